@@ -1,0 +1,1 @@
+"""The outside world, one library each, its errors translated where they arise."""

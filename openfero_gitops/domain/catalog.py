@@ -1,0 +1,115 @@
+"""What one revision of the repository says, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from openfero_gitops.domain.operario import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.problem import Ignored, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One commit of one repository.
+
+    `repository` is free of credentials; `ref` is the one that was asked for; `commit` is a full
+    SHA, empty for a plain folder; `author` and `time` (RFC 3339) are the commit's.
+    """
+
+    repository: str
+    ref: str
+    commit: str
+    author: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file as it stands in one commit; `path` counts from the repository's root."""
+
+    path: str
+    blob: str
+    content: bytes
+    commit: str
+    commit_author: str = ""
+    commit_time: str = ""
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every file below the configured path that may hold operarios, at one revision.
+
+    `root` is the configured path inside the repository, empty for its root; `problems` are what
+    was seen and not read (a symlink, a submodule, a file over its budget).
+    """
+
+    revision: Revision
+    root: str
+    files: tuple[SourceFile, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may run, over all operarios."""
+
+    concurrent: int = 20
+    per_minute: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class JobDefaults:
+    """What a Job gets where its author left it out; seconds."""
+
+    backoff_limit: int = 0
+    active_deadline_seconds: int = 900
+    pod_replacement_policy: str = "Failed"
+    ttl_seconds_after_finished: int = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """`openfero.yaml`: the limits that a human reviewed.
+
+    `namespaces` None allows what the controller was given; a tuple narrows it.
+    """
+
+    paused: bool = False
+    mode: Mode = Mode.RUN
+    limits: Limits = Limits()
+    namespaces: tuple[str, ...] | None = None
+    remember: timedelta = timedelta(hours=24)
+    defaults: JobDefaults = JobDefaults()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every valid operario at one revision, and everything found wrong."""
+
+    revision: Revision
+    envelope: Envelope
+    operarios: tuple[Operario, ...]
+    problems: tuple[Problem, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    files: tuple[SourceFile, ...] = ()
+    has_envelope: bool = False
+    by_alert: Mapping[str, tuple[Operario, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index by lower-cased alert name, highest priority first, then name."""
+        index: dict[str, list[Operario]] = {}
+        for operario in self.operarios:
+            index.setdefault(operario.alertname.lower(), []).append(operario)
+        ordered = {
+            name: tuple(sorted(found, key=lambda o: (-o.options.priority, o.name)))
+            for name, found in index.items()
+        }
+        object.__setattr__(self, "by_alert", ordered)

@@ -1,0 +1,62 @@
+"""Durations as Prometheus writes them: `1h30m`, `15s`, `0`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Final
+
+_UNITS: Final = {
+    "y": timedelta(days=365),
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
+_DURATION: Final = re.compile(
+    r"(?:(?P<y>[0-9]+)y)?(?:(?P<w>[0-9]+)w)?(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?"
+    r"(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+)s)?(?:(?P<ms>[0-9]+)ms)?"
+)
+_LONGEST: Final = timedelta(days=3650)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration in the grammar of prometheus/common `model.ParseDuration`.
+
+    Raises:
+        ValueError: the text is no duration; a bare number is not one, `0` is.
+    """
+    text = text.strip()
+    if text == "0":
+        return timedelta(0)
+    # The longest a duration can usefully be; it also keeps int() away from endless digits.
+    match = _DURATION.fullmatch(text) if 0 < len(text) <= 40 else None  # noqa: PLR2004
+    if match is None:
+        hint = f", for example {text}s or {text}m" if text.isdecimal() else ", for example 1h30m"
+        raise ValueError(f"{text[:40]!r} is not a duration: write a number with a unit{hint}")
+    try:
+        total = sum(
+            (_UNITS[unit] * int(count) for unit, count in match.groupdict().items() if count),
+            timedelta(0),
+        )
+    except OverflowError:
+        total = _LONGEST + timedelta(1)
+    if total > _LONGEST:
+        raise ValueError(f"{text!r} is longer than ten years")
+    return total
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration so that `parse_duration` reads the same value."""
+    rest = round(value / timedelta(milliseconds=1))
+    if rest == 0:
+        return "0"
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        size = _UNITS[unit] // timedelta(milliseconds=1)
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)

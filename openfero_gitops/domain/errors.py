@@ -1,0 +1,92 @@
+"""Every failure the controller distinguishes, named after what happens next.
+
+OpenFeroError
+├── UsageError            a person gave a setting, file or argument that cannot work
+├── PayloadError          the webhook's body is not an Alertmanager payload (400)
+├── RenderRefusal         this alert must not reach this operario (a refused Job, 200)
+├── SourceError           Git or a folder could not be read; the catalog in force stays
+└── ApiError              the API server did not do what was asked
+    ├── AlreadyExists     409, reason AlreadyExists: the name is taken
+    ├── Conflict          every other 409: somebody wrote in between, or a quota did
+    ├── Expired           410: the resourceVersion is too old, list again
+    ├── Forbidden         403: RBAC, a full quota, a namespace that is ending
+    ├── Invalid           400, 413, 422: the object itself; repeating does not help
+    ├── NotFound          404
+    ├── Throttled         429: wait, then repeat
+    ├── Unauthorized      401: the credentials are wrong or expired
+    └── Unavailable       5xx, no connection, no answer in time: repeat
+"""
+
+from __future__ import annotations
+
+
+class OpenFeroError(Exception):
+    """The root: its text is one line that says what, where, and what to do."""
+
+
+class UsageError(OpenFeroError):
+    """A setting, file or argument cannot work; the text says how to mend it."""
+
+
+class PayloadError(OpenFeroError):
+    """The body of a delivery is not an Alertmanager payload."""
+
+
+class RenderRefusal(OpenFeroError):
+    """An alert's values are not safe in the place where an operario uses them."""
+
+
+class SourceError(OpenFeroError):
+    """A repository or folder could not be read."""
+
+
+class ApiError(OpenFeroError):
+    """The API server refused, failed or did not answer.
+
+    `answered` is False where the request may have been carried out all the same.
+    """
+
+    answered = True
+
+
+class AlreadyExists(ApiError):
+    """An object of that name is there."""
+
+
+class Conflict(ApiError):
+    """Somebody else's write came first, or a quota was contended."""
+
+
+class Expired(ApiError):
+    """The resourceVersion asked for is no longer kept."""
+
+
+class Forbidden(ApiError):
+    """RBAC, an admission policy, a full quota or an ending namespace said no."""
+
+
+class Invalid(ApiError):
+    """The object or patch is not acceptable, and will not be when repeated."""
+
+
+class NotFound(ApiError):
+    """There is no such object."""
+
+
+class Throttled(ApiError):
+    """Too many requests; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        """Keep what the server asked for."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unauthorized(ApiError):
+    """The credentials are missing, wrong or expired."""
+
+
+class Unavailable(ApiError):
+    """No connection, no answer in time, or a server error: nobody knows whether it happened."""
+
+    answered = False

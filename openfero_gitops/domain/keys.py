@@ -1,0 +1,64 @@
+"""The labels and annotations of a remediation's Job: a public contract.
+
+Auditors select by them and Jobs outlive releases, so a key never changes its
+meaning. OpenFero's own label keys are kept where it has one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "openfero.io/"
+KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
+KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+MANAGER: Final = "openfero-gitops"
+
+# Labels.
+OPERARIUS: Final = PREFIX + "operarius"
+ALERT: Final = PREFIX + "alert"
+STATUS: Final = PREFIX + "status"
+GROUP_KEY: Final = PREFIX + "group-key"
+MANAGED_BY: Final = PREFIX + "managed-by"
+OCCURRENCE: Final = PREFIX + "occurrence"
+INCIDENT: Final = PREFIX + "incident"
+MIRROR: Final = PREFIX + "mirror"
+
+# Annotations: where the Job came from. (OPERARIUS, ALERT and STATUS are annotations too: the
+# operario's whole name, the whole alert as JSON, and in a definition file what it answers.)
+ALERTNAME: Final = PREFIX + "alertname"
+REPOSITORY: Final = PREFIX + "repository"
+REF: Final = PREFIX + "ref"
+COMMIT: Final = PREFIX + "commit"
+PATH: Final = PREFIX + "path"
+BLOB: Final = PREFIX + "blob"
+COMMIT_AUTHOR: Final = PREFIX + "commit-author"
+COMMIT_TIME: Final = PREFIX + "commit-time"
+SPEC_DIGEST: Final = PREFIX + "spec-digest"
+
+# Annotations: what was delivered.
+FINGERPRINT: Final = PREFIX + "fingerprint"
+STARTS_AT: Final = PREFIX + "starts-at"
+ATTEMPT: Final = PREFIX + "attempt"
+RECEIVED_AT: Final = PREFIX + "received-at"
+RECEIVED_BY: Final = PREFIX + "received-by"
+LAST_DELIVERED_AT: Final = PREFIX + "last-delivered-at"
+RESOLVED_AT: Final = PREFIX + "resolved-at"
+
+# Annotations: what was decided.
+TERM: Final = PREFIX + "term"
+ADMITTED_AT: Final = PREFIX + "admitted-at"
+ADMITTED_BY: Final = PREFIX + "admitted-by"
+DECISION: Final = PREFIX + "decision"
+REASON: Final = PREFIX + "reason"
+MESSAGE: Final = PREFIX + "message"
+APPROVED_BY: Final = PREFIX + "approved-by"
+QUEUE: Final = PREFIX + "queue-name"
+
+# Annotations: the options in force when the Job was rendered. The names are those of the
+# definition files; TARGET holds the resolved labels as JSON.
+TARGET: Final = PREFIX + "target"
+
+
+def pointer(key: str) -> str:
+    """The JSON Pointer token of an annotation or label key (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")

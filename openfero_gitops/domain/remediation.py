@@ -1,0 +1,112 @@
+"""One alert occurrence, one operario, one revision, one Job, and how far it came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from openfero_gitops.domain.alert import Status
+    from openfero_gitops.domain.operario import Options
+
+
+class Phase(StrEnum):
+    """How far a remediation came; derived from its Job, never stored."""
+
+    WAITING = "Waiting"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    HELD = "Held"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    REFUSED = "Refused"
+    CANCELLED = "Cancelled"
+
+
+#: Phases in which Pods exist, or may at any moment without our doing.
+OCCUPYING = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD})
+#: Phases that a remediation never leaves.
+FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED, Phase.CANCELLED})
+
+
+class Outcome(StrEnum):
+    """What became of one alert of a delivery."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    REFUSED = "refused"
+    NO_MATCH = "no-match"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class JobKey:
+    """The place of a Job: its namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """As people write it: NAMESPACE/NAME."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remediation:
+    """A Job of ours, read back: nothing here is known from anywhere else.
+
+    Times are UTC. `started` says whether Pods of it may ever have existed. `options` are those
+    recorded on the Job when it was rendered, so that a decision about it does not depend on
+    which commit a replica has reached.
+    """
+
+    key: JobKey
+    uid: str
+    resource_version: str
+    phase: Phase
+    reason: str
+    message: str
+    operario: str
+    alertname: str
+    status: Status
+    labels: Mapping[str, str]
+    occurrence: str
+    incident: str
+    attempt: int
+    fingerprint: str
+    starts_at: datetime | None
+    received_at: datetime
+    delivered_at: datetime
+    resolved_at: datetime | None
+    admitted_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    started: bool
+    deleting: bool
+    suspended: bool
+    term: str | None
+    decision: str | None
+    approved_by: str | None
+    queue: str | None
+    target: str
+    options: Options
+    ttl_seconds: int | None
+    repository: str
+    ref: str
+    commit: str
+    path: str
+
+    @property
+    def waiting(self) -> bool:
+        """Suspended, neither admitted nor decided: what admission is about."""
+        return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
+
+    @property
+    def order(self) -> tuple[datetime, str, str]:
+        """Who stands before whom: by arrival, then name."""
+        return (self.received_at, self.key.name, self.key.namespace)

@@ -1,0 +1,1 @@
+"""Pure functions from value to value: parse, validate, match, decide, render, observe."""

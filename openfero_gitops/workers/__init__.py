@@ -1,0 +1,1 @@
+"""The long-lived coroutines; each names the Protocols it needs."""
