@@ -1,0 +1,66 @@
+# Every target makes what it needs, and stays quick when run again.
+PYTHON ?= python3
+ARGS ?=
+CLUSTER ?= memory
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench cluster cluster-down lock clean
+
+help: ## Say what there is.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: $(VENV)/.runtime ## Show it all on one machine (ARGS=--once, CLUSTER=real).
+ifeq ($(CLUSTER),real)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/cluster/demo $(ARGS)
+else
+	@$(BIN)/python -m openfero_gitops demo $(ARGS)
+endif
+
+test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render').
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the import contract.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+cluster: ## Start a real Kubernetes control plane on loopback.
+	@$(PYTHON) tests/cluster/controlplane.py up
+
+cluster-down: ## Stop it and remove its data.
+	@$(PYTHON) tests/cluster/controlplane.py down
+
+lock: $(VENV)/.dev ## Write the hash-locked requirements anew.
+	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file requirements/runtime.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--extra dev --constraint requirements/runtime.txt \
+		--output-file requirements/dev.txt pyproject.toml
+
+clean: ## Remove what the targets made here.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 -m venv does not work: install python3-venv" >&2; rm -rf $(VENV); exit 2; }
+
+$(VENV)/.runtime: requirements/runtime.txt | $(BIN)/python
+	@echo "installing what openfero-gitops runs on (once) ..." >&2
+	@$(PIP) -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+	@echo "installing what the tests run on (once) ..." >&2
+	@$(PIP) -r requirements/dev.txt
+	@touch $@ $(VENV)/.runtime
