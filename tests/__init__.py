@@ -1,0 +1,1 @@
+"""The tests; a package so that `from tests.support.… import …` finds this folder."""

@@ -1,0 +1,106 @@
+"""Fixtures for all suites."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cluster.controlplane import ControlPlane
+from tests.support.cluster import (
+    Cluster,
+    Kubectl,
+    existing_kubeconfig,
+    require_binaries,
+    require_kubectl,
+)
+from tests.support.optional import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def pytest_sessionstart() -> None:
+    """Let SIGTERM (a `timeout`, a cancelled CI job) end the fixtures too, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Give the cluster that all tests share.
+
+    It is a control plane of this test run, started at the first use; where the environment
+    names a `KUBECONFIG`, it is that cluster, which is left as it is. Not to be broken: a test
+    that injects faults takes `private_control_plane`.
+    """
+    existing = existing_kubeconfig()
+    if existing is not None:
+        kubectl = Kubectl(require_kubectl(request.config), existing)
+        yield Cluster(existing, kubectl)
+        return
+    executables = require_binaries(request.config)
+    plane = ControlPlane(tmp_path_factory.mktemp("cluster"))
+    plane.start()
+    yield Cluster(plane.kubeconfig, Kubectl(executables / "kubectl", plane.kubeconfig))
+    plane.stop()
+    plane.remove()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(control_plane: Cluster) -> Path:
+    """Give the path of the shared cluster's kubeconfig."""
+    return control_plane.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: Cluster) -> Kubectl:
+    """Give kubectl for the shared cluster."""
+    return control_plane.kubectl
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[str]:
+    """Give a namespace of the test's own, in which Pods can be created.
+
+    It is deleted without waiting: thousands of Jobs have thousands of finalizers.
+    """
+    name = f"test-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    kubectl.wait(name, "serviceaccount/default", "create")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def kwok(kubectl: Kubectl) -> None:
+    """Need Pods that follow the annotations of tests/cluster/stages.yaml."""
+    if not kubectl.json("get", "nodes", "-l", "type=kwok")["items"]:
+        missing("a node played by kwok", "unset KUBECONFIG, or use that of make cluster")
+
+
+@pytest.fixture
+def private_control_plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., ControlPlane]]:
+    """Give a function that starts a control plane for this test alone, to be broken at will.
+
+    It takes the keyword arguments of `ControlPlane`.
+    """
+    require_binaries(request.config)
+    planes: list[ControlPlane] = []
+
+    def start(**arguments: Any) -> ControlPlane:
+        plane = ControlPlane(tmp_path_factory.mktemp("private"), **arguments)
+        planes.append(plane)
+        plane.start()
+        return plane
+
+    yield start
+    for plane in planes:
+        plane.stop()
+        plane.remove()

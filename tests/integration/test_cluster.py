@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cluster import controlplane
+from tests.cluster.controlplane import ControlPlane, ControlPlaneError, command_of
+from tests.support.cluster import require_binaries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+ONLY_API_SERVER = ("etcd", "kube-apiserver")
+RUNS = "jsonpath={.status.ready}=1"
+
+
+def job(name: str, *, suspend: bool = False, **played: str) -> dict[str, Any]:
+    """Return a Job; `played` are kwok's annotations (stages.yaml), with `_` for `-`."""
+    annotations = {f"kwok.openfero.io/{key.replace('_', '-')}": played[key] for key in played}
+    container = {"name": "main", "image": "example.org/none:1"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {
+            "suspend": suspend,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "template": {
+                "metadata": {"annotations": annotations},
+                "spec": {"restartPolicy": "Never", "containers": [container]},
+            },
+        },
+    }
+
+
+def pods_of(kubectl: Kubectl, namespace: str, name: str) -> list[dict[str, Any]]:
+    """Return the Pods of a Job."""
+    selector = f"batch.kubernetes.io/job-name={name}"
+    items: list[dict[str, Any]] = kubectl.json("get", "pods", "-n", namespace, "-l", selector)[
+        "items"
+    ]
+    return items
+
+
+@pytest.mark.usefixtures("kwok")
+class TestPlayedPods:
+    """What kwok does with the Pods of Jobs, as tests/cluster/stages.yaml says."""
+
+    def test_unsuspended_job_completes(self, kubectl: Kubectl, namespace: str) -> None:
+        """A suspended Job has no Pod, and goes to Complete once it is unsuspended."""
+        kubectl.create(namespace, job("heal", suspend=True))
+        kubectl.wait(namespace, "job/heal", "condition=Suspended")
+        assert pods_of(kubectl, namespace, "heal") == []
+        kubectl("patch", "job", "heal", "-n", namespace, "-p", '{"spec": {"suspend": false}}')
+        kubectl.wait(namespace, "job/heal", "condition=Complete")
+        [pod] = pods_of(kubectl, namespace, "heal")
+        assert pod["status"]["phase"] == "Succeeded"
+
+    def test_failing_job_fails_with_exit_code_and_message(
+        self, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """A Pod asked to fail ends with the exit code and the message asked for; so its Job."""
+        message = 'disk "a": {full}'
+        kubectl.create(namespace, job("heal", fail="true", exit_code="3", message=message))
+        kubectl.wait(namespace, "job/heal", "condition=Failed")
+        [pod] = pods_of(kubectl, namespace, "heal")
+        ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+        assert (ended["exitCode"], ended["message"]) == (3, message)
+
+    def test_job_runs_forever(self, kubectl: Kubectl, namespace: str) -> None:
+        """A Pod asked to run forever still runs when a later one, with 3 s to run, is done."""
+        kubectl.create(namespace, job("forever", run_for="forever"))
+        kubectl.wait(namespace, "job/forever", RUNS)
+        kubectl.create(namespace, job("short", run_for="3s"))
+        kubectl.wait(namespace, "job/short", "condition=Complete")
+        status = kubectl.json("get", "job", "forever", "-n", namespace)["status"]
+        assert (status["active"], status.get("conditions")) == (1, None)
+
+    def test_running_job_past_its_deadline_fails(self, kubectl: Kubectl, namespace: str) -> None:
+        """A deadline of 0 set on a running Job makes it Failed once its Pod has become Failed."""
+        kubectl.create(namespace, job("heal", run_for="forever", stop_for="1s"))
+        kubectl.wait(namespace, "job/heal", RUNS)
+        patch = '{"spec": {"activeDeadlineSeconds": 0}}'
+        kubectl("patch", "job", "heal", "-n", namespace, "-p", patch)
+        kubectl.wait(namespace, "job/heal", "condition=FailureTarget")
+        kubectl.wait(namespace, "job/heal", "condition=Failed")
+        failed = kubectl.json("get", "job", "heal", "-n", namespace)["status"]["conditions"]
+        assert {each["reason"] for each in failed} == {"DeadlineExceeded"}
+
+    def test_suspending_a_running_job_ends_its_pod(self, kubectl: Kubectl, namespace: str) -> None:
+        """The Pod of a running Job that is suspended is terminating first, then gone."""
+        kubectl.create(namespace, job("heal", run_for="forever", stop_for="2s"))
+        kubectl.wait(namespace, "job/heal", RUNS)
+        kubectl("patch", "job", "heal", "-n", namespace, "-p", '{"spec": {"suspend": true}}')
+        kubectl.wait(namespace, "job/heal", "jsonpath={.status.terminating}=1")
+        [pod] = pods_of(kubectl, namespace, "heal")
+        kubectl.wait(namespace, f"pod/{pod['metadata']['name']}", "delete")
+        kubectl.wait(namespace, "job/heal", "jsonpath={.status.terminating}=0")
+
+
+class TestFaults:
+    """Control planes of a test's own, to be broken."""
+
+    @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+    def test_restarted_api_server_keeps_data(
+        self, private_control_plane: Callable[..., ControlPlane], sent: signal.Signals
+    ) -> None:
+        """An API server that was stopped, or crashed, comes back at its address with its data."""
+        plane = private_control_plane(components=ONLY_API_SERVER)
+        path = "/apis/batch/v1/namespaces/default/jobs"
+        assert plane.request("POST", path, job("heal", suspend=True))[0] == 201
+        url = plane.url
+        plane.stop_component("kube-apiserver", sent)
+        assert plane.status() == {"etcd": "runs", "kube-apiserver": "down"}
+        with pytest.raises(ConnectionRefusedError):
+            plane.request("GET", path)
+        plane.start_component("kube-apiserver")
+        [found] = plane.request("GET", path)[1]["items"]
+        assert (plane.url, found["metadata"]["name"]) == (url, "heal")
+
+    def test_frozen_api_server_is_silent_until_thawed(
+        self, private_control_plane: Callable[..., ControlPlane]
+    ) -> None:
+        """A frozen API server answers nothing, and goes on where it was when it is thawed."""
+        plane = private_control_plane(components=ONLY_API_SERVER)
+        plane.freeze("kube-apiserver")
+        assert plane.status() == {"etcd": "runs", "kube-apiserver": "frozen"}
+        with pytest.raises(TimeoutError):
+            plane.request("GET", "/readyz", patience=0.5)
+        plane.thaw("kube-apiserver")
+        assert plane.request("GET", "/readyz") == (200, "ok")
+
+    def test_component_that_cannot_start_says_why(
+        self, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """A component that ends at once is reported with the end of its log; nothing is left."""
+        require_binaries(request.config)
+        flags = {"kube-apiserver": ["--authorization-mode=Oracle"]}
+        plane = ControlPlane(tmp_path / "plane", components=ONLY_API_SERVER, flags=flags)
+        with pytest.raises(ControlPlaneError, match=r"Oracle.* is not a valid mode"):
+            plane.start()
+        assert plane.status() == {"etcd": "down", "kube-apiserver": "down"}
+
+    def test_control_plane_ends_with_the_process_that_started_it(
+        self, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """The components of a process that is killed do not outlive it."""
+        require_binaries(request.config)
+        program = (
+            "import sys, time; from tests.cluster.controlplane import ControlPlane;"
+            "ControlPlane(sys.argv[1], components=['etcd']).start(); print('up', flush=True);"
+            "time.sleep(60)"
+        )
+        directory = tmp_path / "plane"
+        command = [sys.executable, "-c", program, str(directory)]
+        root = Path(controlplane.__file__).parents[2]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as owner:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == b"up\n"
+            etcd = json.loads((directory / "pids.json").read_text())["processes"]["etcd"]
+            assert command_of(etcd["pid"]) == etcd["argv"]
+            owner.kill()
+        deadline = time.monotonic() + 10
+        while command_of(etcd["pid"]) == etcd["argv"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+class TestCommand:
+    """What `make cluster` and `make cluster-down` run."""
+
+    @pytest.fixture
+    def run(
+        self, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> Iterator[Callable[[str], tuple[int, str]]]:
+        """Give a function that runs one command on one directory: exit code and output."""
+        require_binaries(request.config)
+        directory = tmp_path / ".cluster"
+
+        def run(command: str) -> tuple[int, str]:
+            argv = [sys.executable, controlplane.__file__, *command.split(), f"--dir={directory}"]
+            done = subprocess.run(
+                argv,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            return done.returncode, done.stdout
+
+        yield run
+        run("down")
+
+    def test_up_and_down_can_be_repeated(
+        self, run: Callable[[str], tuple[int, str]], tmp_path: Path
+    ) -> None:
+        """`up` leaves a healthy one alone and repairs a half-dead one; `down` leaves nothing."""
+        kubeconfig = tmp_path / ".cluster" / "kubeconfig"
+        code, said = run("up --no-kwok")
+        assert (code, f"KUBECONFIG={kubeconfig} " in said) == (0, True), said
+        assert kubeconfig.stat().st_mode & 0o777 == 0o600
+        assert run("status")[0] == 0
+        code, said = run("up --no-kwok")
+        assert (code, "it runs already" in said) == (0, True), said
+
+        plane = ControlPlane(kubeconfig.parent)
+        api_server = json.loads((kubeconfig.parent / "pids.json").read_text())["processes"]
+        plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": "kept"}})
+        os.kill(api_server["kube-apiserver"]["pid"], signal.SIGKILL)
+        code, said = run("status")
+        assert (code, "kube-apiserver           down" in said) == (1, True), said
+        code, said = run("up --no-kwok")
+        assert (code, "kube-apiserver (down)" in said) == (0, True), said
+        assert ControlPlane(kubeconfig.parent).request("GET", "/api/v1/namespaces/kept")[0] == 200
+
+        code, said = run("down")
+        assert (code, "kube-apiserver" in said) == (0, True), said
+        assert not kubeconfig.parent.exists()
+        assert run("status")[0] == 1
+        code, said = run("down")
+        assert (code, "nothing runs" in said) == (0, True), said
+
+    def test_folder_with_something_else_is_left_alone(
+        self, run: Callable[[str], tuple[int, str]], tmp_path: Path
+    ) -> None:
+        """Neither `up` nor `down` touches a folder that no control plane made."""
+        precious = tmp_path / ".cluster" / "data" / "precious"
+        precious.mkdir(parents=True)
+        code, said = run("up")
+        assert (code, "holds something else" in said) == (2, True), said
+        assert run("down")[0] == 0
+        assert precious.is_dir()

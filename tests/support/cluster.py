@@ -1,0 +1,107 @@
+"""The Kubernetes cluster that tests share, and kubectl to look into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.cluster.controlplane import HERE, binaries
+from tests.support.optional import missing
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class KubectlError(RuntimeError):
+    """A kubectl that did not exit with 0; its text is what it said."""
+
+
+class Kubectl:
+    """kubectl for one cluster: `kubectl("get", "jobs", "-n", namespace)` returns its stdout.
+
+    It blocks: in an async test call it through `asyncio.to_thread`.
+    """
+
+    def __init__(self, executable: Path, kubeconfig: Path) -> None:
+        self._command = [
+            str(executable),
+            f"--kubeconfig={kubeconfig}",
+            # Beside the kubeconfig: what another cluster had on these ports says nothing here.
+            f"--cache-dir={kubeconfig.parent / 'cache'}",
+        ]
+
+    def __call__(self, *arguments: str, stdin: str | None = None, patience: float = 60) -> str:
+        """Run it with these arguments.
+
+        Raises:
+            KubectlError: it failed.
+            subprocess.TimeoutExpired: it took more than `patience` seconds.
+        """
+        done = subprocess.run(
+            [*self._command, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            check=False,
+        )
+        if done.returncode:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def json(self, *arguments: str, stdin: str | None = None) -> Any:
+        """Return the decoded `-o json` output."""
+        return json.loads(self(*arguments, "-o", "json", stdin=stdin))
+
+    def create(self, namespace: str, *objects: object) -> None:
+        """Create objects that are given as JSON values."""
+        self("create", "-n", namespace, "-f", "-", stdin="\n".join(map(json.dumps, objects)))
+
+    def wait(self, namespace: str, what: str, condition: str, *, patience: int = 30) -> None:
+        """Wait until `what` (like `job/NAME`) is as `kubectl wait --for` says.
+
+        Raises:
+            KubectlError: it is not, after `patience` seconds.
+        """
+        self("wait", what, f"--for={condition}", f"--timeout={patience}s", "-n", namespace)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: the one started for this test run, or that of `KUBECONFIG`."""
+
+    kubeconfig: Path
+    kubectl: Kubectl
+
+
+def existing_kubeconfig() -> Path | None:
+    """Return the kubeconfig that the environment gives, if it does."""
+    given = os.environ.get("KUBECONFIG")
+    return Path(given).resolve() if given else None
+
+
+def require_kubectl(config: pytest.Config) -> Path:
+    """Return a kubectl for the cluster of `KUBECONFIG`: the one on PATH, else the built one."""
+    found = shutil.which("kubectl")
+    return Path(found) if found else require_binaries(config) / "kubectl"
+
+
+def require_binaries(config: pytest.Config) -> Path:
+    """Return the folder of the built control plane (with kubectl and helm).
+
+    It builds them where that is still to be done, and says so on the terminal, since it takes
+    minutes. Without Go see `missing`.
+    """
+    checked = subprocess.run([HERE / "build", "--check"], capture_output=True, check=False)
+    if checked.returncode == 2:
+        missing("the test cluster", "install Go 1.26 or later (https://go.dev/dl)")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if checked.returncode and capture is not None:
+        with capture.global_and_fixture_disabled():
+            return binaries()
+    return binaries()
