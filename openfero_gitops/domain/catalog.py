@@ -101,6 +101,7 @@ class Catalog:
     ignored: tuple[Ignored, ...] = ()
     files: tuple[SourceFile, ...] = ()
     has_envelope: bool = False
+    root: str = ""
     by_alert: Mapping[str, tuple[Operario, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -20,6 +20,8 @@ _DURATION: Final = re.compile(
     r"(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+)s)?(?:(?P<ms>[0-9]+)ms)?"
 )
 _LONGEST: Final = timedelta(days=3650)
+#: Characters; longer than any that is useful, which also keeps int() away from endless digits.
+_LONGEST_TEXT: Final = 40
 
 
 def parse_duration(text: str) -> timedelta:
@@ -31,11 +33,15 @@ def parse_duration(text: str) -> timedelta:
     text = text.strip()
     if text == "0":
         return timedelta(0)
-    # The longest a duration can usefully be; it also keeps int() away from endless digits.
-    match = _DURATION.fullmatch(text) if 0 < len(text) <= 40 else None  # noqa: PLR2004
+    match = _DURATION.fullmatch(text) if 0 < len(text) <= _LONGEST_TEXT else None
     if match is None:
-        hint = f", for example {text}s or {text}m" if text.isdecimal() else ", for example 1h30m"
-        raise ValueError(f"{text[:40]!r} is not a duration: write a number with a unit{hint}")
+        text = text[:_LONGEST_TEXT]
+        hint = (
+            f", for example {text}s or {text}m"
+            if text.isdecimal() and text.isascii()
+            else ", for example 1h30m"
+        )
+        raise ValueError(f"{text!r} is not a duration: write a number with a unit{hint}")
     try:
         total = sum(
             (_UNITS[unit] * int(count) for unit, count in match.groupdict().items() if count),

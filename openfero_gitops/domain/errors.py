@@ -5,6 +5,7 @@ OpenFeroError
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
 ├── RenderRefusal         this alert must not reach this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the catalog in force stays
+│   └── CatalogRefusal    it was read, and its openfero.yaml cannot be kept
 └── ApiError              the API server did not do what was asked
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken
     ├── Conflict          every other 409: somebody wrote in between, or a quota did
@@ -18,6 +19,12 @@ OpenFeroError
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.problem import Problem
+    from openfero_gitops.domain.reason import Reason
 
 
 class OpenFeroError(Exception):
@@ -33,11 +40,34 @@ class PayloadError(OpenFeroError):
 
 
 class RenderRefusal(OpenFeroError):
-    """An alert's values are not safe in the place where an operario uses them."""
+    """An alert's values are missing, or not safe, in the place where an operario uses them."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        """Keep the reason beside the sentence."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class SourceError(OpenFeroError):
-    """A repository or folder could not be read."""
+    """A repository or folder could not be read.
+
+    `lasting` says that trying again will not help until a person has changed something.
+    """
+
+    lasting = True
+
+
+class CatalogRefusal(SourceError):
+    """A revision is not taken: its safety envelope is missing, or says what it cannot mean.
+
+    `paused` is True where it says all the same that nothing may start.
+    """
+
+    def __init__(self, message: str, problems: tuple[Problem, ...], *, paused: bool) -> None:
+        """Keep what was found."""
+        super().__init__(message)
+        self.problems = problems
+        self.paused = paused
 
 
 class ApiError(OpenFeroError):

@@ -54,9 +54,9 @@ MESSAGE: Final = PREFIX + "message"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
 
-# Annotations: the options in force when the Job was rendered. The names are those of the
-# definition files; TARGET holds the resolved labels as JSON.
+# Annotations: what admission needs to know, as it was when the Job was rendered (JSON both).
 TARGET: Final = PREFIX + "target"
+OPTIONS: Final = PREFIX + "options"
 
 
 def pointer(key: str) -> str:

@@ -55,6 +55,7 @@ class Options:
     approval: bool = False
     on_resolve: OnResolve = OnResolve.CANCEL
     resolve_delay: timedelta = timedelta(minutes=1)
+    own_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

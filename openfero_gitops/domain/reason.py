@@ -55,6 +55,7 @@ class Reason(StrEnum):
     ADMITTED = "admitted", "nothing stands against it"
 
     # A delivery that must be repeated.
+    BUSY = "busy", "too many deliveries are under way; deliver again"
     API_UNAVAILABLE = "api-unavailable", "the API server did not take the Job; deliver again"
     API_FORBIDDEN = "api-forbidden", "the API server forbids the Job: RBAC, quota or namespace"
     API_CONFLICT = "api-conflict", "the API server reported a conflict; deliver again"

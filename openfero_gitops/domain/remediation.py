@@ -28,8 +28,6 @@ class Phase(StrEnum):
     CANCELLED = "Cancelled"
 
 
-#: Phases in which Pods exist, or may at any moment without our doing.
-OCCUPYING = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD})
 #: Phases that a remediation never leaves.
 FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED, Phase.CANCELLED})
 
@@ -60,7 +58,8 @@ class JobKey:
 class Remediation:
     """A Job of ours, read back: nothing here is known from anywhere else.
 
-    Times are UTC. `started` says whether Pods of it may ever have existed. `options` are those
+    Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those
+    that do. `options` are those
     recorded on the Job when it was rendered, so that a decision about it does not depend on
     which commit a replica has reached.
     """
@@ -87,8 +86,11 @@ class Remediation:
     started_at: datetime | None
     finished_at: datetime | None
     started: bool
+    finished: bool
+    explained: bool
     deleting: bool
     suspended: bool
+    active: int
     term: str | None
     decision: str | None
     approved_by: str | None
@@ -105,6 +107,17 @@ class Remediation:
     def waiting(self) -> bool:
         """Suspended, neither admitted nor decided: what admission is about."""
         return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
+
+    @property
+    def occupying(self) -> bool:
+        """Whether Pods of it exist, or may at any moment without our doing.
+
+        Told from the Job's own fields: a decision written on a Job that a person started all
+        the same does not make its Pods go away.
+        """
+        if self.finished:
+            return False
+        return not self.suspended or self.active > 0 or self.phase is Phase.QUEUED
 
     @property
     def order(self) -> tuple[datetime, str, str]:

@@ -1,0 +1,26 @@
+"""Whether a replica can do its job, and if not, what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that a replica needs; `message` says what is amiss."""
+
+    name: str
+    holds: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What this replica is."""
+
+    version: str
+    identity: str
+    namespace: str
+    jobs_namespace: str
+    allowed_namespaces: tuple[str, ...]
+    cluster: str

@@ -1,0 +1,439 @@
+"""A snapshot to the catalog that it makes: a pure function, the same on every replica.
+
+A file with an error is quarantined alone. Its newest older version that is valid under the
+current envelope takes its place, whole (one file, one version) and marked stale; where there is
+none, those of its operarios that are valid stay. A name that stands twice belongs to the first
+path, and a stale version never takes a name from a current one.
+
+`openfero.yaml` is different: a revision whose envelope cannot be kept is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain.catalog import Catalog, Envelope
+from openfero_gitops.domain.errors import CatalogRefusal
+from openfero_gitops.domain.operario import Operario, Origin
+from openfero_gitops.domain.problem import Ignored, Problem
+from openfero_gitops.pipeline.body import POD, SPEC
+from openfero_gitops.pipeline.checks.job import POD_FAILURE_POLICY
+from openfero_gitops.pipeline.compose import Unreadable
+from openfero_gitops.pipeline.dns import is_dns_label
+from openfero_gitops.pipeline.document import load
+from openfero_gitops.pipeline.envelope import (
+    ENVELOPE_DOCUMENTS,
+    ENVELOPE_MISSING,
+    ENVELOPE_NAME,
+    LIKE_NAME,
+    NAME,
+    read_envelope,
+    says_paused,
+    ttl_below,
+)
+from openfero_gitops.pipeline.reading import Parser, at, located, unread
+from openfero_gitops.pipeline.rules import error, shown, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from openfero_gitops.domain.catalog import Snapshot, SourceFile
+    from openfero_gitops.pipeline.forms import Draft
+    from openfero_gitops.pipeline.reading import FileReading
+    from openfero_gitops.pipeline.rules import Finding
+
+DUPLICATE_NAME = error("duplicate-name", "Every operario has a name of its own.")
+NAMESPACE_NOT_ALLOWED = error(
+    "namespace-not-allowed", "A Job runs in a namespace that controller and openfero.yaml allow."
+)
+NAMESPACE_IGNORED = warning(
+    "namespace-ignored", "The namespace of what is around a Job is one where it may run."
+)
+NAMESPACE_NOT_GRANTED = warning(
+    "namespace-not-granted", "openfero.yaml lists namespaces that the controller was given."
+)
+SERVICE_ACCOUNT_UNDEFINED = warning(
+    "service-account-undefined", "The repository defines the ServiceAccount that a Job runs as."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a catalog depends on besides the repository.
+
+    `jobs_namespace` is where Jobs go that name none, empty where that is not known;
+    `allowed_namespaces` are further ones that they may name, None where that is not known (a
+    check without a controller): then only openfero.yaml is asked.
+    """
+
+    jobs_namespace: str = ""
+    allowed_namespaces: tuple[str, ...] | None = None
+    kubernetes_version: str = "1.36"
+
+
+def build_catalog(
+    snapshot: Snapshot,
+    scope: Scope,
+    older: Mapping[str, Sequence[SourceFile]] | None = None,
+    *,
+    previous_has_envelope: bool = False,
+    parser: Parser | None = None,
+) -> Catalog:
+    """Read a snapshot.
+
+    Args:
+        snapshot: the files of one revision.
+        scope: what the controller was told.
+        older: for paths with errors (`broken_paths`), older versions of the file, newest first.
+        previous_has_envelope: whether there was an `openfero.yaml` before this revision.
+        parser: what remembers files that were read before; for the scope's Kubernetes version.
+
+    Raises:
+        CatalogRefusal: the envelope is broken, or missing where there was one.
+        UsageError: the scope's Kubernetes version is not known.
+    """
+    parser = parser or Parser(scope.kubernetes_version)
+    envelope, problems, envelope_file = _envelope(snapshot, scope, previous=previous_has_envelope)
+    files = sorted(
+        (file for file in snapshot.files if not _like_envelope(file.path, snapshot.root)),
+        key=lambda file: file.path,
+    )
+    read = [(file, parser.read(file)) for file in files]
+    rules = _Rules(
+        envelope,
+        scope,
+        frozenset(
+            reading.service_account
+            for _, reading_of_file in read
+            for _, reading in reading_of_file.documents
+            if reading.service_account
+        ),
+    )
+    current = {file.path: rules.judge(file, reading) for file, reading in read}
+    _refuse_duplicates(current.values())
+    in_force = _with_older(current, older or {}, parser, rules)
+    problems += snapshot.problems
+    problems += (problem for version in current.values() for problem in version.problems)
+    chosen = [in_force[path] for path in sorted(in_force)]
+    kept = [version.file for version in chosen if version.operarios]
+    return Catalog(
+        revision=snapshot.revision,
+        envelope=envelope,
+        operarios=tuple(operario for version in chosen for operario in version.operarios),
+        problems=tuple(sorted(problems)),
+        ignored=tuple(
+            Ignored(file.path, reading.ignored)
+            for file, reading_of_file in read
+            for _, reading in reading_of_file.documents
+            if reading.ignored is not None
+        ),
+        files=tuple(([envelope_file] if envelope_file else []) + kept),
+        has_envelope=envelope_file is not None,
+        root=snapshot.root,
+    )
+
+
+def broken_paths(catalog: Catalog) -> tuple[str, ...]:
+    """The files with errors: those of which older versions are wanted."""
+    return tuple(
+        sorted(
+            {
+                problem.path
+                for problem in catalog.problems
+                if problem.is_error and not _like_envelope(problem.path, catalog.root)
+            }
+        )
+    )
+
+
+# The envelope.
+
+
+def _in_root(root: str, name: str) -> str:
+    return f"{root}/{name}" if root else name
+
+
+def _like_envelope(path: str, root: str) -> bool:
+    return path.lower() in {_in_root(root, name).lower() for name in (NAME, *LIKE_NAME)}
+
+
+def _envelope(
+    snapshot: Snapshot, scope: Scope, *, previous: bool
+) -> tuple[Envelope, list[Problem], SourceFile | None]:
+    path = _in_root(snapshot.root, NAME)
+    mistaken = [
+        file
+        for file in snapshot.files
+        if file.path != path and _like_envelope(file.path, snapshot.root)
+    ]
+    problems = [
+        located(
+            ENVELOPE_NAME.at(
+                (),
+                f"this file is not read: the safety envelope is named {NAME}",
+                f"rename it to {NAME}",
+            ),
+            0,
+            file,
+        )
+        for file in mistaken
+    ]
+    unread_envelope = [one for one in snapshot.problems if one.path == path and one.is_error]
+    file = next((file for file in snapshot.files if file.path == path), None)
+    if file is None:
+        if previous and not problems and not unread_envelope:
+            problems.append(_missing(path, snapshot))
+        if problems or unread_envelope:
+            paused = any(says_paused(file.content) for file in mistaken)
+            raise _refusal([*problems, *unread_envelope], paused=paused)
+        return Envelope(), [], None
+    try:
+        documents = load(file.content)
+    except Unreadable as reason:
+        problem = at(unread(reason), file)
+        raise _refusal([problem], paused=says_paused(file.content)) from None
+    found = [(index, value) for index, value in enumerate(documents) if value is not None]
+    index, value = found[0] if found else (0, None)
+    envelope, findings = read_envelope(value)
+    if len(found) > 1:
+        message = f"{NAME} holds {len(found)} documents"
+        findings.append(ENVELOPE_DOCUMENTS.at((), message, "write one"))
+    findings += _not_granted(envelope, scope)
+    own = [located(finding, index, file) for finding in findings]
+    if any(problem.is_error for problem in own):
+        raise _refusal(own, paused=says_paused(file.content))
+    return envelope, problems + own, file
+
+
+def _missing(path: str, snapshot: Snapshot) -> Problem:
+    rule = ENVELOPE_MISSING
+    return Problem(
+        path=path,
+        line=0,
+        column=0,
+        pointer="",
+        rule=rule.id,
+        severity=rule.severity,
+        message=f"{NAME} is gone, and its limits with it",
+        suggestion="restore it; to drop its limits, leave it there and empty it",
+        commit=snapshot.revision.commit,
+    )
+
+
+def _refusal(problems: Sequence[Problem], *, paused: bool) -> CatalogRefusal:
+    first = next(problem for problem in problems if problem.is_error)
+    where = f"{first.path}:{first.line}" if first.line else first.path
+    hint = f" ({first.suggestion})" if first.suggestion else ""
+    message = f"{where}: {first.message}{hint}; the catalog in force stays"
+    return CatalogRefusal(message, tuple(sorted(problems)), paused=paused)
+
+
+def _not_granted(envelope: Envelope, scope: Scope) -> list[Finding]:
+    granted = _granted(scope)
+    if granted is None:
+        return []
+    return [
+        NAMESPACE_NOT_GRANTED.at(
+            ("namespaces", index),
+            f"the controller was not given the namespace {name}",
+            f"start it with --allowed-namespace {name}, or delete the line",
+        )
+        for index, name in enumerate(envelope.namespaces or ())
+        if name not in granted
+    ]
+
+
+def _granted(scope: Scope) -> frozenset[str] | None:
+    if scope.allowed_namespaces is None:
+        return None
+    return frozenset((*scope.allowed_namespaces, scope.jobs_namespace))
+
+
+# Files.
+
+
+@dataclass(slots=True)
+class _Version:
+    """One version of one file: what it gives, and what is wrong with it.
+
+    `names` are those of all its operarios, valid or not, with the document of each.
+    """
+
+    file: SourceFile
+    reading: FileReading
+    operarios: list[Operario]
+    problems: list[Problem]
+    names: list[tuple[int, str]]
+
+    @property
+    def is_broken(self) -> bool:
+        return any(problem.is_error for problem in self.problems)
+
+    def held(self) -> set[str]:
+        """The names of its valid operarios, as they are compared."""
+        return {_folded(operario.name) for operario in self.operarios}
+
+
+def _folded(name: str) -> str:
+    """Kubernetes' names have no upper case; OpenFero's examples do."""
+    return name.lower()
+
+
+def _refuse_duplicates(versions: Iterable[_Version]) -> None:
+    """Leave every name to the first path and document that says it."""
+    first: dict[str, tuple[_Version, int]] = {}
+    for version in versions:
+        for document, name in version.names:
+            owner, owned = first.setdefault(_folded(name), (version, document))
+            if owner is version and owned == document:
+                continue
+            where = "earlier in this file" if owner is version else f"in {owner.file.path}"
+            finding = DUPLICATE_NAME.at(
+                ("metadata", "name"),
+                f"an operario named {shown(name)} stands {where} already: that one counts",
+                "rename one of them; the alert can be named by openfero.io/alertname",
+            )
+            version.problems.append(version.reading.locate(finding, version.file, document))
+            version.operarios = [
+                operario for operario in version.operarios if operario.origin.document != document
+            ]
+
+
+def _with_older(
+    current: Mapping[str, _Version],
+    older: Mapping[str, Sequence[SourceFile]],
+    parser: Parser,
+    rules: _Rules,
+) -> dict[str, _Version]:
+    """Put the newest acceptable older version in the place of every broken file."""
+    in_force = dict(current)
+    for path in sorted(older):
+        now = current.get(path)
+        if now is not None and not now.is_broken:
+            continue
+        taken = {
+            name for other, version in in_force.items() if other != path for name in version.held()
+        }
+        for file in older[path]:
+            version = rules.judge(replace(file, stale=True), parser.read(file))
+            names = [_folded(name) for _, name in version.names]
+            twice = len(set(names)) < len(names)
+            if not version.is_broken and not twice and taken.isdisjoint(names):
+                in_force[path] = version
+                break
+    return in_force
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is judged of an operario beyond its own file."""
+
+    envelope: Envelope
+    scope: Scope
+    service_accounts: frozenset[str]
+
+    def judge(self, file: SourceFile, reading: FileReading) -> _Version:
+        """A file's operarios as far as they are valid, and everything wrong with them."""
+        operarios: list[Operario] = []
+        problems = [at(problem, file) for problem in reading.problems]
+        names: list[tuple[int, str]] = []
+        for index, document in reading.documents:
+            if document.name:
+                names.append((index, document.name))
+            draft = document.draft
+            if draft is None:
+                continue
+            namespace, findings = self._namespace(draft)
+            findings += self._body(draft)
+            problems += (reading.locate(finding, file, index) for finding in findings)
+            if not any(finding.is_error for finding in findings):
+                operarios.append(_operario(draft, namespace, file, index))
+        return _Version(file, reading, operarios, problems, names)
+
+    def _namespace(self, draft: Draft) -> tuple[str | None, list[Finding]]:
+        """Where the Job goes, None for the jobs namespace; nowhere it may not."""
+        named = draft.namespace
+        findings: list[Finding] = []
+        if named is None and draft.around is not None:
+            if reason := self._refused(draft.around):
+                message = f"{reason}: the Job goes to the jobs namespace"
+                suggestion = "delete it, or name an allowed namespace"
+                findings.append(
+                    NAMESPACE_IGNORED.at(("metadata", "namespace"), message, suggestion)
+                )
+            else:
+                named = draft.around
+        pointer = (*draft.root, "metadata", "namespace")
+        reason = self._refused(named or self.scope.jobs_namespace)
+        if reason and (named or self.scope.jobs_namespace):
+            if named is None:
+                reason += ", where Jobs go that name none"
+            findings.append(
+                NAMESPACE_NOT_ALLOWED.at(pointer, reason, "name one of the allowed namespaces")
+            )
+        return named, findings
+
+    def _refused(self, name: str) -> str:
+        """Why no Job may go to a namespace; empty where it may."""
+        granted, listed = _granted(self.scope), self.envelope.namespaces
+        if not is_dns_label(name):
+            return f"{shown(name)} is no namespace's name"
+        if granted is not None and name not in granted:
+            return f"the controller was not given the namespace {name}"
+        if listed is not None and name not in listed:
+            return f"{NAME} does not list the namespace {name}"
+        return ""
+
+    def _body(self, draft: Draft) -> Iterator[Finding]:
+        spec: Mapping[str, Any] = draft.job["spec"]
+        ttl = spec.get("ttlSecondsAfterFinished")
+        if ttl is not None:
+            yield from ttl_below(
+                ttl, self.envelope, (*draft.root, *SPEC, "ttlSecondsAfterFinished")
+            )
+        policy = self.envelope.defaults.pod_replacement_policy
+        if (
+            "podFailurePolicy" in spec
+            and "podReplacementPolicy" not in spec
+            and policy != _REPLACED_AFTER_FAILURE
+        ):
+            yield POD_FAILURE_POLICY.at(
+                (*draft.root, *SPEC, "podFailurePolicy"),
+                f"{NAME} gives the Job podReplacementPolicy: {policy}, which does not fit",
+                "write podReplacementPolicy: Failed beside it",
+            )
+        pod = spec["template"]["spec"]
+        account = pod.get("serviceAccountName") or pod.get("serviceAccount")
+        if account and account != "default" and account not in self.service_accounts:
+            field = "serviceAccountName" if "serviceAccountName" in pod else "serviceAccount"
+            yield SERVICE_ACCOUNT_UNDEFINED.at(
+                (*draft.root, *POD, field),
+                f"the repository defines no ServiceAccount {account}: is it in the cluster?",
+                "put it beside the operario, with the Role that it needs",
+            )
+
+
+_REPLACED_AFTER_FAILURE: Final = "Failed"
+
+
+def _operario(draft: Draft, namespace: str | None, file: SourceFile, document: int) -> Operario:
+    return Operario(
+        name=draft.name,
+        alertname=draft.alertname,
+        status=draft.status,
+        form=draft.form,
+        options=draft.options,
+        job=draft.job,
+        namespace=namespace,
+        origin=Origin(
+            path=file.path,
+            blob=file.blob,
+            commit=file.commit,
+            commit_author=file.commit_author,
+            commit_time=file.commit_time,
+            document=document,
+            stale=file.stale,
+        ),
+        spec_digest=draft.spec_digest,
+    )

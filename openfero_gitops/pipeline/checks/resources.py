@@ -1,0 +1,84 @@
+"""What the API server refuses in requests and limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.pipeline.body import POD
+from openfero_gitops.pipeline.dns import is_qualified_name
+from openfero_gitops.pipeline.quantity import parse_quantity
+from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, nearest, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from decimal import Decimal
+
+    from openfero_gitops.pipeline.body import Body
+
+
+@check(error("quantity", "A quantity is a number with one of Kubernetes' units."))
+def _quantity(body: Body) -> Iterator[Breach]:
+    for pointer, resource, value in _quantities(body):
+        if isinstance(amount := _amount(value), ValueError):
+            yield pointer, f"{resource}: {amount}", ""
+        elif amount < 0:
+            yield pointer, f"{resource} is {value}: an amount is not negative", ""
+
+
+@check(error("requests-over-limits", "A container requests no more than its limit."))
+def _requests_over_limits(body: Body) -> Iterator[Breach]:
+    for at, resources in _resources(body):
+        limits = resources.get("limits", {})
+        for name, value in resources.get("requests", {}).items():
+            requested, limit = _amount(value), _amount(limits.get(name, value))
+            if isinstance(requested, ValueError) or isinstance(limit, ValueError):
+                continue
+            if requested > limit:
+                yield (
+                    (*at, "requests", name),
+                    f"requests {name} {value}, more than its limit {limits[name]}",
+                    "raise the limit, or request less",
+                )
+            elif name not in _OVERCOMMITTED and (name not in limits or requested < limit):
+                yield (
+                    (*at, "requests", name),
+                    f"of {name} one requests exactly the limit",
+                    f"write limits: {{{name}: {value}}}",
+                )
+
+
+@check(error("resource-name", "A resource is cpu, memory, ephemeral-storage or domain/name."))
+def _resource_name(body: Body) -> Iterator[Breach]:
+    for pointer, name, _ in _quantities(body):
+        standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
+        qualified = "/" in name and is_qualified_name(name)
+        if not standard and not qualified:
+            meant = nearest(name, _OVERCOMMITTED)
+            yield (
+                pointer,
+                f"there is no resource {shown(name)}",
+                f"did you mean {meant}?" if meant else "",
+            )
+
+
+_OVERCOMMITTED: Final = ("cpu", "memory", "ephemeral-storage")
+
+
+def _resources(body: Body) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
+    for container in body.containers:
+        yield (*container.pointer, "resources"), container.fields.get("resources", {})
+    yield (*POD, "resources"), body.pod.get("resources", {})
+
+
+def _quantities(body: Body) -> Iterator[tuple[Pointer, str, Any]]:
+    for at, resources in _resources(body):
+        for kind in ("requests", "limits"):
+            for name, value in resources.get(kind, {}).items():
+                yield (*at, kind, name), name, value
+
+
+def _amount(value: str | float) -> Decimal | ValueError:
+    try:
+        return parse_quantity(value)
+    except ValueError as problem:
+        return problem

@@ -1,0 +1,131 @@
+"""One file to what its documents are and what is wrong with them, whatever the commit.
+
+Nothing here depends on the envelope or on other files, so a file is read once for its content:
+`Parser` remembers it by blob id, and a commit that changes one file parses one file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from openfero_gitops.domain.problem import Problem
+from openfero_gitops.pipeline.compose import Unreadable
+from openfero_gitops.pipeline.document import load
+from openfero_gitops.pipeline.forms import Reading, read_document
+from openfero_gitops.pipeline.locate import Locator
+from openfero_gitops.pipeline.rules import Finding, Pointer, format_pointer
+from openfero_gitops.pipeline.schema import schemas_of
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.catalog import SourceFile
+
+
+@dataclass(frozen=True, slots=True)
+class FileReading:
+    """What a file's content says.
+
+    `documents` are its documents with their index, empty ones left out; `problems` have no path
+    and no commit. Later findings are located by `locate`, which remembers.
+    """
+
+    documents: tuple[tuple[int, Reading], ...]
+    problems: tuple[Problem, ...]
+    _places: dict[tuple[int, Pointer], tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    def locate(self, finding: Finding, file: SourceFile, document: int) -> Problem:
+        """A finding about one of its documents as a problem of a file with this content."""
+        key = (document, finding.pointer)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = Locator(file.content).place(*key)
+        return at(_problem(finding, *place), file)
+
+
+def at(problem: Problem, file: SourceFile) -> Problem:
+    """The problem as one of this file in this commit."""
+    return replace(problem, path=file.path, commit=file.commit)
+
+
+class Parser:
+    """Reads files and remembers what it read: a memo of a pure function, of bounded size."""
+
+    def __init__(self, kubernetes_version: str, capacity: int = 20_000) -> None:
+        """Take the version whose Jobs are meant; raises UsageError where it is not known."""
+        self.kubernetes_version = kubernetes_version
+        self._schemas = schemas_of(kubernetes_version)
+        self._capacity = capacity
+        self._known: OrderedDict[tuple[str, bool], FileReading] = OrderedDict()
+
+    def read(self, file: SourceFile) -> FileReading:
+        """What the file says, from memory where its content was read before."""
+        key = (file.blob, file.path.endswith(".json"))
+        known = self._known.get(key)
+        if known is None:
+            known = self._read(file.content, is_json=key[1])
+            if file.blob:
+                self._known[key] = known
+                if len(self._known) > self._capacity:
+                    self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return known
+
+    def _read(self, content: bytes, *, is_json: bool) -> FileReading:
+        try:
+            documents = load(content, is_json=is_json)
+        except Unreadable as reason:
+            return FileReading((), (unread(reason),))
+        read = tuple(
+            (index, read_document(document, self._schemas))
+            for index, document in enumerate(documents)
+            if document is not None
+        )
+        locator = Locator(content)
+        problems = tuple(
+            _problem(finding, *_place(locator, index, finding))
+            for index, reading in read
+            for finding in reading.findings
+        )
+        return FileReading(read, problems)
+
+
+def unread(reason: Unreadable) -> Problem:
+    """A file that gives no values as a problem, without path and commit."""
+    rule = reason.rule
+    return Problem(
+        path="",
+        line=reason.line,
+        column=reason.column,
+        pointer="",
+        rule=rule.id,
+        severity=rule.severity,
+        message=reason.message,
+        suggestion=reason.suggestion,
+    )
+
+
+def located(finding: Finding, document: int, file: SourceFile) -> Problem:
+    """A finding about a file that nothing is remembered of."""
+    return at(_problem(finding, *Locator(file.content).place(document, finding.pointer)), file)
+
+
+def _place(locator: Locator, document: int, finding: Finding) -> tuple[int, int]:
+    if finding.inside[0]:
+        return locator.within(document, finding.pointer, *finding.inside)
+    return locator.place(document, finding.pointer)
+
+
+def _problem(finding: Finding, line: int, column: int) -> Problem:
+    rule = finding.rule
+    return Problem(
+        path="",
+        line=line,
+        column=column,
+        pointer=format_pointer(finding.pointer),
+        rule=rule.id,
+        severity=rule.severity,
+        message=finding.message,
+        suggestion=finding.suggestion,
+    )

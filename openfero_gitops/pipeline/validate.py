@@ -1,0 +1,264 @@
+"""An object against its schema, then a Job's body against the rules a schema cannot say.
+
+A field that the schema does not know is dropped with a warning, as the API server drops it; a
+member that is null counts as absent. Everything is told at once: what is of a wrong type is set
+aside, so that the rest can still be judged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+# Imported for what they register.
+from openfero_gitops.pipeline import checks  # noqa: F401
+from openfero_gitops.pipeline.body import body_of
+from openfero_gitops.pipeline.rules import (
+    CHECKS,
+    Finding,
+    Pointer,
+    did_you_mean,
+    error,
+    format_pointer,
+    nearest,
+    related,
+    shown,
+    warning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jsonschema.exceptions import ValidationError
+
+    from openfero_gitops.pipeline.schema import Path, Schema
+
+WRONG_TYPE = error("wrong-type", "A field's value is of the field's type.")
+REQUIRED_FIELD = error("required-field", "A field that Kubernetes requires is there.")
+NOT_ONE_OF = error("not-one-of", "A field that takes one of a few words has one of them.")
+OUT_OF_RANGE = error("out-of-range", "An integer fits into the field's 32 or 64 bits.")
+UNKNOWN_FIELD = warning("unknown-field", "Every field is one that Kubernetes knows.")
+
+_NEAR: Final = 3  # steps between where a field stands and where it belongs
+_TYPES: Final = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+_DECIMAL: Final = re.compile(r"-?[0-9]+")
+
+
+def clean(value: Any, schema: Schema) -> tuple[Any, list[Finding]]:
+    """What of a value the schema knows, and what is wrong with the rest.
+
+    A value with nothing wrong is returned as it is. What has an error is left out of the result.
+    """
+    if schema.is_valid(value):
+        return value, []
+    findings: list[Finding] = []
+    pruned = _prune(value, schema, schema.at(()), (), findings)
+    if schema.is_valid(pruned):
+        return pruned, findings
+    wrong = _errors(pruned, schema)
+    for finding in wrong:
+        pruned = _without(pruned, finding.pointer)
+    return pruned, findings + wrong
+
+
+def check_body(job: Mapping[str, Any], wrong: Sequence[Finding] = ()) -> tuple[str, list[Finding]]:
+    """Apply every rule to a Job that has passed its schema, but for what is `wrong` already.
+
+    Args:
+        job: its `labels`, `annotations` and `spec`; their canonical JSON is returned.
+        wrong: errors found before, their pointers from the Job's root: what follows from them is
+            not told again.
+    """
+    canonical = json.dumps(job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    body = body_of(job, may_be_braced="{{" in canonical)
+    findings = [
+        rule.at(pointer, message, suggestion)
+        for rule, breaches in CHECKS
+        for pointer, message, suggestion in breaches(body)
+        if not any(related(pointer, before.pointer) for before in wrong)
+    ]
+    return canonical, findings
+
+
+# Fields that nobody knows.
+
+
+def _prune(
+    value: Any, schema: Schema, known: Mapping[str, Any], at: Pointer, findings: list[Finding]
+) -> Any:
+    """Leave out unknown fields, and those that are null."""
+    if isinstance(value, list):
+        item = schema.member(known, "[]")
+        return [
+            _prune(inner, schema, item, (*at, index), findings) for index, inner in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return value
+    properties = known.get("properties", {})
+    closed = known.get("additionalProperties") is False
+    result = {}
+    for key, inner in value.items():
+        if closed and key not in properties:
+            findings.append(UNKNOWN_FIELD.at((*at, key), *_unknown(key, at, schema, properties)))
+        elif inner is not None:
+            result[key] = _prune(inner, schema, schema.member(known, key), (*at, key), findings)
+        elif not closed and schema.member(known, key).get("type") == "string":
+            result[key] = ""  # what Go makes of null in a map of texts
+    return result
+
+
+def _unknown(key: str, at: Pointer, schema: Schema, siblings: Iterable[str]) -> tuple[str, str]:
+    """What is said of an unknown field, and where it was probably meant to stand."""
+    where = format_pointer(at) or "the object"
+    message = f"{where} has no field {shown(key)}: it is ignored"
+    here = tuple("[]" if isinstance(part, int) else part for part in at)
+    siblings = list(siblings)
+    by_case = next((name for name in siblings if name.lower() == key.lower()), None)
+    if by_case:
+        return message, f"did you mean {by_case}?"
+    elsewhere = [
+        (distance, _is_secondary(path), path)
+        for path in schema.fields.get(key, ())
+        if (distance := _distance(here, path[:-1])) <= _NEAR
+    ]
+    if elsewhere:
+        return message, f"did you mean {_relative(here, min(elsewhere)[2])}?"
+    if near := nearest(key, siblings):
+        return message, f"did you mean {near}?"
+    return message, "delete it, if it does nothing"
+
+
+def _distance(one: Path, other: Path) -> int:
+    return len(one) + len(other) - 2 * _shared(one, other)
+
+
+def _shared(one: Path, other: Path) -> int:
+    shared = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        shared += 1
+    return shared
+
+
+def _is_secondary(path: Path) -> bool:
+    return "initContainers" in path or "ephemeralContainers" in path
+
+
+def _relative(here: Path, path: Path) -> str:
+    """A field's path from the last part that both share."""
+    start = max(0, _shared(here, path) - 1)
+    return ".".join(path[start:]).replace(".[]", "[]")
+
+
+# Fields of a wrong type.
+
+
+def _errors(value: Any, schema: Schema) -> list[Finding]:
+    """Every error of a value whose fields are all known, in words."""
+    # Slow to import, and needed for files alone that have errors.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    findings = [
+        finding
+        for problem in Draft202012Validator(schema.document).iter_errors(value)
+        for finding in _worded(problem)
+    ]
+    # (A pruned value breaks no rule that is not worded above; better one too many than none.)
+    return findings or [WRONG_TYPE.at((), "the object does not fit Kubernetes' schema")]
+
+
+def _worded(problem: ValidationError) -> list[Finding]:
+    at: Pointer = tuple(problem.absolute_path)
+    instance: Any = problem.instance
+    wanted: Any = problem.validator_value
+    match problem.validator:
+        case "type":
+            kinds = [wanted] if isinstance(wanted, str) else list(wanted)
+            expected = " or ".join(_TYPES[kind] for kind in kinds)
+            message = f"{_name(at)} is {expected}, not {_described(instance)}"
+            return [WRONG_TYPE.at(at, message, _retyped(instance, kinds))]
+        case "required":
+            missing = [name for name in wanted if name not in instance]
+            return [
+                REQUIRED_FIELD.at((*at, name), f"{_name(at)} has no {name}", f"add {name}: …")
+                for name in missing
+            ]
+        case "enum":
+            choices = [str(choice) for choice in wanted]
+            message = f"{_name(at)} is one of {', '.join(choices)}, not {shown(instance)}"
+            return [NOT_ONE_OF.at(at, message, did_you_mean(str(instance), choices))]
+        case "minimum" | "maximum":
+            bits = 32 if abs(wanted) < 2**33 else 64
+            message = f"{_name(at)} is an integer of {bits} bits, and {instance} is beyond it"
+            return [OUT_OF_RANGE.at(at, message)]
+        case _:
+            return []
+
+
+def _name(at: Pointer) -> str:
+    """What a message calls a place: the last name on the way, and the index after it."""
+    names = [index for index, part in enumerate(at) if isinstance(part, str)]
+    if not names:
+        return "the object"
+    rest = "".join(f"[{part}]" for part in at[names[-1] + 1 :])
+    return f"{at[names[-1]]}{rest}"
+
+
+def _described(value: Any) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return f"the text {shown(value)}"
+        case _:
+            return f"the number {value}"
+
+
+def _retyped(value: Any, kinds: Sequence[str]) -> str:
+    """How the same value is written in the type that is wanted."""
+    if "string" in kinds and isinstance(value, bool | int | float):
+        text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+        return f'quote it: "{text}"'
+    if isinstance(value, str):
+        if "integer" in kinds and _DECIMAL.fullmatch(value):
+            return f"write {value} without quotes"
+        if "boolean" in kinds and value in ("true", "false"):
+            return f"write {value} without quotes"
+        if "array" in kinds:
+            return f"write it as a list: [{shown(value)}]"
+    if "array" in kinds and isinstance(value, dict):
+        return "begin each item with -"
+    return ""
+
+
+def _without(value: Any, pointer: Pointer) -> Any:
+    """A copy without what a pointer leads to, or without the list that it is an item of."""
+    if not pointer:
+        return {}
+    part, rest = pointer[0], pointer[1:]
+    if isinstance(value, dict) and part in value:
+        inner = None if not rest else _without(value[part], rest)
+        kept = {key: other for key, other in value.items() if key != part}
+        return kept if inner is None else {**kept, part: inner}
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        if not rest:
+            return None
+        inner = _without(value[part], rest)
+        return None if inner is None else [*value[:part], inner, *value[part + 1 :]]
+    return value
