@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
 Object = dict[str, Any]
 Operation = dict[str, Any]  # of a JSON Patch, RFC 6902
@@ -156,9 +156,10 @@ class ApiServer(Protocol):
         resource_version: str,
         label_selector: str = "",
         timeout: float = 300.0,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after a resourceVersion, in order; ends by itself after `timeout` seconds.
 
+        The first event is a bookmark of that very version: the server has agreed to watch.
         Raises `Expired` where that version is no longer kept.
         """
         ...

@@ -1,0 +1,65 @@
+"""The ConfigMaps that the controller keeps beside its Jobs: the catalog's mirror, the control."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openfero_gitops.adapters.api import CONFIG_MAPS
+from openfero_gitops.domain.errors import AlreadyExists, Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from openfero_gitops.adapters.api import ApiServer, Object
+
+
+class ConfigMapStore:
+    """ConfigMaps of the controller's own namespace."""
+
+    def __init__(self, api: ApiServer, namespace: str) -> None:
+        """Take the API and the namespace."""
+        self._api = api
+        self.namespace = namespace
+
+    async def get(self, name: str) -> Object | None:
+        """One ConfigMap, None where there is none."""
+        try:
+            return await self._api.get(CONFIG_MAPS, self.namespace, name)
+        except NotFound:
+            return None
+
+    async def labelled(self, label_selector: str) -> Sequence[Object]:
+        """Those that carry certain labels."""
+        found = await self._api.list(CONFIG_MAPS, self.namespace, label_selector=label_selector)
+        return found.items
+
+    async def create(self, body: Object) -> bool:
+        """Create one; False where one of that name is there."""
+        try:
+            await self._api.create(CONFIG_MAPS, self.namespace, body)
+        except AlreadyExists:
+            return False
+        return True
+
+    async def put(self, body: Object, check: Callable[[], None]) -> None:
+        """Create one or replace its data and labels, whatever stood there of ours."""
+        name = body["metadata"]["name"]
+        there = await self.get(name)
+        check()
+        if there is None:
+            if await self.create(body):
+                return
+            raise Conflict(f"ConfigMap {self.namespace}/{name} was created by somebody else")
+        version = there["metadata"]["resourceVersion"]
+        metadata = {**body["metadata"], "resourceVersion": version}
+        await self._api.replace(CONFIG_MAPS, self.namespace, {**body, "metadata": metadata})
+
+    async def delete(self, body: Object) -> None:
+        """Delete exactly this one; gone is gone."""
+        metadata = body["metadata"]
+        try:
+            await self._api.delete(
+                CONFIG_MAPS, self.namespace, metadata["name"], uid=metadata["uid"]
+            )
+        except NotFound:
+            return

@@ -1,0 +1,439 @@
+"""A Git repository as a source of snapshots.
+
+One fetch is one network operation (two for a tag or an unadvertised commit), which resolves the
+ref once; everything after it is read by the commit's id. It ends with a complete snapshot or with
+an error of one line, and never changes what an earlier one returned: the catalog in force is the
+caller's.
+
+The event loop only waits. Each operation is one hop into a thread, where children do the work
+under a deadline (`git_process`) in a directory of their own (`git_cache`); cancelling the caller
+ends the children first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from openfero_gitops.adapters.git_access import Access
+from openfero_gitops.adapters.git_cache import Cache, remove
+from openfero_gitops.adapters.git_errors import (
+    Damaged,
+    explain,
+    last_line,
+    no_such_ref,
+    not_offered,
+)
+from openfero_gitops.adapters.git_process import Git
+from openfero_gitops.adapters.git_url import is_commit, parse_ref, parse_remote
+from openfero_gitops.adapters.tree import (
+    Budgets,
+    assemble,
+    is_lfs_pointer,
+    normalise,
+    select,
+    shown,
+)
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from openfero_gitops.adapters.git_repository import BareRepository, Commit
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+_BLOCK: Final = 512  # bytes, the unit of a file limit
+
+
+@dataclass(frozen=True, slots=True)
+class GitSettings:
+    """Where the repository is, how it is reached and how much of it is taken.
+
+    Attributes:
+        url: `https://`, `http://`, `ssh://user@host/path`, `user@host:path`, `file:///path` or an
+            absolute path; without secrets.
+        cache_dir: a directory that may be shared by replicas and lost at any time.
+        ref: a branch, a tag (a branch of the same name goes first), `HEAD` for what the remote
+            calls its default, `refs/…`, or all 40 characters of a commit.
+        path: the folder of the operarios, from the repository's root.
+        timeout: seconds that one command of git may take; a fetch that takes longer is ended.
+        credentials_file: one line, `user:password` or a token, for http and https.
+        ssh_key_file: a private key without a passphrase.
+        known_hosts_file: the only host keys that are trusted.
+        ca_file: certificates in PEM that are trusted instead of the system's.
+        proxy: `http://host:port`; none of the environment's is used.
+        no_proxy: hosts, with commas, that are reached without it.
+        pack_bytes: the most that one fetch may write, so that no repository fills the disk.
+        budgets: how much of a commit is read.
+    """
+
+    url: str
+    cache_dir: Path
+    ref: str = "HEAD"
+    path: str = "."
+    timeout: float = 60.0
+    credentials_file: Path | None = None
+    ssh_key_file: Path | None = None
+    known_hosts_file: Path | None = None
+    ca_file: Path | None = None
+    proxy: str = ""
+    no_proxy: str = ""
+    pack_bytes: int = 1024 * 1024 * 1024
+    budgets: Budgets = field(default_factory=Budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last fetch: what the ref held (the tag, not its commit), and what was made of it."""
+
+    tip: str
+    snapshot: Snapshot
+
+
+class GitSource:
+    """One ref of one repository.
+
+    A rewritten branch is followed: whether the new commit may replace the one in force is for
+    the caller to judge, with `is_ancestor`.
+
+    Raises:
+        UsageError: the settings cannot work.
+    """
+
+    def __init__(self, settings: GitSettings) -> None:
+        self._settings = settings
+        self._remote = parse_remote(settings.url)
+        self._ref = parse_ref(settings.ref)
+        self._root = normalise(settings.path)
+        if settings.timeout <= 0:
+            raise UsageError(f"timeout {settings.timeout}: write a number of seconds above 0")
+        self._access = Access(
+            self._remote,
+            credentials_file=settings.credentials_file,
+            ssh_key_file=settings.ssh_key_file,
+            known_hosts_file=settings.known_hosts_file,
+            ca_file=settings.ca_file,
+            proxy=settings.proxy,
+            no_proxy=settings.no_proxy,
+        )
+        self._where = f"Git repository {self.url}"
+        self._cache = Cache.of(settings.cache_dir, self._remote.url)
+        self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
+        self._seen: _Seen | None = None
+        self._suspect = False  # a read found the cache damaged: the next fetch makes a new one
+        self._under_way: dict[asyncio.Task[object], threading.Event] = {}
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """The repository's address, fit to be shown: there never is a secret in it."""
+        return self._remote.url
+
+    async def fetch(self) -> Snapshot:
+        """Bring the cache up to date, and read the commit that the ref now names.
+
+        A snapshot without files is no error here: an emptied path is for the caller to judge.
+
+        Raises:
+            SourceError: in one line, what failed and what to do; the ref or the path may be gone,
+                a budget exceeded, the server or the disk in trouble.
+        """
+        return await self._hop(self._fetch)
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """Read a commit that is already in the cache.
+
+        Raises:
+            SourceError: it is not there, or cannot be read.
+        """
+        return await self._hop(lambda git: self._read_cached(git, commit, self._snapshot))
+
+    async def revision(self, commit: str) -> Revision:
+        """Tell who made a commit that is in the cache, and when.
+
+        Raises:
+            SourceError: it is not there, or cannot be read.
+        """
+        return await self._hop(lambda git: self._read_cached(git, commit, self._revision))
+
+    async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
+        """Read what a file was before, newest first, each content once, all of them stale.
+
+        Looked at are the first `limit` first-parent ancestors of `commit`; what the file is in
+        `commit` itself is left out, and so is what is over a budget. Each carries the newest of
+        these ancestors that has it, so that `git show COMMIT:PATH` gives exactly this content.
+
+        Raises:
+            SourceError: the commit is not in the cache, or its history cannot be read.
+        """
+
+        def read(repository: BareRepository, sha: str) -> list[SourceFile]:
+            return self._versions(repository, path, sha, limit)
+
+        return await self._hop(lambda git: self._read_cached(git, commit, read))
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether a fetched commit continues an earlier one; False says that it was rewritten.
+
+        Raises:
+            SourceError: `newer` is not in the cache, or its history cannot be read.
+        """
+
+        def compare(repository: BareRepository, sha: str) -> bool:
+            return is_commit(older) and repository.is_ancestor(older, sha)
+
+        return await self._hop(lambda git: self._read_cached(git, newer, compare))
+
+    async def aclose(self) -> None:
+        """End what is under way, and wait for it; nothing is left running. May be repeated."""
+        self._closed = True
+        for stop in self._under_way.values():
+            stop.set()
+        while self._under_way:
+            await asyncio.wait(list(self._under_way))
+
+    async def _hop(self, operation: Callable[[Git], _T]) -> _T:
+        """Run one operation in a thread; a cancelled caller waits until its children are gone."""
+        if self._closed:
+            raise SourceError(f"{self._where}: the source is closed")
+        stop = threading.Event()
+        work = asyncio.create_task(
+            asyncio.to_thread(self._guard, operation, stop), name=f"git {self.url}"
+        )
+        self._under_way[work] = stop
+        work.add_done_callback(self._under_way.pop)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stop.set()
+            while not work.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({work})
+            work.exception()  # it is the cancellation that the caller hears of
+            raise
+
+    # All below runs in a thread.
+
+    def _guard(self, operation: Callable[[Git], _T], stop: threading.Event) -> _T:
+        """Word what the disk says; everything else has been worded where it happened."""
+        try:
+            self._cache.open()
+            environment = self._access.environment(self._cache.folder)
+            return operation(Git(self._where, environment, self._settings.timeout, stop))
+        except OSError as error:
+            raise SourceError(
+                f"{self._where}: the cache directory {self._settings.cache_dir} cannot be used"
+                f" ({error.strerror or error}); it must be writable and have room"
+            ) from error
+
+    def _fetch(self, git: Git) -> Snapshot:
+        with self._cache.locked(git):
+            self._cache.sweep(self._settings.timeout)
+            if self._cache.repository.exists() and not self._suspect:
+                try:
+                    snapshot = self._update(_repository(self._cache.repository, git))
+                except Damaged as damage:
+                    _log.warning(
+                        "git cache damaged; a new one is made",
+                        repository=self.url,
+                        reason=str(damage),
+                    )
+                else:
+                    self._roll_up(_repository(self._cache.repository, git))
+                    return snapshot
+            return self._rebuild(git)
+
+    def _rebuild(self, git: Git) -> Snapshot:
+        """Make a repository beside the old one, which stays until the new one can be read."""
+        repository = _repository(self._cache.fresh, git)
+        self._seen = None
+        try:
+            repository.create(self._cache.home)
+            snapshot = self._update(repository)
+            self._cache.swap()
+        except Damaged as damage:
+            raise SourceError(
+                f"{self._where}: what was fetched cannot be read (git: {damage}); check the"
+                " repository with git fsck, and the disk of the cache directory"
+            ) from damage
+        finally:
+            remove(self._cache.fresh)
+        self._suspect = False
+        return snapshot
+
+    def _update(self, repository: BareRepository) -> Snapshot:
+        """Fetch, resolve the ref once, and read the commit that it names."""
+        tip = self._fetch_tip(repository)
+        if self._seen is not None and self._seen.tip == tip:
+            return self._seen.snapshot
+        snapshot = self._snapshot(repository, tip)
+        self._seen = _Seen(tip, snapshot)
+        return snapshot
+
+    def _fetch_tip(self, repository: BareRepository) -> str:
+        """Fetch, and return the id that the ref holds: a commit's, or an annotated tag's."""
+        if is_commit(self._ref) and repository.has(self._ref):
+            return self._ref  # it can never be another
+        secrets = self._access.secrets()
+        try:
+            self._ask(repository, secrets)
+        except BaseException:
+            self._cache.sweep(self._settings.timeout)  # half a pack would fill the disk
+            raise
+        if not is_commit(self._ref):
+            return repository.tip(self._own_ref)
+        if not repository.has(self._ref):
+            raise SourceError(f"{self._where}: {self._missing()}")
+        return self._ref
+
+    def _ask(self, repository: BareRepository, secrets: tuple[str, ...]) -> None:
+        """Fetch the first thing that the server has of those that the ref may mean."""
+        blocks = self._settings.pack_bytes // _BLOCK
+        for refspec in self._refspecs():
+            fetched = repository.fetch(
+                self._access.options(),
+                self._remote.url,
+                refspec,
+                file_blocks=blocks,
+            )
+            if fetched.code == 0:
+                return
+            said = fetched.stderr
+            if not (no_such_ref(said) or (is_commit(self._ref) and not_offered(said))):
+                # A process that reached its file limit dies of it without a word.
+                if repository.half_a_pack() >= blocks * _BLOCK:
+                    raise SourceError(
+                        f"{self._where}: the repository is larger than the"
+                        f" {self._settings.pack_bytes} bytes that are allowed; use a smaller one"
+                    )
+                raise explain(self._where, said, secrets)
+        raise SourceError(f"{self._where}: {self._missing()}")
+
+    def _refspecs(self) -> Iterator[str]:
+        """What to ask for, in order, until the server has one.
+
+        Git alone would take a tag before a branch of the same name; but who may push a tag may
+        not always push the branch.
+        """
+        if is_commit(self._ref):
+            yield f"+{self._ref}:{self._own_ref}"
+            yield "+refs/heads/*:refs/openfero/heads/*"
+        elif self._ref == "HEAD" or self._ref.startswith("refs/"):
+            yield f"+{self._ref}:{self._own_ref}"
+        else:
+            yield f"+refs/heads/{self._ref}:{self._own_ref}"
+            yield f"+refs/tags/{self._ref}:{self._own_ref}"
+
+    def _missing(self) -> str:
+        if self._ref == "HEAD":
+            return (
+                "it is empty, or its default branch does not exist; push a commit, name a branch"
+                " as the ref, or check the URL"
+            )
+        name = shown(self._ref)
+        if is_commit(self._ref):
+            return f"there is no commit {name} on any branch; correct the ref"
+        if self._ref.startswith("refs/"):
+            return f"there is no {name}; correct the ref, or bring it back"
+        return f"there is no branch or tag {name}; correct the ref, or bring it back"
+
+    def _roll_up(self, repository: BareRepository) -> None:
+        """Keep the number of packs level; where that fails, reading still works."""
+        try:
+            rolled = repository.roll_up()
+        except SourceError as error:
+            reason = str(error)
+        else:
+            reason = last_line(rolled.stderr) if rolled is not None and rolled.code != 0 else ""
+        if reason:
+            _log.warning("git cache not repacked", repository=self.url, reason=reason)
+
+    def _read_cached(self, git: Git, commit: str, read: Callable[[BareRepository, str], _T]) -> _T:
+        """Read about a commit by its full id, without the network."""
+        if not is_commit(commit):
+            raise SourceError(
+                f"{self._where}: {shown(commit)!r} is no commit, write all 40 characters"
+            )
+        repository = _repository(self._cache.repository, git)
+        if not repository.has(commit):
+            raise SourceError(
+                f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"
+            )
+        try:
+            return read(repository, commit)
+        except Damaged as damage:
+            self._suspect = True
+            raise SourceError(
+                f"{self._where}: the cache is damaged (git: {damage}); the next fetch makes a new"
+                " one"
+            ) from damage
+
+    def _revision(self, repository: BareRepository, tip: str) -> Revision:
+        [commit] = repository.commits([tip])
+        return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
+
+    def _snapshot(self, repository: BareRepository, tip: str) -> Snapshot:
+        revision = self._revision(repository, tip)
+        selection = select(
+            repository.entries(revision.commit, self._root, self._settings.budgets),
+            root=self._root,
+            budgets=self._settings.budgets,
+            where=self._where,
+            commit=revision.commit,
+        )
+        known = {file.blob: file.content for file in self._known_files()}
+        unknown = {file.blob: file.size for file in selection.wanted if file.blob not in known}
+        known |= repository.blobs(unknown, sum(unknown.values()))
+        contents = {file.path: known[file.blob] for file in selection.wanted}
+        return assemble(revision, self._root, selection, contents)
+
+    def _known_files(self) -> tuple[SourceFile, ...]:
+        """Files whose content need not be read again."""
+        return self._seen.snapshot.files if self._seen is not None else ()
+
+    def _versions(
+        self, repository: BareRepository, path: str, commit: str, limit: int
+    ) -> list[SourceFile]:
+        found = repository.older(path, commit, limit)
+        most = self._settings.budgets.file_bytes
+        sizes = repository.sizes(blob for _, blob in found)
+        found = [(sha, blob) for sha, blob in found if sizes[blob] <= most]
+        contents = repository.blobs(
+            (blob for _, blob in found), sum(sizes[blob] for _, blob in found)
+        )
+        commits = repository.commits(sha for sha, _ in found)
+        return [
+            _version(path, blob, contents[blob], commit)
+            for (_, blob), commit in zip(found, commits, strict=True)
+            if not is_lfs_pointer(contents[blob])
+        ]
+
+
+def _version(path: str, blob: str, content: bytes, commit: Commit) -> SourceFile:
+    return SourceFile(
+        path=path,
+        blob=blob,
+        content=content,
+        commit=commit.sha,
+        commit_author=commit.author,
+        commit_time=commit.time,
+        stale=True,
+    )
+
+
+def _repository(folder: Path, git: Git) -> BareRepository:
+    """Import GitPython where it is used: it refuses to be imported without a git command."""
+    try:
+        from openfero_gitops.adapters.git_repository import BareRepository  # noqa: PLC0415
+    except ImportError as error:
+        raise SourceError(f"{git.where}: there is no git command; install git") from error
+    return BareRepository(folder, git)

@@ -1,0 +1,83 @@
+"""Remediations' Jobs in the API server, over every namespace that they may be in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from openfero_gitops.adapters.api import JOBS, PODS
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.feed import Listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openfero_gitops.adapters.api import ApiServer, Object, Operation
+    from openfero_gitops.domain.remediation import JobKey
+
+SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
+#: So many digests of 52 characters stay well below what servers accept as one URL.
+_INCIDENTS_A_CALL = 80
+
+
+class JobStore:
+    """Creates, reads, changes and deletes Jobs of ours."""
+
+    def __init__(self, api: ApiServer, namespaces: Sequence[str]) -> None:
+        """Take the API and the namespaces that RBAC grants."""
+        self._api = api
+        self._namespaces = tuple(namespaces)
+
+    async def create(self, manifest: Object) -> Object:
+        """Store a new Job."""
+        created = await self._api.create(JOBS, manifest["metadata"]["namespace"], manifest)
+        return created.object
+
+    async def get(self, key: JobKey) -> Object:
+        """Read one Job, consistently."""
+        return await self._api.get(JOBS, key.namespace, key.name)
+
+    async def listed(self) -> Sequence[Listed]:
+        """Every Job of ours, consistently, namespace by namespace."""
+        lists = await asyncio.gather(
+            *(
+                self._api.list(JOBS, namespace, label_selector=SELECTOR)
+                for namespace in self._namespaces
+            )
+        )
+        return [
+            Listed(namespace, found.items, found.resource_version)
+            for namespace, found in zip(self._namespaces, lists, strict=True)
+        ]
+
+    async def of_incidents(self, incidents: Sequence[str]) -> list[Object]:
+        """The Jobs of several incidents, over all namespaces, consistently."""
+        selectors = [
+            f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[i : i + _INCIDENTS_A_CALL])})"
+            for i in range(0, len(incidents), _INCIDENTS_A_CALL)
+        ]
+        lists = await asyncio.gather(
+            *(
+                self._api.list(JOBS, namespace, label_selector=selector, timeout=8.0)
+                for namespace in self._namespaces
+                for selector in selectors
+            )
+        )
+        return [job for found in lists for job in found.items]
+
+    async def patch(self, key: JobKey, patch: Sequence[Operation]) -> Object:
+        """Change one Job."""
+        return await self._api.patch(JOBS, key.namespace, key.name, patch, timeout=5.0)
+
+    async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
+        """Delete exactly this state of this Job, and its Pods."""
+        await self._api.delete(
+            JOBS, key.namespace, key.name, uid=uid, resource_version=resource_version
+        )
+
+    async def pods(self, key: JobKey) -> list[Object]:
+        """The Pods of one Job."""
+        found = await self._api.list(
+            PODS, key.namespace, label_selector=f"batch.kubernetes.io/job-name={key.name}"
+        )
+        return found.items

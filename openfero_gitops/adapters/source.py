@@ -1,0 +1,76 @@
+"""From what a person wrote to the source that is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openfero_gitops.adapters.folder import FolderSource, repository_root
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_url import looks_like_url
+from openfero_gitops.adapters.tree import normalise, shown
+from openfero_gitops.domain.errors import UsageError
+
+
+def open_source(
+    source: str,
+    ref: str,
+    path: str,
+    cache_dir: Path,
+    *,
+    credentials_file: Path | None = None,
+    ssh_key_file: Path | None = None,
+    known_hosts_file: Path | None = None,
+    ca_file: Path | None = None,
+) -> FolderSource | GitSource:
+    """Open a folder or a Git URL.
+
+    A folder is read as it lies there; with another `ref` than HEAD, or where it is a bare
+    repository, the commit that is meant is read instead.
+
+    Args:
+        source: a folder, or a Git URL.
+        ref: HEAD where nobody asked for one.
+        path: the part of it that counts.
+        cache_dir: for what is fetched.
+        credentials_file: for Git over http and https.
+        ssh_key_file: for Git over ssh.
+        known_hosts_file: for the same.
+        ca_file: for Git over https.
+
+    Raises:
+        UsageError: it is neither, or cannot work.
+    """
+    url = source
+    if not looks_like_url(source) or ("://" not in source and Path(source).is_dir()):
+        folder = Path(source)
+        if not source or not folder.is_dir():
+            raise UsageError(
+                f"{shown(source)!r}: there is no such folder, and it is no Git URL either"
+            )
+        if _is_bare(folder):
+            url = str(folder.resolve())
+        elif ref == "HEAD":
+            return FolderSource(folder, path)
+        else:
+            root = repository_root(folder)
+            if root is None:
+                raise UsageError(f"{shown(source)!r}: a ref is for a Git repository, this is none")
+            url = str(root)
+            path = str(folder.resolve().relative_to(root) / normalise(path))
+    return GitSource(
+        GitSettings(
+            url=url,
+            cache_dir=cache_dir,
+            ref=ref,
+            path=path,
+            credentials_file=credentials_file,
+            ssh_key_file=ssh_key_file,
+            known_hosts_file=known_hosts_file,
+            ca_file=ca_file,
+        )
+    )
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a folder is a repository without a working copy."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()

@@ -1,0 +1,338 @@
+"""Which files of a repository are read, and what is said about those that are not.
+
+Pure: an adapter lists what lies below the configured path, `select` chooses, the adapter reads
+what was chosen, `assemble` makes the snapshot. So a commit and a working copy of it are read by
+the same rules. Everything here is an untrusted author's: a name may be any bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.domain.problem import Problem, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SUFFIXES: Final = (b".yaml", b".yml", b".json")
+_LFS: Final = b"version https://git-lfs"
+_SHOWN: Final = 512  # characters of a hostile path that are repeated to a reader
+# Control characters, line and paragraph separators, and the marks that reorder what a reviewer
+# sees (bidirectional overrides).
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """How much of a repository is read; what is over one is reported, never cut.
+
+    `file_bytes`, `path_bytes` and `depth` (folders above a file) concern one file, which is then
+    left out with an error. `files`, `total_bytes` and `entries` (everything below the path, read
+    or not) concern the whole, which is then refused.
+    """
+
+    file_bytes: int = 512 * 1024
+    path_bytes: int = 4096
+    depth: int = 32
+    files: int = 20_000
+    total_bytes: int = 64 * 1024 * 1024
+    entries: int = 200_000
+
+
+class Kind(StrEnum):
+    """What an entry is, before anything of it is read."""
+
+    FILE = "file"
+    LINK = "symlink"
+    SUBMODULE = "submodule"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name below the configured path.
+
+    `name` counts from the repository's root; `size` is in bytes; `blob` is empty where only the
+    content would tell.
+    """
+
+    name: bytes
+    kind: Kind
+    size: int = 0
+    blob: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file to read: its name has been found printable and its size within the budget."""
+
+    path: str
+    size: int
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to read, sorted by path, and what was left out and why."""
+
+    wanted: tuple[Wanted, ...]
+    problems: tuple[Problem, ...]
+
+
+def normalise(path: str) -> str:
+    """Bring a configured path to its one form: no `./`, no trailing `/`, empty for the root.
+
+    Raises:
+        UsageError: the path is absolute, leaves the repository or cannot be printed.
+    """
+    if path.startswith("/"):
+        raise UsageError(
+            f"path {shown(path)!r}: it counts from the repository's root, write it without the"
+            " leading /"
+        )
+    if _UNPRINTABLE.search(path):
+        raise UsageError(f"path {shown(path)!r}: it holds a character that cannot be printed")
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise UsageError(f"path {shown(path)!r}: it leaves the repository, write it without ..")
+    return "/".join(parts)
+
+
+def shown(name: bytes | str) -> str:
+    """Make a hostile name safe to print: one line, no control characters, of bounded length."""
+    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def blob_id(content: bytes) -> str:
+    """Return the id that git gives to a file of this content."""
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether Git LFS put this in the file's place."""
+    return content.startswith(_LFS)
+
+
+def hidden(name: bytes) -> bool:
+    """Whether a folder of this name is passed over with everything below it."""
+    return name[:1] in {b".", b"_"} or name == b"tests"
+
+
+def select(
+    entries: Iterable[Entry], *, root: str, budgets: Budgets, where: str, commit: str = ""
+) -> Selection:
+    """Choose the files to read among everything below `root`.
+
+    Args:
+        entries: all below `root`, in any order, submodules and symlinks as themselves.
+        root: the configured path, normalised.
+        budgets: what is too much.
+        where: what a reader calls this repository.
+        commit: noted on every problem; empty for a folder.
+
+    Raises:
+        SourceError: the repository as a whole is over a budget.
+    """
+    skipped = len(root.encode()) + 1 if root else 0
+    wanted: list[Wanted] = []
+    problems: list[Problem] = []
+    total = 0
+    for count, entry in enumerate(entries, start=1):
+        if count > budgets.entries:
+            raise SourceError(too_many_entries(where, budgets))
+        found = _judge(entry, entry.name[skipped:], budgets, commit)
+        if isinstance(found, Problem):
+            problems.append(found)
+        elif found is not None:
+            wanted.append(found)
+            total += found.size
+        if len(wanted) + len(problems) > budgets.files:
+            raise SourceError(
+                f"{where}: more than {budgets.files} YAML and JSON files below"
+                f" {root or 'the root'}; name the folder of the operarios as the path"
+            )
+    if total > budgets.total_bytes:
+        raise SourceError(
+            f"{where}: the YAML and JSON files below {root or 'the root'} have {total} bytes"
+            f" together, more than {budgets.total_bytes}; name the folder of the operarios as the"
+            " path"
+        )
+    wanted.sort(key=lambda file: file.path)
+    problems.extend(_case_twins(wanted, commit))
+    return Selection(tuple(wanted), tuple(sorted(problems)))
+
+
+def too_many_entries(where: str, budgets: Budgets) -> str:
+    """Word the refusal of a tree that is too large to be listed."""
+    return (
+        f"{where}: more than {budgets.entries} entries below the path; name the folder of the"
+        " operarios as the path"
+    )
+
+
+def assemble(
+    revision: Revision, root: str, selection: Selection, contents: Mapping[str, bytes]
+) -> Snapshot:
+    """Make the snapshot of what was read; `contents` is by path and holds every wanted file."""
+    files: list[SourceFile] = []
+    problems = list(selection.problems)
+    for file in selection.wanted:
+        content = contents[file.path]
+        if is_lfs_pointer(content):
+            problems.append(
+                _error(
+                    file.path,
+                    "lfs-pointer",
+                    "the file is a Git LFS pointer, its content is not in Git",
+                    "commit the file itself: take its pattern out of .gitattributes and add it"
+                    " again",
+                    revision.commit,
+                )
+            )
+            continue
+        files.append(
+            SourceFile(
+                path=file.path,
+                blob=file.blob or blob_id(content),
+                content=content,
+                commit=revision.commit,
+                commit_author=revision.author,
+                commit_time=revision.time,
+            )
+        )
+    return Snapshot(revision, root, tuple(files), tuple(sorted(problems)))
+
+
+def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted | Problem | None:
+    """Say what becomes of one entry; None where it is nobody's business."""
+    *folders, name = below.split(b"/")
+    if name[:1] in {b".", b"_"} or any(hidden(folder) for folder in folders):
+        return None
+    readable = name.endswith(_SUFFIXES)
+    path = shown(entry.name)
+    match entry.kind:
+        case Kind.SUBMODULE:
+            return None if name == b"tests" else _submodule(path, commit)
+        case Kind.LINK:
+            return None if name == b"tests" else _symlink(path, commit, readable=readable)
+        case Kind.OTHER if readable:
+            return _error(
+                path,
+                "not-a-file",
+                "a device, socket or pipe is not read",
+                "replace it by a file",
+                commit,
+            )
+        case Kind.FILE if readable:
+            return _judge_file(entry, path, budgets, commit)
+        case _:
+            return None
+
+
+def _judge_file(entry: Entry, path: str, budgets: Budgets, commit: str) -> Wanted | Problem:
+    """Want a file, or say which of its budgets it is over."""
+    if len(entry.name) > budgets.path_bytes:
+        return _error(
+            path,
+            "path-too-long",
+            f"the path has {len(entry.name)} bytes, more than {budgets.path_bytes}",
+            "rename its folders",
+            commit,
+        )
+    depth = entry.name.count(b"/")
+    if depth > budgets.depth:
+        return _error(
+            path,
+            "path-too-deep",
+            f"the file lies {depth} folders deep, more than {budgets.depth}",
+            "move it up",
+            commit,
+        )
+    try:
+        decoded = entry.name.decode("utf-8")
+    except UnicodeDecodeError:
+        return _error(
+            path, "path-not-utf-8", "the file's name is not UTF-8", "rename the file", commit
+        )
+    if _UNPRINTABLE.search(decoded):
+        return _error(
+            path,
+            "path-not-printable",
+            "the file's name holds a character that cannot be printed",
+            "rename the file",
+            commit,
+        )
+    if entry.size > budgets.file_bytes:
+        return _error(
+            path,
+            "file-too-large",
+            f"the file has {entry.size} bytes, more than {budgets.file_bytes}",
+            "split it, or move it out of the configured path",
+            commit,
+        )
+    return Wanted(decoded, entry.size, entry.blob)
+
+
+def _symlink(path: str, commit: str, *, readable: bool) -> Problem:
+    """A link with the name of an operario is an error: something was meant to run."""
+    if readable:
+        suggestion = "replace the link by the file it points to"
+        return _error(path, "symlink", "symlinks are not followed", suggestion, commit)
+    return _warning(
+        path,
+        "symlink",
+        "symlinks are not followed: if this is one to a folder, nothing in it is read",
+        "move the folder itself here",
+        commit,
+    )
+
+
+def _submodule(path: str, commit: str) -> Problem:
+    return _warning(
+        path,
+        "submodule",
+        "submodules are not fetched: nothing in this folder is read",
+        "commit the files themselves",
+        commit,
+    )
+
+
+def _case_twins(wanted: list[Wanted], commit: str) -> list[Problem]:
+    """Report paths that one file system would take for the same."""
+    seen: dict[str, str] = {}
+    problems = []
+    for file in wanted:
+        first = seen.setdefault(unicodedata.normalize("NFC", file.path).casefold(), file.path)
+        if first != file.path:
+            problems.append(
+                _warning(
+                    file.path,
+                    "case-twins",
+                    f"the path differs only in case from {first}: both are read here, and only"
+                    " one on a file system without case",
+                    "rename one of them",
+                    commit,
+                )
+            )
+    return problems
+
+
+def _error(path: str, rule: str, message: str, suggestion: str, commit: str) -> Problem:
+    return Problem(path, 0, 0, "", rule, Severity.ERROR, message, suggestion, commit)
+
+
+def _warning(path: str, rule: str, message: str, suggestion: str, commit: str) -> Problem:
+    return Problem(path, 0, 0, "", rule, Severity.WARNING, message, suggestion, commit)

@@ -1,0 +1,286 @@
+"""Servers that hand out Git repositories on loopback, and servers that only pretend to."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from tests.support.optional import missing
+from tests.support.process import Process, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOPBACK: Final = "127.0.0.1"
+_SSHD: Final = Path("/usr/sbin/sshd")
+
+
+@dataclass
+class HttpServer:
+    """What a server is told, and what it saw; both may be looked at and changed at any time.
+
+    While `gate` is cleared, a request that may be answered is held back, and `waiting` is set.
+    With `old_protocol` a client cannot ask for a commit that is no branch's.
+    """
+
+    port: int
+    scheme: str = "http"
+    user: str = ""
+    password: str = ""
+    redirect_to: str = ""
+    old_protocol: bool = False
+    gate: threading.Event = field(default_factory=threading.Event)
+    waiting: threading.Event = field(default_factory=threading.Event)
+    authorizations: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+
+    def url(self, name: str) -> str:
+        """Where the repository in this folder of the root is."""
+        return f"{self.scheme}://{LOOPBACK}:{self.port}/{name}"
+
+
+@contextmanager
+def http_server(
+    root: Path, *, user: str = "", password: str = "", certificate: Path | None = None
+) -> Iterator[HttpServer]:
+    """Serve the repositories below a folder over git's smart protocol.
+
+    Args:
+        root: the folder.
+        user: with it, basic authentication is asked for.
+        password: the user's.
+        certificate: a PEM file with key and certificate, for https.
+    """
+
+    class Handler(_Backend):
+        """One server's."""
+
+        project_root = root
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake
+        told = HttpServer(
+            server.server_port, "https" if certificate else "http", user=user, password=password
+        )
+        told.gate.set()
+        Handler.told = told
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="git over http")
+        thread.start()
+        try:
+            yield told
+        finally:
+            told.gate.set()
+            server.shutdown()
+            thread.join()
+
+
+class _Backend(BaseHTTPRequestHandler):
+    """Hands each request to `git http-backend`; also plays the proxy for absolute addresses."""
+
+    project_root: Path
+    told: HttpServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Serve the list of refs."""
+        self._serve(b"")
+
+    def do_POST(self) -> None:
+        """Serve a negotiation."""
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._serve(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing."""
+
+    def _serve(self, body: bytes) -> None:
+        address = urlsplit(self.path)
+        self.told.hosts.append(self.headers["Host"])
+        if self.told.redirect_to:
+            self._answer(301, [("Location", self.told.redirect_to + self.path)])
+            return
+        if self.told.user:
+            given = self.headers.get("Authorization", "")
+            self.told.authorizations.append(given)
+            pair = f"{self.told.user}:{self.told.password}".encode()
+            if given != f"Basic {base64.b64encode(pair).decode()}":
+                self._answer(401, [("WWW-Authenticate", 'Basic realm="git"')])
+                return
+        if not self.told.gate.is_set():
+            self.told.waiting.set()
+            self.told.gate.wait(30)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_PROJECT_ROOT": str(self.project_root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": address.path,
+            "QUERY_STRING": address.query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": "" if self.told.old_protocol else self.headers.get("Git-Protocol", ""),
+        }
+        answered = subprocess.run(
+            ["git", "http-backend"],
+            env=environment,
+            input=body,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        ).stdout
+        head, _, content = answered.partition(b"\r\n\r\n")
+        headers = [tuple(line.split(": ", 1)) for line in head.decode().split("\r\n") if line]
+        status = next((value for name, value in headers if name == "Status"), "200 OK")
+        rest = [(name, value) for name, value in headers if name != "Status"]
+        self._answer(int(status.split()[0]), rest, content)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have been ended
+            self.end_headers()
+            self.wfile.write(content)
+
+
+@contextmanager
+def raw_server(answer: bytes | None) -> Iterator[int]:
+    """Accept every connection and send these bytes, whatever was asked; yield the port.
+
+    With None nothing is ever sent, and the connection stays open.
+    """
+    held: list[socket.socket] = []
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    if answer is None:
+                        held.append(connection)
+                        continue
+                    with connection, suppress(OSError):
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=accept, name="raw server")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in held:
+                connection.close()
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A CA of a test's own, and a server's certificate (with its key) that it signed."""
+
+    ca: Path
+    server: Path
+
+
+def make_certificates(folder: Path) -> Certificates:
+    """Make a CA and a certificate for 127.0.0.1, valid for a day."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(
+            ["openssl", *arguments], cwd=folder, capture_output=True, timeout=30, check=True
+        )
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(
+        *("req", "-x509", *key, "-days", "1", "-subj", "/CN=CA of a test"),
+        *("-keyout", "ca.key", "-out", "ca.pem"),
+    )
+    openssl("req", *key, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
+    extensions = folder / "extensions"
+    extensions.write_text(f"subjectAltName=IP:{LOOPBACK}\n")
+    openssl(
+        *("x509", "-req", "-days", "1", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        *("-CAcreateserial", "-extfile", str(extensions), "-out", "server.pem"),
+    )
+    both = folder / "both.pem"
+    both.write_bytes((folder / "server.key").read_bytes() + (folder / "server.pem").read_bytes())
+    return Certificates(folder / "ca.pem", both)
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A private sshd: a key that it accepts, and the file that knows its host key."""
+
+    port: int
+    key: Path
+    known_hosts: Path
+    user: str
+
+    def url(self, folder: Path) -> str:
+        """Where a repository on this machine is."""
+        return f"ssh://{self.user}@{LOOPBACK}:{self.port}{folder}"
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[SshServer]:
+    """Run sshd on a free port, with keys made for it in `folder`, for this user alone."""
+    if not _SSHD.exists():
+        missing("sshd", "apt-get install openssh-server")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, as root, gives up its rights
+    for name in ("host", "user"):
+        make_key(folder / name)
+    port = free_port()
+    user = getpass.getuser()
+    (folder / "authorized_keys").write_bytes((folder / "user.pub").read_bytes())
+    host_key = (folder / "host.pub").read_text()
+    (folder / "known_hosts").write_text(f"[{LOOPBACK}]:{port} {host_key}")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress {LOOPBACK}:{port}\n"
+        f"HostKey {folder / 'host'}\n"
+        f"AuthorizedKeysFile {folder / 'authorized_keys'}\n"
+        f"AllowUsers {user}\n"
+        "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    )
+    argv = [_SSHD, "-D", "-e", "-f", config]
+    with Process(argv, log=folder / "sshd.log", port=port):
+        yield SshServer(port, folder / "user", folder / "known_hosts", user)
+
+
+def make_key(path: Path) -> None:
+    """Make an ssh key pair without a passphrase."""
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
+        timeout=30,
+        check=True,
+    )
