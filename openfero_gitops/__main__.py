@@ -1,0 +1,8 @@
+"""`python -m openfero_gitops`, the same as the command `openfero-gitops`."""
+
+import sys
+
+from openfero_gitops.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

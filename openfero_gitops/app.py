@@ -1,0 +1,377 @@
+"""The composition root: every part is made here, started here, and stopped in reverse.
+
+Nothing else knows which adapter stands behind a Protocol. `serve` and `demo` differ in what they
+hand in: a real API server or the in-memory one, and where operarios come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from openfero_gitops import __version__
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.jobs import SELECTOR, JobStore
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.adapters.lease import KubernetesLease
+from openfero_gitops.adapters.listwatch import ListWatch
+from openfero_gitops.adapters.metrics import Metrics
+from openfero_gitops.adapters.schedule import Schedule
+from openfero_gitops.domain.errors import (
+    ApiError,
+    Forbidden,
+    SourceError,
+    Unauthorized,
+    UsageError,
+)
+from openfero_gitops.domain.health import About, Condition
+from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.pipeline.catalog import Scope
+from openfero_gitops.pipeline.decide import decide
+from openfero_gitops.settings import Auth
+from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.server import Server, parse_address, tls_context
+from openfero_gitops.workers.admit import Admitter
+from openfero_gitops.workers.conclude import Concluder
+from openfero_gitops.workers.control import Control
+from openfero_gitops.workers.lead import Elector, TermEnded
+from openfero_gitops.workers.mirror import Mirrorer, load_mirror
+from openfero_gitops.workers.observe import Observer, View
+from openfero_gitops.workers.submit import Submitter
+from openfero_gitops.workers.sync import Source, Syncer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.pipeline.decide import Decision
+    from openfero_gitops.settings import Settings
+    from openfero_gitops.web.server import Address
+    from openfero_gitops.workers.lead import Term
+
+_log = structlog.get_logger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which namespaces a controller works in; `allowed` holds the jobs namespace first."""
+
+    own: str
+    jobs: str
+    allowed: tuple[str, ...]
+
+
+def places(settings: Settings, default_namespace: str) -> Places:
+    """Fill in what the settings leave open."""
+    own = settings.namespace or default_namespace
+    jobs = settings.jobs_namespace or own
+    return Places(own, jobs, tuple(dict.fromkeys((jobs, *settings.allowed_namespace))))
+
+
+class Controller:
+    """One replica."""
+
+    def __init__(
+        self, settings: Settings, where: Places, api: ApiServer, source: Source, cluster: str
+    ) -> None:
+        """Put one replica together; nothing is started and nothing connected.
+
+        Raises:
+            UsageError: a setting cannot work.
+        """
+        self._settings = settings
+        self._where = where
+        self._api = api
+        self.metrics = Metrics(__version__)
+        self.view = View()
+        jobs = JobStore(api, where.allowed)
+        self._config_maps = ConfigMapStore(api, where.own)
+        self.syncer = Syncer(
+            source=source,
+            scope=Scope(jobs_namespace=where.jobs, allowed_namespaces=where.allowed),
+            counts=self.metrics,
+            now=_now,
+            clock=time.monotonic,
+            follow_rewrites=settings.follow_rewrites,
+        )
+        self.observer = Observer(
+            ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
+        )
+        self.control = Control(self._config_maps, time.monotonic)
+        self.submitter = Submitter(
+            jobs=jobs,
+            view=self.view,
+            catalog=self._catalog,
+            counts=self.metrics,
+            now=_now,
+            identity=settings.identity,
+            jobs_namespace=where.jobs,
+        )
+        self._admitter = Admitter(
+            jobs=jobs,
+            view=self.view,
+            catalog=self._catalog,
+            paused=self._paused,
+            counts=self.metrics,
+            now=_now,
+            identity=settings.identity,
+        )
+        self._concluder = Concluder(
+            jobs=jobs, view=self.view, catalog=self._catalog, counts=self.metrics, now=_now
+        )
+        self._mirrorer = Mirrorer(self._config_maps, self.syncer)
+        self.elector = Elector(
+            KubernetesLease(api, where.own),
+            settings.identity,
+            LeaseDurations(
+                settings.lease_duration.total_seconds(),
+                settings.renew_deadline.total_seconds(),
+                settings.retry_period.total_seconds(),
+            ),
+            self._lead,
+            on_change=(lambda status: self.metrics.leads(leading=status.leader),),
+        )
+        self.server = Server(
+            state=State(self, cluster),
+            deliveries=self.submitter,
+            exposition=self.metrics,
+            webhook_guard=_guard(
+                settings, settings.webhook_auth, settings.webhook_credentials_file
+            ),
+            web_guard=_guard(settings, settings.web_auth, settings.web_credentials_file),
+            listen=parse_address(settings.listen, "--listen"),
+            web_listen=parse_address(settings.web_listen, "--web-listen")
+            if settings.web_listen
+            else None,
+            tls=tls_context(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
+        )
+        self._schedule = Schedule(self.syncer.sync, settings.interval)
+        self.where = where
+        self.settings = settings
+
+    def _catalog(self) -> Catalog | None:
+        return self.syncer.catalog
+
+    async def _paused(self) -> bool:
+        return self.syncer.refused_and_paused or await self.control.paused()
+
+    async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
+        """Serve until `stop` is set, then hand over.
+
+        `started` is called once with the addresses that are listened on.
+
+        Raises:
+            UsageError: it cannot work as it was set up.
+        """
+        await self._preflight()
+        await self._load_mirror()
+        async with contextlib.AsyncExitStack() as exits:
+            await self.server.start()
+            exits.push_async_callback(self.server.stop)
+            started(self.server.bound)
+            self._schedule.start()
+            exits.callback(self._schedule.stop)
+            observing = asyncio.create_task(self.observer.run(), name="observe")
+            exits.push_async_callback(_end, observing)
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            exits.push_async_callback(_end, stopping)
+            control = asyncio.create_task(self.control.run(), name="control")
+            exits.push_async_callback(_end, control)
+            first = asyncio.create_task(self._first_sync(), name="first sync")
+            exits.push_async_callback(_end, first)
+            # Last started and first stopped: the lease is free before anything else ends.
+            leading = asyncio.create_task(self._stand(), name="lead")
+            exits.push_async_callback(_end, leading)
+            tasks = {observing, control, leading, stopping, first}
+            while not stopping.done():
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stopping}:
+                    task.result()
+                tasks -= done
+            _log.info("stopping")
+
+    async def _stand(self) -> None:
+        await self.elector.run()
+
+    async def _lead(self, term: Term) -> None:
+        """Do the leader's work until the term ends."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._admitter.run(term), name="admit")
+                tasks.create_task(self._mirrorer.run(term), name="mirror")
+                tasks.create_task(self._concluder.run(term), name="conclude")
+        except* TermEnded:
+            _log.info("the term ended in mid-work", term=term.id)
+
+    async def _preflight(self) -> None:
+        """Find out what no waiting will mend: missing rights, wrong credentials."""
+        for namespace in self._where.allowed:
+            try:
+                await self._api.list(
+                    JOBS, namespace, label_selector=f"{SELECTOR},openfero.io/preflight"
+                )
+            except Forbidden as error:
+                raise UsageError(
+                    f"the controller may not list Jobs in namespace {namespace!r}: {error}: grant "
+                    "its ServiceAccount get, list, watch, create, patch and delete on jobs there "
+                    "(the chart does)"
+                ) from error
+            except Unauthorized as error:
+                raise UsageError(
+                    f"the API server does not accept the credentials of the kubeconfig: {error}"
+                ) from error
+            except ApiError as error:
+                _log.warning("the API server does not answer yet", error=str(error))
+                return
+
+    async def _load_mirror(self) -> None:
+        try:
+            loaded = await load_mirror(self._config_maps)
+            if loaded is not None:
+                await self.syncer.adopt(*loaded)
+        except Forbidden as error:
+            raise UsageError(
+                f"the controller may not read ConfigMaps in namespace {self._where.own!r}: "
+                f"{error}: grant its ServiceAccount get, list, create, update and delete on "
+                "configmaps there (the chart does)"
+            ) from error
+        except (ApiError, SourceError) as error:
+            _log.warning("the mirror cannot be used", error=str(error))
+
+    async def _first_sync(self) -> None:
+        """End at once where the repository is wrong and there is nothing to serve from."""
+        await self.syncer.tried.wait()
+        error = self.syncer.lasting_error
+        if self.syncer.catalog is None and error is not None:
+            raise UsageError(error)
+
+
+async def serve(
+    settings: Settings,
+    stop_on_signals: Callable[[asyncio.Event], None],
+    started: Callable[[list[Address]], None],
+) -> None:
+    """Connect one replica to its cluster and its repository, and run it.
+
+    Raises:
+        UsageError: it cannot work as it was set up.
+    """
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    source = GitSource(
+        GitSettings(
+            url=settings.repo,
+            ref=settings.ref,
+            path=settings.path,
+            cache_dir=settings.cache_dir,
+            timeout=settings.git_timeout.total_seconds(),
+            credentials_file=settings.git_credentials_file,
+            ssh_key_file=settings.git_ssh_key_file,
+            known_hosts_file=settings.git_known_hosts_file,
+            ca_file=settings.git_ca_file,
+        )
+    )
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(source.aclose)
+        api = await KubernetesApi.connect(settings.kubeconfig)
+        exits.push_async_callback(api.close)
+        where = places(settings, api.default_namespace)
+        controller = Controller(settings, where, api, source, f"Kubernetes at {api.server}")
+        await controller.run(stop, started)
+
+
+class State:
+    """The controller as the web side reads it."""
+
+    def __init__(self, controller: Controller, cluster: str) -> None:
+        """Look at one controller; `cluster` says in words what it works on."""
+        self._c = controller
+        self._cluster = cluster
+
+    def about(self) -> About:
+        """What this replica is."""
+        where = self._c.where
+        return About(
+            version=__version__,
+            identity=self._c.settings.identity,
+            namespace=where.own,
+            jobs_namespace=where.jobs,
+            allowed_namespaces=where.allowed,
+            cluster=self._cluster,
+        )
+
+    def catalog(self) -> Catalog | None:
+        """The catalog in force."""
+        return self._c.syncer.catalog
+
+    def sync(self) -> SyncStatus:
+        """How it came about."""
+        return self._c.syncer.status
+
+    def leadership(self) -> Leadership:
+        """Who leads."""
+        return self._c.elector.status
+
+    def remediations(self) -> Iterable[Remediation]:
+        """Every remediation known."""
+        return self._c.view
+
+    def decisions(self) -> Mapping[JobKey, Decision]:
+        """What stands before each waiting Job."""
+        catalog = self.catalog()
+        decided = decide(
+            self._c.view,
+            catalog.envelope if catalog else None,
+            paused=self._c.syncer.refused_and_paused or self._c.control.paused_as_known,
+            now=_now(),
+        )
+        return {one.key: decision for one, decision in decided}
+
+    def conditions(self) -> Sequence[Condition]:
+        """What this replica needs to do its job."""
+        status = self._c.syncer.status
+        catalog = self._c.syncer.catalog
+        trouble = self._c.observer.trouble
+        whole = self._c.view.whole
+        return (
+            Condition(
+                "catalog",
+                catalog is not None,
+                "" if catalog else status.error or "the first sync has not ended",
+            ),
+            Condition(
+                "jobs",
+                whole and not trouble,
+                "; ".join(f"{namespace}: {why}" for namespace, why in trouble.items())
+                or ("" if whole else "the Jobs have not been listed yet"),
+            ),
+        )
+
+
+def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
+    credentials = None if auth is Auth.NONE or file is None else Credentials(auth.value, file)
+    return Guard(credentials, certificate=settings.client_ca_file is not None)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

@@ -1,0 +1,273 @@
+"""argv to a command: the only place that prints and exits.
+
+Commands import what they need when they run, so that `validate` on a laptop starts at once and
+never loads a Kubernetes client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from openfero_gitops import __version__
+from openfero_gitops.domain.errors import OpenFeroError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from openfero_gitops.web.server import Address
+
+DONE: Final = 0
+FINDINGS: Final = 1
+FAILED: Final = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="openfero-gitops")
+def cli() -> None:
+    """Self-healing from Git: alerts run reviewed Kubernetes Jobs, once, with their commit."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done; 1 findings; 2 wrong usage, or I/O, Git or the API failed.
+    """
+    try:
+        return int(cli.main(argv, standalone_mode=False) or DONE)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return FAILED
+    except OpenFeroError as error:
+        click.echo(f"openfero-gitops: {error}", err=True)
+        return FAILED
+    except BrokenPipeError:
+        # The reader has gone; nobody is left to be told anything.
+        sys.stderr.close()
+        return FAILED
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting; None where the flag is not given."""
+    from openfero_gitops.settings import Settings  # noqa: PLC0415 - see the module's docstring
+
+    for name, field in reversed(Settings.model_fields.items()):
+        many = typing.get_origin(field.annotation) is tuple
+        switch = field.annotation is bool
+        default = field.get_default(call_default_factory=False)
+        shown = field.description or ""
+        if default not in (None, ()) and not field.is_required():
+            shown += f"  [default: {_shown(default)}]"
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            multiple=many,
+            is_flag=switch,
+            default=None,
+            help=shown,
+        )(command)
+    return command
+
+
+def _shown(default: Any) -> str:
+    from datetime import timedelta  # noqa: PLC0415
+
+    from openfero_gitops.domain.duration import format_duration  # noqa: PLC0415
+
+    return format_duration(default) if isinstance(default, timedelta) else str(default)
+
+
+@cli.command()
+@_settings_options
+def serve(**flags: Any) -> int:
+    """Run the controller until it is told to stop.
+
+    Each flag can also be given as an environment variable, OPENFERO_GITOPS_ and the flag's name
+    in capitals, or as a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
+    """
+    from openfero_gitops.app import serve as run  # noqa: PLC0415
+    from openfero_gitops.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings({name: value for name, value in flags.items() if value})
+    _log_to_stderr(settings.log_format)
+    asyncio.run(run(settings, _stop_on_signals, _say_listening))
+    return DONE
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Play the story in the terminal, then end.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address of the pages.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Play on this cluster instead of the one in memory.",
+)
+@click.option("--namespace", default="openfero-demo", show_default=True, help="With --kubeconfig.")
+@click.option(
+    "--example",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Play another folder of operarios.",
+)
+def demo(
+    *, once: bool, listen: str, kubeconfig: Path | None, namespace: str, example: Path | None
+) -> int:
+    """Show the whole thing on one machine, without a cluster.
+
+    The starter repository is put into a Git repository of its own, a cluster in memory plays the
+    Jobs through their phases, sample alerts arrive, and the pages are served.
+    """
+    from openfero_gitops.demo import Stage, play  # noqa: PLC0415
+
+    _log_to_stderr("console", "error")
+    stage = Stage(
+        once=once, listen=listen, kubeconfig=kubeconfig, namespace=namespace, example=example
+    )
+    asyncio.run(play(stage, _stop_on_signals, click.echo))
+    return DONE
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a repository, for every command that reads one."""
+    for option in (
+        click.option(
+            "--allowed-namespace",
+            multiple=True,
+            help="A namespace that operarios may name; all, where none is given.",
+        ),
+        click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE."),
+        click.option(
+            "--ref", default="HEAD", show_default=True, help="Branch, tag or commit of a Git URL."
+        ),
+    ):
+        command = option(command)
+    return click.argument("source")(command)
+
+
+@cli.command()
+@_source_options
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+def validate(
+    *,
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    form: str,
+    strict: bool,
+) -> int:
+    """Find what is wrong in SOURCE, a folder or a Git URL.
+
+    Exits 1 where there are errors, or no operario at all.
+    """
+    from openfero_gitops.offline import read_catalog, report  # noqa: PLC0415
+
+    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace))
+    wrong = [p for p in catalog.problems if p.is_error or strict]
+    click.echo(report(catalog, form))
+    return FINDINGS if wrong or not catalog.operarios else DONE
+
+
+@cli.command()
+@_source_options
+@click.option(
+    "--alert", "alert_file", required=True, help="Alertmanager payload or one alert, - for stdin."
+)
+@click.option(
+    "--jobs-namespace", default="openfero-jobs", show_default=True, help="Of Jobs that name none."
+)
+def render(
+    *,
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    alert_file: str,
+    jobs_namespace: str,
+) -> int:
+    """Print the Jobs that would be created for an alert, as YAML.
+
+    Exits 1 where nothing would be created.
+    """
+    from openfero_gitops.offline import read_catalog, render_all, to_yaml  # noqa: PLC0415
+    from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
+
+    group = read_payload(_read(alert_file))
+    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    manifests, notes = render_all(catalog, group, jobs_namespace)
+    for note in notes:
+        click.echo(note, err=True)
+    if manifests:
+        click.echo(to_yaml(manifests), nl=False)
+    return DONE if manifests else FINDINGS
+
+
+def _read(file: str) -> bytes:
+    from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _say_listening(addresses: list[Address]) -> None:
+    click.echo("listening on " + " and ".join(map(str, addresses)), err=True)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT end a run in good order; a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+
+    def end(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+
+
+def _log_to_stderr(form: str, level: str = "info") -> None:
+    """One line per event: JSON for machines, coloured text for a terminal."""
+    import logging  # noqa: PLC0415
+
+    import structlog  # noqa: PLC0415
+
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if form == "json" else _keep,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def _keep(_logger: Any, _name: str, event: Any) -> Any:
+    return event

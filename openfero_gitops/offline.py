@@ -1,0 +1,154 @@
+"""What people do with a repository and no cluster: validate it, render from it.
+
+The same pipeline as the controller's: what passes here is what runs there.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from openfero_gitops.adapters.source import open_source
+from openfero_gitops.domain.problem import Severity
+from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
+from openfero_gitops.pipeline.match import NoMatch, match
+from openfero_gitops.pipeline.render import Delivery, render
+from openfero_gitops.web import shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openfero_gitops.domain.alert import AlertGroup
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.problem import Problem
+
+_WIDTH: Final = 4096
+
+
+async def read_catalog(
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespaces: Sequence[str] = (),
+    jobs_namespace: str = "openfero-jobs",
+) -> Catalog:
+    """Build the catalog of a folder or a Git URL.
+
+    Raises:
+        OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
+    """
+    scope = Scope(
+        jobs_namespace=jobs_namespace,
+        allowed_namespaces=(jobs_namespace, *allowed_namespaces) if allowed_namespaces else None,
+    )
+    with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
+        opened = open_source(source, ref, path, Path(cache))
+        try:
+            snapshot = await opened.fetch()
+            catalog = build_catalog(snapshot, scope)
+            if broken := broken_paths(catalog):
+                older = {
+                    one: await opened.versions(one, snapshot.revision.commit) for one in broken
+                }
+                catalog = build_catalog(snapshot, scope, older=older)
+        finally:
+            await opened.aclose()
+    return catalog
+
+
+def report(catalog: Catalog, form: str) -> str:
+    """Every problem, as text for a terminal or as JSON for a program."""
+    problems = sorted(catalog.problems)
+    if form == "json":
+        return json.dumps(
+            {
+                "problems": [shapes.problem(one) for one in problems],
+                "ignored": [shapes.ignored(one) for one in catalog.ignored],
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+    errors = sum(one.is_error for one in problems)
+    lines = [_line(one) for one in problems]
+    count = len(catalog.operarios)
+    lines.append(
+        f"{_count(count, 'operario')} in force, {_count(errors, 'error')}, "
+        f"{_count(len(problems) - errors, 'warning')}, "
+        f"{_count(len(catalog.ignored), 'document')} ignored"
+    )
+    if not catalog.operarios:
+        lines.append(
+            "no operario at all: is --path the folder that holds them? A Job becomes one by its "
+            "annotation openfero.io/alertname, or by its name openfero-ALERTNAME-firing"
+        )
+    return "\n".join(lines)
+
+
+def _line(one: Problem) -> str:
+    place = one.path + (f":{one.line}:{one.column}" if one.line else "")
+    word = "error" if one.severity is Severity.ERROR else "warning"
+    hint = f" ({one.suggestion})" if one.suggestion else ""
+    return f"{place}: {word}: {one.message}{hint} [{one.rule}]"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def render_all(
+    catalog: Catalog, group: AlertGroup, jobs_namespace: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The Jobs for a delivery that arrives now, and a line for each alert that gets none."""
+    delivery = Delivery(
+        id="render",
+        group_key=group.group_key,
+        group_status=group.status,
+        received_at=datetime.now(UTC),
+        received_by="render",
+    )
+    manifests: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for alert in group.alerts:
+        name = alert.name or "an alert without a name"
+        found = match(alert, catalog, ())
+        if isinstance(found, NoMatch):
+            notes.append(f"{name} ({alert.status}): no Job: {found.reason}: {found.reason.text}")
+            continue
+        rendered = render(
+            alert,
+            found.operario,
+            catalog.envelope,
+            catalog.revision,
+            delivery,
+            jobs_namespace=jobs_namespace,
+        )
+        if rendered.refusal is not None:
+            notes.append(
+                f"{name} ({alert.status}): would be refused: {rendered.refusal}: {rendered.message}"
+            )
+        manifests.append(rendered.manifest)
+    return manifests, notes
+
+
+class _Dumper(yaml.SafeDumper):
+    """Multi-line text as a block, so that scripts can be read."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(manifests: Sequence[dict[str, Any]]) -> str:
+    """Several objects as one YAML stream."""
+    return yaml.dump_all(
+        manifests, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
+    )

@@ -1,0 +1,104 @@
+"""Who may call: basic or bearer credentials from a file, certificates from a CA.
+
+The file is read again when it changes, so that a mounted Secret rotates without a restart.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiohttp import web
+
+from openfero_gitops.domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = structlog.get_logger(__name__)
+
+_CHALLENGES: Final = {"basic": 'Basic realm="openfero-gitops", charset="UTF-8"', "bearer": "Bearer"}
+
+
+class Credentials:
+    """The lines of a file: `user:password` for basic, a token for bearer; one each."""
+
+    def __init__(self, scheme: str, file: Path) -> None:
+        """Read the file for a first time.
+
+        Raises:
+            UsageError: it cannot be read, or holds no credentials.
+        """
+        self._scheme = scheme
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._accepted: frozenset[bytes] = frozenset()
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"credentials file {file} cannot be used: {error}") from error
+
+    def _read(self) -> None:
+        state = self._file.stat()
+        stamp = (state.st_mtime_ns, state.st_ino)
+        if stamp == self._stamp:
+            return
+        lines = [line.strip() for line in self._file.read_text().splitlines() if line.strip()]
+        if not lines:
+            raise ValueError("it is empty")
+        if self._scheme == "basic" and any(":" not in line for line in lines):
+            raise ValueError("each line must read user:password")
+        self._accepted = frozenset(hashlib.sha256(line.encode()).digest() for line in lines)
+        self._stamp = stamp
+
+    def accept(self, authorization: str) -> bool:
+        """Whether an Authorization header proves a caller, in time that tells nothing."""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            _log.warning(
+                "credentials file is not usable; the last good one holds", error=str(error)
+            )
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != self._scheme:
+            return False
+        if self._scheme == "basic":
+            try:
+                secret = base64.b64decode(given.strip(), validate=True)
+            except (binascii.Error, ValueError):
+                return False
+        else:
+            secret = given.strip().encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(secret).digest()
+        matches = 0
+        for known in self._accepted:  # every one, so that the time does not tell which came close
+            matches += hmac.compare_digest(digest, known)
+        return matches > 0
+
+
+class Guard:
+    """What a listener demands of a caller."""
+
+    def __init__(self, credentials: Credentials | None, *, certificate: bool) -> None:
+        """Demand credentials, a client certificate, both, or nothing."""
+        self._credentials = credentials
+        self._certificate = certificate
+        self._scheme = credentials._scheme if credentials else ""  # noqa: SLF001 - same module
+
+    def check(self, request: web.Request) -> None:
+        """Let a caller pass, or raise 401."""
+        if self._certificate:
+            transport = request.transport
+            if transport is None or not transport.get_extra_info("peercert"):
+                raise web.HTTPUnauthorized(text="a client certificate is needed")
+        if self._credentials is None:
+            return
+        if not self._credentials.accept(request.headers.get("Authorization", "")):
+            raise web.HTTPUnauthorized(
+                text="no credentials, or wrong ones",
+                headers={"WWW-Authenticate": _CHALLENGES[self._scheme]},
+            )

@@ -1,0 +1,174 @@
+"""Values to the JSON that other programs read: a public contract, field by field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.timestamp import format_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from openfero_gitops.domain.answer import Item
+    from openfero_gitops.domain.catalog import Revision
+    from openfero_gitops.domain.health import About
+    from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.problem import Ignored, Problem
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.pipeline.decide import Decision
+
+
+def item(value: Item) -> dict[str, Any]:
+    """One alert of a delivery's answer."""
+    return {
+        "alertname": value.alert.name,
+        "status": value.alert.status.value,
+        "fingerprint": value.alert.fingerprint,
+        "outcome": value.outcome.value,
+        "operario": value.operario or None,
+        "namespace": value.job.namespace if value.job else None,
+        "job": value.job.name if value.job else None,
+        "reason": value.reason.value if value.reason else None,
+        "message": value.message or None,
+    }
+
+
+def remediation(value: Remediation, decision: Decision | None = None) -> dict[str, Any]:
+    """A remediation; a waiting one's reason is what stands before it now."""
+    reason, message = value.reason, value.message
+    if decision is not None and value.waiting:
+        reason = decision.reason.value
+        message = getattr(decision, "message", "") or decision.reason.text
+    return {
+        "job": value.key.name,
+        "namespace": value.key.namespace,
+        "phase": value.phase.value,
+        "reason": reason or None,
+        "message": message or None,
+        "operario": value.operario,
+        "alert": value.alertname,
+        "status": value.status.value,
+        "fingerprint": value.fingerprint or None,
+        "startsAt": _time(value.starts_at),
+        "receivedAt": _time(value.received_at),
+        "admittedAt": _time(value.admitted_at),
+        "finishedAt": _time(value.finished_at),
+        "resolvedAt": _time(value.resolved_at),
+        "attempt": value.attempt,
+        "repository": value.repository,
+        "ref": value.ref,
+        "commit": value.commit,
+        "path": value.path,
+        "labels": dict(value.labels),
+    }
+
+
+def operario(value: Operario) -> dict[str, Any]:
+    """An operario in force, with the commit that it comes from."""
+    options = value.options
+    return {
+        "name": value.name,
+        "alert": value.alertname,
+        "status": value.status.value,
+        "form": value.form.value,
+        "namespace": value.namespace,
+        "path": value.origin.path,
+        "commit": value.origin.commit,
+        "blob": value.origin.blob,
+        "author": value.origin.commit_author or None,
+        "time": value.origin.commit_time or None,
+        "stale": value.origin.stale,
+        "specDigest": value.spec_digest,
+        "options": {
+            "matchers": [str(matcher) for matcher in options.matchers],
+            "priority": options.priority,
+            "enabled": options.enabled,
+            "mode": options.mode.value,
+            "target": list(options.target) or None,
+            "cooldown": format_duration(options.cooldown),
+            "maxConcurrent": options.max_concurrent,
+            "maxPerHour": options.max_per_hour,
+            "maxWait": format_duration(options.max_wait),
+            "rerunAfter": format_duration(options.rerun_after),
+            "maxRuns": options.max_runs,
+            "approval": "required" if options.approval else None,
+            "onResolve": options.on_resolve.value,
+            "resolveDelay": format_duration(options.resolve_delay),
+        },
+    }
+
+
+def problem(value: Problem) -> dict[str, Any]:
+    """A located finding, as `validate --format json` writes it."""
+    return {
+        "path": value.path,
+        "line": value.line,
+        "column": value.column,
+        "pointer": value.pointer,
+        "rule": value.rule,
+        "severity": value.severity.value,
+        "message": value.message,
+        "suggestion": value.suggestion or None,
+        "commit": value.commit or None,
+    }
+
+
+def ignored(value: Ignored) -> dict[str, Any]:
+    """A document that is no operario."""
+    return {"path": value.path, "kind": value.kind}
+
+
+def revision(value: Revision | None) -> dict[str, Any] | None:
+    """One commit of one repository."""
+    if value is None:
+        return None
+    return {
+        "repository": value.repository,
+        "ref": value.ref,
+        "commit": value.commit,
+        "author": value.author or None,
+        "time": value.time or None,
+    }
+
+
+def sync(value: SyncStatus) -> dict[str, Any]:
+    """How the catalog in force came about."""
+    refused = value.refused
+    return {
+        "revision": revision(value.revision),
+        "origin": value.origin or None,
+        "inForceSince": _time(value.in_force_since),
+        "lastAttempt": _time(value.last_attempt),
+        "lastSuccess": _time(value.last_success),
+        "seconds": round(value.seconds, 3),
+        "error": value.error,
+        "failingSince": _time(value.failing_since),
+        "refused": {"commit": refused.commit, "reason": refused.reason, "time": refused.time}
+        if refused
+        else None,
+        "operarios": value.operarios,
+        "problems": value.problems,
+    }
+
+
+def about(value: About, leadership: Leadership) -> dict[str, Any]:
+    """What a replica is, and who leads."""
+    return {
+        "name": "openfero-gitops",
+        "version": value.version,
+        "identity": value.identity,
+        "namespace": value.namespace,
+        "jobsNamespace": value.jobs_namespace,
+        "allowedNamespaces": list(value.allowed_namespaces),
+        "cluster": value.cluster,
+        "leading": leadership.leader,
+        "leader": leadership.holder or None,
+        "term": leadership.term or None,
+    }
+
+
+def _time(value: datetime | None) -> str | None:
+    return format_time(value) if value else None

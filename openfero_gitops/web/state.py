@@ -1,0 +1,69 @@
+"""What the web side reads of the controller: values, and one thing that it may ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from openfero_gitops.domain.alert import AlertGroup
+    from openfero_gitops.domain.answer import Answer
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.health import About, Condition
+    from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.pipeline.decide import Decision
+
+
+class State(Protocol):
+    """The controller as it is now; every call is quick and does no I/O."""
+
+    def about(self) -> About:
+        """What this replica is."""
+        ...
+
+    def catalog(self) -> Catalog | None:
+        """The catalog in force."""
+        ...
+
+    def sync(self) -> SyncStatus:
+        """How it came about."""
+        ...
+
+    def leadership(self) -> Leadership:
+        """Who leads."""
+        ...
+
+    def remediations(self) -> Iterable[Remediation]:
+        """Every remediation known."""
+        ...
+
+    def decisions(self) -> Mapping[JobKey, Decision]:
+        """What stands before each waiting Job, as a leader would decide it now."""
+        ...
+
+    def conditions(self) -> Sequence[Condition]:
+        """What this replica needs to do its job."""
+        ...
+
+
+class Deliveries(Protocol):
+    """Who takes deliveries."""
+
+    async def deliver(self, group: AlertGroup) -> Answer:
+        """Take one delivery."""
+        ...
+
+
+class Exposition(Protocol):
+    """Who counts."""
+
+    def answered(self, seconds: float) -> None:
+        """A delivery took so long to answer."""
+        ...
+
+    def expose(self) -> bytes:
+        """Everything counted, as Prometheus scrapes it."""
+        ...

@@ -1,0 +1,152 @@
+"""The leader keeps the catalog's mirror true; a starting replica reads it.
+
+New ConfigMaps are created first, the head is switched last, and what it no longer names is
+removed after: a writer that dies between any two of these leaves a whole catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import Snapshot
+from openfero_gitops.domain.errors import ApiError, SourceError
+from openfero_gitops.pipeline.mirror import (
+    HEAD,
+    SELECTOR,
+    Mirror,
+    read_mirror,
+    read_refused,
+    shard_names,
+    write_mirror,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.sync import RefusedRevision
+    from openfero_gitops.workers.admit import Term
+    from openfero_gitops.workers.sync import Syncer
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds between looks at whether the mirror is still what was written.
+_LOOK_AGAIN: Final = 60.0
+_AFTER_FAILURE: Final = 5.0
+
+
+class ConfigMaps(Protocol):
+    """The ConfigMaps of the controller's namespace."""
+
+    namespace: str
+
+    async def get(self, name: str) -> dict[str, Any] | None:
+        """One ConfigMap, None where there is none; raises ApiError."""
+        ...
+
+    async def labelled(self, label_selector: str) -> Sequence[dict[str, Any]]:
+        """Those that carry certain labels; raises ApiError."""
+        ...
+
+    async def create(self, body: dict[str, Any]) -> bool:
+        """Create one; False where one of that name is there; raises ApiError."""
+        ...
+
+    async def put(self, body: dict[str, Any], check: Callable[[], None]) -> None:
+        """Create or replace one; raises ApiError."""
+        ...
+
+    async def delete(self, body: dict[str, Any]) -> None:
+        """Delete one; raises ApiError."""
+        ...
+
+
+async def load_mirror(store: ConfigMaps) -> tuple[Snapshot, RefusedRevision | None] | None:
+    """What the mirror holds, every digest checked; None where there is no mirror.
+
+    Raises:
+        SourceError: it is damaged.
+        ApiError: it could not be read.
+    """
+    head = await store.get(HEAD)
+    if head is None:
+        return None
+    shards = [shard for name in shard_names(head) if (shard := await store.get(name)) is not None]
+    return read_mirror(head, shards), read_refused(head)
+
+
+class Mirrorer:
+    """Writes the catalog in force to ConfigMaps for as long as it leads."""
+
+    def __init__(self, store: ConfigMaps, syncer: Syncer) -> None:
+        """Take the store and whose catalog is mirrored."""
+        self._store = store
+        self._syncer = syncer
+        self._swapped = asyncio.Event()
+        syncer.on_change(self._swapped.set)
+
+    async def run(self, term: Term) -> None:
+        """Keep the mirror true until cancelled."""
+        while True:
+            self._swapped.clear()
+            pause = _LOOK_AGAIN
+            catalog = self._syncer.catalog
+            # A catalog that came from the mirror proves nothing about Git: it is not written.
+            if catalog is not None and self._syncer.status.origin == "git":
+                try:
+                    await self._write(catalog, term)
+                except (ApiError, SourceError) as error:
+                    _log.warning("the mirror was not written", error=str(error))
+                    pause = _AFTER_FAILURE
+            try:
+                async with asyncio.timeout(pause):
+                    await self._swapped.wait()
+            except TimeoutError:
+                continue
+
+    async def _write(self, catalog: Catalog, term: Term) -> None:
+        wanted = write_mirror(
+            Snapshot(catalog.revision, catalog.root, catalog.files),
+            self._store.namespace,
+            self._syncer.status.refused,
+        )
+        there = {shard["metadata"]["name"]: shard for shard in await self._store.labelled(SELECTOR)}
+        head = there.pop(HEAD, None)
+        changed = await self._write_shards(wanted, there, term)
+        if head is None or head.get("data") != wanted.head["data"]:
+            term.check()
+            await self._store.put(wanted.head, term.check)
+            changed = True
+        names = {shard["metadata"]["name"] for shard in wanted.shards}
+        for name, shard in there.items():
+            if name not in names:
+                term.check()
+                await self._store.delete(shard)
+                changed = True
+        if changed:
+            _log.info("mirror written", commit=catalog.revision.commit, config_maps=len(names) + 1)
+
+    async def _write_shards(
+        self, wanted: Mirror, there: dict[str, dict[str, Any]], term: Term
+    ) -> bool:
+        changed = False
+        for shard in wanted.shards:
+            name = shard["metadata"]["name"]
+            if name in there:
+                if there[name].get("data") == shard["data"]:
+                    continue
+                # Its name is the digest of what it should hold. It is ours by its labels.
+                term.check()
+                await self._store.delete(there[name])
+            term.check()
+            if not await self._store.create(shard):
+                raise SourceError(
+                    f"ConfigMap {self._store.namespace}/{name} is there without the label "
+                    f"{keys.MIRROR}: remove it, so that the catalog can be mirrored"
+                )
+            changed = True
+        return changed

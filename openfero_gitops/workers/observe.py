@@ -1,0 +1,179 @@
+"""The view: every Job of ours as a Remediation, kept true by list and watch.
+
+Each replica has one. Nothing is decided from it that could heal twice: names collide in the API
+server, and admission tests what it rests on. The view makes decisions quick, not safe.
+
+A view never goes back: an event that a write of our own has overtaken is dropped, so that a
+leader sees its own admissions at once. Resource versions are compared as numbers for this,
+which Kubernetes has promised since 1.35 and all versions before it kept in practice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from openfero_gitops.domain.feed import Changed, Gone, Listed, Lost
+from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.pipeline.observe import observe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+
+    from openfero_gitops.domain.feed import News
+    from openfero_gitops.domain.remediation import Remediation
+
+_log = structlog.get_logger(__name__)
+
+
+class View:
+    """Remediations by Job, by incident, and the news of their changes."""
+
+    def __init__(self) -> None:
+        """Begin empty and not current."""
+        self._by_key: dict[JobKey, Remediation] = {}
+        self._by_incident: dict[str, set[JobKey]] = defaultdict(set)
+        self._listed: dict[str, bool] = {}
+        self._waiters: set[asyncio.Event] = set()
+
+    def expect(self, namespaces: Iterable[str]) -> None:
+        """Name the namespaces without which the view is not whole."""
+        self._listed = dict.fromkeys(namespaces, False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every namespace has been listed at least once."""
+        return bool(self._listed) and all(self._listed.values())
+
+    def __iter__(self) -> Iterator[Remediation]:
+        """Every remediation known."""
+        return iter(list(self._by_key.values()))
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a Job is one of ours."""
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        """How many remediations are known."""
+        return len(self._by_key)
+
+    def get(self, key: JobKey) -> Remediation | None:
+        """One remediation by its Job."""
+        return self._by_key.get(key)
+
+    def of_incident(self, incident: str) -> list[Remediation]:
+        """The remediations of one incident."""
+        return [self._by_key[key] for key in self._by_incident.get(incident, ())]
+
+    def apply(self, remediation: Remediation) -> bool:
+        """Take in a Job's newer state; an older one is dropped."""
+        known = self._by_key.get(remediation.key)
+        if (
+            known is not None
+            and known.uid == remediation.uid
+            and _number(remediation.resource_version) <= _number(known.resource_version)
+        ):
+            return False
+        self._by_key[remediation.key] = remediation
+        self._by_incident[remediation.incident].add(remediation.key)
+        self._tell()
+        return True
+
+    def remove(self, key: JobKey, uid: str) -> Remediation | None:
+        """Forget a Job that is gone; a namesake that came after it stays."""
+        known = self._by_key.get(key)
+        if known is None or known.uid != uid:
+            return None
+        del self._by_key[key]
+        self._by_incident[known.incident].discard(key)
+        if not self._by_incident[known.incident]:
+            del self._by_incident[known.incident]
+        self._tell()
+        return known
+
+    def replace(
+        self, namespace: str, remediations: Iterable[Remediation], resource_version: str
+    ) -> None:
+        """Take in a list of a whole namespace, made at a resource version."""
+        listed = {remediation.key: remediation for remediation in remediations}
+        for key, known in list(self._by_key.items()):
+            gone = key.namespace == namespace and key not in listed
+            # What we wrote after the list was made is not in it, and is there.
+            if gone and _number(known.resource_version) <= _number(resource_version):
+                self.remove(key, known.uid)
+        for remediation in listed.values():
+            self.apply(remediation)
+        self._listed[namespace] = True
+        self._tell()
+
+    def subscribe(self) -> asyncio.Event:
+        """An event that is set at every change; its owner clears it, and ends it."""
+        event = asyncio.Event()
+        event.set()
+        self._waiters.add(event)
+        return event
+
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        """End a subscription."""
+        self._waiters.discard(event)
+
+    def _tell(self) -> None:
+        for event in self._waiters:
+            event.set()
+
+
+class Feed(Protocol):
+    """Where the Jobs' changes come from: a list of each namespace, then its changes, for ever."""
+
+    def follow(self) -> AsyncGenerator[News]:
+        """Every change, until closed."""
+        ...
+
+
+class Observer:
+    """Keeps a view true, from a feed that never ends by itself."""
+
+    def __init__(self, feed: Feed, view: View, namespaces: Iterable[str]) -> None:
+        """Take the feed of the namespaces that the view must hold."""
+        self._feed = feed
+        self._view = view
+        self._lost: dict[str, str] = {}
+        view.expect(namespaces)
+
+    @property
+    def trouble(self) -> Mapping[str, str]:
+        """Per namespace that cannot be watched now, why."""
+        return dict(self._lost)
+
+    async def run(self) -> None:
+        """Take in news until cancelled."""
+        async with contextlib.aclosing(self._feed.follow()) as news:
+            async for item in news:
+                self._take(item)
+
+    def _take(self, news: News) -> None:
+        match news:
+            case Listed(namespace, items, resource_version):
+                self._view.replace(namespace, map(observe, items), resource_version)
+            case Changed(namespace, job):
+                self._view.apply(observe(job))
+            case Gone(namespace, job):
+                metadata = job["metadata"]
+                self._view.remove(
+                    JobKey(metadata["namespace"], metadata["name"]), metadata.get("uid", "")
+                )
+            case Lost(namespace, error):
+                if namespace not in self._lost:
+                    _log.warning("jobs cannot be watched", namespace=namespace, error=str(error))
+                self._lost[namespace] = str(error)
+                return
+        if self._lost.pop(namespace, None) is not None:
+            _log.info("jobs are watched again", namespace=namespace)
+
+
+def _number(resource_version: str) -> int:
+    return int(resource_version) if resource_version.isdecimal() else 0
