@@ -1,0 +1,58 @@
+FROM python:3.13.11-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# The build backend and what it needs, locked like the rest; nothing of it is copied on.
+RUN printf '%s\n' \
+        'hatchling==1.33.0 --hash=sha256:415290b84f464d2884303fca8974d38e7b85579069fab02a15db0828fbb1446d' \
+        'packaging==26.3 --hash=sha256:d7193f7c8e4e93f444fde0262bf90af30e16fa0ad0ad44cb553c87339b23cd1c' \
+        'pathspec==1.1.1 --hash=sha256:a00ce642f577bf7f473932318056212bc4f8bfdf53128c78bbd5af0b9b20b189' \
+        'pluggy==1.7.0 --hash=sha256:7dd7b0d8832ba3cb632c306926ded123429211b83641b35dc5c41ad2d34f9bec' \
+        'tomlkit==0.15.2 --hash=sha256:05562412163a3037b94497385fb7f9204c637bc605af7a48199e41cf2272f437' \
+        'trove-classifiers==2026.9.21.13 --hash=sha256:8b1ff4f9c191b1040b71c37f1e445ab99732911e3cd91de52838453a854d7a17' \
+        > build.txt \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r build.txt
+
+COPY requirements/runtime.txt requirements/
+RUN python -m venv --without-pip /opt/openfero-gitops \
+    && /opt/build/bin/pip --python /opt/openfero-gitops \
+        install --require-hashes --only-binary :all: -r requirements/runtime.txt
+
+COPY pyproject.toml README.md ./
+COPY operarios-example operarios-example/
+COPY openfero_gitops openfero_gitops/
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/build/bin/pip --python /opt/openfero-gitops install --no-deps --no-index /wheels/*.whl
+
+
+FROM python:3.13.11-slim-bookworm
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="openfero-gitops" \
+      org.opencontainers.image.description="Alertmanager alerts run reviewed Kubernetes Jobs, once, with their commit on them." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
+# controller would inherit them and keep them as zombies. ssh refuses a user id without a name.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates git openssh-client tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && pip uninstall --yes --root-user-action ignore pip \
+    && groupadd --gid 65532 openfero \
+    && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin openfero \
+    && install --directory --owner 65532 --group 65532 /var/cache/openfero-gitops
+
+COPY --from=build /opt/openfero-gitops /opt/openfero-gitops
+ENV PATH=/opt/openfero-gitops/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 65532:65532
+EXPOSE 8080 8081
+ENTRYPOINT ["tini", "--", "openfero-gitops"]
+CMD ["serve"]

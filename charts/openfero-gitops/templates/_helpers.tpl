@@ -1,0 +1,119 @@
+{{- define "openfero-gitops.fullname" -}}
+{{- .Values.fullnameOverride | default .Values.nameOverride | default .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "openfero-gitops.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "openfero-gitops.labels" -}}
+{{- include "openfero-gitops.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "openfero-gitops.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "openfero-gitops.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- define "openfero-gitops.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "openfero-gitops.jobsNamespace" -}}
+{{- .Values.jobsNamespace.name | default (printf "%s-jobs" (.Release.Namespace | trunc 58 | trimSuffix "-")) }}
+{{- end }}
+
+{{- /* Every namespace that a Job may run in, as a JSON list; the jobs namespace is the first. */}}
+{{- define "openfero-gitops.allowedNamespaces" -}}
+{{- prepend .Values.allowedNamespaces (include "openfero-gitops.jobsNamespace" .) | uniq | toJson }}
+{{- end }}
+
+{{- /* The Secret that the webhook's senders are checked against; empty where nobody is asked. */}}
+{{- define "openfero-gitops.webhookSecret" -}}
+{{- if ne .Values.webhook.auth "none" }}
+{{- .Values.webhook.existingSecret | default (printf "%s-webhook" (include "openfero-gitops.fullname" .)) }}
+{{- end }}
+{{- end }}
+
+{{- define "openfero-gitops.webhookKey" -}}
+{{- .Values.webhook.key | default (eq .Values.webhook.auth "basic" | ternary "basic" "token") }}
+{{- end }}
+
+{{- define "openfero-gitops.webSecret" -}}
+{{- if ne .Values.web.auth "none" }}
+{{- .Values.web.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{- define "openfero-gitops.webKey" -}}
+{{- .Values.web.key | default (eq .Values.web.auth "basic" | ternary "basic" "token") }}
+{{- end }}
+
+{{- define "openfero-gitops.scheme" -}}
+{{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
+{{- end }}
+
+{{- /* The port that Git is spoken on, read from the repository's address. */}}
+{{- define "openfero-gitops.gitPort" -}}
+{{- $url := .Values.repository.url }}
+{{- if contains "://" $url }}
+{{- $parts := urlParse $url }}
+{{- $port := regexFind ":[0-9]+$" $parts.host | trimPrefix ":" }}
+{{- $port | default (get (dict "https" "443" "http" "80" "ssh" "22") $parts.scheme) | default "443" }}
+{{- else }}
+{{- "22" }}
+{{- end }}
+{{- end }}
+
+{{- /* What no schema can say clearly: settings that contradict each other stop the installation. */}}
+{{- define "openfero-gitops.check" -}}
+{{- $url := required "repository.url is required: the address of the Git repository that holds the operarios, for example --set repository.url=https://git.example.com/platform/operarios.git" .Values.repository.url }}
+{{- $ssh := not (hasPrefix "http" $url) }}
+{{- if or (regexMatch "^https?://[^/]*@" $url) (regexMatch "^ssh://[^/]*:[^/]*@" $url) }}
+{{- fail "repository.url must not carry credentials, which everybody who may read a Pod would see: put them in a Secret and set repository.secret.name and repository.secret.credentialsKey" }}
+{{- end }}
+{{- with .Values.repository.secret }}
+{{- if and .name (not (or .credentialsKey .sshKey .knownHostsKey .caKey)) }}
+{{- fail "repository.secret.name is set: say what is in it with repository.secret.credentialsKey, sshKey, knownHostsKey or caKey" }}
+{{- end }}
+{{- if and (not .name) (or .credentialsKey .sshKey .knownHostsKey .caKey) }}
+{{- fail "repository.secret.credentialsKey, sshKey, knownHostsKey and caKey are keys of the Secret repository.secret.name, which is not set" }}
+{{- end }}
+{{- if and $url $ssh (not (and .sshKey .knownHostsKey)) }}
+{{- fail "repository.url is an SSH address: set repository.secret.name, repository.secret.sshKey and repository.secret.knownHostsKey" }}
+{{- end }}
+{{- if and $url $ssh (or .credentialsKey .caKey) }}
+{{- fail "repository.url is an SSH address: repository.secret.credentialsKey and caKey are for HTTPS" }}
+{{- end }}
+{{- if and (not $ssh) (or .sshKey .knownHostsKey) }}
+{{- fail "repository.url is no SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
+{{- end }}
+{{- end }}
+{{- with .Values.web }}
+{{- if eq (int .port) 8080 }}
+{{- fail "web.port must not be 8080, where the webhook listens" }}
+{{- end }}
+{{- if and .expose (eq .auth "none") }}
+{{- fail "web.expose needs a login: set web.auth to basic or bearer, and web.existingSecret to the Secret that holds the credentials" }}
+{{- end }}
+{{- if and (ne .auth "none") (not .existingSecret) }}
+{{- fail (printf "web.auth is %s: set web.existingSecret to the Secret that holds the credentials" .auth) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.tls.clientCaKey (not .Values.tls.existingSecret) }}
+{{- fail "tls.clientCaKey is a key of the Secret tls.existingSecret, which is not set" }}
+{{- end }}
+{{- end }}

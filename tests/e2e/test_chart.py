@@ -1,0 +1,527 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from base64 import b64decode
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import openfero_gitops
+from tests.cluster.controlplane import binaries
+from tests.support.chart import (
+    CHART,
+    NAME,
+    RELEASE,
+    HelmError,
+    Object,
+    Values,
+    helm,
+    install_chart,
+    render_chart,
+    service_account_kubeconfig,
+    uninstall_chart,
+    webhook_credentials,
+)
+from tests.support.cluster import Kubectl, KubectlError, require_binaries
+from tests.support.optional import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.cluster
+
+REPOSITORY: Values = {"repository": {"url": "https://git.example.com/operarios.git"}}
+
+# Every value that adds an object, a volume or a field, at once.
+FULL: Values = {
+    "repository": {
+        "url": "ssh://git@git.example.com:2222/platform/operarios.git",
+        "ref": "main",
+        "path": "production",
+        "secret": {
+            "name": "operarios-git",
+            "sshKey": "ssh-privatekey",
+            "knownHostsKey": "known_hosts",
+        },
+    },
+    "webhook": {"auth": "basic"},
+    "web": {"expose": True, "auth": "basic", "existingSecret": "pages"},
+    "tls": {"existingSecret": "certificate", "clientCaKey": "ca.crt"},
+    "jobsNamespace": {
+        "podSecurity": {"enforce": "baseline"},
+        "labels": {"team": "platform"},
+        "annotations": {"contact": "platform"},
+    },
+    "image": {"digest": f"sha256:{'0' * 64}"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "service": {"type": "NodePort", "annotations": {"a": "b"}},
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "networkPolicy": {
+        "webhookFrom": [],
+        "apiServerTo": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+        "gitTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
+        "extraIngress": [{"ports": [{"port": 9000}]}],
+        "extraEgress": [{"ports": [{"port": 3128}]}],
+    },
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
+    "extraVolumes": [{"name": "more", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+}
+
+HTTPS_LOGIN: Values = {
+    "repository": {
+        "url": "https://git.example.com/operarios.git",
+        "secret": {"name": "git", "credentialsKey": "credentials", "caKey": "ca.crt"},
+    }
+}
+ALL = pytest.mark.parametrize(
+    "values", [REPOSITORY, FULL, HTTPS_LOGIN], ids=["repository", "full", "https"]
+)
+
+
+@pytest.fixture(autouse=True)
+def _helm(request: pytest.FixtureRequest) -> None:
+    """Need helm, which is built together with the control plane."""
+    require_binaries(request.config)
+
+
+def merged(values: Values, changes: Values) -> Values:
+    """Return values with changes laid over them, as Helm does it."""
+    result = dict(values)
+    for key, change in changes.items():
+        below = result.get(key)
+        both = isinstance(below, dict) and isinstance(change, dict)
+        result[key] = merged(below, change) if both else change
+    return result
+
+
+def only(objects: list[Object], kind: str) -> Object:
+    """Return the one object of a kind."""
+    [found] = [each for each in objects if each["kind"] == kind]
+    return found
+
+
+def container(objects: list[Object]) -> dict[str, Any]:
+    """Return the controller's container."""
+    [found] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def egress_ports(objects: list[Object]) -> list[list[int]]:
+    """Return the ports of each egress rule."""
+    rules = only(objects, "NetworkPolicy")["spec"]["egress"]
+    return [[port["port"] for port in rule["ports"]] for rule in rules]
+
+
+@pytest.fixture
+def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
+    """Name the namespace that the chart makes for Jobs; it is removed with the test."""
+    name = f"{namespace}-jobs"
+    yield name
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+@ALL
+def test_lint_finds_nothing(values: Values) -> None:
+    """`helm lint --strict` passes, with the least values and with all of them."""
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"repository": {"url": ""}}, "repository.url is required"),
+        ({"repository": {"url": "ftp://git.example.com/a"}}, "/repository/url"),
+        ({"repository": {"url": "https://token@git.example.com/a"}}, "must not carry credentials"),
+        ({"repository": {"url": "ssh://git:password@example.com/a"}}, "must not carry credentials"),
+        ({"repository": {"url": "git@git.example.com:a.git"}}, "repository.secret.knownHostsKey"),
+        ({"repository": {"secret": {"name": "git"}}}, "say what is in it"),
+        ({"repository": {"secret": {"caKey": "ca.crt"}}}, "which is not set"),
+        ({"repository": {"url": "ssh://git.example.com/a.git"}}, "/repository/url"),
+        (
+            {"repository": {"secret": {"name": "git", "sshKey": "key"}}},
+            "sshKey and knownHostsKey are for SSH",
+        ),
+        (
+            {
+                "repository": {
+                    "url": "git@git.example.com:a.git",
+                    "secret": {"name": "g", "sshKey": "k", "knownHostsKey": "h", "caKey": "c"},
+                }
+            },
+            "credentialsKey and caKey are for HTTPS",
+        ),
+        ({"repository": {"interval": "60"}}, "/repository/interval"),
+        ({"replicas": 3}, "'replicas' not allowed"),
+        ({"webhook": {"token": "secret"}}, "'token' not allowed"),
+        ({"webhook": {"auth": "digest"}}, "/webhook/auth"),
+        ({"web": {"expose": True}}, "web.expose needs a login"),
+        ({"web": {"expose": True, "auth": "basic"}}, "set web.existingSecret"),
+        ({"web": {"port": 8080}}, "where the webhook listens"),
+        ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
+        ({"allowedNamespaces": ["Production"]}, "/allowedNamespaces/0"),
+    ],
+)
+def test_wrong_values_are_refused_with_a_reason(changes: Values, said: str) -> None:
+    """Values that cannot work stop the installation and say which of them it was."""
+    with pytest.raises(HelmError) as refused:
+        render_chart("openfero", merged(REPOSITORY, changes))
+    # Helm 3 quotes and words its schema's findings differently: compared is what both say.
+    told = re.sub(r"[^a-z0-9]+", " ", str(refused.value).lower())
+    assert re.sub(r"[^a-z0-9]+", " ", said.lower()).strip() in told
+
+
+def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
+    """values.yaml, values.schema.json and the README's table list the same values and defaults."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def leaves(node: dict[str, Any], values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        if "properties" not in node:
+            yield path, values
+            return
+        assert node["additionalProperties"] is False, path
+        assert set(node["properties"]) - {"global"} == set(values), path
+        for key, value in values.items():
+            yield from leaves(node["properties"][key], value, f"{path}.{key}".lstrip("."))
+
+    expected = dict(leaves(schema, defaults))
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (?:`(.*?)`|see values.yaml) \|",
+        (CHART / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [name for name, _ in rows] == list(expected)
+    for name, default in rows:
+        if default:
+            assert yaml.safe_load(default) == expected[name], name
+
+
+def test_chart_and_package_have_one_version() -> None:
+    """The image that the chart runs by default is of the package's version."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert str(chart["appVersion"]) == openfero_gitops.__version__
+
+
+@ALL
+def test_every_flag_is_one_that_serve_knows(values: Values) -> None:
+    """Each flag in the container's arguments is an option of `openfero-gitops serve`."""
+    command, *arguments = container(render_chart("openfero", values))["args"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "openfero_gitops", command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    known = set(re.findall(r"--[a-z][a-z-]*", ran.stdout))
+    assert {argument.partition("=")[0] for argument in arguments} <= known
+
+
+@ALL
+def test_secrets_are_files_and_never_arguments(values: Values) -> None:
+    """Every credential is a mounted file that a flag names; no variable or argument holds one."""
+    objects = render_chart("openfero", values)
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    spec = container(objects)
+    secrets = {v["name"]: v["secret"] for v in pod["volumes"] if "secret" in v}
+    mounts = {m["mountPath"]: m for m in spec["volumeMounts"] if m["name"] in secrets}
+    flags = dict(argument.split("=", 1) for argument in spec["args"][1:])
+    files = [PurePosixPath(path) for path in flags.values() if path.startswith("/etc/")]
+    assert {str(file.parent) for file in files} == set(mounts)
+    for file in files:
+        mount = mounts[str(file.parent)]
+        assert mount["readOnly"]
+        items = secrets[mount["name"]].get("items")
+        assert items is None or file.name in {item["path"] for item in items}
+    assert all("secretKeyRef" not in each.get("valueFrom", {}) for each in spec["env"])
+    for secret in (each for each in objects if each["kind"] == "Secret"):
+        assert b64decode(secret["data"]["token"]).decode() not in json.dumps(pod)
+
+
+def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:
+    """The pages listen on loopback and are on no Service, unless exposed with a login."""
+    hidden = render_chart("openfero", REPOSITORY)
+    assert "--web-listen=127.0.0.1:8081" in container(hidden)["args"]
+    assert [port["name"] for port in only(hidden, "Service")["spec"]["ports"]] == ["webhook"]
+    login = {"web": {"expose": True, "auth": "bearer", "existingSecret": "pages"}}
+    exposed = render_chart("openfero", merged(REPOSITORY, login))
+    assert {
+        "--web-listen=:8081",
+        "--web-auth=bearer",
+        "--web-credentials-file=/etc/openfero-gitops/web/token",
+    } <= {*container(exposed)["args"]}
+    assert [p["name"] for p in only(exposed, "Service")["spec"]["ports"]] == ["webhook", "web"]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://git.example.com/a.git", 443),
+        ("https://git.example.com:3000/a.git", 3000),
+        ("https://[2001:db8::1]:8443/a.git", 8443),
+        ("http://git.example.com/a.git", 80),
+        ("ssh://git@git.example.com/a.git", 22),
+        ("ssh://git@git.example.com:2222/a.git", 2222),
+        ("git@git.example.com:a.git", 22),
+    ],
+)
+def test_network_policy_lets_git_out_where_the_address_says(url: str, port: int) -> None:
+    """The Pods may reach the port of the repository's address, besides DNS and the API server."""
+    ssh = {"name": "git", "sshKey": "key", "knownHostsKey": "known_hosts"}
+    secret = {} if url.startswith("http") else ssh
+    objects = render_chart("openfero", {"repository": {"url": url, "secret": secret}})
+    dns, api_server, git = egress_ports(objects)
+    assert set(dns) == {53, 5353}
+    assert {443, 6443} <= set(api_server)
+    assert git == [port]
+
+
+def test_disruption_budget_needs_a_second_replica() -> None:
+    """A single replica gets no budget, since that would block every drain."""
+    two, one = (render_chart("o", merged(REPOSITORY, {"replicaCount": n})) for n in (2, 1))
+    assert only(two, "PodDisruptionBudget")["spec"]["minAvailable"] == 1
+    assert "PodDisruptionBudget" not in {each["kind"] for each in one}
+
+
+def test_service_monitor_is_made_on_request() -> None:
+    """The ServiceMonitor scrapes /metrics of the Service's webhook port, and is off by default."""
+    assert "ServiceMonitor" not in {each["kind"] for each in render_chart("o", REPOSITORY)}
+    values = merged(REPOSITORY, {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}})
+    objects = render_chart("o", values)
+    monitor, service = only(objects, "ServiceMonitor"), only(objects, "Service")
+    assert monitor["metadata"]["labels"]["release"] == "p"
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("webhook", "/metrics")
+
+
+@pytest.mark.usefixtures("kwok")
+def test_a_repository_address_is_enough(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """With nothing but an address both Pods start where only restricted ones may."""
+    enforce = "pod-security.kubernetes.io/enforce"
+    kubectl("label", "namespace", namespace, f"{enforce}=restricted")
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    kubectl.wait(namespace, f"deployment/{NAME}", "jsonpath={.status.readyReplicas}=2")
+    labels = kubectl.json("get", "namespace", jobs_namespace)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/warn"] == "restricted"
+    assert enforce not in labels
+
+
+@pytest.mark.parametrize("values", [FULL, HTTPS_LOGIN], ids=["full", "https"])
+def test_every_object_is_accepted(
+    values: Values, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """With every value set the API server takes each object and knows each of its fields."""
+    other = f"{namespace}-other"
+    kubectl("create", "namespace", other)
+    try:
+        allowed_namespaces = {"allowedNamespaces": [other, namespace]}
+        objects = install_chart(kubeconfig, namespace, merged(values, allowed_namespaces))
+        # Helm 3 leaves out what the API server does not know; here that is an error.
+        strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+        manifest = {"apiVersion": "v1", "kind": "List", "items": objects}
+        kubectl("apply", *strict, "-f", "-", stdin=json.dumps(manifest))
+    finally:
+        kubectl("delete", "namespace", other, "--wait=false")
+    granted = {
+        (each["metadata"]["namespace"], each["metadata"]["name"])
+        for each in objects
+        if each["kind"] == "RoleBinding"
+    }
+    jobs = {(each, f"{NAME}-jobs") for each in (namespace, jobs_namespace, other)}
+    assert granted == {(namespace, NAME), *jobs}
+
+
+@pytest.mark.usefixtures("jobs_namespace")
+def test_upgrade_keeps_the_token(kubeconfig: Path, namespace: str) -> None:
+    """Alertmanager's token outlives upgrades, also one that changes the kind of login."""
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    token = webhook_credentials(kubeconfig, namespace)
+    assert re.fullmatch(r"[A-Za-z0-9]{48}", token)
+    install_chart(kubeconfig, namespace, merged(REPOSITORY, {"webhook": {"auth": "basic"}}))
+    assert webhook_credentials(kubeconfig, namespace) == token
+    assert webhook_credentials(kubeconfig, namespace, "basic") == f"alertmanager:{token}"
+
+
+def test_two_installations_have_two_tokens() -> None:
+    """A token is random, not derived from what anybody knows."""
+    first, second = (only(render_chart("o", REPOSITORY), "Secret")["data"] for _ in range(2))
+    assert first["token"] != second["token"]
+
+
+def test_uninstall_keeps_the_jobs(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """Uninstalling removes the rights and keeps the Jobs; installing again takes over."""
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    image = {"name": "a", "image": "registry.k8s.io/pause:3.10"}
+    pod = {"restartPolicy": "Never", "containers": [image]}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "record"},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+    kubectl.create(jobs_namespace, job)
+    assert f"[Namespace] {jobs_namespace}" in uninstall_chart(kubeconfig, namespace)
+    left = ("get", "jobs,roles,rolebindings", "-n", jobs_namespace, "-o", "name")
+    assert kubectl(*left).split() == ["job.batch/record"]
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    assert "job.batch/record" in kubectl(*left).split()
+
+
+def rules_of(account: Path, namespace: str) -> set[tuple[str, str, str, str]]:
+    """Return what an account may do in a namespace: (group, resource, name or "", verb)."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    kubectl = Kubectl(binaries() / "kubectl", account)
+    # An account without rights cannot read the definitions that kubectl would validate with.
+    create = ("create", "--validate=false", "-f", "-")
+    status = kubectl.json(*create, stdin=json.dumps(review))["status"]
+    assert not status["incomplete"]
+    return {
+        (group, resource, name, verb)
+        for rule in status["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames") or [""]
+        for verb in rule["verbs"]
+    }
+
+
+def rules(group: str, resource: str, verbs: str, name: str = "") -> set[tuple[str, str, str, str]]:
+    """Return the rules that allow some verbs on one resource."""
+    return {(group, resource, name, verb) for verb in verbs.split()}
+
+
+def test_service_account_may_do_what_it_needs_and_nothing_else(
+    kubeconfig: Path, namespace: str, jobs_namespace: str, tmp_path: Path
+) -> None:
+    """The rights of the ServiceAccount are, verb by verb, those that the README lists."""
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    account = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
+    everyone = rules_of(account, "default")
+    assert {group for group, *_ in everyone} <= {"authorization.k8s.io", "authentication.k8s.io"}
+    events = rules("events.k8s.io", "events", "create patch")
+    assert rules_of(account, namespace) - everyone == {
+        *rules("coordination.k8s.io", "leases", "create watch"),
+        *rules("coordination.k8s.io", "leases", "get update", NAME),
+        *rules("", "configmaps", "get list watch create update patch delete"),
+        *events,
+    }
+    assert rules_of(account, jobs_namespace) - everyone == {
+        *rules("batch", "jobs", "get list watch create patch delete"),
+        *rules("", "pods", "get list watch"),
+        *rules("", "serviceaccounts", "get list"),
+        *events,
+    }
+
+
+def test_api_server_agrees_about_rights(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """`kubectl auth can-i` says yes to the controller's work and no to what it must never do."""
+    install_chart(kubeconfig, namespace, REPOSITORY)
+    account = f"--as=system:serviceaccount:{namespace}:{NAME}"
+    expected = {
+        ("create", "jobs.batch", jobs_namespace): True,
+        ("update", f"leases.coordination.k8s.io/{NAME}", namespace): True,
+        ("update", "leases.coordination.k8s.io/another", namespace): False,
+        ("get", "secrets", namespace): False,
+        ("get", "secrets", jobs_namespace): False,
+        ("create", "pods", jobs_namespace): False,
+        ("create", "pods/exec", jobs_namespace): False,
+        ("create", "serviceaccounts/token", jobs_namespace): False,
+        ("create", "jobs.batch", namespace): False,
+        ("create", "jobs.batch", "default"): False,
+        ("list", "jobs.batch", "kube-system"): False,
+        ("create", "rolebindings.rbac.authorization.k8s.io", jobs_namespace): False,
+    }
+
+    def may(verb: str, what: str, where: str) -> bool:
+        try:
+            kubectl("auth", "can-i", verb, what, account, "-n", where, "--quiet")
+        except KubectlError as error:
+            # A no says nothing; trouble, or a resource that does not exist, does.
+            if not str(error).endswith(": "):
+                raise
+            return False
+        return True
+
+    assert {question: may(*question) for question in expected} == expected
+
+
+def notes(kubeconfig: Path, namespace: str, values: Values) -> str:
+    """Install the chart and return what it tells the person who did."""
+    install_chart(kubeconfig, namespace, values)
+    return helm("get", "notes", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
+
+
+def test_notes_say_how_to_read_the_token(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """The command in the notes prints the token and nothing else."""
+    told = notes(kubeconfig, namespace, REPOSITORY)
+    assert jobs_namespace in told
+    [command] = [line for line in told.splitlines() if "get secret" in line]
+    printed = kubectl(*shlex.split(command)[1:])
+    assert printed == webhook_credentials(kubeconfig, namespace)
+
+
+@pytest.mark.alertmanager
+@pytest.mark.parametrize(
+    ("changes", "login"),
+    [
+        ({}, "authorization"),
+        ({"webhook": {"auth": "basic"}}, "basic_auth"),
+        ({"webhook": {"auth": "none"}}, None),
+        ({"tls": {"existingSecret": "certificate", "clientCaKey": "ca.crt"}}, "tls_config"),
+    ],
+    ids=["bearer", "basic", "none", "tls"],
+)
+def test_notes_carry_a_configuration_that_alertmanager_takes(
+    changes: Values, login: str | None, kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    """The receiver in the notes passes `amtool check-config` and calls the chart's Service."""
+    amtool = require("amtool", "apt-get install prometheus-alertmanager", "amtool")
+    own = {"jobsNamespace": {"name": namespace, "create": False}}
+    told = notes(kubeconfig, namespace, merged(merged(REPOSITORY, changes), own))
+    text = told[told.index("     route:") : told.index("\n3. ")]
+    config = yaml.safe_load(textwrap.dedent(text))
+    [receiver] = config["receivers"]
+    [webhook] = receiver["webhook_configs"]
+    scheme = "https" if "tls" in changes else "http"
+    assert webhook["url"] == f"{scheme}://{NAME}.{namespace}.svc:8080/alerts"
+    if login is None:
+        assert "http_config" not in webhook
+    else:
+        assert login in webhook["http_config"]
+    config["route"]["receiver"] = receiver["name"]
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(yaml.safe_dump(config))
+    checked = subprocess.run(
+        [amtool, "check-config", path], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr

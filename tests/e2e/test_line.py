@@ -1,0 +1,301 @@
+"""The straight line on real parts: Prometheus, two Alertmanagers, two replicas, one API server."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.chart import install_chart, service_account_kubeconfig
+from tests.support.optional import require_alertmanager, require_prometheus
+from tests.support.process import Process, free_port
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+LOOPBACK = "127.0.0.1"
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+
+def eventually(look: Callable[[], Any], patience: float = 60.0) -> Any:
+    """Return the first truthy answer; fail with the last one."""
+    deadline = time.monotonic() + patience
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"still {seen!r} after {patience} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with an operario for HostDown, and one that never ends."""
+    made = Repository(tmp_path / "operarios")
+    made.write("hostdown.json", operario("HostDown"))
+    made.write("hostdown-resolved.json", operario("HostDown", status="resolved"))
+    made.write("slow.json", operario("Slow", run_for="forever"))
+    made.commit("Operarios")
+    return made
+
+
+@pytest.fixture
+def jobs_namespace(namespace: str) -> str:
+    """Give the namespace that the chart makes for Jobs."""
+    return f"{namespace}-jobs"
+
+
+@pytest.fixture
+def pair(
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, repository: Repository
+) -> Iterator[tuple[Replica, Replica]]:
+    """Give two replicas that have the rights of the chart's ServiceAccount, and no others."""
+    address = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
+    install_chart(kubeconfig, namespace, address)
+    start = {
+        "kubeconfig": service_account_kubeconfig(kubeconfig, namespace, tmp_path),
+        "namespace": namespace,
+        "repository": repository.url,
+        "jobs_namespace": f"{namespace}-jobs",
+    }
+    with Replica(tmp_path, name="a", **start) as a, Replica(tmp_path, name="b", **start) as b:
+        eventually(lambda: a.leads or b.leads)
+        yield a, b
+    kubectl("delete", "namespace", f"{namespace}-jobs", "--wait=false")
+
+
+@pytest.fixture
+def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[list[str]]:
+    """Give the addresses of two clustered Alertmanagers that both deliver to both replicas."""
+    executable = require_alertmanager()
+    receivers = [{"url": f"{replica.url}/alerts", "send_resolved": True} for replica in pair]
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "route": {
+                    "receiver": "openfero",
+                    "group_by": ["alertname"],
+                    "group_wait": "0s",
+                    "group_interval": "1s",
+                    "repeat_interval": "2s",
+                },
+                "receivers": [
+                    {
+                        "name": "openfero",
+                        "webhook_configs": [{**one, "max_alerts": 0} for one in receivers],
+                    }
+                ],
+            }
+        )
+    )
+    gossip = [free_port(), free_port()]
+    ports = [free_port(), free_port()]
+    processes = [
+        Process(
+            [
+                executable,
+                f"--config.file={config}",
+                f"--storage.path={tmp_path / f'alertmanager-{index}'}",
+                f"--web.listen-address={LOOPBACK}:{ports[index]}",
+                f"--cluster.listen-address={LOOPBACK}:{gossip[index]}",
+                f"--cluster.peer={LOOPBACK}:{gossip[1 - index]}",
+                # No waiting for the other: both deliver, as they do when gossip is slow.
+                "--cluster.peer-timeout=0s",
+                "--cluster.settle-timeout=0s",
+            ],
+            log=tmp_path / f"alertmanager-{index}.log",
+            url=f"http://{LOOPBACK}:{ports[index]}/-/ready",
+        )
+        for index in range(2)
+    ]
+    with processes[0], processes[1]:
+        yield [f"{LOOPBACK}:{port}" for port in ports]
+
+
+def jobs(kubectl: Kubectl, namespace: str) -> list[Any]:
+    """Return the Jobs of a namespace."""
+    found: list[Any] = kubectl.json("get", "jobs", "-n", namespace)["items"]
+    return found
+
+
+def admitted(job: Any) -> bool:
+    """Whether a Job was started by the leader."""
+    return "openfero.io/admitted-at" in job["metadata"]["annotations"]
+
+
+def annotation(job: Any, key: str) -> str:
+    """Return one of our annotations."""
+    return str(job["metadata"]["annotations"][f"openfero.io/{key}"])
+
+
+@pytest.mark.prometheus
+@pytest.mark.alertmanager
+def test_a_firing_rule_heals_once_with_its_commit_however_often_it_is_delivered(
+    tmp_path: Path,
+    kubectl: Kubectl,
+    jobs_namespace: str,
+    repository: Repository,
+    pair: tuple[Replica, Replica],
+    alertmanagers: list[str],
+) -> None:
+    """A rule that fires becomes one Job with the commit, though four deliveries name it."""
+    rules = tmp_path / "rules.yml"
+    rules.write_text(
+        json.dumps(
+            {
+                "groups": [
+                    {
+                        "name": "test",
+                        "rules": [
+                            {
+                                "alert": "HostDown",
+                                "expr": "vector(1)",
+                                "labels": {"severity": "critical", "host": "db-1"},
+                            }
+                        ],
+                    }
+                ]
+            }
+        )
+    )
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "global": {"evaluation_interval": "1s"},
+                "rule_files": [str(rules)],
+                "alerting": {"alertmanagers": [{"static_configs": [{"targets": alertmanagers}]}]},
+            }
+        )
+    )
+    port = free_port()
+    prometheus = Process(
+        [
+            require_prometheus(),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address={LOOPBACK}:{port}",
+            # The first alert comes before Prometheus has found its Alertmanagers.
+            "--rules.alert.resend-delay=1s",
+        ],
+        log=tmp_path / "prometheus.log",
+        url=f"http://{LOOPBACK}:{port}/-/ready",
+    )
+    with prometheus:
+        job = eventually(lambda: [one for one in jobs(kubectl, jobs_namespace) if admitted(one)])[0]
+        assert annotation(job, "commit") == repository.head
+        assert annotation(job, "path") == "hostdown.json"
+        eventually(
+            lambda: [
+                condition
+                for condition in jobs(kubectl, jobs_namespace)[0]["status"].get("conditions", [])
+                if condition["type"] == "Complete"
+            ]
+        )
+        # Both Alertmanagers repeat every two seconds, to both replicas.
+        time.sleep(5)
+        assert len(jobs(kubectl, jobs_namespace)) == 1
+    delivered = [replica.get("/api/remediations")["items"] for replica in pair]
+    assert [item["phase"] for items in delivered for item in items] == ["Succeeded", "Succeeded"]
+    exists = [
+        line
+        for replica in pair
+        for line in replica.process.output.splitlines()
+        if '"exists"' in line and '"code": 200' in line
+    ]
+    assert len(exists) >= 3, "the repetitions did come"
+
+
+def test_a_new_commit_shows_on_the_next_job(
+    kubectl: Kubectl, jobs_namespace: str, repository: Repository, pair: tuple[Replica, Replica]
+) -> None:
+    """A Job carries the commit that was in force when its alert came; an older Job keeps its."""
+    first = repository.head
+    assert pair[0].deliver(alert("HostDown", host="one"))[0] == 200
+    repository.write("hostdown.json", operario("HostDown") + "\n")
+    second = repository.commit("Reviewed")
+    eventually(lambda: pair[1].get("/api/sync")["revision"]["commit"] == second)
+    assert pair[1].deliver(alert("HostDown", host="two"))[0] == 200
+    commits = {
+        json.loads(annotation(job, "alert"))["labels"]["host"]: annotation(job, "commit")
+        for job in jobs(kubectl, jobs_namespace)
+    }
+    assert commits == {"one": first, "two": second}
+
+
+def test_killing_the_leader_between_creation_and_admission_delays_the_job_only(
+    kubectl: Kubectl, jobs_namespace: str, pair: tuple[Replica, Replica]
+) -> None:
+    """A Job that waits when the leader crashes is admitted once, by the next leader."""
+    leader, other = pair if pair[0].leads else pair[::-1]
+    # Its target is busy, so that the Job waits: this is the moment in which the leader dies.
+    assert leader.deliver(alert("Slow", host="busy"))[0] == 200
+    eventually(lambda: all(map(admitted, jobs(kubectl, jobs_namespace))))
+    assert other.deliver(alert("HostDown", host="busy"))[0] == 200
+    waiting = eventually(lambda: leader.get("/api/remediations?phase=Waiting")["items"])
+    assert waiting[0]["reason"] == "target-busy"
+    leader.kill()
+    began = time.monotonic()
+    slow = next(j["metadata"]["name"] for j in jobs(kubectl, jobs_namespace) if admitted(j))
+    kubectl("delete", "job", slow, "-n", jobs_namespace, "--wait=false")
+    eventually(
+        lambda: [
+            j
+            for j in jobs(kubectl, jobs_namespace)
+            if admitted(j) and "hostdown" in j["metadata"]["name"]
+        ]
+    )
+    assert time.monotonic() - began < 3 + 3 + 5, "lease duration, its margin, and a noisy machine"
+    assert other.leads
+    healed = [j for j in jobs(kubectl, jobs_namespace) if "hostdown" in j["metadata"]["name"]]
+    assert [annotation(job, "admitted-by") for job in healed] == [other.name]
+
+
+def test_a_start_that_wobbles_between_two_senders_heals_once(
+    kubectl: Kubectl, jobs_namespace: str, pair: tuple[Replica, Replica]
+) -> None:
+    """A Prometheus pair that saw one problem at different times causes one run, one refusal."""
+    late = alert("HostDown", host="wobble") | {"startsAt": "2026-11-21T03:00:30.5Z"}
+    early = alert("HostDown", host="wobble") | {"startsAt": "2026-11-21T03:00:00.1Z"}
+    assert pair[0].deliver(late)[0] == 200
+    assert pair[1].deliver(early)[0] == 200
+    assert pair[0].deliver(late)[0] == 200
+
+    def settled() -> list[Any]:
+        items: list[Any] = pair[0].get("/api/remediations")["items"]
+        return items if {i["phase"] for i in items} <= {"Succeeded", "Refused"} else []
+
+    items = eventually(settled)
+    assert sorted((item["phase"], item["reason"]) for item in items) == [
+        ("Refused", "same-incident"),
+        (
+            "Succeeded",
+            items[0]["reason"] if items[0]["phase"] == "Succeeded" else items[1]["reason"],
+        ),
+    ]
+    assert sum(map(admitted, jobs(kubectl, jobs_namespace))) == 1
+
+
+def test_a_resolved_alert_is_recorded_and_cancels_what_waits(
+    pair: tuple[Replica, Replica],
+) -> None:
+    """The resolved delivery marks the firing Job before its answer; a waiting one is refused."""
+    assert pair[0].deliver(alert("Slow", host="h"))[0] == 200
+    eventually(lambda: pair[0].get("/api/remediations?phase=Running")["items"])
+    assert pair[0].deliver(alert("HostDown", host="h"))[0] == 200
+    status, _ = pair[1].deliver(alert("HostDown", "resolved", host="h"))
+    assert status == 200
+    refused = eventually(
+        lambda: pair[0].get("/api/remediations?alert=HostDown&status=firing&phase=Refused")["items"]
+    )
+    assert refused[0]["reason"] == "resolved"
+    assert refused[0]["resolvedAt"] == "2026-11-21T03:10:00.000000Z"

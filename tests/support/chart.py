@@ -1,0 +1,142 @@
+"""The Helm chart on a real cluster: install it, and act as its ServiceAccount.
+
+Helm is the one in `$HELM` (so that Helm 3 can be tried too), else the one that
+`tests/cluster/build` made. Every command is bounded in time.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.controlplane import binaries, write_private
+from tests.support.cluster import Kubectl
+
+CHART = Path(__file__).parents[2] / "charts" / "openfero-gitops"
+RELEASE = "openfero"
+NAME = "openfero-gitops"  # of the chart's objects: Deployment, Service, ServiceAccount, Roles
+PATIENCE = 90  # seconds
+
+Values = dict[str, Any]
+Object = dict[str, Any]
+
+
+class HelmError(RuntimeError):
+    """A helm that did not exit with 0; its text is what it said."""
+
+
+def helm(
+    *arguments: str,
+    kubeconfig: Path | None = None,
+    values: Values | None = None,
+    namespace: str | None = None,
+) -> str:
+    """Run helm and return its stdout.
+
+    Args:
+        arguments: of the command.
+        kubeconfig: the cluster; without one, helm is kept from finding any.
+        values: handed over on stdin, as `--values -`.
+        namespace: of the release.
+
+    Raises:
+        HelmError: helm failed.
+        subprocess.TimeoutExpired: it took more than `PATIENCE` seconds.
+    """
+    argv = [os.environ.get("HELM") or str(binaries() / "helm"), *arguments]
+    if namespace is not None:
+        argv.append(f"--namespace={namespace}")
+    if values is not None:
+        argv.append("--values=-")
+    ran = subprocess.run(
+        argv,
+        env={**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)},
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if ran.returncode:
+        raise HelmError(f"helm {arguments[0]}: {ran.stderr}{ran.stdout}")
+    return ran.stdout
+
+
+def render_chart(namespace: str, values: Values) -> list[Object]:
+    """Return the objects that the chart would create, without a cluster."""
+    # Without a cluster Helm assumes a Kubernetes version of its own, which may be an old one.
+    command = ("template", RELEASE, str(CHART), "--kube-version=1.36.0")
+    return _objects(helm(*command, namespace=namespace, values=values))
+
+
+def install_chart(kubeconfig: Path, namespace: str, values: Values) -> list[Object]:
+    """Install the chart, or upgrade what is installed, and return its objects.
+
+    It does not wait for Pods: there may be no image, nor a kubelet to start it.
+
+    Raises:
+        HelmError: the values are refused, or the API server refuses an object.
+    """
+    command = ("upgrade", "--install", "--create-namespace", RELEASE, str(CHART))
+    helm(*command, kubeconfig=kubeconfig, namespace=namespace, values=values)
+    manifest = helm("get", "manifest", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
+    return _objects(manifest)
+
+
+def uninstall_chart(kubeconfig: Path, namespace: str) -> str:
+    """Uninstall the chart and return what helm says; the namespace for Jobs stays."""
+    return helm("uninstall", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
+
+
+def webhook_credentials(kubeconfig: Path, namespace: str, key: str = "token") -> str:
+    """Return what the chart generated for the webhook: a `token`, or `basic` as user:password."""
+    secret = _kubectl(kubeconfig).json("get", "secret", f"{NAME}-webhook", "-n", namespace)
+    return base64.b64decode(secret["data"][key]).decode()
+
+
+def service_account_kubeconfig(
+    kubeconfig: Path,
+    namespace: str,
+    directory: Path,
+    *,
+    account: str = NAME,
+    lifetime: str = "1h",
+) -> Path:
+    """Write a kubeconfig that acts as a ServiceAccount, so with its Roles and nothing more.
+
+    Args:
+        kubeconfig: an administrator's, whose current context names the cluster.
+        namespace: of the ServiceAccount, and of the context that is written.
+        directory: where the file is written.
+        account: the ServiceAccount's name.
+        lifetime: of the token, as kubectl takes it; the API server wants at least 10m.
+    """
+    kubectl = _kubectl(kubeconfig)
+    token = kubectl("create", "token", account, "-n", namespace, f"--duration={lifetime}")
+    [cluster] = kubectl.json("config", "view", "--minify", "--flatten")["clusters"]
+    context = {"cluster": cluster["name"], "user": account, "namespace": namespace}
+    written = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [cluster],
+        "users": [{"name": account, "user": {"token": token.strip()}}],
+        "contexts": [{"name": account, "context": context}],
+        "current-context": account,
+    }
+    path = directory / f"{namespace}-{account}.kubeconfig"
+    write_private(path, json.dumps(written, indent=2))
+    return path
+
+
+def _kubectl(kubeconfig: Path) -> Kubectl:
+    return Kubectl(binaries() / "kubectl", kubeconfig)
+
+
+def _objects(manifest: str) -> list[Object]:
+    return [each for each in yaml.safe_load_all(manifest) if each is not None]
