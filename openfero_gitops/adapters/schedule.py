@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,14 @@ class Schedule:
     def __init__(self, work: Callable[[], Awaitable[None]], interval: timedelta) -> None:
         """Take the work; nothing is started."""
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+
+        async def until_stopped() -> None:
+            # The scheduler would log a run that was cut off at the end as a failed one.
+            with contextlib.suppress(asyncio.CancelledError):
+                await work()
+
         self._job = self._scheduler.add_job(
-            work,
+            until_stopped,
             IntervalTrigger(
                 seconds=interval.total_seconds(),
                 jitter=max(1, int(interval.total_seconds() / 10)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.chart import service_account_kubeconfig
+from tests.support.git_servers import http_server
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
@@ -99,6 +100,23 @@ def test_an_empty_repository(tmp_path: Path, kubeconfig: Path, namespace: str) -
     )
     assert code == 2
     assert "empty" in complaint(said)
+
+
+def test_wrong_git_credentials(
+    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+) -> None:
+    """A password that the Git server refuses is said to be refused, and never shown."""
+    secret = tmp_path / "credentials"
+    secret.write_text("ada:not-the-password\n")
+    with http_server(tmp_path, user="ada", password="the-password") as server:
+        url = server.url(f"{repository.folder.name}/.git")
+        code, said = serve(
+            tmp_path, f"--repo={url}", f"--git-credentials-file={secret}",
+            f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+        )  # fmt: skip
+    assert code == 2
+    assert "refused the credentials" in complaint(said)
+    assert "not-the-password" not in said
 
 
 def test_a_kubeconfig_that_is_none(tmp_path: Path, repository: Repository) -> None:

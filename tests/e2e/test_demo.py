@@ -1,0 +1,91 @@
+"""The demonstration, as a newcomer starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.process import Process, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 150  # seconds
+
+
+def told(argv: list[str], env: Mapping[str, str]) -> str:
+    """Run the story to its end; what it said."""
+    ran = subprocess.run(
+        argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stdout
+
+
+def check(story: str) -> None:
+    """Every step is told, and says what it must."""
+    [created] = re.findall(r"HTTP 200, created: Job \S+/(\S+)", story)
+    assert f"HTTP 200, exists: Job {created}" in story
+    assert "nothing was healed twice" in story
+    assert re.search(rf"resolved-at \S+ on Job {created}", story)
+    assert "no-match: no operario in force is written for this alert" in story
+    commits = re.findall(r"commit +([0-9a-f]{40})", story)
+    proof = re.search(r"git show ([0-9a-f]{12}):(\S+)", story)
+    assert proof is not None
+    assert commits[0].startswith(proof[1])
+    assert "as it must be" in story
+    assert story.count("phase     Succeeded") == 2
+
+
+def test_the_story_in_memory() -> None:
+    """`demo --once` tells every step of the story and exits with 0."""
+    story = told([sys.executable, "-m", "openfero_gitops", "demo", "--once"], os.environ)
+    assert "cluster: in memory" in story
+    check(story)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("kwok")
+def test_the_same_story_on_a_real_cluster(kubeconfig: Path) -> None:
+    """On a real control plane the story is the same."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": path}
+    story = told(["tests/cluster/demo", "--once"], env)
+    assert "cluster: the real one" in story
+    check(story)
+
+
+def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
+    """Without `--once` the pages are served, and SIGTERM ends them."""
+    port = free_port()
+    demo = Process(
+        [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"],
+        log=tmp_path / "demo.log",
+        url=f"http://127.0.0.1:{port}/",
+        cwd=ROOT,
+    )
+    with demo:
+        assert demo.returncode is None
+    assert "Traceback" not in demo.output
+    assert f"pages: http://127.0.0.1:{port}/" in demo.output
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    """A second demo on the same port says so, without a traceback."""
+    port = free_port()
+    argv = [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"]
+    with Process(argv, log=tmp_path / "demo.log", url=f"http://127.0.0.1:{port}/livez", cwd=ROOT):
+        ran = subprocess.run(
+            argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    assert ran.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ran.stderr
+    assert "Traceback" not in ran.stderr
