@@ -24,11 +24,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ALERT_BYTES: Final = 64 * 1024
 _GROUP_KEY_LENGTH: Final = 16 * 1024
 _CUT: Final = "…[cut]"
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def canonical_json(value: Any) -> str:
     """The one spelling of a value: sorted, without spaces, as text and not as escapes."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _CANONICAL.encode(value)
 
 
 def alert_record(alert: Alert) -> str:

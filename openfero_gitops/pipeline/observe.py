@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
@@ -133,7 +134,9 @@ def _had_pods(status: Mapping[str, Any]) -> bool:
     return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
 
 
+@lru_cache(maxsize=8192)
 def _alert(text: str) -> dict[str, str]:
+    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed."""
     labels = _json_object(text).get("labels")
     if not isinstance(labels, dict):
         return {}

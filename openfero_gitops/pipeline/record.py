@@ -7,7 +7,8 @@ what it needs.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
@@ -16,7 +17,11 @@ from openfero_gitops.pipeline.environment import canonical_json
 if TYPE_CHECKING:
     from datetime import timedelta
 
+#: A repository's operarios are few beside their Jobs.
+_REMEMBERED: Final = 4096
 
+
+@lru_cache(maxsize=_REMEMBERED)
 def write_options(options: Options) -> str:
     """Canonical JSON under the names that authors use; matchers have done their work before."""
     return canonical_json(
@@ -37,6 +42,7 @@ def write_options(options: Options) -> str:
     )
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def read_options(text: str) -> Options:
     """Read `write_options`' text; what is missing or damaged has its default, which is safe.
 

@@ -23,7 +23,7 @@ import random
 import time
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import structlog
 
@@ -357,21 +357,32 @@ class Elector:
             raise
 
     async def _stop(self, work: asyncio.Task[None], renewal: asyncio.Task[Because]) -> None:
-        """Cancel both and wait; nothing is released before the work has ended."""
+        """Cancel both and wait; nothing is released, and nobody leaves, before they have ended."""
         self._to_release = False
         renewal.cancel()
         work.cancel()
         patience = self._durations.lease_duration
-        ended, alive = await asyncio.wait({work, renewal}, timeout=patience)
-        if work in alive:
+        until = self._clock() + patience
+        cancelled: asyncio.CancelledError | None = None
+        both: set[asyncio.Task[Any]] = {work, renewal}
+        while not work.done() or not renewal.done():
+            try:
+                await asyncio.wait(both, timeout=max(0.0, until - self._clock()))
+            except asyncio.CancelledError as error:
+                cancelled = error  # SIGTERM, while the term had ended for another reason
+            if self._clock() >= until:
+                break
+        if not work.done():
             raise WorkStuck(
                 f"the guarded work did not end within {patience:g} s of being cancelled:"
                 " this process must end"
             )
-        for task in ended:
-            if not task.cancelled():
+        for task in both:
+            if task.done() and not task.cancelled():
                 task.exception()  # seen, and logged where it arose
         self._to_release = True
+        if cancelled is not None:
+            raise cancelled
 
     async def _renew(self, term: Term, mine: LeaseRecord) -> Because:
         """Renew until the lease is lost; the deadline is watched by whoever awaits this."""

@@ -69,14 +69,18 @@ class View:
         """The remediations of one incident."""
         return [self._by_key[key] for key in self._by_incident.get(incident, ())]
 
+    def has(self, key: JobKey, uid: str, resource_version: str) -> bool:
+        """Whether a Job's state of this version, or a newer one, is known."""
+        known = self._by_key.get(key)
+        return (
+            known is not None
+            and known.uid == uid
+            and _number(resource_version) <= _number(known.resource_version)
+        )
+
     def apply(self, remediation: Remediation) -> bool:
         """Take in a Job's newer state; an older one is dropped."""
-        known = self._by_key.get(remediation.key)
-        if (
-            known is not None
-            and known.uid == remediation.uid
-            and _number(remediation.resource_version) <= _number(known.resource_version)
-        ):
+        if self.has(remediation.key, remediation.uid, remediation.resource_version):
             return False
         self._by_key[remediation.key] = remediation
         self._by_incident[remediation.incident].add(remediation.key)
@@ -160,7 +164,11 @@ class Observer:
             case Listed(namespace, items, resource_version):
                 self._view.replace(namespace, map(observe, items), resource_version)
             case Changed(namespace, job):
-                self._view.apply(observe(job))
+                metadata = job["metadata"]
+                key = JobKey(metadata["namespace"], metadata["name"])
+                # The echo of a write of our own is not read a second time.
+                if not self._view.has(key, metadata["uid"], metadata["resourceVersion"]):
+                    self._view.apply(observe(job))
             case Gone(namespace, job):
                 metadata = job["metadata"]
                 self._view.remove(
