@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -42,7 +43,7 @@ from openfero_gitops.web.server import Server, parse_address, tls_context
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.lead import Elector, TermEnded
+from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
 from openfero_gitops.workers.mirror import Mirrorer, load_mirror
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.submit import Submitter
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from openfero_gitops.workers.lead import Term
 
 _log = structlog.get_logger(__name__)
+
+#: Exit code of a process that could not end its own work.
+_STUCK: Final = 70
 
 
 def _now() -> datetime:
@@ -90,9 +94,19 @@ class Controller:
     """One replica."""
 
     def __init__(
-        self, settings: Settings, where: Places, api: ApiServer, source: Source, cluster: str
+        self,
+        settings: Settings,
+        where: Places,
+        api: ApiServer,
+        source: Source,
+        cluster: str,
+        *,
+        lease_api: ApiServer | None = None,
     ) -> None:
         """Put one replica together; nothing is started and nothing connected.
+
+        `lease_api` has connections of its own for the lease, so that a renewal never queues
+        behind a storm of Jobs.
 
         Raises:
             UsageError: a setting cannot work.
@@ -139,7 +153,7 @@ class Controller:
         )
         self._mirrorer = Mirrorer(self._config_maps, self.syncer)
         self.elector = Elector(
-            KubernetesLease(api, where.own),
+            KubernetesLease(lease_api or api, where.own),
             settings.identity,
             LeaseDurations(
                 settings.lease_duration.total_seconds(),
@@ -209,7 +223,12 @@ class Controller:
             _log.info("stopping")
 
     async def _stand(self) -> None:
-        await self.elector.run()
+        try:
+            await self.elector.run()
+        except WorkStuck as error:
+            # Nothing inside of this process can end that work, and it must not go on.
+            _log.critical("ending the process", error=str(error))
+            os._exit(_STUCK)
 
     async def _lead(self, term: Term) -> None:
         """Do the leader's work until the term ends."""
@@ -293,8 +312,11 @@ async def serve(
         exits.push_async_callback(source.aclose)
         api = await KubernetesApi.connect(settings.kubeconfig)
         exits.push_async_callback(api.close)
+        lease_api = await KubernetesApi.connect(settings.kubeconfig)
+        exits.push_async_callback(lease_api.close)
         where = places(settings, api.default_namespace)
-        controller = Controller(settings, where, api, source, f"Kubernetes at {api.server}")
+        cluster = f"Kubernetes at {api.server}"
+        controller = Controller(settings, where, api, source, cluster, lease_api=lease_api)
         await controller.run(stop, started)
 
 

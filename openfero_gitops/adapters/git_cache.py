@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ class Cache:
             while not _try_lock(descriptor):
                 git.check()
                 if time.monotonic() > deadline:
-                    raise SourceError(
+                    raise SourceUnavailable(
                         f"{git.where}: another process has been fetching into {self.folder} for"
                         f" {git.timeout:g} s; wait for it, or use another cache directory"
                     )

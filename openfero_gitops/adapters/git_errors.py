@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.adapters.git_url import redact
 from openfero_gitops.adapters.tree import shown
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST_LINE: Final = 300
+
+
+class _Passing(str):
+    """A meaning that may mend by itself, so that it is worth trying again."""
+
+    __slots__ = ()
+
 
 # The first that fits. `{what}` is what git was refused.
 _MEANINGS: Final = tuple(
@@ -25,7 +32,7 @@ _MEANINGS: Final = tuple(
     for pattern, meaning in (
         (
             r"no space left on device|disk quota exceeded",
-            "the disk of the cache directory is full; give it more room",
+            _Passing("the disk of the cache directory is full; give it more room"),
         ),
         (
             r"unable to create '': file exists",
@@ -44,7 +51,7 @@ _MEANINGS: Final = tuple(
                 r"could not resolve (?:host|proxy)|name or service not known"
                 r"|temporary failure in name resolution"
             ),
-            "the host's name is not known; check the URL and the DNS",
+            _Passing("the host's name is not known; check the URL and the DNS"),
         ),
         (
             r"host key verification failed|no matching host key|host key .* (?:changed|revoked)",
@@ -111,7 +118,7 @@ _MEANINGS: Final = tuple(
         ),
         (
             r"returned error: (?:429|5\d\d)",
-            "the server is overloaded or broken; its own log says why",
+            _Passing("the server is overloaded or broken; its own log says why"),
         ),
         (
             r"transport '.{0,40}' not allowed",
@@ -122,7 +129,7 @@ _MEANINGS: Final = tuple(
                 r"connection refused|failed to connect|couldn't connect|connection timed out"
                 r"|no route to host|network is unreachable|connection closed by|unable to connect"
             ),
-            "no connection; check the URL, the network and that the server is up",
+            _Passing("no connection; check the URL, the network and that the server is up"),
         ),
         (
             (
@@ -138,7 +145,10 @@ _MEANINGS: Final = tuple(
                 r"|invalid index-pack output|index-pack failed|kex_exchange|connection was closed"
                 r"|transfer closed|recv failure"
             ),
-            "the connection broke off; if that goes on, look at the network and the server's log",
+            _Passing(
+                "the connection broke off; if that goes on, look at the network and the server's"
+                " log"
+            ),
         ),
     )
 )
@@ -196,7 +206,8 @@ def explain(where: str, stderr: str, secrets: Iterable[str]) -> SourceError | Da
     ours = _QUOTED.sub("''", ours)
     for pattern, meaning in _MEANINGS:
         if pattern.search(ours):
-            return SourceError(f"{where}: {meaning} (git: {said})")
+            kind = SourceUnavailable if isinstance(meaning, _Passing) else SourceError
+            return kind(f"{where}: {meaning} (git: {said})")
     if _DAMAGE.search(ours):
         return Damaged(said)
     return SourceError(f"{where}: git could not fetch (git: {said})")

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, cast
 
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     import threading
@@ -106,7 +106,7 @@ class Git:
     def check(self) -> None:
         """Raise where the operation was stopped."""
         if self.stop.is_set():
-            raise SourceError(f"{self.where}: reading was stopped")
+            raise SourceUnavailable(f"{self.where}: reading was stopped")
 
     def _converse(self, child: subprocess.Popen[bytes], talk: _Talk) -> None:
         """Write and read until the child has ended, or its time is over."""
@@ -114,7 +114,7 @@ class Git:
         while talk.is_open or not _has_exited(child.pid):
             self.check()
             if time.monotonic() > deadline:
-                raise SourceError(
+                raise SourceUnavailable(
                     f"{self.where}: git did not end within {self.timeout:g} s and was stopped;"
                     " check that the server answers, or allow more time"
                 )

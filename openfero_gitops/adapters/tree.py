@@ -222,68 +222,52 @@ def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted 
     if name[:1] in {b".", b"_"} or any(hidden(folder) for folder in folders):
         return None
     readable = name.endswith(_SUFFIXES)
+    if entry.kind is Kind.FILE:
+        return _judge_file(entry, budgets, commit) if readable else None
     path = shown(entry.name)
-    match entry.kind:
-        case Kind.SUBMODULE:
-            return None if name == b"tests" else _submodule(path, commit)
-        case Kind.LINK:
-            return None if name == b"tests" else _symlink(path, commit, readable=readable)
-        case Kind.OTHER if readable:
-            return _error(
-                path,
-                "not-a-file",
-                "a device, socket or pipe is not read",
-                "replace it by a file",
-                commit,
-            )
-        case Kind.FILE if readable:
-            return _judge_file(entry, path, budgets, commit)
-        case _:
-            return None
+    if entry.kind is Kind.OTHER:
+        return _no_file(path, commit) if readable else None
+    if name == b"tests":
+        return None
+    if entry.kind is Kind.LINK:
+        return _symlink(path, commit, readable=readable)
+    return _submodule(path, commit)
 
 
-def _judge_file(entry: Entry, path: str, budgets: Budgets, commit: str) -> Wanted | Problem:
+def _judge_file(entry: Entry, budgets: Budgets, commit: str) -> Wanted | Problem:
     """Want a file, or say which of its budgets it is over."""
-    if len(entry.name) > budgets.path_bytes:
-        return _error(
-            path,
-            "path-too-long",
-            f"the path has {len(entry.name)} bytes, more than {budgets.path_bytes}",
-            "rename its folders",
-            commit,
-        )
-    depth = entry.name.count(b"/")
-    if depth > budgets.depth:
-        return _error(
-            path,
-            "path-too-deep",
-            f"the file lies {depth} folders deep, more than {budgets.depth}",
-            "move it up",
-            commit,
-        )
     try:
-        decoded = entry.name.decode("utf-8")
+        path = entry.name.decode("utf-8")
     except UnicodeDecodeError:
-        return _error(
-            path, "path-not-utf-8", "the file's name is not UTF-8", "rename the file", commit
-        )
-    if _UNPRINTABLE.search(decoded):
-        return _error(
-            path,
-            "path-not-printable",
-            "the file's name holds a character that cannot be printed",
-            "rename the file",
-            commit,
-        )
-    if entry.size > budgets.file_bytes:
-        return _error(
-            path,
-            "file-too-large",
-            f"the file has {entry.size} bytes, more than {budgets.file_bytes}",
-            "split it, or move it out of the configured path",
-            commit,
-        )
-    return Wanted(decoded, entry.size, entry.blob)
+        path = ""
+    depth = entry.name.count(b"/")
+    if len(entry.name) > budgets.path_bytes:
+        rule = "path-too-long"
+        message = f"the path has {len(entry.name)} bytes, more than {budgets.path_bytes}"
+        suggestion = "rename its folders"
+    elif depth > budgets.depth:
+        rule = "path-too-deep"
+        message = f"the file lies {depth} folders deep, more than {budgets.depth}"
+        suggestion = "move it up"
+    elif not path:
+        rule, message = "path-not-utf-8", "the file's name is not UTF-8"
+        suggestion = "rename the file"
+    elif _UNPRINTABLE.search(path):
+        rule = "path-not-printable"
+        message = "the file's name holds a character that cannot be printed"
+        suggestion = "rename the file"
+    elif entry.size > budgets.file_bytes:
+        rule = "file-too-large"
+        message = f"the file has {entry.size} bytes, more than {budgets.file_bytes}"
+        suggestion = "split it, or move it out of the configured path"
+    else:
+        return Wanted(path, entry.size, entry.blob)
+    return _error(shown(entry.name), rule, message, suggestion, commit)
+
+
+def _no_file(path: str, commit: str) -> Problem:
+    message = "a device, socket or pipe is not read"
+    return _error(path, "not-a-file", message, "replace it by a file", commit)
 
 
 def _symlink(path: str, commit: str, *, readable: bool) -> Problem:

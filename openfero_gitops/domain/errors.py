@@ -57,6 +57,12 @@ class SourceError(OpenFeroError):
     lasting = True
 
 
+class SourceUnavailable(SourceError):
+    """The same for now: the network, the server or the disk may mend by itself."""
+
+    lasting = False
+
+
 class CatalogRefusal(SourceError):
     """A revision is not taken: its safety envelope is missing, or says what it cannot mean.
 

@@ -25,15 +25,15 @@ class Reason(StrEnum):
     OWN_JOB = "own-job", "the alert is about a Job of this controller: healing it would loop"
 
     # Refused for good.
-    UNSAFE_VALUE = "unsafe-value", "a label's value is not safe in the command that uses it"
-    MISSING_VALUE = "missing-value", "the operario uses a label that the alert does not have"
+    UNSAFE_VALUE = "unsafe-value", "a value of the alert is not safe in the command that uses it"
+    MISSING_VALUE = "missing-value", "the operario uses a value that the alert does not have"
     TOO_LARGE = "too-large", "the alert does not fit into a Job"
     SAME_INCIDENT = "same-incident", "another Job heals, or healed, this incident"
     SAME_OCCURRENCE = "same-occurrence", "another namespace holds a Job of this very occurrence"
     MAX_WAIT = "max-wait", "it waited longer than max-wait: too late to be run unseen"
     RESOLVED = "resolved", "the alert was resolved before the Job started"
     FIRING_AGAIN = "firing-again", "the alert fires again: there is nothing to undo yet"
-    NOTHING_TO_UNDO = "nothing-to-undo", "no firing Job started since the last resolved one"
+    NOTHING_TO_UNDO = "nothing-to-undo", "no firing Job started since the last undoing"
     DRY_RUN = "dry-run", "mode is dry-run: the API server accepted the Job, nothing ran"
     REFUSED_BY_HUMAN = "refused-by-human", "a person refused it"
     CANCELLED_BY_HUMAN = "cancelled-by-human", "a person cancelled it"

@@ -1,0 +1,252 @@
+"""A working copy is read as its commit would be; and which source a person means."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.adapters.folder import FolderSource
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.source import open_source
+from openfero_gitops.adapters.tree import Budgets
+from openfero_gitops.domain.errors import SourceError, UsageError
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Snapshot
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with what a folder may hold."""
+    made = Repository(tmp_path / "work")
+    for path in (
+        "ops/openfero.yaml",
+        "ops/a.yaml",
+        "ops/deep/ünï.yml",
+        "ops/tests/a/alert.json",
+        "ops/_draft/b.yaml",
+        "ops/.hidden.yaml",
+        "ops/Case.json",
+        "ops/case.json",
+        "other/c.yaml",
+    ):
+        made.write(path, f"# {path}\n")
+    made.write("ops/lfs.yaml", "version https://git-lfs.github.com/spec/v1\n")
+    made.write("ops/large.yaml", b"x" * 2000)
+    made.write(os.fsdecode(b"ops/\xff.yaml"), "x")
+    made.write("ops/a\nb.yaml", "x")
+    (made.folder / "ops" / "link.yaml").symlink_to("a.yaml")
+    (made.folder / "ops" / "linked").symlink_to("deep")
+    made.commit("All of it")
+    return made
+
+
+def findings(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    """What was found wrong, without the commit."""
+    return [(one.path, one.rule, one.severity) for one in snapshot.problems]
+
+
+async def fetch_folder(path: Path, subpath: str = ".", **budgets: int) -> Snapshot:
+    """Read a folder once."""
+    source = FolderSource(path, subpath, Budgets(**budgets))
+    snapshot = await source.fetch()
+    await source.aclose()
+    return snapshot
+
+
+class TestFolder:
+    """What lies in a folder."""
+
+    @pytest.mark.parametrize("path", [".", "ops", "ops/deep"])
+    async def test_a_working_copy_is_read_as_its_commit_is(
+        self, repository: Repository, tmp_path: Path, path: str
+    ) -> None:
+        """Files, blob ids and findings are the same, so what passes here passes there."""
+        budgets = Budgets(file_bytes=1000)
+        settings = GitSettings(repository.url, tmp_path / "cache", path=path, budgets=budgets)
+        git = GitSource(settings)
+        committed = await git.fetch()
+        await git.aclose()
+
+        there = await fetch_folder(repository.folder, path, file_bytes=1000)
+
+        assert [(file.path, file.blob, file.content) for file in there.files] == [
+            (file.path, file.blob, file.content) for file in committed.files
+        ]
+        assert len(there.files) >= 1
+        assert findings(there) == findings(committed)
+        assert there.root == committed.root
+
+    async def test_every_rule_is_met(self, repository: Repository) -> None:
+        """What is not read is reported, each by its rule."""
+        snapshot = await fetch_folder(repository.folder, "ops", file_bytes=1000)
+
+        assert {rule for _, rule, _ in findings(snapshot)} == {
+            "case-twins",
+            "file-too-large",
+            "lfs-pointer",
+            "path-not-printable",
+            "path-not-utf-8",
+            "symlink",
+        }
+
+    async def test_a_folder_has_no_commit(self, repository: Repository) -> None:
+        """Nothing says that what was read was ever committed."""
+        source = FolderSource(repository.folder / "ops")
+        snapshot = await source.fetch()
+
+        assert snapshot.revision.repository == source.url == str(repository.folder)
+        assert (snapshot.revision.commit, snapshot.revision.ref) == ("", "")
+        assert {file.commit for file in snapshot.files} == {""}
+        assert await source.versions("ops/a.yaml", "") == []
+        await source.aclose()
+
+    async def test_paths_count_from_the_root_of_the_repository(
+        self, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However the folder is named, its files are called what git calls them."""
+        wanted = ["ops/deep/ünï.yml"]
+        monkeypatch.chdir(repository.folder / "ops")
+        for path, subpath in (
+            (repository.folder, "ops/deep"),
+            (repository.folder / "ops", "deep"),
+            (repository.folder / "ops" / "deep", "."),
+            (repository.folder / "ops" / ".." / "ops", "./deep/"),
+        ):
+            snapshot = await fetch_folder(path, subpath)
+            assert [file.path for file in snapshot.files] == wanted
+            assert snapshot.root == "ops/deep"
+
+    async def test_a_folder_outside_any_repository_is_its_own_root(self, tmp_path: Path) -> None:
+        """Paths count from the folder that was named."""
+        file = tmp_path / "ops" / "deep" / "a.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text("a")
+
+        snapshot = await fetch_folder(tmp_path / "ops", "deep")
+
+        assert [found.path for found in snapshot.files] == ["deep/a.yaml"]
+        assert (snapshot.revision.repository, snapshot.root) == (str(tmp_path / "ops"), "deep")
+
+    async def test_what_is_not_a_file_is_not_waited_for(self, tmp_path: Path) -> None:
+        """A pipe, a socket and a repository inside are reported and left alone."""
+        os.mkfifo(tmp_path / "pipe.yaml")
+        (tmp_path / "lib" / ".git").mkdir(parents=True)
+        (tmp_path / "lib" / "a.yaml").write_text("a")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "socket.json"))
+            snapshot = await fetch_folder(tmp_path)
+
+        assert snapshot.files == ()
+        assert findings(snapshot) == [
+            ("lib", "submodule", "warning"),
+            ("pipe.yaml", "not-a-file", "error"),
+            ("socket.json", "not-a-file", "error"),
+        ]
+
+    async def test_a_folder_over_a_budget_is_refused(self, repository: Repository) -> None:
+        """A folder that is too much as a whole is an error that names it."""
+        with pytest.raises(SourceError, match=f"folder {repository.folder}: more than 3"):
+            await fetch_folder(repository.folder, files=3)
+
+    @pytest.mark.parametrize(
+        ("path", "subpath", "told"),
+        [
+            ("nowhere", ".", "there is none"),
+            ("work", "nowhere", "there is none"),
+            ("work/ops/a.yaml", ".", "this is a file"),
+            ("work", "ops/a.yaml", "this is a file"),
+            ("work", "../work", r"without \.\."),
+            ("work", "out", "a symlink leads out"),
+        ],
+    )
+    def test_a_folder_that_is_none_is_refused(
+        self, repository: Repository, tmp_path: Path, path: str, subpath: str, told: str
+    ) -> None:
+        """A wrong path is said in one line, before anything is read."""
+        (repository.folder / "out").symlink_to(tmp_path)
+
+        with pytest.raises(UsageError, match=told):
+            FolderSource(tmp_path / path, subpath)
+
+
+class TestOpenSource:
+    """What a person wrote, and what is meant."""
+
+    async def read(self, source: str, tmp_path: Path, ref: str = "HEAD", path: str = ".") -> str:
+        """Open, fetch, close; return the content of ops/a.yaml."""
+        opened = open_source(source, ref, path, tmp_path / "cache")
+        try:
+            snapshot = await opened.fetch()
+        finally:
+            await opened.aclose()
+        [file] = [file for file in snapshot.files if file.path == "ops/a.yaml"]
+        return file.content.decode()
+
+    async def test_a_folder_is_read_as_it_lies_there_and_a_url_as_committed(
+        self, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An edit that is not committed is in the folder and not behind the URL."""
+        repository.write("ops/a.yaml", "edited")
+        monkeypatch.chdir(tmp_path)
+
+        assert await self.read(str(repository.folder), tmp_path) == "edited"
+        assert await self.read("work", tmp_path, path="ops") == "edited"
+        assert await self.read("./work/ops", tmp_path) == "edited"
+        assert await self.read(repository.url, tmp_path) == "# ops/a.yaml\n"
+
+    async def test_a_folder_with_a_ref_is_read_as_of_that_commit(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """A ref is asked of the repository that the folder is in."""
+        first = repository.head
+        repository.write("ops/a.yaml", "second")
+        repository.commit("Second")
+        repository.write("ops/a.yaml", "edited")
+
+        work = repository.folder
+        assert await self.read(str(work), tmp_path, ref="main") == "second"
+        assert await self.read(str(work), tmp_path, ref=first) == "# ops/a.yaml\n"
+        assert await self.read(str(work / "ops"), tmp_path, ref="main") == "second"
+        assert await self.read(str(work), tmp_path, ref="main", path="ops") == "second"
+
+    async def test_a_bare_repository_is_no_folder_of_files(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """What has no working copy is read by its commits."""
+        bare = tmp_path / "bare.git"
+        repository.git("clone", "--quiet", "--bare", ".", str(bare))
+
+        assert await self.read(str(bare), tmp_path) == "# ops/a.yaml\n"
+
+    @pytest.mark.parametrize(
+        ("source", "told"),
+        [
+            ("nowhere", "no such folder, and it is no Git URL either"),
+            ("", "no such folder"),
+            ("-x", "no such folder"),
+            ("ext::sh -c id", "Git URL"),
+            ("ftp://host/path", "Git URL"),
+            ("https://ada:s3cret@host/path", "credentials file"),
+            ("git@host:path", "ssh needs a key file"),
+        ],
+    )
+    def test_what_is_neither_is_refused(self, tmp_path: Path, source: str, told: str) -> None:
+        """What can be neither a folder nor a URL is said in one line, without secrets."""
+        with pytest.raises(UsageError, match=told) as refused:
+            open_source(source, "HEAD", ".", tmp_path)
+
+        assert "s3cret" not in str(refused.value)
+
+    def test_a_ref_outside_any_repository_is_refused(self, tmp_path: Path) -> None:
+        """A plain folder has no branches."""
+        (tmp_path / "plain").mkdir()
+
+        with pytest.raises(UsageError, match="a ref is for a Git repository"):
+            open_source(str(tmp_path / "plain"), "main", ".", tmp_path)

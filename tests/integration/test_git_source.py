@@ -1,0 +1,1080 @@
+"""What is read from a repository, commit by commit, and what the cache lives through."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.tree import Budgets
+from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.problem import Severity
+from tests.support.descendants import descendants, open_files
+from tests.support.optional import missing
+from tests.support.repository import AUTHOR, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from openfero_gitops.domain.catalog import Snapshot
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with one operario at its root."""
+    made = Repository(tmp_path / "origin")
+    made.write("a.yaml", "a: 1\n")
+    made.commit("First")
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Give a place for the cache; it does not exist yet."""
+    return tmp_path / "cache"
+
+
+def bare(cache: Path) -> Path:
+    """Return the one bare repository in a cache."""
+    [folder] = directories(cache)
+    return folder / "repository.git"
+
+
+def content(snapshot: Snapshot) -> dict[str, bytes]:
+    """What was read, by path."""
+    return {file.path: file.content for file in snapshot.files}
+
+
+def directories(cache: Path) -> list[Path]:
+    """Return what a cache holds: a directory for each repository."""
+    return list(cache.iterdir())
+
+
+def written(folder: Path) -> int:
+    """How many bytes the files below a folder have."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def make_read_only(disk: Path) -> None:
+    """Let nobody write to a mounted disk any more."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=10)
+
+
+async def fetch(url: str, cache: Path, **settings: Any) -> Snapshot:
+    """Fetch once with a source of its own."""
+    source = GitSource(GitSettings(url=url, cache_dir=cache, **settings))
+    try:
+        return await source.fetch()
+    finally:
+        await source.aclose()
+
+
+class TestReading:
+    """What one commit says."""
+
+    async def test_a_snapshot_names_its_commit(self, repository: Repository, cache: Path) -> None:
+        """Every file carries the commit, its author and its time in UTC."""
+        snapshot = await fetch(repository.url, cache)
+
+        revision = snapshot.revision
+        assert (revision.repository, revision.ref) == (repository.url, "HEAD")
+        assert (revision.commit, revision.author) == (repository.head, AUTHOR)
+        assert revision.time == "2026-09-21T14:14:20.000000Z"
+        [file] = snapshot.files
+        assert (file.path, file.content) == ("a.yaml", b"a: 1\n")
+        assert file.blob == repository.git("rev-parse", "HEAD:a.yaml")
+        assert (file.commit, file.commit_author) == (revision.commit, AUTHOR)
+        assert file.commit_time == revision.time
+        assert not file.stale
+
+    async def test_only_the_configured_folder_is_read(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Paths count from the repository's root, and a folder's name is no prefix of others'."""
+        for path in ("ops/b.yaml", "ops/deep/c.json", "ops/tests/t.yaml", "ops-old/d.yaml"):
+            repository.write(path, path)
+        repository.commit("Folders")
+
+        snapshot = await fetch(repository.url, cache, path="./ops/")
+
+        assert snapshot.root == "ops"
+        assert sorted(content(snapshot)) == ["ops/b.yaml", "ops/deep/c.json"]
+
+    async def test_any_content_comes_through_as_it_is(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Empty files, binary ones and line ends of every kind are the commit's bytes."""
+        wild = {
+            "empty.yaml": b"",
+            "binary.yaml": bytes(range(256)) * 7,
+            "lines.yaml": b"a\r\nb\rc\n\n",
+            "no-end.yaml": b"x: y",
+            "ünï cödé.yaml": "ü".encode(),
+            "twin.yaml": b"x: y",
+            "*.yaml": b"star",
+        }
+        for path, text in wild.items():
+            repository.write(path, text)
+        repository.commit("Wild")
+
+        assert content(await fetch(repository.url, cache)) == {"a.yaml": b"a: 1\n", **wild}
+
+    @pytest.mark.parametrize("path", ["*", ":(top)ops", "[o]ps"])
+    async def test_a_path_is_no_pattern(
+        self, repository: Repository, cache: Path, path: str
+    ) -> None:
+        """A configured path means one folder, whatever git would make of it."""
+        repository.write("ops/b.yaml", "b")
+        repository.commit("Folder")
+
+        with pytest.raises(SourceError, match="there is no folder"):
+            await fetch(repository.url, cache, path=path)
+
+    @pytest.mark.parametrize(
+        ("path", "told"),
+        [("nowhere", "there is no folder nowhere"), ("a.yaml", "a.yaml is no folder")],
+    )
+    async def test_a_path_that_is_no_folder_is_an_error(
+        self, repository: Repository, cache: Path, path: str, told: str
+    ) -> None:
+        """A wrong path is never an empty catalog."""
+        with pytest.raises(SourceError, match=told):
+            await fetch(repository.url, cache, path=path)
+
+    async def test_a_folder_without_operarios_is_an_empty_snapshot(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Whether an emptied path may empty the catalog is not decided here."""
+        repository.write("ops/README.md", "nothing yet")
+        commit = repository.commit("Prepare")
+
+        snapshot = await fetch(repository.url, cache, path="ops")
+
+        assert (snapshot.revision.commit, snapshot.files) == (commit, ())
+
+    async def test_a_commit_in_the_cache_is_read_without_the_remote(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Every commit that was fetched, and its ancestors, stay readable by their ids."""
+        first = repository.head
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Second")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        shutil.rmtree(repository.folder)
+
+        snapshot = await source.snapshot(first)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        assert snapshot.revision == await source.revision(first)
+        assert (snapshot.revision.commit, snapshot.revision.author) == (first, AUTHOR)
+        await source.aclose()
+
+    @pytest.mark.parametrize("commit", ["0" * 40, "HEAD", "main", "--all", ""])
+    async def test_a_commit_that_is_not_in_the_cache_is_an_error(
+        self, repository: Repository, cache: Path, commit: str
+    ) -> None:
+        """Only the full id of a commit that was fetched names one."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+
+        for read in (source.snapshot, source.revision, lambda sha: source.versions("a.yaml", sha)):
+            with pytest.raises(SourceError, match=r"commit|40 characters"):
+                await read(commit)
+        await source.aclose()
+
+    async def test_a_commit_that_was_written_by_hand_is_read(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Where its date is none and its encoding unheard of, its files still count."""
+        tree = repository.git("rev-parse", "HEAD^{tree}")
+        who = "A <a@b> 99999999999999 +0000"
+        raw = f"tree {tree}\nauthor {who}\ncommitter {who}\nencoding no-such-encoding\n\nx\n"
+        commit = repository.git(
+            "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=raw.encode()
+        )
+        repository.git("update-ref", "refs/heads/main", commit)
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        assert (snapshot.revision.commit, snapshot.revision.time) == (commit, "")
+
+    async def test_an_author_is_one_printable_line(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """An author's name cannot write on a page what it likes."""
+        tree = repository.git("rev-parse", "HEAD^{tree}")
+        who = "A\x1b[31m\u202e" + "x" * 500 + " <a@b> 1 +0000"
+        raw = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nx\n"
+        commit = repository.git(
+            "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=raw.encode()
+        )
+        repository.git("update-ref", "refs/heads/main", commit)
+
+        author = (await fetch(repository.url, cache)).revision.author
+
+        assert author.startswith("A\\x1b[31m\\u202exxx")
+        assert author.isprintable()
+        assert len(author) == 200
+
+
+class TestRefs:
+    """What is asked for, and what the remote makes of it."""
+
+    async def test_a_branch_a_tag_and_a_commit_can_be_asked_for(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Each way to name a commit gives that commit, an annotated tag the one it is of."""
+        repository.tag("light")
+        repository.tag("annotated", "Released")
+        repository.tag("refs-of-tag", "First")
+        first = repository.head
+        repository.branch("feature/x")
+        repository.write("a.yaml", "feature")
+        second = repository.commit("Feature")
+        repository.switch("main")
+        wanted = {
+            "HEAD": first,
+            "main": first,
+            "light": first,
+            "annotated": first,
+            "refs/tags/annotated": first,
+            "feature/x": second,
+            "refs/heads/feature/x": second,
+            first: first,
+            second: second,
+        }
+
+        for ref, commit in wanted.items():
+            revision = (await fetch(repository.url, cache, ref=ref)).revision
+            assert (revision.ref, revision.commit) == (ref, commit)
+
+    async def test_a_tag_of_a_tag_is_peeled_to_its_commit(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """However many tags stand before a commit, the commit counts."""
+        repository.tag("inner", "one")
+        repository.git("tag", "--annotate", "--message", "two", "outer", "inner")
+
+        assert (await fetch(repository.url, cache, ref="outer")).revision.commit == repository.head
+
+    async def test_a_tag_of_no_commit_is_refused(self, repository: Repository, cache: Path) -> None:
+        """A tag may name a folder or a file: that is said, not tried."""
+        repository.git("tag", "tree", "HEAD^{tree}")
+        repository.git("tag", "--annotate", "--message", "x", "blob", "HEAD:a.yaml")
+
+        for ref, kind in (("tree", "tree"), ("blob", "blob")):
+            with pytest.raises(SourceError, match=f"is a {kind}; name a branch"):
+                await fetch(repository.url, cache, ref=ref)
+
+    async def test_a_tag_cannot_take_the_place_of_a_branch(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Who may push tags, but not the branch, does not decide what runs."""
+        reviewed = repository.head
+        repository.branch("evil")
+        repository.write("a.yaml", "evil")
+        repository.commit("Evil")
+        repository.tag("main")
+
+        snapshot = await fetch(repository.url, cache, ref="main")
+
+        assert snapshot.revision.commit == reviewed
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+
+    async def test_a_pinned_commit_needs_no_remote_once_it_is_here(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A commit cannot change: it is fetched once."""
+        first = repository.head
+        await fetch(repository.url, cache, ref=first)
+        shutil.rmtree(repository.folder)
+
+        assert (await fetch(repository.url, cache, ref=first)).revision.commit == first
+
+    @pytest.mark.parametrize(
+        ("ref", "told"),
+        [
+            ("nope", "there is no branch or tag nope"),
+            ("refs/heads/nope", "there is no refs/heads/nope"),
+            ("f" * 40, "there is no commit f{40} on any branch"),
+            ("abcdef1", "there is no branch or tag abcdef1"),
+        ],
+    )
+    async def test_an_unknown_ref_is_an_error(
+        self, repository: Repository, cache: Path, ref: str, told: str
+    ) -> None:
+        """What is not there is named, with what to do."""
+        with pytest.raises(SourceError, match=f"{repository.url}: {told}.*; correct the ref"):
+            await fetch(repository.url, cache, ref=ref)
+
+    async def test_an_empty_repository_is_an_error(self, tmp_path: Path, cache: Path) -> None:
+        """A repository without a commit has no catalog, not an empty one."""
+        empty = Repository(tmp_path / "empty")
+
+        with pytest.raises(SourceError, match="it is empty, or its default branch does not exist"):
+            await fetch(empty.url, cache)
+
+    async def test_a_repository_that_is_not_there_is_an_error(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        """A wrong address is said to be one."""
+        for url in (str(tmp_path / "nowhere"), f"file://{tmp_path}"):
+            with pytest.raises(SourceError, match="there is no such repository"):
+                await fetch(url, cache)
+
+    async def test_a_vanished_branch_is_an_error_until_it_is_back(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A branch that is gone gives no snapshot, though its last commit is in the cache."""
+        repository.branch("live")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="live"))
+        before = await source.fetch()
+        repository.switch("main")
+        repository.git("branch", "-D", "live")
+
+        with pytest.raises(SourceError, match="no branch or tag live"):
+            await source.fetch()
+        assert await source.snapshot(before.revision.commit) == before
+
+        repository.branch("live")
+        assert (await source.fetch()).revision == before.revision
+        await source.aclose()
+
+    async def test_a_renamed_default_branch_is_followed(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """HEAD is what the remote calls its default at this moment."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        repository.git("branch", "--move", "main", "trunk")
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("On the trunk")
+
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+
+    async def test_a_force_push_is_seen_for_what_it_is(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """The rewritten branch is read, and told from one that went on; the old commit stays."""
+        first = repository.head
+        repository.write("a.yaml", "a: 2\n")
+        second = repository.commit("Second")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        repository.git("reset", "--quiet", "--hard", first)
+        repository.write("a.yaml", "a: 3\n")
+        rewritten = repository.commit("Rewritten")
+
+        snapshot = await source.fetch()
+
+        assert snapshot.revision.commit == rewritten
+        assert await source.is_ancestor(first, rewritten)
+        assert await source.is_ancestor(rewritten, rewritten)
+        assert not await source.is_ancestor(second, rewritten)
+        assert not await source.is_ancestor("0" * 40, rewritten)
+        assert not await source.is_ancestor("--all", rewritten)
+        assert content(await source.snapshot(second)) == {"a.yaml": b"a: 2\n"}
+        await source.aclose()
+
+    async def test_unrelated_history_is_told_from_a_continued_one(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A branch that starts anew does not continue what was in force."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = (await source.fetch()).revision.commit
+        repository.git("checkout", "--quiet", "--orphan", "anew")
+        repository.commit("Anew")
+        repository.git("branch", "--force", "main")
+
+        repository.switch("main")
+        after = (await source.fetch()).revision.commit
+
+        assert after != before
+        assert not await source.is_ancestor(before, after)
+        await source.aclose()
+
+    async def test_a_moved_tag_is_followed(self, repository: Repository, cache: Path) -> None:
+        """A tag that was moved by force is read where it is now."""
+        repository.tag("live", "one")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="live"))
+        await source.fetch()
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("Second")
+        repository.git("tag", "--force", "--annotate", "--message", "two", "live")
+
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+
+
+class TestHostileTrees:
+    """What an author can put into a tree that no working copy would hold."""
+
+    async def test_a_symlink_is_reported_and_not_followed(
+        self, repository: Repository, cache: Path, tmp_path: Path
+    ) -> None:
+        """A link out of the repository does not bring anything in."""
+        (tmp_path / "secret.yaml").write_text("secret")
+        (repository.folder / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+        (repository.folder / "folder").symlink_to(tmp_path)
+        repository.commit("Links")
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        found = [(one.path, one.rule, one.severity, one.commit) for one in snapshot.problems]
+        assert found == [
+            ("folder", "symlink", Severity.WARNING, repository.head),
+            ("link.yaml", "symlink", Severity.ERROR, repository.head),
+        ]
+
+    async def test_the_configured_path_is_no_symlink(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A folder that was replaced by a link is gone."""
+        repository.write("real/b.yaml", "b")
+        (repository.folder / "ops").symlink_to("real")
+        repository.commit("Link")
+
+        for path in ("ops", "ops/deeper"):
+            with pytest.raises(SourceError, match="no folder"):
+                await fetch(repository.url, cache, path=path)
+
+    async def test_a_submodule_is_reported_and_not_fetched(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """What a submodule would bring is not asked for."""
+        tree = repository.make_tree(
+            ("100644", repository.git("rev-parse", "HEAD:a.yaml"), b"a.yaml"),
+            ("160000", "1" * 40, b"lib"),
+        )
+        repository.git("update-ref", "refs/heads/main", repository.commit_tree(tree, "Submodule"))
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        assert [(one.path, one.rule) for one in snapshot.problems] == [("lib", "submodule")]
+
+    async def test_an_lfs_pointer_is_reported(self, repository: Repository, cache: Path) -> None:
+        """A pointer is not parsed as if it were the file."""
+        repository.write("big.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        repository.commit("Pointer")
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        assert [(one.path, one.rule) for one in snapshot.problems] == [("big.yaml", "lfs-pointer")]
+
+    @pytest.mark.parametrize("name", [b"..", b".", b".git", b".GIT"])
+    async def test_a_tree_that_would_leave_its_folder_is_refused_by_git_itself(
+        self, repository: Repository, cache: Path, name: bytes
+    ) -> None:
+        """The whole fetch fails, and what was read before stays readable."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = await source.fetch()
+        inner = repository.git("rev-parse", "HEAD^{tree}")
+        tree = repository.make_tree(("40000", inner, name))
+        commit = repository.commit_tree(tree, "Out", repository.head)
+        repository.git("update-ref", "refs/heads/main", commit)
+
+        with pytest.raises(SourceError, match="an object that git's own check refuses"):
+            await source.fetch()
+
+        assert await source.snapshot(before.revision.commit) == before
+        with pytest.raises(SourceError, match="not in the cache"):
+            await source.snapshot(commit)
+        await source.aclose()
+
+    async def test_names_that_cannot_be_printed_are_reported(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Control characters and foreign encodings in a name keep that file out, not the rest."""
+        blob = repository.git("rev-parse", "HEAD:a.yaml")
+        names = (b"\xff.yaml", b"a\nb.yaml", b"fine.yaml")
+        tree = repository.make_tree(*(("100644", blob, name) for name in sorted(names)))
+        repository.git("update-ref", "refs/heads/main", repository.commit_tree(tree, "Names"))
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert list(content(snapshot)) == ["fine.yaml"]
+        assert [(one.path, one.rule) for one in snapshot.problems] == [
+            ("\\xff.yaml", "path-not-utf-8"),
+            ("a\\nb.yaml", "path-not-printable"),
+        ]
+
+    async def test_a_tree_bomb_is_refused_before_it_fills_the_memory(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A few objects that list as ten thousand million files are given up at the budget."""
+        blob = repository.git("rev-parse", "HEAD:a.yaml")
+        tree = repository.make_tree(*(("100644", blob, b"f%d.yaml" % n) for n in range(10)))
+        for _ in range(9):
+            tree = repository.make_tree(*(("40000", tree, b"d%d" % n) for n in range(10)))
+        repository.git("update-ref", "refs/heads/main", repository.commit_tree(tree, "Bomb"))
+
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="more than 2000 entries below the path"):
+            await fetch(repository.url, cache, budgets=Budgets(entries=2000))
+
+        assert time.monotonic() - began < 20
+
+    async def test_a_file_over_its_budget_is_left_out_unread(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A file that is too large is an error of its own."""
+        repository.write("big.yaml", b"x" * 200_000)
+        repository.commit("Big")
+
+        snapshot = await fetch(repository.url, cache, budgets=Budgets(file_bytes=199_999))
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+        assert [(one.path, one.rule) for one in snapshot.problems] == [
+            ("big.yaml", "file-too-large")
+        ]
+
+    async def test_a_repository_over_its_budget_does_not_fill_the_disk(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A fetch that would write too much is ended, and what it wrote is removed."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, pack_bytes=1_000_000))
+        before = await source.fetch()
+        repository.write("noise.bin", os.urandom(3_000_000))
+        repository.commit("Noise")
+
+        with pytest.raises(SourceError, match="is larger than the 1000000 bytes"):
+            await source.fetch()
+
+        assert await source.snapshot(before.revision.commit) == before
+        assert written(cache) < 100_000
+        await source.aclose()
+
+
+class TestVersions:
+    """What a file was before."""
+
+    async def test_older_versions_come_newest_first_each_with_a_commit_that_holds_it(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Each content comes once, with the newest first-parent ancestor that has it."""
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Second")
+        repository.write("other.yaml", "x")
+        second = repository.commit("Another file")
+        repository.write("a.yaml", "a: 1\n")
+        again = repository.commit("First content again")
+        repository.write("a.yaml", "broken")
+        repository.commit("Broken")
+        repository.write("other.yaml", "y")
+        tip = repository.commit("Still broken")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+
+        found = await source.versions("a.yaml", tip)
+
+        assert [(file.content, file.commit) for file in found] == [
+            (b"a: 1\n", again),
+            (b"a: 2\n", second),
+        ]
+        for file in found:
+            assert file.stale
+            assert (file.path, file.commit_author) == ("a.yaml", AUTHOR)
+            assert repository.git("rev-parse", f"{file.commit}:a.yaml") == file.blob
+            assert file.commit_time == (await source.revision(file.commit)).time
+        assert await source.versions("nowhere.yaml", tip) == []
+        assert await source.versions("*.yaml", tip) == []
+        await source.aclose()
+
+    async def test_a_deleted_file_has_its_versions(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """What a file was is known where it is no more, or where a folder took its name."""
+        first = repository.head
+        repository.delete("a.yaml")
+        gone = repository.commit("Gone")
+        repository.write("a.yaml/b.yaml", "b")
+        folder = repository.commit("A folder")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+
+        for commit in (gone, folder):
+            [file] = await source.versions("a.yaml", commit)
+            assert (file.content, file.commit) == (b"a: 1\n", first)
+        await source.aclose()
+
+    async def test_the_second_parent_of_a_merge_is_not_looked_at(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """What a branch held before its review was merged was never in force."""
+        first = repository.head
+        repository.branch("side")
+        repository.write("a.yaml", "unreviewed")
+        repository.commit("Unreviewed")
+        repository.write("a.yaml", "reviewed")
+        repository.commit("Reviewed")
+        repository.switch("main")
+        merged = repository.merge("side", "Merge")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+
+        [file] = await source.versions("a.yaml", merged)
+
+        assert (file.content, file.commit) == (b"a: 1\n", first)
+        await source.aclose()
+
+    async def test_what_was_a_symlink_a_pointer_or_too_large_is_no_version(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """The rules of today hold for the files of yesterday."""
+        first = repository.head
+        (repository.folder / "a.yaml").unlink()
+        (repository.folder / "a.yaml").symlink_to("elsewhere")
+        repository.commit("A symlink")
+        (repository.folder / "a.yaml").unlink()
+        repository.write("a.yaml", "version https://git-lfs.github.com/spec/v1\n")
+        repository.commit("A pointer")
+        repository.write("a.yaml", "x" * 2000)
+        repository.commit("Large")
+        repository.write("a.yaml", "broken")
+        tip = repository.commit("Broken")
+        source = GitSource(
+            GitSettings(url=repository.url, cache_dir=cache, budgets=Budgets(file_bytes=1000))
+        )
+        await source.fetch()
+
+        [file] = await source.versions("a.yaml", tip)
+
+        assert file.commit == first
+        await source.aclose()
+
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_versions_are_those_that_a_walk_over_the_ancestors_finds(
+        self, repository: Repository, cache: Path, seed: int
+    ) -> None:
+        """On any history, git's answer is that of looking at each ancestor in turn."""
+        chance = Random(seed)  # noqa: S311 - the same history each time
+        for number in range(25):
+            if chance.random() < 0.2:
+                repository.branch(f"side{number}")
+                repository.write("a.yaml", f"side {number}")
+                repository.commit("Side")
+                repository.switch("main")
+                repository.write(f"{number}.txt", "")
+                repository.commit("Main goes on")
+                repository.merge(f"side{number}", "Merge")
+            elif chance.random() < 0.15 and (repository.folder / "a.yaml").exists():
+                repository.delete("a.yaml")
+            elif chance.random() < 0.6:
+                repository.write("a.yaml", f"a: {chance.randrange(5)}")
+            repository.commit(f"Commit {number}")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        line = repository.git("rev-list", "--first-parent", "HEAD").split()
+        listed = repository.git("log", "--first-parent", "--format=%H", "--", "a.yaml").split()
+        assert len(listed) > 5
+        holds = {sha: repository.git("ls-tree", sha, "--", "a.yaml").split()[2:3] for sha in line}
+
+        for start, limit in ((0, 100), (0, 7), (3, 12), (len(line) - 1, 100), (0, 0)):
+            wanted: dict[str, str] = {}
+            for sha in line[start + 1 : start + 1 + limit]:
+                for blob in holds[sha]:
+                    if [blob] != holds[line[start]]:
+                        wanted.setdefault(blob, sha)
+            found = await source.versions("a.yaml", line[start], limit)
+            assert [(file.blob, file.commit) for file in found] == list(wanted.items())
+        await source.aclose()
+
+
+class TestCache:
+    """The directory that everything is fetched into."""
+
+    async def test_an_unchanged_ref_gives_the_same_snapshot(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Where nothing changed nothing is read again."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+
+        first = await source.fetch()
+
+        assert await source.fetch() is first
+        await source.aclose()
+
+    async def test_a_content_that_is_known_is_not_read_again(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """The cost of a fetch follows the change: what did not change is the same object."""
+        for number in range(20):
+            repository.write(f"{number}.yaml", f"n: {number}\n")
+        repository.commit("Many")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = content(await source.fetch())
+        repository.write("7.yaml", "changed\n")
+        repository.commit("One")
+
+        after = content(await source.fetch())
+
+        changed = [path for path in after if after[path] is not before[path]]
+        assert changed == ["7.yaml"]
+        await source.aclose()
+
+    async def test_two_repositories_do_not_mix(
+        self, repository: Repository, tmp_path: Path, cache: Path
+    ) -> None:
+        """Each URL has a directory of its own in the cache."""
+        other = Repository(tmp_path / "other")
+        other.write("b.yaml", "b")
+        other.commit("Other")
+
+        assert content(await fetch(repository.url, cache)) == {"a.yaml": b"a: 1\n"}
+        assert content(await fetch(other.url, cache)) == {"b.yaml": b"b"}
+        assert len(directories(cache)) == 2
+
+    async def test_nothing_of_the_environment_reaches_git(
+        self, repository: Repository, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Inside a git hook, or beside a hostile configuration, the same is read."""
+        config = tmp_path / "gitconfig"
+        config.write_text(f'[url "file://{tmp_path}/nowhere"]\n\tinsteadOf = file://\n')
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / ".gitconfig").write_bytes(config.read_bytes())
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+        monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "nowhere"))
+        monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "nowhere"))
+        monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+
+        snapshot = await fetch(repository.url, cache)
+
+        assert content(snapshot) == {"a.yaml": b"a: 1\n"}
+
+    async def test_no_hook_runs(
+        self, repository: Repository, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A template of the machine puts no hooks into the cache."""
+        template = tmp_path / "template"
+        hook = template / "hooks" / "reference-transaction"
+        hook.parent.mkdir(parents=True)
+        hook.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+        hook.chmod(0o755)
+        monkeypatch.setenv("GIT_TEMPLATE_DIR", str(template))
+
+        await fetch(repository.url, cache)
+
+        assert not (bare(cache) / "hooks").exists()
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda git: (git / "HEAD").write_text(""),
+            lambda git: (git / "config").write_text("[["),
+            lambda git: shutil.rmtree(git / "objects"),
+            lambda git: shutil.rmtree(git / "refs"),
+            lambda git: _overwrite(git, "objects/pack/*.pack", slice(12, None)),
+            lambda git: _overwrite(git, "objects/pack/*.pack", slice(60, 90)),
+            lambda git: _overwrite(git, "objects/pack/*.idx", slice(0, None)),
+            lambda git: _overwrite(git, "refs/openfero/tip/*", slice(0, 40)),
+        ],
+        ids=["head", "config", "objects", "refs", "packs", "holes", "indexes", "tip"],
+    )
+    async def test_a_damaged_cache_is_made_anew(
+        self, repository: Repository, cache: Path, damage: Callable[[Path], object]
+    ) -> None:
+        """Whatever became of the cache, the next fetch gives the commit, and then the next."""
+        repository.write("b.yaml", "b: 1\n" * 50)
+        repository.commit("Second")
+        before = await fetch(repository.url, cache)
+        damage(bare(cache))
+
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        assert await source.fetch() == before
+        repository.write("b.yaml", "b: 2\n")
+        commit = repository.commit("Third")
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+        repository.git(f"--git-dir={bare(cache)}", "fsck", "--full", "--connectivity-only")
+
+    async def test_damage_found_while_reading_is_mended_by_the_next_fetch(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """History that cannot be read is an error once, not for ever."""
+        older = repository.git("rev-parse", "HEAD:a.yaml")
+        repository.write("a.yaml", "a: 2\n")
+        tip = repository.commit("Second")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = await source.fetch()
+        _lose(repository, bare(cache), older)
+
+        with pytest.raises(SourceError, match=f"the cache is damaged .*blob {older}"):
+            await source.versions("a.yaml", tip)
+        assert await source.fetch() == before
+
+        [file] = await source.versions("a.yaml", tip)
+        assert file.blob == older
+        await source.aclose()
+
+    async def test_a_remote_that_is_damaged_leaves_what_was_read(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A server that lost an object is an error, however often it is asked."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = await source.fetch()
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Second")
+        blob = repository.git("rev-parse", "HEAD:a.yaml")
+        lost = repository.folder / ".git" / "objects" / blob[:2] / blob[2:]
+        content_lost = lost.read_bytes()
+        lost.unlink()
+
+        for _ in range(2):
+            with pytest.raises(SourceError):
+                await source.fetch()
+        assert await source.snapshot(before.revision.commit) == before
+
+        lost.write_bytes(content_lost)
+        assert content(await source.fetch()) == {"a.yaml": b"a: 2\n"}
+        await source.aclose()
+
+    async def test_a_cache_is_not_thrown_away_for_a_remote_that_is_down(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A fetch that fails leaves every commit where it was."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        before = await source.fetch()
+        repository.folder.rename(repository.folder.with_name("away"))
+
+        for _ in range(3):
+            with pytest.raises(SourceError, match="no such repository"):
+                await source.fetch()
+
+        assert await source.snapshot(before.revision.commit) == before
+        repository.folder.with_name("away").rename(repository.folder)
+        assert await source.fetch() == before
+        await source.aclose()
+
+    async def test_leftovers_of_a_killed_git_are_removed(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Half a pack goes at once, a lock file once it is older than the deadline."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=30))
+        await source.fetch()
+        git = bare(cache)
+        half = git / "objects" / "pack" / "tmp_pack_abc123"
+        half.write_bytes(b"x" * 1000)
+        old, young = git / "packed-refs.lock", git / "config.lock"
+        old.touch()
+        young.touch()
+        os.utime(old, (time.time() - 31, time.time() - 31))
+        (git.parent / "fresh.git").mkdir()
+        (git.parent / "old.git").mkdir()
+
+        await source.fetch()
+
+        left = {path.name for path in (half, old, young) if path.exists()}
+        assert left == {"config.lock"}
+        assert not (git.parent / "fresh.git").exists()
+        assert not (git.parent / "old.git").exists()
+        await source.aclose()
+
+    async def test_a_lock_that_is_in_the_way_is_named(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A git that was just killed may hold a ref for one deadline more."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        [tip] = (bare(cache) / "refs" / "openfero" / "tip").iterdir()
+        lock = tip.with_name(tip.name + ".lock")
+        lock.touch()
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("Second")
+
+        with pytest.raises(SourceError, match="the lock file of another git is in the way"):
+            await source.fetch()
+
+        os.utime(lock, (0, 0))
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+
+    async def test_two_sources_share_a_cache(self, repository: Repository, cache: Path) -> None:
+        """Two sources that fetch at once, of two refs, each get their own, again and again."""
+        repository.branch("side")
+        repository.write("side.yaml", "0")
+        repository.commit("Side")
+        repository.switch("main")
+        one = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
+        two = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="side"))
+        three = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
+
+        for number in range(5):
+            repository.write("a.yaml", str(number))
+            main = repository.commit("Main")
+            found = await asyncio.gather(one.fetch(), two.fetch(), three.fetch(), one.fetch())
+            commits = [snapshot.revision.commit for snapshot in found]
+            assert commits == [main, repository.git("rev-parse", "side"), main, main]
+
+        for source in (one, two, three):
+            await source.aclose()
+
+    async def test_replicas_share_a_cache(self, repository: Repository, cache: Path) -> None:
+        """Processes that start at once on an empty volume do not hurt each other."""
+        script = (
+            "import asyncio, sys, pathlib\n"
+            "from openfero_gitops.adapters.git import GitSettings, GitSource\n"
+            "async def main():\n"
+            "    source = GitSource(GitSettings(sys.argv[1], pathlib.Path(sys.argv[2])))\n"
+            "    for _ in range(4):\n"
+            "        print((await source.fetch()).revision.commit)\n"
+            "    await source.aclose()\n"
+            "asyncio.run(main())\n"
+        )
+        replicas = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", script, repository.url, str(cache)),
+                cwd=ROOT,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            for _ in range(3)
+        ]
+
+        for replica in replicas:
+            out, err = await asyncio.wait_for(replica.communicate(), 60)
+            assert replica.returncode == 0, err.decode()
+            assert out.decode().split() == [repository.head] * 4
+
+    async def test_a_lock_that_is_never_released_is_an_error_in_time(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A process that hangs while it holds the cache does not hang the others."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=1))
+        await source.fetch()
+        with (bare(cache).parent / "lock").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            began = time.monotonic()
+            with pytest.raises(SourceError, match="another process has been fetching"):
+                await source.fetch()
+            assert 0.9 < time.monotonic() - began < 10
+
+        await source.fetch()
+        await source.aclose()
+
+    async def test_a_cache_directory_that_cannot_be_made_is_an_error(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """What is in the way of the cache is named."""
+        (tmp_path / "file").touch()
+
+        with pytest.raises(
+            SourceError, match=r"cache directory .*/file/cache cannot be used \(Not"
+        ):
+            await fetch(repository.url, tmp_path / "file" / "cache")
+
+    async def test_a_full_and_a_read_only_disk_leave_what_was_read(
+        self, repository: Repository, small_disk: Path
+    ) -> None:
+        """A disk in trouble is an error that says so, and is not made worse."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=small_disk))
+        before = await source.fetch()
+        repository.write("noise.bin", os.urandom(3_000_000))
+        repository.commit("Noise")
+
+        with pytest.raises(SourceError, match="the disk of the cache directory is full"):
+            await source.fetch()
+        assert await source.snapshot(before.revision.commit) == before
+        assert shutil.disk_usage(small_disk).free > 1_000_000
+
+        make_read_only(small_disk)
+        with pytest.raises(SourceError, match=r"cannot be used \(Read-only file system\)"):
+            await source.fetch()
+        await source.aclose()
+
+    async def test_packs_are_rolled_up_and_nothing_grows(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Descriptors, children and packs are level over many fetches of a changing branch."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        await source.fetch()
+        files, children = open_files(), descendants()
+        first = repository.head
+
+        for number in range(60):
+            repository.write("a.yaml", f"b: {number}\n")
+            commit = repository.commit(f"Change {number}")
+            assert (await source.fetch()).revision.commit == commit
+
+        assert open_files() == files
+        assert descendants() == children
+        assert len(list((bare(cache) / "objects" / "pack").glob("*.pack"))) <= 30
+        assert content(await source.snapshot(first)) == {"a.yaml": b"a: 1\n"}
+        assert len(await source.versions("a.yaml", commit)) == 60
+        await source.aclose()
+
+    async def test_a_closed_source_says_so(self, repository: Repository, cache: Path) -> None:
+        """After the end nothing is started any more, and ending twice is ending."""
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        await source.aclose()
+        await source.aclose()
+
+        with pytest.raises(SourceError, match="the source is closed"):
+            await source.fetch()
+
+    async def test_a_missing_git_is_said(
+        self, repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Without a git command there is one line, and it says what to install."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+        with pytest.raises(SourceError, match="there is no git command; install git"):
+            await fetch(repository.url, cache)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a disk of two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        missing("the right to mount a small disk", "run the tests as root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+def _overwrite(git: Path, pattern: str, where: slice) -> None:
+    """Put zeros over a part of every file that fits a pattern."""
+    for file in git.glob(pattern):
+        whole = bytearray(file.read_bytes())
+        whole[where] = b"\0" * len(whole[where])
+        file.chmod(0o600)
+        file.write_bytes(whole)
+
+
+def _lose(repository: Repository, git: Path, blob: str) -> None:
+    """Take one object out of a bare repository."""
+    folder = git / "objects" / "pack"
+    for pack in sorted(folder.glob("*.pack")):
+        aside = git / pack.name
+        pack.rename(aside)
+        pack.with_suffix(".idx").unlink()
+        repository.git(f"--git-dir={git}", "unpack-objects", "-q", stdin=aside.read_bytes())
+    (git / "objects" / blob[:2] / blob[2:]).unlink()

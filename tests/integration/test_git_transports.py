@@ -1,0 +1,657 @@
+"""How repositories are reached, what can go wrong on the way, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blockbuster import BlockingError, blockbuster_ctx
+
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_process import Git, TooMuchOutput
+from openfero_gitops.domain.errors import SourceError
+from tests.support.descendants import descendants, open_files, told, wait_gone
+from tests.support.git_servers import (
+    HttpServer,
+    SshServer,
+    http_server,
+    make_certificates,
+    make_key,
+    raw_server,
+    ssh_server,
+)
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Snapshot
+
+PASSWORD = "s3cret/p@ss:w0rd %41"
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with one operario."""
+    made = Repository(tmp_path / "origin")
+    made.write("a.yaml", "a: 1\n")
+    made.commit("First")
+    return made
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """Give a credentials file, in a folder whose name a shell would take apart."""
+    file = tmp_path / "it's a $(mount)" / "credentials"
+    file.parent.mkdir()
+    file.write_text(f"ada:{PASSWORD}\n")
+    return file
+
+
+@pytest.fixture
+def guarded(repository: Repository) -> Iterator[HttpServer]:
+    """Give an http server that asks for ada's password."""
+    with http_server(repository.folder.parent, user="ada", password=PASSWORD) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """Give an sshd of the tests' own."""
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+def source(url: str, tmp_path: Path, **settings: Any) -> GitSource:
+    """Make a source with a cache below a test's folder."""
+    return GitSource(GitSettings(url=url, cache_dir=tmp_path / "cache", **settings))
+
+
+async def fetch(url: str, tmp_path: Path, **settings: Any) -> Snapshot:
+    """Fetch once with a source of its own."""
+    made = source(url, tmp_path, **settings)
+    try:
+        return await made.fetch()
+    finally:
+        await made.aclose()
+
+
+async def refusal(url: str, tmp_path: Path, **settings: Any) -> str:
+    """Fetch once, which must fail, and return the one line that says why."""
+    with pytest.raises(SourceError) as refused:
+        await fetch(url, tmp_path, **settings)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert text.isprintable()
+    assert len(text) < 1000
+    return text
+
+
+def write(file: Path, text: str) -> None:
+    """Write a mounted file anew."""
+    file.write_bytes(text.encode())
+
+
+def remove(file: Path) -> None:
+    """Take a mounted file away."""
+    file.unlink()
+
+
+def page(content_type: bytes) -> bytes:
+    """Write the answer of a server that is another's."""
+    text = b"<html>\n<title>Please log in</title>\n</html>\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    return head % (content_type, len(text)) + text
+
+
+class TestHttp:
+    """Over http and https."""
+
+    async def test_a_public_repository_is_read(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """Without credentials, over git's smart protocol."""
+        with http_server(tmp_path) as server:
+            snapshot = await fetch(server.url("origin"), tmp_path)
+
+        assert snapshot.revision.commit == repository.head
+        assert snapshot.revision.repository == server.url("origin")
+
+    async def test_a_password_opens_a_private_repository(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """Every character of the password arrives as it stands in the file."""
+        found = await fetch(guarded.url("origin"), tmp_path, credentials_file=credentials)
+
+        assert found.revision.commit == repository.head
+
+    @pytest.mark.parametrize(
+        "line", ["t0ken-of-a-forge\n", "t0ken-of-a-forge", "t0ken-of-a-forge\r\n"]
+    )
+    async def test_a_token_alone_opens_a_private_repository(
+        self, repository: Repository, credentials: Path, tmp_path: Path, line: str
+    ) -> None:
+        """A file of one word is a token, whatever the line ends with."""
+        write(credentials, line)
+        with http_server(tmp_path, user="x-access-token", password="t0ken-of-a-forge") as server:
+            found = await fetch(server.url("origin"), tmp_path, credentials_file=credentials)
+
+        assert found.revision.commit == repository.head
+
+    async def test_credentials_are_read_again_at_each_fetch(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """A secret that rotates is followed without a restart, and a late one is not fatal."""
+        made = source(guarded.url("origin"), tmp_path, credentials_file=credentials)
+        first = await made.fetch()
+        guarded.password = "r0tated"
+        with pytest.raises(SourceError, match="the server refused the credentials"):
+            await made.fetch()
+        write(credentials, "ada:r0tated\n")
+        repository.write("a.yaml", "a: 2\n")
+
+        commit = repository.commit("Second")
+
+        assert (await made.fetch()).revision.commit == commit != first.revision.commit
+        await made.aclose()
+
+    async def test_wrong_credentials_are_said_without_them(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """A refused password is named by its file's purpose, never by itself."""
+        write(credentials, "ada:wr0ng-pass\n")
+
+        text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
+
+        assert f"{guarded.url('origin')}: the server refused the credentials; renew" in text
+        assert "wr0ng-pass" not in text
+        assert repository.head not in text
+
+    async def test_missing_credentials_are_asked_for(
+        self, repository: Repository, guarded: HttpServer, tmp_path: Path
+    ) -> None:
+        """Where a server wants a password and there is none, nobody is prompted."""
+        assert repository.head
+
+        text = await refusal(guarded.url("origin"), tmp_path)
+
+        assert "give a credentials file" in text
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [(None, "No such file or directory"), ("", "holds no password"), ("ada:\n", "holds no")],
+    )
+    async def test_an_unusable_credentials_file_is_named(
+        self,
+        guarded: HttpServer,
+        credentials: Path,
+        tmp_path: Path,
+        content: str | None,
+        said: str,
+    ) -> None:
+        """A secret that is not mounted, or empty, is said before anything is asked."""
+        if content is None:
+            remove(credentials)
+        else:
+            write(credentials, content)
+
+        text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
+
+        assert text.startswith(str(credentials))
+        assert said in text
+        assert guarded.authorizations == []
+
+    async def test_no_secret_is_in_the_words_or_the_surroundings_of_any_process(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """While git talks with credentials, no process has them in its arguments or environment."""
+        guarded.gate.clear()
+        made = source(guarded.url("origin"), tmp_path, credentials_file=credentials)
+        before = descendants()
+        fetching = asyncio.create_task(made.fetch())
+        assert await asyncio.to_thread(guarded.waiting.wait, 10)
+
+        seen = b"".join(told(pid) for pid in descendants() - before)
+        guarded.gate.set()
+        snapshot = await fetching
+
+        assert b"remote-http" in seen
+        assert guarded.url("origin").encode() in seen
+        assert PASSWORD.encode() not in seen
+        assert b"s3cret" not in seen
+        assert b"GIT_ASKPASS" in seen
+        assert "s3cret" not in repr(snapshot.revision)
+        kept = b"".join(
+            file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file()
+        )
+        assert b"s3cret" not in kept
+        assert repository.head == snapshot.revision.commit
+        await made.aclose()
+
+    async def test_a_repository_that_is_not_there_is_said(
+        self, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """A 404 is a wrong address, or credentials that may not see it."""
+        text = await refusal(guarded.url("nowhere"), tmp_path, credentials_file=credentials)
+
+        assert "there is no such repository, or these credentials may not see it" in text
+
+    async def test_a_redirect_to_another_host_is_refused(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """Nobody who can answer for the host sends the credentials elsewhere."""
+        with http_server(repository.folder.parent) as elsewhere:
+            guarded.redirect_to = f"http://127.0.0.1:{elsewhere.port}"
+            text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
+
+        assert "the server redirects elsewhere, which is not followed" in text
+        assert elsewhere.hosts == []
+
+    async def test_a_proxy_is_used_where_it_is_configured(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """The request goes to the proxy, for a host that nobody here could resolve."""
+        with http_server(tmp_path) as proxy:
+            found = await fetch(
+                "http://git.invalid/origin", tmp_path, proxy=f"http://127.0.0.1:{proxy.port}"
+            )
+
+        assert found.revision.commit == repository.head
+        assert set(proxy.hosts) == {"git.invalid"}
+
+    async def test_the_proxy_of_the_environment_is_not_used(
+        self, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What git does is what was configured, on every machine."""
+        for name in ("http_proxy", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        with http_server(tmp_path) as server:
+            found = await fetch(server.url("origin"), tmp_path)
+
+        assert found.revision.commit == repository.head
+
+    async def test_a_certificate_needs_its_ca(self, repository: Repository, tmp_path: Path) -> None:
+        """A server that a CA of our own signed is trusted with its file, and not without."""
+        certificates = make_certificates(tmp_path)
+        (tmp_path / "other").mkdir()
+        other = make_certificates(tmp_path / "other")
+        with http_server(tmp_path, certificate=certificates.server) as server:
+            url = server.url("origin")
+            untrusted = await refusal(url, tmp_path)
+            wrong = await refusal(url, tmp_path, ca_file=other.ca)
+            found = await fetch(url, tmp_path, ca_file=certificates.ca)
+
+        assert "no trusted TLS connection" in untrusted
+        assert "no trusted TLS connection" in wrong
+        assert found.revision.commit == repository.head
+
+    async def test_plain_http_behind_https_is_no_tls(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """A port that does not speak TLS is not spoken to without."""
+        assert repository.head
+        with http_server(tmp_path) as server:
+            text = await refusal(f"https://127.0.0.1:{server.port}/origin", tmp_path)
+
+        assert "no trusted TLS connection" in text
+
+    async def test_a_commit_is_found_where_the_server_hands_out_branches_only(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """Where a commit cannot be asked for by its id, it is looked for on the branches."""
+        first = repository.head
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Second")
+        repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
+        with http_server(tmp_path) as server:
+            server.old_protocol = True
+            found = await fetch(server.url("origin"), tmp_path, ref=first)
+            missing = await refusal(server.url("origin"), tmp_path, ref="e" * 40)
+
+        assert [file.content for file in found.files] == [b"a: 1\n"]
+        assert "there is no commit " + "e" * 40 in missing
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            (b"", "the connection broke off"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf", "the connection broke off"),
+            (b"\x1b[31mgarbage\x07" * 200, "not that of a Git server"),
+            (page(b"text/html"), "not that of a Git server"),
+            (page(b"application/x-git-upload-pack-advertisement"), "not that of a Git server"),
+            (b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "forbids reading it (403)"),
+            (b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", "overloaded or broken"),
+            (b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n", "overloaded or broken"),
+        ],
+        ids=["nothing", "half", "noise", "page", "page-as-git", "403", "429", "503"],
+    )
+    async def test_a_bad_answer_is_explained(
+        self, tmp_path: Path, answer: bytes, said: str
+    ) -> None:
+        """Whatever a server sends, the reader gets one line and the cache stays whole."""
+        with raw_server(answer) as port:
+            text = await refusal(f"http://127.0.0.1:{port}/origin", tmp_path, timeout=20)
+
+        assert said in text
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("http://127.0.0.1:1/origin", "no connection; check"),
+            ("https://no-such-host.invalid/origin", "the host's name is not known"),
+        ],
+    )
+    async def test_a_server_that_is_not_there_is_said(
+        self, tmp_path: Path, url: str, said: str
+    ) -> None:
+        """A closed port and an unknown name are told apart."""
+        assert said in await refusal(url, tmp_path)
+
+
+class TestSsh:
+    """Over ssh."""
+
+    async def test_a_key_opens_a_repository(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path
+    ) -> None:
+        """With the key and the host key, by either form of address."""
+        settings = {"ssh_key_file": sshd.key, "known_hosts_file": sshd.known_hosts}
+
+        found = await fetch(sshd.url(repository.folder), tmp_path, **settings)
+
+        assert found.revision.commit == repository.head
+        missing = await refusal(sshd.url(tmp_path / "nowhere"), tmp_path, **settings)
+        assert "there is no such repository" in missing
+
+    async def test_a_key_that_is_not_accepted_is_said(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path
+    ) -> None:
+        """No password is asked for, no agent used, no other key tried."""
+        make_key(tmp_path / "stranger")
+
+        text = await refusal(
+            sshd.url(repository.folder),
+            tmp_path,
+            ssh_key_file=tmp_path / "stranger",
+            known_hosts_file=sshd.known_hosts,
+        )
+
+        assert "the server refused the ssh key" in text
+
+    @pytest.mark.parametrize("known", ["other", "none"])
+    async def test_an_unknown_host_key_is_refused(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path, known: str
+    ) -> None:
+        """A server that is not in known_hosts, or has another key than there, is not trusted."""
+        make_key(tmp_path / "other")
+        entry = f"[127.0.0.1]:{sshd.port} {(tmp_path / 'other.pub').read_text()}"
+        (tmp_path / "known_hosts").write_text(entry if known == "other" else "")
+
+        text = await refusal(
+            sshd.url(repository.folder),
+            tmp_path,
+            ssh_key_file=sshd.key,
+            known_hosts_file=tmp_path / "known_hosts",
+        )
+
+        assert "the server's host key is not the one in the known_hosts file" in text
+
+    async def test_a_key_that_cannot_be_used_is_said(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path
+    ) -> None:
+        """A file that is no key, one that all may read and one that is not there are told apart."""
+        garbage, shared = tmp_path / "garbage", tmp_path / "shared"
+        garbage.write_text("no key\n")
+        garbage.chmod(0o600)
+        shared.write_bytes(sshd.key.read_bytes())
+        shared.chmod(0o644)
+
+        said = {
+            file.name: await refusal(
+                sshd.url(repository.folder),
+                tmp_path,
+                ssh_key_file=file,
+                known_hosts_file=sshd.known_hosts,
+            )
+            for file in (garbage, shared, tmp_path / "absent")
+        }
+
+        assert "ssh cannot read the key file" in said["garbage"]
+        assert "ssh refuses a key file that others may read" in said["shared"]
+        assert "absent: No such file or directory" in said["absent"]
+
+    async def test_a_server_that_is_no_sshd_is_said(self, sshd: SshServer, tmp_path: Path) -> None:
+        """Noise on the port is no connection."""
+        with raw_server(b"noise\r\n" * 100) as port:
+            text = await refusal(
+                f"ssh://git@127.0.0.1:{port}/x",
+                tmp_path,
+                ssh_key_file=sshd.key,
+                known_hosts_file=sshd.known_hosts,
+            )
+
+        assert re.search("no connection|broke off", text)
+
+
+class TestDeadline:
+    """What is started is ended."""
+
+    @pytest.mark.parametrize("scheme", ["http", "https", "ssh"])
+    async def test_a_server_that_stalls_is_given_up_with_everything_that_waits_for_it(
+        self, sshd: SshServer, tmp_path: Path, scheme: str
+    ) -> None:
+        """After the deadline the error is there, and no process of the group is left."""
+        settings: dict[str, Any] = {}
+        if scheme == "ssh":
+            settings = {"ssh_key_file": sshd.key, "known_hosts_file": sshd.known_hosts}
+        with raw_server(None) as port:
+            user = "git@" if scheme == "ssh" else ""
+            made = source(f"{scheme}://{user}127.0.0.1:{port}/x", tmp_path, timeout=3, **settings)
+            before = descendants()
+            began = time.monotonic()
+            fetching = asyncio.create_task(made.fetch())
+            started: set[int] = set()
+            while not fetching.done():
+                started |= descendants() - before
+                await asyncio.sleep(0.1)
+            took = time.monotonic() - began
+            with pytest.raises(SourceError, match="git did not end within 3 s and was stopped"):
+                await fetching
+
+        assert len(started) >= 2
+        assert wait_gone(started) == set()
+        assert took < 8
+        await made.aclose()
+
+    async def test_a_stall_in_the_middle_of_a_fetch_leaves_what_was_read(
+        self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """A server that goes silent after it was asked for more does not touch the cache."""
+        made = source(guarded.url("origin"), tmp_path, credentials_file=credentials, timeout=1.5)
+        before = await made.fetch()
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("Second")
+        guarded.gate.clear()
+
+        with pytest.raises(SourceError, match=r"did not end within 1\.5 s"):
+            await made.fetch()
+
+        assert await made.snapshot(before.revision.commit) == before
+        guarded.gate.set()
+        assert (await made.fetch()).revision.commit == commit
+        await made.aclose()
+
+    async def test_a_cancelled_fetch_ends_its_children_before_it_returns(
+        self, tmp_path: Path
+    ) -> None:
+        """Who cancels need not wait for the deadline, and finds nothing left."""
+        before, files = descendants(), open_files()
+        with raw_server(None) as port:
+            made = source(f"http://127.0.0.1:{port}/x", tmp_path, timeout=60)
+            fetching = asyncio.create_task(made.fetch())
+            await asyncio.sleep(0.5)
+            started = descendants() - before
+            began = time.monotonic()
+            fetching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+
+            assert time.monotonic() - began < 6
+            assert started
+            assert wait_gone(started, 1) == set()
+        await made.aclose()
+        assert open_files() == files
+
+    async def test_closing_ends_what_is_under_way(self, tmp_path: Path) -> None:
+        """A source that is closed in the middle of a fetch leaves nothing behind."""
+        with raw_server(None) as port:
+            made = source(f"http://127.0.0.1:{port}/x", tmp_path, timeout=60)
+            before = descendants()
+            fetching = asyncio.create_task(made.fetch())
+            await asyncio.sleep(0.5)
+            started = descendants() - before
+            began = time.monotonic()
+            await made.aclose()
+
+            assert time.monotonic() - began < 6
+            assert wait_gone(started, 1) == set()
+            with pytest.raises(SourceError, match="was stopped"):
+                await fetching
+
+    async def test_the_event_loop_goes_on_while_git_works(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """No call of a fetch blocks the event loop: each is made in a thread."""
+        made = source(repository.url, tmp_path)
+
+        with blockbuster_ctx():
+            before = await made.fetch()
+            older = await made.versions("a.yaml", before.revision.commit)
+            await made.is_ancestor(before.revision.commit, before.revision.commit)
+            await made.aclose()
+            with pytest.raises(BlockingError):
+                time.sleep(0.001)  # noqa: ASYNC251 - the detector is awake
+
+        assert older == []
+
+
+class TestChildren:
+    """The group of processes that one command is."""
+
+    @staticmethod
+    def git(timeout: float = 20, stop: threading.Event | None = None) -> Git:
+        """Make a git that may run anything, as an alias."""
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C"}
+        return Git("here", environment, timeout, stop or threading.Event())
+
+    def test_a_child_that_ignores_the_first_signal_gets_the_second(self) -> None:
+        """SIGTERM is a request, SIGKILL is not."""
+        before = descendants()
+        began = time.monotonic()
+        script = "!trap '' TERM; while :; do sleep 60; done"
+
+        with pytest.raises(SourceError, match=r"did not end within 0\.3 s"):
+            self.git(0.3).run("-c", f"alias.x={script}", "x")
+
+        assert time.monotonic() - began < 6
+        assert wait_gone(descendants() - before) == set()
+
+    def test_what_a_child_leaves_running_is_ended_with_it(self) -> None:
+        """A command is over when its leader is, whoever else holds its pipes."""
+        before = descendants()
+        began = time.monotonic()
+
+        finished = self.git().run("-c", "alias.x=!sleep 60 & echo done", "x")
+
+        assert (finished.code, finished.stdout) == (0, b"done\n")
+        assert time.monotonic() - began < 6
+        assert wait_gone(descendants() - before) == set()
+
+    def test_a_child_that_escaped_its_group_holds_nobody_up(self) -> None:
+        """Its pipes are closed on our side, and the command is over."""
+        began = time.monotonic()
+
+        finished = self.git().run("-c", "alias.x=!setsid sleep 9 & echo done", "x")
+
+        assert finished.stdout == b"done\n"
+        assert time.monotonic() - began < 6
+
+    def test_no_zombie_is_left_where_this_process_is_init(self) -> None:
+        """Orphans that come to us, as they do to a container's first process, are reaped."""
+        script = (
+            "import ctypes, pathlib, threading\n"
+            "from openfero_gitops.adapters.git_process import Git\n"
+            "from openfero_gitops.domain.errors import SourceError\n"
+            "from tests.support.descendants import descendants\n"
+            f"assert ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0) == 0\n"
+            "environment = {'PATH': '/usr/bin:/bin', 'HOME': '/nonexistent'}\n"
+            "git = Git('here', environment, 0.3, threading.Event())\n"
+            "try:\n"
+            "    git.run('-c', 'alias.x=!(sleep 60 & sleep 60) & sleep 60', 'x')\n"
+            "except SourceError as error:\n"
+            "    print(error)\n"
+            "print(descendants())\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, timeout=30, check=True
+        )
+
+        said, left = ran.stdout.decode().splitlines()
+        assert "did not end within 0.3 s" in said
+        assert left == "set()"
+
+    def test_a_child_that_never_stops_talking_is_stopped(self) -> None:
+        """Neither stream can fill the memory."""
+        with pytest.raises(TooMuchOutput):
+            self.git().run("-c", "alias.x=!yes", "x", most=100_000)
+
+        with pytest.raises(SourceError, match="did not end"):
+            self.git(0.5).run("-c", "alias.x=!yes >&2", "x")
+
+    def test_the_end_of_a_long_complaint_is_kept(self) -> None:
+        """What git says last is what matters."""
+        finished = self.git().run("-c", "alias.x=!seq 100000 >&2; exit 3", "x")
+
+        assert finished.code == 3
+        assert finished.stderr.endswith("99999\n100000\n")
+        assert len(finished.stderr) <= 1 << 16
+
+    @pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])
+    def test_what_is_written_comes_back(self, size: int) -> None:
+        """Writing and reading go on at the same time, whatever the pipes hold."""
+        given = b"0123456789" * (size // 10)
+
+        finished = self.git().run("-c", "alias.x=!cat", "x", stdin=given, most=4_000_000)
+
+        assert finished.stdout == given
+
+    def test_a_child_that_does_not_read_is_no_error(self) -> None:
+        """A command may end before it has read everything."""
+        finished = self.git().run("-c", "alias.x=!exit 5", "x", stdin=b"x" * 1_000_000)
+
+        assert finished.code == 5
+
+    def test_a_stop_that_came_first_stops_at_once(self) -> None:
+        """An operation that was stopped before it began does nothing."""
+        stop = threading.Event()
+        stop.set()
+
+        with pytest.raises(SourceError, match="was stopped"):
+            self.git(20, stop).run("-c", "alias.x=!sleep 60", "x")
+
+    def test_a_file_cannot_grow_beyond_its_limit(self, tmp_path: Path) -> None:
+        """The limit holds for every process of the group."""
+        file = tmp_path / "file"
+
+        finished = self.git().run("-c", f"alias.x=!yes > {file}", "x", file_blocks=200)
+
+        assert finished.code != 0
+        assert file.stat().st_size == 200 * 512
