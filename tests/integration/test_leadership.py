@@ -1,0 +1,537 @@
+"""Leadership on a real API server, between real processes that are killed, frozen and cut off.
+
+Every process writes down each moment at which it believed to lead, by a clock that they share
+(`tests/support/elector_process.py`). After each test these must not overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from openfero_gitops.domain.timestamp import parse_time
+from tests.cluster.controlplane import LOOPBACK
+from tests.support.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.cluster.controlplane import ControlPlane
+    from tests.support.cluster import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as the processes have them
+STALL = 1.0  # seconds for which a noisy machine may keep a process from running
+START = 15.0  # seconds in which a process is up and has the lease
+API_SERVER = ("etcd", "kube-apiserver")
+
+Entry = dict[str, Any]
+T = TypeVar("T")
+
+
+class Replica:
+    """One process, and what it wrote down."""
+
+    def __init__(self, process: Process, identity: str, journal: Path) -> None:
+        self.identity = identity
+        self.process = process
+        self._journal = journal
+
+    def entries(self, event: str = "") -> list[Entry]:
+        """Return the journal so far, or the lines of one event."""
+        text = self._journal.read_text() if self._journal.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        lines: list[Entry] = [json.loads(line) for line in whole.splitlines()]
+        return [line for line in lines if event in ("", line["event"])]
+
+    def times(self, event: str) -> list[float]:
+        """Return when an event was."""
+        return [line["at"] for line in self.entries(event)]
+
+    def first(self, event: str, *, after: float = 0, patience: float = START) -> float:
+        """Wait for an event after a moment, and return when it was."""
+        return until(
+            lambda: next((at for at in self.times(event) if at > after), None),
+            f"{event!r} in {self.identity}",
+            patience,
+        )
+
+    def terms(self) -> dict[str, tuple[float, float]]:
+        """Return of each term the first and the last moment at which its check said yes."""
+        writes: dict[str, list[float]] = {}
+        for line in self.entries("write"):
+            writes.setdefault(line["term"], []).append(line["at"])
+        return {term: (min(at), max(at)) for term, at in writes.items()}
+
+    def status(self) -> Entry:
+        """Return the latest status."""
+        return self.entries("status")[-1]
+
+
+class Replicas:
+    """Starts processes that share a lease, and ends them."""
+
+    def __init__(self, folder: Path, kubeconfig: Path, namespace: str) -> None:
+        self.all: list[Replica] = []
+        self._folder = folder
+        self._kubeconfig = kubeconfig
+        self._namespace = namespace
+
+    def start(self, identity: str, *options: str, kubeconfig: Path | None = None) -> Replica:
+        """Start a process; `options` go to its command line."""
+        journal = self._folder / f"{identity}-{len(self.all)}.jsonl"
+        process = Process(
+            [
+                *(sys.executable, "-m", "tests.support.elector_process"),
+                *("--kubeconfig", str(kubeconfig or self._kubeconfig)),
+                *("--namespace", self._namespace, "--identity", identity),
+                *("--journal", str(journal)),
+                *("--lease", str(LEASE), "--renew", str(RENEW), "--retry", str(RETRY)),
+                *options,
+            ],
+            log=self._folder / f"{identity}.log",
+            cwd=ROOT,
+        )
+        process.start()
+        replica = Replica(process, identity, journal)
+        self.all.append(replica)
+        return replica
+
+    def pair(self, *options: str) -> tuple[Replica, Replica]:
+        """Start two, and return the leader and the follower once both know who is who."""
+        leader = self.start("alpha", *options)
+        leader.first("write")
+        follower = self.start("beta", *options)
+        until(
+            lambda: any(s["holder"] == "alpha" for s in follower.entries("status")),
+            "a follower that knows its leader",
+        )
+        return leader, follower
+
+    def end(self) -> None:
+        """End all, and see that no two of them ever believed to lead at once."""
+        for replica in self.all:
+            replica.process.end()
+        held = sorted(
+            (first, last, term)
+            for replica in self.all
+            for term, (first, last) in replica.terms().items()
+        )
+        for (_, last, before), (first, _, after) in itertools.pairwise(held):
+            assert last < first, f"{before} and {after} overlapped by {last - first:.3f} s"
+
+
+class Wire:
+    """A loopback port that passes on to the API server, and can be cut.
+
+    While it is cut, connections stay open, new ones are accepted, and nothing moves.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self._sockets: list[socket.socket] = [self._listener]
+        self.port: int = self._listener.getsockname()[1]
+        self._thread(self._accept)
+
+    def cut(self) -> None:
+        """Let nothing through from now on."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Let through what is there, and what comes."""
+        self._whole.set()
+
+    def close(self) -> None:
+        """End every connection."""
+        self._whole.set()
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _thread(self, run: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=run, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._sockets += [near, far]
+                self._thread(self._pass, near, far)
+                self._thread(self._pass, far, near)
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                self._whole.wait()
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replicas]:
+    """Give processes on the shared cluster, in a namespace of their own."""
+    with closing(Replicas(tmp_path, kubeconfig, namespace)) as started:
+        yield started
+
+
+@contextmanager
+def closing(started: Replicas) -> Iterator[Replicas]:
+    """End the processes, and check them."""
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+@pytest.fixture
+def wire(kubeconfig: Path, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
+    """Give a wire to the shared API server, and the kubeconfig that goes through it."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    url = urlsplit(cluster["server"])
+    assert url.hostname
+    wire = Wire((url.hostname, url.port or 443))
+    cluster["server"] = f"https://{LOOPBACK}:{wire.port}"
+    cluster["tls-server-name"] = url.hostname
+    through = tmp_path / "through-the-wire.kubeconfig"
+    through.write_text(yaml.safe_dump(config))
+    yield wire, through
+    wire.close()
+
+
+def until(look: Callable[[], T | None], what: str, patience: float = START) -> T:
+    """Wait until a look shows something that is true."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {patience} s for {what}"
+        time.sleep(0.02)
+
+
+def measured(what: str, seconds: float) -> None:
+    """Print a figure, for `pytest -s`."""
+    print(f"\n{what}: {seconds:.3f} s", end=" ")
+
+
+def lease_of(kubectl: Kubectl, namespace: str) -> Any:
+    """Return the Lease."""
+    return kubectl.json("get", "lease", "openfero-gitops", "-n", namespace)
+
+
+def change(kubectl: Kubectl, namespace: str, patch: object) -> None:
+    """Write something into the Lease."""
+    where = ("lease", "openfero-gitops", "-n", namespace, "--type=merge")
+    kubectl("patch", *where, "-p", json.dumps(patch))
+
+
+def foreign_lease(**spec: object) -> dict[str, Any]:
+    """Return a Lease as another tool would write it, with things of its own on it."""
+    long_ago = "2001-01-01T00:00:00.000000Z"
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": "openfero-gitops",
+            "labels": {"example.org/team": "night-shift"},
+            "annotations": {"example.org/note": "kept"},
+        },
+        "spec": {"holderIdentity": "somebody-else", "renewTime": long_ago, **spec},
+    }
+
+
+class TestTwoReplicas:
+    """Who leads, and who follows when that one goes."""
+
+    def test_one_leads_on_a_fresh_cluster_and_kubectl_says_who(
+        self, replicas: Replicas, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """Of two that start together one leads, for longer than a lease, and the Lease tells."""
+        one, other = replicas.start("alpha"), replicas.start("beta")
+        until(lambda: one.times("write") or other.times("write"), "a leader")
+        time.sleep(LEASE + 1)
+        leader, follower = (one, other) if one.times("write") else (other, one)
+        assert len(leader.terms()) == 1
+        assert not follower.times("begin")
+        assert follower.status()["holder"] == leader.identity
+        lease = lease_of(kubectl, namespace)["spec"]
+        assert lease["holderIdentity"] == leader.identity
+        assert (lease["leaseDurationSeconds"], lease["leaseTransitions"]) == (LEASE, 0)
+        renewed, acquired = (parse_time(lease[key]) for key in ("renewTime", "acquireTime"))
+        assert renewed is not None
+        assert acquired is not None
+        assert timedelta(seconds=LEASE) < renewed - acquired < timedelta(minutes=1)
+        assert abs(renewed - datetime.now(UTC)) < timedelta(seconds=RENEW + 1)
+        assert leader.identity in kubectl("get", "lease", "-n", namespace)
+
+    def test_killed_leader_is_followed_within_the_lease_and_three_seconds(
+        self,
+        replicas: Replicas,
+    ) -> None:
+        """SIGKILL leaves the lease behind, which runs out."""
+        leader, follower = replicas.pair()
+        killed = time.monotonic()
+        leader.process.signal(signal.SIGKILL)
+        took = follower.first("write") - killed
+        measured("failover", took)
+        assert took < LEASE + 3
+        # Not at once, either: the last renewal was at most a retry period before.
+        assert took > LEASE - RETRY - STALL
+
+    def test_terminated_leader_hands_over_within_two_seconds(
+        self,
+        replicas: Replicas,
+        kubectl: Kubectl,
+        namespace: str,
+    ) -> None:
+        """SIGTERM ends the work, then frees the lease; the follower is told and takes it."""
+        leader, follower = replicas.pair()
+        asked = time.monotonic()
+        leader.process.signal(signal.SIGTERM)
+        took = follower.first("write") - asked
+        measured("failover", took)
+        assert took < 2
+        assert leader.process.wait() == 0
+        assert leader.times("end")[-1] < follower.times("begin")[0]
+        assert lease_of(kubectl, namespace)["spec"]["leaseTransitions"] == 1
+
+    def test_terminated_follower_leaves_the_leader_alone(self, replicas: Replicas) -> None:
+        """One that does not hold the lease does not free it."""
+        leader, follower = replicas.pair()
+        follower.process.signal(signal.SIGTERM)
+        assert follower.process.wait() == 0
+        time.sleep(RENEW)
+        assert len(leader.terms()) == 1
+        assert leader.first("write", after=time.monotonic())
+
+    def test_frozen_leader_writes_nothing_when_it_thaws(
+        self,
+        replicas: Replicas,
+    ) -> None:
+        """SIGSTOP for longer than the lease: the check refuses, even to work that goes on."""
+        leader, follower = replicas.pair("--deaf", "0.5")
+        stopped = time.monotonic()
+        leader.process.signal(signal.SIGSTOP)
+        measured("failover", follower.first("write") - stopped)
+        time.sleep(1)
+        thawed = time.monotonic()
+        leader.process.signal(signal.SIGCONT)
+        assert leader.first("end", after=thawed, patience=5) < thawed + 0.5 + STALL
+        assert len([at for at in leader.times("refused") if at > thawed]) > 10
+        assert not [at for at in leader.times("write") if at > thawed]
+        until(lambda: leader.status()["holder"] == "beta", "the thawed one to know its leader")
+        assert not leader.status()["leader"]
+        assert len(follower.terms()) == 1
+
+    def test_leader_that_is_cut_off_stops_before_another_leads(
+        self,
+        replicas: Replicas,
+        wire: tuple[Wire, Path],
+    ) -> None:
+        """A partition of one replica: its work has ended when the lease passes on."""
+        connection, through = wire
+        leader = replicas.start("alpha", kubeconfig=through)
+        leader.first("write")
+        follower = replicas.start("beta")
+        until(lambda: follower.entries("status"), "a follower that knows its leader")
+        cut = time.monotonic()
+        connection.cut()
+        ended = leader.first("end", after=cut)
+        begun = follower.first("begin", after=cut)
+        assert RENEW - RETRY - STALL < ended - cut < RENEW + STALL
+        assert ended < begun
+        measured("stopped", ended - cut)
+        measured("failover", follower.first("write") - cut)
+        connection.mend()
+        until(lambda: leader.status()["holder"] == "beta", "the mended one to know its leader")
+        assert len(leader.times("begin")) == 1
+
+    def test_work_that_ignores_its_end_holds_the_lease_back(self, replicas: Replicas) -> None:
+        """Nobody is let in while the work still runs, and it writes nothing more."""
+        leader, follower = replicas.pair("--deaf", "1.5")
+        asked = time.monotonic()
+        leader.process.signal(signal.SIGTERM)
+        begun = follower.first("begin", after=asked)
+        ended = leader.times("end")[0]
+        assert 1.5 <= ended - asked < begun - asked < 1.5 + 1
+        assert not [at for at in leader.times("write") if at > asked + STALL]
+
+    def test_crashed_work_gives_the_lease_to_another(
+        self, replicas: Replicas, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """The lease of dead work is not renewed but freed, and the replica stands again later."""
+        leader, follower = replicas.pair()
+        leader.process.signal(signal.SIGUSR1)
+        crashed = leader.first("end")
+        assert follower.first("write") - crashed < 2
+        until(lambda: leader.status()["holder"] == "beta", "the crashed one to know its leader")
+        assert lease_of(kubectl, namespace)["spec"]["holderIdentity"] == "beta"
+        follower.process.signal(signal.SIGTERM)
+        assert leader.first("begin", after=crashed)
+        assert len({line["term"] for line in leader.entries("begin")}) == 2
+
+
+class TestLease:
+    """The object that others see, and may lay hands on."""
+
+    def test_lease_of_another_tool_is_respected_and_its_fields_are_kept(
+        self, replicas: Replicas, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """However old its times are, it has its duration from when it was first seen."""
+        held = foreign_lease(leaseDurationSeconds=2, leaseTransitions=41)
+        kubectl.create(namespace, held)
+        replica = replicas.start("alpha")
+        replica.first("standing")
+        # As long as the other one shows life, it stays.
+        for count in range(4):
+            time.sleep(1)
+            renewed = {"spec": {"renewTime": f"2001-01-01T00:00:0{count + 1}.000000Z"}}
+            change(kubectl, namespace, renewed)
+        silent = time.monotonic()
+        assert not replica.times("begin")
+        assert replica.status()["holder"] == "somebody-else"
+        assert silent + 1 < replica.first("begin") < silent + 2 + RETRY * 1.5 + STALL
+        lease = lease_of(kubectl, namespace)
+        assert lease["metadata"]["labels"]["example.org/team"] == "night-shift"
+        assert lease["metadata"]["annotations"]["example.org/note"] == "kept"
+        assert lease["spec"]["leaseTransitions"] == 42
+
+    def test_deleted_lease_ends_the_term_and_begins_another(
+        self, replicas: Replicas, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """Its leader stops and stands anew; the follower does not lead in between."""
+        leader, follower = replicas.pair()
+        kubectl("delete", "lease", "openfero-gitops", "-n", namespace)
+        deleted = time.monotonic()
+        ended = leader.first("end", patience=RETRY + STALL + 1)
+        begun = leader.first("begin", after=ended, patience=RETRY + STALL)
+        assert begun - deleted < 2 * RETRY + STALL
+        assert len({line["term"] for line in leader.entries("begin")}) == 2
+        time.sleep(LEASE)
+        assert not follower.times("begin")
+
+    def test_lease_given_to_another_ends_the_term(
+        self, replicas: Replicas, kubectl: Kubectl, namespace: str
+    ) -> None:
+        """A person who writes another holder into it is obeyed."""
+        replica = replicas.start("alpha")
+        replica.first("write")
+        patch = {"spec": {"holderIdentity": "a-person", "leaseDurationSeconds": 3600}}
+        change(kubectl, namespace, patch)
+        ended = replica.first("end", patience=RETRY + STALL + 1)
+        time.sleep(LEASE + 1)
+        assert not [at for at in replica.times("begin") if at > ended]
+        assert replica.status()["holder"] == "a-person"
+        assert lease_of(kubectl, namespace)["spec"]["holderIdentity"] == "a-person"
+
+    def test_namesakes_do_not_lead_together(self, replicas: Replicas) -> None:
+        """Two processes of one identity, by mistake or after a restart, are two."""
+        first = replicas.start("twin")
+        first.first("write")
+        second = replicas.start("twin")
+        second.first("standing")
+        time.sleep(LEASE + 1)
+        assert not second.times("begin")
+        killed = time.monotonic()
+        first.process.signal(signal.SIGKILL)
+        assert second.first("write") - killed < LEASE + 3
+
+
+class TestApiServer:
+    """An API server that is not there for longer than the renew deadline."""
+
+    @pytest.mark.parametrize("fault", ["frozen", "stopped"])
+    def test_leader_stops_in_time_and_somebody_leads_afterwards(
+        self,
+        fault: str,
+        tmp_path: Path,
+        private_control_plane: Callable[..., ControlPlane],
+    ) -> None:
+        """The work has ended by the renew deadline; nobody acts until the server is back."""
+        plane = private_control_plane(components=API_SERVER)
+        with closing(Replicas(tmp_path, plane.kubeconfig, "default")) as replicas:
+            leader, follower = replicas.pair()
+            down = time.monotonic()
+            if fault == "frozen":
+                plane.freeze("kube-apiserver")
+            else:
+                plane.stop_component("kube-apiserver", signal.SIGKILL)
+            ended = leader.first("end", after=down)
+            measured("stopped", ended - down)
+            assert RENEW - RETRY - STALL < ended - down < RENEW + STALL
+            time.sleep(LEASE + 1)
+            back = time.monotonic()
+            if fault == "frozen":
+                plane.thaw("kube-apiserver")
+            else:
+                plane.start_component("kube-apiserver")
+            both = (leader, follower)
+            until(lambda: any(r.times("write")[-1:] > [back] for r in both), "a new leader")
+            again = min(at for r in both for at in r.times("write") if at > back)
+            measured("leads again", again - back)
+            assert not [at for r in both for at in r.times("write") if ended < at < back]
+            time.sleep(RETRY * 2)
+            assert sum(r.status()["leader"] for r in both) == 1
+
+
+def test_client_go_takes_turns_with_us(
+    tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
+) -> None:
+    """The elector of kube-scheduler and ours understand one Lease alike."""
+    name = "kube-scheduler"
+    plane = private_control_plane(
+        components=(*API_SERVER, name),
+        flags={
+            name: (
+                "--leader-elect=true",
+                "--leader-elect-resource-namespace=default",
+                "--leader-elect-resource-name=openfero-gitops",
+                f"--leader-elect-lease-duration={LEASE}s",
+                f"--leader-elect-renew-deadline={RENEW}s",
+                f"--leader-elect-retry-period={RETRY}s",
+            )
+        },
+    )
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/openfero-gitops"
+
+    def holder() -> str:
+        return str(plane.request("GET", path)[1].get("spec", {}).get("holderIdentity", ""))
+
+    until(holder, "kube-scheduler to lead")
+    with closing(Replicas(tmp_path, plane.kubeconfig, "default")) as replicas:
+        replica = replicas.start("alpha")
+        replica.first("standing")
+        time.sleep(LEASE + 1)
+        assert not replica.times("begin")
+        assert replica.status()["holder"] == holder() != "alpha"
+        plane.stop_component(name)
+        begun = replica.first("begin")
+        plane.start_component(name)
+        time.sleep(LEASE + 1)
+        assert holder() == "alpha"
+        assert len(replica.times("begin")) == 1
+        asked = time.monotonic()
+        replica.process.signal(signal.SIGTERM)
+        until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again", LEASE)
+        assert replica.times("end")[0] > asked > begun

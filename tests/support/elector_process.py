@@ -1,0 +1,143 @@
+"""A replica that does nothing but stand, lead and write down what it believes.
+
+    python tests/support/elector_process.py --kubeconfig F --namespace N --identity I --journal J
+
+Its guarded work checks the term and writes a line, a hundred times a second; SIGUSR1 makes it
+crash. The journal is one
+JSON object a line; `at` is CLOCK_MONOTONIC, which all processes of a machine share:
+
+    standing              the process is up
+    status                leader, holder, term, reason changed
+    begin, end            the guarded work of that term
+    write                 the term's check said yes
+    refused               the term's check said no
+    gone                  the process ends in good order
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.adapters.lease import KubernetesLease
+from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.workers.lead import Elector, TermEnded
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.workers.lead import Term
+
+TICK = 0.01
+
+
+class Journal:
+    """Lines that are whole even if the process is killed over them."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def __call__(self, event: str, **more: object) -> None:
+        """Write one line."""
+        line = {"at": time.clock_gettime(time.CLOCK_MONOTONIC), "event": event, **more}
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+class Work:
+    """The guarded work: it may ignore being cancelled for a while (seconds), or crash."""
+
+    def __init__(self, journal: Journal, *, deaf: float) -> None:
+        self._journal = journal
+        self._deaf = deaf
+        self._broken = False
+
+    def crash(self) -> None:
+        """Make it fail at its next step."""
+        self._broken = True
+
+    async def __call__(self, term: Term) -> None:
+        """Run until cancelled."""
+        self._journal("begin", term=term.id)
+        cancelled: float | None = None
+        try:
+            while cancelled is None or time.monotonic() < cancelled + self._deaf:
+                try:
+                    await asyncio.sleep(TICK)
+                except asyncio.CancelledError:
+                    cancelled = time.monotonic()
+                self._write(term)
+                if self._broken:
+                    self._broken = False
+                    raise RuntimeError("the guarded work crashes, as it was told to")
+        finally:
+            self._journal("end", term=term.id)
+
+    def _write(self, term: Term) -> None:
+        try:
+            term.check()
+        except TermEnded:
+            self._journal("refused", term=term.id)
+        else:
+            self._journal("write", term=term.id)
+
+
+async def run(given: argparse.Namespace, journal: Journal) -> None:
+    """Stand until SIGTERM."""
+    api = await KubernetesApi.connect(given.kubeconfig)
+
+    def tell(status: Leadership) -> None:
+        journal(
+            "status",
+            leader=status.leader,
+            holder=status.holder,
+            term=status.term,
+            reason=status.reason,
+        )
+
+    work = Work(journal, deaf=given.deaf)
+    elector = Elector(
+        KubernetesLease(api, given.namespace),
+        given.identity,
+        LeaseDurations(given.lease, given.renew, given.retry),
+        work,
+        on_change=[tell],
+    )
+    running = asyncio.create_task(elector.run(), name="elector")
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, running.cancel)
+    loop.add_signal_handler(signal.SIGUSR1, work.crash)
+    journal("standing")
+    try:
+        with suppress(asyncio.CancelledError):
+            await running
+    finally:
+        await api.close()
+    journal("gone")
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kubeconfig", type=Path, required=True)
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--identity", required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--lease", type=float, default=3)
+    parser.add_argument("--renew", type=float, default=2)
+    parser.add_argument("--retry", type=float, default=0.5)
+    parser.add_argument("--deaf", type=float, default=0, help="seconds to ignore a cancellation")
+    given = parser.parse_args()
+    asyncio.run(run(given, Journal(given.journal)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
