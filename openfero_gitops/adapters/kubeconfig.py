@@ -33,7 +33,7 @@ from kubernetes.aio.config.incluster_config import (
 from openfero_gitops.domain.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 SERVICE_ACCOUNT: Final = Path(SERVICE_TOKEN_FILENAME).parent  # what the kubelet mounts
 RENEW_EVERY: Final = 60.0  # seconds; the kubelet replaces a token when 80 % of its hour are over
@@ -106,40 +106,39 @@ async def find_access(
     Raises:
         UsageError: nothing is there, or what is there cannot be used.
     """
+    return await asyncio.to_thread(_find, kubeconfig, context, environ, service_account)
+
+
+def _find(
+    kubeconfig: Path | None, context: str | None, environ: Mapping[str, str], service_account: Path
+) -> Access:
     if kubeconfig is not None:
-        return await _from_files(str(kubeconfig), context)
+        return _from_files(str(kubeconfig), context)
     if listed := environ.get("KUBECONFIG"):
-        return await _from_files(listed, context)
+        return _from_files(listed, context)
     if context is None and environ.get(SERVICE_HOST_ENV_NAME):
-        return await _from_pod(service_account, environ)
-    home = os.path.join(environ.get("HOME", "~"), ".kube", "config")  # noqa: PTH118, no I/O
-    if not _any_file(home):
+        return _from_pod(service_account, environ)
+    home = Path(environ.get("HOME", "~"), ".kube", "config").expanduser()
+    if not home.is_file():
         raise UsageError(
             f"no cluster is configured: give --kubeconfig FILE, set KUBECONFIG, or write {home}"
         )
-    return await _from_files(home, context)
+    return _from_files(str(home), context)
 
 
-async def _from_files(paths: str, context: str | None) -> Access:
+def _from_files(paths: str, context: str | None) -> Access:
     """From one kubeconfig, or several as `$KUBECONFIG` lists them."""
-    if not _any_file(paths):
+    if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
         raise UsageError(f"there is no kubeconfig at {paths}: give one with --kubeconfig FILE")
-
-    async def load() -> tuple[Any, Configuration]:
-        configuration = Configuration()
-        loader = await asyncio.wait_for(
-            load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=paths,
-                context=context,
-                client_configuration=configuration,
-                persist_config=False,
-            ),
-            PATIENCE,
-        )
-        return loader, configuration
-
+    configuration = Configuration()
+    loading = load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=paths,
+        context=context,
+        client_configuration=configuration,
+        persist_config=False,
+    )
     try:
-        loader, configuration = await asyncio.to_thread(lambda: asyncio.run(load()))
+        loader = _run(loading)
     except UNUSABLE as error:
         what = f"context {context} of {paths}" if context else paths
         raise UsageError(
@@ -155,14 +154,14 @@ async def _from_files(paths: str, context: str | None) -> Access:
 
     def load_again() -> Configuration:
         fresh = Configuration()
-        asyncio.run(asyncio.wait_for(loader.load_and_set(fresh), PATIENCE))
+        _run(loader.load_and_set(fresh))
         return _cleaned(fresh)
 
     namespace = loader.current_context["context"].get("namespace") or "default"
     return _access(configuration, str(namespace), paths, load_again)
 
 
-async def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
+def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
     """From the ServiceAccount that the kubelet mounts, and the variables that it sets."""
 
     def load() -> Configuration:
@@ -176,12 +175,10 @@ async def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
         loader.load_and_set(configuration)
         return _cleaned(configuration)
 
-    def load_first() -> tuple[Configuration, str]:
-        namespace = folder / "namespace"
-        return load(), namespace.read_text().strip() if namespace.is_file() else ""
-
     try:
-        configuration, namespace = await asyncio.to_thread(load_first)
+        configuration = load()
+        own = folder / "namespace"
+        namespace = own.read_text().strip() if own.is_file() else ""
     except UNUSABLE as error:
         raise UsageError(
             f"this Pod cannot reach its API server: {cause(error)} (looked in {folder}); set "
@@ -209,8 +206,42 @@ def _access(
     return Access(_cleaned(configuration), namespace, source, renewal)
 
 
-def _any_file(paths: str) -> bool:
-    return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path)
+class _PluginLoop(asyncio.SelectorEventLoop):
+    """An event loop that knows its children: the library would let one that hangs live on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._children: list[asyncio.SubprocessTransport] = []
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+        """Start one."""
+        transport, protocol = await super().subprocess_exec(*args, **kwargs)
+        self._children.append(transport)
+        return transport, protocol
+
+    async def end_children(self) -> None:
+        """Kill those that still run, and see them gone."""
+        for child in self._children:
+            child.close()
+        for _ in range(100):
+            if all(child.get_returncode() is not None for child in self._children):
+                return
+            await asyncio.sleep(0.01)
+
+
+def _run(loading: Coroutine[Any, Any, Any]) -> Any:
+    """Run what the library loads, with its plugin, in this thread; give it up when it hangs."""
+    loop = _PluginLoop()
+
+    async def bounded() -> Any:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await loading
+        finally:
+            await loop.end_children()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(bounded())
 
 
 def _has_credentials(configuration: Configuration) -> bool:

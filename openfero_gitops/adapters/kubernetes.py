@@ -57,6 +57,7 @@ POOL: Final = 100  # connections at once; a request beyond them waits for one
 PAGE: Final = 500  # objects per page of a list, as client-go asks
 RESTARTS: Final = 3  # of a list whose continue token expired between two pages
 LARGE: Final = 2**20  # bytes of a body
+LONGEST_WAIT: Final = 600.0  # seconds that a server may ask us to wait
 LONGEST: Final = 1000  # characters of a message; the server may quote a whole object
 
 JSON: Final = "application/json"
@@ -138,6 +139,13 @@ class KubernetesApi:
         await self._session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
         await asyncio.sleep(0)  # the transports' own callbacks run in the next turn of the loop
+
+    async def whoami(self, *, timeout: float = 10.0) -> str:
+        """The name under which the API server knows the caller (SelfSubjectReview)."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        answer = await self._call("POST", path, timeout, review)
+        return str(answer["status"]["userInfo"]["username"])
 
     async def create(
         self,
@@ -270,35 +278,24 @@ class KubernetesApi:
         path = _path(resource, namespace)
         end = asyncio.get_running_loop().time() + timeout + SILENCE
         async with self._within(OPENING):
-            response = await self._send("GET", path, timeout + SILENCE, query)
+            response = await self._send("GET", path, None, query)
             if response.status != 200:  # noqa: PLR2004
                 await self._read(response)
         try:
             yield WatchEvent(Change.BOOKMARK, _bookmark(resource, resource_version))
-            async for line in self._lines(response, end):
-                yield _event(line, self._server)
+            lines = _Lines()
+            while chunk := await self._chunk(response, end):
+                for line in lines.feed(chunk):
+                    yield _event(line, self._server)
+            if lines.rest:
+                raise Unavailable(f"{self._server}: the watch ended in the middle of an event")
         finally:
             response.close()
 
-    async def _lines(
-        self, response: aiohttp.ClientResponse, end: float
-    ) -> AsyncIterator[bytes | bytearray]:
-        """Lines of any length: aiohttp's own `readline` gives up at a limit."""
-        rest = bytearray()
-        while True:
-            async with self._within(end - asyncio.get_running_loop().time(), "the watch hangs"):
-                chunk = await response.content.readany()
-            if not chunk:
-                break
-            searched = len(rest)
-            rest += chunk
-            while (cut := rest.find(b"\n", searched)) >= 0:
-                line = rest[:cut]
-                del rest[: cut + 1]
-                searched = 0
-                yield line
-        if rest.strip():
-            yield rest
+    async def _chunk(self, response: aiohttp.ClientResponse, end: float) -> bytes:
+        left = end - asyncio.get_running_loop().time()
+        async with self._within(left, "the watch hangs: neither news nor its end"):
+            return await response.content.readany()
 
     async def _call(
         self,
@@ -316,13 +313,13 @@ class KubernetesApi:
         self,
         method: str,
         path: str,
-        timeout: float,
+        timeout: float | None,
         query: Mapping[str, str] | None = None,
         *,
         body: object = None,
         content: str = JSON,
     ) -> aiohttp.ClientResponse:
-        """Send, and wait for the status."""
+        """Send, and wait for the status; `timeout` None bounds the connecting only."""
         data = None if body is None else _dumped(body)
         method, url, headers, _, _ = await self._client.param_serialize(
             method,
@@ -331,7 +328,7 @@ class KubernetesApi:
             header_params={"Accept": JSON, "Content-Type": content},
             auth_settings=["BearerToken"],
         )
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT, timeout))
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT, timeout or CONNECT))
         return await self._session.request(
             method, url, data=data, headers=headers, timeout=limits, **self._route
         )
@@ -358,8 +355,7 @@ class KubernetesApi:
             status = {"message": f"HTTP {response.status} from {self._server}"}
         error = _translated(response.status, status)
         if isinstance(error, Throttled):
-            given = response.headers.get("Retry-After", "")
-            error.retry_after = float(given) if given.isdecimal() else error.retry_after
+            error.retry_after = _seconds(response.headers.get("Retry-After"), error.retry_after)
         if isinstance(error, Unauthorized):
             problem = self._access.renewal.problem
             return Unauthorized(
@@ -389,6 +385,28 @@ class KubernetesApi:
             if not self._closed:
                 raise
             raise _never_sent("the connection to the cluster has been closed") from error
+
+
+class _Lines:
+    """Lines of any length out of chunks of any length; aiohttp's own have a limit."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the last line break."""
+        return b"".join(self._parts)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that this chunk completes."""
+        first, *others = chunk.split(b"\n")
+        self._parts.append(first)
+        if not others:
+            return []
+        *whole, last = (self.rest, *others)
+        self._parts = [last]
+        return whole
 
 
 async def _only_once(
@@ -434,7 +452,7 @@ def _bookmark(resource: Resource, resource_version: str) -> Object:
     }
 
 
-def _event(line: bytes | bytearray, server: str) -> WatchEvent:
+def _event(line: bytes, server: str) -> WatchEvent:
     """Read one line of a watch.
 
     Raises:
@@ -461,11 +479,18 @@ def _translated(code: int, status: Mapping[str, Any]) -> ApiError:
         return AlreadyExists(message)
     error = _BY_STATUS.get(code, Unavailable)(message)
     if isinstance(error, Throttled):
-        details = status.get("details") or {}
-        error.retry_after = float(details.get("retryAfterSeconds") or error.retry_after)
+        details = status.get("details")
+        given = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+        error.retry_after = _seconds(given, error.retry_after)
     elif isinstance(error, Unavailable):
         error.answered = code < 500  # noqa: PLR2004, refused before anything was done
     return error
+
+
+def _seconds(given: Any, otherwise: float) -> float:
+    """How long to wait; not what stands there as a date, nor for ever."""
+    text = str(given or "")
+    return min(float(text), LONGEST_WAIT) if text.isdecimal() else otherwise
 
 
 def _never_sent(message: str) -> Unavailable:

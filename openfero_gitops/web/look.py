@@ -15,8 +15,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
-from aiohttp import web
-
 from openfero_gitops.domain.operario import Mode, Operario, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
@@ -27,8 +25,6 @@ from openfero_gitops.web import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from multidict import MultiMapping
 
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import Condition
@@ -60,7 +56,7 @@ class Face:
     meaning: str
 
 
-_PHASES: Final = {
+PHASES: Final = {
     Phase.AWAITING_APPROVAL: Face("ask", "ask", "a person must approve it"),
     Phase.WAITING: Face("idle", "wait", "suspended until the leader admits it"),
     Phase.QUEUED: Face("idle", "queue", "admitted, and waits for Kueue"),
@@ -162,12 +158,12 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
     found = [one for one in every if query.finds(_texts(one, decisions.get(one.key)))]
     shown = [one for one in found if not query.phases or one.phase in query.phases]
     latest = {one.operario: one for one in reversed(every)}
-    paused = _paused(catalog, decisions)
+    paused = _paused(catalog, decisions, sync)
     healthy = bool(catalog and about["leader"] and all(condition.holds for condition in conditions))
     concerns = [
         *_concerns_of_health(about["leader"], conditions, catalog, sync),
         *_concerns_of_work(every, now),
-        *_concerns_of_catalog(catalog, paused),
+        *_concerns_of_catalog(catalog, paused[1] if paused else ""),
     ]
     return {
         "now": now,
@@ -176,10 +172,10 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
         "conditions": conditions,
         "catalog": catalog,
         "sync": sync,
-        "paused": paused,
+        "paused_by": paused[0] if paused else "",
         "healthy": healthy,
         "concerns": sorted(concerns, key=lambda one: _URGENCY.index(one.tone)),
-        "phases": _PHASES,
+        "phases": PHASES,
         "counts": Counter(one.phase for one in found),
         "occupying": sum(one.occupying for one in every),
         "known": len(every),
@@ -208,25 +204,23 @@ def _table(values: Sequence[T], most: int, draw: Callable[[T], Any]) -> _Table:
     return _Table([draw(value) for value in values[:most]], len(values))
 
 
-def read_query(given: MultiMapping[str]) -> Query:
-    """Read `phase` (in any case; it may repeat) and `q`; raise 400 for an unknown phase."""
-    known = {phase.value.lower(): phase for phase in _PHASES}
-    names = [name.lower() for name in given.getall("phase", []) if name]
-    for name in names:
-        if name not in known:
-            raise web.HTTPBadRequest(
-                text=f"phase {name!r} does not exist: there are {', '.join(_PHASES)}"
-            )
-    return Query(tuple(known[name] for name in names), given.get("q", "").strip())
-
-
-def _paused(catalog: Catalog | None, decisions: Mapping[JobKey, Decision]) -> str:
-    """Who paused admission, empty where nobody did."""
+def _paused(
+    catalog: Catalog | None, decisions: Mapping[JobKey, Decision], sync: SyncStatus
+) -> tuple[str, str] | None:
+    """Who paused admission, and what ends that; None where nothing that waits tells of a pause."""
     if catalog and catalog.envelope.paused:
-        return "openfero.yaml"
-    if any(decision.reason is Reason.PAUSED for decision in decisions.values()):
-        return "openfero-gitops pause"
-    return ""
+        return "openfero.yaml", "openfero.yaml says paused: true; a commit ends it"
+    if not any(decision.reason is Reason.PAUSED for decision in decisions.values()):
+        return None
+    if sync.error and sync.refused:
+        # A revision that is refused pauses all the same, where it says so.
+        commit = short(sync.refused.commit)
+        end = (
+            f"a commit that is not refused ends it, or openfero-gitops resume: revision {commit} "
+            "is refused, and pauses all the same if its openfero.yaml says so"
+        )
+        return f"the refused revision {commit}, or a person", end
+    return "openfero-gitops pause", "openfero-gitops resume ends it"
 
 
 def _concerns_of_health(
@@ -310,15 +304,10 @@ def _concerns_of_work(every: Iterable[Remediation], now: datetime) -> Iterator[_
         )
 
 
-def _concerns_of_catalog(catalog: Catalog | None, paused: str) -> Iterator[_Concern]:
-    """What the catalog in force keeps from running."""
-    if paused:
-        how = (
-            "openfero.yaml says paused: true; a commit ends it"
-            if catalog and catalog.envelope.paused
-            else "openfero-gitops resume ends it"
-        )
-        yield _Concern("warn", "Admission is paused: no Job starts", how)
+def _concerns_of_catalog(catalog: Catalog | None, end_of_pause: str) -> Iterator[_Concern]:
+    """What keeps the catalog in force from running; `end_of_pause` is empty without a pause."""
+    if end_of_pause:
+        yield _Concern("warn", "Admission is paused: no Job starts", end_of_pause)
     if catalog is None:
         return
     if catalog.envelope.mode is Mode.DRY_RUN:

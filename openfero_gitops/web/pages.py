@@ -19,10 +19,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.web.look import ago, duration, look, read_query, rfc3339, short
+from openfero_gitops.web.look import PHASES, Query, ago, duration, look, rfc3339, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.state import State
@@ -60,7 +62,7 @@ def add_pages(
 
     async def index(request: web.Request) -> web.Response:
         guard.check(request)
-        seen = look(state, read_query(request.query), now())
+        seen = look(state, _read_query(request.query), now())
         text = await asyncio.to_thread(page.render, seen, assets=assets)
         response = web.Response(
             text=text,
@@ -75,6 +77,18 @@ def add_pages(
     app.router.add_static("/static", _HERE / "static")
 
 
+def _read_query(given: MultiMapping[str]) -> Query:
+    """Read `phase` (in any case; it may repeat) and `q`; raise 400 for an unknown phase."""
+    known = {phase.value.lower(): phase for phase in PHASES}
+    names = [name.lower() for name in given.getall("phase", []) if name]
+    for name in names:
+        if name not in known:
+            raise web.HTTPBadRequest(
+                text=f"phase {name!r} does not exist: there are {', '.join(PHASES)}"
+            )
+    return Query(tuple(known[name] for name in names), given.get("q", "").strip())
+
+
 @cache
 def _template() -> Template:
     """The page; compiled once, it holds no state."""
@@ -83,6 +97,7 @@ def _template() -> Template:
         autoescape=True,
         finalize=_visible,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

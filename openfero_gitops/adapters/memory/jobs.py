@@ -269,7 +269,7 @@ class JobController:
         status["terminating"] = sum(map(pods.is_stopping, mine))
         status["uncountedTerminatedPods"] = {}
         if status != job.get("status"):
-            self._store.put(JOBS, job["metadata"]["namespace"], {**copied(job), "status": status})
+            self._store.put(JOBS, job["metadata"]["namespace"], {**job, "status": status})
 
 
 def finished_at(job: Object) -> datetime | None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.adapters.api import JOBS, PODS
-from openfero_gitops.adapters.memory.store import copied
 
 if TYPE_CHECKING:
     from openfero_gitops.adapters.api import Object
@@ -20,7 +19,7 @@ _GRACE: Final = 30  # seconds, where the Pod says nothing else
 
 def made_for(job: Object, now: datetime) -> Object:
     """A new Pod of a Job."""
-    template, owner = copied(job["spec"]["template"]), job["metadata"]
+    template, owner = job["spec"]["template"], job["metadata"]
     uid = str(uuid.uuid4())
     reference = {
         "apiVersion": JOBS.api_version,
@@ -73,20 +72,20 @@ def ended(pod: Object, outcome: Outcome, now: datetime) -> Object:
 
 def deleted(pod: Object, now: datetime) -> Object:
     """It as one that has been told to stop."""
-    new = copied(pod)
-    metadata = new["metadata"]
-    if not metadata.get("deletionTimestamp"):
-        grace = (pod.get("spec") or {}).get("terminationGracePeriodSeconds", _GRACE)
-        metadata["deletionGracePeriodSeconds"] = grace
-        metadata["deletionTimestamp"] = written(now + timedelta(seconds=grace))
-    return new
+    if _is_deleted(pod):
+        return pod
+    grace = (pod.get("spec") or {}).get("terminationGracePeriodSeconds", _GRACE)
+    told = {
+        "deletionGracePeriodSeconds": grace,
+        "deletionTimestamp": written(now + timedelta(seconds=grace)),
+    }
+    return {**pod, "metadata": {**pod["metadata"], **told}}
 
 
 def counted(pod: Object) -> Object:
     """It without the mark that the Job controller has still to count it."""
-    new = copied(pod)
-    new["metadata"]["finalizers"] = [each for each in finalizers(pod) if each != TRACKED]
-    return new
+    others = [each for each in finalizers(pod) if each != TRACKED]
+    return {**pod, "metadata": {**pod["metadata"], "finalizers": others}}
 
 
 def is_active(pod: Object) -> bool:
@@ -137,4 +136,4 @@ def _with(pod: Object, status: Object, state: Object, *, ready: bool) -> Object:
         }
         for container in pod["spec"]["containers"]
     ]
-    return {**copied(pod), "status": {**status, "containerStatuses": containers}}
+    return {**pod, "status": {**status, "containerStatuses": containers}}

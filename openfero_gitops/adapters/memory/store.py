@@ -65,17 +65,14 @@ class Store:
         return [each for _, each in sorted(self._objects.get((resource, namespace), {}).items())]
 
     def put(self, resource: Resource, namespace: str, new: Object) -> Object:
-        """Store an object, which gets its resourceVersion here and must not change any more."""
+        """Store an object, with a new resourceVersion; what it is made of must not change then."""
         self.version += 1
-        metadata = new["metadata"]
-        metadata["resourceVersion"] = str(self.version)
+        name = new["metadata"]["name"]
         collection = self._objects.setdefault((resource, namespace), {})
-        before = collection.get(metadata["name"])
-        if before is not None:
-            before = self._at_this_version(before)
-        collection[metadata["name"]] = new
-        self._note(Write(self.version, resource, namespace, before, new))
-        return new
+        before = self._at_this_version(collection[name]) if name in collection else None
+        after = collection[name] = self._at_this_version(new)
+        self._note(Write(self.version, resource, namespace, before, after))
+        return after
 
     def drop(self, resource: Resource, namespace: str, name: str) -> None:
         """Remove an object that is there."""

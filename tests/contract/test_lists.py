@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
+from openfero_gitops.domain.errors import Invalid
+from tests.contract.objects import config_map, job
+
+if TYPE_CHECKING:
+    from openfero_gitops.adapters.api import ApiServer
+
+
+async def test_list(api: ApiServer, ns: str) -> None:
+    """A list shows whole objects as they are now, and a version that is not older than they."""
+    made = [(await api.create(JOBS, ns, job(f"heal-{n}"))).object for n in range(3)]
+    await api.delete(JOBS, ns, "heal-1")
+    found = await api.list(JOBS, ns)
+    assert [item["metadata"]["name"] for item in found.items] == ["heal-0", "heal-2"]
+    assert {(item["apiVersion"], item["kind"]) for item in found.items} == {("batch/v1", "Job")}
+    assert found.items[0]["metadata"]["uid"] == made[0]["metadata"]["uid"]
+    latest = max(int(item["metadata"]["resourceVersion"]) for item in found.items)
+    assert int(found.resource_version) >= latest
+
+
+async def test_list_sees_the_last_write(api: ApiServer, ns: str) -> None:
+    """A list right after a write shows it, every time."""
+    for n in range(20):
+        await api.create(CONFIG_MAPS, ns, config_map(f"one-{n}", {"mine": "yes"}))
+        assert len((await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")).items) == n + 1
+
+
+async def test_empty_list(api: ApiServer, ns: str) -> None:
+    """A list of nothing has a version to watch from, too."""
+    found = await api.list(JOBS, ns)
+    assert found.items == []
+    assert int(found.resource_version) > 0
+
+
+LABELS = {
+    "web-firing": {"app": "web", "openfero.io/status": "firing"},
+    "web-resolved": {"app": "web", "openfero.io/status": "resolved"},
+    "db-firing": {"app": "db", "openfero.io/status": "firing", "team": ""},
+    "bare": {"other": "x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("selector", "selected"),
+    [
+        ("app=web", "web-firing web-resolved"),
+        ("app==web", "web-firing web-resolved"),
+        (" app = web ", "web-firing web-resolved"),
+        ("app!=web", "bare db-firing"),
+        ("app=web,openfero.io/status=firing", "web-firing"),
+        ("app=web, openfero.io/status!=firing", "web-resolved"),
+        ("app in (web,db)", "db-firing web-firing web-resolved"),
+        ("app in ( db , none )", "db-firing"),
+        ("app in(db)", "db-firing"),
+        ("app notin (web)", "bare db-firing"),
+        ("app notin (web,db),other", "bare"),
+        ("app", "db-firing web-firing web-resolved"),
+        ("!app", "bare"),
+        ("! app", "bare"),
+        ("app,!team", "web-firing web-resolved"),
+        ("team=", "db-firing"),
+        ("team in ()", "db-firing"),
+        ("app=none", ""),
+        ("app=web,app=db", ""),
+    ],
+)
+async def test_selectors(api: ApiServer, ns: str, selector: str, selected: str) -> None:
+    """Every operator of label selectors selects as Kubernetes says."""
+    for name, labels in LABELS.items():
+        await api.create(CONFIG_MAPS, ns, config_map(name, labels))
+    # The cluster itself puts an unlabelled ConfigMap into each namespace.
+    found = await api.list(CONFIG_MAPS, ns, label_selector=selector)
+    names = {item["metadata"]["name"] for item in found.items} & set(LABELS)
+    assert " ".join(sorted(names)) == selected
+
+
+@pytest.mark.parametrize(
+    "selector", ["a in b", "a b", "=x", "a in (x", "é=1", "a=b c", ",", "a,,b", "a=2,", "a in"]
+)
+async def test_malformed_selectors(api: ApiServer, ns: str, selector: str) -> None:
+    """A selector that is none is Invalid, to list and to watch."""
+    with pytest.raises(Invalid):
+        await api.list(CONFIG_MAPS, ns, label_selector=selector)
+    watch = api.watch(CONFIG_MAPS, ns, resource_version="1", label_selector=selector, timeout=1)
+    with pytest.raises(Invalid):
+        await anext(watch)
+
+
+async def test_many_objects(api: ApiServer, ns: str) -> None:
+    """A list of 1,200 objects has each of them once, in order, as it was at one moment."""
+    left = iter(range(1200))
+
+    async def create() -> None:
+        for n in left:
+            await api.create(CONFIG_MAPS, ns, config_map(f"n-{n:04}", {"mine": "yes"}))
+
+    await asyncio.gather(*(create() for _ in range(32)))
+    found = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")
+    assert [item["metadata"]["name"] for item in found.items] == [f"n-{n:04}" for n in range(1200)]
+    assert int(found.resource_version) >= max(
+        int(item["metadata"]["resourceVersion"]) for item in found.items
+    )

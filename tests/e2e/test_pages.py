@@ -1,0 +1,560 @@
+"""The pages in a browser, as the reader meets them; its clock is moved by hand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from playwright.async_api import Page, async_playwright, expect
+
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.web.auth import Guard
+from openfero_gitops.web.errors import problems
+from openfero_gitops.web.pages import add_pages
+from tests.support import pages
+from tests.support.optional import require_chromium
+from tests.support.pages import COMMIT, Showcase, remediation
+from tests.support.process import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Route
+
+# One browser for all: its loop is the module's.
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+ROWS = "tbody.remediation"
+FAILED = "tbody.remediation.bad"
+
+# The lowest contrast of any text with what it stands on, and where that is.
+CONTRAST = """() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const part = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = numbers(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  let worst = { ratio: 21, text: "" };
+  let count = 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    const element = node.parentElement;
+    const text = node.data.trim();
+    if (!text || !element.checkVisibility()) continue;
+    const colors = [numbers(getComputedStyle(element).color), ground(element)];
+    const [hi, lo] = colors.map(light).sort((x, y) => y - x);
+    const ratio = (hi + 0.05) / (lo + 0.05);
+    count += 1;
+    if (ratio < worst.ratio) worst = { ratio, text, class: element.className };
+  }
+  return { ...worst, count };
+}"""
+WIDTHS = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+
+expect.set_options(timeout=15_000)
+
+
+class Site:
+    """The pages of a showcase on loopback, which can go away and come back."""
+
+    def __init__(self, shown: Showcase) -> None:
+        self.shown = shown
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.asked = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+
+        @web.middleware
+        async def count(request: web.Request, handler: Any) -> web.StreamResponse:
+            self.asked += request.path == "/"
+            response: web.StreamResponse = await handler(request)
+            return response
+
+        app = web.Application(middlewares=[count, problems])
+        add_pages(app, self.shown, Guard(None, certificate=False))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    async def stop(self) -> None:
+        """Listen no more; safe to call again."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site() -> AsyncIterator[Site]:
+    """Serve the controller on its bad night."""
+    site = Site(pages.busy(datetime.now(UTC)))
+    await site.start()
+    yield site
+    await site.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """Start Debian's Chromium."""
+    executable = require_chromium()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+class Reader:
+    """A page in the browser, and everything that the browser complained of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    async def later(self, seconds: float) -> None:
+        """Let time pass for the page."""
+        await self.page.clock.fast_forward(int(seconds * 1000))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def visit(browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Reader]]]:
+    """Give a function that opens an address; it takes what a browser's context takes."""
+    contexts: list[BrowserContext] = []
+
+    async def visit(url: str, **options: Any) -> Reader:
+        options.setdefault("viewport", DESKTOP)
+        context = await browser.new_context(**options)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        reader = Reader(await context.new_page())
+        if options.get("java_script_enabled", True):
+            await reader.page.clock.install()
+        await reader.page.goto(url)
+        return reader
+
+    yield visit
+    for context in contexts:
+        await context.close()
+
+
+async def test_the_browser_has_nothing_to_complain_of(
+    visit: Callable[..., Awaitable[Reader]],
+) -> None:
+    """No page, however hostile its values, makes the browser report an error or a violation."""
+    for make in (pages.busy, pages.quiet, pages.broken, pages.hostile):
+        site = Site(make(datetime.now(UTC)))
+        await site.start()
+        reader = await visit(site.url)
+        page = reader.page
+        await expect(page.locator("#live")).to_have_text("Live")
+        for summary in await page.locator("main summary").all():
+            if await summary.is_visible():
+                await summary.click()
+        asked = site.asked
+        await reader.later(6)
+        await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
+        assert site.asked > asked
+        assert not await page.evaluate("document.title.includes('taken')")
+        assert reader.complaints == []
+        await site.stop()
+
+
+async def test_filters_by_phase(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A phase's link shows that phase in place, the address tells it, and back leads back."""
+    page = (await visit(site.url)).page
+    await page.evaluate("window.same = true")
+    await expect(page.locator(ROWS)).to_have_count(11)
+    await page.get_by_role("link", name="Failed 1", exact=True).click()
+    await expect(page.locator(ROWS)).to_have_count(1)
+    await expect(page).to_have_url(f"{site.url}?phase=Failed")
+    await expect(page.locator(".chips [aria-current]")).to_have_text("Failed 1")
+    await page.go_back()
+    await expect(page.locator(ROWS)).to_have_count(11)
+    assert await page.evaluate("window.same")
+
+
+async def test_filters_by_words(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """What is typed narrows every table; the address carries it, also to another reader."""
+    reader = await visit(site.url)
+    page = reader.page
+    await page.get_by_role("searchbox", name="Filter").fill("targetdown")
+    await reader.later(1)
+    await expect(page.locator(ROWS)).to_have_count(2)
+    await expect(page.locator(".operarios tbody tr")).to_have_count(1)
+    await expect(page).to_have_url(f"{site.url}?q=targetdown")
+    await expect(page.get_by_role("searchbox", name="Filter")).to_be_focused()
+    await page.get_by_role("link", name="Held 1", exact=True).click()
+    await expect(page.locator(ROWS)).to_have_count(1)
+    other = (await visit(page.url)).page
+    await expect(other.locator(ROWS)).to_have_count(1)
+    await expect(other.get_by_role("searchbox", name="Filter")).to_have_value("targetdown")
+    await other.get_by_role("link", name="Show all").click()
+    await expect(other.locator(ROWS)).to_have_count(11)
+    await expect(other.get_by_role("searchbox", name="Filter")).to_have_value("")
+
+
+async def test_a_row_opens(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A row opens and closes by a click anywhere on it, and by the keyboard."""
+    page = (await visit(site.url)).page
+    row = page.locator(FAILED)
+    more = row.locator(".more")
+    await expect(more).to_be_hidden()
+    await row.locator("td.received").click()
+    await expect(more).to_be_visible()
+    await expect(more.get_by_text(COMMIT, exact=True)).to_be_visible()
+    await expect(more.get_by_text("kubectl -n openfero-jobs logs job/")).to_be_visible()
+    await row.locator("td.received").click()
+    await expect(more).to_be_hidden()
+    await row.locator("summary").first.focus()
+    await page.keyboard.press("Enter")
+    await expect(more).to_be_visible()
+
+
+async def test_a_row_has_an_address(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """An address that ends in a Job's name opens that Job's row."""
+    one = next(one for one in site.shown.known if one.phase is Phase.FAILED)
+    page = (await visit(f"{site.url}#{one.key}")).page
+    await expect(page.locator(f"{FAILED} .more")).to_be_visible()
+
+
+async def test_refreshes(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A new remediation appears by itself, and the reader's place is kept.
+
+    Open rows, the filter, the focus, what is selected and the scroll position stay.
+    """
+    reader = await visit(f"{site.url}?q=kubepodcrashlooping")
+    page = reader.page
+    await expect(page.locator(ROWS)).to_have_count(5)
+    opened = page.locator(FAILED)
+    await opened.locator("summary").first.click()
+    code = opened.locator(".command code").first
+    await code.select_text()
+    selected = await page.evaluate("getSelection().toString()")
+    await opened.evaluate("e => e.scrollIntoView()")
+    where = await opened.evaluate("e => e.getBoundingClientRect().top")
+    await opened.locator("summary").first.focus()
+    site.shown.known.append(
+        remediation("KubePodCrashLooping", Phase.RUNNING, datetime.now(UTC), number="new")
+    )
+    await reader.later(6)
+    await expect(page.locator(ROWS)).to_have_count(6)
+    await expect(page.locator(ROWS).first).to_contain_text("Running")
+    await expect(page.get_by_role("link", name="Running 2", exact=True)).to_be_visible()
+    await expect(opened.locator(".more")).to_be_visible()
+    await expect(opened.locator("summary").first).to_be_focused()
+    assert await page.evaluate("getSelection().toString()") == selected != ""
+    assert abs(await opened.evaluate("e => e.getBoundingClientRect().top") - where) < 2
+    await expect(page.get_by_role("searchbox")).to_have_value("kubepodcrashlooping")
+    assert reader.complaints == []
+
+
+async def test_refreshes_what_changed(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A remediation that ends moves to its new place, and its row stays open."""
+    reader = await visit(site.url)
+    page = reader.page
+    at = next(n for n, one in enumerate(site.shown.known) if one.phase is Phase.RUNNING)
+    one = site.shown.known[at]
+    row = page.locator(f'[id="{one.key}"]')
+    await row.locator("summary").first.click()
+    site.shown.known[at] = replace(
+        one, phase=Phase.SUCCEEDED, finished=True, finished_at=datetime.now(UTC), active=0
+    )
+    await reader.later(6)
+    await expect(page.locator("#ended").locator(f'[id="{one.key}"]')).to_contain_text("Succeeded")
+    await expect(row.locator(".more")).to_be_visible()
+    await expect(row).to_have_count(1)
+
+
+async def test_what_was_open_stays_open_behind_a_filter(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """A row that a filter hid is open again when the filter is gone."""
+    page = (await visit(site.url)).page
+    await page.locator(f"{FAILED} summary").first.click()
+    await page.get_by_role("link", name="Running 1", exact=True).click()
+    await expect(page.locator(FAILED)).to_have_count(0)
+    await page.get_by_role("link", name="All 11", exact=True).click()
+    await expect(page.locator(f"{FAILED} .more")).to_be_visible()
+
+
+async def test_a_long_value_opens(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A value that is cut can be seen whole, and a refresh does not cut it again."""
+    one = next(one for one in site.shown.known if one.phase is Phase.FAILED)
+    site.shown.known[:] = [replace(one, message=pages.LONG)]
+    reader = await visit(site.url)
+    page = reader.page
+    whole = page.locator(f"{FAILED} .why .whole")
+    await expect(whole).to_be_hidden()
+    await page.get_by_text("all 10,007 characters").click()
+    await expect(whole).to_be_visible()
+    asked = site.asked
+    await reader.later(6)
+    await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
+    assert site.asked > asked
+    await expect(whole).to_be_visible()
+    await page.locator(f"{FAILED} .why").get_by_text("less").click()
+    await expect(whole).to_be_hidden()
+
+
+async def test_ages_grow(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """Between two looks the ages grow by themselves, by the controller's clock."""
+    reader = await visit(site.url)
+    page = reader.page
+    await page.get_by_role("button", name="Auto-refresh").click()
+    age = page.locator(f"{FAILED} .received .age")
+    before = await age.text_content()
+    asked = site.asked
+    await reader.later(3600)
+    await expect(age).to_have_text(re.compile("^1h 9m ago$"))
+    assert before is not None
+    assert before.startswith("9m")
+    assert site.asked == asked
+
+
+async def test_auto_refresh_can_be_switched_off(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """The reader can stop the page from changing, sees that it is so, and let it go on."""
+    reader = await visit(site.url)
+    page = reader.page
+    button = page.get_by_role("button", name="Auto-refresh")
+    await expect(button).to_have_attribute("aria-pressed", "true")
+    await button.click()
+    await expect(page.locator("#live")).to_have_text("Not refreshed")
+    asked = site.asked
+    await reader.later(60)
+    assert site.asked == asked
+    await button.click()
+    await expect(page.locator("#live")).to_have_text("Live")
+    await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
+    assert site.asked > asked
+
+
+async def test_a_hidden_tab_does_not_ask(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """While its tab is hidden the page asks for nothing; once it is seen, at once."""
+    reader = await visit(site.url)
+    page = reader.page
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await page.evaluate(hide, True)  # noqa: FBT003 - what the page is told
+    asked = site.asked
+    await reader.later(60)
+    assert site.asked == asked
+    site.shown.known.clear()
+    await page.evaluate(hide, False)  # noqa: FBT003 - the same
+    await expect(page.locator(ROWS)).to_have_count(0)
+
+
+async def test_the_controller_is_gone(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A controller that does not answer is said to be gone, since when; what was known stays."""
+    reader = await visit(site.url)
+    page = reader.page
+    gone = page.get_by_role("alert")
+    await expect(gone).to_be_hidden()
+    await site.stop()
+    await reader.later(6)
+    await expect(gone).to_contain_text(
+        re.compile(r"The controller cannot be reached since \ds ago")
+    )
+    await expect(gone).to_contain_text("What is shown is as of 20")
+    await expect(page.locator("#live")).to_have_text("Unreachable")
+    await expect(page).to_have_title(re.compile("^unreachable · "))
+    await expect(page.locator(ROWS)).to_have_count(11)
+    await reader.later(120)
+    await expect(gone).to_contain_text("since 2m")
+    await site.start()
+    await reader.later(6)
+    await expect(gone).to_be_hidden()
+    await expect(page.locator("#live")).to_have_text("Live")
+    await expect(page).to_have_title(re.compile("^5 to look at"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"status": 502, "body": "<p>bad gateway"}, "it answered 502"),
+        ({"status": 200, "content_type": "text/html", "body": "<p>log in"}, "something else ans"),
+    ],
+)
+async def test_something_else_answers(
+    site: Site, visit: Callable[..., Awaitable[Reader]], answer: dict[str, Any], words: str
+) -> None:
+    """A proxy's error or login page is not taken for the controller."""
+    reader = await visit(site.url)
+    await reader.page.route(site.url, lambda route: route.fulfill(**answer))
+    await reader.later(6)
+    await expect(reader.page.get_by_role("alert")).to_contain_text(words)
+    await expect(reader.page.locator(ROWS)).to_have_count(11)
+
+
+async def test_no_answer_in_time(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A controller that takes the question and never answers is said to be gone."""
+    reader = await visit(site.url)
+    asked: list[Route] = []
+
+    async def never(route: Route) -> None:
+        asked.append(route)
+
+    await reader.page.route(site.url, never)
+    await reader.later(6)
+    while not asked:
+        await reader.page.wait_for_timeout(20)
+    await reader.later(9)
+    await expect(reader.page.get_by_role("alert")).to_contain_text("no answer in 8 s")
+
+
+async def test_another_release(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """Markup of another release is not drawn with this one's style: the page is loaded anew."""
+    reader = await visit(site.url)
+    page = reader.page
+    await page.evaluate("window.same = true")
+    await page.evaluate("document.documentElement.dataset.assets = 'of an older release'")
+    async with page.expect_navigation():
+        await reader.later(6)
+    assert not await page.evaluate("window.same")
+    await expect(page.locator(ROWS)).to_have_count(11)
+
+
+async def test_copies(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """A commit is copied whole, a command as it stands, also where there is no clipboard."""
+    reader = await visit(site.url, permissions=["clipboard-read", "clipboard-write"])
+    page = reader.page
+    read = "navigator.clipboard.readText()"
+    await page.locator(f"{FAILED} .from .copy").first.click()
+    await expect(page.locator("#live")).to_have_text("Copied")
+    assert await page.evaluate(read) == COMMIT
+    await reader.later(2)
+    await expect(page.locator("#live")).to_have_text("Live")
+    await page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject('no'); }")
+    await page.locator(f"{FAILED} summary").first.click()
+    await page.locator(f"{FAILED} .command .copy").first.click()
+    await expect(page.locator("#live")).to_have_text("Copied")
+    path = "kubepodcrashlooping/firing.yaml"
+    assert await page.evaluate(read) == f"git show {COMMIT}:{path}"
+
+
+async def test_without_a_script(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """Without JavaScript everything can be read and filtered, and nothing is offered in vain."""
+    page = (await visit(site.url, java_script_enabled=False)).page
+    await expect(page.locator(ROWS)).to_have_count(11)
+    await page.locator(f"{FAILED} summary").first.click()
+    await expect(page.locator(f"{FAILED} .more")).to_be_visible()
+    await expect(page.get_by_role("button")).to_have_count(0)
+    await expect(page.get_by_role("searchbox")).to_have_count(0)
+    await page.get_by_role("link", name="Held 1", exact=True).click()
+    await expect(page.locator(ROWS)).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_contrast(site: Site, visit: Callable[..., Awaitable[Reader]], scheme: str) -> None:
+    """In both schemes every text has a contrast of at least 4.5 to 1, and dark is dark."""
+    reader = await visit(site.url, color_scheme=scheme, reduced_motion="reduce")
+    page = reader.page
+    await page.locator(f"{FAILED} summary").first.click()
+    await page.locator("details.ignored summary").click()
+    await site.stop()
+    await reader.later(6)
+    await expect(page.get_by_role("alert")).to_be_visible()
+    worst = await page.evaluate(CONTRAST)
+    assert worst["count"] > 200
+    assert worst["ratio"] >= 4.5, worst
+    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", ground)))
+    assert brightness < 100 if scheme == "dark" else brightness > 600
+
+
+@pytest.mark.parametrize("make", [pages.busy, pages.broken, pages.hostile])
+async def test_a_phone(
+    visit: Callable[..., Awaitable[Reader]], make: Callable[[datetime], Showcase]
+) -> None:
+    """On a phone nothing is wider than the screen, with everything opened, even if hostile."""
+    site = Site(make(datetime.now(UTC)))
+    await site.start()
+    page = (await visit(site.url, viewport=PHONE, has_touch=True)).page
+    for summary in await page.locator("main summary").all():
+        if await summary.is_visible():
+            await summary.click()
+    width, screen = await page.evaluate(WIDTHS)
+    assert width <= screen == PHONE["width"]
+    await site.stop()
+
+
+@pytest.mark.parametrize("width", [320, 601, 768, 901, 1024, 1201, 1920])
+async def test_widths(site: Site, visit: Callable[..., Awaitable[Reader]], width: int) -> None:
+    """At no width does the page scroll sideways."""
+    page = (await visit(site.url, viewport={"width": width, "height": 800})).page
+    await page.locator(f"{FAILED} summary").first.click()
+    scrolled, screen = await page.evaluate(WIDTHS)
+    assert scrolled <= screen
+
+
+async def test_keyboard(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """The first stop leads past the header, and every stop can be seen."""
+    page = (await visit(site.url)).page
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the remediations")).to_be_focused()
+    outlined = """() => {
+      const style = getComputedStyle(document.activeElement);
+      return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+    }"""
+    stops = set()
+    for _ in range(40):
+        assert await page.evaluate(outlined)
+        stops.add(await page.evaluate("document.activeElement.tagName"))
+        await page.keyboard.press("Tab")
+    assert {"A", "BUTTON", "INPUT", "SUMMARY"} <= stops
+
+
+async def test_less_motion(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """Whoever asks for less motion gets none."""
+    moving = "getComputedStyle(document.querySelector('.badge.run .icon')).animationName"
+    page = (await visit(site.url, reduced_motion="no-preference")).page
+    assert await page.evaluate(moving) == "breathe"
+    page = (await visit(site.url, reduced_motion="reduce")).page
+    assert await page.evaluate(moving) == "none"
+
+
+async def test_a_clock_that_is_wrong(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
+    """Ages go by the controller's clock, however wrong the reader's is."""
+    reader = await visit(site.url)
+    page = reader.page
+    await page.clock.set_system_time(datetime.now(UTC) + timedelta(days=400))
+    await page.reload()
+    assert await page.evaluate("Date.now()") > (datetime.now(UTC).timestamp() + 86_400) * 1000
+    await reader.later(2)
+    await expect(page.locator(f"{FAILED} .received .age")).to_have_text(re.compile("^9m"))

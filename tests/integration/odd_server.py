@@ -1,0 +1,120 @@
+"""A server on loopback that plays a bad API server, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+TOKEN = "s3cret-t0ken"
+
+
+def kubeconfig(directory: Path, server: str, **user: Any) -> Path:
+    """Write a kubeconfig for a server."""
+    path = directory / "kubeconfig"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "odd", "cluster": {"server": server}}],
+        "users": [{"name": "odd", "user": user or {"token": TOKEN}}],
+        "contexts": [{"name": "odd", "context": {"cluster": "odd", "user": "odd"}}],
+        "current-context": "odd",
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+@dataclass
+class Odd:
+    """What an odd server is told to do, and what it was asked."""
+
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    asked: list[web.Request] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Note a request and answer it."""
+        self.asked.append(request)
+        return await self.answer(request)
+
+
+@asynccontextmanager
+async def odd_api(
+    directory: Path, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> AsyncIterator[tuple[KubernetesApi, Odd]]:
+    """Run a server that answers every request with `answer`, and give a client of it."""
+    odd = Odd(answer)
+    app = web.Application(client_max_size=2**24)
+    app.router.add_route("*", "/{path:.*}", odd.handle)
+    async with TestServer(app) as server:
+        api = await KubernetesApi.connect(kubeconfig(directory, str(server.make_url("/"))))
+        try:
+            yield api, odd
+        finally:
+            await api.close()
+
+
+@asynccontextmanager
+async def raw_api(
+    directory: Path,
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    scheme: str = "http",
+) -> AsyncIterator[KubernetesApi]:
+    """Run a server that does with every connection what `serve` does, and give a client of it."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    api = await KubernetesApi.connect(kubeconfig(directory, f"{scheme}://127.0.0.1:{port}"))
+    try:
+        yield api
+    finally:
+        await api.close()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+def status(code: int, reason: str = "", message: str = "no", **details: Any) -> web.Response:
+    """Return an API server's refusal."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+        "details": details,
+    }
+    return web.json_response(body, status=code)
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    """Read a request with a body; return its method and body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    lengths = [line for line in head.lower().splitlines() if line.startswith("content-length:")]
+    body = await reader.readexactly(int(lengths[0].split(":")[1])) if lengths else b""
+    return head.split(" ", 1)[0], body

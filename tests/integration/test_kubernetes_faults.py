@@ -1,0 +1,790 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from contextlib import aclosing
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from openfero_gitops.adapters import kubernetes
+from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Change
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.adapters.listwatch import Pace, follow
+from openfero_gitops.domain.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from openfero_gitops.domain.feed import Changed, Listed, Lost
+from tests.cluster.controlplane import COMPONENTS
+from tests.contract.objects import config_map, job
+from tests.integration.odd_server import (
+    TOKEN,
+    kubeconfig,
+    odd_api,
+    raw_api,
+    read_request,
+    status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+
+    from openfero_gitops.adapters.api import WatchEvent
+    from tests.cluster.controlplane import ControlPlane
+    from tests.support.cluster import Kubectl
+
+
+def sockets() -> int:
+    """Count the sockets that this process holds."""
+    count = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            count += str(each.readlink()).startswith("socket:")
+    return count
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left() -> AsyncIterator[None]:
+    """Fail a test that leaves a task or a connection behind."""
+    tasks, connections = asyncio.all_tasks(), sockets()
+    yield
+    assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
+    assert sockets() <= connections
+
+
+async def read(api: KubernetesApi, timeout: float = 30, version: str = "7") -> list[WatchEvent]:
+    """Read a watch to its end."""
+    watch = api.watch(JOBS, "shop", resource_version=version, timeout=timeout)
+    async with aclosing(watch) as events:
+        return [each async for each in events]
+
+
+async def drain(events: AsyncGenerator[Any, None], into: list[Any], pause: float = 0) -> None:
+    """Read a stream to its end, which may be an error."""
+    async for each in events:
+        into.append(each)
+        await asyncio.sleep(pause)
+
+
+@contextlib.contextmanager
+def stopwatch() -> Iterator[list[float]]:
+    """Give a list to which the seconds are added that the block took."""
+    began = time.monotonic()
+    taken: list[float] = []
+    try:
+        yield taken
+    finally:
+        taken.append(time.monotonic() - began)
+
+
+# What it says.
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "answered"),
+    [
+        (302, "", Unavailable, True),
+        (400, "BadRequest", Invalid, True),
+        (401, "Unauthorized", Unauthorized, True),
+        (403, "Forbidden", Forbidden, True),
+        (404, "NotFound", NotFound, True),
+        (405, "MethodNotAllowed", Unavailable, True),
+        (409, "AlreadyExists", AlreadyExists, True),
+        (409, "Conflict", Conflict, True),
+        (410, "Expired", Expired, True),
+        (413, "RequestEntityTooLarge", Invalid, True),
+        (422, "Invalid", Invalid, True),
+        (429, "TooManyRequests", Throttled, True),
+        (500, "InternalError", Unavailable, False),
+        (503, "ServiceUnavailable", Unavailable, False),
+        (504, "Timeout", Unavailable, False),
+    ],
+)
+async def test_refusals(
+    tmp_path: Path,
+    code: int,
+    reason: str,
+    error: type[ApiError],
+    answered: bool,  # noqa: FBT001, pytest gives it by name
+) -> None:
+    """Each status is the error that says what to do next, with the server's words in one line."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return status(code, reason, "it is\n  so")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(error) as refused:
+            await api.create(JOBS, "shop", job("heal"))
+        with pytest.raises(error):
+            await read(api)
+    assert type(refused.value) is error
+    assert refused.value.answered is answered
+    assert error is Unauthorized or str(refused.value) == "it is so"
+
+
+async def test_unauthorized_says_which_credentials(tmp_path: Path) -> None:
+    """A 401 names the server and the kubeconfig, and shows no token."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return status(401, "Unauthorized", f"bad token {TOKEN}")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(Unauthorized) as refused:
+            await api.get(JOBS, "shop", "heal")
+        assert str(refused.value) == (
+            f"{api.server} does not accept the credentials from {tmp_path / 'kubeconfig'}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("header", "details", "seconds"),
+    [
+        ("7", {}, 7),
+        ("7", {"retryAfterSeconds": 3}, 7),
+        ("", {"retryAfterSeconds": 3}, 3),
+        ("", {"retryAfterSeconds": "soon"}, 1),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", {}, 1),
+        ("9" * 400, {}, 600),
+        ("", {}, 1),
+    ],
+)
+async def test_throttled(
+    tmp_path: Path, header: str, details: dict[str, Any], seconds: float
+) -> None:
+    """A 429 says how long to wait: by its header, its body, or a second."""
+
+    async def answer(_: web.Request) -> web.Response:
+        response = status(429, "TooManyRequests", **details)
+        if header:
+            response.headers["Retry-After"] = header
+        return response
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        with pytest.raises(Throttled) as refused:
+            await api.create(JOBS, "shop", job("heal"))
+        assert len(odd.asked) == 1
+    assert refused.value.retry_after == seconds
+
+
+async def test_long_message(tmp_path: Path) -> None:
+    """A message that quotes a whole object is cut in its middle: what is wrong stands behind."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return status(422, "Invalid", f"spec.template: {'x' * 100_000}: field is immutable")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(Invalid, match=r"^spec\.template: x+ … x+: field is immutable$") as said:
+            await api.create(JOBS, "shop", job("heal"))
+    assert len(str(said.value)) < 1100
+
+
+@pytest.mark.parametrize("body", ["<html>", "[1]", "null", '{"kind": "Job"', ""])
+async def test_garbage(tmp_path: Path, body: str) -> None:
+    """A 200 that is no JSON object says nothing: whether it happened is not known."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(Unavailable) as refused:
+            await api.create(JOBS, "shop", job("heal"))
+        assert api.server in str(refused.value)
+    assert not refused.value.answered
+
+
+async def test_page_of_a_proxy(tmp_path: Path) -> None:
+    """An error page of something in between is named by its status and not quoted."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=502, text="<html>\nBad Gateway</html>")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(Unavailable, match=r"^HTTP 502 from 127\.0\.0\.1:\d+$"):
+            await api.get(JOBS, "shop", "heal")
+
+
+async def test_redirect_is_not_followed(tmp_path: Path) -> None:
+    """Nobody else is sent the token or the object."""
+
+    async def answer(_: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere")
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        with pytest.raises(Unavailable):
+            await api.create(JOBS, "shop", job("heal"))
+        assert [request.path for request in odd.asked] == ["/apis/batch/v1/namespaces/shop/jobs"]
+
+
+async def test_warnings(tmp_path: Path) -> None:
+    """What the server warns of comes with the created object, unescaped, also of a dry run."""
+
+    async def answer(request: web.Request) -> web.Response:
+        response = web.json_response(await request.json(), status=201)
+        response.headers.add("Warning", r'299 - "would violate \"restricted\""')
+        response.headers.add("Warning", '299 - "unknown field", 299 kube "two"')
+        response.headers.add("Warning", '199 - "not for us"')
+        return response
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        for dry_run in (False, True):
+            created = await api.create(JOBS, "shop", job("heal"), dry_run=dry_run)
+            assert created.warnings == ('would violate "restricted"', "unknown field", "two")
+        assert [request.query.get("dryRun") for request in odd.asked] == [None, "All"]
+
+
+async def test_who_asks(tmp_path: Path) -> None:
+    """Each request carries the token and the name of the program."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        await api.get(JOBS, "shop", "heal")
+        headers = odd.asked[0].headers
+        assert headers["Authorization"] == f"Bearer {TOKEN}"
+        assert headers["User-Agent"].startswith("openfero-gitops/")
+
+
+# When it says nothing.
+
+
+async def test_connection_refused(tmp_path: Path) -> None:
+    """Where nobody listens the request surely was not carried out, and the cause is in words."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async with odd_api(tmp_path, answer) as (other, _):
+        server = other.server
+    api = await KubernetesApi.connect(kubeconfig(tmp_path, f"http://{server}"))
+    with pytest.raises(Unavailable) as refused:
+        await api.create(JOBS, "shop", job("heal"))
+    await api.close()
+    assert refused.value.answered
+    assert str(refused.value) == f"{server} cannot be reached: Connection refused"
+
+
+async def test_no_answer(tmp_path: Path) -> None:
+    """A server that takes the request and says nothing is given up at the deadline."""
+    taken: list[tuple[str, bytes]] = []
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        taken.append(await read_request(reader))
+        await reader.read()
+
+    async with raw_api(tmp_path, serve) as api:
+        with stopwatch() as watch, pytest.raises(Unavailable) as refused:
+            await api.create(JOBS, "shop", job("heal"), timeout=0.5)
+    assert 0.4 < watch[0] < 3
+    assert not refused.value.answered
+    assert "no answer within 0.5 s" in str(refused.value)
+    assert len(taken) == 1
+
+
+async def test_endless_answer(tmp_path: Path) -> None:
+    """A server that keeps sending a little is given up at the deadline, too."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with stopwatch() as watch, pytest.raises(Unavailable):
+            await api.get(JOBS, "shop", "heal", timeout=0.5)
+        with pytest.raises(Unavailable):
+            await api.list(JOBS, "shop", timeout=0.5)
+    assert 0.4 < watch[0] < 3
+
+
+async def test_tls_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts connections and no more has a deadline of its own, a short one."""
+    monkeypatch.setattr(kubernetes, "CONNECT", 0.5)
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+
+    async with raw_api(tmp_path, serve, "https") as api:
+        with stopwatch() as watch, pytest.raises(Unavailable) as refused:
+            await api.create(JOBS, "shop", job("heal"), timeout=30)
+    assert 0.4 < watch[0] < 2
+    assert refused.value.answered
+    assert "did not accept a connection in time" in str(refused.value)
+
+
+async def test_no_tls_at_all(tmp_path: Path) -> None:
+    """A server that does not speak TLS is named as such; nothing was sent."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with raw_api(tmp_path, serve, "https") as api:
+        with pytest.raises(Unavailable, match="TLS failed") as refused:
+            await api.create(JOBS, "shop", job("heal"))
+    assert refused.value.answered
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_write_is_sent_once(tmp_path: Path, method: str) -> None:
+    """A write whose connection is closed without an answer is not sent again behind our back."""
+    writes: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            asked, _ = await read_request(reader)
+            if asked != "GET":
+                writes.append(asked)
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+
+    async with raw_api(tmp_path, serve) as api:
+        await api.get(JOBS, "shop", "heal")  # from here on the connection is a pooled one
+        write = {
+            "POST": lambda: api.create(JOBS, "shop", job("heal")),
+            "PUT": lambda: api.replace(JOBS, "shop", job("heal")),
+            "PATCH": lambda: api.patch(JOBS, "shop", "heal", []),
+            "DELETE": lambda: api.delete(JOBS, "shop", "heal"),
+        }[method]
+        with pytest.raises(Unavailable) as refused:
+            await write()
+    assert writes == [method]
+    assert not refused.value.answered
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+    ],
+)
+async def test_broken_answers(tmp_path: Path, sent: bytes) -> None:
+    """An answer that breaks off, or is no HTTP, is Unavailable."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(sent)
+        await writer.drain()
+
+    async with raw_api(tmp_path, serve) as api:
+        with pytest.raises(Unavailable) as refused:
+            await api.create(JOBS, "shop", job("heal"), timeout=5)
+        assert api.server in str(refused.value)
+    assert not refused.value.answered
+
+
+async def test_cancelling(tmp_path: Path) -> None:
+    """A caller that is cancelled is cancelled at once, and its connection is closed."""
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        await reader.read()
+        closed.set()
+
+    async with raw_api(tmp_path, serve) as api, asyncio.timeout(10):
+        call = asyncio.create_task(api.create(JOBS, "shop", job("heal")))
+        await asked.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await closed.wait()
+
+
+async def test_closed_client(tmp_path: Path) -> None:
+    """A client that was closed, even twice, refuses further requests as not sent."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        await api.close()
+        await api.close()
+        with pytest.raises(Unavailable, match="has been closed") as refused:
+            await api.get(JOBS, "shop", "heal")
+    assert refused.value.answered
+
+
+# Lists in pages.
+
+
+def page(names: range, following: str = "") -> web.Response:
+    """Return a page of a list."""
+    items = [{"metadata": {"name": f"n-{n}"}} for n in names]
+    return web.json_response(
+        {"metadata": {"resourceVersion": "9", "continue": following}, "items": items}
+    )
+
+
+async def test_pages(tmp_path: Path) -> None:
+    """A list asks for 500 at a time and puts the pages together."""
+
+    async def answer(request: web.Request) -> web.Response:
+        start = int(request.query.get("continue") or 0)
+        return page(range(start, start + 500), str(start + 500) if start < 1000 else "")
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        found = await api.list(JOBS, "shop", label_selector="a in (b,c),!d")
+        asked = [dict(request.query) for request in odd.asked]
+    assert [item["metadata"]["name"] for item in found.items] == [f"n-{n}" for n in range(1500)]
+    assert found.resource_version == "9"
+    first = {"limit": "500", "labelSelector": "a in (b,c),!d"}
+    assert asked == [first, first | {"continue": "500"}, first | {"continue": "1000"}]
+
+
+async def test_page_that_expired(tmp_path: Path) -> None:
+    """A list whose continue token expires begins anew, and has nothing twice."""
+    expired = [True]
+
+    async def answer(request: web.Request) -> web.Response:
+        if "continue" not in request.query:
+            return page(range(500), "next")
+        if expired:
+            expired.pop()
+            return status(410, "Expired")
+        return page(range(500, 600))
+
+    async with odd_api(tmp_path, answer) as (api, odd):
+        found = await api.list(JOBS, "shop")
+        assert len(odd.asked) == 4
+    assert len(found.items) == len({item["metadata"]["name"] for item in found.items}) == 600
+
+
+async def test_pages_that_always_expire(tmp_path: Path) -> None:
+    """A list that never gets to its end is given up."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return status(410, "Expired") if "continue" in request.query else page(range(5), "next")
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with pytest.raises(Expired):
+            await api.list(JOBS, "shop")
+
+
+# Watches.
+
+
+def line(kind: str, version: int, **fields: Any) -> bytes:
+    """Return an event as it is sent."""
+    changed = {"metadata": {"name": "heal", "resourceVersion": str(version)}, **fields}
+    return json.dumps({"type": kind, "object": changed}).encode() + b"\n"
+
+
+def stream(*chunks: bytes, hold: bool = False) -> Callable[[web.Request], Any]:
+    """Answer with chunks, and then end, or say nothing more."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(0.01)
+        if hold:
+            await asyncio.sleep(60)
+        return response
+
+    return answer
+
+
+async def test_watch_asks_for_what_it_needs(tmp_path: Path) -> None:
+    """A watch asks for bookmarks, an end, a version and a selection."""
+    async with odd_api(tmp_path, stream()) as (api, odd):
+        watch = api.watch(JOBS, "shop", resource_version="7", label_selector="a=b", timeout=12.5)
+        async with aclosing(watch) as events:
+            assert [each.change async for each in events] == [Change.BOOKMARK]
+        assert dict(odd.asked[0].query) == {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": "7",
+            "timeoutSeconds": "13",
+            "labelSelector": "a=b",
+        }
+
+
+async def test_events_across_chunks(tmp_path: Path) -> None:
+    """Events come whole, however the stream is cut, and however long they are."""
+    large = line("MODIFIED", 9, data="x" * 5_000_000)
+    sent = line("ADDED", 8) + large + line("BOOKMARK", 10) + line("DELETED", 11)
+    cuts = [0, 3, 50, 700_000, len(sent) - 150, len(sent) - 1, len(sent)]
+    chunks = [sent[a:b] for a, b in pairwise(cuts)]
+    async with odd_api(tmp_path, stream(*chunks)) as (api, _):
+        events = await read(api)
+    assert [(each.change, each.object["metadata"]["resourceVersion"]) for each in events] == [
+        ("BOOKMARK", "7"),
+        ("ADDED", "8"),
+        ("MODIFIED", "9"),
+        ("BOOKMARK", "10"),
+        ("DELETED", "11"),
+    ]
+    assert len(events[2].object["data"]) == 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 410}}\n', Expired),
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 429}}\n', Throttled),
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 500}}\n', Unavailable),
+        (b'{"type": "ERROR", "object": {}}\n', Unavailable),
+        (b'{"type": "ERROR"}\n', Unavailable),
+        (b'{"type": "ODD", "object": {"metadata": {"resourceVersion": "8"}}}\n', Unavailable),
+        (b'{"type": "ADDED", "object": {}}\n', Unavailable),
+        (b'{"type": "ADDED", "object": 7}\n', Unavailable),
+        (b"null\n", Unavailable),
+        (b"garbage\n", Unavailable),
+        (b'{"type": "ADDED", "object": {"meta', Unavailable),
+        (b"\xff\xfe\n", Unavailable),
+    ],
+)
+async def test_errors_in_a_watch(tmp_path: Path, sent: bytes, error: type[ApiError]) -> None:
+    """What goes wrong inside a watch is an error, after the events before it."""
+    async with odd_api(tmp_path, stream(line("ADDED", 8), sent)) as (api, _):
+        seen: list[WatchEvent] = []
+        async with aclosing(api.watch(JOBS, "shop", resource_version="7")) as events:
+            with pytest.raises(error):
+                await drain(events, seen)
+    assert [each.change for each in seen] == [Change.BOOKMARK, Change.ADDED]
+
+
+async def test_watch_that_breaks_off(tmp_path: Path) -> None:
+    """A watch whose connection is cut is Unavailable, not an end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        event = line("ADDED", 8)
+        size = f"{len(event):x}".encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(size + b"\r\n" + event + b"\r\n")
+        await writer.drain()
+
+    async with raw_api(tmp_path, serve) as api:
+        with pytest.raises(Unavailable):
+            await read(api)
+
+
+async def test_silent_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that neither says anything nor ends when it should is given up soon after."""
+    monkeypatch.setattr(kubernetes, "SILENCE", 0.3)
+    async with odd_api(tmp_path, stream(line("ADDED", 8), hold=True)) as (api, _):
+        with stopwatch() as watch, pytest.raises(Unavailable, match="hangs"):
+            await read(api, timeout=0.7)
+    assert 0.9 < watch[0] < 2
+
+
+async def test_watch_that_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch whose status does not come is given up long before its end."""
+    monkeypatch.setattr(kubernetes, "OPENING", 0.3)
+
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with odd_api(tmp_path, answer) as (api, _):
+        with stopwatch() as watch, pytest.raises(Unavailable):
+            await read(api, timeout=300)
+    assert watch[0] < 2
+
+
+async def test_slow_reader_is_not_disturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline of a watch strikes the watch, never its reader in the middle of other work."""
+    monkeypatch.setattr(kubernetes, "SILENCE", 0.1)
+    async with odd_api(tmp_path, stream(line("ADDED", 8), hold=True)) as (api, _):
+        watch = api.watch(JOBS, "shop", resource_version="7", timeout=0.2)
+        async with aclosing(watch) as events:
+            seen: list[WatchEvent] = []
+            with pytest.raises(Unavailable):
+                await drain(events, seen, pause=1)
+    assert len(seen) == 2
+
+
+async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that hangs is ended and continued from its last version, without a list."""
+    monkeypatch.setattr(kubernetes, "SILENCE", 0.1)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return page(range(1))
+        version = int(request.query["resourceVersion"]) + 1
+        return await stream(line("MODIFIED", version), hold=True)(request)
+
+    pace = Pace(first=0.02, watch=0.3)
+    async with odd_api(tmp_path, answer) as (api, odd), asyncio.timeout(20):
+        async with aclosing(follow(api, JOBS, ["shop"], pace=pace)) as news:
+            found = [await anext(news) for _ in range(4)]
+        asked = [request.query.get("resourceVersion") for request in odd.asked]
+    assert isinstance(found[0], Listed)
+    versions = [
+        each.object["metadata"]["resourceVersion"] for each in found if isinstance(each, Changed)
+    ]
+    assert versions == ["10", "11", "12"]
+    assert asked[:4] == [None, "9", "10", "11"]
+
+
+async def test_following_empty_answers(tmp_path: Path) -> None:
+    """A server whose watches are all empty is asked ever less often, and that is told."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await stream()(request) if "watch" in request.query else page(range(1))
+
+    pace = Pace(first=0.05, ceiling=0.4, chance=lambda: 1.0)
+    async with odd_api(tmp_path, answer) as (api, odd):
+        async with aclosing(follow(api, JOBS, ["shop"], pace=pace)) as news:
+            seen: list[Any] = []
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(drain(news, seen), 2)
+        watches = sum("watch" in request.query for request in odd.asked)
+    assert [type(each) for each in seen[:3]] == [Listed, Lost, Listed]
+    assert 4 <= watches <= 9
+
+
+# A real API server.
+
+
+@pytest.mark.cluster
+async def test_wrong_token(tmp_path: Path, kubeconfig: Path) -> None:
+    """A real API server does not know a wrong token."""
+    api = await KubernetesApi.connect(changed(tmp_path, kubeconfig, "token", "wrong"))
+    with pytest.raises(Unauthorized, match="does not accept the credentials from"):
+        await api.list(JOBS, "default")
+    with pytest.raises(Unauthorized):
+        await read(api)
+    await api.close()
+
+
+@pytest.mark.cluster
+async def test_no_rights(
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """Who has no rights is told which one is missing."""
+    api = await KubernetesApi.connect(kubeconfig)
+    await api.create(SERVICE_ACCOUNTS, namespace, {"metadata": {"name": "nobody"}})
+    await api.close()
+    token = await asyncio.to_thread(kubectl, "create", "token", "nobody", "-n", namespace)
+    api = await KubernetesApi.connect(changed(tmp_path, kubeconfig, "token", token.strip()))
+    with pytest.raises(Forbidden, match=r'cannot create resource "jobs" in API group "batch"'):
+        await api.create(JOBS, namespace, job("heal"))
+    with pytest.raises(Forbidden, match='cannot watch resource "jobs"'):
+        await read(api)
+    await api.close()
+
+
+@pytest.mark.cluster
+async def test_certificate_of_somebody_else(tmp_path: Path, kubeconfig: Path) -> None:
+    """A server whose certificate another authority signed is not sent anything."""
+    api = await KubernetesApi.connect(changed(tmp_path, kubeconfig, "certificate-authority-data"))
+    with pytest.raises(Unavailable, match="its certificate is not trusted") as refused:
+        await api.create(JOBS, "default", job("heal"))
+    await api.close()
+    assert refused.value.answered
+
+
+@pytest.mark.cluster
+async def test_namespace_that_is_not_there(kubeconfig: Path) -> None:
+    """Creating in a namespace that does not exist is NotFound, and names it."""
+    api = await KubernetesApi.connect(kubeconfig)
+    with pytest.raises(NotFound, match='namespaces "nowhere" not found'):
+        await api.create(JOBS, "nowhere", job("heal"))
+    await api.close()
+
+
+@pytest.mark.cluster
+async def test_killed_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
+    """While the API server is down every call says so; once it is back everything goes on."""
+    plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
+    api = await KubernetesApi.connect(plane.kubeconfig)
+    news = follow(api, CONFIG_MAPS, ["default"], pace=Pace(first=0.05, ceiling=0.2))
+    async with asyncio.timeout(60), aclosing(news):
+        assert isinstance(await anext(news), Listed)
+        await api.create(CONFIG_MAPS, "default", config_map("before"))
+        before = await anext(news)
+        assert isinstance(before, Changed)
+        since = before.object["metadata"]["resourceVersion"]
+        watch = asyncio.create_task(read_changes(api, since))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(plane.stop_component, "kube-apiserver", signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            await watch
+        with pytest.raises(Unavailable, match="Connection refused") as refused:
+            await api.create(CONFIG_MAPS, "default", config_map("during"))
+        assert refused.value.answered
+        assert isinstance(await anext(news), Lost)
+        await asyncio.to_thread(plane.start_component, "kube-apiserver")
+        await api.create(CONFIG_MAPS, "default", config_map("after"))
+        known: set[str] = set()
+        while "after" not in known:
+            each = await anext(news)
+            if isinstance(each, Listed):
+                known = {item["metadata"]["name"] for item in each.items}
+            elif isinstance(each, Changed):
+                known.add(each.object["metadata"]["name"])
+        assert known >= {"before", "after"}
+    await api.close()
+
+
+@pytest.mark.cluster
+async def test_frozen_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
+    """A frozen API server is given up at each deadline, and serves again when it goes on."""
+    plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
+    api = await KubernetesApi.connect(plane.kubeconfig)
+    since = (await api.create(CONFIG_MAPS, "default", config_map("before"))).object["metadata"]
+    watch = asyncio.create_task(read_changes(api, since["resourceVersion"], timeout=1))
+    await asyncio.sleep(0.3)
+    await api.get(CONFIG_MAPS, "default", "before")  # leaves a connection in the pool
+    await asyncio.to_thread(plane.freeze, "kube-apiserver")
+    with stopwatch() as pooled, pytest.raises(Unavailable) as unknown:
+        await api.create(CONFIG_MAPS, "default", config_map("during"), timeout=1)
+    with stopwatch() as fresh, pytest.raises(Unavailable) as unsent:
+        await api.create(CONFIG_MAPS, "default", config_map("never"), timeout=20)
+    with pytest.raises(Unavailable, match="hangs"):
+        await watch
+    await asyncio.to_thread(plane.thaw, "kube-apiserver")
+    assert (unknown.value.answered, unsent.value.answered) == (False, True)
+    assert pooled[0] < 2
+    assert fresh[0] < kubernetes.CONNECT + 2
+    await api.create(CONFIG_MAPS, "default", config_map("after"))
+    with pytest.raises(NotFound):
+        await api.get(CONFIG_MAPS, "default", "never")
+    await api.close()
+
+
+async def read_changes(api: KubernetesApi, since: str, timeout: float = 30) -> None:
+    """Read a watch of ConfigMaps to its end."""
+    watch = api.watch(CONFIG_MAPS, "default", resource_version=since, timeout=timeout)
+    async with aclosing(watch) as events:
+        await drain(events, [])
+
+
+def changed(directory: Path, kubeconfig: Path, key: str, value: str = "") -> Path:
+    """Return a copy of a kubeconfig with another value of a key, or without it."""
+    lines = kubeconfig.read_text().splitlines()
+    kept = [each for each in lines if f"{key}:" not in each or value]
+    new = [each.split(key)[0] + f"{key}: {value}" if f"{key}:" in each else each for each in kept]
+    path = directory / "kubeconfig"
+    path.write_text("\n".join(new))
+    return path

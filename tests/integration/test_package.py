@@ -1,0 +1,67 @@
+"""What is installed is what was tested: the wheel holds everything that runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the unpacked wheel, far from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    [wheel] = folder.glob("*.whl")
+    unpacked = folder / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    return unpacked
+
+
+def run(installed: Path, *arguments: str) -> str:
+    """Run the command from the wheel; what it printed."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "openfero_gitops", *arguments],
+        cwd=installed,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_wheel_plays_the_demo(installed: Path) -> None:
+    """Without a checkout, the demo finds the starter repository inside of the package."""
+    assert "HTTP 200, created" in run(installed, "demo", "--once")
+
+
+def test_the_wheel_holds_what_is_no_python(installed: Path) -> None:
+    """Schema, pages and the starter's hidden-by-rule folders are in the wheel, tests are not."""
+    package = installed / "openfero_gitops"
+    assert list((package / "pipeline" / "schema").glob("job-*.json"))
+    assert (package / "web" / "templates" / "index.html").is_file()
+    assert (package / "web" / "static" / "style.css").is_file()
+    assert list((package / "example" / "_alerts").glob("*.json"))
+    assert not (installed / "tests").exists()
+
+
+def test_the_console_script_is_named(installed: Path) -> None:
+    """The wheel brings the command `openfero-gitops`."""
+    [entry_points] = installed.glob("*.dist-info/entry_points.txt")
+    assert "openfero-gitops = openfero_gitops.__main__:main" in entry_points.read_text()

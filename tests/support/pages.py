@@ -1,0 +1,448 @@
+"""A controller for the pages to show: real values, and the real decisions about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
+from openfero_gitops.domain.health import About, Condition
+from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.operario import Form, Operario, Options, Origin
+from openfero_gitops.domain.problem import Ignored, Problem, Severity
+from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
+from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.pipeline.decide import Decision, decide
+from openfero_gitops.pipeline.environment import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COMMIT = "4f1c9a2e7b5d8036c1e4a9f2b7d05c8e3a6f1b94"
+OLDER = "0b7e2d9c4a1f8e5360d7b2c9e4a1f6835d0c7b2e"
+REPOSITORY = "https://git.example.com/platform/operarios.git"
+NAMESPACE = "openfero-jobs"
+REPLICA = "openfero-gitops-7d9c5b-x2x4p"
+_STARTED = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD, Phase.SUCCEEDED, Phase.FAILED})
+
+
+@dataclass
+class Showcase:
+    """The State that a test wants to see drawn; the clock of its decisions is `moment`."""
+
+    moment: datetime
+    in_force: Catalog | None
+    synced: SyncStatus
+    known: list[Remediation] = field(default_factory=list)
+    needs: list[Condition] = field(
+        default_factory=lambda: [Condition("catalog", holds=True), Condition("jobs", holds=True)]
+    )
+    leader: Leadership = field(default_factory=lambda: Leadership(leader=True, holder=REPLICA))
+    pause: bool = False
+
+    def about(self) -> About:
+        """Tell a replica's name and place."""
+        return About(
+            version="1.2.3",
+            identity=REPLICA,
+            namespace="openfero",
+            jobs_namespace=NAMESPACE,
+            allowed_namespaces=(NAMESPACE, "shop"),
+            cluster="production-west",
+        )
+
+    def catalog(self) -> Catalog | None:
+        """Tell the catalog in force."""
+        return self.in_force
+
+    def sync(self) -> SyncStatus:
+        """Tell how it came about."""
+        return self.synced
+
+    def leadership(self) -> Leadership:
+        """Tell who leads."""
+        return self.leader
+
+    def remediations(self) -> list[Remediation]:
+        """Tell every remediation."""
+        return self.known
+
+    def decisions(self) -> Mapping[JobKey, Decision]:
+        """Decide as the leader does."""
+        envelope = self.in_force.envelope if self.in_force else None
+        decided = decide(self.known, envelope, paused=self.pause, now=self.moment)
+        return {one.key: decision for one, decision in decided}
+
+    def conditions(self) -> Sequence[Condition]:
+        """Tell what the replica needs."""
+        return self.needs
+
+
+def operario(name: str, alertname: str, status: Status = Status.FIRING, **changes: Any) -> Operario:
+    """Make an operario; `options`, `origin`, `form` and `namespace` may be given."""
+    origin = Origin(
+        path=f"{alertname.lower()}/{status.value}.yaml",
+        blob="e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+        commit=COMMIT,
+        commit_author="Platform Team <platform@example.com>",
+        commit_time="2026-11-19T16:20:11+01:00",
+    )
+    given = Operario(
+        name=name,
+        alertname=alertname,
+        status=status,
+        form=Form.JOB,
+        options=Options(),
+        job={},
+        namespace=None,
+        origin=origin,
+        spec_digest="",
+    )
+    return replace(given, **changes)
+
+
+def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: Any) -> Remediation:
+    """Make a remediation in a phase, with the members that go with it; `changes` are the rest."""
+    labels: Mapping[str, str] = changes.pop("labels", None) or {
+        "alertname": alertname,
+        "severity": "warning",
+        "namespace": "shop",
+        "pod": "cart-0",
+    }
+    status = changes.get("status", Status.FIRING)
+    started = phase in _STARTED
+    began = received + timedelta(seconds=2) if started else None
+    finished = received + timedelta(seconds=44) if phase in FINAL and started else None
+    number = changes.pop("number", received.strftime("%H%M%S"))
+    name = f"{alertname.lower()[:30] or 'alert'}-{status.value}-{number}"
+    target = {k: v for k, v in labels.items() if k not in ("alertname", "severity")}
+    given = Remediation(
+        key=JobKey(NAMESPACE, name),
+        uid=name,
+        resource_version="1",
+        phase=phase,
+        reason="",
+        message="",
+        operario=f"openfero-{alertname.lower()}-{status.value}",
+        alertname=alertname,
+        status=status,
+        labels=labels,
+        occurrence=name,
+        incident=incident_digest(labels, status),
+        attempt=1,
+        fingerprint="8f3c1d2e4b5a6978",
+        starts_at=received - timedelta(seconds=31),
+        received_at=received,
+        delivered_at=received,
+        resolved_at=None,
+        admitted_at=began,
+        started_at=began,
+        finished_at=finished,
+        started=started,
+        finished=finished is not None,
+        explained=False,
+        deleting=False,
+        suspended=phase not in (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED),
+        active=1 if phase is Phase.RUNNING else 0,
+        term="12",
+        decision=None,
+        approved_by=None,
+        queue=None,
+        target=canonical_json(target or {"alertname": alertname}),
+        options=Options(),
+        ttl_seconds=86_400,
+        repository=REPOSITORY,
+        ref="main",
+        commit=COMMIT,
+        path=f"{alertname.lower()}/{status.value}.yaml",
+    )
+    return replace(given, **changes)
+
+
+def catalog(*operarios: Operario, **changes: Any) -> Catalog:
+    """Make a catalog at COMMIT."""
+    revision = Revision(
+        REPOSITORY,
+        "main",
+        COMMIT,
+        "Platform Team <platform@example.com>",
+        "2026-11-19T16:20:11+01:00",
+    )
+    given = Catalog(revision, Envelope(), operarios, has_envelope=True)
+    return replace(given, **changes)
+
+
+def synced(in_force: Catalog, moment: datetime) -> SyncStatus:
+    """Tell of a sync that went well, 20 s ago."""
+    return SyncStatus(
+        revision=in_force.revision,
+        origin="git",
+        in_force_since=moment - timedelta(hours=9, minutes=12),
+        last_attempt=moment - timedelta(seconds=20),
+        last_success=moment - timedelta(seconds=20),
+        seconds=0.412,
+        operarios=len(in_force.operarios),
+        problems=sum(problem.is_error for problem in in_force.problems),
+    )
+
+
+def quiet(moment: datetime) -> Showcase:
+    """Make a controller that has an operario in force and has met no alert."""
+    in_force = catalog(operario("openfero-kubepodcrashlooping-firing", "KubePodCrashLooping"))
+    return Showcase(moment, in_force, synced(in_force, moment))
+
+
+def busy(moment: datetime) -> Showcase:
+    """Make a controller on a bad night: every phase, a stale operario, problems, a failing sync."""
+
+    def ago(**span: float) -> datetime:
+        return moment - timedelta(**span)
+
+    in_force = catalog(
+        operario(
+            "openfero-kubepodcrashlooping-firing",
+            "KubePodCrashLooping",
+            options=Options(
+                target=("namespace", "pod"), cooldown=timedelta(minutes=30), max_concurrent=3
+            ),
+        ),
+        operario(
+            "openfero-kubepersistentvolumefillingup-firing",
+            "KubePersistentVolumeFillingUp",
+            options=Options(approval=True, priority=10, max_wait=timedelta(hours=6)),
+        ),
+        operario("openfero-kubenodenotready-firing", "KubeNodeNotReady"),
+        operario("openfero-kubenodenotready-resolved", "KubeNodeNotReady", Status.RESOLVED),
+        operario("openfero-targetdown-firing", "TargetDown", form=Form.CONFIG_MAP),
+        replace(
+            operario("kubejobfailed-cleanup", "KubeJobFailed", form=Form.OPERARIUS),
+            origin=Origin(
+                path="jobs/kubejobfailed/firing.yaml",
+                blob="",
+                commit=OLDER,
+                commit_author="Batch Team <batch@example.com>",
+                commit_time="2026-10-02T09:14:00Z",
+                stale=True,
+            ),
+        ),
+        problems=(
+            Problem(
+                "jobs/kubejobfailed/firing.yaml",
+                14,
+                7,
+                "/spec/template/spec/containers/0/resources/requests/cpu",
+                "quantity",
+                Severity.ERROR,
+                "'12x' is not a quantity",
+                "write 12 or 12m",
+                COMMIT,
+            ),
+            Problem(
+                "targetdown/firing.yaml",
+                22,
+                5,
+                "/spec/template/labels",
+                "unknown-field",
+                Severity.WARNING,
+                "field 'labels' does not exist here and is dropped",
+                "move it to spec.template.metadata.labels",
+                COMMIT,
+            ),
+        ),
+        ignored=(
+            Ignored("kubepodcrashlooping/rbac.yaml", "ServiceAccount"),
+            Ignored("kubepodcrashlooping/rbac.yaml", "Role"),
+            Ignored("kustomization.yaml", "Kustomization"),
+        ),
+    )
+    node = {"alertname": "KubeNodeNotReady", "severity": "critical", "node": "worker-17"}
+    volume = {
+        "alertname": "KubePersistentVolumeFillingUp",
+        "severity": "critical",
+        "namespace": "orders",
+        "persistentvolumeclaim": "data-postgres-2",
+    }
+
+    def pod(name: str) -> dict[str, str]:
+        return {
+            "alertname": "KubePodCrashLooping",
+            "severity": "warning",
+            "namespace": "shop",
+            "pod": name,
+            "container": "app",
+            "job": "kube-state-metrics",
+        }
+
+    def down(name: str) -> dict[str, str]:
+        return {"alertname": "TargetDown", "severity": "warning", "service": f"exporter-{name}"}
+
+    def aimed(name: str) -> str:
+        return canonical_json({"namespace": "shop", "pod": name})
+
+    known = [
+        remediation(
+            "KubePodCrashLooping",
+            Phase.RUNNING,
+            ago(seconds=48),
+            labels=pod("cart-0"),
+            target=aimed("cart-0"),
+        ),
+        remediation(
+            "KubePodCrashLooping",
+            Phase.WAITING,
+            ago(seconds=12),
+            labels=pod("cart-0") | {"uid": "4"},
+            target=aimed("cart-0"),
+        ),
+        remediation(
+            "KubePodCrashLooping",
+            Phase.WAITING,
+            ago(minutes=2),
+            labels=pod("checkout-5"),
+            target=aimed("checkout-5"),
+            options=Options(cooldown=timedelta(minutes=30)),
+            attempt=2,
+        ),
+        remediation(
+            "KubePersistentVolumeFillingUp",
+            Phase.AWAITING_APPROVAL,
+            ago(minutes=17),
+            labels=volume,
+            options=Options(approval=True, priority=10, max_wait=timedelta(hours=6)),
+        ),
+        remediation("TargetDown", Phase.QUEUED, ago(minutes=4), labels=down("a"), queue="heal"),
+        remediation("TargetDown", Phase.HELD, ago(minutes=52), labels=down("b")),
+        remediation(
+            "KubePodCrashLooping",
+            Phase.FAILED,
+            ago(minutes=9),
+            labels=pod("checkout-5"),
+            target=aimed("checkout-5"),
+            reason="BackoffLimitExceeded",
+            message=(
+                "BackoffLimitExceeded: Job has reached the specified backoff limit; container "
+                "diagnose exited with code 1 (Error): Error from server (Forbidden): pods is "
+                'forbidden: User "system:serviceaccount:openfero-jobs:operario-crash" cannot list '
+                'resource "pods" in API group "" in the namespace "shop"'
+            ),
+            explained=True,
+        ),
+        remediation("KubeNodeNotReady", Phase.SUCCEEDED, ago(hours=3), labels=node),
+        remediation(
+            "KubeNodeNotReady",
+            Phase.SUCCEEDED,
+            ago(hours=2, minutes=40),
+            labels=node,
+            status=Status.RESOLVED,
+        ),
+        remediation(
+            "KubePodCrashLooping",
+            Phase.REFUSED,
+            ago(hours=1, minutes=4),
+            labels=pod("search-1"),
+            decision="refused",
+            reason="same-incident",
+            message="openfero-jobs/kubepodcrashlooping-firing-x heals, or healed, this incident",
+        ),
+        remediation(
+            "KubeJobFailed",
+            Phase.CANCELLED,
+            ago(hours=5),
+            decision="cancelled",
+            reason="cancelled-by-human",
+            message="a person cancelled it",
+            commit=OLDER,
+        ),
+    ]
+    failing = replace(
+        synced(in_force, moment),
+        last_success=ago(minutes=22),
+        error=f"git fetch {REPOSITORY}: could not resolve host git.example.com",
+        failing_since=ago(minutes=21),
+    )
+    return Showcase(moment, in_force, failing, known)
+
+
+def broken(moment: datetime) -> Showcase:
+    """Make a controller that cannot do its job: no catalog, no leader, no API server."""
+    error = f"git fetch {REPOSITORY}: authentication failed"
+    status = SyncStatus(
+        last_attempt=moment - timedelta(seconds=5),
+        error=error,
+        failing_since=moment - timedelta(minutes=3),
+    )
+    return Showcase(
+        moment,
+        None,
+        status,
+        [remediation("TargetDown", Phase.WAITING, moment - timedelta(minutes=1))],
+        needs=[
+            Condition("catalog", holds=False, message=error),
+            Condition("jobs", holds=False, message="openfero-jobs: connection refused"),
+        ],
+        leader=Leadership(),
+    )
+
+
+#: What a sender of alerts may write into a label, or a committer into a file.
+SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+ATTRIBUTE = '" onmouseover="document.title=\'taken\'" style="position:fixed;inset:0'
+OVERRIDE = "abc\u202egpj.exe\u2066"
+ARABIC = "خادم الويب"
+EMOJI = "🔥👩🏽‍💻 disk"
+LONG = "x" * 10_000 + "the end"
+
+
+def hostile(moment: datetime) -> Showcase:
+    """Make a controller whose every text from outside means ill."""
+    labels = {
+        "alertname": SCRIPT,
+        "attribute": ATTRIBUTE,
+        "override": OVERRIDE,
+        "arabic": ARABIC,
+        "emoji": EMOJI,
+        "long": LONG,
+        SCRIPT: ATTRIBUTE,
+    }
+    in_force = catalog(
+        operario(SCRIPT, ATTRIBUTE, namespace=ATTRIBUTE, options=Options(target=(SCRIPT, LONG))),
+        problems=(
+            Problem(
+                ATTRIBUTE + ".yaml",
+                1,
+                1,
+                f"/{SCRIPT}",
+                "rule",
+                Severity.ERROR,
+                SCRIPT,
+                LONG,
+                SCRIPT,
+            ),
+        ),
+        ignored=(Ignored(SCRIPT, ATTRIBUTE),),
+        revision=Revision(SCRIPT, ATTRIBUTE, COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE),
+    )
+    status = replace(synced(in_force, moment), error=SCRIPT + LONG, failing_since=moment)
+    one = remediation(
+        SCRIPT,
+        Phase.FAILED,
+        moment - timedelta(minutes=1),
+        number="1",
+        key=JobKey(NAMESPACE, "alert-firing-1"),
+        labels=labels,
+        target=canonical_json(labels),
+        reason=SCRIPT,
+        message=ATTRIBUTE + LONG,
+        operario=SCRIPT,
+        fingerprint=ATTRIBUTE,
+        repository=SCRIPT,
+        ref=ATTRIBUTE,
+        commit="--output=/etc/passwd",
+        path="a b;$(reboot)\u202e.yaml",
+        approved_by=SCRIPT,
+    )
+    return Showcase(
+        moment, in_force, status, [one], needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)]
+    )

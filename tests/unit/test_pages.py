@@ -1,0 +1,1024 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits, Revision
+from openfero_gitops.domain.health import Condition
+from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.matcher import Matcher, Operator
+from openfero_gitops.domain.operario import Form, Mode, Options, Origin
+from openfero_gitops.domain.problem import Problem, Severity
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.sync import RefusedRevision
+from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.errors import problems
+from openfero_gitops.web.pages import add_pages
+from tests.support import pages
+from tests.support.pages import COMMIT, OLDER, Showcase, catalog, operario, remediation, synced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
+OPEN = Guard(None, certificate=False)
+VOID = frozenset({"meta", "link", "img", "input", "br", "path", "circle", "rect"})
+INLINE = frozenset({"a", "bdi", "code", "span", "strong", "time", "svg", "q", "button"})
+
+
+class Element:
+    """One element of a page."""
+
+    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tag = tag
+        self.attributes = attributes
+        self.children: list[Element | str] = []
+
+    def walk(self) -> Iterator[Element]:
+        """Go through the element and everything in it, in their order."""
+        yield self
+        for child in self.children:
+            if isinstance(child, Element):
+                yield from child.walk()
+
+    def all(self, tag: str = "", css: str = "", **attributes: str) -> list[Element]:
+        """Find elements by tag, class and attributes."""
+        return [
+            one
+            for one in self.walk()
+            if (not tag or one.tag == tag)
+            and (not css or css in one.attributes.get("class", "").split())
+            and all(one.attributes.get(name) == value for name, value in attributes.items())
+        ]
+
+    def one(self, tag: str = "", css: str = "", **attributes: str) -> Element:
+        """Find the only such element."""
+        found = self.all(tag, css, **attributes)
+        assert len(found) == 1, f"{tag}.{css} {attributes}: there are {len(found)}"
+        return found[0]
+
+    @property
+    def text(self) -> str:
+        """What a reader sees, with single spaces."""
+        return " ".join("".join(self._texts()).split())
+
+    def _texts(self) -> Iterator[str]:
+        for child in self.children:
+            if isinstance(child, str):
+                yield child
+            elif child.tag in INLINE:
+                yield from child._texts()
+            else:
+                yield " "
+                yield from child._texts()
+                yield " "
+
+
+class Reader(HTMLParser):
+    """Builds the tree of a page, and fails where an end tag does not fit."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("", {})
+        self._open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self._open == [self.root], f"<{self._open[-1].tag}> is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open an element."""
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice"
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self._open[-1].children.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take an element that is closed at once."""
+        self._open[-1].children.append(Element(tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the element that is open."""
+        assert self._open[-1].tag == tag, f"</{tag}> ends <{self._open[-1].tag}>"
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        """Take text."""
+        self._open[-1].children.append(data)
+
+
+def application(state: Showcase, guard: Guard = OPEN) -> TestClient:
+    """Serve the pages of a state, as the server does."""
+    app = web.Application(middlewares=[problems])
+    add_pages(app, state, guard, lambda: state.moment)
+    return TestClient(TestServer(app))
+
+
+async def draw(state: Showcase, address: str = "/") -> Element:
+    """Ask for a page and read it."""
+    async with application(state) as client:
+        answer = await client.get(address)
+        assert answer.status == 200, await answer.text()
+        assert answer.content_type == "text/html"
+        return Reader(await answer.text()).root
+
+
+def showing(*known: object, **changes: object) -> Showcase:
+    """Make a healthy controller that knows these remediations."""
+    return replace(pages.quiet(NOW), known=list(known), **changes)  # type: ignore[arg-type]
+
+
+def row_of(page: Element, css: str = "remediation") -> Element:
+    """Find the only remediation of a page."""
+    return page.one("tbody", css)
+
+
+ALL = {"busy": pages.busy, "quiet": pages.quiet, "broken": pages.broken, "hostile": pages.hostile}
+
+
+@pytest.fixture(params=ALL.values(), ids=ALL.keys())
+def state(request: pytest.FixtureRequest) -> Showcase:
+    """Give each of the showcases."""
+    made: Showcase = request.param(NOW)
+    return made
+
+
+# What every page keeps to
+
+
+async def test_nothing_inline(state: Showcase) -> None:
+    """No page has a script, a style or an event handler of its own, whatever it shows."""
+    page = await draw(state)
+    scripts = page.all("script")
+    assert [one.attributes["src"].partition("?")[0] for one in scripts] == ["static/page.js"]
+    assert not scripts[0].children
+    assert not page.all("style")
+    for one in page.walk():
+        assert "style" not in one.attributes
+        assert not [name for name in one.attributes if name.startswith("on")]
+    assert [one.attributes["src"].partition("?")[0] for one in page.all("img")] == [
+        "static/icon.svg"
+    ]
+
+
+async def test_nothing_from_elsewhere(state: Showcase) -> None:
+    """Every address in a page is relative, so that a proxy may serve it under a path."""
+    page = await draw(state)
+    addresses = [
+        value
+        for one in page.walk()
+        for name, value in one.attributes.items()
+        if name in ("href", "src", "action")
+    ]
+    assert len(addresses) > 20
+    for address in addresses:
+        assert re.match(r"(#|\./(\?|$)|static/|api/)", address), address
+
+
+async def test_ids_are_unique(state: Showcase) -> None:
+    """No two elements of a page have one id, by which the script finds them again."""
+    page = await draw(state)
+    ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
+    assert len(ids) == len(set(ids))
+
+
+async def test_tables_have_captions_and_headers(state: Showcase) -> None:
+    """Every table says what it is, every column and row has a header."""
+    page = await draw(state)
+    for table in page.all("table"):
+        assert table.one("caption").text
+        columns = table.one("thead").all("th", scope="col")
+        assert len(columns) == 5
+        for row in table.all("tr"):
+            if row.all("td") and "more-row" not in row.attributes.get("class", ""):
+                assert len(row.all("th", scope="row")) == 1
+                assert len(row.all("td")) == 4
+                assert all("data-label" in cell.attributes for cell in row.all("td"))
+
+
+async def test_landmarks(state: Showcase) -> None:
+    """A page has one of each landmark, and each of its sections has a name."""
+    page = await draw(state)
+    for tag in ("header", "main", "footer", "h1"):
+        page.one(tag)
+    ids = {one.attributes["id"] for one in page.walk() if "id" in one.attributes}
+    for section in page.one("main").all("section"):
+        if name := section.attributes.get("aria-labelledby"):
+            assert name in ids
+    assert len([one for one in page.all("section") if "aria-labelledby" in one.attributes]) >= 7
+    for one in page.all("use"):
+        assert one.attributes["href"][1:] in ids
+
+
+async def test_headers() -> None:
+    """A page may load its own files only, is not framed, sniffed, stored, nor told to others."""
+    async with application(pages.busy(NOW)) as client:
+        answer = await client.get("/")
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "form-action 'none'" in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "Content-Encoding" in answer.headers
+
+
+async def test_static_files() -> None:
+    """What a page is drawn with is served, of its type, under an address that tells its content."""
+    async with application(pages.quiet(NOW)) as client:
+        page = Reader(await (await client.get("/")).text()).root
+        found = {
+            page.one("link", rel="stylesheet").attributes["href"]: "text/css",
+            page.one("script").attributes["src"]: "javascript",
+            page.one("link", rel="icon").attributes["href"]: "image/svg+xml",
+        }
+        for address, content_type in found.items():
+            assert re.fullmatch(r"static/[a-z]+\.[a-z]+\?v=[0-9a-f]{12}", address)
+            answer = await client.get(f"/{address}")
+            assert answer.status == 200
+            assert content_type in answer.content_type
+        assert (await client.get("/static/../pages.py")).status == 404
+        assert (await client.get("/static/")).status in (403, 404)
+
+
+async def test_only_reads() -> None:
+    """Nothing can be sent to the pages, and they hold no form."""
+    async with application(pages.busy(NOW)) as client:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert (await client.request(method, "/")).status == 405
+    assert not (await draw(pages.busy(NOW))).all("form")
+
+
+async def test_guarded(tmp_path: Path) -> None:
+    """Without the credentials that are asked for, nothing is shown."""
+    file = tmp_path / "credentials"
+    file.write_text("reader:secret\n")
+    guard = Guard(Credentials("basic", file), certificate=False)
+    async with application(pages.busy(NOW), guard) as client:
+        answer = await client.get("/")
+        assert answer.status == 401
+        assert "Basic" in answer.headers["WWW-Authenticate"]
+        assert "KubePodCrashLooping" not in await answer.text()
+
+
+# Values from outside
+
+
+async def test_hostile_values_are_text() -> None:
+    """Markup in labels, names, paths and errors is shown as text, and makes no element."""
+    page = await draw(pages.hostile(NOW))
+    assert len(page.all("script")) == 1
+    assert row_of(page).one("bdi", "name").text == pages.SCRIPT[:120]
+    labels = {one.one("dt").text: one.one("dd").text for one in page.one("dl", "labels").all("div")}
+    assert labels["attribute"] == pages.ATTRIBUTE
+    assert labels[pages.SCRIPT[:120]] == pages.ATTRIBUTE
+    assert labels["arabic"] == pages.ARABIC
+    assert labels["emoji"] == pages.EMOJI
+
+
+async def test_values_are_kept_apart() -> None:
+    """Text from right to left cannot turn what stands beside it."""
+    page = await draw(pages.hostile(NOW))
+    for text in (pages.ARABIC, pages.EMOJI):
+        assert any(one.text == text for one in page.one("dl", "labels").all("bdi"))
+
+
+async def test_unseen_characters_are_written_out() -> None:
+    """What nobody would see, and what turns the reading direction, is shown as its code."""
+    labels = {"alertname": "A", "null": "a\x00b", "lines": "a\n\tb"}
+    one = remediation("A", Phase.RUNNING, NOW, labels=labels, path="latin-\udce9.yaml")
+    text = row_of(await draw(showing(one))).text
+    assert r"a\u0000b" in text
+    assert r"latin-\udce9.yaml" in text
+    assert "a b" in text
+    page = await draw(pages.hostile(NOW))
+    assert r"abc\u202egpj.exe\u2066" in page.text
+    assert "\u202e" not in page.text
+
+
+async def test_long_values_are_cut() -> None:
+    """A value of ten thousand characters is cut where it stands, and can be opened as a whole."""
+    page = await draw(pages.hostile(NOW))
+    long = page.one("dl", "labels").all("details", "long")
+    assert len(long) == 1
+    assert long[0].one("summary").one("bdi").text == pages.LONG[:160]
+    assert "all 10,007 characters" in long[0].one("summary").text
+    assert long[0].one("bdi", "whole").text == pages.LONG
+    for one in page.all("summary"):
+        assert len(one.text) < 500
+
+
+async def test_commands_are_safe_to_paste() -> None:
+    """A command is quoted for a shell, and not offered for a commit or path that means ill."""
+    path = "it's a $(file).yaml"
+    page = await draw(showing(remediation("A", Phase.RUNNING, NOW, path=path)))
+    lines = [one.text for one in row_of(page).all("span", "command")]
+    assert f"git show '{COMMIT}:it'\"'\"'s a $(file).yaml'" in lines
+    page = await draw(pages.hostile(NOW))
+    commands = " ".join(one.text for one in row_of(page).all("span", "command"))
+    assert "kubectl" in commands
+    assert "git" not in commands
+    assert "reboot" not in commands
+
+
+@pytest.mark.parametrize(
+    ("commit", "path"),
+    [("HEAD", "a.yaml"), ("", "a.yaml"), (COMMIT[:7], "a.yaml"), (COMMIT, ""), (COMMIT, "a\nb")],
+)
+async def test_no_command_without_a_commit(commit: str, path: str) -> None:
+    """Only a whole commit and a plain path make a command for Git."""
+    page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit=commit, path=path)))
+    assert "git show" not in row_of(page).text
+
+
+# Remediations
+
+
+@pytest.mark.parametrize("phase", Phase)
+async def test_every_phase(phase: Phase) -> None:
+    """Each phase is shown by word, icon and colour, with its meaning, and counted."""
+    page = await draw(showing(remediation("A", phase, NOW)))
+    badge = row_of(page).one("td", "phase").one("span", "badge")
+    assert badge.text == phase.value
+    assert badge.attributes["title"]
+    assert badge.one("use").attributes["href"].startswith("#icon-")
+    (tone,) = set(badge.attributes["class"].split()) - {"badge"}
+    assert tone in ("ok", "bad", "warn", "ask", "run", "idle")
+    chips = {one.text for one in page.one("nav", "chips").all("a")}
+    assert f"{phase.value} 1" in chips
+    assert len(chips) == 1 + len(Phase)
+
+
+async def test_phases_differ_in_more_than_colour() -> None:
+    """No two phases have the same icon."""
+    page = await draw(pages.busy(NOW))
+    icons = [one.one("use").attributes["href"] for one in page.one("nav", "chips").all("a")[1:]]
+    assert len(set(icons)) == len(Phase)
+
+
+async def test_where_it_came_from() -> None:
+    """A remediation tells its operario, its commit, short and whole, its file and the command."""
+    row = row_of(await draw(showing(remediation("KubePodCrashLooping", Phase.RUNNING, NOW))))
+    origin = row.one("td", "from")
+    assert "openfero-kubepodcrashlooping-firing" in origin.text
+    assert origin.one("span", "sha").one("code").text == COMMIT[:7]
+    assert origin.one("span", "sha").one("code").attributes["title"] == COMMIT
+    assert origin.one("button", "copy").attributes["data-copy"] == COMMIT
+    assert "kubepodcrashlooping/firing.yaml" in origin.text
+    lines = [one.text for one in row.all("span", "command")]
+    assert f"git show {COMMIT}:kubepodcrashlooping/firing.yaml" in lines
+    assert COMMIT in [one.text for one in row.all("code")]
+
+
+async def test_a_folder_has_no_commit() -> None:
+    """What was read from a folder says so instead of showing an empty commit."""
+    page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit="")))
+    assert "no commit: a folder" in row_of(page).one("td", "from").text
+
+
+async def test_details() -> None:
+    """An opened row has labels, every time that is known, attempt, options and Job."""
+    one = remediation(
+        "A",
+        Phase.SUCCEEDED,
+        NOW - timedelta(minutes=9),
+        attempt=2,
+        resolved_at=NOW - timedelta(minutes=1),
+        approved_by="oncall@example.com",
+        options=Options(approval=True, cooldown=timedelta(minutes=45)),
+    )
+    row = row_of(await draw(showing(one)))
+    details = row.one("tr", "more-row")
+    terms = {dt.text for dt in details.all("dt")}
+    assert {"Alert began", "Received", "Admitted", "Started", "Finished", "Resolved"} <= terms
+    text = details.text
+    assert "Attempt 2" in text
+    assert "oncall@example.com (unverified" in text
+    assert "approval required" in text
+    assert "cooldown 45m" in text
+    assert "max-wait" not in text
+    assert "pod cart-0" in text
+    assert str(one.key) in text
+    assert f"kubectl -n {one.key.namespace} logs job/{one.key.name}" in text
+    assert "attempt 2" in row.one("td", "phase").text
+    assert "ran for 42s" in row.one("td", "why").text
+
+
+async def test_the_row_opens_without_a_script() -> None:
+    """A row's details are behind an element that browsers open by themselves, closed at first."""
+    details = row_of(await draw(showing(remediation("A", Phase.RUNNING, NOW)))).one(
+        "details", "opener"
+    )
+    assert "open" not in details.attributes
+    assert details.one("summary").text == "A firing"
+
+
+async def test_target() -> None:
+    """A row names what is being healed, and leaves out what names nothing."""
+    page = await draw(showing(remediation("A", Phase.RUNNING, NOW)))
+    assert row_of(page).one("div", "target").text == "namespace=shop pod=cart-0"
+    page = await draw(showing(remediation("A", Phase.RUNNING, NOW, target="damaged")))
+    assert not row_of(page).all("div", "target")
+
+
+async def test_waits_for_a_busy_target() -> None:
+    """A Job that waits for another on its target names that other."""
+    first = remediation("A", Phase.RUNNING, NOW - timedelta(minutes=1))
+    second = remediation("A", Phase.WAITING, NOW, labels={"alertname": "A", "b": "c"})
+    page = await draw(showing(first, replace(second, target=first.target)))
+    why = page.one("tbody", "idle").one("td", "why")
+    assert why.one("code", "reason").text == "target-busy"
+    assert f"{first.key} works on the same target" in why.text
+
+
+async def test_waits_for_the_clock() -> None:
+    """A Job that waits for its cooldown tells when that is over."""
+    before = remediation("A", Phase.FAILED, NOW - timedelta(minutes=4))
+    late = remediation("A", Phase.WAITING, NOW, attempt=2)
+    page = await draw(showing(before, late))
+    until = page.one("tbody", "idle").one("td", "why").one("span", "until")
+    # It ended 44 s after it came, and the cooldown is ten minutes.
+    assert until.one("time").attributes["datetime"] == "2026-11-21T03:10:49Z"
+    assert until.one("span", "age").text == "in 6m 44s"
+
+
+async def test_waits_for_a_person() -> None:
+    """A Job that waits for approval shows the commands that decide on it, and is said first."""
+    one = remediation(
+        "A", Phase.AWAITING_APPROVAL, NOW - timedelta(minutes=17), options=Options(approval=True)
+    )
+    page = await draw(showing(one))
+    assert row_of(page).one("code", "reason").text == "approval"
+    lines = [line.text for line in row_of(page).all("span", "command")]
+    assert lines[:2] == [f"openfero-gitops approve {one.key}", f"openfero-gitops refuse {one.key}"]
+    concern = page.one("li", "concern")
+    assert "1 remediation must be approved by a person" in concern.text
+    assert "17m ago" in concern.text
+    assert concern.one("a").attributes["href"] == "./?phase=AwaitingApproval"
+
+
+async def test_waits_for_a_limit() -> None:
+    """A Job that waits for a limit names the limit."""
+    envelope = Envelope(limits=Limits(concurrent=1))
+    in_force = catalog(envelope=envelope)
+    labels = {"alertname": "B", "node": "worker-1"}
+    page = await draw(
+        showing(
+            remediation("A", Phase.RUNNING, NOW - timedelta(minutes=1)),
+            remediation("B", Phase.WAITING, NOW, labels=labels),
+            in_force=in_force,
+        )
+    )
+    assert page.one("tbody", "idle").one("code", "reason").text == "limit-concurrent"
+    assert "1 of at most 1" in page.one("section", "status").text
+
+
+async def test_about_to_be_decided() -> None:
+    """A Job that nothing stands against is about to start, one that must not is about not to."""
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW)))
+    assert "The leader is about to start it" in row_of(page).text
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW - timedelta(hours=2))))
+    assert "The leader is about to refuse it" in row_of(page).text
+    assert row_of(page).one("code", "reason").text == "max-wait"
+
+
+async def test_why_it_failed() -> None:
+    """A failed remediation tells its condition, the exit code and the container's last words."""
+    message = "BackoffLimitExceeded: limit reached; container a exited with code 3 (Error): no disk"
+    one = remediation(
+        "A",
+        Phase.FAILED,
+        NOW - timedelta(minutes=2),
+        reason="BackoffLimitExceeded",
+        message=message,
+    )
+    why = row_of(await draw(showing(one)), "bad").one("td", "why")
+    assert why.one("code", "reason").text == "BackoffLimitExceeded"
+    assert why.text.count("BackoffLimitExceeded") == 1
+    assert "limit reached; container a exited with code 3 (Error): no disk" in why.text
+
+
+async def test_why_it_was_refused() -> None:
+    """A refused remediation tells the reason, and its sentence where no message was written."""
+    one = remediation("A", Phase.REFUSED, NOW, reason="unsafe-value", decision="refused")
+    why = row_of(await draw(showing(one))).one("td", "why")
+    meaning = Reason.UNSAFE_VALUE.text
+    assert why.text == f"unsafe-value {meaning[0].upper()}{meaning[1:]}"
+    one = replace(one, message="pod is '--all'")
+    why = row_of(await draw(showing(one))).one("td", "why")
+    assert why.text == "unsafe-value pod is '--all'"
+    assert why.one("code", "reason").attributes["title"] == meaning
+
+
+async def test_circumstances() -> None:
+    """What was queued, held, started by somebody else or is being deleted says so."""
+    for one, words in (
+        (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Kueue starts it from queue heal"),
+        (remediation("A", Phase.HELD, NOW), "Somebody suspended it after it was admitted"),
+        (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Somebody else than the contr"),
+        (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
+    ):
+        assert words in row_of(await draw(showing(one))).one("td", "why").text
+
+
+async def test_what_can_be_stopped() -> None:
+    """What has not ended shows how to cancel it, what has ended does not."""
+    for phase in Phase:
+        one = remediation("A", phase, NOW)
+        text = row_of(await draw(showing(one))).text
+        may = phase in (Phase.WAITING, Phase.QUEUED, Phase.RUNNING, Phase.HELD)
+        assert (f"openfero-gitops cancel {one.key}" in text) == may
+
+
+async def test_an_alert_without_a_name() -> None:
+    """An alert that has no name, and no labels on its Job, is shown all the same."""
+    one = remediation("", Phase.REFUSED, NOW, labels={"a": "b"})
+    text = row_of(await draw(showing(replace(one, labels={})))).text
+    assert "(an alert without a name)" in text
+    assert "None are recorded on the Job" in text
+
+
+async def test_order() -> None:
+    """What is under way stands before what has ended, and the newest first in each."""
+    page = await draw(pages.busy(NOW))
+    titles = [one.one("caption").text for one in page.all("table", "remediations")]
+    assert titles == ["Under way 6", "Ended 5"]
+    for table in page.all("table", "remediations"):
+        received = [cell.one("time").attributes["datetime"] for cell in table.all("td", "received")]
+        assert received == sorted(received, reverse=True)
+
+
+async def test_more_than_a_table_shows() -> None:
+    """A table that does not show everything says how much there is, and where."""
+    many = [
+        remediation("A", Phase.REFUSED, NOW - timedelta(minutes=n), number=str(n))
+        for n in range(120)
+    ]
+    page = await draw(showing(*many))
+    assert len(page.all("tbody", "remediation")) == 50
+    assert "The first 50 of 120 remediations, the newest first" in page.one("p", "rest").text
+    assert "Refused 120" in page.one("nav", "chips").text
+    assert many[0].key.name in page.text
+    assert many[119].key.name not in page.text
+    assert many[119].key.name in (await draw(showing(*many), "/?q=refused+firing-119")).text
+
+
+# The filter
+
+
+async def test_filter_by_phase() -> None:
+    """The address chooses phases, in any case and more than one, and marks their links."""
+    page = await draw(pages.busy(NOW), "/?phase=failed")
+    assert len(page.all("tbody", "remediation")) == 1
+    assert page.one("nav", "chips").one("a", **{"aria-current": "true"}).text == "Failed 1"
+    assert "Waiting 2" in page.one("nav", "chips").text
+    page = await draw(pages.busy(NOW), "/?phase=Failed&phase=Held")
+    assert len(page.all("tbody", "remediation")) == 2
+
+
+async def test_filter_by_words() -> None:
+    """Every word must occur, in whatever is known of a remediation, operario or problem."""
+    for words, count in (
+        ("checkout-5", 2),
+        ("pod=checkout-5 failed", 1),
+        ("TARGETDOWN", 2),
+        ("code+1+(Error)", 1),
+        ("target-busy", 1),
+        ("nobody+has+this", 0),
+        (OLDER, 1),
+    ):
+        page = await draw(pages.busy(NOW), f"/?q={words}")
+        assert len(page.all("tbody", "remediation")) == count, words
+    page = await draw(pages.busy(NOW), "/?q=kubejobfailed")
+    assert [one.text for one in page.one("table", "operarios").all("bdi", "name")] == [
+        "kubejobfailed-cleanup"
+    ]
+    assert len(page.one("table", "problems").one("tbody").all("tr")) == 1
+    assert page.one("input", id="q").attributes["value"] == "kubejobfailed"
+
+
+async def test_filters_go_together() -> None:
+    """The links to phases keep the words, however odd."""
+    page = await draw(pages.busy(NOW), "/?q=%26%22%3Cb%3E+a")
+    link = page.one("nav", "chips").all("a")[1].attributes["href"]
+    assert link == "./?phase=AwaitingApproval&q=%26%22%3Cb%3E+a"
+
+
+async def test_concerns_are_not_filtered() -> None:
+    """What a person should know first is said whatever the filter hides."""
+    whole = await draw(pages.busy(NOW))
+    page = await draw(pages.busy(NOW), "/?q=nothing+of+the+kind&phase=Queued")
+    assert [one.text for one in page.all("li", "concern")] == [
+        one.text for one in whole.all("li", "concern")
+    ]
+
+
+async def test_unknown_phase() -> None:
+    """A phase that does not exist is an error that names those that do."""
+    async with application(pages.busy(NOW)) as client:
+        answer = await client.get("/?phase=Broken")
+        assert answer.status == 400
+        assert answer.content_type == "application/problem+json"
+        detail = (await answer.json())["detail"]
+        assert "'broken'" in detail
+        assert "AwaitingApproval" in detail
+
+
+async def test_broken_query() -> None:
+    """An address that is not UTF-8 is answered as one that nothing fits."""
+    page = await draw(pages.busy(NOW), "/?q=%ff%ed%a0%80")
+    assert not page.all("tbody", "remediation")
+
+
+# Empty states
+
+
+async def test_no_alert_yet() -> None:
+    """A controller that has met no alert says where Alertmanager delivers to."""
+    page = await draw(pages.quiet(NOW))
+    section = page.one("section", id="remediations")
+    assert "No alert has come yet" in section.text
+    assert "POST /alerts" in section.text
+    assert "openfero-gitops explain SOURCE --alert FILE" in section.text
+    assert page.one("h2", id="state").text == "Healthy, and nothing asks for a person"
+    assert not page.all("li", "concern")
+
+
+async def test_nothing_fits_the_filter() -> None:
+    """A filter that hides everything says so, and leads out."""
+    page = await draw(pages.busy(NOW), "/?q=nothing-of-the-kind")
+    for section, words in (
+        ("remediations", "None of the 11 remediations fits the filter."),
+        ("operarios", "None of the 6 operarios fits the filter."),
+        ("problems", "None of the 2 problems fits the filter."),
+    ):
+        assert words in page.one("section", id=section).text
+        assert page.one("section", id=section).all("a", href="./")
+
+
+async def test_no_operario() -> None:
+    """A revision without operarios says what one is, and under which path."""
+    empty = catalog(root="production")
+    page = await draw(showing(in_force=empty, synced=synced(empty, NOW)))
+    text = page.one("section", id="operarios").text
+    assert "holds no operario" in text
+    assert "under production" in text
+    assert "openfero.io/alertname" in text
+
+
+async def test_no_problem() -> None:
+    """A repository without problems says so, and of which commit."""
+    text = (await draw(pages.quiet(NOW))).one("section", id="problems").text
+    assert f"Validation found nothing wrong at {COMMIT[:7]}" in text
+
+
+async def test_nothing_under_way() -> None:
+    """Where everything has ended, that is said, and what ended is shown."""
+    page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
+    assert "Nothing runs and nothing waits." in page.one("section", id="remediations").text
+    assert [one.one("caption").text for one in page.all("table", "remediations")] == ["Ended 1"]
+
+
+# The state of the controller
+
+
+async def test_healthy() -> None:
+    """A healthy controller shows leader, conditions, revision, its author and its age."""
+    page = await draw(pages.quiet(NOW))
+    text = page.one("section", "status").text
+    assert f"Leader {pages.REPLICA} this replica" in text
+    assert f"Commit {COMMIT[:7]} of main by Platform Team" in text
+    assert "In force 9h 12m ago 2026-11-20T17:52:05Z" in text
+    assert "Last sync 20s ago" in text
+    assert "State open" in text
+    badges = [one.text for one in page.one("ul", "conditions").all("span", "badge")]
+    assert badges == ["catalog", "jobs"]
+
+
+async def test_broken() -> None:
+    """Without catalog, leader or API server the page says so before everything else, and why."""
+    page = await draw(pages.broken(NOW))
+    assert page.one("h2", id="state").text == "Not healthy"
+    concerns = [one.text for one in page.all("li", "concern")]
+    assert concerns == [
+        (
+            "No catalog is in force: alerts are answered 503 3m 0s ago 2026-11-21T03:01:05Z "
+            f"git fetch {pages.REPOSITORY}: authentication failed"
+        ),
+        "Not ready: jobs openfero-jobs: connection refused",
+        "No replica leads alerts are taken and become Jobs, but no Job is started",
+    ]
+    assert page.one("title").text == "not healthy · openfero-gitops · production-west"
+    assert "none has succeeded yet" in page.one("section", "status").text
+    assert "No catalog is in force" in page.one("section", id="operarios").text
+    assert row_of(page).one("code", "reason").text == "no-catalog"
+
+
+async def test_before_the_first_sync() -> None:
+    """A controller that has just started says that the first sync has not ended."""
+    fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), known=[])
+    text = (await draw(fresh)).text
+    assert "the first sync has not ended" in text
+    assert "not tried yet" in text
+
+
+async def test_another_leads() -> None:
+    """A replica that does not lead names the one that does, and itself."""
+    page = await draw(showing(leader=Leadership(holder="openfero-gitops-other")))
+    text = page.one("section", "status").text
+    assert "Leader openfero-gitops-other This replica" in text
+    assert page.one("h2", id="state").text.startswith("Healthy")
+
+
+async def test_sync_fails() -> None:
+    """A sync that fails tells why, since when, and what stays in force."""
+    concern = [
+        one.text
+        for one in (await draw(pages.busy(NOW))).all("li", "concern")
+        if "cannot" in one.text
+    ]
+    assert len(concern) == 1
+    assert f"The repository cannot be read: {COMMIT[:7]} stays in force" in concern[0]
+    assert "21m ago 2026-11-21T02:43:05Z" in concern[0]
+    assert "could not resolve host git.example.com" in concern[0]
+
+
+async def test_revision_refused() -> None:
+    """A revision that is refused is named beside the one in force, with the reason."""
+    status = replace(
+        pages.quiet(NOW).synced,
+        error="openfero.yaml: unknown key 'pause'",
+        failing_since=NOW - timedelta(minutes=2),
+        refused=RefusedRevision(
+            OLDER, "openfero.yaml: unknown key 'pause'", "2026-11-21T03:02:05Z"
+        ),
+    )
+    page = await draw(showing(synced=status))
+    concern = page.one("li", "concern").text
+    assert f"Revision {OLDER[:7]} is refused: {COMMIT[:7]} stays in force" in concern
+    assert "unknown key 'pause'" in concern
+    # Once a newer revision is in force, the refused one is history: told, but no concern.
+    page = await draw(showing(synced=replace(status, error=None, failing_since=None)))
+    assert not page.all("li", "concern")
+    assert f"Last refused {OLDER[:7]}" in page.one("section", "status").text
+
+
+async def test_from_the_mirror() -> None:
+    """A catalog that came from the mirror says so."""
+    status = replace(pages.quiet(NOW).synced, origin="mirror", last_success=None)
+    page = await draw(showing(synced=status))
+    assert "comes from the mirror" in page.one("li", "concern").text
+    badges = [one.text for one in page.one("section", "status").all("span", "badge")]
+    assert "from the mirror" in badges
+
+
+async def test_paused_by_the_envelope() -> None:
+    """A pause that was committed is shown as such, with the way out."""
+    page = await draw(
+        showing(
+            remediation("A", Phase.WAITING, NOW), in_force=catalog(envelope=Envelope(paused=True))
+        )
+    )
+    assert "openfero.yaml says paused: true" in page.one("li", "concern").text
+    assert "paused by openfero.yaml" in page.one("section", "status").text
+    assert row_of(page).one("code", "reason").text == "paused"
+
+
+async def test_paused_by_a_person() -> None:
+    """A pause that a person commanded is shown as such, with the way out."""
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW), pause=True))
+    assert "openfero-gitops resume ends it" in page.one("li", "concern").text
+    assert "paused by openfero-gitops pause" in page.one("section", "status").text
+
+
+async def test_paused_by_a_refused_revision() -> None:
+    """A pause while a newer revision is refused may be that revision's: both ways out are told."""
+    status = replace(
+        pages.quiet(NOW).synced,
+        error="openfero.yaml: unknown key",
+        refused=RefusedRevision(OLDER, "openfero.yaml: unknown key", "2026-11-21T03:02:05Z"),
+    )
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW), pause=True, synced=status))
+    concerns = " ".join(one.text for one in page.all("li", "concern"))
+    assert (
+        f"a commit that is not refused ends it, or openfero-gitops resume: revision {OLDER[:7]}"
+        in concerns
+    )
+    assert f"paused by the refused revision {OLDER[:7]}, or a person" in page.one("main").text
+
+
+async def test_dry_run() -> None:
+    """An envelope on trial says that nothing really runs."""
+    page = await draw(showing(in_force=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
+    assert "Nothing really runs" in page.one("li", "concern").text
+    assert "State dry-run" in page.one("section", "status").text
+
+
+async def test_recent_failures_are_said_first() -> None:
+    """A failure of the last hour is a concern; an older one is counted, and no more."""
+    page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(minutes=50))))
+    assert "1 remediation failed in the last hour" in page.one("li", "concern").text
+    assert page.one("title").text.startswith("1 to look at")
+    page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=2))))
+    assert not page.all("li", "concern")
+    assert "Failed 1" in page.one("nav", "chips").text
+
+
+async def test_urgent_concerns_come_first() -> None:
+    """What failed stands before what waits for a person, and that before what may wait."""
+    tones = [
+        one.attributes["class"].split()[1]
+        for one in (await draw(pages.busy(NOW))).all("li", "concern")
+    ]
+    assert tones == ["bad", "ask", "warn", "warn", "warn"]
+
+
+# Operarios and problems
+
+
+async def test_operarios() -> None:
+    """An operario shows alert, status, form, file, commit, author, and its last remediation."""
+    page = await draw(pages.busy(NOW))
+    row = page.one("tr", id="operario:openfero-kubenodenotready-resolved")
+    assert "KubeNodeNotReady resolved" in row.text
+    assert "Job" in row.one("th").text
+    assert COMMIT[:7] in row.text
+    assert "kubenodenotready/resolved.yaml" in row.text
+    assert "Platform Team" in row.text
+    assert row.one("bdi", title="Platform Team <platform@example.com>")
+    copies = [one.attributes["data-copy"] for one in row.all("button", "copy")]
+    assert f"git show {COMMIT}:kubenodenotready/resolved.yaml" in copies
+    assert row.all("td")[-1].text.startswith("Succeeded 2h 39m ago")
+    assert row.all("td")[2].text == "none"
+    assert page.one("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none known"
+
+
+async def test_stale() -> None:
+    """An operario in force in an older version is marked, with that version's commit."""
+    page = await draw(pages.busy(NOW))
+    row = page.one("tr", id="operario:kubejobfailed-cleanup")
+    assert row.one("span", "warn").text == "stale"
+    assert OLDER[:7] in row.text
+    assert "Operarius" in row.one("th").text
+    assert len([one for one in page.all("span", "badge") if one.text == "stale"]) == 1
+    concerns = " ".join(one.text for one in page.all("li", "concern"))
+    assert "1 operario in force in an older version" in concerns
+
+
+async def test_stale_without_an_error() -> None:
+    """A stale operario is a concern also where no error is told."""
+    origin = Origin("a.yaml", "", OLDER, stale=True)
+    in_force = catalog(operario("a", "A", origin=origin))
+    page = await draw(showing(in_force=in_force))
+    assert "1 operario in force in an older version" in page.one("li", "concern").text
+
+
+async def test_options() -> None:
+    """An operario shows the options that differ from the default, and no others."""
+    options = Options(
+        matchers=(Matcher("team", Operator.EQUAL, "shop"),),
+        enabled=False,
+        mode=Mode.DRY_RUN,
+        approval=True,
+        priority=7,
+        cooldown=timedelta(0),
+    )
+    in_force = catalog(operario("a", "A", options=options, namespace="shop", form=Form.CONFIG_MAP))
+    row = (await draw(showing(in_force=in_force))).one("tr", id="operario:a")
+    assert {one.text for one in row.all("li", "option")} == {
+        'matchers team="shop"',
+        "enabled false",
+        "mode dry-run",
+        "approval required",
+        "priority 7",
+        "cooldown 0",
+    }
+    assert "ConfigMap in shop" in row.one("th").text
+
+
+async def test_problems() -> None:
+    """A problem shows its place, rule, message, what to do and commit; errors come first."""
+    page = await draw(pages.busy(NOW))
+    rows = page.one("table", "problems").one("tbody").all("tr")
+    assert [row.one("span", "badge").text for row in rows] == ["error", "warning"]
+    assert rows[0].one("th").text.startswith("jobs/kubejobfailed/firing.yaml:14:7")
+    assert "'12x' is not a quantity" in rows[0].text
+    assert "write 12 or 12m" in rows[0].text
+    assert "quantity" in [one.text for one in rows[0].all("code")]
+    assert COMMIT[:7] in rows[0].text
+
+
+async def test_a_problem_without_a_place() -> None:
+    """A problem that has no line is shown by its path alone, one of a folder without commit."""
+    problem = Problem("a/openfero.yaml", 0, 0, "", "missing", Severity.ERROR, "it is not there")
+    page = await draw(showing(in_force=catalog(problems=(problem,))))
+    row = page.one("table", "problems").one("tbody").one("tr")
+    assert row.one("th").text == "a/openfero.yaml"
+    assert "no commit" in row.text
+
+
+async def test_ignored() -> None:
+    """Documents that are no operario are counted, and listed where that is opened."""
+    details = (await draw(pages.busy(NOW))).one("details", "ignored")
+    assert "open" not in details.attributes
+    assert details.one("summary").text == "3 documents are no operario, and left alone"
+    assert "kustomization.yaml Kustomization" in [one.text for one in details.all("li")]
+
+
+async def test_a_folder() -> None:
+    """A catalog that was read from a folder is shown without a commit."""
+    in_force = catalog(operario("a", "A"), revision=Revision("/srv/operarios", "", ""))
+    page = await draw(showing(in_force=in_force, synced=synced(in_force, NOW)))
+    assert "no commit: a folder" in page.one("section", "status").text
+
+
+async def test_the_envelope() -> None:
+    """The page tells the limits in force, and where they were written, or that nobody did."""
+    envelope = Envelope(limits=Limits(7, 9), namespaces=("shop",), remember=timedelta(days=2))
+    page = await draw(showing(in_force=catalog(envelope=envelope, root="production")))
+    text = page.one("section", "status").text
+    assert "0 of at most 7" in text
+    assert "at most 9 start in a minute" in text
+    assert "Remembered 2d" in text
+    assert "Namespaces shop" in text
+    assert "production/openfero.yaml" in text
+    page = await draw(showing(in_force=catalog(has_envelope=False)))
+    assert "no openfero.yaml: the defaults hold" in page.one("section", "status").text
+
+
+# Times, and the way to act
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s ago"),
+        (59, "59s ago"),
+        (61, "1m 1s ago"),
+        (599, "9m 59s ago"),
+        (600, "10m ago"),
+        (3599, "59m ago"),
+        (3600, "1h 0m ago"),
+        (86_399, "23h 59m ago"),
+        (90_000, "1d 1h ago"),
+        (-90, "in 1m 30s"),
+    ],
+)
+async def test_ages(seconds: int, words: str) -> None:
+    """An age is told in its two largest units, ahead or behind."""
+    one = remediation("A", Phase.RUNNING, NOW - timedelta(seconds=seconds))
+    received = row_of(await draw(showing(one))).one("td", "received")
+    assert received.one("span", "age").text == words
+
+
+async def test_times() -> None:
+    """A time is RFC 3339 in UTC for people and for programs, wherever it came from."""
+    page = await draw(pages.busy(NOW))
+    times = page.all("time")
+    assert len(times) > 40
+    for one in times:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", one.attributes["datetime"])
+        assert one.text == one.attributes["datetime"]
+    # The commit's own time is written with its author's offset.
+    assert "2026-11-19T15:20:11Z" in {one.text for one in times}
+
+
+async def test_how_to_act() -> None:
+    """The page says by which commands people change things, and that it does not."""
+    footer = (await draw(pages.quiet(NOW))).one("footer")
+    assert "These pages only read." in footer.text
+    for command in ("approve JOB", "refuse JOB", "cancel JOB", "pause", "audit --verify"):
+        assert f"openfero-gitops {command}" in footer.text
+
+
+async def test_works_without_a_script() -> None:
+    """Without JavaScript the page asks to be loaded again by itself."""
+    head = (await draw(pages.quiet(NOW))).one("noscript")
+    assert head.one("meta").attributes == {"http-equiv": "refresh", "content": "30"}
+
+
+async def test_resolved_is_told() -> None:
+    """A remediation of a resolved alert is told from one of a firing alert."""
+    one = remediation("A", Phase.SUCCEEDED, NOW, status=Status.RESOLVED)
+    assert row_of(await draw(showing(one))).one("span", "status").text == "resolved"
+
+
+async def test_not_ready_names_the_condition() -> None:
+    """Each condition that does not hold is named with its message, the others are not."""
+    needs = [Condition("catalog", holds=True), Condition("jobs", holds=False, message="no answer")]
+    page = await draw(showing(needs=needs))
+    assert page.one("li", "concern").text == "Not ready: jobs no answer"
+    badges = [one.text for one in page.one("ul", "conditions").all("span", "badge")]
+    assert badges == ["catalog", "jobs: no"]
