@@ -7,16 +7,17 @@ never loads a Kubernetes client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import signal
 import sys
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from openfero_gitops import __version__
-from openfero_gitops.domain.errors import OpenFeroError
+from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,53 +41,50 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 done; 1 findings; 2 wrong usage, or I/O, Git or the API failed.
     """
+    _escape_what_cannot_be_shown()
     try:
         return int(cli.main(argv, standalone_mode=False) or DONE)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
         error.show()
-        return FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        return FAILED
     except OpenFeroError as error:
         click.echo(f"openfero-gitops: {error}", err=True)
-        return FAILED
-    except BrokenPipeError:
-        # The reader has gone; nobody is left to be told anything.
-        sys.stderr.close()
-        return FAILED
+        if isinstance(error, CatalogRefusal):
+            return FINDINGS
+    except SystemExit as end:
+        # click's own end where the reader has gone (EPIPE), whose 1 would say "findings" here.
+        if not end.code:
+            return DONE
+    except OSError as error:
+        # A full disk under stdout, for example. What was not written must not fail again at exit.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        click.echo(f"openfero-gitops: {error}", err=True)
+    return FAILED
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Let a terminal that cannot show a character get its code, and no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A flag for every setting; None where the flag is not given."""
-    from openfero_gitops.settings import Settings  # noqa: PLC0415 - see the module's docstring
+    from openfero_gitops.settings import describe  # noqa: PLC0415 - see the module's docstring
 
-    for name, field in reversed(Settings.model_fields.items()):
-        many = typing.get_origin(field.annotation) is tuple
-        switch = field.annotation is bool
-        default = field.get_default(call_default_factory=False)
-        shown = field.description or ""
-        if default not in (None, ()) and not field.is_required():
-            shown += f"  [default: {_shown(default)}]"
+    for one in reversed(describe()):
+        default = one.default or one.otherwise
+        shown = one.meaning + (f"  [default: {default}]" if default else "")
+        kind: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if one.switch else {}
         command = click.option(
-            "--" + name.replace("_", "-"),
-            name,
-            multiple=many,
-            is_flag=switch,
-            default=None,
-            help=shown,
+            one.flag, one.name, multiple=one.many, default=None, help=shown, **kind
         )(command)
     return command
-
-
-def _shown(default: Any) -> str:
-    from datetime import timedelta  # noqa: PLC0415
-
-    from openfero_gitops.domain.duration import format_duration  # noqa: PLC0415
-
-    return format_duration(default) if isinstance(default, timedelta) else str(default)
 
 
 @cli.command()
@@ -138,12 +136,25 @@ def demo(
     return DONE
 
 
+def _namespaces(
+    _context: click.Context, _option: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Refuse what no namespace can be named."""
+    from openfero_gitops.pipeline.dns import is_dns_label  # noqa: PLC0415
+
+    for name in (value,) if isinstance(value, str) else value:
+        if not is_dns_label(name):
+            raise click.BadParameter(f"{name!r} is no namespace's name")
+    return value
+
+
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a repository, for every command that reads one."""
     for option in (
         click.option(
             "--allowed-namespace",
             multiple=True,
+            callback=_namespaces,
             help="A namespace that operarios may name; all, where none is given.",
         ),
         click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE."),
@@ -174,12 +185,13 @@ def validate(
 
     Exits 1 where there are errors, or no operario at all.
     """
-    from openfero_gitops.offline import read_catalog, report  # noqa: PLC0415
+    from openfero_gitops.offline import check, report  # noqa: PLC0415
 
-    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace))
-    wrong = [p for p in catalog.problems if p.is_error or strict]
-    click.echo(report(catalog, form))
-    return FINDINGS if wrong or not catalog.operarios else DONE
+    _log_to_stderr("console", "warning")
+    findings = asyncio.run(check(source, ref, path, allowed_namespace))
+    wrong = [one for one in findings.problems if one.is_error or strict]
+    click.echo(report(findings, form))
+    return FINDINGS if wrong or not findings.operarios else DONE
 
 
 @cli.command()
@@ -188,7 +200,11 @@ def validate(
     "--alert", "alert_file", required=True, help="Alertmanager payload or one alert, - for stdin."
 )
 @click.option(
-    "--jobs-namespace", default="openfero-jobs", show_default=True, help="Of Jobs that name none."
+    "--jobs-namespace",
+    default="openfero-jobs",
+    show_default=True,
+    callback=_namespaces,
+    help="Of Jobs that name none.",
 )
 def render(
     *,
@@ -206,6 +222,7 @@ def render(
     from openfero_gitops.offline import read_catalog, render_all, to_yaml  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
 
+    _log_to_stderr("console", "warning")
     group = read_payload(_read(alert_file))
     catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
     manifests, notes = render_all(catalog, group, jobs_namespace)
@@ -214,6 +231,62 @@ def render(
     if manifests:
         click.echo(to_yaml(manifests), nl=False)
     return DONE if manifests else FINDINGS
+
+
+def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a Job in a cluster."""
+    for option in (
+        click.option(
+            "--namespace", help="Where a bare NAME is looked for; the context's if not given."
+        ),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Default: $KUBECONFIG, ~/.kube/config.",
+        ),
+    ):
+        command = option(command)
+    return click.argument("job")(command)
+
+
+@cli.command()
+@_gate_options
+def approve(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+    """Let JOB, which waits for a person, start when its limits allow.
+
+    JOB is NAME or NAMESPACE/NAME.
+    """
+    from openfero_gitops.gate import APPROVE, pass_verdict  # noqa: PLC0415
+
+    click.echo(asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace)))
+    return DONE
+
+
+@cli.command()
+@_gate_options
+def refuse(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+    """Let JOB, which waits, never start.
+
+    JOB is NAME or NAMESPACE/NAME.
+    """
+    from openfero_gitops.gate import REFUSE, pass_verdict  # noqa: PLC0415
+
+    click.echo(asyncio.run(pass_verdict(REFUSE, job, kubeconfig, namespace)))
+    return DONE
+
+
+@cli.command()
+@_gate_options
+def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+    """Stop JOB, or keep it from starting; its alert is not healed again.
+
+    JOB is NAME or NAMESPACE/NAME. Deleting the Job would mean to forget it, so that a repeated
+    alert starts a new one.
+    """
+    from openfero_gitops.gate import CANCEL, pass_verdict  # noqa: PLC0415
+
+    click.echo(asyncio.run(pass_verdict(CANCEL, job, kubeconfig, namespace)))
+    return DONE
 
 
 def _read(file: str) -> bytes:
@@ -252,7 +325,11 @@ def _log_to_stderr(form: str, level: str = "info") -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # (Where rich is installed, the default prints every local variable: secrets, too.)
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[

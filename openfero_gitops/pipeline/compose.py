@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_BYTES: Final = 512 * 1024
 _MAX_DOCUMENTS: Final = 1000
+_MAX_DIRECTIVES: Final = 100
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
 
@@ -185,6 +186,8 @@ def _bound(text: str) -> None:
     The composer recurses in C. Only a text that could be deep or large, by a bound that costs
     next to nothing, is looked at event by event.
     """
+    if text.count("\n%") > _MAX_DIRECTIVES:  # libyaml compares each with all others
+        raise Unreadable(SYNTAX, 1, 1, f"there are more than {_MAX_DIRECTIVES} directives (%…)")
     brackets = text.count("[") + text.count("{")
     widest = max(map(len, text.split("\n")))
     separators = brackets + sum(text.count(mark) for mark in ",:-?\n")

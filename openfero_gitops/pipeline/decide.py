@@ -76,17 +76,17 @@ def decide(
     """
     board = _Board(now)
     waiting: list[Remediation] = []
-    for remediation in remediations:
+    for remediation in sorted(remediations, key=lambda r: r.order):
         board.place(remediation)
         if remediation.waiting and not remediation.deleting:
             waiting.append(remediation)
     refusals: dict[JobKey, Refuse] = {}
-    for remediation in sorted(waiting, key=lambda r: (r.status is Status.RESOLVED, r.order)):
+    for remediation in sorted(waiting, key=lambda r: r.status is Status.RESOLVED):
         if (refusal := _refusal(remediation, board, envelope)) is not None:
             refusals[remediation.key] = refusal
             board.refuse(remediation, refusal.reason)
     decided: list[tuple[Remediation, Decision]] = []
-    for remediation in sorted(waiting, key=lambda r: (-r.options.priority, r.order)):
+    for remediation in sorted(waiting, key=lambda r: -r.options.priority):
         decision: Decision = (
             refusals.get(remediation.key)
             or _duplicate(remediation, board)  # of one that this pass admitted
@@ -189,6 +189,8 @@ def _duplicate(one: Remediation, board: _Board) -> Refuse | None:
     for other in board.by_occurrence[one.occurrence]:
         if other is not one and (_stands_before(other, one, board) or _settled(other, board)):
             return Refuse(Reason.SAME_OCCURRENCE, f"{other.key} is the Job of this occurrence")
+    if one.starts_at is None:
+        return None
     for other in board.by_incident[one.incident]:
         if (
             other is not one

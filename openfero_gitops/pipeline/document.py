@@ -9,6 +9,7 @@ an alias counts for all that it stands for.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import yaml
@@ -26,12 +27,15 @@ from openfero_gitops.pipeline.compose import (
     decode,
     is_merge,
     is_text,
+    lines_of,
     too_deep,
     unreadable,
 )
 from openfero_gitops.pipeline.rules import error, shown
 from openfero_gitops.pipeline.scalar import number, plain
 
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 
 DUPLICATE_KEY = error("duplicate-key", "A key stands once in its mapping.")
@@ -119,6 +123,7 @@ class _Builder:
                 if merged is not None:
                     raise _duplicate(node, key_node, MERGE)
                 merged = self._merged(value_node, depth)
+                self._values -= len(merged)
                 for key, value in merged.items():
                     if result.setdefault(key, value) != value:
                         raise _merged_over(node, key_node, key)
@@ -241,12 +246,17 @@ def _load_json(text: str) -> list[Any]:
         message = f"not JSON: {problem.msg[:1].lower()}{problem.msg[1:]}"
         raise Unreadable(SYNTAX, problem.lineno, problem.colno, message) from None
     except _TwiceError as problem:
-        load_text(text)  # JSON is YAML: this one says on which lines
         message = f"the key {problem} stands twice in one object"
-        raise Unreadable(DUPLICATE_KEY, 0, 0, message, "delete one of them") from None
+        twice = Unreadable(DUPLICATE_KEY, 0, 0, message, "delete one of them")
+        try:
+            load_text(text)  # JSON is YAML, nearly always: it says on which lines
+        except Unreadable as located:
+            twice = located if located.rule is DUPLICATE_KEY else twice
+        raise twice from None
     except RecursionError:
         raise too_deep(0, 0) from None
     _require_shallow(value)
+    _require_characters(text, value)
     return [value]
 
 
@@ -270,14 +280,22 @@ def _no_number(text: str) -> int:
 
 
 def _require_shallow(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level, depth = [value], 0
+    while containers := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise too_deep(0, 0)
         level = [
             inner
-            for outer in level
-            if isinstance(outer, dict | list)
+            for outer in containers
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
-        if not level:
-            return
-    raise too_deep(0, 0)
+
+
+def _require_characters(text: str, value: Any) -> None:
+    """Refuse half of a surrogate pair, which no UTF-8 can hold."""
+    found = _SURROGATE.search(text)
+    if found and _SURROGATES.search(json.dumps(value, ensure_ascii=False)):
+        before = lines_of(text[: found.start()])
+        message = f"the escape {found[0]} is half a character"
+        raise Unreadable(SYNTAX, len(before), len(before[-1]) + 1, message)

@@ -89,7 +89,7 @@ def variables(record: str, group_key: str, commit: str) -> dict[str, str]:
     labels = {
         name: value
         for name, value in _named(PREFIX, alert["labels"]).items()
-        if name not in reserved and not name.startswith(_ANNOTATION_PREFIX)
+        if not name.startswith(_ANNOTATION_PREFIX)
     }
     return {**labels, **reserved}
 

@@ -152,7 +152,7 @@ def _of_another_version(version: Any, kind: str, name: str) -> Reading:
     api, proper = _MEANT.get(kind.lower(), _OPERARIUS)
     finding = API_VERSION.at(
         ("kind",) if proper != kind else ("apiVersion",),
-        f"a {kind} of {shown(version)} is not read here",
+        f"kind {kind} of {shown(version)} is not read here",
         f"write apiVersion: {api} and kind: {proper}",
     )
     return Reading(name=name, findings=(finding,))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Selects our Jobs; the label is written at creation and never changed.
 SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
+_REMEMBERED_LENGTH: Final = 4096
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -134,9 +135,16 @@ def _had_pods(status: Mapping[str, Any]) -> bool:
     return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
 
 
-@lru_cache(maxsize=8192)
 def _alert(text: str) -> dict[str, str]:
-    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed."""
+    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed.
+
+    What is long is parsed each time, so that a storm of long alerts does not fill the memory.
+    """
+    return _parsed(text) if len(text) <= _REMEMBERED_LENGTH else _parsed.__wrapped__(text)
+
+
+@lru_cache(maxsize=8192)
+def _parsed(text: str) -> dict[str, str]:
     labels = _json_object(text).get("labels")
     if not isinstance(labels, dict):
         return {}

@@ -94,10 +94,11 @@ def _unknown(key: str, pointer: Pointer) -> Finding:
         return UNKNOWN_OPTION.at(
             pointer, f"{key} is written by the controller, never by an author", "delete it"
         )
-    known = [*_SELECTORS, *_BY_KEY]
-    meant = nearest(key, known)
-    names = ", ".join(sorted(name.removeprefix(keys.PREFIX) for name in known))
-    suggestion = f"did you mean {meant}?" if meant else f"the options are {names}"
+    names = sorted(known.removeprefix(keys.PREFIX) for known in (*_SELECTORS, *_BY_KEY))
+    meant = nearest(key.removeprefix(keys.PREFIX), names)
+    suggestion = (
+        f"did you mean {keys.PREFIX}{meant}?" if meant else f"the options are {', '.join(names)}"
+    )
     return UNKNOWN_OPTION.at(pointer, f"there is no option {key}", suggestion)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
 
 Patch = list[dict[str, Any]]
@@ -84,6 +84,44 @@ def keep_alive(one: Remediation, now: datetime, ttl_seconds: int) -> Patch:
 def explain(one: Remediation, message: str) -> Patch:
     """Keep the last words of a failed Job's container, which go with its Pod."""
     return [_same(one), _absent(keys.MESSAGE), _set(keys.MESSAGE, message)]
+
+
+def approve(one: Remediation, who: str) -> Patch:
+    """Let a Job that waits for a person be admitted when its limits allow."""
+    return [*_undecided(one), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, who)]
+
+
+def refuse_by_hand(one: Remediation, who: str) -> Patch:
+    """Let a waiting Job never start; the leader's own patch then fails its tests."""
+    return [
+        *_undecided(one),
+        _set(keys.DECISION, "refused"),
+        _set(keys.REASON, Reason.REFUSED_BY_HUMAN.value),
+        _set(keys.MESSAGE, f"refused by {who}"),
+    ]
+
+
+def cancel_by_hand(one: Remediation, who: str) -> Patch:
+    """Stop a Job that runs, or keep a waiting one from starting; it is not forgotten."""
+    marks = [
+        _set(keys.DECISION, "cancelled"),
+        _set(keys.REASON, Reason.CANCELLED_BY_HUMAN.value),
+        _set(keys.MESSAGE, f"cancelled by {who}"),
+    ]
+    if one.waiting:
+        return [*_undecided(one), *marks]
+    deadline = {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 0}
+    return [_same(one), _absent(keys.DECISION), *marks, deadline]
+
+
+def _undecided(one: Remediation) -> Patch:
+    """What must still hold for a person's word to count, whoever leads."""
+    return [
+        _same(one),
+        {"op": "test", "path": "/spec/suspend", "value": True},
+        _absent(keys.ADMITTED_AT),
+        _absent(keys.DECISION),
+    ]
 
 
 def _still_waiting(one: Remediation) -> Patch:

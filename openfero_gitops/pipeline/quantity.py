@@ -28,7 +28,7 @@ def parse_quantity(value: str | float) -> Decimal:
     """
     if isinstance(value, int):
         return Decimal(value)
-    text = str(value)
+    text = str(value).strip()
     found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         raise ValueError(f"{text[:40]!r} is no quantity: write 500m, 0.5, 64Mi or 1Gi")

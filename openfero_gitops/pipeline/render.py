@@ -193,14 +193,12 @@ def _annotations(
 def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
     """The author's spec, suspended, with the envelope's defaults where it says nothing."""
     defaults = envelope.defaults
-    written = copy.deepcopy(dict(operario.job["spec"]))
     spec: dict[str, Any] = {
         "backoffLimit": defaults.backoff_limit,
         "activeDeadlineSeconds": defaults.active_deadline_seconds,
         "podReplacementPolicy": defaults.pod_replacement_policy,
         "ttlSecondsAfterFinished": defaults.ttl_seconds_after_finished,
-        # (null is how YAML leaves a member out.)
-        **{name: value for name, value in written.items() if value is not None},
+        **copy.deepcopy(dict(operario.job["spec"])),
         "suspend": True,
     }
     # A Job that is gone cannot tell a repeated delivery from a new one.
@@ -258,14 +256,14 @@ def _inject(spec: dict[str, Any], values: _Values) -> None:
     """Put the alert into every container: variables, field references, checked arguments."""
     pod = spec["template"]["spec"]
     ours = values.variables()
-    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
-        theirs: list[dict[str, Any]] = container.get("env") or []
+    for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
+        theirs: list[dict[str, Any]] = container.get("env", [])
         _check_references(container, theirs, ours, values)
         for variable in theirs:
             if isinstance(variable.get("value"), str):
                 variable["value"] = _filled(variable, values)
         for part in ("command", "args"):
-            if container.get(part):
+            if part in container:
                 container[part] = [
                     template.substitute(word, values.argument) for word in container[part]
                 ]
@@ -301,7 +299,7 @@ def _check_references(
     # Of several variables of one name the last counts, and the earlier ones until then.
     own: dict[str, list[str]] = defaultdict(list)
     for variable in theirs:
-        own[variable["name"]].append(variable.get("value") or "")
+        own[variable["name"]].append(variable.get("value", ""))
     pending = [name for word in _expanded(container) for name in template.references(word)]
     seen: set[str] = set()
     while pending:
@@ -327,11 +325,11 @@ def _check_references(
 def _expanded(container: Mapping[str, Any]) -> Iterator[str]:
     """Every text of a container, besides its variables, in which the kubelet expands `$(NAME)`."""
     for part in ("command", "args"):
-        yield from container.get(part) or ()
+        yield from container.get(part, ())
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        yield from ((container.get(probe) or {}).get("exec") or {}).get("command") or ()
-    for mount in container.get("volumeMounts") or ():
-        yield mount.get("subPathExpr") or ""
+        yield from container.get(probe, {}).get("exec", {}).get("command", ())
+    for mount in container.get("volumeMounts", ()):
+        yield mount.get("subPathExpr", "")
 
 
 def _require_safe(what: str, value: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 # Imported for what they register.
 from openfero_gitops.pipeline import checks  # noqa: F401
 from openfero_gitops.pipeline.body import body_of
+from openfero_gitops.pipeline.checks.job import OUT_OF_RANGE
 from openfero_gitops.pipeline.rules import (
     CHECKS,
     Finding,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 WRONG_TYPE = error("wrong-type", "A field's value is of the field's type.")
 REQUIRED_FIELD = error("required-field", "A field that Kubernetes requires is there.")
 NOT_ONE_OF = error("not-one-of", "A field that takes one of a few words has one of them.")
-OUT_OF_RANGE = error("out-of-range", "An integer fits into the field's 32 or 64 bits.")
 UNKNOWN_FIELD = warning("unknown-field", "Every field is one that Kubernetes knows.")
 
 _NEAR: Final = 3  # steps between where a field stands and where it belongs
@@ -109,10 +109,12 @@ def _prune(
     for key, inner in value.items():
         if closed and key not in properties:
             findings.append(UNKNOWN_FIELD.at((*at, key), *_unknown(key, at, schema, properties)))
-        elif inner is not None:
+        elif inner is None or (inner == "" and "enum" in schema.member(known, key)):
+            # (Go reads null and, in a list of words, nothing as if the field were not there.)
+            if not closed and schema.member(known, key).get("type") == "string":
+                result[key] = ""  # in a map of texts it is an empty text
+        else:
             result[key] = _prune(inner, schema, schema.member(known, key), (*at, key), findings)
-        elif not closed and schema.member(known, key).get("type") == "string":
-            result[key] = ""  # what Go makes of null in a map of texts
     return result
 
 
@@ -157,6 +159,7 @@ def _is_secondary(path: Path) -> bool:
 def _relative(here: Path, path: Path) -> str:
     """A field's path from the last part that both share."""
     start = max(0, _shared(here, path) - 1)
+    start -= path[start] == "[]"
     return ".".join(path[start:]).replace(".[]", "[]")
 
 
@@ -168,11 +171,13 @@ def _errors(value: Any, schema: Schema) -> list[Finding]:
     # Slow to import, and needed for files alone that have errors.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
-    findings = [
-        finding
-        for problem in Draft202012Validator(schema.document).iter_errors(value)
-        for finding in _worded(problem)
-    ]
+    findings = list(
+        dict.fromkeys(
+            finding
+            for problem in Draft202012Validator(schema.document).iter_errors(value)
+            for finding in _worded(problem)
+        )
+    )
     # (A pruned value breaks no rule that is not worded above; better one too many than none.)
     return findings or [WRONG_TYPE.at((), "the object does not fit Kubernetes' schema")]
 
@@ -232,18 +237,20 @@ def _described(value: Any) -> str:
 
 def _retyped(value: Any, kinds: Sequence[str]) -> str:
     """How the same value is written in the type that is wanted."""
-    if "string" in kinds and isinstance(value, bool | int | float):
-        text = ("true" if value else "false") if isinstance(value, bool) else str(value)
-        return f'quote it: "{text}"'
-    if isinstance(value, str):
-        if "integer" in kinds and _DECIMAL.fullmatch(value):
+    match value:
+        case bool() if "string" in kinds:
+            words = "y, yes, on and true" if value else "n, no, off and false"
+            return f"put it in quotes: without them {words} are one and the same"
+        case int() | float() if "string" in kinds:
+            return "put it in quotes"
+        case str() if ("boolean" in kinds and value in ("true", "false")) or (
+            "integer" in kinds and _DECIMAL.fullmatch(value)
+        ):
             return f"write {value} without quotes"
-        if "boolean" in kinds and value in ("true", "false"):
-            return f"write {value} without quotes"
-        if "array" in kinds:
+        case str() if "array" in kinds:
             return f"write it as a list: [{shown(value)}]"
-    if "array" in kinds and isinstance(value, dict):
-        return "begin each item with -"
+        case dict() if "array" in kinds:
+            return "begin each item with -"
     return ""
 
 

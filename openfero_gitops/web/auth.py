@@ -33,10 +33,11 @@ class Credentials:
         Raises:
             UsageError: it cannot be read, or holds no credentials.
         """
-        self._scheme = scheme
+        self.scheme = scheme
         self._file = file
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._accepted: frozenset[bytes] = frozenset()
+        self._trouble = ""
         try:
             self._read()
         except (OSError, ValueError) as error:
@@ -44,29 +45,28 @@ class Credentials:
 
     def _read(self) -> None:
         state = self._file.stat()
-        stamp = (state.st_mtime_ns, state.st_ino)
+        stamp = (state.st_mtime_ns, state.st_size, state.st_ino, state.st_dev)
         if stamp == self._stamp:
             return
-        lines = [line.strip() for line in self._file.read_text().splitlines() if line.strip()]
+        try:
+            text = self._file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError("it is not text in UTF-8") from None
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
         if not lines:
             raise ValueError("it is empty")
-        if self._scheme == "basic" and any(":" not in line for line in lines):
-            raise ValueError("each line must read user:password")
+        if self.scheme == "basic" and not all(map(_is_pair, lines)):
+            raise ValueError("each line must read user:password, and neither may be empty")
         self._accepted = frozenset(hashlib.sha256(line.encode()).digest() for line in lines)
         self._stamp = stamp
 
     def accept(self, authorization: str) -> bool:
         """Whether an Authorization header proves a caller, in time that tells nothing."""
-        try:
-            self._read()
-        except (OSError, ValueError) as error:
-            _log.warning(
-                "credentials file is not usable; the last good one holds", error=str(error)
-            )
+        self._read_again()
         scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != self._scheme:
+        if scheme.lower() != self.scheme:
             return False
-        if self._scheme == "basic":
+        if self.scheme == "basic":
             try:
                 secret = base64.b64decode(given.strip(), validate=True)
             except (binascii.Error, ValueError):
@@ -79,6 +79,26 @@ class Credentials:
             matches += hmac.compare_digest(digest, known)
         return matches > 0
 
+    def _read_again(self) -> None:
+        """Read the file if it has changed; one that cannot be used is told of once."""
+        trouble = ""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            trouble = str(error)
+        if trouble and trouble != self._trouble:
+            _log.warning(
+                "credentials file cannot be used; the last good one holds",
+                file=str(self._file),
+                error=trouble,
+            )
+        self._trouble = trouble
+
+
+def _is_pair(line: str) -> bool:
+    user, _, password = line.partition(":")
+    return bool(user and password)
+
 
 class Guard:
     """What a listener demands of a caller."""
@@ -87,7 +107,6 @@ class Guard:
         """Demand credentials, a client certificate, both, or nothing."""
         self._credentials = credentials
         self._certificate = certificate
-        self._scheme = credentials._scheme if credentials else ""  # noqa: SLF001 - same module
 
     def check(self, request: web.Request) -> None:
         """Let a caller pass, or raise 401."""
@@ -100,5 +119,5 @@ class Guard:
         if not self._credentials.accept(request.headers.get("Authorization", "")):
             raise web.HTTPUnauthorized(
                 text="no credentials, or wrong ones",
-                headers={"WWW-Authenticate": _CHALLENGES[self._scheme]},
+                headers={"WWW-Authenticate": _CHALLENGES[self._credentials.scheme]},
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
 _log = structlog.get_logger(__name__)
+
+#: Headers of an error that say what to do instead.
+_KEPT: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
+#: Characters of a path that are repeated.
+_SHOWN: Final = 200
 
 
 def problem_response(
@@ -30,10 +35,37 @@ def problem_response(
     }
     return web.Response(
         status=status,
-        text=json.dumps(body, ensure_ascii=False),
+        # (Half a character, which UTF-8 cannot hold, becomes an escape that JSON knows.)
+        body=json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace"),
         content_type="application/problem+json",
         headers=headers,
     )
+
+
+def problem_of(error: Exception, request: web.Request, **members: Any) -> web.Response:
+    """The problem document of a fault that is the caller's; `members` are added to it."""
+    match error:
+        case PayloadError():
+            return problem_response(400, str(error), **members)
+        case web.RequestPayloadError():
+            return problem_response(400, "the body is not encoded as its headers say", **members)
+        case web.HTTPRequestEntityTooLarge():
+            detail = f"the body is larger than {request.client_max_size} bytes"
+            return problem_response(413, detail, **members)
+        case web.HTTPNotFound():
+            return problem_response(404, f"nothing is served at {_path(request)}", **members)
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            detail = f"{_path(request)} is for {allowed}, not for {request.method}"
+            return problem_response(405, detail, {"Allow": allowed}, **members)
+        case web.HTTPException():
+            kept = {k: v for k, v in error.headers.items() if k in _KEPT}
+            return problem_response(error.status, error.text or error.reason, kept, **members)
+    raise TypeError(f"{type(error).__name__} is no fault of a caller") from error
+
+
+#: What `problem_of` takes.
+CALLERS_FAULT: Final = (PayloadError, web.RequestPayloadError, web.HTTPException)
 
 
 @web.middleware
@@ -41,15 +73,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Turn what was raised into a problem document; a defect of ours is logged and is a 500."""
     try:
         return await handler(request)
-    except PayloadError as error:
-        return problem_response(400, str(error))
-    except web.HTTPRequestEntityTooLarge:
-        return problem_response(413, f"the body is larger than {request.client_max_size} bytes")
-    except web.HTTPException as error:
-        if error.status < HTTPStatus.BAD_REQUEST:
+    except CALLERS_FAULT as error:
+        if isinstance(error, web.HTTPException) and error.status < HTTPStatus.BAD_REQUEST:
             raise
-        kept = {k: v for k, v in error.headers.items() if k in ("Allow", "WWW-Authenticate")}
-        return problem_response(error.status, error.text or error.reason, kept)
-    except Exception:  # noqa: BLE001 - the last line of defence, which logs what it caught
-        _log.exception("a request failed", method=request.method, path=request.path)
+        return problem_of(error, request)
+    except Exception as error:  # noqa: BLE001 - the last line of defence, which logs what it caught
+        if isinstance(error, ConnectionError) and request.transport is None:
+            _log.info("a caller broke off", method=request.method, path=_path(request))
+            return problem_response(400, "the request broke off")  # to nobody
+        _log.exception("a request failed", method=request.method, path=_path(request))
         return problem_response(500, "this is a defect of openfero-gitops: its log says more")
+
+
+def _path(request: web.Request) -> str:
+    return request.path[:_SHOWN]

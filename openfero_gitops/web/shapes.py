@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.answer import Item
@@ -168,6 +170,37 @@ def about(value: About, leadership: Leadership) -> dict[str, Any]:
         "leader": leadership.holder or None,
         "term": leadership.term or None,
     }
+
+
+def openfero_job(value: Operario, namespace: str, runs: Sequence[Remediation]) -> dict[str, Any]:
+    """An operario as OpenFero's `/api/jobs` has it; `runs` are those that started, as they came.
+
+    Its counts are over what is remembered, where OpenFero's are since the definition was made.
+    """
+    containers = value.job.get("spec", {}).get("template", {}).get("spec", {}).get("containers")
+    shape = {
+        "configMapName": value.name,
+        "jobName": value.alertname,
+        "namespace": namespace,
+        "image": containers[0].get("image", "unknown") if containers else "unknown",
+        "executionCount": len(runs),
+    }
+    if runs:
+        last = runs[-1]
+        shape["lastExecutionTime"] = _time(last.started_at or last.received_at)
+        shape["lastExecutedJobName"] = last.key.name
+        shape["status"] = _OPENFERO_STATUS.get(last.phase, "Running")
+    return shape
+
+
+#: Of a Job that started.
+_OPENFERO_STATUS: Final = {
+    Phase.SUCCEEDED: "Successful",
+    Phase.FAILED: "Failed",
+    Phase.CANCELLED: "Failed",
+    Phase.QUEUED: "Pending",
+    Phase.HELD: "Pending",
+}
 
 
 def _time(value: datetime | None) -> str | None:

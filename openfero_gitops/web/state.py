@@ -60,8 +60,8 @@ class Deliveries(Protocol):
 class Exposition(Protocol):
     """Who counts."""
 
-    def answered(self, seconds: float) -> None:
-        """A delivery took so long to answer."""
+    def answered(self, code: int, seconds: float) -> None:
+        """A delivery was answered with an HTTP status, and took so long."""
         ...
 
     def expose(self) -> bytes:

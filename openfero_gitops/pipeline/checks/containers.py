@@ -1,22 +1,23 @@
-"""What the API server refuses in containers, and in the volumes that they mount."""
+"""What the API server refuses in containers."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.body import POD
-from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, nearest, shown
+from openfero_gitops.pipeline.dns import is_data_key
+from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from openfero_gitops.pipeline.body import Body
 
 
 @check(error("no-containers", "A Job's Pod has a container."))
 def _no_containers(body: Body) -> Iterator[Breach]:
-    if "spec" in body.template and not body.pod.get("containers"):
+    if not body.pod.get("containers"):
         yield (*POD, "containers"), "the Pod has no containers", "add one"
 
 
@@ -43,7 +44,7 @@ def _not_in_a_template(body: Body) -> Iterator[Breach]:
         )
 
 
-@check(error("duplicate-in-pod", "Containers, volumes and mount paths of a Pod differ in name."))
+@check(error("duplicate-in-pod", "Containers, volumes and mount paths of a Pod stand once each."))
 def _duplicate_in_pod(body: Body) -> Iterator[Breach]:
     named = [(container.pointer, container.fields.get("name")) for container in body.containers]
     yield from _twice("container", named)
@@ -61,54 +62,11 @@ def _duplicate_in_pod(body: Body) -> Iterator[Breach]:
 def _twice(kind: str, found: Iterable[tuple[Pointer, str | None]]) -> Iterator[Breach]:
     seen: set[str] = set()
     for pointer, name in found:
-        if name is None:
+        if not name:
             continue
         if name in seen:
             yield pointer, f"there are two of the {kind} {shown(name)}", "rename one of them"
         seen.add(name)
-
-
-@check(error("volume-mount", "A container mounts a volume that the Pod has, at a proper path."))
-def _volume_mount(body: Body) -> Iterator[Breach]:
-    volumes = {volume.get("name") for _, volume in body.volumes}
-    for container in body.containers:
-        for index, mount in enumerate(container.fields.get("volumeMounts", ())):
-            at = (*container.pointer, "volumeMounts", index)
-            name = mount.get("name")
-            if name is not None and name not in volumes:
-                meant = nearest(name, (volume for volume in volumes if volume))
-                yield (
-                    (*at, "name"),
-                    f"the Pod has no volume {shown(name)}",
-                    f"did you mean {meant}?" if meant else "add it under volumes",
-                )
-            path = mount.get("mountPath")
-            if path is not None and (not path or ":" in path):
-                yield (*at, "mountPath"), f"{shown(path)} is no path to mount at", ""
-            for field in ("subPath", "subPathExpr"):
-                below = mount.get(field, "")
-                if below.startswith("/") or ".." in below.split("/"):
-                    yield (
-                        (*at, field),
-                        f"{field} stays below the volume: no leading / and no ..",
-                        "",
-                    )
-            if mount.get("subPath") and mount.get("subPathExpr"):
-                yield (*at, "subPathExpr"), "a mount has subPath or subPathExpr, not both", ""
-
-
-@check(error("volume-source", "A volume has one source."))
-def _volume_source(body: Body) -> Iterator[Breach]:
-    for at, volume in body.volumes:
-        sources = [key for key in volume if key != "name"]
-        if len(sources) != 1:
-            said = f"{len(sources)} sources: {', '.join(sources)}" if sources else "no source"
-            yield at, f"the volume {shown(volume.get('name', ''))} has {said}", "write one of them"
-        host_path = volume.get("hostPath")
-        if host_path is not None and (
-            not host_path.get("path") or ".." in host_path["path"].split("/")
-        ):
-            yield (*at, "hostPath", "path"), "a path on the host is not empty and has no ..", ""
 
 
 @check(error("env-entry", "A variable has a proper name and either a value or one source."))
@@ -118,58 +76,115 @@ def _env_entry(body: Body) -> Iterator[Breach]:
             at = (*container.pointer, "env", index)
             name = variable.get("name")
             if name is not None and not _is_variable(name):
-                yield (
-                    (*at, "name"),
-                    f"{shown(name)} is no variable's name: printable ASCII without =",
-                    "",
-                )
-            source = variable.get("valueFrom")
-            if source is not None and variable.get("value"):
-                yield (*at, "valueFrom"), "a variable has value or valueFrom, not both", ""
-            if source is not None and len(source) != 1:
-                yield (*at, "valueFrom"), f"valueFrom has one source, not {len(source)}", ""
+                message = f"{shown(name)} is no variable's name: printable ASCII without ="
+                yield (*at, "name"), message, ""
+            if "valueFrom" in variable:
+                if variable.get("value"):
+                    yield (*at, "valueFrom"), "a variable has value or valueFrom, not both", ""
+                yield from _source((*at, "valueFrom"), variable["valueFrom"])
         for index, source in enumerate(container.fields.get("envFrom", ())):
-            at = (*container.pointer, "envFrom", index)
-            if len(source.keys() & {"configMapRef", "secretRef"}) != 1:
-                yield at, "envFrom takes one of configMapRef and secretRef", ""
-            prefix = source.get("prefix")
-            if prefix and not _is_variable(prefix):
-                yield (*at, "prefix"), f"{shown(prefix)} begins no variable's name", ""
+            yield from _object((*container.pointer, "envFrom", index), source)
+
+
+def _object(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
+    """What is wrong with an item of `envFrom`."""
+    kinds = source.keys() & {"configMapRef", "secretRef"}
+    if len(kinds) != 1:
+        yield at, "envFrom takes one of configMapRef and secretRef", ""
+    for kind in kinds:
+        if not source[kind].get("name"):
+            yield (*at, kind, "name"), f"{kind} names no object", "add its name"
+    prefix = source.get("prefix")
+    if prefix and not _is_variable(prefix):
+        yield (*at, "prefix"), f"{shown(prefix)} begins no variable's name", ""
+
+
+def _source(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
+    """What is wrong with a `valueFrom`."""
+    if len(source) != 1:
+        yield at, f"valueFrom has one source, not {len(source)}", ""
+    for kind in ("configMapKeyRef", "secretKeyRef"):
+        if kind not in source:
+            continue
+        reference = source[kind]
+        if not reference.get("name"):
+            yield (*at, kind, "name"), f"{kind} names no object", "add its name"
+        key = reference.get("key")
+        if key is not None and not is_data_key(key):
+            yield (*at, kind, "key"), f"{shown(key)} is no key: letters, digits, -, _ and .", ""
+    path = source.get("fieldRef", {}).get("fieldPath")
+    if path is not None and not _FIELD_PATH.fullmatch(path):
+        yield (
+            (*at, "fieldRef", "fieldPath"),
+            f"a variable cannot be read from {shown(path)}",
+            "write metadata.name, metadata.namespace, spec.nodeName or status.podIP",
+        )
+    resource = source.get("resourceFieldRef", {}).get("resource")
+    if resource is not None and not _RESOURCE_FIELD.fullmatch(resource):
+        yield (
+            (*at, "resourceFieldRef", "resource"),
+            f"a variable cannot be read from {shown(resource)}",
+            "write limits.cpu, limits.memory, requests.cpu or requests.memory",
+        )
+
+
+_FIELD_PATH: Final = re.compile(
+    r"metadata\.(?:name|namespace|uid|(?:labels|annotations)\['.+'\])"
+    r"|spec\.(?:nodeName|serviceAccountName)|status\.(?:hostIPs?|podIPs?)"
+)
+_RESOURCE_FIELD: Final = re.compile(
+    r"(?:limits|requests)\.(?:cpu|memory|ephemeral-storage|hugepages-.+)"
+)
 
 
 def _is_variable(name: str) -> bool:
     return bool(name) and all(" " <= character <= "~" and character != "=" for character in name)
 
 
-@check(error("port", "A port is a number from 1 to 65535."))
+@check(error("port", "A port is a number from 1 to 65535, or has a proper name."))
 def _port(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        for index, port in enumerate(container.fields.get("ports", ())):
+        ports = list(enumerate(container.fields.get("ports", ())))
+        for index, port in ports:
             at = (*container.pointer, "ports", index)
             for field in ("containerPort", "hostPort"):
                 number = port.get(field)
-                if number is not None and not 1 <= number <= 65_535:  # noqa: PLR2004
+                if number is not None and not is_port(number) and (number or field[0] == "c"):
                     yield (*at, field), f"{number} is no port", ""
             name = port.get("name")
-            if name and (not re.fullmatch(r"[a-z0-9](?:-?[a-z0-9])*", name) or len(name) > 15):  # noqa: PLR2004
-                yield (
-                    (*at, "name"),
-                    f"{shown(name)} is no port's name: at most 15 lower-case letters, digits, -",
-                    "",
-                )
+            if name and not is_port(name):
+                message = f"{shown(name)} is no port's name: at most 15 of a-z, 0-9 and -"
+                yield (*at, "name"), message, ""
+        at = (*container.pointer, "ports")
+        yield from _twice("port", [((*at, index), port.get("name")) for index, port in ports])
 
 
-@check(error("security-context", "A security context does not contradict itself."))
+def is_port(value: int | str) -> bool:
+    """Whether Kubernetes takes it as a port's number or name."""
+    if isinstance(value, int):
+        return 1 <= value <= 65_535  # noqa: PLR2004
+    named = len(value) <= 15 and re.fullmatch(r"[a-z0-9](?:-?[a-z0-9])*", value)  # noqa: PLR2004
+    return bool(named) and not value.replace("-", "").isdecimal()
+
+
+@check(error("security-context", "A security context is complete and does not contradict itself."))
 def _security_context(body: Body) -> Iterator[Breach]:
-    for container in body.containers:
-        context = container.fields.get("securityContext", {})
-        if context.get("allowPrivilegeEscalation") is not False:
-            continue
-        at = (*container.pointer, "securityContext", "allowPrivilegeEscalation")
-        added = context.get("capabilities", {}).get("add", ())
-        for what, holds in (
-            ("privileged: true", context.get("privileged") is True),
-            ("the capability CAP_SYS_ADMIN", "CAP_SYS_ADMIN" in added),
-        ):
-            if holds:
-                yield at, f"allowPrivilegeEscalation: false contradicts {what}", ""
+    for pointer, fields in ((POD, body.pod), *((c.pointer, c.fields) for c in body.containers)):
+        at = (*pointer, "securityContext")
+        context = fields.get("securityContext", {})
+        if context.get("allowPrivilegeEscalation") is False:
+            added = context.get("capabilities", {}).get("add", ())
+            for what, holds in (
+                ("privileged: true", context.get("privileged") is True),
+                ("the capability CAP_SYS_ADMIN", "CAP_SYS_ADMIN" in added),
+            ):
+                if holds:
+                    message = f"allowPrivilegeEscalation: false contradicts {what}"
+                    yield (*at, "allowPrivilegeEscalation"), message, ""
+        for field in ("seccompProfile", "appArmorProfile"):
+            profile = context.get(field)
+            if profile is not None and (profile.get("type") == "Localhost") is not bool(
+                profile.get("localhostProfile")
+            ):
+                message = "localhostProfile stands beside type: Localhost, and nowhere else"
+                yield (*at, field), message, ""

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 @check(error("restart-policy", "A Job's Pods restart Never or OnFailure, and the Job says which."))
 def _restart_policy(body: Body) -> Iterator[Breach]:
     policy = body.pod.get("restartPolicy")
-    if "spec" in body.template and policy not in ("Never", "OnFailure"):
+    if policy not in ("Never", "OnFailure"):
         said = f"restartPolicy is {policy}" if policy else "restartPolicy is missing"
         yield (
             (*POD, "restartPolicy"),
             f"{said}: a Job's is Never or OnFailure",
             "write restartPolicy: Never",
         )
+    for container in body.containers:
+        policy = container.fields.get("restartPolicy")
+        if policy and policy not in ("Always", "Never", "OnFailure"):
+            yield (
+                (*container.pointer, "restartPolicy"),
+                f"{shown(policy)} is none of Always, Never, OnFailure",
+                "delete it: the Pod's counts",
+            )
 
 
 @check(error("reserved-field", "selector, manualSelector and managedBy are left to Kubernetes."))
@@ -46,41 +54,39 @@ _COUNTS: Final = (
     "ttlSecondsAfterFinished",
 )
 _USERS: Final = ("runAsUser", "runAsGroup", "fsGroup")
+_LARGEST: Final = 2**31 - 1
+
+OUT_OF_RANGE = error("out-of-range", "A number is one that its field takes.")
 
 
-@check(error("too-small", "A count, a time or a user id is not negative."))
-def _too_small(body: Body) -> Iterator[Breach]:
+@check(OUT_OF_RANGE)
+def _out_of_range(body: Body) -> Iterator[Breach]:
     contexts = [
         ((*at, "securityContext"), fields.get("securityContext"))
         for at, fields in ((POD, body.pod), *((c.pointer, c.fields) for c in body.containers))
     ]
-    numbers: list[tuple[Pointer, Mapping[str, Any], tuple[str, ...], int]] = [
-        (SPEC, body.spec, _COUNTS, 0),
-        (POD, body.pod, ("activeDeadlineSeconds",), 1),
-        (POD, body.pod, ("terminationGracePeriodSeconds",), 0),
-        *((at, context, _USERS, 0) for at, context in contexts if context),
+    # (The schema bounds from above what has 32 bits; of these users and deadlines have 64.)
+    numbers: list[tuple[Pointer, Mapping[str, Any], tuple[str, ...], int, int]] = [
+        (SPEC, body.spec, _COUNTS, 0, 2**63),
+        (POD, body.pod, ("activeDeadlineSeconds",), 1, _LARGEST),
+        *((at, context, _USERS, 0, _LARGEST) for at, context in contexts if context),
     ]
-    for at, mapping, names, least in numbers:
+    for at, mapping, names, least, most in numbers:
         for name in names:
             value = mapping.get(name)
-            if value is not None and value < least:
-                yield (*at, name), f"{name} is {value}, and {least} is the least", ""
+            if value is not None and not least <= value <= most:
+                bound = f"{least} is the least" if value < least else f"{most} is the most"
+                yield (*at, name), f"{name} is {value}, and {bound}", ""
 
 
 @check(error("indexed-job", "What only an Indexed Job has stands in an Indexed Job alone."))
 def _indexed_job(body: Body) -> Iterator[Breach]:
     spec = body.spec
     if spec.get("completionMode") == "Indexed":
-        if "completions" not in spec:
+        if "completions" not in spec and "parallelism" in spec:
             yield (*SPEC, "completions"), "an Indexed Job says how many completions", ""
-        elif spec.get("parallelism", 1) > 100_000:  # noqa: PLR2004
+        if spec.get("parallelism", 1) > 100_000:  # noqa: PLR2004
             yield (*SPEC, "parallelism"), "an Indexed Job runs at most 100000 at a time", ""
-        if "backoffLimitPerIndex" in spec and body.pod.get("restartPolicy") == "OnFailure":
-            yield (
-                (*SPEC, "backoffLimitPerIndex"),
-                "backoffLimitPerIndex needs restartPolicy: Never",
-                "",
-            )
     else:
         for field in ("backoffLimitPerIndex", "successPolicy"):
             if field in spec:
@@ -92,6 +98,9 @@ def _indexed_job(body: Body) -> Iterator[Breach]:
     if "maxFailedIndexes" in spec and "backoffLimitPerIndex" not in spec:
         yield (*SPEC, "maxFailedIndexes"), "maxFailedIndexes needs backoffLimitPerIndex", ""
 
+
+_MOST_RULES: Final = 20
+_MOST_CODES: Final = 255
 
 POD_FAILURE_POLICY = error("pod-failure-policy", "A podFailurePolicy fits the rest of its Job.")
 
@@ -111,6 +120,8 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
             "write podReplacementPolicy: Failed, or leave it out",
         )
     names = {container.name for container in body.containers}
+    if len(policy.get("rules", ())) > _MOST_RULES:
+        yield (*at, "rules"), f"there are more than {_MOST_RULES} rules", ""
     for index, rule in enumerate(policy.get("rules", ())):
         here = (*at, "rules", index)
         if ("onExitCodes" in rule) is bool(rule.get("onPodConditions")):
@@ -127,12 +138,9 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
             )
         values = codes.get("values")
         if values is not None and (
-            not values
+            not 1 <= len(values) <= _MOST_CODES
             or sorted(set(values)) != values
             or (codes.get("operator") == "In" and 0 in values)
         ):
-            yield (
-                (*here, "onExitCodes", "values"),
-                "exit codes are listed once each, in order, and without 0 for In",
-                "",
-            )
+            message = f"{_MOST_CODES} exit codes at most, once each, in order, without 0 for In"
+            yield (*here, "onExitCodes", "values"), message, ""

@@ -15,52 +15,75 @@ from openfero_gitops.pipeline.dns import (
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from openfero_gitops.pipeline.body import Body
 
+#: The volumes that are made from an object, and the field that names it.
+OBJECTS: Final = {
+    "configMap": "name",
+    "secret": "secretName",
+    "persistentVolumeClaim": "claimName",
+}
 _LONGEST_LABEL: Final = 63
 _ANNOTATION_BYTES: Final = 256 * 1024
 
 
 @check(error("invalid-name", "A name is one that Kubernetes takes."))
 def _invalid_name(body: Body) -> Iterator[Breach]:
-    labels: list[tuple[Pointer, Any]] = []
-    subdomains: list[tuple[Pointer, Any]] = []
-    pod = body.pod
-    for container in body.containers:
-        labels.append(((*container.pointer, "name"), container.fields.get("name")))
-        for index, source in enumerate(container.fields.get("envFrom", ())):
-            for kind in ("configMapRef", "secretRef"):
-                way = ("envFrom", index, kind, "name")
-                subdomains.append(((*container.pointer, *way), source.get(kind, {}).get("name")))
-    for at, volume in body.volumes:
-        labels.append(((*at, "name"), volume.get("name")))
-        for kind, field in (
-            ("configMap", "name"),
-            ("secret", "secretName"),
-            ("persistentVolumeClaim", "claimName"),
-        ):
-            if kind in volume:
-                subdomains.append(((*at, kind, field), volume[kind].get(field)))
-    labels += (((*POD, field), pod.get(field)) for field in ("hostname", "subdomain"))
-    subdomains += (
-        ((*POD, field), pod.get(field))
-        for field in ("serviceAccountName", "serviceAccount", "priorityClassName", "nodeName")
+    for pointer, name in _labels(body):
+        if not is_dns_label(name):
+            yield _misnamed(pointer, name, "lower-case letters, digits and -, at most 63")
+    for pointer, name in _subdomains(body):
+        if not is_dns_subdomain(name):
+            yield _misnamed(pointer, name, "lower-case letters, digits, - and ., at most 253")
+
+
+def _misnamed(pointer: Pointer, name: str, wanted: str) -> Breach:
+    proper = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:_LONGEST_LABEL].strip("-")
+    message = f"{shown(name)} is no name: {wanted}, a letter or digit at both ends"
+    return pointer, message, f"write {proper}" if proper else ""
+
+
+def _labels(body: Body) -> Iterator[tuple[Pointer, str]]:
+    """Names of one part. A container or a volume must have one; elsewhere an empty one is none."""
+    for at, fields in (*((c.pointer, c.fields) for c in body.containers), *body.volumes):
+        if "name" in fields:
+            yield (*at, "name"), fields["name"]
+    yield from _set(POD, body.pod, "hostname", "subdomain")
+
+
+def _subdomains(body: Body) -> Iterator[tuple[Pointer, str]]:
+    """Names of objects."""
+    yield from _set(
+        POD,
+        body.pod,
+        "nodeName",
+        "priorityClassName",
+        "runtimeClassName",
+        "serviceAccount",
+        "serviceAccountName",
     )
-    subdomains += (((*POD, "runtimeClassName"), pod.get("runtimeClassName")),)
-    for found, fits, words in (
-        (labels, is_dns_label, "lower-case letters, digits and -, at most 63"),
-        (subdomains, is_dns_subdomain, "lower-case letters, digits, - and ., at most 253"),
-    ):
-        for pointer, name in found:
-            if name is not None and not fits(name):
-                proper = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:_LONGEST_LABEL]
-                yield (
-                    pointer,
-                    f"{shown(name)} is no name: {words}, a letter or digit at both ends",
-                    f"write {proper}" if proper and fits(proper) else "",
-                )
+    for index, secret in enumerate(body.pod.get("imagePullSecrets", ())):
+        yield from _set((*POD, "imagePullSecrets", index), secret, "name")
+    for at, volume in body.volumes:
+        for kind, field in OBJECTS.items():
+            yield from _set((*at, kind), volume.get(kind, {}), field)
+    for container in body.containers:
+        for index, variable in enumerate(container.fields.get("env", ())):
+            at = (*container.pointer, "env", index, "valueFrom")
+            for kind in ("configMapKeyRef", "secretKeyRef"):
+                yield from _set((*at, kind), variable.get("valueFrom", {}).get(kind, {}), "name")
+        for index, source in enumerate(container.fields.get("envFrom", ())):
+            at = (*container.pointer, "envFrom", index)
+            for kind in ("configMapRef", "secretRef"):
+                yield from _set((*at, kind), source.get(kind, {}), "name")
+
+
+def _set(at: Pointer, fields: Mapping[str, Any], *names: str) -> Iterator[tuple[Pointer, str]]:
+    for name in names:
+        if fields.get(name):
+            yield (*at, name), fields[name]
 
 
 @check(error("invalid-label", "Labels and annotations have keys and values that Kubernetes takes."))

@@ -23,6 +23,8 @@ def _quantity(body: Body) -> Iterator[Breach]:
             yield pointer, f"{resource}: {amount}", ""
         elif amount < 0:
             yield pointer, f"{resource} is {value}: an amount is not negative", ""
+        elif "/" in resource and amount % 1:
+            yield pointer, f"{resource} is {value}: of it there are whole ones only", ""
 
 
 @check(error("requests-over-limits", "A container requests no more than its limit."))
@@ -51,8 +53,9 @@ def _requests_over_limits(body: Body) -> Iterator[Breach]:
 def _resource_name(body: Body) -> Iterator[Breach]:
     for pointer, name, _ in _quantities(body):
         standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
-        qualified = "/" in name and is_qualified_name(name)
-        if not standard and not qualified:
+        qualified = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
+        of_pod = len(pointer) == len(POD) + 3
+        if not standard and not (qualified and not of_pod):
             meant = nearest(name, _OVERCOMMITTED)
             yield (
                 pointer,

@@ -1,0 +1,105 @@
+"""The human at the gate: approve, refuse and cancel one remediation.
+
+Everything goes through Kubernetes: its RBAC says who may, and the Job says who did. The name
+that is written is the one that the API server gives to whoever asks; nothing but a
+ValidatingAdmissionPolicy keeps a person from writing another by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
+from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.pipeline import patches
+from openfero_gitops.pipeline.observe import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from openfero_gitops.domain.remediation import Remediation
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a person wants of a remediation: the phases in which it is possible, and the patch."""
+
+    word: str
+    phases: frozenset[Phase]
+    patch: Callable[[Remediation, str], patches.Patch]
+
+
+_WAITING = frozenset({Phase.WAITING, Phase.AWAITING_APPROVAL})
+
+APPROVE = Verdict("approved", frozenset({Phase.AWAITING_APPROVAL}), patches.approve)
+REFUSE = Verdict("refused", _WAITING, patches.refuse_by_hand)
+CANCEL = Verdict(
+    "cancelled", _WAITING | {Phase.RUNNING, Phase.QUEUED, Phase.HELD}, patches.cancel_by_hand
+)
+
+
+async def pass_verdict(
+    verdict: Verdict, job: str, kubeconfig: Path | None, namespace: str | None
+) -> str:
+    """Write a verdict on a Job; the sentence to print.
+
+    `job` is NAME or NAMESPACE/NAME; `namespace` is where a bare name is looked for, the
+    context's where None.
+
+    Raises:
+        UsageError: there is no such remediation, it is past that verdict, or RBAC forbids it.
+        ApiError: the API server did not do it.
+    """
+    api = await KubernetesApi.connect(kubeconfig)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        key = _key(job, namespace or api.default_namespace)
+        who = await api.whoami()
+        one = await _read(api, key)
+        if one.phase not in verdict.phases:
+            raise UsageError(f"Job {key} is {_state(one)}: it cannot be {verdict.word} any more")
+        try:
+            await api.patch(JOBS, key.namespace, key.name, verdict.patch(one, who))
+        except Forbidden as error:
+            raise UsageError(
+                f"{who} may not patch Jobs in namespace {key.namespace!r}: {error}"
+            ) from error
+        except Invalid:
+            now = await _read(api, key)
+            raise UsageError(
+                f"Job {key} changed in this very moment and is {_state(now)}: look again"
+            ) from None
+        return f"{key} {verdict.word} by {who}"
+
+
+def _key(job: str, namespace: str) -> JobKey:
+    """NAME or NAMESPACE/NAME, with or without kubectl's `job/` or `job.batch/` before the name."""
+    for prefix in ("job/", "jobs/", "job.batch/"):
+        job = job.removeprefix(prefix)
+    before, slash, name = job.rpartition("/")
+    if not name or (slash and not before) or "/" in before:
+        raise UsageError(f"{job!r} is no Job: write NAME or NAMESPACE/NAME")
+    return JobKey(before or namespace, name)
+
+
+async def _read(api: KubernetesApi, key: JobKey) -> Remediation:
+    try:
+        job = await api.get(JOBS, key.namespace, key.name)
+    except NotFound:
+        raise UsageError(
+            f"there is no Job {key}: write NAMESPACE/NAME, or name the namespace with --namespace"
+        ) from None
+    if (job["metadata"].get("labels") or {}).get(keys.MANAGED_BY) != keys.MANAGER:
+        raise UsageError(f"Job {key} is none of openfero-gitops: it is left alone")
+    return observe(job)
+
+
+def _state(one: Remediation) -> str:
+    reason = f" ({one.reason})" if one.reason else ""
+    return f"{one.phase}{reason}"

@@ -1,0 +1,70 @@
+"""What the API server refuses in probes and lifecycle hooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.pipeline.checks.containers import is_port
+from openfero_gitops.pipeline.rules import Breach, Pointer, check, error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from openfero_gitops.pipeline.body import Body, Container
+
+_PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
+_HOOKS: Final = ("postStart", "preStop")
+_HANDLERS: Final = frozenset({"exec", "grpc", "httpGet", "sleep", "tcpSocket"})
+_TIMES: Final = (
+    "failureThreshold",
+    "initialDelaySeconds",
+    "periodSeconds",
+    "successThreshold",
+    "timeoutSeconds",
+)
+
+
+@check(error("probe", "A probe asks one thing, of a container that runs on."))
+def _probe(body: Body) -> Iterator[Breach]:
+    for container in body.containers:
+        for kind in _PROBES:
+            probe = container.fields.get(kind)
+            if probe is None:
+                continue
+            at = (*container.pointer, kind)
+            if _ends_by_itself(container):
+                yield at, f"an init container has no {kind}, unless it restarts Always", "delete it"
+            yield from _handler(at, probe)
+            for field in _TIMES:
+                if probe.get(field, 0) < 0:
+                    yield (*at, field), f"{field} is not negative", ""
+            if kind != "readinessProbe" and probe.get("successThreshold", 1) > 1:
+                yield (*at, "successThreshold"), f"the successThreshold of a {kind} is 1", ""
+
+
+@check(error("lifecycle", "A lifecycle hook does one thing, in a container that runs on."))
+def _lifecycle(body: Body) -> Iterator[Breach]:
+    for container in body.containers:
+        hooks = container.fields.get("lifecycle", {})
+        at = (*container.pointer, "lifecycle")
+        if hooks and _ends_by_itself(container):
+            yield at, "an init container has no lifecycle, unless it restarts Always", "delete it"
+        for kind in _HOOKS:
+            if kind in hooks:
+                yield from _handler((*at, kind), hooks[kind])
+
+
+def _ends_by_itself(container: Container) -> bool:
+    return container.is_init and container.fields.get("restartPolicy") != "Always"
+
+
+def _handler(at: Pointer, fields: Mapping[str, Any]) -> Iterator[Breach]:
+    handlers = fields.keys() & _HANDLERS
+    if len(handlers) != 1:
+        yield at, f"one of {', '.join(sorted(_HANDLERS))} is wanted, not {len(handlers)}", ""
+    if "exec" in handlers and not fields["exec"].get("command"):
+        yield (*at, "exec", "command"), "exec has a command", ""
+    for kind in handlers & {"grpc", "httpGet", "tcpSocket"}:
+        port = fields[kind].get("port")
+        if port is not None and not is_port(port):
+            yield (*at, kind, "port"), f"{port!r} is no port", ""

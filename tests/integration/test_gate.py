@@ -1,0 +1,124 @@
+"""A person's word, through Kubernetes' own identity, on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict
+from tests.support.chart import service_account_kubeconfig
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+
+@pytest.fixture
+def replica(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replica]:
+    """Give a replica with an operario that needs approval, and one that never ends."""
+    repository = Repository(tmp_path / "operarios")
+    repository.write(
+        "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
+    )
+    repository.write("slow.json", operario("Slow", run_for="forever"))
+    repository.commit("Operarios")
+    with Replica(
+        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
+    ) as started:
+        started.wait_for(lambda: started.leads)
+        yield started
+
+
+def deliver(replica: Replica, name: str, phase: str) -> str:
+    """Deliver an alert; its Job's name once it has reached a phase."""
+    _, answer = replica.deliver(alert(name, host="h"))
+    job: str = answer["items"][0]["job"]
+    replica.wait_for(lambda: at(replica, job)["phase"] == phase)
+    return job
+
+
+def at(replica: Replica, job: str) -> dict[str, str]:
+    """One remediation as the API shows it."""
+    items = replica.get("/api/remediations")["items"]
+    return next((one for one in items if one["job"] == job), {"phase": ""})
+
+
+def test_an_approved_job_starts_and_names_who_approved(
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """A Job that needs approval waits for it, and then runs."""
+    job = deliver(replica, "Risky", "AwaitingApproval")
+    assert at(replica, job)["reason"] == "approval"
+    said = asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace))
+    assert said.startswith(f"{namespace}/{job} approved by ")
+    replica.wait_for(lambda: at(replica, job)["phase"] == "Succeeded")
+    found = kubectl.json("get", "job", job, "-n", namespace)
+    who = found["metadata"]["annotations"]["openfero.io/approved-by"]
+    assert said.endswith(f"by {who}")
+
+
+def test_a_refused_job_never_starts(replica: Replica, kubeconfig: Path, namespace: str) -> None:
+    """A person's refusal is final, and a second word is told that it comes too late."""
+    job = deliver(replica, "Risky", "AwaitingApproval")
+    asyncio.run(pass_verdict(REFUSE, f"{namespace}/{job}", kubeconfig, None))
+    replica.wait_for(lambda: at(replica, job)["phase"] == "Refused")
+    assert at(replica, job)["reason"] == "refused-by-human"
+    with pytest.raises(UsageError, match="cannot be approved any more"):
+        asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace))
+    _, answer = replica.deliver(alert("Risky", host="h"))
+    assert answer["items"][0]["outcome"] == "exists"
+
+
+def test_a_running_job_is_stopped_and_remembered(
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """Cancelling ends the Pods; a repeated alert does not start the Job again."""
+    job = deliver(replica, "Slow", "Running")
+    asyncio.run(pass_verdict(CANCEL, job, kubeconfig, namespace))
+    replica.wait_for(lambda: at(replica, job)["phase"] == "Cancelled")
+
+    def ended() -> bool:
+        status = kubectl.json("get", "job", job, "-n", namespace)["status"]
+        return any(c["type"] == "Failed" for c in status.get("conditions", []))
+
+    replica.wait_for(ended)
+    _, answer = replica.deliver(alert("Slow", host="h"))
+    assert answer["items"][0] | {"outcome": "exists", "job": job} == answer["items"][0]
+    assert at(replica, job)["message"].startswith("cancelled by ")
+
+
+def test_without_the_right_nothing_happens(
+    replica: Replica, tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """Who may read Jobs and not patch them is told so, by name."""
+    job = deliver(replica, "Risky", "AwaitingApproval")
+    kubectl("create", "role", "reader", "--verb=get", "--resource=jobs", "-n", namespace)
+    kubectl(
+        "create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:default",
+        "-n", namespace,
+    )  # fmt: skip
+    reader = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
+    who = f"system:serviceaccount:{namespace}:default"
+    with pytest.raises(UsageError, match=f"{who} may not patch Jobs"):
+        asyncio.run(pass_verdict(APPROVE, job, reader, namespace))
+    assert at(replica, job)["phase"] == "AwaitingApproval"
+
+
+def test_what_is_not_ours_is_left_alone(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
+    """A Job of somebody else, and one that does not exist, are each told in one line."""
+    kubectl("create", "job", "theirs", "--image=registry.k8s.io/pause:3.10", "-n", namespace)
+    with pytest.raises(UsageError, match="none of openfero-gitops"):
+        asyncio.run(pass_verdict(CANCEL, "theirs", kubeconfig, namespace))
+    with pytest.raises(UsageError, match="there is no Job"):
+        asyncio.run(pass_verdict(CANCEL, "nothing", kubeconfig, namespace))
+    with pytest.raises(UsageError, match="write NAME or NAMESPACE/NAME"):
+        asyncio.run(pass_verdict(CANCEL, "a/b/c", kubeconfig, namespace))

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import CatalogRefusal, UsageError
+from openfero_gitops.pipeline.catalog import Scope, build_catalog
+from openfero_gitops.pipeline.forms import read_document
+from openfero_gitops.pipeline.rules import CHECKS, RULES, error
+from openfero_gitops.pipeline.schema import bundle, schemas_of
+from openfero_gitops.pipeline.validate import check_body, clean
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.problem import Problem
+
+FIXTURES = Path(__file__).with_name("operarios")
+SCOPE = Scope("jobs", ("jobs",))
+SCHEMAS = schemas_of("1.36")
+# What would be silly to keep as a file.
+MADE = {
+    "file-too-large": b"#" * (512 * 1024 + 1),
+    "too-many-documents": b"---\n" * 1000 + b"--- {} # <- here\n",
+}
+# (The one rule about a file that is not there is tested with the catalog.)
+ABSENT = {"envelope-missing"}
+OF_THE_ENVELOPE = {"short-remember", "namespace-not-granted"}
+
+
+def problems_of(content: bytes, path: str = "disks/full.yaml") -> tuple[Problem, ...]:
+    """Everything found wrong with a repository of one file."""
+    file = SourceFile(path, "blob", content, "commit")
+    snapshot = Snapshot(Revision("repository", "main", "commit"), "", (file,))
+    try:
+        return build_catalog(snapshot, SCOPE).problems
+    except CatalogRefusal as refusal:
+        return refusal.problems
+
+
+def path_of(rule: str) -> str:
+    """Where in a repository a rule's fixture would stand."""
+    if rule == "envelope-name":
+        return "openfero.yml"
+    is_envelope = rule.startswith("envelope-") or rule in OF_THE_ENVELOPE
+    return "openfero.yaml" if is_envelope else "disks/full.yaml"
+
+
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - ABSENT))
+def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
+    """A file with one defect gives one problem: that rule, at the line that is marked."""
+    fixture = FIXTURES / f"{rule}.yaml"
+    content = MADE[rule] if rule in MADE else fixture.read_bytes()
+    marked = [
+        number for number, line in enumerate(content.split(b"\n"), start=1) if b"# <- here" in line
+    ]
+    (problem,) = problems_of(content, path_of(rule))
+    assert problem.rule == rule
+    assert problem.severity is RULES[rule].severity
+    assert [problem.line] == (marked or [0])
+    assert problem.message
+
+
+def test_every_fixture_is_of_a_rule() -> None:
+    """No fixture is left over from a rule that is gone."""
+    names = {path.stem for path in FIXTURES.iterdir()}
+    assert names == RULES.keys() - ABSENT - MADE.keys()
+
+
+def test_rules_describe_themselves() -> None:
+    """Each rule has an id in kebab case of its own and a sentence for the documentation."""
+    for name, rule in RULES.items():
+        assert name == rule.id == name.lower().replace("_", "-")
+        assert rule.text.endswith(".")
+    with pytest.raises(ValueError, match="two rules are named syntax"):
+        error("syntax", "Again.")
+    assert all(rule.id in RULES for rule, _ in CHECKS)
+
+
+JOB: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "openfero-diskfull-firing"},
+    "spec": {
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [
+                    {
+                        "name": "clean",
+                        "image": "registry.example/tools:1.4.2",
+                        "resources": {"limits": {"memory": "64Mi"}},
+                    }
+                ],
+            }
+        }
+    },
+}
+POD = ("spec", "template", "spec")
+CONTAINER = (*POD, "containers", 0)
+
+
+def changed(*changes: tuple[tuple[str | int, ...], Any]) -> dict[str, Any]:
+    """Copy the Job with some of its members set."""
+    job = copy.deepcopy(JOB)
+    for (*way, last), value in changes:
+        target: Any = job
+        for part in way:
+            target = target.setdefault(part, {}) if isinstance(target, dict) else target[part]
+        target[last] = value
+    return job
+
+
+def found(*changes: tuple[tuple[str | int, ...], Any]) -> set[tuple[str, str]]:
+    """The rules that a changed Job breaks, each with the last part of its pointer."""
+    reading = read_document(changed(*changes), SCHEMAS)
+    return {(finding.rule.id, str(finding.pointer[-1])) for finding in reading.findings}
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "suggestion"),
+    [
+        (("spec", "template", "labels"), {}, "did you mean template.metadata.labels?"),
+        (("spec", "template", "annotations"), {}, "did you mean template.metadata.annotations?"),
+        ((*POD, "imagePullPolicy"), "Always", "did you mean spec.containers[].imagePullPolicy?"),
+        ((*POD, "backoffLimit"), 1, "did you mean spec.backoffLimit?"),
+        ((*CONTAINER, "serviceAccountName"), "x", "did you mean spec.serviceAccountName?"),
+        ((*CONTAINER, "limits"), {}, "did you mean containers[].resources.limits?"),
+        ((*CONTAINER, "Image"), "x", "did you mean image?"),
+        ((*CONTAINER, "imagePullpolicy"), "Always", "did you mean imagePullPolicy?"),
+        ((*CONTAINER, "comand"), ["x"], "did you mean command?"),
+        (("spec", "ttlSecondsAfterFinish"), 1, "did you mean ttlSecondsAfterFinished?"),
+        (("wholly-unknown",), 1, "delete it, if it does nothing"),
+    ],
+)
+def test_an_unknown_field_is_dropped_with_a_suggestion(
+    way: tuple[str | int, ...], value: object, suggestion: str
+) -> None:
+    """What the API server would drop is dropped, and where it belongs is told."""
+    cleaned, (finding,) = clean(changed((way, value)), SCHEMAS.job)
+    assert cleaned == JOB
+    assert (finding.rule.id, finding.pointer) == ("unknown-field", way)
+    assert not finding.is_error
+    assert finding.suggestion == suggestion
+
+
+LABELS = ("metadata", "labels")
+RETRIES = ("spec", "backoffLimit")
+ARGS = (*CONTAINER, "args")
+COMMAND = (*CONTAINER, "command")
+PULL = (*CONTAINER, "imagePullPolicy")
+DEADLINE = (*POD, "activeDeadlineSeconds")
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "rule", "words", "suggestion"),
+    [
+        (RETRIES, "3", "wrong-type", "a whole number, not the text '3'", "write 3 without quotes"),
+        (("spec", "suspend"), "true", "wrong-type", "true or false", "write true without quotes"),
+        (
+            LABELS,
+            {"a": True},
+            "wrong-type",
+            "a is text, not true",
+            "put it in quotes: without them y, yes",
+        ),
+        (COMMAND, "run", "wrong-type", "a list, not the text 'run'", "['run']"),
+        ((*POD, "containers"), {"a": 1}, "wrong-type", "a list, not a mapping", "item with -"),
+        (ARGS, ["a", 1.5], "wrong-type", "args[1] is text", "put it in quotes"),
+        (ARGS, [None], "wrong-type", "args[0] is text, not nothing", ""),
+        (("spec",), [], "wrong-type", "spec is a mapping, not a list", ""),
+        (DEADLINE, 2**70, "out-of-range", "64 bits", ""),
+        (RETRIES, 2**31, "out-of-range", "32 bits", ""),
+        ((*POD, "dnsPolicy"), "x", "not-one-of", "is one of ClusterFirst", "write one of"),
+        (PULL, "IfNotPresnt", "not-one-of", "", "did you mean IfNotPresent?"),
+        ((*CONTAINER, "env"), [{"value": "x"}], "required-field", "env[0] has no name", "add name"),
+    ],
+)
+def test_a_wrong_type_is_told_in_words(
+    way: tuple[str | int, ...], value: object, rule: str, words: str, suggestion: str
+) -> None:
+    """A value of the wrong type is told in terms of the file, with how to write it."""
+    _, (finding,) = clean(changed((way, value)), SCHEMAS.job)
+    assert finding.rule.id == rule
+    assert finding.pointer[: len(way)] == way
+    assert words in finding.message
+    assert suggestion in finding.suggestion
+
+
+def test_null_and_empty_words_count_as_absent() -> None:
+    """null, and an empty word where one of a list is wanted, read as if they were not there."""
+    job = changed(
+        (("metadata", "labels"), {"a": None}),
+        (("spec", "backoffLimit"), None),
+        ((*CONTAINER, "env"), None),
+        ((*CONTAINER, "imagePullPolicy"), ""),
+    )
+    cleaned, findings = clean(job, SCHEMAS.job)
+    assert findings == []
+    assert cleaned == changed((("metadata", "labels"), {"a": ""}))
+
+
+def test_everything_is_told_at_once() -> None:
+    """Findings of every kind come together, and what follows from another is not told again."""
+    assert found(
+        (("spec", "backoffLimit"), "x"),
+        ((*POD, "restartPolicy"), "Always"),
+        ((*CONTAINER, "name"), 5),
+        ((*CONTAINER, "image"), ["a"]),
+        ((*CONTAINER, "resources"), {"limits": {"cpu": "many", "memory": "1Mi"}}),
+        ((*CONTAINER, "comand"), "x"),
+    ) == {
+        ("wrong-type", "backoffLimit"),
+        ("wrong-type", "name"),
+        ("wrong-type", "image"),
+        ("restart-policy", "restartPolicy"),
+        ("quantity", "cpu"),
+        ("unknown-field", "comand"),
+    }
+
+
+PLACES: dict[str, tuple[str | int, ...]] = {
+    "metadata": ("metadata",),
+    "spec": ("spec",),
+    "pod": POD,
+    "container": CONTAINER,
+}
+CASES: list[dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("refused_jobs.yaml").read_text()
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_finds_what_the_api_server_refuses(case: dict[str, Any]) -> None:
+    """What a schema cannot say is found, and what the API server takes is not called wrong."""
+    changes = [
+        ((*way, field), value)
+        for place, way in PLACES.items()
+        for field, value in case.get(place, {}).items()
+    ]
+    expected = {(rule, str(field)) for rule, fields in case["finds"].items() for field in fields}
+    assert found(*changes) == expected
+
+
+def test_finds_what_is_too_long_or_missing_altogether() -> None:
+    """Names and annotations have a length, policies a number of rules, and a Job has a template."""
+    assert found(((*CONTAINER, "name"), "a" * 64)) == {("invalid-name", "name")}
+    assert found((("metadata", "labels"), {"a": "x" * 64})) == {("invalid-label", "a")}
+    notes = {"a": "x" * (256 * 1024)}
+    assert found((("metadata", "annotations"), notes)) == {("invalid-label", "annotations")}
+    rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}
+    policy = (("spec", "podFailurePolicy"), {"rules": [rule] * 21})
+    assert found(policy) == {("pod-failure-policy", "rules")}
+    assert found((("spec",), {})) == {("required-field", "template")}
+    assert found((("spec", "template"), {})) == {
+        ("restart-policy", "restartPolicy"),
+        ("no-containers", "containers"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "expected"),
+    [
+        (["echo", "{{ .Alert.Labels.pod }}"], [], set()),
+        (["echo"], ["{{.Labels.pod}}-{{ .GroupKey }}"], set()),
+        (["sh", "-c", 'echo "$OPENFERO_POD"'], [], set()),
+        (["sh", "-c", "echo $(OPENFERO_POD)"], [], {("label-in-shell", "2")}),
+        (["sh", "-c", "echo $$(OPENFERO_POD)"], [], set()),
+        (["sh", "-c", "echo $(date)"], [], set()),
+        (["/bin/bash", "-euo", "pipefail", "-c"], ["x {{ .Status }}"], {("label-in-shell", "0")}),
+        (["env", "sh", "-ec"], ["x {{ .Status }}"], {("label-in-shell", "0")}),
+        (["run", "--rc", "{{ .Status }}"], [], set()),
+        (["echo", "{{ .Alert.Labels.a-b }}"], [], {("template-syntax", "1")}),
+        (["echo", "{{ if .Labels.a }}x{{ end }}"], [], {("template-syntax", "1")}),
+        (["echo", "{{- .Labels.a }}"], [], {("template-syntax", "1")}),
+        (["echo", "{{ .Labels.a"], [], {("template-syntax", "1")}),
+        (["echo", "{{ .Labels.a }} }}"], [], set()),
+    ],
+)
+def test_alert_data_in_commands(
+    command: list[str], args: list[str], expected: set[tuple[str, str]]
+) -> None:
+    """Fields are read in commands, other braces are not, and shells are warned of."""
+    assert found(((*CONTAINER, "command"), command), ((*CONTAINER, "args"), args)) == expected
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("metadata", "annotations", "note"),
+        ("spec", "template", "metadata", "annotations", "note"),
+        (*CONTAINER, "image"),
+        (*CONTAINER, "workingDir"),
+        (*POD, "nodeName"),
+    ],
+)
+def test_alert_data_stands_nowhere_else(way: tuple[str | int, ...]) -> None:
+    """A reference where none is read is an error, not a text that stays as it is."""
+    assert ("template-place", str(way[-1])) in found((way, "a{{ .Labels.x }}:1"))
+
+
+def test_alert_data_may_stand_in_the_value_of_a_variable() -> None:
+    """A variable's value may name a field; its name may not."""
+    assert found(((*CONTAINER, "env"), [{"name": "A", "value": "{{ .Labels.a }}"}])) == set()
+    assert ("template-place", "name") in found(
+        ((*CONTAINER, "env"), [{"name": "{{ .Labels.a }}", "value": "x"}])
+    )
+
+
+def test_a_version_without_a_schema_is_told() -> None:
+    """Asking for a version that is not here names those that are."""
+    with pytest.raises(UsageError, match=r"no Job schema of Kubernetes '1\.12'.*1\.36"):
+        schemas_of("1.12")
+
+
+def test_bundling_wants_an_api_servers_document() -> None:
+    """A document that is not an API server's is refused, not turned into an empty schema."""
+    with pytest.raises(ValueError, match="/openapi/v3/apis/batch/v1"):
+        bundle({"components": {"schemas": {}}})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+POD_PATH = ("spec", "template", "spec")
+WAYS = st.sampled_from(
+    [
+        ("metadata",),
+        ("metadata", "labels"),
+        ("metadata", "annotations"),
+        ("spec",),
+        ("spec", "podFailurePolicy"),
+        ("spec", "template"),
+        ("spec", "template", "metadata"),
+        POD,
+        (*POD, "containers"),
+        CONTAINER,
+        *(
+            (*CONTAINER, field)
+            for field in SCHEMAS.job.at((*POD_PATH, "containers", "[]"))["properties"]
+        ),
+        *((*POD, field) for field in SCHEMAS.job.at(POD_PATH)["properties"]),
+    ]
+)
+
+
+@given(WAYS, ANYTHING)
+def test_any_value_anywhere_is_judged(way: tuple[str | int, ...], value: object) -> None:
+    """Whatever stands in any field, a Job is judged without an accident."""
+    reading = read_document(changed((way, value)), SCHEMAS)
+    assert reading.draft is None or not any(finding.is_error for finding in reading.findings)
+
+
+def test_a_body_without_findings_is_its_own_canonical_json() -> None:
+    """A sound Job has no findings, and its canonical JSON does not depend on the order of keys."""
+    one = {"labels": {"a": "b", "c": "d"}, "annotations": {}, "spec": JOB["spec"]}
+    other = {"spec": JOB["spec"], "annotations": {}, "labels": {"c": "d", "a": "b"}}
+    assert check_body(one) == check_body(other)
+    assert check_body(one)[1] == []
