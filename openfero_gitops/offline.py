@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,20 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from openfero_gitops.adapters.source import open_source
+from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.match import NoMatch, match
+from openfero_gitops.pipeline.reading import Parser
 from openfero_gitops.pipeline.render import Delivery, render
 from openfero_gitops.web import shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from openfero_gitops.domain.alert import AlertGroup
-    from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.problem import Problem
+    from openfero_gitops.domain.catalog import Catalog, Snapshot
+    from openfero_gitops.domain.problem import Ignored, Problem
 
 _WIDTH: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check found; `refused` says that `openfero.yaml` keeps the whole out of force."""
+
+    problems: tuple[Problem, ...]
+    ignored: tuple[Ignored, ...]
+    operarios: int
+    refused: bool
 
 
 async def read_catalog(
@@ -42,46 +55,90 @@ async def read_catalog(
     Raises:
         OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
     """
-    scope = Scope(
+    catalog, refusal = await _build(source, ref, path, _scope(allowed_namespaces, jobs_namespace))
+    if refusal is not None:
+        raise refusal
+    return catalog
+
+
+async def check(
+    source: str, ref: str, path: str, allowed_namespaces: Sequence[str] = ()
+) -> Findings:
+    """Find everything that is wrong in a folder or a Git URL.
+
+    Raises:
+        OpenFeroError: it cannot be read.
+    """
+    catalog, refusal = await _build(source, ref, path, _scope(allowed_namespaces, "openfero-jobs"))
+    problems = (*(refusal.problems if refusal else ()), *catalog.problems)
+    return Findings(
+        problems=tuple(sorted(problems)),
+        ignored=catalog.ignored,
+        operarios=0 if refusal else len(catalog.operarios),
+        refused=refusal is not None,
+    )
+
+
+def _scope(allowed_namespaces: Sequence[str], jobs_namespace: str) -> Scope:
+    return Scope(
         jobs_namespace=jobs_namespace,
         allowed_namespaces=(jobs_namespace, *allowed_namespaces) if allowed_namespaces else None,
     )
+
+
+async def _build(
+    source: str, ref: str, path: str, scope: Scope
+) -> tuple[Catalog, CatalogRefusal | None]:
+    """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
+    parser = Parser(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
         opened = open_source(source, ref, path, Path(cache))
         try:
             snapshot = await opened.fetch()
-            catalog = build_catalog(snapshot, scope)
+            try:
+                catalog = build_catalog(snapshot, scope, parser=parser)
+            except CatalogRefusal as refusal:
+                rest = _without({one.path for one in refusal.problems}, snapshot)
+                return build_catalog(rest, scope, parser=parser), refusal
             if broken := broken_paths(catalog):
                 older = {
                     one: await opened.versions(one, snapshot.revision.commit) for one in broken
                 }
-                catalog = build_catalog(snapshot, scope, older=older)
+                catalog = build_catalog(snapshot, scope, older=older, parser=parser)
         finally:
             await opened.aclose()
-    return catalog
+    return catalog, None
 
 
-def report(catalog: Catalog, form: str) -> str:
+def _without(paths: Container[str], snapshot: Snapshot) -> Snapshot:
+    return replace(
+        snapshot,
+        files=tuple(file for file in snapshot.files if file.path not in paths),
+        problems=tuple(problem for problem in snapshot.problems if problem.path not in paths),
+    )
+
+
+def report(findings: Findings, form: str) -> str:
     """Every problem, as text for a terminal or as JSON for a program."""
-    problems = sorted(catalog.problems)
     if form == "json":
         return json.dumps(
             {
-                "problems": [shapes.problem(one) for one in problems],
-                "ignored": [shapes.ignored(one) for one in catalog.ignored],
+                "problems": [shapes.problem(one) for one in findings.problems],
+                "ignored": [shapes.ignored(one) for one in findings.ignored],
             },
             indent=2,
             ensure_ascii=False,
         )
-    errors = sum(one.is_error for one in problems)
-    lines = [_line(one) for one in problems]
-    count = len(catalog.operarios)
+    errors = sum(one.is_error for one in findings.problems)
+    lines = [_line(one) for one in findings.problems]
     lines.append(
-        f"{_count(count, 'operario')} in force, {_count(errors, 'error')}, "
-        f"{_count(len(problems) - errors, 'warning')}, "
-        f"{_count(len(catalog.ignored), 'document')} ignored"
+        f"{_count(findings.operarios, 'operario')} in force, {_count(errors, 'error')}, "
+        f"{_count(len(findings.problems) - errors, 'warning')}, "
+        f"{_count(len(findings.ignored), 'document')} ignored"
     )
-    if not catalog.operarios:
+    if findings.refused:
+        lines.append("openfero.yaml cannot be kept: the controller would not take this revision")
+    elif not findings.operarios:
         lines.append(
             "no operario at all: is --path the folder that holds them? A Job becomes one by its "
             "annotation openfero.io/alertname, or by its name openfero-ALERTNAME-firing"

@@ -1,6 +1,7 @@
 """What `serve` is told: flags, then the environment, then a file, to one frozen value.
 
-A secret is only ever named by the path of the file that holds it.
+A secret is only ever named by the path of the file that holds it. An empty flag or variable counts
+as not given.
 """
 
 from __future__ import annotations
@@ -8,24 +9,31 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import typing
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 
-from openfero_gitops.domain.duration import parse_duration
+from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.pipeline.compose import Unreadable
+from openfero_gitops.pipeline.dns import is_dns_label
+from openfero_gitops.pipeline.document import load
 
-ENVIRONMENT_PREFIX = "OPENFERO_GITOPS_"
+ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
+#: Names the settings file.
+CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
 
 
 class Auth(StrEnum):
@@ -37,13 +45,8 @@ class Auth(StrEnum):
 
 
 def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    # (A bare number would be taken for seconds.)
+    return value if isinstance(value, timedelta) else parse_duration(str(value))
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -52,8 +55,23 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return value
+    return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+
+
+def _namespace(name: str) -> str:
+    if not is_dns_label(name):
+        raise ValueError(f"{name!r} is no namespace's name")
+    return name
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Namespace = Annotated[str, AfterValidator(_namespace)]
+Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -61,13 +79,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
     )
 
+    # (Kept out of the repr: until it is parsed, it may hold a password.)
     repo: str = Field(
-        description="Git repository of the operarios: https://, ssh://, file:// or a local path"
+        repr=False,
+        description="Git repository of the operarios: https://, ssh://, file:// or a local path",
     )
     ref: str = Field("HEAD", description="branch, tag or full commit; HEAD is the remote's default")
     path: str = Field(".", description="folder inside the repository that holds the operarios")
@@ -91,24 +112,29 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = Field(
         None, description="kubeconfig file; default: $KUBECONFIG, the Pod's own, ~/.kube/config"
     )
-    namespace: str | None = Field(
+    namespace: Namespace | None = Field(
         None, description="the controller's own namespace (Lease, mirror); default: the context's"
     )
-    jobs_namespace: str | None = Field(
+    jobs_namespace: Namespace | None = Field(
         None, description="where Jobs go that name no namespace; default: the controller's"
     )
-    allowed_namespace: Names = Field(
+    allowed_namespace: Namespaces = Field(
         (), description="further namespace that operarios may name (repeat, or separate by comma)"
     )
     listen: str = Field(":8080", description="address of the webhook")
     web_listen: str | None = Field(
         None, description="address of pages and API; default: the webhook's"
     )
-    webhook_auth: Auth = Field(Auth.NONE, description="how Alertmanager proves who it is")
+    webhook_auth: Auth = Field(
+        Auth.NONE, description="how Alertmanager proves who it is: none, basic or bearer"
+    )
     webhook_credentials_file: Path | None = Field(
         None, description="file with user:password, or with a token, a line each"
     )
-    web_auth: Auth = Field(Auth.NONE, description="how readers of pages and API prove who they are")
+    web_auth: Auth = Field(
+        Auth.NONE,
+        description="how readers of pages and API prove who they are: none, basic or bearer",
+    )
     web_credentials_file: Path | None = Field(None, description="the same, for pages and API")
     tls_cert_file: Path | None = Field(None, description="PEM certificate chain to serve https")
     tls_key_file: Path | None = Field(None, description="PEM private key of that certificate")
@@ -128,8 +154,9 @@ class Settings(BaseSettings):
     retry_period: Duration = Field(
         timedelta(seconds=2), description="time between two tries to lead, or to renew"
     )
-    log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(
-        "console" if os.isatty(2) else "json", description="json or console"
+    log_format: Literal["json", "console"] = Field(
+        default_factory=lambda: "console" if os.isatty(2) else "json",
+        description="json or console; default: console on a terminal, json elsewhere",
     )
 
     @classmethod
@@ -142,12 +169,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags win over the environment, the environment over the file."""
-        config = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
-        return (
-            init_settings,
-            env_settings,
-            *([YamlConfigSettingsSource(settings_cls, yaml_file=config)] if config else []),
-        )
+        config = os.environ.get(CONFIG_VARIABLE)
+        file = _read_file(Path(config)) if config else {}
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, file))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -157,6 +181,11 @@ class Settings(BaseSettings):
         ):
             if auth is not Auth.NONE and file is None:
                 raise ValueError(f"--{what}-auth {auth} needs --{what}-credentials-file")
+            if auth is Auth.NONE and file is not None:
+                # Nobody gives credentials to leave the door open.
+                raise ValueError(
+                    f"--{what}-credentials-file needs --{what}-auth basic or --{what}-auth bearer"
+                )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("--tls-cert-file and --tls-key-file go together")
         if self.client_ca_file is not None and self.tls_cert_file is None:
@@ -179,15 +208,99 @@ def load_settings(flags: dict[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if not where:
+        if not first["loc"]:
             raise UsageError(first["msg"].removeprefix("Value error, ")) from error
-        flag = "--" + where.replace("_", "-")
+        name = str(first["loc"][0])
+        flag = flag_of(name)
         if first["type"] == "missing":
-            variable = ENVIRONMENT_PREFIX + where.upper()
-            raise UsageError(f"{flag} is missing: give it, or set {variable}") from error
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"the settings file has an unknown key {where!r}") from error
+            raise UsageError(f"{flag} is missing: give it, or set {variable_of(name)}") from error
         raise UsageError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the settings file cannot be read: {error}") from error
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    """Read the settings file: YAML, with the flags' names as keys (`jobs-namespace`, or `_`).
+
+    Raises:
+        UsageError: it cannot be read, or is not of that shape.
+    """
+    try:
+        documents = [one for one in load(file.read_bytes()) if one is not None]
+    except OSError as error:
+        raise UsageError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error.strerror}") from error
+    except Unreadable as error:
+        raise UsageError(f"{file}:{error.line}:{error.column}: {error}") from error
+    if not documents:
+        return {}
+    if len(documents) > 1 or not isinstance(documents[0], dict):
+        raise UsageError(f"{file}: write one mapping of settings, such as `interval: 2m`")
+    settings: dict[str, Any] = {}
+    for key, value in documents[0].items():
+        name = key.replace("-", "_")
+        if name not in Settings.model_fields:
+            # (What is no name at all may be a value in the wrong place, and a secret.)
+            raise UsageError(
+                f"{file}: there is no setting {key!r}"
+                if name.isidentifier()
+                else f"{file}: write one setting a line, such as `interval: 2m`"
+            )
+        if name in settings:
+            raise UsageError(f"{file}: {key} stands there twice, once with _ and once with -")
+        settings[name] = value
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting as people read of it.
+
+    `default` is a value, `otherwise` are words for one that is found out at the start, and both
+    are empty where there is none. `many` may be given several times, `switch` without a value.
+    """
+
+    name: str
+    flag: str
+    variable: str
+    default: str
+    otherwise: str
+    meaning: str
+    many: bool
+    switch: bool
+
+
+def describe() -> list[Described]:
+    """Every setting, in the order of the class."""
+    return [
+        _describe(name, field.annotation, field.get_default(), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _describe(name: str, annotation: Any, default: Any, description: str) -> Described:
+    meaning, _, otherwise = description.partition("; default: ")
+    given = ""
+    if isinstance(default, timedelta):
+        given = format_duration(default)
+    elif isinstance(default, bool):
+        given = str(default).lower()
+    elif isinstance(default, str | Path):
+        given = str(default)
+    return Described(
+        name=name,
+        flag=flag_of(name),
+        variable=variable_of(name),
+        default=given,
+        otherwise=otherwise,
+        meaning=meaning,
+        many=typing.get_origin(annotation) is tuple,
+        switch=annotation is bool,
+    )
+
+
+def flag_of(name: str) -> str:
+    """A setting's flag."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """A setting's environment variable."""
+    return ENVIRONMENT_PREFIX + name.upper()

@@ -55,11 +55,15 @@ class ConfigMapStore:
         await self._api.replace(CONFIG_MAPS, self.namespace, {**body, "metadata": metadata})
 
     async def delete(self, body: Object) -> None:
-        """Delete exactly this one; gone is gone."""
+        """Delete exactly this state of this one; gone is gone."""
         metadata = body["metadata"]
         try:
             await self._api.delete(
-                CONFIG_MAPS, self.namespace, metadata["name"], uid=metadata["uid"]
+                CONFIG_MAPS,
+                self.namespace,
+                metadata["name"],
+                uid=metadata["uid"],
+                resource_version=metadata["resourceVersion"],
             )
         except NotFound:
             return

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from openfero_gitops.adapters.api import JOBS, PODS
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.feed import Listed
+from openfero_gitops.domain.errors import Forbidden
+from openfero_gitops.domain.feed import Listed, Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from openfero_gitops.adapters.api import ApiServer, Object, Operation
     from openfero_gitops.domain.remediation import JobKey
+
+_T = TypeVar("_T")
 
 SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
 #: So many digests of 52 characters stay well below what servers accept as one URL.
@@ -37,18 +40,16 @@ class JobStore:
         """Read one Job, consistently."""
         return await self._api.get(JOBS, key.namespace, key.name)
 
-    async def listed(self) -> Sequence[Listed]:
-        """Every Job of ours, consistently, namespace by namespace."""
-        lists = await asyncio.gather(
-            *(
-                self._api.list(JOBS, namespace, label_selector=SELECTOR)
-                for namespace in self._namespaces
-            )
-        )
-        return [
-            Listed(namespace, found.items, found.resource_version)
-            for namespace, found in zip(self._namespaces, lists, strict=True)
-        ]
+    async def listed(self) -> Sequence[Listed | Lost]:
+        """Every Job of ours, consistently, namespace by namespace; `Lost` for a forbidden one."""
+        return await _all(self._listed(namespace) for namespace in self._namespaces)
+
+    async def _listed(self, namespace: str) -> Listed | Lost:
+        try:
+            found = await self._api.list(JOBS, namespace, label_selector=SELECTOR)
+        except Forbidden as error:
+            return Lost(namespace, error)
+        return Listed(namespace, found.items, found.resource_version)
 
     async def of_incidents(self, incidents: Sequence[str]) -> list[Object]:
         """The Jobs of several incidents, over all namespaces, consistently."""
@@ -56,12 +57,10 @@ class JobStore:
             f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[i : i + _INCIDENTS_A_CALL])})"
             for i in range(0, len(incidents), _INCIDENTS_A_CALL)
         ]
-        lists = await asyncio.gather(
-            *(
-                self._api.list(JOBS, namespace, label_selector=selector, timeout=8.0)
-                for namespace in self._namespaces
-                for selector in selectors
-            )
+        lists = await _all(
+            self._api.list(JOBS, namespace, label_selector=selector, timeout=8.0)
+            for namespace in self._namespaces
+            for selector in selectors
         )
         return [job for found in lists for job in found.items]
 
@@ -81,3 +80,12 @@ class JobStore:
             PODS, key.namespace, label_selector=f"batch.kubernetes.io/job-name={key.name}"
         )
         return found.items
+
+
+async def _all(requests: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Every answer, in order; an error is raised when no request is under way any more."""
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[_T]", results)

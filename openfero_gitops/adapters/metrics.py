@@ -102,8 +102,7 @@ class Metrics:
         self._info.labels(version).set(1)
 
     def delivered(self, answer: Answer, truncated: int) -> None:
-        """One delivery was answered."""
-        self._deliveries.labels(str(answer.verdict.value)).inc()
+        """One delivery was taken, alert by alert."""
         self._truncated.inc(truncated)
         for item in answer.items:
             reason = item.reason.value if isinstance(item.reason, Reason) else ""
@@ -111,8 +110,9 @@ class Metrics:
         created = answer.count(Outcome.CREATED) + answer.count(Outcome.REFUSED)
         self._created.inc(created)
 
-    def answered(self, seconds: float) -> None:
-        """An answer took so long."""
+    def answered(self, code: int, seconds: float) -> None:
+        """A delivery was answered with an HTTP status, also one that could not be read."""
+        self._deliveries.labels(str(code)).inc()
         self._seconds.observe(seconds)
 
     def decided(self, reason: Reason) -> None:

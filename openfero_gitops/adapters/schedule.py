@@ -22,10 +22,13 @@ class Schedule:
         """Take the work; nothing is started."""
         self._scheduler = AsyncIOScheduler(timezone=UTC)
 
+        one_at_a_time = asyncio.Lock()
+
         async def until_stopped() -> None:
             # The scheduler would log a run that was cut off at the end as a failed one.
             with contextlib.suppress(asyncio.CancelledError):
-                await work()
+                async with one_at_a_time:
+                    await work()
 
         self._job = self._scheduler.add_job(
             until_stopped,
@@ -36,7 +39,7 @@ class Schedule:
             ),
             next_run_time=datetime.now(UTC),
             coalesce=True,
-            max_instances=1,
+            max_instances=2,  # one that runs, and one that was asked for since it began
             misfire_grace_time=None,
         )
 

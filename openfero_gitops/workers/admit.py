@@ -4,6 +4,9 @@ A new leader lists the Jobs, stamps its term on every one that waits, and only t
 A stamp takes a Job away from whoever led before: an admission of theirs that is still on its way
 tests the older stamp and fails. Whatever an admission without an answer may have done is found
 out by a new stamp; until then it counts as running.
+
+A Job that the API server will not have changed (no right in its namespace, a policy) is barred
+for a while, without a place in the queue, so that it does not stand in the way of the others.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from openfero_gitops.domain.errors import ApiError, Invalid, NotFound
+from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
+from openfero_gitops.domain.feed import Lost
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.pipeline import patches
-from openfero_gitops.pipeline.decide import Admit, Refuse, decide, next_look
+from openfero_gitops.pipeline.decide import Admit, Refuse, Wait, decide, next_look
 from openfero_gitops.pipeline.observe import observe
 
 if TYPE_CHECKING:
@@ -28,25 +33,34 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.feed import Listed
-    from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.workers.observe import View
 
 _log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 32
-#: Seconds: the view's news of one moment are taken together; a failing API server is not pressed.
-_GATHER: Final = 0.01
-_REST: Final = 2.0  # times as long as the look took
-_AFTER_FAILURE: Final = 1.0
+#: So many failures end a look: the API server has trouble enough.
+_MOST_FAILURES: Final = 32
+# Seconds.
+_GATHER: Final = 0.01  # the view's news of one moment are taken together
+_AFTER_FAILURE: Final = 1.0  # whatever news there is
+_BARRED: Final = 30.0
+_ON_ITS_WAY: Final = 90.0  # no request is; an API server gives one a minute, if not told otherwise
 _LONGEST_SLEEP: Final = 30.0
+#: What ends such a wait is no Job's news, nor the clock's: so many seconds later it is asked for.
+_ASK_AGAIN: Final = 1.0
+_UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
+_REST: Final = 9.0  # times as long as the look took
 
 
 class Jobs(Protocol):
     """The Jobs as the leader reads and changes them."""
 
-    async def listed(self) -> Sequence[Listed]:
-        """Every Job of ours, consistently, namespace by namespace; raises ApiError."""
+    async def listed(self) -> Sequence[Listed | Lost]:
+        """Every Job of ours, consistently, namespace by namespace; raises ApiError.
+
+        `Lost` stands for a namespace that is forbidden.
+        """
         ...
 
     async def get(self, key: JobKey) -> dict[str, Any]:
@@ -79,14 +93,29 @@ class Counts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A Job of which nobody knows whether an admission was, or will be, carried out.
+
+    `since` is when such an admission was last sent, or may have been, by the loop's time.
+    """
+
+    one: Remediation
+    since: float
+
+
 @dataclass(slots=True)
 class _Reign:
-    """What belongs to one term, and ends with it."""
+    """What belongs to one term, and ends with it.
+
+    By uid, `barred` has until when a Job is not to be tried again, by the loop's time.
+    """
 
     term: Term
     stamps: int = 0
-    unsettled: dict[str, Remediation] = field(default_factory=dict)
-    failed: bool = False
+    unsettled: dict[str, _Doubt] = field(default_factory=dict)
+    barred: dict[str, float] = field(default_factory=dict)
+    failures: int = 0  # of this look
 
     def stamp(self) -> str:
         """A stamp that no write under way carries."""
@@ -129,6 +158,9 @@ class Admitter:
                 began = time.perf_counter()
                 pause = await self._look(reign)
                 took = time.perf_counter() - began
+                if reign.failures:
+                    await asyncio.sleep(_AFTER_FAILURE)
+                    continue
                 try:
                     async with asyncio.timeout(pause):
                         await news.wait()
@@ -142,43 +174,60 @@ class Admitter:
     async def _take_over(self, reign: _Reign) -> None:
         """List consistently, then stamp every Job that waits."""
         for listed in await self._jobs.listed():
+            if isinstance(listed, Lost):
+                _log.warning(
+                    "jobs cannot be listed", namespace=listed.namespace, error=str(listed.error)
+                )
+                continue
             self._view.replace(
                 listed.namespace, map(observe, listed.items), listed.resource_version
             )
         waiting = [one for one in self._view if one.waiting and not one.deleting]
         _log.info("leading", term=reign.term.id, jobs=len(self._view), waiting=len(waiting))
         for one in waiting:
-            reign.unsettled[one.uid] = one
+            reign.unsettled[one.uid] = _Doubt(one, _time())
         await self._settle(reign)
 
     async def _look(self, reign: _Reign) -> float:
         """Decide on what waits and carry it out; seconds until the clock asks for another look."""
-        reign.failed = False
+        began = _time()
+        reign.failures = 0
+        reign.barred = {uid: until for uid, until in reign.barred.items() if until > began}
+        barred = len(reign.barred)
         await self._settle(reign)
+        paused = await self._paused()
+        # From here to the decision nothing is waited for: it rests on what is known now.
         catalog = self._catalog()
         now = self._now()
         decided = decide(
             [self._believed(one, reign) for one in self._view],
             catalog.envelope if catalog else None,
-            paused=await self._paused(),
+            paused=paused,
             now=now,
         )
         async with asyncio.TaskGroup() as tasks:
             for one, decision in decided:
-                if isinstance(decision, Admit | Refuse):
+                if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:
                     tasks.create_task(self._carry_out(reign, one, decision), name="admit")
-        if reign.failed or reign.unsettled:
-            return _AFTER_FAILURE
-        moment = next_look(decided)
-        if moment is None:
-            return _LONGEST_SLEEP
-        return min(max((moment - now).total_seconds(), _GATHER), _LONGEST_SLEEP)
+        if len(reign.barred) > barred:
+            return 0.0  # there is room for others
+        pauses = [_LONGEST_SLEEP, *(until - began for until in reign.barred.values())]
+        if (moment := next_look(decided)) is not None:
+            pauses.append((moment - now).total_seconds())
+        if any(isinstance(found, Wait) and found.reason in _UNTOLD for _, found in decided):
+            pauses.append(_ASK_AGAIN)
+        return max(min(pauses), _GATHER)
 
     @staticmethod
     def _believed(one: Remediation, reign: _Reign) -> Remediation:
-        """A Job as it must be counted: one whose admission has no answer runs."""
-        if one.uid in reign.unsettled and one.waiting:
+        """A Job as it must be counted.
+
+        One whose admission has no answer runs. One that is barred waits as if for a human.
+        """
+        if one.waiting and one.uid in reign.unsettled:
             return dataclasses.replace(one, phase=Phase.RUNNING, suspended=False, started=True)
+        if one.waiting and one.uid in reign.barred:
+            return dataclasses.replace(one, phase=Phase.AWAITING_APPROVAL)
         return one
 
     async def _settle(self, reign: _Reign) -> None:
@@ -188,14 +237,14 @@ class Admitter:
             try:
                 await self._write(reign, one, patches.stamp(one, reign.stamp()))
             except ApiError as error:
-                reign.failed = True
-                _log.warning("a Job could not be stamped", job=str(one.key), error=str(error))
+                self._note(reign, one, error)
             else:
                 del reign.unsettled[one.uid]
 
         async with asyncio.TaskGroup() as tasks:
-            for one in list(reign.unsettled.values()):
-                tasks.create_task(settle(one), name="stamp")
+            for uid, doubt in list(reign.unsettled.items()):
+                if uid not in reign.barred:
+                    tasks.create_task(settle(doubt.one), name="stamp")
 
     async def _carry_out(self, reign: _Reign, one: Remediation, decision: Admit | Refuse) -> None:
         stamp = reign.stamp()
@@ -206,10 +255,9 @@ class Admitter:
         try:
             applied = await self._write(reign, one, patch)
         except ApiError as error:
-            reign.failed = True
             if not error.answered:
-                reign.unsettled[one.uid] = one
-            _log.warning("a decision was not written", job=str(one.key), error=str(error))
+                reign.unsettled[one.uid] = _Doubt(one, _time())
+            self._note(reign, one, error)
             return
         if applied:
             self._counts.decided(decision.reason)
@@ -221,12 +269,29 @@ class Admitter:
                 commit=one.commit,
             )
 
+    @staticmethod
+    def _note(reign: _Reign, one: Remediation, error: ApiError) -> None:
+        """Take note of a write that failed, and of how soon it may be tried again."""
+        if isinstance(error, Forbidden | Invalid):
+            reign.barred[one.uid] = _time() + _BARRED
+            doubt = reign.unsettled.get(one.uid)
+            if doubt is not None and _time() - doubt.since > _ON_ITS_WAY:
+                del reign.unsettled[one.uid]
+            _log.warning("a Job may not be changed", job=str(one.key), error=str(error))
+            return
+        reign.failures += 1
+        if reign.failures == 1:  # the others of this look fail of the same
+            _log.warning("a decision was not written", job=str(one.key), error=str(error))
+
     async def _write(self, reign: _Reign, one: Remediation, patch: patches.Patch) -> bool:
         """Send a patch; where its tests fail, read the Job and count it as what it is.
 
-        Returns whether it was applied. Raises ApiError where nobody knows.
+        Returns whether it was applied. Raises ApiError where nobody knows, and where the API
+        server will not have it.
         """
         async with self._at_once:
+            if reign.failures >= _MOST_FAILURES:
+                raise Throttled("too many writes have failed: this one was not sent")
             reign.term.check()
             try:
                 self._view.apply(observe(await self._jobs.patch(one.key, patch)))
@@ -236,11 +301,25 @@ class Admitter:
                 except NotFound:
                     self._view.remove(one.key, one.uid)
                     return False
-                if not self._view.apply(now) and now == self._view.get(one.key) == one:
-                    # Not a test that failed: the API server will not have the change itself.
-                    raise
+                self._view.apply(now)
+                if _as_decided(one, now):
+                    raise  # it was no test that failed
                 return False
             except NotFound:
                 self._view.remove(one.key, one.uid)
                 return False
             return True
+
+
+def _as_decided(one: Remediation, now: Remediation) -> bool:
+    """Whether all that our patches test is as it was."""
+    return (
+        now.waiting
+        and now.uid == one.uid
+        and (now.term, now.resolved_at, now.approved_by)
+        == (one.term, one.resolved_at, one.approved_by)
+    )
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

@@ -6,6 +6,8 @@ The leader's work. Pods go before their Job does, so what they said is written o
 from __future__ import annotations
 
 import asyncio
+import itertools
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -74,6 +76,7 @@ class Concluder:
         self._catalog = catalog
         self._counts = counts
         self._now = now
+        self._later: dict[str, datetime] = {}  # by uid: what was tried is not tried again before
 
     async def run(self, term: Term) -> None:
         """Follow until cancelled."""
@@ -90,10 +93,12 @@ class Concluder:
                         _log.info(
                             "ended", job=str(one.key), phase=one.phase.value, operario=one.operario
                         )
-                    if one.phase is Phase.FAILED and not one.explained:
+                    if one.phase is Phase.FAILED and not one.explained and self._is_due(one):
                         await self._explain(one, term)
                 await self._clean(term)
-                ended &= {one.uid for one in self._view}
+                known = {one.uid for one in self._view}
+                ended &= known
+                self._later = {uid: at for uid, at in self._later.items() if uid in known}
                 try:
                     async with asyncio.timeout(_LOOK_AGAIN):
                         await news.wait()
@@ -102,6 +107,14 @@ class Concluder:
                 await asyncio.sleep(_GATHER)
         finally:
             self._view.unsubscribe(news)
+
+    def _is_due(self, one: Remediation) -> bool:
+        """Whether to work on a Job now: there is news all the time, and not all work succeeds."""
+        now = self._now()
+        if self._later.get(one.uid, now) > now:
+            return False
+        self._later[one.uid] = now + timedelta(seconds=_LOOK_AGAIN)
+        return True
 
     async def _explain(self, one: Remediation, term: Term) -> None:
         try:
@@ -133,7 +146,7 @@ class Concluder:
             and not one.active
             and one.delivered_at < before
         ]
-        for one in old[:_DELETES_A_LOOK]:
+        for one in itertools.islice(filter(self._is_due, old), _DELETES_A_LOOK):
             term.check()
             try:
                 await self._jobs.delete(one.key, one.uid, one.resource_version)

@@ -40,13 +40,16 @@ class Control:
         """Take the store and a monotonic clock in seconds."""
         self._store = store
         self._clock = clock
-        self._read_at: float | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._trouble = ""
+        self._was_read = False
         self.last_known = True
 
     @property
     def paused_as_known(self) -> bool:
         """The same without asking, for those who only show it; not paused where never asked."""
-        return self._read_at is not None and self.last_known
+        return self._was_read and self.last_known
 
     async def run(self) -> None:
         """Keep what is known fresh, on replicas that do not lead too, until cancelled."""
@@ -56,18 +59,25 @@ class Control:
 
     async def paused(self) -> bool:
         """Whether admission is paused, at most a second old where the API server answers."""
-        now = self._clock()
-        if self._read_at is not None and now - self._read_at < _FRESH:
+        async with self._one_at_a_time:  # an answer that is late undoes none that is newer
+            now = self._clock()
+            if self._asked_at is None or now - self._asked_at >= _FRESH:
+                self._asked_at = now
+                await self._read()
             return self.last_known
+
+    async def _read(self) -> None:
         try:
             control = await self._store.get(NAME)
         except ApiError as error:
-            _log.warning("the control could not be read", name=NAME, error=str(error))
-            return self.last_known
-        self._read_at = now
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                _log.warning("the control could not be read", name=NAME, error=str(error))
+            return
+        self._trouble = ""
+        self._was_read = True
         data = (control or {}).get("data") or {}
         paused = str(data.get("paused", "false")).strip().lower() not in ("", "false", "no", "0")
         if paused != self.last_known:
             _log.info("admission is paused" if paused else "admission is not paused")
         self.last_known = paused
-        return paused

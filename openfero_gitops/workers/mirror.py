@@ -72,11 +72,22 @@ async def load_mirror(store: ConfigMaps) -> tuple[Snapshot, RefusedRevision | No
         SourceError: it is damaged.
         ApiError: it could not be read.
     """
-    head = await store.get(HEAD)
-    if head is None:
-        return None
-    shards = [shard for name in shard_names(head) if (shard := await store.get(name)) is not None]
-    return read_mirror(head, shards), read_refused(head)
+    while True:
+        head = await store.get(HEAD)
+        if head is None:
+            return None
+        try:
+            names = shard_names(head)
+            shards = [shard for name in names if (shard := await store.get(name)) is not None]
+            return read_mirror(head, shards), read_refused(head)
+        except SourceError:
+            # Read while it was switched, the old one seems to lack what has been removed.
+            if _version(await store.get(HEAD)) == _version(head):
+                raise
+
+
+def _version(config_map: dict[str, Any] | None) -> str | None:
+    return config_map["metadata"]["resourceVersion"] if config_map else None
 
 
 class Mirrorer:
@@ -87,6 +98,7 @@ class Mirrorer:
         self._store = store
         self._syncer = syncer
         self._swapped = asyncio.Event()
+        self._trouble = ""
         syncer.on_change(self._swapped.set)
 
     async def run(self, term: Term) -> None:
@@ -100,8 +112,12 @@ class Mirrorer:
                 try:
                     await self._write(catalog, term)
                 except (ApiError, SourceError) as error:
-                    _log.warning("the mirror was not written", error=str(error))
+                    if self._trouble != str(error):
+                        _log.warning("the mirror was not written", error=str(error))
+                    self._trouble = str(error)
                     pause = _AFTER_FAILURE
+                else:
+                    self._trouble = ""
             try:
                 async with asyncio.timeout(pause):
                     await self._swapped.wait()
@@ -117,8 +133,10 @@ class Mirrorer:
         there = {shard["metadata"]["name"]: shard for shard in await self._store.labelled(SELECTOR)}
         head = there.pop(HEAD, None)
         changed = await self._write_shards(wanted, there, term)
-        if head is None or head.get("data") != wanted.head["data"]:
-            term.check()
+        if head is None:
+            await self._create(wanted.head, term)
+            changed = True
+        elif head.get("data") != wanted.head["data"]:
             await self._store.put(wanted.head, term.check)
             changed = True
         names = {shard["metadata"]["name"] for shard in wanted.shards}
@@ -142,11 +160,14 @@ class Mirrorer:
                 # Its name is the digest of what it should hold. It is ours by its labels.
                 term.check()
                 await self._store.delete(there[name])
-            term.check()
-            if not await self._store.create(shard):
-                raise SourceError(
-                    f"ConfigMap {self._store.namespace}/{name} is there without the label "
-                    f"{keys.MIRROR}: remove it, so that the catalog can be mirrored"
-                )
+            await self._create(shard, term)
             changed = True
         return changed
+
+    async def _create(self, body: dict[str, Any], term: Term) -> None:
+        term.check()
+        if not await self._store.create(body):
+            raise SourceError(
+                f"ConfigMap {self._store.namespace}/{body['metadata']['name']} is there without "
+                f"the label {keys.MIRROR}: remove it, so that the catalog can be mirrored"
+            )

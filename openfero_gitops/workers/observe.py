@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+#: Of so many deleted Jobs a late answer is known for what it is; it comes within seconds.
+_REMEMBERED_GONE: Final = 10_000
+
 
 class View:
     """Remediations by Job, by incident, and the news of their changes."""
@@ -37,6 +40,7 @@ class View:
         """Begin empty and not current."""
         self._by_key: dict[JobKey, Remediation] = {}
         self._by_incident: dict[str, set[JobKey]] = defaultdict(set)
+        self._gone: dict[str, int] = {}  # uids, and the version at which they were not there
         self._listed: dict[str, bool] = {}
         self._waiters: set[asyncio.Event] = set()
 
@@ -79,25 +83,39 @@ class View:
         )
 
     def apply(self, remediation: Remediation) -> bool:
-        """Take in a Job's newer state; an older one is dropped."""
-        if self.has(remediation.key, remediation.uid, remediation.resource_version):
+        """Take in a Job's newer state; an older one is dropped, also one of an older namesake."""
+        version = _number(remediation.resource_version)
+        known = self._by_key.get(remediation.key)
+        if known is not None and version <= _number(known.resource_version):
             return False
+        if version <= self._gone.get(remediation.uid, -1):
+            return False  # the answer to a write of ours that its deletion has overtaken
+        self._forget(known)
         self._by_key[remediation.key] = remediation
         self._by_incident[remediation.incident].add(remediation.key)
         self._tell()
         return True
 
-    def remove(self, key: JobKey, uid: str) -> Remediation | None:
-        """Forget a Job that is gone; a namesake that came after it stays."""
+    def remove(self, key: JobKey, uid: str, resource_version: str = "") -> Remediation | None:
+        """Forget a Job that is gone, since a resource version; a namesake after it stays."""
+        if resource_version:
+            self._gone[uid] = _number(resource_version)
+            if len(self._gone) > _REMEMBERED_GONE:
+                del self._gone[next(iter(self._gone))]
         known = self._by_key.get(key)
         if known is None or known.uid != uid:
             return None
-        del self._by_key[key]
-        self._by_incident[known.incident].discard(key)
-        if not self._by_incident[known.incident]:
-            del self._by_incident[known.incident]
+        self._forget(known)
         self._tell()
         return known
+
+    def _forget(self, known: Remediation | None) -> None:
+        if known is None:
+            return
+        del self._by_key[known.key]
+        self._by_incident[known.incident].discard(known.key)
+        if not self._by_incident[known.incident]:
+            del self._by_incident[known.incident]
 
     def replace(
         self, namespace: str, remediations: Iterable[Remediation], resource_version: str
@@ -108,7 +126,7 @@ class View:
             gone = key.namespace == namespace and key not in listed
             # What we wrote after the list was made is not in it, and is there.
             if gone and _number(known.resource_version) <= _number(resource_version):
-                self.remove(key, known.uid)
+                self.remove(key, known.uid, resource_version)
         for remediation in listed.values():
             self.apply(remediation)
         self._listed[namespace] = True
@@ -172,7 +190,9 @@ class Observer:
             case Gone(namespace, job):
                 metadata = job["metadata"]
                 self._view.remove(
-                    JobKey(metadata["namespace"], metadata["name"]), metadata.get("uid", "")
+                    JobKey(metadata["namespace"], metadata["name"]),
+                    metadata.get("uid", ""),
+                    metadata.get("resourceVersion", ""),
                 )
             case Lost(namespace, error):
                 if namespace not in self._lost:

@@ -29,7 +29,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.pipeline import patches
-from openfero_gitops.pipeline.attempt import asks_for_another, runs_so_far
+from openfero_gitops.pipeline.attempt import asks_for_another, runs_so_far, stands_for
 from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.pipeline.render import Delivery, Rendered, render
@@ -143,6 +143,8 @@ class Submitter:
         )
         # One delivery may name an alert twice; it is still one alert.
         distinct = list(dict.fromkeys(map(_Same, group.alerts)))
+        firing = [same for same in distinct if same.alert.status is Status.FIRING]
+        resolved = [same for same in distinct if same.alert.status is Status.RESOLVED]
         items: dict[_Same, Item] = {
             same: _failed(same.alert, Reason.API_UNAVAILABLE, "no answer in time")
             for same in distinct
@@ -151,20 +153,27 @@ class Submitter:
         async def one(same: _Same) -> None:
             items[same] = await self._submit(same.alert, catalog, delivery)
 
+        async def record(tasks: asyncio.TaskGroup) -> None:
+            """Resolved alerts are written down first, which holds up no alert that fires."""
+            try:
+                await self._record_resolved([same.alert for same in resolved], delivery)
+            except ApiError as error:
+                _log.warning("a resolved alert could not be recorded", error=str(error))
+                for same in resolved:
+                    items[same] = _failed(same.alert, _reason_of(error), str(error))
+            else:
+                for same in resolved:
+                    tasks.create_task(one(same), name="submit")
+
         try:
             async with asyncio.timeout(self._patience.deadline):
-                await self._record_resolved([same.alert for same in distinct], delivery)
                 async with asyncio.TaskGroup() as tasks:
-                    for same in distinct:
+                    tasks.create_task(record(tasks), name="record")
+                    for same in firing:
                         tasks.create_task(one(same), name="submit")
                 await self._keep_alive(distinct, catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery was cut off by its deadline", alerts=len(group.alerts))
-        except ApiError as error:
-            _log.warning("a resolved alert could not be recorded", error=str(error))
-            return Answer(
-                tuple(_failed(alert, _reason_of(error), str(error)) for alert in group.alerts)
-            )
         return Answer(tuple(items[_Same(alert)] for alert in group.alerts))
 
     async def _submit(self, alert: Alert, catalog: Catalog, delivery: Delivery) -> Item:
@@ -172,7 +181,7 @@ class Submitter:
         if isinstance(found, NoMatch):
             return Item(alert, Outcome.NO_MATCH, found.reason, found.reason.text)
         operario = found.operario
-        earlier: list[Remediation] = []
+        healing: list[Remediation] = []  # of each attempt before, the Job that stands for it
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             rendered = render(
                 alert,
@@ -198,10 +207,10 @@ class Submitter:
                     operario.name,
                     rendered.key,
                 )
-            earlier.append(there)
-            if not asks_for_another(there, runs_so_far(earlier), delivery.received_at):
+            latest = there
+            healing.append(stands_for(there, self._view.of_incident(there.incident)))
+            if not asks_for_another(healing[-1], runs_so_far(healing), delivery.received_at):
                 break
-        latest = earlier[-1]
         return Item(
             alert, Outcome.EXISTS, operario=latest.operario or operario.name, job=latest.key
         )
@@ -262,11 +271,11 @@ class Submitter:
 
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
         """Write down on every remembered firing Job of resolved alerts that they were resolved."""
-        resolved = {
-            incident_digest(alert.labels, Status.FIRING): alert
-            for alert in alerts
-            if alert.status is Status.RESOLVED
-        }
+        resolved: dict[str, datetime] = {}
+        for alert in alerts:
+            incident = incident_digest(alert.labels, Status.FIRING)
+            moment = alert.ends_at or delivery.received_at
+            resolved[incident] = max(moment, resolved.get(incident, moment))
         if not resolved:
             return
         jobs = await self._jobs.of_incidents(list(resolved))
@@ -284,7 +293,7 @@ class Submitter:
 
         due = []
         for one in map(observe, jobs):
-            moment = resolved[one.incident].ends_at or delivery.received_at
+            moment = resolved[one.incident]
             if one.resolved_at is None and (one.starts_at is None or one.starts_at <= moment):
                 due.append(record(one, moment))
         for result in await asyncio.gather(*due, return_exceptions=True):
@@ -305,13 +314,13 @@ class Submitter:
     ) -> None:
         """Let remembering slide: a repeated alert keeps its Job, and its incident's Jobs."""
         remember = catalog.envelope.remember
-        due = [
-            one
+        due = {
+            one.key: one
             for same in alerts
             for one in self._view.of_incident(incident_digest(same.alert.labels, same.alert.status))
             if delivery.received_at - one.delivered_at > remember / 10
-        ]
-        for one in due:
+        }
+        for one in due.values():
             ttl = remember
             if one.finished_at is not None:
                 ttl += delivery.received_at - one.finished_at

@@ -15,6 +15,7 @@ from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError, SourceE
 from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.pipeline.catalog import broken_paths, build_catalog
+from openfero_gitops.pipeline.envelope import NAME, says_paused
 from openfero_gitops.pipeline.reading import Parser
 
 if TYPE_CHECKING:
@@ -112,15 +113,13 @@ class Syncer:
                 status = replace(
                     status, error=str(error), failing_since=status.failing_since or moment
                 )
-                if snapshot is not None:
-                    refused = RefusedRevision(
-                        snapshot.revision.commit, str(error), format_time(moment)
-                    )
-                    status = replace(status, refused=refused)
+                if snapshot is not None and isinstance(error, CatalogRefusal):
+                    status = _refused(status, snapshot, str(error), moment)
+                self.status = replace(status, seconds=self._clock() - began)
             else:
                 self.refused_and_paused = False
-                status = self._take(catalog, "git", replace(status, last_success=moment))
-            self.status = replace(status, seconds=self._clock() - began)
+                status = replace(status, last_success=moment, seconds=self._clock() - began)
+                self._take(catalog, "git", status)
             self._counts.synced(self.status)
             self.tried.set()
 
@@ -130,26 +129,32 @@ class Syncer:
         Raises:
             SourceError: they are no catalog.
         """
-        catalog = await self._build(snapshot)
-        if self.catalog is None:
-            self.status = replace(self._take(catalog, "mirror", self.status), refused=refused)
+        async with self._one_at_a_time:
+            # (Git is not asked for older versions: it may be down, and these are in force.)
+            catalog = await asyncio.to_thread(
+                build_catalog, snapshot, self._scope, parser=self._parser
+            )
+            if self.catalog is None:
+                self._take(catalog, "mirror", replace(self.status, refused=refused))
 
     async def _judge(self, snapshot: Snapshot) -> None:
         """Refuse a revision that must not replace the one in force, whatever its files say."""
         if not snapshot.files:
             where = snapshot.root or "the repository's root"
-            raise SourceError(
+            raise _refusal(
+                snapshot,
                 f"{where} holds no YAML or JSON file at commit {snapshot.revision.commit[:12]}: "
-                "is --path the folder of the operarios?"
+                "is --path the folder of the operarios?",
             )
         if self.catalog is None or self._follow_rewrites:
             return
         before, after = self.catalog.revision.commit, snapshot.revision.commit
         if before != after and not await self._source.is_ancestor(before, after):
-            raise SourceError(
+            raise _refusal(
+                snapshot,
                 f"commit {after[:12]} does not continue {before[:12]}, which is in force: the ref "
                 "was rewritten or moved back; merge the old commit into it, or allow it with "
-                "--follow-rewrites"
+                "--follow-rewrites",
             )
 
     async def _build(self, snapshot: Snapshot) -> Catalog:
@@ -157,7 +162,7 @@ class Syncer:
         # (What was mirrored are the files in force: what was found wrong is not among them.)
         if before and before.revision == snapshot.revision and self.status.origin == "git":
             return before
-        had_envelope = before is not None and before.has_envelope
+        had_envelope = await self._had_envelope(snapshot)
         catalog = await asyncio.to_thread(
             build_catalog,
             snapshot,
@@ -179,28 +184,57 @@ class Syncer:
             )
         return catalog
 
-    def _take(self, catalog: Catalog, origin: str, status: SyncStatus) -> SyncStatus:
+    async def _had_envelope(self, snapshot: Snapshot) -> bool:
+        """Whether there was an `openfero.yaml`: in the catalog in force, else in the ancestors."""
+        if self.catalog is not None:
+            return self.catalog.has_envelope
+        path = _envelope_path(snapshot)
+        if any(file.path == path for file in snapshot.files):
+            return True
+        return bool(await self._source.versions(path, snapshot.revision.commit))
+
+    def _take(self, catalog: Catalog, origin: str, status: SyncStatus) -> None:
+        """Swap, and then tell; whoever is told finds the status of what is in force."""
         errors = sum(problem.is_error for problem in catalog.problems)
-        if catalog is not self.catalog:
-            before = self.catalog.revision.commit if self.catalog else ""
-            self.catalog = catalog
-            status = replace(status, in_force_since=self._now())
-            _log.info(
-                "catalog in force",
-                commit=catalog.revision.commit,
-                before=before,
-                origin=origin,
-                operarios=len(catalog.operarios),
-                errors=errors,
-            )
-            for listener in self._listeners:
-                listener()
-        return replace(
+        before, self.catalog = self.catalog, catalog
+        self.status = replace(
             status,
             revision=catalog.revision,
             origin=origin,
+            in_force_since=status.in_force_since if catalog is before else self._now(),
             error=None,
             failing_since=None,
             operarios=len(catalog.operarios),
             problems=errors,
         )
+        if catalog is before:
+            return
+        _log.info(
+            "catalog in force",
+            commit=catalog.revision.commit,
+            before=before.revision.commit if before else "",
+            origin=origin,
+            operarios=len(catalog.operarios),
+            errors=errors,
+        )
+        for listener in self._listeners:
+            listener()
+
+
+def _envelope_path(snapshot: Snapshot) -> str:
+    return f"{snapshot.root}/{NAME}" if snapshot.root else NAME
+
+
+def _refusal(snapshot: Snapshot, message: str) -> CatalogRefusal:
+    """Refuse a revision for what it is; that it says `paused: true` counts all the same."""
+    path = _envelope_path(snapshot)
+    paused = any(says_paused(file.content) for file in snapshot.files if file.path == path)
+    return CatalogRefusal(message, (), paused=paused)
+
+
+def _refused(status: SyncStatus, snapshot: Snapshot, reason: str, moment: datetime) -> SyncStatus:
+    """Remember a refused revision; one that is refused again for the same is as old as it was."""
+    commit, known = snapshot.revision.commit, status.refused
+    if known is not None and (known.commit, known.reason) == (commit, reason):
+        return status
+    return replace(status, refused=RefusedRevision(commit, reason, format_time(moment)))

@@ -1,0 +1,129 @@
+"""The HTTP side on loopback, and what a test says to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from openfero_gitops.domain.answer import Answer, Item
+from openfero_gitops.domain.remediation import JobKey, Outcome
+from openfero_gitops.web.auth import Guard
+from openfero_gitops.web.errors import problems
+from openfero_gitops.web.server import runner_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from openfero_gitops.domain.alert import Alert, AlertGroup
+
+PROBLEM = "application/problem+json"
+OPEN = Guard(None, certificate=False)
+#: Seconds that any answer may take.
+PATIENCE = 10.0
+
+
+@dataclass
+class Inbox:
+    """Takes deliveries as `say` tells it to for each alert; by default each gets its Job."""
+
+    say: Callable[[Alert], Item] | None = None
+    pause: float = 0.0
+    failure: Exception | None = None
+    groups: list[AlertGroup] = field(default_factory=list)
+    cut_off: int = 0
+
+    async def deliver(self, group: AlertGroup) -> Answer:
+        """Take one delivery."""
+        self.groups.append(group)
+        try:
+            await asyncio.sleep(self.pause)
+        except asyncio.CancelledError:
+            self.cut_off += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return Answer(tuple((self.say or created)(alert) for alert in group.alerts))
+
+
+def created(alert: Alert) -> Item:
+    """Tell of an alert that got a Job of its own."""
+    name = f"{alert.name.lower() or 'alert'}-{alert.status}-abc"
+    return Item(alert, Outcome.CREATED, operario="heal", job=JobKey("openfero-jobs", name))
+
+
+class _Server(TestServer):
+    """aiohttp's server for tests, with the controller's options.
+
+    (Its own would cancel a request whose caller has gone.)
+    """
+
+    async def _make_runner(self, **_: Any) -> web.AppRunner:
+        return runner_of(self.app, lingering=0.5)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    add: Callable[[web.Application], None], limit: int = 1 << 20
+) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    """Serve what `add` adds, with bodies of at most `limit` bytes; nothing of it is left behind."""
+    app = web.Application(middlewares=[problems], client_max_size=limit)
+    add(app)
+    before = asyncio.all_tasks()
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with TestClient(_Server(app), timeout=timeout) as client:
+        yield client
+    await nothing_left(before)
+
+
+async def nothing_left(before: set[asyncio.Task[Any]]) -> None:
+    """Fail if a task goes on that was not there before."""
+    for _ in range(300):
+        left = asyncio.all_tasks() - before
+        if not left:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"left behind: {left}")
+
+
+async def say(port: int, *parts: bytes, end: bool = False, patience: float = 3.0) -> bytes:
+    """Send bytes as they are, and return what is answered until the connection is closed.
+
+    `end` closes our half of the connection, as a sender does that has died. Without an answer
+    and without an end within `patience` seconds, what came until then is returned.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = b""
+    try:
+        async with asyncio.timeout(patience):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            if end:
+                writer.write_eof()
+            while more := await reader.read(65_536):
+                answer += more
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    return answer
+
+
+def problem(body: bytes | str, status: int) -> dict[str, Any]:
+    """Read a problem document, and make sure that it is one."""
+    found = json.loads(body)
+    assert list(found)[:4] == ["type", "title", "status", "detail"]
+    assert (found["type"], found["status"]) == ("about:blank", status)
+    assert "\n" not in found["detail"]
+    assert "Traceback" not in found["detail"]
+    return dict(found)

@@ -1,0 +1,587 @@
+"""Workers under test: a cluster in memory, the wire to it that fails, and time that leaps."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+import selectors
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from structlog.testing import capture_logs
+
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.adapters.jobs import SELECTOR, JobStore
+from openfero_gitops.adapters.listwatch import ListWatch, Pace
+from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import AlertGroup, Status
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import Unavailable
+from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.pipeline.observe import observe
+from openfero_gitops.workers.admit import Admitter
+from openfero_gitops.workers.conclude import Concluder
+from openfero_gitops.workers.lead import Term
+from openfero_gitops.workers.observe import Observer, View
+from openfero_gitops.workers.submit import Submitter
+from tests.support import build
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+
+    from openfero_gitops.adapters.api import Created, Object, ObjectList, Operation, Resource
+    from openfero_gitops.adapters.memory import JobPlayer
+    from openfero_gitops.adapters.memory.store import Write
+    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.answer import Answer
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.reason import Reason
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.workers.submit import Patience
+
+#: Real seconds that a test in virtual time may take.
+_BOUND = 60.0
+
+
+class _Leap(selectors.DefaultSelector):
+    """Waits for threads alone: where a loop would wait, its time moves on instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.threads = 0
+        self.end = time.monotonic() + _BOUND
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Return what is ready; with nothing to wait for either, the test hangs."""
+        assert time.monotonic() < self.end, "the test takes too long"
+        if timeout is None or (self.threads and timeout > 0):
+            ready = super().select(5.0)
+            assert ready, "everything waits for something that never comes"
+            return ready
+        ready = super().select(0)
+        if not ready:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which an hour takes no time."""
+
+    def __init__(self) -> None:
+        self._leap = _Leap()
+        super().__init__(self._leap)
+
+    def time(self) -> float:
+        """Seconds since the loop began."""
+        return self._leap.now
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        """Run it in a thread, for which time stands still."""
+        future = super().run_in_executor(executor, func, *args)
+        self._leap.threads += 1
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _: object) -> None:
+        self._leap.threads -= 1
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in a loop of its own, and see that it leaves no task behind."""
+
+    async def watched(*arguments: Any, **named: Any) -> None:
+        with capture_logs():  # which would be told for days
+            await test(*arguments, **named)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, left
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(watched(*arguments, **named))
+
+    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+def seconds_so_far() -> float:
+    """How long the loop has run."""
+    return asyncio.get_running_loop().time()
+
+
+async def until(condition: Callable[[], object], within: float = 60.0) -> None:
+    """Wait until something holds, by the loop's time."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - a condition over several parts
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Run something for as long as the block lasts; if it fails, so does the test."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked of the API server, and when; `body` is an object or a patch."""
+
+    at: float
+    verb: str
+    resource: Resource
+    namespace: str
+    name: str
+    body: Any = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it would change something."""
+        return self.verb in ("create", "replace", "patch", "delete")
+
+    def sets(self, key: str) -> bool:
+        """Whether it is a patch that writes this annotation."""
+        path = f"/metadata/annotations/{keys.pointer(key)}"
+        return self.verb == "patch" and any(
+            operation["op"] == "add" and operation["path"] == path for operation in self.body
+        )
+
+
+Act = Callable[[], Awaitable[Any]]
+Trouble = Callable[[Request, Act], Awaitable[Any]]
+
+
+async def none(_: Request, act: Act) -> Any:
+    """No trouble at all."""
+    return await act()
+
+
+async def silence(*_: object) -> Any:
+    """A server that takes a request and never says a word."""
+    await asyncio.Event().wait()
+
+
+class Wire:
+    """The in-memory cluster as one replica reaches it: `trouble` carries out what is asked.
+
+    It may raise, wait, do something else first, or lose the answer after all was done.
+    """
+
+    def __init__(self, api: MemoryCluster) -> None:
+        self.asked: list[Request] = []
+        self.trouble: Trouble = none
+        self._api = api
+
+    def writes(self, resource: Resource = JOBS) -> list[Request]:
+        """The writes that were asked for."""
+        return [one for one in self.asked if one.writes and one.resource == resource]
+
+    async def create(
+        self,
+        resource: Resource,
+        namespace: str,
+        body: Object,
+        *,
+        dry_run: bool = False,
+        timeout: float = 10.0,
+    ) -> Created:
+        """See `ApiServer`."""
+        request = self._note("create", resource, namespace, body["metadata"]["name"], body)
+        return await self._pass(
+            request,
+            timeout,
+            lambda: self._api.create(resource, namespace, body, dry_run=dry_run),
+        )
+
+    async def get(
+        self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
+    ) -> Object:
+        """See `ApiServer`."""
+        request = self._note("get", resource, namespace, name)
+        return await self._pass(request, timeout, lambda: self._api.get(resource, namespace, name))
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        label_selector: str = "",
+        timeout: float = 30.0,
+    ) -> ObjectList:
+        """See `ApiServer`."""
+        request = self._note("list", resource, namespace, "")
+        return await self._pass(
+            request,
+            timeout,
+            lambda: self._api.list(resource, namespace, label_selector=label_selector),
+        )
+
+    async def replace(
+        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
+    ) -> Object:
+        """See `ApiServer`."""
+        request = self._note("replace", resource, namespace, body["metadata"]["name"], body)
+        return await self._pass(
+            request, timeout, lambda: self._api.replace(resource, namespace, body)
+        )
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        operations: Sequence[Operation],
+        *,
+        timeout: float = 10.0,
+    ) -> Object:
+        """See `ApiServer`."""
+        request = self._note("patch", resource, namespace, name, operations)
+        return await self._pass(
+            request, timeout, lambda: self._api.patch(resource, namespace, name, operations)
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        timeout: float = 10.0,
+    ) -> None:
+        """See `ApiServer`; the preconditions are the request's body."""
+        request = self._note("delete", resource, namespace, name, (uid, resource_version))
+        await self._pass(
+            request,
+            timeout,
+            lambda: self._api.delete(
+                resource, namespace, name, uid=uid, resource_version=resource_version
+            ),
+        )
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        timeout: float = 300.0,
+    ) -> AsyncIterator[Any]:
+        """See `ApiServer`; trouble comes when it is opened."""
+        request = self._note("watch", resource, namespace, "")
+        await self._pass(request, timeout, lambda: asyncio.sleep(0))
+        events = self._api.watch(
+            resource,
+            namespace,
+            resource_version=resource_version,
+            label_selector=label_selector,
+            timeout=timeout,
+        )
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    def _note(self, verb: str, *request: Any) -> Request:
+        self.asked.append(Request(seconds_so_far(), verb, *request))
+        return self.asked[-1]
+
+    async def _pass(self, request: Request, timeout: float, act: Act) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.trouble(request, act)
+        except TimeoutError as error:
+            raise Unavailable(f"no answer within {timeout:g} s") from error
+
+
+class Tally:
+    """What the workers count."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.truncated = 0
+        self.decisions: list[Reason] = []
+        self.ends: list[Remediation] = []
+
+    def delivered(self, answer: Answer, truncated: int) -> None:
+        """One delivery was answered."""
+        self.answers.append(answer)
+        self.truncated += truncated
+
+    def decided(self, reason: Reason) -> None:
+        """A decision was carried out."""
+        self.decisions.append(reason)
+
+    def ended(self, remediation: Remediation) -> None:
+        """A remediation came to its end."""
+        self.ends.append(remediation)
+
+
+class World:
+    """One cluster and one clock, which begins at `build.NOW`."""
+
+    def __init__(self, player: JobPlayer | None = None) -> None:
+        self.cluster = MemoryCluster(player=player, clock=self.now, history=1_000_000)
+
+    def now(self) -> datetime:
+        """The wall clock's time."""
+        return build.NOW + timedelta(seconds=seconds_so_far())
+
+    def playing(self) -> Any:
+        """Let Job controller and kubelet work for as long as the block lasts."""
+        return in_background(self.cluster.run())
+
+    def replica(self, name: str = "replica-a", **given: Any) -> Replica:
+        """One more replica that works on this cluster."""
+        return Replica(self, name, **given)
+
+    async def job(self, key: JobKey) -> Remediation:
+        """A Job as it stands."""
+        return observe(await self.cluster.get(JOBS, key.namespace, key.name))
+
+    async def jobs(self, *namespaces: str) -> list[Remediation]:
+        """Every Job, by its name."""
+        found = [
+            job
+            for namespace in namespaces or (build.JOBS_NAMESPACE,)
+            for job in (await self.cluster.list(JOBS, namespace)).items
+        ]
+        return [observe(job) for job in found]
+
+    async def change(self, key: JobKey, *operations: Operation) -> None:
+        """Patch a Job as a person does."""
+        await self.cluster.patch(JOBS, key.namespace, key.name, operations)
+
+    async def annotate(self, key: JobKey, annotation: str, value: str) -> None:
+        """Write an annotation as a person does."""
+        path = f"/metadata/annotations/{keys.pointer(annotation)}"
+        await self.change(key, {"op": "add", "path": path, "value": value})
+
+    def writes(self, resource: Resource = JOBS) -> Iterator[Write]:
+        """Every write to the cluster since the beginning."""
+        return (one for one in self.cluster._store.since(1) if one.resource == resource)
+
+    def starts(self) -> list[JobKey]:
+        """Every time a Job was unsuspended, in order."""
+        found = []
+        for write in self.writes():
+            was = write.before is None or write.before["spec"]["suspend"]
+            if write.after is not None and was and not write.after["spec"]["suspend"]:
+                found.append(JobKey(write.namespace, write.after["metadata"]["name"]))
+        return found
+
+
+class Replica:
+    """The workers of one replica, put together as the composition root does it."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        *,
+        catalog: Catalog | None = None,
+        namespaces: Sequence[str] = (build.JOBS_NAMESPACE,),
+        patience: Patience | None = None,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.catalog: Catalog | None = catalog or build.catalog(build.operario())
+        self.paused = False
+        self.wire = Wire(world.cluster)
+        self.jobs = JobStore(self.wire, namespaces)
+        self.config_maps = ConfigMapStore(self.wire, "controller")
+        self.tally = Tally()
+        self.view = View()
+        pace = Pace(watch=3600.0, clock=seconds_so_far)
+        feed = ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace)
+        self.observer = Observer(feed, self.view, namespaces)
+        self.submitter = Submitter(
+            jobs=self.jobs,
+            view=self.view,
+            catalog=lambda: self.catalog,
+            counts=self.tally,
+            now=world.now,
+            identity=name,
+            jobs_namespace=namespaces[0],
+            patience=patience,
+        )
+        self.admitter = Admitter(
+            jobs=self.jobs,
+            view=self.view,
+            catalog=lambda: self.catalog,
+            paused=self._paused,
+            counts=self.tally,
+            now=world.now,
+            identity=name,
+        )
+        self.concluder = Concluder(
+            jobs=self.jobs,
+            view=self.view,
+            catalog=lambda: self.catalog,
+            counts=self.tally,
+            now=world.now,
+        )
+
+    async def _paused(self) -> bool:
+        return self.paused
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Replica]:
+        """Keep the view true for as long as the block lasts."""
+        async with in_background(self.observer.run()):
+            await until(lambda: self.view.whole)
+            yield self
+
+    @asynccontextmanager
+    async def leading(self, term: Term | None = None) -> AsyncIterator[Term]:
+        """Admit for as long as the block lasts."""
+        term = term or new_term(self.name)
+        async with in_background(self.admitter.run(term)):
+            yield term
+
+    async def deliver(self, *alerts: Alert, truncated: int = 0) -> Answer:
+        """Take a delivery of these alerts."""
+        fires = any(alert.status is Status.FIRING for alert in alerts)
+        status = Status.FIRING if fires else Status.RESOLVED
+        return await self.submitter.deliver(
+            AlertGroup(status, "group", "openfero", truncated, alerts)
+        )
+
+
+def new_term(name: str, lasts: float = float("inf")) -> Term:
+    """A term that begins now and lasts so many seconds."""
+    loop = asyncio.get_running_loop()
+    return Term(f"{name}/1", loop.time, loop.time() + lasts)
+
+
+def pods_of(labels: str = "web-1", **given: Any) -> Alert:
+    """An alert about another Pod."""
+    return build.alert(
+        labels={"alertname": "PodCrashLooping", "pod": labels, "severity": "page"}, **given
+    )
+
+
+def resolved(alert: Alert, ends_at: datetime) -> Alert:
+    """The same alert, told to be resolved."""
+    values = {
+        "labels": alert.labels,
+        "annotations": alert.annotations,
+        "starts_at": alert.starts_at,
+        "fingerprint": alert.fingerprint,
+    }
+    return build.alert(**values, status=Status.RESOLVED, ends_at=ends_at)
+
+
+class Commits:
+    """A history that a test writes, as a source of operarios; `trouble` befalls what is asked.
+
+    (Git itself is tested with the sources that read it.) Files lie below `root`.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root
+        self.history: list[tuple[str, dict[str, str]]] = []
+        self.asked: list[str] = []
+        self.trouble: Callable[[str], Awaitable[None]] = _nothing
+
+    @property
+    def head(self) -> str:
+        """The newest commit."""
+        return self.history[-1][0]
+
+    def commit(self, files: Mapping[str, str | None]) -> str:
+        """Change these files, remove those that are None, and return the commit."""
+        tree = {**self.history[-1][1]} if self.history else {}
+        for name, text in files.items():
+            path = self._path(name)
+            tree.pop(path, None)
+            if text is not None:
+                tree[path] = text
+        sha = hashlib.sha1(repr((len(self.history), tree)).encode()).hexdigest()  # noqa: S324
+        self.history.append((sha, tree))
+        return sha
+
+    def rewrite(self, files: Mapping[str, str | None]) -> str:
+        """Put another commit in the place of all that were."""
+        self.history = [("f" * 40, self.history[-1][1])]
+        return self.commit(files)
+
+    async def fetch(self) -> Snapshot:
+        """See `Source`."""
+        await self._ask("fetch")
+        sha, tree = self.history[-1]
+        files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
+        revision = Revision("https://git.example/ops", "main", sha, "Ada <ada@git.example>", "T")
+        return Snapshot(revision, self.root, files)
+
+    async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
+        """See `Source`."""
+        await self._ask("versions")
+        index = [sha for sha, _ in self.history].index(commit)
+        seen = {self.history[index][1].get(path)}
+        found = []
+        for sha, tree in reversed(self.history[max(0, index - limit) : index]):
+            text = tree.get(path)
+            if text not in seen and text is not None:
+                found.append(self._file(path, text, sha, stale=True))
+            seen.add(text)
+        return found
+
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        """See `Source`."""
+        await self._ask("is_ancestor")
+        known = [sha for sha, _ in self.history]
+        return older in known and known.index(older) <= known.index(newer)
+
+    async def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        await self.trouble(what)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if self.root else name
+
+    def _file(self, path: str, text: str, sha: str, *, stale: bool = False) -> SourceFile:
+        content = text.encode()
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324
+        return SourceFile(path, blob, content, sha, "Ada", "T", stale)
+
+
+async def _nothing(_: str) -> None:
+    """No trouble at all."""
+
+
+def operario_file(name: str, command: str = "true", more: str = "") -> str:
+    """The YAML of a Job for an alert of this name, in its plainest form."""
+    return f"""apiVersion: batch/v1
+kind: Job
+metadata:
+  name: openfero-{name}-firing
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+        - name: heal
+          image: registry.example/heal:1
+          command: ["{command}"]
+{more}"""

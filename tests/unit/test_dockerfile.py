@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import openfero_gitops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+PINNED_BASE = re.compile(r"python:3\.\d+\.\d+-slim-bookworm")
+HASHED = re.compile(r"[a-z0-9-]+==\S+ --hash=sha256:[0-9a-f]{64}")
+BUILD_TOOLS = re.compile(r"\b(build-essential|gcc|g\+\+|make|cargo|rustc|golang|\S+-dev)\b")
+
+
+@dataclass(slots=True)
+class Stage:
+    """One stage of a Dockerfile: its base image and (instruction, argument) pairs in order."""
+
+    base: str
+    instructions: list[tuple[str, str]] = field(default_factory=list)
+
+    def arguments(self, instruction: str) -> list[str]:
+        """Return the arguments of every such instruction."""
+        return [argument for name, argument in self.instructions if name == instruction]
+
+
+def read_stages(text: str) -> list[Stage]:
+    """Split a Dockerfile into its stages; comments go and continued lines are joined."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    stages: list[Stage] = []
+    for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
+        instruction, _, argument = line.partition(" ")
+        if instruction == "FROM":
+            stages.append(Stage(base=argument.split()[0]))
+        else:
+            stages[-1].instructions.append((instruction, argument.strip()))
+    return stages
+
+
+def commands(stage: Stage) -> Iterator[list[str]]:
+    """Yield the argv of each command that the stage runs."""
+    for run in stage.arguments("RUN"):
+        for command in run.split("&&"):
+            yield shlex.split(command)
+
+
+STAGES = read_stages((ROOT / "Dockerfile").read_text())
+BUILD, FINAL = STAGES
+
+
+def test_every_stage_starts_from_one_base_pinned_by_version() -> None:
+    """Every stage starts from the same Python image, named with its full version."""
+    assert {stage.base for stage in STAGES} == {FINAL.base}
+    assert PINNED_BASE.fullmatch(FINAL.base)
+
+
+def test_the_image_runs_as_a_numeric_user_that_is_not_root() -> None:
+    """The last USER is a number, so that runAsNonRoot can be checked without the image."""
+    user = FINAL.arguments("USER")[-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    useradd = next(argv for argv in commands(FINAL) if argv[0] == "useradd")
+    assert useradd[useradd.index("--uid") + 1] == user.split(":")[0]
+
+
+def test_nothing_is_installed_that_is_not_locked_by_its_hash() -> None:
+    """Each pip command takes hash-locked wheels, or nothing but the project itself."""
+    pips = [argv for stage in STAGES for argv in commands(stage) if argv[0].endswith("pip")]
+    installs = [argv for argv in pips if "install" in argv]
+    locked = [argv for argv in installs if "--require-hashes" in argv]
+    assert len(locked) == 2
+    assert all(argv[argv.index("--only-binary") + 1] == ":all:" for argv in locked)
+    assert locked[-1][-2:] == ["-r", "requirements/runtime.txt"]
+    for argv in pips:
+        if argv not in locked and "uninstall" not in argv:
+            assert "--no-deps" in argv
+            assert {"--no-index", "--no-build-isolation"} & {*argv}
+
+
+def test_the_build_backend_is_locked_by_its_hash() -> None:
+    """Every requirement of the build stage's own venv carries a version and a hash."""
+    requirements = next(argv for argv in commands(BUILD) if argv[0] == "printf")
+    lines = requirements[2 : requirements.index(">")]
+    assert any(line.startswith("hatchling==") for line in lines)
+    assert all(HASHED.fullmatch(line) for line in lines)
+
+
+def test_the_final_stage_has_no_build_tools() -> None:
+    """The final stage installs neither compiler nor headers, drops pip, and copies one venv."""
+    [install] = [argv for argv in commands(FINAL) if argv[:2] == ["apt-get", "install"]]
+    assert "--no-install-recommends" in install
+    packages = [word for word in install[2:] if not word.startswith("--")]
+    assert sorted(packages) == ["ca-certificates", "git", "openssh-client", "tini"]
+    assert not BUILD_TOOLS.search(" ".join(FINAL.arguments("RUN")))
+    assert ["pip", "uninstall"] in [argv[:2] for argv in commands(FINAL)]
+    assert FINAL.arguments("COPY") == ["--from=build /opt/openfero-gitops /opt/openfero-gitops"]
+    assert not any(stage.arguments("ADD") for stage in STAGES)
+
+
+def test_the_image_serves_by_default_under_a_process_that_reaps() -> None:
+    """Without arguments the image runs `openfero-gitops serve`, as a child of tini."""
+    assert json.loads(FINAL.arguments("ENTRYPOINT")[-1]) == ["tini", "--", "openfero-gitops"]
+    assert json.loads(FINAL.arguments("CMD")[-1]) == ["serve"]
+
+
+def test_the_label_names_the_version_of_the_package() -> None:
+    """The image's version, unless a build says otherwise, is the package's."""
+    assert f"VERSION={openfero_gitops.__version__}" in FINAL.arguments("ARG")
+    assert 'image.version="${VERSION}"' in FINAL.arguments("LABEL")[0]
+
+
+def test_the_build_is_sent_what_it_copies_and_nothing_else() -> None:
+    """`.dockerignore` refuses everything but the sources that a COPY names."""
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules[0] == "*"
+    allowed = {rule[1:].rstrip("/") for rule in rules if rule.startswith("!")}
+    copied = {source for argument in BUILD.arguments("COPY") for source in argument.split()[:-1]}
+    assert copied == allowed
+    refused = [rule for rule in rules[1:] if not rule.startswith("!")]
+    assert any(fnmatch("openfero_gitops/__pycache__/", rule) for rule in refused)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from openfero_gitops.adapters.metrics import Metrics
+from openfero_gitops.domain.alert import Alert, Status
+from openfero_gitops.domain.answer import Answer, Item, Verdict
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Outcome, Phase
+from openfero_gitops.domain.sync import SyncStatus
+from tests.support.optional import require
+from tests.support.pages import remediation
+
+NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
+ALERT = Alert(Status.FIRING, {"alertname": "A"}, {}, None, None, "", "")
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Read one sample as Prometheus would."""
+    for family in text_string_to_metric_families(metrics.expose().decode()):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    return None
+
+
+def used() -> Metrics:
+    """Make metrics of which each has counted something."""
+    metrics = Metrics("1.2.3")
+    items = [
+        Item(ALERT, Outcome.CREATED),
+        Item(ALERT, Outcome.CREATED),
+        Item(ALERT, Outcome.REFUSED, Reason.UNSAFE_VALUE),
+        Item(ALERT, Outcome.EXISTS),
+        Item(ALERT, Outcome.NO_MATCH, Reason.NO_OPERARIO),
+        Item(ALERT, Outcome.ERROR, Reason.BUSY, verdict=Verdict.REPEAT),
+    ]
+    metrics.delivered(Answer(tuple(items)), 4)
+    metrics.answered(503, 0.2)
+    metrics.decided(Reason.ADMITTED)
+    metrics.ended(remediation("A", Phase.SUCCEEDED, NOW))
+    metrics.ended(remediation("A", Phase.FAILED, NOW))
+    metrics.leads(leading=True)
+    metrics.synced(SyncStatus(last_success=NOW, seconds=0.4, operarios=6, problems=2))
+    return metrics
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["openfero_jobs_created_total", "openfero_jobs_succeeded_total", "openfero_jobs_failed_total"],
+)
+def test_openferos_names_are_there_from_the_start(name: str) -> None:
+    """A dashboard of OpenFero finds its three counters, at 0, before anything happens."""
+    assert value(Metrics("1.2.3"), name) == 0
+
+
+def test_jobs_are_counted_by_what_became_of_alerts() -> None:
+    """A refused remediation is a Job too; one that was there already is not counted again."""
+    metrics = used()
+    assert value(metrics, "openfero_jobs_created_total") == 3
+    alerts = "openfero_gitops_alerts_total"
+    assert value(metrics, alerts, outcome="created", reason="") == 2
+    assert value(metrics, alerts, outcome="refused", reason="unsafe-value") == 1
+    assert value(metrics, alerts, outcome="exists", reason="") == 1
+    assert value(metrics, alerts, outcome="no-match", reason="no-operario") == 1
+    assert value(metrics, alerts, outcome="error", reason="busy") == 1
+    assert value(metrics, "openfero_gitops_alerts_truncated_total") == 4
+
+
+def test_answers_are_counted_by_status_and_time() -> None:
+    """Every answer counts, also one to a delivery that could not be read."""
+    metrics = used()
+    metrics.answered(401, 0.001)
+    metrics.answered(401, 12)
+    deliveries = "openfero_gitops_deliveries_total"
+    assert value(metrics, deliveries, code="503") == 1
+    assert value(metrics, deliveries, code="401") == 2
+    assert value(metrics, "openfero_gitops_delivery_seconds_count") == 3
+    assert value(metrics, "openfero_gitops_delivery_seconds_bucket", le="9.0") == 2
+
+
+@pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.SUCCEEDED, Phase.FAILED)])
+def test_only_ends_of_jobs_are_ends(phase: Phase) -> None:
+    """A remediation that never ran, or runs, is neither a success nor a failure."""
+    metrics = used()
+    metrics.ended(remediation("A", phase, NOW))
+    assert value(metrics, "openfero_jobs_succeeded_total") == 1
+    assert value(metrics, "openfero_jobs_failed_total") == 1
+
+
+def test_decisions_and_leadership() -> None:
+    """Decisions count by reason; leading is 1 on the leader and 0 elsewhere."""
+    metrics = used()
+    assert value(metrics, "openfero_gitops_decisions_total", reason="admitted") == 1
+    assert value(metrics, "openfero_gitops_leader") == 1
+    metrics.leads(leading=False)
+    assert value(metrics, "openfero_gitops_leader") == 0
+    assert value(Metrics("1"), "openfero_gitops_leader") == 0
+
+
+def test_a_sync_that_fails_leaves_what_is_in_force() -> None:
+    """A failure is counted, and the time of the last success stays."""
+    metrics = used()
+    before = SyncStatus(last_success=NOW, seconds=0.4, operarios=6, problems=2)
+    metrics.synced(replace(before, error="no route", seconds=2.5))
+    assert value(metrics, "openfero_gitops_syncs_total", result="success") == 1
+    assert value(metrics, "openfero_gitops_syncs_total", result="failure") == 1
+    assert value(metrics, "openfero_gitops_sync_seconds") == 2.5
+    last = "openfero_gitops_sync_last_success_timestamp_seconds"
+    assert value(metrics, last) == NOW.timestamp()
+    assert value(metrics, "openfero_gitops_operarios") == 6
+    assert value(metrics, "openfero_gitops_problems") == 2
+
+
+def test_the_process_shows_itself() -> None:
+    """Memory, open files and the version are exposed beside the controller's own."""
+    metrics = Metrics("1.2.3")
+    assert value(metrics, "openfero_gitops_build_info", version="1.2.3") == 1
+    for name in ("process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"):
+        assert (value(metrics, name) or 0) > 0
+
+
+def test_two_replicas_in_one_process_count_apart() -> None:
+    """Nothing is registered globally."""
+    one, other = used(), Metrics("1.2.3")
+    assert value(one, "openfero_jobs_created_total") == 3
+    assert value(other, "openfero_jobs_created_total") == 0
+
+
+def test_the_exposition_is_clean() -> None:
+    """Every metric has a type and a help text, and none the `_created` twin of a counter."""
+    text = used().expose().decode()
+    ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("openfero")]
+    assert len(ours) >= 15
+    for family in ours:
+        assert family.documentation
+        assert family.type in ("counter", "gauge", "histogram")
+    assert "_created{" not in text
+    assert "_created " not in text
+
+
+def test_promtool_finds_nothing() -> None:
+    """Prometheus' own checker has no complaint about names, types and units."""
+    promtool = require("promtool", "apt-get install prometheus", "promtool")
+    exposition = used().expose()
+    ran = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=exposition,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    said = (ran.stdout + ran.stderr).decode()
+    assert [line for line in said.splitlines() if "openfero" in line] == []
+    assert ran.returncode == 0, said

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.sync import RefusedRevision
+from openfero_gitops.pipeline.environment import canonical_json
+from openfero_gitops.pipeline.mirror import (
+    HEAD,
+    Mirror,
+    read_mirror,
+    read_refused,
+    shard_names,
+    write_mirror,
+)
+from openfero_gitops.pipeline.names import label_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COMMIT, NEXT, OLDER = "a" * 40, "b" * 40, "c" * 40
+REVISION = Revision("https://git.example/ops", "main", COMMIT, "Ada <ada@git.example>", "T1")
+REFUSED = RefusedRevision(NEXT, "openfero.yaml is missing", "2026-11-21T03:04:05Z")
+#: What Kubernetes lets a ConfigMap hold: all keys and values together.
+MIB = 1024 * 1024
+
+
+def file(path: str, content: bytes | str = "kind: Job\n", *, commit: str = "") -> SourceFile:
+    """A file as it stands in the revision, or, with an older commit, as it stood there."""
+    content = content.encode() if isinstance(content, str) else content
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 (git's)
+    if commit:
+        return SourceFile(path, blob, content, commit, "Eve", "T0", stale=True)
+    return SourceFile(path, blob, content, COMMIT, REVISION.author, REVISION.time)
+
+
+def snapshot(*files: SourceFile, root: str = "ops") -> Snapshot:
+    """These files, in the order that a snapshot has."""
+    return Snapshot(REVISION, root, tuple(sorted(files, key=lambda one: one.path)))
+
+
+def some(count: int, size: int = 20) -> list[SourceFile]:
+    """So many files of about so many bytes, all different."""
+    return [file(f"ops/{n:04}.yaml", f"# {n}\n".ljust(size, "x")) for n in range(count)]
+
+
+def read(mirror: Mirror) -> Snapshot:
+    """What comes back when the API server has stored it."""
+    head, *shards = json.loads(json.dumps([mirror.head, *mirror.shards]))
+    return read_mirror(head, shards)
+
+
+def names(mirror: Mirror) -> set[str]:
+    """The names of its ConfigMaps, without the head's."""
+    return {shard["metadata"]["name"] for shard in mirror.shards}
+
+
+def content_bytes(config_map: dict[str, Any]) -> int:
+    """What Kubernetes measures."""
+    return sum(len(key) + len(value.encode()) for key, value in config_map["data"].items())
+
+
+def test_the_catalogs_files_come_back() -> None:
+    """Paths, blobs, content and where each file stood are what they were, to the byte."""
+    given = snapshot(
+        file("ops/a.yaml", "a: ü\r\n\t☃\n"),
+        file("ops/b.yaml", b"\xef\xbb\xbfb: 1\n"),
+        file("ops/c.yaml", ""),
+        file("ops/d/e f.json", '{"x": "\\u0000"}'),
+        file("ops/stale.yaml", "old", commit=OLDER),
+        file("ops/openfero.yaml", "paused: false"),
+    )
+
+    assert read(write_mirror(given, "ns")) == given
+
+
+@pytest.mark.parametrize("files", [[], some(1), some(50)])
+def test_any_number_of_files_comes_back(files: list[SourceFile]) -> None:
+    """An empty catalog is mirrored, too."""
+    assert read(write_mirror(snapshot(*files), "ns")) == snapshot(*files)
+
+
+def test_two_files_of_equal_content_come_back() -> None:
+    """One blob at two paths is two files."""
+    given = snapshot(file("ops/a.yaml", "same"), file("ops/b.yaml", "same", commit=OLDER))
+
+    assert read(write_mirror(given, "ns")) == given
+
+
+def test_the_order_of_config_maps_does_not_matter() -> None:
+    """A snapshot is sorted by path, however its parts are listed."""
+    given = snapshot(*some(12, 200_000))
+    mirror = write_mirror(given, "ns")
+
+    assert len(mirror.shards) > 2
+    assert read_mirror(mirror.head, reversed(mirror.shards)) == given
+
+
+def test_the_config_maps_are_marked_as_documented() -> None:
+    """Files lie under their blob ids in immutable ConfigMaps, which no ancestor takes for its."""
+    given = snapshot(file("ops/a.yaml", "a"), file("ops/b.yaml", "b", commit=OLDER))
+    head, (shard,) = write_mirror(given, "ns").head, write_mirror(given, "ns").shards
+    labels = {keys.MIRROR: "true", keys.MANAGED_BY: "openfero-gitops"}
+
+    assert head["metadata"] == {"name": "openfero-catalog", "namespace": "ns", "labels": labels}
+    assert "immutable" not in head
+    assert shard["metadata"]["labels"] == labels
+    assert shard["metadata"]["namespace"] == "ns"
+    assert shard["immutable"] is True
+    assert (shard["apiVersion"], shard["kind"]) == ("v1", "ConfigMap")
+    a, b = given.files
+    assert shard["data"] == {
+        a.blob: "a",
+        b.blob: "b",
+        "index.json": canonical_json(
+            [
+                {"path": "ops/a.yaml", "blob": a.blob, "stale": False},
+                {
+                    "path": "ops/b.yaml",
+                    "blob": b.blob,
+                    "stale": True,
+                    "commit": OLDER,
+                    "commit_author": "Eve",
+                    "commit_time": "T0",
+                },
+            ]
+        ),
+    }
+    digest = hashlib.sha256(canonical_json(shard["data"]).encode()).hexdigest()
+    assert shard["metadata"]["name"] == f"openfero-catalog-{digest[:32]}"
+    assert label_value(shard["metadata"]["name"]) == shard["metadata"]["name"]
+    assert head["data"]["format"] == "1"
+    assert json.loads(head["data"]["shards.json"]) == [shard["metadata"]["name"]]
+
+
+def test_the_head_names_the_revision_and_the_refused_one() -> None:
+    """A restart with Git down knows what is in force, and what was refused and why."""
+    plain = write_mirror(snapshot(), "ns")
+    refused = write_mirror(snapshot(), "ns", REFUSED)
+
+    assert read_refused(plain.head) is None
+    assert read_refused(refused.head) == REFUSED
+    assert read(refused).revision == REVISION
+    assert read(refused).root == "ops"
+
+
+def test_a_commit_that_changes_no_file_changes_the_head_alone() -> None:
+    """What is equal is not written again."""
+    files = [*some(30, 60_000), file("ops/stale.yaml", "old", commit=OLDER)]
+    before = write_mirror(snapshot(*files), "ns")
+    moved = [
+        one if one.stale else dataclasses.replace(one, commit=NEXT, commit_time="T2")
+        for one in files
+    ]
+    revision = dataclasses.replace(REVISION, commit=NEXT, time="T2")
+    after = write_mirror(dataclasses.replace(snapshot(*moved), revision=revision), "ns")
+
+    assert after.shards == before.shards
+    assert after.head != before.head
+    assert {one.commit for one in read(after).files} == {NEXT, OLDER}
+
+
+@pytest.mark.parametrize("index", [0, 7, 29])
+def test_a_changed_file_touches_one_config_map_and_the_head(index: int) -> None:
+    """A commit to one file costs one new ConfigMap."""
+    files = some(30, 60_000)
+    before = write_mirror(snapshot(*files), "ns")
+    changed = [*files[:index], file(files[index].path, "changed"), *files[index + 1 :]]
+    after = write_mirror(snapshot(*changed), "ns")
+
+    assert len(names(before)) > 2
+    assert len(names(after) - names(before)) == 1
+    assert len(names(before) - names(after)) == 1
+
+
+def test_a_file_that_becomes_stale_touches_one_config_map() -> None:
+    """That a file is no longer of the head's commit is said beside it."""
+    files = some(30, 60_000)
+    before = write_mirror(snapshot(*files), "ns")
+    stale = dataclasses.replace(files[3], commit=OLDER, stale=True)
+    after = write_mirror(snapshot(*files[:3], stale, *files[4:]), "ns")
+
+    assert len(names(after) - names(before)) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [file(f"ops/{n}.yaml", str(n).ljust(512 * 1024, "x")) for n in range(20)],
+        [file(f"ops/{n}.yaml", str(n).ljust(260 * 1024, "☃")[: 87 * 1024]) for n in range(40)],
+        some(8000, 100),
+        [file(f"ops/{'d' * 200}/{'é' * 900}{n}.yaml", str(n)) for n in range(1500)],
+        [file(f"ops/{n}.yaml", "same", commit=OLDER) for n in range(8000)],
+    ],
+    ids=["largest", "not ASCII", "many", "long paths", "stale"],
+)
+def test_every_config_map_is_well_under_a_mib(files: list[SourceFile]) -> None:
+    """Neither large files nor many, nor long paths, make one that Kubernetes would not take."""
+    mirror = write_mirror(snapshot(*files), "ns")
+
+    assert max(map(content_bytes, mirror.shards)) < 0.6 * MIB
+    assert content_bytes(mirror.head) < 0.6 * MIB
+    assert read(mirror) == snapshot(*files)
+
+
+def test_what_does_not_fit_is_an_error() -> None:
+    """A repository that cannot be spread is said to be so, and nothing is written."""
+    same_place = [file("ops/a.yaml", str(n).ljust(400_000, "x")) for n in range(2)]
+
+    with pytest.raises(SourceError, match="does not fit"):
+        write_mirror(snapshot(*same_place), "ns")
+
+
+def flipped(text: str, position: int) -> str:
+    """A text with another character at a position."""
+    other = "1" if text[position] != "1" else "2"
+    return text[:position] + other + text[position + 1 :]
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_changed_character_is_noticed(data: st.DataObject) -> None:
+    """Whatever was changed by hand, in the head or in a file, the mirror is not taken."""
+    mirror = write_mirror(snapshot(*some(6)), "ns", REFUSED)
+    config_maps = copy.deepcopy([mirror.head, *mirror.shards])
+    content = data.draw(st.sampled_from(config_maps))["data"]
+    key = data.draw(st.sampled_from(sorted(content)))
+    position = data.draw(st.integers(0, len(content[key]) - 1))
+    content[key] = flipped(content[key], position)
+
+    with pytest.raises(SourceError, match=r"damaged|format"):
+        read_mirror(config_maps[0], config_maps[1:])
+
+
+def test_a_key_more_or_less_is_noticed() -> None:
+    """A file that was taken out, or put in, makes the digest another."""
+    mirror = write_mirror(snapshot(*some(3)), "ns")
+    for change in ("add", "remove"):
+        head, shard = copy.deepcopy([mirror.head, *mirror.shards])
+        for config_map, untouched in ((head, [shard]), (shard, [])):
+            damaged = copy.deepcopy(config_map)
+            if change == "add":
+                damaged["data"]["0" * 40] = "x"
+            else:
+                damaged["data"].popitem()
+            parts = [damaged, *untouched] if untouched else [head, damaged]
+
+            with pytest.raises(SourceError, match=r"damaged|format"):
+                read_mirror(parts[0], parts[1:])
+
+
+def test_a_missing_config_map_is_noticed() -> None:
+    """A part that somebody deleted is not read over."""
+    mirror = write_mirror(snapshot(*some(12, 200_000)), "ns")
+
+    with pytest.raises(SourceError, match=f"ConfigMap {HEAD}-[0-9a-f]{{32}} is missing"):
+        read_mirror(mirror.head, mirror.shards[1:])
+
+
+def test_config_maps_that_nobody_names_are_left_out() -> None:
+    """What an earlier writer left behind does not come into the catalog."""
+    mirror = write_mirror(snapshot(*some(3)), "ns")
+    left = write_mirror(snapshot(file("ops/old.yaml", "old")), "ns")
+
+    assert read_mirror(mirror.head, [*left.shards, *mirror.shards]) == snapshot(*some(3))
+
+
+def sealed(**data: str) -> dict[str, Any]:
+    """A head with this content and the digest that belongs to it."""
+    whole = {**write_mirror(snapshot(), "ns").head["data"], **data}
+    del whole["digest"]
+    digest = hashlib.sha256(canonical_json(whole).encode()).hexdigest()[:32]
+    return {"metadata": {"name": HEAD}, "data": {**whole, "digest": digest}}
+
+
+def shard_of(index: str, **data: str) -> dict[str, Any]:
+    """A ConfigMap with this index, under the name that belongs to its content."""
+    whole = {**data, "index.json": index}
+    digest = hashlib.sha256(canonical_json(whole).encode()).hexdigest()[:32]
+    return {"metadata": {"name": f"{HEAD}-{digest}"}, "data": whole}
+
+
+@pytest.mark.parametrize(
+    ("head", "complaint"),
+    [
+        ({"metadata": {"name": HEAD}}, "has format None"),
+        ({"metadata": {"name": HEAD}, "data": None}, "has format None"),
+        (sealed(format="2"), "format '2', this version reads '1'"),
+        (sealed(**{"shards.json": "{}"}), "shards.json is not a list"),
+        (sealed(**{"shards.json": "[1]"}), "shards.json is not a list"),
+        (sealed(**{"shards.json": "["}), "shards.json cannot be read"),
+        (sealed(**{"shards.json": "[" * 100_000}), "shards.json cannot be read"),
+        (sealed(**{"revision.json": "[]"}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": "{}"}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": '{"root": "", "x": 1}'}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": ""}), "revision.json cannot be read"),
+    ],
+)
+def test_a_head_that_cannot_be_understood_is_an_error(head: dict[str, Any], complaint: str) -> None:
+    """Another version's head, or one that makes no sense, is refused in words."""
+    with pytest.raises(SourceError, match=complaint):
+        read_mirror(head, [])
+
+
+@pytest.mark.parametrize("text", ['{"commit": "x"}', "[1]", '"x"', "{"])
+def test_a_refused_revision_that_cannot_be_understood_is_an_error(text: str) -> None:
+    """A damaged memory is told from none."""
+    with pytest.raises(SourceError, match=r"refused\.json"):
+        read_refused(sealed(**{"refused.json": text}))
+
+
+@pytest.mark.parametrize("index", ["{", "1", "[1]", "[{}]", '[{"path": "a", "blob": "gone"}]'])
+def test_an_index_that_cannot_be_understood_is_an_error(index: str) -> None:
+    """A ConfigMap whose content is what its name says may still say nothing."""
+    shard = shard_of(index)
+    head = sealed(**{"shards.json": json.dumps([shard["metadata"]["name"]])})
+
+    with pytest.raises(SourceError, match="damaged"):
+        read_mirror(head, [shard])
+
+
+def test_the_names_of_the_parts_are_read_from_the_head() -> None:
+    """A starting replica asks for these and no others."""
+    mirror = write_mirror(snapshot(*some(12, 200_000)), "ns")
+
+    assert set(shard_names(mirror.head)) == names(mirror)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"))
+    )
+)
+def test_any_text_comes_back(contents: dict[str, str]) -> None:
+    """Whatever a path and a file hold that UTF-8 can write is returned unchanged."""
+    given_files = snapshot(*(file(path, text) for path, text in contents.items()))
+
+    assert read(write_mirror(given_files, "ns")) == given_files
+
+
+def ordered(files: Iterable[SourceFile]) -> list[str]:
+    """Their paths."""
+    return [one.path for one in files]
+
+
+def test_the_same_files_give_the_same_config_maps() -> None:
+    """Two leaders that mirror one catalog write the same, whatever order they read it in."""
+    files = some(20, 60_000)
+    one = write_mirror(Snapshot(REVISION, "ops", tuple(files)), "ns")
+    other = write_mirror(Snapshot(REVISION, "ops", tuple(reversed(files))), "ns")
+
+    assert one == other
+    assert ordered(read(other).files) == ordered(files)

@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.settings import Auth, Settings, describe, load_settings
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+REPO = "https://git.example.com/operarios.git"
+CONFIG = "OPENFERO_GITOPS_CONFIG"
+
+#: Every setting as it is typed, twice, and what it then is.
+ONE = {
+    "repo": (REPO, REPO),
+    "ref": ("main", "main"),
+    "path": ("shop", "shop"),
+    "follow_rewrites": ("true", True),
+    "interval": ("1h30m", timedelta(minutes=90)),
+    "git_timeout": ("90s", timedelta(seconds=90)),
+    "git_credentials_file": ("/run/one/git", Path("/run/one/git")),
+    "git_ssh_key_file": ("/run/one/ssh", Path("/run/one/ssh")),
+    "git_known_hosts_file": ("/run/one/hosts", Path("/run/one/hosts")),
+    "git_ca_file": ("/run/one/git-ca", Path("/run/one/git-ca")),
+    "cache_dir": ("/var/one", Path("/var/one")),
+    "kubeconfig": ("/run/one/kube", Path("/run/one/kube")),
+    "namespace": ("one", "one"),
+    "jobs_namespace": ("one-jobs", "one-jobs"),
+    "allowed_namespace": ("a, b,,c", ("a", "b", "c")),
+    "listen": ("127.0.0.1:81", "127.0.0.1:81"),
+    "web_listen": ("127.0.0.1:82", "127.0.0.1:82"),
+    "webhook_auth": ("basic", Auth.BASIC),
+    "webhook_credentials_file": ("/run/one/webhook", Path("/run/one/webhook")),
+    "web_auth": ("bearer", Auth.BEARER),
+    "web_credentials_file": ("/run/one/web", Path("/run/one/web")),
+    "tls_cert_file": ("/run/one/crt", Path("/run/one/crt")),
+    "tls_key_file": ("/run/one/key", Path("/run/one/key")),
+    "client_ca_file": ("/run/one/ca", Path("/run/one/ca")),
+    "identity": ("one-0", "one-0"),
+    "lease_duration": ("30s", timedelta(seconds=30)),
+    "renew_deadline": ("20s", timedelta(seconds=20)),
+    "retry_period": ("1s500ms", timedelta(seconds=1.5)),
+    "log_format": ("json", "json"),
+}
+OTHER = {
+    name: (
+        (text.replace("one", "two"), Path(text.replace("one", "two")))
+        if isinstance(value, Path)
+        else (text, value)
+    )
+    for name, (text, value) in ONE.items()
+} | {
+    "repo": ("/srv/two.git", "/srv/two.git"),
+    "ref": ("v2", "v2"),
+    "path": ("jobs", "jobs"),
+    "follow_rewrites": ("false", False),
+    "interval": ("2m", timedelta(minutes=2)),
+    "git_timeout": ("2s", timedelta(seconds=2)),
+    "namespace": ("two", "two"),
+    "jobs_namespace": ("two-jobs", "two-jobs"),
+    "allowed_namespace": ("d", ("d",)),
+    "listen": (":83", ":83"),
+    "web_listen": ("[::1]:84", "[::1]:84"),
+    "webhook_auth": ("bearer", Auth.BEARER),
+    "web_auth": ("basic", Auth.BASIC),
+    "identity": ("two-0", "two-0"),
+    "lease_duration": ("40s", timedelta(seconds=40)),
+    "renew_deadline": ("25s", timedelta(seconds=25)),
+    "retry_period": ("3s", timedelta(seconds=3)),
+    "log_format": ("console", "console"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the settings of whoever runs the tests."""
+    for name in os.environ:
+        if name.upper().startswith("OPENFERO_GITOPS_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the path of the settings file, which is not there yet."""
+    path = tmp_path / "settings.yaml"
+    monkeypatch.setenv(CONFIG, str(path))
+    return path
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, given: dict[str, tuple[str, Any]]) -> None:
+    """Set the variable of each setting."""
+    for name, (text, _) in given.items():
+        monkeypatch.setenv(f"OPENFERO_GITOPS_{name.upper()}", text)
+
+
+def texts(given: dict[str, tuple[str, Any]]) -> dict[str, str]:
+    """Return each setting as it is typed."""
+    return {name: text for name, (text, _) in given.items()}
+
+
+def values(given: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Return each setting as it then is."""
+    return {name: value for name, (_, value) in given.items()}
+
+
+def read(settings: Settings) -> dict[str, Any]:
+    """Return every setting by its name."""
+    return {name: getattr(settings, name) for name in Settings.model_fields}
+
+
+def complaint(flags: dict[str, Any]) -> str:
+    """Return what is said of settings that cannot work: one line."""
+    with pytest.raises(UsageError) as caught:
+        load_settings(flags)
+    said = str(caught.value)
+    assert said
+    assert "\n" not in said
+    return said
+
+
+# Where a setting comes from
+
+
+def test_every_setting_is_known_here() -> None:
+    """A setting that is added is added to the samples above, too."""
+    assert list(Settings.model_fields) == list(ONE)
+    for name in ONE:
+        assert ONE[name][1] != OTHER[name][1]
+
+
+def test_every_setting_as_a_flag() -> None:
+    """Each setting can be given as a flag."""
+    assert read(load_settings(texts(ONE))) == values(ONE)
+
+
+def test_every_setting_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting can be given as a variable, OPENFERO_GITOPS_ and its name in capitals."""
+    set_environment(monkeypatch, ONE)
+    assert read(load_settings({})) == values(ONE)
+
+
+@pytest.mark.parametrize("dash", ["-", "_"])
+def test_every_setting_in_the_file(file: Path, dash: str) -> None:
+    """Each setting can be given in the file, under its flag's name or with underscores."""
+    lines = [f"{name.replace('_', dash)}: '{text}'" for name, text in texts(ONE).items()]
+    file.write_text("\n".join(lines))
+    assert read(load_settings({})) == values(ONE)
+
+
+def test_the_file_may_be_json_or_hold_lists(file: Path) -> None:
+    """JSON is YAML; several namespaces may be a list, a switch may be a truth value."""
+    file.write_text('{"repo": "/r", "allowed-namespace": ["a", "b,c"], "follow-rewrites": true}')
+    settings = load_settings({})
+    assert settings.allowed_namespace == ("a", "b", "c")
+    assert settings.follow_rewrites is True
+
+
+def test_flags_win_over_the_environment_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every setting the flag counts first, then the variable, then the file."""
+    file.write_text("\n".join(f"{name}: '{text}'" for name, text in texts(OTHER).items()))
+    assert read(load_settings({})) == values(OTHER)
+    set_environment(monkeypatch, ONE)
+    assert read(load_settings({})) == values(ONE)
+    assert read(load_settings(texts(OTHER))) == values(OTHER)
+
+
+def test_each_source_fills_in_what_the_others_leave_open(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three sources are read together."""
+    file.write_text("repo: /srv/file.git\nref: of-the-file\ninterval: 5m\n")
+    monkeypatch.setenv("OPENFERO_GITOPS_REF", "of-the-environment")
+    settings = load_settings({"interval": "7m"})
+    assert settings.repo == "/srv/file.git"
+    assert settings.ref == "of-the-environment"
+    assert settings.interval == timedelta(minutes=7)
+
+
+def test_what_is_empty_is_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable, as a chart writes one, neither counts nor hides the file."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"OPENFERO_GITOPS_{name.upper()}", "")
+    file.write_text("repo: /r\nlisten: ':81'\n")
+    settings = load_settings({})
+    assert (settings.repo, settings.listen) == ("/r", ":81")
+    assert settings.kubeconfig is None
+    assert settings.webhook_auth is Auth.NONE
+    monkeypatch.setenv(CONFIG, "")
+    assert complaint({}) == "--repo is missing: give it, or set OPENFERO_GITOPS_REPO"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n---\n"])
+def test_an_empty_file_sets_nothing(file: Path, text: str) -> None:
+    """A file without settings is no error."""
+    file.write_text(text)
+    assert load_settings({"repo": "/r"}).listen == ":8080"
+
+
+def test_the_defaults() -> None:
+    """What nobody sets is what the documentation says."""
+    settings = load_settings({"repo": "/r"})
+    assert settings.model_dump(exclude={"repo", "identity", "log_format"}) == {
+        "ref": "HEAD",
+        "path": ".",
+        "follow_rewrites": False,
+        "interval": timedelta(minutes=1),
+        "git_timeout": timedelta(seconds=60),
+        "cache_dir": Path("/var/cache/openfero-gitops"),
+        "allowed_namespace": (),
+        "listen": ":8080",
+        "webhook_auth": "none",
+        "web_auth": "none",
+        "lease_duration": timedelta(seconds=15),
+        "renew_deadline": timedelta(seconds=10),
+        "retry_period": timedelta(seconds=2),
+    } | dict.fromkeys(
+        [
+            *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
+            *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
+            *("webhook_credentials_file", "web_credentials_file"),
+            *("tls_cert_file", "tls_key_file", "client_ca_file"),
+        ]
+    )
+
+
+def test_two_replicas_of_one_host_are_told_apart() -> None:
+    """Without a name a replica takes its host's and a random part."""
+    one, other = (load_settings({"repo": "/r"}).identity for _ in range(2))
+    assert one != other
+    assert one.startswith(socket.gethostname() + "_")
+
+
+def test_settings_do_not_change() -> None:
+    """The value is frozen."""
+    settings = load_settings({"repo": "/r"})
+    with pytest.raises(ValidationError):
+        settings.ref = "other"
+
+
+# Wrong values
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("interval", "60", "'60' is not a duration: write a number with a unit, for example 60s"),
+        ("interval", "soon", "'soon' is not a duration"),
+        ("interval", "-1m", "'-1m' is not a duration"),
+        ("interval", "1.5h", "'1.5h' is not a duration"),
+        ("interval", "0", "must be longer than 0"),
+        ("interval", "0s", "must be longer than 0"),
+        ("interval", "99y", "longer than ten years"),
+        ("interval", "9" * 5000 + "s", "is not a duration"),
+        ("git_timeout", "1 minute", "'1 minute' is not a duration"),
+        ("lease_duration", "15", "is not a duration"),
+        ("renew_deadline", "0", "must be longer than 0"),
+        ("retry_period", "", "is not a duration"),
+        ("webhook_auth", "digest", "Input should be 'none', 'basic' or 'bearer'"),
+        ("web_auth", "Basic", "Input should be 'none', 'basic' or 'bearer'"),
+        ("log_format", "xml", "Input should be 'json' or 'console'"),
+        ("follow_rewrites", "perhaps", "valid boolean"),
+        ("namespace", "Shop", "'Shop' is no namespace's name"),
+        ("namespace", "a/b", "'a/b' is no namespace's name"),
+        ("jobs_namespace", "x" * 64, "is no namespace's name"),
+        ("allowed_namespace", "shop,../default", "'../default' is no namespace's name"),
+        ("allowed_namespace", "a b", "'a b' is no namespace's name"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_flag(name: str, text: str, why: str) -> None:
+    """One line names the flag, says what is wrong with it, and repeats no more than it must."""
+    said = complaint({"repo": "/r", name: text})
+    assert said.startswith(f"--{name.replace('_', '-')}: ")
+    assert why in said
+    assert len(said) < 250
+
+
+def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable is told of by the flag of the same setting."""
+    monkeypatch.setenv("OPENFERO_GITOPS_LEASE_DURATION", "15")
+    assert complaint({"repo": "/r"}).startswith("--lease-duration: '15' is not a duration")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("interval: 60", "--interval: '60' is not a duration"),
+        ("interval: 1:30", "--interval: "),
+        ("interval: null", "--interval: 'None' is not a duration"),
+        ("interval: [1m]", "--interval: "),
+        ("ref: 1234567", "--ref: Input should be a valid string"),
+        ("ref: null", "--ref: Input should be a valid string"),
+        ("path: {a: b}", "--path: Input should be a valid string"),
+        ("allowed-namespace: [1, a]", "--allowed-namespace: Input should be a valid string"),
+        ("allowed-namespace: {a: b}", "--allowed-namespace: Input should be a valid tuple"),
+        ("webhook-auth: 1", "--webhook-auth: Input should be"),
+        ("kubeconfig: 1", "--kubeconfig: Input is not a valid path"),
+        ("follow-rewrites: sometimes", "--follow-rewrites: Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_value_of_the_file(file: Path, line: str, said: str) -> None:
+    """A value of the wrong type is told of by its flag; a bare number is never seconds."""
+    file.write_text(f"repo: /r\n{line}\n")
+    assert complaint({}).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"webhook_auth": "basic"}, "--webhook-auth basic needs --webhook-credentials-file"),
+        ({"web_auth": "bearer"}, "--web-auth bearer needs --web-credentials-file"),
+        ({"webhook_credentials_file": "/t"}, "--webhook-credentials-file needs --webhook-auth"),
+        ({"web_credentials_file": "/t"}, "--web-credentials-file needs --web-auth basic or"),
+        ({"tls_cert_file": "/c"}, "--tls-cert-file and --tls-key-file go together"),
+        ({"tls_key_file": "/k"}, "--tls-cert-file and --tls-key-file go together"),
+        ({"client_ca_file": "/ca"}, "--client-ca-file needs --tls-cert-file"),
+        ({"lease_duration": "10s"}, "--lease-duration must be longer than --renew-deadline"),
+        ({"renew_deadline": "2s400ms"}, "1.2 times --retry-period"),
+        ({"retry_period": "9s"}, "1.2 times --retry-period"),
+    ],
+)
+def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> None:
+    """What one setting needs of another is told in one line that names both."""
+    assert said in complaint({"repo": "/r", **flags})
+
+
+# The file itself
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"repo: /r\nlisten-on: ':80'\n", "there is no setting 'listen-on'"),
+        (b"repo: /r\nConfig: x\n", "there is no setting 'Config'"),
+        (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ":3:1: the key 'listen' stands twice"),
+        (b"repo: /r\nweb-listen: ':1'\nweb_listen: ':2'\n", "web_listen stands there twice"),
+        (b"repo: /r\n\tlisten: x\n", ":2:"),
+        (b"repo: [\n", ":2:1: "),
+        (b"repo: \xff\n", "UTF-8"),
+        (b"https://git.example.com/x.git: 1\n", "write one setting a line"),
+        (b"REPO: /r\n", "there is no setting 'REPO'"),
+        (b"- repo\n", "write one mapping of settings"),
+        (b"/r\n", "write one mapping of settings"),
+        (b"repo: /r\n---\nref: main\n", "write one mapping of settings"),
+        (b"repo: !!python/object/apply:os.system [id]\n", "tag"),
+    ],
+)
+def test_a_file_that_cannot_be_meant(file: Path, content: bytes, said: str) -> None:
+    """A defect of the file is told with its path and, where it has one, its place."""
+    file.write_bytes(content)
+    complained = complaint({})
+    assert complained.startswith(str(file))
+    assert said in complained
+
+
+def test_a_file_that_cannot_be_read(file: Path) -> None:
+    """A file that was named and is not there is an error, not a file without settings."""
+    assert (
+        complaint({"repo": "/r"}) == f"{CONFIG}: {file} cannot be read: No such file or directory"
+    )
+    file.mkdir()
+    assert complaint({"repo": "/r"}).endswith("cannot be read: Is a directory")
+
+
+# Secrets
+
+
+def test_no_secret_is_shown(file: Path) -> None:
+    """A password that was typed into the URL by mistake is neither in the value's text nor told."""
+    url = "https://user:s3cret@git.example.com/x.git"
+    settings = load_settings_of(file, f"repo: {url}\n")
+    assert settings.repo == url
+    assert "s3cret" not in repr(settings) + str(settings)
+    for flags in ({"interval": "soon"}, {"web_auth": "basic"}, {"namespace": "A"}):
+        assert "s3cret" not in complaint({"repo": url, **flags})
+    for text in (f"{url}: 1", f"repo: {{{url}: 1}}", f"repo:{url}", f"repo: {url}\nrepo: {url}"):
+        file.write_text(text)
+        assert "s3cret" not in complaint({})
+
+
+def load_settings_of(file: Path, text: str) -> Settings:
+    """Read settings from a file alone."""
+    file.write_text(text)
+    return load_settings({})
+
+
+def test_every_secret_is_the_path_of_a_file() -> None:
+    """No setting holds a password, a token or a key itself."""
+    for one in describe():
+        if re.search("credential|secret|token|password|key", one.name):
+            assert one.name.endswith("_file")
+
+
+# Documentation
+
+
+@pytest.fixture
+def make_docs() -> ModuleType:
+    """Give the script that writes the documentation."""
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_documentation_is_current() -> None:
+    """The pages that are made from the code are as they would be made now."""
+    ran = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_docs.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_documentation_that_is_not_current(
+    make_docs: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A page that is missing or old is named, and written anew without `--check`."""
+    monkeypatch.setattr(make_docs, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "settings.md"
+    assert make_docs.main(["--check"]) == 1
+    assert "docs/settings.md" in capsys.readouterr().err
+    assert not page.exists()
+    assert make_docs.main([]) == 0
+    assert make_docs.main(["--check"]) == 0
+    page.write_text(page.read_text() + "more\n")
+    assert make_docs.main(["--check"]) == 1
+    assert make_docs.main(["--chekc"]) == 2
+
+
+def test_every_setting_is_documented() -> None:
+    """The table has a row with flag, variable, default and meaning for each setting."""
+    rows = {
+        cells[1].strip(" `"): [cell.strip() for cell in cells[2:-1]]
+        for line in (ROOT / "docs" / "settings.md").read_text().splitlines()
+        if len(cells := line.split("|")) == 6 and "--" in cells[1] and "---|" not in line
+    }
+    assert list(rows) == ["--" + name.replace("_", "-") for name in Settings.model_fields]
+    assert all(meaning for _, _, meaning in rows.values())
+    assert rows["--interval"] == ["`OPENFERO_GITOPS_INTERVAL`", "`1m`", "time between two syncs"]
+    assert rows["--kubeconfig"][1] == "$KUBECONFIG, the Pod's own, ~/.kube/config"
+    assert rows["--follow-rewrites"][1] == "`false`"
+
+
+def test_the_design_is_kept() -> None:
+    """The flags that users were promised are there."""
+    promised = (
+        "repo ref path interval kubeconfig namespace jobs-namespace allowed-namespace listen "
+        "web-listen webhook-auth web-auth webhook-credentials-file web-credentials-file "
+        "tls-cert-file tls-key-file client-ca-file cache-dir identity lease-duration "
+        "renew-deadline retry-period"
+    )
+    assert {f"--{name}" for name in promised.split()} <= {one.flag for one in describe()}
