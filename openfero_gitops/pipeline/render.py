@@ -201,6 +201,8 @@ def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
         **copy.deepcopy(dict(operario.job["spec"])),
         "suspend": True,
     }
+    if "backoffLimitPerIndex" in spec and "backoffLimit" not in operario.job["spec"]:
+        del spec["backoffLimit"]  # the first index that fails would end all the others
     # A Job that is gone cannot tell a repeated delivery from a new one.
     remember = -(-envelope.remember // timedelta(seconds=1))
     spec["ttlSecondsAfterFinished"] = max(spec["ttlSecondsAfterFinished"], remember)

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 #: Real seconds that a test in virtual time may take.
 _BOUND = 60.0
+#: Of every commit.
+_AUTHOR = "Ada <ada@git.example>"
+_TIME = "2026-11-21T03:00:00Z"
 
 
 class _Leap(selectors.DefaultSelector):
@@ -531,7 +534,7 @@ class Commits:
         await self._ask("fetch")
         sha, tree = self.history[-1]
         files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
-        revision = Revision("https://git.example/ops", "main", sha, "Ada <ada@git.example>", "T")
+        revision = Revision("https://git.example/ops", "main", sha, _AUTHOR, _TIME)
         return Snapshot(revision, self.root, files)
 
     async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
@@ -563,7 +566,7 @@ class Commits:
     def _file(self, path: str, text: str, sha: str, *, stale: bool = False) -> SourceFile:
         content = text.encode()
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324
-        return SourceFile(path, blob, content, sha, "Ada", "T", stale)
+        return SourceFile(path, blob, content, sha, _AUTHOR, _TIME, stale)
 
 
 async def _nothing(_: str) -> None:

@@ -431,13 +431,16 @@ async def test_wrong_parameters_are_named(path: str, query: str, detail: str) ->
 
 
 async def test_a_token_is_for_its_own_list() -> None:
-    """A token of one list is refused by another."""
+    """A token of one list is refused by another, and by its own where it was altered."""
     state = pages.busy(NOW)
     async with api(state) as client:
         token = (await get(client, "/api/operarios", limit="1"))["continue"]
         assert (await client.get("/api/operarios", params={"continue": token})).status == 200
         for path in ("/api/remediations", "/api/problems"):
             assert (await client.get(path, params={"continue": token})).status == 400
+        for altered in (f"{token}!", f"{token[:4]}\n{token[4:]}", token[:-1], token[4:]):
+            answer = await client.get("/api/operarios", params={"continue": altered})
+            assert answer.status == 400
 
 
 # Paging

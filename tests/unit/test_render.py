@@ -757,3 +757,9 @@ def test_damaged_options_read_as_defaults_that_wait_for_a_human(text: str) -> No
 def test_each_damaged_option_reads_as_its_default(text: str, expected: Options) -> None:
     """One option that cannot be read leaves the others as they are."""
     assert read_options(text) == expected
+
+
+def test_a_limit_for_each_index_is_not_undone_by_the_default() -> None:
+    """A Job that says how often each index may fail gets no limit over all of them."""
+    spec = job_spec() | {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 2}
+    assert "backoffLimit" not in rendered(by=operario(spec=spec)).manifest["spec"]

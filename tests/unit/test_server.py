@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import ssl
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -298,10 +299,11 @@ async def test_a_gzip_bomb_does_not_go_off() -> None:
     async with running(make()) as (only,):
         headers = {"Content-Encoding": "gzip"}
         url = f"http://{only}/alerts"
-        async with asyncio.timeout(3):
-            status, _ = await send("POST", url, data=io.BytesIO(bomb), headers=headers)
-            assert status == 415
-            assert (await send("POST", url, json=BODY))[0] == 200
+        began = time.process_time()
+        status, _ = await send("POST", url, data=io.BytesIO(bomb), headers=headers)
+        assert status == 415
+        assert (await send("POST", url, json=BODY))[0] == 200
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(

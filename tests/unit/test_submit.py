@@ -753,9 +753,7 @@ class TestAttempts:
             2,
             3,
         ]
-        assert all(
-            later - earlier >= 1200 for earlier, later in itertools.pairwise(created)
-        )
+        assert all(later - earlier >= 1200 for earlier, later in itertools.pairwise(created))
         assert len(world.starts()) == 3
 
     @in_virtual_time
