@@ -7,7 +7,7 @@ Job at once. `test` with null holds where the member is absent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.reason import Reason
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
 
 Patch = list[dict[str, Any]]
+
+#: How a running Job is stopped: it fails of its deadline at once, and its Pods go.
+_DEADLINE: Final = {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 0}
 
 
 def stamp(one: Remediation, stamp_id: str) -> Patch:
@@ -103,15 +106,28 @@ def refuse_by_hand(one: Remediation, who: str) -> Patch:
 
 def cancel_by_hand(one: Remediation, who: str) -> Patch:
     """Stop a Job that runs, or keep a waiting one from starting; it is not forgotten."""
-    marks = [
+    marks = _cancelled(Reason.CANCELLED_BY_HUMAN, f"cancelled by {who}")
+    return [*_undecided(one), *marks] if one.waiting else [*_unfinished(one), *marks, _DEADLINE]
+
+
+def cancel_resolved(one: Remediation) -> Patch:
+    """Stop a Job that runs for an alert that is resolved."""
+    marks = _cancelled(Reason.RESOLVED, "the alert was resolved: on-resolve is cancel-running")
+    return [*_unfinished(one), *marks, _DEADLINE]
+
+
+def _cancelled(reason: Reason, message: str) -> Patch:
+    return [
         _set(keys.DECISION, "cancelled"),
-        _set(keys.REASON, Reason.CANCELLED_BY_HUMAN.value),
-        _set(keys.MESSAGE, f"cancelled by {who}"),
+        _set(keys.REASON, reason.value),
+        _set(keys.MESSAGE, message),
     ]
-    if one.waiting:
-        return [*_undecided(one), *marks]
-    deadline = {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 0}
-    return [_same(one), _absent(keys.DECISION), *marks, deadline]
+
+
+def _unfinished(one: Remediation) -> Patch:
+    """What must hold for a started Job to be stopped: one that has completed stays Succeeded."""
+    completed = {"op": "test", "path": "/status/completionTime", "value": None}
+    return [_same(one), _absent(keys.DECISION), completed]
 
 
 def _undecided(one: Remediation) -> Patch:

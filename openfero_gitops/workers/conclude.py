@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
+from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.errors import ApiError, NotFound
+from openfero_gitops.domain.operario import OnResolve
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.pipeline import patches
 from openfero_gitops.pipeline.lastwords import last_words
@@ -95,6 +98,8 @@ class Concluder:
                         )
                     if one.phase is Phase.FAILED and not one.explained and self._is_due(one):
                         await self._explain(one, term)
+                    if _outlived_its_alert(one) and self._is_due(one):
+                        await self._stop(one, term)
                 await self._clean(term)
                 known = {one.uid for one in self._view}
                 ended &= known
@@ -128,6 +133,19 @@ class Concluder:
         else:
             self._view.apply(observe(changed))
 
+    async def _stop(self, one: Remediation, term: Term) -> None:
+        """End what runs for an alert that is resolved, where its operario asks for that."""
+        term.check()
+        try:
+            changed = await self._jobs.patch(one.key, patches.cancel_resolved(one))
+        except NotFound:
+            self._view.remove(one.key, one.uid)
+        except ApiError as error:
+            _log.info("a Job was not cancelled", job=str(one.key), error=str(error))
+        else:
+            self._view.apply(observe(changed))
+            _log.info("cancelled", job=str(one.key), reason=Reason.RESOLVED.value)
+
     async def _clean(self, term: Term) -> None:
         """Delete refused Jobs that nobody has delivered for as long as is remembered.
 
@@ -154,3 +172,14 @@ class Concluder:
                 self._view.remove(one.key, one.uid)
             except ApiError as error:
                 _log.info("an old Job was not removed", job=str(one.key), error=str(error))
+
+
+def _outlived_its_alert(one: Remediation) -> bool:
+    """Whether a Job still works on what is resolved, and should not."""
+    return (
+        one.status is Status.FIRING
+        and one.resolved_at is not None
+        and one.options.on_resolve is OnResolve.CANCEL_RUNNING
+        and one.decision is None
+        and one.occupying
+    )

@@ -514,7 +514,9 @@ async def test_the_page_without_a_limit() -> None:
     """A list of more than a hundred is cut there; a thousand may be asked for."""
     state = showing(
         *(
-            remediation("A", Phase.WAITING, NOW + timedelta(seconds=n), number=str(n))
+            remediation(
+                "A", Phase.WAITING, NOW + timedelta(seconds=n), number=str(n), labels={"n": str(n)}
+            )
             for n in range(1001)
         )
     )

@@ -15,7 +15,7 @@ from openfero_gitops.adapters.memory import Outcome as Ending
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import Conflict, Forbidden, Throttled, Unavailable
-from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.workers.lead import TermEnded
 from tests.support import build
@@ -29,6 +29,7 @@ from tests.support.workers import (
     new_term,
     none,
     pods_of,
+    resolved,
     until,
 )
 
@@ -273,6 +274,18 @@ class TestCleaning:
         assert phases[overruled.name] is Phase.REFUSED
 
     @in_virtual_time
+    async def test_a_started_job_without_pods_is_not_removed(self) -> None:
+        """A Job controller that is down will make its Pods later, whatever decision it carries."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching(), in_background(replica.concluder.run(new_term("a"))):
+            (key,) = await delivered(replica, "web-1")
+            await refuse(world, key)
+            await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": False})
+            await asyncio.sleep(2 * DAY)
+            assert [one.key for one in await world.jobs()] == [key]
+
+    @in_virtual_time
     async def test_a_finished_job_is_left_to_its_ttl(self) -> None:
         """Kubernetes removes it; nothing of ours does it earlier."""
         world = World()
@@ -391,3 +404,28 @@ class TestTerm:
             with pytest.raises(TermEnded):
                 await replica.concluder.run(term)
         assert replica.wire.writes() == []
+
+
+class TestCancelRunning:
+    """What runs for an alert that is resolved."""
+
+    @in_virtual_time
+    async def test_it_is_stopped_where_its_operario_asks_for_that(self) -> None:
+        """The Job ends, says why, and is remembered; its like under another rule runs on."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        stopping = world.replica("a", catalog=build.catalog(asks))
+        keeping = world.replica("b")
+        async with concluding(stopping), stopping.leading(), keeping.watching():
+            (one,) = await delivered(stopping, "web-1")
+            (other,) = await delivered(keeping, "web-2")
+            await until(lambda: sum(known.occupying for known in stopping.view) == 2)
+            ended = world.now()
+            await stopping.deliver(*(resolved(pods_of(pod), ended) for pod in ("web-1", "web-2")))
+            await until(lambda: any(known.finished for known in stopping.view))
+            await asyncio.sleep(60)
+        job = await world.job(one)
+        assert (job.phase, job.reason) == (Phase.CANCELLED, "resolved")
+        assert job.finished
+        assert not job.active
+        assert (await world.job(other)).phase is Phase.RUNNING

@@ -81,6 +81,7 @@ EVERY = [
     approve,
     refuse_by_hand,
     cancel_by_hand,
+    patches.cancel_resolved,
 ]
 
 
