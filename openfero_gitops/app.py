@@ -129,7 +129,9 @@ class Controller:
         self.observer = Observer(
             ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
         )
-        self.control = Control(self._config_maps, time.monotonic)
+        self.control = Control(
+            self._config_maps, time.monotonic, also=lambda: self.syncer.refused_and_paused
+        )
         self.submitter = Submitter(
             jobs=jobs,
             view=self.view,
@@ -143,7 +145,7 @@ class Controller:
             jobs=jobs,
             view=self.view,
             catalog=self._catalog,
-            paused=self._paused,
+            control=self.control,
             counts=self.metrics,
             now=_now,
             identity=settings.identity,
@@ -183,9 +185,6 @@ class Controller:
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
-
-    async def _paused(self) -> bool:
-        return self.syncer.refused_and_paused or await self.control.paused()
 
     async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
         """Serve until `stop` is set, then hand over.
@@ -362,7 +361,7 @@ class State:
         decided = decide(
             self._c.view,
             catalog.envelope if catalog else None,
-            paused=self._c.syncer.refused_and_paused or self._c.control.paused_as_known,
+            paused=self._c.control.paused_as_known,
             now=_now(),
         )
         return {one.key: decision for one, decision in decided}

@@ -289,6 +289,46 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     return DONE
 
 
+def _switch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a controller in a cluster."""
+    for option in (
+        click.option(
+            "--timeout", default=30.0, show_default=True, help="Seconds to wait for the leader."
+        ),
+        click.option("--namespace", help="The controller's own; the context's if not given."),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Default: $KUBECONFIG, ~/.kube/config.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_switch_options
+def pause(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
+    """Let nothing start any more; returns when the leader has acknowledged it.
+
+    Alerts are still taken: their Jobs wait. What runs goes on.
+    """
+    from openfero_gitops.gate import pause as switch  # noqa: PLC0415
+
+    click.echo(asyncio.run(switch(True, kubeconfig, namespace, timeout)))  # noqa: FBT003
+    return DONE
+
+
+@cli.command()
+@_switch_options
+def resume(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
+    """Let what waits start again, within its limits."""
+    from openfero_gitops.gate import pause as switch  # noqa: PLC0415
+
+    click.echo(asyncio.run(switch(False, kubeconfig, namespace, timeout)))  # noqa: FBT003
+    return DONE
+
+
 def _read(file: str) -> bytes:
     from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
 

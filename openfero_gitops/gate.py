@@ -1,4 +1,4 @@
-"""The human at the gate: approve, refuse and cancel one remediation.
+"""The human at the gate: approve, refuse and cancel one remediation; pause and resume them all.
 
 Everything goes through Kubernetes: its RBAC says who may, and the Job says who did. The name
 that is written is the one that the API server gives to whoever asks; nothing but a
@@ -7,23 +7,33 @@ ValidatingAdmissionPolicy keeps a person from writing another by hand.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.adapters.kubernetes import KubernetesApi
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
 from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.pipeline import patches
 from openfero_gitops.pipeline.observe import observe
+from openfero_gitops.workers.control import NAME as CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from openfero_gitops.domain.remediation import Remediation
+
+
+#: Seconds between two looks for the leader's acknowledgement.
+_LOOK: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +113,66 @@ async def _read(api: KubernetesApi, key: JobKey) -> Remediation:
 def _state(one: Remediation) -> str:
     reason = f" ({one.reason})" if one.reason else ""
     return f"{one.phase}{reason}"
+
+
+async def pause(
+    paused: bool,  # noqa: FBT001 - the two commands are one switch
+    kubeconfig: Path | None,
+    namespace: str | None,
+    patience: float,
+) -> str:
+    """Pause admission, or let it go on, and wait until the leader says so; the sentence to print.
+
+    `namespace` is the controller's own; `patience` is in seconds.
+
+    Raises:
+        UsageError: RBAC forbids it, or no leader acknowledged it in time.
+        ApiError: the API server did not do it.
+    """
+    api = await KubernetesApi.connect(kubeconfig)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        store = ConfigMapStore(api, namespace or api.default_namespace)
+        who = await api.whoami()
+        request = uuid.uuid4().hex
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": CONTROL,
+                "namespace": store.namespace,
+                "labels": {keys.MANAGED_BY: keys.MANAGER},
+            },
+            "data": {
+                "paused": str(paused).lower(),
+                "request": request,
+                "by": who,
+                "at": format_time(datetime.now(UTC)),
+            },
+        }
+        try:
+            await store.put(body, lambda: None)
+        except Forbidden as error:
+            raise UsageError(
+                f"{who} may not write ConfigMap {CONTROL} in namespace {store.namespace!r}: {error}"
+            ) from error
+        word = "paused" if paused else "resumed"
+        try:
+            async with asyncio.timeout(patience):
+                while not await _acknowledged(store, request):  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            raise UsageError(
+                f"admission is to be {word}, but no leader acknowledged it within "
+                f"{patience:.0f} s: does one run in namespace {store.namespace!r}? It will when "
+                "it does"
+            ) from None
+        return f"admission {word} by {who}"
+
+
+async def _acknowledged(store: ConfigMapStore, request: str) -> bool:
+    control = await store.get(CONTROL)
+    data = (control or {}).get("data") or {}
+    if data.get("request") != request:
+        raise UsageError(f"somebody else wrote ConfigMap {CONTROL} in this very moment: look again")
+    return data.get("acknowledged") == request

@@ -10,7 +10,7 @@ from openfero_gitops.domain.errors import AlreadyExists, Conflict, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from openfero_gitops.adapters.api import ApiServer, Object
+    from openfero_gitops.adapters.api import ApiServer, Object, Operation
 
 
 class ConfigMapStore:
@@ -53,6 +53,10 @@ class ConfigMapStore:
         version = there["metadata"]["resourceVersion"]
         metadata = {**body["metadata"], "resourceVersion": version}
         await self._api.replace(CONFIG_MAPS, self.namespace, {**body, "metadata": metadata})
+
+    async def patch(self, name: str, operations: Sequence[Operation]) -> None:
+        """Change one, whole or not at all."""
+        await self._api.patch(CONFIG_MAPS, self.namespace, name, operations)
 
     async def delete(self, body: Object) -> None:
         """Delete exactly this state of this one; gone is gone."""

@@ -28,7 +28,7 @@ from openfero_gitops.pipeline.decide import Admit, Refuse, Wait, decide, next_lo
 from openfero_gitops.pipeline.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog
@@ -46,7 +46,7 @@ _GATHER: Final = 0.01  # the view's news of one moment are taken together
 _AFTER_FAILURE: Final = 1.0  # whatever news there is
 _BARRED: Final = 30.0
 _ON_ITS_WAY: Final = 90.0  # no request is; an API server gives one a minute, if not told otherwise
-_LONGEST_SLEEP: Final = 30.0
+_LONGEST_SLEEP: Final = 5.0  # so soon is a pause noticed when there is no news
 #: What ends such a wait is no Job's news, nor the clock's: so many seconds later it is asked for.
 _ASK_AGAIN: Final = 1.0
 _UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
@@ -82,6 +82,22 @@ class Term(Protocol):
 
     def check(self) -> None:
         """Raise where the term has ended, or may have: called before every write."""
+        ...
+
+
+class Control(Protocol):
+    """What a human said to the controller as a whole."""
+
+    def begin_term(self) -> None:
+        """Trust nothing that was read before this replica led."""
+        ...
+
+    async def paused(self) -> bool:
+        """Whether nothing may start."""
+        ...
+
+    async def acknowledge(self, check: Callable[[], None]) -> None:
+        """Tell that nothing is under way any more that `paused` did not allow."""
         ...
 
 
@@ -132,7 +148,7 @@ class Admitter:
         jobs: Jobs,
         view: View,
         catalog: Callable[[], Catalog | None],
-        paused: Callable[[], Awaitable[bool]],
+        control: Control,
         counts: Counts,
         now: Callable[[], datetime],
         identity: str,
@@ -141,7 +157,7 @@ class Admitter:
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
-        self._paused = paused
+        self._control = control
         self._counts = counts
         self._now = now
         self._identity = identity
@@ -173,6 +189,7 @@ class Admitter:
 
     async def _take_over(self, reign: _Reign) -> None:
         """List consistently, then stamp every Job that waits."""
+        self._control.begin_term()
         for listed in await self._jobs.listed():
             if isinstance(listed, Lost):
                 _log.warning(
@@ -195,7 +212,7 @@ class Admitter:
         reign.barred = {uid: until for uid, until in reign.barred.items() if until > began}
         barred = len(reign.barred)
         await self._settle(reign)
-        paused = await self._paused()
+        paused = await self._control.paused()
         # From here to the decision nothing is waited for: it rests on what is known now.
         catalog = self._catalog()
         now = self._now()
@@ -209,6 +226,8 @@ class Admitter:
             for one, decision in decided:
                 if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:
                     tasks.create_task(self._carry_out(reign, one, decision), name="admit")
+        if not reign.unsettled:
+            await self._control.acknowledge(reign.term.check)
         if len(reign.barred) > barred:
             return 0.0  # there is room for others
         pauses = [_LONGEST_SLEEP, *(until - began for until in reign.barred.values())]

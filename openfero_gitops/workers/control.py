@@ -1,7 +1,10 @@
 """What a human said to the controller as a whole: ConfigMap `openfero-control`.
 
-Where it cannot be read, the last that was read holds; where it never was, admission is paused,
-since nobody knows that it is not.
+Where it cannot be read, the last that was read holds; where it never was in a leader's term,
+admission is paused, since nobody knows that it is not.
+
+Whoever asks for a pause writes a `request` of their own beside it, and waits until the leader
+has written the same as `acknowledged`: after that, nothing starts.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import structlog
 from openfero_gitops.domain.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _log = structlog.get_logger(__name__)
 
@@ -32,14 +35,26 @@ class ConfigMaps(Protocol):
         """One ConfigMap, None where there is none; raises ApiError."""
         ...
 
+    async def patch(self, name: str, operations: Sequence[dict[str, Any]]) -> None:
+        """Change one; raises ApiError, `Invalid` where a test failed."""
+        ...
+
 
 class Control:
     """Whether admission is paused."""
 
-    def __init__(self, store: ConfigMaps, clock: Callable[[], float]) -> None:
-        """Take the store and a monotonic clock in seconds."""
+    def __init__(
+        self,
+        store: ConfigMaps,
+        clock: Callable[[], float],
+        also: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take the store, a monotonic clock in seconds, and what else may pause admission."""
         self._store = store
         self._clock = clock
+        self._also = also
+        self._request = ""
+        self._acknowledged = ""
         self._one_at_a_time = asyncio.Lock()
         self._asked_at: float | None = None
         self._trouble = ""
@@ -49,7 +64,12 @@ class Control:
     @property
     def paused_as_known(self) -> bool:
         """The same without asking, for those who only show it; not paused where never asked."""
-        return self._was_read and self.last_known
+        return self._also() or (self._was_read and self.last_known)
+
+    def begin_term(self) -> None:
+        """Trust nothing that was read before this replica led."""
+        self._asked_at = None
+        self.last_known = True
 
     async def run(self) -> None:
         """Keep what is known fresh, on replicas that do not lead too, until cancelled."""
@@ -64,7 +84,30 @@ class Control:
             if self._asked_at is None or now - self._asked_at >= _FRESH:
                 self._asked_at = now
                 await self._read()
-            return self.last_known
+            return self.last_known or self._also()
+
+    async def acknowledge(self, check: Callable[[], None]) -> None:
+        """Tell whoever asked last that all that starts from here on goes by what they said.
+
+        To be called when nothing is under way that was decided before `paused` was asked; `check`
+        raises where the term has ended.
+        """
+        request = self._request
+        if not request or request == self._acknowledged:
+            return
+        check()
+        try:
+            await self._store.patch(
+                NAME,
+                [
+                    {"op": "test", "path": "/data/request", "value": request},
+                    {"op": "add", "path": "/data/acknowledged", "value": request},
+                ],
+            )
+        except ApiError as error:
+            _log.info("a request could not be acknowledged yet", error=str(error))
+        else:
+            self._acknowledged = request
 
     async def _read(self) -> None:
         try:
@@ -81,3 +124,5 @@ class Control:
         if paused != self.last_known:
             _log.info("admission is paused" if paused else "admission is not paused")
         self.last_known = paused
+        self._request = str(data.get("request", ""))
+        self._acknowledged = str(data.get("acknowledged", ""))

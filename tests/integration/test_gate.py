@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict
+from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict, pause
 from tests.support.chart import service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
@@ -122,3 +122,23 @@ def test_what_is_not_ours_is_left_alone(kubeconfig: Path, kubectl: Kubectl, name
         asyncio.run(pass_verdict(CANCEL, "nothing", kubeconfig, namespace))
     with pytest.raises(UsageError, match="write NAME or NAMESPACE/NAME"):
         asyncio.run(pass_verdict(CANCEL, "a/b/c", kubeconfig, namespace))
+
+
+def test_nothing_starts_between_pause_and_resume(
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """Once the leader has acknowledged a pause, alerts are taken and their Jobs wait."""
+    said = asyncio.run(pause(True, kubeconfig, namespace, 20))  # noqa: FBT003
+    assert said.startswith("admission paused by ")
+    job = deliver(replica, "Slow", "Waiting")
+    replica.wait_for(lambda: at(replica, job)["reason"] == "paused")
+    found = kubectl.json("get", "job", job, "-n", namespace)
+    assert "openfero.io/admitted-at" not in found["metadata"]["annotations"]
+    assert asyncio.run(pause(False, kubeconfig, namespace, 20)).startswith("admission resumed by ")  # noqa: FBT003
+    replica.wait_for(lambda: at(replica, job)["phase"] == "Running")
+
+
+def test_a_pause_that_no_leader_acknowledges_says_so(kubeconfig: Path, namespace: str) -> None:
+    """Without a controller the command does not claim that anything is paused."""
+    with pytest.raises(UsageError, match="no leader acknowledged it within 1 s"):
+        asyncio.run(pause(True, kubeconfig, namespace, 1))  # noqa: FBT003

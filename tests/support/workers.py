@@ -394,6 +394,25 @@ class World:
         return found
 
 
+class Switch:
+    """A pause without a ConfigMap: what the test says, and what was acknowledged of it."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def begin_term(self) -> None:
+        """Nothing was read before."""
+
+    async def paused(self) -> bool:
+        """What the test says."""
+        return self._replica.paused
+
+    async def acknowledge(self, check: Callable[[], None]) -> None:
+        """Take note of what holds from here on."""
+        check()
+        self._replica.acknowledged = self._replica.paused
+
+
 class Replica:
     """The workers of one replica, put together as the composition root does it."""
 
@@ -410,6 +429,7 @@ class Replica:
         self.name = name
         self.catalog: Catalog | None = catalog or build.catalog(build.operario())
         self.paused = False
+        self.acknowledged: bool | None = None
         self.wire = Wire(world.cluster)
         self.jobs = JobStore(self.wire, namespaces)
         self.config_maps = ConfigMapStore(self.wire, "controller")
@@ -432,7 +452,7 @@ class Replica:
             jobs=self.jobs,
             view=self.view,
             catalog=lambda: self.catalog,
-            paused=self._paused,
+            control=Switch(self),
             counts=self.tally,
             now=world.now,
             identity=name,
@@ -444,9 +464,6 @@ class Replica:
             counts=self.tally,
             now=world.now,
         )
-
-    async def _paused(self) -> bool:
-        return self.paused
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Replica]:
