@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench cluster cluster-down lock clean
+.PHONY: help demo test lint bench cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -36,6 +36,9 @@ cluster: ## Start a real Kubernetes control plane on loopback.
 
 cluster-down: ## Stop it and remove its data.
 	@$(PYTHON) tests/cluster/controlplane.py down
+
+docs: $(VENV)/.dev ## Write the generated pages of docs/ anew.
+	@$(BIN)/python scripts/make_docs.py
 
 lock: $(VENV)/.dev ## Write the hash-locked requirements anew.
 	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
