@@ -106,6 +106,7 @@ class Control:
             )
         except ApiError as error:
             _log.info("a request could not be acknowledged yet", error=str(error))
+            self._request = ""  # the next read tells of it again
         else:
             self._acknowledged = request
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
 
-from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
 from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.adapters.jobs import SELECTOR, JobStore
 from openfero_gitops.adapters.listwatch import ListWatch, Pace
@@ -24,11 +24,13 @@ from openfero_gitops.adapters.memory import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
-from openfero_gitops.domain.errors import Unavailable
+from openfero_gitops.domain.errors import Conflict, Unavailable
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.conclude import Concluder
+from openfero_gitops.workers.control import NAME as CONTROL
+from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.lead import Term
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.submit import Submitter
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.workers.submit import Patience
 
+#: The controller's own.
+NAMESPACE = "controller"
 #: Real seconds that a test in virtual time may take.
 _BOUND = 60.0
 #: Of every commit.
@@ -380,6 +384,21 @@ class World:
         path = f"/metadata/annotations/{keys.pointer(annotation)}"
         await self.change(key, {"op": "add", "path": path, "value": value})
 
+    async def switch(self, request: str, *, paused: bool) -> None:
+        """Pause or resume as a person does, under a name for the request."""
+        data = {"paused": str(paused).lower(), "request": request}
+        metadata = {"name": CONTROL, "namespace": NAMESPACE}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+        while True:
+            with suppress(Conflict):  # the leader acknowledged another in this very moment
+                await ConfigMapStore(self.cluster, NAMESPACE).put(body, lambda: None)
+                return
+
+    async def acknowledged(self) -> str:
+        """The request that the leader has acknowledged."""
+        found = await self.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        return str(found["data"].get("acknowledged", ""))
+
     def writes(self, resource: Resource = JOBS) -> Iterator[Write]:
         """Every write to the cluster since the beginning."""
         return (one for one in self.cluster._store.since(1) if one.resource == resource)
@@ -392,25 +411,6 @@ class World:
             if write.after is not None and was and not write.after["spec"]["suspend"]:
                 found.append(JobKey(write.namespace, write.after["metadata"]["name"]))
         return found
-
-
-class Switch:
-    """A pause without a ConfigMap: what the test says, and what was acknowledged of it."""
-
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
-
-    def begin_term(self) -> None:
-        """Nothing was read before."""
-
-    async def paused(self) -> bool:
-        """What the test says."""
-        return self._replica.paused
-
-    async def acknowledge(self, check: Callable[[], None]) -> None:
-        """Take note of what holds from here on."""
-        check()
-        self._replica.acknowledged = self._replica.paused
 
 
 class Replica:
@@ -429,10 +429,10 @@ class Replica:
         self.name = name
         self.catalog: Catalog | None = catalog or build.catalog(build.operario())
         self.paused = False
-        self.acknowledged: bool | None = None
         self.wire = Wire(world.cluster)
         self.jobs = JobStore(self.wire, namespaces)
-        self.config_maps = ConfigMapStore(self.wire, "controller")
+        self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
+        self.control = Control(self.config_maps, seconds_so_far, also=lambda: self.paused)
         self.tally = Tally()
         self.view = View()
         pace = Pace(watch=3600.0, clock=seconds_so_far)
@@ -452,7 +452,7 @@ class Replica:
             jobs=self.jobs,
             view=self.view,
             catalog=lambda: self.catalog,
-            control=Switch(self),
+            control=self.control,
             counts=self.tally,
             now=world.now,
             identity=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections import Counter
 from contextlib import suppress
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
 from openfero_gitops.adapters.memory import FOREVER, Durations, JobPlayer
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
@@ -337,6 +338,27 @@ class TestDoubt:
         assert world.starts() == [jobs[0]]
 
     @in_virtual_time
+    async def test_a_right_that_is_lost_settles_nothing(self) -> None:
+        """An admission may be on its way still: it counts as running as long as that can live."""
+        world = World(forever())
+        replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
+        async with replica.watching():
+            jobs = await waiting(replica, 2)
+            async with replica.leading():
+                replica.wire.trouble = when(is_admission, fails(Unavailable("no answer")), 1)
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                (lost,) = filter(is_admission, replica.wire.asked)
+                replica.wire.trouble = when(
+                    lambda request: request.verb == "patch" and key_of(request) == jobs[0],
+                    fails(Forbidden("no right any more")),
+                )
+                await asyncio.sleep(60)
+                assert world.starts() == []
+                await world.cluster.patch(JOBS, lost.namespace, lost.name, lost.body)
+                await asyncio.sleep(300)
+        assert world.starts() == [jobs[0]]
+
+    @in_virtual_time
     async def test_one_that_arrives_after_the_new_stamp_fails(self) -> None:
         """The request was not lost but late: it starts nothing any more."""
         world = World(forever())
@@ -377,6 +399,7 @@ class TestDoubt:
         async with replica.leading():
             await asyncio.sleep(300)
         assert world.starts() == jobs[:2]
+        assert len([one for one in replica.wire.asked if is_admission(one)]) == 2
 
 
 class TestTerm:
@@ -671,7 +694,7 @@ class TestPace:
 
     @in_virtual_time
     async def test_an_idle_leader_asks_for_nothing(self) -> None:
-        """Where nothing waits nothing is requested, for an hour."""
+        """Where nothing waits nothing is asked about Jobs, for an hour."""
         world = World()
         replica = world.replica()
         async with world.playing(), replica.watching(), replica.leading():
@@ -680,7 +703,8 @@ class TestPace:
             replica.wire.asked.clear()
             await asyncio.sleep(3600)
         assert replica.wire.writes() == []
-        assert len(replica.wire.asked) <= 2  # the watch is opened anew
+        about_jobs = [one for one in replica.wire.asked if one.resource == JOBS]
+        assert len(about_jobs) <= 2  # the watch is opened anew
 
     @in_virtual_time
     async def test_a_pause_stops_admission_and_its_end_is_noticed(self) -> None:
@@ -781,6 +805,134 @@ class TestPace:
         assert replica.tally.decisions == [Reason.MAX_WAIT]
 
 
+class TestPause:
+    """What is promised to a person who pauses."""
+
+    @in_virtual_time
+    async def test_nothing_starts_once_it_is_acknowledged(self) -> None:
+        """Within seconds, also where there is no news; and it goes on when that is asked for."""
+        world = World()
+        replica = world.replica()
+        async with world.playing(), replica.watching(), replica.leading():
+            await asyncio.sleep(60)
+            await world.switch("first", paused=True)
+            await asyncio.sleep(6)
+            assert await world.acknowledged() == "first"
+            jobs = await waiting(replica, 2)
+            await asyncio.sleep(60)
+            assert world.starts() == []
+            await world.switch("second", paused=False)
+            await until(world.starts, within=2)
+            assert await world.acknowledged() == "second"
+        assert world.starts()[0] == jobs[0]
+
+    @in_virtual_time
+    async def test_it_is_not_acknowledged_while_an_admission_is_under_way(self) -> None:
+        """What was decided before starts before the word is given, never after."""
+        world = World(forever())
+        replica = world.replica()
+
+        async def slow(_: Request, act: Act) -> Any:
+            await asyncio.sleep(4)
+            return await act()
+
+        replica.wire.trouble = when(is_admission, slow)
+        async with replica.watching(), in_background(replica.control.run()):
+            jobs = await waiting(replica, 1)
+            async with replica.leading():
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await world.switch("stop", paused=True)
+                while not world.starts():
+                    assert await world.acknowledged() == ""
+                    await asyncio.sleep(0.1)
+                await asyncio.sleep(6)
+                assert await world.acknowledged() == "stop"
+        assert world.starts() == jobs
+
+    @pytest.mark.parametrize("when_lost", ["in this term", "in the term before"])
+    @in_virtual_time
+    async def test_it_is_not_acknowledged_while_an_admission_is_in_doubt(
+        self, when_lost: str
+    ) -> None:
+        """Not before a stamp has proved that nothing starts any more."""
+        world = World(forever())
+        replica = world.replica()
+        async with replica.watching():
+            await waiting(replica, 2)
+            if when_lost == "in this term":
+                replica.wire.trouble = when(is_admission, fails(Unavailable("no answer")))
+            else:
+                replica.wire.trouble = when(is_stamp, fails(Unavailable("no answer")))
+            async with replica.leading():
+                await asyncio.sleep(1)
+                replica.wire.trouble = when(is_stamp, fails(Unavailable("no answer")))
+                await world.switch("stop", paused=True)
+                await asyncio.sleep(60)
+                assert await world.acknowledged() == ""
+                replica.wire.trouble = none
+                await asyncio.sleep(6)
+                assert await world.acknowledged() == "stop"
+        assert world.starts() == []
+
+    @in_virtual_time
+    async def test_a_new_leader_starts_nothing_before_it_has_read_it(self) -> None:
+        """It knew of no pause when it last looked, and cannot look now."""
+        world = World(forever())
+        replica = world.replica()
+        async with replica.watching():
+            assert not await replica.control.paused()
+            await world.switch("stop", paused=True)
+            await waiting(replica, 1)
+            replica.wire.trouble = when(
+                lambda request: request.resource == CONFIG_MAPS, fails(Unavailable("no answer"))
+            )
+            async with replica.leading():
+                await asyncio.sleep(60)
+                replica.wire.trouble = none
+                await asyncio.sleep(60)
+                assert await world.acknowledged() == "stop"
+        assert world.starts() == []
+
+    @pytest.mark.parametrize("error", [Forbidden("no right"), Unavailable("no answer")])
+    @in_virtual_time
+    async def test_an_acknowledgement_that_fails_is_not_pressed(self, error: ApiError) -> None:
+        """With news all the time there is one try a second at most, and then it is made good."""
+        world = World()
+        replica = world.replica()
+        replica.wire.trouble = when(
+            lambda request: request.resource == CONFIG_MAPS and request.writes, fails(error)
+        )
+        async with replica.watching(), replica.leading():
+            (job,) = await waiting(replica, 1)
+            await world.switch("stop", paused=True)
+            for moment in range(600):
+                await world.annotate(job, "example.org/note", str(moment))
+                await asyncio.sleep(0.1)
+            assert 10 <= len(replica.wire.writes(CONFIG_MAPS)) <= 61
+            replica.wire.trouble = none
+            await asyncio.sleep(6)
+            assert await world.acknowledged() == "stop"
+
+    @in_virtual_time
+    async def test_it_is_not_acknowledged_after_the_term(self) -> None:
+        """Another leads, and may start what this one knows nothing of."""
+        world = World()
+        replica = world.replica()
+        term = new_term("a")
+
+        async def ends(request: Request, act: Act) -> Any:
+            if request.resource == CONFIG_MAPS and request.verb == "get":
+                term.end()
+            return await act()
+
+        await world.switch("stop", paused=True)
+        replica.wire.trouble = ends
+        async with replica.watching():
+            with pytest.raises(TermEnded):
+                await replica.admitter.run(term)
+        assert await world.acknowledged() == ""
+
+
 class TestKueue:
     """Jobs that a queue of Kueue's starts."""
 
@@ -803,17 +955,18 @@ class TestKueue:
 class Storm:
     """Alerts, faults and changes of leader, all drawn from one seed."""
 
+    rules = (
+        Options(max_concurrent=2, cooldown=build.seconds(20)),
+        Options(max_concurrent=1, cooldown=timedelta(0), priority=1),
+        Options(),
+    )
+    restart, drain, undo = (
+        dataclasses.replace(one, target=("pod",), max_wait=build.minutes(20)) for one in rules
+    )
     operarios = (
-        build.operario(
-            "restart",
-            options=Options(max_concurrent=2, cooldown=build.seconds(20), target=("pod",)),
-        ),
-        build.operario(
-            "drain",
-            alertname="Drain",
-            options=Options(max_concurrent=1, cooldown=timedelta(0), target=("pod",), priority=1),
-        ),
-        build.operario("undo", status=Status.RESOLVED, options=Options(target=("pod",))),
+        build.operario("restart", options=restart),
+        build.operario("drain", alertname="Drain", options=drain),
+        build.operario("undo", status=Status.RESOLVED, options=undo),
     )
     concurrent = 3
 
@@ -823,7 +976,7 @@ class Storm:
         envelope = Envelope(limits=Limits(concurrent=self.concurrent))
         catalog = build.catalog(*self.operarios, envelope=envelope)
         moved = build.catalog(
-            build.operario("restart", options=self.operarios[0].options, namespace=OTHER),
+            build.operario("restart", options=self.restart, namespace=OTHER),
             *self.operarios[1:],
             envelope=envelope,
         )
@@ -864,12 +1017,16 @@ class Storm:
         one, other = self.replicas
         async with self.world.playing(), one.watching(), other.watching():
             async with in_background(self.lead()):
-                for _ in range(self.rng.randrange(5, 25)):
+                for number in range(self.rng.randrange(5, 25)):
                     await self.rng.choice(self.replicas).deliver(*self.alerts())
-                    await asyncio.sleep(self.rng.choice([0, 0.1, 3, 40]))
+                    await asyncio.sleep(self.rng.choice([0, 0.1, 3, 25]))
+                    if self.rng.random() < 0.3:
+                        paused = self.rng.random() < 0.5
+                        await self.world.switch(f"request {number}", paused=paused)
+            await self.world.switch("at last", paused=False)
             self.faults = 0.0
             async with one.leading():
-                await asyncio.sleep(2 * 3600)
+                await asyncio.sleep(40 * 60)
             if self.late:
                 await asyncio.wait(self.late)
 
@@ -913,26 +1070,33 @@ def is_running(job: Object | None) -> bool:
 class TestLimits:
     """What must hold at every instant, whatever goes wrong."""
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(seed=st.integers(0, 2**32))
     @in_virtual_time
     async def test_no_state_of_the_cluster_ever_breaks_a_limit(self, seed: int) -> None:
         """One Job per target, so many per operario and in all, each occurrence at most once.
 
         Every state that the cluster went through is checked, over lost, late and refused
-        requests, two replicas at two commits, and leaders that change in mid-write. In the end
-        everything has run or been refused.
+        requests, two replicas at two commits, leaders that change in mid-write, and a person who
+        pauses. In the end everything has run or been refused.
         """
         storm = Storm(seed)
         await storm.rage()
         most = {one.name: one.options.max_concurrent for one in storm.operarios}
         now: dict[JobKey, Object] = {}
         started: Counter[str] = Counter()
-        for write in storm.world.writes():
+        promised = False  # that nothing starts
+        for write in storm.world.cluster._store.since(1):
             job = write.after or write.before
             assert job is not None
+            if write.resource == CONFIG_MAPS:
+                asked, answer = (job["data"].get(key) for key in ("request", "acknowledged"))
+                promised = job["data"]["paused"] == "true" and asked == answer
+            if write.resource != JOBS:
+                continue
             key = JobKey(write.namespace, job["metadata"]["name"])
             if is_running(write.after) and key not in now:
+                assert not promised
                 now[key] = job
                 started[job["metadata"]["labels"][keys.OCCURRENCE]] += 1
             elif not is_running(write.after):

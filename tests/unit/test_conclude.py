@@ -256,11 +256,12 @@ class TestCleaning:
         foreign = build.rendered().manifest
         foreign["metadata"] |= {"name": "foreign", "labels": {"app": "theirs"}}
         foreign["metadata"]["annotations"] = {keys.DECISION: "refused"}
-        async with concluding(replica), replica.leading():
+        async with concluding(replica):
             await world.cluster.create(JOBS, build.JOBS_NAMESPACE, foreign)
             await replica.deliver(asks)
             running, held, overruled = await delivered(replica, "web-1", "web-2", "web-3")
-            await until(lambda: len(world.starts()) == 3)
+            async with replica.leading():
+                await until(lambda: len(world.starts()) == 3)
             suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
             await world.change(held, suspend)
             # Somebody writes a decision on a Job that runs: its Pods go on all the same.
@@ -333,13 +334,13 @@ class TestCleaning:
         """Hundreds at once, though not with one blow."""
         world = World()
         replica = world.replica()
-        pods = [f"web-{number}" for number in range(250)]
+        pods = [f"web-{number}" for number in range(150)]
         async with concluding(replica):
             for key in await delivered(replica, *pods):
                 await refuse(world, key)
             await asyncio.sleep(REMEMBER + 600)
         assert await world.jobs() == []
-        assert len(of_jobs(replica, "delete")) == 250
+        assert len(of_jobs(replica, "delete")) == 150
 
     @pytest.mark.parametrize(
         "error",
@@ -429,3 +430,51 @@ class TestCancelRunning:
         assert job.finished
         assert not job.active
         assert (await world.job(other)).phase is Phase.RUNNING
+
+    @in_virtual_time
+    async def test_one_that_completes_at_the_last_moment_has_succeeded(self) -> None:
+        """What is done cannot be stopped, and is not called cancelled."""
+        world = World(JobPlayer(Durations(run=30)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        replica = world.replica(catalog=build.catalog(asks))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.DECISION):
+                await asyncio.sleep(4)
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(world.starts)
+            await asyncio.sleep(28)
+            await replica.deliver(resolved(pods_of("web-1"), world.now()))
+            await asyncio.sleep(600)
+        job = await world.job(key)
+        assert (job.phase, job.decision) == (Phase.SUCCEEDED, None)
+
+    @in_virtual_time
+    async def test_what_cannot_be_stopped_is_tried_once_a_minute(self) -> None:
+        """With news all the time; and it is stopped when it can be, within the term alone."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        replica = world.replica(catalog=build.catalog(asks))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.DECISION):
+                raise Forbidden("no right")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(world.starts)
+            await replica.deliver(resolved(pods_of("web-1"), world.now()))
+            for moment in range(100):
+                await world.annotate(key, "example.org/note", str(moment))
+                await asyncio.sleep(2)
+            tries = [one for one in replica.wire.asked if one.sets(keys.DECISION)]
+            assert 3 <= len(tries) <= 5
+            replica.wire.trouble = none
+            await asyncio.sleep(120)
+        assert (await world.job(key)).phase is Phase.CANCELLED

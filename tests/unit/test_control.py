@@ -12,6 +12,7 @@ from openfero_gitops.adapters.api import CONFIG_MAPS
 from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import ApiError, Forbidden, Throttled, Unavailable
 from openfero_gitops.workers.control import NAME, Control
+from openfero_gitops.workers.lead import TermEnded
 from tests.support.workers import (
     Act,
     Request,
@@ -160,3 +161,90 @@ async def test_the_pages_see_a_pause_on_every_replica() -> None:
         await asyncio.sleep(10)
         assert not desk.control.paused_as_known
     assert len(desk.wire.asked) <= 4
+
+
+class TestAcknowledging:
+    """The word that a person waits for."""
+
+    @in_virtual_time
+    async def test_a_request_is_acknowledged_once(self) -> None:
+        """However often the leader has looked since; another request is another."""
+        desk = Desk()
+        for request in ("first", "second"):
+            await desk.write({"paused": "true", "request": request})
+            await asyncio.sleep(1)
+            desk.wire.asked.clear()
+            for _ in range(5):
+                await desk.control.paused()
+                await desk.control.acknowledge(lambda: None)
+                await asyncio.sleep(1)
+            found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+            assert found["data"]["acknowledged"] == request
+            assert len(desk.wire.writes(CONFIG_MAPS)) == 1
+
+    @in_virtual_time
+    async def test_where_nobody_asked_nothing_is_written(self) -> None:
+        """Not before anything was read, without a ConfigMap, or with one written by hand."""
+        desk = Desk()
+        await desk.control.acknowledge(lambda: None)
+        await desk.control.paused()
+        await desk.control.acknowledge(lambda: None)
+        await desk.write({"paused": "true"})
+        await asyncio.sleep(1)
+        await desk.control.paused()
+        await desk.control.acknowledge(lambda: None)
+        assert desk.wire.writes(CONFIG_MAPS) == []
+
+    @in_virtual_time
+    async def test_a_request_that_was_overtaken_is_not_acknowledged(self) -> None:
+        """Another person wrote since it was read: it is read again first."""
+        desk = Desk()
+        await desk.write({"paused": "true", "request": "first"})
+        await desk.control.paused()
+        await desk.write({"paused": "false", "request": "second"})
+        await desk.control.acknowledge(lambda: None)
+        found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+        assert "acknowledged" not in found["data"]
+        await asyncio.sleep(1)
+        assert not await desk.control.paused()
+        await desk.control.acknowledge(lambda: None)
+        found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+        assert found["data"]["acknowledged"] == "second"
+
+    @in_virtual_time
+    async def test_after_the_term_nothing_is_acknowledged(self) -> None:
+        """What checks the term is asked right before the write."""
+        desk = Desk()
+        await desk.write({"paused": "true", "request": "first"})
+        await desk.control.paused()
+
+        def ended() -> None:
+            raise TermEnded
+
+        with pytest.raises(TermEnded):
+            await desk.control.acknowledge(ended)
+        assert desk.wire.writes(CONFIG_MAPS) == []
+
+    @in_virtual_time
+    async def test_a_new_term_trusts_nothing_that_was_read_before(self) -> None:
+        """It asks again at once, and where there is no answer nothing may start."""
+        desk = Desk()
+        assert not await desk.control.paused()
+        desk.fail(Unavailable("no connection"))
+        desk.control.begin_term()
+        assert await desk.control.paused()
+        assert len(desk.wire.asked) == 2
+
+    @in_virtual_time
+    async def test_what_else_pauses_counts_too(self) -> None:
+        """A refused revision that says so pauses, whatever the ConfigMap says."""
+        desk = Desk()
+        pausing = True
+        control = Control(
+            ConfigMapStore(desk.wire, NAMESPACE), seconds_so_far, also=lambda: pausing
+        )
+        assert control.paused_as_known
+        assert await control.paused()
+        pausing = False
+        assert not await control.paused()
+        assert not control.paused_as_known

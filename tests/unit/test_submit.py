@@ -372,6 +372,27 @@ class TestPatience:
         assert answer.verdict is Verdict.REPEAT
 
     @in_virtual_time
+    async def test_no_request_outlives_the_answer(self) -> None:
+        """One namespace is refused at once while the list of another is on its way."""
+        world = World()
+        replica = world.replica(namespaces=(build.JOBS_NAMESPACE, OTHER_NAMESPACE))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "list" and request.namespace == OTHER_NAMESPACE:
+                raise Forbidden("not in this namespace")
+            await asyncio.sleep(3)
+            return await act()
+
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            replica.wire.trouble = trouble
+            tasks = asyncio.all_tasks()
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+            assert asyncio.all_tasks() == tasks
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.API_FORBIDDEN)]
+
+    @in_virtual_time
     async def test_a_silent_keep_alive_does_not_turn_a_200_into_a_503(self) -> None:
         """Remembering longer is tried again at the next delivery; the Job is there."""
         world = World()
@@ -664,9 +685,10 @@ class TestRemembering:
         """Its TTL is raised, so that days of repetitions find it and nothing runs again."""
         world = World()
         replica = world.replica()
-        async with world.playing(), replica.watching(), replica.leading():
-            await replica.deliver(build.alert())
-            await until(lambda: all(one.finished for one in replica.view))
+        async with world.playing(), replica.watching():
+            async with replica.leading():
+                await replica.deliver(build.alert())
+                await until(lambda: all(one.finished for one in replica.view))
             for _ in range(3 * 24 // 4):
                 await asyncio.sleep(4 * 3600)
                 answer = await replica.deliver(build.alert())
