@@ -198,7 +198,7 @@ class TestOpenSource:
 
         assert await self.read(str(repository.folder), tmp_path) == "edited"
         assert await self.read("work", tmp_path, path="ops") == "edited"
-        assert await self.read("./work/ops", tmp_path) == "edited"
+        assert await self.read(f"./{repository.folder.name}/ops", tmp_path) == "edited"
         assert await self.read(repository.url, tmp_path) == "# ops/a.yaml\n"
 
     async def test_a_folder_with_a_ref_is_read_as_of_that_commit(
