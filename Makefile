@@ -41,10 +41,10 @@ docs: $(VENV)/.dev ## Write the generated pages of docs/ anew.
 	@$(BIN)/python scripts/make_docs.py
 
 lock: $(VENV)/.dev ## Write the hash-locked requirements anew.
-	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements/runtime.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--extra dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt pyproject.toml

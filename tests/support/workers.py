@@ -140,8 +140,9 @@ async def in_background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio
         yield task
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})  # and not `await task`: its cancellation is not our own
+        if not task.cancelled():
+            task.result()
 
 
 @dataclass(frozen=True, slots=True)
