@@ -34,10 +34,15 @@ BLOB: Final = PREFIX + "blob"
 COMMIT_AUTHOR: Final = PREFIX + "commit-author"
 COMMIT_TIME: Final = PREFIX + "commit-time"
 SPEC_DIGEST: Final = PREFIX + "spec-digest"
+# (The catalog's commit, whose openfero.yaml held; COMMIT is that of the operario's file, which is
+# older where the newest version of it is broken.)
+REVISION: Final = PREFIX + "revision"
+RENDERER: Final = PREFIX + "renderer"
 
 # Annotations: what was delivered.
 FINGERPRINT: Final = PREFIX + "fingerprint"
 STARTS_AT: Final = PREFIX + "starts-at"
+DELIVERY: Final = PREFIX + "delivery"
 ATTEMPT: Final = PREFIX + "attempt"
 RECEIVED_AT: Final = PREFIX + "received-at"
 RECEIVED_BY: Final = PREFIX + "received-by"

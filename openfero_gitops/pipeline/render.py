@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Envelope, Revision
     from openfero_gitops.domain.operario import Operario
 
+#: Written on each Job; it counts up when the same inputs give another Job than before.
+RENDERER: Final = 1
+
 _NOT_TARGET: Final = frozenset({"alertname", "severity"})
 #: What Kubernetes allows, less what is written later: a decision, a container's last words.
 _ANNOTATION_BYTES: Final = (256 - 16) * 1024
@@ -44,7 +47,8 @@ _LONGEST_MESSAGE: Final = 1024
 class Delivery:
     """The circumstances of a delivery: its group, when it came, and who took it.
 
-    `id` tells apart deliveries of alerts that name no start of their own.
+    `id` tells apart deliveries of alerts that name no start of their own. What a Job depends on
+    is recorded on it (`read_delivery`).
     """
 
     id: str
@@ -76,6 +80,10 @@ def render(
     attempt: int = 1,
 ) -> Rendered:
     """Build the Job of one alert occurrence."""
+    # As it is recorded, so that the Job can be derived again from what it carries.
+    delivery = dataclasses.replace(
+        delivery, group_key=environment.cut_group_key(delivery.group_key)
+    )
     occurrence = Occurrence(alert.labels, alert.status, alert.starts_at, attempt, delivery.id)
     key = JobKey(operario.namespace or jobs_namespace, job_name(occurrence))
     record = environment.alert_record(alert)
@@ -181,12 +189,22 @@ def _annotations(
         keys.COMMIT_AUTHOR: origin.commit_author,
         keys.COMMIT_TIME: origin.commit_time,
         keys.SPEC_DIGEST: operario.spec_digest,
+        keys.REVISION: revision.commit,
+        keys.RENDERER: str(RENDERER),
         keys.ALERT: record,
         keys.STARTS_AT: format_time(occurrence.starts_at) if occurrence.starts_at else "",
         keys.ATTEMPT: str(occurrence.attempt),
         keys.RECEIVED_AT: received,
         keys.LAST_DELIVERED_AT: received,
         keys.RECEIVED_BY: delivery.received_by,
+        keys.DELIVERY: environment.canonical_json(
+            {
+                # (An alert that names its start does not depend on who delivered it.)
+                "id": "" if occurrence.starts_at else delivery.id,
+                "groupKey": delivery.group_key,
+                "groupStatus": delivery.group_status.value,
+            }
+        ),
     }
 
 
@@ -230,7 +248,7 @@ class _Values:
             case "GroupStatus":
                 return self.delivery.group_status.value
             case "GroupKey":
-                return environment.cut_group_key(self.delivery.group_key)
+                return self.delivery.group_key
             case "Labels":
                 values, key = self.alert["labels"], field.key
             case _:

@@ -94,6 +94,8 @@ def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
             "openfero.io/commit-author": "Ada",
             "openfero.io/commit-time": "T",
             "openfero.io/spec-digest": "d1ge57",
+            "openfero.io/revision": REVISION.commit,
+            "openfero.io/renderer": "1",
             "openfero.io/alert": alert_record(alert()),
             "openfero.io/fingerprint": "c0ffee",
             "openfero.io/starts-at": "2026-11-21T03:03:35.678901Z",
@@ -101,6 +103,9 @@ def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
             "openfero.io/received-at": "2026-11-21T03:04:05.678901Z",
             "openfero.io/last-delivered-at": "2026-11-21T03:04:05.678901Z",
             "openfero.io/received-by": "replica-a",
+            "openfero.io/delivery": (
+                '{"groupKey":"{}:{alertname=\\"PodCrashLooping\\"}","groupStatus":"firing","id":""}'
+            ),
             "openfero.io/target": '{"pod":"web-1"}',
             "openfero.io/options": write_options(Options()),
         },
