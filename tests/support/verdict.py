@@ -1,0 +1,569 @@
+"""What the history of the cluster's Jobs says about the controller's promises: a pure judgement.
+
+It reads what was written, as a watch tells it, and trusts no replica's opinion; from the
+controller it takes nothing but the names of labels and annotations. The simulation and the
+tests with real processes share it.
+
+A promise is judged at each admission: nothing else that the controller does makes a Job start, so
+that a limit which holds at each of them holds at every instant. What people do meanwhile (start a
+suspended Job, stop one, delete one) the leader cannot foresee: it counts against an admission
+only after `hearsay`, the time in which news of it must have reached every leader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.duration import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_WOBBLE: Final = timedelta(seconds=60)
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+_NONE: Final = timedelta(0)
+_FINAL: Final = frozenset({"Cancelled", "Refused", "Succeeded", "Failed"})
+_WRITTEN_ONCE: Final = (
+    "occurrence",
+    "incident",
+    "operario",
+    "target",
+    "starts_at",
+    "received_at",
+    "options",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch reported: `kind` is ADDED, MODIFIED or DELETED, `moment` when it happened.
+
+    `job` is the whole object in the API's own shape.
+    """
+
+    moment: datetime
+    kind: str
+    job: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One alert of a delivery that was answered with 200.
+
+    `asked` and `answered` are when the delivery was sent, and its answer read; `job` is the Job
+    (namespace, name) that the answer names, None where no operario matched.
+    """
+
+    asked: datetime
+    answered: datetime
+    labels: Mapping[str, str]
+    status: str
+    starts_at: datetime | None
+    ends_at: datetime | None = None
+    job: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Admission was paused: from when that was acknowledged, until somebody asked to resume."""
+
+    acknowledged: datetime
+    resumed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken: `rule` names it, `words` tell how."""
+
+    moment: datetime
+    rule: str
+    words: str
+
+    def __str__(self) -> str:
+        """Give one line."""
+        return f"{self.moment:%H:%M:%S.%f} {self.rule}: {self.words}"
+
+
+def verdict(
+    changes: Iterable[Change],
+    answers: Iterable[Answered] = (),
+    pauses: Iterable[Pause] = (),
+    envelope: Envelope = Envelope(),  # noqa: B008 (frozen)
+    *,
+    forgotten: Iterable[str] = (),
+    hearsay: timedelta = timedelta(minutes=3),
+    slack: timedelta = _NONE,
+) -> list[Violation]:
+    """Judge a history that is over; `forgotten` are the uids of Jobs that people deleted."""
+    judge = Judge(envelope, hearsay=hearsay, slack=slack)
+    judge.forgotten.update(forgotten)
+    told: list[tuple[datetime, int, Any]] = [(one.moment, 1, one) for one in changes]
+    told += [(one.answered, 2, one) for one in answers]
+    for pause in pauses:
+        told.append((pause.acknowledged, 3, True))
+        if pause.resumed is not None:
+            told.append((pause.resumed, 0, False))
+    for moment, _, one in sorted(told, key=lambda each: each[:2]):
+        match one:
+            case Change():
+                judge.change(one)
+            case Answered():
+                judge.answered(one)
+            case True:
+                judge.paused(moment)
+            case _:
+                judge.resumed()
+    return judge.violations
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    approval: bool
+    dry_run: bool
+    keeps: bool
+    cooldown: timedelta
+    max_concurrent: int
+    max_per_hour: int
+    resolve_delay: timedelta
+    priority: int
+
+
+@dataclass(slots=True)
+class _Job:
+    """One Job as it stands, and what is known of its past."""
+
+    uid: str
+    key: tuple[str, str]
+    occurrence: str
+    incident: str
+    operario: str
+    target: str
+    status: str
+    labels: tuple[tuple[str, str], ...]
+    attempt: str
+    starts_at: datetime | None
+    received_at: datetime
+    delivered_at: datetime
+    options: _Options
+    resolved_at: datetime | None
+    admitted_at: str | None
+    term: str | None
+    decision: str | None
+    reason: str | None
+    approved: bool
+    suspended: bool
+    queued: bool
+    active: int
+    finished_at: datetime | None
+    succeeded: bool
+    ttl: int | None
+    leaving: bool
+    created: datetime
+    admitted: datetime | None = None  # when the admission was written
+    by_hand: datetime | None = None  # when a person started it, or started it again
+    gone: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.key)
+
+    @property
+    def started(self) -> bool:
+        return self.admitted is not None or self.by_hand is not None
+
+    @property
+    def occupying(self) -> bool:
+        if self.finished_at is not None or self.gone is not None:
+            return False
+        queued = self.queued and self.decision is None and self.admitted_at is not None
+        return not self.suspended or self.active > 0 or queued
+
+    @property
+    def waiting(self) -> bool:
+        return (
+            self.suspended
+            and self.admitted_at is None
+            and self.decision is None
+            and self.finished_at is None
+            and self.gone is None
+        )
+
+    @property
+    def phase(self) -> str:
+        states = (
+            (self.decision == "cancelled", "Cancelled"),
+            (self.decision is not None, "Refused"),
+            (self.succeeded, "Succeeded"),
+            (self.finished_at is not None, "Failed"),
+            (self.suspended and self.admitted_at is not None and self.queued, "Queued"),
+            (self.suspended and self.admitted_at is not None, "Held"),
+            (not self.suspended, "Running"),
+            (self.options.approval and not self.approved, "AwaitingApproval"),
+        )
+        return next((phase for holds, phase in states if holds), "Waiting")
+
+
+@dataclass(slots=True)
+class Judge:
+    """The same, told one thing after the other; `violations` grows.
+
+    `slack` is by how much the moments of two changes may lie closer together, or further apart,
+    than they were: for a reader that hears of them late.
+    """
+
+    envelope: Envelope
+    hearsay: timedelta = timedelta(minutes=3)
+    slack: timedelta = _NONE
+    violations: list[Violation] = field(default_factory=list)
+    #: Uids of the Jobs that people deleted: known before their deletion is.
+    forgotten: set[str] = field(default_factory=set)
+    _jobs: dict[str, _Job] = field(default_factory=dict)  # by uid, those that are there
+    _gone: dict[tuple[str, str], _Job] = field(default_factory=dict)  # the last one of a name
+    _incidents: defaultdict[str, dict[str, _Job]] = field(default_factory=lambda: defaultdict(dict))
+    _targets: defaultdict[str, dict[str, _Job]] = field(default_factory=lambda: defaultdict(dict))
+    _by_key: dict[tuple[str, str], _Job] = field(default_factory=dict)
+    _occupying: dict[str, _Job] = field(default_factory=dict)
+    _starts: list[_Job] = field(default_factory=list)  # of the last hour
+    _paused: datetime | None = None
+
+    # What happened.
+
+    def paused(self, moment: datetime) -> None:
+        """A pause was acknowledged."""
+        self._paused = moment
+
+    def resumed(self) -> None:
+        """Somebody asked to resume."""
+        self._paused = None
+
+    def change(self, change: Change) -> None:
+        """A Job changed."""
+        moment, job = change.moment, change.job
+        uid = job["metadata"]["uid"]
+        known = self._jobs.get(uid)
+        if change.kind == "DELETED":
+            self._delete(moment, known)
+            return
+        now = _read(job, known)
+        if known is None:
+            now.created = moment
+            if now.admitted_at is not None:  # as seen by who began to look late
+                now.admitted = moment
+            elif not now.suspended:
+                now.by_hand = moment
+        else:
+            self._compare(moment, known, now)
+        self._file(now)
+        if known is not None and known.admitted_at is None and now.admitted_at is not None:
+            now.admitted = moment
+            self._judge_admission(moment, known, now)
+            self._starts.append(now)
+        elif known is not None and not known.occupying and now.occupying:
+            now.by_hand = moment  # nobody but a person starts what is not being admitted
+        if now.occupying:
+            self._occupying[uid] = now
+        else:
+            self._occupying.pop(uid, None)
+
+    def answered(self, one: Answered) -> None:
+        """A delivery was answered with 200: what it told is in the cluster."""
+        if one.job is not None:
+            job = self._by_key.get(one.job)
+            if job is None:
+                job = self._gone.get(one.job)
+                if job is not None and job.gone is not None and job.gone < one.asked:
+                    job = None
+            if job is None:
+                self._say(one.answered, "lost", f"{_path(one.job)} was answered and is not there")
+            elif (job.status, dict(job.labels)) != (one.status, dict(one.labels)) or (
+                one.starts_at is not None and job.starts_at != one.starts_at
+            ):
+                self._say(one.answered, "lost", f"{job.name} was answered for another alert")
+        if one.status == "resolved":
+            self._judge_resolved(one)
+
+    def waiting(self) -> list[str]:
+        """Jobs about which nothing has been decided, one line each."""
+        return [f"{job.name} {job.phase}" for job in self._jobs.values() if job.waiting]
+
+    def unexplained(self) -> list[str]:
+        """Jobs that were decided without a word on why, or by nobody who leads."""
+        return [
+            job.name for job in self._jobs.values() if job.decision is not None and not job.reason
+        ]
+
+    def phases(self) -> dict[str, str]:
+        """The phase of each Job that is there, by NAMESPACE/NAME."""
+        return {job.name: job.phase for job in self._jobs.values()}
+
+    # What must be so.
+
+    def _say(self, moment: datetime, rule: str, words: str) -> None:
+        self.violations.append(Violation(moment, rule, words))
+
+    def _delete(self, moment: datetime, known: _Job | None) -> None:
+        if known is None:
+            return
+        gone = replace(known, gone=moment)
+        del self._jobs[known.uid]
+        self._occupying.pop(known.uid, None)
+        self._by_key.pop(known.key, None)
+        self._incidents[known.incident].pop(known.uid, None)
+        self._targets[known.target].pop(known.uid, None)
+        self._gone[known.key] = gone
+        remember = self.envelope.remember - self.slack
+        if known.uid in self.forgotten:
+            return
+        if known.finished_at is not None and known.ttl is not None:
+            expired = known.finished_at + timedelta(seconds=known.ttl)
+            if expired <= moment + self.slack and known.ttl >= remember.total_seconds():
+                return
+        if known.decision is not None and known.delivered_at + remember <= moment:
+            return
+        self._say(moment, "lost", f"{known.name} ({known.phase}) was deleted by nobody who may")
+
+    def _compare(self, moment: datetime, known: _Job, now: _Job) -> None:
+        """Hold a Job's new state against the one before."""
+        was, becomes = (known.decision, known.reason), (now.decision, now.reason)
+        decided, admitted = known.decision is not None, known.admitted_at is not None
+        admits = not admitted and now.admitted_at is not None
+        broken = (
+            ("final", decided and was != becomes, f"was {was} and is {becomes}"),
+            ("final", decided and admits, f"was {known.decision} and is admitted"),
+            ("final", admitted and known.admitted_at != now.admitted_at, "was admitted twice"),
+            ("final", _rewritten(known, now), "is another than it was created"),
+            ("phase", _returned(known, now), f"was {known.phase} and is {now.phase}"),
+            ("two-leaders", _overtaken(known, now), f"was {known.term}'s and is {now.term}'s"),
+        )
+        for rule, holds, words in broken:
+            if holds:
+                self._say(moment, rule, f"{now.name} {words}")
+
+    def _judge_admission(self, moment: datetime, known: _Job, now: _Job) -> None:
+        name = now.name
+        if self._paused is not None and moment > self._paused + self.slack:
+            words = f"{name} was admitted, the pause acknowledged at {self._paused:%H:%M:%S.%f}"
+            self._say(moment, "paused", words)
+        if self.envelope.paused:
+            self._say(moment, "paused", f"{name} was admitted while openfero.yaml says paused")
+        if now.options.approval and not known.approved:
+            self._say(moment, "approval", f"{name} was admitted and nobody approved it")
+        if now.options.dry_run:
+            self._say(moment, "dry-run", f"{name} was admitted in mode dry-run")
+        if known.leaving:
+            self._say(moment, "final", f"{name} was admitted while it is being deleted")
+        if now.status == "firing" and now.resolved_at is not None and not now.options.keeps:
+            self._say(moment, "resolved", f"{name} was admitted after its alert was resolved")
+        self._judge_doubles(moment, now)
+        self._judge_cooldown(moment, now)
+        self._judge_limits(moment, now)
+        if now.status == "resolved":
+            self._judge_undoing(moment, now)
+
+    def _news(self, other: _Job, moment: datetime) -> bool:
+        """Whether a leader must know that a Job was started."""
+        if other.admitted is not None and other.by_hand is None:
+            return True
+        return other.by_hand is not None and other.by_hand + self.hearsay <= moment
+
+    def _judge_doubles(self, moment: datetime, now: _Job) -> None:
+        for other in self._incidents[now.incident].values():
+            if other.uid == now.uid or not (
+                other.admitted is not None or (other.started and self._news(other, moment))
+            ):
+                continue
+            if other.occurrence == now.occurrence:
+                self._say(moment, "doubled", f"{now.name} and {other.name} are one occurrence")
+            if (
+                other.attempt == now.attempt
+                and now.starts_at is not None
+                and other.starts_at is not None
+                and now.starts_at <= other.received_at + _WOBBLE
+                and not (other.resolved_at is not None and now.starts_at > other.resolved_at)
+            ):
+                words = f"{now.name} started, and {other.name} healed this incident"
+                self._say(moment, "healed-twice", words)
+
+    def _judge_cooldown(self, moment: datetime, now: _Job) -> None:
+        for other in self._targets[now.target].values():
+            if other.uid == now.uid or not other.started:
+                continue
+            if other.occupying and self._news(other, moment):
+                words = f"{now.name} started while {other.name} works on {now.target}"
+                self._say(moment, "target", words)
+            if (
+                other.operario == now.operario
+                and other.finished_at is not None
+                and other.finished_at + now.options.cooldown > moment + self.slack
+                and self._news(other, moment)
+            ):
+                words = (
+                    f"{now.name} started {(moment - other.finished_at).total_seconds():.3f} s after"
+                    f" {other.name} ended, within the cooldown"
+                )
+                self._say(moment, "healed-twice", words)
+
+    def _judge_limits(self, moment: datetime, now: _Job) -> None:
+        running = [
+            job for job in self._occupying.values() if job.uid == now.uid or self._news(job, moment)
+        ]
+        if now.uid not in self._occupying:
+            running.append(now)
+        self._limit(moment, now, "concurrent", len(running), self.envelope.limits.concurrent)
+        mine = sum(job.operario == now.operario for job in running)
+        self._limit(moment, now, "max-concurrent", mine, now.options.max_concurrent)
+        past = [job for job in self._starts if job.admitted and job.admitted > moment - _HOUR]
+        self._starts = past
+        # (Deleting a Job means to forget it.)
+        there = [job for job in past if job.uid in self._jobs]
+        minute = sum(_since(job, moment) < _MINUTE - self.slack for job in there) + 1
+        self._limit(moment, now, "perMinute", minute, self.envelope.limits.per_minute)
+        hour = 1 + sum(
+            job.operario == now.operario and _since(job, moment) < _HOUR - self.slack
+            for job in there
+        )
+        self._limit(moment, now, "max-per-hour", hour, now.options.max_per_hour)
+
+    def _limit(self, moment: datetime, now: _Job, what: str, count: int, limit: int) -> None:
+        if count > limit:
+            self._say(moment, "limit", f"{now.name} is number {count}, and {what} is {limit}")
+
+    def _judge_undoing(self, moment: datetime, now: _Job) -> None:
+        if moment + self.slack < now.received_at + now.options.resolve_delay:
+            self._say(moment, "undoing", f"{now.name} did not wait for its resolve-delay")
+        fired = [
+            job
+            for jobs in (self._jobs.values(), self._gone.values())
+            for job in jobs
+            if job.status == "firing" and job.labels == now.labels and job.started
+        ]
+        if not fired:
+            self._say(moment, "undoing", f"{now.name} started, and there is nothing to undo")
+
+    def _judge_resolved(self, one: Answered) -> None:
+        """Before its 200 a resolved alert is written on every Job that it ends."""
+        ends = one.ends_at or one.asked
+        labels = tuple(sorted(one.labels.items()))
+        for job in self._jobs.values():
+            if (
+                job.status == "firing"
+                and job.labels == labels
+                and job.created <= one.asked
+                and (job.starts_at is None or job.starts_at <= ends)
+                and job.resolved_at is None
+            ):
+                self._say(one.answered, "resolved", f"{job.name} was not told that it is over")
+
+    def _file(self, now: _Job) -> None:
+        self._jobs[now.uid] = self._by_key[now.key] = now
+        self._incidents[now.incident][now.uid] = now
+        self._targets[now.target][now.uid] = now
+
+
+def _rewritten(known: _Job, now: _Job) -> bool:
+    """Whether what is written once has changed."""
+    resolved = known.resolved_at is not None and now.resolved_at != known.resolved_at
+    return resolved or any(getattr(known, what) != getattr(now, what) for what in _WRITTEN_ONCE)
+
+
+def _returned(known: _Job, now: _Job) -> bool:
+    """Whether a Job left a phase that none leaves, or waits again after it was admitted."""
+    if known.phase in _FINAL:
+        return now.phase != known.phase
+    return now.waiting and known.admitted_at is not None
+
+
+def _overtaken(known: _Job, now: _Job) -> bool:
+    """Whether the write of a leader counted after one of its successor."""
+    if known.term is None or known.term == now.term:
+        return False
+    return now.term is None or _reign(now.term) < _reign(known.term)
+
+
+def _since(job: _Job, moment: datetime) -> timedelta:
+    return moment - (job.admitted or moment)
+
+
+def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
+    metadata, spec, status = job["metadata"], job["spec"], job.get("status") or {}
+    annotations: Mapping[str, str] = metadata.get("annotations") or {}
+    labels: Mapping[str, str] = metadata.get("labels") or {}
+    conditions = {
+        one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"
+    }
+    end = conditions.get("Complete") or conditions.get("Failed")
+    received = _time(annotations.get(keys.RECEIVED_AT)) or datetime.min.replace(tzinfo=UTC)
+    return _Job(
+        uid=metadata["uid"],
+        key=(metadata["namespace"], metadata["name"]),
+        occurrence=labels.get(keys.OCCURRENCE, ""),
+        incident=labels.get(keys.INCIDENT, ""),
+        operario=annotations.get(keys.OPERARIUS) or labels.get(keys.OPERARIUS, ""),
+        target=annotations.get(keys.TARGET, ""),
+        status=labels.get(keys.STATUS, ""),
+        labels=_alert_labels(annotations.get(keys.ALERT, "{}")),
+        attempt=annotations.get(keys.ATTEMPT, "1"),
+        starts_at=_time(annotations.get(keys.STARTS_AT)),
+        received_at=received,
+        delivered_at=_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
+        options=_options(annotations.get(keys.OPTIONS, "{}")),
+        resolved_at=_time(annotations.get(keys.RESOLVED_AT)),
+        admitted_at=annotations.get(keys.ADMITTED_AT),
+        term=annotations.get(keys.TERM),
+        decision=annotations.get(keys.DECISION),
+        reason=annotations.get(keys.REASON),
+        approved=bool(annotations.get(keys.APPROVED_BY)),
+        suspended=spec.get("suspend") is True,
+        queued=keys.KUEUE_QUEUE in labels,
+        active=(status.get("active") or 0) + (status.get("terminating") or 0),
+        finished_at=_time(end["lastTransitionTime"]) if end else None,
+        succeeded="Complete" in conditions,
+        ttl=spec.get("ttlSecondsAfterFinished"),
+        leaving="deletionTimestamp" in metadata,
+        created=known.created if known else received,
+        admitted=known.admitted if known else None,
+        by_hand=known.by_hand if known else None,
+    )
+
+
+@lru_cache(maxsize=8192)
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+@lru_cache(maxsize=8192)
+def _alert_labels(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(json.loads(text).get("labels", {}).items()))
+
+
+@lru_cache(maxsize=1024)
+def _options(text: str) -> _Options:
+    raw = json.loads(text)
+    return _Options(
+        approval=raw.get("approval") is True,
+        dry_run=raw.get("mode") == "dry-run",
+        keeps=raw.get("on-resolve") == "keep",
+        cooldown=parse_duration(raw.get("cooldown", "10m")),
+        max_concurrent=raw.get("max-concurrent", 5),
+        max_per_hour=raw.get("max-per-hour", 30),
+        resolve_delay=parse_duration(raw.get("resolve-delay", "1m")),
+        priority=raw.get("priority", 0),
+    )
+
+
+def _reign(term: str) -> int:
+    """Which leadership in order a stamp belongs to: `IDENTITY/NUMBER/TIME#COUNT`."""
+    number = term.rpartition("#")[0].rsplit("/", 2)[-2:]
+    return int(number[0]) if len(number) == 2 and number[0].isdecimal() else 0
+
+
+def _path(key: tuple[str, str]) -> str:
+    return "/".join(key)
