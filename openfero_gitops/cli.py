@@ -194,18 +194,30 @@ def validate(
     return FINDINGS if wrong or not findings.operarios else DONE
 
 
+def _jobs_namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where Jobs go that name no namespace."""
+    return click.option(
+        "--jobs-namespace",
+        default="openfero-jobs",
+        show_default=True,
+        callback=_namespaces,
+        help="Of Jobs that name none.",
+    )(command)
+
+
+def _alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a delivery."""
+    return click.option(
+        "--alert",
+        "alert_file",
+        required=True,
+        help="Alertmanager payload or one alert, - for stdin.",
+    )(_jobs_namespace_option(command))
+
+
 @cli.command()
 @_source_options
-@click.option(
-    "--alert", "alert_file", required=True, help="Alertmanager payload or one alert, - for stdin."
-)
-@click.option(
-    "--jobs-namespace",
-    default="openfero-jobs",
-    show_default=True,
-    callback=_namespaces,
-    help="Of Jobs that name none.",
-)
+@_alert_options
 def render(
     *,
     source: str,
@@ -219,7 +231,8 @@ def render(
 
     Exits 1 where nothing would be created.
     """
-    from openfero_gitops.offline import read_catalog, render_all, to_yaml  # noqa: PLC0415
+    from openfero_gitops.offline import read_catalog, render_all  # noqa: PLC0415
+    from openfero_gitops.pipeline.dump import to_yaml  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
@@ -231,6 +244,39 @@ def render(
     if manifests:
         click.echo(to_yaml(manifests), nl=False)
     return DONE if manifests else FINDINGS
+
+
+@cli.command()
+@_source_options
+@_alert_options
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+def explain(
+    *,
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    alert_file: str,
+    jobs_namespace: str,
+    form: str,
+) -> int:
+    """Say which operario answers an alert, or why none does.
+
+    Every operario that was considered is told, and what is asked before the Job starts. Exits 1
+    where no alert gets a Job.
+    """
+    from openfero_gitops.offline import explain_all, read_catalog  # noqa: PLC0415
+    from openfero_gitops.pipeline.explain import as_json, as_text  # noqa: PLC0415
+    from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
+
+    _log_to_stderr("console", "warning")
+    group = read_payload(_read(alert_file))
+    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    explained = explain_all(catalog, group, jobs_namespace)
+    click.echo(_to_json(as_json(explained)) if form == "json" else as_text(explained))
+    return DONE if any(one.operario for one in explained) else FINDINGS
 
 
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -327,6 +373,12 @@ def resume(*, kubeconfig: Path | None, namespace: str | None, timeout: float) ->
 
     click.echo(asyncio.run(switch(False, kubeconfig, namespace, timeout)))  # noqa: FBT003
     return DONE
+
+
+def _to_json(value: Any) -> str:
+    import json  # noqa: PLC0415
+
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _read(file: str) -> bytes:

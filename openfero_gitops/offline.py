@@ -1,4 +1,4 @@
-"""What people do with a repository and no cluster: validate it, render from it.
+"""What people do with a repository and no cluster: validate, render, explain.
 
 The same pipeline as the controller's: what passes here is what runs there.
 """
@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from openfero_gitops.adapters.source import open_source
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
+from openfero_gitops.pipeline.explain import Explanation, explain
 from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.reading import Parser
 from openfero_gitops.pipeline.render import Delivery, render
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog, Snapshot
     from openfero_gitops.domain.problem import Ignored, Problem
 
-_WIDTH: Final = 4096
+#: What stands for the commit where a folder is read: Git's own word for none.
+_NO_COMMIT: Final = "0" * 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +161,8 @@ def render_all(
     catalog: Catalog, group: AlertGroup, jobs_namespace: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The Jobs for a delivery that arrives now, and a line for each alert that gets none."""
-    delivery = Delivery(
-        id="render",
-        group_key=group.group_key,
-        group_status=group.status,
-        received_at=datetime.now(UTC),
-        received_by="render",
-    )
+    catalog = _committed(catalog)
+    delivery = _delivery(group, "render")
     manifests: list[dict[str, Any]] = []
     notes: list[str] = []
     for alert in group.alerts:
@@ -192,20 +187,34 @@ def render_all(
     return manifests, notes
 
 
-class _Dumper(yaml.SafeDumper):
-    """Multi-line text as a block, so that scripts can be read."""
+def explain_all(catalog: Catalog, group: AlertGroup, jobs_namespace: str) -> list[Explanation]:
+    """What becomes of each alert of a delivery that arrives now, and why."""
+    catalog = _committed(catalog)
+    delivery = _delivery(group, "explain")
+    return [
+        explain(alert, catalog, delivery, jobs_namespace=jobs_namespace) for alert in group.alerts
+    ]
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+def _delivery(group: AlertGroup, by: str) -> Delivery:
+    return Delivery(
+        id=by,
+        group_key=group.group_key,
+        group_status=group.status,
+        received_at=datetime.now(UTC),
+        received_by=by,
+    )
 
 
-_Dumper.add_representer(str, _text)
-
-
-def to_yaml(manifests: Sequence[dict[str, Any]]) -> str:
-    """Several objects as one YAML stream."""
-    return yaml.dump_all(
-        manifests, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
+def _committed(catalog: Catalog) -> Catalog:
+    """A folder's catalog as if it had been committed: a command may be about the commit."""
+    if catalog.revision.commit:
+        return catalog
+    operarios = (
+        replace(one, origin=replace(one.origin, commit=_NO_COMMIT)) for one in catalog.operarios
+    )
+    return replace(
+        catalog,
+        revision=replace(catalog.revision, commit=_NO_COMMIT),
+        operarios=tuple(operarios),
     )
