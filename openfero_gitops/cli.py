@@ -169,7 +169,12 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @_source_options
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "junit", "sarif", "github"]),
+    default="text",
+    show_default=True,
+    help="For a terminal, a program, test results, code scanning, a workflow's annotations.",
 )
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 def validate(
@@ -185,13 +190,13 @@ def validate(
 
     Exits 1 where there are errors, or no operario at all.
     """
-    from openfero_gitops.offline import check, report  # noqa: PLC0415
+    from openfero_gitops.offline import check  # noqa: PLC0415
+    from openfero_gitops.pipeline.report import FORMATS  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
-    findings = asyncio.run(check(source, ref, path, allowed_namespace))
-    wrong = [one for one in findings.problems if one.is_error or strict]
-    click.echo(report(findings, form))
-    return FINDINGS if wrong or not findings.operarios else DONE
+    findings = asyncio.run(check(source, ref, path, allowed_namespace, strict=strict))
+    click.echo(FORMATS[form](findings))
+    return FINDINGS if findings.failed else DONE
 
 
 def _jobs_namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:

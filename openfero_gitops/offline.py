@@ -5,42 +5,29 @@ The same pipeline as the controller's: what passes here is what runs there.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.adapters.source import open_source
 from openfero_gitops.domain.errors import CatalogRefusal
-from openfero_gitops.domain.problem import Severity
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.explain import Explanation, explain
 from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.reading import Parser
 from openfero_gitops.pipeline.render import Delivery, render
-from openfero_gitops.web import shapes
+from openfero_gitops.pipeline.report.findings import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
-    from openfero_gitops.domain.problem import Ignored, Problem
 
 #: What stands for the commit where a folder is read: Git's own word for none.
 _NO_COMMIT: Final = "0" * 40
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a check found; `refused` says that `openfero.yaml` keeps the whole out of force."""
-
-    problems: tuple[Problem, ...]
-    ignored: tuple[Ignored, ...]
-    operarios: int
-    refused: bool
 
 
 async def read_catalog(
@@ -62,9 +49,14 @@ async def read_catalog(
 
 
 async def check(
-    source: str, ref: str, path: str, allowed_namespaces: Sequence[str] = ()
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespaces: Sequence[str] = (),
+    *,
+    strict: bool = False,
 ) -> Findings:
-    """Find everything that is wrong in a folder or a Git URL.
+    """Find everything that is wrong in a folder or a Git URL; `strict` counts warnings as errors.
 
     Raises:
         OpenFeroError: it cannot be read.
@@ -75,7 +67,9 @@ async def check(
         problems=tuple(sorted(problems)),
         ignored=catalog.ignored,
         operarios=0 if refusal else len(catalog.operarios),
+        files=tuple(sorted({operario.origin.path for operario in catalog.operarios})),
         refused=refusal is not None,
+        strict=strict,
     )
 
 
@@ -116,45 +110,6 @@ def _without(paths: Container[str], snapshot: Snapshot) -> Snapshot:
         files=tuple(file for file in snapshot.files if file.path not in paths),
         problems=tuple(problem for problem in snapshot.problems if problem.path not in paths),
     )
-
-
-def report(findings: Findings, form: str) -> str:
-    """Every problem, as text for a terminal or as JSON for a program."""
-    if form == "json":
-        return json.dumps(
-            {
-                "problems": [shapes.problem(one) for one in findings.problems],
-                "ignored": [shapes.ignored(one) for one in findings.ignored],
-            },
-            indent=2,
-            ensure_ascii=False,
-        )
-    errors = sum(one.is_error for one in findings.problems)
-    lines = [_line(one) for one in findings.problems]
-    lines.append(
-        f"{_count(findings.operarios, 'operario')} in force, {_count(errors, 'error')}, "
-        f"{_count(len(findings.problems) - errors, 'warning')}, "
-        f"{_count(len(findings.ignored), 'document')} ignored"
-    )
-    if findings.refused:
-        lines.append("openfero.yaml cannot be kept: the controller would not take this revision")
-    elif not findings.operarios:
-        lines.append(
-            "no operario at all: is --path the folder that holds them? A Job becomes one by its "
-            "annotation openfero.io/alertname, or by its name openfero-ALERTNAME-firing"
-        )
-    return "\n".join(lines)
-
-
-def _line(one: Problem) -> str:
-    place = one.path + (f":{one.line}:{one.column}" if one.line else "")
-    word = "error" if one.severity is Severity.ERROR else "warning"
-    hint = f" ({one.suggestion})" if one.suggestion else ""
-    return f"{place}: {word}: {one.message}{hint} [{one.rule}]"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def render_all(

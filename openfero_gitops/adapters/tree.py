@@ -16,7 +16,21 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import SourceError, UsageError
-from openfero_gitops.domain.problem import Problem, Severity
+from openfero_gitops.domain.problem import Problem
+from openfero_gitops.domain.rule import (
+    CASE_TWINS,
+    FILE_TOO_LARGE,
+    LFS_POINTER,
+    LINKED_FOLDER,
+    NOT_A_FILE,
+    PATH_NOT_PRINTABLE,
+    PATH_NOT_UTF_8,
+    PATH_TOO_DEEP,
+    PATH_TOO_LONG,
+    SUBMODULE,
+    SYMLINK,
+    Rule,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -193,9 +207,9 @@ def assemble(
         content = contents[file.path]
         if is_lfs_pointer(content):
             problems.append(
-                _error(
+                _problem(
                     file.path,
-                    "lfs-pointer",
+                    LFS_POINTER,
                     "the file is a Git LFS pointer, its content is not in Git",
                     "commit the file itself: take its pattern out of .gitattributes and add it"
                     " again",
@@ -242,42 +256,42 @@ def _judge_file(entry: Entry, budgets: Budgets, commit: str) -> Wanted | Problem
         path = ""
     depth = entry.name.count(b"/")
     if len(entry.name) > budgets.path_bytes:
-        rule = "path-too-long"
+        rule = PATH_TOO_LONG
         message = f"the path has {len(entry.name)} bytes, more than {budgets.path_bytes}"
         suggestion = "rename its folders"
     elif depth > budgets.depth:
-        rule = "path-too-deep"
+        rule = PATH_TOO_DEEP
         message = f"the file lies {depth} folders deep, more than {budgets.depth}"
         suggestion = "move it up"
     elif not path:
-        rule, message = "path-not-utf-8", "the file's name is not UTF-8"
+        rule, message = PATH_NOT_UTF_8, "the file's name is not UTF-8"
         suggestion = "rename the file"
     elif _UNPRINTABLE.search(path):
-        rule = "path-not-printable"
+        rule = PATH_NOT_PRINTABLE
         message = "the file's name holds a character that cannot be printed"
         suggestion = "rename the file"
     elif entry.size > budgets.file_bytes:
-        rule = "file-too-large"
+        rule = FILE_TOO_LARGE
         message = f"the file has {entry.size} bytes, more than {budgets.file_bytes}"
         suggestion = "split it, or move it out of the configured path"
     else:
         return Wanted(path, entry.size, entry.blob)
-    return _error(shown(entry.name), rule, message, suggestion, commit)
+    return _problem(shown(entry.name), rule, message, suggestion, commit)
 
 
 def _no_file(path: str, commit: str) -> Problem:
     message = "a device, socket or pipe is not read"
-    return _error(path, "not-a-file", message, "replace it by a file", commit)
+    return _problem(path, NOT_A_FILE, message, "replace it by a file", commit)
 
 
 def _symlink(path: str, commit: str, *, readable: bool) -> Problem:
     """A link with the name of an operario is an error: something was meant to run."""
     if readable:
         suggestion = "replace the link by the file it points to"
-        return _error(path, "symlink", "symlinks are not followed", suggestion, commit)
-    return _warning(
+        return _problem(path, SYMLINK, "symlinks are not followed", suggestion, commit)
+    return _problem(
         path,
-        "symlink",
+        LINKED_FOLDER,
         "symlinks are not followed: if this is one to a folder, nothing in it is read",
         "move the folder itself here",
         commit,
@@ -285,9 +299,9 @@ def _symlink(path: str, commit: str, *, readable: bool) -> Problem:
 
 
 def _submodule(path: str, commit: str) -> Problem:
-    return _warning(
+    return _problem(
         path,
-        "submodule",
+        SUBMODULE,
         "submodules are not fetched: nothing in this folder is read",
         "commit the files themselves",
         commit,
@@ -302,9 +316,9 @@ def _case_twins(wanted: list[Wanted], commit: str) -> list[Problem]:
         first = seen.setdefault(unicodedata.normalize("NFC", file.path).casefold(), file.path)
         if first != file.path:
             problems.append(
-                _warning(
+                _problem(
                     file.path,
-                    "case-twins",
+                    CASE_TWINS,
                     f"the path differs only in case from {first}: both are read here, and only"
                     " one on a file system without case",
                     "rename one of them",
@@ -314,9 +328,5 @@ def _case_twins(wanted: list[Wanted], commit: str) -> list[Problem]:
     return problems
 
 
-def _error(path: str, rule: str, message: str, suggestion: str, commit: str) -> Problem:
-    return Problem(path, 0, 0, "", rule, Severity.ERROR, message, suggestion, commit)
-
-
-def _warning(path: str, rule: str, message: str, suggestion: str, commit: str) -> Problem:
-    return Problem(path, 0, 0, "", rule, Severity.WARNING, message, suggestion, commit)
+def _problem(path: str, rule: Rule, message: str, suggestion: str, commit: str) -> Problem:
+    return Problem(path, 0, 0, "", rule.id, rule.severity, message, suggestion, commit)

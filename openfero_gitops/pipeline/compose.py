@@ -13,6 +13,7 @@ import yaml
 # (PyYAML exports it here alone.)
 from yaml._yaml import CParser
 
+from openfero_gitops.domain.rule import FILE_TOO_LARGE
 from openfero_gitops.pipeline.rules import Rule, error
 from openfero_gitops.pipeline.scalar import NOT_TEXT
 
@@ -25,7 +26,6 @@ _MAX_DIRECTIVES: Final = 100
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
 
-FILE_TOO_LARGE = error("file-too-large", "A file has at most 512 KiB and 100,000 values.")
 NOT_UTF_8 = error("not-utf-8", "A file is text in UTF-8.")
 SYNTAX = error("syntax", "A file is well-formed YAML or JSON.")
 NESTING = error("nesting", "Values nest at most 64 deep.")

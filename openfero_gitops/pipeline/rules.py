@@ -1,66 +1,37 @@
-"""The register of rules: what may be found in a repository, how grave it is, and why.
+"""How a rule is applied and a breach of it worded.
 
-A rule is declared where it is applied, by `error(...)` or `warning(...)`, and stands in `RULES`
-from then on; importing `pipeline.catalog` declares all of them. Rules about a Job's body are one
-function each, in `pipeline.checks`.
+The rules themselves stand in the register, `domain.rule`. Those about a Job's body are one
+function each, in `pipeline.checks`, made one by `check`.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.problem import Severity
+from openfero_gitops.domain.rule import RULES, Finding, Pointer, Rule, error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from openfero_gitops.pipeline.body import Body
 
-#: Where in a document something stands: keys and indexes from its root.
-Pointer = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One thing that may be wrong; `id` is part of the public contract, `text` is one sentence."""
-
-    id: str
-    severity: Severity
-    text: str
-
-    def at(self, pointer: Pointer, message: str, suggestion: str = "") -> Finding:
-        """A breach of this rule."""
-        return Finding(self, pointer, message, suggestion)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A breach of a rule at a place in a document; it becomes a Problem once it is located.
-
-    `inside` is a line and column, from 1, in the text at the pointer, where the pointer alone
-    does not say enough.
-    """
-
-    rule: Rule
-    pointer: Pointer
-    message: str
-    suggestion: str = ""
-    inside: tuple[int, int] = (0, 0)
-
-    @property
-    def is_error(self) -> bool:
-        """Whether it keeps its operario out of the catalog."""
-        return self.rule.severity is Severity.ERROR
-
-    def below(self, pointer: Pointer) -> Finding:
-        """The same, seen from the root of the document that the pointer counts from."""
-        return replace(self, pointer=pointer + self.pointer)
-
-
-RULES: Final[dict[str, Rule]] = {}
-
+__all__ = [
+    "CHECKS",
+    "RULES",
+    "Breach",
+    "Finding",
+    "Pointer",
+    "Rule",
+    "check",
+    "did_you_mean",
+    "error",
+    "format_pointer",
+    "nearest",
+    "related",
+    "shown",
+    "warning",
+]
 
 #: Where, what, and what to do about it.
 Breach = tuple[Pointer, str, str]
@@ -79,23 +50,6 @@ def check(
         return function
 
     return register
-
-
-def error(name: str, text: str) -> Rule:
-    """Declare a rule whose breach keeps an operario out of the catalog."""
-    return _declare(Rule(name, Severity.ERROR, text))
-
-
-def warning(name: str, text: str) -> Rule:
-    """Declare a rule whose breach is only said."""
-    return _declare(Rule(name, Severity.WARNING, text))
-
-
-def _declare(rule: Rule) -> Rule:
-    if rule.id in RULES:
-        raise ValueError(f"two rules are named {rule.id}")
-    RULES[rule.id] = rule
-    return rule
 
 
 def format_pointer(pointer: Pointer) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.pipeline.report.plain import ignored_members, problem_members
 from openfero_gitops.web import shapes
 
 if TYPE_CHECKING:
@@ -78,10 +79,10 @@ def add_api(app: web.Application, state: State, guard: Guard) -> None:
         return _page(
             request,
             indexed,
-            lambda pair: shapes.problem(pair[1]),
+            lambda pair: problem_members(pair[1]),
             lambda pair: f"{pair[0]:09d}",
             lambda pair, token: f"{pair[0]:09d}" > token,
-            ignored=[shapes.ignored(one) for one in catalog.ignored] if catalog else [],
+            ignored=[ignored_members(one) for one in catalog.ignored] if catalog else [],
         )
 
     async def sync(request: web.Request) -> web.Response:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.operario import Operario
-    from openfero_gitops.domain.problem import Ignored, Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.pipeline.decide import Decision
@@ -101,26 +100,6 @@ def operario(value: Operario) -> dict[str, Any]:
             "resolveDelay": format_duration(options.resolve_delay),
         },
     }
-
-
-def problem(value: Problem) -> dict[str, Any]:
-    """A located finding, as `validate --format json` writes it."""
-    return {
-        "path": value.path,
-        "line": value.line,
-        "column": value.column,
-        "pointer": value.pointer,
-        "rule": value.rule,
-        "severity": value.severity.value,
-        "message": value.message,
-        "suggestion": value.suggestion or None,
-        "commit": value.commit or None,
-    }
-
-
-def ignored(value: Ignored) -> dict[str, Any]:
-    """A document that is no operario."""
-    return {"path": value.path, "kind": value.kind}
 
 
 def revision(value: Revision | None) -> dict[str, Any] | None:

@@ -91,6 +91,7 @@ class TestFolder:
             "case-twins",
             "file-too-large",
             "lfs-pointer",
+            "linked-folder",
             "path-not-printable",
             "path-not-utf-8",
             "symlink",

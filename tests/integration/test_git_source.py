@@ -438,7 +438,7 @@ class TestHostileTrees:
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
         found = [(one.path, one.rule, one.severity, one.commit) for one in snapshot.problems]
         assert found == [
-            ("folder", "symlink", Severity.WARNING, repository.head),
+            ("folder", "linked-folder", Severity.WARNING, repository.head),
             ("link.yaml", "symlink", Severity.ERROR, repository.head),
         ]
 

@@ -15,6 +15,7 @@ import yaml
 
 from openfero_gitops import __version__
 from openfero_gitops.cli import cli, main
+from openfero_gitops.pipeline.report import FORMATS
 from openfero_gitops.settings import describe
 from tests.support.replica import alert, group, operario
 from tests.support.repository import Repository
@@ -258,6 +259,18 @@ def test_validate_as_json(folder: Path, here: Callable[..., Ran]) -> None:
     assert found == {"ignored": [{"path": "rbac.yaml", "kind": "Role"}]}
     empty = here("validate", folder.parent, "--path", "none", "--format", "json")
     assert (empty.returncode, empty.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_validate_in_every_format(folder: Path, form: str, here: Callable[..., Ran]) -> None:
+    """Whatever the format, the exit code is the same, and standard output is the report alone."""
+    good = here("validate", folder, "--format", form)
+    assert (good.returncode, good.stderr) == (0, "")
+    (folder / "broken.yaml").write_text("a: [\n")
+    bad = here("validate", folder, "--format", form)
+    assert (bad.returncode, bad.stderr) == (1, "")
+    assert "syntax" in bad.stdout
+    assert "broken.yaml" in bad.stdout
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -103,7 +103,7 @@ def test_a_symlink_in_place_of_an_operario_is_an_error_and_any_other_a_warning()
     )
 
     assert paths(selection) == []
-    assert rules(selection) == [("a.yaml", "symlink", ERROR), ("shared", "symlink", WARNING)]
+    assert rules(selection) == [("a.yaml", "symlink", ERROR), ("shared", "linked-folder", WARNING)]
 
 
 def test_a_submodule_is_a_warning() -> None:

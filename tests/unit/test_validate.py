@@ -2,86 +2,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
-from openfero_gitops.domain.errors import CatalogRefusal, UsageError
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
+from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.pipeline.forms import read_document
-from openfero_gitops.pipeline.rules import CHECKS, RULES, error
 from openfero_gitops.pipeline.schema import bundle, schemas_of
 from openfero_gitops.pipeline.validate import check_body, clean
 
-if TYPE_CHECKING:
-    from openfero_gitops.domain.problem import Problem
-
-FIXTURES = Path(__file__).with_name("operarios")
-SCOPE = Scope("jobs", ("jobs",))
 SCHEMAS = schemas_of("1.36")
-# What would be silly to keep as a file.
-MADE = {
-    "file-too-large": b"#" * (512 * 1024 + 1),
-    "too-many-documents": b"---\n" * 1000 + b"--- {} # <- here\n",
-}
-# (The one rule about a file that is not there is tested with the catalog.)
-ABSENT = {"envelope-missing"}
-OF_THE_ENVELOPE = {"short-remember", "namespace-not-granted"}
-
-
-def problems_of(content: bytes, path: str = "disks/full.yaml") -> tuple[Problem, ...]:
-    """Everything found wrong with a repository of one file."""
-    file = SourceFile(path, "blob", content, "commit")
-    snapshot = Snapshot(Revision("repository", "main", "commit"), "", (file,))
-    try:
-        return build_catalog(snapshot, SCOPE).problems
-    except CatalogRefusal as refusal:
-        return refusal.problems
-
-
-def path_of(rule: str) -> str:
-    """Where in a repository a rule's fixture would stand."""
-    if rule == "envelope-name":
-        return "openfero.yml"
-    is_envelope = rule.startswith("envelope-") or rule in OF_THE_ENVELOPE
-    return "openfero.yaml" if is_envelope else "disks/full.yaml"
-
-
-@pytest.mark.parametrize("rule", sorted(RULES.keys() - ABSENT))
-def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
-    """A file with one defect gives one problem: that rule, at the line that is marked."""
-    fixture = FIXTURES / f"{rule}.yaml"
-    content = MADE[rule] if rule in MADE else fixture.read_bytes()
-    marked = [
-        number for number, line in enumerate(content.split(b"\n"), start=1) if b"# <- here" in line
-    ]
-    (problem,) = problems_of(content, path_of(rule))
-    assert problem.rule == rule
-    assert problem.severity is RULES[rule].severity
-    assert [problem.line] == (marked or [0])
-    assert problem.message
-
-
-def test_every_fixture_is_of_a_rule() -> None:
-    """No fixture is left over from a rule that is gone."""
-    names = {path.stem for path in FIXTURES.iterdir()}
-    assert names == RULES.keys() - ABSENT - MADE.keys()
-
-
-def test_rules_describe_themselves() -> None:
-    """Each rule has an id in kebab case of its own and a sentence for the documentation."""
-    for name, rule in RULES.items():
-        assert name == rule.id == name.lower().replace("_", "-")
-        assert rule.text.endswith(".")
-    with pytest.raises(ValueError, match="two rules are named syntax"):
-        error("syntax", "Again.")
-    assert all(rule.id in RULES for rule, _ in CHECKS)
-
-
 JOB: dict[str, Any] = {
     "apiVersion": "batch/v1",
     "kind": "Job",
