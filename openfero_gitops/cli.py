@@ -340,6 +340,86 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     return DONE
 
 
+@cli.command()
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Default: $KUBECONFIG, ~/.kube/config.",
+)
+@click.option("--namespace", multiple=True, help="Of the Jobs; every one, if none is given.")
+@click.option("--operario", default="", help="Only of this operario.")
+@click.option("--alert", default="", help="Only for this alert name.")
+@click.option("--commit", default="", help="Only from this commit, which may be shortened.")
+@click.option("--since", help="Only what was received in this last while, such as 24h.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--verify", is_flag=True, help="Derive each Job again from --repo, and compare.")
+@click.option("--repo", help="With --verify: the repository that you trust; a Git URL or a folder.")
+@click.option("--ref", default="HEAD", show_default=True, help="What was reviewed ends here.")
+@click.option("--path", default=".", show_default=True, help="Folder of the operarios in it.")
+@click.option("--jobs-namespace", default="", help="Of Jobs whose operario names none.")
+@click.option("--allowed-namespace", multiple=True, help="As the controller was given them.")
+def audit(
+    *,
+    kubeconfig: Path | None,
+    namespace: tuple[str, ...],
+    operario: str,
+    alert: str,
+    commit: str,
+    since: str | None,
+    form: str,
+    verify: bool,
+    repo: str | None,
+    ref: str,
+    path: str,
+    jobs_namespace: str,
+    allowed_namespace: tuple[str, ...],
+) -> int:
+    """List the remediations with the commits that they came from.
+
+    With --verify each Job is derived again from its commit and the alert that it carries, and
+    compared, field by field. Exits 1 where one is not what Git gives, or cannot be proven.
+    """
+    from openfero_gitops.audit import Reviewed, Selection  # noqa: PLC0415
+    from openfero_gitops.audit import audit as read  # noqa: PLC0415
+    from openfero_gitops.domain.duration import parse_duration  # noqa: PLC0415
+    from openfero_gitops.pipeline import ledger  # noqa: PLC0415
+    from openfero_gitops.web import shapes  # noqa: PLC0415
+
+    if verify != bool(repo):
+        raise click.UsageError("--verify and --repo belong together: name the repository you trust")
+    try:
+        window = parse_duration(since) if since else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from error
+    _log_to_stderr("console", "warning")
+    reviewed = None
+    if repo:
+        allowed = (jobs_namespace, *allowed_namespace) if allowed_namespace else None
+        reviewed = Reviewed(repo, ref, path, jobs_namespace, allowed)
+    entries = asyncio.run(
+        read(
+            kubeconfig,
+            Selection(namespace, operario, alert, commit, window),
+            reviewed,
+            lambda line: click.echo(line, err=True),
+        )
+    )
+    if form == "table":
+        click.echo(ledger.as_table(entries))
+    elif form == "csv":
+        click.echo(ledger.as_csv(entries))
+    else:
+        members = {n: shapes.remediation(entry.remediation) for n, entry in enumerate(entries)}
+        click.echo(ledger.as_json(entries, members))
+    return DONE if all(entry.proven for entry in entries) else FINDINGS
+
+
 def _switch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a controller in a cluster."""
     for option in (

@@ -20,6 +20,10 @@ Object = dict[str, Any]
 Operation = dict[str, Any]  # of a JSON Patch, RFC 6902
 
 
+#: In the place of a namespace's name, where a list is meant of all of them.
+EVERYWHERE: Final = "*"
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One namespaced kind of object and where the API serves it."""
@@ -37,6 +41,8 @@ class Resource:
     def path(self, namespace: str, name: str = "") -> str:
         """The URL path of a collection, or of one object in it."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if namespace == EVERYWHERE:
+            return f"{root}/{self.plural}"
         collection = f"{root}/namespaces/{namespace}/{self.plural}"
         return f"{collection}/{name}" if name else collection
 
@@ -111,7 +117,10 @@ class ApiServer(Protocol):
         label_selector: str = "",
         timeout: float = 30.0,
     ) -> ObjectList:
-        """Read all objects that fit, consistently, in pages where there are many."""
+        """Read all objects that fit, consistently, in pages where there are many.
+
+        With `EVERYWHERE` those of all namespaces.
+        """
         ...
 
     async def replace(

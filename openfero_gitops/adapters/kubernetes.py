@@ -27,7 +27,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from openfero_gitops import __version__
-from openfero_gitops.adapters.api import Change, Created, ObjectList, WatchEvent
+from openfero_gitops.adapters.api import EVERYWHERE, Change, Created, ObjectList, WatchEvent
 from openfero_gitops.adapters.kubeconfig import find_access
 from openfero_gitops.domain.errors import (
     AlreadyExists,
@@ -432,6 +432,8 @@ def _path(resource: Resource, namespace: str, name: str | None = None) -> str:
     for segment in (namespace,) if name is None else (namespace, name):
         if _NO_PATH_SEGMENT.fullmatch(segment):
             raise Invalid(f"{segment!r} is no name of a {resource.kind} or its namespace")
+    if namespace == EVERYWHERE and name is None:
+        return resource.path(EVERYWHERE)
     return resource.path(quote(namespace), quote(name or ""))
 
 

@@ -71,6 +71,27 @@ def open_source(
     )
 
 
+def open_repository(source: str, ref: str, path: str, cache_dir: Path) -> GitSource:
+    """Open the commits of a Git URL, or of the repository that a folder is in.
+
+    What is not committed is not read. Arguments as for `open_source`.
+
+    Raises:
+        UsageError: it is neither, or cannot work.
+    """
+    folder = Path(source)
+    if "://" not in source and folder.is_dir() and not _is_bare(folder):
+        root = repository_root(folder)
+        if root is None:
+            raise UsageError(f"{shown(source)!r} is no Git repository, nor in one")
+        path = str(folder.resolve().relative_to(root) / normalise(path))
+        return GitSource(GitSettings(url=str(root), cache_dir=cache_dir, ref=ref, path=path))
+    opened = open_source(source, ref, path, cache_dir)
+    if isinstance(opened, FolderSource):
+        raise UsageError(f"{shown(source)!r} is no Git repository")
+    return opened
+
+
 def _is_bare(folder: Path) -> bool:
     """Whether a folder is a repository without a working copy."""
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir()

@@ -78,6 +78,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"write one of {', '.join(known)}" if 0 < len(known) <= 8 else ""  # noqa: PLR2004
 
 
+def printable(text: str) -> str:
+    """Text that came from elsewhere on one line of a terminal, which it cannot command."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value from a file in a message: quoted, on one line, cut."""
     text = repr(value)

@@ -63,7 +63,21 @@ async def running(kubeconfig: Path | None) -> AsyncIterator[ApiServer]:
 
 @pytest.fixture
 async def ns(api: ApiServer) -> AsyncIterator[str]:
-    """Give a namespace of the test's own, with all that the cluster itself puts there.
+    """Give a namespace of the test's own."""
+    async with namespace_of(api) as name:
+        yield name
+
+
+@pytest.fixture
+async def other_ns(api: ApiServer) -> AsyncIterator[str]:
+    """Give another one."""
+    async with namespace_of(api) as name:
+        yield name
+
+
+@asynccontextmanager
+async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
+    """Make a namespace, with all that the cluster itself puts there.
 
     It is asked for over HTTP, since kubectl takes its time.
     """

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
-from openfero_gitops.domain.errors import Invalid
+from openfero_gitops.adapters.api import CONFIG_MAPS, EVERYWHERE, JOBS
+from openfero_gitops.domain.errors import Invalid, NotFound
 from tests.contract.objects import config_map, job
 
 if TYPE_CHECKING:
@@ -37,6 +37,23 @@ async def test_empty_list(api: ApiServer, ns: str) -> None:
     found = await api.list(JOBS, ns)
     assert found.items == []
     assert int(found.resource_version) > 0
+
+
+async def test_list_of_all_namespaces(api: ApiServer, ns: str, other_ns: str) -> None:
+    """One list can show the objects of every namespace, each with its own."""
+    for place in (ns, other_ns):
+        await api.create(JOBS, place, labelled(ns))
+    found = await api.list(JOBS, EVERYWHERE, label_selector=f"everywhere={ns}")
+    assert {item["metadata"]["namespace"] for item in found.items} == {ns, other_ns}
+    assert {(item["apiVersion"], item["kind"]) for item in found.items} == {("batch/v1", "Job")}
+    with pytest.raises(NotFound):
+        await api.get(JOBS, EVERYWHERE, "heal")
+
+
+def labelled(value: str) -> dict[str, Any]:
+    """A Job with a label."""
+    one = job("heal")
+    return {**one, "metadata": {"name": "heal", "labels": {"everywhere": value}}}
 
 
 LABELS = {

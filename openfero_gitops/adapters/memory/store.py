@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from openfero_gitops.adapters.api import Change
+from openfero_gitops.adapters.api import EVERYWHERE, Change
 from openfero_gitops.domain.errors import Expired
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ class Store:
         return self._objects.get((resource, namespace), {}).get(name)
 
     def all(self, resource: Resource, namespace: str) -> list[Object]:
-        """All objects of a namespace, by name."""
+        """All objects of a namespace, by name; with `EVERYWHERE`, of all, by namespace and name."""
+        if namespace == EVERYWHERE:
+            there = sorted(place for kind, place in self._objects if kind == resource)
+            return [each for place in there for each in self.all(resource, place)]
         return [each for _, each in sorted(self._objects.get((resource, namespace), {}).items())]
 
     def put(self, resource: Resource, namespace: str, new: Object) -> Object:

@@ -1,0 +1,281 @@
+"""The audit, on Jobs of a real API server and commits of a real repository."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.folder import FolderSource
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.pipeline.catalog import Scope, build_catalog
+from openfero_gitops.pipeline.render import render
+from openfero_gitops.pipeline.verify import Proof, Verdict, verify
+from tests.support.build import alert as told
+from tests.support.build import catalog, delivery, operario, rendered
+from tests.support.replica import Replica, alert
+from tests.support.replica import operario as operario_file
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.operario import Operario
+    from tests.support.cluster import Kubectl
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+
+#: Everything to which the API server adds something of its own.
+RICH: dict[str, Any] = {
+    "backoffLimitPerIndex": 1,
+    "completions": 2,
+    "completionMode": "Indexed",
+    "podFailurePolicy": {
+        "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
+    },
+    "template": {
+        "metadata": {"labels": {"team": "shop"}, "annotations": {"note": "n"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "serviceAccountName": "heal",
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "zone",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": {"team": "shop"}},
+                }
+            ],
+            "initContainers": [
+                {
+                    "name": "aside",
+                    "image": "registry.example/aside",
+                    "restartPolicy": "Always",
+                    "startupProbe": {"httpGet": {"port": 80}},
+                    "ports": [{"containerPort": 80}],
+                }
+            ],
+            "containers": [
+                {
+                    "name": "heal",
+                    "image": "registry.example/heal:1",
+                    "command": ["/heal"],
+                    "env": [
+                        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                        {
+                            "name": "CPU",
+                            "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}},
+                        },
+                    ],
+                    "resources": {
+                        "limits": {"cpu": "0.5", "memory": "1024Mi"},
+                        "requests": {"cpu": "0.10"},
+                    },
+                    "livenessProbe": {"grpc": {"port": 9}},
+                    "readinessProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 3},
+                    "lifecycle": {"preStop": {"httpGet": {"port": 80}}},
+                    "ports": [{"containerPort": 8080, "name": "web"}],
+                    "securityContext": {"readOnlyRootFilesystem": True},
+                    "volumeMounts": [{"name": "config", "mountPath": "/config"}],
+                }
+            ],
+            "volumes": [
+                {"name": "config", "configMap": {"name": "c"}},
+                {"name": "secret", "secret": {"secretName": "s"}},
+                {"name": "host", "hostPath": {"path": "/var/log"}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": "1024Mi"}},
+                {
+                    "name": "all",
+                    "projected": {
+                        "sources": [
+                            {"serviceAccountToken": {"path": "token"}},
+                            {
+                                "downwardAPI": {
+                                    "items": [
+                                        {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}
+                                    ]
+                                }
+                            },
+                        ]
+                    },
+                },
+                {
+                    "name": "claim",
+                    "ephemeral": {
+                        "volumeClaimTemplate": {
+                            "spec": {
+                                "accessModes": ["ReadWriteOnce"],
+                                "resources": {"requests": {"storage": "1024Mi"}},
+                            }
+                        }
+                    },
+                },
+            ],
+        },
+    },
+}
+
+
+def stored(kubeconfig: Path, namespace: str, manifests: list[dict[str, Any]]) -> list[Any]:
+    """What the API server would make of each of these Jobs."""
+
+    async def create() -> list[Any]:
+        api = await KubernetesApi.connect(kubeconfig)
+        try:
+            return [
+                (await api.create(JOBS, namespace, one, dry_run=True)).object for one in manifests
+            ]
+        finally:
+            await api.close()
+
+    return asyncio.run(create())
+
+
+def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verdict:
+    """The verdict on a Job, with these operarios in its commit."""
+    return verify(job, catalog(*operarios), jobs_namespace=namespace)
+
+
+def test_what_the_api_server_adds_is_no_difference(kubeconfig: Path, namespace: str) -> None:
+    """Defaults and other spellings of a rich Job are known; anything else would be a finding."""
+    by = operario(spec=RICH, namespace=namespace)
+    (job,) = stored(kubeconfig, namespace, [copy.deepcopy(rendered(by=by).manifest)])
+    assert judged(job, namespace, by) == Verdict(Proof.VERIFIED)
+
+
+def test_every_operario_of_the_example_is_proven(kubeconfig: Path, namespace: str) -> None:
+    """A Job of each of them, as the API server stores it, is what its file gives."""
+    source = FolderSource(ROOT / "operarios-example")
+    scope = Scope(jobs_namespace=namespace)
+    found: Catalog = build_catalog(asyncio.run(source.fetch()), scope)
+    manifests = []
+    for one in found.operarios:
+        labels = {"alertname": one.alertname, "namespace": "shop", "pod": "web-1", "node": "n1"}
+        more = {"job_name": "j", "persistentvolumeclaim": "data", "instance": "n1:9100"}
+        labels |= {"deployment": "web", "container": "main", "resource": "pods"} | more
+        manifests.append(
+            render(
+                told(labels=labels, status=one.status),
+                one,
+                found.envelope,
+                found.revision,
+                delivery(),
+                jobs_namespace=namespace,
+            ).manifest
+        )
+    assert len(manifests) >= 10
+    for job in stored(kubeconfig, namespace, manifests):
+        verdict = verify(job, found, jobs_namespace=namespace)
+        assert verdict == Verdict(Proof.VERIFIED), (job["metadata"]["name"], verdict)
+
+
+def audited(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    argv = [sys.executable, "-m", "openfero_gitops", "audit", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with two operarios."""
+    made = Repository(tmp_path / "operarios")
+    made.write("web.json", operario_file("WebDown"))
+    made.write("disk.json", operario_file("DiskFull"))
+    made.commit("Operarios")
+    return made
+
+
+def test_an_auditor_proves_what_ran(
+    tmp_path: Path,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    namespace: str,
+    repository: Repository,
+    kwok: object,
+) -> None:
+    """Jobs of two commits are verified; a forged one, and a rewritten history, are found."""
+    del kwok
+    with Replica(
+        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
+    ) as replica:
+        replica.wait_for(lambda: replica.leads)
+        replica.deliver(alert("WebDown", host="a"), alert("DiskFull", host="a"))
+        first = repository.head
+        repository.write("web.json", operario_file("WebDown", annotations={"note": "second"}))
+        second = repository.commit("Another")
+        replica.wait_for(lambda: replica.get("/api/sync")["revision"]["commit"] == second)
+        replica.deliver(alert("WebDown", host="b"))
+        replica.wait_for(
+            lambda: (
+                [one["phase"] for one in replica.get("/api/remediations")["items"]]
+                == ["Succeeded"] * 3
+            )
+        )
+    there = ("--kubeconfig", str(kubeconfig), "--namespace", namespace)
+    prove = (*there, "--verify", "--repo", str(repository.folder))
+
+    table = audited(*prove)
+    assert table.returncode == 0, table.stdout + table.stderr
+    assert table.stdout.splitlines()[-1] == "3 remediations, 3 verified"
+    assert [line.split()[-1] for line in table.stdout.splitlines()[:-1]] == [
+        "PROOF",
+        *["verified"] * 3,
+    ]
+    listed = json.loads(audited(*prove, "--format", "json").stdout)["items"]
+    assert {one["commit"] for one in listed} == {first, second}
+    assert all(one["admittedBy"] == "a" for one in listed)
+    rows = list(csv.DictReader(io.StringIO(audited(*there, "--format", "csv").stdout)))
+    assert [row["commit"] for row in rows] == [first, first, second]
+    only = audited(*there, "--alert", "webdown", "--commit", second[:8])
+    assert only.stdout.splitlines()[-1] == "1 remediation"
+
+    forged = kubectl.json("get", "job", rows[2]["job"], "-n", namespace)
+    forged["metadata"] = {
+        key: forged["metadata"][key] for key in ("labels", "annotations", "namespace")
+    } | {"name": "forged"}
+    for generated in ("selector", "status"):
+        forged["spec"].pop(generated, None)
+    forged["spec"]["suspend"] = True
+    forged["spec"]["template"]["metadata"].pop("labels", None)
+    forged["metadata"]["labels"] = {
+        key: value
+        for key, value in forged["metadata"]["labels"].items()
+        if key.startswith("openfero.io/")
+    }
+    forged["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/evil:1"
+    kubectl("create", "-f", "-", stdin=json.dumps(forged))
+    caught = audited(*prove)
+    assert caught.returncode == 1
+    assert '"registry.example/evil:1" instead of "registry.k8s.io/pause:3.10"' in caught.stdout
+    assert caught.stdout.splitlines()[-1] == "4 remediations, 3 verified, 1 differs"
+
+    repository.git("reset", "--quiet", "--hard", first)
+    rewritten = audited(*prove)
+    assert rewritten.returncode == 1
+    assert f"commit {second[:12]} is not part of what was reviewed" in rewritten.stdout
+    assert rewritten.stdout.splitlines()[-1] == "4 remediations, 2 verified, 2 differs"
+
+
+def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None:
+    """Each mistake is one line and exit code 2, without a traceback."""
+    there = ("--kubeconfig", str(kubeconfig), "--namespace", "default")
+    for arguments, word in (
+        ((*there, "--verify"), "--verify and --repo belong together"),
+        ((*there, "--repo", "x"), "--verify and --repo belong together"),
+        ((*there, "--since", "soon"), "is not a duration"),
+        ((*there, "--verify", "--repo", str(tmp_path)), "is no Git repository"),
+        ((*there, "--verify", "--repo", str(tmp_path / "none")), "no such folder"),
+    ):
+        said = audited(*arguments)
+        assert said.returncode == 2, said
+        assert word in said.stderr
+        assert "Traceback" not in said.stderr
