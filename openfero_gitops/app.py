@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +43,7 @@ from openfero_gitops.web.server import Server, parse_address, tls_context
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
+from openfero_gitops.workers.dryrun import DryRunner
 from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
 from openfero_gitops.workers.mirror import Mirrorer, load_mirror
 from openfero_gitops.workers.observe import Observer, View
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from openfero_gitops.adapters.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.pipeline.decide import Decision
@@ -154,6 +156,15 @@ class Controller:
             jobs=jobs, view=self.view, catalog=self._catalog, counts=self.metrics, now=_now
         )
         self._mirrorer = Mirrorer(self._config_maps, self.syncer)
+        self.dry_runner = DryRunner(
+            cluster=jobs,
+            store=self._config_maps,
+            syncer=self.syncer,
+            counts=self.metrics,
+            now=_now,
+            jobs_namespace=where.jobs,
+            namespaces=where.allowed,
+        )
         self.elector = Elector(
             KubernetesLease(lease_api or api, where.own),
             settings.identity,
@@ -208,12 +219,14 @@ class Controller:
             exits.push_async_callback(_end, stopping)
             control = asyncio.create_task(self.control.run(), name="control")
             exits.push_async_callback(_end, control)
+            told = asyncio.create_task(self.dry_runner.follow(), name="dry runs of the leader")
+            exits.push_async_callback(_end, told)
             first = asyncio.create_task(self._first_sync(), name="first sync")
             exits.push_async_callback(_end, first)
             # Last started and first stopped: the lease is free before anything else ends.
             leading = asyncio.create_task(self._stand(), name="lead")
             exits.push_async_callback(_end, leading)
-            tasks = {observing, control, leading, stopping, first}
+            tasks = {observing, control, told, leading, stopping, first}
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -236,6 +249,7 @@ class Controller:
                 tasks.create_task(self._admitter.run(term), name="admit")
                 tasks.create_task(self._mirrorer.run(term), name="mirror")
                 tasks.create_task(self._concluder.run(term), name="conclude")
+                tasks.create_task(self.dry_runner.run(term), name="dry run")
         except* TermEnded:
             _log.info("the term ended in mid-work", term=term.id)
 
@@ -326,6 +340,7 @@ class State:
         """Look at one controller; `cluster` says in words what it works on."""
         self._c = controller
         self._cluster = cluster
+        self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
     def about(self) -> About:
         """What this replica is."""
@@ -340,8 +355,15 @@ class State:
         )
 
     def catalog(self) -> Catalog | None:
-        """The catalog in force."""
-        return self._c.syncer.catalog
+        """The catalog in force, and beside its own problems what the cluster said of it."""
+        catalog = self._c.syncer.catalog
+        if catalog is None:
+            return None
+        told = self._c.dry_runner.problems(catalog)
+        if self._shown is None or self._shown[0] is not catalog or self._shown[1] is not told:
+            shown = replace(catalog, problems=catalog.problems + told) if told else catalog
+            self._shown = (catalog, told, shown)
+        return self._shown[2]
 
     def sync(self) -> SyncStatus:
         """How it came about."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import git
 
+from openfero_gitops.adapters.api import SERVICE_ACCOUNTS
 from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.kubernetes import KubernetesApi
 from openfero_gitops.adapters.memory import Durations, JobPlayer, MemoryCluster, Outcome
@@ -70,8 +72,12 @@ async def play(
     stop = asyncio.Event()
     stop_on_signals(stop)
     with tempfile.TemporaryDirectory(prefix="openfero-demo-") as folder:
-        repository = _Repository(Path(folder) / "operarios", stage.example or _example())
-        async with _cluster(stage, say) as api, _source(repository, Path(folder)) as source:
+        example = stage.example or _example()
+        repository = _Repository(Path(folder) / "operarios", example)
+        async with (
+            _cluster(stage, example, say) as api,
+            _source(repository, Path(folder)) as source,
+        ):
             settings = load_settings(
                 {
                     "repo": str(repository.folder),
@@ -131,7 +137,9 @@ def _example() -> Path:
 
 
 @contextlib.asynccontextmanager
-async def _cluster(stage: Stage, say: Callable[[str], None]) -> AsyncIterator[ApiServer]:
+async def _cluster(
+    stage: Stage, example: Path, say: Callable[[str], None]
+) -> AsyncIterator[ApiServer]:
     if stage.kubeconfig is not None:
         api = await KubernetesApi.connect(stage.kubeconfig)
         say(f"cluster: the real one at {api.server}, namespace {stage.namespace}")
@@ -142,6 +150,9 @@ async def _cluster(stage: Stage, say: Callable[[str], None]) -> AsyncIterator[Ap
         return
     say("cluster: in memory; it plays Jobs through their phases, nothing is really repaired")
     cluster = MemoryCluster(player=JobPlayer(Durations(run=_RUN), _outcome))
+    for account in await asyncio.to_thread(_accounts, example):
+        body = {"metadata": {"name": account}}
+        await cluster.create(SERVICE_ACCOUNTS, stage.namespace, body)
     playing = asyncio.create_task(cluster.run(), name="cluster in memory")
     try:
         yield cluster
@@ -150,6 +161,12 @@ async def _cluster(stage: Stage, say: Callable[[str], None]) -> AsyncIterator[Ap
         with contextlib.suppress(asyncio.CancelledError):
             await playing
         await cluster.close()
+
+
+def _accounts(example: Path) -> set[str]:
+    """The ServiceAccounts that the example's Jobs run as."""
+    named = re.compile(r"^ *serviceAccountName: *([a-z0-9-]+)", re.MULTILINE)
+    return {name for file in example.rglob("*.yaml") for name in named.findall(file.read_text())}
 
 
 def _outcome(job: dict[str, Any]) -> Outcome:

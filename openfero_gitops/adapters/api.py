@@ -91,6 +91,10 @@ class Created:
 class ApiServer(Protocol):
     """Create, read, change, delete and watch namespaced objects."""
 
+    async def version(self, *, timeout: float = 10.0) -> str:
+        """Which Kubernetes it is, as `v1.36.3`."""
+        ...
+
     async def create(
         self,
         resource: Resource,

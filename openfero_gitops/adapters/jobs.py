@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from openfero_gitops.adapters.api import JOBS, PODS
+from openfero_gitops.adapters.api import JOBS, PODS, SERVICE_ACCOUNTS
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.errors import Forbidden
+from openfero_gitops.domain.errors import Forbidden, NotFound
 from openfero_gitops.domain.feed import Listed, Lost
 
 if TYPE_CHECKING:
@@ -35,6 +35,25 @@ class JobStore:
         """Store a new Job."""
         created = await self._api.create(JOBS, manifest["metadata"]["namespace"], manifest)
         return created.object
+
+    async def dry_run(self, manifest: Object) -> tuple[str, ...]:
+        """Let the API server say what it would do with a new Job; what it warns of."""
+        created = await self._api.create(
+            JOBS, manifest["metadata"]["namespace"], manifest, dry_run=True
+        )
+        return created.warnings
+
+    async def has_account(self, namespace: str, name: str) -> bool:
+        """Whether a ServiceAccount is there."""
+        try:
+            await self._api.get(SERVICE_ACCOUNTS, namespace, name)
+        except NotFound:
+            return False
+        return True
+
+    async def version(self) -> str:
+        """Which Kubernetes it is."""
+        return await self._api.version()
 
     async def get(self, key: JobKey) -> Object:
         """Read one Job, consistently."""

@@ -147,6 +147,11 @@ class KubernetesApi:
         answer = await self._call("POST", path, timeout, review)
         return str(answer["status"]["userInfo"]["username"])
 
+    async def version(self, *, timeout: float = 10.0) -> str:
+        """GET /version. See `ApiServer`."""
+        answer = await self._call("GET", "/version", timeout)
+        return str(answer.get("gitVersion", ""))
+
     async def create(
         self,
         resource: Resource,

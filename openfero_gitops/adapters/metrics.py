@@ -96,6 +96,12 @@ class Metrics:
         self._problems = Gauge(
             "openfero_gitops_problems", "Errors in the catalog in force", registry=registry
         )
+        self._dry_runs = Counter(
+            "openfero_gitops_dry_runs_total",
+            "Operarios tried in the cluster by the leader, by what the API server said",
+            ("result",),
+            registry=registry,
+        )
         self._info = Gauge(
             "openfero_gitops_build_info", "Always 1", ("version",), registry=registry
         )
@@ -129,6 +135,10 @@ class Metrics:
     def leads(self, *, leading: bool) -> None:
         """Leadership was won or lost."""
         self._leader.set(leading)
+
+    def tried(self, result: str) -> None:
+        """An operario was tried: `accepted`, `warning`, `refused`; `failed`: no answer yet."""
+        self._dry_runs.labels(result).inc()
 
     def synced(self, status: SyncStatus) -> None:
         """A sync ended, well or not."""

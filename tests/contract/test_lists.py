@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,3 +125,8 @@ async def test_many_objects(api: ApiServer, ns: str) -> None:
     assert int(found.resource_version) >= max(
         int(item["metadata"]["resourceVersion"]) for item in found.items
     )
+
+
+async def test_version(api: ApiServer) -> None:
+    """A server says which Kubernetes it is, as a version that can be told from another."""
+    assert re.fullmatch(r"v1\.[0-9]+\.[0-9]+\S*", await api.version())

@@ -89,8 +89,12 @@ class Replica:
 
     def get(self, path: str) -> Any:
         """Read one of its JSON answers."""
+        return json.loads(self.read(path))
+
+    def read(self, path: str) -> str:
+        """Read one of its answers as text."""
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            return json.load(answer)
+            return str(answer.read().decode())
 
     def deliver(
         self, *alerts: Mapping[str, Any], token: str = "", **members: Any

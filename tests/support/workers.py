@@ -198,6 +198,11 @@ class Wire:
         """The writes that were asked for."""
         return [one for one in self.asked if one.writes and one.resource == resource]
 
+    async def version(self, *, timeout: float = 10.0) -> str:
+        """See `ApiServer`."""
+        request = self._note("version", None, "", "")
+        return str(await self._pass(request, timeout, self._api.version))
+
     async def create(
         self,
         resource: Resource,

@@ -46,6 +46,8 @@ from openfero_gitops.domain.errors import (
 
 _T = TypeVar("_T")
 
+_VERSION: Final = "v1.36.0+memory"
+_SERVER: Final = Resource("", "", "version", "Info")  # what a fault of that request is asked for
 _METADATA: Final = frozenset(
     {
         "annotations",
@@ -139,6 +141,10 @@ class MemoryCluster:
 
     async def close(self) -> None:
         """Nothing to give back."""
+
+    async def version(self, *, timeout: float = 10.0) -> str:
+        """See `ApiServer`; it behaves as this one does, and says that it is none."""
+        return await self._call(("version", _SERVER, "", ""), timeout, lambda: _VERSION)
 
     async def create(
         self,
