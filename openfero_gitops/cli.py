@@ -284,6 +284,43 @@ def explain(
     return DONE if any(one.operario for one in explained) else FINDINGS
 
 
+@cli.command()
+@_source_options
+@_jobs_namespace_option
+@click.option("--update", is_flag=True, help="Write what would be created; SOURCE is a folder.")
+@click.option("--require-cases", is_flag=True, help="Every operario needs a case.")
+def test(
+    *,
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    jobs_namespace: str,
+    update: bool,
+    require_cases: bool,
+) -> int:
+    """Hold golden cases against what would be created.
+
+    A case is tests/OPERARIO/CASE/ below the path: alert.json, and job.yaml with the Jobs that its
+    alert gets; an empty one allows none. Exits 1 where one fails.
+    """
+    from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
+    from openfero_gitops.offline import judge_cases, update_cases  # noqa: PLC0415
+    from openfero_gitops.pipeline.golden import as_text  # noqa: PLC0415
+
+    _log_to_stderr("console", "warning")
+    if update and ref != "HEAD":
+        raise UsageError("--update writes into a folder as it lies there: leave out --ref")
+    asked = (source, ref, path, allowed_namespace, jobs_namespace)
+    report = asyncio.run(judge_cases(*asked))
+    updated: list[str] = []
+    if update and (updated := update_cases(source, report)):
+        report = asyncio.run(judge_cases(*asked))
+    click.echo(as_text(report, updated=updated, require_cases=require_cases))
+    passed = report.passed and not (require_cases and report.untested)
+    return DONE if passed else FINDINGS
+
+
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a Job in a cluster."""
     for option in (

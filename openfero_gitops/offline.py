@@ -1,18 +1,21 @@
-"""What people do with a repository and no cluster: validate, render, explain.
+"""What people do with a repository and no cluster: validate, render, explain, test.
 
 The same pipeline as the controller's: what passes here is what runs there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.adapters.folder import repository_root
 from openfero_gitops.adapters.source import open_source
-from openfero_gitops.domain.errors import CatalogRefusal
+from openfero_gitops.domain.errors import CatalogRefusal, UsageError
+from openfero_gitops.pipeline import golden
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.explain import Explanation, explain
 from openfero_gitops.pipeline.match import NoMatch, match
@@ -21,8 +24,10 @@ from openfero_gitops.pipeline.render import Delivery, render
 from openfero_gitops.pipeline.report.findings import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import AsyncIterator, Container, Sequence
 
+    from openfero_gitops.adapters.folder import FolderSource
+    from openfero_gitops.adapters.git import GitSource
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
 
@@ -84,23 +89,32 @@ async def _build(
     source: str, ref: str, path: str, scope: Scope
 ) -> tuple[Catalog, CatalogRefusal | None]:
     """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
-    parser = Parser(scope.kubernetes_version)
+    async with _opened(source, ref, path) as opened:
+        return await _read(opened, await opened.fetch(), scope)
+
+
+@contextlib.asynccontextmanager
+async def _opened(source: str, ref: str, path: str) -> AsyncIterator[FolderSource | GitSource]:
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
         opened = open_source(source, ref, path, Path(cache))
         try:
-            snapshot = await opened.fetch()
-            try:
-                catalog = build_catalog(snapshot, scope, parser=parser)
-            except CatalogRefusal as refusal:
-                rest = _without({one.path for one in refusal.problems}, snapshot)
-                return build_catalog(rest, scope, parser=parser), refusal
-            if broken := broken_paths(catalog):
-                older = {
-                    one: await opened.versions(one, snapshot.revision.commit) for one in broken
-                }
-                catalog = build_catalog(snapshot, scope, older=older, parser=parser)
+            yield opened
         finally:
             await opened.aclose()
+
+
+async def _read(
+    opened: FolderSource | GitSource, snapshot: Snapshot, scope: Scope
+) -> tuple[Catalog, CatalogRefusal | None]:
+    parser = Parser(scope.kubernetes_version)
+    try:
+        catalog = build_catalog(snapshot, scope, parser=parser)
+    except CatalogRefusal as refusal:
+        rest = _without({one.path for one in refusal.problems}, snapshot)
+        return build_catalog(rest, scope, parser=parser), refusal
+    if broken := broken_paths(catalog):
+        older = {one: await opened.versions(one, snapshot.revision.commit) for one in broken}
+        catalog = build_catalog(snapshot, scope, older=older, parser=parser)
     return catalog, None
 
 
@@ -149,6 +163,55 @@ def explain_all(catalog: Catalog, group: AlertGroup, jobs_namespace: str) -> lis
     return [
         explain(alert, catalog, delivery, jobs_namespace=jobs_namespace) for alert in group.alerts
     ]
+
+
+async def judge_cases(
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespaces: Sequence[str],
+    jobs_namespace: str,
+) -> golden.Report:
+    """Hold the golden cases of a folder or a Git URL against its operarios.
+
+    Raises:
+        OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
+    """
+    async with _opened(source, ref, path) as opened:
+        snapshot = await opened.fetch()
+        catalog, refusal = await _read(opened, snapshot, _scope(allowed_namespaces, jobs_namespace))
+        if refusal is not None:
+            raise refusal
+        cases = await opened.cases(snapshot.revision.commit)
+    return golden.judge(cases, _committed(catalog), jobs_namespace=jobs_namespace)
+
+
+def update_cases(folder: str, report: golden.Report) -> list[str]:
+    """Write what would be created into every `job.yaml` that says something else.
+
+    Returns:
+        the paths that were written, from the repository's root.
+
+    Raises:
+        UsageError: it is no folder, or a file cannot be written.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{folder}: --update writes into a folder, and this is none")
+    root = repository_root(root) or root.resolve()
+    written = []
+    for verdict in report.verdicts:
+        if verdict.created is None or verdict.passed:
+            continue
+        path = f"{verdict.case.path}/{golden.JOB}"
+        try:
+            if (root / path).is_symlink():
+                raise UsageError(f"{path}: a symlink is not written through; replace it by a file")
+            (root / path).write_text(verdict.created)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        written.append(path)
+    return written
 
 
 def _delivery(group: AlertGroup, by: str) -> Delivery:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openfero_gitops.adapters.tree import (
+    CASES,
     Budgets,
     Entry,
     Kind,
@@ -68,6 +69,17 @@ class FolderSource:
         """
         return await asyncio.to_thread(self._read)
 
+    async def cases(
+        self,
+        commit: str = "",  # noqa: ARG002 - as in the Git source
+    ) -> Snapshot:
+        """Read the golden cases, `tests` below the path; nothing where there is no such folder.
+
+        Raises:
+            SourceError: a file or folder cannot be read, or the whole is over a budget.
+        """
+        return await asyncio.to_thread(self._read, CASES)
+
     async def versions(
         self,
         path: str,  # noqa: ARG002 - as in the Git source
@@ -80,11 +92,13 @@ class FolderSource:
     async def aclose(self) -> None:
         """Do nothing: nothing is kept open."""
 
-    def _read(self) -> Snapshot:
+    def _read(self, below: str = "") -> Snapshot:
+        folder, root = self._folder / below, f"{self._root}/{below}".strip("/")
+        missing = below and (folder.is_symlink() or not folder.is_dir())
         try:
             selection = select(
-                self._walk(self._folder),
-                root=self._root,
+                () if missing else self._walk(folder),
+                root=root,
                 budgets=self._budgets,
                 where=self._where,
             )
@@ -94,7 +108,7 @@ class FolderSource:
                 f"{self._where}: {shown(os.fsencode(error.filename or ''))} cannot be read"
                 f" ({error.strerror}); make it readable, or leave it out of the path"
             ) from error
-        return assemble(Revision(self.url, "", ""), self._root, selection, contents)
+        return assemble(Revision(self.url, "", ""), root, selection, contents)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         """List everything below a folder that could be read, following no link."""

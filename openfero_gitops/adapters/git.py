@@ -33,6 +33,7 @@ from openfero_gitops.adapters.git_errors import (
 from openfero_gitops.adapters.git_process import Git
 from openfero_gitops.adapters.git_url import is_commit, parse_ref, parse_remote
 from openfero_gitops.adapters.tree import (
+    CASES,
     Budgets,
     assemble,
     is_lfs_pointer,
@@ -156,6 +157,21 @@ class GitSource:
             SourceError: it is not there, or cannot be read.
         """
         return await self._hop(lambda git: self._read_cached(git, commit, self._snapshot))
+
+    async def cases(self, commit: str) -> Snapshot:
+        """Read a cached commit's golden cases, `tests` below the path; nothing where there is none.
+
+        Raises:
+            SourceError: the commit is not there, or cannot be read.
+        """
+
+        def read(repository: BareRepository, sha: str) -> Snapshot:
+            root = f"{self._root}/{CASES}".strip("/")
+            if not repository.has_folder(sha, root):
+                return Snapshot(self._revision(repository, sha), root, ())
+            return self._snapshot(repository, sha, root)
+
+        return await self._hop(lambda git: self._read_cached(git, commit, read))
 
     async def revision(self, commit: str) -> Revision:
         """Tell who made a commit that is in the cache, and when.
@@ -381,11 +397,12 @@ class GitSource:
         [commit] = repository.commits([tip])
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
-    def _snapshot(self, repository: BareRepository, tip: str) -> Snapshot:
+    def _snapshot(self, repository: BareRepository, tip: str, root: str | None = None) -> Snapshot:
+        root = self._root if root is None else root
         revision = self._revision(repository, tip)
         selection = select(
-            repository.entries(revision.commit, self._root, self._settings.budgets),
-            root=self._root,
+            repository.entries(revision.commit, root, self._settings.budgets),
+            root=root,
             budgets=self._settings.budgets,
             where=self._where,
             commit=revision.commit,
@@ -394,7 +411,7 @@ class GitSource:
         unknown = {file.blob: file.size for file in selection.wanted if file.blob not in known}
         known |= repository.blobs(unknown, sum(unknown.values()))
         contents = {file.path: known[file.blob] for file in selection.wanted}
-        return assemble(revision, self._root, selection, contents)
+        return assemble(revision, root, selection, contents)
 
     def _known_files(self) -> tuple[SourceFile, ...]:
         """Files whose content need not be read again."""

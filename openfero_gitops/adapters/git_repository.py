@@ -138,6 +138,11 @@ class BareRepository:
         checked = self._run("cat-file", "-e", f"{commit}^{{commit}}")
         return checked.code == 0
 
+    def has_folder(self, commit: str, path: str) -> bool:
+        """Whether a commit that is here has a folder at a path."""
+        kind = self._run("cat-file", "-t", f"{commit}:{path}")
+        return kind.code == 0 and kind.stdout.strip() == b"tree"
+
     def commits(self, names: Iterable[str]) -> list[Commit]:
         """Read commits; an annotated tag stands for the commit that it names.
 

@@ -35,6 +35,9 @@ from openfero_gitops.domain.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+#: The folder of the golden cases, which are no operarios.
+CASES: Final = "tests"
+
 _SUFFIXES: Final = (b".yaml", b".yml", b".json")
 _LFS: Final = b"version https://git-lfs"
 _SHOWN: Final = 512  # characters of a hostile path that are repeated to a reader
@@ -142,7 +145,7 @@ def is_lfs_pointer(content: bytes) -> bool:
 
 def hidden(name: bytes) -> bool:
     """Whether a folder of this name is passed over with everything below it."""
-    return name[:1] in {b".", b"_"} or name == b"tests"
+    return name[:1] in {b".", b"_"} or name == CASES.encode()
 
 
 def select(
@@ -241,7 +244,7 @@ def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted 
     path = shown(entry.name)
     if entry.kind is Kind.OTHER:
         return _no_file(path, commit) if readable else None
-    if name == b"tests":
+    if name == CASES.encode():
         return None
     if entry.kind is Kind.LINK:
         return _symlink(path, commit, readable=readable)

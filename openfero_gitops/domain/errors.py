@@ -36,7 +36,12 @@ class UsageError(OpenFeroError):
 
 
 class PayloadError(OpenFeroError):
-    """The body of a delivery is not an Alertmanager payload."""
+    """The body of a delivery is not an Alertmanager payload; `where` leads to the member."""
+
+    def __init__(self, message: str, where: tuple[str | int, ...] = ()) -> None:
+        """Keep where the trouble is."""
+        super().__init__(message)
+        self.where = where
 
 
 class RenderRefusal(OpenFeroError):

@@ -47,8 +47,8 @@ def _is_text(value: str) -> bool:
 _Dumper.add_representer(str, _text)
 
 
-def to_yaml(objects: Iterable[Any]) -> str:
+def to_yaml(objects: Iterable[Any], *, sort_keys: bool = False) -> str:
     """Several objects as one YAML stream; nothing for none."""
     return yaml.dump_all(
-        list(objects), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
+        list(objects), Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True, width=_WIDTH
     )

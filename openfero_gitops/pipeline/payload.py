@@ -141,4 +141,5 @@ def _as_sent(where: Sequence[str | int], *, alone: bool) -> Sequence[str | int]:
 def _no_payload(where: Sequence[str | int], message: str) -> PayloadError:
     place = "".join("/" + keys.pointer(str(part)) for part in where)[:_SHOWN]
     at = f"at {place}: " if place else ""
-    return PayloadError(f"the body is not an Alertmanager payload: {at}{message}")
+    message = f"the body is not an Alertmanager payload: {at}{message}"
+    return PayloadError(message, tuple(where))

@@ -147,3 +147,105 @@ def test_explain_loads_no_client_of_kubernetes(repository: Repository, payload: 
     assert {"kubernetes", "aiohttp", "jinja2", "prometheus_client", "apscheduler"}.isdisjoint(
         loaded
     )
+
+
+# test
+
+
+def test_the_starter_repository_has_a_case_for_every_operario(
+    openfero: Callable[..., Ran],
+) -> None:
+    """The example's goldens are what its operarios create, and none is left out."""
+    ran = openfero("test", EXAMPLE, "--require-cases")
+    assert ran.code == 0, ran.out
+    assert ran.out.endswith(" passed, 0 failed\n")
+
+
+def test_goldens_are_written_and_then_hold(
+    repository: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """An alert becomes a case by `--update`; a change of the operario then fails it."""
+    sample = json.dumps(alert("HostDown", host="a"))
+    case = "ops/tests/openfero-hostdown-firing/down"
+    repository.write(f"{case}/alert.json", sample)
+    folder = repository.folder / "ops"
+
+    missing = openfero("test", folder)
+    updated = openfero("test", folder, "--update")
+    again = openfero("test", folder, "--update")
+    repository.commit("A case")
+    at_commit = openfero("test", repository.url, "--path", "ops")
+
+    assert missing.code == 1
+    assert "the case has no job.yaml" in missing.out
+    assert (updated.code, updated.out) == (
+        0,
+        f"wrote {case}/job.yaml\n1 case: 1 passed, 0 failed\n",
+    )
+    assert (again.code, again.out) == (0, "1 case: 1 passed, 0 failed\n")
+    assert (at_commit.code, at_commit.out) == (0, again.out)
+
+    job = json.loads(operario("HostDown"))
+    job["spec"]["activeDeadlineSeconds"] = 77
+    repository.write("ops/hostdown.json", json.dumps(job))
+    repository.commit("Another deadline")
+    for source in ((folder,), (repository.url, "--path", "ops")):
+        changed = openfero("test", *source)
+        assert changed.code == 1
+        assert "+  activeDeadlineSeconds: 77\n" in changed.out
+    assert openfero("test", folder, "--ref", "HEAD~1").code == 2
+    assert openfero("test", folder, "--ref", at_commit_of(repository, "HEAD~1")).code == 0
+
+
+def at_commit_of(repository: Repository, name: str) -> str:
+    """Return the full id of a commit."""
+    return repository.git("rev-parse", name)
+
+
+def test_cases_are_no_operarios(repository: Repository, openfero: Callable[..., Ran]) -> None:
+    """A Job in a golden is never taken for an operario, in a folder or in Git."""
+    repository.write("ops/tests/x/y/job.yaml", operario("Other"))
+    repository.commit("A golden that looks like an operario")
+    for source in ((repository.folder / "ops",), (repository.url, "--path", "ops")):
+        ran = openfero("validate", *source)
+        assert (ran.code, ran.out) == (
+            0,
+            "1 operario in force, 0 errors, 0 warnings, 0 documents ignored\n",
+        )
+
+
+def test_a_repository_without_cases(repository: Repository, openfero: Callable[..., Ran]) -> None:
+    """Where there is no folder `tests`, the operarios without a case are told, and that passes."""
+    for source in ((repository.folder / "ops",), (repository.url, "--path", "ops")):
+        ran = openfero("test", *source)
+        assert ran.code == 0
+        assert ran.out.endswith("0 cases: 0 passed, 0 failed; 1 operario without a case\n")
+        assert openfero("test", *source, "--require-cases").code == 1
+
+
+def test_goldens_are_written_into_a_folder_alone(
+    repository: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """A URL, a ref and a symlink are nothing to write into."""
+    case = "ops/tests/openfero-hostdown-firing/down"
+    repository.write(f"{case}/alert.json", json.dumps(alert("HostDown", host="a")))
+    victim = repository.folder / "victim"
+    victim.write_text("mine\n")
+    repository.commit("A case")
+    for arguments, said in (
+        ((repository.url, "--path", "ops"), "--update writes into a folder, and this is none"),
+        ((repository.folder / "ops", "--ref", "main"), "leave out --ref"),
+    ):
+        ran = openfero("test", *arguments, "--update")
+        assert ran.code == 2
+        assert said in ran.err
+    (repository.folder / case / "job.yaml").symlink_to(victim)
+    ran = openfero("test", repository.folder / "ops", "--update")
+    assert ran.code == 2
+    assert "a symlink is not written through" in ran.err
+    assert victim.read_text() == "mine\n"
+
+
+def test_test_loads_no_client_of_kubernetes(repository: Repository) -> None:
+    """Testing starts at once: neither Kubernetes' client nor a server is loaded."""
+    assert HEAVY.isdisjoint(modules_of("test", repository.url, "--path", "ops"))
