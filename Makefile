@@ -2,12 +2,17 @@
 PYTHON ?= python3
 ARGS ?=
 CLUSTER ?= memory
+SEED ?=
+OCCURRENCES ?= 5000
+FAULTS ?=
+MINUTES ?= 30
+KEEP ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench cluster cluster-down docs lock clean
+.PHONY: help demo test lint bench chaos soak cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -30,6 +35,13 @@ lint: $(VENV)/.dev ## Check style, types and the import contract.
 
 bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(VENV)/.dev ## Inject faults into real replicas, and judge (SEED=, OCCURRENCES=, FAULTS=).
+	@$(BIN)/python -m tests.chaos --occurrences $(OCCURRENCES) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(KEEP),--keep $(KEEP))
+
+soak: $(VENV)/.dev ## Let a replica work for MINUTES=30, and see whether it grows.
+	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KEEP),--keep $(KEEP))
 
 cluster: ## Start a real Kubernetes control plane on loopback.
 	@$(PYTHON) tests/cluster/controlplane.py up

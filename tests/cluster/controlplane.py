@@ -233,6 +233,11 @@ class ControlPlane:
         """The API server's address."""
         return f"https://{LOOPBACK}:{self._ports['kube-apiserver']}"
 
+    @property
+    def etcd_url(self) -> str:
+        """Where etcd answers, with all that the API server has stored."""
+        return f"http://{LOOPBACK}:{self._ports['etcd']}"
+
     def start(self) -> None:
         """Start every component and wait until a Job could run; keep the data that is there.
 

@@ -1,0 +1,269 @@
+"""`make soak MINUTES=30`: whether a replica that works for long keeps what it takes.
+
+Alerts come all the time, each of them twice, some are resolved; a commit comes every ten seconds
+and is synced; every twenty seconds all connections to the API server break, so that every watch
+begins anew; pages, API and metrics are read. Jobs are remembered for a minute, so that after a
+few minutes as many go as come. From then on, memory, file descriptors, threads and child
+processes have no reason to grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from tests.cluster.controlplane import ControlPlane
+from tests.support import record
+from tests.support.descendants import descendants
+from tests.support.replica import Replica, alert, group, operario
+from tests.support.repository import Repository
+from tests.support.wire import Wire, kubeconfig_through
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# Seconds.
+TICK = 1.0
+SAMPLE = 5.0
+COMMIT = 10.0
+CUT = 20.0
+LOOK = 5.0
+REPEAT = 10
+ALERTS_A_TICK = 2
+STEADY = 5  # minutes after which nothing has a reason to grow
+READ = ("/", "/api/remediations", "/api/sync", "/metrics", "/readyz")
+ENVELOPE = """\
+remember: 1m
+limits: {concurrent: 50, perMinute: 1000}
+defaults: {ttlSecondsAfterFinished: 60}
+"""
+#: By how much a figure may be above that of minute five: what a garbage collector leaves open.
+MEMORY_MARGIN = 1.10
+COUNT_MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process holds at one moment."""
+
+    minute: float
+    memory: float  # MiB, resident
+    files: int
+    threads: int
+    children: int
+
+
+def sample(pid: int, minute: float) -> Sample:
+    """Ask the kernel."""
+    folder = Path(f"/proc/{pid}")
+    status = dict(
+        line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line
+    )
+    return Sample(
+        minute,
+        int(status["VmRSS"].split()[0]) / 1024,
+        len(os.listdir(folder / "fd")),  # noqa: PTH208 - names alone are wanted
+        int(status["Threads"]),
+        len(descendants(pid)),
+    )
+
+
+@dataclass
+class Soak:
+    """One run and what was done in it."""
+
+    minutes: float
+    replica: Replica
+    wire: Wire
+    repository: Repository
+    samples: list[Sample] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def minute(self) -> float:
+        """How many minutes it has lasted."""
+        return (time.monotonic() - self.began) / 60
+
+    async def run(self, http: aiohttp.ClientSession) -> None:
+        """Do everything at once until the time is over."""
+
+        async def send() -> None:
+            number = self._count("ticks") - 1
+            new = [
+                alert("Soak" if i % 2 else "Fails", host=f"h{number}-{i}")
+                for i in range(ALERTS_A_TICK)
+            ]
+            old = [
+                alert("Soak" if i % 2 else "Fails", host=f"h{number - REPEAT}-{i}")
+                for i in range(ALERTS_A_TICK)
+            ]
+            ended = alert("Soak", "resolved", host=f"h{number - 2 * REPEAT}-1")
+            await self._deliver(http, group(*new, *old, ended))
+
+        async def commit() -> None:
+            text = operario("Soak") + "\n" * (1 + self._count("commits") % 50)
+            await asyncio.to_thread(self.repository.write, "soak.json", text)
+            await asyncio.to_thread(self.repository.commit, "Another")
+
+        async def cut() -> None:
+            self._count("restarts of the watch")
+            self.wire.drop()
+
+        async def look() -> None:
+            for path in READ:
+                async with http.get(self.replica.url + path) as answer:
+                    await answer.read()
+                self._count("pages read")
+
+        async def take() -> None:
+            self.samples.append(sample(self.replica.process.pid, self.minute))
+
+        plan = ((send, TICK), (commit, COMMIT), (cut, CUT), (look, LOOK), (take, SAMPLE))
+        async with asyncio.TaskGroup() as tasks:
+            for work, interval in plan:
+                tasks.create_task(self._repeat(work, interval))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], interval: float) -> None:
+        while self.minute < self.minutes:
+            await work()
+            await asyncio.sleep(interval)
+
+    async def _deliver(self, http: aiohttp.ClientSession, body: object) -> None:
+        """Deliver as Alertmanager does: again where it was not taken."""
+        while True:
+            async with http.post(self.replica.url + "/alerts", json=body) as answer:
+                await answer.read()
+                if answer.status == 200:
+                    break
+                self._count("answers of 503")
+            await asyncio.sleep(0.5)
+        self._count("deliveries")
+
+    def _count(self, what: str) -> int:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        return self.counts[what]
+
+
+def around(samples: list[Sample], minute: float) -> Sample:
+    """The median of the minute before: a single look may meet a `git` at work."""
+    near = [one for one in samples if minute - 1 <= one.minute <= minute] or samples[-1:]
+    return Sample(
+        minute,
+        statistics.median(one.memory for one in near),
+        int(statistics.median(one.files for one in near)),
+        int(statistics.median(one.threads for one in near)),
+        int(statistics.median(one.children for one in near)),
+    )
+
+
+def grown(first: Sample, last: Sample) -> list[str]:
+    """What a replica holds more of at the end than it did once it was steady, in words."""
+    found = []
+    if last.memory > first.memory * MEMORY_MARGIN:
+        found.append(f"memory grew from {first.memory:.0f} to {last.memory:.0f} MiB")
+    for what in ("files", "threads", "children"):
+        before, after = getattr(first, what), getattr(last, what)
+        if after > before + COUNT_MARGIN:
+            found.append(f"{what} grew from {before} to {after}")
+    return found
+
+
+async def soak(minutes: float, folder: Path) -> Soak:
+    """Put everything up, run, and take it down."""
+    plane = ControlPlane(folder / "cluster")
+    with contextlib.ExitStack() as stack:
+        stack.callback(plane.remove)
+        stack.callback(plane.stop)
+        plane.start()
+        repository = Repository(folder / "operarios")
+        repository.write("openfero.yaml", ENVELOPE)
+        options = {"openfero.io/cooldown": "0", "openfero.io/max-per-hour": "1000000"}
+        options |= {"openfero.io/max-concurrent": "100"}
+        repository.write("soak.json", operario("Soak", annotations=options))
+        repository.write("fails.json", operario("Fails", annotations=options, fail="true"))
+        repository.write("undo.json", operario("Soak", status="resolved", annotations=options))
+        repository.commit("Operarios")
+        async with Wire(int(plane.url.rpartition(":")[2])) as wire:
+            replica = Replica(
+                folder,
+                name="soak",
+                kubeconfig=kubeconfig_through(plane.kubeconfig, wire.port, folder / "through"),
+                namespace="default",
+                repository=repository.url,
+                development=False,
+            )
+            await asyncio.to_thread(replica.process.start)
+            stack.callback(replica.process.end)
+            run = Soak(minutes, replica, wire, repository)
+            async with aiohttp.ClientSession() as http:
+                telling = asyncio.create_task(tell(run))
+                await run.run(http)
+                telling.cancel()
+            remediations = len((await asyncio.to_thread(replica.get, "/api/remediations"))["items"])
+            run.counts["Jobs at the end"] = remediations
+            await asyncio.to_thread(replica.process.end)
+    return run
+
+
+async def tell(run: Soak) -> None:
+    """Print a line a minute."""
+    while True:
+        await asyncio.sleep(60)
+        print(row(around(run.samples, run.minute)), flush=True)
+
+
+def row(one: Sample) -> list[str]:
+    """A row of the table."""
+    counts = map(str, (one.files, one.threads, one.children))
+    return [f"{one.minute:.0f}", f"{one.memory:.1f}", *counts]
+
+
+def report(run: Soak) -> tuple[str, list[str]]:
+    """The table, and what grew."""
+    marks = [m for m in (1, STEADY, *range(10, int(run.minutes), 5)) if m < run.minutes]
+    seen = [around(run.samples, minute) for minute in (*marks, run.minutes)]
+    steady = min(seen, key=lambda one: abs(one.minute - min(STEADY, run.minutes / 2)))
+    found = grown(steady, seen[-1])
+    did = ", ".join(f"{count} {what}" for what, count in run.counts.items() if what != "ticks")
+    lines = [
+        f"{record.today()}, {record.machine()}; {run.minutes:g} minutes: {did}.",
+        "",
+        record.table(
+            ["minute", "memory, MiB", "file descriptors", "threads", "child processes"],
+            [row(one) for one in seen],
+        ),
+        "",
+        "; ".join(found) or "Nothing grew after it was steady.",
+    ]
+    return "\n".join(lines), found
+
+
+def main() -> int:
+    """Run it; 1 where something grew."""
+    parser = argparse.ArgumentParser(prog="make soak")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--keep", metavar="BLOCK", help="write it to docs/reliability.md: soak")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        run = asyncio.run(soak(given.minutes, Path(folder)))
+    text, found = report(run)
+    print(text)
+    if given.keep:
+        record.keep(given.keep, text)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

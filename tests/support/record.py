@@ -1,0 +1,51 @@
+"""docs/reliability.md: figures of a run are kept there, each kind in a block of its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+
+def machine() -> str:
+    """Say what a figure was measured on, without naming the machine."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{cores} cores, {pages * size / 2**30:.0f} GiB, {platform.system()} "
+        f"{platform.machine()}, Python {platform.python_version()}"
+    )
+
+
+def today() -> str:
+    """The day in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table that reads well as text and as Markdown; all but the first column to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *others]) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(header), "| " + " | ".join(rule) + " |", *map(line, rows)])
+
+
+def keep(block: str, text: str, page: Path = PAGE) -> None:
+    """Put a text into a block of the page, in the place of what stood there."""
+    before = page.read_text()
+    pattern = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->\n)", re.DOTALL)
+    after, count = pattern.subn(lambda found: f"{found[1]}{text.rstrip()}\n{found[2]}", before)
+    if count != 1:
+        raise LookupError(f"{page.name} has no block {block}")
+    page.write_text(after)
