@@ -38,9 +38,10 @@ LABEL org.opencontainers.image.title="openfero-gitops" \
       org.opencontainers.image.revision="${REVISION}"
 
 # tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
-# controller would inherit them and keep them as zombies. ssh refuses a user id without a name.
+# controller would inherit them and keep them as zombies. ssh refuses a user id without a name. gpg and
+# ssh-keygen check signatures.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates git openssh-client tini \
+    && apt-get install --yes --no-install-recommends ca-certificates git gpg openssh-client tini \
     && rm -rf /var/lib/apt/lists/* \
     && pip uninstall --yes --root-user-action ignore pip \
     && groupadd --gid 65532 openfero \

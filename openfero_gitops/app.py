@@ -20,6 +20,7 @@ from openfero_gitops import __version__
 from openfero_gitops.adapters.api import JOBS
 from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.jobs import SELECTOR, JobStore
 from openfero_gitops.adapters.kubernetes import KubernetesApi
 from openfero_gitops.adapters.lease import KubernetesLease
@@ -319,6 +320,9 @@ async def serve(
             ssh_key_file=settings.git_ssh_key_file,
             known_hosts_file=settings.git_known_hosts_file,
             ca_file=settings.git_ca_file,
+            trust=Trust(
+                settings.verify, settings.allowed_signers_file, settings.openpgp_keyring_file
+            ),
         )
     )
     async with contextlib.AsyncExitStack() as exits:

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.compose import Unreadable
 from openfero_gitops.pipeline.dns import is_dns_label
 from openfero_gitops.pipeline.document import load
@@ -95,6 +96,17 @@ class Settings(BaseSettings):
     follow_rewrites: bool = Field(
         default=False,
         description="take commits too that do not continue the one in force (a rewritten branch)",
+    )
+    verify: Verify = Field(
+        Verify.NONE,
+        description="what somebody whom you trust must have signed: none, commit (the one that the "
+        "ref names) or tag (the ref, an annotated tag); docs/trust.md",
+    )
+    allowed_signers_file: Path | None = Field(
+        None, description="ssh keys of those whom you trust, an ALLOWED SIGNERS of ssh-keygen(1)"
+    )
+    openpgp_keyring_file: Path | None = Field(
+        None, description="OpenPGP keys of those whom you trust, as gpg --export writes them"
     )
     interval: Duration = Field(timedelta(minutes=1), description="time between two syncs")
     git_timeout: Duration = Field(

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -31,6 +31,7 @@ from openfero_gitops.adapters.git_errors import (
     not_offered,
 )
 from openfero_gitops.adapters.git_process import Git
+from openfero_gitops.adapters.git_trust import Trust, Verdict, Verifier
 from openfero_gitops.adapters.git_url import is_commit, parse_ref, parse_remote
 from openfero_gitops.adapters.tree import (
     CASES,
@@ -42,17 +43,20 @@ from openfero_gitops.adapters.tree import (
     shown,
 )
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
-from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.domain.errors import SourceError, Unverified, UsageError
+from openfero_gitops.domain.signature import Verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from openfero_gitops.adapters.git_repository import BareRepository, Commit
+    from openfero_gitops.adapters.git_trust import Judge
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _BLOCK: Final = 512  # bytes, the unit of a file limit
+_TAGS: Final = "refs/tags/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class GitSettings:
         no_proxy: hosts, with commas, that are reached without it.
         pack_bytes: the most that one fetch may write, so that no repository fills the disk.
         budgets: how much of a commit is read.
+        trust: what must be signed, and by whom.
     """
 
     url: str
@@ -90,14 +95,20 @@ class GitSettings:
     no_proxy: str = ""
     pack_bytes: int = 1024 * 1024 * 1024
     budgets: Budgets = field(default_factory=Budgets)
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The last fetch: what the ref held (the tag, not its commit), and what was made of it."""
+    """The last fetch: what the ref held (the tag, not its commit), and what was made of it.
+
+    `keys` is the digest of those that it was judged by; with a `refusal` it is not to be taken.
+    """
 
     tip: str
+    keys: str
     snapshot: Snapshot
+    refusal: str
 
 
 class GitSource:
@@ -115,6 +126,8 @@ class GitSource:
         self._remote = parse_remote(settings.url)
         self._ref = parse_ref(settings.ref)
         self._root = normalise(settings.path)
+        self._verifier = Verifier(settings.trust)
+        self._check_tag()
         if settings.timeout <= 0:
             raise UsageError(f"timeout {settings.timeout}: write a number of seconds above 0")
         self._access = Access(
@@ -145,18 +158,31 @@ class GitSource:
         A snapshot without files is no error here: an emptied path is for the caller to judge.
 
         Raises:
+            Unverified: nobody who is trusted signed what the ref names.
             SourceError: in one line, what failed and what to do; the ref or the path may be gone,
                 a budget exceeded, the server or the disk in trouble.
         """
-        return await self._hop(self._fetch)
+        seen = await self._hop(self._fetch)
+        if seen.refusal:
+            raise Unverified(f"{self._where}: {seen.refusal}", seen.snapshot)
+        return seen.snapshot
 
     async def snapshot(self, commit: str) -> Snapshot:
         """Read a commit that is already in the cache.
 
         Raises:
+            Unverified: nobody who is trusted signed it.
             SourceError: it is not there, or cannot be read.
         """
-        return await self._hop(lambda git: self._read_cached(git, commit, self._snapshot))
+
+        def read(repository: BareRepository, sha: str) -> tuple[Snapshot, Verdict]:
+            with self._judging(repository) as judge:
+                return self._snapshot(repository, sha, judge)
+
+        snapshot, verdict = await self._hop(lambda git: self._read_cached(git, commit, read))
+        if verdict.refusal:
+            raise Unverified(f"{self._where}: {verdict.refusal}", snapshot)
+        return snapshot
 
     async def cases(self, commit: str) -> Snapshot:
         """Read a cached commit's golden cases, `tests` below the path; nothing where there is none.
@@ -167,9 +193,10 @@ class GitSource:
 
         def read(repository: BareRepository, sha: str) -> Snapshot:
             root = f"{self._root}/{CASES}".strip("/")
+            revision = self._revision(repository, sha)
             if not repository.has_folder(sha, root):
-                return Snapshot(self._revision(repository, sha), root, ())
-            return self._snapshot(repository, sha, root)
+                return Snapshot(revision, root, ())
+            return self._files(repository, revision, root)
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
@@ -187,6 +214,8 @@ class GitSource:
         Looked at are the first `limit` first-parent ancestors of `commit`; what the file is in
         `commit` itself is left out, and so is what is over a budget. Each carries the newest of
         these ancestors that has it, so that `git show COMMIT:PATH` gives exactly this content.
+        Where commits must be signed, only those count that are; where tags must be, none does:
+        no tag speaks for a commit before its own.
 
         Raises:
             SourceError: the commit is not in the cache, or its history cannot be read.
@@ -194,6 +223,32 @@ class GitSource:
 
         def read(repository: BareRepository, sha: str) -> list[SourceFile]:
             return self._versions(repository, path, sha, limit)
+
+        return await self._hop(lambda git: self._read_cached(git, commit, read))
+
+    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
+        """Whether an ancestor, of those that `versions` looks at, had another file there.
+
+        Signed or not: that something was there is no reason to trust it.
+
+        Raises:
+            SourceError: as `versions`.
+        """
+
+        def look(repository: BareRepository, sha: str) -> bool:
+            return bool(repository.older(path, sha, limit))
+
+        return await self._hop(lambda git: self._read_cached(git, commit, look))
+
+    async def ancestors(self, commit: str, limit: int = 100) -> list[str]:
+        """List the first-parent ancestors of a commit, newest first, at most `limit`.
+
+        Raises:
+            SourceError: the commit is not in the cache, or its history cannot be read.
+        """
+
+        def read(repository: BareRepository, sha: str) -> list[str]:
+            return repository.first_parents(sha, limit)
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
@@ -251,12 +306,21 @@ class GitSource:
                 f" ({error.strerror or error}); it must be writable and have room"
             ) from error
 
-    def _fetch(self, git: Git) -> Snapshot:
+    def _check_tag(self) -> None:
+        """A branch may move without anybody's signature: only a tag can be held to its own."""
+        if self._verifier.verify is Verify.TAG and (
+            is_commit(self._ref)
+            or self._ref == "HEAD"
+            or (self._ref.startswith("refs/") and not self._ref.startswith(_TAGS))
+        ):
+            raise UsageError(f"ref {shown(self._ref)!r}: --verify tag needs the name of a tag")
+
+    def _fetch(self, git: Git) -> _Seen:
         with self._cache.locked(git):
             self._cache.sweep(self._settings.timeout)
             if self._cache.repository.exists() and not self._suspect:
                 try:
-                    snapshot = self._update(_repository(self._cache.repository, git))
+                    seen = self._update(_repository(self._cache.repository, git))
                 except Damaged as damage:
                     _log.warning(
                         "git cache damaged; a new one is made",
@@ -265,16 +329,16 @@ class GitSource:
                     )
                 else:
                     self._roll_up(_repository(self._cache.repository, git))
-                    return snapshot
+                    return seen
             return self._rebuild(git)
 
-    def _rebuild(self, git: Git) -> Snapshot:
+    def _rebuild(self, git: Git) -> _Seen:
         """Make a repository beside the old one, which stays until the new one can be read."""
         repository = _repository(self._cache.fresh, git)
         self._seen = None
         try:
             repository.create(self._cache.home)
-            snapshot = self._update(repository)
+            seen = self._update(repository)
             self._cache.swap()
         except Damaged as damage:
             raise SourceError(
@@ -284,16 +348,30 @@ class GitSource:
         finally:
             remove(self._cache.fresh)
         self._suspect = False
-        return snapshot
+        return seen
 
-    def _update(self, repository: BareRepository) -> Snapshot:
+    def _update(self, repository: BareRepository) -> _Seen:
         """Fetch, resolve the ref once, and read the commit that it names."""
         tip = self._fetch_tip(repository)
-        if self._seen is not None and self._seen.tip == tip:
-            return self._seen.snapshot
-        snapshot = self._snapshot(repository, tip)
-        self._seen = _Seen(tip, snapshot)
-        return snapshot
+        with self._judging(repository) as judge:
+            if self._seen is None or (self._seen.tip, self._seen.keys) != (tip, judge.keys.digest):
+                snapshot, verdict = self._snapshot(repository, tip, judge)
+                keys = "" if verdict.passing else judge.keys.digest
+                self._seen = _Seen(tip, keys, snapshot, verdict.refusal)
+        return self._seen
+
+    def _judging(self, repository: BareRepository) -> contextlib.AbstractContextManager[Judge]:
+        return self._verifier.judging(repository.git, repository.folder, self._cache.folder)
+
+    def _verdict(self, tip: str, commit: str, judge: Judge) -> Verdict:
+        """Judge what a ref holds, or one of the commits before it."""
+        match self._verifier.verify:
+            case Verify.NONE:
+                return Verdict()
+            case Verify.COMMIT:
+                return judge.commit(commit)
+            case Verify.TAG:
+                return judge.tag(tip, self._ref.removeprefix(_TAGS))
 
     def _fetch_tip(self, repository: BareRepository) -> str:
         """Fetch, and return the id that the ref holds: a commit's, or an annotated tag's."""
@@ -343,6 +421,8 @@ class GitSource:
         if is_commit(self._ref):
             yield f"+{self._ref}:{self._own_ref}"
             yield "+refs/heads/*:refs/openfero/heads/*"
+        elif self._verifier.verify is Verify.TAG:
+            yield f"+{_TAGS}{self._ref.removeprefix(_TAGS)}:{self._own_ref}"
         elif self._ref == "HEAD" or self._ref.startswith("refs/"):
             yield f"+{self._ref}:{self._own_ref}"
         else:
@@ -397,9 +477,17 @@ class GitSource:
         [commit] = repository.commits([tip])
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
-    def _snapshot(self, repository: BareRepository, tip: str, root: str | None = None) -> Snapshot:
-        root = self._root if root is None else root
+    def _snapshot(
+        self, repository: BareRepository, tip: str, judge: Judge
+    ) -> tuple[Snapshot, Verdict]:
+        """Read what a tag or commit names, and say whether it may be taken."""
         revision = self._revision(repository, tip)
+        verdict = self._verdict(tip, revision.commit, judge)
+        revision = replace(revision, verified_signer=verdict.signer)
+        return self._files(repository, revision, self._root), verdict
+
+    def _files(self, repository: BareRepository, revision: Revision, root: str) -> Snapshot:
+        """Read what lies below a path of a commit."""
         selection = select(
             repository.entries(revision.commit, root, self._settings.budgets),
             root=root,
@@ -420,7 +508,15 @@ class GitSource:
     def _versions(
         self, repository: BareRepository, path: str, commit: str, limit: int
     ) -> list[SourceFile]:
+        if self._verifier.verify is Verify.TAG:
+            return []
         found = repository.older(path, commit, limit)
+        signers: dict[str, str] = {}
+        if self._verifier.verify is Verify.COMMIT and found:
+            with self._judging(repository) as judge:
+                line = repository.first_parents(commit, limit)
+                held = zip(line, repository.blobs_at(path, line), strict=True)
+                found, signers = judge.newest_signed(held, {blob for _, blob in found})
         most = self._settings.budgets.file_bytes
         sizes = repository.sizes(blob for _, blob in found)
         found = [(sha, blob) for sha, blob in found if sizes[blob] <= most]
@@ -429,13 +525,13 @@ class GitSource:
         )
         commits = repository.commits(sha for sha, _ in found)
         return [
-            _version(path, blob, contents[blob], commit)
+            _version(path, blob, contents[blob], commit, signers.get(commit.sha, ""))
             for (_, blob), commit in zip(found, commits, strict=True)
             if not is_lfs_pointer(contents[blob])
         ]
 
 
-def _version(path: str, blob: str, content: bytes, commit: Commit) -> SourceFile:
+def _version(path: str, blob: str, content: bytes, commit: Commit, signer: str) -> SourceFile:
     return SourceFile(
         path=path,
         blob=blob,
@@ -444,6 +540,7 @@ def _version(path: str, blob: str, content: bytes, commit: Commit) -> SourceFile
         commit_author=commit.author,
         commit_time=commit.time,
         stale=True,
+        verified_signer=signer,
     )
 
 

@@ -245,6 +245,30 @@ class BareRepository:
                 found.setdefault(blob, parent)
         return [(parent, blob) for blob, parent in found.items()]
 
+    def first_parents(self, commit: str, limit: int) -> list[str]:
+        """List the first-parent ancestors of a commit, newest first, at most `limit`.
+
+        Raises:
+            Damaged: the history cannot be read.
+        """
+        most = f"--max-count={limit + 1}"
+        line = self._checked("rev-list", "--first-parent", most, commit, "--")
+        return line.decode().split()[1:]
+
+    def blobs_at(self, path: str, commits: Iterable[str]) -> list[str]:
+        """Return the id of what each commit has at a path, empty for nothing.
+
+        Raises:
+            Damaged: one cannot be read.
+        """
+        if "\n" in path:
+            return ["" for _ in commits]
+        stdin = "".join(f"{commit}:{path}\n" for commit in commits).encode()
+        if not stdin:
+            return []
+        listed = self._checked("cat-file", "--batch-check=%(objectname)", stdin=stdin)
+        return ["" if line.endswith(b" missing") else line.decode() for line in listed.splitlines()]
+
     def sizes(self, blobs: Iterable[str]) -> dict[str, int]:
         """Return the size of each blob in bytes.
 

@@ -228,6 +228,7 @@ def assemble(
                 commit=revision.commit,
                 commit_author=revision.author,
                 commit_time=revision.time,
+                verified_signer=revision.verified_signer,
             )
         )
     return Snapshot(revision, root, tuple(files), tuple(sorted(problems)))

@@ -20,7 +20,8 @@ class Revision:
     """One commit of one repository.
 
     `repository` is free of credentials; `ref` is the one that was asked for; `commit` is a full
-    SHA, empty for a plain folder; `author` and `time` (RFC 3339) are the commit's.
+    SHA, empty for a plain folder; `author` and `time` (RFC 3339) are what the commit says of
+    itself; `verified_signer` is who signed it, empty where no signature is demanded.
     """
 
     repository: str
@@ -28,6 +29,7 @@ class Revision:
     commit: str
     author: str = ""
     time: str = ""
+    verified_signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class SourceFile:
     commit_author: str = ""
     commit_time: str = ""
     stale: bool = False
+    verified_signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

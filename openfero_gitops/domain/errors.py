@@ -5,6 +5,7 @@ OpenFeroError
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
 ├── RenderRefusal         this alert must not reach this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the catalog in force stays
+│   ├── Unverified        it was read, and nobody who is trusted signed it
 │   └── CatalogRefusal    it was read, and its openfero.yaml cannot be kept
 └── ApiError              the API server did not do what was asked
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken
@@ -23,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from openfero_gitops.domain.catalog import Snapshot
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.reason import Reason
 
@@ -66,6 +68,18 @@ class SourceUnavailable(SourceError):
     """The same for now: the network, the server or the disk may mend by itself."""
 
     lasting = False
+
+
+class Unverified(SourceError):
+    """A commit's signature is missing, bad, or of nobody who is trusted.
+
+    `snapshot` is what was refused: to be told of, never to be put in force.
+    """
+
+    def __init__(self, message: str, snapshot: Snapshot) -> None:
+        """Keep what was refused."""
+        super().__init__(message)
+        self.snapshot = snapshot
 
 
 class CatalogRefusal(SourceError):

@@ -33,6 +33,7 @@ PATH: Final = PREFIX + "path"
 BLOB: Final = PREFIX + "blob"
 COMMIT_AUTHOR: Final = PREFIX + "commit-author"
 COMMIT_TIME: Final = PREFIX + "commit-time"
+VERIFIED_SIGNER: Final = PREFIX + "verified-signer"
 SPEC_DIGEST: Final = PREFIX + "spec-digest"
 # (The catalog's commit, whose openfero.yaml held; COMMIT is that of the operario's file, which is
 # older where the newest version of it is broken.)

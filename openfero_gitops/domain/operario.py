@@ -73,6 +73,7 @@ class Origin:
     commit_time: str = ""
     document: int = 0
     stale: bool = False
+    verified_signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

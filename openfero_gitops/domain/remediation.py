@@ -102,6 +102,7 @@ class Remediation:
     ref: str
     commit: str
     path: str
+    verified_signer: str = ""
 
     @property
     def waiting(self) -> bool:

@@ -434,6 +434,7 @@ def _operario(draft: Draft, namespace: str | None, file: SourceFile, document: i
             commit_time=file.commit_time,
             document=document,
             stale=file.stale,
+            verified_signer=file.verified_signer,
         ),
         spec_digest=draft.spec_digest,
     )

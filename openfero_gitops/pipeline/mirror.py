@@ -55,6 +55,7 @@ def write_mirror(
                 "commit": revision.commit,
                 "author": revision.author,
                 "time": revision.time,
+                "verified_signer": revision.verified_signer,
                 "root": snapshot.root,
             }
         ),
@@ -144,6 +145,9 @@ def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision)
         commit_author=entry.get("commit_author", revision.author),
         commit_time=entry.get("commit_time", revision.time),
         stale=entry["stale"],
+        verified_signer=entry.get("verified_signer", "")
+        if entry["stale"]
+        else revision.verified_signer,
     )
 
 
@@ -183,6 +187,8 @@ def _entry(file: SourceFile) -> dict[str, Any]:
         entry["commit"] = file.commit
         entry["commit_author"] = file.commit_author
         entry["commit_time"] = file.commit_time
+        if file.verified_signer:
+            entry["verified_signer"] = file.verified_signer
     return entry
 
 

@@ -97,6 +97,7 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         ref=annotations.get(keys.REF, ""),
         commit=annotations.get(keys.COMMIT, ""),
         path=annotations.get(keys.PATH, ""),
+        verified_signer=annotations.get(keys.VERIFIED_SIGNER, ""),
     )
 
 

@@ -179,6 +179,7 @@ def _annotations(
 ) -> dict[str, str]:
     origin = operario.origin
     received = format_time(delivery.received_at)
+    signer = {keys.VERIFIED_SIGNER: origin.verified_signer} if origin.verified_signer else {}
     return {
         keys.OPERARIUS: operario.name,
         keys.REPOSITORY: revision.repository,
@@ -188,6 +189,7 @@ def _annotations(
         keys.BLOB: origin.blob,
         keys.COMMIT_AUTHOR: origin.commit_author,
         keys.COMMIT_TIME: origin.commit_time,
+        **signer,
         keys.SPEC_DIGEST: operario.spec_digest,
         keys.REVISION: revision.commit,
         keys.RENDERER: str(RENDERER),

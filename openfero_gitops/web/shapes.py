@@ -63,6 +63,7 @@ def remediation(value: Remediation, decision: Decision | None = None) -> dict[st
         "ref": value.ref,
         "commit": value.commit,
         "path": value.path,
+        "verifiedSigner": value.verified_signer or None,
         "labels": dict(value.labels),
     }
 
@@ -81,6 +82,7 @@ def operario(value: Operario) -> dict[str, Any]:
         "blob": value.origin.blob,
         "author": value.origin.commit_author or None,
         "time": value.origin.commit_time or None,
+        "verifiedSigner": value.origin.verified_signer or None,
         "stale": value.origin.stale,
         "specDigest": value.spec_digest,
         "options": {
@@ -112,6 +114,7 @@ def revision(value: Revision | None) -> dict[str, Any] | None:
         "commit": value.commit,
         "author": value.author or None,
         "time": value.time or None,
+        "verifiedSigner": value.verified_signer or None,
     }
 
 

@@ -51,6 +51,12 @@ FULL: Values = {
             "sshKey": "ssh-privatekey",
             "knownHostsKey": "known_hosts",
         },
+        "verify": {
+            "mode": "commit",
+            "existingSecret": "signers",
+            "allowedSignersKey": "allowed_signers",
+            "openpgpKeyringKey": "keyring.asc",
+        },
     },
     "webhook": {"auth": "basic"},
     "web": {"expose": True, "auth": "basic", "existingSecret": "pages"},
@@ -165,6 +171,21 @@ def test_lint_finds_nothing(values: Values) -> None:
             "credentialsKey and caKey are for HTTPS",
         ),
         ({"repository": {"interval": "60"}}, "/repository/interval"),
+        ({"repository": {"verify": {"mode": "all"}}}, "/repository/verify/mode"),
+        ({"repository": {"verify": {"mode": "commit"}}}, "say whom you trust"),
+        ({"repository": {"verify": {"allowedSigners": "a b c"}}}, "which trusts everybody"),
+        (
+            {"repository": {"verify": {"mode": "commit", "existingSecret": "s"}}},
+            "verify.existingSecret is set: say what is in it",
+        ),
+        (
+            {"repository": {"verify": {"mode": "commit", "allowedSignersKey": "k"}}},
+            "verify.existingSecret, which is not set",
+        ),
+        (
+            {"repository": {"verify": {"mode": "tag", "allowedSigners": "a b c"}}},
+            "name the tag with repository.ref",
+        ),
         ({"replicas": 3}, "'replicas' not allowed"),
         ({"webhook": {"token": "secret"}}, "'token' not allowed"),
         ({"webhook": {"auth": "digest"}}, "/webhook/auth"),
@@ -251,6 +272,28 @@ def test_secrets_are_files_and_never_arguments(values: Values) -> None:
     assert all("secretKeyRef" not in each.get("valueFrom", {}) for each in spec["env"])
     for secret in (each for each in objects if each["kind"] == "Secret"):
         assert b64decode(secret["data"]["token"]).decode() not in json.dumps(pod)
+
+
+def test_signers_are_a_file_that_is_read_again() -> None:
+    """Trusted ssh keys are no secret: they lie in a ConfigMap, mounted so that it updates."""
+    line = "ada@git.example ssh-ed25519 AAAA"
+    verify = {"mode": "commit", "allowedSigners": f"{line}\n{line}\n"}
+    changes = {"repository": {"verify": verify, "followRewrites": True}}
+    objects = render_chart("openfero", merged(REPOSITORY, changes))
+    spec = container(objects)
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    made = only(objects, "ConfigMap")
+    [volume] = [each for each in pod["volumes"] if "configMap" in each]
+    [mount] = [each for each in spec["volumeMounts"] if each["name"] == volume["name"]]
+    assert volume["configMap"] == {"name": made["metadata"]["name"]}
+    assert made["data"]["allowed_signers"].split("\n")[:2] == [line, line]
+    assert mount == {
+        "name": volume["name"],
+        "mountPath": "/etc/openfero-gitops/signers",
+        "readOnly": True,
+    }
+    assert f"--allowed-signers-file={mount['mountPath']}/allowed_signers" in spec["args"]
+    assert {"--verify=commit", "--follow-rewrites"} <= {*spec["args"]}
 
 
 def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:

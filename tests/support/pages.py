@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 COMMIT = "4f1c9a2e7b5d8036c1e4a9f2b7d05c8e3a6f1b94"
+SIGNER = "ada@git.example SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
 OLDER = "0b7e2d9c4a1f8e5360d7b2c9e4a1f6835d0c7b2e"
 REPOSITORY = "https://git.example.com/platform/operarios.git"
 NAMESPACE = "openfero-jobs"
@@ -88,6 +89,7 @@ def operario(name: str, alertname: str, status: Status = Status.FIRING, **change
         commit=COMMIT,
         commit_author="Platform Team <platform@example.com>",
         commit_time="2026-11-19T16:20:11+01:00",
+        verified_signer=SIGNER,
     )
     given = Operario(
         name=name,
@@ -157,6 +159,7 @@ def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: 
         ref="main",
         commit=COMMIT,
         path=f"{alertname.lower()}/{status.value}.yaml",
+        verified_signer=SIGNER,
     )
     return replace(given, **changes)
 
@@ -169,6 +172,7 @@ def catalog(*operarios: Operario, **changes: Any) -> Catalog:
         COMMIT,
         "Platform Team <platform@example.com>",
         "2026-11-19T16:20:11+01:00",
+        SIGNER,
     )
     given = Catalog(revision, Envelope(), operarios, has_envelope=True)
     return replace(given, **changes)
@@ -422,7 +426,9 @@ def hostile(moment: datetime) -> Showcase:
             ),
         ),
         ignored=(Ignored(SCRIPT, ATTRIBUTE),),
-        revision=Revision(SCRIPT, ATTRIBUTE, COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE),
+        revision=Revision(
+            SCRIPT, ATTRIBUTE, COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE, SCRIPT
+        ),
     )
     status = replace(synced(in_force, moment), error=SCRIPT + LONG, failing_since=moment)
     one = remediation(
@@ -442,6 +448,7 @@ def hostile(moment: datetime) -> Showcase:
         commit="--output=/etc/passwd",
         path="a b;$(reboot)\u202e.yaml",
         approved_by=SCRIPT,
+        verified_signer=SCRIPT,
     )
     return Showcase(
         moment, in_force, status, [one], needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)]

@@ -104,6 +104,7 @@ async def test_the_shape_of_a_remediation() -> None:
                 "ref": "main",
                 "commit": COMMIT,
                 "path": "hostdown/firing.yaml",
+                "verifiedSigner": pages.SIGNER,
                 "labels": {"alertname": "HostDown", "host": "a"},
             }
         ],
@@ -114,11 +115,13 @@ async def test_the_shape_of_a_remediation() -> None:
 async def test_what_a_remediation_lacks_is_null() -> None:
     """A member that has no value is there all the same."""
     one = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
+    one = replace(one, verified_signer="")
     async with api(showing(one)) as client:
         (found,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
+    lacking.append("verifiedSigner")
     assert [found[name] for name in lacking] == [None] * len(lacking)
-    assert len(found) == 20
+    assert len(found) == 21
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
@@ -173,6 +176,7 @@ async def test_the_shape_of_an_operario() -> None:
         "blob": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
         "author": "Platform Team <platform@example.com>",
         "time": "2026-11-19T16:20:11+01:00",
+        "verifiedSigner": pages.SIGNER,
         "stale": True,
         "specDigest": "abc",
         "options": {
@@ -259,6 +263,7 @@ async def test_the_shape_of_a_sync() -> None:
             "commit": COMMIT,
             "author": "Platform Team <platform@example.com>",
             "time": "2026-11-19T16:20:11+01:00",
+            "verifiedSigner": pages.SIGNER,
         },
         "origin": "git",
         "inForceSince": moment,

@@ -96,7 +96,7 @@ def test_the_final_stage_has_no_build_tools() -> None:
     [install] = [argv for argv in commands(FINAL) if argv[:2] == ["apt-get", "install"]]
     assert "--no-install-recommends" in install
     packages = [word for word in install[2:] if not word.startswith("--")]
-    assert sorted(packages) == ["ca-certificates", "git", "openssh-client", "tini"]
+    assert sorted(packages) == ["ca-certificates", "git", "gpg", "openssh-client", "tini"]
     assert not BUILD_TOOLS.search(" ".join(FINAL.arguments("RUN")))
     assert ["pip", "uninstall"] in [argv[:2] for argv in commands(FINAL)]
     assert FINAL.arguments("COPY") == ["--from=build /opt/openfero-gitops /opt/openfero-gitops"]

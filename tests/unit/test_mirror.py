@@ -84,6 +84,17 @@ def test_the_catalogs_files_come_back() -> None:
     assert read(write_mirror(given, "ns")) == given
 
 
+def test_the_signers_come_back() -> None:
+    """The revision's, which is that of its files, and of each older version its own or none."""
+    revision = dataclasses.replace(REVISION, verified_signer="ada@git.example SHA256:x")
+    current = dataclasses.replace(file("ops/a.yaml"), verified_signer=revision.verified_signer)
+    older = file("ops/b.yaml", "b", commit=OLDER)
+    other = dataclasses.replace(file("ops/c.yaml", "c", commit=OLDER), verified_signer="eve y")
+    given = Snapshot(revision, "ops", (current, older, other))
+
+    assert read(write_mirror(given, "ns")) == given
+
+
 @pytest.mark.parametrize("files", [[], some(1), some(50)])
 def test_any_number_of_files_comes_back(files: list[SourceFile]) -> None:
     """An empty catalog is mirrored, too."""

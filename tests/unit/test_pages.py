@@ -700,6 +700,7 @@ async def test_healthy() -> None:
     text = page.one("section", "status").text
     assert f"Leader {pages.REPLICA} this replica" in text
     assert f"Commit {COMMIT[:7]} of main by Platform Team" in text
+    assert f"Signed by {pages.SIGNER} verified" in text
     assert "In force 9h 12m ago 2026-11-20T17:52:05Z" in text
     assert "Last sync 20s ago" in text
     assert "State open" in text
@@ -858,6 +859,7 @@ async def test_operarios() -> None:
     assert "kubenodenotready/resolved.yaml" in row.text
     assert "Platform Team" in row.text
     assert row.one("bdi", title="Platform Team <platform@example.com>")
+    assert row.one("span", "signed").attributes["title"] == f"verified: signed by {pages.SIGNER}"
     copies = [one.attributes["data-copy"] for one in row.all("button", "copy")]
     assert f"git show {COMMIT}:kubenodenotready/resolved.yaml" in copies
     assert row.all("td")[-1].text.startswith("Succeeded 2h 39m ago")

@@ -123,6 +123,18 @@ def test_the_revision_names_the_repository_and_the_operario_its_commit() -> None
     assert annotations[keys.REPOSITORY] == REVISION.repository
 
 
+def test_the_job_carries_who_signed_what_it_was_made_of() -> None:
+    """Where signatures are demanded; no author can write it, and nothing stands for nobody."""
+    signed = replace(operario().origin, verified_signer="ada@git.example SHA256:x")
+    theirs = {keys.VERIFIED_SIGNER: "me"}
+    one = rendered(by=operario(origin=signed, annotations=theirs))
+    other = rendered(by=operario(annotations=theirs))
+
+    assert one.manifest["metadata"]["annotations"][keys.VERIFIED_SIGNER] == signed.verified_signer
+    assert keys.VERIFIED_SIGNER == "openfero.io/verified-signer"
+    assert keys.VERIFIED_SIGNER not in other.manifest["metadata"]["annotations"]
+
+
 def test_what_the_author_wrote_is_kept_and_nobody_changes_it() -> None:
     """The author's labels, annotations and spec are in the Job; the catalog's own stay as read."""
     spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "A", "value": "{{ .Labels.pod }}"}])

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.signature import Verify
 from openfero_gitops.settings import Auth, Settings, describe, load_settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ ONE = {
     "ref": ("main", "main"),
     "path": ("shop", "shop"),
     "follow_rewrites": ("true", True),
+    "verify": ("commit", Verify.COMMIT),
+    "allowed_signers_file": ("/run/one/signers", Path("/run/one/signers")),
+    "openpgp_keyring_file": ("/run/one/keyring", Path("/run/one/keyring")),
     "interval": ("1h30m", timedelta(minutes=90)),
     "git_timeout": ("90s", timedelta(seconds=90)),
     "git_credentials_file": ("/run/one/git", Path("/run/one/git")),
@@ -67,6 +71,7 @@ OTHER = {
     "ref": ("v2", "v2"),
     "path": ("jobs", "jobs"),
     "follow_rewrites": ("false", False),
+    "verify": ("tag", Verify.TAG),
     "interval": ("2m", timedelta(minutes=2)),
     "git_timeout": ("2s", timedelta(seconds=2)),
     "namespace": ("two", "two"),
@@ -218,6 +223,7 @@ def test_the_defaults() -> None:
         "ref": "HEAD",
         "path": ".",
         "follow_rewrites": False,
+        "verify": "none",
         "interval": timedelta(minutes=1),
         "git_timeout": timedelta(seconds=60),
         "cache_dir": Path("/var/cache/openfero-gitops"),
@@ -231,6 +237,7 @@ def test_the_defaults() -> None:
     } | dict.fromkeys(
         [
             *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
+            *("allowed_signers_file", "openpgp_keyring_file"),
             *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
             *("webhook_credentials_file", "web_credentials_file"),
             *("tls_cert_file", "tls_key_file", "client_ca_file"),

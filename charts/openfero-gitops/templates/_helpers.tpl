@@ -102,6 +102,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "repository.url is no SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
 {{- end }}
 {{- end }}
+{{- with .Values.repository.verify }}
+{{- if and .allowedSigners .allowedSignersKey }}
+{{- fail "repository.verify.allowedSigners and allowedSignersKey both name ssh keys: set one of them" }}
+{{- end }}
+{{- if and .existingSecret (not (or .allowedSignersKey .openpgpKeyringKey)) }}
+{{- fail "repository.verify.existingSecret is set: say what is in it with repository.verify.allowedSignersKey or openpgpKeyringKey" }}
+{{- end }}
+{{- if and (not .existingSecret) (or .allowedSignersKey .openpgpKeyringKey) }}
+{{- fail "repository.verify.allowedSignersKey and openpgpKeyringKey are keys of the Secret repository.verify.existingSecret, which is not set" }}
+{{- end }}
+{{- if and (eq .mode "none") (or .allowedSigners .existingSecret) }}
+{{- fail "repository.verify names signers, and repository.verify.mode is none, which trusts everybody: set it to commit or tag" }}
+{{- end }}
+{{- if and (ne .mode "none") (not (or .allowedSigners .existingSecret)) }}
+{{- fail (printf "repository.verify.mode is %s: say whom you trust with repository.verify.allowedSigners or existingSecret" .mode) }}
+{{- end }}
+{{- if and (eq .mode "tag") (not $.Values.repository.ref) }}
+{{- fail "repository.verify.mode is tag: name the tag with repository.ref" }}
+{{- end }}
+{{- end }}
 {{- with .Values.web }}
 {{- if eq (int .port) 8080 }}
 {{- fail "web.port must not be 8080, where the webhook listens" }}

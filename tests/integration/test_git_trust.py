@@ -1,0 +1,635 @@
+"""Signatures of commits and tags, with real keys, and what git makes of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_trust import Trust
+from openfero_gitops.domain.errors import SourceError, Unverified, UsageError
+from openfero_gitops.domain.signature import Verify
+from tests.support.descendants import descendants, open_files
+from tests.support.repository import Repository
+from tests.support.signing import allow, fingerprint, key_ring, ssh_signer, stop_signing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Snapshot
+    from tests.support.signing import KeyRing, Signer
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with one operario at its root, which nobody signed."""
+    made = Repository(tmp_path / "origin")
+    made.write("a.yaml", "a: 1\n")
+    made.commit("First")
+    return made
+
+
+@pytest.fixture
+def ada(tmp_path: Path) -> Signer:
+    """Give somebody who is trusted."""
+    return ssh_signer(tmp_path, "ada@git.example")
+
+
+@pytest.fixture
+def eve(tmp_path: Path) -> Signer:
+    """Give somebody with a key that nobody knows."""
+    return ssh_signer(tmp_path, "eve@git.example")
+
+
+@pytest.fixture
+def allowed(ada: Signer, tmp_path: Path) -> Path:
+    """Give the file of allowed signers, with Ada in it."""
+    return allow(tmp_path / "allowed_signers", ada)
+
+
+@pytest.fixture(scope="module")
+def ring() -> Iterator[KeyRing]:
+    """Give a home for OpenPGP keys."""
+    with key_ring() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bob(ring: KeyRing) -> Signer:
+    """Give somebody with an OpenPGP key."""
+    return ring.signer("Bob <bob@git.example>")
+
+
+def opened(repository: Repository, tmp_path: Path, trust: Trust, **settings: Any) -> GitSource:
+    """Open a source of its own, with a cache beside the repository."""
+    return GitSource(
+        GitSettings(repository.url, tmp_path / "cache", trust=trust, **settings),
+    )
+
+
+async def fetch(repository: Repository, tmp_path: Path, trust: Trust, **settings: Any) -> Snapshot:
+    """Fetch once."""
+    source = opened(repository, tmp_path, trust, **settings)
+    try:
+        return await source.fetch()
+    finally:
+        await source.aclose()
+
+
+def by_ssh(allowed: Path) -> Trust:
+    """Demand signed commits."""
+    return Trust(Verify.COMMIT, allowed_signers_file=allowed)
+
+
+def by_openpgp(tmp_path: Path, keys: bytes) -> Trust:
+    """The same, by OpenPGP keys."""
+    file = tmp_path / "keyring"
+    file.write_bytes(keys)
+    return Trust(Verify.COMMIT, openpgp_keyring_file=file)
+
+
+def what_git_says(repository: Repository, commit: str, allowed: Path) -> str:
+    """Verify a commit by hand, and return the words."""
+    argv = ["git", "-c", f"gpg.ssh.allowedSignersFile={allowed}", "verify-commit", commit]
+    asked = subprocess.run(
+        argv, cwd=repository.folder, capture_output=True, timeout=30, check=False
+    )
+    return asked.stderr.decode()
+
+
+def signed_as_a_file(content: str, signer: Signer) -> str:
+    """Return the signature of a text that is no commit."""
+    argv = ["ssh-keygen", "-Y", "sign", "-n", "file", "-f", signer.config["user.signingKey"]]
+    made = subprocess.run(argv, input=content.encode(), capture_output=True, timeout=30, check=True)
+    return made.stdout.decode().strip()
+
+
+def put(file: Path, content: str | None) -> None:
+    """Write a file; remove it where there is no content."""
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+
+
+class TestSsh:
+    """Commits signed with ssh keys."""
+
+    async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """The revision and each of its files say who signed, and with which key."""
+        ada.sign_in(repository)
+        commit = repository.commit("Signed")
+
+        snapshot = await fetch(repository, tmp_path, by_ssh(allowed))
+
+        signer = f"ada@git.example {fingerprint(ada, tmp_path)}"
+        assert snapshot.revision.commit == commit
+        assert snapshot.revision.verified_signer == signer
+        assert [file.verified_signer for file in snapshot.files] == [signer]
+
+    async def test_a_commit_without_a_signature_is_refused(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """Who must do what is said, and the refused commit is told of, with its files."""
+        ada.sign_in(repository)
+        repository.commit("Signed")
+        stop_signing(repository)
+        repository.write("a.yaml", "evil")
+        commit = repository.commit("Unsigned")
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+        assert str(refused.value) == (
+            f"Git repository {repository.url}: commit {commit[:12]} is not signed: a signer whom"
+            " you trust signs a commit on top of it (git commit --allow-empty --gpg-sign)"
+        )
+        assert refused.value.snapshot.revision.commit == commit
+        assert refused.value.snapshot.revision.verified_signer == ""
+        assert [file.content for file in refused.value.snapshot.files] == [b"evil"]
+
+    async def test_a_key_that_nobody_knows_is_refused_though_git_calls_it_good(
+        self, repository: Repository, tmp_path: Path, eve: Signer, allowed: Path
+    ) -> None:
+        """Git's exit code decides: its words are `Good "git" signature` here, too."""
+        eve.sign_in(repository)
+        commit = repository.commit("Signed by somebody")
+        assert 'Good "git" signature' in what_git_says(repository, commit, allowed)
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+        assert fingerprint(eve, tmp_path) in str(refused.value)
+        assert "whoever keeps that file adds it, or a signer whom you trust" in str(refused.value)
+
+    async def test_a_signature_does_not_fit_another_commit(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """One that was cut out of a signed commit and pasted into another proves nothing."""
+        ada.sign_in(repository)
+        signed = repository.commit("Signed")
+        raw = repository.git("cat-file", "commit", signed) + "\n"
+        forged = repository.git(
+            *("hash-object", "-w", "-t", "commit", "--stdin"),
+            stdin=raw.replace("Signed", "Forged").encode(),
+        )
+        repository.git("update-ref", "refs/heads/main", forged)
+
+        with pytest.raises(Unverified, match=r"signature of commit .* is not good"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+    async def test_a_signature_for_another_purpose_is_none(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """What Ada signed as a file, or for a mail, cannot be pasted into a commit."""
+        tree = repository.git("rev-parse", "HEAD^{tree}")
+        who = "Ada <ada@git.example> 1790000600 +0000"
+        head = f"tree {tree}\nparent {repository.head}\nauthor {who}\ncommitter {who}\n"
+        content = head + "\nPasted\n"
+        lines = "\n ".join(signed_as_a_file(content, ada).splitlines())
+        commit = repository.git(
+            *("hash-object", "-w", "-t", "commit", "--stdin"),
+            stdin=f"{head}gpgsig {lines}\n\nPasted\n".encode(),
+        )
+        repository.git("update-ref", "refs/heads/main", commit)
+
+        with pytest.raises(Unverified, match=r"not good|not among"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+    async def test_the_tip_vouches_for_what_it_holds(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """An unsigned commit comes into force with a signed one on top of it."""
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Unsigned")
+        ada.sign_in(repository)
+        repository.commit("I have looked at it")
+
+        snapshot = await fetch(repository, tmp_path, by_ssh(allowed))
+
+        assert [file.content for file in snapshot.files] == [b"a: 2\n"]
+
+    async def test_a_merge_made_by_the_forge_is_signed_by_the_forge(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """The merge's own signature counts, not that of what was merged."""
+        forge = ssh_signer(tmp_path, "noreply@forge.example")
+        repository.branch("side")
+        ada.sign_in(repository)
+        repository.write("a.yaml", "a: 2\n")
+        repository.commit("Signed by Ada")
+        repository.switch("main")
+        forge.sign_in(repository)
+        merged = repository.merge("side", "Merge")
+
+        with pytest.raises(Unverified, match="not among"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+        allow(allowed, ada, forge)
+        revision = (await fetch(repository, tmp_path, by_ssh(allowed))).revision
+        assert revision.commit == merged
+        assert revision.verified_signer.startswith("noreply@forge.example ")
+
+    async def test_the_file_of_signers_is_read_again_when_it_changed(
+        self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
+    ) -> None:
+        """The same commit is taken once its signer is in it, and refused once that is deleted."""
+        ada.sign_in(repository)
+        commit = repository.commit("Signed")
+        allow(allowed, eve)
+        source = opened(repository, tmp_path, by_ssh(allowed))
+
+        for _ in range(2):
+            with pytest.raises(Unverified, match="not among"):
+                await source.fetch()
+        allow(allowed, eve, ada)
+        first = await source.fetch()
+        assert first.revision.commit == commit
+        assert await source.fetch() is first
+        allow(allowed, eve)
+        with pytest.raises(Unverified, match="not among"):
+            await source.fetch()
+        await source.aclose()
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [(None, "No such file or directory; mount it"), ("# nobody\n\n", "there is no signer")],
+    )
+    async def test_a_file_of_signers_that_cannot_be_used_is_named(
+        self,
+        repository: Repository,
+        tmp_path: Path,
+        ada: Signer,
+        allowed: Path,
+        content: str | None,
+        told: str,
+    ) -> None:
+        """Without signers nothing is taken; it is no reason to refuse the revision for good."""
+        ada.sign_in(repository)
+        commit = repository.commit("Signed")
+        put(allowed, content)
+        source = opened(repository, tmp_path, by_ssh(allowed))
+
+        with pytest.raises(SourceError, match=f"{allowed}: {told}") as failed:
+            await source.fetch()
+        assert not isinstance(failed.value, Unverified)
+
+        allow(allowed, ada)
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+
+    async def test_a_key_that_is_no_longer_valid_still_verifies_what_claims_to_be_older(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """`valid-before` is held against the date that the signer wrote: deleting revokes."""
+        allow(allowed, ada, options='valid-before="20200101"')
+        ada.sign_in(repository)
+        repository.commit("Of today")
+        with pytest.raises(Unverified, match="at that time"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+        repository._clock = 1_500_000_000  # the date is the author's to choose
+        commit = repository.commit("Said to be of 2017")
+        assert (await fetch(repository, tmp_path, by_ssh(allowed))).revision.commit == commit
+
+        allow(allowed, ssh_signer(tmp_path, "carol@git.example"))
+
+        with pytest.raises(Unverified, match="not among"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+    async def test_a_refused_commit_does_not_make_the_cache_anew(
+        self, repository: Repository, tmp_path: Path, allowed: Path
+    ) -> None:
+        """It is fetched once, and nothing is left of the looks at it."""
+        source = opened(repository, tmp_path, by_ssh(allowed))
+        with pytest.raises(Unverified):
+            await source.fetch()
+        [folder] = (tmp_path / "cache").iterdir()
+        made = (folder / "repository.git").stat().st_ino
+        files, children = open_files(), descendants()
+
+        for _ in range(3):
+            with pytest.raises(Unverified):
+                await source.fetch()
+
+        assert (folder / "repository.git").stat().st_ino == made
+        assert list(folder.glob("trust-*")) == []
+        assert (open_files(), descendants()) == (files, children)
+        await source.aclose()
+
+    async def test_what_a_killed_process_left_is_removed(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """A folder of keys that is old enough to be nobody's goes, a young one stays."""
+        ada.sign_in(repository)
+        repository.commit("Signed")
+        await fetch(repository, tmp_path, by_ssh(allowed))
+        [folder] = (tmp_path / "cache").iterdir()
+        old, young = folder / "trust-old", folder / "trust-young"
+        for left in (old, young):
+            left.mkdir()
+            (left / "allowed_signers").touch()
+        os.utime(old, (0, 0))
+
+        await fetch(repository, tmp_path, by_ssh(allowed))
+
+        assert list(folder.glob("trust-*")) == [young]
+
+    async def test_a_missing_program_is_said(
+        self,
+        repository: Repository,
+        tmp_path: Path,
+        allowed: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Without ssh-keygen nothing is verified, and the line says what to install."""
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for name in ("git", "sh"):
+            (programs / name).symlink_to(shutil.which(name) or name)
+        monkeypatch.setenv("PATH", str(programs))
+
+        with pytest.raises(SourceError, match=r"no ssh-keygen command.* openssh-client"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+
+class TestOpenPgp:
+    """Commits signed with OpenPGP keys."""
+
+    @pytest.mark.parametrize("armor", [True, False], ids=["armored", "binary"])
+    async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, *, armor: bool
+    ) -> None:
+        """The keyring file is what `gpg --export` writes; several keys may be in it."""
+        carol = ring.signer(f"Carol {armor} <carol@git.example>")
+        bob.sign_in(repository)
+        repository.commit("Signed by Bob")
+        trust = by_openpgp(
+            tmp_path, ring.export(carol, armor=armor) + ring.export(bob, armor=armor)
+        )
+
+        revision = (await fetch(repository, tmp_path, trust)).revision
+
+        assert revision.verified_signer == f"Bob <bob@git.example> {bob.key}"
+        carol.sign_in(repository)
+        repository.commit("Signed by Carol")
+        revision = (await fetch(repository, tmp_path, trust)).revision
+        assert revision.verified_signer == f"{carol.name} {carol.key}"
+
+    async def test_a_key_that_is_not_in_the_file_is_refused(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer
+    ) -> None:
+        """Nor is one looked for anywhere else."""
+        dan = ring.signer("Dan <dan@git.example>")
+        dan.sign_in(repository)
+        repository.commit("Signed by Dan")
+
+        with pytest.raises(Unverified, match=rf"OpenPGP key {dan.key[-16:]}, which is not in"):
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(bob)))
+
+    async def test_a_revoked_key_is_refused(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """A key in the file that says of itself that it is revoked signs nothing any more."""
+        fay = ring.signer("Fay <fay@git.example>")
+        fay.sign_in(repository)
+        repository.commit("Signed by Fay")
+        trust = by_openpgp(tmp_path, ring.export(fay))
+        source = opened(repository, tmp_path, trust)
+        await source.fetch()
+        ring.revoke(fay)
+        by_openpgp(tmp_path, ring.export(fay))
+
+        with pytest.raises(Unverified, match="which is revoked: a signer whom you trust"):
+            await source.fetch()
+        await source.aclose()
+
+    async def test_an_expired_key_is_refused(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """Also for a commit that says it was signed while the key was valid."""
+        old = ring.signer("Gil <gil@git.example>", made="20200102T000000", expires="1d")
+        old.sign_in(repository)
+        repository.commit("Signed by Gil")
+
+        with pytest.raises(Unverified, match="which is expired: a signer whom you trust"):
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(old)))
+
+    async def test_one_kind_of_file_trusts_no_key_of_the_other(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, ada: Signer
+    ) -> None:
+        """With both files, each signs; with one, only its own kind."""
+        keyring = ring.export(bob)
+        ada.sign_in(repository)
+        repository.commit("Signed by Ada")
+        with pytest.raises(Unverified):
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, keyring))
+        allowed = allow(tmp_path / "allowed_signers", ada)
+        bob.sign_in(repository)
+        repository.commit("Signed by Bob")
+        with pytest.raises(Unverified, match="not in the keyring file"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+        both = Trust(Verify.COMMIT, allowed, by_openpgp(tmp_path, keyring).openpgp_keyring_file)
+        assert (await fetch(repository, tmp_path, both)).revision.verified_signer.startswith("Bob")
+        ada.sign_in(repository)
+        repository.commit("Signed by Ada again")
+        assert (await fetch(repository, tmp_path, both)).revision.verified_signer.startswith("ada@")
+
+    async def test_a_file_that_is_no_keyring_is_named(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer
+    ) -> None:
+        """Above all a private key, which has no business there."""
+        armored = ring.export(bob)
+        wrong = {
+            "there is no OpenPGP key in it": b"ssh-ed25519 AAAA ada\n",
+            "this is a private key": ring.export_secret(bob),
+            "an armored key in it is damaged": armored.replace(b"\n\n", b"\n\nA", 1),
+        }
+
+        for told, content in wrong.items():
+            with pytest.raises(SourceError, match=f"{tmp_path / 'keyring'}: {told}"):
+                await fetch(repository, tmp_path, by_openpgp(tmp_path, content))
+
+
+class TestTags:
+    """A tag that must be signed."""
+
+    @pytest.mark.parametrize("ref", ["live", "refs/tags/live"])
+    async def test_a_signed_tag_lets_its_commit_in(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path, ref: str
+    ) -> None:
+        """The commit itself need not be signed."""
+        commit = repository.head
+        ada.sign_in(repository)
+        repository.tag("live", "Released")
+
+        trust = Trust(Verify.TAG, allowed)
+        revision = (await fetch(repository, tmp_path, trust, ref=ref)).revision
+
+        assert revision.commit == commit
+        assert revision.verified_signer.startswith("ada@git.example SHA256:")
+
+    async def test_a_tag_without_a_trusted_signature_is_refused(
+        self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
+    ) -> None:
+        """A plain one, an annotated one, and one of somebody's, each in its own words."""
+        ada.sign_in(repository)
+        repository.commit("A signed commit is no signed tag")
+        stop_signing(repository)
+        repository.tag("plain")
+        repository.tag("annotated", "x")
+        eve.sign_in(repository)
+        repository.tag("somebody", "x")
+        trust = Trust(Verify.TAG, allowed)
+
+        for ref, told in (
+            ("plain", "plain is no annotated tag, and a signed one is demanded"),
+            ("annotated", "tag .* is not signed: a signer whom you trust makes it anew"),
+            ("somebody", "not among the allowed signers"),
+        ):
+            with pytest.raises(Unverified, match=told):
+                await fetch(repository, tmp_path, trust, ref=ref)
+
+    async def test_a_signed_tag_cannot_be_given_another_name(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """Who may move refs, and has no key, cannot let an old release stand for the live one."""
+        ada.sign_in(repository)
+        repository.tag("v1", "The first")
+        repository.git("update-ref", "refs/tags/live", repository.git("rev-parse", "v1"))
+
+        with pytest.raises(Unverified, match="holds was signed under the name v1"):
+            await fetch(repository, tmp_path, Trust(Verify.TAG, allowed), ref="live")
+
+    async def test_a_branch_does_not_take_the_place_of_the_tag(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """Only a tag is asked for."""
+        ada.sign_in(repository)
+        repository.tag("live", "Released")
+        commit = repository.head
+        repository.branch("live")
+        repository.commit("On the branch")
+
+        trust = Trust(Verify.TAG, allowed)
+        assert (await fetch(repository, tmp_path, trust, ref="live")).revision.commit == commit
+
+    @pytest.mark.parametrize("ref", ["HEAD", "refs/heads/main", "0" * 40])
+    def test_what_is_no_tag_is_a_wrong_setting(
+        self, repository: Repository, tmp_path: Path, allowed: Path, ref: str
+    ) -> None:
+        """It is said at the start, not at the first fetch."""
+        with pytest.raises(UsageError, match="--verify tag needs the name of a tag"):
+            opened(repository, tmp_path, Trust(Verify.TAG, allowed), ref=ref)
+
+    async def test_a_tag_vouches_for_no_commit_before_its_own(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """So there is no older version, nor an older commit, that could stand in."""
+        first = repository.head
+        ada.sign_in(repository)
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("Second")
+        repository.tag("live", "Released")
+        source = opened(repository, tmp_path, Trust(Verify.TAG, allowed), ref="live")
+        await source.fetch()
+
+        assert await source.versions("a.yaml", commit) == []
+        assert await source.existed("a.yaml", commit)
+        with pytest.raises(Unverified):
+            await source.snapshot(first)
+        await source.aclose()
+
+
+class TestVersions:
+    """What may stand in for a file that is broken."""
+
+    async def test_a_version_comes_from_a_commit_that_is_signed(
+        self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
+    ) -> None:
+        """One that only an unsigned commit, or one of somebody's, ever held does not count."""
+        ada.sign_in(repository)
+        repository.write("a.yaml", "reviewed")
+        reviewed = repository.commit("Reviewed")
+        stop_signing(repository)
+        repository.write("b.yaml", "b")
+        repository.commit("Unsigned, and a.yaml as it was")
+        repository.write("a.yaml", "slipped in")
+        repository.commit("Unsigned")
+        eve.sign_in(repository)
+        repository.write("a.yaml", "somebody's")
+        repository.commit("Somebody's")
+        ada.sign_in(repository)
+        repository.write("a.yaml", "broken")
+        tip = repository.commit("Broken")
+        source = opened(repository, tmp_path, by_ssh(allowed))
+        revision = (await source.fetch()).revision
+
+        found = await source.versions("a.yaml", tip)
+
+        assert [(one.content, one.commit) for one in found] == [(b"reviewed", reviewed)]
+        assert found[0].verified_signer == revision.verified_signer
+        assert await source.versions("b.yaml", tip) == []
+        await source.aclose()
+
+    async def test_each_content_has_the_newest_signed_commit_that_holds_it(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """In the order of the history, like any other versions."""
+        ada.sign_in(repository)
+        wanted: list[tuple[bytes, str]] = []
+        for number in range(3):
+            repository.write("a.yaml", f"a: {number}")
+            repository.commit("Changed")
+            repository.write("other.yaml", f"{number}")
+            signed = repository.commit("Something else")
+            wanted.insert(0, (b"a: %d" % number, signed))
+            stop_signing(repository)
+            repository.write("other.yaml", f"{number} and more")
+            repository.commit("Not signed")
+            ada.sign_in(repository)
+        repository.write("a.yaml", "broken")
+        tip = repository.commit("Broken")
+        source = opened(repository, tmp_path, by_ssh(allowed))
+        await source.fetch()
+
+        found = await source.versions("a.yaml", tip)
+
+        assert [(one.content, one.commit) for one in found] == wanted
+        await source.aclose()
+
+    async def test_an_older_commit_is_read_only_if_it_is_signed(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """What the cache holds is not trusted for being there."""
+        unsigned = repository.head
+        ada.sign_in(repository)
+        signed = repository.commit("Signed")
+        tip = repository.commit("Another")
+        source = opened(repository, tmp_path, by_ssh(allowed))
+        await source.fetch()
+
+        assert await source.ancestors(tip) == [signed, unsigned]
+        assert await source.ancestors(tip, 1) == [signed]
+        assert (await source.snapshot(signed)).revision.commit == signed
+        with pytest.raises(Unverified):
+            await source.snapshot(unsigned)
+        await source.aclose()
+
+
+class TestSettings:
+    """Settings that contradict each other."""
+
+    def test_signers_without_a_demand_are_a_mistake(self, tmp_path: Path) -> None:
+        """Nobody names signers to trust everybody, nor demands a signature of nobody."""
+        with pytest.raises(UsageError, match="nothing is verified; say --verify commit"):
+            Trust(allowed_signers_file=tmp_path / "x")
+        with pytest.raises(UsageError, match="--verify commit needs --allowed-signers-file"):
+            Trust(Verify.COMMIT)
