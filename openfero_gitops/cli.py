@@ -22,6 +22,8 @@ from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from openfero_gitops.pipeline.report.findings import Findings
+    from openfero_gitops.pipeline.schema import Schemas
     from openfero_gitops.web.server import Address
 
 DONE: Final = 0
@@ -177,6 +179,18 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="For a terminal, a program, test results, code scanning, a workflow's annotations.",
 )
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option(
+    "--kubernetes-version",
+    metavar="MAJOR.MINOR",
+    help="Whose Jobs are meant, without asking a cluster.  [default: 1.36]",
+)
+@click.option("--cluster", is_flag=True, help="Ask a cluster which Jobs it takes.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --cluster. Default: $KUBECONFIG, ~/.kube/config.",
+)
+@click.option("--context", "context", help="With --cluster; the kubeconfig's current one.")
 def validate(
     *,
     source: str,
@@ -185,16 +199,39 @@ def validate(
     allowed_namespace: tuple[str, ...],
     form: str,
     strict: bool,
+    kubernetes_version: str | None,
+    cluster: bool,
+    kubeconfig: Path | None,
+    context: str | None,
 ) -> int:
     """Find what is wrong in SOURCE, a folder or a Git URL.
+
+    Everything is told at once, each with its path, line and rule; docs/rules.md has a bad and a
+    good example of every rule. No cluster is asked but with --cluster.
 
     Exits 1 where there are errors, or no operario at all.
     """
     from openfero_gitops.offline import check  # noqa: PLC0415
     from openfero_gitops.pipeline.report import FORMATS  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
+    if cluster and kubernetes_version is not None:
+        raise click.UsageError("--cluster asks for the cluster's version: name none beside it")
+    if not cluster and (kubeconfig is not None or context is not None):
+        raise click.UsageError("--kubeconfig and --context go with --cluster")
     _log_to_stderr("console", "warning")
-    findings = asyncio.run(check(source, ref, path, allowed_namespace, strict=strict))
+
+    async def run() -> Findings:
+        kubernetes: str | Schemas = kubernetes_version or DEFAULT
+        if cluster:
+            from openfero_gitops.live import schemas_of_cluster  # noqa: PLC0415
+
+            kubernetes = await schemas_of_cluster(kubeconfig, context)
+        return await check(
+            source, ref, path, allowed_namespace, kubernetes=kubernetes, strict=strict
+        )
+
+    findings = asyncio.run(run())
     click.echo(FORMATS[form](findings))
     return FINDINGS if findings.failed else DONE
 

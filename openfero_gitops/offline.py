@@ -22,6 +22,7 @@ from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.reading import Parser
 from openfero_gitops.pipeline.render import Delivery, render
 from openfero_gitops.pipeline.report.findings import Findings
+from openfero_gitops.pipeline.schema import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from openfero_gitops.adapters.git import GitSource
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
+    from openfero_gitops.pipeline.schema import Schemas
 
 #: What stands for the commit where a folder is read: Git's own word for none.
 _NO_COMMIT: Final = "0" * 40
@@ -47,7 +49,8 @@ async def read_catalog(
     Raises:
         OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
     """
-    catalog, refusal = await _build(source, ref, path, _scope(allowed_namespaces, jobs_namespace))
+    scope = _scope(allowed_namespaces, jobs_namespace)
+    catalog, refusal = await _build(source, ref, path, scope)
     if refusal is not None:
         raise refusal
     return catalog
@@ -59,14 +62,25 @@ async def check(
     path: str,
     allowed_namespaces: Sequence[str] = (),
     *,
+    kubernetes: str | Schemas = DEFAULT,
     strict: bool = False,
 ) -> Findings:
-    """Find everything that is wrong in a folder or a Git URL; `strict` counts warnings as errors.
+    """Find everything that is wrong in a folder or a Git URL.
+
+    Args:
+        source: the folder or the URL.
+        ref: of the repository.
+        path: the part of it that counts.
+        allowed_namespaces: where Jobs may go; everywhere, where none is named.
+        kubernetes: the version that the Jobs are for, or a cluster's own schemas.
+        strict: warnings count as errors.
 
     Raises:
         OpenFeroError: it cannot be read.
+        UsageError: the version is not known.
     """
-    catalog, refusal = await _build(source, ref, path, _scope(allowed_namespaces, "openfero-jobs"))
+    scope = _scope(allowed_namespaces, "openfero-jobs")
+    catalog, refusal = await _build(source, ref, path, scope, Parser(kubernetes))
     problems = (*(refusal.problems if refusal else ()), *catalog.problems)
     return Findings(
         problems=tuple(sorted(problems)),
@@ -86,11 +100,11 @@ def _scope(allowed_namespaces: Sequence[str], jobs_namespace: str) -> Scope:
 
 
 async def _build(
-    source: str, ref: str, path: str, scope: Scope
+    source: str, ref: str, path: str, scope: Scope, parser: Parser | None = None
 ) -> tuple[Catalog, CatalogRefusal | None]:
     """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
     async with _opened(source, ref, path) as opened:
-        return await _read(opened, await opened.fetch(), scope)
+        return await _read(opened, await opened.fetch(), scope, parser)
 
 
 @contextlib.asynccontextmanager
@@ -104,9 +118,12 @@ async def _opened(source: str, ref: str, path: str) -> AsyncIterator[FolderSourc
 
 
 async def _read(
-    opened: FolderSource | GitSource, snapshot: Snapshot, scope: Scope
+    opened: FolderSource | GitSource,
+    snapshot: Snapshot,
+    scope: Scope,
+    parser: Parser | None = None,
 ) -> tuple[Catalog, CatalogRefusal | None]:
-    parser = Parser(scope.kubernetes_version)
+    parser = parser or Parser(scope.kubernetes_version)
     try:
         catalog = build_catalog(snapshot, scope, parser=parser)
     except CatalogRefusal as refusal:

@@ -152,6 +152,14 @@ class KubernetesApi:
         answer = await self._call("GET", "/version", timeout)
         return str(answer.get("gitVersion", ""))
 
+    async def published_schema(self, group: str, version: str, *, timeout: float = 30.0) -> Object:
+        """The OpenAPI document in which the API server describes the objects of a group.
+
+        Raises:
+            ApiError: it does not; NotFound where it serves no such group, or is before 1.24.
+        """
+        return await self._call("GET", f"/openapi/v3/apis/{group}/{version}", timeout)
+
     async def create(
         self,
         resource: Resource,

@@ -34,6 +34,7 @@ from openfero_gitops.pipeline.envelope import (
 )
 from openfero_gitops.pipeline.reading import Parser, at, located, unread
 from openfero_gitops.pipeline.rules import error, shown, warning
+from openfero_gitops.pipeline.schema import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class Scope:
 
     jobs_namespace: str = ""
     allowed_namespaces: tuple[str, ...] | None = None
-    kubernetes_version: str = "1.36"
+    kubernetes_version: str = DEFAULT
 
 
 def build_catalog(

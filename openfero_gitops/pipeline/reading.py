@@ -20,6 +20,7 @@ from openfero_gitops.pipeline.schema import schemas_of
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import SourceFile
+    from openfero_gitops.pipeline.schema import Schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ def at(problem: Problem, file: SourceFile) -> Problem:
 class Parser:
     """Reads files and remembers what it read: a memo of a pure function, of bounded size."""
 
-    def __init__(self, kubernetes_version: str, capacity: int = 20_000) -> None:
-        """Take the version whose Jobs are meant; raises UsageError where it is not known."""
-        self.kubernetes_version = kubernetes_version
-        self._schemas = schemas_of(kubernetes_version)
+    def __init__(self, kubernetes: str | Schemas, capacity: int = 20_000) -> None:
+        """Take the Kubernetes whose Jobs are meant: a cluster's own schemas, or a version.
+
+        Raises:
+            UsageError: the version is not known.
+        """
+        self._schemas = schemas_of(kubernetes) if isinstance(kubernetes, str) else kubernetes
         self._capacity = capacity
         self._known: OrderedDict[tuple[str, bool], FileReading] = OrderedDict()
 

@@ -27,9 +27,10 @@ from openfero_gitops.pipeline.rules import (
     shown,
     warning,
 )
+from openfero_gitops.pipeline.schema import versions, versions_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from jsonschema.exceptions import ValidationError
 
@@ -108,7 +109,7 @@ def _prune(
     result = {}
     for key, inner in value.items():
         if closed and key not in properties:
-            findings.append(UNKNOWN_FIELD.at((*at, key), *_unknown(key, at, schema, properties)))
+            findings.append(UNKNOWN_FIELD.at((*at, key), *_unknown(key, at, schema, known)))
         elif inner is None or (inner == "" and "enum" in schema.member(known, key)):
             # (Go reads null and, in a list of words, nothing as if the field were not there.)
             if not closed and schema.member(known, key).get("type") == "string":
@@ -118,12 +119,14 @@ def _prune(
     return result
 
 
-def _unknown(key: str, at: Pointer, schema: Schema, siblings: Iterable[str]) -> tuple[str, str]:
+def _unknown(key: str, at: Pointer, schema: Schema, known: Mapping[str, Any]) -> tuple[str, str]:
     """What is said of an unknown field, and where it was probably meant to stand."""
     where = format_pointer(at) or "the object"
     message = f"{where} has no field {shown(key)}: it is ignored"
+    if elsewhen := versions_with(schema.name_of(known), key):
+        return message, _other_version(elsewhen)
     here = tuple("[]" if isinstance(part, int) else part for part in at)
-    siblings = list(siblings)
+    siblings = list(known.get("properties", ()))
     by_case = next((name for name in siblings if name.lower() == key.lower()), None)
     if by_case:
         return message, f"did you mean {by_case}?"
@@ -137,6 +140,16 @@ def _unknown(key: str, at: Pointer, schema: Schema, siblings: Iterable[str]) -> 
     if near := nearest(key, siblings):
         return message, f"did you mean {near}?"
     return message, "delete it, if it does nothing"
+
+
+def _other_version(known: Sequence[str]) -> str:
+    """What is said of a field that this Kubernetes does not know, and these versions do."""
+    every = versions()
+    if known[-1] == every[-1]:
+        return f"Kubernetes has it from {known[0]} on"
+    if known[0] == every[0]:
+        return f"Kubernetes has dropped it after {known[-1]}"
+    return f"only Kubernetes {' and '.join(known)} had it"
 
 
 def _distance(one: Path, other: Path) -> int:

@@ -16,6 +16,7 @@ import yaml
 from openfero_gitops import __version__
 from openfero_gitops.cli import cli, main
 from openfero_gitops.pipeline.report import FORMATS
+from openfero_gitops.pipeline.schema import DEFAULT
 from openfero_gitops.settings import describe
 from tests.support.replica import alert, group, operario
 from tests.support.repository import Repository
@@ -319,6 +320,18 @@ def test_validate_a_git_url(tmp_path: Path, here: Callable[..., Ran]) -> None:
         )
 
 
+def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran]) -> None:
+    """A field that came later is told where an older version is named, and the help says which."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    assert here("validate", folder, "--strict").returncode == 0
+    older = here("validate", folder, "--strict", "--kubernetes-version", "v1.33.2")
+    assert older.returncode == 1
+    assert "(Kubernetes has it from 1.34 on) [unknown-field]" in older.stdout
+    assert f"[default: {DEFAULT}]" in here("validate", "--help").stdout
+
+
 def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran]) -> None:
     """A namespace that is not allowed is an error where the allowed ones are named."""
     job = json.loads(operario("HostDown"))
@@ -344,6 +357,7 @@ def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran])
         (["--", "--upload-pack=id"], "there is no such folder"),
         (["https://user:s3cret@127.0.0.1:1/x.git"], "credentials file"),
         (["https://127.0.0.1:1/x.git"], "no connection"),
+        ([str(EXAMPLE), "--kubernetes-version", "1.29"], "name one of 1.30, "),
     ],
 )
 def test_validate_what_cannot_be_read(

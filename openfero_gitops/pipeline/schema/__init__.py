@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -53,10 +54,14 @@ def bundle(openapi: Mapping[str, Any]) -> dict[str, Any]:
         definitions[short] = {} if short in _OPAQUE else _simplify(schemas[name], pending)
     # (Without it the server misses the template in it.)
     definitions[_short(_JOB)]["required"] = ["spec"]
+    return _document(dict(sorted(definitions.items())))
+
+
+def _document(definitions: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$ref": f"#/$defs/{_short(_JOB)}",
-        "$defs": dict(sorted(definitions.items())),
+        "$defs": definitions,
     }
 
 
@@ -117,6 +122,10 @@ class Schema:
             extra = schema.get("additionalProperties", {})
             found = extra if isinstance(extra, dict) else {}
         return self._resolve(found)
+
+    def name_of(self, schema: Mapping[str, Any]) -> str:
+        """What Kubernetes calls the kind of object that a schema is of; empty where it has none."""
+        return next((name for name, one in self._definitions.items() if one is schema), "")
 
     def _resolve(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
@@ -208,26 +217,79 @@ def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def schemas_of(version: str) -> Schemas:
-    """The schemas of a Kubernetes version, `1.36`, that comes with this package.
+# The versions that come with this package.
+
+#: The one that the tests run against, and that is meant where nobody names another.
+DEFAULT: Final = "1.36"
+_FILE: Final = "jobs.json"
+_VERSION: Final = re.compile(r"v?(?P<minor>1\.[0-9]+)(?:[.+-].*)?")
+
+
+def changes(versions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Definitions by version, oldest first, to what each changed; null is what it dropped."""
+    before: Mapping[str, Any] = {}
+    changed = {}
+    for version, definitions in versions.items():
+        changed[version] = {
+            name: definitions.get(name)
+            for name in (*before, *definitions)
+            if definitions.get(name) != before.get(name)
+        }
+        before = definitions
+    return changed
+
+
+def bundled(version: str) -> dict[str, Any]:
+    """What `bundle` made of a Kubernetes version that comes with this package.
+
+    Args:
+        version: `1.33`, or as a cluster calls itself: `v1.33.4-eks-1`.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not; the text names those that do.
     """
-    known = _versions()
-    if version not in known:
+    known = _changes()
+    found = _VERSION.fullmatch(version.strip())
+    if found is None or found["minor"] not in known:
         raise UsageError(
             f"there is no Job schema of Kubernetes {version!r} here: name one of {', '.join(known)}"
         )
-    text = resources.files(__name__).joinpath(f"job-{version}.json").read_text("utf-8")
-    return schemas(json.loads(text))
+    definitions: dict[str, Any] = {}
+    for each, changed in known.items():
+        definitions |= changed
+        if each == found["minor"]:
+            break
+    kept = {name: one for name, one in sorted(definitions.items()) if one is not None}
+    return _document(kept)
 
 
-def _versions() -> list[str]:
-    names = (entry.name for entry in resources.files(__name__).iterdir())
-    return sorted(
-        name.removeprefix("job-").removesuffix(".json")
-        for name in names
-        if name.startswith("job-") and name.endswith(".json")
-    )
+def versions() -> tuple[str, ...]:
+    """Every version that comes with this package, oldest first."""
+    return tuple(_changes())
+
+
+def versions_with(definition: str, field: str) -> tuple[str, ...]:
+    """Those of these versions in which a kind of object, `PodSpec`, has a field; oldest first."""
+    found = []
+    schema: Mapping[str, Any] = {}
+    for version, changed in _changes().items():
+        schema = changed.get(definition, schema) or {}
+        if field in schema.get("properties", {}):
+            found.append(version)
+    return tuple(found)
+
+
+@functools.cache
+def _changes() -> dict[str, dict[str, Any]]:
+    text = resources.files(__name__).joinpath(_FILE).read_text("utf-8")
+    return dict(json.loads(text))
+
+
+@functools.cache
+def schemas_of(version: str) -> Schemas:
+    """The schemas of a Kubernetes version that comes with this package.
+
+    Raises:
+        UsageError: it does not; see `bundled`.
+    """
+    return schemas(bundled(version))

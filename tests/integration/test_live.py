@@ -1,0 +1,189 @@
+"""`validate --cluster`: a Job judged by how an API server itself describes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.domain.errors import OpenFeroError
+from openfero_gitops.live import schemas_of_cluster
+from openfero_gitops.pipeline.schema import bundle, bundled
+from tests.integration.odd_server import kubeconfig as write_kubeconfig
+from tests.support.replica import operario
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 120  # seconds
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with an operario of which one field is unknown everywhere."""
+    folder = tmp_path / "operarios"
+    folder.mkdir()
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["labels"] = {"app": "heal"}
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    return folder
+
+
+async def validate(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person does, without any cluster of this machine's."""
+    kept = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "openfero_gitops", "validate"]
+            + [str(argument) for argument in arguments],
+            env=kept | {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent"} | environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    ran = await asyncio.to_thread(run)
+    assert "Traceback" not in ran.stdout + ran.stderr, ran.stderr
+    return ran
+
+
+async def complaint(*arguments: str | Path) -> str:
+    """Run what fails, and give the one line that it fails with."""
+    ran = await validate(*arguments)
+    assert (ran.returncode, ran.stdout) == (2, ""), ran
+    (line,) = ran.stderr.splitlines()
+    return line.removeprefix("openfero-gitops: ")
+
+
+@pytest.mark.cluster
+async def test_what_comes_along_is_what_a_server_says(kubeconfig: Path) -> None:
+    """The schema made from a version's published source is the one that its API server serves."""
+    api = await KubernetesApi.connect(kubeconfig)
+    try:
+        version = await api._call("GET", "/version", 30)
+        published = await api.published_schema("batch", "v1")
+    finally:
+        await api.close()
+    assert bundle(published) == bundled(version["gitVersion"])
+
+
+@pytest.mark.cluster
+async def test_a_cluster_judges_as_its_version_does(folder: Path, kubeconfig: Path) -> None:
+    """With --cluster the findings are those of the cluster's own version."""
+    offline = await validate(folder)
+    live = await validate(folder, "--cluster", "--kubeconfig", kubeconfig)
+    assert (live.returncode, live.stdout, live.stderr) == (0, offline.stdout, "")
+    assert "[unknown-field]" in live.stdout
+    strict = await validate(folder, "--cluster", "--strict", KUBECONFIG=str(kubeconfig))
+    assert strict.returncode == 1
+
+
+@pytest.mark.cluster
+async def test_an_older_cluster_is_believed(folder: Path, tmp_path: Path, kubeconfig: Path) -> None:
+    """What counts is what the server describes, not what comes with the package."""
+    api = await KubernetesApi.connect(kubeconfig)
+    try:
+        published = await api.published_schema("batch", "v1")
+    finally:
+        await api.close()
+    properties = published["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]
+    del properties["hostname"]
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostname"] = "healer"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+
+    async with describing(published) as server:
+        ran = await validate(
+            folder, "--cluster", "--kubeconfig", write_kubeconfig(tmp_path, address(server))
+        )
+
+    assert ran.returncode == 0
+    assert "has no field 'hostname'" in ran.stdout
+
+
+@pytest.mark.cluster
+async def test_another_context(folder: Path, kubeconfig: Path) -> None:
+    """A context that the kubeconfig does not have is told in one line."""
+    said = await complaint(folder, "--cluster", "--kubeconfig", kubeconfig, "--context", "nowhere")
+    assert "context nowhere of " in said
+
+
+def describing(document: dict[str, Any], status: int = 200) -> TestServer:
+    """A server that answers every request with a JSON document."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(document, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    return TestServer(app)
+
+
+def address(server: TestServer) -> str:
+    """Where it listens."""
+    return str(server.make_url("/"))
+
+
+async def test_a_cluster_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    """Without an API server at the address, one line says so."""
+    config = write_kubeconfig(tmp_path, "http://127.0.0.1:1")
+    said = await complaint(folder, "--cluster", "--kubeconfig", config)
+    assert said == "127.0.0.1:1 cannot be reached: Connection refused"
+
+
+async def test_no_cluster_at_all(folder: Path) -> None:
+    """Without any kubeconfig one line says what to give."""
+    assert (await complaint(folder, "--cluster")).startswith("no cluster is configured: give")
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "said"),
+    [
+        (404, {}, "does not describe its Jobs at /openapi/v3/apis/batch/v1"),
+        (403, {"kind": "Status", "message": "you may not\nlook"}, "you may not look"),
+        (401, {}, "does not accept the credentials from"),
+        (500, {}, "HTTP 500 from 127.0.0.1"),
+        (200, {"components": {}}, "describes no Job as Kubernetes does"),
+        (200, {"components": 1}, "describes no Job as Kubernetes does"),
+        (
+            200,
+            {"components": {"schemas": {"io.k8s.api.batch.v1.Job": {"$ref": "#/nowhere"}}}},
+            "describes no Job as Kubernetes does",
+        ),
+    ],
+)
+async def test_a_server_that_is_no_such(
+    tmp_path: Path, status: int, document: dict[str, Any], said: str
+) -> None:
+    """A server that refuses, or is no Kubernetes, is told in one line, without the token."""
+    async with describing(document, status) as server:
+        config = write_kubeconfig(tmp_path, address(server))
+        with pytest.raises(OpenFeroError) as caught:
+            await schemas_of_cluster(config, None)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cluster", "--kubernetes-version", "1.33"], "name none beside it"),
+        (["--context", "prod"], "go with --cluster"),
+    ],
+)
+async def test_options_that_do_not_fit(folder: Path, options: list[str], said: str) -> None:
+    """Options that contradict each other are wrong usage."""
+    ran = await validate(folder, *options)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr

@@ -1,0 +1,85 @@
+"""What each rule is tried on: a file, or a path, that breaks it, and one in which it is mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openfero_gitops.adapters.tree import Budgets, Entry, Kind, Wanted, assemble, select
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.errors import CatalogRefusal
+from openfero_gitops.domain.rule import RULES
+from openfero_gitops.pipeline.catalog import Scope, build_catalog
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.problem import Problem
+
+UNIT = Path(__file__).resolve().parents[1] / "unit"
+FIXTURES = UNIT / "operarios"
+MENDED = UNIT / "operarios_mended"
+SCOPE = Scope("jobs", ("jobs",))
+REVISION = Revision("repository", "main", "commit")
+# What would be silly to keep as a file: with its defect, and mended.
+MADE = {
+    "file-too-large": (b"#" * (512 * 1024 + 1), b"#" * (512 * 1024)),
+    "too-many-documents": (b"---\n" * 1000 + b"--- {} # <- here\n", b"---\n" * 999 + b"--- {}\n"),
+}
+# (The one rule about a file that is not there is tested with the catalog.)
+ABSENT = {"envelope-missing"}
+OF_THE_ENVELOPE = {"short-remember", "namespace-not-granted"}
+# What lies in a repository before anything is parsed: with its defect, and mended.
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+PATHS: dict[str, tuple[list[Entry], list[Entry]]] = {
+    "path-too-long": ([Entry(b"a" * 4092 + b".yaml", Kind.FILE)], [Entry(b"a.yaml", Kind.FILE)]),
+    "path-too-deep": (
+        [Entry(b"a/" * 33 + b"a.yaml", Kind.FILE)],
+        [Entry(b"a/" * 32 + b"a.yaml", Kind.FILE)],
+    ),
+    "path-not-utf-8": (
+        [Entry("caf\xe9.yaml".encode("latin-1"), Kind.FILE)],
+        [Entry("caf\xe9.yaml".encode(), Kind.FILE)],
+    ),
+    "path-not-printable": (
+        [Entry("a\u202e.yaml".encode(), Kind.FILE)],
+        [Entry("\u00e5.yaml".encode(), Kind.FILE)],
+    ),
+    "not-a-file": ([Entry(b"a.yaml", Kind.OTHER)], [Entry(b"a.yaml", Kind.FILE)]),
+    "symlink": ([Entry(b"a.yaml", Kind.LINK)], [Entry(b"a.yaml", Kind.FILE)]),
+    "linked-folder": ([Entry(b"shared", Kind.LINK)], [Entry(b"shared/a.yaml", Kind.FILE)]),
+    "submodule": ([Entry(b"shared", Kind.SUBMODULE)], [Entry(b"shared/a.yaml", Kind.FILE)]),
+    "case-twins": (
+        [Entry(b"disk.yaml", Kind.FILE), Entry(b"Disk.yaml", Kind.FILE)],
+        [Entry(b"disk.yaml", Kind.FILE), Entry(b"disks.yaml", Kind.FILE)],
+    ),
+    "lfs-pointer": ([Entry(b"lfs.yaml", Kind.FILE)], [Entry(b"a.yaml", Kind.FILE)]),
+}
+IN_A_FILE = sorted(RULES.keys() - ABSENT - PATHS.keys())
+
+
+def problems_of(content: bytes, path: str, scope: Scope = SCOPE) -> tuple[Problem, ...]:
+    """Everything found wrong with a repository of one file."""
+    snapshot = Snapshot(REVISION, "", (SourceFile(path, "", content, "commit"),))
+    try:
+        return build_catalog(snapshot, scope).problems
+    except CatalogRefusal as refusal:
+        return refusal.problems
+
+
+def problems_of_paths(entries: list[Entry]) -> tuple[Problem, ...]:
+    """Everything found wrong with what lies in a repository, whatever is in it."""
+    chosen = select(entries, root="", budgets=Budgets(), where="repository", commit="commit")
+
+    def content(file: Wanted) -> bytes:
+        return POINTER if file.path == "lfs.yaml" else b""
+
+    return assemble(
+        REVISION, "", chosen, {file.path: content(file) for file in chosen.wanted}
+    ).problems
+
+
+def path_of(rule: str, *, mended: bool = False) -> str:
+    """Where in a repository a rule's fixture would stand."""
+    if rule == "envelope-name":
+        return "openfero.yaml" if mended else "openfero.yml"
+    is_envelope = rule.startswith("envelope-") or rule in OF_THE_ENVELOPE
+    return "openfero.yaml" if is_envelope else "disks/full.yaml"
