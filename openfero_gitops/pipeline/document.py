@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, Final
 
 import yaml
@@ -128,7 +129,8 @@ class _Builder:
                     if result.setdefault(key, value) != value:
                         raise _merged_over(node, key_node, key)
                 continue
-            key = key_text(key_node)
+            # (Ten thousand files have the same few keys: one text for all of them.)
+            key = sys.intern(key_text(key_node))
             if key in result:
                 if merged is None or key not in merged:
                     raise _duplicate(node, key_node, key)

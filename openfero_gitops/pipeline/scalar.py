@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 #: A plain scalar that begins otherwise is text.
@@ -31,6 +32,7 @@ _LONGEST_INTEGER: Final = 70  # characters: a sign, `0b`, 64 digits
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _INNER: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _WHOLE_BELOW: Final = 1e21  # from there on Go writes an exponent
+_SHORT: Final = 24  # characters of a word that is worth remembering
 
 
 def plain(text: str) -> str | int | float | bool | None:
@@ -39,6 +41,16 @@ def plain(text: str) -> str | int | float | bool | None:
     Raises:
         ValueError: infinity or not-a-number, which JSON cannot write.
     """
+    # (Manifests are written in a few hundred words: `name`, `false`, `100m`.)
+    return _remembered(text) if len(text) <= _SHORT else _plain(text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> str | int | float | bool | None:
+    return _plain(text)
+
+
+def _plain(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     if text[:1] not in NOT_TEXT:

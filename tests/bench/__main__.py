@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import deliveries
+from tests.bench import deliveries, git
 
-MEASURES = {"deliveries": deliveries.main}
+MEASURES = {"deliveries": deliveries.main, "git": git.main}
 
 
 def main() -> int:

@@ -1,0 +1,106 @@
+"""Large repositories and long histories, written by one `git fast-import`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EXAMPLE: Final = Path(__file__).resolve().parents[2] / "operarios-example"
+_FIRST: Final = 1_790_000_000  # seconds since 1970; each further commit is a minute later
+_FOLDERS: Final = 100
+_NAME: Final = re.compile(r"(?m)^  name: openfero-([a-z]+)")
+_ACCOUNT: Final = re.compile(r"serviceAccountName: (\S+)")
+
+
+class Fleet:
+    """A bare repository whose commits are written ahead, and then published one by one.
+
+    `branch` is what a source follows; it points where `publish` put it last.
+    """
+
+    def __init__(self, folder: Path, branch: str = "main") -> None:
+        self.folder = folder
+        self._branch = folder / "refs" / "heads" / branch
+        self._queue: list[Mapping[str, bytes | None]] = []
+        self._written = 0
+        self._git("init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder))
+
+    @property
+    def url(self) -> str:
+        """Where it can be fetched from, on this machine."""
+        return f"file://{self.folder}"
+
+    def commit(self, changes: Mapping[str, bytes | None]) -> None:
+        """Queue a commit that writes files, or removes those that are None."""
+        self._queue.append(changes)
+
+    def write(self) -> list[str]:
+        """Write what is queued, after what was written before, and return the commits' ids."""
+        marks = self.folder / "marks"
+        options = ("--quiet", f"--export-marks={marks}")
+        self._git("fast-import", *options, stdin=b"".join(self._stream()))
+        self._queue.clear()
+        lines = (line.split() for line in marks.read_text().splitlines())
+        return [sha for _, sha in sorted((int(mark[1:]), sha) for mark, sha in lines)]
+
+    def publish(self, commit: str) -> None:
+        """Let the branch name a commit, as a push does."""
+        fresh = self._branch.with_name("fresh")
+        fresh.write_text(f"{commit}\n")
+        fresh.replace(self._branch)
+
+    def _stream(self) -> Iterator[bytes]:
+        """Commit after commit on a branch that nobody follows."""
+        for mark, changes in enumerate(self._queue, start=1):
+            when = _FIRST + 60 * self._written
+            yield b"commit refs/heads/written\nmark :%d\n" % mark
+            yield b"committer Ada Example <ada@example.com> %d +0000\ndata 0\n" % when
+            if mark == 1 and self._written:
+                yield b"from refs/heads/written^0\n"
+            for path, content in changes.items():
+                if content is None:
+                    yield b"D %s\n" % path.encode()
+                else:
+                    yield b"M 100644 inline %s\ndata %d\n" % (path.encode(), len(content))
+                    yield content + b"\n"
+            self._written += 1
+
+    def _git(self, *arguments: str, stdin: bytes = b"") -> None:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_DIR": str(self.folder),
+        }
+        subprocess.run(["git", *arguments], env=environment, input=stdin, timeout=120, check=True)
+
+
+def operarios(count: int) -> dict[str, bytes]:
+    """Return so many operarios, by path, each one of the example repository's under a new name.
+
+    The ServiceAccounts that they run as stand beside them, so that nothing is found wrong.
+    """
+    paths = (
+        path
+        for path in sorted(EXAMPLE.rglob("*.yaml"))
+        if "tests" not in path.relative_to(EXAMPLE).parts
+    )
+    texts = [path.read_text() for path in paths]
+    jobs = [text for text in texts if "\nkind: Job\n" in text and _NAME.search(text)]
+    accounts = sorted({found for text in jobs for found in _ACCOUNT.findall(text)})
+    files = {
+        "accounts.yaml": "---\n".join(
+            f"apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}}}\n"
+            for name in accounts
+        ).encode()
+    }
+    for number in range(count):
+        text = _NAME.sub(rf"  name: openfero-\1-{number:05}", jobs[number % len(jobs)], count=1)
+        files[f"team-{number % _FOLDERS:02}/{number:05}.yaml"] = text.encode()
+    return files
