@@ -15,6 +15,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from openfero_gitops.settings import CONFIG_VARIABLE, describe  # noqa: E402 - of this checkout
+from scripts.rules_page import rules_page  # noqa: E402 - the same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,10 @@ def _cell(text: str) -> str:
 
 
 #: Path from the root of the checkout to what makes the page.
-PAGES: Final[dict[str, Callable[[], str]]] = {"docs/settings.md": settings_page}
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "docs/rules.md": rules_page,
+    "docs/settings.md": settings_page,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -53,7 +53,7 @@ WHY: Final[Mapping[str, str]] = {
     "None is obeyed.",
     # What a document is.
     "no-alert": "It looks like an operario, and no alert would ever start it.",
-    "alert-status": "An alert is firing or resolved. An operario that answers neither never runs.",
+    "alert-status": "Alertmanager knows no other state, so an operario for one would never run.",
     "operario-name": "The name stands on every Job as a label and in every page; Kubernetes "
     "takes letters, digits, `-` and `.`.",
     "api-version": "A version that is not known is not guessed at: it may mean something else by "
@@ -122,7 +122,7 @@ WHY: Final[Mapping[str, str]] = {
     # Alert data.
     "template-place": "Alert data is honoured where it can do no harm: in words of a command and "
     "in the values of variables. In an image, a mount or a name it would let whoever writes the "
-    "alert choose what runs, so there it is no text either.",
+    "alert choose what runs; so there it is an error, not a text that stays as it is.",
     "template-syntax": "OpenFero reads Go templates; here a field is named and nothing computed, "
     "so that rendering is the same on every replica and no value is executed as a template.",
     "label-in-shell": "A Pod may be called `x; rm -rf /`: the shell would run it. The controller "

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from openfero_gitops.domain.rule import RULES, error
@@ -12,6 +14,7 @@ from tests.support.rules import (
     MADE,
     MENDED,
     PATHS,
+    UNIT,
     path_of,
     problems_of,
     problems_of_paths,
@@ -67,3 +70,15 @@ def test_rules_describe_themselves() -> None:
     assert all(rule.id in RULES for rule, _ in CHECKS)
     assert WHY.keys() == RULES.keys()
     assert all(why.endswith(".") for why in WHY.values())
+
+
+def test_the_documentation_has_every_rule() -> None:
+    """Each rule has its section, with its reason and a bad and a good example."""
+    page = (UNIT.parents[1] / "docs" / "rules.md").read_text("utf-8")
+    sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert list(sections) == sorted(RULES)
+    for name, section in sections.items():
+        assert section.startswith(f"{RULES[name].text} {WHY[name]} *A")
+        assert "Bad: " in section
+        assert "Good:" in section
+        assert f"| [`{name}`](#{name}) | {RULES[name].severity} | {RULES[name].text} |" in page
