@@ -19,6 +19,7 @@ import structlog
 from openfero_gitops import __version__
 from openfero_gitops.adapters.api import JOBS
 from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.adapters.events import EventStore
 from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.jobs import SELECTOR, JobStore
@@ -35,30 +36,32 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.health import About, Condition
-from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.domain.lease import Leadership, LeaseDurations
 from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.pipeline.decide import decide
+from openfero_gitops.pipeline.events import of_leadership
 from openfero_gitops.settings import Auth
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.server import Server, parse_address, tls_context
 from openfero_gitops.workers.admit import Admitter
+from openfero_gitops.workers.announce import Announcer
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
 from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
 from openfero_gitops.workers.mirror import Mirrorer, load_mirror
 from openfero_gitops.workers.observe import Observer, View
+from openfero_gitops.workers.post import Post
 from openfero_gitops.workers.submit import Submitter
 from openfero_gitops.workers.sync import Source, Syncer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
     from openfero_gitops.adapters.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import SyncStatus
@@ -69,6 +72,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds for the Events that are still to be written when a replica stops.
+_LAST_EVENTS: Final = 1.0
+#: Seconds before work beside admission that failed begins anew.
+_REST: Final = 30.0
 #: Exit code of a process that could not end its own work.
 _STUCK: Final = 70
 
@@ -166,8 +173,21 @@ class Controller:
             jobs_namespace=where.jobs,
             namespaces=where.allowed,
         )
+        self._post = Post(
+            events=EventStore(api), counts=self.metrics, identity=settings.identity, now=_now
+        )
+        self._announcer = Announcer(
+            view=self.view,
+            decided=lambda: self._admitter.last_look,
+            syncer=self.syncer,
+            store=self._config_maps,
+            counts=self.metrics,
+            tell=self._post.tell,
+        )
+        self._lease = KubernetesLease(lease_api or api, where.own)
+        self._led = Leadership()
         self.elector = Elector(
-            KubernetesLease(lease_api or api, where.own),
+            self._lease,
             settings.identity,
             LeaseDurations(
                 settings.lease_duration.total_seconds(),
@@ -175,7 +195,7 @@ class Controller:
                 settings.retry_period.total_seconds(),
             ),
             self._lead,
-            on_change=(lambda status: self.metrics.leads(leading=status.leader),),
+            on_change=(self._tell_leadership,),
         )
         self.server = Server(
             state=State(self, cluster),
@@ -197,6 +217,13 @@ class Controller:
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
+
+    def _tell_leadership(self, status: Leadership) -> None:
+        self.metrics.leads(leading=status.leader)
+        event = of_leadership(self._led, status, self._lease.subject, self._settings.identity)
+        self._led = status
+        if event is not None:
+            self._post.tell(event)
 
     async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
         """Serve until `stop` is set, then hand over.
@@ -222,12 +249,15 @@ class Controller:
             exits.push_async_callback(_end, control)
             told = asyncio.create_task(self.dry_runner.follow(), name="dry runs of the leader")
             exits.push_async_callback(_end, told)
+            posting = asyncio.create_task(self._post.run(), name="events")
+            exits.push_async_callback(self._post.flush, _LAST_EVENTS)
+            exits.push_async_callback(_end, posting)
             first = asyncio.create_task(self._first_sync(), name="first sync")
             exits.push_async_callback(_end, first)
             # Last started and first stopped: the lease is free before anything else ends.
             leading = asyncio.create_task(self._stand(), name="lead")
             exits.push_async_callback(_end, leading)
-            tasks = {observing, control, told, leading, stopping, first}
+            tasks = {observing, control, told, posting, leading, stopping, first}
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -250,7 +280,8 @@ class Controller:
                 tasks.create_task(self._admitter.run(term), name="admit")
                 tasks.create_task(self._mirrorer.run(term), name="mirror")
                 tasks.create_task(self._concluder.run(term), name="conclude")
-                tasks.create_task(self.dry_runner.run(term), name="dry run")
+                tasks.create_task(_aside(lambda: self.dry_runner.run(term)), name="dry run")
+                tasks.create_task(_aside(self._announcer.run), name="announce")
         except* TermEnded:
             _log.info("the term ended in mid-work", term=term.id)
 
@@ -416,6 +447,18 @@ class State:
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
     credentials = None if auth is Auth.NONE or file is None else Credentials(auth.value, file)
     return Guard(credentials, certificate=settings.client_ca_file is not None)
+
+
+async def _aside(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what is good to have: that it fails must not end a leadership."""
+    while True:
+        try:
+            await work()
+        except TermEnded:
+            raise
+        except Exception:  # noqa: BLE001, whatever it is
+            _log.exception("work beside admission failed; it begins anew")
+            await asyncio.sleep(_REST)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

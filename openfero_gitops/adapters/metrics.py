@@ -24,6 +24,8 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import SyncStatus
@@ -37,6 +39,8 @@ class Metrics:
     def __init__(self, version: str) -> None:
         """Register the metrics with a registry of their own."""
         self._registry = registry = CollectorRegistry()
+        self._leading = False
+        self._waited_for: set[Reason] = set()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -74,6 +78,23 @@ class Metrics:
             "openfero_gitops_decisions_total",
             "Decisions on waiting Jobs that were carried out",
             ("reason",),
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "openfero_gitops_waiting",
+            "Jobs that wait, by what stands before them, as the leader sees it",
+            ("reason",),
+            registry=registry,
+        )
+        self._transitions = Counter(
+            "openfero_gitops_leader_transitions_total",
+            "How often this replica began or ceased to lead",
+            registry=registry,
+        )
+        self._events = Counter(
+            "openfero_gitops_events_total",
+            "Kubernetes Events written, and lost",
+            ("result",),
             registry=registry,
         )
         self._leader = Gauge(
@@ -133,8 +154,23 @@ class Metrics:
             self._failed.inc()
 
     def leads(self, *, leading: bool) -> None:
-        """Leadership was won or lost."""
+        """Leadership was won or lost, or is as it was."""
+        if leading is not self._leading:
+            self._transitions.inc()
+        self._leading = leading
         self._leader.set(leading)
+
+    def waiting(self, reasons: Mapping[Reason, int]) -> None:
+        """So many remediations wait now, by what stands before them."""
+        for gone in self._waited_for - reasons.keys():
+            self._waiting.labels(gone.value).set(0)
+        self._waited_for |= reasons.keys()
+        for reason, count in reasons.items():
+            self._waiting.labels(reason.value).set(count)
+
+    def told(self, result: str) -> None:
+        """An Event was `sent`, or `lost`."""
+        self._events.labels(result).inc()
 
     def tried(self, result: str) -> None:
         """An operario was tried: `accepted`, `warning`, `refused`; `failed`: no answer yet."""

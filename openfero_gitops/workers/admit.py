@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.feed import Listed
     from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.pipeline.decide import Decision
     from openfero_gitops.workers.observe import View
 
 _log = structlog.get_logger(__name__)
@@ -162,6 +163,8 @@ class Admitter:
         self._now = now
         self._identity = identity
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        #: What was decided at the last look of this term, on everything that waited.
+        self.last_look: Sequence[tuple[Remediation, Decision]] = ()
 
     async def run(self, term: Term) -> None:
         """Lead until cancelled, or until the term has ended."""
@@ -186,6 +189,7 @@ class Admitter:
                 await asyncio.sleep(max(_GATHER, took * _REST))
         finally:
             self._view.unsubscribe(news)
+            self.last_look = ()
 
     async def _take_over(self, reign: _Reign) -> None:
         """List consistently, then stamp every Job that waits."""
@@ -222,6 +226,7 @@ class Admitter:
             paused=paused,
             now=now,
         )
+        self.last_look = decided
         async with asyncio.TaskGroup() as tasks:
             for one, decision in decided:
                 if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS, Object, Operation
+from openfero_gitops.adapters.api import CONFIG_MAPS, EVENTS, JOBS, Object, Operation
 from openfero_gitops.domain.errors import Conflict, Invalid
-from tests.contract.objects import config_map, job
+from tests.contract.objects import config_map, event, job
 
 if TYPE_CHECKING:
     from openfero_gitops.adapters.api import ApiServer
@@ -249,3 +249,14 @@ async def test_empty_patch(api: ApiServer, ns: str) -> None:
     made = (await api.create(CONFIG_MAPS, ns, config_map("one", {"a": "b"}))).object
     for operations in ([], [op("add", "/metadata/labels/a", "b")]):
         assert await api.patch(CONFIG_MAPS, ns, "one", operations) == made
+
+
+async def test_series_of_an_event(api: ApiServer, ns: str) -> None:
+    """What happened again is counted on the Event that is there."""
+    await api.create(EVENTS, ns, event("again", ns))
+    series = {"count": 2, "lastObservedTime": "2026-01-02T03:05:06.000000Z"}
+    patched = await api.patch(
+        EVENTS, ns, "again", [{"op": "add", "path": "/series", "value": series}]
+    )
+    assert patched["series"] == series
+    assert patched["reason"] == "Admitted"

@@ -1,0 +1,93 @@
+"""Events as people see them with kubectl, written with the rights that the chart grants."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.pipeline.mirror import HEAD
+from tests.support.chart import install_chart, service_account_kubeconfig
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+PATIENCE = 60.0
+ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
+
+
+@pytest.fixture
+def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
+    """Name the namespace that the chart makes for Jobs."""
+    name = f"{namespace}-jobs"
+    yield name
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    """Return the first truthy answer; fail with the last one."""
+    deadline = time.monotonic() + PATIENCE
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"still {seen!r} after {PATIENCE} s"
+        time.sleep(0.2)
+    return seen
+
+
+def test_kubectl_shows_what_was_decided_and_why(
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+) -> None:
+    """On the Job, on the Lease and on the catalog; a leader that stops says so."""
+    install_chart(kubeconfig, namespace, ADDRESS)
+    repository = Repository(tmp_path / "operarios")
+    repository.write("slow.json", operario("Slow", run_for="forever"))
+    repository.write("second.json", operario("Second"))
+    repository.commit("Operarios")
+    start = {
+        "kubeconfig": service_account_kubeconfig(kubeconfig, namespace, tmp_path),
+        "namespace": namespace,
+        "repository": repository.url,
+        "jobs_namespace": jobs_namespace,
+    }
+
+    def events(namespace: str, name: str, reason: str) -> list[dict[str, Any]]:
+        found = kubectl.json("get", "events.v1.events.k8s.io", "-n", namespace)["items"]
+        return [one for one in found if (one["regarding"]["name"], one["reason"]) == (name, reason)]
+
+    with Replica(tmp_path, name="replica-a", **start) as replica:
+        replica.wait_for(lambda: replica.leads, PATIENCE)
+        _, answer = replica.deliver(alert("Slow", host="a"))
+        slow = answer["items"][0]["job"]
+        eventually(lambda: events(jobs_namespace, slow, "Admitted"))
+        _, answer = replica.deliver(alert("Second", host="a"))
+        second = answer["items"][0]["job"]
+        eventually(lambda: events(jobs_namespace, second, "Waiting"))
+        assert kubectl.json("get", "job", second, "-n", jobs_namespace)["spec"]["suspend"]
+        described = kubectl("describe", "job", second, "-n", jobs_namespace)
+        assert f"target-busy: {jobs_namespace}/{slow} works on the same target" in described
+        replica.deliver(alert("Second", "resolved", host="a"))
+        eventually(lambda: events(jobs_namespace, second, "Refused"))
+        listed = kubectl("events", "--for", f"job/{second}", "-n", jobs_namespace)
+        assert "resolved: the alert was resolved before the Job started" in listed
+        repository.write("second.json", "{")
+        repository.commit("Broken")
+        (broken,) = eventually(lambda: events(namespace, HEAD, "Quarantined"))
+        assert broken["type"] == "Warning"
+        assert broken["note"].startswith("second.json:")
+        metrics = replica.read("/metrics")
+    assert 'openfero_gitops_events_total{result="sent"}' in metrics
+    assert 'result="lost"' not in metrics
+    assert "openfero_gitops_leader_transitions_total 1.0" in metrics
+    lease = "openfero-gitops"
+    notes = [one["note"] for one in eventually(lambda: events(namespace, lease, "LeaderElection"))]
+    assert "replica-a became leader" in notes
+    assert any(note.startswith("replica-a stopped leading") for note in notes)
+    described = kubectl("describe", "lease", lease, "-n", namespace)
+    assert "replica-a became leader" in described
