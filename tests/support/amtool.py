@@ -1,0 +1,129 @@
+"""Alertmanager's own amtool, in a version that knows both syntaxes of matchers.
+
+Debian's is older than the UTF-8 syntax, so it is built from its published module, once per version,
+into a folder outside the checkout, as the test cluster is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from tests.support.optional import missing, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VERSION = "v0.31.0"
+_PACKAGE = f"github.com/prometheus/alertmanager/cmd/amtool@{VERSION}"
+
+
+@dataclass(frozen=True)
+class Amtool:
+    """The command, asked about texts of matchers; `folder` is for its configurations."""
+
+    executable: Path
+    folder: Path
+
+    def accepts(self, text: str) -> bool:
+        """Whether Alertmanager would start with a route that has these matchers."""
+        return self._run(self._configuration([text]), {}).returncode == 0
+
+    def matched(self, texts: Sequence[str], labels: Sequence[Mapping[str, str]]) -> list[set[int]]:
+        """For each label set, which of the texts match it.
+
+        Raises:
+            AssertionError: it refuses one of the texts, in its own words.
+        """
+        configuration = self._configuration(texts)
+        found = []
+        for one in labels:
+            done = self._run(configuration, one)
+            assert done.returncode == 0, done.stderr
+            # (What it logs about texts that the two parsers read differently stands before.)
+            receivers = done.stdout.strip().rpartition("\n")[2].split(",")
+            found.append({int(name[1:]) for name in receivers if name != "none"})
+        return found
+
+    def _configuration(self, texts: Sequence[str]) -> Path:
+        """Write one with a route for each text, all of which are asked."""
+        routes = [
+            {"receiver": f"r{number}", "matchers": [text], "continue": True}
+            for number, text in enumerate(texts)
+        ]
+        names = ["none", *(route["receiver"] for route in routes)]
+        path = self.folder / "alertmanager.yaml"
+        whole = {
+            "route": {"receiver": "none", "routes": routes},
+            "receivers": [{"name": name} for name in names],
+        }
+        # (In double quotes PyYAML escapes whatever a plain text could not hold.)
+        path.write_text(yaml.safe_dump(whole, default_style='"').replace('"true"', "true"))
+        return path
+
+    def _run(
+        self, configuration: Path, labels: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                self.executable,
+                "config",
+                "routes",
+                "test",
+                f"--config.file={configuration}",
+                *(f"{_quoted(name)}={_quoted(value)}" for name, value in labels.items()),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def _quoted(text: str) -> str:
+    """A label or its value as amtool's UTF-8 syntax has it, every odd character by its number."""
+    return (
+        '"' + "".join(c if c.isalnum() and c.isascii() else f"\\U{ord(c):08x}" for c in text) + '"'
+    )
+
+
+def require_amtool(folder: Path) -> Amtool:
+    """Return the command, built at its first use; without Go see `missing`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = cache / "openfero-gitops" / "amtool" / VERSION
+    executable = home / "amtool"
+    if not executable.exists():
+        go = require("Go", "install Go 1.26 or later (https://go.dev/dl), it builds amtool", "go")
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not executable.exists():
+                print(f"building amtool {VERSION} ...", file=sys.stderr)
+                _build(go, home)
+    return Amtool(executable, folder)
+
+
+def _build(go: Path, home: Path) -> None:
+    """Make it appear whole: what is half built lies in a folder of its own."""
+    partial = home / ".partial"
+    environment = os.environ | {"GOBIN": str(partial), "CGO_ENABLED": "0"}
+    done = subprocess.run(
+        [go, "install", "-trimpath", _PACKAGE],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        missing(f"amtool {VERSION}", f"let Go build {_PACKAGE} ({last})")
+    (partial / "amtool").rename(home / "amtool")
