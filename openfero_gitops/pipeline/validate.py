@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 # Imported for what they register.
 from openfero_gitops.pipeline import checks  # noqa: F401
 from openfero_gitops.pipeline.body import body_of
+from openfero_gitops.pipeline.checks.fields import NOT_ONE_OF, REQUIRED_FIELD
 from openfero_gitops.pipeline.checks.job import OUT_OF_RANGE
 from openfero_gitops.pipeline.rules import (
     CHECKS,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from openfero_gitops.pipeline.schema import Path, Schema
 
 WRONG_TYPE = error("wrong-type", "A field's value is of the field's type.")
-REQUIRED_FIELD = error("required-field", "A field that Kubernetes requires is there.")
-NOT_ONE_OF = error("not-one-of", "A field that takes one of a few words has one of them.")
 UNKNOWN_FIELD = warning("unknown-field", "Every field is one that Kubernetes knows.")
 
 _NEAR: Final = 3  # steps between where a field stands and where it belongs

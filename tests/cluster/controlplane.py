@@ -577,6 +577,7 @@ class ControlPlane:
                 f"--etcd-servers={client}",
                 f"--token-auth-file={pki}/tokens.csv",
                 "--authorization-mode=RBAC",
+                "--allow-privileged",  # as everywhere: else it refuses what clusters take
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-key-file={pki}/accounts.pub",
                 f"--service-account-signing-key-file={pki}/accounts.key",

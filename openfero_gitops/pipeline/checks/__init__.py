@@ -1,19 +1,22 @@
 """The rules about a Job's body, one function each; to import this is to register them.
 
 A check yields any number of breaches and tolerates what is missing: what a schema says has been
-said before. What the API server refuses and no rule here knows is rare: odd fields of DNS, hosts
-and Windows, and the volumes of single vendors.
+said before. Generated Jobs are held against the API server's own verdict; where the two differ,
+the list beside that test says why.
 """
 
 from openfero_gitops.pipeline.checks import (
     advice,
     alertdata,
     containers,
+    fields,
     handlers,
     job,
     names,
+    network,
     resources,
     scheduling,
+    system,
     volumes,
 )
 
@@ -21,10 +24,13 @@ __all__ = [
     "advice",
     "alertdata",
     "containers",
+    "fields",
     "handlers",
     "job",
     "names",
+    "network",
     "resources",
     "scheduling",
+    "system",
     "volumes",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.body import POD
-from openfero_gitops.pipeline.dns import is_data_key
+from openfero_gitops.pipeline.dns import is_data_key, is_qualified_name
+from openfero_gitops.pipeline.quantity import parse_quantity
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _object(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     kinds = source.keys() & {"configMapRef", "secretRef"}
     if len(kinds) != 1:
         yield at, "envFrom takes one of configMapRef and secretRef", ""
-    for kind in kinds:
+    for kind in sorted(kinds):
         if not source[kind].get("name"):
             yield (*at, kind, "name"), f"{kind} names no object", "add its name"
     prefix = source.get("prefix")
@@ -113,25 +115,53 @@ def _source(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
         if key is not None and not is_data_key(key):
             yield (*at, kind, "key"), f"{shown(key)} is no key: letters, digits, -, _ and .", ""
     path = source.get("fieldRef", {}).get("fieldPath")
-    if path is not None and not _FIELD_PATH.fullmatch(path):
+    if path is not None and not (_FIELD_PATH.fullmatch(path) or is_subscript(path)):
         yield (
             (*at, "fieldRef", "fieldPath"),
             f"a variable cannot be read from {shown(path)}",
             "write metadata.name, metadata.namespace, spec.nodeName or status.podIP",
         )
-    resource = source.get("resourceFieldRef", {}).get("resource")
-    if resource is not None and not _RESOURCE_FIELD.fullmatch(resource):
+    yield from resource_field((*at, "resourceFieldRef"), source.get("resourceFieldRef", {}))
+
+
+def is_subscript(path: str) -> bool:
+    """Whether it names one label or annotation: `metadata.labels['app']`."""
+    found = _SUBSCRIPT.fullmatch(path)
+    if found is None:
+        return False
+    key = found["key"]
+    return is_qualified_name(key if found["kind"] == "labels" else key.lower())
+
+
+def resource_field(at: Pointer, reference: Mapping[str, Any]) -> Iterator[Breach]:
+    """What is wrong with a `resourceFieldRef`."""
+    resource = reference.get("resource")
+    if resource is None:
+        return
+    if not _RESOURCE_FIELD.fullmatch(resource):
         yield (
-            (*at, "resourceFieldRef", "resource"),
-            f"a variable cannot be read from {shown(resource)}",
+            (*at, "resource"),
+            f"nothing can be read from {shown(resource)}",
             "write limits.cpu, limits.memory, requests.cpu or requests.memory",
         )
+        return
+    try:
+        divisor = parse_quantity(reference.get("divisor", 0))
+    except ValueError:
+        return  # (found as a quantity that is none)
+    units = _CPU_UNITS if resource.endswith(".cpu") else _UNITS
+    if divisor and divisor not in units:
+        message = "it is 1m or 1" if units is _CPU_UNITS else "it is 1, 1k, 1Ki, 1M, 1Mi and so on"
+        yield (*at, "divisor"), message, ""
 
 
 _FIELD_PATH: Final = re.compile(
-    r"metadata\.(?:name|namespace|uid|(?:labels|annotations)\['.+'\])"
+    r"metadata\.(?:name|namespace|uid)"
     r"|spec\.(?:nodeName|serviceAccountName)|status\.(?:hostIPs?|podIPs?)"
 )
+_SUBSCRIPT: Final = re.compile(r"metadata\.(?P<kind>labels|annotations)\['(?P<key>.+)'\]")
+_CPU_UNITS: Final = frozenset({Decimal("0.001"), Decimal(1)})
+_UNITS: Final = frozenset(Decimal(base) ** power for base in (1000, 1024) for power in range(7))
 _RESOURCE_FIELD: Final = re.compile(
     r"(?:limits|requests)\.(?:cpu|memory|ephemeral-storage|hugepages-.+)"
 )
@@ -188,3 +218,17 @@ def _security_context(body: Body) -> Iterator[Breach]:
             ):
                 message = "localhostProfile stands beside type: Localhost, and nowhere else"
                 yield (*at, field), message, ""
+
+
+@check(error("restart-rules", "Rules for restarting stand beside a policy, and name exit codes."))
+def _restart_rules(body: Body) -> Iterator[Breach]:
+    for container in body.containers:
+        at = (*container.pointer, "restartPolicyRules")
+        rules = container.fields.get("restartPolicyRules", ())
+        if rules and not container.fields.get("restartPolicy"):
+            yield at, "rules need a restartPolicy beside them", "write restartPolicy: Never"
+        for index, rule in enumerate(rules):
+            if "exitCodes" not in rule:
+                yield (*at, index), "a rule names exitCodes", ""
+            if len(rule.get("exitCodes", {}).get("values", ())) > 255:  # noqa: PLR2004
+                yield (*at, index, "exitCodes", "values"), "there are more than 255", ""

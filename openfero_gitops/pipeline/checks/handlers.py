@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 _HOOKS: Final = ("postStart", "preStop")
 _HANDLERS: Final = frozenset({"exec", "grpc", "httpGet", "sleep", "tcpSocket"})
+_GRACE: Final = 30
 _TIMES: Final = (
     "failureThreshold",
     "initialDelaySeconds",
@@ -34,10 +35,14 @@ def _probe(body: Body) -> Iterator[Breach]:
             at = (*container.pointer, kind)
             if _ends_by_itself(container):
                 yield at, f"an init container has no {kind}, unless it restarts Always", "delete it"
-            yield from _handler(at, probe)
+            yield from _handler(at, probe, body)
             for field in _TIMES:
                 if probe.get(field, 0) < 0:
                     yield (*at, field), f"{field} is not negative", ""
+            patience = probe.get("terminationGracePeriodSeconds")
+            if patience is not None and (kind == "readinessProbe" or patience < 1):
+                message = "a readinessProbe ends nothing" if patience > 0 else "it is 1 at least"
+                yield (*at, "terminationGracePeriodSeconds"), message, "delete it"
             if kind != "readinessProbe" and probe.get("successThreshold", 1) > 1:
                 yield (*at, "successThreshold"), f"the successThreshold of a {kind} is 1", ""
 
@@ -51,20 +56,25 @@ def _lifecycle(body: Body) -> Iterator[Breach]:
             yield at, "an init container has no lifecycle, unless it restarts Always", "delete it"
         for kind in _HOOKS:
             if kind in hooks:
-                yield from _handler((*at, kind), hooks[kind])
+                yield from _handler((*at, kind), hooks[kind], body)
 
 
 def _ends_by_itself(container: Container) -> bool:
     return container.is_init and container.fields.get("restartPolicy") != "Always"
 
 
-def _handler(at: Pointer, fields: Mapping[str, Any]) -> Iterator[Breach]:
+def _handler(at: Pointer, fields: Mapping[str, Any], body: Body) -> Iterator[Breach]:
     handlers = fields.keys() & _HANDLERS
     if len(handlers) != 1:
         yield at, f"one of {', '.join(sorted(_HANDLERS))} is wanted, not {len(handlers)}", ""
     if "exec" in handlers and not fields["exec"].get("command"):
         yield (*at, "exec", "command"), "exec has a command", ""
-    for kind in handlers & {"grpc", "httpGet", "tcpSocket"}:
+    grace = body.pod.get("terminationGracePeriodSeconds", _GRACE)
+    seconds = fields.get("sleep", {}).get("seconds", 0)
+    if not 0 <= seconds <= grace:
+        message = f"{seconds} is not from 0 to terminationGracePeriodSeconds, {grace}"
+        yield (*at, "sleep"), message, ""
+    for kind in sorted(handlers & {"grpc", "httpGet", "tcpSocket"}):
         port = fields[kind].get("port")
         if port is not None and not is_port(port):
             yield (*at, kind, "port"), f"{port!r} is no port", ""

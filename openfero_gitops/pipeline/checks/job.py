@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.body import POD, SPEC
@@ -56,7 +57,9 @@ _COUNTS: Final = (
 _USERS: Final = ("runAsUser", "runAsGroup", "fsGroup")
 _LARGEST: Final = 2**31 - 1
 
-OUT_OF_RANGE = error("out-of-range", "A number is one that its field takes.")
+OUT_OF_RANGE = error(
+    "out-of-range", "A number, and the length of a list, is one that its field takes."
+)
 
 
 @check(OUT_OF_RANGE)
@@ -87,6 +90,7 @@ def _indexed_job(body: Body) -> Iterator[Breach]:
             yield (*SPEC, "completions"), "an Indexed Job says how many completions", ""
         if spec.get("parallelism", 1) > 100_000:  # noqa: PLR2004
             yield (*SPEC, "parallelism"), "an Indexed Job runs at most 100000 at a time", ""
+        yield from _failed_indexes(spec)
     else:
         for field in ("backoffLimitPerIndex", "successPolicy"):
             if field in spec:
@@ -99,6 +103,67 @@ def _indexed_job(body: Body) -> Iterator[Breach]:
         yield (*SPEC, "maxFailedIndexes"), "maxFailedIndexes needs backoffLimitPerIndex", ""
 
 
+_MANY: Final = 100_000
+_MOST_OF_MANY: Final = 10_000
+
+
+def _failed_indexes(spec: Mapping[str, Any]) -> Iterator[Breach]:
+    completions, failed = spec.get("completions", 1), spec.get("maxFailedIndexes")
+    at = (*SPEC, "maxFailedIndexes")
+    if failed is not None and failed > min(completions, _MANY):
+        yield at, f"of {completions} indexes, {failed} cannot fail", ""
+    if completions > _MANY and "backoffLimitPerIndex" in spec:
+        if failed is None or failed > _MOST_OF_MANY:
+            message = f"over {_MANY} completions need maxFailedIndexes, at most {_MOST_OF_MANY}"
+            yield at, message, ""
+        if spec.get("parallelism", 1) > _MOST_OF_MANY:
+            message = f"over {_MANY} completions run {_MOST_OF_MANY} at a time"
+            yield (*SPEC, "parallelism"), message, ""
+
+
+@check(error("success-policy", "A successPolicy counts indexes that its Job has."))
+def _success_policy(body: Body) -> Iterator[Breach]:
+    at = (*SPEC, "successPolicy", "rules")
+    policy = body.spec.get("successPolicy")
+    if policy is None or body.spec.get("completionMode") != "Indexed":
+        return
+    if not policy.get("rules"):
+        yield at, "a successPolicy has a rule", "add one, or delete the policy"
+    completions = body.spec.get("completions", 1)
+    for index, rule in enumerate(policy.get("rules", ())):
+        count, written = rule.get("succeededCount"), rule.get("succeededIndexes")
+        most, message = completions, f"of {completions} completions"
+        if count is None and written is None:
+            yield (*at, index), "a rule has succeededCount or succeededIndexes", "add one"
+        if written is not None:
+            named = _indexes(written, completions)
+            if named is None:
+                yield (
+                    (*at, index, "succeededIndexes"),
+                    f"{shown(written)} are no indexes below {completions}, in order",
+                    "write 0,2-4",
+                )
+                continue
+            most, message = min(most, named), f"of {named} indexes"
+        if count is not None and not 0 <= count <= most:
+            yield (*at, index, "succeededCount"), f"{message}, {count} cannot succeed", ""
+
+
+def _indexes(text: str, completions: int) -> int | None:
+    """How many indexes a text like `0,2-4` names; None where it is none."""
+    total, last = 0, -1
+    for part in text.split(",") if text else ():
+        found = _INTERVAL.fullmatch(part)
+        if found is None:
+            return None
+        first, end = int(found[1]), int(found[2] or found[1])
+        if not last < first <= end < completions or (found[2] and first == end):
+            return None
+        total, last = total + end - first + 1, end
+    return total
+
+
+_INTERVAL: Final = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _MOST_RULES: Final = 20
 _MOST_CODES: Final = 255
 

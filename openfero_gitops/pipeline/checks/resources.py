@@ -23,6 +23,8 @@ def _quantity(body: Body) -> Iterator[Breach]:
             yield pointer, f"{resource}: {amount}", ""
         elif amount < 0:
             yield pointer, f"{resource} is {value}: an amount is not negative", ""
+        elif resource.startswith("hugepages-") and _parts(amount, resource):
+            yield pointer, f"{resource} is {value}: pages are whole, and there is one at least", ""
         elif "/" in resource and amount % 1:
             yield pointer, f"{resource} is {value}: of it there are whole ones only", ""
 
@@ -62,6 +64,64 @@ def _resource_name(body: Body) -> Iterator[Breach]:
                 f"there is no resource {shown(name)}",
                 f"did you mean {meant}?" if meant else "",
             )
+
+
+def _parts(amount: Decimal, resource: str) -> bool:
+    """Whether an amount of huge pages is none, or more than whole ones."""
+    size = _amount(resource.removeprefix("hugepages-"))
+    return isinstance(size, ValueError) or size <= 0 or not amount or amount % size != 0
+
+
+@check(
+    error("pod-resources", "What a Pod may use, and asks for, holds for its containers together.")
+)
+def _pod_resources(body: Body) -> Iterator[Breach]:
+    of_pod = body.pod.get("resources", {})
+    limits, requests = of_pod.get("limits", {}), of_pod.get("requests", {})
+    for container in body.containers:
+        if container.is_init:
+            continue
+        for name, value in container.fields.get("resources", {}).get("limits", {}).items():
+            own, whole = _amount(value), _amount(limits.get(name, value))
+            if (
+                not isinstance(own, ValueError)
+                and not isinstance(whole, ValueError)
+                and own > whole
+            ):
+                yield (
+                    (*container.pointer, "resources", "limits", name),
+                    f"the limit {value} is above the Pod's, {limits[name]}",
+                    "lower it, or raise the Pod's",
+                )
+    for name, value in requests.items():
+        whole = _amount(value)
+        asked = [
+            _amount(
+                resources.get("requests", {}).get(name, resources.get("limits", {}).get(name, 0))
+            )
+            for container in body.containers
+            if not container.is_init
+            for resources in (container.fields.get("resources", {}),)
+        ]
+        amounts = [one for one in asked if not isinstance(one, ValueError)]
+        if not isinstance(whole, ValueError) and sum(amounts) > whole:
+            message = f"the containers request more {name} than the Pod, {value}"
+            yield (*POD, "resources", "requests", name), message, "raise it"
+
+
+@check(error("resize-policy", "How a container is resized fits how its Pod restarts."))
+def _resize_policy(body: Body) -> Iterator[Breach]:
+    never = body.pod.get("restartPolicy") == "Never"
+    for container in body.containers:
+        seen: set[str] = set()
+        for index, policy in enumerate(container.fields.get("resizePolicy", ())):
+            at = (*container.pointer, "resizePolicy", index)
+            if (name := policy.get("resourceName", "")) in seen:
+                yield at, f"there are two policies for {shown(name)}", "delete one of them"
+            seen.add(name)
+            if never and policy.get("restartPolicy") == "RestartContainer":
+                message = "a Pod that restarts Never restarts no container"
+                yield (*at, "restartPolicy"), message, "write NotRequired"
 
 
 _OVERCOMMITTED: Final = ("cpu", "memory", "ephemeral-storage")

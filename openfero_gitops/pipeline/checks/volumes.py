@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.pipeline.checks.containers import is_subscript, resource_field
 from openfero_gitops.pipeline.checks.names import OBJECTS
+from openfero_gitops.pipeline.checks.scheduling import selector
 from openfero_gitops.pipeline.quantity import parse_quantity
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, nearest, shown
 
@@ -40,6 +42,38 @@ def _volume_mount(body: Body) -> Iterator[Breach]:
             if mount.get("mountPropagation") == "Bidirectional" and not privileged:
                 message = "Bidirectional propagation needs a privileged container"
                 yield (*at, "mountPropagation"), message, ""
+            if mount.get("recursiveReadOnly") in ("IfPossible", "Enabled") and (
+                not mount.get("readOnly") or mount.get("mountPropagation", "None") != "None"
+            ):
+                message = "it stands beside readOnly: true, and beside no mountPropagation"
+                yield (*at, "recursiveReadOnly"), message, ""
+
+
+@check(
+    error("volume-device", "A container has a claim's volume as a device, at a path of its own.")
+)
+def _volume_device(body: Body) -> Iterator[Breach]:
+    volumes = {volume.get("name"): volume for _, volume in body.volumes}
+    for container in body.containers:
+        mounts = container.fields.get("volumeMounts", ())
+        names = {mount.get("name") for mount in mounts}
+        paths = {mount.get("mountPath") for mount in mounts}
+        for index, device in enumerate(container.fields.get("volumeDevices", ())):
+            at = (*container.pointer, "volumeDevices", index)
+            name, path = device.get("name"), device.get("devicePath", "")
+            volume = volumes.get(name)
+            if volume is None:
+                message = f"the Pod has no volume {shown(name)}"
+                yield (*at, "name"), message, "add it under volumes"
+            elif not volume.keys() & {"persistentVolumeClaim", "ephemeral"}:
+                yield (*at, "name"), "a device is a persistentVolumeClaim, or ephemeral", ""
+            elif name in names:
+                yield (*at, "name"), "the volume is mounted, or a device, already", ""
+            if path in paths or ".." in path.split("/"):
+                message = f"{shown(path)} is taken, or leads upwards"
+                yield (*at, "devicePath"), message, ""
+            names.add(name)
+            paths.add(path)
 
 
 @check(error("volume-source", "A volume has one source, and that is complete."))
@@ -59,15 +93,72 @@ def _volume_source(body: Body) -> Iterator[Breach]:
         if not path or ".." in path.split("/"):
             yield (*at, "hostPath", "path"), "a path on the host is not empty and has no ..", ""
         yield from _size((*at, "emptyDir", "sizeLimit"), volume.get("emptyDir", {}))
+        paths: set[str] = set()
         for index, source in enumerate(volume.get("projected", {}).get("sources", ())):
-            yield from _projected((*at, "projected", "sources", index), source)
+            yield from _projected((*at, "projected", "sources", index), source, paths)
+        yield from _blocks(at, volume)
+        if "ephemeral" in volume:
+            yield from _ephemeral((*at, "ephemeral"), volume["ephemeral"])
 
 
-def _projected(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
+def _blocks(at: Pointer, volume: Mapping[str, Any]) -> Iterator[Breach]:
+    """Disks of a storage network, and of a driver."""
+    if (fibre := volume.get("fc")) is not None:
+        here = (*at, "fc")
+        if bool(fibre.get("targetWWNs")) is bool(fibre.get("wwids")):
+            yield here, "fc names either targetWWNs or wwids", ""
+        if fibre.get("targetWWNs") and "lun" not in fibre:
+            yield (*here, "lun"), "targetWWNs need a lun", "add lun: 0"
+    secret = volume.get("csi", {}).get("nodePublishSecretRef")
+    if secret is not None and not secret.get("name"):
+        yield (*at, "csi", "nodePublishSecretRef", "name"), "it names no Secret", "add its name"
+    iscsi = volume.get("iscsi", {})
+    if (
+        iscsi.get("chapAuthDiscovery") or iscsi.get("chapAuthSession")
+    ) and "secretRef" not in iscsi:
+        yield (*at, "iscsi", "secretRef"), "CHAP needs a secretRef", "add secretRef: {name: …}"
+
+
+_ALONE: Final = "ReadWriteOncePod"
+
+
+def _ephemeral(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
+    """A claim that lives as long as its Pod."""
+    here: Pointer = (*at, "volumeClaimTemplate")
+    template = source.get("volumeClaimTemplate")
+    if template is None:
+        yield here, "ephemeral has a volumeClaimTemplate", ""
+        return
+    for field, value in template.get("metadata", {}).items():
+        if value and field not in ("annotations", "labels"):
+            yield (*here, "metadata", field), f"Kubernetes gives the claim its {field}", "delete it"
+    spec = template.get("spec", {})
+    modes = spec.get("accessModes", ())
+    if not modes or (_ALONE in modes and len(set(modes)) > 1):
+        message = f"a claim has one of the accessModes, and {_ALONE} alone"
+        yield (*here, "spec", "accessModes"), message, "write [ReadWriteOnce]"
+    try:
+        storage = parse_quantity(spec.get("resources", {}).get("requests", {}).get("storage", 0))
+    except ValueError:
+        storage = None  # (found as a quantity that is none)
+    if storage is not None and storage <= 0:
+        message = "a claim requests some storage"
+        yield (*here, "spec", "resources", "requests", "storage"), message, "write storage: 1Gi"
+    yield from selector((*here, "spec", "selector"), spec.get("selector", {}))
+
+
+def _projected(at: Pointer, source: Mapping[str, Any], taken: set[str]) -> Iterator[Breach]:
     if len(source) > 1:
         yield at, f"a projected source is one, not {len(source)}", ""
     for kind, inner in source.items():
         yield from _files((*at, kind), inner)
+        if kind in ("configMap", "secret") and not inner.get("name"):
+            yield (*at, kind, "name"), f"{kind} names no object", "add its name"
+        for index, item in enumerate(inner.get("items", ())):
+            path = item.get("path", "")
+            if path and path in taken:
+                yield (*at, kind, "items", index, "path"), f"{shown(path)} is there twice", ""
+            taken.add(path)
     seconds = source.get("serviceAccountToken", {}).get("expirationSeconds")
     if seconds is not None and seconds < _SHORTEST_TOKEN:
         message = f"a token lives {_SHORTEST_TOKEN} seconds at least"
@@ -94,12 +185,36 @@ def _files(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
             yield (*here, "path"), message, ""
         if item.get("key") == "":
             yield (*here, "key"), "a file has the key that it is made from", ""
-        if at[-1] == "downwardAPI" and ("fieldRef" in item) is ("resourceFieldRef" in item):
-            yield here, "a file has one of fieldRef and resourceFieldRef", ""
+        if at[-1] == "downwardAPI":
+            yield from _downward(here, item)
     for pointer, mode in modes:
         if mode is not None and not 0 <= mode <= _WIDEST_MODE:
             message = f"the mode {mode} is none from 0 to 0777 (octal), 511 (decimal)"
             yield pointer, message, "write 0644 in YAML, 420 in JSON"
+
+
+def _downward(at: Pointer, item: Mapping[str, Any]) -> Iterator[Breach]:
+    """What a file of the downward API is read from."""
+    if ("fieldRef" in item) is ("resourceFieldRef" in item):
+        yield at, "a file has one of fieldRef and resourceFieldRef", ""
+    path = item.get("fieldRef", {}).get("fieldPath")
+    if path is not None and path not in _FIELDS and not is_subscript(path):
+        message = f"a file cannot be read from {shown(path)}"
+        yield (*at, "fieldRef", "fieldPath"), message, f"write one of {', '.join(_FIELDS)}"
+    if (reference := item.get("resourceFieldRef")) is not None:
+        here = (*at, "resourceFieldRef")
+        if not reference.get("containerName"):
+            yield (*here, "containerName"), "it says of which container", "add containerName"
+        yield from resource_field(here, reference)
+
+
+_FIELDS: Final = (
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+)
 
 
 def _is_below(path: str) -> bool:

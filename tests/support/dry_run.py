@@ -1,0 +1,80 @@
+"""The API server's own verdict on a Job, without any of our code in between."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the API server says: each cause as `field: message`, every index written as `*`."""
+
+    code: int
+    causes: tuple[str, ...]
+
+
+class DryRun:
+    """Jobs asked for with `dryRun=All`; to be entered as an asynchronous context."""
+
+    def __init__(self, kubeconfig: Path, namespace: str) -> None:
+        """Take the cluster, and a namespace that is there."""
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._server: str = cluster["server"]
+        self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs?dryRun=All"
+        self._headers = {
+            "Authorization": f"Bearer {config['users'][0]['user']['token']}",
+            "Content-Type": "application/json",
+        }
+        self._context = ssl.create_default_context(cadata=authority)
+        self._gate = asyncio.Semaphore(_IN_FLIGHT)
+
+    async def __aenter__(self) -> Self:
+        """Open connections."""
+        connector = aiohttp.TCPConnector(ssl=self._context, limit=_IN_FLIGHT)
+        self._http = aiohttp.ClientSession(self._server, connector=connector, headers=self._headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close them."""
+        await self._http.close()
+
+    async def version(self) -> str:
+        """The API server's, as `1.36`."""
+        async with self._http.get("/version") as answer:
+            found = await answer.json()
+            return f"{found['major']}.{found['minor']}"
+
+    async def refusal(self, job: Mapping[str, Any]) -> Refusal | None:
+        """Why it would not create a Job; None where it would."""
+        async with self._gate:
+            try:
+                async with self._http.post(self._path, data=json.dumps(job)) as answer:
+                    body = await answer.json()
+                    return None if answer.status == 201 else _read(body)
+            except aiohttp.ServerDisconnectedError:
+                return Refusal(0, ("it hangs up: a bug of its own",))
+
+
+def _read(status: Mapping[str, Any]) -> Refusal:
+    causes = [
+        f"{cause.get('field', '')}: {cause.get('message', '')}"
+        for cause in (status.get("details") or {}).get("causes") or ()
+    ] or [status["message"]]
+    return Refusal(status["code"], tuple(re.sub(r"\[\d+\]", "[*]", cause) for cause in causes))
