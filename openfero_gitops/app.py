@@ -18,6 +18,7 @@ import structlog
 
 from openfero_gitops import __version__
 from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.clock import Clock
 from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.adapters.events import EventStore
 from openfero_gitops.adapters.git import GitSettings, GitSource
@@ -30,6 +31,7 @@ from openfero_gitops.adapters.metrics import Metrics
 from openfero_gitops.adapters.schedule import Schedule
 from openfero_gitops.domain.errors import (
     ApiError,
+    ClockWrong,
     Forbidden,
     SourceError,
     Unauthorized,
@@ -48,7 +50,7 @@ from openfero_gitops.workers.announce import Announcer
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
-from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
+from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck, boottime
 from openfero_gitops.workers.mirror import Mirrorer, load_mirror
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.post import Post
@@ -112,11 +114,12 @@ class Controller:
         cluster: str,
         *,
         lease_api: ApiServer | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Put one replica together; nothing is started and nothing connected.
 
         `lease_api` has connections of its own for the lease, so that a renewal never queues
-        behind a storm of Jobs.
+        behind a storm of Jobs. `clock` is the one that `api` compares with the API server's.
 
         Raises:
             UsageError: a setting cannot work.
@@ -124,6 +127,7 @@ class Controller:
         self._settings = settings
         self._where = where
         self._api = api
+        self.clock = clock or Clock(_now, boottime)
         self.metrics = Metrics(__version__)
         self.view = View()
         jobs = JobStore(api, where.allowed)
@@ -147,7 +151,7 @@ class Controller:
             view=self.view,
             catalog=self._catalog,
             counts=self.metrics,
-            now=_now,
+            now=self.clock.now,
             identity=settings.identity,
             jobs_namespace=where.jobs,
         )
@@ -157,11 +161,15 @@ class Controller:
             catalog=self._catalog,
             control=self.control,
             counts=self.metrics,
-            now=_now,
+            now=self.clock.now,
             identity=settings.identity,
         )
         self._concluder = Concluder(
-            jobs=jobs, view=self.view, catalog=self._catalog, counts=self.metrics, now=_now
+            jobs=jobs,
+            view=self.view,
+            catalog=self._catalog,
+            counts=self.metrics,
+            now=self.clock.now,
         )
         self._mirrorer = Mirrorer(self._config_maps, self.syncer)
         self.dry_runner = DryRunner(
@@ -274,8 +282,9 @@ class Controller:
             os._exit(_STUCK)
 
     async def _lead(self, term: Term) -> None:
-        """Do the leader's work until the term ends."""
+        """Do the leader's work until the term ends, or must not go on in it."""
         try:
+            self.clock.now()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._admitter.run(term), name="admit")
                 tasks.create_task(self._mirrorer.run(term), name="mirror")
@@ -284,6 +293,8 @@ class Controller:
                 tasks.create_task(_aside(self._announcer.run), name="announce")
         except* TermEnded:
             _log.info("the term ended in mid-work", term=term.id)
+        except* ClockWrong:
+            _log.error("another must lead", term=term.id, error=self.clock.trouble)
 
     async def _preflight(self) -> None:
         """Find out what no waiting will mend: missing rights, wrong credentials."""
@@ -358,13 +369,16 @@ async def serve(
     )
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(source.aclose)
-        api = await KubernetesApi.connect(settings.kubeconfig)
+        clock = Clock(_now, boottime)
+        api = await KubernetesApi.connect(settings.kubeconfig, clock=clock)
         exits.push_async_callback(api.close)
-        lease_api = await KubernetesApi.connect(settings.kubeconfig)
+        lease_api = await KubernetesApi.connect(settings.kubeconfig, clock=clock)
         exits.push_async_callback(lease_api.close)
         where = places(settings, api.default_namespace)
         cluster = f"Kubernetes at {api.server}"
-        controller = Controller(settings, where, api, source, cluster, lease_api=lease_api)
+        controller = Controller(
+            settings, where, api, source, cluster, lease_api=lease_api, clock=clock
+        )
         await controller.run(stop, started)
 
 
@@ -440,8 +454,16 @@ class State:
                 whole and not trouble,
                 "; ".join(f"{namespace}: {why}" for namespace, why in trouble.items())
                 or ("" if whole else "the Jobs have not been listed yet"),
+                # (Of several namespaces, those that are left are worked in.)
+                vital=not whole or len(trouble) == len(self._c.where.allowed),
             ),
+            _free_of("deliveries", self._c.submitter.trouble),
+            _free_of("clock", self._c.clock.trouble),
         )
+
+
+def _free_of(name: str, trouble: str) -> Condition:
+    return Condition(name, not trouble, trouble)
 
 
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:

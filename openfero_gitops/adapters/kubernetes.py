@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.adapters.api import Object, Operation, Resource
+    from openfero_gitops.adapters.clock import Clock
     from openfero_gitops.adapters.kubeconfig import Access
 
 CONNECT: Final = 3.0  # seconds for TCP and TLS; a server that is there needs milliseconds
@@ -81,10 +82,11 @@ _BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 class KubernetesApi:
     """An `ApiServer` that is one; made by `connect`, given back by `close`."""
 
-    def __init__(self, client: ApiClient, access: Access) -> None:
+    def __init__(self, client: ApiClient, access: Access, clock: Clock | None = None) -> None:
         self.default_namespace = access.namespace
         self._client = client
         self._access = access
+        self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=POOL, ssl=client.rest_client.ssl_context),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -112,6 +114,7 @@ class KubernetesApi:
         context: str | None = None,
         *,
         user_agent: str = f"openfero-gitops/{__version__}",
+        clock: Clock | None = None,
     ) -> KubernetesApi:
         """Prepare to talk to a cluster; no request is made yet.
 
@@ -119,6 +122,7 @@ class KubernetesApi:
             kubeconfig: None looks at `$KUBECONFIG`, the Pod's own access, `~/.kube/config`.
             context: of that kubeconfig; None is its current one.
             user_agent: up to its `/` it is also the field manager in the objects written.
+            clock: is held against the `Date` of every answer.
 
         Raises:
             UsageError: there is no cluster to be found there.
@@ -131,7 +135,7 @@ class KubernetesApi:
                 f"the certificates in {access.source} cannot be used: {_words(error)}"
             ) from error
         client.user_agent = user_agent
-        return cls(client, access)
+        return cls(client, access, clock)
 
     async def close(self) -> None:
         """Close every connection; requests under way fail, later ones are refused."""
@@ -342,9 +346,13 @@ class KubernetesApi:
             auth_settings=["BearerToken"],
         )
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT, timeout or CONNECT))
-        return await self._session.request(
+        asked = self._clock.seconds() if self._clock else 0.0
+        response = await self._session.request(
             method, url, data=data, headers=headers, timeout=limits, **self._route
         )
+        if self._clock:
+            self._clock.compare(asked, response.headers.get("Date"))
+        return response
 
     async def _read(self, response: aiohttp.ClientResponse) -> Object:
         raw = await response.read()

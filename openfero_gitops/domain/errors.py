@@ -7,6 +7,7 @@ OpenFeroError
 ├── SourceError           Git or a folder could not be read; the catalog in force stays
 │   ├── Unverified        it was read, and nobody who is trusted signed it
 │   └── CatalogRefusal    it was read, and its openfero.yaml cannot be kept
+├── ClockWrong            this replica's clock is not the API server's: decide nothing by it
 └── ApiError              the API server did not do what was asked
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken
     ├── Conflict          every other 409: somebody wrote in between, or a quota did
@@ -93,6 +94,10 @@ class CatalogRefusal(SourceError):
         super().__init__(message)
         self.problems = problems
         self.paused = paused
+
+
+class ClockWrong(OpenFeroError):
+    """This replica's clock cannot be right: others must decide until it is."""
 
 
 class ApiError(OpenFeroError):

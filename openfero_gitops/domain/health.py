@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that a replica needs; `message` says what is amiss."""
+    """One thing that a replica needs; `message` says what is amiss.
+
+    Without what is not `vital` it still does the rest of its job.
+    """
 
     name: str
     holds: bool
     message: str = ""
+    vital: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Reason(StrEnum):
 
     # A delivery that must be repeated.
     BUSY = "busy", "too many deliveries are under way; deliver again"
+    CLOCK_WRONG = "clock-wrong", "this replica's clock is not the API server's; deliver again"
     API_UNAVAILABLE = "api-unavailable", "the API server did not take the Job; deliver again"
     API_FORBIDDEN = "api-forbidden", "the API server forbids the Job: RBAC, quota or namespace"
     API_CONFLICT = "api-conflict", "the API server reported a conflict; deliver again"

@@ -18,13 +18,15 @@ def add_health(app: web.Application, state: State, exposition: Exposition) -> No
 
     async def ready(_: web.Request) -> web.Response:
         conditions = state.conditions()
+        lacking = [c for c in conditions if not c.holds]
+        can_work = not any(c.vital for c in lacking)
         body = {
-            "status": "ok" if all(c.holds for c in conditions) else "not ready",
+            "status": ("degraded" if lacking else "ok") if can_work else "not ready",
             "conditions": [
                 {"name": c.name, "holds": c.holds, "message": c.message or None} for c in conditions
             ],
         }
-        return web.json_response(body, status=200 if body["status"] == "ok" else 503)
+        return web.json_response(body, status=200 if can_work else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(

@@ -45,6 +45,7 @@ _MOST_FAILURES: Final = 32
 # Seconds.
 _GATHER: Final = 0.01  # the view's news of one moment are taken together
 _AFTER_FAILURE: Final = 1.0  # whatever news there is
+_LONGEST_REST: Final = 30.0  # whatever the API server asks for
 _BARRED: Final = 30.0
 _ON_ITS_WAY: Final = 90.0  # no request is; an API server gives one a minute, if not told otherwise
 _LONGEST_SLEEP: Final = 5.0  # so soon is a pause noticed when there is no news
@@ -133,6 +134,7 @@ class _Reign:
     unsettled: dict[str, _Doubt] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
     failures: int = 0  # of this look
+    rest: float = 0.0  # seconds that the API server asked for in this look
 
     def stamp(self) -> str:
         """A stamp that no write under way carries."""
@@ -178,7 +180,7 @@ class Admitter:
                 pause = await self._look(reign)
                 took = time.perf_counter() - began
                 if reign.failures:
-                    await asyncio.sleep(_AFTER_FAILURE)
+                    await asyncio.sleep(max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST)))
                     continue
                 try:
                     async with asyncio.timeout(pause):
@@ -212,7 +214,7 @@ class Admitter:
     async def _look(self, reign: _Reign) -> float:
         """Decide on what waits and carry it out; seconds until the clock asks for another look."""
         began = _time()
-        reign.failures = 0
+        reign.failures, reign.rest = 0, 0.0
         reign.barred = {uid: until for uid, until in reign.barred.items() if until > began}
         barred = len(reign.barred)
         await self._settle(reign)
@@ -304,6 +306,8 @@ class Admitter:
             _log.warning("a Job may not be changed", job=str(one.key), error=str(error))
             return
         reign.failures += 1
+        if isinstance(error, Throttled):
+            reign.rest = max(reign.rest, error.retry_after)
         if reign.failures == 1:  # the others of this look fail of the same
             _log.warning("a decision was not written", job=str(one.key), error=str(error))
 

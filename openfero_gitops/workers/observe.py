@@ -6,6 +6,9 @@ server, and admission tests what it rests on. The view makes decisions quick, no
 A view never goes back: an event that a write of our own has overtaken is dropped, so that a
 leader sees its own admissions at once. Resource versions are compared as numbers for this,
 which Kubernetes has promised since 1.35 and all versions before it kept in practice.
+
+A watch can also fall silent without breaking, behind a proxy that keeps its end open. It is found
+out by what this replica knows from its own writes and reads: news of those must come.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds in which a watch that is no more behind than usual tells of something.
+_SILENCE: Final = 15.0
+#: Seconds between two looks for one that does not.
+_LOOK: Final = 5.0
 #: Of so many deleted Jobs a late answer is known for what it is; it comes within seconds.
 _REMEMBERED_GONE: Final = 10_000
 
@@ -41,6 +48,7 @@ class View:
         self._by_key: dict[JobKey, Remediation] = {}
         self._by_incident: dict[str, set[JobKey]] = defaultdict(set)
         self._gone: dict[str, int] = {}  # uids, and the version at which they were not there
+        self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
         self._waiters: set[asyncio.Event] = set()
 
@@ -73,6 +81,10 @@ class View:
         """The remediations of one incident."""
         return [self._by_key[key] for key in self._by_incident.get(incident, ())]
 
+    def newest(self, namespace: str) -> int:
+        """The newest version of anything that was taken in of a namespace."""
+        return self._newest.get(namespace, 0)
+
     def has(self, key: JobKey, uid: str, resource_version: str) -> bool:
         """Whether a Job's state of this version, or a newer one, is known."""
         known = self._by_key.get(key)
@@ -91,6 +103,9 @@ class View:
         if version <= self._gone.get(remediation.uid, -1):
             return False  # the answer to a write of ours that its deletion has overtaken
         self._forget(known)
+        self._newest[remediation.key.namespace] = max(
+            version, self.newest(remediation.key.namespace)
+        )
         self._by_key[remediation.key] = remediation
         self._by_incident[remediation.incident].add(remediation.key)
         self._tell()
@@ -164,6 +179,7 @@ class Observer:
         self._feed = feed
         self._view = view
         self._lost: dict[str, str] = {}
+        self._heard: dict[str, tuple[int, float]] = {}  # the newest version, and when it came
         view.expect(namespaces)
 
     @property
@@ -173,31 +189,66 @@ class Observer:
 
     async def run(self) -> None:
         """Take in news until cancelled."""
+        while True:
+            reading = asyncio.create_task(self._follow(), name="read the feed")
+            try:
+                while not reading.done() and not self._silent():
+                    await asyncio.wait({reading}, timeout=_LOOK)
+                if reading.done():
+                    return reading.result()
+            finally:
+                reading.cancel()
+                await asyncio.wait({reading})
+
+    async def _follow(self) -> None:
         async with contextlib.aclosing(self._feed.follow()) as news:
             async for item in news:
                 self._take(item)
+
+    def _silent(self) -> bool:
+        """Whether a watch tells nothing, not even of what is known already; then list again."""
+        now = asyncio.get_running_loop().time()
+        silent = [
+            namespace
+            for namespace, (version, at) in self._heard.items()
+            if now - at > _SILENCE and version < self._view.newest(namespace)
+        ]
+        for namespace in silent:
+            del self._heard[namespace]
+            self._note(namespace, "its watch is silent: it told nothing of a Job that was written")
+        return bool(silent)
+
+    def _note(self, namespace: str, words: str) -> None:
+        if namespace not in self._lost:
+            _log.warning("jobs cannot be watched", namespace=namespace, error=words)
+        self._lost[namespace] = words
+
+    def _hear(self, namespace: str, resource_version: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._heard[namespace] = (_number(resource_version), now)
 
     def _take(self, news: News) -> None:
         match news:
             case Listed(namespace, items, resource_version):
                 self._view.replace(namespace, map(observe, items), resource_version)
+                self._hear(namespace, resource_version)
             case Changed(namespace, job):
                 metadata = job["metadata"]
+                self._hear(namespace, metadata["resourceVersion"])
                 key = JobKey(metadata["namespace"], metadata["name"])
                 # The echo of a write of our own is not read a second time.
                 if not self._view.has(key, metadata["uid"], metadata["resourceVersion"]):
                     self._view.apply(observe(job))
             case Gone(namespace, job):
                 metadata = job["metadata"]
+                self._hear(namespace, metadata.get("resourceVersion", ""))
                 self._view.remove(
                     JobKey(metadata["namespace"], metadata["name"]),
                     metadata.get("uid", ""),
                     metadata.get("resourceVersion", ""),
                 )
             case Lost(namespace, error):
-                if namespace not in self._lost:
-                    _log.warning("jobs cannot be watched", namespace=namespace, error=str(error))
-                self._lost[namespace] = str(error)
+                self._note(namespace, str(error))
                 return
         if self._lost.pop(namespace, None) is not None:
             _log.info("jobs are watched again", namespace=namespace)

@@ -21,10 +21,14 @@ from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
+    ClockWrong,
     Conflict,
     Forbidden,
     Invalid,
     NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
 )
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
@@ -49,6 +53,8 @@ _log = structlog.get_logger(__name__)
 #: No chain of attempts is longer; `max-runs` ends it long before.
 _MOST_ATTEMPTS: Final = 100
 _REMEMBERED_COMPLAINTS: Final = 1000
+#: Seconds for which an API server that did not take a Job is not expected to take the next.
+_TROUBLED: Final = 10.0
 
 
 class Jobs(Protocol):
@@ -115,6 +121,15 @@ class Submitter:
         self._under_way = 0
         self._requests = asyncio.Semaphore(self._patience.requests)
         self._complained: dict[tuple[str, str], None] = {}
+        self._trouble: tuple[str, float] = ("", 0.0)  # and until when, by the loop's time
+
+    @property
+    def trouble(self) -> str:
+        """Why the next delivery will most likely be answered with 503; empty where it will not."""
+        if self._under_way >= self._patience.deliveries:
+            return f"{self._under_way} deliveries are under way: no more are taken"
+        words, until = self._trouble
+        return words if asyncio.get_running_loop().time() < until else ""
 
     async def deliver(self, group: AlertGroup) -> Answer:
         """Take one delivery; never raises for what the API server does."""
@@ -128,6 +143,8 @@ class Submitter:
             self._under_way += 1
             try:
                 answer = await self._take(group, catalog)
+            except ClockWrong:
+                answer = _all(group, Reason.CLOCK_WRONG)
             finally:
                 self._under_way -= 1
         self._counts.delivered(answer, group.truncated_alerts)
@@ -159,6 +176,7 @@ class Submitter:
                 await self._record_resolved([same.alert for same in resolved], delivery)
             except ApiError as error:
                 _log.warning("a resolved alert could not be recorded", error=str(error))
+                self._note_trouble(error)
                 for same in resolved:
                     items[same] = _failed(same.alert, _reason_of(error), str(error))
             else:
@@ -174,6 +192,7 @@ class Submitter:
                 await self._keep_alive(distinct, catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery was cut off by its deadline", alerts=len(group.alerts))
+            self._note_trouble(Unavailable("no answer in time"))
         return Answer(tuple(items[_Same(alert)] for alert in group.alerts))
 
     async def _submit(self, alert: Alert, catalog: Catalog, delivery: Delivery) -> Item:
@@ -196,7 +215,9 @@ class Submitter:
                 async with self._requests:
                     there = await self._create(rendered)
             except ApiError as error:
+                self._note_trouble(error)
                 return self._complain(alert, operario, rendered, error)
+            self._trouble = ("", 0.0)
             if there is None:
                 outcome = Outcome.CREATED if rendered.refusal is None else Outcome.REFUSED
                 return Item(
@@ -239,6 +260,14 @@ class Submitter:
             raise NameTaken(f"Job {rendered.key} {whose}")
         self._view.apply(there)
         return there
+
+    def _note_trouble(self, error: ApiError) -> None:
+        """Take note of what befalls the next delivery, too, whatever it is about."""
+        if isinstance(error, Throttled | Unauthorized | Unavailable):
+            lasts = max(_TROUBLED, error.retry_after if isinstance(error, Throttled) else 0.0)
+            what = "throttles" if isinstance(error, Throttled) else "does not take Jobs"
+            until = asyncio.get_running_loop().time() + lasts
+            self._trouble = (f"the API server {what}: {error}", until)
 
     def _complain(
         self, alert: Alert, operario: Operario, rendered: Rendered, error: ApiError

@@ -36,12 +36,13 @@ class Replica:
         repository: str,
         ready: bool = True,
         development: bool = True,
+        environment: Mapping[str, str] | None = None,
         **flags: str,
     ) -> None:
         """Choose its port and flags.
 
         `ready` waits for its readiness, not only for its port; `development` turns Python's
-        warnings into errors, at a price in speed.
+        warnings into errors, at a price in speed; `environment` is set besides this process's own.
         """
         self.name = name
         self.port = free_port()
@@ -69,7 +70,10 @@ class Replica:
             argv,
             log=folder / f"{name}.log",
             url=self.url + ("/readyz" if ready else "/livez"),
-            env={k: v for k, v in os.environ.items() if k in ROOT_ENVIRONMENT},
+            env={
+                **{k: v for k, v in os.environ.items() if k in ROOT_ENVIRONMENT},
+                **(environment or {}),
+            },
             patience=40,
         )
 

@@ -66,6 +66,21 @@ async def test_a_replica_that_lacks_something_is_not_ready(path: str) -> None:
         }
 
 
+@pytest.mark.parametrize("path", READINESS)
+async def test_what_is_not_vital_degrades(path: str) -> None:
+    """200 and words, where the rest of the job is done all the same."""
+    conditions = [
+        Condition("jobs", holds=False, message="shop: no right", vital=False),
+        Condition("catalog", holds=True),
+    ]
+    async with health(replace(pages.quiet(NOW), needs=conditions)) as client:
+        answer = await client.get(path)
+        assert answer.status == 200
+        body = await answer.json()
+        assert body["status"] == "degraded"
+        assert body["conditions"][0]["message"] == "shop: no right"
+
+
 async def test_readiness_follows_the_conditions() -> None:
     """A condition that comes to hold makes the replica ready at the next probe, and back."""
     state = pages.quiet(NOW)

@@ -18,6 +18,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
+    ClockWrong,
     Conflict,
     Expired,
     Forbidden,
@@ -451,6 +452,54 @@ class TestPatience:
             answer = await replica.deliver(*(pods_of(f"web-{number}") for number in range(40)))
         assert answer.verdict is Verdict.ACCEPTED
         assert most == 4
+
+    @pytest.mark.parametrize(
+        ("error", "words", "lasts"),
+        [
+            (Throttled("slow down", 3), "the API server throttles: slow down", 10),
+            (Throttled("slow down", 40), "the API server throttles: slow down", 40),
+            (Unavailable("no answer"), "the API server does not take Jobs: no answer", 10),
+            (Unauthorized("token"), "the API server does not take Jobs: token", 10),
+            (Forbidden("quota"), "", 0),
+            (Invalid("spec"), "", 0),
+        ],
+    )
+    @in_virtual_time
+    async def test_what_befalls_the_next_delivery_too_is_told(
+        self, error: ApiError, words: str, lasts: float
+    ) -> None:
+        """For a while, or until a Job is taken; what one Job alone met is not."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            assert replica.submitter.trouble == ""
+            replica.wire.trouble = befalls(error, times=2)
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == words
+            await asyncio.sleep(lasts)
+            assert replica.submitter.trouble == ""
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == words
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == ""
+
+    @in_virtual_time
+    async def test_a_clock_that_is_wrong_takes_nothing(self) -> None:
+        """Times written by it would be believed by all others: deliver elsewhere, or again."""
+        world = World()
+        replica = world.replica()
+
+        def now() -> Any:
+            raise ClockWrong("an hour ahead")
+
+        replica.submitter._now = now
+        async with replica.watching():
+            answer = await replica.deliver(pods_of("web-1"))
+        assert (answer.verdict, outcomes(answer)) == (
+            Verdict.REPEAT,
+            [(Outcome.ERROR, Reason.CLOCK_WRONG)],
+        )
+        assert await world.jobs() == []
 
     @in_virtual_time
     async def test_without_a_catalog_nothing_is_accepted(self) -> None:

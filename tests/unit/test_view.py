@@ -305,6 +305,57 @@ class TestFeed:
             await Observer(Broken(), View(), ["jobs"]).run()
 
     @in_virtual_time
+    async def test_a_silent_watch_is_found_out_by_what_is_known(self) -> None:
+        """A write of our own of which no news comes: it is said, and all is listed again."""
+        job = build.stored()
+        lists = 0
+
+        class Silent:
+            async def follow(self) -> AsyncGenerator[News]:
+                nonlocal lists
+                lists += 1
+                if lists == 2:
+                    await asyncio.sleep(100)  # the list fails as well, for a while
+                yield Listed("jobs", [job], "8" if lists == 1 else "12")
+                await asyncio.Event().wait()
+
+        view = View()
+        observer = Observer(Silent(), view, ["jobs"])
+        async with in_background(observer.run()):
+            await asyncio.sleep(3600)
+            assert (lists, observer.trouble) == (1, {})  # nothing is known that was not told
+            view.apply(dataclasses.replace(observe(job), resource_version="12"))
+            await asyncio.sleep(30)
+            assert lists == 2
+            assert "silent" in observer.trouble["jobs"]
+            await asyncio.sleep(3600)
+            assert (lists, observer.trouble) == (2, {})
+
+    @in_virtual_time
+    async def test_a_watch_that_is_only_late_is_waited_for(self) -> None:
+        """As long as something is told, what is missing may still come."""
+        jobs = [build.stored(metadata={"resourceVersion": str(9 + n)}) for n in range(60)]
+        lists = 0
+
+        class Late:
+            async def follow(self) -> AsyncGenerator[News]:
+                nonlocal lists
+                lists += 1
+                yield Listed("jobs", [jobs[0]], "9")
+                for job in jobs[1:]:
+                    await asyncio.sleep(10)
+                    yield Changed("jobs", job)
+                await asyncio.Event().wait()
+
+        view = View()
+        observer = Observer(Late(), view, ["jobs"])
+        async with in_background(observer.run()):
+            await asyncio.sleep(1)
+            view.apply(dataclasses.replace(observe(jobs[0]), resource_version="60"))
+            await asyncio.sleep(3600)
+        assert (lists, observer.trouble) == (1, {})
+
+    @in_virtual_time
     async def test_a_watch_that_breaks_again_and_again_ends_in_the_truth(self) -> None:
         """Whatever happened while nobody looked is known when the API server is back."""
         world = World()

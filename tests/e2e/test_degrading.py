@@ -1,0 +1,283 @@
+"""What a replica does, and says of itself, while the API server or its own clock misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.support.gateway import Gateway, forward, status
+from tests.support.optional import require
+from tests.support.replica import Replica, alert, group, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+
+@pytest.fixture
+def other_namespace(kubectl: Kubectl, namespace: str) -> Iterator[str]:
+    """Give a second namespace for Jobs."""
+    name = f"{namespace}-other"
+    kubectl("create", "namespace", name)
+    kubectl.wait(name, "serviceaccount/default", "create")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, other_namespace: str) -> Repository:
+    """Give a repository with an operario for each of two namespaces."""
+    made = Repository(tmp_path / "operarios")
+    made.write("here.json", operario("Here"))
+    there = json.loads(operario("There"))
+    there["metadata"]["namespace"] = other_namespace
+    made.write("there.json", json.dumps(there))
+    made.commit("Operarios")
+    return made
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, kubeconfig: Path) -> Iterator[Gateway]:
+    """Give what stands between the replica and the API server."""
+    with Gateway(kubeconfig, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def replica(
+    tmp_path: Path, gateway: Gateway, namespace: str, other_namespace: str, repository: Repository
+) -> Iterator[Replica]:
+    """Give a replica that leads."""
+    with Replica(
+        tmp_path,
+        name="a",
+        kubeconfig=gateway.kubeconfig,
+        namespace=namespace,
+        repository=repository.url,
+        allowed_namespace=other_namespace,
+    ) as made:
+        made.wait_for(lambda: made.leads)
+        yield made
+
+
+def readiness(replica: Replica) -> tuple[int, dict[str, str]]:
+    """The status of /readyz, and what is amiss, by condition."""
+    try:
+        with urllib.request.urlopen(replica.url + "/readyz", timeout=10) as answer:
+            code, body = answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            code, body = error.code, json.load(error)
+    return code, {c["name"]: c["message"] for c in body["conditions"] if not c["holds"]}
+
+
+def phases(replica: Replica) -> dict[str, str]:
+    """The phase of each remediation, by its alert's host."""
+    items = replica.get("/api/remediations")["items"]
+    return {item["labels"]["host"]: item["phase"] for item in items}
+
+
+def is_healed(replica: Replica, host: str) -> Callable[[], bool]:
+    """Tell, when asked, whether the alert of a host is healed."""
+    return lambda: phases(replica).get(host) == "Succeeded"
+
+
+def creates(request: web.Request) -> bool:
+    """Whether it is the creation of a Job."""
+    return request.method == "POST" and request.path.endswith("/jobs")
+
+
+def test_a_slow_api_server_is_said_and_got_over(gateway: Gateway, replica: Replica) -> None:
+    """503 before the sender loses its patience; not ready, in words; and healed when repeated."""
+
+    async def slowly(request: web.Request) -> None:
+        if creates(request):
+            await asyncio.sleep(60)
+
+    gateway.rule = slowly
+    code, answer = replica.deliver(alert("Here", host="h"))
+    assert code == 503
+    assert answer["items"][0]["reason"] == "api-unavailable"
+    code, amiss = readiness(replica)
+    assert (code, list(amiss)) == (503, ["deliveries"])
+    assert "does not take Jobs" in amiss["deliveries"]
+    gateway.rule = forward
+    assert replica.deliver(alert("Here", host="h"))[0] == 200
+    assert readiness(replica) == (200, {})
+    replica.wait_for(lambda: phases(replica) == {"h": "Succeeded"})
+
+
+def test_a_throttling_api_server_is_left_in_peace(gateway: Gateway, replica: Replica) -> None:
+    """Deliveries are answered with 503; admission waits for as long as it is asked to."""
+
+    async def throttle(request: web.Request) -> web.Response | None:
+        if creates(request) or (request.method == "PATCH" and "/jobs/" in request.path):
+            return status(429, "TooManyRequests", "too many requests", Retry_After="3")
+        return None
+
+    assert replica.deliver(alert("Here", host="first"))[0] == 200
+    gateway.rule = throttle
+    code, _ = replica.deliver(alert("Here", host="second"))
+    assert code == 503
+    code, amiss = readiness(replica)
+    assert (code, list(amiss)) == (503, ["deliveries"])
+    assert "throttles" in amiss["deliveries"]
+
+    async def throttle_admission(request: web.Request) -> web.Response | None:
+        return None if creates(request) else await throttle(request)
+
+    gateway.rule = throttle_admission
+    assert replica.deliver(alert("Here", host="third"))[0] == 200
+    replica.wait_for(lambda: gateway.count("PATCH", "/jobs/here-firing-"))
+    before, began = gateway.count("PATCH", "/jobs/"), time.monotonic()
+    time.sleep(6)
+    asked, seconds = gateway.count("PATCH", "/jobs/") - before, time.monotonic() - began
+    assert asked <= 1 + seconds / 3, "each try waits for the three seconds that were asked for"
+    gateway.rule = forward
+    replica.wait_for(lambda: phases(replica).get("third") == "Succeeded")
+
+
+def test_one_forbidden_namespace_leaves_the_others(
+    gateway: Gateway, replica: Replica, other_namespace: str
+) -> None:
+    """Ready and degraded, with its name in the words; what belongs elsewhere is healed."""
+
+    async def forbid(request: web.Request) -> web.Response | None:
+        if f"/namespaces/{other_namespace}/" in request.path:
+            return status(403, "Forbidden", "no right to Jobs there")
+        return None
+
+    gateway.rule = forbid
+    gateway.break_watches()
+    replica.wait_for(lambda: readiness(replica)[1])
+    code, amiss = readiness(replica)
+    assert code == 200
+    assert amiss == {"jobs": f"{other_namespace}: no right to Jobs there"}
+    code, answer = replica.deliver(alert("There", host="t"))
+    assert (code, answer["items"][0]["reason"]) == (503, "api-forbidden")
+    assert replica.deliver(alert("Here", host="h"))[0] == 200
+    replica.wait_for(lambda: phases(replica) == {"h": "Succeeded"})
+    gateway.rule = forward
+    replica.wait_for(lambda: readiness(replica) == (200, {}))
+    assert replica.deliver(alert("There", host="t"))[0] == 200
+    replica.wait_for(lambda: phases(replica) == {"h": "Succeeded", "t": "Succeeded"})
+
+
+def test_an_expired_watch_begins_with_a_list(gateway: Gateway, replica: Replica) -> None:
+    """410 loses nothing of what happened meanwhile, and the replica stays ready."""
+    expired = 0
+
+    async def expire(request: web.Request) -> web.Response | None:
+        nonlocal expired
+        if request.query.get("watch") == "true" and request.path.endswith("/jobs") and expired < 4:
+            expired += 1
+            return status(410, "Expired", "too old resource version")
+        return None
+
+    gateway.rule = expire
+    gateway.break_watches()
+    assert replica.deliver(alert("Here", host="h"))[0] == 200
+    replica.wait_for(lambda: phases(replica) == {"h": "Succeeded"})
+    assert expired == 4
+    replica.wait_for(lambda: readiness(replica) == (200, {}))
+
+
+def test_a_silent_watch_is_found_out(gateway: Gateway, replica: Replica) -> None:
+    """A Job of our own of which it tells nothing gives it away, and all is listed again."""
+    gateway.silence()
+    assert replica.deliver(alert("Here", host="h"))[0] == 200
+    replica.wait_for(lambda: phases(replica) == {"h": "Succeeded"}, 120)
+    assert "its watch is silent" in replica.process.output
+    gateway.speak()
+
+
+def test_a_full_queue_is_said(gateway: Gateway, replica: Replica) -> None:
+    """One delivery too many is told at once to come again, and the replica is not ready."""
+    held = asyncio.Event()
+
+    async def hold(request: web.Request) -> None:
+        if creates(request):
+            await held.wait()
+
+    gateway.rule = hold
+
+    async def storm() -> tuple[list[int], Any, int, dict[str, str]]:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as http:
+
+            async def post(host: str) -> tuple[int, Any]:
+                body = group(alert("Here", host=host))
+                async with http.post(replica.url + "/alerts", json=body) as answer:
+                    return answer.status, await answer.json(content_type=None)
+
+            first = [asyncio.create_task(post(f"h{number}")) for number in range(256)]
+            while "deliveries" not in (seen := await asyncio.to_thread(readiness, replica))[1]:
+                assert not any(task.done() for task in first), "the queue fills up before"
+                await asyncio.sleep(0.05)
+            late = await post("late")
+            gateway._loop.call_soon_threadsafe(held.set)
+            return [code for code, _ in await asyncio.gather(*first)], late, *seen
+
+    codes, late, ready, amiss = asyncio.run(storm())
+    assert (ready, amiss) == (
+        503,
+        {"deliveries": "256 deliveries are under way: no more are taken"},
+    )
+    assert (late[0], late[1]["items"][0]["reason"]) == (503, "busy")
+    assert set(codes) <= {200, 503}
+    replica.wait_for(lambda: readiness(replica)[0] == 200)
+    assert replica.deliver(alert("Here", host="late"))[0] == 200
+
+
+def test_a_clock_that_jumps_an_hour_stops_its_replica_alone(
+    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository, other_namespace: str
+) -> None:
+    """It says so, takes nothing and hands over; another heals; set right, it works again."""
+    require("faketime", "apt-get install faketime", "faketime")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    start = {
+        "kubeconfig": kubeconfig,
+        "namespace": namespace,
+        "repository": repository.url,
+        "allowed_namespace": other_namespace,
+    }
+    fake = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with Replica(tmp_path, name="odd", environment=fake, **start) as odd:
+        odd.wait_for(lambda: odd.leads)
+        with Replica(tmp_path, name="even", **start) as even:
+            for number, jump in enumerate(("+1h", "-1h")):
+                clock.write_text(f"{jump}\n")
+                odd.wait_for(lambda: readiness(odd)[0] == 503)
+                amiss = readiness(odd)[1]
+                assert list(amiss) == ["clock"]
+                assert "the clock of this replica" in amiss["clock"]
+                code, answer = odd.deliver(alert("Here", host=f"h{number}"))
+                assert (code, answer["items"][0]["reason"]) == (503, "clock-wrong")
+                even.wait_for(lambda: even.leads)
+                assert even.deliver(alert("Here", host=f"h{number}"))[0] == 200
+                even.wait_for(is_healed(even, f"h{number}"))
+                clock.write_text("+0\n")
+                odd.wait_for(lambda: readiness(odd) == (200, {}))
+                assert odd.deliver(alert("Here", host=f"h{number}"))[0] == 200
+                jobs = even.get("/api/remediations")["items"]
+                assert len(jobs) == number + 1
