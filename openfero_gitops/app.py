@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,11 +43,14 @@ from openfero_gitops.domain.lease import Leadership, LeaseDurations
 from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.pipeline.decide import decide
 from openfero_gitops.pipeline.events import of_leadership
+from openfero_gitops.pipeline.pace import pause_before_sync
 from openfero_gitops.settings import Auth
-from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.auth import Credentials, Guard, SecretLines
+from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.announce import Announcer
+from openfero_gitops.workers.ask import Asked
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
@@ -59,6 +63,7 @@ from openfero_gitops.workers.sync import Source, Syncer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from datetime import timedelta
     from pathlib import Path
     from typing import Any
 
@@ -115,11 +120,13 @@ class Controller:
         *,
         lease_api: ApiServer | None = None,
         clock: Clock | None = None,
+        wanted: asyncio.Event | None = None,
     ) -> None:
         """Put one replica together; nothing is started and nothing connected.
 
         `lease_api` has connections of its own for the lease, so that a renewal never queues
         behind a storm of Jobs. `clock` is the one that `api` compares with the API server's.
+        Whoever sets `wanted` gets a sync.
 
         Raises:
             UsageError: a setting cannot work.
@@ -205,6 +212,14 @@ class Controller:
             self._lead,
             on_change=(self._tell_leadership,),
         )
+        self._schedule = Schedule(self.syncer.sync, self._pause)
+        self.control.on_sync(self._schedule.now)
+        self.asked = Asked(
+            sync=self._schedule.now,
+            notice=self.control,
+            identity=settings.identity,
+            wanted=wanted or asyncio.Event(),
+        )
         self.server = Server(
             state=State(self, cluster),
             deliveries=self.submitter,
@@ -218,10 +233,20 @@ class Controller:
             if settings.web_listen
             else None,
             tls=tls_context(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
+            push=PushHook(
+                self.asked.ask,
+                settings.ref,
+                SecretLines(settings.hook_secret_file, lambda _: None)
+                if settings.hook_secret_file
+                else None,
+            ),
         )
-        self._schedule = Schedule(self.syncer.sync, settings.interval)
         self.where = where
         self.settings = settings
+
+    def _pause(self) -> timedelta:
+        chance = random.random()  # noqa: S311 - no secret
+        return pause_before_sync(self._settings.interval, self.syncer.failures, chance)
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
@@ -255,6 +280,8 @@ class Controller:
             exits.push_async_callback(_end, stopping)
             control = asyncio.create_task(self.control.run(), name="control")
             exits.push_async_callback(_end, control)
+            asked = asyncio.create_task(self.asked.run(), name="asked")
+            exits.push_async_callback(_end, asked)
             told = asyncio.create_task(self.dry_runner.follow(), name="dry runs of the leader")
             exits.push_async_callback(_end, told)
             posting = asyncio.create_task(self._post.run(), name="events")
@@ -265,7 +292,7 @@ class Controller:
             # Last started and first stopped: the lease is free before anything else ends.
             leading = asyncio.create_task(self._stand(), name="lead")
             exits.push_async_callback(_end, leading)
-            tasks = {observing, control, told, posting, leading, stopping, first}
+            tasks = {observing, control, asked, told, posting, leading, stopping, first}
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -341,16 +368,19 @@ class Controller:
 
 async def serve(
     settings: Settings,
-    stop_on_signals: Callable[[asyncio.Event], None],
+    on_signals: Callable[[asyncio.Event, Callable[[], None]], None],
     started: Callable[[list[Address]], None],
 ) -> None:
     """Connect one replica to its cluster and its repository, and run it.
+
+    `on_signals` is given what a signal may set to end it, and what one may call for a sync now.
 
     Raises:
         UsageError: it cannot work as it was set up.
     """
     stop = asyncio.Event()
-    stop_on_signals(stop)
+    wanted = asyncio.Event()
+    on_signals(stop, wanted.set)
     source = GitSource(
         GitSettings(
             url=settings.repo,
@@ -377,7 +407,14 @@ async def serve(
         where = places(settings, api.default_namespace)
         cluster = f"Kubernetes at {api.server}"
         controller = Controller(
-            settings, where, api, source, cluster, lease_api=lease_api, clock=clock
+            settings,
+            where,
+            api,
+            source,
+            cluster,
+            lease_api=lease_api,
+            clock=clock,
+            wanted=wanted,
         )
         await controller.run(stop, started)
 

@@ -102,7 +102,7 @@ def serve(**flags: Any) -> int:
 
     settings = load_settings({name: value for name, value in flags.items() if value})
     _log_to_stderr(settings.log_format)
-    asyncio.run(run(settings, _stop_on_signals, _say_listening))
+    asyncio.run(run(settings, _listen_to_signals, _say_listening))
     return DONE
 
 
@@ -553,6 +553,12 @@ def _read(file: str) -> bytes:
 
 def _say_listening(addresses: list[Address]) -> None:
     click.echo("listening on " + " and ".join(map(str, addresses)), err=True)
+
+
+def _listen_to_signals(stop: asyncio.Event, sync: Callable[[], None]) -> None:
+    """The same, and let SIGHUP ask for a sync."""
+    _stop_on_signals(stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sync)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

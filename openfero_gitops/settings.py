@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         description="how readers of pages and API prove who they are: none, basic or bearer",
     )
     web_credentials_file: Path | None = Field(None, description="the same, for pages and API")
+    hook_secret_file: Path | None = Field(
+        None,
+        description="file with the secret of push hooks (POST /hooks/git), a line each; without "
+        "it they are off",
+    )
     tls_cert_file: Path | None = Field(None, description="PEM certificate chain to serve https")
     tls_key_file: Path | None = Field(None, description="PEM private key of that certificate")
     client_ca_file: Path | None = Field(

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 
 class Schedule:
-    """Runs one coroutine function at an interval with jitter, never twice at once."""
+    """Runs one coroutine function again and again, never twice at once.
 
-    def __init__(self, work: Callable[[], Awaitable[None]], interval: timedelta) -> None:
+    `pause` says after each run how long to rest until the next one.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[None]], pause: Callable[[], timedelta]) -> None:
         """Take the work; nothing is started."""
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._pause = pause
+        self._asked = False  # for a run that has not begun yet
 
         one_at_a_time = asyncio.Lock()
 
@@ -28,15 +33,15 @@ class Schedule:
             # The scheduler would log a run that was cut off at the end as a failed one.
             with contextlib.suppress(asyncio.CancelledError):
                 async with one_at_a_time:
-                    await work()
+                    self._asked = False
+                    try:
+                        await work()
+                    finally:
+                        self._rest()
 
         self._job = self._scheduler.add_job(
             until_stopped,
-            IntervalTrigger(
-                seconds=interval.total_seconds(),
-                jitter=max(1, int(interval.total_seconds() / 10)),
-                timezone=UTC,
-            ),
+            IntervalTrigger(seconds=pause().total_seconds(), timezone=UTC),
             next_run_time=datetime.now(UTC),
             coalesce=True,
             max_instances=2,  # one that runs, and one that was asked for since it began
@@ -48,10 +53,15 @@ class Schedule:
         self._scheduler.start()
 
     def now(self) -> None:
-        """Run as soon as possible, and at the interval from then."""
+        """Run as soon as possible, and rest from then; to ask twice is to ask once."""
+        self._asked = True
         self._job.modify(next_run_time=datetime.now(UTC))
 
     def stop(self) -> None:
         """End; a run under way is cancelled with its task."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    def _rest(self) -> None:
+        if self._scheduler.running and not self._asked:
+            self._job.modify(next_run_time=datetime.now(UTC) + self._pause())

@@ -17,6 +17,7 @@ from aiohttp import web
 from openfero_gitops.domain.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _log = structlog.get_logger(__name__)
@@ -24,19 +25,23 @@ _log = structlog.get_logger(__name__)
 _CHALLENGES: Final = {"basic": 'Basic realm="openfero-gitops", charset="UTF-8"', "bearer": "Bearer"}
 
 
-class Credentials:
-    """The lines of a file: `user:password` for basic, a token for bearer; one each."""
+class SecretLines:
+    """The lines of a file that holds secrets, one each; read again when it changes.
 
-    def __init__(self, scheme: str, file: Path) -> None:
+    `check` raises ValueError where the lines are not what is wanted. A file that cannot be used
+    any more is told of once, and its last good content holds.
+    """
+
+    def __init__(self, file: Path, check: Callable[[Sequence[str]], None]) -> None:
         """Read the file for a first time.
 
         Raises:
-            UsageError: it cannot be read, or holds no credentials.
+            UsageError: it cannot be read, or does not hold what is wanted.
         """
-        self.scheme = scheme
         self._file = file
+        self._check = check
         self._stamp: tuple[int, ...] | None = None
-        self._accepted: frozenset[bytes] = frozenset()
+        self._lines: tuple[bytes, ...] = ()
         self._trouble = ""
         try:
             self._read()
@@ -55,32 +60,12 @@ class Credentials:
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if not lines:
             raise ValueError("it is empty")
-        if self.scheme == "basic" and not all(map(_is_pair, lines)):
-            raise ValueError("each line must read user:password, and neither may be empty")
-        self._accepted = frozenset(hashlib.sha256(line.encode()).digest() for line in lines)
+        self._check(lines)
+        self._lines = tuple(line.encode() for line in lines)
         self._stamp = stamp
 
-    def accept(self, authorization: str) -> bool:
-        """Whether an Authorization header proves a caller, in time that tells nothing."""
-        self._read_again()
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != self.scheme:
-            return False
-        if self.scheme == "basic":
-            try:
-                secret = base64.b64decode(given.strip(), validate=True)
-            except (binascii.Error, ValueError):
-                return False
-        else:
-            secret = given.strip().encode("utf-8", "surrogateescape")
-        digest = hashlib.sha256(secret).digest()
-        matches = 0
-        for known in self._accepted:  # every one, so that the time does not tell which came close
-            matches += hmac.compare_digest(digest, known)
-        return matches > 0
-
-    def _read_again(self) -> None:
-        """Read the file if it has changed; one that cannot be used is told of once."""
+    def now(self) -> tuple[bytes, ...]:
+        """The lines as they are now."""
         trouble = ""
         try:
             self._read()
@@ -93,6 +78,43 @@ class Credentials:
                 error=trouble,
             )
         self._trouble = trouble
+        return self._lines
+
+
+class Credentials:
+    """The lines of a file: `user:password` for basic, a token for bearer; one each."""
+
+    def __init__(self, scheme: str, file: Path) -> None:
+        """Read the file for a first time.
+
+        Raises:
+            UsageError: it cannot be read, or holds no credentials.
+        """
+        self.scheme = scheme
+        self._lines = SecretLines(file, self._check)
+
+    def _check(self, lines: Sequence[str]) -> None:
+        if self.scheme == "basic" and not all(map(_is_pair, lines)):
+            raise ValueError("each line must read user:password, and neither may be empty")
+
+    def accept(self, authorization: str) -> bool:
+        """Whether an Authorization header proves a caller, in time that tells nothing."""
+        known = self._lines.now()
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != self.scheme:
+            return False
+        if self.scheme == "basic":
+            try:
+                secret = base64.b64decode(given.strip(), validate=True)
+            except (binascii.Error, ValueError):
+                return False
+        else:
+            secret = given.strip().encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(secret).digest()
+        matches = 0
+        for one in known:  # every one, so that the time does not tell which came close
+            matches += hmac.compare_digest(digest, hashlib.sha256(one).digest())
+        return matches > 0
 
 
 def _is_pair(line: str) -> bool:

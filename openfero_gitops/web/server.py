@@ -14,6 +14,7 @@ from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.web.api import add_api
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.health import add_health
+from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.tls import tls_context
 from openfero_gitops.web.webhook import BODY_LIMIT, add_webhook
@@ -77,10 +78,12 @@ class Server:
         listen: Address,
         web_listen: Address | None,
         tls: ssl.SSLContext | None,
+        push: PushHook,
     ) -> None:
         """Put the applications together; nothing listens yet."""
         webhook = self._application(state, exposition)
         add_webhook(webhook, deliveries, exposition, webhook_guard)
+        add_push_hook(webhook, push)
         reading = webhook if web_listen is None else self._application(state, exposition)
         add_api(reading, state, web_guard)
         add_pages(reading, state, web_guard)

@@ -3,6 +3,8 @@
 Where it cannot be read, the last that was read holds; where it never was in a leader's term,
 admission is paused, since nobody knows that it is not.
 
+A replica that was asked for a sync says so there too (`sync`), since the others were not.
+
 Whoever asks for a pause writes a `request` of their own beside it, and waits until the leader
 has written the same as `acknowledged`: after that, nothing starts.
 """
@@ -10,11 +12,13 @@ has written the same as `acknowledged`: after that, nothing starts.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from openfero_gitops.domain.errors import ApiError
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.errors import ApiError, Invalid, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +43,10 @@ class ConfigMaps(Protocol):
         """Change one; raises ApiError, `Invalid` where a test failed."""
         ...
 
+    async def create(self, body: dict[str, Any]) -> bool:
+        """Create one; False where one of that name is there; raises ApiError."""
+        ...
+
 
 class Control:
     """Whether admission is paused."""
@@ -59,12 +67,43 @@ class Control:
         self._asked_at: float | None = None
         self._trouble = ""
         self._was_read = False
+        self._sync = ""
+        self._own_sync = ""
+        self._on_sync: Callable[[], None] | None = None
         self.last_known = True
 
     @property
     def paused_as_known(self) -> bool:
         """The same without asking, for those who only show it; not paused where never asked."""
         return self._also() or (self._was_read and self.last_known)
+
+    def on_sync(self, listener: Callable[[], None]) -> None:
+        """Be told when another replica was asked for a sync."""
+        self._on_sync = listener
+
+    async def ask_for_sync(self, by: str) -> None:
+        """Tell the other replicas that a sync was asked for.
+
+        Raises:
+            ApiError: it could not be written.
+        """
+        asked = f"{uuid.uuid4().hex} {by}"
+        self._own_sync = asked  # no news to us, whenever it is read
+        try:
+            await self._store.patch(NAME, [{"op": "add", "path": "/data/sync", "value": asked}])
+        except Invalid:  # somebody made one without data
+            await self._store.patch(
+                NAME, [{"op": "add", "path": "/data", "value": {"sync": asked}}]
+            )
+        except NotFound:
+            await self._store.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": NAME, "labels": {keys.MANAGED_BY: keys.MANAGER}},
+                    "data": {"paused": "false", "sync": asked},
+                }
+            )
 
     def begin_term(self) -> None:
         """Trust nothing that was read before this replica led."""
@@ -119,8 +158,13 @@ class Control:
                 _log.warning("the control could not be read", name=NAME, error=str(error))
             return
         self._trouble = ""
-        self._was_read = True
         data = (control or {}).get("data") or {}
+        asked = str(data.get("sync", ""))
+        known = ("", self._sync, self._own_sync)
+        if self._was_read and asked not in known and self._on_sync is not None:
+            self._on_sync()
+        self._sync = asked
+        self._was_read = True
         paused = str(data.get("paused", "false")).strip().lower() not in ("", "false", "no", "0")
         if paused != self.last_known:
             _log.info("admission is paused" if paused else "admission is not paused")

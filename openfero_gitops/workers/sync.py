@@ -82,6 +82,8 @@ class Syncer:
         self.status = SyncStatus()
         #: Set when the first try has ended.
         self.tried = asyncio.Event()
+        #: How many tries in a row have failed.
+        self.failures = 0
         #: Why the last try failed, where trying again will not help.
         self.lasting_error: str | None = None
         #: Whether the newest revision was refused, and says all the same that nothing may start.
@@ -104,6 +106,7 @@ class Syncer:
                 await self._judge(snapshot)
                 catalog = await self._build(snapshot)
             except OpenFeroError as error:
+                self.failures += 1
                 lasting = not isinstance(error, SourceError) or error.lasting
                 self.lasting_error = str(error) if lasting else None
                 if isinstance(error, CatalogRefusal):
@@ -117,6 +120,7 @@ class Syncer:
                     status = _refused(status, snapshot, str(error), moment)
                 self.status = replace(status, seconds=self._clock() - began)
             else:
+                self.failures = 0
                 self.refused_and_paused = False
                 status = replace(status, last_success=moment, seconds=self._clock() - began)
                 self._take(catalog, "git", status)

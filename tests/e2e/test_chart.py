@@ -88,10 +88,11 @@ FULL: Values = {
 }
 
 HTTPS_LOGIN: Values = {
+    "pushHook": {"existingSecret": "forge"},
     "repository": {
         "url": "https://git.example.com/operarios.git",
         "secret": {"name": "git", "credentialsKey": "credentials", "caKey": "ca.crt"},
-    }
+    },
 }
 ALL = pytest.mark.parametrize(
     "values", [REPOSITORY, FULL, HTTPS_LOGIN], ids=["repository", "full", "https"]

@@ -16,6 +16,7 @@ from openfero_gitops.domain.answer import Answer, Item
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
+from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import runner_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PROBLEM = "application/problem+json"
 OPEN = Guard(None, certificate=False)
+#: Push hooks that are switched off.
+NO_HOOK = PushHook(lambda: None, "HEAD", None)
 #: Seconds that any answer may take.
 PATIENCE = 10.0
 

@@ -22,7 +22,7 @@ from openfero_gitops.web.server import Address, Server, tls_context
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
-from tests.support.serving import Inbox, problem
+from tests.support.serving import NO_HOOK, Inbox, problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -291,6 +291,7 @@ async def guarded(authority: Authority) -> AsyncIterator[str]:
         listen=Address("127.0.0.1", 0),
         web_listen=None,
         tls=tls_context(certificate, key, authority.certificate),
+        push=NO_HOOK,
     )
     await server.start()
     yield f"https://127.0.0.1:{server.bound[0].port}"
@@ -355,6 +356,7 @@ async def test_a_certificate_and_a_password(authority: Authority, token: Credent
         listen=Address("127.0.0.1", 0),
         web_listen=None,
         tls=tls_context(certificate, key, authority.certificate),
+        push=NO_HOOK,
     )
     await server.start()
     try:

@@ -25,7 +25,7 @@ from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.process import free_port
 from tests.support.replica import alert, group
-from tests.support.serving import OPEN, Inbox, nothing_left, problem, say
+from tests.support.serving import NO_HOOK, OPEN, Inbox, nothing_left, problem, say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,6 +58,7 @@ def make(inbox: Inbox | None = None, **changes: Any) -> Server:
         "listen": LOOPBACK,
         "web_listen": None,
         "tls": None,
+        "push": NO_HOOK,
     }
     return Server(**{**given, **changes})
 

@@ -50,6 +50,7 @@ ONE = {
     "webhook_credentials_file": ("/run/one/webhook", Path("/run/one/webhook")),
     "web_auth": ("bearer", Auth.BEARER),
     "web_credentials_file": ("/run/one/web", Path("/run/one/web")),
+    "hook_secret_file": ("/run/one/hook", Path("/run/one/hook")),
     "tls_cert_file": ("/run/one/crt", Path("/run/one/crt")),
     "tls_key_file": ("/run/one/key", Path("/run/one/key")),
     "client_ca_file": ("/run/one/ca", Path("/run/one/ca")),
@@ -239,7 +240,7 @@ def test_the_defaults() -> None:
             *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
             *("allowed_signers_file", "openpgp_keyring_file"),
             *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
-            *("webhook_credentials_file", "web_credentials_file"),
+            *("webhook_credentials_file", "web_credentials_file", "hook_secret_file"),
             *("tls_cert_file", "tls_key_file", "client_ca_file"),
         ]
     )

@@ -541,7 +541,7 @@ class TestSchedule:
         async def work() -> None:
             runs.append(len(runs))
 
-        schedule = Schedule(work, timedelta(hours=1))
+        schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
             await until(lambda: len(runs) == 1, within=5)
@@ -562,7 +562,7 @@ class TestSchedule:
             await go_on.wait()
             runs.append("ends")
 
-        schedule = Schedule(work, timedelta(hours=1))
+        schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
             await until(lambda: runs == ["begins"], within=5)
@@ -575,6 +575,45 @@ class TestSchedule:
             schedule.stop()
             await asyncio.sleep(0.01)
 
+    async def test_it_rests_as_long_as_it_is_told_after_each_run(self) -> None:
+        """A pause that grows with failures is asked for when a run has ended."""
+        runs: list[int] = []
+        pauses = [timedelta(hours=1), timedelta(seconds=0.01), timedelta(hours=1)]
+
+        async def work() -> None:
+            runs.append(len(runs))
+
+        schedule = Schedule(work, lambda: pauses[len(runs)])
+        schedule.start()
+        try:
+            await until(lambda: len(runs) == 2, within=5)
+            await asyncio.sleep(0.1)
+            assert len(runs) == 2
+        finally:
+            schedule.stop()
+            await asyncio.sleep(0.01)
+
+    async def test_a_flood_of_requests_is_one_run(self) -> None:
+        """Whoever asks a hundred times during a run gets one more."""
+        runs: list[int] = []
+
+        async def work() -> None:
+            runs.append(len(runs))
+            await asyncio.sleep(0.2)
+
+        schedule = Schedule(work, lambda: timedelta(hours=1))
+        schedule.start()
+        try:
+            await until(lambda: len(runs) == 1, within=5)
+            for _ in range(100):
+                schedule.now()
+            await until(lambda: len(runs) == 2, within=5)
+            await asyncio.sleep(0.5)
+            assert len(runs) == 2
+        finally:
+            schedule.stop()
+            await asyncio.sleep(0.01)
+
     async def test_a_failure_does_not_end_it(self) -> None:
         """What crashed is run again."""
         runs: list[int] = []
@@ -583,7 +622,7 @@ class TestSchedule:
             runs.append(len(runs))
             raise ZeroDivisionError
 
-        schedule = Schedule(work, timedelta(hours=1))
+        schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
             await until(lambda: len(runs) == 1, within=5)
@@ -603,7 +642,7 @@ class TestSchedule:
             finally:
                 ended.append("cancelled")
 
-        schedule = Schedule(work, timedelta(hours=1))
+        schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         await asyncio.sleep(0.05)
         schedule.stop()

@@ -1,0 +1,123 @@
+"""`POST /hooks/git`, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from openfero_gitops.web.auth import SecretLines
+from openfero_gitops.web.errors import problems
+from openfero_gitops.web.hooks import BODY_LIMIT, PushHook, add_push_hook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+PUSH = {
+    "ref": "refs/heads/main",
+    "repository": {"default_branch": "main", "clone_url": "https://evil.example/other.git"},
+}
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Give the file with the secret."""
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    return file
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    """Give a list that grows with each sync that is asked for."""
+    return []
+
+
+@pytest.fixture
+async def client(secret: Path, asked: list[str]) -> AsyncIterator[TestClient[Any, Any]]:
+    """Give a client of a server that follows `main`."""
+    app = web.Application(middlewares=[problems])
+    lines = SecretLines(secret, lambda _: None)
+    add_push_hook(app, PushHook(lambda: asked.append("sync"), "main", lines))
+    async with TestClient(TestServer(app)) as one:
+        yield one
+
+
+async def push(
+    client: TestClient[Any, Any], told: Any = PUSH, secret: bytes = b"s3cret", event: str = "push"
+) -> tuple[int, dict[str, Any]]:
+    """Send what GitHub would; the status and the answer."""
+    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    headers = {"X-Hub-Signature-256": signature, "X-GitHub-Event": event}
+    async with client.post("/hooks/git", data=io.BytesIO(body), headers=headers) as answer:
+        return answer.status, json.loads(await answer.read())
+
+
+async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], asked: list[str]) -> None:
+    """A signed push to the followed ref is 202, and one sync is asked for."""
+    code, answer = await push(client)
+    assert (code, answer["sync"], asked) == (202, True, ["sync"])
+
+
+async def test_other_refs_and_events_are_of_no_concern(
+    client: TestClient[Any, Any], asked: list[str]
+) -> None:
+    """They are 200, so that the forge shows no failure, and nothing is asked for."""
+    for told, event in ((PUSH | {"ref": "refs/heads/other"}, "push"), (PUSH, "issues")):
+        code, answer = await push(client, told, event=event)
+        assert (code, answer["sync"], answer["message"]) == (200, False, "this does not move main")
+    assert asked == []
+
+
+async def test_a_wrong_secret_is_401(client: TestClient[Any, Any], asked: list[str]) -> None:
+    """Whoever does not know the secret gets a problem document, and no word of it."""
+    code, answer = await push(client, secret=b"wrong")
+    assert code == 401
+    assert "--hook-secret-file" in answer["detail"]
+    assert "s3cret" not in json.dumps(answer)
+    assert asked == []
+
+
+def rotate(file: Path, text: str) -> None:
+    """Write a mounted Secret anew."""
+    file.write_text(text)
+
+
+async def test_the_secret_rotates_without_a_restart(
+    client: TestClient[Any, Any], secret: Path
+) -> None:
+    """Old and new are good while both stand in the file, then the new one alone."""
+    rotate(secret, "s3cret\nn3w\n")
+    assert (await push(client))[0] == (await push(client, secret=b"n3w"))[0] == 202
+    rotate(secret, "n3w")
+    assert (await push(client))[0] == 401
+
+
+async def test_what_cannot_be_read_is_refused(
+    client: TestClient[Any, Any], asked: list[str]
+) -> None:
+    """A body that is no JSON is 400, one that is too large 413."""
+    code, answer = await push(client, b"payload=%7B%7D")
+    assert code == 400
+    assert "application/json" in answer["detail"]
+    assert (await push(client, b" " * (BODY_LIMIT + 1)))[0] == 413
+    assert asked == []
+
+
+async def test_without_a_secret_it_is_off() -> None:
+    """Nobody can keep the controller busy who was not given a secret."""
+    asked: list[str] = []
+    app = web.Application(middlewares=[problems])
+    add_push_hook(app, PushHook(lambda: asked.append("sync"), "main", None))
+    async with TestClient(TestServer(app)) as one:
+        code, answer = await push(one)
+    assert (code, asked) == (403, [])
+    assert "--hook-secret-file" in answer["detail"]
