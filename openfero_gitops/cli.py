@@ -358,6 +358,59 @@ def test(
     return DONE if passed else FINDINGS
 
 
+@cli.command()
+@click.argument("source")
+@click.argument("base")
+@click.argument("head")
+@click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE.")
+@click.option(
+    "--allowed-namespace",
+    multiple=True,
+    callback=_namespaces,
+    help="A namespace that operarios may name; all, where none is given.",
+)
+@_jobs_namespace_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+)
+def diff(
+    *,
+    source: str,
+    base: str,
+    head: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    jobs_namespace: str,
+    form: str,
+) -> int:
+    """Say what a pull request changes in behaviour, not in text.
+
+    SOURCE is a folder of a Git repository or a Git URL; BASE and HEAD are branches, tags or
+    commits, in a folder whatever git takes for one. The most dangerous change comes first;
+    markdown is a comment for the pull request. Exits 1 where HEAD breaks what BASE did not.
+    """
+    from openfero_gitops.offline import compare_revisions  # noqa: PLC0415
+    from openfero_gitops.pipeline.difference.comment import as_markdown  # noqa: PLC0415
+    from openfero_gitops.pipeline.difference.plain import as_json, as_text  # noqa: PLC0415
+
+    _log_to_stderr("console", "warning")
+    found = asyncio.run(
+        compare_revisions(source, (base, head), path, allowed_namespace, jobs_namespace)
+    )
+    match form:
+        case "json":
+            click.echo(_to_json(as_json(found)))
+        case "markdown":
+            click.echo(as_markdown(found))
+        case _:
+            click.echo(as_text(found))
+    return FINDINGS if found.broken else DONE
+
+
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a Job in a cluster."""
     for option in (

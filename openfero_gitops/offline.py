@@ -1,4 +1,4 @@
-"""What people do with a repository and no cluster: validate, render, explain, test.
+"""What people do with a repository and no cluster: validate, render, explain, test, diff.
 
 The same pipeline as the controller's: what passes here is what runs there.
 """
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.adapters.folder import repository_root
-from openfero_gitops.adapters.source import open_source
+from openfero_gitops.adapters.source import open_commit, open_source
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.pipeline import golden
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
+from openfero_gitops.pipeline.difference import Difference, Side, compare
 from openfero_gitops.pipeline.explain import Explanation, explain
 from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.reading import Parser
@@ -122,10 +123,12 @@ async def _read(
     snapshot: Snapshot,
     scope: Scope,
     parser: Parser | None = None,
+    *,
+    had_envelope: bool = False,
 ) -> tuple[Catalog, CatalogRefusal | None]:
     parser = parser or Parser(scope.kubernetes_version)
     try:
-        catalog = build_catalog(snapshot, scope, parser=parser)
+        catalog = build_catalog(snapshot, scope, previous_has_envelope=had_envelope, parser=parser)
     except CatalogRefusal as refusal:
         rest = _without({one.path for one in refusal.problems}, snapshot)
         return build_catalog(rest, scope, parser=parser), refusal
@@ -229,6 +232,33 @@ def update_cases(folder: str, report: golden.Report) -> list[str]:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         written.append(path)
     return written
+
+
+async def compare_revisions(
+    source: str,
+    refs: tuple[str, str],
+    path: str,
+    allowed_namespaces: Sequence[str],
+    jobs_namespace: str,
+) -> Difference:
+    """Find what the second of two commits does otherwise than the first.
+
+    Raises:
+        OpenFeroError: one of them cannot be read.
+    """
+    scope = _scope(allowed_namespaces, jobs_namespace)
+    sides: list[Side] = []
+    with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
+        for ref in refs:
+            opened = open_commit(source, ref, path, Path(cache))
+            try:
+                snapshot = await opened.fetch()
+                had_envelope = bool(sides) and sides[0].catalog.has_envelope
+                read = await _read(opened, snapshot, scope, had_envelope=had_envelope)
+            finally:
+                await opened.aclose()
+            sides.append(Side(snapshot, *read))
+    return compare(*sides)
 
 
 def _delivery(group: AlertGroup, by: str) -> Delivery:

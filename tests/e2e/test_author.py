@@ -249,3 +249,152 @@ def test_goldens_are_written_into_a_folder_alone(
 def test_test_loads_no_client_of_kubernetes(repository: Repository) -> None:
     """Testing starts at once: neither Kubernetes' client nor a server is loaded."""
     assert HEAVY.isdisjoint(modules_of("test", repository.url, "--path", "ops"))
+
+
+# diff
+
+
+@pytest.fixture
+def pull_request(repository: Repository) -> Repository:
+    """Give a repository whose branch `pr` has another image, and a comment more."""
+    repository.write("ops/other.json", operario("Other"))
+    repository.commit("Heal something else, too")
+    repository.branch("pr")
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/new:2"
+    repository.write("ops/hostdown.json", json.dumps(job))
+    repository.write("ops/other.json", operario("Other") + "\n")
+    repository.commit("A newer image")
+    repository.switch("main")
+    return repository
+
+
+def test_diff_of_branches(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
+    """What a branch changes is told the same of a folder, a bare repository and a URL."""
+    bare = pull_request.folder.parent / "bare.git"
+    pull_request.git("clone", "--quiet", "--bare", str(pull_request.folder), str(bare))
+    expected = None
+    for source in (pull_request.folder, bare, pull_request.url):
+        ran = openfero("diff", source, "main", "pr", "--path", "ops")
+        assert ran.code == 0, ran.err
+        assert ran.out.endswith("1 changes what happens\n")
+        assert "image: " in ran.out
+        assert "registry.example/new:2" in ran.out
+        assert "other" not in ran.out
+        assert expected in (None, ran.out)
+        expected = ran.out
+    inner = openfero("diff", pull_request.folder / "ops", "main", "pr")
+    assert inner.out == expected
+
+
+def test_diff_takes_what_git_takes_for_a_commit(
+    pull_request: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """In a folder a ref may be relative, short, a tag, HEAD, or of a detached checkout."""
+    folder = pull_request.folder / "ops"
+    pull_request.switch("pr")
+    pull_request.tag("v1", "A release")
+    detached = pull_request.commit_tree(pull_request.git("write-tree"), "A merge", "main", "pr")
+    pull_request.git("checkout", "--quiet", detached)
+    (folder / "hostdown.json").write_text("not committed")
+    head = pull_request.git("rev-parse", "--short", "pr")
+    for base, tip in (
+        ("pr~1", "pr"),
+        ("main", "HEAD"),
+        ("main", "v1"),
+        ("main", head),
+        ("main", detached),
+        ("refs/heads/main", "HEAD^2"),
+    ):
+        ran = openfero("diff", folder, base, tip)
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 changes what happens"), (base, ran)
+
+
+def test_diff_in_a_fresh_clone(
+    pull_request: Repository, tmp_path: Path, openfero: Callable[..., Ran]
+) -> None:
+    """A branch that only the remote has is found by its own name."""
+    clone = tmp_path / "clone"
+    pull_request.git("clone", "--quiet", "--branch=pr", pull_request.url, str(clone))
+
+    assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 changes what happens\n")
+
+
+def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
+    """A commit that changes comments and places says so."""
+    pull_request.write("ops/moved/other.json", operario("Other") + "\n\n")
+    pull_request.delete("ops/other.json")
+    pull_request.commit("Move it")
+    ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
+
+    assert (ran.code, ran.out) == (0, "no change in behaviour (2 files changed)\n")
+
+
+def test_diff_as_a_comment(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
+    """The comment can be posted as it is, and found again by its first line."""
+    ran = openfero("diff", pull_request.folder / "ops", "main", "pr", "--format", "markdown")
+
+    assert ran.code == 0
+    assert ran.out.startswith("<!-- openfero-gitops diff -->\n### Operarios: 1 changes what")
+    assert "| changes | <code>openfero-hostdown-firing</code> | container " in ran.out
+    found = openfero("diff", pull_request.folder / "ops", "main", "pr", "--format", "json").json
+    assert found["base"] == pull_request.git("rev-parse", "main")
+    assert [change["kind"] for change in found["changes"]] == ["image"]
+
+
+def test_diff_of_a_file_that_breaks(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
+    """A file that gets an error is told with the commit that stays in force, and is exit code 1."""
+    good = pull_request.head
+    pull_request.write("ops/hostdown.json", "{")
+    pull_request.commit("A slip")
+    ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
+
+    assert ran.code == 1
+    assert f"in force stays openfero-hostdown-firing of commit {good[:12]}" in ran.out
+    assert ran.out.splitlines()[0].startswith("breaks: ops/hostdown.json:1: ")
+
+
+def test_diff_of_an_envelope_that_is_gone(
+    pull_request: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """A revision that the controller would refuse is told, and is exit code 1."""
+    pull_request.write("ops/openfero.yaml", "limits: {concurrent: 3}\n")
+    pull_request.commit("Limits")
+    pull_request.delete("ops/openfero.yaml")
+    pull_request.commit("No limits")
+    ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
+
+    assert ran.code == 1
+    assert "the controller would not take this revision" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("refs", "said"),
+    [
+        (("main", "nowhere"), "there is no commit 'nowhere'"),
+        (("--", "--upload-pack=id", "main"), "there is no commit '--upload-pack=id'"),
+        (("main", "main:ops"), "there is no commit 'main:ops'"),
+        (("main", ""), "there is no commit ''"),
+    ],
+)
+def test_diff_without_such_a_commit(
+    pull_request: Repository, openfero: Callable[..., Ran], refs: tuple[str, ...], said: str
+) -> None:
+    """A ref that names no commit is exit code 2, and told."""
+    options = refs[:1] if refs[0] == "--" else ()
+    ran = openfero("diff", *options, pull_request.folder / "ops", *refs[len(options) :])
+
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+def test_diff_outside_of_a_repository(tmp_path: Path, openfero: Callable[..., Ran]) -> None:
+    """Commits are a repository's."""
+    ran = openfero("diff", tmp_path, "a", "b")
+    assert ran.code == 2
+    assert "this is none" in ran.err
+
+
+def test_diff_loads_no_client_of_kubernetes(pull_request: Repository) -> None:
+    """Comparing starts at once: neither Kubernetes' client nor a server is loaded."""
+    assert HEAVY.isdisjoint(modules_of("diff", pull_request.folder / "ops", "main", "pr"))
