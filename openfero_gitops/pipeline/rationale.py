@@ -122,7 +122,6 @@ WHY: Final[Mapping[str, str]] = {
     "volume-device": _REFUSED,
     "field-format": _REFUSED,
     "success-policy": _REFUSED,
-    "restart-rules": _REFUSED,
     "resize-policy": _REFUSED,
     "dns": _REFUSED,
     "host-port": _REFUSED,
@@ -131,8 +130,6 @@ WHY: Final[Mapping[str, str]] = {
     "named-twice": _REFUSED,
     "operating-system": _REFUSED,
     "host-process": _REFUSED,
-    "pod-resources": "Kubernetes refuses the Job, or takes it and refuses each of its Pods: then "
-    "the Job waits in silence until its deadline.",
     # Alert data.
     "template-place": "Alert data is honoured where it can do no harm: in words of a command and "
     "in the values of variables. In an image, a mount or a name it would let whoever writes the "

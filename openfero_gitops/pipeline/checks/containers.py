@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.body import POD
+from openfero_gitops.pipeline.checks.job import RESTART_POLICY
 from openfero_gitops.pipeline.dns import is_data_key, is_qualified_name
 from openfero_gitops.pipeline.quantity import parse_quantity
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
@@ -220,7 +221,7 @@ def _security_context(body: Body) -> Iterator[Breach]:
                 yield (*at, field), message, ""
 
 
-@check(error("restart-rules", "Rules for restarting stand beside a policy, and name exit codes."))
+@check(RESTART_POLICY)
 def _restart_rules(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         at = (*container.pointer, "restartPolicyRules")

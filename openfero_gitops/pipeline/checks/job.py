@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from openfero_gitops.pipeline.body import Body
 
 
-@check(error("restart-policy", "A Job's Pods restart Never or OnFailure, and the Job says which."))
+RESTART_POLICY = error(
+    "restart-policy", "A Job's Pods restart Never or OnFailure, and the Job says which."
+)
+
+
+@check(RESTART_POLICY)
 def _restart_policy(body: Body) -> Iterator[Breach]:
     policy = body.pod.get("restartPolicy")
     if policy not in ("Never", "OnFailure"):

@@ -29,7 +29,12 @@ def _quantity(body: Body) -> Iterator[Breach]:
             yield pointer, f"{resource} is {value}: of it there are whole ones only", ""
 
 
-@check(error("requests-over-limits", "A container requests no more than its limit."))
+_OVER_LIMITS: Final = error(
+    "requests-over-limits", "Containers, and their Pod, request no more than their limit."
+)
+
+
+@check(_OVER_LIMITS)
 def _requests_over_limits(body: Body) -> Iterator[Breach]:
     for at, resources in _resources(body):
         limits = resources.get("limits", {})
@@ -72,9 +77,7 @@ def _parts(amount: Decimal, resource: str) -> bool:
     return isinstance(size, ValueError) or size <= 0 or not amount or amount % size != 0
 
 
-@check(
-    error("pod-resources", "What a Pod may use, and asks for, holds for its containers together.")
-)
+@check(_OVER_LIMITS)
 def _pod_resources(body: Body) -> Iterator[Breach]:
     of_pod = body.pod.get("resources", {})
     limits, requests = of_pod.get("limits", {}), of_pod.get("requests", {})

@@ -170,7 +170,8 @@ def _claim(body: Body) -> Iterator[Breach]:
         if name in names:
             yield (*at, "name"), f"there are two of the claim {shown(name)}", "rename one of them"
         names.add(name)
-        if ("resourceClaimName" in claim) is ("resourceClaimTemplateName" in claim):
+        said = claim.get("source", claim)  # (as Kubernetes 1.30 still has it)
+        if ("resourceClaimName" in said) is ("resourceClaimTemplateName" in said):
             yield at, "a claim names either a resourceClaimName or a resourceClaimTemplateName", ""
     for container in body.containers:
         used: set[str] = set()
