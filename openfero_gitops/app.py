@@ -34,12 +34,12 @@ from openfero_gitops.domain.errors import (
     ApiError,
     ClockWrong,
     Forbidden,
-    SourceError,
     Unauthorized,
     UsageError,
 )
 from openfero_gitops.domain.health import About, Condition
 from openfero_gitops.domain.lease import Leadership, LeaseDurations
+from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.pipeline.decide import decide
 from openfero_gitops.pipeline.events import of_leadership
@@ -55,7 +55,7 @@ from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
 from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck, boottime
-from openfero_gitops.workers.mirror import Mirrorer, load_mirror
+from openfero_gitops.workers.mirror import Mirrorer, recall
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.post import Post
 from openfero_gitops.workers.submit import Submitter
@@ -85,6 +85,8 @@ _LAST_EVENTS: Final = 1.0
 _REST: Final = 30.0
 #: Exit code of a process that could not end its own work.
 _STUCK: Final = 70
+#: Seconds between two tries to read the mirror at the start.
+_RECALL_AGAIN: Final = 2.0
 
 
 def _now() -> datetime:
@@ -146,6 +148,7 @@ class Controller:
             now=_now,
             clock=time.monotonic,
             follow_rewrites=settings.follow_rewrites,
+            signed=settings.verify is not Verify.NONE,
         )
         self.observer = Observer(
             ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
@@ -267,13 +270,14 @@ class Controller:
             UsageError: it cannot work as it was set up.
         """
         await self._preflight()
-        await self._load_mirror()
+        recalled = await self._recall()
         async with contextlib.AsyncExitStack() as exits:
             await self.server.start()
             exits.push_async_callback(self.server.stop)
             started(self.server.bound)
-            self._schedule.start()
             exits.callback(self._schedule.stop)
+            syncing = asyncio.create_task(self._begin_to_sync(recalled=recalled), name="begin")
+            exits.push_async_callback(_end, syncing)
             observing = asyncio.create_task(self.observer.run(), name="observe")
             exits.push_async_callback(_end, observing)
             stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -292,7 +296,7 @@ class Controller:
             # Last started and first stopped: the lease is free before anything else ends.
             leading = asyncio.create_task(self._stand(), name="lead")
             exits.push_async_callback(_end, leading)
-            tasks = {observing, control, asked, told, posting, leading, stopping, first}
+            tasks = {observing, control, asked, told, posting, leading, stopping, first, syncing}
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -344,19 +348,27 @@ class Controller:
                 _log.warning("the API server does not answer yet", error=str(error))
                 return
 
-    async def _load_mirror(self) -> None:
+    async def _begin_to_sync(self, *, recalled: bool) -> None:
+        """Fetch nothing before it is known what was in force, which a commit must continue."""
+        while not recalled:
+            await asyncio.sleep(_RECALL_AGAIN)
+            recalled = await self._recall()
+        self._schedule.start()
+
+    async def _recall(self) -> bool:
+        """Take over what the mirror remembers; False where it could not be asked."""
         try:
-            loaded = await load_mirror(self._config_maps)
-            if loaded is not None:
-                await self.syncer.adopt(*loaded)
+            await recall(self._config_maps, self.syncer)
         except Forbidden as error:
             raise UsageError(
                 f"the controller may not read ConfigMaps in namespace {self._where.own!r}: "
                 f"{error}: grant its ServiceAccount get, list, create, update and delete on "
                 "configmaps there (the chart does)"
             ) from error
-        except (ApiError, SourceError) as error:
-            _log.warning("the mirror cannot be used", error=str(error))
+        except ApiError as error:
+            _log.warning("the mirror could not be read yet", error=str(error))
+            return False
+        return True
 
     async def _first_sync(self) -> None:
         """End at once where the repository is wrong and there is nothing to serve from."""

@@ -43,7 +43,13 @@ from openfero_gitops.adapters.tree import (
     shown,
 )
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
-from openfero_gitops.domain.errors import SourceError, Unverified, UsageError
+from openfero_gitops.domain.errors import (
+    SourceError,
+    SourceUnavailable,
+    Unusable,
+    Unverified,
+    UsageError,
+)
 from openfero_gitops.domain.signature import Verify
 
 if TYPE_CHECKING:
@@ -102,13 +108,14 @@ class GitSettings:
 class _Seen:
     """The last fetch: what the ref held (the tag, not its commit), and what was made of it.
 
-    `keys` is the digest of those that it was judged by; with a `refusal` it is not to be taken.
+    `keys` is the digest of those that it was judged by, empty where that may change by itself;
+    with an `error` it cannot be taken.
     """
 
     tip: str
     keys: str
-    snapshot: Snapshot
-    refusal: str
+    snapshot: Snapshot | None
+    error: SourceError | None = None
 
 
 class GitSource:
@@ -158,31 +165,34 @@ class GitSource:
         A snapshot without files is no error here: an emptied path is for the caller to judge.
 
         Raises:
-            Unverified: nobody who is trusted signed what the ref names.
-            SourceError: in one line, what failed and what to do; the ref or the path may be gone,
-                a budget exceeded, the server or the disk in trouble.
+            Unusable: the commit that the ref names cannot be taken: the path is not in it, a
+                budget is exceeded, or (`Unverified`) nobody who is trusted signed it.
+            SourceError: in one line, what failed and what to do; the ref may be gone, the server
+                or the disk in trouble.
         """
         seen = await self._hop(self._fetch)
-        if seen.refusal:
-            raise Unverified(f"{self._where}: {seen.refusal}", seen.snapshot)
+        if seen.error is not None:
+            raise seen.error.with_traceback(None)
+        if seen.snapshot is None:
+            raise SourceError(f"{self._where}: nothing was read")
         return seen.snapshot
 
     async def snapshot(self, commit: str) -> Snapshot:
         """Read a commit that is already in the cache.
 
         Raises:
-            Unverified: nobody who is trusted signed it.
+            Unusable: it cannot be taken, as in `fetch`.
             SourceError: it is not there, or cannot be read.
         """
 
-        def read(repository: BareRepository, sha: str) -> tuple[Snapshot, Verdict]:
+        def read(repository: BareRepository, sha: str) -> Snapshot:
             with self._judging(repository) as judge:
-                return self._snapshot(repository, sha, judge)
+                revision, verdict = self._judged(repository, sha, judge)
+            if verdict.refusal:
+                raise Unverified(f"{self._where}: {verdict.refusal}", revision)
+            return self._files_or_why(repository, revision)
 
-        snapshot, verdict = await self._hop(lambda git: self._read_cached(git, commit, read))
-        if verdict.refusal:
-            raise Unverified(f"{self._where}: {verdict.refusal}", snapshot)
-        return snapshot
+        return await self._hop(lambda git: self._read_cached(git, commit, read))
 
     async def cases(self, commit: str) -> Snapshot:
         """Read a cached commit's golden cases, `tests` below the path; nothing where there is none.
@@ -355,10 +365,21 @@ class GitSource:
         tip = self._fetch_tip(repository)
         with self._judging(repository) as judge:
             if self._seen is None or (self._seen.tip, self._seen.keys) != (tip, judge.keys.digest):
-                snapshot, verdict = self._snapshot(repository, tip, judge)
-                keys = "" if verdict.passing else judge.keys.digest
-                self._seen = _Seen(tip, keys, snapshot, verdict.refusal)
+                self._seen = self._look(repository, tip, judge)
         return self._seen
+
+    def _look(self, repository: BareRepository, tip: str, judge: Judge) -> _Seen:
+        """Read what the ref holds; what is wrong with it is no reason to fetch it again."""
+        revision, verdict = self._judged(repository, tip, judge)
+        try:
+            snapshot = self._files_or_why(repository, revision)
+        except Unusable as error:
+            return _Seen(tip, "", None, error)
+        if verdict.refusal:
+            keys = "" if verdict.passing else judge.keys.digest
+            refusal = Unverified(f"{self._where}: {verdict.refusal}", revision, snapshot)
+            return _Seen(tip, keys, snapshot, refusal)
+        return _Seen(tip, judge.keys.digest, snapshot)
 
     def _judging(self, repository: BareRepository) -> contextlib.AbstractContextManager[Judge]:
         return self._verifier.judging(repository.git, repository.folder, self._cache.folder)
@@ -477,14 +498,22 @@ class GitSource:
         [commit] = repository.commits([tip])
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
-    def _snapshot(
+    def _judged(
         self, repository: BareRepository, tip: str, judge: Judge
-    ) -> tuple[Snapshot, Verdict]:
-        """Read what a tag or commit names, and say whether it may be taken."""
+    ) -> tuple[Revision, Verdict]:
+        """Read which commit is named, and say whether it may be taken."""
         revision = self._revision(repository, tip)
         verdict = self._verdict(tip, revision.commit, judge)
-        revision = replace(revision, verified_signer=verdict.signer)
-        return self._files(repository, revision, self._root), verdict
+        return replace(revision, verified_signer=verdict.signer), verdict
+
+    def _files_or_why(self, repository: BareRepository, revision: Revision) -> Snapshot:
+        """Read the operarios of a commit, or say that it has none that can be read."""
+        try:
+            return self._files(repository, revision, self._root)
+        except SourceUnavailable:
+            raise
+        except SourceError as error:
+            raise Unusable(str(error), revision) from error
 
     def _files(self, repository: BareRepository, revision: Revision, root: str) -> Snapshot:
         """Read what lies below a path of a commit."""
@@ -503,7 +532,8 @@ class GitSource:
 
     def _known_files(self) -> tuple[SourceFile, ...]:
         """Files whose content need not be read again."""
-        return self._seen.snapshot.files if self._seen is not None else ()
+        snapshot = self._seen.snapshot if self._seen is not None else None
+        return snapshot.files if snapshot is not None else ()
 
     def _versions(
         self, repository: BareRepository, path: str, commit: str, limit: int

@@ -5,7 +5,8 @@ OpenFeroError
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
 ├── RenderRefusal         this alert must not reach this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the catalog in force stays
-│   ├── Unverified        it was read, and nobody who is trusted signed it
+│   ├── Unusable          the commit that the ref names cannot be taken: no such folder, too large
+│   │   └── Unverified    nobody who is trusted signed it
 │   └── CatalogRefusal    it was read, and its openfero.yaml cannot be kept
 ├── ClockWrong            this replica's clock is not the API server's: decide nothing by it
 └── ApiError              the API server did not do what was asked
@@ -25,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openfero_gitops.domain.catalog import Snapshot
+    from openfero_gitops.domain.catalog import Revision, Snapshot
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.reason import Reason
 
@@ -71,16 +72,21 @@ class SourceUnavailable(SourceError):
     lasting = False
 
 
-class Unverified(SourceError):
-    """A commit's signature is missing, bad, or of nobody who is trusted.
+class Unusable(SourceError):
+    """A commit is there and cannot be taken as it is.
 
-    `snapshot` is what was refused: to be told of, never to be put in force.
+    `snapshot` is what was read of it, if it could be: to be told of, never to be put in force.
     """
 
-    def __init__(self, message: str, snapshot: Snapshot) -> None:
-        """Keep what was refused."""
+    def __init__(self, message: str, revision: Revision, snapshot: Snapshot | None = None) -> None:
+        """Keep which it was."""
         super().__init__(message)
+        self.revision = revision
         self.snapshot = snapshot
+
+
+class Unverified(Unusable):
+    """A commit's signature is missing, bad, or of nobody who is trusted."""
 
 
 class CatalogRefusal(SourceError):

@@ -90,6 +90,12 @@ def shard_names(head: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def read_revision(head: Mapping[str, Any]) -> Revision:
+    """The revision that a head says was in force; raises SourceError where it is damaged."""
+    shard_names(head)
+    return _revision(head)[0]
+
+
 def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
     """The refused revision that a head remembers; raises SourceError where it is damaged."""
     value = _read(head.get("data") or {}, "refused.json", HEAD)

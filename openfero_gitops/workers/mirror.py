@@ -20,6 +20,7 @@ from openfero_gitops.pipeline.mirror import (
     Mirror,
     read_mirror,
     read_refused,
+    read_revision,
     shard_names,
     write_mirror,
 )
@@ -84,6 +85,30 @@ async def load_mirror(store: ConfigMaps) -> tuple[Snapshot, RefusedRevision | No
             # Read while it was switched, the old one seems to lack what has been removed.
             if _version(await store.get(HEAD)) == _version(head):
                 raise
+
+
+async def recall(store: ConfigMaps, syncer: Syncer) -> None:
+    """Let a replica that starts take over what the mirror remembers.
+
+    Where its files are damaged, its head still tells which revision was in force.
+
+    Raises:
+        ApiError: it could not be read.
+    """
+    try:
+        loaded = await load_mirror(store)
+        if loaded is not None:
+            await syncer.adopt(*loaded)
+    except SourceError as error:
+        _log.warning("the mirror cannot be used", error=str(error))
+    else:
+        return
+    head = await store.get(HEAD)
+    if head is not None:
+        try:
+            syncer.remember(read_revision(head))
+        except SourceError as error:
+            _log.warning("the mirror does not tell what was in force", error=str(error))
 
 
 def _version(config_map: dict[str, Any] | None) -> str | None:

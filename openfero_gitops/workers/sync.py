@@ -1,19 +1,32 @@
 """Git to the catalog in force: build the new one completely, then swap one reference.
 
-Whatever fails, the catalog in force stays, and the reason is told.
+Whatever fails, the catalog in force stays, and the reason is told. Where none is in force yet,
+the newest acceptable ancestor of a refused commit takes its place, so that a replica which
+starts comes to what the others have.
+
+A revision must continue the one before it: that which is in force here or, after a start, was
+in force when the mirror was written. A new repository or ref in the settings is a person's word
+that it need not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError, SourceError
+from openfero_gitops.domain.errors import (
+    CatalogRefusal,
+    OpenFeroError,
+    SourceError,
+    SourceUnavailable,
+    Unusable,
+)
 from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
-from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.pipeline.catalog import broken_paths, build_catalog
 from openfero_gitops.pipeline.envelope import NAME, says_paused
 from openfero_gitops.pipeline.reading import Parser
@@ -22,21 +35,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
+    from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile
     from openfero_gitops.pipeline.catalog import Scope
 
 _log = structlog.get_logger(__name__)
+
+#: How far the clocks of two authors may be apart.
+_CLOCKS_APART: Final = timedelta(days=1)
 
 
 class Source(Protocol):
     """Where operarios come from."""
 
     async def fetch(self) -> Snapshot:
-        """The files at the ref's present commit; raises SourceError."""
+        """The files at the ref's present commit; raises SourceError, Unusable for the commit."""
+        ...
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """The files at a commit of its history; raises SourceError, Unusable for the commit."""
+        ...
+
+    async def ancestors(self, commit: str, limit: int = 100) -> Sequence[str]:
+        """The first-parent ancestors of a commit, newest first; raises SourceError."""
         ...
 
     async def versions(self, path: str, commit: str, limit: int = 100) -> Sequence[SourceFile]:
         """Older versions of one file, newest first; raises SourceError."""
+        ...
+
+    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
+        """Whether one of those had another file there, trusted or not; raises SourceError."""
         ...
 
     async def is_ancestor(self, older: str, newer: str) -> bool:
@@ -64,10 +92,12 @@ class Syncer:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         follow_rewrites: bool = False,
+        signed: bool = False,
     ) -> None:
         """Take the source and what a catalog depends on besides it; nothing is started.
 
-        `follow_rewrites` takes a commit too that does not continue the one in force.
+        `follow_rewrites` takes a commit too that does not continue the one in force; `signed`
+        says that the source lets in what carries a verified signer alone.
         """
         self._source = source
         self._scope = scope
@@ -75,6 +105,9 @@ class Syncer:
         self._now = now
         self._clock = clock
         self._follow_rewrites = follow_rewrites
+        self._signed = signed
+        #: What was in force last, here or when the mirror was written.
+        self._known: Revision | None = None
         self._parser = Parser(scope.kubernetes_version)
         self._one_at_a_time = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
@@ -99,47 +132,92 @@ class Syncer:
             began = self._clock()
             moment = self._now()
             status = replace(self.status, last_attempt=moment)
-            snapshot: Snapshot | None = None
+            revision: Revision | None = None
             self.lasting_error = None
             try:
                 snapshot = await self._source.fetch()
+                revision = snapshot.revision
                 await self._judge(snapshot)
-                catalog = await self._build(snapshot)
+                catalog: Catalog | None = await self._build(snapshot)
             except OpenFeroError as error:
                 self.failures += 1
                 lasting = not isinstance(error, SourceError) or error.lasting
                 self.lasting_error = str(error) if lasting else None
                 if isinstance(error, CatalogRefusal):
                     self.refused_and_paused = error.paused
+                if isinstance(error, Unusable):
+                    revision = error.revision
+                    if error.snapshot is not None:
+                        self.refused_and_paused = _says_paused(error.snapshot)
                 if status.error != str(error):
                     _log.warning("sync failed; the catalog in force stays", error=str(error))
                 status = replace(
                     status, error=str(error), failing_since=status.failing_since or moment
                 )
-                if snapshot is not None and isinstance(error, CatalogRefusal):
-                    status = _refused(status, snapshot, str(error), moment)
-                self.status = replace(status, seconds=self._clock() - began)
+                catalog = None
+                if revision is not None and isinstance(error, CatalogRefusal | Unusable):
+                    status = _refused(status, revision, str(error), moment)
+                    catalog = await self._newest_acceptable(revision)
             else:
                 self.failures = 0
                 self.refused_and_paused = False
-                status = replace(status, last_success=moment, seconds=self._clock() - began)
-                self._take(catalog, "git", status)
+                status = replace(status, last_success=moment, error=None, failing_since=None)
+            self.status = replace(status, seconds=self._clock() - began)
+            if catalog is not None:
+                self._take(catalog, "git", self.status)
             self._counts.synced(self.status)
             self.tried.set()
+
+    def remember(self, revision: Revision) -> None:
+        """Be told what was in force when the mirror was written: what comes must continue it.
+
+        Without a verified signer, where one is demanded, it binds to nothing.
+        """
+        if self._known is None and (revision.verified_signer or not self._signed):
+            self._known = revision
 
     async def adopt(self, snapshot: Snapshot, refused: RefusedRevision | None) -> None:
         """Take the mirror's files into force, where nothing else is.
 
         Raises:
-            SourceError: they are no catalog.
+            SourceError: they are no catalog, or not signed where that is demanded.
         """
         async with self._one_at_a_time:
+            signers = [snapshot.revision.verified_signer]
+            signers += (file.verified_signer for file in snapshot.files)
+            if self._signed and not all(signers):
+                raise SourceError(
+                    f"the mirror holds commit {snapshot.revision.commit[:12]}, of which no signer "
+                    "was verified: it is not used while signatures are demanded"
+                )
+            self.remember(snapshot.revision)
             # (Git is not asked for older versions: it may be down, and these are in force.)
             catalog = await asyncio.to_thread(
                 build_catalog, snapshot, self._scope, parser=self._parser
             )
             if self.catalog is None:
                 self._take(catalog, "mirror", replace(self.status, refused=refused))
+
+    async def _newest_acceptable(self, refused: Revision) -> Catalog | None:
+        """Where nothing is in force: the catalog of the newest ancestor that may be."""
+        if self.catalog is not None:
+            return None
+        try:
+            ancestors = await self._source.ancestors(refused.commit)
+        except SourceError as error:
+            _log.warning("the history was not read", error=str(error))
+            return None
+        for commit in ancestors:
+            try:
+                snapshot = await self._source.snapshot(commit)
+                await self._judge(snapshot)
+                return await self._build(snapshot)
+            except SourceUnavailable as error:
+                _log.warning("the history was not read", error=str(error))
+                return None
+            except SourceError:
+                continue
+        return None
 
     async def _judge(self, snapshot: Snapshot) -> None:
         """Refuse a revision that must not replace the one in force, whatever its files say."""
@@ -150,16 +228,40 @@ class Syncer:
                 f"{where} holds no YAML or JSON file at commit {snapshot.revision.commit[:12]}: "
                 "is --path the folder of the operarios?",
             )
-        if self.catalog is None or self._follow_rewrites:
+        before, after = self._known, snapshot.revision
+        if before is None or self._follow_rewrites or before.commit == after.commit:
             return
-        before, after = self.catalog.revision.commit, snapshot.revision.commit
-        if before != after and not await self._source.is_ancestor(before, after):
+        if (before.repository, before.ref) != (after.repository, after.ref):
+            return  # a person has said in the settings that another one counts
+        names = f"commit {after.commit[:12]} %s {before.commit[:12]}, which is in force"
+        if not await self._source.is_ancestor(before.commit, after.commit):
+            if await self._went_back(before, after):
+                raise _refusal(
+                    snapshot,
+                    names % "is older than" + ": the ref was moved back; undo a change by a new "
+                    "commit (git revert), or allow it with --follow-rewrites",
+                )
             raise _refusal(
                 snapshot,
-                f"commit {after[:12]} does not continue {before[:12]}, which is in force: the ref "
-                "was rewritten or moved back; merge the old commit into it, or allow it with "
+                names % "does not continue" + ": the ref was rewritten, or moved to another "
+                f"history; merge {before.commit[:12]} into it, or allow it with --follow-rewrites",
+            )
+        dates = parse_time(before.time), parse_time(after.time)
+        if self._signed and dates[0] and dates[1] and dates[1] < dates[0] - _CLOCKS_APART:
+            # A key is held against the date that its holder wrote: one that is no longer valid
+            # could sign for ever with a date at which it was.
+            raise _refusal(
+                snapshot,
+                names % "is dated before" + f": {after.time} is more than a day before "
+                f"{before.time}; sign a commit of today on top of it, or allow it with "
                 "--follow-rewrites",
             )
+
+    async def _went_back(self, before: Revision, after: Revision) -> bool:
+        try:
+            return await self._source.is_ancestor(after.commit, before.commit)
+        except SourceError:
+            return False  # what was in force is not there any more
 
     async def _build(self, snapshot: Snapshot) -> Catalog:
         before = self.catalog
@@ -195,19 +297,18 @@ class Syncer:
         path = _envelope_path(snapshot)
         if any(file.path == path for file in snapshot.files):
             return True
-        return bool(await self._source.versions(path, snapshot.revision.commit))
+        return await self._source.existed(path, snapshot.revision.commit)
 
     def _take(self, catalog: Catalog, origin: str, status: SyncStatus) -> None:
         """Swap, and then tell; whoever is told finds the status of what is in force."""
         errors = sum(problem.is_error for problem in catalog.problems)
         before, self.catalog = self.catalog, catalog
+        self._known = catalog.revision
         self.status = replace(
             status,
             revision=catalog.revision,
             origin=origin,
             in_force_since=status.in_force_since if catalog is before else self._now(),
-            error=None,
-            failing_since=None,
             operarios=len(catalog.operarios),
             problems=errors,
         )
@@ -231,14 +332,17 @@ def _envelope_path(snapshot: Snapshot) -> str:
 
 def _refusal(snapshot: Snapshot, message: str) -> CatalogRefusal:
     """Refuse a revision for what it is; that it says `paused: true` counts all the same."""
+    return CatalogRefusal(message, (), paused=_says_paused(snapshot))
+
+
+def _says_paused(snapshot: Snapshot) -> bool:
     path = _envelope_path(snapshot)
-    paused = any(says_paused(file.content) for file in snapshot.files if file.path == path)
-    return CatalogRefusal(message, (), paused=paused)
+    return any(says_paused(file.content) for file in snapshot.files if file.path == path)
 
 
-def _refused(status: SyncStatus, snapshot: Snapshot, reason: str, moment: datetime) -> SyncStatus:
+def _refused(status: SyncStatus, revision: Revision, reason: str, moment: datetime) -> SyncStatus:
     """Remember a refused revision; one that is refused again for the same is as old as it was."""
-    commit, known = snapshot.revision.commit, status.refused
+    commit, known = revision.commit, status.refused
     if known is not None and (known.commit, known.reason) == (commit, reason):
         return status
     return replace(status, refused=RefusedRevision(commit, reason, format_time(moment)))

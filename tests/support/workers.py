@@ -24,7 +24,7 @@ from openfero_gitops.adapters.memory import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
-from openfero_gitops.domain.errors import Conflict, Unavailable
+from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.workers.admit import Admitter
@@ -555,10 +555,7 @@ class Commits:
     async def fetch(self) -> Snapshot:
         """See `Source`."""
         await self._ask("fetch")
-        sha, tree = self.history[-1]
-        files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
-        revision = Revision("https://git.example/ops", "main", sha, _AUTHOR, _TIME)
-        return Snapshot(revision, self.root, files)
+        return self._snapshot(*self.history[-1])
 
     async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
         """See `Source`."""
@@ -573,11 +570,33 @@ class Commits:
             seen.add(text)
         return found
 
+    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
+        """See `Source`."""
+        return bool(await self.versions(path, commit, limit))
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """See `Source`."""
+        await self._ask("snapshot")
+        return self._snapshot(commit, dict(self.history)[commit])
+
+    async def ancestors(self, commit: str, limit: int = 100) -> list[str]:
+        """See `Source`."""
+        await self._ask("ancestors")
+        known = [sha for sha, _ in self.history]
+        return known[: known.index(commit)][::-1][:limit]
+
     async def is_ancestor(self, older: str, newer: str) -> bool:
         """See `Source`."""
         await self._ask("is_ancestor")
         known = [sha for sha, _ in self.history]
+        if newer not in known:
+            raise SourceError(f"commit {newer} is not in the cache")
         return older in known and known.index(older) <= known.index(newer)
+
+    def _snapshot(self, sha: str, tree: Mapping[str, str]) -> Snapshot:
+        files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
+        revision = Revision("https://git.example/ops", "main", sha, _AUTHOR, _TIME)
+        return Snapshot(revision, self.root, files)
 
     async def _ask(self, what: str) -> None:
         self.asked.append(what)

@@ -383,11 +383,11 @@ class TestRefusal:
     ) -> None:
         """Nothing is in force yet: that there were limits is read from the ancestors."""
         source = Commits(root)
-        source.commit({"disk.yaml": operario_file("disk"), "openfero.yaml": ENVELOPE})
+        limited = source.commit({"disk.yaml": operario_file("disk"), "openfero.yaml": ENVELOPE})
         source.commit({"openfero.yaml": None})
         desk = Desk(source)
         await desk.sync()
-        assert desk.syncer.catalog is None
+        assert desk.in_force() == {"openfero-disk-firing": limited}
         assert "openfero.yaml" in (desk.syncer.lasting_error or "")
         source.commit({"openfero.yaml": ENVELOPE})
         await desk.sync()
