@@ -235,16 +235,18 @@ class Syncer:
             return  # a person has said in the settings that another one counts
         names = f"commit {after.commit[:12]} %s {before.commit[:12]}, which is in force"
         if not await self._source.is_ancestor(before.commit, after.commit):
-            if await self._went_back(before, after):
+            moved = await self._went_back(before, after)
+            if moved:
                 raise _refusal(
                     snapshot,
                     names % "is older than" + ": the ref was moved back; undo a change by a new "
                     "commit (git revert), or allow it with --follow-rewrites",
                 )
+            how = "moved back or rewritten" if moved is None else "rewritten"
             raise _refusal(
                 snapshot,
-                names % "does not continue" + ": the ref was rewritten, or moved to another "
-                f"history; merge {before.commit[:12]} into it, or allow it with --follow-rewrites",
+                names % "does not continue" + f": the ref was {how}, or leads to another history; "
+                f"merge {before.commit[:12]} into it, or allow it with --follow-rewrites",
             )
         dates = parse_time(before.time), parse_time(after.time)
         if self._signed and dates[0] and dates[1] and dates[1] < dates[0] - _CLOCKS_APART:
@@ -257,11 +259,12 @@ class Syncer:
                 "--follow-rewrites",
             )
 
-    async def _went_back(self, before: Revision, after: Revision) -> bool:
+    async def _went_back(self, before: Revision, after: Revision) -> bool | None:
+        """Whether the ref went back; None where what was in force is not there any more."""
         try:
             return await self._source.is_ancestor(after.commit, before.commit)
         except SourceError:
-            return False  # what was in force is not there any more
+            return None
 
     async def _build(self, snapshot: Snapshot) -> Catalog:
         before = self.catalog

@@ -1,0 +1,102 @@
+"""The Git side of one replica: a source, what it puts into force, and the mirror."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.domain.signature import Verify
+from openfero_gitops.pipeline.catalog import Scope
+from openfero_gitops.workers.mirror import Mirrorer, load_mirror, recall
+from openfero_gitops.workers.sync import Syncer
+from tests.support import build
+from tests.support.workers import in_background, new_term
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.sync import SyncStatus
+
+NAMESPACE = "controller"
+SCOPE = Scope(jobs_namespace=build.JOBS_NAMESPACE, allowed_namespaces=(build.JOBS_NAMESPACE,))
+PATIENCE = 60.0  # seconds
+
+
+class Follower:
+    """What follows one ref of a repository; `settings` are those of its source."""
+
+    def __init__(
+        self,
+        url: str,
+        cache: Path,
+        *,
+        cluster: MemoryCluster | None = None,
+        follow_rewrites: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.cluster = cluster or MemoryCluster()
+        self.store = ConfigMapStore(self.cluster, NAMESPACE)
+        given = GitSettings(url, cache, **settings)
+        self.source = GitSource(given)
+        self.syncer = Syncer(
+            source=self.source,
+            scope=SCOPE,
+            counts=self,
+            now=lambda: datetime.now(UTC),
+            clock=time.monotonic,
+            follow_rewrites=follow_rewrites,
+            signed=given.trust.verify is not Verify.NONE,
+        )
+
+    def synced(self, status: SyncStatus) -> None:
+        """A sync ended: nothing is counted."""
+
+    async def sync(self) -> SyncStatus:
+        """Sync once."""
+        await self.syncer.sync()
+        return self.syncer.status
+
+    async def start(self) -> SyncStatus:
+        """Do what a replica does first: ask the mirror, then sync."""
+        await recall(self.store, self.syncer)
+        return await self.sync()
+
+    async def mirror(self) -> None:
+        """Write the mirror, as a leader does."""
+        mirrorer = Mirrorer(self.store, self.syncer)
+        async with in_background(mirrorer.run(new_term("a"))), asyncio.timeout(PATIENCE):
+            loaded = None
+            while loaded is None or loaded[0].revision.commit != self.commit:
+                await asyncio.sleep(0.01)  # (the in-memory cluster tells nobody)
+                loaded = await load_mirror(self.store)
+
+    async def aclose(self) -> None:
+        """End it."""
+        await self.source.aclose()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in force."""
+        assert self.syncer.catalog is not None, self.syncer.status.error
+        return self.syncer.catalog
+
+    @property
+    def commit(self) -> str:
+        """The commit in force."""
+        return self.catalog.revision.commit
+
+    @property
+    def error(self) -> str:
+        """What a reader is told; empty where all is well."""
+        return self.syncer.status.error or ""
+
+    @property
+    def in_force(self) -> dict[str, str]:
+        """The operarios in force, by name, with the commit of each."""
+        return {one.name: one.origin.commit for one in self.catalog.operarios}
