@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from openfero_gitops.web.server import Address
 
 _PATIENCE: Final = 60.0
+#: Seconds within which a signal that ended git's process has reached us, too.
+_MOMENT: Final = 0.5
 #: Seconds between two alerts while the pages are open.
 _BEAT: Final = 8.0
 #: Seconds that a played Job runs.
@@ -105,17 +107,20 @@ async def play(
                     story = _Story(controller, repository, http, say)
                     if not stage.once:
                         say(f"pages: {url}/  (Ctrl-C ends it)")
-                    await _unless_stopped(story.tell(), running)
+                    await _unless_stopped(story.tell(), running, stop)
                     if not stage.once and not stop.is_set():
                         say(f"\nAlerts go on coming; look at {url}/ and end with Ctrl-C.")
-                        await _unless_stopped(story.go_on(), running)
+                        await _unless_stopped(story.go_on(), running, stop)
             finally:
                 stop.set()
                 await running
 
 
-async def _unless_stopped(story: Any, running: asyncio.Task[None]) -> None:
-    """Tell the story until it is told, or the controller has ended."""
+async def _unless_stopped(story: Any, running: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Tell the story until it is told, or the controller has ended.
+
+    Ctrl-C in a terminal ends git's processes, too: what fails of that is no failure.
+    """
     telling = asyncio.ensure_future(story)
     await asyncio.wait({telling, running}, return_when=asyncio.FIRST_COMPLETED)
     if not telling.done():
@@ -123,8 +128,11 @@ async def _unless_stopped(story: Any, running: asyncio.Task[None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await telling
         running.result()
-    else:
-        telling.result()
+    elif telling.exception() is not None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _MOMENT)
+        if not stop.is_set():
+            telling.result()
 
 
 def _example() -> Path:

@@ -322,6 +322,10 @@ class ControlPlane:
     def freeze(self, name: str) -> None:
         """Stop one component in its tracks: its connections stay open and nothing answers."""
         self._signal(name, signal.SIGSTOP)
+        # A busy machine takes its time to stop every thread of it.
+        deadline = time.monotonic() + 10
+        while not is_frozen(self._processes[name]["pid"]) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def thaw(self, name: str) -> None:
         """Let a frozen component go on."""
