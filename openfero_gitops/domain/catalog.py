@@ -62,10 +62,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may run, over all operarios."""
+    """How much may run, over all operarios, and how much is kept of each.
+
+    `history` is how many Jobs that ended an operario keeps beyond `remember`, until their TTL.
+    """
 
     concurrent: int = 20
     per_minute: int = 60
+    history: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,7 @@ _TOP: Final[Mapping[str, _Parser]] = {
 _LIMITS: Final[Mapping[str, _Parser]] = {
     "concurrent": ("concurrent", _number(0), "20"),
     "perMinute": ("per_minute", _number(0), "60"),
+    "history": ("history", _number(0), "100"),
 }
 _DEFAULTS: Final[Mapping[str, _Parser]] = {
     "backoffLimit": ("backoff_limit", _number(0), "0"),

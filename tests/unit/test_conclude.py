@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 REMEMBER = Envelope().remember.total_seconds()
 DAY = 24 * 3600
+#: Of a controller that remembers for an hour.
+SHORT = build.catalog(build.operario(), envelope=Envelope(remember=timedelta(hours=1)))
 
 
 def fails(_: Object) -> Ending:
@@ -341,6 +345,55 @@ class TestCleaning:
             await asyncio.sleep(REMEMBER + 600)
         assert await world.jobs() == []
         assert len(of_jobs(replica, "delete")) == 150
+
+    @in_virtual_time
+    async def test_ten_thousand_go_without_a_burst(self) -> None:
+        """Ten a second and no more, the longest unheard of first, in less than half an hour."""
+        world = World()
+        replica = world.replica()
+        jobs = [
+            replace(
+                build.refused(f"job-{number}"),
+                delivered_at=build.NOW - timedelta(days=2, seconds=number),
+            )
+            for number in range(10_000)
+        ]
+        replica.view.replace(build.JOBS_NAMESPACE, jobs, "7")
+
+        async def trouble(request: Request, _: Act) -> Any:
+            """Delete as the API server does, and let the watch tell of it."""
+            key = JobKey(request.namespace, request.name)
+            replica.view.remove(key, request.body[0])
+
+        replica.wire.trouble = trouble
+        term = new_term("a")
+        async with in_background(replica.concluder._clean(term)):
+            await asyncio.sleep(1500)
+        deletes = of_jobs(replica, "delete")
+        assert [one.name for one in deletes] == [f"job-{n}" for n in reversed(range(10_000))]
+        tens = [b.at - a.at for a, b in itertools.pairwise(deletes[::10])]
+        assert min(tens) >= 0.99
+        assert max(tens) <= 1.01
+        assert len(replica.view) == 0
+
+    @in_virtual_time
+    async def test_a_held_job_goes_when_its_alert_has_long_gone(self) -> None:
+        """A person's Job is kept seven times as long; while its alert comes, for ever."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        replica = world.replica(catalog=SHORT)
+        async with concluding(replica):
+            (key,) = await delivered(replica, "web-1")
+            async with replica.leading():
+                await until(world.starts)
+            await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": True})
+            for _ in range(10):
+                await asyncio.sleep(3000)
+                await replica.deliver(pods_of("web-1"))
+            assert (await world.job(key)).phase is Phase.HELD
+            await asyncio.sleep(6.9 * 3600)
+            assert (await world.job(key)).phase is Phase.HELD
+            await asyncio.sleep(0.2 * 3600)
+            assert await world.jobs() == []
 
     @pytest.mark.parametrize(
         "error",
