@@ -411,6 +411,52 @@ def diff(
     return FINDINGS if found.broken else DONE
 
 
+@cli.command()
+@_source_options
+@_jobs_namespace_option
+@click.argument("more_rules", nargs=-1, metavar="[FILE]...")
+@click.option(
+    "--rules",
+    "rule_files",
+    multiple=True,
+    required=True,
+    metavar="FILE...",
+    help="PrometheusRule objects or a Prometheus rule file, - for stdin; also several.",
+)
+@click.option(
+    "--ignore", multiple=True, metavar="ALERTNAME", help="An alert that needs no operario."
+)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+def coverage(
+    *,
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    jobs_namespace: str,
+    rule_files: tuple[str, ...],
+    more_rules: tuple[str, ...],
+    ignore: tuple[str, ...],
+    form: str,
+) -> int:
+    """Find alerts without an operario, and operarios that no alert reaches.
+
+    Exits 1 where there is one of either.
+    """
+    from openfero_gitops.offline import read_catalog  # noqa: PLC0415
+    from openfero_gitops.pipeline.alertrules import read_rules  # noqa: PLC0415
+    from openfero_gitops.pipeline.coverage import as_json, as_text, cover  # noqa: PLC0415
+
+    _log_to_stderr("console", "warning")
+    rules = [rule for file in (*rule_files, *more_rules) for rule in read_rules(_read(file), file)]
+    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    found = cover(catalog, rules, ignore)
+    click.echo(_to_json(as_json(found)) if form == "json" else as_text(found))
+    return DONE if found.complete else FINDINGS
+
+
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a Job in a cluster."""
     for option in (

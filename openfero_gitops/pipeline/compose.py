@@ -6,6 +6,7 @@ libyaml composes; a node knows where it stands, so this is also what positions a
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -20,11 +21,22 @@ from openfero_gitops.pipeline.scalar import NOT_TEXT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MAX_BYTES: Final = 512 * 1024
-_MAX_DOCUMENTS: Final = 1000
 _MAX_DIRECTIVES: Final = 100
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one file may hold."""
+
+    size: int
+    values: int
+    documents: int
+
+
+#: Of a file of operarios.
+_OPERARIOS: Final = Bounds(512 * 1024, MAX_VALUES, 1000)
 
 NOT_UTF_8 = error("not-utf-8", "A file is text in UTF-8.")
 SYNTAX = error("syntax", "A file is well-formed YAML or JSON.")
@@ -100,14 +112,14 @@ def unreadable(rule: Rule, node: yaml.Node, message: str, suggestion: str = "") 
     return Unreadable(rule, mark.line + 1, mark.column + 1, message, suggestion)
 
 
-def decode(content: bytes) -> str:
+def decode(content: bytes, bounds: Bounds = _OPERARIOS) -> str:
     """The text of a file, without a byte order mark; raises Unreadable."""
-    if len(content) > _MAX_BYTES:
+    if len(content) > bounds.size:
         raise Unreadable(
             FILE_TOO_LARGE,
             0,
             0,
-            f"the file has {len(content)} bytes, more than {_MAX_BYTES}",
+            f"the file has {len(content)} bytes, more than {bounds.size}",
             "split it, or move it out of the configured path",
         )
     content = content.removeprefix(b"\xef\xbb\xbf")
@@ -132,22 +144,22 @@ def lines_of(text: str) -> list[str]:
     return _BREAK.split(text)
 
 
-def compose(text: str) -> Iterator[yaml.Node | None]:
+def compose(text: str, bounds: Bounds = _OPERARIOS) -> Iterator[yaml.Node | None]:
     """The root nodes of a text's documents, None for an empty one.
 
     Raises:
         Unreadable: the text is no YAML, or there is too much of it.
     """
-    _bound(text)
+    _bound(text, bounds.values)
     count = 0
     try:
         parser = _Composer(text)
         while parser.check_node():
             node = parser.get_node()
             count += 1
-            if count > _MAX_DOCUMENTS:
+            if count > bounds.documents:
                 line = node.start_mark.line + 1 if node else 0
-                message = f"the file has more than {_MAX_DOCUMENTS} documents"
+                message = f"the file has more than {bounds.documents} documents"
                 raise Unreadable(TOO_MANY_DOCUMENTS, line, min(line, 1), message, "split it")
             yield node
     except yaml.YAMLError as problem:
@@ -180,7 +192,7 @@ class _Composer(CParser):
         """The same."""
 
 
-def _bound(text: str) -> None:
+def _bound(text: str, most: int) -> None:
     """Refuse what nests too deeply or holds too much, before memory or C's stack pays for it.
 
     The composer recurses in C. Only a text that could be deep or large, by a bound that costs
@@ -191,7 +203,7 @@ def _bound(text: str) -> None:
     brackets = text.count("[") + text.count("{")
     widest = max(map(len, text.split("\n")))
     separators = brackets + sum(text.count(mark) for mark in ",:-?\n")
-    if brackets + 2 * widest <= 1000 and 2 * separators <= MAX_VALUES:  # noqa: PLR2004
+    if brackets + 2 * widest <= 1000 and 2 * separators <= most:  # noqa: PLR2004
         return
     depth = values = 0
     try:
@@ -201,11 +213,11 @@ def _bound(text: str) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             mark = event.start_mark
-            if mark and (depth > MAX_DEPTH or values > MAX_VALUES):
+            if mark and (depth > MAX_DEPTH or values > most):
                 line, column = mark.line + 1, mark.column + 1
                 if depth > MAX_DEPTH:
                     raise too_deep(line, column)
-                message = f"the file has more than {MAX_VALUES} values"
+                message = f"the file has more than {most} values"
                 raise Unreadable(FILE_TOO_LARGE, line, column, message, "split it")
     except yaml.YAMLError as problem:
         raise _worded(problem, text) from None

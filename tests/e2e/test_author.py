@@ -398,3 +398,62 @@ def test_diff_outside_of_a_repository(tmp_path: Path, openfero: Callable[..., Ra
 def test_diff_loads_no_client_of_kubernetes(pull_request: Repository) -> None:
     """Comparing starts at once: neither Kubernetes' client nor a server is loaded."""
     assert HEAVY.isdisjoint(modules_of("diff", pull_request.folder / "ops", "main", "pr"))
+
+
+# coverage
+
+RULES = ROOT / "tests" / "unit" / "rules"
+
+
+def test_coverage_of_the_starter_repository(openfero: Callable[..., Ran]) -> None:
+    """Rules of the kubernetes-mixin's shape: what the example answers, and what it does not."""
+    ran = openfero("coverage", EXAMPLE, "--rules", RULES / "kubernetes.yaml", "--format", "json")
+    answered = {one["alertname"]: one["covered"] for one in ran.json["alerts"]}
+
+    assert ran.code == 1
+    assert answered["KubePodCrashLooping"] == "yes"
+    assert answered["KubeQuotaFullyUsed"] == "some"
+    assert answered["KubeHpaReplicasMismatch"] == "no"
+    assert {one["operario"] for one in ran.json["unreachable"]} >= {"openfero-targetdown-firing"}
+
+
+def test_coverage_at_a_commit(
+    repository: Repository, tmp_path: Path, openfero: Callable[..., Ran]
+) -> None:
+    """Several rule files are taken, as a shell expands them; no gap is exit code 0."""
+    repository.write("ops/diskfull.json", operario("DiskFull"))
+    repository.commit("Disks, too")
+    more = tmp_path / "more.yaml"
+    more.write_text("groups: [{name: g, rules: [{alert: Watchdog}]}]\n")
+    asked = ("coverage", repository.url, "--path", "ops", "--rules", RULES / "plain.yaml", more)
+
+    gap = openfero(*asked)
+    whole = openfero(*asked, "--ignore", "Watchdog")
+
+    assert gap.code == 1
+    assert f"no operario: Watchdog ({more}:1)\n" in gap.out
+    assert gap.out.endswith("2 of 3 alerting rules have an operario (66.6 %)\n")
+    assert (whole.code, whole.out) == (
+        0,
+        "2 of 2 alerting rules have an operario (100 %); 1 rule left out\n",
+    )
+
+
+def test_coverage_without_rules(
+    repository: Repository, tmp_path: Path, openfero: Callable[..., Ran]
+) -> None:
+    """A file that is no rule file, or is not there, is exit code 2 and named."""
+    folder = repository.folder / "ops"
+    values = tmp_path / "values.yaml"
+    values.write_text("image: x\n")
+    for file, said in ((values, "values.yaml: there are no rules in it"), ("none", "cannot read")):
+        ran = openfero("coverage", folder, "--rules", file)
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
+    assert "Missing option '--rules'" in openfero("coverage", folder).err
+
+
+def test_coverage_loads_no_client_of_kubernetes(repository: Repository) -> None:
+    """Covering starts at once: neither Kubernetes' client nor a server is loaded."""
+    folder = repository.folder / "ops"
+    assert HEAVY.isdisjoint(modules_of("coverage", folder, "--rules", RULES / "plain.yaml"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,12 +17,18 @@ from openfero_gitops.pipeline.explain import Explanation, as_json, as_text, expl
 from openfero_gitops.pipeline.match import Candidate, Standing, consider
 from tests.support.build import alert, catalog, delivery, job_spec, operario
 
+if TYPE_CHECKING:
+    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.operario import Operario
+
 SHOP = Matcher("namespace", Operator.EQUAL, "shop")
 WEB = Matcher("pod", Operator.MATCHES, "web-.*")
 ERROR = Problem("bad.yaml", 3, 1, "", "syntax", Severity.ERROR, "no YAML")
 
 
-def told(*operarios, envelope=None, one=None) -> Explanation:  # noqa: ANN001, ANN002 - as in build
+def told(
+    *operarios: Operario, envelope: Envelope | None = None, one: Alert | None = None
+) -> Explanation:
     """Explain what `alert()` gets."""
     given = catalog(*operarios, envelope=envelope)
     return explain(one or alert(), given, delivery(), jobs_namespace="jobs")
