@@ -9,21 +9,24 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.adapters.api import EVERYWHERE, JOBS
+from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.jobs import SELECTOR
 from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.source import open_repository
+from openfero_gitops.adapters.source import open_commit
 from openfero_gitops.domain.errors import (
     CatalogRefusal,
     Forbidden,
     SourceError,
+    Unverified,
     UsageError,
 )
+from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.ledger import Entry
 from openfero_gitops.pipeline.observe import observe
@@ -64,7 +67,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """What an auditor trusts: a repository, and the ref that holds what was reviewed.
+    """What an auditor trusts: a repository, the ref that holds what was reviewed, its signers.
 
     `jobs_namespace` and `allowed_namespaces` are what the controller was given; where no
     jobs namespace is named, that of each Job is taken.
@@ -75,6 +78,13 @@ class Reviewed:
     path: str = "."
     jobs_namespace: str = ""
     allowed_namespaces: tuple[str, ...] | None = None
+    trust: Trust = field(default_factory=Trust)
+
+
+def signed_by(ssh: Path | None, openpgp: Path | None) -> Trust:
+    """Demand signatures where signers are named."""
+    verify = Verify.COMMIT if ssh or openpgp else Verify.NONE
+    return Trust(verify, ssh, openpgp)
 
 
 async def audit(
@@ -123,7 +133,9 @@ async def _verify(
     scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces)
     parser = Parser(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
-        source = open_repository(reviewed.repository, reviewed.ref, reviewed.path, Path(cache))
+        source = open_commit(
+            reviewed.repository, reviewed.ref, reviewed.path, Path(cache), reviewed.trust
+        )
         async with contextlib.AsyncExitStack() as exits:
             exits.push_async_callback(source.aclose)
             progress(f"reading {source.url} ...")
@@ -159,6 +171,8 @@ async def _catalog_at(
             catalog = build_catalog(snapshot, scope, older=older, parser=parser)
     except CatalogRefusal as error:
         return Verdict(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
+    except Unverified as error:
+        return Verdict(Proof.DIFFERS, str(error))
     except SourceError as error:
         return Verdict(Proof.UNPROVABLE, str(error))
     return catalog
@@ -172,4 +186,5 @@ def _verdict(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Ve
         job,
         replace(catalog, revision=revision),
         jobs_namespace=reviewed.jobs_namespace or one.key.namespace,
+        signed=reviewed.trust.verify is not Verify.NONE,
     )

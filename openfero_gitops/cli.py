@@ -535,6 +535,16 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
 @click.option("--repo", help="With --verify: the repository that you trust; a Git URL or a folder.")
 @click.option("--ref", default="HEAD", show_default=True, help="What was reviewed ends here.")
 @click.option("--path", default=".", show_default=True, help="Folder of the operarios in it.")
+@click.option(
+    "--allowed-signers-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --verify: commits must be signed by one of these ssh keys.",
+)
+@click.option(
+    "--openpgp-keyring-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The same, for OpenPGP.",
+)
 @click.option("--jobs-namespace", default="", help="Of Jobs whose operario names none.")
 @click.option("--allowed-namespace", multiple=True, help="As the controller was given them.")
 def audit(
@@ -550,6 +560,8 @@ def audit(
     repo: str | None,
     ref: str,
     path: str,
+    allowed_signers_file: Path | None,
+    openpgp_keyring_file: Path | None,
     jobs_namespace: str,
     allowed_namespace: tuple[str, ...],
 ) -> int:
@@ -558,7 +570,7 @@ def audit(
     With --verify each Job is derived again from its commit and the alert that it carries, and
     compared, field by field. Exits 1 where one is not what Git gives, or cannot be proven.
     """
-    from openfero_gitops.audit import Reviewed, Selection  # noqa: PLC0415
+    from openfero_gitops.audit import Reviewed, Selection, signed_by  # noqa: PLC0415
     from openfero_gitops.audit import audit as read  # noqa: PLC0415
     from openfero_gitops.domain.duration import parse_duration  # noqa: PLC0415
     from openfero_gitops.pipeline import ledger  # noqa: PLC0415
@@ -574,7 +586,8 @@ def audit(
     reviewed = None
     if repo:
         allowed = (jobs_namespace, *allowed_namespace) if allowed_namespace else None
-        reviewed = Reviewed(repo, ref, path, jobs_namespace, allowed)
+        trust = signed_by(allowed_signers_file, openpgp_keyring_file)
+        reviewed = Reviewed(repo, ref, path, jobs_namespace, allowed, trust)
     entries = asyncio.run(
         read(
             kubeconfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from openfero_gitops.adapters.folder import FolderSource, repository_root
 from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.git_process import Git
+from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.git_url import is_commit, looks_like_url
 from openfero_gitops.adapters.tree import normalise, shown
 from openfero_gitops.domain.errors import UsageError
@@ -74,28 +76,9 @@ def open_source(
     )
 
 
-def open_repository(source: str, ref: str, path: str, cache_dir: Path) -> GitSource:
-    """Open the commits of a Git URL, or of the repository that a folder is in.
-
-    What is not committed is not read. Arguments as for `open_source`.
-
-    Raises:
-        UsageError: it is neither, or cannot work.
-    """
-    folder = Path(source)
-    if "://" not in source and folder.is_dir() and not _is_bare(folder):
-        root = repository_root(folder)
-        if root is None:
-            raise UsageError(f"{shown(source)!r} is no Git repository, nor in one")
-        path = str(folder.resolve().relative_to(root) / normalise(path))
-        return GitSource(GitSettings(url=str(root), cache_dir=cache_dir, ref=ref, path=path))
-    opened = open_source(source, ref, path, cache_dir)
-    if isinstance(opened, FolderSource):
-        raise UsageError(f"{shown(source)!r} is no Git repository")
-    return opened
-
-
-def open_commit(source: str, ref: str, path: str, cache_dir: Path) -> GitSource:
+def open_commit(
+    source: str, ref: str, path: str, cache_dir: Path, trust: Trust | None = None
+) -> GitSource:
     """Open a Git URL, or the repository that a folder is in, at a commit and never as it lies.
 
     In a repository on this machine a ref may be anything that git takes for a commit (`HEAD~1`,
@@ -107,14 +90,16 @@ def open_commit(source: str, ref: str, path: str, cache_dir: Path) -> GitSource:
         ref: which commit is meant.
         path: the part of it that counts.
         cache_dir: for what is fetched.
+        trust: what must be signed; nothing, if left out.
 
     Raises:
         UsageError: it is neither, or there is no such commit.
         SourceError: git does not work.
     """
+    settings = functools.partial(GitSettings, cache_dir=cache_dir, trust=trust or Trust())
     folder = Path(source)
     if looks_like_url(source) and ("://" in source or not folder.is_dir()):
-        return GitSource(GitSettings(url=source, cache_dir=cache_dir, ref=ref, path=path))
+        return GitSource(settings(url=source, ref=ref, path=path))
     if not source or not folder.is_dir():
         raise UsageError(f"{shown(source)!r}: there is no such folder, and it is no Git URL either")
     root = folder.resolve() if _is_bare(folder) else repository_root(folder)
@@ -122,7 +107,7 @@ def open_commit(source: str, ref: str, path: str, cache_dir: Path) -> GitSource:
         raise UsageError(f"{shown(source)!r}: commits are for a Git repository, this is none")
     inner = str(folder.resolve().relative_to(root) / normalise(path))
     commit = resolve_commit(root, ref)
-    return GitSource(GitSettings(url=str(root), cache_dir=cache_dir, ref=commit, path=inner))
+    return GitSource(settings(url=str(root), ref=commit, path=inner))
 
 
 def resolve_commit(root: Path, ref: str) -> str:

@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ import pytest
 
 from openfero_gitops.adapters.api import JOBS
 from openfero_gitops.adapters.folder import FolderSource
+from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.adapters.source import open_commit
+from openfero_gitops.audit import Reviewed, _verify, signed_by
 from openfero_gitops.pipeline.catalog import Scope, build_catalog
 from openfero_gitops.pipeline.render import render
 from openfero_gitops.pipeline.verify import Proof, Verdict, verify
@@ -25,6 +29,7 @@ from tests.support.build import catalog, delivery, operario, rendered
 from tests.support.replica import Replica, alert
 from tests.support.replica import operario as operario_file
 from tests.support.repository import Repository
+from tests.support.signing import allow, ssh_signer
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
@@ -279,3 +284,52 @@ def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None
         assert said.returncode == 2, said
         assert word in said.stderr
         assert "Traceback" not in said.stderr
+
+
+def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> None:
+    """The signer on a Job is proven by the auditor's keys; an unsigned commit is a finding."""
+    ada = ssh_signer(tmp_path, "ada@git.example")
+    allowed = allow(tmp_path / "allowed", ada)
+    signed = Repository(tmp_path / "operarios")
+    signed.write("web.json", operario_file("WebDown"))
+    signed.commit("Nobody's")
+    ada.sign_in(signed)
+    signed.write("disk.json", operario_file("DiskFull"))
+    signed.commit("Ada's")
+
+    trust = signed_by(allowed, None)
+
+    async def at(commit: str, trust: Trust) -> Catalog:
+        source = open_commit(str(signed.folder), commit, ".", tmp_path / "cache", trust)
+        try:
+            return build_catalog(await source.fetch(), Scope(jobs_namespace="jobs"))
+        finally:
+            await source.aclose()
+
+    def proven(commit: str, trust_of_controller: Trust, signer: str = "") -> Verdict:
+        found = asyncio.run(at(commit, trust_of_controller))
+        by = next(one for one in found.operarios if one.alertname == "WebDown")
+        if signer:
+            by = replace(by, origin=replace(by.origin, verified_signer=signer))
+        labels = {"alertname": "WebDown"}
+        job = render(
+            told(labels=labels),
+            by,
+            found.envelope,
+            found.revision,
+            delivery(),
+            jobs_namespace="jobs",
+        ).manifest
+        reviewed = Reviewed(str(signed.folder), jobs_namespace="jobs", trust=trust)
+        [verdict] = asyncio.run(_verify([job], reviewed, lambda _: None))
+        return verdict
+
+    first, second = signed.git("rev-list", "--reverse", "HEAD").split()
+    assert proven(second, trust) == Verdict(Proof.VERIFIED)
+    for forged in (proven(second, Trust()), proven(second, trust, "eve@git.example")):
+        assert [one.pointer for one in forged.differences] == [
+            "/metadata/annotations/openfero.io~1verified-signer"
+        ]
+    unsigned = proven(first, Trust())
+    assert unsigned.proof is Proof.DIFFERS
+    assert "not signed" in unsigned.message

@@ -140,6 +140,20 @@ def test_what_admission_writes_is_no_difference(annotation: str) -> None:
     assert judged(stored(annotations={annotation: "x"})) == Verdict(Proof.VERIFIED)
 
 
+def test_a_signer_is_proven_where_signatures_are_verified() -> None:
+    """Without keys the Job's word for it is taken; with them another signer is a difference."""
+    by = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
+    job = stored(rendered(by=by).manifest)
+    assert judged(job) == Verdict(Proof.VERIFIED)
+    verdict = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
+    assert [one.pointer for one in verdict.differences] == [
+        "/metadata/annotations/openfero.io~1verified-signer"
+    ]
+    assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verdict(
+        Proof.VERIFIED
+    )
+
+
 def test_quantities_are_compared_by_value() -> None:
     """The API server spells `0.5` as `500m` and `1024Mi` as `1Gi`."""
     limits = {"limits": {"cpu": "0.5", "memory": "1024Mi"}}
