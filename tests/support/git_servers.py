@@ -31,7 +31,8 @@ class HttpServer:
     """What a server is told, and what it saw; both may be looked at and changed at any time.
 
     While `gate` is cleared, a request that may be answered is held back, and `waiting` is set.
-    With `old_protocol` a client cannot ask for a commit that is no branch's.
+    With `old_protocol` a client cannot ask for a commit that is no branch's. After `cut` bytes of
+    a pack nothing more is sent until the gate is set again, which is cleared then.
     """
 
     port: int
@@ -40,6 +41,7 @@ class HttpServer:
     password: str = ""
     redirect_to: str = ""
     old_protocol: bool = False
+    cut: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     waiting: threading.Event = field(default_factory=threading.Event)
     authorizations: list[str] = field(default_factory=list)
@@ -52,7 +54,12 @@ class HttpServer:
 
 @contextmanager
 def http_server(
-    root: Path, *, user: str = "", password: str = "", certificate: Path | None = None
+    root: Path,
+    *,
+    user: str = "",
+    password: str = "",
+    certificate: Path | None = None,
+    port: int = 0,
 ) -> Iterator[HttpServer]:
     """Serve the repositories below a folder over git's smart protocol.
 
@@ -61,6 +68,7 @@ def http_server(
         user: with it, basic authentication is asked for.
         password: the user's.
         certificate: a PEM file with key and certificate, for https.
+        port: where; 0 for any that is free.
     """
 
     class Handler(_Backend):
@@ -68,7 +76,7 @@ def http_server(
 
         project_root = root
 
-    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+    with ThreadingHTTPServer((LOOPBACK, port), Handler) as server:
         server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -168,6 +176,11 @@ class _Backend(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have been ended
             self.end_headers()
+            if 0 < self.told.cut < len(content):
+                self.wfile.write(content[: self.told.cut])
+                content = content[self.told.cut :]
+                self.told.gate.clear()
+                self.told.gate.wait(30)
             self.wfile.write(content)
 
 
@@ -239,6 +252,7 @@ def make_certificates(folder: Path) -> Certificates:
 class SshServer:
     """A private sshd: a key that it accepts, and the file that knows its host key."""
 
+    process: Process
     port: int
     key: Path
     known_hosts: Path
@@ -273,8 +287,8 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
     )
     argv = [_SSHD, "-D", "-e", "-f", config]
-    with Process(argv, log=folder / "sshd.log", port=port):
-        yield SshServer(port, folder / "user", folder / "known_hosts", user)
+    with Process(argv, log=folder / "sshd.log", port=port) as process:
+        yield SshServer(process, port, folder / "user", folder / "known_hosts", user)
 
 
 def make_key(path: Path) -> None:
