@@ -217,7 +217,8 @@ def _worded(problem: ValidationError) -> list[Finding]:
         case "minimum" | "maximum":
             bits = 32 if abs(wanted) < 2**33 else 64
             message = f"{_name(at)} is an integer of {bits} bits, and {instance} is beyond it"
-            return [OUT_OF_RANGE.at(at, message)]
+            bound = "more" if problem.validator == "minimum" else "less"
+            return [OUT_OF_RANGE.at(at, message, f"write {wanted} or {bound}")]
         case _:
             return []
 
@@ -247,9 +248,13 @@ def _described(value: Any) -> str:
             return f"the number {value}"
 
 
-def _retyped(value: Any, kinds: Sequence[str]) -> str:
+def _retyped(  # noqa: PLR0911 - one return for each type
+    value: Any, kinds: Sequence[str]
+) -> str:
     """How the same value is written in the type that is wanted."""
     match value:
+        case None:
+            return "write a value, or delete it"
         case bool() if "string" in kinds:
             words = "y, yes, on and true" if value else "n, no, off and false"
             return f"put it in quotes: without them {words} are one and the same"

@@ -33,6 +33,7 @@ def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
     assert problem.severity is RULES[rule].severity
     assert [problem.line] == (marked or [0])
     assert problem.message
+    assert problem.suggestion or ": " in problem.message  # what to do about it
 
 
 @pytest.mark.parametrize("rule", IN_A_FILE)

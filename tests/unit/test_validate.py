@@ -178,6 +178,8 @@ def test_finds_what_the_api_server_refuses(case: dict[str, Any]) -> None:
     ]
     expected = {(rule, str(field)) for rule, fields in case["finds"].items() for field in fields}
     assert found(*changes) == expected
+    for finding in read_document(changed(*changes), SCHEMAS).findings:
+        assert finding.suggestion or ": " in finding.message, finding
 
 
 def test_finds_what_is_too_long_or_missing_altogether() -> None:

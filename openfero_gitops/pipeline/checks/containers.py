@@ -80,10 +80,11 @@ def _env_entry(body: Body) -> Iterator[Breach]:
             name = variable.get("name")
             if name is not None and not _is_variable(name):
                 message = f"{shown(name)} is no variable's name: printable ASCII without ="
-                yield (*at, "name"), message, ""
+                yield (*at, "name"), message, "write letters, digits and _"
             if "valueFrom" in variable:
                 if variable.get("value"):
-                    yield (*at, "valueFrom"), "a variable has value or valueFrom, not both", ""
+                    message = f"the variable {shown(name)} has both value and valueFrom"
+                    yield (*at, "valueFrom"), message, "delete one of them"
                 yield from _source((*at, "valueFrom"), variable["valueFrom"])
         for index, source in enumerate(container.fields.get("envFrom", ())):
             yield from _object((*container.pointer, "envFrom", index), source)
@@ -93,19 +94,22 @@ def _object(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     """What is wrong with an item of `envFrom`."""
     kinds = source.keys() & {"configMapRef", "secretRef"}
     if len(kinds) != 1:
-        yield at, "envFrom takes one of configMapRef and secretRef", ""
+        message = f"an item of envFrom has one of configMapRef and secretRef, not {len(kinds)}"
+        yield at, message, "give each its own item"
     for kind in sorted(kinds):
         if not source[kind].get("name"):
             yield (*at, kind, "name"), f"{kind} names no object", "add its name"
     prefix = source.get("prefix")
     if prefix and not _is_variable(prefix):
-        yield (*at, "prefix"), f"{shown(prefix)} begins no variable's name", ""
+        message = f"{shown(prefix)} begins no variable's name"
+        yield (*at, "prefix"), message, "write letters, digits and _"
 
 
 def _source(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     """What is wrong with a `valueFrom`."""
     if len(source) != 1:
-        yield at, f"valueFrom has one source, not {len(source)}", ""
+        message = f"valueFrom has one source, not {len(source)}"
+        yield at, message, "write one: secretKeyRef: {name: …, key: …}, for example"
     for kind in ("configMapKeyRef", "secretKeyRef"):
         if kind not in source:
             continue
@@ -114,7 +118,8 @@ def _source(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
             yield (*at, kind, "name"), f"{kind} names no object", "add its name"
         key = reference.get("key")
         if key is not None and not is_data_key(key):
-            yield (*at, kind, "key"), f"{shown(key)} is no key: letters, digits, -, _ and .", ""
+            message = f"{shown(key)} is no key of a {kind.removesuffix('KeyRef')}"
+            yield (*at, kind, "key"), message, "write letters, digits, -, _ and ."
     path = source.get("fieldRef", {}).get("fieldPath")
     if path is not None and not (_FIELD_PATH.fullmatch(path) or is_subscript(path)):
         yield (
@@ -152,8 +157,9 @@ def resource_field(at: Pointer, reference: Mapping[str, Any]) -> Iterator[Breach
         return  # (found as a quantity that is none)
     units = _CPU_UNITS if resource.endswith(".cpu") else _UNITS
     if divisor and divisor not in units:
-        message = "it is 1m or 1" if units is _CPU_UNITS else "it is 1, 1k, 1Ki, 1M, 1Mi and so on"
-        yield (*at, "divisor"), message, ""
+        message = f"the divisor {reference['divisor']} is no unit of {resource}"
+        suggestion = "write 1m or 1" if units is _CPU_UNITS else "write 1, 1k, 1Ki, 1M, 1Mi …"
+        yield (*at, "divisor"), message, suggestion
 
 
 _FIELD_PATH: Final = re.compile(
@@ -181,11 +187,12 @@ def _port(body: Body) -> Iterator[Breach]:
             for field in ("containerPort", "hostPort"):
                 number = port.get(field)
                 if number is not None and not is_port(number) and (number or field[0] == "c"):
-                    yield (*at, field), f"{number} is no port", ""
+                    yield (*at, field), f"{number} is no port", "write a number from 1 to 65535"
             name = port.get("name")
             if name and not is_port(name):
-                message = f"{shown(name)} is no port's name: at most 15 of a-z, 0-9 and -"
-                yield (*at, "name"), message, ""
+                message = f"{shown(name)} is no port's name"
+                suggestion = "write at most 15 of a-z, 0-9 and -, a letter among them"
+                yield (*at, "name"), message, suggestion
         at = (*container.pointer, "ports")
         yield from _twice("port", [((*at, index), port.get("name")) for index, port in ports])
 
@@ -211,14 +218,16 @@ def _security_context(body: Body) -> Iterator[Breach]:
             ):
                 if holds:
                     message = f"allowPrivilegeEscalation: false contradicts {what}"
-                    yield (*at, "allowPrivilegeEscalation"), message, ""
+                    yield (*at, "allowPrivilegeEscalation"), message, "delete one of them"
         for field in ("seccompProfile", "appArmorProfile"):
             profile = context.get(field)
             if profile is not None and (profile.get("type") == "Localhost") is not bool(
                 profile.get("localhostProfile")
             ):
-                message = "localhostProfile stands beside type: Localhost, and nowhere else"
-                yield (*at, field), message, ""
+                message = (
+                    f"{field}: a localhostProfile goes with type: Localhost, and the type with it"
+                )
+                yield (*at, field), message, "write type: RuntimeDefault and no profile"
 
 
 @check(RESTART_POLICY)
@@ -227,9 +236,12 @@ def _restart_rules(body: Body) -> Iterator[Breach]:
         at = (*container.pointer, "restartPolicyRules")
         rules = container.fields.get("restartPolicyRules", ())
         if rules and not container.fields.get("restartPolicy"):
-            yield at, "rules need a restartPolicy beside them", "write restartPolicy: Never"
+            message = "restartPolicyRules need a restartPolicy beside them"
+            yield at, message, "write restartPolicy: Never"
         for index, rule in enumerate(rules):
             if "exitCodes" not in rule:
-                yield (*at, index), "a rule names exitCodes", ""
+                message = "a restart rule does not say for which exit codes"
+                yield (*at, index), message, "add exitCodes: {operator: In, values: [42]}"
             if len(rule.get("exitCodes", {}).get("values", ())) > 255:  # noqa: PLR2004
-                yield (*at, index, "exitCodes", "values"), "there are more than 255", ""
+                message = "a restart rule has at most 255 exit codes"
+                yield (*at, index, "exitCodes", "values"), message, "name fewer"

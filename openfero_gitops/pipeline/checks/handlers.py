@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.checks.containers import is_port
-from openfero_gitops.pipeline.rules import Breach, Pointer, check, error
+from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,13 +38,14 @@ def _probe(body: Body) -> Iterator[Breach]:
             yield from _handler(at, probe, body)
             for field in _TIMES:
                 if probe.get(field, 0) < 0:
-                    yield (*at, field), f"{field} is not negative", ""
+                    yield (*at, field), f"{field} is {probe[field]}, and not negative", "delete it"
             patience = probe.get("terminationGracePeriodSeconds")
             if patience is not None and (kind == "readinessProbe" or patience < 1):
                 message = "a readinessProbe ends nothing" if patience > 0 else "it is 1 at least"
                 yield (*at, "terminationGracePeriodSeconds"), message, "delete it"
             if kind != "readinessProbe" and probe.get("successThreshold", 1) > 1:
-                yield (*at, "successThreshold"), f"the successThreshold of a {kind} is 1", ""
+                message = f"the successThreshold of a {kind} is 1"
+                yield (*at, "successThreshold"), message, "delete it"
 
 
 @check(error("lifecycle", "A lifecycle hook does one thing, in a container that runs on."))
@@ -66,15 +67,17 @@ def _ends_by_itself(container: Container) -> bool:
 def _handler(at: Pointer, fields: Mapping[str, Any], body: Body) -> Iterator[Breach]:
     handlers = fields.keys() & _HANDLERS
     if len(handlers) != 1:
-        yield at, f"one of {', '.join(sorted(_HANDLERS))} is wanted, not {len(handlers)}", ""
+        message = f"{at[-1]} does one thing, not {len(handlers)}"
+        yield at, message, f"write one of {', '.join(sorted(_HANDLERS))}"
     if "exec" in handlers and not fields["exec"].get("command"):
-        yield (*at, "exec", "command"), "exec has a command", ""
+        yield (*at, "exec", "command"), "exec has no command", "add command: [check]"
     grace = body.pod.get("terminationGracePeriodSeconds", _GRACE)
     seconds = fields.get("sleep", {}).get("seconds", 0)
     if not 0 <= seconds <= grace:
-        message = f"{seconds} is not from 0 to terminationGracePeriodSeconds, {grace}"
-        yield (*at, "sleep"), message, ""
+        message = f"sleep is {seconds} seconds, and terminationGracePeriodSeconds {grace}"
+        yield (*at, "sleep"), message, f"write 0 to {grace}"
     for kind in sorted(handlers & {"grpc", "httpGet", "tcpSocket"}):
         port = fields[kind].get("port")
         if port is not None and not is_port(port):
-            yield (*at, kind, "port"), f"{port!r} is no port", ""
+            message = f"{shown(port)} is no port"
+            yield (*at, kind, "port"), message, "write a number from 1 to 65535, or a port's name"

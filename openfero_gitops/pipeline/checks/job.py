@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.pipeline.body import POD, SPEC
-from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown
+from openfero_gitops.pipeline.rules import Breach, Pointer, check, did_you_mean, error, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,8 +83,8 @@ def _out_of_range(body: Body) -> Iterator[Breach]:
         for name in names:
             value = mapping.get(name)
             if value is not None and not least <= value <= most:
-                bound = f"{least} is the least" if value < least else f"{most} is the most"
-                yield (*at, name), f"{name} is {value}, and {bound}", ""
+                bound, edge = ("least", least) if value < least else ("most", most)
+                yield (*at, name), f"{name} is {value}, and {edge} is the {bound}", f"write {edge}"
 
 
 @check(error("indexed-job", "What only an Indexed Job has stands in an Indexed Job alone."))
@@ -92,9 +92,11 @@ def _indexed_job(body: Body) -> Iterator[Breach]:
     spec = body.spec
     if spec.get("completionMode") == "Indexed":
         if "completions" not in spec and "parallelism" in spec:
-            yield (*SPEC, "completions"), "an Indexed Job says how many completions", ""
+            message = "an Indexed Job says how many indexes it has"
+            yield (*SPEC, "completions"), message, f"add completions: {spec['parallelism']}"
         if spec.get("parallelism", 1) > 100_000:  # noqa: PLR2004
-            yield (*SPEC, "parallelism"), "an Indexed Job runs at most 100000 at a time", ""
+            message = "an Indexed Job runs at most 100000 Pods at a time"
+            yield (*SPEC, "parallelism"), message, "write 100000 or less"
         yield from _failed_indexes(spec)
     else:
         for field in ("backoffLimitPerIndex", "successPolicy"):
@@ -105,7 +107,8 @@ def _indexed_job(body: Body) -> Iterator[Breach]:
                     "write completionMode: Indexed, or delete it",
                 )
     if "maxFailedIndexes" in spec and "backoffLimitPerIndex" not in spec:
-        yield (*SPEC, "maxFailedIndexes"), "maxFailedIndexes needs backoffLimitPerIndex", ""
+        message = "maxFailedIndexes needs backoffLimitPerIndex"
+        yield (*SPEC, "maxFailedIndexes"), message, "add backoffLimitPerIndex: 0, or delete it"
 
 
 _MANY: Final = 100_000
@@ -116,14 +119,15 @@ def _failed_indexes(spec: Mapping[str, Any]) -> Iterator[Breach]:
     completions, failed = spec.get("completions", 1), spec.get("maxFailedIndexes")
     at = (*SPEC, "maxFailedIndexes")
     if failed is not None and failed > min(completions, _MANY):
-        yield at, f"of {completions} indexes, {failed} cannot fail", ""
+        most = min(completions, _MANY)
+        yield at, f"of {completions} indexes, {failed} cannot fail", f"write {most} or less"
     if completions > _MANY and "backoffLimitPerIndex" in spec:
         if failed is None or failed > _MOST_OF_MANY:
-            message = f"over {_MANY} completions need maxFailedIndexes, at most {_MOST_OF_MANY}"
-            yield at, message, ""
+            message = f"more than {_MANY} completions need maxFailedIndexes"
+            yield at, message, f"write {_MOST_OF_MANY} or less"
         if spec.get("parallelism", 1) > _MOST_OF_MANY:
-            message = f"over {_MANY} completions run {_MOST_OF_MANY} at a time"
-            yield (*SPEC, "parallelism"), message, ""
+            message = f"of more than {_MANY} completions at most {_MOST_OF_MANY} run at a time"
+            yield (*SPEC, "parallelism"), message, f"write {_MOST_OF_MANY} or less"
 
 
 @check(error("success-policy", "A successPolicy counts indexes that its Job has."))
@@ -133,13 +137,14 @@ def _success_policy(body: Body) -> Iterator[Breach]:
     if policy is None or body.spec.get("completionMode") != "Indexed":
         return
     if not policy.get("rules"):
-        yield at, "a successPolicy has a rule", "add one, or delete the policy"
+        yield at, "the successPolicy has no rules", "add one, or delete the policy"
     completions = body.spec.get("completions", 1)
     for index, rule in enumerate(policy.get("rules", ())):
         count, written = rule.get("succeededCount"), rule.get("succeededIndexes")
         most, message = completions, f"of {completions} completions"
         if count is None and written is None:
-            yield (*at, index), "a rule has succeededCount or succeededIndexes", "add one"
+            message = "a rule of a successPolicy says which indexes, or how many"
+            yield (*at, index), message, "add succeededIndexes: 0-2 or succeededCount: 1"
         if written is not None:
             named = _indexes(written, completions)
             if named is None:
@@ -151,7 +156,8 @@ def _success_policy(body: Body) -> Iterator[Breach]:
                 continue
             most, message = min(most, named), f"of {named} indexes"
         if count is not None and not 0 <= count <= most:
-            yield (*at, index, "succeededCount"), f"{message}, {count} cannot succeed", ""
+            message = f"{message}, {count} cannot succeed"
+            yield (*at, index, "succeededCount"), message, f"write 0 to {most}"
 
 
 def _indexes(text: str, completions: int) -> int | None:
@@ -182,7 +188,8 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
     if policy is None:
         return
     if body.pod.get("restartPolicy") == "OnFailure":
-        yield at, "a podFailurePolicy needs restartPolicy: Never", ""
+        message = "a podFailurePolicy needs restartPolicy: Never, and the Pods restart OnFailure"
+        yield at, message, "write restartPolicy: Never, or delete the policy"
     if body.spec.get("podReplacementPolicy", "Failed") != "Failed":
         yield (
             (*SPEC, "podReplacementPolicy"),
@@ -191,20 +198,23 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
         )
     names = {container.name for container in body.containers}
     if len(policy.get("rules", ())) > _MOST_RULES:
-        yield (*at, "rules"), f"there are more than {_MOST_RULES} rules", ""
+        message = f"a podFailurePolicy has at most {_MOST_RULES} rules"
+        yield (*at, "rules"), message, "put exit codes together in one rule"
     for index, rule in enumerate(policy.get("rules", ())):
         here = (*at, "rules", index)
         if ("onExitCodes" in rule) is bool(rule.get("onPodConditions")):
-            yield here, "a rule has either onExitCodes or onPodConditions", ""
+            message = "a rule of a podFailurePolicy has either onExitCodes or onPodConditions"
+            yield here, message, "write one of them"
         if rule.get("action") == "FailIndex" and "backoffLimitPerIndex" not in body.spec:
-            yield (*here, "action"), "FailIndex needs backoffLimitPerIndex", ""
+            message = "action: FailIndex needs backoffLimitPerIndex"
+            yield (*here, "action"), message, "write FailJob, or add backoffLimitPerIndex"
         codes = rule.get("onExitCodes", {})
         container = codes.get("containerName")
         if container is not None and container not in names:
             yield (
                 (*here, "onExitCodes", "containerName"),
-                f"there is no container {shown(container)}",
-                "",
+                f"the Pod has no container {shown(container)}",
+                did_you_mean(container, sorted(names)),
             )
         values = codes.get("values")
         if values is not None and (
@@ -212,5 +222,7 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
             or sorted(set(values)) != values
             or (codes.get("operator") == "In" and 0 in values)
         ):
-            message = f"{_MOST_CODES} exit codes at most, once each, in order, without 0 for In"
-            yield (*here, "onExitCodes", "values"), message, ""
+            message = (
+                f"exit codes are {_MOST_CODES} at most, once each, in order, and with In never 0"
+            )
+            yield (*here, "onExitCodes", "values"), message, "write [1, 42]"

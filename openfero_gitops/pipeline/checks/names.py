@@ -112,7 +112,8 @@ def _invalid_label(body: Body) -> Iterator[Breach]:
                 yield (*at, key), f"{shown(key)} is no annotation key", "write name or domain/name"
         size = sum(len(key) + len(value.encode()) for key, value in notes.items())
         if size > _ANNOTATION_BYTES:
-            yield at, f"the annotations have {size} bytes, more than {_ANNOTATION_BYTES}", ""
+            message = f"the annotations have {size} bytes, more than {_ANNOTATION_BYTES}"
+            yield at, message, "keep long texts in a ConfigMap, and mount it"
 
 
 _CONTROLLER_LABELS: Final = (

@@ -26,9 +26,11 @@ def _dns(body: Body) -> Iterator[Breach]:
         )
     for index, option in enumerate(config.get("options", ())):
         if not option.get("name"):
-            yield (*POD, "dnsConfig", "options", index), "an option has a name", "write ndots"
+            message = "an option of dnsConfig has no name"
+            yield (*POD, "dnsConfig", "options", index), message, "add name: ndots"
     if len(" ".join(config.get("searches", ()))) > _SEARCHES:
-        yield (*POD, "dnsConfig", "searches"), f"the domains have over {_SEARCHES} characters", ""
+        message = f"the search domains have more than {_SEARCHES} characters together"
+        yield (*POD, "dnsConfig", "searches"), message, "name fewer"
 
 
 @check(
@@ -45,11 +47,15 @@ def _host_port(body: Body) -> Iterator[Breach]:
                 continue
             at = (*container.pointer, "ports", index, "hostPort")
             if on_host and number != inside and not container.is_init:
-                yield at, f"with hostNetwork, {number} would have to be {inside}", "delete it"
+                message = (
+                    f"with hostNetwork, hostPort {number} would have to be containerPort {inside}"
+                )
+                yield at, message, "delete it"
             asked = (port.get("protocol") or "TCP", port.get("hostIP", ""), number)
             kind = "initContainers" if container.is_init else "containers"
             if asked in taken[kind]:
-                yield at, f"another container has the port {number} of the node already", ""
+                message = f"another container has the port {number} of the node already"
+                yield at, message, "delete it, or write another one"
             taken[kind].add(asked)
 
 
@@ -57,7 +63,8 @@ def _host_port(body: Body) -> Iterator[Breach]:
 def _host_fields(body: Body) -> Iterator[Breach]:
     pod = body.pod
     if pod.get("hostPID") and pod.get("shareProcessNamespace"):
-        yield (*POD, "shareProcessNamespace"), "it contradicts hostPID", "delete one of them"
+        message = "shareProcessNamespace contradicts hostPID"
+        yield (*POD, "shareProcessNamespace"), message, "delete one of them"
     if pod.get("hostUsers") is False:
         for field in ("hostPID", "hostIPC", "hostNetwork"):
             if pod.get(field):

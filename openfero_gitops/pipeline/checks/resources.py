@@ -22,11 +22,13 @@ def _quantity(body: Body) -> Iterator[Breach]:
         if isinstance(amount := _amount(value), ValueError):
             yield pointer, f"{resource}: {amount}", ""
         elif amount < 0:
-            yield pointer, f"{resource} is {value}: an amount is not negative", ""
+            yield pointer, f"{resource} is {value}: an amount is not negative", "write 0 or more"
         elif resource.startswith("hugepages-") and _parts(amount, resource):
-            yield pointer, f"{resource} is {value}: pages are whole, and there is one at least", ""
+            message = f"{resource} is {value}: pages are whole, and there is one at least"
+            yield pointer, message, f"write {resource.removeprefix('hugepages-')}"
         elif "/" in resource and amount % 1:
-            yield pointer, f"{resource} is {value}: of it there are whole ones only", ""
+            message = f"{resource} is {value}: of it there are whole ones only"
+            yield pointer, message, "write 1"
 
 
 _OVER_LIMITS: Final = error(
@@ -63,11 +65,13 @@ def _resource_name(body: Body) -> Iterator[Breach]:
         qualified = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
         of_pod = len(pointer) == len(POD) + 3
         if not standard and not (qualified and not of_pod):
+            where = " of a Pod as a whole" if qualified else ""
             meant = nearest(name, _OVERCOMMITTED)
+            suggestion = f"did you mean {meant}?" if meant else "write cpu, memory or domain/name"
             yield (
                 pointer,
-                f"there is no resource {shown(name)}",
-                f"did you mean {meant}?" if meant else "",
+                f"there is no resource {shown(name)}{where}",
+                "move it to a container" if qualified else suggestion,
             )
 
 
@@ -120,7 +124,8 @@ def _resize_policy(body: Body) -> Iterator[Breach]:
         for index, policy in enumerate(container.fields.get("resizePolicy", ())):
             at = (*container.pointer, "resizePolicy", index)
             if (name := policy.get("resourceName", "")) in seen:
-                yield at, f"there are two policies for {shown(name)}", "delete one of them"
+                message = f"there are two policies of resizing {shown(name)}"
+                yield at, message, "delete one of them"
             seen.add(name)
             if never and policy.get("restartPolicy") == "RestartContainer":
                 message = "a Pod that restarts Never restarts no container"

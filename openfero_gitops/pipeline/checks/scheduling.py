@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 _HEAVIEST: Final = 100
+_KEY: Final = "write name or domain/name"
+_VALUE: Final = "write letters, digits, -, _ and ., at most 63, a letter or digit at both ends"
 
 
 @check(error("toleration", "A toleration's operator, value, effect and seconds fit each other."))
@@ -25,18 +27,20 @@ def _toleration(body: Body) -> Iterator[Breach]:
         key, value = toleration.get("key", ""), toleration.get("value", "")
         operator = toleration.get("operator") or "Equal"
         if key and not is_qualified_name(key):
-            yield (*at, "key"), f"{shown(key)} is no taint's key", ""
+            yield (*at, "key"), f"{shown(key)} is no taint's key", _KEY
         if operator == "Exists" and value:
             yield (*at, "value"), "operator: Exists has no value", "delete the value"
         elif operator == "Equal" and not key:
-            yield at, "without a key the operator is Exists", "write operator: Exists"
+            message = "a toleration without a key is of every taint, and has operator: Exists"
+            yield at, message, "write operator: Exists, or add a key"
         elif operator == "Equal" and not is_label_value(value):
-            yield (*at, "value"), f"{shown(value)} is no taint's value", ""
+            yield (*at, "value"), f"{shown(value)} is no taint's value", _VALUE
         elif operator not in ("Exists", "Equal"):
-            yield (*at, "operator"), f"{shown(operator)} is neither Exists nor Equal", ""
+            message = f"the operator {shown(operator)} is neither Exists nor Equal"
+            yield (*at, "operator"), message, did_you_mean(operator, ("Exists", "Equal"))
         if "tolerationSeconds" in toleration and toleration.get("effect") != "NoExecute":
-            message = "tolerationSeconds are for effect: NoExecute"
-            yield (*at, "tolerationSeconds"), message, ""
+            message = "tolerationSeconds go with effect: NoExecute alone"
+            yield (*at, "tolerationSeconds"), message, "delete them, or write that effect"
 
 
 @check(error("affinity", "Affinities and spread constraints are complete."))
@@ -48,7 +52,8 @@ def _affinity(body: Body) -> Iterator[Breach]:
     if required is not None:
         here = (*at, _REQUIRED, "nodeSelectorTerms")
         if required.get("nodeSelectorTerms") == []:
-            yield here, "one term at least is wanted", ""
+            message = "nodeSelectorTerms are empty: no node would fit"
+            yield here, message, "add a term, or delete the requirement"
         for index, term in enumerate(required.get("nodeSelectorTerms", ())):
             yield from _node_term((*here, index), term)
     for index, preferred in enumerate(node.get(_PREFERRED, ())):
@@ -72,26 +77,29 @@ def _spread(constraints: Sequence[Mapping[str, Any]]) -> Iterator[Breach]:
         here = (*POD, "topologySpreadConstraints", index)
         yield from _pod_term(here, constraint)
         if constraint.get("maxSkew", 1) < 1:
-            yield (*here, "maxSkew"), "maxSkew is 1 at least", ""
+            yield (*here, "maxSkew"), "maxSkew is 1 at least", "write 1"
         when = constraint.get("whenUnsatisfiable", "")
         domains = constraint.get("minDomains")
         if domains is not None and (domains < 1 or when != "DoNotSchedule"):
-            message = "minDomains is 1 at least, and for whenUnsatisfiable: DoNotSchedule"
-            yield (*here, "minDomains"), message, ""
+            message = "minDomains is 1 at least, and goes with whenUnsatisfiable: DoNotSchedule"
+            yield (*here, "minDomains"), message, "delete it"
         if (pair := (constraint.get("topologyKey", ""), when)) in seen:
-            yield here, f"a constraint on {shown(pair[0])} stands before", "delete one of them"
+            message = f"there are two such constraints on {shown(pair[0])}"
+            yield here, message, "delete one of them"
         seen.add(pair)
 
 
 def _weight(at: Pointer, preferred: Mapping[str, Any]) -> Iterator[Breach]:
     if not 1 <= preferred.get("weight", 1) <= _HEAVIEST:
-        yield (*at, "weight"), f"a weight is from 1 to {_HEAVIEST}", ""
+        message = f"the weight is {preferred['weight']}, and may be from 1 to {_HEAVIEST}"
+        yield (*at, "weight"), message, f"write {_HEAVIEST}"
 
 
 def _pod_term(at: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
     key = term.get("topologyKey")
     if key is not None and not is_qualified_name(key):
-        yield (*at, "topologyKey"), f"{shown(key)} is no label key of nodes", ""
+        message = f"{shown(key)} is no key of a node's label"
+        yield (*at, "topologyKey"), message, "write kubernetes.io/hostname"
     for kind in ("labelSelector", "namespaceSelector"):
         yield from selector((*at, kind), term.get(kind, {}))
     of_labels = term.get("labelSelector")
@@ -101,10 +109,10 @@ def _pod_term(at: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
     for kind in ("matchLabelKeys", "mismatchLabelKeys"):
         keys = term.get(kind, ())
         if keys and of_labels is None:
-            yield (*at, kind), f"{kind} stand beside a labelSelector", "delete them"
+            yield (*at, kind), f"{kind} need a labelSelector beside them", "delete them"
         for index, key in enumerate(keys):
             if not is_qualified_name(key):
-                yield (*at, kind, index), f"{shown(key)} is no label key", ""
+                yield (*at, kind, index), f"{shown(key)} is no label key", _KEY
             elif kind == "matchLabelKeys" and (key in named or key in term.get(_UNLIKE, ())):
                 yield (*at, kind, index), f"{shown(key)} is selected by already", "delete it"
 
@@ -117,20 +125,23 @@ def _node_term(at: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
     for index, field in enumerate(term.get("matchFields", ())):
         here = (*at, "matchFields", index)
         if field.get("key") != "metadata.name":
-            yield (*here, "key"), "of a node's fields only metadata.name is matched", ""
+            message = "of a node's fields only its name is matched"
+            yield (*here, "key"), message, "write metadata.name"
         if field.get("operator") not in ("In", "NotIn"):
-            yield (*here, "operator"), "it is In or NotIn", ""
+            message = "a node's name is matched with In or NotIn"
+            yield (*here, "operator"), message, "write In"
         elif len(field.get("values", ())) != 1 or not is_dns_subdomain(field["values"][0]):
-            yield (*here, "values"), "it is one node's name", ""
+            message = "a node's name is matched with one value, a name"
+            yield (*here, "values"), message, "write [worker-1]"
 
 
 def selector(at: Pointer, labels: Mapping[str, Any]) -> Iterator[Breach]:
     """What is wrong with a selector of labels."""
     for key, value in labels.get("matchLabels", {}).items():
         if not is_qualified_name(key):
-            yield (*at, "matchLabels", key), f"{shown(key)} is no label key", ""
+            yield (*at, "matchLabels", key), f"{shown(key)} is no label key", _KEY
         if not is_label_value(value):
-            yield (*at, "matchLabels", key), f"{shown(value)} is no label's value", ""
+            yield (*at, "matchLabels", key), f"{shown(value)} is no label's value", _VALUE
     yield from _expressions(at, labels, _OF_LABELS)
 
 
@@ -146,18 +157,22 @@ def _expressions(
         key, operator = expression.get("key", ""), expression.get("operator")
         values = expression.get("values", [])
         if not is_qualified_name(key):
-            yield (*here, "key"), f"{shown(key)} is no label key", ""
+            yield (*here, "key"), f"{shown(key)} is no label key", _KEY
         if operator not in operators:
             message = f"{shown(operator)} is none of {', '.join(operators)}"
             yield (*here, "operator"), message, did_you_mean(str(operator), operators)
         elif operator in ("In", "NotIn") and not values:
-            yield (*here, "values"), f"operator: {operator} has values", ""
+            message = f"the operator {operator} compares {shown(key)} with values, and has none"
+            yield (*here, "values"), message, "add values: […], or write Exists"
         elif operator in ("Exists", "DoesNotExist") and values:
-            yield (*here, "values"), f"operator: {operator} has no values", "delete them"
+            message = f"the operator {operator} asks only whether {shown(key)} is there"
+            yield (*here, "values"), message, "delete the values, or write In"
         elif operator in ("Gt", "Lt") and len(values) != 1:
-            yield (*here, "values"), f"operator: {operator} has one value", ""
+            message = f"the operator {operator} compares with one value, not {len(values)}"
+            yield (*here, "values"), message, 'write ["5"]'
         elif not all(map(is_label_value, values)):
-            yield (*here, "values"), "one of the values is no label's", ""
+            wrong = next(value for value in values if not is_label_value(value))
+            yield (*here, "values"), f"{shown(wrong)} is no label's value", _VALUE
 
 
 @check(error("claim", "A Pod's claims have names of their own, and each says what it claims."))
@@ -172,7 +187,8 @@ def _claim(body: Body) -> Iterator[Breach]:
         names.add(name)
         said = claim.get("source", claim)  # (as Kubernetes 1.30 still has it)
         if ("resourceClaimName" in said) is ("resourceClaimTemplateName" in said):
-            yield at, "a claim names either a resourceClaimName or a resourceClaimTemplateName", ""
+            message = "a claim has either a resourceClaimName or a resourceClaimTemplateName"
+            yield at, message, "write one of them"
     for container in body.containers:
         used: set[str] = set()
         for index, claim in enumerate(container.fields.get("resources", {}).get("claims", ())):
@@ -185,7 +201,8 @@ def _claim(body: Body) -> Iterator[Breach]:
                 yield here, f"the claim {shown(name)} is used already", "delete one of them"
             used.add(asked)
     if "claims" in body.pod.get("resources", {}):
-        yield (*POD, "resources", "claims"), "a container has claims, not the Pod", "move them"
+        message = "claims are used by containers, not by the Pod as a whole"
+        yield (*POD, "resources", "claims"), message, "move them to the containers"
 
 
 @check(error("named-twice", "A scheduling gate and a sysctl are named once."))

@@ -47,7 +47,11 @@ def _operating_system(body: Body) -> Iterator[Breach]:
     for pointer, fields in ((POD, body.pod), *((c.pointer, c.fields) for c in body.containers)):
         context = fields.get(_CONTEXT, {})
         if system == "linux" and _WINDOWS in context:
-            yield (*pointer, _CONTEXT, _WINDOWS), "os is linux", f"delete {_WINDOWS}"
+            yield (
+                (*pointer, _CONTEXT, _WINDOWS),
+                "windowsOptions are for os: {name: windows}",
+                f"delete {_WINDOWS}",
+            )
         if system == "windows":
             yield from _of_linux(pointer, fields, context)
 
@@ -58,17 +62,25 @@ def _of_linux(
     of_pod = pointer == POD
     for field in _NOT_WINDOWS if of_pod else _NOT_WINDOWS_CONTAINER:
         if field in context:
-            yield (*pointer, _CONTEXT, field), "os is windows", f"delete {field}"
+            yield (
+                (*pointer, _CONTEXT, field),
+                f"{field} is not for os: {{name: windows}}",
+                f"delete {field}",
+            )
     if not of_pod:
         return
     if context.get("sysctls"):
-        yield (*pointer, _CONTEXT, "sysctls"), "os is windows", "delete sysctls"
+        yield (
+            (*pointer, _CONTEXT, "sysctls"),
+            "sysctls are not for os: {name: windows}",
+            "delete them",
+        )
     for field in _NOT_WINDOWS_POD:
         if field in fields:
-            yield (*pointer, field), "os is windows", f"delete {field}"
+            yield (*pointer, field), f"{field} is not for os: {{name: windows}}", f"delete {field}"
     for field in ("hostPID", "hostIPC"):
         if fields.get(field):
-            yield (*pointer, field), "os is windows", f"delete {field}"
+            yield (*pointer, field), f"{field} is not for os: {{name: windows}}", f"delete {field}"
 
 
 @check(error("host-process", "In a Pod of Windows all containers are host processes, or none."))
@@ -84,7 +96,8 @@ def _host_process(body: Body) -> Iterator[Breach]:
             yield (*pointer, _CONTEXT, _WINDOWS, "hostProcess"), message, "delete it here"
     among = [bool(of_pod if said is None else said) for said in own.values()]
     if any(among) and not all(among):
-        yield POD, "some containers are host processes, and some are not", ""
+        message = "some containers are host processes, and some are not"
+        yield POD, message, "write hostProcess: true for the Pod, or for none"
     if any(among) and not body.pod.get("hostNetwork"):
         message = "host processes need the node's network"
         yield (*POD, "hostNetwork"), message, "write hostNetwork: true"

@@ -32,21 +32,23 @@ def _volume_mount(body: Body) -> Iterator[Breach]:
                 suggestion = f"did you mean {meant}?" if meant else "add it under volumes"
                 yield (*at, "name"), f"the Pod has no volume {shown(name)}", suggestion
             if mount.get("mountPath") == "":
-                yield (*at, "mountPath"), "a volume is mounted at a path", ""
+                message = f"the volume {shown(name)} is mounted nowhere: its mountPath is empty"
+                yield (*at, "mountPath"), message, "write mountPath: /data"
             for field in ("subPath", "subPathExpr"):
                 if not _is_below(mount.get(field, "")):
-                    message = f"{field} stays below the volume: no leading / and no .."
-                    yield (*at, field), message, ""
+                    message = f"{field} {shown(mount[field])} leads out of the volume"
+                    yield (*at, field), message, "write a path without .. and without / before it"
             if mount.get("subPath") and mount.get("subPathExpr"):
-                yield (*at, "subPathExpr"), "a mount has subPath or subPathExpr, not both", ""
+                message = "a mount has subPath or subPathExpr, not both"
+                yield (*at, "subPathExpr"), message, "delete one of them"
             if mount.get("mountPropagation") == "Bidirectional" and not privileged:
-                message = "Bidirectional propagation needs a privileged container"
-                yield (*at, "mountPropagation"), message, ""
+                message = "mountPropagation: Bidirectional needs a privileged container"
+                yield (*at, "mountPropagation"), message, "write HostToContainer"
             if mount.get("recursiveReadOnly") in ("IfPossible", "Enabled") and (
                 not mount.get("readOnly") or mount.get("mountPropagation", "None") != "None"
             ):
-                message = "it stands beside readOnly: true, and beside no mountPropagation"
-                yield (*at, "recursiveReadOnly"), message, ""
+                message = "recursiveReadOnly goes with readOnly: true, and with no mountPropagation"
+                yield (*at, "recursiveReadOnly"), message, "add readOnly: true"
 
 
 @check(
@@ -66,12 +68,14 @@ def _volume_device(body: Body) -> Iterator[Breach]:
                 message = f"the Pod has no volume {shown(name)}"
                 yield (*at, "name"), message, "add it under volumes"
             elif not volume.keys() & {"persistentVolumeClaim", "ephemeral"}:
-                yield (*at, "name"), "a device is a persistentVolumeClaim, or ephemeral", ""
+                message = f"the volume {shown(name)} is no claim, and only a claim is a device"
+                yield (*at, "name"), message, "mount it under volumeMounts"
             elif name in names:
-                yield (*at, "name"), "the volume is mounted, or a device, already", ""
+                message = f"the volume {shown(name)} is mounted, or a device, already"
+                yield (*at, "name"), message, "delete one of them"
             if path in paths or ".." in path.split("/"):
-                message = f"{shown(path)} is taken, or leads upwards"
-                yield (*at, "devicePath"), message, ""
+                message = f"the devicePath {shown(path)} is taken already, or holds .."
+                yield (*at, "devicePath"), message, "write /dev/data"
             names.add(name)
             paths.add(path)
 
@@ -91,7 +95,8 @@ def _volume_source(body: Body) -> Iterator[Breach]:
         yield from _files((*at, "downwardAPI"), volume.get("downwardAPI", {}))
         path = volume.get("hostPath", {}).get("path", "/")
         if not path or ".." in path.split("/"):
-            yield (*at, "hostPath", "path"), "a path on the host is not empty and has no ..", ""
+            message = f"{shown(path)} is no path of a node: it is empty, or holds .."
+            yield (*at, "hostPath", "path"), message, "write path: /var/log"
         yield from _size((*at, "emptyDir", "sizeLimit"), volume.get("emptyDir", {}))
         paths: set[str] = set()
         for index, source in enumerate(volume.get("projected", {}).get("sources", ())):
@@ -106,12 +111,16 @@ def _blocks(at: Pointer, volume: Mapping[str, Any]) -> Iterator[Breach]:
     if (fibre := volume.get("fc")) is not None:
         here = (*at, "fc")
         if bool(fibre.get("targetWWNs")) is bool(fibre.get("wwids")):
-            yield here, "fc names either targetWWNs or wwids", ""
+            yield here, "fc has either targetWWNs or wwids", "write one of them"
         if fibre.get("targetWWNs") and "lun" not in fibre:
             yield (*here, "lun"), "targetWWNs need a lun", "add lun: 0"
     secret = volume.get("csi", {}).get("nodePublishSecretRef")
     if secret is not None and not secret.get("name"):
-        yield (*at, "csi", "nodePublishSecretRef", "name"), "it names no Secret", "add its name"
+        yield (
+            (*at, "csi", "nodePublishSecretRef", "name"),
+            "nodePublishSecretRef names no Secret",
+            "add its name",
+        )
     iscsi = volume.get("iscsi", {})
     if (
         iscsi.get("chapAuthDiscovery") or iscsi.get("chapAuthSession")
@@ -127,7 +136,8 @@ def _ephemeral(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     here: Pointer = (*at, "volumeClaimTemplate")
     template = source.get("volumeClaimTemplate")
     if template is None:
-        yield here, "ephemeral has a volumeClaimTemplate", ""
+        message = "an ephemeral volume has no volumeClaimTemplate"
+        yield here, message, "add it, or write emptyDir: {} instead"
         return
     for field, value in template.get("metadata", {}).items():
         if value and field not in ("annotations", "labels"):
@@ -135,7 +145,7 @@ def _ephemeral(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     spec = template.get("spec", {})
     modes = spec.get("accessModes", ())
     if not modes or (_ALONE in modes and len(set(modes)) > 1):
-        message = f"a claim has one of the accessModes, and {_ALONE} alone"
+        message = f"a claim has an access mode, and {_ALONE} is the only one if it is there"
         yield (*here, "spec", "accessModes"), message, "write [ReadWriteOnce]"
     try:
         storage = parse_quantity(spec.get("resources", {}).get("requests", {}).get("storage", 0))
@@ -149,7 +159,8 @@ def _ephemeral(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
 
 def _projected(at: Pointer, source: Mapping[str, Any], taken: set[str]) -> Iterator[Breach]:
     if len(source) > 1:
-        yield at, f"a projected source is one, not {len(source)}", ""
+        message = f"an item of sources is one source, not {len(source)}: {', '.join(source)}"
+        yield at, message, "give each its own item"
     for kind, inner in source.items():
         yield from _files((*at, kind), inner)
         if kind in ("configMap", "secret") and not inner.get("name"):
@@ -157,19 +168,21 @@ def _projected(at: Pointer, source: Mapping[str, Any], taken: set[str]) -> Itera
         for index, item in enumerate(inner.get("items", ())):
             path = item.get("path", "")
             if path and path in taken:
-                yield (*at, kind, "items", index, "path"), f"{shown(path)} is there twice", ""
+                message = f"two files of the volume have the path {shown(path)}"
+                yield (*at, kind, "items", index, "path"), message, "rename one of them"
             taken.add(path)
     seconds = source.get("serviceAccountToken", {}).get("expirationSeconds")
     if seconds is not None and seconds < _SHORTEST_TOKEN:
-        message = f"a token lives {_SHORTEST_TOKEN} seconds at least"
-        yield (*at, "serviceAccountToken", "expirationSeconds"), message, ""
+        message = f"a token lives {_SHORTEST_TOKEN} seconds at least, and this one {seconds}"
+        suggestion = f"write {_SHORTEST_TOKEN}"
+        yield (*at, "serviceAccountToken", "expirationSeconds"), message, suggestion
 
 
 def _size(pointer: Pointer, directory: Mapping[str, Any]) -> Iterator[Breach]:
     limit = directory.get("sizeLimit", 0)
     try:
         if parse_quantity(limit) < 0:
-            yield pointer, f"sizeLimit is {limit}: an amount is not negative", ""
+            yield pointer, f"sizeLimit is {limit}: an amount is not negative", "write 64Mi"
     except ValueError as problem:
         yield pointer, f"sizeLimit: {problem}", ""
 
@@ -181,10 +194,11 @@ def _files(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
         here = (*at, "items", index)
         modes.append(((*here, "mode"), item.get("mode")))
         if not item.get("path") or not _is_below(item["path"]):
-            message = "a file's path stays below the volume: no leading / and no .."
-            yield (*here, "path"), message, ""
+            message = f"the path {shown(item.get('path', ''))} is empty, or leads out of the volume"
+            yield (*here, "path"), message, "write a path without .. and without / before it"
         if item.get("key") == "":
-            yield (*here, "key"), "a file has the key that it is made from", ""
+            message = "nothing says from which key the file is made"
+            yield (*here, "key"), message, "write its key"
         if at[-1] == "downwardAPI":
             yield from _downward(here, item)
     for pointer, mode in modes:
@@ -196,7 +210,7 @@ def _files(at: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
 def _downward(at: Pointer, item: Mapping[str, Any]) -> Iterator[Breach]:
     """What a file of the downward API is read from."""
     if ("fieldRef" in item) is ("resourceFieldRef" in item):
-        yield at, "a file has one of fieldRef and resourceFieldRef", ""
+        yield at, "a file has one of fieldRef and resourceFieldRef", "write one of them"
     path = item.get("fieldRef", {}).get("fieldPath")
     if path is not None and path not in _FIELDS and not is_subscript(path):
         message = f"a file cannot be read from {shown(path)}"
@@ -204,7 +218,7 @@ def _downward(at: Pointer, item: Mapping[str, Any]) -> Iterator[Breach]:
     if (reference := item.get("resourceFieldRef")) is not None:
         here = (*at, "resourceFieldRef")
         if not reference.get("containerName"):
-            yield (*here, "containerName"), "it says of which container", "add containerName"
+            yield (*here, "containerName"), "nothing says of which container", "add containerName"
         yield from resource_field(here, reference)
 
 
