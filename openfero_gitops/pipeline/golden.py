@@ -330,7 +330,7 @@ def as_text(report: Report, *, updated: Sequence[str] = (), require_cases: bool 
             lines.append(f"FAILED {verdict.case}")
             lines += (f"  {line(problem)}" for problem in verdict.problems)
             lines += (f"  {one}" for one in verdict.difference.splitlines())
-        if updated or not verdict.passed:
+        if not verdict.passed or f"{verdict.case.path}/{JOB}" in updated:
             lines += (f"  note: {verdict.case}: {note}" for note in verdict.notes)
     lines += (f"wrote {path}" for path in updated)
     word = "error" if require_cases else "note"

@@ -479,7 +479,12 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
         (
             rule("get", "pods"),
             rule("get", "*"),
-            "may now get everything in every namespace",
+            "may now get everything of the core group in every namespace; Secrets are among that",
+        ),
+        (
+            rule("list", "deployments", "apps"),
+            rule("list", "*", "apps"),
+            "may now list everything of apps in every namespace",
         ),
         (
             rule("get", "deployments", "apps", resourceNames=["web"]),

@@ -25,6 +25,7 @@ from openfero_gitops.pipeline.difference.powers import powers
 from openfero_gitops.pipeline.difference.rights import (
     account_of,
     beyond,
+    hidden_secrets,
     read_grants,
     words,
 )
@@ -224,4 +225,5 @@ def _rights_changes(
         (Effect.NARROWS, "may no longer ", beyond(had, has)),
     ):
         if found:
-            yield Change(effect, Kind.RIGHTS, name, (*intro, word, *words(found)))
+            secrets = ("; Secrets are among that",) if hidden_secrets(found) else ()
+            yield Change(effect, Kind.RIGHTS, name, (*intro, word, *words(found), *secrets))

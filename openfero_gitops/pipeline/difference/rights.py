@@ -270,11 +270,7 @@ def words(rights: Iterable[Right]) -> Sentence:
             what: Sentence = ("do all that ", Quote(role), " allows")
         else:
             shown = "do anything with" if _ANY in verbs else ", ".join(sorted(verbs))
-            if resource == _ANY:
-                thing = "everything" + (f" of {group}" if group not in ("", _ANY) else "")
-            else:
-                thing = resource + (f".{group}" if group not in ("", _ANY) else "")
-            what = (Quote(f"{shown} {url or thing}"),)
+            what = (Quote(f"{shown} {url or _thing(resource, group)}"),)
             if name:
                 what += (" named ", Quote(name))
         if namespace == _UNNAMED:
@@ -289,6 +285,24 @@ def words(rights: Iterable[Right]) -> Sentence:
     if len(told) < len(clauses):
         sentence.append(f"; and {len(clauses) - len(told)} more")
     return tuple(sentence)
+
+
+def _thing(resource: str, group: str) -> str:
+    """A resource as kubectl names it."""
+    if resource == _ANY:
+        of = "" if group == _ANY else f" of {group}" if group else " of the core group"
+        return f"everything{of}"
+    return resource if group in ("", _ANY) else f"{resource}.{group}"
+
+
+def hidden_secrets(rights: Iterable[Right]) -> bool:
+    """Whether some of these rights read Secrets without naming them."""
+    return any(
+        right.resource == _ANY
+        and right.covers(Right(right.namespace, verb, "", "secrets", right.name))
+        for right in rights
+        for verb in ("get", "list", "watch")
+    )
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.walk import ROOT, Walk, rewritten, steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = ("docs/authors.md",)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
+    """Every command of the page is run, and prints what the page says.
+
+    (`python -m tests.support.walk PAGE` writes what is printed now into it.)
+    """
+    page = (ROOT / name).read_text()
+    walk = Walk(tmp_path)
+    commands = 0
+    for step in steps(page):
+        printed = walk.take(step)
+        commands += bool(step.command)
+        assert (f"{name}:{step.line}", printed) == (f"{name}:{step.line}", step.printed)
+    assert commands
+
+
+def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
+    """What a command prints replaces what the page said, and nothing else is touched."""
+    page = (
+        "# Page\n\n```text a/b.txt\nhello\n```\n\n```console\n$ cd a\n$ cat b.txt\nbye\n"
+        "$ false; echo $?\n1\n```\n\nEnd\n"
+    )
+    assert rewritten(page) == page.replace("bye", "hello")
+    walk = Walk(tmp_path)
+    assert [walk.take(step) == step.printed for step in steps(page)] == [True, True, False, True]

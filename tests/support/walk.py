@@ -1,0 +1,135 @@
+"""A page of the documentation that is a walk: its commands are run, what they print is compared.
+
+In a fenced block `console` a line that begins with `$ ` is a command, and what follows is what it
+prints, on both streams. A block whose fence names a path after its language is a file, written
+when the walk comes to it. One folder and one shell's place in it last for the whole page.
+
+`python -m tests.support.walk PAGE` writes what is printed now into the page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Seconds that one command may take, on a busy machine too.
+PATIENCE = 120
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w+)(?: (?P<path>\S+))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command with what the page says that it prints, or a file; `line` counts from 1."""
+
+    line: int
+    command: str = ""
+    printed: str = ""
+    path: str = ""
+    content: str = ""
+
+
+def steps(page: str) -> Iterator[Step]:
+    """Read a page's commands and files in their order."""
+    lines = page.splitlines()
+    number = 0
+    while number < len(lines):
+        found = FENCE.match(lines[number])
+        number += 1
+        if found is None:
+            continue
+        start = number
+        while lines[number] != found["fence"]:
+            number += 1
+        body = lines[start:number]
+        number += 1
+        if found["path"]:
+            yield Step(start, path=found["path"], content="".join(f"{one}\n" for one in body))
+        elif found["language"] == "console":
+            yield from _commands(body, start)
+
+
+def _commands(body: list[str], start: int) -> Iterator[Step]:
+    begins = [index for index, line in enumerate(body) if line.startswith("$ ")]
+    for index, end in zip(begins, [*begins[1:], len(body)], strict=True):
+        printed = "".join(f"{line}\n" for line in body[index + 1 : end])
+        yield Step(start + index + 1, body[index].removeprefix("$ "), printed)
+
+
+class Walk:
+    """A folder in which a page's steps are taken, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / "walk"
+        self._place.mkdir()
+        (self._place / "openfero-gitops").symlink_to(ROOT)
+        programs = folder / "bin"
+        programs.mkdir()
+        program = programs / "openfero-gitops"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openfero_gitops "$@"\n')
+        program.chmod(0o755)
+        moment = "2026-11-21T03:04:05Z"
+        self._environment = {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "COLUMNS": "100",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_AUTHOR_NAME": "Ada",
+            "GIT_AUTHOR_EMAIL": "ada@git.example",
+            "GIT_AUTHOR_DATE": moment,
+            "GIT_COMMITTER_NAME": "Ada",
+            "GIT_COMMITTER_EMAIL": "ada@git.example",
+            "GIT_COMMITTER_DATE": moment,
+        }
+
+    def take(self, step: Step) -> str:
+        """Write a step's file, or run its command and return what it prints."""
+        if step.path:
+            file = self._place / step.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(step.content)
+            return ""
+        # A command that fails is part of a walk, too; where it leads to is told on descriptor 3.
+        script = f"exec 2>&1\n{step.command}\npwd >&3\n"
+        with tempfile.TemporaryFile("w+") as place:
+            ran = subprocess.run(
+                ["/bin/bash", "-c", f"exec 3>&{place.fileno()}\n{script}"],
+                cwd=self._place,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=(place.fileno(),),
+                timeout=PATIENCE,
+                check=False,
+            )
+            place.seek(0)
+            self._place = Path(place.read().strip() or self._place)
+        return ran.stdout.decode()
+
+
+def rewritten(page: str) -> str:
+    """Return the page with what its commands print now."""
+    lines = page.splitlines(keepends=True)
+    with tempfile.TemporaryDirectory() as folder:
+        walk = Walk(Path(folder))
+        for step, printed in [(step, walk.take(step)) for step in steps(page)][::-1]:
+            if step.command:
+                lines[step.line : step.line + step.printed.count("\n")] = [printed]
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        Path(name).write_text(rewritten(Path(name).read_text()))
