@@ -12,7 +12,7 @@ import os
 import random
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -51,6 +51,7 @@ from openfero_gitops.web.server import Server, parse_address, tls_context
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.announce import Announcer
 from openfero_gitops.workers.ask import Asked
+from openfero_gitops.workers.compare import Comparer
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
@@ -62,8 +63,7 @@ from openfero_gitops.workers.submit import Submitter
 from openfero_gitops.workers.sync import Source, Syncer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
-    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.domain.sync import Standing, SyncStatus
     from openfero_gitops.pipeline.decide import Decision
     from openfero_gitops.settings import Settings
     from openfero_gitops.web.server import Address
@@ -85,6 +85,8 @@ _LAST_EVENTS: Final = 1.0
 _REST: Final = 30.0
 #: Exit code of a process that could not end its own work.
 _STUCK: Final = 70
+#: How long a replica may lag behind the leader, beyond the interval: a fetch may be slow.
+_KEEPING_UP: Final = timedelta(minutes=1)
 #: Seconds between two tries to read the mirror at the start.
 _RECALL_AGAIN: Final = 2.0
 
@@ -149,6 +151,14 @@ class Controller:
             clock=time.monotonic,
             follow_rewrites=settings.follow_rewrites,
             signed=settings.verify is not Verify.NONE,
+        )
+        self.syncer.on_change(lambda: self.metrics.changed(self.syncer.status.story[0].changes))
+        self.comparer = Comparer(
+            store=self._config_maps,
+            history=source,
+            catalog=self._catalog,
+            now=_now,
+            patience=settings.interval + _KEEPING_UP,
         )
         self.observer = Observer(
             ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
@@ -276,27 +286,26 @@ class Controller:
             exits.push_async_callback(self.server.stop)
             started(self.server.bound)
             exits.callback(self._schedule.stop)
-            syncing = asyncio.create_task(self._begin_to_sync(recalled=recalled), name="begin")
-            exits.push_async_callback(_end, syncing)
-            observing = asyncio.create_task(self.observer.run(), name="observe")
-            exits.push_async_callback(_end, observing)
-            stopping = asyncio.create_task(stop.wait(), name="stop")
-            exits.push_async_callback(_end, stopping)
-            control = asyncio.create_task(self.control.run(), name="control")
-            exits.push_async_callback(_end, control)
-            asked = asyncio.create_task(self.asked.run(), name="asked")
-            exits.push_async_callback(_end, asked)
-            told = asyncio.create_task(self.dry_runner.follow(), name="dry runs of the leader")
-            exits.push_async_callback(_end, told)
-            posting = asyncio.create_task(self._post.run(), name="events")
+            tasks: set[asyncio.Task[Any]] = set()
+
+            def begin(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+                task = asyncio.create_task(work, name=name)
+                exits.push_async_callback(_end, task)
+                tasks.add(task)
+                return task
+
+            begin("begin to sync", self._begin_to_sync(recalled=recalled))
+            begin("observe", self.observer.run())
+            stopping = begin("stop", stop.wait())
+            begin("control", self.control.run())
+            begin("compare", self.comparer.run())
+            begin("asked", self.asked.run())
+            begin("dry runs of the leader", self.dry_runner.follow())
             exits.push_async_callback(self._post.flush, _LAST_EVENTS)
-            exits.push_async_callback(_end, posting)
-            first = asyncio.create_task(self._first_sync(), name="first sync")
-            exits.push_async_callback(_end, first)
+            begin("events", self._post.run())
+            begin("first sync", self._first_sync())
             # Last started and first stopped: the lease is free before anything else ends.
-            leading = asyncio.create_task(self._stand(), name="lead")
-            exits.push_async_callback(_end, leading)
-            tasks = {observing, control, asked, told, posting, leading, stopping, first, syncing}
+            begin("lead", self._stand())
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -467,6 +476,10 @@ class State:
         """How it came about."""
         return self._c.syncer.status
 
+    def standing(self) -> Standing | None:
+        """Where this replica is beside the leader."""
+        return self._c.comparer.standing
+
     def leadership(self) -> Leadership:
         """Who leads."""
         return self._c.elector.status
@@ -508,11 +521,12 @@ class State:
             ),
             _free_of("deliveries", self._c.submitter.trouble),
             _free_of("clock", self._c.clock.trouble),
+            _free_of("in step", self._c.comparer.trouble, vital=False),
         )
 
 
-def _free_of(name: str, trouble: str) -> Condition:
-    return Condition(name, not trouble, trouble)
+def _free_of(name: str, trouble: str, *, vital: bool = True) -> Condition:
+    return Condition(name, not trouble, trouble, vital=vital)
 
 
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.domain.sync import Changes, SyncStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -106,6 +106,29 @@ class Metrics:
         self._sync_seconds = Gauge(
             "openfero_gitops_sync_seconds", "Time the last sync took", registry=registry
         )
+        self._step_seconds = Gauge(
+            "openfero_gitops_sync_step_seconds",
+            "Time that each step of the last sync took",
+            ("step",),
+            registry=registry,
+        )
+        self._failing_since = Gauge(
+            "openfero_gitops_sync_failing_since_timestamp_seconds",
+            "Since when no sync has succeeded; 0 while the last one did",
+            registry=registry,
+        )
+        self._changes = Counter(
+            "openfero_gitops_sync_changes_total",
+            "Operarios that came into force as added or changed, or went out of it",
+            ("change",),
+            registry=registry,
+        )
+        self._revision = Gauge(
+            "openfero_gitops_revision_info",
+            "1 for the commit in force on this replica",
+            ("commit",),
+            registry=registry,
+        )
         self._last_success = Gauge(
             "openfero_gitops_sync_last_success_timestamp_seconds",
             "When a sync last succeeded",
@@ -182,8 +205,21 @@ class Metrics:
         self._sync_seconds.set(status.seconds)
         if status.last_success is not None:
             self._last_success.set(status.last_success.timestamp())
+        since = status.failing_since
+        self._failing_since.set(since.timestamp() if since is not None else 0)
+        for step, seconds in status.steps.items():
+            self._step_seconds.labels(step).set(seconds)
+        if status.revision is not None:
+            self._revision.clear()
+            self._revision.labels(status.revision.commit).set(1)
         self._operarios.set(status.operarios)
         self._problems.set(status.problems)
+
+    def changed(self, changes: Changes) -> None:
+        """A new catalog came into force."""
+        self._changes.labels("added").inc(len(changes.added))
+        self._changes.labels("changed").inc(len(changes.changed))
+        self._changes.labels("removed").inc(len(changes.removed))
 
     def expose(self) -> bytes:
         """Everything, as Prometheus scrapes it."""

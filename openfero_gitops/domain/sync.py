@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Revision
@@ -21,11 +23,64 @@ class RefusedRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What a revision changed: operarios by name, `quarantined` files by path.
+
+    `envelope` says that `openfero.yaml` says something else than before.
+    """
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+    envelope: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A sync that brought something into force, or syncs in a row that failed of one thing.
+
+    Commits are full ids, empty where there was none; `origin` is `git` or `mirror`. `at` is when
+    it happened, `until` when the last of `times` in a row did; `steps` has the seconds of each
+    step of the last one. `error` is None where it went well.
+    """
+
+    at: datetime
+    until: datetime
+    times: int
+    before: str
+    after: str
+    origin: str
+    changes: Changes
+    steps: Mapping[str, float]
+    error: str | None = None
+
+
+class Step(StrEnum):
+    """How far a replica is beside the leader."""
+
+    SAME = "same"
+    BEHIND = "behind"
+    AHEAD = "ahead"
+    APART = "apart"  # on another history
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a replica stands beside the commit that the leader has mirrored, and since when."""
+
+    step: Step
+    leader: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class SyncStatus:
     """How the last try to sync ended; times are UTC.
 
     `origin` is `git` or `mirror`; `error` is None where the last try succeeded, and
-    `failing_since` tells since when none has. `seconds` is how long the last try took.
+    `failing_since` tells since when none has. `seconds` is how long the last try took, `steps`
+    each part of it. `story` is what happened lately, the newest first.
     """
 
     revision: Revision | None = None
@@ -39,3 +94,5 @@ class SyncStatus:
     refused: RefusedRevision | None = None
     operarios: int = 0
     problems: int = 0
+    steps: Mapping[str, float] = field(default_factory=dict)
+    story: tuple[Chapter, ...] = ()

@@ -87,7 +87,7 @@ def add_api(app: web.Application, state: State, guard: Guard) -> None:
 
     async def sync(request: web.Request) -> web.Response:
         guard.check(request)
-        return web.json_response(shapes.sync(state.sync()))
+        return web.json_response(shapes.sync(state.sync(), state.standing()))
 
     async def about(request: web.Request) -> web.Response:
         guard.check(request)

@@ -9,7 +9,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.answer import Item
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.domain.sync import Chapter, Standing, SyncStatus
     from openfero_gitops.pipeline.decide import Decision
 
 
@@ -118,8 +118,8 @@ def revision(value: Revision | None) -> dict[str, Any] | None:
     }
 
 
-def sync(value: SyncStatus) -> dict[str, Any]:
-    """How the catalog in force came about."""
+def sync(value: SyncStatus, standing: Standing | None = None) -> dict[str, Any]:
+    """How the catalog in force came about, and where this replica is beside the leader."""
     refused = value.refused
     return {
         "revision": revision(value.revision),
@@ -135,7 +135,45 @@ def sync(value: SyncStatus) -> dict[str, Any]:
         else None,
         "operarios": value.operarios,
         "problems": value.problems,
+        "steps": _seconds(value.steps),
+        "besideLeader": {
+            "step": standing.step.value,
+            "leader": standing.leader,
+            "since": _time(standing.since),
+        }
+        if standing
+        else None,
+        "story": [_chapter(one) for one in value.story],
     }
+
+
+def _chapter(value: Chapter) -> dict[str, Any]:
+    """A sync that brought something into force, or syncs in a row that failed of one thing."""
+    changes = value.changes
+    return {
+        "at": _time(value.at),
+        "until": _time(value.until),
+        "times": value.times,
+        "from": value.before or None,
+        "to": value.after or None,
+        "origin": value.origin,
+        "added": _names(changes.added),
+        "changed": _names(changes.changed),
+        "removed": _names(changes.removed),
+        "quarantined": _names(changes.quarantined),
+        "envelope": changes.envelope,
+        "steps": _seconds(value.steps),
+        "error": value.error,
+    }
+
+
+def _names(names: Sequence[str]) -> dict[str, Any]:
+    """How many, and the first of them."""
+    return {"count": len(names), "names": list(names[:_MOST_NAMES])}
+
+
+def _seconds(steps: Mapping[str, float]) -> dict[str, float]:
+    return {step: round(took, 3) for step, took in steps.items()}
 
 
 def about(value: About, leadership: Leadership) -> dict[str, Any]:
@@ -175,6 +213,8 @@ def openfero_job(value: Operario, namespace: str, runs: Sequence[Remediation]) -
     return shape
 
 
+#: Of the operarios that a sync changed.
+_MOST_NAMES: Final = 100
 #: Of a Job that started.
 _OPENFERO_STATUS: Final = {
     Phase.SUCCEEDED: "Successful",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.health import About, Condition
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.remediation import JobKey, Remediation
-    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.domain.sync import Standing, SyncStatus
     from openfero_gitops.pipeline.decide import Decision
 
 
@@ -30,6 +30,10 @@ class State(Protocol):
 
     def sync(self) -> SyncStatus:
         """How it came about."""
+        ...
+
+    def standing(self) -> Standing | None:
+        """Where this replica is beside the leader; None where that is not known."""
         ...
 
     def leadership(self) -> Leadership:

@@ -12,6 +12,7 @@ that it need not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
@@ -25,20 +26,25 @@ from openfero_gitops.domain.errors import (
     SourceUnavailable,
     Unusable,
 )
-from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
+from openfero_gitops.domain.sync import Changes, Chapter, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.pipeline.catalog import broken_paths, build_catalog
+from openfero_gitops.pipeline.changes import changes_between
 from openfero_gitops.pipeline.envelope import NAME, says_paused
 from openfero_gitops.pipeline.reading import Parser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile
     from openfero_gitops.pipeline.catalog import Scope
 
 _log = structlog.get_logger(__name__)
+
+#: How much of the story is kept, and how many names of each kind the log has.
+_CHAPTERS: Final = 20
+_NAMED: Final = 20
 
 #: How far the clocks of two authors may be apart.
 _CLOCKS_APART: Final = timedelta(days=1)
@@ -134,11 +140,15 @@ class Syncer:
             status = replace(self.status, last_attempt=moment)
             revision: Revision | None = None
             self.lasting_error = None
+            steps = _Steps(self._clock)
             try:
-                snapshot = await self._source.fetch()
+                with steps.time("fetch"):
+                    snapshot = await self._source.fetch()
                 revision = snapshot.revision
-                await self._judge(snapshot)
-                catalog: Catalog | None = await self._build(snapshot)
+                with steps.time("judge"):
+                    await self._judge(snapshot)
+                with steps.time("build"):
+                    catalog: Catalog | None = await self._build(snapshot)
             except OpenFeroError as error:
                 self.failures += 1
                 lasting = not isinstance(error, SourceError) or error.lasting
@@ -162,7 +172,9 @@ class Syncer:
                 self.failures = 0
                 self.refused_and_paused = False
                 status = replace(status, last_success=moment, error=None, failing_since=None)
-            self.status = replace(status, seconds=self._clock() - began)
+            if status.error is not None:
+                status = _failed(status, revision, moment, steps.seconds)
+            self.status = replace(status, seconds=self._clock() - began, steps=steps.seconds)
             if catalog is not None:
                 self._take(catalog, "git", self.status)
             self._counts.synced(self.status)
@@ -317,13 +329,31 @@ class Syncer:
         )
         if catalog is before:
             return
+        changes = changes_between(before, catalog)
+        moment = self._now()
+        chapter = Chapter(
+            at=moment,
+            until=moment,
+            times=1,
+            before=before.revision.commit if before else "",
+            after=catalog.revision.commit,
+            origin=origin,
+            changes=changes,
+            steps=self.status.steps,
+        )
+        self.status = replace(self.status, story=(chapter, *self.status.story)[:_CHAPTERS])
         _log.info(
             "catalog in force",
-            commit=catalog.revision.commit,
-            before=before.revision.commit if before else "",
+            commit=chapter.after,
+            before=chapter.before,
             origin=origin,
             operarios=len(catalog.operarios),
             errors=errors,
+            added=len(changes.added),
+            changed=list(changes.changed[:_NAMED]),
+            removed=list(changes.removed[:_NAMED]),
+            quarantined=list(changes.quarantined[:_NAMED]),
+            seconds={step: round(took, 3) for step, took in chapter.steps.items()},
         )
         for listener in self._listeners:
             listener()
@@ -349,3 +379,44 @@ def _refused(status: SyncStatus, revision: Revision, reason: str, moment: dateti
     if known is not None and (known.commit, known.reason) == (commit, reason):
         return status
     return replace(status, refused=RefusedRevision(commit, reason, format_time(moment)))
+
+
+def _failed(
+    status: SyncStatus, revision: Revision | None, moment: datetime, steps: Mapping[str, float]
+) -> SyncStatus:
+    """Tell of a failure; one that repeats the last is the same chapter."""
+    after = revision.commit if revision else ""
+    chapter = Chapter(
+        at=moment,
+        until=moment,
+        times=1,
+        before=status.revision.commit if status.revision else "",
+        after=after,
+        origin="git",
+        changes=Changes(),
+        steps=steps,
+        error=status.error,
+    )
+    earlier = status.story
+    if earlier and (earlier[0].error, earlier[0].after) == (chapter.error, after):
+        last = earlier[0]
+        chapter = replace(last, until=moment, times=last.times + 1, steps=steps)
+        earlier = earlier[1:]
+    return replace(status, story=(chapter, *earlier)[:_CHAPTERS])
+
+
+class _Steps:
+    """How long each step of a sync took; `seconds` by name, in their order."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Note how long a block takes, also where it fails."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self._clock() - began

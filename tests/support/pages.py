@@ -13,7 +13,7 @@ from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
-from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.domain.sync import Standing, SyncStatus
 from openfero_gitops.pipeline.decide import Decision, decide
 from openfero_gitops.pipeline.environment import canonical_json
 
@@ -42,6 +42,7 @@ class Showcase:
     )
     leader: Leadership = field(default_factory=lambda: Leadership(leader=True, holder=REPLICA))
     pause: bool = False
+    beside: Standing | None = None
 
     def about(self) -> About:
         """Tell a replica's name and place."""
@@ -61,6 +62,10 @@ class Showcase:
     def sync(self) -> SyncStatus:
         """Tell how it came about."""
         return self.synced
+
+    def standing(self) -> Standing | None:
+        """Tell where it is beside the leader."""
+        return self.beside
 
     def leadership(self) -> Leadership:
         """Tell who leads."""

@@ -12,7 +12,14 @@ from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Form, Mode, OnResolve, Options
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import JobKey, Phase
-from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
+from openfero_gitops.domain.sync import (
+    Changes,
+    Chapter,
+    RefusedRevision,
+    Standing,
+    Step,
+    SyncStatus,
+)
 from openfero_gitops.pipeline.matchers import parse_matchers
 from openfero_gitops.web.api import add_api
 from openfero_gitops.web.auth import Credentials, Guard
@@ -252,7 +259,21 @@ async def test_the_shape_of_a_sync() -> None:
         refused=RefusedRevision(OLDER, "bad signature", "2026-11-21T03:00:00Z"),
         operarios=6,
         problems=1,
+        steps={"fetch": 0.31249, "judge": 0.1},
+        story=(
+            Chapter(
+                at=NOW,
+                until=NOW,
+                times=3,
+                before=OLDER,
+                after=COMMIT,
+                origin="git",
+                changes=Changes(("a",), ("b",), (), ("c.yaml",), envelope=True),
+                steps={"fetch": 0.31249},
+            ),
+        ),
     )
+    state.beside = Standing(Step.BEHIND, OLDER, NOW)
     async with api(state) as client:
         found = await get(client, "/api/sync")
     moment = "2026-11-21T03:04:05.678901Z"
@@ -275,6 +296,25 @@ async def test_the_shape_of_a_sync() -> None:
         "refused": {"commit": OLDER, "reason": "bad signature", "time": "2026-11-21T03:00:00Z"},
         "operarios": 6,
         "problems": 1,
+        "steps": {"fetch": 0.312, "judge": 0.1},
+        "besideLeader": {"step": "behind", "leader": OLDER, "since": moment},
+        "story": [
+            {
+                "at": moment,
+                "until": moment,
+                "times": 3,
+                "from": OLDER,
+                "to": COMMIT,
+                "origin": "git",
+                "added": {"count": 1, "names": ["a"]},
+                "changed": {"count": 1, "names": ["b"]},
+                "removed": {"count": 0, "names": []},
+                "quarantined": {"count": 1, "names": ["c.yaml"]},
+                "envelope": True,
+                "steps": {"fetch": 0.312},
+                "error": None,
+            }
+        ],
     }
 
 
@@ -292,6 +332,8 @@ async def test_the_shape_before_anything_is_in_force() -> None:
         "seconds",
         "operarios",
         "problems",
+        "steps",
+        "story",
     }
     assert (about["leading"], about["leader"], about["term"]) == (False, None, None)
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.adapters.schedule import Schedule
 from openfero_gitops.domain.errors import SourceError
-from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
+from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.workers.sync import Syncer
@@ -529,6 +529,74 @@ class TestMirror:
             await desk.syncer.adopt(await desk.source.fetch(), None)
         assert desk.syncer.catalog is None
         assert desk.syncer.status == SyncStatus()
+
+
+class TestStory:
+    """A sync is told as what it changed, how long it took, and why it failed since when."""
+
+    @in_virtual_time
+    async def test_what_a_commit_changed_is_told(self) -> None:
+        """Added, changed, removed and quarantined are named, from which commit to which."""
+        desk = Desk()
+        first = await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
+        [chapter] = desk.syncer.status.story
+        assert (chapter.before, chapter.after, chapter.error) == ("", first, None)
+        assert chapter.changes == Changes(added=("openfero-disk-firing", "openfero-node-firing"))
+        assert set(chapter.steps) == {"fetch", "judge", "build"}
+        moved = "# a comment\n" + operario_file("disk")
+        second = await desk.sync(
+            disk=moved, node=None, web=operario_file("web"), broken="kind: Job\nspec: [\n"
+        )
+        chapter = desk.syncer.status.story[0]
+        assert (chapter.before, chapter.after) == (first, second)
+        assert chapter.changes == Changes(
+            added=("openfero-web-firing",),
+            removed=("openfero-node-firing",),
+            quarantined=("broken.yaml",),
+        )
+        await desk.sync(
+            web=operario_file("web").replace("registry.example/", "registry.example/v2/"),
+            openfero=ENVELOPE,
+        )
+        changes = desk.syncer.status.story[0].changes
+        assert (changes.changed, changes.envelope) == (("openfero-web-firing",), True)
+
+    @in_virtual_time
+    async def test_a_failure_that_goes_on_is_one_chapter(self) -> None:
+        """It tells since when, how often, and until when; a success after it is a new one."""
+        desk = Desk()
+        first = await desk.sync(disk=operario_file("disk"))
+        began = desk.now()
+        desk.source.trouble = failing(SourceError("the server is away"))
+        for _ in range(5):
+            await desk.sync()
+            await asyncio.sleep(60)
+        failed, _ = desk.syncer.status.story
+        assert (failed.error, failed.times, failed.before) == ("the server is away", 5, first)
+        assert (failed.at, failed.until) == (began, began + timedelta(seconds=240))
+        assert list(failed.steps) == ["fetch"]
+        desk.source.trouble = nothing
+        await desk.sync(node=operario_file("node"))
+        assert [one.error for one in desk.syncer.status.story] == [None, failed.error, None]
+
+    @in_virtual_time
+    async def test_the_story_is_bounded(self) -> None:
+        """However long a replica runs, it remembers the last twenty chapters."""
+        desk = Desk()
+        for number in range(30):
+            await desk.sync(**{f"n{number}": operario_file(f"n{number}")})
+        story = desk.syncer.status.story
+        assert len(story) == 20
+        assert story[0].changes.added == ("openfero-n29-firing",)
+
+    @in_virtual_time
+    async def test_a_sync_without_news_tells_nothing(self) -> None:
+        """Nor does it forget."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"))
+        story = desk.syncer.status.story
+        await desk.sync()
+        assert desk.syncer.status.story == story
 
 
 class TestSchedule:
