@@ -56,7 +56,7 @@ from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.dryrun import DryRunner
 from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck, boottime
-from openfero_gitops.workers.mirror import Mirrorer, recall
+from openfero_gitops.workers.mirror import Mirrorer, no_keys, recall
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.post import Post
 from openfero_gitops.workers.submit import Submitter
@@ -87,6 +87,8 @@ _REST: Final = 30.0
 _STUCK: Final = 70
 #: How long a replica may lag behind the leader, beyond the interval: a fetch may be slow.
 _KEEPING_UP: Final = timedelta(minutes=1)
+#: Characters of a key that marks the mirror.
+_SHORTEST_KEY: Final = 16
 #: Seconds between two tries to read the mirror at the start.
 _RECALL_AGAIN: Final = 2.0
 
@@ -191,7 +193,10 @@ class Controller:
             counts=self.metrics,
             now=self.clock.now,
         )
-        self._mirrorer = Mirrorer(self._config_maps, self.syncer)
+        self._mirror_keys: Callable[[], Sequence[bytes]] = no_keys
+        if settings.mirror_key_file is not None:
+            self._mirror_keys = SecretLines(settings.mirror_key_file, _check_keys).now
+        self._mirrorer = Mirrorer(self._config_maps, self.syncer, self._mirror_keys)
         self.dry_runner = DryRunner(
             cluster=jobs,
             store=self._config_maps,
@@ -367,7 +372,7 @@ class Controller:
     async def _recall(self) -> bool:
         """Take over what the mirror remembers; False where it could not be asked."""
         try:
-            await recall(self._config_maps, self.syncer)
+            await recall(self._config_maps, self.syncer, self._mirror_keys)
         except Forbidden as error:
             raise UsageError(
                 f"the controller may not read ConfigMaps in namespace {self._where.own!r}: "
@@ -527,6 +532,11 @@ class State:
 
 def _free_of(name: str, trouble: str, *, vital: bool = True) -> Condition:
     return Condition(name, not trouble, trouble, vital=vital)
+
+
+def _check_keys(lines: Sequence[str]) -> None:
+    if not lines or min(map(len, lines)) < _SHORTEST_KEY:
+        raise ValueError(f"a mirror's key has at least {_SHORTEST_KEY} characters")
 
 
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:

@@ -108,6 +108,11 @@ class Settings(BaseSettings):
     openpgp_keyring_file: Path | None = Field(
         None, description="OpenPGP keys of those whom you trust, as gpg --export writes them"
     )
+    mirror_key_file: Path | None = Field(
+        None,
+        description="file with secrets, a line each, 16 characters or longer: the first marks the "
+        "mirror, any is accepted at a start",
+    )
     interval: Duration = Field(timedelta(minutes=1), description="time between two syncs")
     git_timeout: Duration = Field(
         timedelta(seconds=60), description="longest time one Git operation may take"

@@ -3,11 +3,15 @@
 Files are spread over immutable ConfigMaps that are named by the digest of their content; one
 more, `openfero-catalog`, names them and is switched last. So a reader sees the old catalog or
 the new one, whenever the writer dies, and a changed byte is noticed.
+
+Digests are anybody's to make. With a key that the API server does not hold, the head carries a
+mark (HMAC-SHA256) that nobody makes who may only write ConfigMaps.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,13 +24,15 @@ from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.pipeline.environment import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 HEAD: Final = "openfero-catalog"
 SELECTOR: Final = f"{keys.MIRROR}=true,{keys.MANAGED_BY}={keys.MANAGER}"
 _FORMAT: Final = "1"
 _INDEX: Final = "index.json"
 _DIGEST: Final = "digest"
+_MARK: Final = "mark"
+_SEALS: Final = frozenset({_DIGEST, _MARK})
 #: Half of what a ConfigMap may hold: JSON escapes make its stored form longer than its content.
 _SHARD_BYTES: Final = 512 * 1024
 _MOST_SHARDS: Final = 1 << 16
@@ -41,9 +47,15 @@ class Mirror:
 
 
 def write_mirror(
-    snapshot: Snapshot, namespace: str, refused: RefusedRevision | None = None
+    snapshot: Snapshot,
+    namespace: str,
+    refused: RefusedRevision | None = None,
+    key: bytes = b"",
 ) -> Mirror:
-    """Build the ConfigMaps for the files in force; equal files give equal ConfigMaps."""
+    """Build the ConfigMaps for the files in force; equal files give equal ConfigMaps.
+
+    With a `key` the head is marked by it.
+    """
     shards = tuple(_shard(files, namespace) for files in _spread(snapshot.files))
     revision = snapshot.revision
     data = {
@@ -67,14 +79,17 @@ def write_mirror(
         ),
     }
     data[_DIGEST] = _digest(data)
+    if key:
+        data[_MARK] = _mark(data, key)
     return Mirror(_config_map(HEAD, namespace, data), shards)
 
 
-def shard_names(head: Mapping[str, Any]) -> list[str]:
+def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str]:
     """The ConfigMaps that a head names.
 
     Raises:
-        SourceError: the head is damaged, or not one that this version can read.
+        SourceError: the head is damaged, not one that this version can read, or, where there are
+            `keys`, marked by none of them.
     """
     data = head.get("data") or {}
     if data.get("format") != _FORMAT:
@@ -82,17 +97,24 @@ def shard_names(head: Mapping[str, Any]) -> list[str]:
             f"the mirror {HEAD} has format {data.get('format')!r}, this version reads "
             f"{_FORMAT!r}: it is written anew at the next successful sync"
         )
-    if data.get(_DIGEST) != _digest({key: data[key] for key in data if key != _DIGEST}):
+    if data.get(_DIGEST) != _digest({key: data[key] for key in data if key not in _SEALS}):
         raise SourceError(f"the mirror is damaged: the content of ConfigMap {HEAD} was changed")
+    marks = [_mark(data, key) for key in keys]
+    if marks and not any(hmac.compare_digest(mark, str(data.get(_MARK))) for mark in marks):
+        raise SourceError(
+            f"the mirror is not used: ConfigMap {HEAD} is not marked by the mirror's key: it was "
+            "written before there was one, or by somebody who does not have it; it is written "
+            "anew at the next successful sync"
+        )
     names = _read(data, "shards.json", HEAD)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SourceError(f"the mirror {HEAD} is damaged: shards.json is not a list of names")
     return names
 
 
-def read_revision(head: Mapping[str, Any]) -> Revision:
-    """The revision that a head says was in force; raises SourceError where it is damaged."""
-    shard_names(head)
+def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revision:
+    """The revision that a head says was in force; raises SourceError as `shard_names`."""
+    shard_names(head, keys)
     return _revision(head)[0]
 
 
@@ -105,14 +127,17 @@ def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
         raise SourceError(f"the mirror {HEAD} is damaged: refused.json is incomplete") from error
 
 
-def read_mirror(head: Mapping[str, Any], shards: Iterable[Mapping[str, Any]]) -> Snapshot:
+def read_mirror(
+    head: Mapping[str, Any], shards: Iterable[Mapping[str, Any]], keys: Sequence[bytes] = ()
+) -> Snapshot:
     """The files that a mirror holds, every digest checked.
 
     Raises:
-        SourceError: a ConfigMap is missing, or its content is not what its name says.
+        SourceError: a ConfigMap is missing, or its content is not what its name says; or as
+            `shard_names`.
     """
     found = {shard["metadata"]["name"]: shard for shard in shards}
-    names = shard_names(head)
+    names = shard_names(head, keys)
     revision, root = _revision(head)
     files: list[SourceFile] = []
     for name in names:
@@ -209,6 +234,11 @@ def _shard_name(data: Mapping[str, str]) -> str:
 
 def _digest(data: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json(dict(data)).encode()).hexdigest()[:32]
+
+
+def _mark(data: Mapping[str, str], key: bytes) -> str:
+    text = canonical_json({name: data[name] for name in data if name != _MARK})
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def _config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:

@@ -66,8 +66,17 @@ class ConfigMaps(Protocol):
         ...
 
 
-async def load_mirror(store: ConfigMaps) -> tuple[Snapshot, RefusedRevision | None] | None:
+def no_keys() -> Sequence[bytes]:
+    """A mirror that is not marked."""
+    return ()
+
+
+async def load_mirror(
+    store: ConfigMaps, keys: Callable[[], Sequence[bytes]] = no_keys
+) -> tuple[Snapshot, RefusedRevision | None] | None:
     """What the mirror holds, every digest checked; None where there is no mirror.
+
+    With `keys` it must be marked by one of them.
 
     Raises:
         SourceError: it is damaged.
@@ -78,16 +87,18 @@ async def load_mirror(store: ConfigMaps) -> tuple[Snapshot, RefusedRevision | No
         if head is None:
             return None
         try:
-            names = shard_names(head)
+            names = shard_names(head, keys())
             shards = [shard for name in names if (shard := await store.get(name)) is not None]
-            return read_mirror(head, shards), read_refused(head)
+            return read_mirror(head, shards, keys()), read_refused(head)
         except SourceError:
             # Read while it was switched, the old one seems to lack what has been removed.
             if _version(await store.get(HEAD)) == _version(head):
                 raise
 
 
-async def recall(store: ConfigMaps, syncer: Syncer) -> None:
+async def recall(
+    store: ConfigMaps, syncer: Syncer, keys: Callable[[], Sequence[bytes]] = no_keys
+) -> None:
     """Let a replica that starts take over what the mirror remembers.
 
     Where its files are damaged, its head still tells which revision was in force.
@@ -96,7 +107,7 @@ async def recall(store: ConfigMaps, syncer: Syncer) -> None:
         ApiError: it could not be read.
     """
     try:
-        loaded = await load_mirror(store)
+        loaded = await load_mirror(store, keys)
         if loaded is not None:
             await syncer.adopt(*loaded)
     except SourceError as error:
@@ -106,7 +117,7 @@ async def recall(store: ConfigMaps, syncer: Syncer) -> None:
     head = await store.get(HEAD)
     if head is not None:
         try:
-            syncer.remember(read_revision(head))
+            syncer.remember(read_revision(head, keys()))
         except SourceError as error:
             _log.warning("the mirror does not tell what was in force", error=str(error))
 
@@ -118,9 +129,15 @@ def _version(config_map: dict[str, Any] | None) -> str | None:
 class Mirrorer:
     """Writes the catalog in force to ConfigMaps for as long as it leads."""
 
-    def __init__(self, store: ConfigMaps, syncer: Syncer) -> None:
-        """Take the store and whose catalog is mirrored."""
+    def __init__(
+        self,
+        store: ConfigMaps,
+        syncer: Syncer,
+        keys: Callable[[], Sequence[bytes]] = no_keys,
+    ) -> None:
+        """Take the store and whose catalog is mirrored; the first of `keys` marks it."""
         self._store = store
+        self._keys = keys
         self._syncer = syncer
         self._swapped = asyncio.Event()
         self._trouble = ""
@@ -154,6 +171,7 @@ class Mirrorer:
             Snapshot(catalog.revision, catalog.root, catalog.files),
             self._store.namespace,
             self._syncer.status.refused,
+            next(iter(self._keys()), b""),
         )
         there = {shard["metadata"]["name"]: shard for shard in await self._store.labelled(SELECTOR)}
         head = there.pop(HEAD, None)

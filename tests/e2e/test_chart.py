@@ -57,6 +57,7 @@ FULL: Values = {
             "allowedSignersKey": "allowed_signers",
             "openpgpKeyringKey": "keyring.asc",
         },
+        "mirror": {"existingSecret": "mirror"},
     },
     "webhook": {"auth": "basic"},
     "web": {"expose": True, "auth": "basic", "existingSecret": "pages"},

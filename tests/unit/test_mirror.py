@@ -20,6 +20,7 @@ from openfero_gitops.pipeline.mirror import (
     Mirror,
     read_mirror,
     read_refused,
+    read_revision,
     shard_names,
     write_mirror,
 )
@@ -93,6 +94,35 @@ def test_the_signers_come_back() -> None:
     given = Snapshot(revision, "ops", (current, older, other))
 
     assert read(write_mirror(given, "ns")) == given
+
+
+def test_a_mark_is_made_by_a_key_and_accepted_by_any_that_made_it() -> None:
+    """While a key is changed, the old one and the new one are accepted."""
+    given = snapshot(*some(3))
+    marked = write_mirror(given, "ns", key=b"new and long enough")
+
+    for keys_of in ([b"new and long enough"], [b"another one", b"new and long enough"], []):
+        assert read_mirror(marked.head, marked.shards, keys_of) == given
+        assert read_revision(marked.head, keys_of) == given.revision
+    assert {**marked.head["data"], "mark": ""} == {
+        **write_mirror(given, "ns").head["data"],
+        "mark": "",
+    }
+
+
+def test_a_mirror_that_somebody_else_made_is_not_used() -> None:
+    """Whoever may write ConfigMaps can make every digest, and lacks the key of the mark."""
+    theirs = write_mirror(snapshot(file("ops/evil.yaml")), "ns", key=b"a key of their own")
+    marked = write_mirror(snapshot(*some(3)), "ns", key=b"the key of the mirror")
+    mixed = {**theirs.head, "data": {**theirs.head["data"], "mark": marked.head["data"]["mark"]}}
+
+    for head in (theirs.head, write_mirror(snapshot(file("ops/evil.yaml")), "ns").head, mixed):
+        for read_as in (
+            lambda one: read_mirror(one, theirs.shards, [b"the key of the mirror"]),
+            lambda one: read_revision(one, [b"the key of the mirror"]),
+        ):
+            with pytest.raises(SourceError, match="is not marked by the mirror's key"):
+                read_as(head)
 
 
 @pytest.mark.parametrize("files", [[], some(1), some(50)])

@@ -185,6 +185,22 @@ class TestWriting:
         assert refused is not None
 
     @in_virtual_time
+    async def test_it_is_marked_by_the_first_key_and_anew_when_that_changes(self) -> None:
+        """A replica that starts takes one that is marked by a key that it has, and no other."""
+        desk = Desk()
+        keys = [b"the first of the keys"]
+        desk.mirrorer = Mirrorer(desk.store, desk.syncer, lambda: keys)
+        store = ConfigMapStore(desk.world.cluster, NAMESPACE)
+        snapshot = await desk.sync(disk=operario_file("disk"))
+        async with desk.mirroring():
+            assert await load_mirror(store, lambda: keys) == (snapshot, None)
+            with pytest.raises(SourceError, match="not marked by the mirror's key"):
+                await load_mirror(store, lambda: [b"another, and not in it"])
+            keys.insert(0, b"the second of the keys")
+            await asyncio.sleep(61)
+            assert await load_mirror(store, lambda: keys[:1]) == (snapshot, None)
+
+    @in_virtual_time
     async def test_without_a_mirror_there_is_nothing_to_read(self) -> None:
         """That is no error: it is how every cluster begins."""
         assert await Desk().load() is None

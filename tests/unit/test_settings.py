@@ -33,6 +33,7 @@ ONE = {
     "verify": ("commit", Verify.COMMIT),
     "allowed_signers_file": ("/run/one/signers", Path("/run/one/signers")),
     "openpgp_keyring_file": ("/run/one/keyring", Path("/run/one/keyring")),
+    "mirror_key_file": ("/run/one/mirror", Path("/run/one/mirror")),
     "interval": ("1h30m", timedelta(minutes=90)),
     "git_timeout": ("90s", timedelta(seconds=90)),
     "git_credentials_file": ("/run/one/git", Path("/run/one/git")),
@@ -238,7 +239,7 @@ def test_the_defaults() -> None:
     } | dict.fromkeys(
         [
             *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
-            *("allowed_signers_file", "openpgp_keyring_file"),
+            *("allowed_signers_file", "openpgp_keyring_file", "mirror_key_file"),
             *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
             *("webhook_credentials_file", "web_credentials_file", "hook_secret_file"),
             *("tls_cert_file", "tls_key_file", "client_ca_file"),
