@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,12 @@ from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.memory import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.pipeline.mirror import write_mirror
 from openfero_gitops.pipeline.render import render
 from openfero_gitops.web import shapes
-from openfero_gitops.workers.mirror import recall
+from openfero_gitops.workers.mirror import load_mirror, recall
 from tests.support.build import alert, delivery
-from tests.support.follower import Follower
+from tests.support.follower import NAMESPACE, Follower
 from tests.support.repository import Repository
 from tests.support.signing import allow, fingerprint, ssh_signer, stop_signing
 from tests.support.workers import operario_file
@@ -280,6 +282,32 @@ class TestMirror:
 
         assert fresh.commit == newest
         assert f"commit {older[:12]} does not continue {newest[:12]}" in fresh.error
+
+    async def test_a_mirror_that_was_made_by_somebody_else_does_not_come_into_force(
+        self, repository: Repository, replicas: Callable[..., Follower], tmp_path: Path
+    ) -> None:
+        """Whoever may write ConfigMaps makes every digest, and claims any signer."""
+        one = replicas(keys=[b"the key of the mirror"])
+        await one.sync()
+        await one.mirror()
+        snapshot, _ = await load_mirror(one.store) or pytest.fail("there is no mirror")
+        evil = replace(snapshot.files[0], content=operario_file("disk", "evil").encode())
+        forged = write_mirror(replace(snapshot, files=(evil,)), NAMESPACE)
+        for body in (forged.head, *forged.shards):
+            await one.store.put(body, lambda: None)
+        repository.folder.rename(tmp_path / "away")
+
+        fooled, warned = replicas(), replicas(keys=[b"the key of the mirror"])
+        for replica in (fooled, warned):
+            await replica.start()
+
+        assert "evil" in str(fooled.catalog.operarios)
+        assert warned.syncer.catalog is None
+        (tmp_path / "away").rename(repository.folder)
+        await warned.sync()
+        assert warned.catalog == one.catalog
+        await warned.mirror()
+        assert await load_mirror(one.store, lambda: warned.keys) == (snapshot, None)
 
 
 class TestAttackers:

@@ -18,6 +18,7 @@ from tests.support import build
 from tests.support.workers import in_background, new_term
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from openfero_gitops.domain.catalog import Catalog
@@ -29,7 +30,10 @@ PATIENCE = 60.0  # seconds
 
 
 class Follower:
-    """What follows one ref of a repository; `settings` are those of its source."""
+    """What follows one ref of a repository; `settings` are those of its source.
+
+    `keys` mark its mirror.
+    """
 
     def __init__(
         self,
@@ -38,8 +42,10 @@ class Follower:
         *,
         cluster: MemoryCluster | None = None,
         follow_rewrites: bool = False,
+        keys: Sequence[bytes] = (),
         **settings: Any,
     ) -> None:
+        self.keys = keys
         self.cluster = cluster or MemoryCluster()
         self.store = ConfigMapStore(self.cluster, NAMESPACE)
         given = GitSettings(url, cache, **settings)
@@ -64,12 +70,12 @@ class Follower:
 
     async def start(self) -> SyncStatus:
         """Do what a replica does first: ask the mirror, then sync."""
-        await recall(self.store, self.syncer)
+        await recall(self.store, self.syncer, lambda: self.keys)
         return await self.sync()
 
     async def mirror(self) -> None:
         """Write the mirror, as a leader does."""
-        mirrorer = Mirrorer(self.store, self.syncer)
+        mirrorer = Mirrorer(self.store, self.syncer, lambda: self.keys)
         async with in_background(mirrorer.run(new_term("a"))), asyncio.timeout(PATIENCE):
             loaded = None
             while loaded is None or loaded[0].revision.commit != self.commit:
