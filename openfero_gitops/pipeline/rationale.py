@@ -145,6 +145,8 @@ WHY: Final[Mapping[str, str]] = {
     "can take the memory of what it was to heal.",
     "image-tag": "The commit on a Job is to say what ran. `latest` means something else tomorrow.",
     "privileged": "Whoever can open a pull request could own the node.",
+    "default-account": "Rights are given to the default ServiceAccount by accident: every Pod of "
+    "the namespace has them. A remediation has a ServiceAccount for itself, or needs no token.",
     "host-path": "The Job reads and writes files of the node, its kubelet's credentials among "
     "them.",
     "host-namespace": "The Job sees and reaches what runs on the node, past every NetworkPolicy.",

@@ -187,6 +187,7 @@ def operario(
                     },
                     "spec": {
                         "restartPolicy": "Never",
+                        "automountServiceAccountToken": False,
                         "containers": [
                             {
                                 "name": "heal",

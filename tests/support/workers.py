@@ -625,6 +625,7 @@ spec:
   template:
     spec:
       restartPolicy: Never
+      automountServiceAccountToken: false
       containers:
         - name: heal
           image: registry.example/heal:1

@@ -31,7 +31,8 @@ def job(
     """Write a sound operario."""
     return (
         f"apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: openfero-{name}-firing\n{extra}"
-        f"spec:\n{spec}  template:\n    spec:\n{pod}      restartPolicy: Never\n      containers:\n"
+        f"spec:\n{spec}  template:\n    spec:\n{pod}      restartPolicy: Never\n"
+        f"      automountServiceAccountToken: false\n      containers:\n"
         f"        - name: a\n          image: {image}\n          resources:\n"
         "            limits: {memory: 1Mi}\n"
     )
@@ -253,7 +254,8 @@ def test_a_mirrored_stale_file_is_still_stale() -> None:
 WRAPPED = (
     "apiVersion: openfero.io/v1alpha1\nkind: Operarius\nmetadata:\n  name: a\n  namespace: {}\n"
     "spec:\n  alertSelector: {{alertname: A, status: firing}}\n  jobTemplate:\n{}    spec:\n"
-    "      template:\n        spec:\n          restartPolicy: Never\n          containers:\n"
+    "      template:\n        spec:\n          restartPolicy: Never\n"
+    "          automountServiceAccountToken: false\n          containers:\n"
     "            - {{name: a, image: 'b:1', resources: {{limits: {{memory: 1Mi}}}}}}\n"
 )
 

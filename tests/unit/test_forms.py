@@ -159,7 +159,7 @@ def test_a_plain_job_of_the_first_generation() -> None:
 def test_a_config_map_of_the_second_generation() -> None:
     """A ConfigMap wraps a Job under the alert's name; the Job's options win over the outer ones."""
     found = draft(SECOND)
-    assert rules(read(SECOND)) == ["no-limits"]
+    assert rules(read(SECOND)) == ["no-limits", "default-account"]
     assert found.name == "openfero-kubequotaalmostreached-resolved"
     assert (found.alertname, found.status) == ("KubeQuotaAlmostReached", Status.RESOLVED)
     assert found.form is Form.CONFIG_MAP
@@ -174,7 +174,7 @@ def test_a_config_map_of_the_second_generation() -> None:
 def test_an_operarius_of_the_third_generation() -> None:
     """An Operarius brings selector, priority and deduplication, which become options."""
     found = draft(THIRD)
-    assert rules(read(THIRD)) == ["no-effect", "image-tag"]
+    assert rules(read(THIRD)) == ["no-effect", "image-tag", "default-account"]
     assert found.name == "quota-almost-full"
     assert (found.alertname, found.status) == ("KubeQuotaAlmostFull", Status.FIRING)
     assert found.form is Form.OPERARIUS
@@ -230,6 +230,7 @@ spec:
   template:
     spec:
       restartPolicy: Never
+      automountServiceAccountToken: false
       containers:
         - name: a
           image: b:1
@@ -377,7 +378,7 @@ def test_a_config_map_is_annotated_instead_of_named() -> None:
 def test_what_else_a_config_map_holds_has_no_effect() -> None:
     """Keys beside the alert's are not read, and that is told."""
     reading = read(SECOND + "  notes: see wiki\n")
-    assert rules(reading) == ["no-effect", "no-limits"]
+    assert rules(reading) == ["no-effect", "no-limits", "default-account"]
     assert reading.findings[0].pointer == ("data", "notes")
 
 

@@ -62,6 +62,7 @@ def job(way: Way, value: object) -> dict[str, Any]:
             "template": {
                 "spec": {
                     "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
                     "containers": [
                         {
                             "name": "clean",

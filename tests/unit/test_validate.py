@@ -23,6 +23,7 @@ JOB: dict[str, Any] = {
         "template": {
             "spec": {
                 "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
                 "containers": [
                     {
                         "name": "clean",

@@ -86,3 +86,15 @@ def _host_namespace(body: Body) -> Iterator[Breach]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if body.pod.get(field):
             yield (*POD, field), f"{field} lets the Pod into its node", f"delete {field}"
+
+
+@check(warning("default-account", "A Job runs as a ServiceAccount of its own, or without a token."))
+def _default_account(body: Body) -> Iterator[Breach]:
+    named = body.pod.get("serviceAccountName") or body.pod.get("serviceAccount") or "default"
+    has_token = body.pod.get("automountServiceAccountToken") is not False
+    if named == "default" and has_token and body.containers:
+        yield (
+            (*POD, "serviceAccountName"),
+            "the Job gets the token, and all rights, of its namespace's default ServiceAccount",
+            "name one with the rights it needs, or write automountServiceAccountToken: false",
+        )
