@@ -53,7 +53,8 @@ def _documents() -> list[tuple[Path, dict[str, Any]]]:
     return [
         (path, document)
         for path in sorted(EXAMPLE.rglob("*.yaml"))
-        if not any(part.startswith(("_", ".")) for part in path.relative_to(EXAMPLE).parts)
+        for parts in [path.relative_to(EXAMPLE).parts]
+        if not any(part == "tests" or part.startswith(("_", ".")) for part in parts)
         for document in yaml.safe_load_all(path.read_text())
     ]
 
