@@ -493,6 +493,10 @@ class State:
         """Every remediation known."""
         return self._c.view
 
+    def is_approval_verified(self, one: Remediation) -> bool:
+        """Whether nobody could have written another name than their own as the approver."""
+        return self._c.dry_runner.is_approval_verified(one)
+
     def decisions(self) -> Mapping[JobKey, Decision]:
         """What stands before each waiting Job."""
         catalog = self.catalog()

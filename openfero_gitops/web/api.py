@@ -56,7 +56,9 @@ def add_api(app: web.Application, state: State, guard: Guard) -> None:
         return _page(
             request,
             chosen,
-            lambda one: shapes.remediation(one, decisions.get(one.key)),
+            lambda one: shapes.remediation(
+                one, decisions.get(one.key), verified=state.is_approval_verified(one)
+            ),
             _arrival,
             lambda one, token: _arrival(one) < token,
         )

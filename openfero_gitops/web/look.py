@@ -183,12 +183,12 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
         "under_way": _table(
             [one for one in shown if one.phase not in FINAL],
             _MOST_REMEDIATIONS,
-            lambda one: _row(one, decisions.get(one.key)),
+            lambda one: _row(one, decisions.get(one.key), state.is_approval_verified(one)),
         ),
         "ended": _table(
             [one for one in shown if one.phase in FINAL],
             _MOST_REMEDIATIONS,
-            lambda one: _row(one, None),
+            lambda one: _row(one, None, state.is_approval_verified(one)),
         ),
         "operarios": _table(
             _operarios(catalog, query),
@@ -329,7 +329,11 @@ def _concerns_of_catalog(catalog: Catalog | None, end_of_pause: str) -> Iterator
         )
 
 
-def _row(one: Remediation, decision: Decision | None) -> _Row:
+def _row(
+    one: Remediation,
+    decision: Decision | None,
+    verified: bool,  # noqa: FBT001 - of the approval
+) -> _Row:
     reason, message = one.reason, one.message
     why: list[str] = []
     until = None
@@ -348,6 +352,9 @@ def _row(one: Remediation, decision: Decision | None) -> _Row:
         why.append(message.removeprefix(f"{reason}: ") if reason else message)
     elif meaning:
         why.append(meaning[0].upper() + meaning[1:])
+    if one.approved_by:
+        doubt = "" if verified else " (unverified: the cluster lets anybody write this name)"
+        why.append(f"Approved by {one.approved_by}{doubt}")
     why.extend(_circumstances(one))
     return _Row(
         one=one,

@@ -37,8 +37,14 @@ def item(value: Item) -> dict[str, Any]:
     }
 
 
-def remediation(value: Remediation, decision: Decision | None = None) -> dict[str, Any]:
-    """A remediation; a waiting one's reason is what stands before it now."""
+def remediation(
+    value: Remediation, decision: Decision | None = None, *, verified: bool | None = None
+) -> dict[str, Any]:
+    """A remediation; a waiting one's reason is what stands before it now.
+
+    `verified` tells whether the cluster lets nobody write another name than their own as the
+    approver; None where that is not known.
+    """
     reason, message = value.reason, value.message
     if decision is not None and value.waiting:
         reason = decision.reason.value
@@ -59,6 +65,8 @@ def remediation(value: Remediation, decision: Decision | None = None) -> dict[st
         "finishedAt": _time(value.finished_at),
         "resolvedAt": _time(value.resolved_at),
         "attempt": value.attempt,
+        "approvedBy": value.approved_by or None,
+        "approvalVerified": verified if value.approved_by else None,
         "repository": value.repository,
         "ref": value.ref,
         "commit": value.commit,

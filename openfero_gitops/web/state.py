@@ -44,6 +44,10 @@ class State(Protocol):
         """Every remediation known."""
         ...
 
+    def is_approval_verified(self, one: Remediation) -> bool:
+        """Whether nobody could have written another name than their own as the approver."""
+        ...
+
     def decisions(self) -> Mapping[JobKey, Decision]:
         """What stands before each waiting Job, as a leader would decide it now."""
         ...

@@ -43,6 +43,7 @@ class Showcase:
     leader: Leadership = field(default_factory=lambda: Leadership(leader=True, holder=REPLICA))
     pause: bool = False
     beside: Standing | None = None
+    approvals_verified: bool = False
 
     def about(self) -> About:
         """Tell a replica's name and place."""
@@ -74,6 +75,10 @@ class Showcase:
     def remediations(self) -> list[Remediation]:
         """Tell every remediation."""
         return self.known
+
+    def is_approval_verified(self, _: Remediation) -> bool:
+        """Whether the cluster ties approvals to who writes them."""
+        return self.approvals_verified
 
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Decide as the leader does."""

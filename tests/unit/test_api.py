@@ -83,6 +83,7 @@ async def test_the_shape_of_a_remediation() -> None:
         reason="BackoffLimitExceeded",
         message="exit code 1",
         attempt=2,
+        approved_by="ada",
         admitted_at=NOW + timedelta(seconds=1),
         finished_at=NOW + timedelta(seconds=2),
         resolved_at=NOW + timedelta(seconds=3),
@@ -107,6 +108,8 @@ async def test_the_shape_of_a_remediation() -> None:
                 "finishedAt": "2026-11-21T03:04:07.678901Z",
                 "resolvedAt": "2026-11-21T03:04:08.678901Z",
                 "attempt": 2,
+                "approvedBy": "ada",
+                "approvalVerified": False,
                 "repository": REPOSITORY,
                 "ref": "main",
                 "commit": COMMIT,
@@ -119,6 +122,14 @@ async def test_the_shape_of_a_remediation() -> None:
     }
 
 
+async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
+    """Where nobody can write another name than their own, the approver is who it says."""
+    one = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
+    async with api(showing(one, approvals_verified=True)) as client:
+        (found,) = (await get(client, "/api/remediations"))["items"]
+    assert (found["approvedBy"], found["approvalVerified"]) == ("ada", True)
+
+
 async def test_what_a_remediation_lacks_is_null() -> None:
     """A member that has no value is there all the same."""
     one = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
@@ -126,9 +137,9 @@ async def test_what_a_remediation_lacks_is_null() -> None:
     async with api(showing(one)) as client:
         (found,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
-    lacking.append("verifiedSigner")
+    lacking += ["verifiedSigner", "approvedBy", "approvalVerified"]
     assert [found[name] for name in lacking] == [None] * len(lacking)
-    assert len(found) == 21
+    assert len(found) == 23
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:

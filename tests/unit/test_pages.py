@@ -533,6 +533,16 @@ async def test_circumstances() -> None:
         assert words in row_of(await draw(showing(one))).one("td", "why").text
 
 
+@pytest.mark.parametrize("verified", [False, True])
+async def test_who_approved_it(*, verified: bool) -> None:
+    """The name is there, and whether anybody could have written it."""
+    one = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
+    page = await draw(replace(showing(one), approvals_verified=verified))
+    text = row_of(page).one("td", "why").text
+    assert "Approved by ada" in text
+    assert ("unverified" in text) is not verified
+
+
 async def test_what_can_be_stopped() -> None:
     """What has not ended shows how to cancel it, what has ended does not."""
     for phase in Phase:

@@ -1,0 +1,371 @@
+"""What others do to our Jobs on a real API server: people with kubectl, and Kueue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict, pause
+from tests.support.chart import install_chart, service_account_kubeconfig, uninstall_chart
+from tests.support.cluster import KubectlError
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+PATIENCE = 60.0
+QUEUE = "kueue.x-k8s.io/queue-name"
+ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
+SLOW_TARGET = {"openfero.io/cooldown": "0", "openfero.io/target": "host"}
+
+
+def queued(name: str, **pod: str) -> str:
+    """An operario for a queue of Kueue's."""
+    value = json.loads(operario(name, annotations=SLOW_TARGET, **pod))
+    value["metadata"]["labels"] = {QUEUE: "healing"}
+    return json.dumps(value, indent=2)
+
+
+class Desk:
+    """One replica at a time, and what a person sees and does."""
+
+    def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
+        self.kubectl = kubectl
+        self.kubeconfig = kubeconfig
+        self.namespace = namespace
+        self.repository = Repository(folder / "operarios")
+        self.repository.write("quick.json", operario("Quick", annotations=SLOW_TARGET))
+        self.repository.write(
+            "slow.json", operario("Slow", annotations=SLOW_TARGET, run_for="forever")
+        )
+        self.repository.write("queued.json", queued("Queued", run_for="forever"))
+        self.repository.commit("Operarios")
+        self.folder = folder
+
+    def replica(self, name: str) -> Replica:
+        """One more replica."""
+        return Replica(
+            self.folder,
+            name=name,
+            kubeconfig=self.kubeconfig,
+            namespace=self.namespace,
+            repository=self.repository.url,
+        )
+
+    def job(self, name: str) -> dict[str, Any]:
+        """A Job as kubectl shows it."""
+        found: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
+        return found
+
+    def patch(self, name: str, change: dict[str, Any]) -> None:
+        """Change a Job by hand."""
+        where = ("-n", self.namespace, "--type=merge", "-p", json.dumps(change))
+        self.kubectl("patch", "job", name, *where)
+
+    def suspend(self, name: str, *, value: bool) -> None:
+        """Suspend a Job by hand, or let it go on."""
+        self.patch(name, {"spec": {"suspend": value}})
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """A Job's Pods that have not ended."""
+        where = ("-n", self.namespace, "-l", f"batch.kubernetes.io/job-name={name}")
+        found = self.kubectl.json("get", "pods", *where)["items"]
+        return [one for one in found if one["status"]["phase"] in ("Pending", "Running")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Desk:
+    """Give a namespace with operarios, and nobody at work yet."""
+    return Desk(tmp_path, kubeconfig, kubectl, namespace)
+
+
+def leads(replica: Replica) -> Replica:
+    """Wait until a replica leads."""
+    replica.wait_for(lambda: replica.leads, PATIENCE)
+    return replica
+
+
+def at(replica: Replica, job: str) -> dict[str, Any]:
+    """One remediation as the API shows it."""
+    items = replica.get("/api/remediations")["items"]
+    return next((one for one in items if one["job"] == job), {"phase": "", "reason": ""})
+
+
+def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
+    """Deliver an alert; its Job's name once it has reached a phase."""
+    status, answer = replica.deliver(alert(name, host=host))
+    assert status == 200
+    job: str = answer["items"][0]["job"]
+    replica.wait_for(lambda: at(replica, job)["phase"] == phase, PATIENCE)
+    return job
+
+
+def test_what_a_person_suspended_is_held_and_never_restarted(desk: Desk) -> None:
+    """Not by the leader that admitted it, nor by the next; it counts while it has Pods."""
+    with desk.replica("a") as a:
+        job = deliver(leads(a), "Slow", "one", "Running")
+        admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
+        a.wait_for(lambda: desk.pods(job), PATIENCE)
+        desk.suspend(job, value=True)
+        a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+        a.kill()
+    with desk.replica("b") as b:
+        leads(b)
+        assert b.deliver(alert("Slow", host="one"))[1]["items"][0]["outcome"] == "exists"
+        b.wait_for(lambda: not desk.pods(job), PATIENCE)
+        # Its target is free again: another operario may work on it, and this one stays as it is.
+        deliver(b, "Quick", "one", "Succeeded")
+        found = desk.job(job)
+        assert found["spec"]["suspend"] is True
+        assert found["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+        assert at(b, job)["phase"] == "Held"
+        desk.suspend(job, value=False)
+        b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+
+
+def test_what_waits_is_a_person_s_to_start_to_delete_and_to_edit(desk: Desk) -> None:
+    """What was started runs and counts, what was deleted is forgotten, an edit changes no turn.
+
+    Each is shown as what it is, and none of it is undone or repeated.
+    """
+    with desk.replica("a") as a:
+        leads(a)
+        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        started = deliver(a, "Slow", "one", "Waiting")
+        deleted = deliver(a, "Quick", "two", "Waiting")
+        edited = deliver(a, "Quick", "three", "Waiting")
+        uid = desk.job(deleted)["metadata"]["uid"]
+        desk.suspend(started, value=False)
+        desk.kubectl("delete", "job", deleted, "-n", desk.namespace)
+        desk.patch(
+            edited,
+            {
+                "metadata": {"annotations": {"example.org/note": "more memory"}},
+                "spec": {"template": {"metadata": {"labels": {"team": "storage"}}}},
+            },
+        )
+        a.wait_for(lambda: at(a, started)["phase"] == "Running", PATIENCE)
+        a.wait_for(lambda: at(a, deleted)["phase"] == "", PATIENCE)
+        assert at(a, edited)["phase"] == "Waiting"
+        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        a.wait_for(lambda: at(a, edited)["phase"] == "Succeeded", PATIENCE)
+        found = desk.job(edited)
+        assert found["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
+        assert found["metadata"]["annotations"]["example.org/note"] == "more memory"
+        other = deliver(a, "Quick", "one", "Waiting")
+        a.wait_for(lambda: at(a, other)["reason"] == "target-busy", PATIENCE)
+        assert "openfero.io/admitted-at" not in desk.job(started)["metadata"]["annotations"]
+        assert "Somebody else than the controller started it" in a.read("/")
+        assert at(a, deleted)["phase"] == ""
+        assert deliver(a, "Quick", "two", "Succeeded") == deleted
+        assert desk.job(deleted)["metadata"]["uid"] != uid
+
+
+class Kueue(threading.Thread):
+    """Stands in for Kueue's Job reconciler: it owns what carries a queue's name, and only that.
+
+    As Kueue does it admits by one update that sets scheduling fields of the Pod template and
+    ends the suspension, and preempts by suspending again. (Kueue's source, pkg/controller/jobs.)
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(daemon=True)
+        self._desk = desk
+        self.open = threading.Event()
+        self.ended = threading.Event()
+        self.admitted: list[str] = []
+
+    def run(self) -> None:
+        """Admit whatever is queued while the queue is open."""
+        while not self.ended.wait(0.2):
+            if not self.open.is_set():
+                continue
+            where = ("-n", self._desk.namespace, "-l", QUEUE)
+            for job in self._desk.kubectl.json("get", "jobs", *where)["items"]:
+                if job["spec"]["suspend"] and job["metadata"]["name"] not in self.admitted:
+                    self._admit(job)
+
+    def _admit(self, job: dict[str, Any]) -> None:
+        job["spec"]["suspend"] = False
+        template = job["spec"]["template"]
+        template["metadata"].setdefault("annotations", {})["kueue.x-k8s.io/workload"] = "w"
+        template["spec"].setdefault("tolerations", []).append({"key": "spot", "operator": "Exists"})
+        with contextlib.suppress(KubectlError):  # somebody wrote in between: at the next look
+            self._desk.kubectl("replace", "-f", "-", stdin=json.dumps(job))
+            self.admitted.append(job["metadata"]["name"])
+
+    def preempt(self, name: str) -> None:
+        """Take the place back."""
+        self._desk.suspend(name, value=True)
+
+
+@pytest.fixture
+def kueue(desk: Desk) -> Iterator[Kueue]:
+    """Give a stand-in for Kueue, its queue closed."""
+    one = Kueue(desk)
+    one.start()
+    yield one
+    one.ended.set()
+    one.join(PATIENCE)
+
+
+def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
+    desk: Desk, kueue: Kueue
+) -> None:
+    """Before that Kueue does not see the Job; queued it counts, and nobody restarts it."""
+    kueue.open.set()
+    with desk.replica("a") as a:
+        leads(a)
+        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        job = deliver(a, "Queued", "one", "Waiting")
+        time.sleep(2)
+        found = desk.job(job)
+        assert QUEUE not in found["metadata"]["labels"]
+        assert found["spec"]["suspend"] is True
+        assert kueue.admitted == []
+        kueue.open.clear()
+        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        a.wait_for(lambda: at(a, job)["phase"] == "Queued", PATIENCE)
+        found = desk.job(job)
+        assert found["metadata"]["labels"][QUEUE] == "healing"
+        assert found["spec"]["suspend"] is True
+        other = deliver(a, "Quick", "one", "Waiting")
+        a.wait_for(lambda: at(a, other)["reason"] == "target-busy", PATIENCE)
+        kueue.open.set()
+        a.wait_for(lambda: at(a, job)["phase"] == "Running", PATIENCE)
+        admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
+        a.kill()
+    with desk.replica("b") as b:
+        leads(b)
+        kueue.preempt(job)
+        b.wait_for(lambda: at(b, job)["phase"] == "Queued", PATIENCE)
+        time.sleep(2)
+        found = desk.job(job)
+        assert found["spec"]["suspend"] is True, "it is Kueue's to start it again"
+        assert found["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+        assert at(b, other)["phase"] == "Waiting"
+        kueue.admitted.clear()
+        b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+
+
+@pytest.fixture
+def installed(
+    desk: Desk, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> Iterator[dict[str, Any]]:
+    """Give what the chart creates with its approval policy, and remove it again."""
+    values = {
+        **ADDRESS,
+        "approvalPolicy": {"create": True},
+        "jobsNamespace": {"name": namespace, "create": False},
+    }
+    objects = install_chart(kubeconfig, namespace, values)
+    desk.repository.write(
+        "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
+    )
+    desk.repository.commit("Risky")
+    kubectl("create", "role", "person", "--verb=get,list,create,patch,update",
+            "--resource=jobs,jobs/status", "-n", namespace)  # fmt: skip
+    for name in ("ada", "eve"):
+        kubectl("create", "serviceaccount", name, "-n", namespace)
+        kubectl("create", "rolebinding", name, "--role=person",
+                f"--serviceaccount={namespace}:{name}", "-n", namespace)  # fmt: skip
+    yield {each["kind"]: each for each in objects}
+    uninstall_chart(kubeconfig, namespace)
+
+
+def test_nobody_approves_refuses_or_cancels_in_another_s_name(
+    desk: Desk,
+    installed: dict[str, Any],
+    tmp_path: Path,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    namespace: str,
+) -> None:
+    """The chart's policy lets everybody write their own name alone; the API then trusts it."""
+    assert {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(installed)
+    ada = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="ada")
+    who = f"system:serviceaccount:{namespace}:ada"
+    desk.kubeconfig = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
+
+    def forge(job: str, *marks: str, subresource: str = "") -> str:
+        """Annotate a Job as eve; what the API server says to it."""
+        as_eve = f"--as=system:serviceaccount:{namespace}:eve"
+        annotations = {f"openfero.io/{k}": v for k, v in (mark.split("=") for mark in marks)}
+        change = json.dumps({"metadata": {"annotations": annotations}})
+        more = [f"--subresource={subresource}"] if subresource else []
+        try:
+            return kubectl("patch", "job", job, "-n", namespace, "--type=merge", as_eve,
+                           "-p", change, *more)  # fmt: skip
+        except KubectlError as error:
+            return str(error)
+
+    with desk.replica("a") as a:
+        leads(a)
+        first = deliver(a, "Risky", "one", "AwaitingApproval")
+        a.wait_for(lambda: "and nobody else" in forge(first, f"approved-by={who}"), PATIENCE)
+        assert "and nobody else" in forge(first, f"approved-by={who}", subresource="status")
+        forged = forge(
+            first, "decision=refused", "reason=refused-by-human", f"message=refused by {who}"
+        )
+        assert "openfero.io/message names who refuses or cancels" in forged
+        assert at(a, first)["phase"] == "AwaitingApproval"
+        stolen = desk.job(first)
+        stolen["metadata"] = {
+            "name": "stolen",
+            "labels": {"openfero.io/managed-by": "openfero-gitops"},
+            "annotations": {"openfero.io/approved-by": who},
+        }
+        for key in ("selector", "manualSelector"):
+            stolen["spec"].pop(key, None)
+        stolen["spec"]["template"]["metadata"].pop("labels", None)
+        with pytest.raises(KubectlError, match="and nobody else"):
+            kubectl("create", "-n", namespace, f"--as=system:serviceaccount:{namespace}:eve",
+                    "-f", "-", stdin=json.dumps(stolen))  # fmt: skip
+        # In their own names all three go on as ever.
+        asyncio.run(pass_verdict(APPROVE, first, ada, namespace))
+        a.wait_for(lambda: at(a, first)["phase"] == "Succeeded", PATIENCE)
+        assert at(a, first)["approvedBy"] == who
+        second = deliver(a, "Risky", "two", "AwaitingApproval")
+        asyncio.run(pass_verdict(REFUSE, second, ada, namespace))
+        a.wait_for(lambda: at(a, second)["message"] == f"refused by {who}", PATIENCE)
+        third = deliver(a, "Slow", "three", "Running")
+        asyncio.run(pass_verdict(CANCEL, third, ada, namespace))
+        a.wait_for(lambda: at(a, third)["message"] == f"cancelled by {who}", PATIENCE)
+        with pytest.raises(UsageError, match="cannot be approved"):
+            asyncio.run(pass_verdict(APPROVE, second, ada, namespace))
+    # The next leader finds the policy in force at its first look: what comes then is verified.
+    kubectl("delete", "configmap", "openfero-dry-runs", "-n", namespace, "--ignore-not-found")
+    with desk.replica("b") as b:
+        leads(b)
+        b.wait_for(
+            lambda: (
+                "approvals.json" in str(_data(kubectl, namespace))
+                and namespace in _data(kubectl, namespace).get("approvals.json", "")
+            ),
+            PATIENCE,
+        )
+        fourth = deliver(b, "Risky", "four", "AwaitingApproval")
+        asyncio.run(pass_verdict(APPROVE, fourth, ada, namespace))
+        b.wait_for(lambda: at(b, fourth)["phase"] == "Succeeded", PATIENCE)
+        assert at(b, fourth)["approvalVerified"] is True
+        assert at(b, first)["approvalVerified"] is False, "it came before that was known"
+
+
+def _data(kubectl: Kubectl, namespace: str) -> dict[str, str]:
+    """What the leader wrote down about the cluster."""
+    where = ("-n", namespace, "--field-selector=metadata.name=openfero-dry-runs")
+    items = kubectl.json("get", "configmaps", *where)["items"]
+    return dict(items[0]["data"]) if items else {}
