@@ -371,6 +371,11 @@ def test(
 )
 @_jobs_namespace_option
 @click.option(
+    "--merge-base",
+    is_flag=True,
+    help="Compare with where HEAD left BASE, as a pull request is shown.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "markdown"]),
@@ -385,6 +390,7 @@ def diff(
     path: str,
     allowed_namespace: tuple[str, ...],
     jobs_namespace: str,
+    merge_base: bool,
     form: str,
 ) -> int:
     """Say what a pull request changes in behaviour, not in text.
@@ -393,14 +399,15 @@ def diff(
     commits, in a folder whatever git takes for one. The most dangerous change comes first;
     markdown is a comment for the pull request. Exits 1 where HEAD breaks what BASE did not.
     """
-    from openfero_gitops.offline import compare_revisions  # noqa: PLC0415
+    from openfero_gitops.offline import Comparison, compare_revisions  # noqa: PLC0415
     from openfero_gitops.pipeline.difference.comment import as_markdown  # noqa: PLC0415
     from openfero_gitops.pipeline.difference.plain import as_json, as_text  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
-    found = asyncio.run(
-        compare_revisions(source, (base, head), path, allowed_namespace, jobs_namespace)
+    asked = Comparison(
+        source, base, head, path, allowed_namespace, jobs_namespace, since_parting=merge_base
     )
+    found = asyncio.run(compare_revisions(asked))
     match form:
         case "json":
             click.echo(_to_json(as_json(found)))

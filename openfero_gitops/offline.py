@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -234,31 +234,63 @@ def update_cases(folder: str, report: golden.Report) -> list[str]:
     return written
 
 
-async def compare_revisions(
-    source: str,
-    refs: tuple[str, str],
-    path: str,
-    allowed_namespaces: Sequence[str],
-    jobs_namespace: str,
-) -> Difference:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared: two refs of a repository, and what counts of it.
+
+    With `since_parting` not `base` itself is meant but the commit at which `head` left it, as a
+    forge shows a pull request.
+    """
+
+    source: str
+    base: str
+    head: str
+    path: str = "."
+    allowed_namespaces: tuple[str, ...] = ()
+    jobs_namespace: str = "openfero-jobs"
+    since_parting: bool = False
+
+
+async def compare_revisions(asked: Comparison) -> Difference:
     """Find what the second of two commits does otherwise than the first.
 
     Raises:
-        OpenFeroError: one of them cannot be read.
+        OpenFeroError: one of them cannot be read, or they have no history in common.
     """
-    scope = _scope(allowed_namespaces, jobs_namespace)
-    sides: list[Side] = []
-    with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
-        for ref in refs:
-            opened = open_commit(source, ref, path, Path(cache))
-            try:
-                snapshot = await opened.fetch()
-                had_envelope = bool(sides) and sides[0].catalog.has_envelope
-                read = await _read(opened, snapshot, scope, had_envelope=had_envelope)
-            finally:
-                await opened.aclose()
-            sides.append(Side(snapshot, *read))
-    return compare(*sides)
+    parser = Parser(DEFAULT)
+
+    async def read(ref: str, *, had_envelope: bool = False) -> Side:
+        opened = open_commit(asked.source, ref, asked.path, cache)
+        try:
+            snapshot = await opened.fetch()
+            scope = _scope(asked.allowed_namespaces, asked.jobs_namespace)
+            found = await _read(opened, snapshot, scope, parser, had_envelope=had_envelope)
+        finally:
+            await opened.aclose()
+        return Side(snapshot, *found)
+
+    with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as folder:
+        cache = Path(folder)
+        base = await read(asked.base)
+        if asked.since_parting:
+            base = await read(await _parting(asked, base.snapshot.revision.commit, cache))
+        return compare(base, await read(asked.head, had_envelope=base.catalog.has_envelope))
+
+
+async def _parting(asked: Comparison, base: str, cache: Path) -> str:
+    """The commit at which `head` left `base`, both of which are in the cache then."""
+    opened = open_commit(asked.source, asked.head, asked.path, cache)
+    try:
+        head = (await opened.fetch()).revision.commit
+        parting = await opened.merge_base(base, head)
+    finally:
+        await opened.aclose()
+    if not parting:
+        raise UsageError(
+            f"{base[:12]} and {head[:12]} have no commit in common; in a clone that was made with"
+            " --depth, fetch what is missing (git fetch --unshallow)"
+        )
+    return parting
 
 
 def _delivery(group: AlertGroup, by: str) -> Delivery:

@@ -274,6 +274,18 @@ class GitSource:
 
         return await self._hop(lambda git: self._read_cached(git, newer, compare))
 
+    async def merge_base(self, one: str, other: str) -> str:
+        """The newest commit in the history of two fetched ones; empty where there is none.
+
+        Raises:
+            SourceError: one of them is not in the cache, or its history cannot be read.
+        """
+
+        def find(repository: BareRepository, sha: str) -> str:
+            return repository.merge_base(one, sha) if is_commit(one) else ""
+
+        return await self._hop(lambda git: self._read_cached(git, other, find))
+
     async def aclose(self) -> None:
         """End what is under way, and wait for it; nothing is left running. May be repeated."""
         self._closed = True

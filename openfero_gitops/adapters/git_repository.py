@@ -301,6 +301,17 @@ class BareRepository:
             raise Damaged(last_line(answered.stderr))
         return answered.code == 0
 
+    def merge_base(self, one: str, other: str) -> str:
+        """The newest commit in the history of both; empty where they have none in common.
+
+        Raises:
+            Damaged: the history cannot be read.
+        """
+        answered = self._run("merge-base", one, other)
+        if answered.code not in {0, 1}:
+            raise Damaged(last_line(answered.stderr))
+        return answered.stdout.decode().strip()
+
     def roll_up(self) -> Finished | None:
         """Join packs once there are many, at a cost that follows what was added since."""
         if sum(1 for _ in (self.folder / "objects" / "pack").glob("*.pack")) <= _MANY_PACKS:

@@ -320,6 +320,24 @@ def test_diff_in_a_fresh_clone(
     assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 changes what happens\n")
 
 
+def test_diff_since_the_branch_was_made(
+    pull_request: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """What happened on main meanwhile is not the branch's, with --merge-base."""
+    pull_request.write("ops/third.json", operario("Third"))
+    pull_request.commit("Meanwhile")
+    for source in (pull_request.folder, pull_request.url):
+        asked = ("diff", source, "main", "pr", "--path", "ops")
+        assert "openfero-third-firing: is gone" in openfero(*asked).out
+        ran = openfero(*asked, "--merge-base")
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 changes what happens")
+    pull_request.git("checkout", "--quiet", "--orphan", "strange")
+    pull_request.commit("Another history")
+    ran = openfero("diff", pull_request.folder / "ops", "main", "strange", "--merge-base")
+    assert ran.code == 2
+    assert "have no commit in common" in ran.err
+
+
 def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
     """A commit that changes comments and places says so."""
     pull_request.write("ops/moved/other.json", operario("Other") + "\n\n")

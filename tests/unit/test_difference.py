@@ -385,6 +385,14 @@ def test_containers_come_and_go() -> None:
     assert one_change(more, job())[2] == "init container first is gone"
 
 
+def test_init_containers_in_another_order() -> None:
+    """Init containers run one after the other: their order counts."""
+    one, two = ({"name": name, "image": "x:1", "securityContext": SECURE} for name in "ab")
+    before, after = job(pod={"initContainers": [one, two]}), job(pod={"initContainers": [two, one]})
+
+    assert one_change(before, after)[2] == "init containers are in another order: b, a"
+
+
 def test_another_service_account() -> None:
     """Another ServiceAccount is told, whichever of the two fields names it."""
     after = job(pod={"serviceAccountName": "admin"})
@@ -439,6 +447,24 @@ def test_another_namespace() -> None:
             "reads the Secret key",
         ),
         ({"envFrom": [{"secretRef": {"name": "key"}}]}, "reads the Secret key"),
+        (
+            {
+                "pod": {
+                    "volumes": [
+                        {"name": "v", "projected": {"sources": [{"secret": {"name": "key"}}]}}
+                    ]
+                }
+            },
+            "reads the Secret key",
+        ),
+        (
+            {"ports": [{"containerPort": 80, "hostPort": 80}]},
+            "container heal listens on port 80 of its node",
+        ),
+        (
+            {"securityContext": SECURE | {"procMount": "Unmasked"}, "pod": {"hostUsers": False}},
+            "container heal sees all of /proc",
+        ),
         (
             {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]},
             "reads the Secret key",
@@ -625,6 +651,69 @@ def test_malformed_rbac_is_passed_over() -> None:
     odd.append({"apiVersion": group, "kind": "Role", "rules": [7, {"verbs": [1]}, None]})
 
     assert told(side(job()), side(job(), odd)) == []
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        (rule("get", "*/scale", "apps"), rule("get", "deployments/scale", "apps")),
+        (rule("get", "pods", "*"), rule("get", "pods")),
+        (
+            {"verbs": ["get"], "nonResourceURLs": ["/logs/*"]},
+            {"verbs": ["get"], "nonResourceURLs": ["/logs/a"]},
+        ),
+    ],
+)
+def test_what_covers_what(wide: dict[str, Any], narrow: dict[str, Any]) -> None:
+    """A right that another covers adds nothing; the wider one adds something to it."""
+    both = side(job(), role(wide, narrow))
+
+    assert told(side(job(), role(wide)), both) == []
+    assert [kind for _, kind, _ in told(side(job(), role(narrow)), both)] == [Kind.RIGHTS]
+
+
+def test_rights_are_not_mixed_up() -> None:
+    """Resources and URLs, one namespace and another, a role by name: none covers another."""
+    everything = role(rule("*", "*", "*"), namespace="shop")
+    urls = {"verbs": ["get"], "nonResourceURLs": ["/metrics"]}
+    elsewhere = role(rule("get", "pods"), namespace="web")
+    elsewhere[0]["metadata"]["name"] = elsewhere[1]["roleRef"]["name"] = "other"
+    admin = role()[1]
+    admin["roleRef"]["name"] = "admin"
+    added = told(side(job(), everything), side(job(), everything, role(urls), elsewhere, admin))
+
+    expected = (
+        "may now get /metrics in every namespace; do all that ClusterRole admin allows in every"
+        " namespace; get pods in web"
+    )
+    assert [sentence for _, _, sentence in added] == [expected]
+
+
+def test_a_binding_without_a_namespace() -> None:
+    """A Role that is applied with --namespace is told as such."""
+    there = role(rule("get", "secrets", resourceNames=["key"]), namespace="x")
+    for one in there:
+        del one["metadata"]["namespace"]
+
+    assert told(side(job()), side(job(), there)) == [
+        (
+            Effect.WIDENS,
+            Kind.RIGHTS,
+            "may now get secrets named key in the namespace where it is applied",
+        )
+    ]
+
+
+def test_rules_beyond_measure() -> None:
+    """A rule of a hundred thousand rights is told as one, and many clauses are counted."""
+    names = [f"n{number}" for number in range(400)]
+    huge = {"verbs": names[:60], "resources": names, "apiGroups": [""]}
+    many = rule("get", ",".join(names))
+
+    assert (
+        "a rule that is too long to be compared" in told(side(job()), side(job(), role(huge)))[0][2]
+    )
+    assert told(side(job()), side(job(), role(many)))[0][2].endswith("; and 381 more")
 
 
 # Who answers.
