@@ -30,7 +30,7 @@ from openfero_gitops.adapters.git_errors import (
     no_such_ref,
     not_offered,
 )
-from openfero_gitops.adapters.git_process import Git
+from openfero_gitops.adapters.git_process import Git, TooMuchOutput
 from openfero_gitops.adapters.git_trust import Trust, Verdict, Verifier
 from openfero_gitops.adapters.git_url import is_commit, parse_ref, parse_remote
 from openfero_gitops.adapters.tree import (
@@ -39,6 +39,7 @@ from openfero_gitops.adapters.tree import (
     assemble,
     is_lfs_pointer,
     normalise,
+    revise,
     select,
     shown,
 )
@@ -58,10 +59,13 @@ if TYPE_CHECKING:
 
     from openfero_gitops.adapters.git_repository import BareRepository, Commit
     from openfero_gitops.adapters.git_trust import Judge
+    from openfero_gitops.adapters.tree import Selection
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _BLOCK: Final = 512  # bytes, the unit of a file limit
+_LISTED_ALONE: Final = ("refs/heads/", "refs/tags/")  # a server can be asked for these only
+_MOST_REFS: Final = 1 << 20  # bytes of a list of refs; where it is longer, a fetch is cheaper
 _TAGS: Final = "refs/tags/"
 
 
@@ -118,6 +122,14 @@ class _Seen:
     error: SourceError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The last snapshot that could be read: the next is told from it by what changed."""
+
+    snapshot: Snapshot
+    selection: Selection
+
+
 class GitSource:
     """One ref of one repository.
 
@@ -150,6 +162,8 @@ class GitSource:
         self._cache = Cache.of(settings.cache_dir, self._remote.url)
         self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
         self._seen: _Seen | None = None
+        self._known: _Known | None = None
+        self._too_many_refs = False
         self._suspect = False  # a read found the cache damaged: the next fetch makes a new one
         self._under_way: dict[asyncio.Task[object], threading.Event] = {}
         self._closed = False
@@ -190,7 +204,7 @@ class GitSource:
                 revision, verdict = self._judged(repository, sha, judge)
             if verdict.refusal:
                 raise Unverified(f"{self._where}: {verdict.refusal}", revision)
-            return self._files_or_why(repository, revision)
+            return self._files_or_why(repository, revision)[0]
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
@@ -206,7 +220,7 @@ class GitSource:
             revision = self._revision(repository, sha)
             if not repository.has_folder(sha, root):
                 return Snapshot(revision, root, ())
-            return self._files(repository, revision, root)
+            return self._files(repository, revision, root)[0]
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
@@ -338,6 +352,8 @@ class GitSource:
             raise UsageError(f"ref {shown(self._ref)!r}: --verify tag needs the name of a tag")
 
     def _fetch(self, git: Git) -> _Seen:
+        if (seen := self._unchanged(git)) is not None:
+            return seen
         with self._cache.locked(git):
             self._cache.sweep(self._settings.timeout)
             if self._cache.repository.exists() and not self._suspect:
@@ -353,6 +369,43 @@ class GitSource:
                     self._roll_up(_repository(self._cache.repository, git))
                     return seen
             return self._rebuild(git)
+
+    def _unchanged(self, git: Git) -> _Seen | None:
+        """Ask the server what the ref holds; return what is known of it, if that is the same.
+
+        It costs one list of refs, and touches neither the disk nor the lock.
+        """
+        seen = self._seen
+        if seen is None or self._suspect or not self._cache.repository.exists():
+            return None
+        tip = self._ref if is_commit(self._ref) else self._listed(git)
+        if tip != seen.tip:
+            return None
+        with self._judging(_repository(self._cache.repository, git)) as judge:
+            return seen if seen.keys == judge.keys.digest else None
+
+    def _listed(self, git: Git) -> str:
+        """The id that the server says the ref holds; empty where only a fetch can tell."""
+        if self._too_many_refs:
+            return ""
+        names = [refspec.removeprefix("+").split(":")[0] for refspec in self._refspecs()]
+        kinds = {f"--{name.split('/')[1]}" for name in names if name.startswith(_LISTED_ALONE)}
+        narrow = sorted(kinds) if all(name.startswith(_LISTED_ALONE) for name in names) else []
+        secrets = self._access.secrets()
+        options = [*self._access.options(), "ls-remote", "--quiet", *narrow]
+        try:
+            listed = git.run(*options, "--", self._remote.url, most=_MOST_REFS)
+        except TooMuchOutput:
+            self._too_many_refs = True
+            return ""
+        if listed.code != 0:
+            error = explain(self._where, listed.stderr, secrets)
+            if isinstance(error, Damaged):
+                return ""
+            raise error
+        lines = (line.partition(b"\t") for line in listed.stdout.split(b"\n"))
+        held = {name: sha.decode() for sha, _, name in lines}
+        return next((held[name.encode()] for name in names if name.encode() in held), "")
 
     def _rebuild(self, git: Git) -> _Seen:
         """Make a repository beside the old one, which stays until the new one can be read."""
@@ -384,9 +437,10 @@ class GitSource:
         """Read what the ref holds; what is wrong with it is no reason to fetch it again."""
         revision, verdict = self._judged(repository, tip, judge)
         try:
-            snapshot = self._files_or_why(repository, revision)
+            snapshot, selection = self._files_or_why(repository, revision)
         except Unusable as error:
             return _Seen(tip, "", None, error)
+        self._known = _Known(snapshot, selection)
         if verdict.refusal:
             keys = "" if verdict.passing else judge.keys.digest
             refusal = Unverified(f"{self._where}: {verdict.refusal}", revision, snapshot)
@@ -493,7 +547,8 @@ class GitSource:
                 f"{self._where}: {shown(commit)!r} is no commit, write all 40 characters"
             )
         repository = _repository(self._cache.repository, git)
-        if not repository.has(commit):
+        fetched = self._known is not None and self._known.snapshot.revision.commit == commit
+        if not fetched and not repository.has(commit):
             raise SourceError(
                 f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"
             )
@@ -518,7 +573,9 @@ class GitSource:
         verdict = self._verdict(tip, revision.commit, judge)
         return replace(revision, verified_signer=verdict.signer), verdict
 
-    def _files_or_why(self, repository: BareRepository, revision: Revision) -> Snapshot:
+    def _files_or_why(
+        self, repository: BareRepository, revision: Revision
+    ) -> tuple[Snapshot, Selection]:
         """Read the operarios of a commit, or say that it has none that can be read."""
         try:
             return self._files(repository, revision, self._root)
@@ -527,25 +584,49 @@ class GitSource:
         except SourceError as error:
             raise Unusable(str(error), revision) from error
 
-    def _files(self, repository: BareRepository, revision: Revision, root: str) -> Snapshot:
-        """Read what lies below a path of a commit."""
-        selection = select(
-            repository.entries(revision.commit, root, self._settings.budgets),
-            root=root,
-            budgets=self._settings.budgets,
-            where=self._where,
-            commit=revision.commit,
-        )
-        known = {file.blob: file.content for file in self._known_files()}
-        unknown = {file.blob: file.size for file in selection.wanted if file.blob not in known}
-        known |= repository.blobs(unknown, sum(unknown.values()))
-        contents = {file.path: known[file.blob] for file in selection.wanted}
-        return assemble(revision, root, selection, contents)
+    def _files(
+        self, repository: BareRepository, revision: Revision, root: str
+    ) -> tuple[Snapshot, Selection]:
+        """Read what lies below a path of a commit; what the last fetch found there is known."""
+        known: dict[str, SourceFile] = {}
+        selection, last = None, self._known
+        if last is not None and root == self._root:
+            known = {file.path: file for file in last.snapshot.files}
+            selection = self._revised(repository, last, revision.commit)
+        if selection is None:
+            selection = select(
+                repository.entries(revision.commit, root, self._settings.budgets),
+                root=root,
+                budgets=self._settings.budgets,
+                where=self._where,
+                commit=revision.commit,
+            )
+        unknown = [
+            file
+            for file in selection.wanted
+            if file.path not in known or known[file.path].blob != file.blob
+        ]
+        sizes = {file.blob: file.size for file in unknown}
+        blobs = repository.blobs(sizes, sum(sizes.values()))
+        contents = {file.path: blobs[file.blob] for file in unknown}
+        return assemble(revision, root, selection, contents, known), selection
 
-    def _known_files(self) -> tuple[SourceFile, ...]:
-        """Files whose content need not be read again."""
-        snapshot = self._seen.snapshot if self._seen is not None else None
-        return snapshot.files if snapshot is not None else ()
+    def _revised(self, repository: BareRepository, known: _Known, commit: str) -> Selection | None:
+        """Choose by what a commit changed; None where it must be listed as a whole."""
+        budgets = self._settings.budgets
+        before = known.snapshot.revision.commit
+        changes = repository.changes(before, commit, self._root, budgets.files)
+        if changes is None:
+            return None
+        selection = revise(
+            known.selection,
+            changes,
+            root=self._root,
+            budgets=budgets,
+            where=self._where,
+            commit=commit,
+        )
+        return selection if selection.entries else None  # the path may be gone
 
     def _versions(
         self, repository: BareRepository, path: str, commit: str, limit: int

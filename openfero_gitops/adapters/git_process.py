@@ -23,7 +23,7 @@ from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _TICK: Final = 0.05  # seconds between two looks at the deadline and at `stop`
 _GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL
@@ -111,6 +111,7 @@ class Git:
     def _converse(self, child: subprocess.Popen[bytes], talk: _Talk) -> None:
         """Write and read until the child has ended, or its time is over."""
         deadline = time.monotonic() + self.timeout
+        pauses = _pauses()
         while talk.is_open or not _has_exited(child.pid):
             self.check()
             if time.monotonic() > deadline:
@@ -119,7 +120,7 @@ class Git:
                     " check that the server answers, or allow more time"
                 )
             if not talk.is_open:
-                time.sleep(_TICK / 10)
+                time.sleep(next(pauses))
             elif not talk.turn(_TICK) and _has_exited(child.pid):
                 return  # only a stray child of it still holds a pipe open
 
@@ -225,8 +226,17 @@ def _has_exited(pid: int) -> bool:
 
 def _await_exit(pid: int, patience: float) -> None:
     deadline = time.monotonic() + patience
+    pauses = _pauses()
     while not _has_exited(pid) and time.monotonic() < deadline:
-        time.sleep(_TICK / 10)
+        time.sleep(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two looks: a child is gone a moment after its pipes are, or it hangs."""
+    pause = _TICK / 250
+    while True:
+        yield pause
+        pause = min(2 * pause, _TICK / 10)
 
 
 def _reap_orphans(group: int) -> None:

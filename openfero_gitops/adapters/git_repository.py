@@ -20,7 +20,7 @@ from git.exc import GitError, InvalidGitRepositoryError, NoSuchPathError, ODBErr
 
 from openfero_gitops.adapters.git_errors import Damaged, last_line
 from openfero_gitops.adapters.git_process import TooMuchOutput
-from openfero_gitops.adapters.tree import Entry, Kind, blob_id, shown, too_many_entries
+from openfero_gitops.adapters.tree import Change, Entry, Kind, blob_id, shown, too_many_entries
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.timestamp import format_time
 
@@ -38,6 +38,7 @@ _LONGEST_NAME: Final = 200  # characters of an author
 _TAGS_OF_TAGS: Final = 8
 _ZEROS: Final = "0" * 40
 _TREE: Final = "040000"
+_ABSENT: Final = b"000000"
 _KINDS: Final = {
     "100644": Kind.FILE,
     "100755": Kind.FILE,
@@ -46,6 +47,7 @@ _KINDS: Final = {
     "160000": Kind.SUBMODULE,
 }
 _LISTING: Final = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40}) +(\d+|-|BAD)\t(.*)", re.DOTALL)
+_DIFFERENCE: Final = re.compile(rb":(\d{6}) (\d{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]\d*")
 _CHANGE: Final = re.compile(rb":(\d{6}) \d{6} ([0-9a-f]{40}) [0-9a-f]{40} [A-Z]\d*")
 
 
@@ -171,6 +173,47 @@ class BareRepository:
             raise Damaged(last_line(listed.stderr))
         return list(self._below(listed.stdout, commit, root))
 
+    def changes(self, older: str, newer: str, root: str, most: int) -> list[Change] | None:
+        """List what two commits differ in below a path, at most so many names.
+
+        None says that all must be listed anew: the older commit is not here, the path itself
+        became something else, or they differ in more.
+
+        Raises:
+            Damaged: a blob that is new cannot be found.
+        """
+        paths = ["--", root] if root else []
+        options = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
+        arguments = ("diff-tree", *options, older, newer, *paths)
+        try:
+            compared = self._run("--literal-pathspecs", *arguments, most=most * _LISTED)
+        except TooMuchOutput:
+            return None
+        if compared.code != 0:
+            return None
+        tokens = compared.stdout.split(b"\0")[:-1]
+        inside = root.encode() + b"/" if root else b""
+        found = [
+            (_DIFFERENCE.fullmatch(said), name)
+            for said, name in zip(tokens[::2], tokens[1::2], strict=True)
+        ]
+        if len(found) > most or not all(said and name.startswith(inside) for said, name in found):
+            return None
+        modes = [
+            (said[1], said[2].decode(), said[3].decode(), name) for said, name in found if said
+        ]
+        sizes = self.sizes({blob for _, mode, blob, _ in modes if _KINDS.get(mode) is Kind.FILE})
+        return [
+            Change(
+                name,
+                was=before != _ABSENT,
+                now=None
+                if after == _ABSENT.decode()
+                else Entry(name, _KINDS.get(after, Kind.OTHER), sizes.get(blob, 0), blob),
+            )
+            for before, after, blob, name in modes
+        ]
+
     def blobs(self, ids: Iterable[str], total: int) -> dict[str, bytes]:
         """Read the content of blobs, each held against its id.
 
@@ -294,10 +337,10 @@ class BareRepository:
         Raises:
             Damaged: the history cannot be read.
         """
-        if not self.has(older):
-            return False
         answered = self._run("merge-base", "--is-ancestor", older, newer)
         if answered.code not in {0, 1}:
+            if self.has(newer) and not self.has(older):
+                return False
             raise Damaged(last_line(answered.stderr))
         return answered.code == 0
 

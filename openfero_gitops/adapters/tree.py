@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
@@ -89,6 +90,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One name that two commits differ in: whether it was there, and what it is now, if it is."""
+
+    name: bytes
+    was: bool
+    now: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A file to read: its name has been found printable and its size within the budget."""
 
@@ -99,10 +109,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to read, sorted by path, and what was left out and why."""
+    """What to read, sorted by path, and what was left out and why.
+
+    `judged` has what became of each name that is anybody's business, and `entries` counts all
+    names: what `revise` goes on from.
+    """
 
     wanted: tuple[Wanted, ...]
     problems: tuple[Problem, ...]
+    judged: Mapping[bytes, Wanted | Problem] = field(default_factory=dict, repr=False)
+    entries: int = 0
 
 
 def normalise(path: str) -> str:
@@ -163,33 +179,87 @@ def select(
     Raises:
         SourceError: the repository as a whole is over a budget.
     """
-    skipped = len(root.encode()) + 1 if root else 0
-    wanted: list[Wanted] = []
-    problems: list[Problem] = []
-    total = 0
+    skipped = _above(root)
+    judged: dict[bytes, Wanted | Problem] = {}
+    count = 0
     for count, entry in enumerate(entries, start=1):
-        if count > budgets.entries:
-            raise SourceError(too_many_entries(where, budgets))
         found = _judge(entry, entry.name[skipped:], budgets, commit)
-        if isinstance(found, Problem):
-            problems.append(found)
-        elif found is not None:
-            wanted.append(found)
-            total += found.size
-        if len(wanted) + len(problems) > budgets.files:
-            raise SourceError(
-                f"{where}: more than {budgets.files} YAML and JSON files below"
-                f" {root or 'the root'}; name the folder of the operarios as the path"
-            )
+        if found is not None:
+            judged[entry.name] = found
+        _require_few(count, judged, root, budgets, where)
+    return _selection(judged, count, root=root, budgets=budgets, where=where, commit=commit)
+
+
+def revise(
+    before: Selection,
+    changes: Iterable[Change],
+    *,
+    root: str,
+    budgets: Budgets,
+    where: str,
+    commit: str,
+) -> Selection:
+    """Choose as `select` does in another commit, given all that it differs in from an earlier one.
+
+    Raises:
+        SourceError: the repository as a whole is over a budget.
+    """
+    skipped = _above(root)
+    judged = dict(before.judged)
+    count = before.entries
+    for change in changes:
+        count += (change.now is not None) - change.was
+        judged.pop(change.name, None)
+        if change.now is not None:
+            found = _judge(change.now, change.name[skipped:], budgets, commit)
+            if found is not None:
+                judged[change.name] = found
+    _require_few(count, judged, root, budgets, where)
+    return _selection(judged, count, root=root, budgets=budgets, where=where, commit=commit)
+
+
+def _above(root: str) -> int:
+    """How much of a name counts from the repository's root, and not from the path."""
+    return len(root.encode()) + 1 if root else 0
+
+
+def _require_few(
+    entries: int, judged: Mapping[bytes, object], root: str, budgets: Budgets, where: str
+) -> None:
+    if entries > budgets.entries:
+        raise SourceError(too_many_entries(where, budgets))
+    if len(judged) > budgets.files:
+        raise SourceError(
+            f"{where}: more than {budgets.files} YAML and JSON files below"
+            f" {root or 'the root'}; name the folder of the operarios as the path"
+        )
+
+
+def _selection(
+    judged: Mapping[bytes, Wanted | Problem],
+    entries: int,
+    *,
+    root: str,
+    budgets: Budgets,
+    where: str,
+    commit: str,
+) -> Selection:
+    wanted = [one for one in judged.values() if isinstance(one, Wanted)]
+    problems = [
+        one if one.commit == commit else replace(one, commit=commit)
+        for one in judged.values()
+        if isinstance(one, Problem)
+    ]
+    total = sum(one.size for one in wanted)
     if total > budgets.total_bytes:
         raise SourceError(
             f"{where}: the YAML and JSON files below {root or 'the root'} have {total} bytes"
             f" together, more than {budgets.total_bytes}; name the folder of the operarios as the"
             " path"
         )
-    wanted.sort(key=lambda file: file.path)
+    wanted.sort(key=attrgetter("path"))
     problems.extend(_case_twins(wanted, commit))
-    return Selection(tuple(wanted), tuple(sorted(problems)))
+    return Selection(tuple(wanted), tuple(sorted(problems)), judged, entries)
 
 
 def too_many_entries(where: str, budgets: Budgets) -> str:
@@ -201,12 +271,30 @@ def too_many_entries(where: str, budgets: Budgets) -> str:
 
 
 def assemble(
-    revision: Revision, root: str, selection: Selection, contents: Mapping[str, bytes]
+    revision: Revision,
+    root: str,
+    selection: Selection,
+    contents: Mapping[str, bytes],
+    known: Mapping[str, SourceFile] | None = None,
 ) -> Snapshot:
-    """Make the snapshot of what was read; `contents` is by path and holds every wanted file."""
+    """Make the snapshot of what was read.
+
+    Args:
+        revision: whose files they are.
+        root: the configured path.
+        selection: what is wanted.
+        contents: by path, of every wanted file that is not `known`.
+        known: by path, files of another revision: they stand for themselves where their blob is
+            the one that is wanted.
+    """
     files: list[SourceFile] = []
     problems = list(selection.problems)
+    known = known or {}
     for file in selection.wanted:
+        same = known.get(file.path)
+        if same is not None and file.blob and same.blob == file.blob:
+            files.append(same)
+            continue
         content = contents[file.path]
         if is_lfs_pointer(content):
             problems.append(
@@ -225,10 +313,6 @@ def assemble(
                 path=file.path,
                 blob=file.blob or blob_id(content),
                 content=content,
-                commit=revision.commit,
-                commit_author=revision.author,
-                commit_time=revision.time,
-                verified_signer=revision.verified_signer,
             )
         )
     return Snapshot(revision, root, tuple(files), tuple(sorted(problems)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from openfero_gitops.domain.operario import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Ignored, Problem
@@ -34,12 +35,16 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as it stands in one commit; `path` counts from the repository's root."""
+    """One file as it stands in one commit; `path` counts from the repository's root.
+
+    `commit`, and who made and signed it, are empty where it is the snapshot's own revision: so a
+    file that did not change is the same in the next.
+    """
 
     path: str
     blob: str
     content: bytes
-    commit: str
+    commit: str = ""
     commit_author: str = ""
     commit_time: str = ""
     stale: bool = False
@@ -103,21 +108,93 @@ class Catalog:
 
     revision: Revision
     envelope: Envelope
-    operarios: tuple[Operario, ...]
+    operarios: Sequence[Operario]
     problems: tuple[Problem, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     files: tuple[SourceFile, ...] = ()
     has_envelope: bool = False
     root: str = ""
-    by_alert: Mapping[str, tuple[Operario, ...]] = field(init=False, repr=False, compare=False)
+    by_alert: Mapping[str, Sequence[Operario]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index by lower-cased alert name, highest priority first, then name."""
         index: dict[str, list[Operario]] = {}
         for operario in self.operarios:
             index.setdefault(operario.alertname.lower(), []).append(operario)
-        ordered = {
-            name: tuple(sorted(found, key=lambda o: (-o.options.priority, o.name)))
-            for name, found in index.items()
-        }
-        object.__setattr__(self, "by_alert", ordered)
+        for found in index.values():
+            if len(found) > 1:
+                found.sort(key=lambda one: (-one.options.priority, one.name))
+        object.__setattr__(self, "operarios", _Located(self.operarios, self.revision))
+        object.__setattr__(self, "by_alert", _Index(index, self.revision))
+
+
+class _Located(Sequence["Operario"]):
+    """Operarios of a revision, which is written on each that names no other, when it is taken out.
+
+    Most are those of the revision before, and few are looked at before the next: what a commit
+    costs follows what it changes.
+    """
+
+    __slots__ = ("_operarios", "_revision")
+    __hash__ = None  # type: ignore[assignment] # as a list has none
+
+    def __init__(self, operarios: Sequence[Operario], revision: Revision) -> None:
+        self._operarios = operarios
+        self._revision = revision
+
+    def __len__(self) -> int:
+        return len(self._operarios)
+
+    @overload
+    def __getitem__(self, index: int) -> Operario: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Operario]: ...
+
+    def __getitem__(self, index: int | slice) -> Operario | Sequence[Operario]:
+        if isinstance(index, slice):
+            return _Located(self._operarios[index], self._revision)
+        return self._locate(self._operarios[index])
+
+    def __iter__(self) -> Iterator[Operario]:
+        return map(self._locate, self._operarios)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def _locate(self, operario: Operario) -> Operario:
+        origin, revision = operario.origin, self._revision
+        if origin.commit or not revision.commit:
+            return operario
+        return replace(
+            operario,
+            origin=replace(
+                origin,
+                commit=revision.commit,
+                commit_author=revision.author,
+                commit_time=revision.time,
+                verified_signer=revision.verified_signer,
+            ),
+        )
+
+
+class _Index(Mapping[str, Sequence["Operario"]]):
+    """The same, by the names of their alerts."""
+
+    __slots__ = ("_index", "_revision")
+
+    def __init__(self, index: Mapping[str, Sequence[Operario]], revision: Revision) -> None:
+        self._index = index
+        self._revision = revision
+
+    def __getitem__(self, name: str) -> Sequence[Operario]:
+        return _Located(self._index[name], self._revision)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)

@@ -11,6 +11,7 @@ path, and a stale version never takes a name from a current one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.catalog import Catalog, Envelope
@@ -96,23 +97,18 @@ def build_catalog(
     """
     parser = parser or Parser(scope.kubernetes_version)
     envelope, problems, envelope_file = _envelope(snapshot, scope, previous=previous_has_envelope)
+    envelopes = _envelopes(snapshot.root)
     files = sorted(
-        (file for file in snapshot.files if not _like_envelope(file.path, snapshot.root)),
-        key=lambda file: file.path,
+        (file for file in snapshot.files if file.path.lower() not in envelopes),
+        key=attrgetter("path"),
     )
-    read = [(file, parser.read(file)) for file in files]
-    rules = _Rules(
-        envelope,
-        scope,
-        frozenset(
-            reading.service_account
-            for _, reading_of_file in read
-            for _, reading in reading_of_file.documents
-            if reading.service_account
-        ),
-    )
-    current = {file.path: rules.judge(file, reading) for file, reading in read}
-    _refuse_duplicates(current.values())
+    before = _judged_before(parser)
+    read = [(file, before.reading(file) or parser.read(file)) for file in files]
+    accounts = frozenset(name for _, reading in read for name in reading.service_accounts)
+    rules = _Rules(envelope, scope, accounts)
+    current = before.judge(read, rules)
+    parser.judged = _Judged(rules, current)
+    current = current | _without_duplicates(current.values())
     in_force = _with_older(current, older or {}, parser, rules)
     problems += snapshot.problems
     problems += (problem for version in current.values() for problem in version.problems)
@@ -122,12 +118,9 @@ def build_catalog(
         revision=snapshot.revision,
         envelope=envelope,
         operarios=tuple(operario for version in chosen for operario in version.operarios),
-        problems=tuple(sorted(problems)),
+        problems=_of(snapshot, problems),
         ignored=tuple(
-            Ignored(file.path, reading.ignored)
-            for file, reading_of_file in read
-            for _, reading in reading_of_file.documents
-            if reading.ignored is not None
+            Ignored(file.path, kind) for file, reading in read for kind in reading.ignored
         ),
         files=tuple(([envelope_file] if envelope_file else []) + kept),
         has_envelope=envelope_file is not None,
@@ -137,15 +130,9 @@ def build_catalog(
 
 def broken_paths(catalog: Catalog) -> tuple[str, ...]:
     """The files with errors: those of which older versions are wanted."""
-    return tuple(
-        sorted(
-            {
-                problem.path
-                for problem in catalog.problems
-                if problem.is_error and not _like_envelope(problem.path, catalog.root)
-            }
-        )
-    )
+    envelopes = _envelopes(catalog.root)
+    broken = {problem.path for problem in catalog.problems if problem.is_error}
+    return tuple(sorted(path for path in broken if path.lower() not in envelopes))
 
 
 # The envelope.
@@ -155,19 +142,18 @@ def _in_root(root: str, name: str) -> str:
     return f"{root}/{name}" if root else name
 
 
-def _like_envelope(path: str, root: str) -> bool:
-    return path.lower() in {_in_root(root, name).lower() for name in (NAME, *LIKE_NAME)}
+def _envelopes(root: str) -> frozenset[str]:
+    """The paths, in lower case, that are the envelope's or that somebody meant to be."""
+    return frozenset(_in_root(root, name).lower() for name in (NAME, *LIKE_NAME))
 
 
 def _envelope(
     snapshot: Snapshot, scope: Scope, *, previous: bool
 ) -> tuple[Envelope, list[Problem], SourceFile | None]:
     path = _in_root(snapshot.root, NAME)
-    mistaken = [
-        file
-        for file in snapshot.files
-        if file.path != path and _like_envelope(file.path, snapshot.root)
-    ]
+    envelopes = _envelopes(snapshot.root)
+    found_files = [file for file in snapshot.files if file.path.lower() in envelopes]
+    mistaken = [file for file in found_files if file.path != path]
     problems = [
         located(
             ENVELOPE_NAME.at(
@@ -181,19 +167,19 @@ def _envelope(
         for file in mistaken
     ]
     unread_envelope = [one for one in snapshot.problems if one.path == path and one.is_error]
-    file = next((file for file in snapshot.files if file.path == path), None)
+    file = next((file for file in found_files if file.path == path), None)
     if file is None:
         if previous and not problems and not unread_envelope:
             problems.append(_missing(path, snapshot))
         if problems or unread_envelope:
             paused = any(says_paused(file.content) for file in mistaken)
-            raise _refusal([*problems, *unread_envelope], paused=paused)
+            raise _refusal([*problems, *unread_envelope], snapshot, paused=paused)
         return Envelope(), [], None
     try:
         documents = load(file.content)
     except Unreadable as reason:
         problem = at(unread(reason), file)
-        raise _refusal([problem], paused=says_paused(file.content)) from None
+        raise _refusal([problem], snapshot, paused=says_paused(file.content)) from None
     found = [(index, value) for index, value in enumerate(documents) if value is not None]
     index, value = found[0] if found else (0, None)
     envelope, findings = read_envelope(value)
@@ -203,7 +189,7 @@ def _envelope(
     findings += _not_granted(envelope, scope)
     own = [located(finding, index, file) for finding in findings]
     if any(problem.is_error for problem in own):
-        raise _refusal(own, paused=says_paused(file.content))
+        raise _refusal(own, snapshot, paused=says_paused(file.content))
     return envelope, problems + own, file
 
 
@@ -222,12 +208,18 @@ def _missing(path: str, snapshot: Snapshot) -> Problem:
     )
 
 
-def _refusal(problems: Sequence[Problem], *, paused: bool) -> CatalogRefusal:
+def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -> CatalogRefusal:
     first = next(problem for problem in problems if problem.is_error)
     where = f"{first.path}:{first.line}" if first.line else first.path
     hint = f" ({first.suggestion})" if first.suggestion else ""
     message = f"{where}: {first.message}{hint}; the catalog in force stays"
-    return CatalogRefusal(message, tuple(sorted(problems)), paused=paused)
+    return CatalogRefusal(message, _of(snapshot, problems), paused=paused)
+
+
+def _of(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems of a snapshot's files, in order, each with the commit that it was found in."""
+    commit = snapshot.revision.commit
+    return tuple(sorted(one if one.commit else replace(one, commit=commit) for one in problems))
 
 
 def _not_granted(envelope: Envelope, scope: Scope) -> list[Finding]:
@@ -254,18 +246,19 @@ def _granted(scope: Scope) -> frozenset[str] | None:
 # Files.
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Version:
     """One version of one file: what it gives, and what is wrong with it.
 
-    `names` are those of all its operarios, valid or not, with the document of each.
+    `names` are those of all its operarios, valid or not, as they are compared, with the document
+    of each.
     """
 
     file: SourceFile
     reading: FileReading
-    operarios: list[Operario]
-    problems: list[Problem]
-    names: list[tuple[int, str]]
+    operarios: tuple[Operario, ...]
+    problems: tuple[Problem, ...]
+    names: tuple[tuple[int, str], ...]
 
     @property
     def is_broken(self) -> bool:
@@ -281,24 +274,77 @@ def _folded(name: str) -> str:
     return name.lower()
 
 
-def _refuse_duplicates(versions: Iterable[_Version]) -> None:
-    """Leave every name to the first path and document that says it."""
-    first: dict[str, tuple[_Version, int]] = {}
-    for version in versions:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the files of a catalog were found to be, by path, and by which rules."""
+
+    rules: _Rules | None
+    versions: dict[str, _Version]
+
+    def reading(self, file: SourceFile) -> FileReading | None:
+        """What a file says, if it is the very same."""
+        known = self.versions.get(file.path)
+        return known.reading if known is not None and known.file is file else None
+
+    def judge(
+        self, read: Iterable[tuple[SourceFile, FileReading]], rules: _Rules
+    ) -> dict[str, _Version]:
+        """Judge each file on its own; one that is as it was, by the same rules, is what it was."""
+        known = self.versions if self.rules == rules else {}
+        versions: dict[str, _Version] = {}
+        for file, reading in read:
+            version = known.get(file.path)
+            if (
+                version is None
+                or version.reading is not reading
+                or (version.file is not file and version.file != file)
+            ):
+                version = rules.judge(file, reading)
+            versions[file.path] = version
+        return versions
+
+
+def _judged_before(parser: Parser) -> _Judged:
+    return parser.judged if isinstance(parser.judged, _Judged) else _Judged(None, {})
+
+
+def _without_duplicates(versions: Iterable[_Version]) -> dict[str, _Version]:
+    """Leave every name to the first path and document that says it; only who loses is returned."""
+    versions = list(versions)
+    names = [name for version in versions for _, name in version.names]
+    owners: dict[str, _Version] = {}
+    lost: dict[str, _Version] = {}
+    for version in versions if len(set(names)) < len(names) else ():
         for document, name in version.names:
-            owner, owned = first.setdefault(_folded(name), (version, document))
-            if owner is version and owned == document:
+            owner = owners.setdefault(name, version)
+            if owner is version and not _stands_before(version, document, name):
                 continue
             where = "earlier in this file" if owner is version else f"in {owner.file.path}"
-            finding = DUPLICATE_NAME.at(
-                ("metadata", "name"),
-                f"an operario named {shown(name)} stands {where} already: that one counts",
-                "rename one of them; the alert can be named by openfero.io/alertname",
-            )
-            version.problems.append(version.reading.locate(finding, version.file, document))
-            version.operarios = [
-                operario for operario in version.operarios if operario.origin.document != document
-            ]
+            before = lost.get(version.file.path, version)
+            lost[version.file.path] = _without(before, document, where)
+    return lost
+
+
+def _stands_before(version: _Version, document: int, name: str) -> bool:
+    """Whether an earlier document of the same file says the name."""
+    return len(version.names) > 1 and any(
+        other == name and index < document for index, other in version.names
+    )
+
+
+def _without(version: _Version, document: int, where: str) -> _Version:
+    """A version without the operario of one document, whose name stands elsewhere already."""
+    name = next(reading.name for index, reading in version.reading.documents if index == document)
+    finding = DUPLICATE_NAME.at(
+        ("metadata", "name"),
+        f"an operario named {shown(name)} stands {where} already: that one counts",
+        "rename one of them; the alert can be named by openfero.io/alertname",
+    )
+    return replace(
+        version,
+        operarios=tuple(one for one in version.operarios if one.origin.document != document),
+        problems=(*version.problems, version.reading.locate(finding, version.file, document)),
+    )
 
 
 def _with_older(
@@ -318,7 +364,7 @@ def _with_older(
         }
         for file in older[path]:
             version = rules.judge(replace(file, stale=True), parser.read(file))
-            names = [_folded(name) for _, name in version.names]
+            names = [name for _, name in version.names]
             twice = len(set(names)) < len(names)
             if not version.is_broken and not twice and taken.isdisjoint(names):
                 in_force[path] = version
@@ -341,7 +387,7 @@ class _Rules:
         names: list[tuple[int, str]] = []
         for index, document in reading.documents:
             if document.name:
-                names.append((index, document.name))
+                names.append((index, _folded(document.name)))
             draft = document.draft
             if draft is None:
                 continue
@@ -350,7 +396,7 @@ class _Rules:
             problems += (reading.locate(finding, file, index) for finding in findings)
             if not any(finding.is_error for finding in findings):
                 operarios.append(_operario(draft, namespace, file, index))
-        return _Version(file, reading, operarios, problems, names)
+        return _Version(file, reading, tuple(operarios), tuple(problems), tuple(names))
 
     def _namespace(self, draft: Draft) -> tuple[str | None, list[Finding]]:
         """Where the Job goes, None for the jobs namespace; nowhere it may not."""

@@ -28,11 +28,14 @@ class FileReading:
     """What a file's content says.
 
     `documents` are its documents with their index, empty ones left out; `problems` have no path
-    and no commit. Later findings are located by `locate`, which remembers.
+    and no commit; `service_accounts` are the names of those that it defines, `ignored` the kinds
+    of what is no operario. Later findings are located by `locate`, which remembers.
     """
 
     documents: tuple[tuple[int, Reading], ...]
     problems: tuple[Problem, ...]
+    service_accounts: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     _places: dict[tuple[int, Pointer], tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def locate(self, finding: Finding, file: SourceFile, document: int) -> Problem:
@@ -52,7 +55,7 @@ def at(problem: Problem, file: SourceFile) -> Problem:
 class Parser:
     """Reads files and remembers what it read: a memo of a pure function, of bounded size."""
 
-    def __init__(self, kubernetes: str | Schemas, capacity: int = 20_000) -> None:
+    def __init__(self, kubernetes: str | Schemas, capacity: int = 25_000) -> None:
         """Take the Kubernetes whose Jobs are meant: a cluster's own schemas, or a version.
 
         Raises:
@@ -60,6 +63,8 @@ class Parser:
         """
         self._schemas = schemas_of(kubernetes) if isinstance(kubernetes, str) else kubernetes
         self._capacity = capacity
+        #: What the last catalog made of the files that it was made of: `pipeline.catalog`'s own.
+        self.judged: object = None
         self._known: OrderedDict[tuple[str, bool], FileReading] = OrderedDict()
 
     def read(self, file: SourceFile) -> FileReading:
@@ -92,7 +97,12 @@ class Parser:
             for index, reading in read
             for finding in reading.findings
         )
-        return FileReading(read, problems)
+        return FileReading(
+            read,
+            problems,
+            tuple(one.service_account for _, one in read if one.service_account),
+            tuple(one.ignored for _, one in read if one.ignored is not None),
+        )
 
 
 def unread(reason: Unreadable) -> Problem:

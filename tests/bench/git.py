@@ -2,6 +2,7 @@
 
 Every figure of ours is of a whole sync, from asking the server to the swap of the catalog; beside
 it stands the bare command, run in turn with it, so that a machine that slows down slows both.
+The last ratio is that of processor time, children included: it hardly knows what else runs.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,18 +70,15 @@ async def first_sync(url: str, cache: Path) -> None:
 
     source = GitSource(GitSettings(url=url, cache_dir=cache))
     syncer = syncer_of(source)
-    began = time.perf_counter()
-    await syncer.sync()
-    seconds = time.perf_counter() - began
+    cost = await _synced(syncer)
     await source.aclose()
     assert syncer.catalog is not None
     assert len(syncer.catalog.operarios) == OPERARIOS
-    print(json.dumps([seconds, *memory()]))
+    print(json.dumps([cost.wall, cost.cpu, *memory()]))
 
 
-def bare_first(url: str, folder: Path) -> float:
-    """Clone, read every file and parse it, with nothing of ours; return the seconds."""
-    began = time.perf_counter()
+def bare_first(url: str, folder: Path) -> None:
+    """Clone, read every file and parse it, with nothing of ours."""
     _git("clone", "--quiet", "--bare", url, str(folder))
     listed = _git("-C", str(folder), "ls-tree", "-r", "-z", "HEAD").split(b"\0")[:-1]
     ids = b"".join(line.split()[2] + b"\n" for line in listed)
@@ -90,7 +90,6 @@ def bare_first(url: str, folder: Path) -> float:
         for _ in yaml.load_all(read[end + 1 : end + 1 + size], yaml.CSafeLoader):
             pass
         at = end + 1 + size + 1
-    return time.perf_counter() - began
 
 
 def _git(*arguments: str, stdin: bytes = b"") -> bytes:
@@ -100,25 +99,51 @@ def _git(*arguments: str, stdin: bytes = b"") -> bytes:
     ).stdout
 
 
-def _timed(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that passed, and seconds of processor that this process and its children took."""
+
+    wall: float
+    cpu: float
+
+
+class Meter:
+    """Measures from its making on; children count once they have been waited for."""
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+        self._cpu = self._taken()
+
+    def read(self) -> Cost:
+        """What it has been until now."""
+        return Cost(time.perf_counter() - self._wall, self._taken() - self._cpu)
+
+    @staticmethod
+    def _taken() -> float:
+        whole = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, whole))
+
+
+def _ran(action: Callable[[], object]) -> Cost:
+    meter = Meter()
     action()
-    return time.perf_counter() - began
+    return meter.read()
 
 
-async def _synced(syncer: Syncer) -> float:
-    began = time.perf_counter()
+async def _synced(syncer: Syncer) -> Cost:
+    meter = Meter()
     await syncer.sync()
-    seconds = time.perf_counter() - began
+    cost = meter.read()
     assert syncer.status.error is None, syncer.status.error
-    return seconds
+    return cost
 
 
-def _row(name: str, ours: list[float], bare: list[float], what: str, goal: int) -> None:
-    mine, theirs = statistics.median(ours), statistics.median(bare)
+def _row(name: str, ours: list[Cost], bare: list[Cost], what: str, goal: int) -> None:
+    mine, theirs = (statistics.median(one.wall for one in many) for many in (ours, bare))
+    work, least = (statistics.median(one.cpu for one in many) for many in (ours, bare))
     print(
         f"{name:>16} {mine * 1000:>9.1f} {theirs * 1000:>9.1f} {mine / theirs:>6.2f} {goal:>5}"
-        f"  {what}"
+        f" {work / least:>6.2f}  {what}"
     )
 
 
@@ -132,15 +157,13 @@ async def _changes(fleet: Fleet, folder: Path, commits: list[str]) -> None:
     ours, bare = [], []
     for _ in range(ROUNDS):
         ours.append(await _synced(syncer))
-        bare.append(_timed(lambda: _git("ls-remote", fleet.url, "refs/heads/main")))
+        bare.append(_ran(lambda: _git("ls-remote", fleet.url, "refs/heads/main")))
     _row("unchanged ref", ours, bare, "git ls-remote", 2)
     ours, bare = [], []
     for commit in commits:
         fleet.publish(commit)
         ours.append(await _synced(syncer))
-        bare.append(
-            _timed(lambda: _git("-C", str(clone), "fetch", "--quiet", "origin", "main:main"))
-        )
+        bare.append(_ran(lambda: _git("-C", str(clone), "fetch", "--quiet", "origin", "main:main")))
         assert syncer.catalog is not None
         assert syncer.catalog.revision.commit == commit
     _row("one file changed", ours, bare, "git fetch", 5)
@@ -161,16 +184,17 @@ def main() -> None:
         fleet.publish(first)
         size = sum(map(len, files.values())) / 1e6
         print(f"git: {OPERARIOS} operarios, {size:.0f} MB of YAML, read over file://; medians, ms")
-        print(f"{'':>16} {'ours':>9} {'git':>9} {'ratio':>6} {'goal':>5}")
+        print(f"{'':>16} {'ours':>9} {'git':>9} {'ratio':>6} {'goal':>5} {'CPU':>6}")
         ours, bare, peaks = [], [], []
         for number in range(FIRST):
             cache = folder / f"cache-{number}"
             argv = [sys.executable, "-m", "tests.bench.git", fleet.url, str(cache)]
             said = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
-            seconds, _, peak = json.loads(said.splitlines()[-1])
-            ours.append(seconds)
+            wall, cpu, _, peak = json.loads(said.splitlines()[-1])
+            ours.append(Cost(wall, cpu))
             peaks.append(peak)
-            bare.append(bare_first(fleet.url, folder / f"bare-{number}.git"))
+            clone = folder / f"bare-{number}.git"
+            bare.append(_ran(lambda clone=clone: bare_first(fleet.url, clone)))
             shutil.rmtree(cache)
         _row("first sync", ours, bare, "git clone, cat-file --batch, CSafeLoader", 2)
         asyncio.run(_changes(fleet, folder, later))

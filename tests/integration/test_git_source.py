@@ -85,7 +85,7 @@ class TestReading:
     """What one commit says."""
 
     async def test_a_snapshot_names_its_commit(self, repository: Repository, cache: Path) -> None:
-        """Every file carries the commit, its author and its time in UTC."""
+        """A revision has its author and its time in UTC, and its files need not repeat them."""
         snapshot = await fetch(repository.url, cache)
 
         revision = snapshot.revision
@@ -95,9 +95,7 @@ class TestReading:
         [file] = snapshot.files
         assert (file.path, file.content) == ("a.yaml", b"a: 1\n")
         assert file.blob == repository.git("rev-parse", "HEAD:a.yaml")
-        assert (file.commit, file.commit_author) == (revision.commit, AUTHOR)
-        assert file.commit_time == revision.time
-        assert not file.stale
+        assert (file.commit, file.stale) == ("", False)  # the revision's own
 
     async def test_only_the_configured_folder_is_read(
         self, repository: Repository, cache: Path
@@ -880,6 +878,7 @@ class TestCache:
         os.utime(old, (time.time() - 31, time.time() - 31))
         (git.parent / "fresh.git").mkdir()
         (git.parent / "old.git").mkdir()
+        repository.commit("Second")
 
         await source.fetch()
 
@@ -963,12 +962,14 @@ class TestCache:
         await source.fetch()
         with (bare(cache).parent / "lock").open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
+            assert (await source.fetch()).revision.commit == repository.head  # nothing to fetch
+            commit = repository.commit("Second")
             began = time.monotonic()
             with pytest.raises(SourceError, match="another process has been fetching"):
                 await source.fetch()
             assert 0.9 < time.monotonic() - began < 10
 
-        await source.fetch()
+        assert (await source.fetch()).revision.commit == commit
         await source.aclose()
 
     async def test_a_cache_directory_that_cannot_be_made_is_an_error(

@@ -123,7 +123,7 @@ class TestSsh:
     async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """The revision and each of its files say who signed, and with which key."""
+        """The revision says who signed, and with which key."""
         ada.sign_in(repository)
         commit = repository.commit("Signed")
 
@@ -132,7 +132,7 @@ class TestSsh:
         signer = f"ada@git.example {fingerprint(ada, tmp_path)}"
         assert snapshot.revision.commit == commit
         assert snapshot.revision.verified_signer == signer
-        assert [file.verified_signer for file in snapshot.files] == [signer]
+        assert [file.verified_signer for file in snapshot.files] == [""]  # the revision's own
 
     async def test_a_commit_without_a_signature_is_refused(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,13 @@ _NAME: Final = re.compile(r"(?m)^  name: openfero-([a-z]+)")
 _ACCOUNT: Final = re.compile(r"serviceAccountName: (\S+)")
 
 
+@dataclass(frozen=True)
+class Link:
+    """A symlink, in the place of a file's content."""
+
+    target: bytes
+
+
 class Fleet:
     """A bare repository whose commits are written ahead, and then published one by one.
 
@@ -27,7 +35,7 @@ class Fleet:
     def __init__(self, folder: Path, branch: str = "main") -> None:
         self.folder = folder
         self._branch = folder / "refs" / "heads" / branch
-        self._queue: list[Mapping[str, bytes | None]] = []
+        self._queue: list[Mapping[str, bytes | Link | None]] = []
         self._written = 0
         self._git("init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder))
 
@@ -36,7 +44,7 @@ class Fleet:
         """Where it can be fetched from, on this machine."""
         return f"file://{self.folder}"
 
-    def commit(self, changes: Mapping[str, bytes | None]) -> None:
+    def commit(self, changes: Mapping[str, bytes | Link | None]) -> None:
         """Queue a commit that writes files, or removes those that are None."""
         self._queue.append(changes)
 
@@ -66,6 +74,9 @@ class Fleet:
             for path, content in changes.items():
                 if content is None:
                     yield b"D %s\n" % path.encode()
+                elif isinstance(content, Link):
+                    yield b"M 120000 inline %s\ndata %d\n" % (path.encode(), len(content.target))
+                    yield content.target + b"\n"
                 else:
                     yield b"M 100644 inline %s\ndata %d\n" % (path.encode(), len(content))
                     yield content + b"\n"

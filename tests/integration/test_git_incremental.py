@@ -1,0 +1,148 @@
+"""What is read by what changed is what would be read from scratch."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.tree import Budgets
+from openfero_gitops.domain.errors import CatalogRefusal, SourceError
+from openfero_gitops.pipeline import reading
+from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
+from openfero_gitops.pipeline.reading import Parser
+from tests.support.fleet import Fleet, Link, operarios
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Catalog, Snapshot
+
+SCOPE = Scope("openfero-jobs", ())
+BUDGETS = Budgets(file_bytes=6000, depth=3, files=60)
+OPERARIOS = list(operarios(12).items())
+ACCOUNT = b"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: operario-%d}\n"
+PATHS = ["a.yaml", "A.yaml", "b.yaml", "b/c.yaml", "b/c.yaml/d.json", "b/e/f/g/h.yaml", "x/y.yml"]
+PATHS += ["readme.md", "_off/z.yaml", "openfero.yaml", "tests/t.yaml", "a\tb.yaml"]
+
+
+def edit(chance: Random) -> dict[str, bytes | Link | None]:
+    """Give one commit's changes: of a few paths, each to anything that may stand there."""
+    changes: dict[str, bytes | Link | None] = {}
+    for path in chance.sample(PATHS, chance.choice([0, 1, 1, 1, 2, 3])):
+        if path == "openfero.yaml":
+            changes[path] = chance.choice(
+                [b"remember: 2h\n", b"namespaces: [x]\n", b"bad: 1\n", b""]
+            )
+            continue
+        text = chance.choice(OPERARIOS)[1]
+        changes[path] = chance.choice(
+            [
+                text,
+                text,
+                text.replace(b"batch/v1", b"batch/v0"),
+                text + b"---\n" + chance.choice(OPERARIOS)[1],
+                text.replace(b"restartPolicy: Never", b"restartPolicy: Sometimes"),
+                b"a: [",
+                b"#" * 6001,
+                b"version https://git-lfs.github.com/spec/v1\n",
+                ACCOUNT % chance.randrange(3),
+                Link(b"a.yaml"),
+                None,
+                None,
+            ]
+        )
+    return changes
+
+
+async def catalog_of(snapshot: Snapshot, source: GitSource, parser: Parser) -> Catalog | str:
+    """Build as the controller does, or say why it must not be."""
+    try:
+        catalog = build_catalog(snapshot, SCOPE, parser=parser)
+        commit = snapshot.revision.commit
+        older = {path: await source.versions(path, commit) for path in broken_paths(catalog)}
+        return build_catalog(snapshot, SCOPE, older, parser=parser)
+    except CatalogRefusal as refusal:
+        return f"{refusal} {refusal.problems} {refusal.paused}"
+
+
+async def read(source: GitSource) -> Snapshot | str:
+    """Fetch, or say why not."""
+    try:
+        return await source.fetch()
+    except SourceError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("seed", "root"), [(0, ""), (1, "b")])
+async def test_a_catalog_is_the_same_whatever_was_read_before(
+    tmp_path: Path, seed: int, root: str
+) -> None:
+    """After any history a source and a parser that went along say what fresh ones say."""
+    chance = Random(seed)  # noqa: S311 - the same history each time
+    fleet = Fleet(tmp_path / "origin.git")
+    for _ in range(25):
+        fleet.commit(edit(chance))
+    commits = fleet.write()
+    settings = GitSettings(
+        url=fleet.url, cache_dir=tmp_path / "cache", ref="main", path=root, budgets=BUDGETS
+    )
+    old, parser = GitSource(settings), Parser("1.36")
+    taken = 0
+
+    # Not in their order alone: a branch may be set back, too.
+    for commit in [*commits, *chance.sample(commits, 5)]:
+        fleet.publish(commit)
+        fresh = GitSource(settings)
+        snapshot, scratch = await read(old), await read(fresh)
+        assert snapshot == scratch
+        if not isinstance(snapshot, str) and not isinstance(scratch, str):
+            assert snapshot.revision.commit == commit
+            found = await catalog_of(snapshot, old, parser)
+            assert found == await catalog_of(scratch, fresh, Parser("1.36"))
+            taken += not isinstance(found, str)
+        await fresh.aclose()
+
+    assert taken > 3
+    await old.aclose()
+
+
+async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not change is the very same in the next snapshot and the next catalog."""
+    fleet = Fleet(tmp_path / "origin.git")
+    files = operarios(40)
+    path = sorted(files)[20]
+    fleet.commit(files)
+    fleet.commit({path: files[path] + b"# changed\n"})
+    first, second = fleet.write()
+    source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache", ref="main"))
+    parser = Parser("1.36")
+    fleet.publish(first)
+    before = await source.fetch()
+    catalog = build_catalog(before, SCOPE, parser=parser)
+    parsed: list[bytes] = []
+    load = reading.load
+
+    def counted(content: bytes, *, is_json: bool = False) -> list[object]:
+        parsed.append(content)
+        return load(content, is_json=is_json)
+
+    monkeypatch.setattr(reading, "load", counted)
+    fleet.publish(second)
+
+    after = await source.fetch()
+    later = build_catalog(after, SCOPE, parser=parser)
+
+    changed = [
+        file.path for file, was in zip(after.files, before.files, strict=True) if file is not was
+    ]
+    assert changed == [path]
+    assert parsed == [files[path] + b"# changed\n"]
+    assert {one.origin.commit for one in catalog.operarios} == {first}
+    assert {one.origin.commit for one in later.operarios} == {second}
+    assert later.operarios[0].job is catalog.operarios[0].job
+    await source.aclose()
