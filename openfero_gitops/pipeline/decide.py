@@ -143,6 +143,9 @@ class _Board:
             lane = remediation.operario, remediation.target
             self.last_end[lane] = max(end, self.last_end.get(lane, end))
         began = remediation.admitted_at or remediation.started_at
+        if began and remediation.started_at and remediation.queue is None:
+            # An admission may have been on its way for long: it counts from when it came.
+            began = max(began, remediation.started_at)
         if began is None and remediation.occupying:
             began = self.now  # it was started a moment ago, or may have been
         if began is not None:

@@ -269,7 +269,7 @@ def test_a_start_of_unknown_time_counts_as_of_now() -> None:
 def test_admission_counts_not_the_start_that_kueue_makes_of_it() -> None:
     """A Job that waited in a queue was started when it was admitted."""
     queued = running("r", since=NOW, target="r", labels={"alertname": "r"})
-    late = dataclasses.replace(queued, admitted_at=NOW - minutes(2))
+    late = dataclasses.replace(queued, admitted_at=NOW - minutes(2), queue="batch")
 
     a_minute = Envelope(limits=Limits(per_minute=1))
     assert reasons(queued, elsewhere("a"), envelope=a_minute)["a"] == "limit-per-minute"
@@ -931,3 +931,14 @@ def test_everything_that_waits_is_decided_in_order(
     for _, decision in decided:
         if isinstance(decision, Wait) and decision.until is not None:
             assert decision.until > NOW
+
+
+def test_an_admission_that_was_long_under_way_counts_from_when_it_came() -> None:
+    """Its `admitted-at` is when it was sent; the minute counts from when the Job started."""
+    one_a_minute = Envelope(limits=Limits(per_minute=1))
+    late = finished("a", began=NOW - seconds(70), ended=NOW, labels={"alertname": "B"}, target="b")
+    late = dataclasses.replace(late, started_at=NOW - seconds(20))
+
+    assert decisions(late, remediation(), envelope=one_a_minute)["job-1"] == Wait(
+        Reason.LIMIT_PER_MINUTE, NOW + seconds(40)
+    )
