@@ -155,8 +155,9 @@ class Admitter:
         counts: Counts,
         now: Callable[[], datetime],
         identity: str,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take what is needed; nothing is started."""
+        """Take what is needed; nothing is started. `stopwatch` tells how long a look takes."""
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
@@ -164,6 +165,7 @@ class Admitter:
         self._counts = counts
         self._now = now
         self._identity = identity
+        self._stopwatch = stopwatch
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         #: What was decided at the last look of this term, on everything that waited.
         self.last_look: Sequence[tuple[Remediation, Decision]] = ()
@@ -176,9 +178,9 @@ class Admitter:
             await self._take_over(reign)
             while True:
                 news.clear()
-                began = time.perf_counter()
+                began = self._stopwatch()
                 pause = await self._look(reign)
-                took = time.perf_counter() - began
+                took = self._stopwatch() - began
                 if reign.failures:
                     await asyncio.sleep(max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST)))
                     continue

@@ -46,11 +46,11 @@ class View:
     def __init__(self) -> None:
         """Begin empty and not current."""
         self._by_key: dict[JobKey, Remediation] = {}
-        self._by_incident: dict[str, set[JobKey]] = defaultdict(set)
+        self._by_incident: dict[str, dict[JobKey, None]] = defaultdict(dict)
         self._gone: dict[str, int] = {}  # uids, and the version at which they were not there
         self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
-        self._waiters: set[asyncio.Event] = set()
+        self._waiters: dict[asyncio.Event, None] = {}  # in order, as all that follows from it
 
     def expect(self, namespaces: Iterable[str]) -> None:
         """Name the namespaces without which the view is not whole."""
@@ -107,7 +107,7 @@ class View:
             version, self.newest(remediation.key.namespace)
         )
         self._by_key[remediation.key] = remediation
-        self._by_incident[remediation.incident].add(remediation.key)
+        self._by_incident[remediation.incident][remediation.key] = None
         self._tell()
         return True
 
@@ -128,7 +128,7 @@ class View:
         if known is None:
             return
         del self._by_key[known.key]
-        self._by_incident[known.incident].discard(known.key)
+        del self._by_incident[known.incident][known.key]
         if not self._by_incident[known.incident]:
             del self._by_incident[known.incident]
 
@@ -151,12 +151,12 @@ class View:
         """An event that is set at every change; its owner clears it, and ends it."""
         event = asyncio.Event()
         event.set()
-        self._waiters.add(event)
+        self._waiters[event] = None
         return event
 
     def unsubscribe(self, event: asyncio.Event) -> None:
         """End a subscription."""
-        self._waiters.discard(event)
+        self._waiters.pop(event, None)
 
     def _tell(self) -> None:
         for event in self._waiters:

@@ -34,7 +34,7 @@ from openfero_gitops.adapters.memory.jsonpatch import apply_patch
 from openfero_gitops.adapters.memory.player import JobPlayer
 from openfero_gitops.adapters.memory.rules import check, check_update
 from openfero_gitops.adapters.memory.selector import Selector
-from openfero_gitops.adapters.memory.store import Store, copied
+from openfero_gitops.adapters.memory.store import Store, copied, through_json
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -412,7 +412,7 @@ class MemoryCluster:
 def _read(resource: Resource, namespace: str, body: Object) -> Object:
     """A checked copy of what a caller sent, with what callers may set."""
     try:
-        new = copied(body)
+        new = through_json(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise Invalid(f"the request cannot be written as JSON over HTTP: {error}") from error
     decode(resource, new)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.adapters.memory.store import copied
 from openfero_gitops.domain.errors import Invalid
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def apply_patch(document: Object, operations: Iterable[Operation]) -> Object:
     Raises:
         Invalid: a `test` failed, a path leads nowhere, or an operation is none of these.
     """
-    patched: Object = json.loads(json.dumps(document))
+    patched: Object = copied(document)
     for operation in operations:
         _apply(patched, operation)
     return patched

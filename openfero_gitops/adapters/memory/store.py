@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import marshal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -54,7 +55,7 @@ class Store:
         self._history = history
         self._writes: list[Write] = []
         self._objects: dict[tuple[Resource, str], dict[str, Object]] = {}
-        self._subscribers: set[Callable[[Write], None]] = set()
+        self._subscribers: dict[Callable[[Write], None], None] = {}  # told in order
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """One object, None where there is none."""
@@ -100,7 +101,7 @@ class Store:
 
     def subscribe(self, told: Callable[[Write], None]) -> None:
         """Call a function at every write from now on."""
-        self._subscribers.add(told)
+        self._subscribers[told] = None
 
     @contextmanager
     def news(self) -> Iterator[asyncio.Event]:
@@ -110,11 +111,11 @@ class Store:
         def told(_: Write) -> None:
             event.set()
 
-        self._subscribers.add(told)
+        self._subscribers[told] = None
         try:
             yield event
         finally:
-            self._subscribers.discard(told)
+            self._subscribers.pop(told, None)
 
     def _at_this_version(self, known: Object) -> Object:
         metadata = {**known["metadata"], "resourceVersion": str(self.version)}
@@ -130,7 +131,13 @@ class Store:
 
 
 def copied(value: Object) -> Object:
-    """Copy JSON; much quicker than `copy.deepcopy`.
+    """Copy what is stored, which is JSON: several times as quick as by way of text."""
+    copy: Object = marshal.loads(marshal.dumps(value))  # noqa: S302, our own bytes
+    return copy
+
+
+def through_json(value: Object) -> Object:
+    """Copy what somebody sent, as the way over HTTP does.
 
     Raises:
         TypeError: it is no JSON.
