@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import deliveries, git
+from tests.bench import deliveries, git, validate
 
-MEASURES = {"deliveries": deliveries.main, "git": git.main}
+MEASURES = {"deliveries": deliveries.main, "git": git.main, "validate": validate.main}
 
 
 def main() -> int:

@@ -7,10 +7,10 @@ do not fail are the case's output.
 
 from __future__ import annotations
 
+import html
 import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
-from xml.sax.saxutils import escape, quoteattr
 
 from openfero_gitops.pipeline.report.findings import advice, line
 
@@ -41,10 +41,10 @@ def junit(findings: Findings) -> str:
     return "\n".join(
         [
             '<?xml version="1.0" encoding="UTF-8"?>',
-            f"<testsuites name={quoteattr(SUITE)} {counts}>",
-            f"  <testsuite name={quoteattr(SUITE)} {counts}>",
+            f"<testsuites name={_quoted(SUITE)} {counts}>",
+            f"  <testsuite name={_quoted(SUITE)} {counts}>",
             *cases,
-            f"    <system-out>{escape(findings.summary)}</system-out>",
+            f"    <system-out>{_text(findings.summary)}</system-out>",
             "  </testsuite>",
             "</testsuites>",
         ]
@@ -74,18 +74,20 @@ def _case(path: str, problems: Sequence[Problem], findings: Findings) -> str:
 def _failed_whole(complaint: str) -> str:
     return (
         f'    <testcase classname={_quoted(SUITE)} name="the repository">\n'
-        f"      <failure message={_quoted(complaint)}>{escape(complaint)}</failure>\n"
+        f"      <failure message={_quoted(complaint)}>{_text(complaint)}</failure>\n"
         "    </testcase>"
     )
 
 
 def _lines(problems: Sequence[Problem]) -> str:
-    return escape(_printable("\n".join(map(line, problems))))
+    return _text("\n".join(map(line, problems)))
 
 
 def _quoted(value: str) -> str:
-    return quoteattr(_printable(value))
+    # (A reader takes a line break in an attribute for a space, unless it is written as this.)
+    return f'"{_text(value)}"'.replace("\n", "&#10;").replace("\r", "&#13;").replace("\t", "&#9;")
 
 
-def _printable(value: str) -> str:
-    return _NO_XML.sub("\ufffd", value)
+def _text(value: str) -> str:
+    """A text as XML, without what XML cannot write."""
+    return html.escape(_NO_XML.sub("\ufffd", value))
