@@ -37,7 +37,8 @@ PAGE: Final = """\
 none. A **warning** is told, and the operario runs; with `--strict`, `validate` fails for it, too.
 
 Each finding ends in its rule, `[restart-policy]`. Examples show what differs and what it stands
-in; the rest of the file is left out.
+in; the rest of the file is left out. What a cluster has to add when the leader tries an operario
+there is in [dry-run.md](dry-run.md).
 
 """
 

@@ -1,0 +1,354 @@
+"""What runs on a change of a repository of operarios: the action, the GitLab job, the hooks.
+
+Their files are read as their runners read them, and each of their scripts runs in a real shell on a
+real repository.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openfero_gitops import __version__
+from openfero_gitops.pipeline.report import FORMATS
+from openfero_gitops.pipeline.schema import versions
+from tests.support.repository import Repository
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "operarios-example"
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+HOOKS = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+GITLAB = yaml.safe_load((EXAMPLE / ".gitlab-ci.yml").read_text())["operarios"]
+WORKFLOW = yaml.safe_load((EXAMPLE / ".github" / "workflows" / "operarios.yaml").read_text())
+OPERARIO = "nodes/kubenodenotready/firing.yaml"
+PATIENCE = 120  # seconds
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """Give a folder with the command `openfero-gitops` of this checkout."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    file = folder / "openfero-gitops"
+    python = f"PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)}"
+    file.write_text(f'#!/bin/sh\n{python} -m openfero_gitops "$@"\n')
+    file.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give the starter repository, with a branch `change` that is about to change an image."""
+    made = Repository(tmp_path / "origin")
+    shutil.copytree(EXAMPLE, made.folder, dirs_exist_ok=True)
+    made.commit("Start")
+    made.git("checkout", "--quiet", "-b", "change")
+    return made
+
+
+def change(repository: Repository, old: str, new: str) -> None:
+    """Change a text in one operario, and commit that."""
+    text = (repository.folder / OPERARIO).read_text()
+    assert old in text
+    repository.write(OPERARIO, text.replace(old, new))
+    repository.commit("Change")
+
+
+@dataclass
+class Shell:
+    """Runs scripts as a runner does, in one checkout."""
+
+    folder: Path
+    command: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *shell: str, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end; a traceback is never right."""
+        file = self.command.parent / "script"
+        file.write_text(script)
+        ran = subprocess.run(
+            [*shell, str(file)],
+            cwd=self.folder,
+            env={
+                "PATH": f"{self.command}:{os.environ['PATH']}",
+                "HOME": str(self.command.parent),
+                "LC_ALL": "C.UTF-8",
+                **self.variables,
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert "Traceback" not in ran.stdout + ran.stderr, ran.stderr
+        return ran
+
+
+# The action, on GitHub
+
+
+@dataclass
+class Runner(Shell):
+    """A GitHub runner with a checkout: what `${{ … }}` stands for, and where steps write."""
+
+    known: dict[str, str] = field(default_factory=dict)
+
+    def step(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a step of the action as the runner's `shell: bash` does."""
+        (step,) = (step for step in ACTION["runs"]["steps"] if step["name"] == name)
+        assert step["shell"] == "bash"
+        given = {key: self.evaluated(value) for key, value in step.get("env", {}).items()}
+        bash = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+        return self.run(*bash, script=step["run"], **given)
+
+    def evaluated(self, text: str) -> str:
+        """What an expression comes to; one that is not known is an error."""
+        defaults = {f"inputs.{name}": one["default"] for name, one in ACTION["inputs"].items()}
+        known = defaults | self.known
+        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: known[found[1]], text)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What the steps gave on."""
+        lines = Path(self.variables["GITHUB_OUTPUT"]).read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    @property
+    def summary(self) -> str:
+        """What the run's page shows."""
+        return Path(self.variables["GITHUB_STEP_SUMMARY"]).read_text()
+
+
+def runner(tmp_path: Path, command: Path, folder: Path, **known: str) -> Runner:
+    """Make a runner; `known` are expressions, with `__` for their dots and `_` for dashes."""
+    temp = tmp_path / "runner"
+    temp.mkdir(exist_ok=True)
+    files = {
+        name: str(temp / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_PATH")
+    }
+    for file in files.values():
+        Path(file).write_text("")
+    return Runner(folder, command, {"RUNNER_TEMP": str(temp), **files}, known)
+
+
+def checkout(repository: Repository, folder: Path, *options: str) -> Path:
+    """Clone what GitHub checks out for a pull request: the change, merged into its base."""
+    repository.git("checkout", "--quiet", "-B", "merged", "main")
+    repository.git("merge", "--quiet", "--no-ff", "--no-edit", "change")
+    subprocess.run(
+        ["git", "clone", "--quiet", "--branch", "merged", *options, repository.url, str(folder)],
+        check=True,
+        timeout=PATIENCE,
+    )
+    return folder
+
+
+def test_the_action_finds_nothing_in_the_starter(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """A repository that is right passes, and code scanning gets an empty report."""
+    here = runner(tmp_path, command, repository.folder)
+    here.known |= {"inputs.strict": "true", "inputs.kubernetes-version": "1.30"}
+    ran = here.step("Validate")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "::" not in ran.stdout
+    (run,) = json.loads(Path(here.outputs["sarif"]).read_text())["runs"]
+    assert run["results"] == []
+
+
+def test_the_action_annotates_what_it_finds(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """An error fails the step, as an annotation of its line and as a result for code scanning."""
+    change(repository, "restartPolicy: Never", "restartPolicy: Always")
+    here = runner(tmp_path, command, repository.folder)
+    ran = here.step("Validate")
+    assert ran.returncode == 1
+    (annotation,) = (line for line in ran.stdout.splitlines() if line.startswith("::"))
+    assert annotation.startswith(f"::error file={OPERARIO},title=restart-policy,line=")
+    (run,) = json.loads(Path(here.outputs["sarif"]).read_text())["runs"]
+    assert [result["ruleId"] for result in run["results"]] == ["restart-policy"]
+
+
+def test_the_action_takes_its_inputs_to_the_command(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """strict, path and kubernetes-version do what they say, and a value is never a script."""
+    change(
+        repository, "restartPolicy: Never", "restartPolicy: Never\n      hostnameOverride: healer"
+    )
+    here = runner(tmp_path, command, repository.folder)
+    assert here.step("Validate").returncode == 0
+    here.known |= {"inputs.kubernetes-version": "1.30"}
+    assert here.step("Validate").returncode == 0
+    here.known |= {"inputs.strict": "true"}
+    assert here.step("Validate").returncode == 1
+    here.known |= {"inputs.path": "storage"}
+    assert here.step("Validate").returncode == 0
+    here.known |= {"inputs.path": f"storage; touch {tmp_path}/ran; $(touch {tmp_path}/ran)"}
+    assert here.step("Validate").returncode != 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_action_stops_at_what_cannot_be_read(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """Wrong usage is no finding: the step ends with 2, and gives no report on."""
+    here = runner(tmp_path, command, repository.folder)
+    here.known |= {"inputs.kubernetes-version": "1.29"}
+    ran = here.step("Validate")
+    assert ran.returncode != 0
+    assert "name one of 1.30" in ran.stderr
+    assert here.outputs == {}
+
+
+def test_the_action_holds_the_cases(tmp_path: Path, command: Path, repository: Repository) -> None:
+    """A changed Job fails its case, and what is printed can be no command to the runner."""
+    here = runner(tmp_path, command, repository.folder)
+    here.known |= {"inputs.require-cases": "true"}
+    assert here.step("Test").returncode == 0
+    change(repository, "restartPolicy: Never", "restartPolicy: OnFailure")
+    ran = here.step("Test")
+    assert ran.returncode == 1
+    first, _, rest = ran.stdout.partition("\n")
+    assert re.fullmatch(r"::stop-commands::[0-9a-f]{32}", first)
+    assert "restartPolicy: OnFailure" in rest
+
+
+@pytest.mark.parametrize("options", [[], ["--depth=1"]], ids=["whole", "shallow"])
+def test_the_action_says_what_changes(
+    tmp_path: Path, command: Path, repository: Repository, options: list[str]
+) -> None:
+    """A pull request's change of behaviour is in the summary, however little was checked out."""
+    change(repository, "image: ", "image: mirror.example/")
+    base = repository.git("rev-parse", "main")
+    here = runner(tmp_path, command, checkout(repository, tmp_path / "checkout", *options))
+    here.known |= {"github.event.pull_request.base.sha": base}
+    ran = here.step("Compare")
+    assert ran.returncode == 0, ran
+    assert "mirror.example/" in html.unescape(here.summary)
+    assert Path(here.outputs["diff"]).read_text() == here.summary
+
+
+def test_the_action_is_one_that_github_takes() -> None:
+    """Every step names its shell, no script holds an expression, and every output has its step."""
+    assert ACTION["runs"]["using"] == "composite"
+    ids = set()
+    for step in ACTION["runs"]["steps"]:
+        assert step["shell"] == "bash"
+        assert "${{" not in step["run"]
+        ids.add(step.get("id"))
+    for output in ACTION["outputs"].values():
+        found = re.fullmatch(r"\$\{\{ steps\.(\w+)\.outputs\.\w+ \}\}", output["value"])
+        assert found is not None
+        assert found[1] in ids
+    install = ACTION["runs"]["steps"][0]["run"]
+    for file in re.findall(r'"\$ACTION/([^"]+)"', install):
+        assert (ROOT / file).is_file()
+
+
+# GitLab
+
+
+@pytest.mark.parametrize(
+    ("shell", "right"),
+    [(("sh", "-e"), True), (("bash", "-eo", "pipefail"), False)],
+    ids=["right", "wrong"],
+)
+def test_the_gitlab_job(
+    command: Path, repository: Repository, shell: tuple[str, ...], *, right: bool
+) -> None:
+    """A merge request gets a test report and a diff, and fails where something is wrong."""
+    base = repository.head
+    change(repository, "image: ", "image: mirror.example/")
+    if right:
+        ran = Shell(repository.folder, command).run(
+            "sh", "-e", script="openfero-gitops test . --update"
+        )
+        assert ran.returncode == 0, ran
+        repository.commit("The cases")
+    else:
+        change(repository, "restartPolicy: Never", "restartPolicy: Always")
+    variables = {name: str(value) for name, value in GITLAB["variables"].items()}
+    here = Shell(repository.folder, command, variables)
+    script = "\n".join(GITLAB["script"])
+
+    ran = here.run(*shell, script=script, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+
+    assert ran.returncode == (0 if right else 1), ran
+    junit = repository.folder / GITLAB["artifacts"]["reports"]["junit"]
+    report = ET.fromstring(junit.read_text())  # noqa: S314 - it is ours
+    assert report.attrib["failures"] == ("0" if right else "1")
+    (diff,) = GITLAB["artifacts"]["paths"]
+    assert "mirror.example/" in html.unescape((repository.folder / diff).read_text())
+    if right:
+        assert "mirror.example/" in ran.stdout
+        assert here.run(*shell, script=script).returncode == 0  # on a branch
+    else:
+        assert f"{OPERARIO}:" in ran.stdout
+        assert "[restart-policy]" in ran.stdout
+
+
+# pre-commit
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+def test_the_hooks(command: Path, repository: Repository, hook: dict[str, Any]) -> None:
+    """A hook reads the whole repository, passes it as it is, and stops a commit that breaks it."""
+    assert hook["language"] == "python"
+    assert (hook["pass_filenames"], hook["always_run"]) == (False, True)
+    script = shlex.join([*shlex.split(hook["entry"]), *hook["args"]])
+    here = Shell(repository.folder, command)
+    # (As git calls it, with the repository that it is in named by variables.)
+    git = {"GIT_DIR": ".git", "GIT_INDEX_FILE": ".git/index"}
+    assert here.run("sh", script=script, **git).returncode == 0
+    change(repository, "restartPolicy: Never", "restartPolicy: Always")
+    assert here.run("sh", script=script, **git).returncode == 1
+
+
+# What people copy
+
+
+def test_the_starter_uses_what_there_is() -> None:
+    """The starter's files name this version, and hooks, inputs and outputs that exist."""
+    config = yaml.safe_load((EXAMPLE / ".pre-commit-config.yaml").read_text())
+    (source,) = config["repos"]
+    assert source["rev"] == f"v{__version__}"
+    assert {hook["id"] for hook in source["hooks"]} == {hook["id"] for hook in HOOKS}
+
+    values = yaml.safe_load((ROOT / "charts" / "openfero-gitops" / "values.yaml").read_text())
+    assert GITLAB["image"]["name"] == f"{values['image']['repository']}:{__version__}"
+
+    steps = WORKFLOW["jobs"]["check"]["steps"]
+    (step,) = (step for step in steps if step.get("id") == "operarios")
+    name = source["repo"].removeprefix("https://github.com/")
+    assert step["uses"] == f"{name}@v{__version__}"
+    assert step["with"].keys() <= ACTION["inputs"].keys()
+    used = set(re.findall(r"steps\.operarios\.outputs\.(\w+)", json.dumps(steps)))
+    assert used == ACTION["outputs"].keys()
+
+
+def test_the_documentation_says_what_there_is() -> None:
+    """Formats, versions, inputs and outputs are all described, under the names that they have."""
+    page = (ROOT / "docs" / "checks.md").read_text()
+    for form in FORMATS:
+        assert f"| `{form}` |" in page
+    for name in (*ACTION["inputs"], *ACTION["outputs"]):
+        assert f"`{name}`" in page
+    known = f"{versions()[0]} to {versions()[-1]}"
+    for file in ("docs/checks.md", "README.md", "CHANGELOG.md"):
+        assert known in (ROOT / file).read_text()
