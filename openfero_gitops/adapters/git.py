@@ -52,6 +52,7 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -450,15 +451,16 @@ class GitSource:
     def _judging(self, repository: BareRepository) -> contextlib.AbstractContextManager[Judge]:
         return self._verifier.judging(repository.git, repository.folder, self._cache.folder)
 
-    def _verdict(self, tip: str, commit: str, judge: Judge) -> Verdict:
+    def _verdict(self, tip: str, revision: Revision, judge: Judge) -> Verdict:
         """Judge what a ref holds, or one of the commits before it."""
         match self._verifier.verify:
             case Verify.NONE:
                 return Verdict()
             case Verify.COMMIT:
-                return judge.commit(commit)
+                return judge.commit(revision.commit)
             case Verify.TAG:
-                return judge.tag(tip, self._ref.removeprefix(_TAGS))
+                name = self._ref.removeprefix(_TAGS)
+                return judge.tag(tip, name, parse_time(revision.time))
 
     def _fetch_tip(self, repository: BareRepository) -> str:
         """Fetch, and return the id that the ref holds: a commit's, or an annotated tag's."""
@@ -570,7 +572,7 @@ class GitSource:
     ) -> tuple[Revision, Verdict]:
         """Read which commit is named, and say whether it may be taken."""
         revision = self._revision(repository, tip)
-        verdict = self._verdict(tip, revision.commit, judge)
+        verdict = self._verdict(tip, revision, judge)
         return replace(revision, verified_signer=verdict.signer), verdict
 
     def _files_or_why(

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.adapters.git_errors import last_line
 from openfero_gitops.adapters.tree import shown
 from openfero_gitops.domain.errors import SourceError, UsageError
-from openfero_gitops.domain.signature import Verify
+from openfero_gitops.domain.signature import CLOCKS_APART, Verify
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from datetime import datetime
 
     from openfero_gitops.adapters.git_process import Git
 
@@ -69,6 +70,7 @@ _GPG_OVER: Final = re.compile(r"^\[GNUPG:\] (?P<what>REV|EXP)KEYSIG (?P<key>\S+)
 _SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
 _PGP_SIGNATURE: Final = b"-----BEGIN PGP "
 _X509_SIGNATURE: Final = b"-----BEGIN SIGNED MESSAGE-----"
+_TAGGER: Final = re.compile(rb"\ntagger [^\n]* (\d{1,15}) [+-]\d{4}\n")
 _TAG_NAME: Final = re.compile(rb"(?:^|\n)tag ([^\n]*)\n")
 
 
@@ -217,14 +219,17 @@ class Judge:
         """
         return self._remembered("commit", sha)
 
-    def tag(self, sha: str, name: str) -> Verdict:
-        """Judge an annotated tag by its own signature, and by the name that was signed.
+    def tag(self, sha: str, name: str, committed: datetime | None) -> Verdict:
+        """Judge an annotated tag by its own signature, and by the name and date that were signed.
 
         Who may move refs, and has no key, could otherwise let a new name stand for an old tag.
+        And an ssh key is held against the tag's date: with one that is older than what it names,
+        a key that ran out would sign for ever.
 
         Args:
             sha: of the tag; of a commit where the ref is no annotated tag.
             name: of the ref, without `refs/tags/`.
+            committed: when the commit that it names was made, None where that is not known.
 
         Raises:
             SourceError: git could not be asked.
@@ -235,12 +240,19 @@ class Judge:
                 refusal=f"{shown(name)} is no annotated tag, and a signed one is demanded: make it"
                 " anew with git tag --sign --force"
             )
-        found = _TAG_NAME.search(content.split(b"\n\n", 1)[0] + b"\n")
+        head = content.split(b"\n\n", 1)[0] + b"\n"
+        found = _TAG_NAME.search(head)
         signed_name = found[1] if found else b""
         if signed_name != name.encode():
             return Verdict(
                 refusal=f"the tag that {shown(name)} holds was signed under the name"
                 f" {shown(signed_name)}: sign one of this name with git tag --sign --force"
+            )
+        tagged = _TAGGER.search(head)
+        if tagged and committed and int(tagged[1]) < (committed - CLOCKS_APART).timestamp():
+            return Verdict(
+                refusal=f"the tag {shown(name)} is dated more than a day before its commit: sign it"
+                " anew with git tag --sign --force"
             )
         return self._remembered("tag", sha)
 

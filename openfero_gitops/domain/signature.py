@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
+from typing import Final
+
+#: How far the clocks of two people who sign may be apart.
+CLOCKS_APART: Final = timedelta(days=1)
 
 
 class Verify(StrEnum):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -26,6 +25,7 @@ from openfero_gitops.domain.errors import (
     SourceUnavailable,
     Unusable,
 )
+from openfero_gitops.domain.signature import CLOCKS_APART
 from openfero_gitops.domain.sync import Changes, Chapter, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.pipeline.catalog import broken_paths, build_catalog
@@ -45,9 +45,6 @@ _log = structlog.get_logger(__name__)
 #: How much of the story is kept, and how many names of each kind the log has.
 _CHAPTERS: Final = 20
 _NAMED: Final = 20
-
-#: How far the clocks of two authors may be apart.
-_CLOCKS_APART: Final = timedelta(days=1)
 
 
 class Source(Protocol):
@@ -261,7 +258,7 @@ class Syncer:
                 f"merge {before.commit[:12]} into it, or allow it with --follow-rewrites",
             )
         dates = parse_time(before.time), parse_time(after.time)
-        if self._signed and dates[0] and dates[1] and dates[1] < dates[0] - _CLOCKS_APART:
+        if self._signed and dates[0] and dates[1] and dates[1] < dates[0] - CLOCKS_APART:
             # A key is held against the date that its holder wrote: one that is no longer valid
             # could sign for ever with a date at which it was.
             raise _refusal(

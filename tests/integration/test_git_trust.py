@@ -508,6 +508,24 @@ class TestTags:
         with pytest.raises(Unverified, match="holds was signed under the name v1"):
             await fetch(repository, tmp_path, Trust(Verify.TAG, allowed), ref="live")
 
+    async def test_a_tag_dated_before_its_commit_is_refused(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """A key that ran out cannot sign a release of today with a date at which it was valid."""
+        allow(allowed, ada, options='valid-before="20200101"')
+        ada.sign_in(repository)
+        repository._clock, now = 1_500_000_000, repository._clock
+        repository.tag("live", "Said to be of 2017")
+
+        with pytest.raises(Unverified, match="live is dated more than a day before its commit"):
+            await fetch(repository, tmp_path, Trust(Verify.TAG, allowed), ref="live")
+
+        repository._clock = now
+        allow(allowed, ada)
+        repository.git("tag", "--force", "--annotate", "--message", "Of today", "live")
+        trust = Trust(Verify.TAG, allowed)
+        assert (await fetch(repository, tmp_path, trust, ref="live")).revision.verified_signer
+
     async def test_a_branch_does_not_take_the_place_of_the_tag(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
