@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
@@ -122,8 +122,8 @@ def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
     """The refused revision that a head remembers; raises SourceError where it is damaged."""
     value = _read(head.get("data") or {}, "refused.json", HEAD)
     try:
-        return RefusedRevision(**value) if value else None
-    except TypeError as error:
+        return RefusedRevision(**_known(RefusedRevision, value)) if value else None
+    except (AttributeError, TypeError) as error:
         raise SourceError(f"the mirror {HEAD} is damaged: refused.json is incomplete") from error
 
 
@@ -162,9 +162,15 @@ def _revision(head: Mapping[str, Any]) -> tuple[Revision, str]:
     value = _read(head.get("data") or {}, "revision.json", HEAD)
     try:
         root = value.pop("root")
-        return Revision(**value), root
+        return Revision(**_known(Revision, value)), root
     except (AttributeError, KeyError, TypeError) as error:
         raise SourceError(f"the mirror {HEAD} is damaged: revision.json is incomplete") from error
+
+
+def _known(kind: type, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that this version knows: a newer one of the same format may have written more."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in members.items() if name in names}
 
 
 def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision) -> SourceFile:

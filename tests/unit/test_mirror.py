@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -402,3 +403,29 @@ def test_the_same_files_give_the_same_config_maps() -> None:
 
     assert one == other
     assert ordered(read(other).files) == ordered(files)
+
+
+def test_what_the_first_release_wrote_is_read_by_all_that_follow() -> None:
+    """A frozen mirror of format 1, from before there were signers, gives back all its files."""
+    stored = json.loads((Path(__file__).parent / "mirrors" / "first-release.json").read_text())
+    found = read_mirror(stored["head"], stored["shards"])
+    assert (found.revision.commit, found.root) == ("1" * 40, "ops")
+    assert [(one.path, one.commit[0], one.stale) for one in found.files] == [
+        ("ops/disk.yaml", "1", False),
+        ("ops/node.yaml", "0", True),
+        ("ops/openfero.yaml", "1", False),
+    ]
+    refused = read_refused(stored["head"])
+    assert refused == RefusedRevision("e" * 40, "its openfero.yaml is gone", "2026-11-21T03:04:05Z")
+
+
+def test_what_a_later_version_of_this_format_says_more_is_passed_over() -> None:
+    """After a rollback the older version reads what the newer one wrote."""
+    mirror = write_mirror(snapshot(*some(2)), "ns", REFUSED)
+    more = {
+        name: canonical_json({**json.loads(mirror.head["data"][name]), "later": [1]})
+        for name in ("revision.json", "refused.json")
+    }
+    head = sealed(**{**mirror.head["data"], **more})
+    assert read_mirror(head, mirror.shards) == snapshot(*some(2))
+    assert read_refused(head) == REFUSED

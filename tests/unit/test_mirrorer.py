@@ -485,6 +485,21 @@ class TestDrift:
             await desk.load()
 
     @in_virtual_time
+    async def test_a_mirror_of_another_format_is_written_anew(self) -> None:
+        """An older, or a newer, version's is not read; the next sync replaces it, whole."""
+        desk = Desk()
+        labels = {keys.MIRROR: "true", keys.MANAGED_BY: keys.MANAGER}
+        data = {"format": "0", "files": "a"}
+        await desk.put({"metadata": {"name": HEAD, "labels": labels}, "data": data})
+        await desk.put({"metadata": {"name": f"{HEAD}-a", "labels": labels}, "data": {"b": "c"}})
+        with pytest.raises(SourceError, match="format '0', this version reads '1'"):
+            await desk.load()
+        snapshot = await desk.sync(disk=operario_file("disk"))
+        async with desk.mirroring():
+            assert await desk.load() == (snapshot, None)
+            assert set(await desk.stored()) == names_of(snapshot)
+
+    @in_virtual_time
     async def test_a_mirror_that_cannot_be_read_is_not_taken_for_none(self) -> None:
         """No right to read, or no answer, is the API server's error, not an empty mirror."""
         desk = Desk()
