@@ -75,22 +75,33 @@ def _escape_what_cannot_be_shown() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every setting; None where the flag is not given."""
+class _OfSettings(click.Command):
+    """A command with a flag for every setting, which is None where the flag is not given.
+
+    What settings there are is looked up when the command is meant: it takes as long as all the
+    rest that another command loads.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The flags, in the order of the settings."""
+        self.params = self.params or _settings_options()
+        return super().get_params(ctx)
+
+
+def _settings_options() -> list[click.Parameter]:
     from openfero_gitops.settings import describe  # noqa: PLC0415 - see the module's docstring
 
-    for one in reversed(describe()):
+    options: list[click.Parameter] = []
+    for one in describe():
         default = one.default or one.otherwise
         shown = one.meaning + (f"  [default: {default}]" if default else "")
         kind: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if one.switch else {}
-        command = click.option(
-            one.flag, one.name, multiple=one.many, default=None, help=shown, **kind
-        )(command)
-    return command
+        names = [one.flag, one.name]
+        options.append(click.Option(names, multiple=one.many, default=None, help=shown, **kind))
+    return options
 
 
-@cli.command()
-@_settings_options
+@cli.command(cls=_OfSettings)
 def serve(**flags: Any) -> int:
     """Run the controller until it is told to stop.
 
