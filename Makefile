@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos soak cluster cluster-down docs lock clean
+.PHONY: help demo test lint bench fuzz chaos soak cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev ## Check style, types and the import contract.
 
 bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(VENV)/.dev ## Judge generated files and payloads (N=100000 SEED= CASE=).
+	@$(BIN)/python -m tests.bench.fuzz --count $(or $(N),100000) \
+		$(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 chaos: $(VENV)/.dev ## Inject faults into real replicas, and judge (SEED=, OCCURRENCES=, FAULTS=).
 	@$(BIN)/python -m tests.chaos --occurrences $(OCCURRENCES) $(if $(SEED),--seed $(SEED)) \
