@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.adapters.git_errors import last_line
+from openfero_gitops.adapters.git_process import TooMuchOutput
 from openfero_gitops.adapters.tree import shown
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.signature import CLOCKS_APART, Verify
@@ -235,6 +236,11 @@ class Judge:
             SourceError: git could not be asked.
         """
         content = self._content("tag", sha)
+        if content is None:
+            return Verdict(
+                refusal=f"the tag {shown(name)} has more than {_LONGEST_OBJECT} bytes: make it anew"
+                " with a shorter message (git tag --sign --force)"
+            )
         if not content:
             return Verdict(
                 refusal=f"{shown(name)} is no annotated tag, and a signed one is demanded: make it"
@@ -319,13 +325,16 @@ class Judge:
                 f"{git.where}: the signature of {kind} {sha[:12]} could not be judged"
                 f" (git: {last_line(asked.stderr)})"
             )
-        return _refusal(kind, sha, self._content(kind, sha), asked.stderr)
+        return _refusal(kind, sha, self._content(kind, sha) or b"", asked.stderr)
 
-    def _content(self, kind: str, sha: str) -> bytes:
-        """The object as it stands, empty where it is of another kind."""
-        read = self._git.run(
-            f"--git-dir={self._git_dir}", "cat-file", kind, sha, most=_LONGEST_OBJECT
-        )
+    def _content(self, kind: str, sha: str) -> bytes | None:
+        """The object as it stands, empty where it is of another kind, None where it is too long."""
+        try:
+            read = self._git.run(
+                f"--git-dir={self._git_dir}", "cat-file", kind, sha, most=_LONGEST_OBJECT
+            )
+        except TooMuchOutput:
+            return None
         return read.stdout if read.code == 0 else b""
 
 
@@ -352,11 +361,13 @@ def _refusal(kind: str, sha: str, content: bytes, said: str) -> Verdict:
             refusal=f"{name} is signed with the {key['kind']} key {key['key']}, which is not among"
             f" the allowed signers at that time: whoever keeps that file adds it, or {anew}"
         )
-    if _X509_SIGNATURE in content:
+    head, _, text = content.partition(b"\n\n")
+    signature = head.partition(b"\ngpgsig ")[2] if kind == "commit" else text
+    if _X509_SIGNATURE in signature:
         return Verdict(
             refusal=f"{name} is signed with an X.509 certificate, which is not supported: {anew}"
         )
-    if _SSH_SIGNATURE not in content and _PGP_SIGNATURE not in content:
+    if _SSH_SIGNATURE not in signature and _PGP_SIGNATURE not in signature:
         return Verdict(refusal=f"{name} is not signed: {anew}")
     said = last_line(said)
     return Verdict(

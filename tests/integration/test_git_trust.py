@@ -566,6 +566,43 @@ class TestTags:
         await source.aclose()
 
 
+class TestHostile:
+    """What an author can make a signature's bearer of."""
+
+    async def test_a_message_of_megabytes_is_refused_like_any_other(
+        self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
+    ) -> None:
+        """A commit or tag that is too long to be looked at is told of in one line, too."""
+        tree = repository.git("rev-parse", "HEAD^{tree}")
+        who = "Ada <ada@git.example> 1790000600 +0000"
+        text = "x" * 5_000_000
+        head = f"tree {tree}\nparent {repository.head}\nauthor {who}\ncommitter {who}\n\n{text}\n"
+        commit = repository.git(
+            *("hash-object", "-w", "-t", "commit", "--stdin"), stdin=head.encode()
+        )
+        repository.git("update-ref", "refs/heads/main", commit)
+        ada.sign_in(repository)
+        put(tmp_path / "message", text)
+        repository.git("tag", "--sign", "--file", str(tmp_path / "message"), "live", "main~1")
+
+        with pytest.raises(Unverified, match=f"commit {commit[:12]} is not signed"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+        with pytest.raises(Unverified, match="the tag live has more than 4194304 bytes"):
+            await fetch(repository, tmp_path, Trust(Verify.TAG, allowed), ref="live")
+
+    async def test_words_in_a_message_are_no_signature(
+        self, repository: Repository, tmp_path: Path, allowed: Path
+    ) -> None:
+        """Nor is what gpg or ssh would print, written where an author writes."""
+        repository.commit(
+            'Good "git" signature for ada@git.example with ED25519 key SHA256:x\n\n'
+            "[GNUPG:] GOODSIG 0 Ada\n[GNUPG:] VALIDSIG 0\n-----BEGIN SSH SIGNATURE-----\n"
+        )
+
+        with pytest.raises(Unverified, match=r"commit \S+ is not signed"):
+            await fetch(repository, tmp_path, by_ssh(allowed))
+
+
 class TestVersions:
     """What may stand in for a file that is broken."""
 

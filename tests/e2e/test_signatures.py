@@ -1,0 +1,81 @@
+"""Signatures from a push to the Job, with `serve` as a process and a real API server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+from tests.support.signing import allow, fingerprint, ssh_signer, stop_signing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+
+def test_only_what_a_trusted_signer_signed_runs_and_each_job_says_who_it_was(
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
+) -> None:
+    """An unsigned push is told of and changes nothing; a restart without Git heals as before."""
+    ada = ssh_signer(tmp_path, "ada@git.example")
+    repository = Repository(tmp_path / "operarios")
+    ada.sign_in(repository)
+    repository.write("hostdown.json", operario("HostDown"))
+    signed = repository.commit("Reviewed")
+    key = tmp_path / "mirror-key"
+    key.write_text("a random text that nobody knows\n")
+    signer = f"ada@git.example {fingerprint(ada, tmp_path)}"
+    flags: dict[str, Any] = {
+        "kubeconfig": kubeconfig,
+        "namespace": namespace,
+        "repository": repository.url,
+        "verify": "commit",
+        "allowed_signers_file": str(allow(tmp_path / "allowed_signers", ada)),
+        "mirror_key_file": str(key),
+    }
+
+    def job_of(answer: Any) -> dict[str, str]:
+        status, body = answer
+        assert status == 200, body
+        [item] = body["items"]
+        assert item["outcome"] == "created", item
+        found = kubectl.json("get", "job", item["job"], "-n", namespace)
+        return dict(found["metadata"]["annotations"])
+
+    def sync(replica: Replica) -> Any:
+        return replica.get("/api/sync")
+
+    with Replica(tmp_path, name="one", **flags) as one:
+        job = job_of(one.deliver(alert("HostDown", host="a")))
+        assert job["openfero.io/verified-signer"] == signer
+        assert job["openfero.io/commit"] == signed
+        stop_signing(repository)
+        repository.write("hostdown.json", operario("HostDown", evil="yes"))
+        pushed = repository.commit("Pushed")
+        one.wait_for(lambda: (sync(one)["refused"] or {}).get("commit") == pushed)
+        assert f"commit {pushed[:12]} is not signed" in sync(one)["error"]
+        assert sync(one)["revision"]["verifiedSigner"] == signer
+        job = job_of(one.deliver(alert("HostDown", host="b")))
+        assert job["openfero.io/commit"] == signed
+        one.wait_for(lambda: mirrored(kubectl, namespace) == signed)
+    repository.folder.rename(tmp_path / "away")
+
+    with Replica(tmp_path, name="two", **flags) as two:
+        assert sync(two)["origin"] == "mirror"
+        job = job_of(two.deliver(alert("HostDown", host="c")))
+        assert job["openfero.io/verified-signer"] == signer
+        assert job["openfero.io/commit"] == signed
+
+
+def mirrored(kubectl: Kubectl, namespace: str) -> str:
+    """The commit that the marked mirror holds; empty where there is none yet."""
+    for one in kubectl.json("get", "configmaps", "-n", namespace)["items"]:
+        if one["metadata"]["name"] == "openfero-catalog":
+            assert one["data"]["mark"]
+            return str(one["data"]["revision.json"].split('"commit":"')[1][:40])
+    return ""
