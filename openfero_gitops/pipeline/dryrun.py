@@ -70,49 +70,65 @@ _FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[0-9]+\])+")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A Job to be tried; `digest` is equal for all that the API server could not tell apart.
+    """An operario to be tried; `digest` is equal for all that the API server cannot tell apart.
 
-    `account` is the ServiceAccount that it names, empty where it names none.
+    `namespace` is where its Job would run, `account` the ServiceAccount that it names, empty
+    where it names none. (The Job itself is not kept: there may be thousands.)
     """
 
     operario: Operario
-    manifest: dict[str, Any]
+    namespace: str
     account: str
     digest: str
 
-    @property
-    def namespace(self) -> str:
-        """Where it would run."""
-        namespace: str = self.manifest["metadata"]["namespace"]
-        return namespace
 
+def trials(
+    catalog: Catalog, jobs_namespace: str, before: tuple[Catalog, Sequence[Trial]] | None = None
+) -> tuple[Trial, ...]:
+    """What is to be tried: every operario that is switched on.
 
-def trials(catalog: Catalog, jobs_namespace: str) -> tuple[Trial, ...]:
-    """The Job to try of every operario that is switched on."""
+    Of the trials of a catalog before, those are taken over whose operarios are as they were.
+    """
+    known: dict[tuple[object, ...], Trial] = {}
+    if before is not None and before[0].envelope == catalog.envelope:
+        known = {_identity(trial.operario): trial for trial in before[1]}
     return tuple(
-        _trial(one, catalog, jobs_namespace) for one in catalog.operarios if one.options.enabled
+        replace(trial, operario=one)
+        if (trial := known.get(_identity(one))) is not None
+        else _trial(one, catalog, jobs_namespace)
+        for one in catalog.operarios
+        if one.options.enabled
     )
 
 
+def _identity(one: Operario) -> tuple[object, ...]:
+    """All that its Job is made from, but for the commit."""
+    return (one.name, one.alertname, one.status, one.options, one.namespace, one.spec_digest)
+
+
 def _trial(operario: Operario, catalog: Catalog, jobs_namespace: str) -> Trial:
+    job = manifest(operario, catalog, jobs_namespace)
+    metadata = job["metadata"]
+    theirs = {k: v for k, v in metadata["annotations"].items() if not k.startswith(keys.PREFIX)}
+    told_apart = {**job, "metadata": {**metadata, "annotations": theirs}}
+    digest = hashlib.sha256(canonical_json(told_apart).encode()).hexdigest()[:32]
+    pod = job["spec"]["template"]["spec"]
+    account = pod.get("serviceAccountName") or pod.get("serviceAccount") or ""
+    return Trial(operario, metadata["namespace"], account, digest)
+
+
+def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[str, Any]:
+    """The Job to try of an operario."""
     # Of no commit in particular: containers are told it, and nothing else differs by it.
     origin = replace(operario.origin, commit=_NO_COMMIT, commit_author="", commit_time="")
-    rendered = render(
+    return render(
         _sample(operario),
         replace(operario, origin=origin),
         catalog.envelope,
         catalog.revision,
         Delivery("dry-run", "{}:{}", operario.status, _EPOCH, keys.MANAGER),
         jobs_namespace=jobs_namespace,
-    )
-    manifest = rendered.manifest
-    metadata = manifest["metadata"]
-    theirs = {k: v for k, v in metadata["annotations"].items() if not k.startswith(keys.PREFIX)}
-    told_apart = {**manifest, "metadata": {**metadata, "annotations": theirs}}
-    digest = hashlib.sha256(canonical_json(told_apart).encode()).hexdigest()[:32]
-    pod = manifest["spec"]["template"]["spec"]
-    account = pod.get("serviceAccountName") or pod.get("serviceAccount") or ""
-    return Trial(operario, manifest, account, digest)
+    ).manifest
 
 
 def _sample(operario: Operario) -> Alert:

@@ -27,6 +27,7 @@ from openfero_gitops.pipeline.dryrun import (
     account_missing,
     approval_probe,
     is_forgery_refused,
+    manifest,
     problems,
     read,
     trials,
@@ -234,8 +235,12 @@ class DryRunner:
 
     async def _said(self, trial: Trial) -> tuple[Remark, ...]:
         """What the API server says of a Job; raises ApiError where that says nothing."""
+        catalog = self._syncer.catalog
+        if catalog is None:
+            return ()  # it never goes once it was there
+        job = manifest(trial.operario, catalog, self._jobs_namespace)
         try:
-            return warned(await self._cluster.dry_run(trial.manifest))
+            return warned(await self._cluster.dry_run(job))
         except ApiError as error:
             if (no := understood(error)) is None:
                 raise
@@ -327,7 +332,7 @@ class DryRunner:
         if catalog is None:
             return None
         if self._trials is None or self._trials[0] is not catalog:
-            made = await asyncio.to_thread(trials, catalog, self._jobs_namespace)
+            made = await asyncio.to_thread(trials, catalog, self._jobs_namespace, self._trials)
             self._trials = (catalog, made)
         return self._trials[1]
 

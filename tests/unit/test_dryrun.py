@@ -149,12 +149,9 @@ def with_account(name: str) -> str:
 class TestTrial:
     """The Job that is tried."""
 
-    def trial(self, *changes: Any, **given: Any) -> dryrun.Trial:
+    def trial(self, **given: Any) -> dryrun.Trial:
         """The one trial of a catalog of one operario."""
-        catalog = build.catalog(build.operario(**given))
-        for change in changes:
-            catalog = replace(catalog, **change)
-        (trial,) = dryrun.trials(catalog, build.JOBS_NAMESPACE)
+        (trial,) = dryrun.trials(build.catalog(build.operario(**given)), build.JOBS_NAMESPACE)
         return trial
 
     def test_it_has_a_word_for_all_that_the_operario_asks_of_the_alert(self) -> None:
@@ -164,15 +161,15 @@ class TestTrial:
             env=[{"name": "WHY", "value": "{{ .Annotations.summary }}"}],
         )
         options = Options(matchers=tuple(parse_matchers('team="payments"')))
-        trial = self.trial(spec=spec, options=options)
-        annotations = trial.manifest["metadata"]["annotations"]
-        assert keys.DECISION not in annotations
-        (container,) = trial.manifest["spec"]["template"]["spec"]["containers"]
+        operario = build.operario(spec=spec, options=options)
+        job = dryrun.manifest(operario, build.catalog(operario), build.JOBS_NAMESPACE)
+        assert keys.DECISION not in job["metadata"]["annotations"]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
         assert container["command"][1] == "example"
         values = {one["name"]: one["value"] for one in container["env"]}
         assert values["OPENFERO_TEAM"] == "payments"
         assert (values["WHY"], values["OPENFERO_ZONE"]) == ("example", "example")
-        assert trial.manifest["spec"]["suspend"] is True
+        assert job["spec"]["suspend"] is True
 
     def test_another_commit_of_the_same_file_is_the_same_job(self) -> None:
         """Nor does a change of an option make it another: the API server sees none of these."""
@@ -183,6 +180,23 @@ class TestTrial:
         assert self.trial(spec=build.job_spec(command=["a"])).digest != one.digest
         assert self.trial(namespace="elsewhere").digest != one.digest
         assert self.trial(labels={"team": "a"}).digest != one.digest
+
+    def test_a_commit_costs_what_it_changed(self) -> None:
+        """An operario that is as it was is not rendered anew, but known by its new commit."""
+        origin = build.operario().origin
+        ops = [build.operario(f"op{n}", spec_digest=f"d{n}") for n in range(3)]
+        old = build.catalog(*ops)
+        before = dryrun.trials(old, build.JOBS_NAMESPACE)
+        marked = tuple(replace(trial, digest=f"known-{n}") for n, trial in enumerate(before))
+        moved = [replace(one, origin=replace(origin, commit="3" * 40)) for one in ops]
+        moved[1] = replace(moved[1], spec_digest="other")
+        new = build.catalog(*moved)
+        after = dryrun.trials(new, build.JOBS_NAMESPACE, (old, marked))
+        assert [trial.digest for trial in after] == ["known-0", before[1].digest, "known-2"]
+        assert {trial.operario.origin.commit for trial in after} == {"3" * 40}
+        longer = replace(new, envelope=replace(new.envelope, remember=timedelta(days=9)))
+        again = dryrun.trials(longer, build.JOBS_NAMESPACE, (old, marked))
+        assert not [trial for trial in again if trial.digest.startswith("known")]
 
     def test_what_is_switched_off_is_not_tried(self) -> None:
         """An operario that never runs troubles nobody."""
