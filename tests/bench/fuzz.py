@@ -28,7 +28,7 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -44,7 +44,9 @@ from tests.support.mutated_jobs import mutants, sound_jobs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.problem import Problem
 
 PATIENCE: Final = 30  # seconds for one case, of which most take a millisecond
 MEMORY: Final = 1024 * 1024 * 1024  # bytes that a process may have at its peak
@@ -205,26 +207,45 @@ def judge(kind: str, given: bytes) -> None:
         _read(kind, given)
 
 
-def _read(extension: str, given: bytes) -> None:
+def problems_of(extension: str, given: bytes) -> tuple[Problem, ...]:
+    """What is wrong with a repository that has one such file."""
+    return _built(extension, given).problems
+
+
+def _built(extension: str, given: bytes) -> Catalog:
     files = (SourceFile(f"a.{extension}", "", given, "commit"),)
     try:
-        catalog = build_catalog(Snapshot(REVISION, "", files), SCOPE)
-        problems = catalog.problems
+        return build_catalog(Snapshot(REVISION, "", files), SCOPE)
     except CatalogRefusal as refusal:
         raise AssertionError("a file that is no envelope refused the revision") from refusal
+
+
+def _read(extension: str, given: bytes) -> None:
+    catalog = _built(extension, given)
     lines = given.count(b"\n") + given.count(b"\r") + 2
     lines += given.count("\u2028".encode()) + given.count("\u0085".encode())
-    for problem in problems:
+    for problem in catalog.problems:
         assert problem.message, problem
         assert 0 <= problem.line <= lines, problem
         assert problem.column >= 0, problem
-    json.dumps([problem.message + problem.suggestion + problem.pointer for problem in problems])
+        (problem.message + problem.suggestion + problem.pointer).encode()
     for operario in catalog.operarios:
         one = alert(
             status=operario.status, labels={"alertname": operario.alertname, "pod": "web-1"}
         )
         made = render(one, operario, catalog.envelope, REVISION, delivery(), jobs_namespace="jobs")
-        json.dumps(made.manifest).encode()
+        json.dumps(made.manifest, ensure_ascii=False).encode()
+
+
+def rendered_from(group: AlertGroup) -> Iterator[dict[str, Any]]:
+    """The Jobs of a delivery, by the operarios that answer DiskFull."""
+    told = delivery(group_key=group.group_key, group_status=group.status)
+    for one in group.alerts:
+        found = match(one, _catalog(), ())
+        if isinstance(found, Match):
+            yield render(
+                one, found.operario, _catalog().envelope, REVISION, told, jobs_namespace="jobs"
+            ).manifest
 
 
 def _deliver(body: bytes) -> None:
@@ -233,15 +254,8 @@ def _deliver(body: bytes) -> None:
     except PayloadError as reason:
         str(reason).encode()  # as an answer will be
         return
-    for one in group.alerts:
-        found = match(one, _catalog(), ())
-        if not isinstance(found, Match):
-            continue
-        told = delivery(group_key=group.group_key, group_status=group.status)
-        made = render(
-            one, found.operario, _catalog().envelope, REVISION, told, jobs_namespace="jobs"
-        )
-        json.dumps(made.manifest, ensure_ascii=False).encode()
+    for manifest in rendered_from(group):
+        json.dumps(manifest, ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openfero_gitops.pipeline.payload import read_payload
+from openfero_gitops.pipeline.render import RENDERER
+from tests.bench import fuzz
+from tests.support.build import alert, job_spec, operario, rendered
+
+ROOT = Path(__file__).parents[2]
+#: What a process makes of the same operarios and alerts, as one digest; run in others, too.
+PROGRAM = "from tests.unit.test_determinism import digest; print(digest())"
+VALUES = [
+    *("web-1", "it's", 'say "hi"', "$(id)", "`id`", "a\nb", "{{ .Labels.pod }}", "x" * 10_000),
+    *("a\0b", "🙈", "\ud800", "$(SECRET)", "--all", "..", "$$", "", "é", "a/../b"),
+]
+
+
+def bodies() -> list[str]:
+    """Deliveries whose labels are hostile, and collide as variables."""
+    made = []
+    for value in VALUES:
+        labels = {"alertname": "DiskFull", "pod": value, "a-b": "1", "a_b": value, "A_b": "3"}
+        made.append(json.dumps({"status": "firing", "labels": labels, "annotations": {"s": value}}))
+    return made
+
+
+def digest() -> str:
+    """What is found in a repository and rendered from it, in the order in which it comes."""
+    made = hashlib.sha256()
+    for number in range(0, 400, 2):  # (files; the payloads between them are others)
+        kind, content = fuzz.content(3, number)
+        for problem in fuzz.problems_of(kind, content):
+            made.update(repr(problem).encode(errors="replace"))
+    for body in bodies():
+        for manifest in fuzz.rendered_from(read_payload(body)):
+            made.update(json.dumps(manifest).encode())
+    return made.hexdigest()
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4711"])
+def test_every_process_gives_the_same_bytes(seed: str) -> None:
+    """Neither the order of sets nor anything else of a process shows in findings or in Jobs."""
+    environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout.strip() == digest()
+
+
+#: What each renderer makes of the same alerts, for ever: a Job is derived again from what it
+#: records. A change that shows here is a renderer of the next number.
+FROZEN = {1: "80ad16c817822ea8c3b17ef3c4a9d90198eb377d5422addbd7de4a203dbabc4b"}
+
+
+def vector() -> str:
+    """The Jobs that one operario makes of hostile alerts, as one digest."""
+    one = operario(
+        spec=job_spec(
+            command=["heal", "--pod", "{{ .Alert.Labels.pod }}"],
+            args=["$(OWN)", "$$(OPENFERO_POD)"],
+            env=[{"name": "OWN", "value": "<{{ .Annotations.s }}>$(OPENFERO_STATUS)"}],
+        ),
+        labels={"team": "storage", "kueue.x-k8s.io/queue-name": "healing"},
+        annotations={"example.com/note": "n"},
+    )
+    other = operario("other", spec=job_spec(env=[{"name": "OWN", "value": "{{ .Labels.pod }}"}]))
+    made = hashlib.sha256()
+    for value in VALUES:
+        whole = value.replace("\ud800", "\ufffd")
+        labels = {"alertname": "DiskFull", "pod": whole, "a-b": "1", "a_b": whole, "A_b": "3"}
+        for by in (one, other):
+            job = rendered(alert(labels=labels, annotations={"s": whole}), by).manifest
+            made.update(json.dumps(job).encode())
+    return made.hexdigest()
+
+
+def test_a_renderer_makes_the_same_jobs_for_ever() -> None:
+    """On any Python, at any time, the Jobs of these alerts are these bytes."""
+    assert vector() == FROZEN[RENDERER]
