@@ -233,14 +233,19 @@ def test_the_action_holds_the_cases(tmp_path: Path, command: Path, repository: R
 def test_the_action_says_what_changes(
     tmp_path: Path, command: Path, repository: Repository, options: list[str]
 ) -> None:
-    """A pull request's change of behaviour is in the summary, however little was checked out."""
+    """The change's own effect is in the summary, however little was checked out."""
     change(repository, "image: ", "image: mirror.example/")
-    base = repository.git("rev-parse", "main")
+    event = {"base": repository.git("rev-parse", "main"), "head": repository.head}
+    # Meanwhile somebody else's change is merged.
+    repository.git("checkout", "--quiet", "main")
+    repository.write("openfero.yaml", "limits: {concurrent: 7}\n")
+    repository.commit("Fewer at a time")
     here = runner(tmp_path, command, checkout(repository, tmp_path / "checkout", *options))
-    here.known |= {"github.event.pull_request.base.sha": base}
+    here.known |= {f"github.event.pull_request.{name}.sha": sha for name, sha in event.items()}
     ran = here.step("Compare")
     assert ran.returncode == 0, ran
     assert "mirror.example/" in html.unescape(here.summary)
+    assert "concurrent" not in here.summary
     assert Path(here.outputs["diff"]).read_text() == here.summary
 
 

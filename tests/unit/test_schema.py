@@ -15,6 +15,7 @@ from openfero_gitops.pipeline.catalog import Scope, build_catalog
 from openfero_gitops.pipeline.forms import read_document
 from openfero_gitops.pipeline.schema import (
     DEFAULT,
+    bundle,
     bundled,
     changes,
     schemas_of,
@@ -214,3 +215,84 @@ def test_words_are_read_from_the_source() -> None:
     add_words(schemas, "\n".join(lines))
     assert properties["mode"]["enum"] == ["A", "B"]
     assert properties["modes"]["items"]["enum"] == ["C"]
+
+
+def test_a_document_is_boiled_down() -> None:
+    """What is left of an OpenAPI document says of each field its type, range and words alone."""
+    job = "io.k8s.api.batch.v1.Job"
+    spec = "io.k8s.api.batch.v1.JobSpec"
+    quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+    status = "io.k8s.api.batch.v1.JobStatus"
+
+    def reference(name: str) -> dict[str, str]:
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    schemas = {
+        job: {
+            "description": "A Job.",
+            "type": "object",
+            "properties": {
+                "spec": {"allOf": [reference(spec)], "description": "What it does.", "default": {}},
+                "status": reference(status),
+            },
+            "x-kubernetes-group-version-kind": [{"kind": "Job"}],
+        },
+        spec: {
+            "type": "object",
+            "required": ["parallelism"],
+            "properties": {
+                "parallelism": {"type": "integer", "format": "int32"},
+                "deadline": {"type": "integer", "format": "int64"},
+                "mode": {"type": "string", "enum": ["A", "B"], "default": "A"},
+                "limits": {"type": "object", "additionalProperties": reference(quantity)},
+                "words": {"type": "array", "items": {"type": "string", "default": ""}},
+            },
+        },
+        quantity: {"oneOf": [{"type": "string"}, {"type": "number"}]},
+        status: {"type": "object", "properties": {"active": reference("nobody.reads.This")}},
+        "io.k8s.api.batch.v1.CronJob": {"type": "object"},
+    }
+
+    document = bundle({"components": {"schemas": schemas}})
+
+    assert document == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": "#/$defs/Job",
+        "$defs": {
+            "Job": {
+                "type": "object",
+                "required": ["spec"],
+                "additionalProperties": False,
+                "properties": {
+                    "spec": {"$ref": "#/$defs/JobSpec"},
+                    "status": {"$ref": "#/$defs/JobStatus"},
+                },
+            },
+            "JobSpec": {
+                "type": "object",
+                "required": ["parallelism"],
+                "additionalProperties": False,
+                "properties": {
+                    "parallelism": {
+                        "type": "integer",
+                        "minimum": -2147483648,
+                        "maximum": 2147483647,
+                    },
+                    "deadline": {
+                        "type": "integer",
+                        "minimum": -9223372036854775808,
+                        "maximum": 9223372036854775807,
+                    },
+                    "mode": {"type": "string", "enum": ["A", "B"]},
+                    "limits": {
+                        "type": "object",
+                        "additionalProperties": {"$ref": "#/$defs/Quantity"},
+                    },
+                    "words": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+            "JobStatus": {},
+            "Quantity": {"type": ["string", "number"]},
+        },
+    }
+    assert list(document["$defs"]) == sorted(document["$defs"])
