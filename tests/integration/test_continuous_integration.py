@@ -224,9 +224,10 @@ def test_the_action_holds_the_cases(tmp_path: Path, command: Path, repository: R
     change(repository, "restartPolicy: Never", "restartPolicy: OnFailure")
     ran = here.step("Test")
     assert ran.returncode == 1
-    first, _, rest = ran.stdout.partition("\n")
+    first, *lines, last = ran.stdout.splitlines()
     assert re.fullmatch(r"::stop-commands::[0-9a-f]{32}", first)
-    assert "restartPolicy: OnFailure" in rest
+    assert last == f"::{first.rpartition(':')[2]}::"
+    assert any("restartPolicy: OnFailure" in line for line in lines)
 
 
 @pytest.mark.parametrize("options", [[], ["--depth=1"]], ids=["whole", "shallow"])
@@ -246,6 +247,8 @@ def test_the_action_says_what_changes(
     assert ran.returncode == 0, ran
     assert "mirror.example/" in html.unescape(here.summary)
     assert "concurrent" not in here.summary
+    # By its first line the starter's workflow finds the comment that it made before.
+    assert here.summary.splitlines()[0] == "<!-- openfero-gitops diff -->"
     assert Path(here.outputs["diff"]).read_text() == here.summary
 
 
