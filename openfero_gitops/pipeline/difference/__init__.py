@@ -51,7 +51,7 @@ def compare(base: Side, head: Side) -> Difference:
     if not (base.refusal or head.refusal):
         changes += envelope_changes(base.catalog.envelope, head.catalog.envelope)
     old, new = _by_name(base), _by_name(head)
-    grants = read_grants(base.snapshot.files), read_grants(head.snapshot.files)
+    grants = read_grants(base.snapshot.files, head.snapshot.files)
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if after is None:
@@ -169,6 +169,9 @@ def _changed(before: Operario, after: Operario) -> Iterator[Change]:
     if old_account != new_account:
         sentence = ("runs as ", Quote(new_account), " instead of ", Quote(old_account))
         yield Change(Effect.CHANGES, Kind.SERVICE_ACCOUNT, name, sentence)
+    yield from option_changes(name, before.options, after.options)
+    if before.spec_digest == after.spec_digest:
+        return  # the whole Job is the same
     had, has = powers(before.job["spec"]), powers(after.job["spec"])
     for effect, word, found in (
         (Effect.WIDENS, "", has - had),
@@ -176,7 +179,6 @@ def _changed(before: Operario, after: Operario) -> Iterator[Change]:
     ):
         for power in sorted(found, key=lambda one: one.sentence):
             yield Change(effect, Kind.SECURITY, name, (word, *power.sentence))
-    yield from option_changes(name, before.options, after.options)
     yield from job_changes(before, after)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -228,7 +229,7 @@ def _maps(
 def _value(
     name: str, kind: Kind, where: tuple[str, ...], before: Any, after: Any
 ) -> Iterator[Change]:
-    if _text(before) == _text(after):
+    if _canonical(before) == _canonical(after):
         return
     if _is_short(before) and _is_short(after):
         sentence = (*where, ": ", *_inline(before), " → ", *_inline(after))
@@ -239,6 +240,11 @@ def _value(
     else:
         word = " changed"
     yield Change(Effect.CHANGES, kind, name, (*where, word), _text(before), _text(after))
+
+
+def _canonical(value: Any) -> str:
+    """A text that is equal for equal values alone; 1 and true are not."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _text(value: Any) -> str:

@@ -143,13 +143,24 @@ def _is(subject: Subject, namespace: str | None) -> bool:
     return group == "system:serviceaccounts" and namespace in (None, place)
 
 
-def read_grants(files: Iterable[SourceFile]) -> Grants:
-    """Read every Role and binding of a revision; a file that cannot be read grants nothing."""
+def read_grants(*revisions: Iterable[SourceFile]) -> tuple[Grants, ...]:
+    """Read every Role and binding of some revisions; a file that cannot be read grants nothing.
+
+    Most files are the same in all of them, and are read once.
+    """
+    known: dict[tuple[bytes, bool], list[dict[str, Any]]] = {}
+    return tuple(
+        _grants(document for file in files for document in _documents(file, known))
+        for files in revisions
+    )
+
+
+def _grants(documents: Iterable[dict[str, Any]]) -> Grants:
     roles: dict[tuple[str, str, str], list[Any]] = {}
     labelled: list[tuple[Mapping[str, Any], list[Any]]] = []
     aggregated: list[tuple[str, Any]] = []
     bindings: list[Mapping[str, Any]] = []
-    for document in _documents(files):
+    for document in documents:
         kind, metadata = document["kind"], _mapping(document.get("metadata"))
         name, namespace = _text(metadata.get("name")), _text(metadata.get("namespace"))
         if kind in ("RoleBinding", "ClusterRoleBinding"):
@@ -180,20 +191,29 @@ def read_grants(files: Iterable[SourceFile]) -> Grants:
     return Grants({subject: frozenset(rights) for subject, rights in granted.items()})
 
 
-def _documents(files: Iterable[SourceFile]) -> Iterator[dict[str, Any]]:
-    for file in files:
-        if _GROUP.encode() not in file.content:
-            continue
-        try:
-            pending = load(file.content, is_json=file.path.endswith(".json"))
-        except Unreadable:
-            continue
-        for document in pending:
-            inner = _mapping(document).get("items")
-            for one in _list(inner) if inner else [document]:
-                version = _text(_mapping(one).get("apiVersion"))
-                if version.startswith(f"{_GROUP}/") and isinstance(one.get("kind"), str):
-                    yield one
+def _documents(
+    file: SourceFile, known: dict[tuple[bytes, bool], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The RBAC objects of one file."""
+    if _GROUP.encode() not in file.content:
+        return []
+    key = file.content, file.path.endswith(".json")
+    if key not in known:
+        known[key] = list(_read(*key))
+    return known[key]
+
+
+def _read(content: bytes, is_json: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one key
+    try:
+        documents = load(content, is_json=is_json)
+    except Unreadable:
+        return
+    for document in documents:
+        inner = _mapping(document).get("items")
+        for one in _list(inner) if inner else [document]:
+            version = _text(_mapping(one).get("apiVersion"))
+            if version.startswith(f"{_GROUP}/") and isinstance(one.get("kind"), str):
+                yield one
 
 
 def _bound(
