@@ -1,0 +1,190 @@
+"""How long nothing is admitted when the leader goes, with many Jobs waiting.
+
+The running Jobs fill `concurrent`, so that the others wait. The leader is ended or killed, then
+one running Job is deleted, which makes room for one: how long until somebody takes it is printed.
+The API server runs without controllers, which would only make it slower for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.domain import keys
+from tests.cluster.controlplane import ControlPlane
+from tests.support import record
+from tests.support.replica import Replica, alert, group, operario
+from tests.support.repository import Repository
+from tests.support.sending import send
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WAITING: Final = 1000
+ROUNDS: Final = 3
+RUNNING: Final = 10
+_GROUP: Final = 50
+_PATIENCE: Final = 120.0
+_NAMESPACE: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Its durations, as `serve` is given them."""
+
+    duration: int
+    deadline: str
+    retry: str
+
+
+SHORT: Final = Lease(3, "2s", "500ms")
+DEFAULT: Final = Lease(15, "10s", "2s")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Seconds until the next admission, after a signal to the leader."""
+
+    sent: signal.Signals
+    lease: int
+    waiting: int
+    seconds: float
+
+
+async def measure(
+    folder: Path, plane: ControlPlane, signals: Sequence[signal.Signals], lease: Lease, waiting: int
+) -> list[Figure]:
+    """Send each of these to whoever leads then; a replica that is gone is started again."""
+    repository = Repository(folder / f"operarios-{lease.duration}")
+    repository.write("openfero.yaml", f"limits: {{concurrent: {RUNNING}, perMinute: 100000}}\n")
+    options = {"openfero.io/max-concurrent": "1000", "openfero.io/max-per-hour": "1000000"}
+    repository.write("storm.json", operario("Storm", annotations=options))
+    repository.commit("Operarios")
+    replicas = [
+        Replica(
+            folder,
+            name=f"{name}-{lease.duration}",
+            kubeconfig=plane.kubeconfig,
+            namespace=_NAMESPACE,
+            repository=repository.url,
+            development=False,
+            lease_duration=f"{lease.duration}s",
+            renew_deadline=lease.deadline,
+            retry_period=lease.retry,
+        )
+        for name in ("a", "b")
+    ]
+    api = await KubernetesApi.connect(plane.kubeconfig)
+    figures = []
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        for replica in replicas:
+            exits.push_async_callback(asyncio.to_thread, replica.process.end)
+            await asyncio.to_thread(replica.process.start)
+        alerts = [alert("Storm", host=f"h{number}") for number in range(waiting + RUNNING)]
+        groups = [group(*alerts[i : i + _GROUP]) for i in range(0, len(alerts), _GROUP)]
+        await send([replicas[0].url], groups, in_flight=8, until_taken=True)
+        for sent in signals:
+            await _until(api, admitted=RUNNING)
+            leader = await _leader(replicas)
+            figures.append(await _fell(api, leader, sent, lease))
+            await asyncio.to_thread(leader.process.end)
+            await asyncio.to_thread(leader.process.start)
+    return figures
+
+
+async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease: Lease) -> Figure:
+    """Signal the leader, make room for one, and wait until it is taken."""
+    jobs = await api.list(JOBS, _NAMESPACE)
+    running = [job["metadata"]["name"] for job in jobs.items if _admitted(job)]
+    waiting = len(jobs.items) - len(running)
+    began = time.monotonic()
+    leader.process.signal(sent)
+    ended = asyncio.create_task(asyncio.to_thread(leader.process.wait, _PATIENCE))
+    while leader.process.returncode is None and sent is signal.SIGKILL:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    await api.delete(JOBS, _NAMESPACE, running[0])
+    events = api.watch(JOBS, _NAMESPACE, resource_version=jobs.resource_version)
+    async with contextlib.aclosing(events), asyncio.timeout(_PATIENCE):
+        async for event in events:
+            job = event.object
+            if event.change.value == "MODIFIED" and _admitted(job):
+                name = job["metadata"]["name"]
+                by = job["metadata"]["annotations"][keys.ADMITTED_BY]
+                if name not in running and by != leader.name:
+                    break
+    seconds = time.monotonic() - began
+    await ended
+    return Figure(sent, lease.duration, waiting, seconds)
+
+
+async def _until(api: KubernetesApi, admitted: int) -> None:
+    async with asyncio.timeout(_PATIENCE):
+        while True:
+            if sum(map(_admitted, (await api.list(JOBS, _NAMESPACE)).items)) >= admitted:
+                return
+            await asyncio.sleep(1.0)  # it is a long list
+
+
+def _admitted(job: dict[str, Any]) -> bool:
+    return keys.ADMITTED_AT in (job["metadata"].get("annotations") or {})
+
+
+async def _leader(replicas: Sequence[Replica]) -> Replica:
+    async with asyncio.timeout(_PATIENCE):
+        while True:
+            for replica in replicas:
+                if await asyncio.to_thread(getattr, replica, "leads"):
+                    return replica
+            await asyncio.sleep(0.1)
+
+
+def rows(figures: Sequence[Figure]) -> str:
+    """The table: a row for each signal and lease."""
+    kinds = dict.fromkeys((one.sent, one.lease) for one in figures)
+    cells = []
+    for sent, lease in kinds:
+        mine = [one for one in figures if (one.sent, one.lease) == (sent, lease)]
+        seconds = [one.seconds for one in mine]
+        goal = 2 if sent is signal.SIGTERM else lease + 3
+        cells.append(
+            [
+                f"{sent.name} of the leader",
+                f"{lease} s",
+                str(min(one.waiting for one in mine)),
+                str(len(mine)),
+                f"{statistics.median(seconds):.2f} s",
+                f"{max(seconds):.2f} s",
+                f"{goal} s",
+            ]
+        )
+    header = ["next admission after", "lease", "waiting", "times", "median", "longest", "goal"]
+    return record.table(header, cells)
+
+
+def main() -> str:
+    """Measure with a short lease and with the default one; return the table."""
+    with tempfile.TemporaryDirectory(prefix="failover-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        figures = []
+        for lease in (SHORT, DEFAULT):
+            directory = folder / f"cluster-{lease.duration}"
+            plane = ControlPlane(directory, components=("etcd", "kube-apiserver"))
+            stack.callback(plane.remove)
+            stack.callback(plane.stop)
+            plane.start()
+            signals = [signal.SIGTERM, signal.SIGKILL] * ROUNDS
+            figures += asyncio.run(measure(folder, plane, signals, lease, WAITING))
+            plane.stop()
+    text = f"{record.today()}, {record.machine()}.\n\n{rows(figures)}"
+    print(text)
+    return text

@@ -1,0 +1,87 @@
+"""Handing over under load, and the order in which a backlog drains."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops import gate
+from openfero_gitops.adapters.api import JOBS
+from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.domain import keys
+from tests.bench import admission, failover
+from tests.support.replica import Replica, alert, group
+from tests.support.repository import Repository
+from tests.support.sending import send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cluster.controlplane import ControlPlane
+
+#: So many admissions are on their way at once.
+AT_ONCE = 32
+
+
+@pytest.mark.cluster
+def test_a_thousand_waiting_jobs_outlive_their_leaders(
+    tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
+) -> None:
+    """Ended or killed: the other admits next; how soon is printed, and bounded in the bench."""
+    plane = private_control_plane(components=("etcd", "kube-apiserver"))
+    signals = [signal.SIGTERM, signal.SIGKILL]
+    figures = asyncio.run(failover.measure(tmp_path, plane, signals, failover.SHORT, 1000))
+    print(failover.rows(figures))
+    assert [one.sent for one in figures] == signals
+    assert all(one.waiting >= 998 for one in figures)
+
+
+@pytest.mark.cluster
+def test_a_backlog_drains_by_priority_then_age(
+    tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
+) -> None:
+    """Of a thousand, none is overtaken but by those whose admission is on its way with its own."""
+    plane = private_control_plane(components=("etcd", "kube-apiserver"))
+    repository = Repository(tmp_path / "operarios")
+    admission.write_operarios(repository)
+    with Replica(
+        tmp_path,
+        name="a",
+        kubeconfig=plane.kubeconfig,
+        namespace="default",
+        repository=repository.url,
+        development=False,
+    ) as replica:
+        jobs = asyncio.run(_drained(plane, replica, 1000))
+    # Nothing but the admission wrote on them last: the versions tell the order.
+    order = sorted(jobs, key=lambda job: int(job["metadata"]["resourceVersion"]))
+    places = {admission.rank(job): place for place, job in enumerate(order)}
+    assert len(places) == 1000
+    displaced = [abs(place - places[at]) for place, at in enumerate(sorted(places))]
+    assert max(displaced) < 2 * AT_ONCE
+    assert order[0]["metadata"]["labels"][keys.ALERT] == "High"
+    assert order[-1]["metadata"]["labels"][keys.ALERT] == "Low"
+
+
+async def _drained(plane: ControlPlane, replica: Replica, count: int) -> list[dict[str, Any]]:
+    """Deliver while paused, resume, and return the Jobs when all are admitted."""
+    await gate.pause(True, plane.kubeconfig, "default", 60)  # noqa: FBT003 - its only name
+    names = [*admission.PRIORITIES]
+    alerts = [alert(names[i % 3], host=f"h{i}") for i in range(count)]
+    groups = [group(*alerts[i : i + 20]) for i in range(0, count, 20)]
+    await send([replica.url], groups, in_flight=8, until_taken=True)
+    await gate.pause(False, plane.kubeconfig, "default", 60)  # noqa: FBT003 - its only name
+    api = await KubernetesApi.connect(plane.kubeconfig)
+    try:
+        async with asyncio.timeout(180):
+            while True:
+                jobs = (await api.list(JOBS, "default")).items
+                if sum(keys.ADMITTED_AT in j["metadata"]["annotations"] for j in jobs) == count:
+                    return jobs
+                await asyncio.sleep(0.2)
+    finally:
+        await api.close()
