@@ -5,6 +5,10 @@ A stamp takes a Job away from whoever led before: an admission of theirs that is
 tests the older stamp and fails. Whatever an admission without an answer may have done is found
 out by a new stamp; until then it counts as running.
 
+A leader that takes its own lease back, which nobody else had since, trusts the stamps of its term
+before: on an API server so slow that the lease is lost before all are written, each term would
+begin with the first of them again, and none would admit anything.
+
 A Job that the API server will not have changed (no right in its namespace, a policy) is barred
 for a while, without a place in the queue, so that it does not stand in the way of the others.
 """
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_AT_ONCE: Final = 32
+#: As many requests as keep an API server busy; more would only make the lease's own wait longer.
+_AT_ONCE: Final = 8
 #: So many failures end a look: the API server has trouble enough.
 _MOST_FAILURES: Final = 32
 # Seconds.
@@ -80,6 +85,11 @@ class Term(Protocol):
     @property
     def id(self) -> str:
         """Unlike that of any other term."""
+        ...
+
+    @property
+    def continues(self) -> str:
+        """The id of the term before, where it was this replica's too and nobody led in between."""
         ...
 
     def check(self) -> None:
@@ -126,10 +136,12 @@ class _Doubt:
 class _Reign:
     """What belongs to one term, and ends with it.
 
-    By uid, `barred` has until when a Job is not to be tried again, by the loop's time.
+    By uid, `barred` has until when a Job is not to be tried again, by the loop's time. `trusted`
+    are the terms whose stamps keep every other leader out.
     """
 
     term: Term
+    trusted: frozenset[str] = frozenset()
     stamps: int = 0
     unsettled: dict[str, _Doubt] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
@@ -140,6 +152,16 @@ class _Reign:
         """A stamp that no write under way carries."""
         self.stamps += 1
         return f"{self.term.id}#{self.stamps}"
+
+    def has_stamped(self, one: Remediation) -> bool:
+        """Whether a Job bears a stamp of this leader, behind which nobody else can write."""
+        return (one.term or "").rpartition("#")[0] in self.trusted
+
+    def following(self, term: Term) -> _Reign:
+        """What goes on in the next term of the same replica, if it follows this one directly."""
+        if term.continues != self.term.id:
+            return _Reign(term, frozenset({term.id}))
+        return _Reign(term, self.trusted | {term.id}, unsettled=self.unsettled)
 
 
 class Admitter:
@@ -167,12 +189,14 @@ class Admitter:
         self._identity = identity
         self._stopwatch = stopwatch
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._last: _Reign | None = None
         #: What was decided at the last look of this term, on everything that waited.
         self.last_look: Sequence[tuple[Remediation, Decision]] = ()
 
     async def run(self, term: Term) -> None:
         """Lead until cancelled, or until the term has ended."""
-        reign = _Reign(term)
+        reign = self._last.following(term) if self._last else _Reign(term, frozenset({term.id}))
+        self._last = reign
         news = self._view.subscribe()
         try:
             await self._take_over(reign)
@@ -209,8 +233,10 @@ class Admitter:
             )
         waiting = [one for one in self._view if one.waiting and not one.deleting]
         _log.info("leading", term=reign.term.id, jobs=len(self._view), waiting=len(waiting))
+        doubts, reign.unsettled = reign.unsettled, {}
         for one in waiting:
-            reign.unsettled[one.uid] = _Doubt(one, _time())
+            if one.uid in doubts or not reign.has_stamped(one):
+                reign.unsettled[one.uid] = _Doubt(one, _time())
         await self._settle(reign)
 
     async def _look(self, reign: _Reign) -> float:
@@ -287,6 +313,9 @@ class Admitter:
                 reign.unsettled[one.uid] = _Doubt(one, _time())
             self._note(reign, one, error)
             return
+        except asyncio.CancelledError:
+            reign.unsettled[one.uid] = _Doubt(one, _time())  # it may be carried out all the same
+            raise
         if applied:
             self._counts.decided(decision.reason)
             _log.info(

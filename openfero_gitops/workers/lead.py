@@ -98,13 +98,17 @@ class Term:
     """One leadership, as the work it guards sees it.
 
     `id` is this leadership's alone: a replica that leads twice has two. A term that has ended
-    stays so. `clock` gives seconds; `deadline` is by that clock.
+    stays so. `clock` gives seconds; `deadline` is by that clock. `continues` is the id of this
+    replica's own term before, where it took back a lease that nobody else had since.
     """
 
-    __slots__ = ("_clock", "_deadline", "_ended", "_id")
+    __slots__ = ("_clock", "_continues", "_deadline", "_ended", "_id")
 
-    def __init__(self, term_id: str, clock: Callable[[], float], deadline: float) -> None:
+    def __init__(
+        self, term_id: str, clock: Callable[[], float], deadline: float, continues: str = ""
+    ) -> None:
         self._id = term_id
+        self._continues = continues
         self._clock = clock
         self._deadline = deadline
         self._ended = False
@@ -113,6 +117,11 @@ class Term:
     def id(self) -> str:
         """The name of this leadership, one line of text."""
         return self._id
+
+    @property
+    def continues(self) -> str:
+        """The id of the own term that this one follows; empty where another may have led since."""
+        return self._continues
 
     def holds(self) -> bool:
         """Whether the replica still leads; asks nothing but the clock."""
@@ -209,6 +218,8 @@ class Elector:
         # With what this process last took the lease, or tried to without hearing the answer.
         self._mine: LeaseRecord | None = None
         self._to_release = False  # it may still lie there, and nothing runs under it
+        # The own last term, and how it left the lease: what lies there while nobody followed it.
+        self._left: tuple[tuple[str, LeaseRecord], ...] = ()
         self._trouble: type[ApiError] | None = None
         self._status = Leadership()
 
@@ -299,6 +310,11 @@ class Elector:
 
     async def _take(self, step: Create | Acquire) -> Term:
         before = (self._mine, self._to_release)
+        there = self._seen.record
+        # (It is replaced in exactly the state that was read.)
+        continues = next((own for own, left in self._left if there and there.same_term(left)), "")
+        taken = format_time(step.record.acquired_at) if step.record.acquired_at else ""
+        term_id = f"{self._candidate.identity}/{step.record.transitions}/{taken}"
         self._mine, self._to_release = step.record, True
         timeout = self._durations.request_timeout
         started = self._clock()
@@ -314,9 +330,9 @@ class Elector:
                 self._mine, self._to_release = before
             raise
         self._note(stored)
-        taken = format_time(step.record.acquired_at) if step.record.acquired_at else ""
-        term_id = f"{self._candidate.identity}/{step.record.transitions}/{taken}"
-        return Term(term_id, self._clock, started + self._durations.renew_deadline)
+        self._left = ((term_id, step.record),)
+        deadline = started + self._durations.renew_deadline
+        return Term(term_id, self._clock, deadline, continues)
 
     async def _serve(self, term: Term, mine: LeaseRecord) -> Because:
         """Run the work as long as the term lasts; say why it ended."""
@@ -435,6 +451,7 @@ class Elector:
             self._note(await self._lease.read(timeout=timeout))
             step = release(self._seen.record, mine, wall=self._wall())
             if step is not None:
+                self._left += tuple((own, step.record) for own, _ in self._left[:1])
                 self._note(
                     await self._lease.replace(step.record, step.resource_version, timeout=timeout)
                 )

@@ -91,7 +91,7 @@ class Patience:
 
     deadline: float = 8.5
     deliveries: int = 256
-    requests: int = 64
+    requests: int = 32
 
 
 class Submitter:

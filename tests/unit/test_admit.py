@@ -30,7 +30,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
-from openfero_gitops.workers.lead import TermEnded
+from openfero_gitops.workers.lead import Term, TermEnded
 from tests.support import build
 from tests.support.workers import (
     Act,
@@ -187,6 +187,70 @@ class TestTakeover:
                 await until(world.starts, within=2)
         assert world.starts() == [job]
         assert (await world.job(job)).term == "new/1#2"
+
+    @pytest.mark.parametrize("continues", [True, False])
+    @in_virtual_time
+    async def test_stamps_outlast_a_term_that_nobody_else_followed(
+        self,
+        continues: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """Who takes the own lease back goes on where it was, else nothing would ever start."""
+        world = World(forever())
+        replica = world.replica()
+        stuck = asyncio.Event()
+
+        async def hangs(_: Request, __: Act) -> Any:
+            stuck.set()
+            await asyncio.Event().wait()
+
+        async with replica.watching():
+            jobs = await waiting(replica, 20)
+            left = set(jobs[-2:])
+            replica.wire.trouble = when(
+                lambda request: is_stamp(request) and key_of(request) in left, hangs
+            )
+            async with replica.leading() as before:
+                await stuck.wait()
+                await asyncio.sleep(1)
+            assert world.starts() == []
+            replica.wire.trouble = none
+            replica.wire.asked.clear()
+            own = before.id if continues else ""
+            later = asyncio.get_running_loop().time
+            async with replica.leading(Term("replica/2", later, float("inf"), own)):
+                await until(lambda: len(world.starts()) == 5)
+        stamps = {key_of(request) for request in replica.wire.writes() if is_stamp(request)}
+        assert stamps == (left if continues else set(jobs))
+
+    @in_virtual_time
+    async def test_an_admission_that_the_end_of_a_term_cut_off_is_in_doubt(self) -> None:
+        """Taking the own lease back does not make it undone: a stamp settles it first."""
+        world = World(forever())
+        replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
+        on_its_way: list[Request] = []
+
+        async def delayed(request: Request, _: Act) -> Any:
+            on_its_way.append(request)
+            await asyncio.Event().wait()
+
+        async def arrives(_: Request) -> None:
+            late = on_its_way.pop()
+            await world.cluster.patch(JOBS, late.namespace, late.name, late.body)
+
+        replica.wire.trouble = when(is_admission, delayed)
+        async with replica.watching():
+            jobs = await waiting(replica, 3)
+            async with replica.leading() as before:
+                await until(lambda: on_its_way)
+        # Without a watch: it is the stamp that finds out.
+        replica.wire.trouble = when(
+            lambda request: is_stamp(request) and key_of(request) == jobs[0], first(arrives), 1
+        )
+        later = asyncio.get_running_loop().time
+        async with replica.leading(Term("replica/2", later, float("inf"), before.id)):
+            await asyncio.sleep(300)
+        assert not on_its_way, "the doubt was stamped"
+        assert world.starts() == [jobs[0]]
 
     @in_virtual_time
     async def test_an_admission_that_came_before_the_stamp_is_counted(self) -> None:

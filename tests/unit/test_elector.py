@@ -37,6 +37,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
 from openfero_gitops.pipeline.election import Because
 from openfero_gitops.workers.lead import Elector, Term, TermEnded, WorkStuck, boottime
+from tests.support.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -388,6 +389,56 @@ class TestLeading:
         ids = [term.id for term in replica.terms]
         assert len(ids) == len(set(ids)) > 3
         assert not any(term.holds() for term in replica.terms)
+
+    @pytest.mark.parametrize("released", [True, False])
+    @in_virtual_time
+    async def test_a_term_knows_whether_somebody_led_since_the_last(
+        self,
+        released: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """It continues the own term before, run out or released, unless another came between."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+
+        async def lose(replica: Replica) -> None:
+            terms = len(replica.terms)
+            replica.network.fault = lambda verb: Lost() if verb == "replace" else None
+            await until(lambda: len(replica.ended) == terms, 60)
+            if not released:
+                await asyncio.sleep(DURATIONS.request_timeout + 1)
+            replica.network.fault = lambda _: None
+
+        async with a.standing():
+            await until(lambda: len(a.terms) == 1)
+            await lose(a)
+            await until(lambda: len(a.terms) == 2)
+            async with b.standing():
+                await asyncio.sleep(60)
+                assert not b.terms
+                a.network.fault = lambda _: Lost()
+                await until(lambda: b.terms)
+                a.network.fault = lambda _: None
+            await until(lambda: len(a.terms) == 3)
+        first, second, third = a.terms
+        assert (first.continues, second.continues, third.continues) == ("", first.id, "")
+        assert b.terms[0].continues == ""
+
+    @in_virtual_time
+    async def test_a_lease_that_was_taken_unheard_continues_nothing(self) -> None:
+        """Whom that acquisition followed is not known by who takes it back."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: len(a.terms) == 1)
+            a.network.fault = lambda _: Lost()
+            async with b.standing():
+                await until(lambda: b.terms)
+                await asyncio.sleep(30)
+                a.network.fault = lambda verb: Unheard() if verb == "replace" else None
+            await asyncio.sleep(5)
+            a.network.fault = lambda _: None
+            await until(lambda: len(a.terms) == 2)
+        assert a.terms[1].continues not in {one.id for one in (*a.terms, *b.terms)}
 
     @in_virtual_time
     async def test_stopping_frees_the_lease_after_the_work_has_ended(self) -> None:
