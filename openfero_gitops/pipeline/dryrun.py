@@ -223,8 +223,17 @@ def is_forgery_refused(error: ApiError) -> bool:
     )
 
 
-def problems(known: DryRuns, found: Sequence[Trial], catalog: Catalog) -> tuple[Problem, ...]:
-    """What is known, as problems of the files in force."""
+#: Where in a file a field stands: found once, since a whole file is read for it.
+Places = dict[tuple[str, str, int, "Pointer"], tuple[int, int]]
+
+
+def problems(
+    known: DryRuns, found: Sequence[Trial], catalog: Catalog, before: Places
+) -> tuple[tuple[Problem, ...], Places]:
+    """What is known, as problems of the files in force, and the places that were looked up.
+
+    Those of the time `before` are not looked up again.
+    """
     told = [
         _problem(remark, catalog.root or ".", catalog.revision.commit)
         for tried in known.namespaces.values()
@@ -232,19 +241,23 @@ def problems(known: DryRuns, found: Sequence[Trial], catalog: Catalog) -> tuple[
     ]
     contents = {(file.path, file.blob): file.content for file in catalog.files}
     locators: dict[tuple[str, str], Locator] = {}
+    places: Places = {}
     for trial in found:
         tried = known.operarios.get(trial.digest)
         if tried is None or not tried.remarks:
             continue
         origin = trial.operario.origin
         file = (origin.path, origin.blob)
-        if file not in locators:
-            locators[file] = Locator(contents.get(file, b""))
         for remark in tried.remarks:
             pointer = _pointer(trial.operario, remark.message)
-            place = locators[file].place(origin.document, pointer)
+            key = (*file, origin.document, pointer)
+            if (place := before.get(key)) is None:
+                if file not in locators:
+                    locators[file] = Locator(contents.get(file, b""))
+                place = locators[file].place(origin.document, pointer)
+            places[key] = place
             told.append(_problem(remark, origin.path, origin.commit, place, pointer))
-    return tuple(told)
+    return tuple(told), places
 
 
 def _problem(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.pipeline.dryrun import Trial
+    from openfero_gitops.pipeline.dryrun import Places, Trial
     from openfero_gitops.workers.admit import Term
     from openfero_gitops.workers.sync import Syncer
 
@@ -54,6 +54,8 @@ _LOOK_AGAIN: Final = 60.0
 _READ_AGAIN: Final = 30.0  # by replicas that do not lead
 _FIRST_REST: Final = 1.0  # after a failure; the next one is twice as long
 _LONGEST_REST: Final = 60.0
+#: So often is one thing asked for before another has its turn.
+_TRIES: Final = 3
 #: A cluster changes, too: so old may an answer be that found something, and one that did not.
 _FOUND: Final = timedelta(minutes=10)
 _CLEAN: Final = timedelta(hours=6)
@@ -124,25 +126,21 @@ class DryRunner:
         self._known = DryRuns()
         self._written = DryRuns()
         self._trials: tuple[Catalog, tuple[Trial, ...]] | None = None
-        self._shown: tuple[DryRuns, Catalog, tuple[Problem, ...]] | None = None
+        self._shown: tuple[Catalog, DryRuns, tuple[Problem, ...]] | None = None
+        self._places: Places = {}
+        self._version = ""  # of the ConfigMap as it was read
         self._leads = False
         self._rest = 0.0
         self._trouble = ""
         self._swapped = asyncio.Event()
+        self._to_show = asyncio.Event()
         syncer.on_change(self._swapped.set)
+        syncer.on_change(self._to_show.set)
 
     def problems(self, catalog: Catalog) -> tuple[Problem, ...]:
         """What the cluster said of the operarios of a catalog, as far as it is known here."""
-        if self._trials is None or self._trials[0] is not catalog:
-            return ()
-        if (
-            self._shown is None
-            or self._shown[0] is not self._known
-            or self._shown[1] is not catalog
-        ):
-            found = problems(self._known, self._trials[1], catalog)
-            self._shown = (self._known, catalog, found)
-        return self._shown[2]
+        shown = self._shown
+        return shown[2] if shown is not None and shown[0] is catalog else ()
 
     def is_approval_verified(self, one: Remediation) -> bool:
         """Whether nobody could have written another name than their own as the approver."""
@@ -152,10 +150,15 @@ class DryRunner:
     async def follow(self) -> None:
         """Know what the leader wrote down, until cancelled; the leader itself knows better."""
         while True:
+            self._to_show.clear()
             if not self._leads:
                 await self._load()
-                await self._prepare()
-            await asyncio.sleep(_READ_AGAIN)
+                await self._show()
+            try:
+                async with asyncio.timeout(_READ_AGAIN):
+                    await self._to_show.wait()
+            except TimeoutError:
+                continue
 
     async def run(self, term: Term) -> None:
         """Try what is new or old for as long as the term lasts."""
@@ -164,7 +167,9 @@ class DryRunner:
             await self._load()
             while True:
                 self._swapped.clear()
+                await self._show()
                 await self._pass(term)
+                await self._show()
                 await self._save(term)
                 try:
                     async with asyncio.timeout(_LOOK_AGAIN):
@@ -178,8 +183,10 @@ class DryRunner:
         """Try everything that is due, one after the other; a new catalog ends it."""
         if await self._prepare() is None:
             return
-        version = await self._ask(term, self._cluster.version)
-        if version is None:
+        try:
+            version = await self._cluster.version()
+        except ApiError as error:
+            _log.info("operarios cannot be tried yet", error=str(error))
             return
         if version != self._known.kubernetes:
             # Another API server knows other fields, and other policies.
@@ -198,6 +205,7 @@ class DryRunner:
             unwritten += 1
             if unwritten >= _UNWRITTEN:
                 unwritten = 0
+                await self._show()
                 await self._save(term)
         digests = {trial.digest for trial in found}
         if not self._known.operarios.keys() <= digests:
@@ -302,11 +310,11 @@ class DryRunner:
         return abs(self._now() - tried.at) < (_FOUND if tried.remarks else clean)
 
     async def _ask(self, term: Term, request: Callable[[], Any]) -> Any:
-        """Ask, once a moment and less often where that fails; None: there is a new catalog.
+        """Ask, once a moment and less often where that fails; None: there is no answer now.
 
-        It asks again until there is an answer: whatever is due is, after all, still due.
+        Whatever is due is still due then: it is asked for again at the next look.
         """
-        while True:
+        for _ in range(_TRIES):
             await asyncio.sleep(max(_PACE, self._rest))
             if self._swapped.is_set():
                 return None
@@ -325,6 +333,7 @@ class DryRunner:
                 self._rest = 0.0
                 self._trouble = ""
                 return answer
+        return None
 
     async def _prepare(self) -> tuple[Trial, ...] | None:
         """The trials of the catalog in force; None where there is no catalog."""
@@ -336,13 +345,28 @@ class DryRunner:
             self._trials = (catalog, made)
         return self._trials[1]
 
+    async def _show(self) -> None:
+        """Work out the problems: not where pages are drawn, since it reads files."""
+        found = await self._prepare()
+        if self._trials is None or found is None:
+            return
+        catalog, known = self._trials[0], self._known
+        if self._shown is not None and self._shown[0] is catalog and self._shown[1] is known:
+            return
+        told, self._places = await asyncio.to_thread(problems, known, found, catalog, self._places)
+        self._shown = (catalog, known, told)
+
     async def _load(self) -> None:
         try:
             config_map = await self._store.get(CONFIG_MAP)
         except ApiError as error:
             _log.info("what the last leader tried cannot be read", error=str(error))
             return
-        known = read(config_map) if config_map else None
+        version = config_map["metadata"]["resourceVersion"] if config_map else ""
+        if config_map is None or version == self._version:
+            return
+        self._version = version
+        known = read(config_map)
         if known is not None:
             self._known = self._written = known
 
