@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS, PODS, Change, Resource
+from openfero_gitops.adapters.api import CONFIG_MAPS, EVENTS, JOBS, PODS, Change, Resource
 from openfero_gitops.adapters.memory import (
     FOREVER,
     Durations,
@@ -17,7 +17,7 @@ from openfero_gitops.adapters.memory import (
     Outcome,
 )
 from openfero_gitops.domain.errors import Expired, NotFound, Unavailable
-from tests.contract.objects import config_map, job
+from tests.contract.objects import config_map, event, job
 
 if TYPE_CHECKING:
     from openfero_gitops.adapters.api import Object
@@ -284,3 +284,16 @@ async def test_last_bookmark() -> None:
         seen = [each async for each in events]
     assert [each.change for each in seen] == ["BOOKMARK", "BOOKMARK"]
     assert seen[-1].object["metadata"]["resourceVersion"] == version
+
+
+async def test_events_expire(clock: Clock) -> None:
+    """After an hour an Event is gone, as in a cluster; so they do not pile up for days."""
+    api = MemoryCluster(clock=clock)
+    await api.create(EVENTS, "a", event("first", "a"))
+    clock.pass_(3000)
+    await api.create(EVENTS, "a", event("second", "a"))
+    assert len((await api.list(EVENTS, "a")).items) == 2
+    clock.pass_(1000)
+    await api.create(EVENTS, "a", event("third", "a"))
+    names = [one["metadata"]["name"] for one in (await api.list(EVENTS, "a")).items]
+    assert names == ["second", "third"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn, TypeVar
 
 from openfero_gitops.adapters.api import (
@@ -47,6 +48,7 @@ from openfero_gitops.domain.errors import (
 _T = TypeVar("_T")
 
 _VERSION: Final = "v1.36.0+memory"
+_EVENT_TTL: Final = timedelta(hours=1)
 _SERVER: Final = Resource("", "", "version", "Info")  # what a fault of that request is asked for
 _METADATA: Final = frozenset(
     {
@@ -111,6 +113,7 @@ class MemoryCluster:
         self._faults = faults
         self._latency = latency
         self._store = Store(history)
+        self._events: deque[tuple[datetime, str, str]] = deque()  # as they were created
         self._jobs = JobController(self._store, player or JobPlayer(), clock)
 
     async def run(self) -> NoReturn:
@@ -368,7 +371,21 @@ class MemoryCluster:
             leaving = known["metadata"].get("deletionTimestamp")
             said = "object is being deleted: " if leaving else ""
             raise AlreadyExists(f'{said}{_plural(resource)} "{name}" already exists')
+        if resource == EVENTS and not dry_run:
+            self._let_expire(namespace, name)
         return copied(new if dry_run else self._store.put(resource, namespace, new))
+
+    def _let_expire(self, namespace: str, name: str) -> None:
+        """Remove Events after their hour, as the API server's `--event-ttl` does, or they pile up.
+
+        It looks when there is a new one.
+        """
+        now = self._clock()
+        while self._events and self._events[0][0] < now - _EVENT_TTL:
+            _, *old = self._events.popleft()
+            if self._store.get(EVENTS, *old) is not None:
+                self._store.drop(EVENTS, *old)
+        self._events.append((now, namespace, name))
 
     def _update(
         self,
