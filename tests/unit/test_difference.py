@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections import Counter
+from datetime import timedelta
+from enum import StrEnum
 from html.parser import HTMLParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -13,13 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Envelope, Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
+from openfero_gitops.domain.operario import Options
 from openfero_gitops.pipeline.catalog import Scope, build_catalog
 from openfero_gitops.pipeline.difference import Difference, Effect, Kind, Side, compare
 from openfero_gitops.pipeline.difference.comment import as_markdown
+from openfero_gitops.pipeline.difference.fields import envelope_changes, option_changes
 from openfero_gitops.pipeline.difference.plain import as_json, as_text
 from tests.support.build import BLOB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECURE = {
     "runAsNonRoot": True,
@@ -322,6 +330,40 @@ def test_an_envelope_that_allows_more_or_less(before: str, after: str, sentence:
     assert told(side(job(), old), side(job(), new)) == [(Effect.WIDENS, Kind.ENVELOPE, sentence)]
     [(effect, _, _)] = told(side(job(), new), side(job(), old))
     assert effect is Effect.NARROWS
+
+
+def leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield, for each field of a value, its name and the value with another there."""
+    for field in dataclasses.fields(value):
+        old = getattr(value, field.name)
+        if dataclasses.is_dataclass(old):
+            for name, changed in leaves(old):
+                yield f"{field.name}.{name}", dataclasses.replace(value, **{field.name: changed})
+            continue
+        match old:
+            case bool():
+                new: Any = not old
+            case int():
+                new = old + 1
+            case timedelta():
+                new = old + timedelta(hours=1)
+            case StrEnum():
+                new = next(one for one in type(old) if one is not old)
+            case _:
+                new = ("another",) if field.name != "pod_replacement_policy" else "another"
+        yield field.name, dataclasses.replace(value, **{field.name: new})
+
+
+@pytest.mark.parametrize(("name", "changed"), list(leaves(Envelope())))
+def test_every_key_of_the_envelope_is_compared(name: str, changed: Envelope) -> None:
+    """Whatever may stand in openfero.yaml, another value of it is a change."""
+    assert len(list(envelope_changes(Envelope(), changed))) == 1, name
+
+
+@pytest.mark.parametrize(("name", "changed"), list(leaves(Options())))
+def test_every_option_is_compared(name: str, changed: Options) -> None:
+    """Whatever an author may choose, another choice is a change."""
+    assert len(list(option_changes("a", Options(), changed))) == 1, name
 
 
 # The Job.

@@ -43,6 +43,7 @@ _ENVELOPE: Final[dict[str, tuple[Callable[[Envelope], Any], Callable[[Any], Any]
     "mode": (lambda one: one.mode, lambda mode: mode is Mode.RUN),
     "limits.concurrent": (lambda one: one.limits.concurrent, int),
     "limits.perMinute": (lambda one: one.limits.per_minute, int),
+    "limits.history": (lambda one: one.limits.history, None),
     "remember": (lambda one: one.remember, lambda remember: -remember),
     "defaults.backoffLimit": (lambda one: one.defaults.backoff_limit, int),
     "defaults.activeDeadlineSeconds": (lambda one: one.defaults.active_deadline_seconds, int),
