@@ -88,7 +88,7 @@ class GitSettings:
         ca_file: certificates in PEM that are trusted instead of the system's.
         proxy: `http://host:port`; none of the environment's is used.
         no_proxy: hosts, with commas, that are reached without it.
-        pack_bytes: the most that one fetch may write, so that no repository fills the disk.
+        pack_bytes: the most that its history may take on the disk, whatever was fetched of it.
         budgets: how much of a commit is read.
         trust: what must be signed, and by whom.
     """
@@ -357,12 +357,12 @@ class GitSource:
             return seen
         with self._cache.locked(git):
             self._cache.sweep(self._settings.timeout)
-            if self._cache.repository.exists() and not self._suspect:
+            if self._cache.repository.is_dir() and not self._suspect:
                 try:
                     seen = self._update(_repository(self._cache.repository, git))
                 except Damaged as damage:
                     _log.warning(
-                        "git cache damaged; a new one is made",
+                        "git cache unusable; a new one is made",
                         repository=self.url,
                         reason=str(damage),
                     )
@@ -377,7 +377,7 @@ class GitSource:
         It costs one list of refs, and touches neither the disk nor the lock.
         """
         seen = self._seen
-        if seen is None or self._suspect or not self._cache.repository.exists():
+        if seen is None or self._suspect or not self._cache.repository.is_dir():
             return None
         tip = self._ref if is_commit(self._ref) else self._listed(git)
         if tip != seen.tip:
@@ -480,7 +480,8 @@ class GitSource:
 
     def _ask(self, repository: BareRepository, secrets: tuple[str, ...]) -> None:
         """Fetch the first thing that the server has of those that the ref may mean."""
-        blocks = self._settings.pack_bytes // _BLOCK
+        held = repository.packed()
+        blocks = max(0, self._settings.pack_bytes - held) // _BLOCK
         for refspec in self._refspecs():
             fetched = repository.fetch(
                 self._access.options(),
@@ -494,6 +495,9 @@ class GitSource:
             if not (no_such_ref(said) or (is_commit(self._ref) and not_offered(said))):
                 # A process that reached its file limit dies of it without a word.
                 if repository.half_a_pack() >= blocks * _BLOCK:
+                    if held > self._settings.pack_bytes // 2:
+                        # Much of it may be history that was rewritten since.
+                        raise Damaged(f"{held} bytes are held already, there is no room for more")
                     raise SourceError(
                         f"{self._where}: the repository is larger than the"
                         f" {self._settings.pack_bytes} bytes that are allowed; use a smaller one"

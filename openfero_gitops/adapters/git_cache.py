@@ -111,9 +111,12 @@ class Cache:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with everything in it, if it is there."""
+    """Remove a folder with everything in it, or what stands in its place, if it is there."""
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
 
 
 def _try_lock(descriptor: int) -> bool:

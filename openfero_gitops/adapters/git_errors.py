@@ -79,8 +79,8 @@ _MEANINGS: Final = tuple(
         (
             r"certificate|gnutls|ssl_error|ssl routines|ssl connection|tls alert",
             (
-                "no trusted TLS connection; check the server's certificate, and give the CA file if"
-                " it is signed by a CA of your own"
+                "no trusted TLS connection; check the server's certificate (its name, its dates),"
+                " and give the CA file if it is signed by a CA of your own"
             ),
         ),
         (

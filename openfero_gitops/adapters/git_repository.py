@@ -118,6 +118,11 @@ class BareRepository:
             file_blocks=file_blocks,
         )
 
+    def packed(self) -> int:
+        """Return the size in bytes of everything that was fetched."""
+        packs = (self.folder / "objects" / "pack").glob("*.pack")
+        return sum(path.stat().st_size for path in packs)
+
     def half_a_pack(self) -> int:
         """Return the size in bytes of what a fetch had written when it was ended, 0 for nothing."""
         left = (self.folder / "objects" / "pack").glob("tmp_pack_*")

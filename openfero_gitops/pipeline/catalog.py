@@ -96,6 +96,8 @@ def build_catalog(
         UsageError: the scope's Kubernetes version is not known.
     """
     parser = parser or Parser(scope.kubernetes_version)
+    if not older:  # else it is the same catalog, once more
+        parser.turn()
     envelope, problems, envelope_file = _envelope(snapshot, scope, previous=previous_has_envelope)
     envelopes = _envelopes(snapshot.root)
     files = sorted(
@@ -282,9 +284,10 @@ class _Judged:
     versions: dict[str, _Version]
 
     def reading(self, file: SourceFile) -> FileReading | None:
-        """What a file says, if it is the very same."""
+        """What a file says, if it says what it did."""
         known = self.versions.get(file.path)
-        return known.reading if known is not None and known.file is file else None
+        same = known is not None and file.blob and known.file.blob == file.blob
+        return known.reading if known and same else None
 
     def judge(
         self, read: Iterable[tuple[SourceFile, FileReading]], rules: _Rules

@@ -129,7 +129,10 @@ def judge(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> Repor
         catalog: of the same revision.
         jobs_namespace: where Jobs go that name none.
     """
-    cases, problems = _cases(snapshot, catalog)
+    # (A file need not name the commit that it is of, and what is found in it does.)
+    commit = snapshot.revision.commit
+    files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
+    cases, problems = _cases(replace(snapshot, files=files), catalog)
     verdicts = tuple(_judge(case, catalog, jobs_namespace) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)

@@ -6,7 +6,6 @@ Nothing here depends on the envelope or on other files, so a file is read once f
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -53,32 +52,32 @@ def at(problem: Problem, file: SourceFile) -> Problem:
 
 
 class Parser:
-    """Reads files and remembers what it read: a memo of a pure function, of bounded size."""
+    """Reads files, and remembers what the last two catalogs read: a memo of a pure function."""
 
-    def __init__(self, kubernetes: str | Schemas, capacity: int = 25_000) -> None:
+    def __init__(self, kubernetes: str | Schemas) -> None:
         """Take the Kubernetes whose Jobs are meant: a cluster's own schemas, or a version.
 
         Raises:
             UsageError: the version is not known.
         """
         self._schemas = schemas_of(kubernetes) if isinstance(kubernetes, str) else kubernetes
-        self._capacity = capacity
         #: What the last catalog made of the files that it was made of: `pipeline.catalog`'s own.
         self.judged: object = None
-        self._known: OrderedDict[tuple[str, bool], FileReading] = OrderedDict()
+        self._known: dict[tuple[str, bool], FileReading] = {}
+        self._before: dict[tuple[str, bool], FileReading] = {}
+
+    def turn(self) -> None:
+        """Begin a catalog: what neither it nor the one before it reads is forgotten."""
+        self._before, self._known = self._known, {}
 
     def read(self, file: SourceFile) -> FileReading:
         """What the file says, from memory where its content was read before."""
         key = (file.blob, file.path.endswith(".json"))
-        known = self._known.get(key)
+        known = self._known.get(key) or self._before.get(key)
         if known is None:
             known = self._read(file.content, is_json=key[1])
-            if file.blob:
-                self._known[key] = known
-                if len(self._known) > self._capacity:
-                    self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(key)
+        if file.blob:
+            self._known[key] = known
         return known
 
     def _read(self, content: bytes, *, is_json: bool) -> FileReading:

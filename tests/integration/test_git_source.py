@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Snapshot
 
 ROOT = Path(__file__).parents[2]
+_NOBODY = 65534
 
 
 @pytest.fixture
@@ -65,6 +66,12 @@ def directories(cache: Path) -> list[Path]:
 def written(folder: Path) -> int:
     """How many bytes the files below a folder have."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def give(folder: Path, owner: int) -> None:
+    """Make a folder and everything in it another user's."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner, owner)
 
 
 def make_read_only(disk: Path) -> None:
@@ -560,6 +567,23 @@ class TestHostileTrees:
         assert written(cache) < 100_000
         await source.aclose()
 
+    async def test_history_that_is_rewritten_again_and_again_does_not_fill_the_disk(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """What no branch holds any more makes room, and each commit is read all the same."""
+        first = repository.head
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, pack_bytes=1_000_000))
+        await source.fetch()
+
+        for _ in range(8):
+            repository.git("reset", "--quiet", "--hard", first)
+            repository.write("noise.bin", os.urandom(300_000))
+            commit = repository.commit("Rewritten")
+            assert (await source.fetch()).revision.commit == commit
+            assert written(cache) < 1_100_000
+
+        await source.aclose()
+
 
 class TestVersions:
     """What a file was before."""
@@ -785,8 +809,20 @@ class TestCache:
             lambda git: _overwrite(git, "objects/pack/*.pack", slice(60, 90)),
             lambda git: _overwrite(git, "objects/pack/*.idx", slice(0, None)),
             lambda git: _overwrite(git, "refs/openfero/tip/*", slice(0, 40)),
+            lambda git: (git / "HEAD").unlink(),
+            lambda git: (git / "config").unlink(),
+            lambda git: _truncate(git, "objects/pack/*.pack", 70),
+            lambda git: _truncate(git, "objects/pack/*.idx", 0),
+            lambda git: [path.unlink() for path in git.glob("objects/pack/*.pack")],
+            lambda git: [path.unlink() for path in git.glob("objects/pack/*.idx")],
+            lambda git: (git.rename(git.with_name("aside")), git.touch()),
+            shutil.rmtree,
         ],
-        ids=["head", "config", "objects", "refs", "packs", "holes", "indexes", "tip"],
+        ids=[
+            *("head", "config", "objects", "refs", "packs", "holes", "indexes", "tip"),
+            *("no-head", "no-config", "half-a-pack", "empty-index", "no-pack", "no-index"),
+            *("a-file", "nothing"),
+        ],
     )
     async def test_a_damaged_cache_is_made_anew(
         self, repository: Repository, cache: Path, damage: Callable[[Path], object]
@@ -804,6 +840,48 @@ class TestCache:
         assert (await source.fetch()).revision.commit == commit
         await source.aclose()
         repository.git(f"--git-dir={bare(cache)}", "fsck", "--full", "--connectivity-only")
+
+    async def test_a_cache_of_another_repository_is_not_taken_for_this_one(
+        self, repository: Repository, tmp_path: Path, cache: Path
+    ) -> None:
+        """What was copied from elsewhere into its place gives nobody another's operarios."""
+        other = Repository(tmp_path / "other")
+        other.write("b.yaml", "b")
+        other.commit("Other")
+        before = await fetch(repository.url, cache)
+        place = bare(cache)
+        await fetch(other.url, tmp_path / "another cache")
+        shutil.rmtree(place)
+        shutil.copytree(bare(tmp_path / "another cache"), place)
+
+        assert await fetch(repository.url, cache) == before
+
+    async def test_a_cache_that_belongs_to_another_user_is_used_or_named(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """Root reads on in what is another's; who may not write there says what to do."""
+        if os.geteuid() != 0:
+            missing("the right to change owners", "run the tests as root")
+        source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
+        await source.fetch()
+        give(cache, _NOBODY)
+        repository.write("a.yaml", "a: 2\n")
+        commit = repository.commit("Second")
+        assert (await source.fetch()).revision.commit == commit
+        repository.commit("Third")
+        give(cache, 0)
+
+        os.seteuid(_NOBODY)
+        try:
+            with pytest.raises(
+                SourceError, match=r"cache directory .* cannot be used \(Permission"
+            ):
+                await source.fetch()
+        finally:
+            os.seteuid(0)
+
+        assert (await source.fetch()).revision.commit == repository.head
+        await source.aclose()
 
     async def test_damage_found_while_reading_is_mended_by_the_next_fetch(
         self, repository: Repository, cache: Path
@@ -1068,6 +1146,13 @@ def _overwrite(git: Path, pattern: str, where: slice) -> None:
         whole[where] = b"\0" * len(whole[where])
         file.chmod(0o600)
         file.write_bytes(whole)
+
+
+def _truncate(git: Path, pattern: str, length: int) -> None:
+    """Leave only the beginning of every file that fits a pattern."""
+    for file in git.glob(pattern):
+        file.chmod(0o600)
+        os.truncate(file, length)
 
 
 def _lose(repository: Repository, git: Path, blob: str) -> None:

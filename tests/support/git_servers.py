@@ -7,6 +7,7 @@ import getpass
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
@@ -32,7 +33,8 @@ class HttpServer:
 
     While `gate` is cleared, a request that may be answered is held back, and `waiting` is set.
     With `old_protocol` a client cannot ask for a commit that is no branch's. After `cut` bytes of
-    a pack nothing more is sent until the gate is set again, which is cleared then.
+    a pack nothing more is sent until the gate is set again, which is cleared then; after `reset`
+    bytes the connection is torn; the byte after `spoil` of them is another.
     """
 
     port: int
@@ -42,6 +44,8 @@ class HttpServer:
     redirect_to: str = ""
     old_protocol: bool = False
     cut: int = 0
+    reset: int = 0
+    spoil: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     waiting: threading.Event = field(default_factory=threading.Event)
     authorizations: list[str] = field(default_factory=list)
@@ -176,6 +180,16 @@ class _Backend(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have been ended
             self.end_headers()
+            if 0 < self.told.spoil < len(content):
+                at = self.told.spoil
+                content = content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+            if 0 < self.told.reset < len(content):
+                self.wfile.write(content[: self.told.reset])
+                torn = struct.pack("ii", 1, 0)  # closing throws away what is on the way
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, torn)
+                self.close_connection = True
+                self.connection.close()
+                return
             if 0 < self.told.cut < len(content):
                 self.wfile.write(content[: self.told.cut])
                 content = content[self.told.cut :]
@@ -221,10 +235,11 @@ class Certificates:
 
     ca: Path
     server: Path
+    expired: Path
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make a CA and a certificate for 127.0.0.1, valid for a day."""
+    """Make a CA, a certificate for 127.0.0.1 that is valid for a day, and one that was."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(
@@ -239,13 +254,17 @@ def make_certificates(folder: Path) -> Certificates:
     openssl("req", *key, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
     extensions = folder / "extensions"
     extensions.write_text(f"subjectAltName=IP:{LOOPBACK}\n")
-    openssl(
-        *("x509", "-req", "-days", "1", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        *("-CAcreateserial", "-extfile", str(extensions), "-out", "server.pem"),
-    )
-    both = folder / "both.pem"
-    both.write_bytes((folder / "server.key").read_bytes() + (folder / "server.pem").read_bytes())
-    return Certificates(folder / "ca.pem", both)
+    made = []
+    for name, days in (("server", "1"), ("expired", "-1")):
+        openssl(
+            *("x509", "-req", "-days", days, "-in", "server.csr", "-CA", "ca.pem"),
+            *("-CAkey", "ca.key", "-CAcreateserial", "-extfile", str(extensions)),
+            *("-out", f"{name}.pem"),
+        )
+        made.append(folder / f"{name}-and-key.pem")
+        key_text = (folder / "server.key").read_bytes()
+        made[-1].write_bytes(key_text + (folder / f"{name}.pem").read_bytes())
+    return Certificates(folder / "ca.pem", *made)
 
 
 @dataclass(frozen=True)
@@ -298,3 +317,56 @@ def make_key(path: Path) -> None:
         timeout=30,
         check=True,
     )
+
+
+@dataclass
+class ConnectProxy:
+    """Where the proxy listens, and what it was asked to connect to."""
+
+    port: int
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def connect_proxy() -> Iterator[ConnectProxy]:
+    """Run a proxy that does nothing but CONNECT, as those before https do."""
+    told = ConnectProxy(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        """One client's."""
+
+        def do_CONNECT(self) -> None:
+            """Open a tunnel, and carry bytes until either side ends."""
+            told.asked.append(self.path)
+            port = int(self.path.rpartition(":")[2])
+            self.send_response(200)
+            self.end_headers()
+            with socket.create_connection((LOOPBACK, port)) as far:
+                ways = ((self.connection, far), (far, self.connection))
+                carriers = [threading.Thread(target=_carry, args=way) for way in ways]
+                for carrier in carriers:
+                    carrier.start()
+                for carrier in carriers:
+                    carrier.join()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            """Say nothing."""
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        server.daemon_threads = True
+        told.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="proxy")
+        thread.start()
+        try:
+            yield told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while chunk := source.recv(1 << 16):
+            sink.sendall(chunk)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,204 @@
+"""A server in trouble: what stays in force, what a reader is told, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.descendants import descendants, open_files
+from tests.support.follower import Follower
+from tests.support.git_servers import (
+    Certificates,
+    ConnectProxy,
+    HttpServer,
+    connect_proxy,
+    http_server,
+    make_certificates,
+)
+from tests.support.process import free_port
+from tests.support.repository import Repository
+from tests.support.workers import operario_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+TOKEN = "gl0bal-t0ken"
+DEADLINE = 5.0  # seconds
+ENDING = 20.0  # seconds more, on a machine that is busy
+
+
+@dataclass
+class Forge:
+    """A private repository behind https, and the way to it."""
+
+    repository: Repository
+    certificates: Certificates
+    credentials: Path
+    port: int
+
+    def serve(self, *, expired: bool = False) -> AbstractContextManager[HttpServer]:
+        """Run its server."""
+        pair = self.certificates.expired if expired else self.certificates.server
+        return http_server(
+            self.repository.folder.parent,
+            user="x-access-token",
+            password=TOKEN,
+            certificate=pair,
+            port=self.port,
+        )
+
+    def follow(self, cache: Path, proxy: ConnectProxy | None = None) -> Follower:
+        """Give a replica that reads it."""
+        return Follower(
+            f"https://127.0.0.1:{self.port}/origin",
+            cache,
+            ref="main",
+            timeout=DEADLINE,
+            credentials_file=self.credentials,
+            ca_file=self.certificates.ca,
+            proxy=f"http://127.0.0.1:{proxy.port}" if proxy else "",
+        )
+
+    def push(self) -> str:
+        """Commit a new version beside a file that makes the pack a long one."""
+        self.repository.write("disk.yaml", operario_file("disk", "2"))
+        self.repository.write("noise.bin", os.urandom(100_000))
+        return self.repository.commit("Second")
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Forge:
+    """Give a repository with one operario, and a token that opens it."""
+    repository = Repository(tmp_path / "served" / "origin")
+    repository.write("disk.yaml", operario_file("disk", "1"))
+    repository.commit("First")
+    credentials = tmp_path / "token"
+    credentials.write_text(TOKEN)
+    return Forge(repository, make_certificates(tmp_path), credentials, free_port())
+
+
+@pytest.fixture
+def proxy() -> Iterator[ConnectProxy]:
+    """Give a proxy that opens tunnels."""
+    with connect_proxy() as made:
+        yield made
+
+
+def told(replica: Follower, capture: pytest.CaptureFixture[str]) -> str:
+    """Everything that anybody may read: the error, the whole status, the log."""
+    printed = capture.readouterr()
+    return f"{replica.error} {replica.syncer.status!r} {printed.out} {printed.err}"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said", "longest"),
+    [
+        (lambda server: setattr(server, "cut", 5000), "did not end within 5 s", DEADLINE),
+        (lambda server: setattr(server, "reset", 5000), "the connection broke off", 0),
+        (lambda server: setattr(server, "spoil", 5000), "broke off", 0),
+        (lambda server: server.gate.clear(), "did not end within 5 s", DEADLINE),
+        (lambda server: setattr(server, "redirect_to", "https://127.0.0.1:1"), "redirects", 0),
+        (lambda server: setattr(server, "password", "another"), "refused the credentials", 0),
+    ],
+    ids=["stalls", "resets", "spoils", "hangs", "redirects", "asks-again"],
+)
+async def test_a_server_in_trouble_changes_nothing_that_is_in_force(
+    forge: Forge,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    trouble: Callable[[HttpServer], None],
+    said: str,
+    longest: float,
+) -> None:
+    """One line says what it is, in time; no child, descriptor or secret is left; it passes."""
+    with forge.serve() as server:
+        replica = forge.follow(tmp_path / "cache")
+        await replica.sync()
+        before = replica.in_force
+        second = forge.push()
+        children, files = descendants(), open_files()
+        began = time.monotonic()
+
+        trouble(server)
+        await replica.sync()
+
+        took = time.monotonic() - began
+        assert replica.in_force == before
+        assert said in replica.error
+        assert "\n" not in replica.error
+        assert took < longest + ENDING
+        assert descendants() == children
+        assert TOKEN not in told(replica, capfd)
+        server.cut = server.reset = server.spoil = 0
+        server.redirect_to, server.password = "", TOKEN
+        server.gate.set()
+        await replica.sync()
+        assert (replica.error, replica.commit) == ("", second)
+        assert open_files() <= files + 2  # the server's own threads may be about to close theirs
+        await replica.aclose()
+
+
+async def test_a_certificate_that_expires_changes_nothing_that_is_in_force(
+    forge: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An expired certificate is no trusted one, until a new one is there."""
+    replica = forge.follow(tmp_path / "cache")
+    with forge.serve():
+        await replica.sync()
+    before = replica.in_force
+    second = forge.push()
+    with forge.serve(expired=True):
+        await replica.sync()
+
+        assert replica.in_force == before
+        assert "no trusted TLS connection" in replica.error
+        assert "its dates" in replica.error
+        assert TOKEN not in told(replica, capfd)
+    with forge.serve():
+        await replica.sync()
+        assert replica.commit == second
+    await replica.aclose()
+
+
+async def test_a_proxy_carries_what_it_cannot_read(
+    forge: Forge, proxy: ConnectProxy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Behind a proxy that only opens tunnels https goes on, and goes nowhere without it."""
+    replica = forge.follow(tmp_path / "cache", proxy)
+    with forge.serve() as server:
+        await replica.sync()
+        second = forge.push()
+        await replica.sync()
+
+        assert replica.commit == second
+        assert set(proxy.asked) == {f"127.0.0.1:{forge.port}"}
+        assert set(server.hosts) == {f"127.0.0.1:{forge.port}"}
+    replica_without = forge.follow(tmp_path / "other", ConnectProxy(1))
+    await replica_without.sync()
+    assert "no connection" in replica_without.error
+    assert TOKEN not in told(replica, capfd) + told(replica_without, capfd)
+    await replica.aclose()
+    await replica_without.aclose()
+
+
+async def test_a_token_that_rotates_is_followed_in_the_middle_of_things(
+    forge: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between two tokens there is an error for as long as they differ, and never either of them."""
+    replica = forge.follow(tmp_path / "cache")
+    with forge.serve() as server:
+        for number in range(3):
+            server.password = f"t0ken-{number}"
+            await replica.sync()
+            assert "refused the credentials" in replica.error
+            forge.credentials.write_text(f"t0ken-{number}\n")
+            await replica.sync()
+            assert replica.error == ""
+    assert "t0ken-" not in told(replica, capfd)
+    await replica.aclose()
