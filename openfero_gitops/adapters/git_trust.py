@@ -71,6 +71,11 @@ _GPG_OVER: Final = re.compile(r"^\[GNUPG:\] (?P<what>REV|EXP)KEYSIG (?P<key>\S+)
 _SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
 _PGP_SIGNATURE: Final = b"-----BEGIN PGP "
 _X509_SIGNATURE: Final = b"-----BEGIN SIGNED MESSAGE-----"
+_MACHINE: Final = re.compile(
+    r"^(?:No user exists for uid|error: cannot run |error: could not create temporary"
+    r"|.*(?:No space left on device|Read-only file system))",
+    re.MULTILINE,
+)
 _TAGGER: Final = re.compile(rb"\ntagger [^\n]* (\d{1,15}) [+-]\d{4}\n")
 _TAG_NAME: Final = re.compile(rb"(?:^|\n)tag ([^\n]*)\n")
 
@@ -319,7 +324,7 @@ class Judge:
         asked = git.run(f"--git-dir={self._git_dir}", *options, f"verify-{kind}", "--raw", sha)
         if asked.code == 0:
             return Verdict(signer=_signer(asked.stderr))
-        if asked.code != 1:
+        if asked.code != 1 or _MACHINE.search(asked.stderr):
             # A signature that does not fit is 1; anything else says nothing of the signature.
             raise SourceError(
                 f"{git.where}: the signature of {kind} {sha[:12]} could not be judged"

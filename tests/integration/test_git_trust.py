@@ -358,21 +358,49 @@ class TestSsh:
         with pytest.raises(SourceError, match=r"no ssh-keygen command.* openssh-client"):
             await fetch(repository, tmp_path, by_ssh(allowed))
 
+    async def test_a_fault_of_the_machine_is_not_held_against_the_signature(
+        self,
+        repository: Repository,
+        tmp_path: Path,
+        ada: Signer,
+        allowed: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A user id without a name is none to ssh-keygen: that is said, and no revision refused."""
+        ada.sign_in(repository)
+        commit = repository.commit("Signed")
+        nameless = tmp_path / "bin" / "ssh-keygen"
+        nameless.parent.mkdir()
+        put(nameless, "#!/bin/sh\necho 'No user exists for uid 4242' >&2\nexit 255\n")
+        nameless.chmod(0o755)
+        source = opened(repository, tmp_path, by_ssh(allowed))
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", f"{nameless.parent}:{os.environ['PATH']}")
+
+            with pytest.raises(SourceError, match="No user exists for uid 4242") as failed:
+                await source.fetch()
+            assert not isinstance(failed.value, Unverified)
+
+        assert (await source.fetch()).revision.commit == commit
+        await source.aclose()
+
 
 class TestOpenPgp:
     """Commits signed with OpenPGP keys."""
 
-    @pytest.mark.parametrize("armor", [True, False], ids=["armored", "binary"])
+    @pytest.mark.parametrize("form", ["armored", "binary", "with CRLF"])
     async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
-        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, *, armor: bool
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, form: str
     ) -> None:
         """The keyring file is what `gpg --export` writes; several keys may be in it."""
-        carol = ring.signer(f"Carol {armor} <carol@git.example>")
+        carol = ring.signer(f"Carol {form} <carol@git.example>")
         bob.sign_in(repository)
         repository.commit("Signed by Bob")
-        trust = by_openpgp(
-            tmp_path, ring.export(carol, armor=armor) + ring.export(bob, armor=armor)
-        )
+        armor = form != "binary"
+        exported = ring.export(carol, armor=armor) + ring.export(bob, armor=armor)
+        if form == "with CRLF":
+            exported = exported.replace(b"\n", b"\r\n")
+        trust = by_openpgp(tmp_path, exported)
 
         revision = (await fetch(repository, tmp_path, trust)).revision
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,24 @@ class TestRefused:
         assert fresh.in_force == {DISK: signed}
         assert "is not signed" in (status.error or "")
 
+    async def test_limits_that_only_an_unsigned_commit_held_are_missed_all_the_same(
+        self, repository: Repository, replicas: Callable[..., Follower], ada: Signer
+    ) -> None:
+        """That something was there is no reason to trust it, and reason enough to ask."""
+        reviewed = repository.head
+        stop_signing(repository)
+        repository.write("openfero.yaml", "limits: {concurrent: 1}\n")
+        repository.commit("Unsigned limits")
+        ada.sign_in(repository)
+        repository.delete("openfero.yaml")
+        repository.commit("Signed, without limits")
+        fresh = replicas()
+
+        await fresh.start()
+
+        assert "openfero.yaml is gone" in fresh.error
+        assert fresh.commit == reviewed
+
     async def test_a_commit_dated_before_the_one_in_force_is_refused(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
@@ -162,6 +181,21 @@ class TestRefused:
         repository._clock = 1_790_100_000
         commit = repository.commit("Of today")
         await one.sync()
+        assert (one.commit, one.error) == (commit, "")
+
+    async def test_a_signer_whose_clock_is_ahead_locks_nobody_out(
+        self, repository: Repository, replicas: Callable[..., Follower]
+    ) -> None:
+        """What is dated today is not refused for a commit that is dated in seventy years."""
+        one = replicas()
+        repository._clock = 4_000_000_000
+        change(repository, "said to be of 2096")
+        await one.sync()
+        repository._clock = int(time.time())
+        commit = change(repository, "of today")
+
+        await one.sync()
+
         assert (one.commit, one.error) == (commit, "")
 
 
