@@ -277,7 +277,7 @@ def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None
         ((*there, "--verify"), "--verify and --repo belong together"),
         ((*there, "--repo", "x"), "--verify and --repo belong together"),
         ((*there, "--since", "soon"), "is not a duration"),
-        ((*there, "--verify", "--repo", str(tmp_path)), "is no Git repository"),
+        ((*there, "--verify", "--repo", str(tmp_path)), "commits are for a Git repository"),
         ((*there, "--verify", "--repo", str(tmp_path / "none")), "no such folder"),
     ):
         said = audited(*arguments)
