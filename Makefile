@@ -5,6 +5,7 @@ CLUSTER ?= memory
 SEED ?=
 OCCURRENCES ?= 5000
 FAULTS ?=
+LEASE ?=
 MINUTES ?= 30
 KEEP ?=
 VENV := .venv
@@ -42,7 +43,8 @@ fuzz: $(VENV)/.dev ## Judge generated files and payloads (N=100000 SEED= CASE=).
 
 chaos: $(VENV)/.dev ## Inject faults into real replicas, and judge (SEED=, OCCURRENCES=, FAULTS=).
 	@$(BIN)/python -m tests.chaos --occurrences $(OCCURRENCES) $(if $(SEED),--seed $(SEED)) \
-		$(if $(FAULTS),--faults $(FAULTS)) $(if $(KEEP),--keep $(KEEP))
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(LEASE),--lease $(LEASE)) \
+		$(if $(KEEP),--keep $(KEEP))
 
 soak: $(VENV)/.dev ## Let a replica work for MINUTES=30, and see whether it grows.
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KEEP),--keep $(KEEP))

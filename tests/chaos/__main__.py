@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.faults import LEASE
 from tests.chaos.run import report, run
 from tests.support import record
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a new one")
     parser.add_argument("--occurrences", type=int, default=5000)
     parser.add_argument("--faults", type=int, default=None, help="default: one per 125 alerts")
+    parser.add_argument("--lease", type=float, default=LEASE, help="seconds; longer where busy")
     parser.add_argument("--folder", type=Path, help="for what a failure leaves behind")
     parser.add_argument("--keep", metavar="BLOCK", help="write it to docs/reliability.md: chaos-1")
     given = parser.parse_args()
@@ -30,7 +32,14 @@ def main() -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"seed {seed}, {given.occurrences} occurrences, {faults} faults; logs are in {folder}")
     outcome = asyncio.run(
-        run(seed, given.occurrences, faults, folder, lambda line: print(line, flush=True))
+        run(
+            seed,
+            given.occurrences,
+            faults,
+            folder,
+            lambda line: print(line, flush=True),
+            given.lease,
+        )
     )
     print(report(outcome))
     for violation in outcome.violations[:50]:

@@ -9,7 +9,6 @@ import urllib.error
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-from tests.chaos.faults import LEASE
 from tests.chaos.recorder import FLAGS, Recorder
 from tests.chaos.stories import write_operarios
 from tests.cluster.controlplane import ControlPlane
@@ -37,6 +36,7 @@ class Stage:
     """Everything that runs; as an async context manager it is up for as long as the block lasts."""
 
     folder: Path
+    lease: float  # seconds
     namespace: str = "default"
     plane: ControlPlane = field(init=False)
     repository: Repository = field(init=False)
@@ -86,7 +86,9 @@ class Stage:
                 repository=self.repository.url,
                 ready=False,
                 development=False,
-                lease_duration=f"{LEASE:.0f}s",
+                lease_duration=f"{self.lease:.0f}s",
+                renew_deadline=f"{self.lease * 2000 / 3:.0f}ms",
+                retry_period=f"{self.lease * 1000 / 6:.0f}ms",
             )
             self._exits.push_async_callback(asyncio.to_thread, self.replicas[name].process.end)
         await asyncio.gather(*(self.start_replica(name) for name in NAMES))
