@@ -57,7 +57,7 @@ _LONGEST_SLEEP: Final = 5.0  # so soon is a pause noticed when there is no news
 #: What ends such a wait is no Job's news, nor the clock's: so many seconds later it is asked for.
 _ASK_AGAIN: Final = 1.0
 _UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
-_REST: Final = 9.0  # times as long as the look took
+_REST: Final = 9.0  # times as long as deciding took
 
 
 class Jobs(Protocol):
@@ -147,6 +147,7 @@ class _Reign:
     barred: dict[str, float] = field(default_factory=dict)
     failures: int = 0  # of this look
     rest: float = 0.0  # seconds that the API server asked for in this look
+    thought: float = 0.0  # seconds for which nothing else could be done in it
 
     def stamp(self) -> str:
         """A stamp that no write under way carries."""
@@ -179,7 +180,7 @@ class Admitter:
         identity: str,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take what is needed; nothing is started. `stopwatch` tells how long a look takes."""
+        """Take what is needed; nothing is started. `stopwatch` tells how long deciding takes."""
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
@@ -202,9 +203,7 @@ class Admitter:
             await self._take_over(reign)
             while True:
                 news.clear()
-                began = self._stopwatch()
                 pause = await self._look(reign)
-                took = self._stopwatch() - began
                 if reign.failures:
                     await asyncio.sleep(max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST)))
                     continue
@@ -213,8 +212,8 @@ class Admitter:
                         await news.wait()
                 except TimeoutError:
                     continue
-                # In a storm there is news all the time: looking must not starve taking in.
-                await asyncio.sleep(max(_GATHER, took * _REST))
+                # In a storm there is news all the time: deciding must not starve taking in.
+                await asyncio.sleep(max(_GATHER, reign.thought * _REST))
         finally:
             self._view.unsubscribe(news)
             self.last_look = ()
@@ -248,6 +247,7 @@ class Admitter:
         await self._settle(reign)
         paused = await self._control.paused()
         # From here to the decision nothing is waited for: it rests on what is known now.
+        thinking = self._stopwatch()
         catalog = self._catalog()
         now = self._now()
         decided = decide(
@@ -257,6 +257,7 @@ class Admitter:
             now=now,
         )
         self.last_look = decided
+        reign.thought = self._stopwatch() - thinking
         async with asyncio.TaskGroup() as tasks:
             for one, decision in decided:
                 if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -755,6 +756,45 @@ class TestPace:
                 replica.wire.trouble = none
                 await until(lambda: len(world.starts()) == 200, within=10)
         assert 20 <= pressed <= 20 * 64
+
+    @in_virtual_time
+    async def test_a_slow_api_server_does_not_make_the_leader_rest(self) -> None:
+        """Waiting for an answer keeps nobody from working: the next look comes as soon as ever."""
+        world = World(forever())
+        replica = world.replica()
+        replica.admitter._stopwatch = seconds_so_far
+
+        async def slow(_: Request, act: Act) -> Any:
+            await asyncio.sleep(4)
+            return await act()
+
+        async with replica.watching():
+            first_jobs = await waiting(replica, 1)
+            replica.wire.trouble = when(is_admission, slow)
+            async with replica.leading():
+                await until(lambda: world.starts() == first_jobs)
+                await replica.deliver(pods_of("web-late"))
+                await until(lambda: len(world.starts()) == 2, within=6)
+
+    @in_virtual_time
+    async def test_a_throttling_api_server_says_how_long_to_rest(self) -> None:
+        """Nothing is written before the time it asked for is over."""
+        world = World(forever())
+        replica = world.replica()
+        asked: list[float] = []
+
+        async def throttles(_: Request, __: Act) -> Any:
+            asked.append(seconds_so_far())
+            raise Throttled("slow down", 7)
+
+        async with replica.watching():
+            await waiting(replica, 1)
+            replica.wire.trouble = when(is_admission, throttles, 4)
+            async with replica.leading():
+                await until(world.starts)
+        pauses = [later - before for before, later in pairwise(asked)]
+        assert len(pauses) == 3
+        assert all(pytest.approx(7, abs=0.5) == pause for pause in pauses)
 
     @in_virtual_time
     async def test_an_idle_leader_asks_for_nothing(self) -> None:
