@@ -111,6 +111,9 @@ class BareRepository:
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--no-show-forced-updates",
+            # From a clone that was made with --depth, as pipelines make theirs: without it git
+            # rejects the ref, and says that all went well.
+            "--update-shallow",
             *(["--prune"] if "*" in refspec else []),
             "--",
             url,

@@ -320,6 +320,25 @@ def test_diff_in_a_fresh_clone(
     assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 changes what happens\n")
 
 
+def test_a_shallow_clone(
+    pull_request: Repository, tmp_path: Path, openfero: Callable[..., Ran]
+) -> None:
+    """A clone of the last commits, as pipelines make it, is read as far as it goes."""
+    pull_request.switch("pr")
+    pull_request.write("ops/hostdown.json", "{")
+    pull_request.commit("A slip")
+    clone = tmp_path / "clone"
+    pull_request.git("clone", "--quiet", "--depth=2", pull_request.url, str(clone))
+
+    ran = openfero("diff", clone / "ops", "HEAD~1", "HEAD")
+    assert ran.code == 1, ran.err
+    assert "in force stays openfero-hostdown-firing of commit" in ran.out
+    at_ref = openfero("validate", clone / "ops", "--ref", "pr")
+    assert "2 operarios in force, 1 error" in at_ref.out
+    deeper = openfero("diff", clone / "ops", "HEAD~2", "HEAD")
+    assert (deeper.code, "git fetch --unshallow" in deeper.err) == (2, True)
+
+
 def test_diff_since_the_branch_was_made(
     pull_request: Repository, openfero: Callable[..., Ran]
 ) -> None:
