@@ -14,6 +14,7 @@ from tests.support.chart import service_account_kubeconfig
 from tests.support.git_servers import http_server
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
+from tests.support.signing import allow, ssh_signer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +118,50 @@ def test_wrong_git_credentials(
     assert code == 2
     assert "refused the credentials" in complaint(said)
     assert "not-the-password" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--verify=commit"], "--verify commit needs --allowed-signers-file (ssh) or"),
+        (["--allowed-signers-file=/x"], "nothing is verified; say --verify commit or"),
+        (["--verify=tag", "--allowed-signers-file=/x"], "'HEAD': --verify tag needs the name of"),
+    ],
+)
+def test_signers_that_cannot_be_meant(tmp_path: Path, flags: list[str], word: str) -> None:
+    """Half of what signatures need is refused at the start: it would trust everybody or nobody."""
+    code, said = serve(tmp_path, "--repo=https://git.example/ops.git", *flags)
+    assert code == 2
+    assert word in complaint(said)
+
+
+def test_a_key_of_the_mirror_that_is_none(
+    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+) -> None:
+    """A key that anybody guesses is refused, and not shown."""
+    key = tmp_path / "key"
+    key.write_text("12345\n")
+    code, said = serve(
+        tmp_path, f"--repo={repository.url}", f"--mirror-key-file={key}",
+        f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+    )  # fmt: skip
+    assert code == 2
+    assert "a mirror's key has at least 16 characters" in complaint(said)
+    assert "12345" not in said
+
+
+def test_an_unsigned_repository(
+    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+) -> None:
+    """Where nothing was ever signed by anybody who is trusted, nothing is served."""
+    ada = ssh_signer(tmp_path, "ada@git.example")
+    code, said = serve(
+        tmp_path, f"--repo={repository.url}", "--verify=commit",
+        f"--allowed-signers-file={allow(tmp_path / 'allowed', ada)}",
+        f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+    )  # fmt: skip
+    assert code == 2
+    assert f"commit {repository.head[:12]} is not signed" in complaint(said)
 
 
 def test_a_kubeconfig_that_is_none(tmp_path: Path, repository: Repository) -> None:
