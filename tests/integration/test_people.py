@@ -257,6 +257,7 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
         assert found["spec"]["suspend"] is True, "it is Kueue's to start it again"
         assert found["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
         assert at(b, other)["phase"] == "Waiting"
+        b.wait_for(lambda: at(b, other)["reason"] == "target-busy", PATIENCE)
         kueue.admitted.clear()
         b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
 
@@ -334,6 +335,8 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
         with pytest.raises(KubectlError, match="and nobody else"):
             kubectl("create", "-n", namespace, f"--as=system:serviceaccount:{namespace}:eve",
                     "-f", "-", stdin=json.dumps(stolen))  # fmt: skip
+        # Jobs of others, without any annotation, are as they were.
+        kubectl("create", "job", "plain", "-n", namespace, "--image=registry.k8s.io/pause:3.10")
         # In their own names all three go on as ever.
         asyncio.run(pass_verdict(APPROVE, first, ada, namespace))
         a.wait_for(lambda: at(a, first)["phase"] == "Succeeded", PATIENCE)
@@ -362,6 +365,8 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
         b.wait_for(lambda: at(b, fourth)["phase"] == "Succeeded", PATIENCE)
         assert at(b, fourth)["approvalVerified"] is True
         assert at(b, first)["approvalVerified"] is False, "it came before that was known"
+        assert at(b, second)["reason"] == "refused-by-human"
+        assert at(b, second)["message"] == f"refused by {who}"
 
 
 def _data(kubectl: Kubectl, namespace: str) -> dict[str, str]:

@@ -103,6 +103,41 @@ def test_decisions_and_leadership() -> None:
     assert value(Metrics("1"), "openfero_gitops_leader") == 0
 
 
+def test_every_change_of_leadership_is_counted() -> None:
+    """Being told the same again, at each renewal say, is no change."""
+    metrics = Metrics("1")
+    name = "openfero_gitops_leader_transitions_total"
+    metrics.leads(leading=False)
+    assert value(metrics, name) == 0
+    for leading in (True, True, False, False, True):
+        metrics.leads(leading=leading)
+    assert value(metrics, name) == 3
+
+
+def test_what_waits_is_shown_by_reason_and_goes_to_zero() -> None:
+    """A reason for which nothing waits any more stays, at 0, so that a graph comes down."""
+    metrics = Metrics("1")
+    metrics.waiting({Reason.APPROVAL: 2, Reason.COOLDOWN: 1})
+    metrics.waiting({Reason.COOLDOWN: 4})
+    assert value(metrics, "openfero_gitops_waiting", reason="approval") == 0
+    assert value(metrics, "openfero_gitops_waiting", reason="cooldown") == 4
+    metrics.waiting({})
+    assert value(metrics, "openfero_gitops_waiting", reason="cooldown") == 0
+
+
+def test_events_and_dry_runs_are_counted_by_result() -> None:
+    """What was lost, refused or not answered is told from what went well."""
+    metrics = Metrics("1")
+    for result in ("sent", "sent", "lost"):
+        metrics.told(result)
+    for result in ("accepted", "warning", "refused", "failed", "accepted"):
+        metrics.tried(result)
+    assert value(metrics, "openfero_gitops_events_total", result="sent") == 2
+    assert value(metrics, "openfero_gitops_events_total", result="lost") == 1
+    assert value(metrics, "openfero_gitops_dry_runs_total", result="accepted") == 2
+    assert value(metrics, "openfero_gitops_dry_runs_total", result="refused") == 1
+
+
 def test_a_sync_that_fails_leaves_what_is_in_force() -> None:
     """A failure is counted, and the time of the last success stays."""
     metrics = used()
