@@ -185,7 +185,7 @@ def _unreached(
             if len(contradicted) < len(named):
                 why += ", and before it comes one that answers the others"
         else:
-            first = next(one for one in _answering(named[0], catalog, operario.status)[0][::-1])
+            first = _answering(named[0], catalog, operario.status)[0][-1]
             why = f"{first.name} goes first, whatever the labels"
         yield Unreached(operario.name, operario.origin.path, why)
 

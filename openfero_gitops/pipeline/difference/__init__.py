@@ -52,15 +52,11 @@ def compare(base: Side, head: Side) -> Difference:
         changes += envelope_changes(base.catalog.envelope, head.catalog.envelope)
     old, new = _by_name(base), _by_name(head)
     grants = read_grants(base.snapshot.files, head.snapshot.files)
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if after is None:
-            assert before is not None  # noqa: S101 - it is in one of them
-            changes.append(_gone(before))
-        elif before is None:
-            changes += _new(after)
-        else:
-            changes += _changed(before, after)
+    changes += (_gone(old[key]) for key in old.keys() - new.keys())
+    for key in new.keys() - old.keys():
+        changes += _new(new[key])
+    for key in old.keys() & new.keys():
+        changes += _changed(old[key], new[key])
     changes += _rights(old, new, *grants)
     files = {file.path: file.blob for file in base.snapshot.files}
     others = {file.path: file.blob for file in head.snapshot.files}
