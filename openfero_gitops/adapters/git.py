@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from openfero_gitops.adapters.git_repository import BareRepository, Commit
+    from openfero_gitops.adapters.git_repository import BareRepository, Before, Commit
     from openfero_gitops.adapters.git_trust import Judge
     from openfero_gitops.adapters.tree import Selection
 
@@ -164,6 +164,7 @@ class GitSource:
         self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
         self._seen: _Seen | None = None
         self._known: _Known | None = None
+        self._history: tuple[str, int, dict[bytes, list[Before]] | None] | None = None
         self._too_many_refs = False
         self._suspect = False  # a read found the cache damaged: the next fetch makes a new one
         self._under_way: dict[asyncio.Task[object], threading.Event] = {}
@@ -261,7 +262,7 @@ class GitSource:
         """
 
         def look(repository: BareRepository, sha: str) -> bool:
-            return bool(repository.older(path, sha, limit))
+            return bool(repository.older(path, sha, limit, self._changed(repository, sha, limit)))
 
         return await self._hop(lambda git: self._read_cached(git, commit, look))
 
@@ -634,12 +635,21 @@ class GitSource:
         )
         return selection if selection.entries else None  # the path may be gone
 
+    def _changed(
+        self, repository: BareRepository, commit: str, limit: int
+    ) -> dict[bytes, list[Before]] | None:
+        """What the ancestors of a commit changed: a thousand broken files ask for it one by one."""
+        if self._history is None or self._history[:2] != (commit, limit):
+            self._history = (commit, limit, repository.changed(commit, limit))
+        return self._history[2]
+
     def _versions(
         self, repository: BareRepository, path: str, commit: str, limit: int
     ) -> list[SourceFile]:
         if self._verifier.verify is Verify.TAG:
             return []
-        found = repository.older(path, commit, limit)
+        changed = self._changed(repository, commit, limit)
+        found = repository.older(path, commit, limit, changed)
         signers: dict[str, str] = {}
         if self._verifier.verify is Verify.COMMIT and found:
             with self._judging(repository) as judge:

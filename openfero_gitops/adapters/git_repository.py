@@ -25,7 +25,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from openfero_gitops.adapters.git_process import Finished, Git
@@ -58,6 +58,15 @@ class Commit:
     sha: str
     author: str
     time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a path was in the first parent of a commit that changed it."""
+
+    parent: str
+    mode: str
+    blob: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,19 +270,56 @@ class BareRepository:
                 raise Damaged(f"blob {blob} is not what its id says")
         return contents
 
-    def older(self, path: str, commit: str, limit: int) -> list[tuple[str, str]]:
+    def older(
+        self, path: str, commit: str, limit: int, changed: Mapping[bytes, list[Before]] | None
+    ) -> list[tuple[str, str]]:
         """List (commit, blob) of what a path held among the first first-parent ancestors.
 
         Newest first, each blob once, with the newest of these ancestors that holds it there;
         never the blob that `commit` itself has there, a symlink or a submodule.
 
+        Args:
+            path: of a file.
+            commit: where to begin.
+            limit: how many ancestors count.
+            changed: what `changed` said of them, None to ask about this path alone.
+
         Raises:
             Damaged: the history cannot be read.
         """
+        name = path.encode()
+        if changed is None:
+            try:
+                changed = _changed(self._log(commit, limit, path))
+            except TooMuchOutput:
+                raise Damaged("more output than can be") from None
+        # What a commit changed, its first parent still had; and no newer ancestor had it since.
+        found: dict[str, str] = {}
+        before = changed.get(name, [])
+        current = self._blob_at(commit, path) if before else ""
+        for one in before:
+            if _KINDS.get(one.mode) is Kind.FILE and one.blob != current:
+                found.setdefault(one.blob, one.parent)
+        return [(parent, blob) for blob, parent in found.items()]
+
+    def changed(self, commit: str, limit: int) -> dict[bytes, list[Before]] | None:
+        """List what each path was before each first-parent ancestor that changed it.
+
+        None says that this is too much to be listed.
+
+        Raises:
+            Damaged: the history cannot be read.
+        """
+        try:
+            return _changed(self._log(commit, limit))
+        except TooMuchOutput:
+            return None
+
+    def _log(self, commit: str, limit: int, *paths: str) -> bytes:
         skip = f"--skip={limit}"
         beyond = self._checked("rev-list", "--first-parent", "--max-count=1", skip, commit, "--")
         spans = [commit, *(f"^{sha}" for sha in beyond.decode().split())]
-        log = self._checked(
+        log = self._run(
             "--literal-pathspecs",
             "log",
             "--first-parent",
@@ -286,15 +332,11 @@ class BareRepository:
             "--format=%H %P",
             *spans,
             "--",
-            path,
+            *paths,
         )
-        # What a commit changed, its first parent still had; and no newer ancestor had it since.
-        found: dict[str, str] = {}
-        current = self._blob_at(commit, path)
-        for parent, mode, blob in _changes(log, path.encode()):
-            if _KINDS.get(mode) is Kind.FILE and blob != current:
-                found.setdefault(blob, parent)
-        return [(parent, blob) for blob, parent in found.items()]
+        if log.code != 0:
+            raise Damaged(last_line(log.stderr))
+        return log.stdout
 
     def first_parents(self, commit: str, limit: int) -> list[str]:
         """List the first-parent ancestors of a commit, newest first, at most `limit`.
@@ -459,14 +501,19 @@ class BareRepository:
         }
 
 
-def _changes(log: bytes, path: bytes) -> Iterator[tuple[str, str, str]]:
-    """Yield (first parent, mode, blob) of what a path was before each commit that changed it."""
+def _changed(log: bytes) -> dict[bytes, list[Before]]:
+    """Read git's log of what each commit, newest first, changed."""
     # A name may hold anything but NUL, so what a token is follows from its place alone.
     tokens = iter(log.split(b"\0"))
     parents: list[bytes] = []
+    changed: dict[bytes, list[Before]] = {}
     for token in tokens:
         found = _CHANGE.fullmatch(token.strip())
         if found is None:
             parents = token.split()[1:]
-        elif next(tokens, b"") == path and parents and found[2].decode() != _ZEROS:
-            yield parents[0].decode(), found[1].decode(), found[2].decode()
+            continue
+        name = next(tokens, b"")
+        if parents and found[2].decode() != _ZEROS:
+            before = Before(parents[0].decode(), found[1].decode(), found[2].decode())
+            changed.setdefault(name, []).append(before)
+    return changed

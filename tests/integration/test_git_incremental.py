@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_process import Finished, Git
 from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import CatalogRefusal, SourceError
 from openfero_gitops.pipeline import reading
@@ -145,4 +146,29 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     assert {one.origin.commit for one in catalog.operarios} == {first}
     assert {one.origin.commit for one in later.operarios} == {second}
     assert later.operarios[0].job is catalog.operarios[0].job
+    await source.aclose()
+
+
+async def test_many_broken_files_cost_one_look_at_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an envelope breaks everywhere is asked about everywhere, and git is asked once."""
+    fleet = Fleet(tmp_path / "origin.git")
+    fleet.commit(operarios(60))
+    fleet.commit({"openfero.yaml": b"remember: 2h\n"})
+    *_, tip = fleet.write()
+    fleet.publish(tip)
+    source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache", ref="main"))
+    paths = [file.path for file in (await source.fetch()).files]
+    commands: list[str] = []
+    run = Git.run
+
+    def counted(self: Git, *arguments: str, **options: Any) -> Finished:
+        commands.append(next(word for word in arguments if not word.startswith("-")))
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "run", counted)
+
+    assert [await source.versions(path, tip) for path in paths] == [[] for _ in paths]
+    assert commands == ["rev-list", "log"]
     await source.aclose()
