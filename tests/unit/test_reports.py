@@ -116,6 +116,10 @@ def junit(found: Findings) -> ET.Element:
     }
     for element in (root, suite):
         assert {name: int(element.attrib[name]) for name in counts} == counts
+    assert suite.findtext("system-out") == found.summary
+    for element in root.iter():  # nothing stands between elements
+        assert not (element.tail or "").strip()
+        assert element.tag in ("failure", "system-out") or not (element.text or "").strip()
     return suite
 
 
@@ -130,12 +134,13 @@ def test_junit_has_a_case_for_each_file() -> None:
     assert cases["disks/full.yaml"].attrib["line"] == "9"
     assert failure.attrib["type"] == "restart-policy"
     assert failure.attrib["message"].endswith("(write restartPolicy: Never) (and 1 more)")
-    assert (failure.text or "").splitlines()[
-        1
-    ] == "disks/full.yaml:20:7: error: cpu: 12x [quantity]"
+    assert (failure.text or "").splitlines() == [
+        f"disks/full.yaml:9:7: error: {ERROR.message} ({ERROR.suggestion}) [restart-policy]",
+        "disks/full.yaml:20:7: error: cpu: 12x [quantity]",
+    ]
     (output,) = cases["disks/slow.yaml"]
     assert output.tag == "system-out"
-    assert "[image-tag]" in (output.text or "")
+    assert output.text == "disks/slow.yaml:12:7: warning: latest [image-tag]"
 
 
 def test_junit_fails_as_the_exit_code_does() -> None:
@@ -157,7 +162,10 @@ def test_junit_holds_what_xml_cannot() -> None:
     case = next(one for one in suite.iter("testcase") if one.attrib["name"] == HOSTILE.path)
     failure = case.find("failure")
     assert failure is not None
-    assert '<b> & "c" \ufffd\ufffd' in (failure.text or "")
+    said = 'one\r\ntwo: 5%, <b> & "c" \ufffd\ufffd'
+    assert failure.attrib["message"] == said
+    (place, text) = (failure.text or "").split(": error: ")
+    assert (place, text) == (HOSTILE.path, said.replace("\r", "") + " [no-alert]")
     assert "line" not in case.attrib
 
 
@@ -184,7 +192,9 @@ def test_the_schema_is_one_that_refuses() -> None:
 
 def test_sarif_describes_every_rule() -> None:
     """Code scanning has for each rule a sentence, a reason and where to read on."""
-    rules = run_of(findings())["tool"]["driver"]["rules"]
+    run = run_of(findings())
+    assert run["automationDetails"]["id"] == "openfero-gitops/validate/"
+    rules = run["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == sorted(RULES)
     for rule in rules:
         assert rule["shortDescription"]["text"] == RULES[rule["id"]].text
@@ -223,7 +233,7 @@ def test_sarif_knows_a_problem_again() -> None:
 
     def prints(*problems: Problem) -> list[str]:
         results = run_of(findings(*problems))["results"]
-        return [next(iter(result["partialFingerprints"].values())) for result in results]
+        return [result["partialFingerprints"]["openferoProblem/v1"] for result in results]
 
     (before,) = prints(ERROR)
     assert prints(replace(ERROR, line=30, message="in other words")) == [before]
@@ -240,6 +250,7 @@ def test_sarif_knows_a_problem_again() -> None:
 def test_sarif_tells_what_belongs_to_no_file() -> None:
     """That there is no operario at all is told beside the results."""
     (invocation,) = run_of(findings(operarios=0))["invocations"]
+    assert invocation["executionSuccessful"] is True
     (told,) = invocation["toolExecutionNotifications"]
     assert (told["level"], told["message"]["text"]) == ("error", EMPTY)
     strict = run_of(findings(WARNING, strict=True))
