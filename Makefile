@@ -8,12 +8,14 @@ FAULTS ?=
 LEASE ?=
 MINUTES ?= 30
 KEEP ?=
+# All tests together run nearly every line of what decides.
+COVERED := --cov=openfero_gitops/pipeline --cov-report=term:skip-covered --cov-fail-under=95
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz chaos soak cluster cluster-down docs lock clean
+.PHONY: help demo test lint bench fuzz mutate chaos soak cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -26,7 +28,7 @@ else
 endif
 
 test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render').
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(COVERED))
 
 lint: $(VENV)/.dev ## Check style, types and the import contract.
 	@$(BIN)/ruff format --check .
@@ -40,6 +42,10 @@ bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
 fuzz: $(VENV)/.dev ## Judge generated files and payloads (N=100000 SEED= CASE=).
 	@$(BIN)/python -m tests.bench.fuzz --count $(or $(N),100000) \
 		$(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+mutate: $(VENV)/.dev ## See whether tests notice small mistakes (COUNT=60 SEED=).
+	@$(BIN)/python -m tests.bench.mutate $(if $(COUNT),--count $(COUNT)) \
+		$(if $(SEED),--seed $(SEED))
 
 chaos: $(VENV)/.dev ## Inject faults into real replicas, and judge (SEED=, OCCURRENCES=, FAULTS=).
 	@$(BIN)/python -m tests.chaos --occurrences $(OCCURRENCES) $(if $(SEED),--seed $(SEED)) \

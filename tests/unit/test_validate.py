@@ -192,6 +192,12 @@ def test_finds_what_is_too_long_or_missing_altogether() -> None:
     rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}
     policy = (("spec", "podFailurePolicy"), {"rules": [rule] * 21})
     assert found(policy) == {("pod-failure-policy", "rules")}
+    searches = ["a" * 63 + ".example"] * 32
+    assert found(((*POD, "dnsConfig"), {"searches": searches})) == {("dns", "searches")}
+    restart = {"action": "Restart", "exitCodes": {"operator": "In", "values": [*range(256)]}}
+    changes = [((*CONTAINER, "restartPolicy"), "Never")]
+    rules = [*changes, ((*CONTAINER, "restartPolicyRules"), [restart])]
+    assert found(*rules) == {("restart-policy", "values")}
     assert found((("spec",), {})) == {("required-field", "template")}
     assert found((("spec", "template"), {})) == {
         ("restart-policy", "restartPolicy"),
@@ -258,6 +264,67 @@ def test_bundling_wants_an_api_servers_document() -> None:
     """A document that is not an API server's is refused, not turned into an empty schema."""
     with pytest.raises(ValueError, match="/openapi/v3/apis/batch/v1"):
         bundle({"components": {"schemas": {}}})
+
+
+def test_bundling_keeps_what_a_job_needs() -> None:
+    """Of an API server's document the types, the words and the bounds stay, and nothing to read."""
+    job = "io.k8s.api.batch.v1.Job"
+    schemas = {
+        job: {
+            "description": "A Job.",
+            "type": "object",
+            "properties": {
+                "spec": {"allOf": [{"$ref": "#/components/schemas/io.k8s.Spec"}], "default": {}},
+                "status": {"$ref": "#/components/schemas/io.k8s.JobStatus"},
+            },
+            "x-kubernetes-group-version-kind": [],
+        },
+        "io.k8s.Spec": {
+            "type": "object",
+            "required": ["mode"],
+            "properties": {
+                "mode": {"type": "string", "enum": ["a", "b"]},
+                "count": {"type": "integer", "format": "int32"},
+                "limits": {
+                    "type": "object",
+                    "additionalProperties": {"$ref": "#/components/schemas/io.k8s.Quantity"},
+                },
+                "again": {"type": "array", "items": {"$ref": "#/components/schemas/io.k8s.Spec"}},
+            },
+        },
+        "io.k8s.Quantity": {"oneOf": [{"type": "string"}, {"type": "number"}]},
+        "io.k8s.JobStatus": {"type": "object", "properties": {"active": {"type": "integer"}}},
+        "io.k8s.Unrelated": {"type": "object"},
+    }
+    spec = {"$ref": "#/$defs/Spec"}
+    assert bundle({"components": {"schemas": schemas}}) == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": "#/$defs/Job",
+        "$defs": {
+            "Job": {
+                "type": "object",
+                "required": ["spec"],
+                "properties": {"spec": spec, "status": {"$ref": "#/$defs/JobStatus"}},
+                "additionalProperties": False,
+            },
+            "JobStatus": {},
+            "Quantity": {"type": ["string", "number"]},
+            "Spec": {
+                "type": "object",
+                "required": ["mode"],
+                "properties": {
+                    "again": {"type": "array", "items": spec},
+                    "count": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+                    "limits": {
+                        "type": "object",
+                        "additionalProperties": {"$ref": "#/$defs/Quantity"},
+                    },
+                    "mode": {"type": "string", "enum": ["a", "b"]},
+                },
+                "additionalProperties": False,
+            },
+        },
+    }
 
 
 ANYTHING = st.recursive(
