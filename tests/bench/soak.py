@@ -2,9 +2,10 @@
 
 Alerts come all the time, each of them twice, some are resolved; a commit comes every ten seconds
 and is synced; every twenty seconds all connections to the API server break, so that every watch
-begins anew; pages, API and metrics are read. Jobs are remembered for a minute, so that after a
-few minutes as many go as come. From then on, memory, file descriptors, threads and child
-processes have no reason to grow.
+begins anew; every hundred nothing gets through for longer than the lease, so that all Jobs are
+listed and leadership is taken anew; pages, API and metrics are read. Jobs are remembered for a
+minute, so that after a few minutes as many go as come. From then on, memory, file descriptors,
+threads and child processes have no reason to grow.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TICK = 1.0
 SAMPLE = 5.0
 COMMIT = 10.0
 CUT = 20.0
+OUTAGE = 100.0
+OUTAGE_LASTS = 5.0
 LOOK = 5.0
 REPEAT = 10
 ALERTS_A_TICK = 2
@@ -121,6 +124,13 @@ class Soak:
             self._count("restarts of the watch")
             self.wire.drop()
 
+        async def fail() -> None:
+            await asyncio.sleep(OUTAGE / 2)
+            self._count("outages")
+            self.wire.cut()
+            await asyncio.sleep(OUTAGE_LASTS)
+            self.wire.mend()
+
         async def look() -> None:
             for path in READ:
                 with contextlib.suppress(aiohttp.ClientError):
@@ -131,7 +141,14 @@ class Soak:
         async def take() -> None:
             self.samples.append(sample(self.replica.process.pid, self.minute))
 
-        plan = ((send, TICK), (commit, COMMIT), (cut, CUT), (look, LOOK), (take, SAMPLE))
+        plan = (
+            (send, TICK),
+            (commit, COMMIT),
+            (cut, CUT),
+            (fail, OUTAGE / 2),
+            (look, LOOK),
+            (take, SAMPLE),
+        )
         async with asyncio.TaskGroup() as tasks:
             for work, interval in plan:
                 tasks.create_task(self._repeat(work, interval))
