@@ -125,9 +125,13 @@ def _cancelled(reason: Reason, message: str) -> Patch:
 
 
 def _unfinished(one: Remediation) -> Patch:
-    """What must hold for a started Job to be stopped: one that has completed stays Succeeded."""
-    completed = {"op": "test", "path": "/status/completionTime", "value": None}
-    return [_same(one), _absent(keys.DECISION), completed]
+    """What must hold for a started Job to be stopped: that it is as it was when it was read.
+
+    One that has ended in the meantime stays what it became; of a failed one nothing but its
+    conditions tells, which no test of a patch can look into.
+    """
+    version = {"op": "test", "path": "/metadata/resourceVersion", "value": one.resource_version}
+    return [_same(one), _absent(keys.DECISION), version]
 
 
 def _undecided(one: Remediation) -> Patch:

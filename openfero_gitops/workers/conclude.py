@@ -14,6 +14,7 @@ import structlog
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.errors import (
     ApiError,
+    Invalid,
     NotFound,
     Throttled,
     Unauthorized,
@@ -155,6 +156,8 @@ class Concluder:
             changed = await self._jobs.patch(one.key, patches.cancel_resolved(one))
         except NotFound:
             self._view.remove(one.key, one.uid)
+        except Invalid:
+            del self._later[one.uid]  # it changed in this very moment, and news of that comes
         except ApiError as error:
             _log.info("a Job was not cancelled", job=str(one.key), error=str(error))
         else:

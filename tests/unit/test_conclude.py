@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.adapters.api import JOBS, PODS
-from openfero_gitops.adapters.memory import FOREVER, Durations, JobPlayer
+from openfero_gitops.adapters.memory import FOREVER, Durations, JobPlayer, Outcome
 from openfero_gitops.adapters.memory import Outcome as Ending
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
@@ -484,10 +484,13 @@ class TestCancelRunning:
         assert not job.active
         assert (await world.job(other)).phase is Phase.RUNNING
 
+    @pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (1, Phase.FAILED)])
     @in_virtual_time
-    async def test_one_that_completes_at_the_last_moment_has_succeeded(self) -> None:
-        """What is done cannot be stopped, and is not called cancelled."""
-        world = World(JobPlayer(Durations(run=30)))
+    async def test_one_that_ends_at_the_last_moment_has_ended(
+        self, code: int, phase: Phase
+    ) -> None:
+        """What is done, or failed, cannot be stopped, and is not called cancelled."""
+        world = World(JobPlayer(Durations(run=30), lambda _: Outcome(code)))
         asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
         replica = world.replica(catalog=build.catalog(asks))
 
@@ -504,7 +507,7 @@ class TestCancelRunning:
             await replica.deliver(resolved(pods_of("web-1"), world.now()))
             await asyncio.sleep(600)
         job = await world.job(key)
-        assert (job.phase, job.decision) == (Phase.SUCCEEDED, None)
+        assert (job.phase, job.decision) == (phase, None)
 
     @in_virtual_time
     async def test_what_cannot_be_stopped_is_tried_once_a_minute(self) -> None:
