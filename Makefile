@@ -2,6 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 CLUSTER ?= memory
+SEEDS ?= 5000
 SEED ?=
 OCCURRENCES ?= 5000
 FAULTS ?=
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz mutate chaos soak cluster cluster-down docs lock clean
+.PHONY: help demo test lint bench fuzz mutate chaos simulate soak cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -35,6 +36,9 @@ lint: $(VENV)/.dev ## Check style, types and the import contract.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+simulate: $(VENV)/.dev ## Play the controller in virtual time under faults (SEEDS=5000, SEED=17).
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -268,6 +268,8 @@ class Judge:
             self._starts.append(now)
         elif known is not None and not known.occupying and now.occupying:
             now.by_hand = moment  # nobody but a person starts what is not being admitted
+        elif not now.occupying and now.finished_at is None:
+            now.by_hand = None  # stopped again by hand: nothing on it tells that it ever ran
         if now.occupying:
             self._occupying[uid] = now
         else:
@@ -489,7 +491,13 @@ def _overtaken(known: _Job, now: _Job) -> bool:
 
 
 def _since(job: _Job, moment: datetime) -> timedelta:
-    return moment - (job.admitted or moment)
+    """How long ago a Job was admitted.
+
+    That is when it was written; but of one that Kueue starts nothing on it tells this, so that
+    the leaders after can only go by when it was sent.
+    """
+    sent = _time(job.admitted_at) if job.queued else None
+    return moment - (sent or job.admitted or moment)
 
 
 def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:

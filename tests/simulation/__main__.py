@@ -1,0 +1,46 @@
+"""`python -m tests.simulation --seeds N` plays many seeds, `--seed N` one, and tells its story."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from tests.simulation.many import play, table
+from tests.simulation.simulate import simulate
+
+_TOLD_EVERY = 100  # seeds
+
+
+def main() -> int:
+    """Play what is asked for; 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="tell the story of this one")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    if given.seed is not None:
+        report = simulate(given.seed, tell=True)
+        print("\n".join([*report.trace, "", *(report.wrong or ["every promise was kept"])]))
+        return bool(report.wrong)
+    began = time.monotonic()
+    seeds = range(given.first, given.first + given.seeds)
+    wrong = 0
+    reports = []
+    for report in play(seeds, given.processes):
+        reports.append(report)
+        if len(reports) % _TOLD_EVERY == 0:
+            print(f"{len(reports)} seeds, {wrong} wrong", file=sys.stderr, flush=True)
+        if report.wrong:
+            wrong += 1
+            print(report.story(), flush=True)
+    print(table(reports))
+    took = time.monotonic() - began
+    print(f"{len(reports)} seeds in {took:.0f} s, {wrong} with a broken promise")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

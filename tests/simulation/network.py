@@ -1,0 +1,418 @@
+"""What lies between a replica and the API server: messages that are late, lost, or out of order.
+
+A request that was sent is carried out when it arrives, whatever has become of its sender; so a
+sender that hears nothing never knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.errors import (
+    ApiError,
+    Conflict,
+    Expired,
+    Forbidden,
+    Throttled,
+    Unavailable,
+)
+from tests.simulation.loop import context_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from datetime import datetime
+    from random import Random
+
+    from openfero_gitops.adapters.api import (
+        Created,
+        Object,
+        ObjectList,
+        Operation,
+        Resource,
+        WatchEvent,
+    )
+    from openfero_gitops.adapters.clock import Clock
+    from openfero_gitops.adapters.memory import MemoryCluster
+    from tests.simulation.loop import Loop
+
+#: Seconds after which nothing that was sent arrives any more: the connection is given up.
+_LATEST: Final = 60.0
+#: Seconds that a client waits beyond the end of a watch for a word.
+_SILENCE: Final = 10.0
+_END: Final = object()
+_ADMISSION: Final = f"/metadata/annotations/{keys.pointer(keys.ADMITTED_AT)}"
+
+
+@dataclass(slots=True)
+class Server:
+    """The API server's own state of health."""
+
+    down: bool = False
+    slow: float = 0.0  # seconds that a request may take longer
+    throttles: float = 0.0  # so many of the requests are told to come later
+    contended: float = 0.0  # so many of the creations conflict on a quota
+    forbidden: set[str] = field(default_factory=set)  # namespaces
+
+
+@dataclass(slots=True)
+class Link:
+    """The state of the way between one replica and the server."""
+
+    latency: float = 0.004  # seconds at most, each way
+    lost: float = 0.0  # so many of the messages
+    cut: bool = False
+
+
+class Network:
+    """Everybody's way to the in-memory cluster."""
+
+    def __init__(
+        self, loop: Loop, cluster: MemoryCluster, true: Callable[[], datetime], rng: Random
+    ) -> None:
+        self._true = true
+        self.server = Server()
+        self.counts: Counter[str] = Counter()
+        self._loop = loop
+        self._cluster = cluster
+        self._rng = rng
+        self._outside = context_of("")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._streams: dict[Wire, dict[Stream, None]] = {}
+
+    def wire(self) -> Wire:
+        """One more replica's way."""
+        wire = Wire(self, self._cluster)
+        self._streams[wire] = {}
+        return wire
+
+    def later(self, delay: float, call: Callable[..., Any], *arguments: Any) -> None:
+        """Do something out there, in so many seconds."""
+        self._loop.call_later(delay, call, *arguments, context=self._outside)
+
+    def out_there(self, work: Any) -> asyncio.Task[Any]:
+        """Carry something out where no replica is."""
+        task = self._loop.create_task(work, context=self._outside)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def send(self, wire: Wire, verb: str, namespace: str, act: Any, reply: Any) -> None:
+        """Bring a request to the server, perhaps, and perhaps its answer back."""
+        link, rng = wire.link, self._rng
+        if wire.closed:
+            reply.set_result(("", Unavailable("the connection is closed")))
+            return
+        if rng.random() < link.lost:
+            self.counts["requests lost"] += 1
+            return
+        if link.cut:
+            self.counts["requests held up"] += 1
+            if rng.random() < 0.5:
+                self._hold(wire, self._loop.time(), verb, namespace, act, reply)
+            return
+        delay = rng.random() * link.latency
+        self.later(delay, self._arrive, wire, verb, namespace, act, reply)
+
+    def delay(self, wire: Wire, seconds: float, *request: Any) -> None:
+        """Bring a request to the server late, whatever becomes of the line meanwhile."""
+        self.counts["admissions under way for long"] += 1
+        self.later(seconds, self._arrive, wire, *request)
+
+    def _hold(self, wire: Wire, since: float, *request: Any) -> None:
+        """Keep a request on its way until the line is mended, or for too long."""
+        if self._loop.time() - since > _LATEST:
+            return
+        if wire.link.cut:
+            self.later(1.0, self._hold, wire, since, *request)
+        else:
+            self._arrive(wire, *request)
+
+    def _arrive(self, wire: Wire, verb: str, namespace: str, act: Any, reply: Any) -> None:
+        server, rng = self.server, self._rng
+        error: ApiError | None = None
+        if server.down:
+            self.counts["connections refused"] += 1
+            error = Unavailable("connection refused")
+        elif rng.random() < server.throttles:
+            self.counts["429"] += 1
+            error = Throttled("too many requests", rng.choice((0.1, 1.0, 5.0)))
+        elif namespace in server.forbidden:
+            self.counts["403"] += 1
+            error = Forbidden(f"namespace {namespace} is forbidden")
+        elif verb == "create" and rng.random() < server.contended:
+            self.counts["quota conflicts"] += 1
+            error = Conflict("Operation cannot be fulfilled on resourcequotas")
+        if error is not None:
+            self._back(wire, reply, error)
+        elif server.slow:
+            self.later(rng.random() * server.slow, self._act, wire, act, reply)
+        else:
+            self._act(wire, act, reply)
+
+    def _act(self, wire: Wire, act: Any, reply: Any) -> None:
+        async def carry_out() -> None:
+            try:
+                done = await act()
+            except ApiError as error:
+                done = error
+            self._back(wire, reply, done)
+
+        self.out_there(carry_out())
+
+    def _back(self, wire: Wire, reply: Any, done: Any) -> None:
+        link = wire.link
+        if link.cut or self._rng.random() < link.lost:
+            self.counts["answers lost"] += 1
+            return
+        date = "" if self.server.down else format_datetime(self._true(), usegmt=True)
+        self.later(self._rng.random() * link.latency, self._answer, reply, (date, done))
+
+    @staticmethod
+    def _answer(reply: asyncio.Future[Any], answer: Any) -> None:
+        if not reply.done():
+            reply.set_result(answer)
+
+    # Watches.
+
+    def opened(self, wire: Wire, stream: Stream) -> None:
+        """Begin to bring the events of a watch."""
+        self._streams[wire][stream] = None
+        stream.task = self.out_there(self._pump(wire, stream))
+
+    async def _pump(self, wire: Wire, stream: Stream) -> None:
+        arrives = 0.0
+        end: Any = _END
+        try:
+            async for event in stream.events:
+                while wire.link.cut:  # noqa: ASYNC110 - the line is looked at again each second
+                    await asyncio.sleep(1.0)
+                now = self._loop.time()
+                arrives = max(arrives, now + self._rng.random() * wire.link.latency)
+                if not stream.silent:
+                    self.later(arrives - now, stream.queue.put_nowait, event)
+        except ApiError as error:
+            end = error
+        finally:
+            await stream.events.aclose()
+            if not stream.silent:
+                self.later(max(0.0, arrives - self._loop.time()), stream.queue.put_nowait, end)
+
+    def closed(self, wire: Wire, stream: Stream) -> None:
+        """Nobody reads a watch any more."""
+        self._streams[wire].pop(stream, None)
+        if stream.task is not None:
+            stream.task.cancel()
+
+    def break_streams(self, wire: Wire | None = None) -> None:
+        """Cut the watches of one replica, or all."""
+        for each in [wire] if wire else self._streams:
+            for stream in list(self._streams[each]):
+                self.counts["watches broken"] += 1
+                self.closed(each, stream)
+                stream.queue.put_nowait(Unavailable("the connection was reset"))
+
+    def silence_streams(self, wire: Wire) -> None:
+        """Let the watches of one replica say nothing any more, not even their end."""
+        for stream in self._streams[wire]:
+            self.counts["watches silenced"] += 1
+            stream.silent = True
+
+    def expire(self) -> None:
+        """Forget the history, and make everybody notice: 410."""
+        self.counts["histories forgotten"] += 1
+        for wire, streams in self._streams.items():
+            for stream in list(streams):
+                self.closed(wire, stream)
+                stream.queue.put_nowait(Expired("too old resource version"))
+
+    async def close(self) -> None:
+        """End everything that is out there."""
+        for task in list(self._tasks):
+            task.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A watch as its reader has it."""
+
+    events: AsyncGenerator[WatchEvent, None]
+    queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    silent: bool = False
+    task: asyncio.Task[Any] | None = None
+
+
+class Wire:
+    """An `ApiServer` over one replica's way to it."""
+
+    def __init__(self, network: Network, cluster: MemoryCluster) -> None:
+        self.link = Link()
+        self.clock: Clock | None = None
+        #: Told of the next admission that is sent; answers with how long it is under way.
+        self.ambush: Callable[[], float] | None = None
+        self.closed = False
+        self._network = network
+        self._cluster = cluster
+
+    async def create(
+        self,
+        resource: Resource,
+        namespace: str,
+        body: Object,
+        *,
+        dry_run: bool = False,
+        timeout: float = 10.0,
+    ) -> Created:
+        """See `ApiServer`."""
+        return await self._ask(
+            "create",
+            namespace,
+            timeout,
+            lambda: self._cluster.create(resource, namespace, body, dry_run=dry_run),
+        )
+
+    async def get(
+        self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
+    ) -> Object:
+        """See `ApiServer`."""
+        return await self._ask(
+            "get", namespace, timeout, lambda: self._cluster.get(resource, namespace, name)
+        )
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        label_selector: str = "",
+        timeout: float = 30.0,
+    ) -> ObjectList:
+        """See `ApiServer`."""
+        return await self._ask(
+            "list",
+            namespace,
+            timeout,
+            lambda: self._cluster.list(resource, namespace, label_selector=label_selector),
+        )
+
+    async def replace(
+        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
+    ) -> Object:
+        """See `ApiServer`."""
+        return await self._ask(
+            "replace", namespace, timeout, lambda: self._cluster.replace(resource, namespace, body)
+        )
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        operations: Sequence[Operation],
+        *,
+        timeout: float = 10.0,
+    ) -> Object:
+        """See `ApiServer`."""
+        return await self._ask(
+            "patch",
+            namespace,
+            timeout,
+            lambda: self._cluster.patch(resource, namespace, name, operations),
+            late=self._under_way(operations),
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        timeout: float = 10.0,
+    ) -> None:
+        """See `ApiServer`."""
+        await self._ask(
+            "delete",
+            namespace,
+            timeout,
+            lambda: self._cluster.delete(
+                resource, namespace, name, uid=uid, resource_version=resource_version
+            ),
+        )
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        timeout: float = 300.0,
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """See `ApiServer`."""
+        stream = Stream(
+            self._cluster.watch(
+                resource,
+                namespace,
+                resource_version=resource_version,
+                label_selector=label_selector,
+                timeout=timeout,
+            )
+        )
+
+        async def begin() -> None:
+            self._network.opened(self, stream)
+
+        end = asyncio.get_running_loop().time() + timeout + _SILENCE
+        try:
+            await self._ask("watch", namespace, 30.0, begin)
+            while True:
+                try:
+                    async with asyncio.timeout_at(end):
+                        item = await stream.queue.get()
+                except TimeoutError:
+                    raise Unavailable("the watch hangs: neither news nor its end") from None
+                if item is _END:
+                    return
+                if isinstance(item, ApiError):
+                    raise item
+                yield item
+        finally:
+            self._network.closed(self, stream)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    def _under_way(self, operations: Sequence[Operation]) -> float:
+        ambush = self.ambush
+        if ambush is None or all(each["path"] != _ADMISSION for each in operations[-4:]):
+            return 0.0
+        self.ambush = None
+        return ambush()
+
+    async def _ask(
+        self, verb: str, namespace: str, timeout: float, act: Any, late: float = 0.0
+    ) -> Any:
+        reply = asyncio.get_running_loop().create_future()
+        asked = asyncio.get_running_loop().time()
+        if late:
+            self._network.delay(self, late, verb, namespace, act, reply)
+        else:
+            self._network.send(self, verb, namespace, act, reply)
+        try:
+            async with asyncio.timeout(timeout):
+                date, done = await reply
+        except TimeoutError:
+            raise Unavailable(f"no answer within {timeout:g} s") from None
+        if self.clock is not None and date:
+            self.clock.compare(asked, date)
+        if isinstance(done, ApiError):
+            raise done
+        return done

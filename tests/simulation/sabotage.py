@@ -1,0 +1,156 @@
+"""Ways to break the controller, each of which the simulation must find out.
+
+A checker that never fails proves nothing. Each of these takes away one thing that a promise rests
+on, and names the rules of which one must then be found broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
+
+from openfero_gitops.adapters.clock import Clock
+from openfero_gitops.domain.errors import ApiError
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.pipeline import decide, patches
+from openfero_gitops.workers import control
+from openfero_gitops.workers.admit import Admitter
+from openfero_gitops.workers.control import Control
+from openfero_gitops.workers.lead import Elector, Term
+from openfero_gitops.workers.submit import Submitter
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+Patch = Callable[[], "AbstractContextManager[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """What is taken away, and which rules that breaks."""
+
+    name: str
+    rules: frozenset[str]
+    patches: tuple[Patch, ...]
+    seeds: range = range(120)
+
+
+def _replace(owner: Any, name: str, new: Any) -> Patch:
+    return lambda: mock.patch.object(owner, name, new)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing, and hold nothing against it."""
+
+
+async def _never(*_: Any, **__: Any) -> None:
+    """The same, to be awaited."""
+
+
+async def _rest(*_: Any) -> None:
+    """Renew nothing, and notice nothing."""
+    await asyncio.sleep(100_000.0)
+
+
+async def _forget_doubts(_: Admitter, reign: Any) -> None:
+    reign.unsettled.clear()
+
+
+_read = Control._read
+_carry_out = Admitter._carry_out
+_believed = Admitter._believed
+
+
+async def _read_and_acknowledge(self: Control) -> None:
+    await _read(self)
+    await Control.acknowledge(self, _nothing)
+
+
+async def _carry_out_and_forget(self: Admitter, reign: Any, one: Any, decision: Any) -> None:
+    await _carry_out(self, reign, one, decision)
+    reign.unsettled.pop(one.uid, None)
+
+
+def _without_approval(one: Any, reign: Any) -> Any:
+    believed = _believed(one, reign)
+    if believed.phase is not Phase.AWAITING_APPROVAL or one.uid in reign.barred:
+        return believed
+    return dataclasses.replace(believed, phase=Phase.WAITING)
+
+
+async def _create_and_hope(self: Submitter, rendered: Any) -> None:
+    """Whatever the API server said to it, it was created."""
+    try:
+        await self._jobs.create(rendered.manifest)
+    except ApiError:
+        return
+
+
+SABOTAGES: Final = (
+    Sabotage(
+        "no stamp before the first admission",
+        frozenset({"limit", "two-leaders", "target", "healed-twice", "final", "paused"}),
+        (_replace(Admitter, "_settle", _forget_doubts),),
+    ),
+    Sabotage(
+        "an admission without an answer did not happen",
+        frozenset({"limit", "target", "healed-twice", "paused"}),
+        (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
+    ),
+    Sabotage(
+        "a term that never ends",
+        frozenset({"limit", "two-leaders", "target", "healed-twice", "paused", "leads"}),
+        (
+            _replace(Term, "check", _nothing),
+            _replace(Term, "holds", lambda _: True),
+            _replace(Term, "remaining", lambda _: 1000.0),
+            _replace(Elector, "_renew", _rest),
+        ),
+    ),
+    Sabotage(
+        "a pause acknowledged by whoever reads it",
+        frozenset({"paused"}),
+        (_replace(Control, "_read", _read_and_acknowledge), _replace(control, "_FRESH", 10.0)),
+        range(20, 140),
+    ),
+    Sabotage(
+        "no look at the incident",
+        frozenset({"healed-twice"}),
+        (_replace(decide, "same_incident", lambda *_: False),),
+    ),
+    Sabotage(
+        "no cooldown", frozenset({"healed-twice"}), (_replace(decide, "_cooldown", _nothing),)
+    ),
+    Sabotage("no target", frozenset({"target"}), (_replace(decide, "_target", _nothing),)),
+    Sabotage("no limits", frozenset({"limit"}), (_replace(decide, "_limit", _nothing),)),
+    Sabotage(
+        "no wait for approval",
+        frozenset({"approval"}),
+        (_replace(Admitter, "_believed", staticmethod(_without_approval)),),
+    ),
+    Sabotage(
+        "a patch that tests nothing",
+        frozenset({"final", "resolved", "two-leaders", "phase", "limit"}),
+        (_replace(patches, "_still_waiting", lambda _: []),),
+    ),
+    Sabotage(
+        "200 without a Job",
+        frozenset({"lost"}),
+        (_replace(Submitter, "_create", _create_and_hope),),
+    ),
+    Sabotage(
+        "a resolved alert that nobody writes down",
+        frozenset({"resolved"}),
+        (_replace(Submitter, "_record_resolved", _never),),
+    ),
+    Sabotage(
+        "a clock that is trusted whatever it says",
+        frozenset({"limit", "healed-twice", "undoing", "nothing was decided"}),
+        (_replace(Clock, "now", lambda self: self._wall()),),
+        range(30, 150),
+    ),
+)
