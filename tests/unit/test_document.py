@@ -227,6 +227,12 @@ def test_refuses_json_alike(content: bytes, rule: str, line: int) -> None:
     assert (found.rule.id, found.line) == (rule, line)
 
 
+def test_half_a_character_in_json_is_pointed_at() -> None:
+    """A lone surrogate is told at its escape, not at the value or the line."""
+    found = refusal(b'{\n"a": "x\\ud83d"}', is_json=True)
+    assert (found.line, found.column) == (2, 8)
+
+
 @pytest.mark.parametrize(
     ("content", "line", "column", "words"),
     [
