@@ -305,9 +305,9 @@ class Controller:
             begin("control", self.control.run())
             begin("compare", self.comparer.run())
             begin("asked", self.asked.run())
-            begin("dry runs of the leader", self.dry_runner.follow())
+            begin("dry runs of the leader", _aside(self.dry_runner.follow))
             exits.push_async_callback(self._post.flush, _LAST_EVENTS)
-            begin("events", self._post.run())
+            begin("events", _aside(self._post.run))
             begin("first sync", self._first_sync())
             # Last started and first stopped: the lease is free before anything else ends.
             begin("lead", self._stand())
@@ -549,7 +549,7 @@ def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
 
 
 async def _aside(work: Callable[[], Awaitable[None]]) -> None:
-    """Do what is good to have: that it fails must not end a leadership."""
+    """Do what is good to have: that it fails must not end a leadership, nor the replica."""
     while True:
         try:
             await work()
