@@ -149,8 +149,69 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     await source.aclose()
 
 
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the list to which every command that is given to git is added."""
+    given: list[str] = []
+    run = Git.run
+
+    def counted(self: Git, *arguments: str, **options: Any) -> Finished:
+        words = iter(arguments)
+        for word in words:
+            if word == "-c":
+                next(words)
+            elif not word.startswith("-"):
+                given.append(word)
+                break
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "run", counted)
+    return given
+
+
+@pytest.mark.parametrize("ref", ["main", "HEAD", "refs/heads/main", "v1"])
+async def test_an_unchanged_ref_costs_one_list_of_refs(
+    tmp_path: Path, commands: list[str], ref: str
+) -> None:
+    """Where the server says what it said before, nothing else is asked or started."""
+    fleet = Fleet(tmp_path / "origin.git")
+    fleet.commit(operarios(3))
+    [commit] = fleet.write()
+    fleet.publish(commit)
+    (fleet.folder / "refs" / "tags" / "v1").write_text(f"{commit}\n")
+    source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache", ref=ref))
+    before = await source.fetch()
+    commands.clear()
+
+    assert await source.fetch() is before
+    assert commands == ["ls-remote"]
+    await source.aclose()
+
+
+async def test_a_server_of_very_many_refs_is_asked_for_one(
+    tmp_path: Path, commands: list[str]
+) -> None:
+    """A forge lists every pull request with HEAD: after one such list, only HEAD is asked for."""
+    fleet = Fleet(tmp_path / "origin.git")
+    fleet.commit(operarios(3))
+    first, second = (fleet.commit({"b.yaml": b"b: 1\n"}), fleet.write())[1]
+    fleet.publish(first)
+    lines = (f"{first} refs/pull/{number}/head-of-a-branch\n" for number in range(16_000))
+    (fleet.folder / "packed-refs").write_text("".join(lines))
+    source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache"))
+    before = await source.fetch()
+    commands.clear()
+
+    assert await source.fetch() is before
+    assert await source.fetch() is before
+    assert commands == ["ls-remote", "fetch", "fetch"]
+    fleet.publish(second)
+    assert (await source.fetch()).revision.commit == second
+    await source.aclose()
+
+
 async def test_many_broken_files_cost_one_look_at_the_history(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, commands: list[str]
 ) -> None:
     """What an envelope breaks everywhere is asked about everywhere, and git is asked once."""
     fleet = Fleet(tmp_path / "origin.git")
@@ -160,14 +221,7 @@ async def test_many_broken_files_cost_one_look_at_the_history(
     fleet.publish(tip)
     source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache", ref="main"))
     paths = [file.path for file in (await source.fetch()).files]
-    commands: list[str] = []
-    run = Git.run
-
-    def counted(self: Git, *arguments: str, **options: Any) -> Finished:
-        commands.append(next(word for word in arguments if not word.startswith("-")))
-        return run(self, *arguments, **options)
-
-    monkeypatch.setattr(Git, "run", counted)
+    commands.clear()
 
     assert [await source.versions(path, tip) for path in paths] == [[] for _ in paths]
     assert commands == ["rev-list", "log"]
