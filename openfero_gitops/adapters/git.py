@@ -611,7 +611,7 @@ class GitSource:
         unknown = [
             file
             for file in selection.wanted
-            if file.path not in known or known[file.path].blob != file.blob
+            if (same := known.get(file.path)) is None or same.blob != file.blob
         ]
         sizes = {file.blob: file.size for file in unknown}
         blobs = repository.blobs(sizes, sum(sizes.values()))

@@ -396,12 +396,20 @@ def _submodule(path: str, commit: str) -> Problem:
     )
 
 
+def _folded(path: str) -> str:
+    """One text for all names that some file system takes for the same."""
+    return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
+
+
 def _case_twins(wanted: list[Wanted], commit: str) -> list[Problem]:
     """Report paths that one file system would take for the same."""
+    folded = [_folded(file.path) for file in wanted]
+    if len(set(folded)) == len(folded):
+        return []
     seen: dict[str, str] = {}
     problems = []
-    for file in wanted:
-        first = seen.setdefault(unicodedata.normalize("NFC", file.path).casefold(), file.path)
+    for file, key in zip(wanted, folded, strict=True):
+        first = seen.setdefault(key, file.path)
         if first != file.path:
             problems.append(
                 _problem(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, overload
 
 from openfero_gitops.domain.operario import Mode
@@ -104,7 +105,11 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every valid operario at one revision, and everything found wrong."""
+    """Every valid operario at one revision, and everything found wrong.
+
+    `as_read` are the operarios without the revision written on them: what did not change is the
+    same object in the next catalog.
+    """
 
     revision: Revision
     envelope: Envelope
@@ -115,6 +120,7 @@ class Catalog:
     has_envelope: bool = False
     root: str = ""
     by_alert: Mapping[str, Sequence[Operario]] = field(init=False, repr=False, compare=False)
+    as_read: Sequence[Operario] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index by lower-cased alert name, highest priority first, then name."""
@@ -123,9 +129,16 @@ class Catalog:
             index.setdefault(operario.alertname.lower(), []).append(operario)
         for found in index.values():
             if len(found) > 1:
-                found.sort(key=lambda one: (-one.options.priority, one.name))
+                found.sort(key=attrgetter("name"))
+                found.sort(key=attrgetter("options.priority"), reverse=True)  # names stay in order
+        object.__setattr__(self, "as_read", self.operarios)
         object.__setattr__(self, "operarios", _Located(self.operarios, self.revision))
         object.__setattr__(self, "by_alert", _Index(index, self.revision))
+
+    def not_in(self, other: Catalog | None) -> Sequence[Operario]:
+        """Those that `other` does not hold as the very same object: few, from commit to commit."""
+        held = {id(operario) for operario in other.as_read} if other else set()
+        return [operario for operario in self.as_read if id(operario) not in held]
 
 
 class _Located(Sequence["Operario"]):

@@ -17,8 +17,8 @@ def changes_between(before: Catalog | None, after: Catalog) -> Changes:
     An operario is another where its Job, its options, its namespace or what it answers is; a
     commit that only moves or reformats its file changes nothing.
     """
-    old = {one.name: _substance(one) for one in before.operarios} if before else {}
-    new = {one.name: _substance(one) for one in after.operarios}
+    old = {one.name: _substance(one) for one in before.not_in(after)} if before else {}
+    new = {one.name: _substance(one) for one in after.not_in(before)}
     return Changes(
         added=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -201,9 +202,7 @@ class Syncer:
                 )
             self.remember(snapshot.revision)
             # (Git is not asked for older versions: it may be down, and these are in force.)
-            catalog = await asyncio.to_thread(
-                build_catalog, snapshot, self._scope, parser=self._parser
-            )
+            catalog = await asyncio.to_thread(_built, snapshot, self._scope, parser=self._parser)
             if self.catalog is None:
                 self._take(catalog, "mirror", replace(self.status, refused=refused))
 
@@ -283,7 +282,7 @@ class Syncer:
             return before
         had_envelope = await self._had_envelope(snapshot)
         catalog = await asyncio.to_thread(
-            build_catalog,
+            _built,
             snapshot,
             self._scope,
             previous_has_envelope=had_envelope,
@@ -294,7 +293,7 @@ class Syncer:
                 path: await self._source.versions(path, snapshot.revision.commit) for path in broken
             }
             catalog = await asyncio.to_thread(
-                build_catalog,
+                _built,
                 snapshot,
                 self._scope,
                 older=older,
@@ -355,6 +354,21 @@ class Syncer:
         )
         for listener in self._listeners:
             listener()
+
+
+def _built(snapshot: Snapshot, scope: Scope, **arguments: Any) -> Catalog:
+    """Build without Python's search for cycles.
+
+    A catalog is a million objects and no cycle, and each search that its making sets off looks at
+    all of them again: a quarter of the time, with every other thread standing still.
+    """
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        return build_catalog(snapshot, scope, **arguments)
+    finally:
+        if searches:
+            gc.enable()
 
 
 def _envelope_path(snapshot: Snapshot) -> str:
