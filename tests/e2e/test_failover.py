@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from tests.cluster.controlplane import ControlPlane
 
-#: So many admissions are on their way at once.
-AT_ONCE = 32
+#: By so many places of a thousand a Job may be early or late: admissions that are on their way at
+#: the same time arrive in any order, and one of them may be slow.
+OUT_OF_PLACE = 100
 
 
 @pytest.mark.cluster
@@ -62,7 +63,7 @@ def test_a_backlog_drains_by_priority_then_age(
     places = {admission.rank(job): place for place, job in enumerate(order)}
     assert len(places) == 1000
     displaced = [abs(place - places[at]) for place, at in enumerate(sorted(places))]
-    assert max(displaced) < 2 * AT_ONCE
+    assert max(displaced) < OUT_OF_PLACE
     assert order[0]["metadata"]["labels"][keys.ALERT] == "High"
     assert order[-1]["metadata"]["labels"][keys.ALERT] == "Low"
 

@@ -532,7 +532,10 @@ def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
         suspended=spec.get("suspend") is True,
         queued=keys.KUEUE_QUEUE in labels,
         active=(status.get("active") or 0) + (status.get("terminating") or 0),
-        finished_at=_time(end["lastTransitionTime"]) if end else None,
+        # (As it is shown: a busy Job controller writes the condition seconds after the end.)
+        finished_at=_time(status.get("completionTime") or end["lastTransitionTime"])
+        if end
+        else None,
         succeeded="Complete" in conditions,
         ttl=spec.get("ttlSecondsAfterFinished"),
         leaving="deletionTimestamp" in metadata,

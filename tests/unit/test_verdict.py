@@ -187,6 +187,24 @@ def test_the_cooldown_and_the_target_are_kept() -> None:
     assert story.rules() == ["healed-twice"]
 
 
+def test_the_cooldown_counts_from_when_the_job_completed() -> None:
+    """Not from when its controller came round to writing the condition."""
+    story = Story()
+    story.create("a")
+    story.create("b", starts_at=after(300))
+    story.admit("a", 1)
+    condition = {"type": "Complete", "status": "True", "lastTransitionTime": at_second(102)}
+    status = {"conditions": [condition], "completionTime": at_second(100)}
+    story.write("a", 102, None, status)
+    story.admit("b", 700)
+    assert story.rules() == []
+
+
+def at_second(seconds_later: float) -> str:
+    """So many seconds after `NOW`, as it is written."""
+    return format_time(after(seconds_later))
+
+
 def crowd(count: int, apart: float, runs_for: float, **options: Any) -> Story:
     """So many Jobs, admitted one after the other."""
     story = Story(**options)
