@@ -147,7 +147,11 @@ class Controller:
         self._config_maps = ConfigMapStore(api, where.own)
         self.syncer = Syncer(
             source=source,
-            scope=Scope(jobs_namespace=where.jobs, allowed_namespaces=where.allowed),
+            scope=Scope(
+                jobs_namespace=where.jobs,
+                allowed_namespaces=where.allowed,
+                kubernetes_version=settings.kubernetes_version,
+            ),
             counts=self.metrics,
             now=_now,
             clock=time.monotonic,

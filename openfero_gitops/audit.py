@@ -31,6 +31,7 @@ from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.ledger import Entry
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.pipeline.reading import Parser
+from openfero_gitops.pipeline.schema import DEFAULT
 from openfero_gitops.pipeline.verify import Proof, Verdict, recorded_revision, verify
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Selection:
 class Reviewed:
     """What an auditor trusts: a repository, the ref that holds what was reviewed, its signers.
 
+    `kubernetes_version` is the controller's setting.
+
     `jobs_namespace` and `allowed_namespaces` are what the controller was given; where no
     jobs namespace is named, that of each Job is taken.
     """
@@ -79,6 +82,7 @@ class Reviewed:
     jobs_namespace: str = ""
     allowed_namespaces: tuple[str, ...] | None = None
     trust: Trust = field(default_factory=Trust)
+    kubernetes_version: str = DEFAULT
 
 
 def signed_by(ssh: Path | None, openpgp: Path | None) -> Trust:
@@ -130,7 +134,7 @@ async def _verify(
     for index, job in enumerate(jobs):
         by_commit[recorded_revision(job)].append(index)
     verdicts: dict[int, Verdict] = {}
-    scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces)
+    scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces, reviewed.kubernetes_version)
     parser = Parser(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
         source = open_commit(

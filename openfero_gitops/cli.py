@@ -563,6 +563,7 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The same, for OpenPGP.",
 )
+@click.option("--kubernetes-version", help="As the controller was given it.")
 @click.option("--jobs-namespace", default="", help="Of Jobs whose operario names none.")
 @click.option("--allowed-namespace", multiple=True, help="As the controller was given them.")
 def audit(
@@ -580,6 +581,7 @@ def audit(
     path: str,
     allowed_signers_file: Path | None,
     openpgp_keyring_file: Path | None,
+    kubernetes_version: str | None,
     jobs_namespace: str,
     allowed_namespace: tuple[str, ...],
 ) -> int:
@@ -592,6 +594,7 @@ def audit(
     from openfero_gitops.audit import audit as read  # noqa: PLC0415
     from openfero_gitops.domain.duration import parse_duration  # noqa: PLC0415
     from openfero_gitops.pipeline import ledger  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
     from openfero_gitops.web import shapes  # noqa: PLC0415
 
     if verify != bool(repo):
@@ -605,7 +608,9 @@ def audit(
     if repo:
         allowed = (jobs_namespace, *allowed_namespace) if allowed_namespace else None
         trust = signed_by(allowed_signers_file, openpgp_keyring_file)
-        reviewed = Reviewed(repo, ref, path, jobs_namespace, allowed, trust)
+        reviewed = Reviewed(
+            repo, ref, path, jobs_namespace, allowed, trust, kubernetes_version or DEFAULT
+        )
     entries = asyncio.run(
         read(
             kubeconfig,

@@ -31,6 +31,7 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.compose import Unreadable
 from openfero_gitops.pipeline.dns import is_dns_label
 from openfero_gitops.pipeline.document import load
+from openfero_gitops.pipeline.schema import DEFAULT
 
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
 #: Names the settings file.
@@ -137,6 +138,11 @@ class Settings(BaseSettings):
     )
     allowed_namespace: Namespaces = Field(
         (), description="further namespace that operarios may name (repeat, or separate by comma)"
+    )
+    kubernetes_version: str = Field(
+        DEFAULT,
+        description="Kubernetes whose Jobs operarios are judged by; a field that came later is "
+        "dropped with a warning",
     )
     listen: str = Field(":8080", description="address of the webhook")
     web_listen: str | None = Field(

@@ -180,6 +180,19 @@ def test_a_kubeconfig_that_is_not_there(tmp_path: Path, repository: Repository) 
     assert "absent" in complaint(said)
 
 
+def test_a_kubernetes_that_is_not_known(
+    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+) -> None:
+    """A version without a schema is named, and those that there are."""
+    code, said = serve(
+        tmp_path, f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
+        f"--namespace={namespace}", "--kubernetes-version=1.7",
+    )  # fmt: skip
+    assert code == 2
+    assert "1.7" in complaint(said)
+    assert "1.36" in complaint(said)
+
+
 def test_missing_rights(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
