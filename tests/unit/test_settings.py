@@ -80,6 +80,7 @@ OTHER = {
     "namespace": ("two", "two"),
     "jobs_namespace": ("two-jobs", "two-jobs"),
     "allowed_namespace": ("d", ("d",)),
+    "kubernetes_version": ("1.34", "1.34"),
     "listen": (":83", ":83"),
     "web_listen": ("[::1]:84", "[::1]:84"),
     "webhook_auth": ("bearer", Auth.BEARER),
