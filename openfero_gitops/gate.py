@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from openfero_gitops.adapters.api import ApiServer
     from openfero_gitops.domain.remediation import Remediation
 
 
@@ -71,7 +72,19 @@ async def pass_verdict(
         exits.push_async_callback(api.close)
         key = _key(job, namespace or api.default_namespace)
         who = await api.whoami()
-        one = await _read(api, key)
+        await write_verdict(api, verdict, key, who)
+        return f"{key} {verdict.word} by {who}"
+
+
+async def write_verdict(api: ApiServer, verdict: Verdict, key: JobKey, who: str) -> None:
+    """Write it on one Job; again, where nothing but its Pods' counts changed in between.
+
+    Raises:
+        UsageError: there is no such remediation, it is past that verdict, or RBAC forbids it.
+        ApiError: the API server did not do it.
+    """
+    one = await _read(api, key)
+    while True:
         if one.phase not in verdict.phases:
             raise UsageError(f"Job {key} is {_state(one)}: it cannot be {verdict.word} any more")
         try:
@@ -81,11 +94,13 @@ async def pass_verdict(
                 f"{who} may not patch Jobs in namespace {key.namespace!r}: {error}"
             ) from error
         except Invalid:
-            now = await _read(api, key)
+            was, one = one, await _read(api, key)
+            if (was.uid, was.phase) == (one.uid, one.phase) and was != one:
+                continue
             raise UsageError(
-                f"Job {key} changed in this very moment and is {_state(now)}: look again"
+                f"Job {key} changed in this very moment and is {_state(one)}: look again"
             ) from None
-        return f"{key} {verdict.word} by {who}"
+        return
 
 
 def _key(job: str, namespace: str) -> JobKey:
@@ -98,7 +113,7 @@ def _key(job: str, namespace: str) -> JobKey:
     return JobKey(before or namespace, name)
 
 
-async def _read(api: KubernetesApi, key: JobKey) -> Remediation:
+async def _read(api: ApiServer, key: JobKey) -> Remediation:
     try:
         job = await api.get(JOBS, key.namespace, key.name)
     except NotFound:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -260,3 +261,16 @@ async def test_series_of_an_event(api: ApiServer, ns: str) -> None:
     )
     assert patched["series"] == series
     assert patched["reason"] == "Admitted"
+
+
+async def test_a_state_can_be_tested_for(api: ApiServer, ns: str, patched: Any) -> None:
+    """A resourceVersion as it was just read holds, and does not once the object has changed."""
+    for _ in range(20):  # the Job controller may write to a new Job in between
+        settled = (await api.get(JOBS, ns, "heal"))["metadata"]
+        test = op("test", "/metadata/resourceVersion", settled["resourceVersion"])
+        with contextlib.suppress(Invalid):
+            changed = await patched(test, op("add", ADMITTED, "now"))
+            break
+    assert changed["metadata"]["uid"] == settled["uid"]
+    with pytest.raises(Invalid):
+        await patched(test, op("add", ADMITTED, "then"))
