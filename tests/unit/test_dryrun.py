@@ -270,6 +270,56 @@ class TestMeaning:
         assert sum(map(len, written["data"].values())) < 600_000
 
 
+OPERARIUS = """apiVersion: openfero.io/v1alpha1
+kind: Operarius
+metadata:
+  name: op
+spec:
+  alertSelector: {alertname: Op, status: firing}
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+            - name: heal
+              image: registry.example/heal:1
+              env: [{name: A, value: b}]
+"""
+CONFIG_MAP = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: openfero-op-firing
+  labels: {app: openfero}
+data:
+  Op: |
+""" + "".join(f"    {line}\n" for line in operario_file("op").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "pointer", "line"),
+    [
+        (OPERARIUS, "image", "/spec/jobTemplate/spec/template/spec/containers/0/image", 14),
+        (OPERARIUS, "env[7].value", "/spec/jobTemplate/spec/template/spec/containers/0/env", 15),
+        (CONFIG_MAP, "image", "", 1),
+    ],
+    ids=["operarius", "injected", "config-map"],
+)
+@in_virtual_time
+async def test_a_field_is_found_in_every_form(
+    text: str, field: str, pointer: str, line: int
+) -> None:
+    """In an Operarius below its template; a variable's number counts injected ones, too."""
+    desk = Desk()
+    said = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
+    desk.answers(Invalid(said))
+    await desk.sync(op=text)
+    async with desk.leading():
+        await asyncio.sleep(10)
+    (problem,) = desk.problems
+    assert (problem.pointer, problem.line) == (pointer, line)
+
+
 class TestLeader:
     """What the leader asks, and shows."""
 
