@@ -63,6 +63,7 @@ class Replica:
         self.name = name
         self.skew = timedelta(0)
         self.dead = False
+        self.stopping = False
         self.leads = False
         self.wire = network.wire()
         self._loop = loop
@@ -132,11 +133,6 @@ class Replica:
         """The time on this process' wall clock, right or wrong."""
         return self._true() + self.skew
 
-    @property
-    def able(self) -> bool:
-        """Whether a connection to it would be accepted."""
-        return not self.dead
-
     # A process.
 
     def start(self) -> None:
@@ -151,6 +147,7 @@ class Replica:
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL after a while."""
+        self.stopping = True
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait({self._main}, timeout=_GRACE)

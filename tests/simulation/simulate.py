@@ -535,6 +535,8 @@ class Story:
             replica.wire.ambush = None
             link = replica.wire.link
             link.latency, link.lost, link.cut = 0.004, 0.0, False
+            if replica.stopping and not replica.dead:
+                replica.kill()
             if replica.dead:
                 await self._replace(replica)
             else:
