@@ -125,7 +125,7 @@ _SYSCTL: Final = _matches(
     r"(?=.{1,253}$)([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 )
 _INITIATOR: Final = _matches(
-    r"iqn\.\d{4}-\d{2}\.([a-z0-9-]+\.?)+[a-z0-9.-]*(:[^,;*&$|\s]+)?"
+    r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.-]+:[^,;*&$|\s]+"
     r"|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{32}"
 )
 _USER: Final = _matches(
