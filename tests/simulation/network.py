@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _LATEST: Final = 60.0
 #: Seconds that a client waits beyond the end of a watch for a word.
 _SILENCE: Final = 10.0
+_NEXT: Final = 1e-6
 _END: Final = object()
 _ADMISSION: Final = f"/metadata/annotations/{keys.pointer(keys.ADMITTED_AT)}"
 
@@ -192,7 +193,8 @@ class Network:
                 while wire.link.cut:  # noqa: ASYNC110 - the line is looked at again each second
                     await asyncio.sleep(1.0)
                 now = self._loop.time()
-                arrives = max(arrives, now + self._rng.random() * wire.link.latency)
+                # One connection keeps its order: what was sent later arrives later.
+                arrives = max(arrives + _NEXT, now + self._rng.random() * wire.link.latency)
                 if not stream.silent:
                     self.later(arrives - now, stream.queue.put_nowait, event)
         except ApiError as error:
@@ -200,7 +202,8 @@ class Network:
         finally:
             await stream.events.aclose()
             if not stream.silent:
-                self.later(max(0.0, arrives - self._loop.time()), stream.queue.put_nowait, end)
+                last = max(0.0, arrives + _NEXT - self._loop.time())
+                self.later(last, stream.queue.put_nowait, end)
 
     def closed(self, wire: Wire, stream: Stream) -> None:
         """Nobody reads a watch any more."""
