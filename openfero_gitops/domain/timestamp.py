@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
+
+#: Far from both ends of what a datetime holds: whatever is added to a time that was read, and the
+#: longest is a few lifetimes, cannot overflow.
+_YEARS: Final = range(1000, 9000)
 
 
 def format_time(value: datetime) -> str:
@@ -11,7 +16,10 @@ def format_time(value: datetime) -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Read an RFC 3339 time; None for nothing, for what is no time and for Go's zero time.
+    """Read an RFC 3339 time; None for nothing, and for what names no time.
+
+    A year that nobody lives in is no time either, Go's zero time among them: times are read from
+    where people may write anything, and are calculated with.
 
     Finer fractions than microseconds are cut, so that the two members of a Prometheus pair
     that differ below them still name the same moment.
@@ -25,4 +33,4 @@ def parse_time(text: str | None) -> datetime | None:
         value = value.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return None if value.year == 1 else value
+    return value if value.year in _YEARS else None

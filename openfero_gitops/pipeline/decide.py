@@ -329,4 +329,5 @@ def _limit(one: Remediation, board: _Board, envelope: Envelope) -> Wait | None:
 
 def _room(starts: list[datetime], limit: int, now: datetime, window: timedelta) -> datetime:
     """When a full window has room for one more."""
-    return heapq.nlargest(limit, starts)[-1] + window if limit else now + window
+    # (A limit is read from the Job, where somebody may have written one below 0.)
+    return heapq.nlargest(limit, starts)[-1] + window if limit > 0 else now + window

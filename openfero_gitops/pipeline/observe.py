@@ -149,7 +149,12 @@ def _parsed(text: str) -> dict[str, str]:
     labels = _json_object(text).get("labels")
     if not isinstance(labels, dict):
         return {}
-    return {str(name): str(value) for name, value in labels.items()}
+    found = {str(name): str(value) for name, value in labels.items()}
+    try:
+        "".join((*found, *found.values())).encode()
+    except UnicodeEncodeError:
+        return {}  # half of a surrogate pair, which JSON can spell and nothing can digest
+    return found
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def _time(text: str, index: int, member: str) -> datetime | None:
     Taken for none, it would make every repetition of one alert an occurrence of its own.
     """
     moment = parse_time(text)
+    if member == "endsAt" and text.startswith("9999-"):
+        return None  # never, as some write it
     if moment is None and text and not text.startswith("0001-"):  # Go's zero time
         raise _Unreadable(
             index,

@@ -6,13 +6,18 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.duration import parse_duration
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.pipeline.decide import Admit, Refuse, Wait, decide, next_look
+from openfero_gitops.pipeline.expiry import expired
 from openfero_gitops.pipeline.observe import SELECTOR, observe
 from openfero_gitops.pipeline.record import write_options
 from tests.support.build import COMMIT, NOW, STARTS_AT, alert, operario, rendered, stored
@@ -296,6 +301,7 @@ def test_labels_are_text() -> None:
     assert observe(stored(annotations={keys.ALERT: text})).labels == {"a": "1", "b": "None"}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([getattr(keys, name) for name in dir(keys) if name.isupper()]),
@@ -308,6 +314,118 @@ def test_no_annotation_makes_reading_fail(annotations: dict[str, str]) -> None:
 
     assert one.phase in Phase
     assert one.received_at.tzinfo is not None
+
+
+#: What a person with kubectl may write where a time, or the options, are expected.
+TIMES = st.sampled_from(
+    ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", AT]
+) | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+LONGEST = "3650d"
+WRITTEN = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("max-concurrent", "max-per-hour", "priority"), st.integers()),
+        **dict.fromkeys(
+            ("cooldown", "max-wait", "resolve-delay", "rerun-after"),
+            st.sampled_from(["0", "1h", LONGEST]) | st.text(),
+        ),
+        "approval": st.booleans(),
+    },
+).map(json.dumps)
+ALERTS = st.builds(
+    lambda value: json.dumps({"labels": {"alertname": value}}), st.text() | st.just("\ud800")
+)
+EDITED = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            (
+                keys.RECEIVED_AT,
+                keys.STARTS_AT,
+                keys.LAST_DELIVERED_AT,
+                keys.RESOLVED_AT,
+                keys.ADMITTED_AT,
+            ),
+            TIMES | st.text(),
+        ),
+        keys.OPTIONS: WRITTEN | st.text(),
+        keys.ALERT: ALERTS | st.text(),
+        keys.ATTEMPT: st.text(),
+        keys.DECISION: st.text(),
+        keys.TARGET: st.sampled_from(["", "same"]),
+    },
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            EDITED,
+            st.sampled_from([{}, {keys.STATUS: "resolved"}]),
+            st.sampled_from([{}, RUNNING]),
+            st.sampled_from([{}, COMPLETE, FAILED, {"startTime": AT}]),
+        ),
+        max_size=4,
+    )
+)
+def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
+    """Whatever somebody writes on a Job is decided on, and cleaned up after, as any other is."""
+    seen = [
+        observe(
+            stored(
+                annotations=edited,
+                labels=labels,
+                spec=spec,
+                status=status,
+                metadata={"name": f"job-{number}", "uid": str(number)},
+            )
+        )
+        for number, (edited, labels, spec, status) in enumerate(jobs)
+    ]
+    envelope = Envelope(remember=parse_duration(LONGEST), limits=Limits(per_minute=1))
+
+    decided = decide(seen, envelope, paused=False, now=NOW)
+    expired(seen, envelope, NOW)
+    next_look(decided)
+
+    assert {one.key for one, _ in decided} == {one.key for one in seen if one.waiting}
+
+
+def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
+    """JSON can spell it, and no digest of it can be made: the Job is decided on without labels."""
+    one = observe(
+        stored(
+            annotations={keys.ALERT: r'{"labels": {"a": "\ud800"}}'},
+            labels={keys.STATUS: "resolved"},
+        )
+    )
+
+    assert one.labels == {}
+    assert decide([one], Envelope(), paused=False, now=NOW) == [
+        (one, Refuse(Reason.NOTHING_TO_UNDO))
+    ]
+
+
+def test_a_limit_below_zero_admits_nothing() -> None:
+    """Whoever edits the options of a Job keeps that Job from starting, and no other."""
+    edited = observe(stored(annotations={keys.OPTIONS: '{"approval":false,"max-per-hour":-1}'}))
+
+    decided = decide([edited], Envelope(), paused=False, now=NOW)
+
+    assert decided == [(edited, Wait(Reason.MAX_PER_HOUR, NOW + timedelta(hours=1)))]
+
+
+@pytest.mark.parametrize("written", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) -> None:
+    """One edited annotation keeps no Job from its turn, that one included."""
+    one = observe(stored(annotations={keys.RECEIVED_AT: written}))
+
+    decided = decide([one], Envelope(), paused=False, now=NOW)
+
+    assert one.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
+    assert decided == [(one, Admit())]
+    assert next_look(decided) is None
 
 
 def test_jobs_of_ours_are_selected_by_their_label() -> None:

@@ -73,6 +73,13 @@ def test_text_and_bytes_are_read_alike() -> None:
     assert read_payload(ALERTMANAGER) == read_payload(ALERTMANAGER.encode())
 
 
+def test_an_alert_that_never_ends_has_no_end() -> None:
+    """Some write the last moment of all where Alertmanager writes none."""
+    body = '{"alerts": [{"labels": {}, "status": "firing", "endsAt": "9999-12-31T23:59:59Z"}]}'
+
+    assert read_payload(body.encode()).alerts[0].ends_at is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
