@@ -265,7 +265,8 @@ def report(run: Soak) -> tuple[str, list[str]]:
             [row(one) for one in seen],
         ),
         "",
-        "; ".join(found) or "Nothing grew after it was steady.",
+        "; ".join(found)
+        or "Nothing grew by more than its margin after minute five (memory: 10 %).",
     ]
     return "\n".join(lines), found
 
