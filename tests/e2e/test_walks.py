@@ -14,7 +14,7 @@ PAGES = ("docs/authors.md",)
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
-    """Every command of the page is run, and prints what the page says.
+    """Every command of the page is run, prints what the page says, and ends as it says.
 
     (`python -m tests.support.walk PAGE` writes what is printed now into it.)
     """
@@ -29,11 +29,16 @@ def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
 
 
 def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
-    """What a command prints replaces what the page said, and nothing else is touched."""
+    """What a command prints and how it ends replace what the page said, and nothing else."""
     page = (
         "# Page\n\n```text a/b.txt\nhello\n```\n\n```console\n$ cd a\n$ cat b.txt\nbye\n"
-        "$ false; echo $?\n1\n```\n\nEnd\n"
+        "$ false; echo $?\n1\n$ echo no; (exit 2)\nno\n[exit code 1]\n$ (exit 3)\n"
+        "[exit code 3]\n$ true\n[exit code 4]\n```\n\nEnd\n"
     )
-    assert rewritten(page) == page.replace("bye", "hello")
+    right = (page.replace("bye", "hello").replace("[exit code 1]", "[exit code 2]")).replace(
+        "[exit code 4]\n", ""
+    )
+    assert rewritten(page) == right
     walk = Walk(tmp_path)
-    assert [walk.take(step) == step.printed for step in steps(page)] == [True, True, False, True]
+    told = [walk.take(step) == step.printed for step in steps(page)]
+    assert told == [True, True, False, True, False, True, False]

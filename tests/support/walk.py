@@ -1,7 +1,8 @@
 """A page of the documentation that is a walk: its commands are run, what they print is compared.
 
 In a fenced block `console` a line that begins with `$ ` is a command, and what follows is what it
-prints, on both streams. A block whose fence names a path after its language is a file, written
+prints, on both streams; a command that fails is followed by a last line `[exit code 1]`, which it
+does not print. A block whose fence names a path after its language is a file, written
 when the walk comes to it. One folder and one shell's place in it last for the whole page.
 
 `python -m tests.support.walk PAGE` writes what is printed now into the page.
@@ -29,7 +30,10 @@ FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w+)(?: (?P<path>\S+))?$")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command with what the page says that it prints, or a file; `line` counts from 1."""
+    """A command with what the page says of it, or a file; `line` counts from 1.
+
+    `printed` is what it prints, and its exit code where that is not 0.
+    """
 
     line: int
     command: str = ""
@@ -95,14 +99,14 @@ class Walk:
         }
 
     def take(self, step: Step) -> str:
-        """Write a step's file, or run its command and return what it prints."""
+        """Write a step's file, or run its command and return what it prints and how it ends."""
         if step.path:
             file = self._place / step.path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(step.content)
             return ""
         # A command that fails is part of a walk, too; where it leads to is told on descriptor 3.
-        script = f"exec 2>&1\n{step.command}\npwd >&3\n"
+        script = f"exec 2>&1\n{step.command}\ncode=$?\npwd >&3\nexit $code\n"
         with tempfile.TemporaryFile("w+") as place:
             ran = subprocess.run(
                 ["/bin/bash", "-c", f"exec 3>&{place.fileno()}\n{script}"],
@@ -116,11 +120,12 @@ class Walk:
             )
             place.seek(0)
             self._place = Path(place.read().strip() or self._place)
-        return ran.stdout.decode()
+        ended = f"[exit code {ran.returncode}]\n" if ran.returncode else ""
+        return ran.stdout.decode() + ended
 
 
 def rewritten(page: str) -> str:
-    """Return the page with what its commands print now."""
+    """Return the page with what its commands print now, and how they end."""
     lines = page.splitlines(keepends=True)
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk(Path(folder))
