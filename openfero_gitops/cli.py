@@ -337,6 +337,14 @@ def explain(
 @_jobs_namespace_option
 @click.option("--update", is_flag=True, help="Write what would be created; SOURCE is a folder.")
 @click.option("--require-cases", is_flag=True, help="Every operario needs a case.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "junit"]),
+    default="text",
+    show_default=True,
+    help="For a terminal, or as test results.",
+)
 def test(
     *,
     source: str,
@@ -346,6 +354,7 @@ def test(
     jobs_namespace: str,
     update: bool,
     require_cases: bool,
+    form: str,
 ) -> int:
     """Hold golden cases against what would be created.
 
@@ -354,7 +363,7 @@ def test(
     """
     from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
     from openfero_gitops.offline import judge_cases, update_cases  # noqa: PLC0415
-    from openfero_gitops.pipeline.golden import as_text  # noqa: PLC0415
+    from openfero_gitops.pipeline.report.cases import FORMATS  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     if update and ref != "HEAD":
@@ -364,7 +373,7 @@ def test(
     updated: list[str] = []
     if update and (updated := update_cases(source, report)):
         report = asyncio.run(judge_cases(*asked))
-    click.echo(as_text(report, updated=updated, require_cases=require_cases))
+    click.echo(FORMATS[form](report, updated=updated, require_cases=require_cases))
     passed = report.passed and not (require_cases and report.untested)
     return DONE if passed else FINDINGS
 

@@ -29,9 +29,9 @@ from openfero_gitops.pipeline.match import Match, match
 from openfero_gitops.pipeline.payload import read_payload
 from openfero_gitops.pipeline.reading import at, unread
 from openfero_gitops.pipeline.render import Delivery, render
-from openfero_gitops.pipeline.report.findings import line
+from openfero_gitops.pipeline.report.findings import EMPTY
 from openfero_gitops.pipeline.rules import did_you_mean, format_pointer
-from openfero_gitops.pipeline.wording import count, printable
+from openfero_gitops.pipeline.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,8 +117,13 @@ class Report:
         return (
             all(verdict.passed for verdict in self.verdicts)
             and not any(problem.is_error for problem in self.problems)
-            and bool(self.verdicts or self.untested)
+            and not self.complaint
         )
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the whole, where there is no operario; empty else."""
+        return "" if self.verdicts or self.untested else EMPTY
 
 
 def judge(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> Report:
@@ -318,31 +323,3 @@ def _bad_alert(file: SourceFile, error: PayloadError) -> Problem:
         place = Locator(file.content).place(0, error.where)
     problem = _problem("case-alert", file, printable(str(error), _LONGEST_LINE), "", place)
     return replace(problem, pointer=format_pointer(error.where))
-
-
-# What is told.
-
-
-def as_text(report: Report, *, updated: Sequence[str] = (), require_cases: bool = False) -> str:
-    """For a terminal: what failed and why, what is missing, and a line that counts."""
-    lines = [line(problem) for problem in report.problems]
-    failed = 0
-    for verdict in report.verdicts:
-        if not verdict.passed:
-            failed += 1
-            lines.append(f"FAILED {verdict.case}")
-            lines += (f"  {line(problem)}" for problem in verdict.problems)
-            lines += (f"  {one}" for one in verdict.difference.splitlines())
-        if not verdict.passed or f"{verdict.case.path}/{JOB}" in updated:
-            lines += (f"  note: {verdict.case}: {note}" for note in verdict.notes)
-    lines += (f"wrote {path}" for path in updated)
-    word = "error" if require_cases else "note"
-    lines += (
-        f"{word}: {name} has no case: put an alert into {FOLDER}/{name}/<case>/{ALERT}"
-        for name in report.untested
-    )
-    summary = f"{count(len(report.verdicts), 'case')}: "
-    summary += f"{len(report.verdicts) - failed} passed, {failed} failed"
-    if report.untested:
-        summary += f"; {count(len(report.untested), 'operario')} without a case"
-    return "\n".join([*lines, summary])

@@ -298,9 +298,12 @@ def test_the_gitlab_job(
     ran = here.run(*shell, script=script, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
 
     assert ran.returncode == (0 if right else 1), ran
-    junit = repository.folder / GITLAB["artifacts"]["reports"]["junit"]
-    report = ET.fromstring(junit.read_text())  # noqa: S314 - it is ours
-    assert report.attrib["failures"] == ("0" if right else "1")
+    reports = [
+        ET.fromstring((repository.folder / file).read_text())  # noqa: S314 - it is ours
+        for file in GITLAB["artifacts"]["reports"]["junit"]
+    ]
+    assert [one.attrib["name"].split()[-1] for one in reports] == ["validate", "test"]
+    assert [one.attrib["failures"] for one in reports] == (["0", "0"] if right else ["1", "1"])
     (diff,) = GITLAB["artifacts"]["paths"]
     assert "mirror.example/" in html.unescape((repository.folder / diff).read_text())
     if right:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import yaml
 from openfero_gitops.domain.catalog import Snapshot, SourceFile
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Options
-from openfero_gitops.pipeline.golden import Report, as_text, judge
+from openfero_gitops.pipeline.golden import Report, judge
+from openfero_gitops.pipeline.report.cases import as_junit, as_text
+from openfero_gitops.pipeline.report.findings import EMPTY
 from tests.support.build import COMMIT, REVISION, catalog, job_spec, operario
 
 if TYPE_CHECKING:
@@ -202,6 +205,9 @@ def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
         "tests/restart-pods/crash: error: no operario in force is named restart-pods"
         " (did you mean restart-pod?) [case-operario]"
     ) in as_text(report)
+    assert as_text(report).endswith(
+        "0 cases: 0 passed, 0 failed; 1 other error; 1 operario without a case"
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,10 +239,11 @@ def test_operarios_without_a_case_are_told() -> None:
 
 
 def test_without_operarios_nothing_passes() -> None:
-    """A wrong path is no success."""
-    snapshot = Snapshot(REVISION, "tests", ())
+    """A wrong path is no success, and what may be wrong is told."""
+    report = judge(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
 
-    assert not judge(snapshot, catalog(), jobs_namespace="jobs").passed
+    assert not report.passed
+    assert as_text(report) == f"0 cases: 0 passed, 0 failed\n{EMPTY}"
 
 
 def test_an_answer_by_another_is_noted_where_goldens_are_written() -> None:
@@ -263,3 +270,68 @@ def test_a_golden_cannot_write_on_the_terminal() -> None:
     text = as_text(judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": 'a: "\u202e\\e[2J"'}))
 
     assert not set("\x1b\u202e") & set(text)
+
+
+# As test results.
+
+
+def results(report: Report, *, require_cases: bool = False) -> dict[str, ET.Element]:
+    """The test cases of a report by name, among which one fails exactly where the command does."""
+    root = ET.fromstring(as_junit(report, require_cases=require_cases))  # noqa: S314 - it is ours
+    (suite,) = root
+    cases = {case.attrib["name"]: case for case in suite.iter("testcase")}
+    failed = [case for case in cases.values() if case.find("failure") is not None]
+    assert root.attrib["tests"] == str(len(cases))
+    assert root.attrib["failures"] == str(len(failed))
+    assert bool(failed) is not (report.passed and not (require_cases and report.untested))
+    said = suite.findtext("system-out") or ""
+    assert said.splitlines()[-1] in as_text(report).splitlines()
+    return cases
+
+
+def test_each_case_is_a_test_result() -> None:
+    """A case that holds passes; one that does not fails with the difference, at its job.yaml."""
+    files = {
+        f"{CASE}/alert.json": ALERT,
+        f"{CASE}/job.yaml": golden(),
+        "tests/restart-pod/none/alert.json": ALERT,
+        "tests/restart-pod/none/job.yaml": "",
+    }
+    report = judged(files)
+    cases = results(report)
+
+    assert list(cases) == ["restart-pod/crash", "restart-pod/none"]
+    assert list(cases["restart-pod/crash"]) == []
+    (failure,) = cases["restart-pod/none"]
+    assert cases["restart-pod/none"].attrib["file"] == "tests/restart-pod/none/job.yaml"
+    assert failure.text == report.verdicts[1].difference
+    assert "+kind: Job" in (failure.text or "")
+
+
+def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
+    """Its problem stands in the failure, with file and line, and notes are its output."""
+    winner = operario("winner", options=Options(priority=1))
+    files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}
+    case = results(judged(files, operario(), winner))["restart-pod/crash"]
+
+    assert (case.attrib["file"], case.attrib["line"]) == (f"{CASE}/job.yaml", "3")
+    assert "[golden-unreadable]" in (case.findtext("failure") or "")
+    assert case.findtext("system-out") == (
+        "note: restart-pod/crash: its alert is answered by winner"
+    )
+
+
+def test_what_belongs_to_no_case_is_a_failed_result() -> None:
+    """Cases of nobody, operarios without one where that is asked, and no operario at all fail."""
+    gone = judged({"tests/restart-pods/crash/alert.json": ALERT})
+    assert "[case-operario]" in (
+        results(gone)["tests/restart-pods/crash"].findtext("failure") or ""
+    )
+
+    untested = judged({})
+    assert results(untested) == {}
+    failure = results(untested, require_cases=True)["restart-pod"].findtext("failure") or ""
+    assert failure.startswith("restart-pod has no case: put an alert into")
+
+    nobody = judge(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
+    assert results(nobody)["the repository"].findtext("failure") == EMPTY
