@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRevision:
-    """The last revision that was not taken, and why; `time` is RFC 3339."""
+    """The last revision that was not taken, and why; `time` is RFC 3339.
+
+    `paused` is True while it lets nothing start, since its `openfero.yaml` says so; that ends with
+    a revision that is taken, or refused without the word.
+    """
 
     commit: str
     reason: str
     time: str
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,10 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a replica stands beside the commit that the leader has mirrored, and since when."""
+    """Where a replica stands beside the commit that the leader has mirrored, and since when.
+
+    Of one that is behind or apart, `since` is when it was in step for the last time.
+    """
 
     step: Step
     leader: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -30,9 +31,15 @@ HEAD: Final = "openfero-catalog"
 SELECTOR: Final = f"{keys.MIRROR}=true,{keys.MANAGED_BY}={keys.MANAGER}"
 _FORMAT: Final = "1"
 _INDEX: Final = "index.json"
+_REFUSED: Final = "refused.json"
 _DIGEST: Final = "digest"
 _MARK: Final = "mark"
 _SEALS: Final = frozenset({_DIGEST, _MARK})
+_SHARD_NAME: Final = re.compile(f"{HEAD}-[0-9a-f]{{32}}")
+#: What an index says of a file in words.
+_FILE_TEXTS: Final = frozenset(
+    {"path", "blob", "commit", "commit_author", "commit_time", "verified_signer"}
+)
 #: Half of what a ConfigMap may hold: JSON escapes make its stored form longer than its content.
 _SHARD_BYTES: Final = 512 * 1024
 _MOST_SHARDS: Final = 1 << 16
@@ -72,16 +79,17 @@ def write_mirror(
             }
         ),
         "shards.json": canonical_json([shard["metadata"]["name"] for shard in shards]),
-        "refused.json": canonical_json(
-            {"commit": refused.commit, "reason": refused.reason, "time": refused.time}
-            if refused
-            else None
-        ),
+        _REFUSED: _refused(refused),
     }
-    data[_DIGEST] = _digest(data)
-    if key:
-        data[_MARK] = _mark(data, key)
-    return Mirror(_config_map(HEAD, namespace, data), shards)
+    return Mirror(_head(data, namespace, key), shards)
+
+
+def with_refused(
+    head: Mapping[str, Any], namespace: str, refused: RefusedRevision, key: bytes = b""
+) -> dict[str, Any]:
+    """The same head, which was read and found whole, with another refused revision."""
+    data = {name: text for name, text in head["data"].items() if name not in _SEALS}
+    return _head({**data, _REFUSED: _refused(refused)}, namespace, key)
 
 
 def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str]:
@@ -100,14 +108,17 @@ def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str
     if data.get(_DIGEST) != _digest({key: data[key] for key in data if key not in _SEALS}):
         raise SourceError(f"the mirror is damaged: the content of ConfigMap {HEAD} was changed")
     marks = [_mark(data, key) for key in keys]
-    if marks and not any(hmac.compare_digest(mark, str(data.get(_MARK))) for mark in marks):
+    given = str(data.get(_MARK)).encode()  # (As bytes: of text, ASCII alone can be compared.)
+    if marks and not any(hmac.compare_digest(mark.encode(), given) for mark in marks):
         raise SourceError(
             f"the mirror is not used: ConfigMap {HEAD} is not marked by the mirror's key: it was "
             "written before there was one, or by somebody who does not have it; it is written "
             "anew at the next successful sync"
         )
     names = _read(data, "shards.json", HEAD)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and _SHARD_NAME.fullmatch(name) for name in names
+    ):
         raise SourceError(f"the mirror {HEAD} is damaged: shards.json is not a list of names")
     return names
 
@@ -120,11 +131,15 @@ def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revisi
 
 def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
     """The refused revision that a head remembers; raises SourceError where it is damaged."""
-    value = _read(head.get("data") or {}, "refused.json", HEAD)
+    value = _read(head.get("data") or {}, _REFUSED, HEAD)
+    if value is None:
+        return None
     try:
-        return RefusedRevision(**_known(RefusedRevision, value)) if value else None
-    except (AttributeError, TypeError) as error:
-        raise SourceError(f"the mirror {HEAD} is damaged: refused.json is incomplete") from error
+        members = _known(RefusedRevision, value)
+        paused = members.pop("paused", False)
+        return RefusedRevision(**_texts(members), paused=paused is not False)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SourceError(f"the mirror {HEAD} is damaged: {_REFUSED} is incomplete") from error
 
 
 def read_mirror(
@@ -150,7 +165,7 @@ def read_mirror(
         index = _read(data, _INDEX, name)
         try:
             files += [_file(entry, data, revision) for entry in index]
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
                 f"the mirror is damaged: {_INDEX} of ConfigMap {name} is incomplete"
             ) from error
@@ -161,9 +176,9 @@ def read_mirror(
 def _revision(head: Mapping[str, Any]) -> tuple[Revision, str]:
     value = _read(head.get("data") or {}, "revision.json", HEAD)
     try:
-        root = value.pop("root")
-        return Revision(**_known(Revision, value)), root
-    except (AttributeError, KeyError, TypeError) as error:
+        root: str = _texts({"root": value["root"]})["root"]
+        return Revision(**_texts(_known(Revision, value))), root
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(f"the mirror {HEAD} is damaged: revision.json is incomplete") from error
 
 
@@ -173,7 +188,16 @@ def _known(kind: type, members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name in names}
 
 
+def _texts(members: dict[str, Any]) -> dict[str, Any]:
+    """The same, where all are texts that UTF-8 can hold; raises TypeError, ValueError."""
+    "".join(members.values()).encode()
+    return members
+
+
 def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision) -> SourceFile:
+    _texts({name: value for name, value in entry.items() if name in _FILE_TEXTS})
+    if not isinstance(entry["stale"], bool):
+        raise TypeError("stale")
     return SourceFile(
         path=entry["path"],
         blob=entry["blob"],
@@ -240,6 +264,21 @@ def _shard_name(data: Mapping[str, str]) -> str:
 
 def _digest(data: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json(dict(data)).encode()).hexdigest()[:32]
+
+
+def _head(data: dict[str, str], namespace: str, key: bytes) -> dict[str, Any]:
+    data[_DIGEST] = _digest(data)
+    if key:
+        data[_MARK] = _mark(data, key)
+    return _config_map(HEAD, namespace, data)
+
+
+def _refused(refused: RefusedRevision | None) -> str:
+    if refused is None:
+        return canonical_json(None)
+    said = {"commit": refused.commit, "reason": refused.reason, "time": refused.time}
+    # (Versions that know no pause read all but that, and a head without one stays the same.)
+    return canonical_json({**said, "paused": True} if refused.paused else said)
 
 
 def _mark(data: Mapping[str, str], key: bytes) -> str:

@@ -24,6 +24,7 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds between two looks.
 _LOOK: Final = 10.0
+_OUT_OF_STEP: Final = frozenset({Step.BEHIND, Step.APART})
 
 
 class ConfigMaps(Protocol):
@@ -70,14 +71,14 @@ class Comparer:
     def trouble(self) -> str:
         """What is amiss, empty where this replica keeps up."""
         standing = self.standing
-        if standing is None or standing.step in (Step.SAME, Step.AHEAD):
+        if standing is None or standing.step not in _OUT_OF_STEP:
             return ""
         if self._now() - standing.since < self._patience:
             return ""
         how = "behind" if standing.step is Step.BEHIND else "on another history than"
         return (
-            f"this replica is {how} the leader, which has commit {standing.leader[:12]} in force, "
-            f"since {standing.since:%Y-%m-%dT%H:%M:%SZ}"
+            f"this replica is {how} the leader, which has commit {standing.leader[:12]} in force; "
+            f"they have been out of step since {standing.since:%Y-%m-%dT%H:%M:%SZ}"
         )
 
     async def run(self) -> None:
@@ -100,8 +101,10 @@ class Comparer:
             return
         step = await self._step(catalog.revision.commit, leader)
         before = self.standing
-        if before is not None and before.step is step and step in (Step.SAME, Step.BEHIND):
-            since = before.since  # (behind an ever newer commit is behind all the while)
+        # Behind an ever newer commit, or on a history that first looked like the leader's own, is
+        # out of step all the while.
+        if before is not None and (before.step is step or {before.step, step} <= _OUT_OF_STEP):
+            since = before.since
         else:
             since = self._now()
         self.standing = Standing(step, leader, since)

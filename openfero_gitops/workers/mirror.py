@@ -22,6 +22,7 @@ from openfero_gitops.pipeline.mirror import (
     read_refused,
     read_revision,
     shard_names,
+    with_refused,
     write_mirror,
 )
 
@@ -101,7 +102,8 @@ async def recall(
 ) -> None:
     """Let a replica that starts take over what the mirror remembers.
 
-    Where its files are damaged, its head still tells which revision was in force.
+    Where its files are damaged, its head still tells which revision was in force, and whether a
+    refused one paused admission.
 
     Raises:
         ApiError: it could not be read.
@@ -118,6 +120,7 @@ async def recall(
     if head is not None:
         try:
             syncer.remember(read_revision(head, keys()))
+            syncer.remember_refused(read_refused(head))
         except SourceError as error:
             _log.warning("the mirror does not tell what was in force", error=str(error))
 
@@ -139,32 +142,49 @@ class Mirrorer:
         self._store = store
         self._keys = keys
         self._syncer = syncer
-        self._swapped = asyncio.Event()
+        self._changed = asyncio.Event()
         self._trouble = ""
-        syncer.on_change(self._swapped.set)
+        syncer.on_change(self._changed.set)
+        syncer.on_refusal(self._changed.set)
 
     async def run(self, term: Term) -> None:
         """Keep the mirror true until cancelled."""
         while True:
-            self._swapped.clear()
+            self._changed.clear()
             pause = _LOOK_AGAIN
-            catalog = self._syncer.catalog
-            # A catalog that came from the mirror proves nothing about Git: it is not written.
-            if catalog is not None and self._syncer.status.origin == "git":
-                try:
-                    await self._write(catalog, term)
-                except (ApiError, SourceError) as error:
-                    if self._trouble != str(error):
-                        _log.warning("the mirror was not written", error=str(error))
-                    self._trouble = str(error)
-                    pause = _AFTER_FAILURE
-                else:
-                    self._trouble = ""
+            try:
+                await self._look(term)
+            except (ApiError, SourceError) as error:
+                if self._trouble != str(error):
+                    _log.warning("the mirror was not written", error=str(error))
+                self._trouble = str(error)
+                pause = _AFTER_FAILURE
+            else:
+                self._trouble = ""
             try:
                 async with asyncio.timeout(pause):
-                    await self._swapped.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 continue
+
+    async def _look(self, term: Term) -> None:
+        catalog, status = self._syncer.catalog, self._syncer.status
+        # A catalog that came from the mirror proves nothing about Git: it is not written.
+        if catalog is not None and status.origin == "git":
+            await self._write(catalog, term)
+        elif status.refused is not None and status.refused.reason == status.error:
+            await self._note_refused(status.refused, term)
+
+    async def _note_refused(self, refused: RefusedRevision, term: Term) -> None:
+        """Write down what Git said just now beside the files in force, which are not touched."""
+        head = await self._store.get(HEAD)
+        if head is None:
+            return
+        shard_names(head, self._keys())
+        if read_refused(head) != refused:
+            key = next(iter(self._keys()), b"")
+            noted = with_refused(head, self._store.namespace, refused, key)
+            await self._store.put(noted, term.check)
 
     async def _write(self, catalog: Catalog, term: Term) -> None:
         wanted = write_mirror(

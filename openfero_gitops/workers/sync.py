@@ -115,6 +115,7 @@ class Syncer:
         self._parser = Parser(scope.kubernetes_version)
         self._one_at_a_time = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
+        self._refusal_listeners: list[Callable[[], None]] = []
         self.catalog: Catalog | None = None
         self.status = SyncStatus()
         #: Set when the first try has ended.
@@ -123,18 +124,27 @@ class Syncer:
         self.failures = 0
         #: Why the last try failed, where trying again will not help.
         self.lasting_error: str | None = None
-        #: Whether the newest revision was refused, and says all the same that nothing may start.
-        self.refused_and_paused = False
+
+    @property
+    def refused_and_paused(self) -> bool:
+        """Whether the newest revision was refused, and says all the same that nothing may start."""
+        refused = self.status.refused
+        return refused is not None and refused.paused
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Be told after each swap."""
         self._listeners.append(listener)
+
+    def on_refusal(self, listener: Callable[[], None]) -> None:
+        """Be told after each sync that changed what is known of the last refused revision."""
+        self._refusal_listeners.append(listener)
 
     async def sync(self) -> None:
         """Try once; never raises for what Git or its content does."""
         async with self._one_at_a_time:
             began = self._clock()
             moment = self._now()
+            known = self.status.refused
             status = replace(self.status, last_attempt=moment)
             revision: Revision | None = None
             self.lasting_error = None
@@ -151,12 +161,8 @@ class Syncer:
                 self.failures += 1
                 lasting = not isinstance(error, SourceError) or error.lasting
                 self.lasting_error = str(error) if lasting else None
-                if isinstance(error, CatalogRefusal):
-                    self.refused_and_paused = error.paused
                 if isinstance(error, Unusable):
                     revision = error.revision
-                    if error.snapshot is not None:
-                        self.refused_and_paused = _says_paused(error.snapshot)
                 if status.error != str(error):
                     _log.warning("sync failed; the catalog in force stays", error=str(error))
                 status = replace(
@@ -164,12 +170,14 @@ class Syncer:
                 )
                 catalog = None
                 if revision is not None and isinstance(error, CatalogRefusal | Unusable):
-                    status = _refused(status, revision, str(error), moment)
+                    status = _refused(status, revision, error, moment)
                     catalog = await self._newest_acceptable(revision)
             else:
                 self.failures = 0
-                self.refused_and_paused = False
-                status = replace(status, last_success=moment, error=None, failing_since=None)
+                refused = replace(known, paused=False) if known else None
+                status = replace(
+                    status, last_success=moment, error=None, failing_since=None, refused=refused
+                )
             if status.error is not None:
                 status = _failed(status, revision, moment, steps.seconds)
             self.status = replace(status, seconds=self._clock() - began, steps=steps.seconds)
@@ -177,6 +185,9 @@ class Syncer:
                 self._take(catalog, "git", self.status)
             self._counts.synced(self.status)
             self.tried.set()
+            if self.status.refused != known:
+                for listener in self._refusal_listeners:
+                    listener()
 
     def remember(self, revision: Revision) -> None:
         """Be told what was in force when the mirror was written: what comes must continue it.
@@ -185,6 +196,14 @@ class Syncer:
         """
         if self._known is None and (revision.verified_signer or not self._signed):
             self._known = revision
+
+    def remember_refused(self, refused: RefusedRevision | None) -> None:
+        """Be told of the last refusal before this replica: a pause outlasts a restart.
+
+        Whoever wrote it, signed or not: to start nothing is the safe side.
+        """
+        if self.status.refused is None:
+            self.status = replace(self.status, refused=refused)
 
     async def adopt(self, snapshot: Snapshot, refused: RefusedRevision | None) -> None:
         """Take the mirror's files into force, where nothing else is.
@@ -204,7 +223,8 @@ class Syncer:
             # (Git is not asked for older versions: it may be down, and these are in force.)
             catalog = await asyncio.to_thread(_built, snapshot, self._scope, parser=self._parser)
             if self.catalog is None:
-                self._take(catalog, "mirror", replace(self.status, refused=refused))
+                self.remember_refused(refused)
+                self._take(catalog, "mirror", self.status)
 
     async def _newest_acceptable(self, refused: Revision) -> Catalog | None:
         """Where nothing is in force: the catalog of the newest ancestor that may be."""
@@ -385,12 +405,24 @@ def _says_paused(snapshot: Snapshot) -> bool:
     return any(says_paused(file.content) for file in snapshot.files if file.path == path)
 
 
-def _refused(status: SyncStatus, revision: Revision, reason: str, moment: datetime) -> SyncStatus:
-    """Remember a refused revision; one that is refused again for the same is as old as it was."""
-    commit, known = revision.commit, status.refused
-    if known is not None and (known.commit, known.reason) == (commit, reason):
-        return status
-    return replace(status, refused=RefusedRevision(commit, reason, format_time(moment)))
+def _refused(
+    status: SyncStatus, revision: Revision, error: CatalogRefusal | Unusable, moment: datetime
+) -> SyncStatus:
+    """Remember a refused revision; one that is refused again for the same is as old as it was.
+
+    One of which nothing could be read leaves a pause as it was.
+    """
+    known = status.refused
+    refused = RefusedRevision(revision.commit, str(error), format_time(moment))
+    if known is not None and (known.commit, known.reason) == (refused.commit, refused.reason):
+        refused = known
+    if isinstance(error, CatalogRefusal):
+        paused = error.paused
+    elif error.snapshot is not None:
+        paused = _says_paused(error.snapshot)
+    else:
+        paused = known is not None and known.paused
+    return replace(status, refused=replace(refused, paused=paused))
 
 
 def _failed(

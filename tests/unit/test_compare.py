@@ -10,7 +10,7 @@ import pytest
 
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision, Snapshot
 from openfero_gitops.domain.errors import SourceError, Unavailable
-from openfero_gitops.domain.sync import Step
+from openfero_gitops.domain.sync import Standing, Step
 from openfero_gitops.pipeline.mirror import HEAD, write_mirror
 from openfero_gitops.workers.compare import Comparer
 from tests.support import build
@@ -119,6 +119,27 @@ async def test_being_behind_for_long_is_trouble() -> None:
         await asyncio.sleep(60)
         assert "behind the leader" in desk.comparer.trouble
         desk.down = False
+        desk.own = LINE[2]
+        await asyncio.sleep(11)
+        assert desk.comparer.trouble == ""
+
+
+@in_virtual_time
+async def test_being_apart_for_long_is_trouble() -> None:
+    """Also where the leader moves on over there, and where it first seemed that it was ahead."""
+    desk = Desk(BESIDE, LINE[1])
+    desk.fetched.discard(LINE[1])
+    async with in_background(desk.comparer.run()):
+        await asyncio.sleep(35)
+        assert desk.comparer.standing == Standing(Step.BEHIND, LINE[1], build.NOW)
+        desk.fetched.add(LINE[1])
+        await asyncio.sleep(55)
+        assert desk.comparer.standing == Standing(Step.APART, LINE[1], build.NOW)
+        assert desk.comparer.trouble == ""
+        desk.leader = LINE[2]
+        await asyncio.sleep(60)
+        assert "on another history than the leader, which has commit 333" in desk.comparer.trouble
+        assert desk.comparer.trouble.endswith(f"since {build.NOW:%Y-%m-%dT%H:%M:%SZ}")
         desk.own = LINE[2]
         await asyncio.sleep(11)
         assert desk.comparer.trouble == ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openfero_gitops.domain import keys
@@ -23,6 +24,7 @@ from openfero_gitops.pipeline.mirror import (
     read_refused,
     read_revision,
     shard_names,
+    with_refused,
     write_mirror,
 )
 from openfero_gitops.pipeline.names import label_value
@@ -325,6 +327,12 @@ def sealed(**data: str) -> dict[str, Any]:
     return {"metadata": {"name": HEAD}, "data": {**whole, "digest": digest}}
 
 
+def revised(**members: Any) -> str:
+    """The record of a revision with these members, which need not be what they should."""
+    said = {**json.loads(write_mirror(snapshot(), "ns").head["data"]["revision.json"]), **members}
+    return json.dumps(said)
+
+
 def shard_of(index: str, **data: str) -> dict[str, Any]:
     """A ConfigMap with this index, under the name that belongs to its content."""
     whole = {**data, "index.json": index}
@@ -340,11 +348,18 @@ def shard_of(index: str, **data: str) -> dict[str, Any]:
         (sealed(format="2"), "format '2', this version reads '1'"),
         (sealed(**{"shards.json": "{}"}), "shards.json is not a list"),
         (sealed(**{"shards.json": "[1]"}), "shards.json is not a list"),
+        (sealed(**{"shards.json": '[""]'}), "shards.json is not a list"),
+        (sealed(**{"shards.json": f'["{HEAD}-{"0" * 31}/"]'}), "shards.json is not a list"),
         (sealed(**{"shards.json": "["}), "shards.json cannot be read"),
         (sealed(**{"shards.json": "[" * 100_000}), "shards.json cannot be read"),
         (sealed(**{"revision.json": "[]"}), "revision.json is incomplete"),
         (sealed(**{"revision.json": "{}"}), "revision.json is incomplete"),
         (sealed(**{"revision.json": '{"root": "", "x": 1}'}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": revised(commit=5)}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": revised(time=5)}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": revised(verified_signer=True)}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": revised(root=None)}), "revision.json is incomplete"),
+        (sealed(**{"revision.json": revised(ref="\ud800")}), "revision.json is incomplete"),
         (sealed(**{"revision.json": ""}), "revision.json cannot be read"),
     ],
 )
@@ -354,14 +369,40 @@ def test_a_head_that_cannot_be_understood_is_an_error(head: dict[str, Any], comp
         read_mirror(head, [])
 
 
-@pytest.mark.parametrize("text", ['{"commit": "x"}', "[1]", '"x"', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"commit": "x"}',
+        '{"commit": 5, "reason": "x", "time": "x"}',
+        '{"commit": "x", "reason": "\\ud800", "time": "x"}',
+        "[1]",
+        '"x"',
+        "0",
+        "{}",
+        "{",
+    ],
+)
 def test_a_refused_revision_that_cannot_be_understood_is_an_error(text: str) -> None:
     """A damaged memory is told from none."""
     with pytest.raises(SourceError, match=r"refused\.json"):
         read_refused(sealed(**{"refused.json": text}))
 
 
-@pytest.mark.parametrize("index", ["{", "1", "[1]", "[{}]", '[{"path": "a", "blob": "gone"}]'])
+@pytest.mark.parametrize(
+    "index",
+    [
+        "{",
+        "1",
+        "[1]",
+        "[{}]",
+        '[{"path": "a", "blob": "gone"}]',
+        '[{"path": 5, "blob": "index.json", "stale": false}]',
+        '[{"path": "\\ud800", "blob": "index.json", "stale": false}]',
+        '[{"path": "a", "blob": [], "stale": false}]',
+        '[{"path": "a", "blob": "index.json", "stale": 1}]',
+        '[{"path": "a", "blob": "index.json", "stale": true, "commit_time": 5}]',
+    ],
+)
 def test_an_index_that_cannot_be_understood_is_an_error(index: str) -> None:
     """A ConfigMap whose content is what its name says may still say nothing."""
     shard = shard_of(index)
@@ -369,6 +410,99 @@ def test_an_index_that_cannot_be_understood_is_an_error(index: str) -> None:
 
     with pytest.raises(SourceError, match="damaged"):
         read_mirror(head, [shard])
+
+
+@pytest.mark.parametrize("mark", ["é", "\0", "", None])
+def test_a_mark_that_is_no_mark_is_none(mark: str | None) -> None:
+    """Whatever text stands there, the head is refused in words."""
+    head = write_mirror(snapshot(), "ns", key=b"the key of the mirror").head
+    data = {name: text for name, text in head["data"].items() if name != "mark"}
+    if mark is not None:
+        data["mark"] = mark
+
+    with pytest.raises(SourceError, match="is not marked by the mirror's key"):
+        shard_names({**head, "data": data}, [b"the key of the mirror"])
+
+
+#: JSON as anybody may write it, most of it close to what should stand there.
+NAMES = st.sampled_from(
+    [
+        *("repository", "ref", "commit", "author", "time", "verified_signer", "root", "reason"),
+        *("paused", "path", "blob", "stale", "commit_author", "commit_time"),
+    ]
+)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=9),
+    max_leaves=12,
+)
+
+
+def spoilt(record: dict[str, Any]) -> st.SearchStrategy[str]:
+    """A record with some members gone and others replaced, or something else altogether."""
+    members = st.fixed_dictionaries(
+        {}, optional={name: st.just(value) | JSON for name, value in record.items()}
+    )
+    return (members | JSON).map(json.dumps) | TEXT
+
+
+ENTRY = {"path": "ops/a.yaml", "blob": "b" * 40, "stale": True, "commit": OLDER, "commit_time": "T"}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    revision=spoilt(json.loads(revised())),
+    refused=spoilt({**dataclasses.asdict(REFUSED), "paused": True}),
+    index=st.lists(spoilt(ENTRY).filter(lambda text: text[:1] == "{"), max_size=2).map(
+        lambda entries: f"[{','.join(entries)}]"
+    )
+    | JSON.map(json.dumps),
+    shards=st.none() | JSON.map(json.dumps),
+    mark=st.none() | TEXT,
+)
+def test_whoever_may_write_config_maps_makes_no_reader_fail(
+    revision: str, refused: str, index: str, shards: str | None, mark: str | None
+) -> None:
+    """All digests are right and the content is anything: it is read whole, or refused in words."""
+    shard = shard_of(index, **{"b" * 40: "kind: Job\n"})
+    names_of = json.dumps([shard["metadata"]["name"]]) if shards is None else shards
+    head = sealed(**{"revision.json": revision, "refused.json": refused, "shards.json": names_of})
+    if mark is not None:
+        head["data"]["mark"] = mark
+    found: list[Snapshot] = []
+    for keys_of in ([], [b"the key of the mirror"]):
+        with contextlib.suppress(SourceError):
+            found.append(read_mirror(head, [shard], keys_of))
+        with contextlib.suppress(SourceError):
+            assert type(read_revision(head, keys_of).commit) is str
+    with contextlib.suppress(SourceError):
+        was = read_refused(head)
+        assert was is None or type(was.paused) is bool
+    for one in found:
+        assert read(write_mirror(one, "ns")).revision == one.revision
+        assert {type(part.path) for part in one.files} <= {str}
+
+
+def test_the_pause_of_a_refused_revision_comes_back() -> None:
+    """And whatever is not plainly "no" there pauses; a head without the word does not."""
+    paused = dataclasses.replace(REFUSED, paused=True)
+
+    assert read_refused(write_mirror(snapshot(), "ns", paused).head) == paused
+    assert read_refused(write_mirror(snapshot(), "ns", REFUSED).head) == REFUSED
+    odd = {**dataclasses.asdict(REFUSED), "paused": "since tuesday"}
+    assert read_refused(sealed(**{"refused.json": json.dumps(odd)})) == paused
+
+
+def test_a_refusal_is_noted_beside_files_that_stay() -> None:
+    """Only what is said of it changes, and the digest and the mark with it."""
+    key = b"the key of the mirror"
+    paused = dataclasses.replace(REFUSED, paused=True)
+    before = write_mirror(snapshot(*some(3)), "ns", key=key)
+
+    noted = with_refused(before.head, "ns", paused, key)
+
+    assert noted == write_mirror(snapshot(*some(3)), "ns", paused, key).head
 
 
 def test_the_names_of_the_parts_are_read_from_the_head() -> None:

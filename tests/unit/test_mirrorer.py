@@ -26,7 +26,7 @@ from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.pipeline.mirror import HEAD, write_mirror
 from openfero_gitops.workers.lead import TermEnded
-from openfero_gitops.workers.mirror import Mirrorer, load_mirror
+from openfero_gitops.workers.mirror import Mirrorer, load_mirror, recall
 from openfero_gitops.workers.sync import Syncer
 from tests.support.workers import (
     Act,
@@ -256,6 +256,65 @@ class TestWriting:
                 await desk.syncer.sync()
                 await asyncio.sleep(61)
         assert desk.writes() == []
+
+    @in_virtual_time
+    async def test_a_pause_is_remembered_before_anything_can_go_wrong(self) -> None:
+        """A refused revision that pauses is noted at once, and its end, too."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
+        async with desk.mirroring():
+            await desk.sync(openfero="paused: true\nlimit: 3\n")
+            await asyncio.sleep(1)
+            fresh = Desk(desk.source)
+            await recall(desk.store, fresh.syncer)
+            assert fresh.syncer.refused_and_paused
+            await desk.sync(openfero="paused: false\n")
+            await asyncio.sleep(1)
+        fresh = Desk(desk.source)
+        await recall(desk.store, fresh.syncer)
+        assert fresh.syncer.catalog is not None
+        assert not fresh.syncer.refused_and_paused
+
+    @in_virtual_time
+    async def test_a_pause_is_remembered_where_the_files_are_damaged(self) -> None:
+        """The head tells of it, whatever became of the rest."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
+        await desk.sync(openfero="paused: true\nlimit: 3\n")
+        async with desk.mirroring():
+            pass
+        shard = next(name for name in await desk.stored() if name != HEAD)
+        await desk.drop(shard)
+        fresh = Desk(desk.source)
+        await recall(desk.store, fresh.syncer)
+        assert fresh.syncer.catalog is None
+        assert fresh.syncer.refused_and_paused
+
+    @in_virtual_time
+    async def test_a_refusal_is_noted_by_whoever_serves_from_the_mirror(self) -> None:
+        """What Git says now is written beside the files in force, which stay; what it said is not.
+
+        So a pause outlasts the second restart as it does the first.
+        """
+        desk = Desk()
+        snapshot = await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
+        async with desk.mirroring():
+            pass
+        second = Desk(desk.source)
+        await recall(desk.store, second.syncer)
+        second.mirrorer = Mirrorer(desk.store, second.syncer)
+        desk.wire.asked.clear()
+        async with second.mirroring():
+            assert desk.writes() == []
+            desk.source.commit({"openfero.yaml": "paused: true\nlimit: 3\n"})
+            await second.syncer.sync()
+            await asyncio.sleep(200)
+        assert second.syncer.status.origin == "mirror"
+        assert [one.verb for one in desk.writes()] == ["replace"]
+        third = Desk(desk.source)
+        await recall(desk.store, third.syncer)
+        assert third.syncer.refused_and_paused
+        assert await desk.load() == (snapshot, second.syncer.status.refused)
 
     @pytest.mark.parametrize("origin", ["mirror", "none"])
     @in_virtual_time

@@ -11,10 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from openfero_gitops.adapters.schedule import Schedule
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.catalog import Snapshot
+from openfero_gitops.domain.errors import SourceError, Unusable
 from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.pipeline.catalog import Scope
+from openfero_gitops.pipeline.mirror import read_mirror, read_refused, write_mirror
 from openfero_gitops.workers.sync import Syncer
 from tests.support import build
 from tests.support.workers import (
@@ -443,9 +445,62 @@ class TestRefusal:
             await desk.sync()
         assert not desk.syncer.refused_and_paused
 
+    @in_virtual_time
+    async def test_a_commit_that_cannot_be_read_ends_no_pause(self) -> None:
+        """Nobody knows what its envelope says; that of the one before it is known."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
+        await desk.sync(openfero="paused: true\nlimit: 3\n")
+        unread = Unusable("it holds no such folder", build.REVISION)
+        desk.source.trouble = failing(unread)
+        await desk.sync()
+        assert desk.syncer.refused_and_paused
+        unsigned = Unusable("it is not signed", build.REVISION, Snapshot(build.REVISION, "", ()))
+        desk.source.trouble = failing(unsigned)
+        await desk.sync()
+        assert not desk.syncer.refused_and_paused
+
+    @in_virtual_time
+    async def test_whoever_keeps_a_refusal_is_told_of_what_is_new_about_it(self) -> None:
+        """That there is one, and that its pause is over; not of the same one again."""
+        desk = Desk()
+        told: list[bool] = []
+        desk.syncer.on_refusal(lambda: told.append(desk.syncer.refused_and_paused))
+        await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
+        await desk.sync(openfero="paused: true\nlimit: 3\n")
+        await desk.sync()
+        await desk.sync(openfero=ENVELOPE)
+        await desk.sync(disk=operario_file("disk", "again"))
+        assert told == [True, False]
+
 
 class TestMirror:
     """Beginning from the mirror."""
+
+    @pytest.mark.parametrize("whole", [True, False], ids=["whole", "head alone"])
+    @in_virtual_time
+    async def test_the_pause_of_a_refused_revision_outlasts_a_restart(self, *, whole: bool) -> None:
+        """Git is down and every replica new: it pauses until one is taken that does not."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
+        snapshot = await desk.source.fetch()
+        await desk.sync(openfero="paused: true\nlimit: 3\n")
+        mirror = write_mirror(snapshot, "ns", desk.syncer.status.refused)
+        fresh = Desk(desk.source)
+        fresh.source.trouble = failing(SourceError(DOWN))
+        if whole:
+            await fresh.syncer.adopt(
+                read_mirror(mirror.head, mirror.shards), read_refused(mirror.head)
+            )
+        else:
+            fresh.syncer.remember_refused(read_refused(mirror.head))
+        await fresh.sync()
+        assert fresh.syncer.refused_and_paused
+        fresh.source.trouble = nothing
+        await fresh.sync(openfero=ENVELOPE)
+        assert not fresh.syncer.refused_and_paused
+        after = write_mirror(snapshot, "ns", fresh.syncer.status.refused)
+        assert read_refused(after.head) == fresh.syncer.status.refused
 
     @in_virtual_time
     async def test_what_was_mirrored_serves_until_git_is_back(self) -> None:
