@@ -12,7 +12,9 @@
 
 The operario is named after the outer object. Everything else in a repository is left alone. A Job
 that looks like no operario at all gets a warning, since nothing will ever run it; one that begins
-to look like one (a name `openfero-…`, an annotation `openfero.io/…`) is an error.
+to look like one (a name `openfero-…`, an annotation `openfero.io/…`) is an error. So is a document
+of another kind that says which alert it answers, unless it is of those that an operario needs
+beside it: a kind that was mistyped would else make an operario vanish without a word.
 
 What depends on the envelope (namespaces, `remember`) is judged later, by `pipeline.catalog`.
 """
@@ -39,6 +41,7 @@ from openfero_gitops.pipeline.rules import (
     Pointer,
     did_you_mean,
     error,
+    nearest,
     related,
     shown,
     warning,
@@ -72,6 +75,29 @@ _MEANT: Final = {
     "operarii": _OPERARIUS,
     "remediationjob": _OPERARIUS,
 }
+_KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
+# What an operario needs beside it, and what may bear its alert's name for order's sake.
+_BESIDE: Final = frozenset(
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "ExternalSecret",
+        "Kustomization",
+        "LimitRange",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PriorityClass",
+        "PrometheusRule",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "SealedSecret",
+        "Secret",
+        "ServiceAccount",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +139,13 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
     document: Any, schemas: Schemas
 ) -> Reading:
     """Tell what a document is, and read it if it is an operario."""
-    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+    if not isinstance(document, dict):
         return Reading(ignored="")
-    version, kind = document.get("apiVersion"), document["kind"][:_LONGEST_KIND]
+    version, kind = document.get("apiVersion"), document.get("kind")
+    kind = kind[:_LONGEST_KIND] if isinstance(kind, str) else ""
     metadata = _mapping(document.get("metadata"))
     name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
-    noted = any(str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations")))
-    claimed = noted or _NAMED.fullmatch(name) is not None
+    claimed = _is_claimed(document)
     match (version, kind):
         case ("batch/v1", "Job") if claimed or name.lower().startswith(_BEGINS):
             return _assemble(_job(document, schemas))
@@ -134,9 +160,34 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
         case ("v1", "ConfigMap"):
             return Reading(ignored=kind)
     ours = isinstance(version, str) and version.startswith(keys.PREFIX)
-    if ours or (claimed and kind.lower() in _MEANT):
-        return _of_another_version(version, kind, name)
+    if ours or _is_meant(document, kind, claimed=claimed):
+        return _not_read(version, kind, name)
     return Reading(ignored=kind)
+
+
+def _is_claimed(document: Any) -> bool:
+    """Whether a document has the name, or an annotation, of an operario."""
+    metadata = _mapping(_mapping(document).get("metadata"))
+    noted = any(str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations")))
+    return noted or _NAMED.fullmatch(str(metadata.get("name"))) is not None
+
+
+def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
+    """Whether a document of a kind that is not read was meant as an operario.
+
+    A name alone says so for kinds that are easily written for another.
+    """
+    if kind.endswith("List"):
+        items = document.get("items")
+        items = items if isinstance(items, list) else []
+        return claimed or any(
+            _is_claimed(item) and _mapping(item).get("kind") not in _BESIDE - {_CONFIG_MAP[1]}
+            for item in items
+        )
+    if kind in ("", "CronJob") or kind.lower() in _MEANT or nearest(kind, _KINDS):
+        return claimed
+    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    return keys.ALERTNAME in notes and kind not in _BESIDE
 
 
 def _other_job(name: str) -> Finding:
@@ -148,14 +199,29 @@ def _other_job(name: str) -> Finding:
     )
 
 
-def _of_another_version(version: Any, kind: str, name: str) -> Reading:
-    api, proper = _MEANT.get(kind.lower(), _OPERARIUS)
-    finding = API_VERSION.at(
-        ("kind",) if proper != kind else ("apiVersion",),
-        f"kind {kind} of {shown(version)} is not read here",
-        f"write apiVersion: {api} and kind: {proper}",
-    )
-    return Reading(name=name, findings=(finding,))
+def _not_read(version: Any, kind: str, name: str) -> Reading:
+    """A document that was meant as an operario, and is of a kind or version that none has."""
+    proper = _MEANT.get(kind.lower())
+    if proper is None and isinstance(version, str) and version.startswith(keys.PREFIX):
+        proper = _OPERARIUS
+    field = "apiVersion" if proper and proper[1] == kind else "kind"
+    if not kind:
+        message = "the document has no kind, and looks like an operario"
+    elif version is None:
+        message = f"kind {kind} has no apiVersion"
+    else:
+        message = f"kind {kind} of {shown(version)} is not read here"
+    if proper:
+        suggestion = f"write apiVersion: {proper[0]} and kind: {proper[1]}"
+    elif kind == "CronJob":
+        message = "a CronJob waits for its hour, and an operario for its alert"
+        suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
+    elif kind.endswith("List"):
+        message = f"the operarios in a {kind} are not read"
+        suggestion = "write each as a document of its own, with --- between them"
+    else:
+        suggestion = did_you_mean(kind, _KINDS)
+    return Reading(name=name, findings=(API_VERSION.at((field,), message, suggestion),))
 
 
 # The three forms, each to the same parts.

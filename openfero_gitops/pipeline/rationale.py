@@ -57,7 +57,8 @@ WHY: Final[Mapping[str, str]] = {
     "operario-name": "The name stands on every Job as a label and in every page; Kubernetes "
     "takes letters, digits, `-` and `.`.",
     "api-version": "A version that is not known is not guessed at: it may mean something else by "
-    "the same words.",
+    "the same words. Nor is a kind: ignored, as kinds are that stand beside operarios, an operario "
+    "whose kind was mistyped would leave its alert alone.",
     "wrapped-job": "The ConfigMap names an alert, and holds no Job for it, so nothing would run.",
     "other-job": "A Job that no alert starts is probably an operario whose name was mistyped.",
     "duplicate-name": "A Job records the name of its operario, and limits count by it. With two of "

@@ -306,6 +306,103 @@ def test_everything_else_is_left_alone(text: str, kind: str) -> None:
     assert read(text) == Reading(ignored=kind)
 
 
+SIGNS = {
+    "CLAIMED": "metadata: {name: x, annotations: {openfero.io/alertname: A}}",
+    "NAMED": "metadata: {name: openfero-a-firing}",
+}
+
+
+def signed(text: str) -> Reading:
+    """Read a document that has one of the signs."""
+    for sign, metadata in SIGNS.items():
+        text = text.replace(sign, metadata)
+    return read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "words", "suggestion"),
+    [
+        (
+            "{apiVersion: batch/v1, kind: Jobb, CLAIMED}",
+            "kind",
+            "kind Jobb of 'batch/v1'",
+            "Job?",
+        ),
+        (
+            "{apiVersion: batch/v1, kind: Jobs, NAMED}",
+            "kind",
+            "is not read",
+            "did you mean Job?",
+        ),
+        ("{apiVersion: v1, kind: ConfigMaps, NAMED}", "kind", "", "did you mean ConfigMap?"),
+        ("{kind: Operario, CLAIMED}", "kind", "has no apiVersion", "did you mean Operarius?"),
+        (
+            "{apiVersion: batch/v1, kind: CronJob, NAMED}",
+            "kind",
+            "its hour",
+            "its jobTemplate",
+        ),
+        (
+            "{apiVersion: apps/v1, kind: Deployment, CLAIMED}",
+            "kind",
+            "",
+            "one of Job, ConfigMap",
+        ),
+        (
+            "{apiVersion: v1, kind: List, CLAIMED}",
+            "kind",
+            "in a List are not read",
+            "of its own",
+        ),
+        (
+            "{apiVersion: v1, kind: List, items: [{kind: Job, NAMED}]}",
+            "kind",
+            "in a List are not read",
+            "write each as a document of its own",
+        ),
+        (
+            "{apiVersion: batch/v1, CLAIMED}",
+            "kind",
+            "has no kind",
+            "write one of Job, ConfigMap",
+        ),
+        ("{apiVersion: batch/v1, kind: 5, NAMED}", "kind", "has no kind", "write one of Job"),
+        (
+            "{kind: Job, CLAIMED}",
+            "apiVersion",
+            "kind Job has no apiVersion",
+            "write apiVersion: batch/v1 and kind: Job",
+        ),
+        ("{apiVersion: openfero.io/v1alpha1, spec: {}}", "kind", "has no kind", "kind: Operarius"),
+    ],
+)
+def test_an_operario_of_another_kind_does_not_vanish(
+    text: str, pointer: str, words: str, suggestion: str
+) -> None:
+    """What says which alert it answers is an operario, whatever its kind is by mistake."""
+    reading = signed(text)
+    assert reading.ignored is None
+    (finding,) = reading.findings
+    assert (finding.rule.id, finding.pointer) == ("api-version", (pointer,))
+    assert words in finding.message
+    assert suggestion in finding.suggestion
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, CLAIMED}", "Role"),
+        ("{apiVersion: v1, kind: PersistentVolumeClaim, CLAIMED}", "PersistentVolumeClaim"),
+        ("{apiVersion: apps/v1, kind: Deployment, NAMED}", "Deployment"),
+        ("{apiVersion: v1, kind: List, items: [{kind: Role, CLAIMED}]}", "List"),
+        ("{apiVersion: v1, kind: List, items: 5}", "List"),
+    ],
+)
+def test_what_stands_beside_an_operario_may_bear_its_alert(text: str, kind: str) -> None:
+    """Rights, claims and whatever else an operario needs may be annotated and named as it is."""
+    assert signed(text) == Reading(ignored=kind)
+
+
 def test_a_service_account_is_remembered() -> None:
     """A ServiceAccount is ignored, and its name known to those that run as it."""
     reading = read("{apiVersion: v1, kind: ServiceAccount, metadata: {name: healer}}")
