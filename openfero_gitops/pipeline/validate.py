@@ -2,7 +2,7 @@
 
 A field that the schema does not know is dropped with a warning, as the API server drops it; a
 member that is null counts as absent. Everything is told at once: what is of a wrong type is set
-aside, so that the rest can still be judged.
+aside, so that the rest can still be judged; in a list of texts its own text stands for it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def clean(value: Any, schema: Schema) -> tuple[Any, list[Finding]]:
         return pruned, findings
     wrong = _errors(pruned, schema)
     for finding in wrong:
-        pruned = _without(pruned, finding.pointer)
+        pruned = _without(pruned, finding.pointer, schema.at(finding.pointer).get("type"))
     return pruned, findings + wrong
 
 
@@ -84,9 +84,20 @@ def check_body(job: Mapping[str, Any], wrong: Sequence[Finding] = ()) -> tuple[s
         rule.at(pointer, message, suggestion)
         for rule, breaches in CHECKS
         for pointer, message, suggestion in breaches(body)
-        if not any(related(pointer, before.pointer) for before in wrong)
+        if not any(_follows(pointer, before) for before in wrong)
     ]
     return canonical, findings
+
+
+def _follows(pointer: Pointer, before: Finding) -> bool:
+    """Whether what is found there may be due to an error.
+
+    What is of a wrong type has been set aside, and is missing to all that it stands in; what is
+    missing in the file is missing to nothing but itself.
+    """
+    if before.rule is REQUIRED_FIELD:
+        return pointer[: len(before.pointer)] == before.pointer
+    return related(pointer, before.pointer)
 
 
 # Fields that nobody knows.
@@ -271,18 +282,23 @@ def _retyped(  # noqa: PLR0911 - one return for each type
     return ""
 
 
-def _without(value: Any, pointer: Pointer) -> Any:
-    """A copy without what a pointer leads to, or without the list that it is an item of."""
+def _without(value: Any, pointer: Pointer, wanted: object = None) -> Any:
+    """A copy without what a pointer leads to, or without the list that it is an item of.
+
+    Where texts are `wanted`, an item that is no list and no mapping stays, as its text.
+    """
     if not pointer:
         return {}
     part, rest = pointer[0], pointer[1:]
     if isinstance(value, dict) and part in value:
-        inner = None if not rest else _without(value[part], rest)
+        inner = None if not rest else _without(value[part], rest, wanted)
         kept = {key: other for key, other in value.items() if key != part}
         return kept if inner is None else {**kept, part: inner}
     if isinstance(value, list) and isinstance(part, int) and part < len(value):
-        if not rest:
-            return None
-        inner = _without(value[part], rest)
+        if rest:
+            inner = _without(value[part], rest, wanted)
+        else:
+            is_text = wanted == "string" and not isinstance(value[part], dict | list)
+            inner = str(value[part]) if is_text else None
         return None if inner is None else [*value[:part], inner, *value[part + 1 :]]
     return value

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -13,6 +13,9 @@ from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.pipeline.forms import read_document
 from openfero_gitops.pipeline.schema import bundle, schemas_of
 from openfero_gitops.pipeline.validate import check_body, clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 SCHEMAS = schemas_of("1.36")
 JOB: dict[str, Any] = {
@@ -156,6 +159,101 @@ def test_everything_is_told_at_once() -> None:
         ("quantity", "cpu"),
         ("unknown-field", "comand"),
     }
+
+
+OTHER = {**JOB["spec"]["template"]["spec"]["containers"][0], "image": "registry.example/other:1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {
+                "env": [
+                    {"name": "A", "value": "x", "valueFrom": {"secretKeyRef": {"name": "x"}}},
+                    {"name": "B", "value": 5},
+                    {"name": "B", "value": 5},
+                    {"value": "x"},
+                    {"value": "x"},
+                ]
+            },
+            {
+                ("required-field", "key"),
+                ("env-entry", "value"),
+                ("duplicate-in-pod", "name"),
+                ("wrong-type", "value"),
+                ("duplicate-env", "name"),
+                ("required-field", "name"),
+            },
+        ),
+        (
+            {"livenessProbe": {"exec": {"command": ["check"]}, "httpGet": {"path": "/"}}},
+            {("required-field", "port"), ("probe", "httpGet"), ("duplicate-in-pod", "name")},
+        ),
+        (
+            {"livenessProbe": {"httpGet": 5}, "volumeMounts": 5},
+            {
+                ("wrong-type", "httpGet"),
+                ("wrong-type", "volumeMounts"),
+                ("duplicate-in-pod", "name"),
+            },
+        ),
+        (
+            {"command": ["sh", "-c", "echo {{ .Labels.pod }}", 5, None, True]},
+            {
+                ("wrong-type", "3"),
+                ("wrong-type", "4"),
+                ("wrong-type", "5"),
+                ("label-in-shell", "2"),
+                ("duplicate-in-pod", "name"),
+            },
+        ),
+    ],
+)
+def test_an_error_hides_only_what_follows_from_it(
+    fields: dict[str, Any], expected: set[tuple[str, str]]
+) -> None:
+    """A wrong or missing value inside of something leaves what else is wrong there to be told."""
+    changes = [((*CONTAINER, field), value) for field, value in fields.items()]
+    assert found(((*POD, "initContainers"), [OTHER]), *changes) == expected
+
+
+def test_what_is_missing_is_told_once() -> None:
+    """Of a required field that is missing no rule says anything but that it is."""
+    specs = yaml.safe_load(Path(__file__).with_name("sound_jobs.yaml").read_text())
+    for spec in specs.values():
+        job = {**JOB, "spec": spec}
+        sound = told(job)
+        for *way, last in required(job, SCHEMAS.job.at(())):
+            lacking = copy.deepcopy(job)
+            inner: Any = lacking
+            for part in way:
+                inner = inner[part]
+            del inner[last]
+            above = {
+                (rule, pointer)
+                for rule, pointer in told(lacking) - sound
+                if (*way, last)[: len(pointer)] == pointer
+            }
+            assert above == {("required-field", (*way, last))}
+
+
+def told(job: dict[str, Any]) -> set[tuple[str, tuple[str | int, ...]]]:
+    """The rules that a Job breaks, and where."""
+    findings = read_document(job, SCHEMAS).findings
+    return {(finding.rule.id, finding.pointer) for finding in findings}
+
+
+def required(value: Any, schema: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    """Where in a value the fields stand that its schema requires."""
+    members: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict | list):
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+    for part, inner in members:
+        if part in schema.get("required", ()):
+            yield (part,)
+        for way in required(inner, SCHEMAS.job.member(schema, part)):
+            yield (part, *way)
 
 
 PLACES: dict[str, tuple[str | int, ...]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from openfero_gitops.pipeline.body import POD
@@ -20,13 +19,12 @@ NO_EFFECT = warning("no-effect", "What is written has an effect.")
 def _duplicate_env(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         variables = container.fields.get("env", ())
-        counts = Counter(variable.get("name") for variable in variables)
         seen = set()
         for index, variable in enumerate(variables):
             name = variable.get("name")
-            if counts[name] > 1 and name in seen:
+            if name and name in seen:
                 yield (
-                    (*container.pointer, "env", index),
+                    (*container.pointer, "env", index, "name"),
                     f"{shown(name)} is set twice, and this one counts",
                     "delete one of them",
                 )

@@ -49,26 +49,30 @@ def _not_in_a_template(body: Body) -> Iterator[Breach]:
 
 @check(error("duplicate-in-pod", "Containers, volumes and mount paths of a Pod stand once each."))
 def _duplicate_in_pod(body: Body) -> Iterator[Breach]:
-    named = [(container.pointer, container.fields.get("name")) for container in body.containers]
-    yield from _twice("container", named)
-    yield from _twice("volume", [(at, volume.get("name")) for at, volume in body.volumes])
+    containers = [(container.pointer, container.fields) for container in body.containers]
+    yield from _twice("container", "name", containers)
+    yield from _twice("volume", "name", body.volumes)
     for container in body.containers:
         yield from _twice(
             "mount path",
+            "mountPath",
             [
-                ((*container.pointer, "volumeMounts", index), mount.get("mountPath"))
+                ((*container.pointer, "volumeMounts", index), mount)
                 for index, mount in enumerate(container.fields.get("volumeMounts", ()))
             ],
         )
 
 
-def _twice(kind: str, found: Iterable[tuple[Pointer, str | None]]) -> Iterator[Breach]:
+def _twice(
+    kind: str, field: str, found: Iterable[tuple[Pointer, Mapping[str, Any]]]
+) -> Iterator[Breach]:
     seen: set[str] = set()
-    for pointer, name in found:
+    for at, one in found:
+        name = one.get(field)
         if not name:
             continue
         if name in seen:
-            yield pointer, f"there are two of the {kind} {shown(name)}", "rename one of them"
+            yield (*at, field), f"there are two of the {kind} {shown(name)}", "rename one of them"
         seen.add(name)
 
 
@@ -84,7 +88,7 @@ def _env_entry(body: Body) -> Iterator[Breach]:
             if "valueFrom" in variable:
                 if variable.get("value"):
                     message = f"the variable {shown(name)} has both value and valueFrom"
-                    yield (*at, "valueFrom"), message, "delete one of them"
+                    yield (*at, "value"), message, "delete one of them"
                 yield from _source((*at, "valueFrom"), variable["valueFrom"])
         for index, source in enumerate(container.fields.get("envFrom", ())):
             yield from _object((*container.pointer, "envFrom", index), source)
@@ -194,7 +198,7 @@ def _port(body: Body) -> Iterator[Breach]:
                 suggestion = "write at most 15 of a-z, 0-9 and -, a letter among them"
                 yield (*at, "name"), message, suggestion
         at = (*container.pointer, "ports")
-        yield from _twice("port", [((*at, index), port.get("name")) for index, port in ports])
+        yield from _twice("port", "name", [((*at, index), port) for index, port in ports])
 
 
 def is_port(value: int | str) -> bool:
@@ -220,8 +224,8 @@ def _security_context(body: Body) -> Iterator[Breach]:
                     message = f"allowPrivilegeEscalation: false contradicts {what}"
                     yield (*at, "allowPrivilegeEscalation"), message, "delete one of them"
         for field in ("seccompProfile", "appArmorProfile"):
-            profile = context.get(field)
-            if profile is not None and (profile.get("type") == "Localhost") is not bool(
+            profile = context.get(field, {})
+            if "type" in profile and (profile["type"] == "Localhost") is not bool(
                 profile.get("localhostProfile")
             ):
                 message = (

@@ -68,7 +68,8 @@ def _handler(at: Pointer, fields: Mapping[str, Any], body: Body) -> Iterator[Bre
     handlers = fields.keys() & _HANDLERS
     if len(handlers) != 1:
         message = f"{at[-1]} does one thing, not {len(handlers)}"
-        yield at, message, f"write one of {', '.join(sorted(_HANDLERS))}"
+        second = [kind for kind in fields if kind in handlers][1:2]
+        yield (*at, *second), message, f"write one of {', '.join(sorted(_HANDLERS))}"
     if "exec" in handlers and not fields["exec"].get("command"):
         yield (*at, "exec", "command"), "exec has no command", "add command: [check]"
     grace = body.pod.get("terminationGracePeriodSeconds", _GRACE)

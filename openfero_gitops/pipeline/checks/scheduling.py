@@ -195,7 +195,8 @@ def _claim(body: Body) -> Iterator[Breach]:
             here: Pointer = (*container.pointer, "resources", "claims", index)
             name = claim.get("name", "")
             if name not in names:
-                yield here, f"the Pod has no claim {shown(name)}", "add it under resourceClaims"
+                message = f"the Pod has no claim {shown(name)}"
+                yield (*here, "name"), message, "add it under resourceClaims"
             asked = f"{name}/{claim.get('request', '')}"
             if asked in used or (f"{name}/" in used):
                 yield here, f"the claim {shown(name)} is used already", "delete one of them"

@@ -19,7 +19,7 @@ import jsonschema_rs
 from openfero_gitops.domain.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _JOB: Final = "io.k8s.api.batch.v1.Job"
 _REFERENCE: Final = "#/components/schemas/"
@@ -106,7 +106,7 @@ class Schema:
         """Whether every field is known and of its type; decided in microseconds."""
         return self._validator.is_valid(job)
 
-    def at(self, path: Path) -> dict[str, Any]:
+    def at(self, path: Sequence[str | int]) -> dict[str, Any]:
         """The schema of a field, references followed; empty where anything goes."""
         schema = self._resolve(self.document)
         for part in path:
