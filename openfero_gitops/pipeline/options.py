@@ -50,6 +50,12 @@ class Option:
         """The annotation's whole key."""
         return keys.PREFIX + self.name
 
+    @property
+    def hint(self) -> str:
+        """The suggestion that shows how a right value is written."""
+        quote = "'" if '"' in self.example else '"'
+        return f"for example {self.key}: {quote}{self.example}{quote}"
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -77,10 +83,27 @@ def read_options(annotations: Mapping[str, Given], base: Options) -> tuple[Optio
             try:
                 chosen[option.field] = option.parse(given.value.strip())
             except ValueError as problem:
-                quote = "'" if '"' in option.example else '"'
-                example = f"for example {key}: {quote}{option.example}{quote}"
-                findings.append(OPTION_VALUE.at(given.pointer, f"{key}: {problem}", example))
+                findings.append(OPTION_VALUE.at(given.pointer, f"{key}: {problem}", option.hint))
     return replace(base, **chosen), findings
+
+
+def as_text(key: str, value: Any) -> str:
+    """How to write an annotation whose value YAML takes for something else than a text.
+
+    In quotes, where the text is one that the option takes; else as its example. Empty for what is
+    no option.
+    """
+    if key == keys.STATUS:
+        return f"for example {key}: firing"
+    option = _BY_KEY.get(key)
+    if option is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        option.parse(text)
+    except ValueError:
+        return option.hint
+    return f'write {key}: "{text}"'
 
 
 def _unknown(key: str, pointer: Pointer) -> Finding:

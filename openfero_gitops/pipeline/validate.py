@@ -16,6 +16,7 @@ from openfero_gitops.pipeline import checks  # noqa: F401
 from openfero_gitops.pipeline.body import body_of
 from openfero_gitops.pipeline.checks.fields import NOT_ONE_OF, REQUIRED_FIELD
 from openfero_gitops.pipeline.checks.job import OUT_OF_RANGE
+from openfero_gitops.pipeline.options import as_text
 from openfero_gitops.pipeline.rules import (
     CHECKS,
     Finding,
@@ -50,6 +51,8 @@ _TYPES: Final = {
     "object": "a mapping",
     "null": "nothing",
 }
+# A Pod may restart for ever, and a Job's may not (`restart-policy`): no word to suggest.
+_NO_JOBS: Final = ("restartPolicy", "Always")
 _DECIMAL: Final = re.compile(r"-?[0-9]+")
 
 
@@ -214,7 +217,8 @@ def _worded(problem: ValidationError) -> list[Finding]:
             kinds = [wanted] if isinstance(wanted, str) else list(wanted)
             expected = " or ".join(_TYPES[kind] for kind in kinds)
             message = f"{_name(at)} is {expected}, not {_described(instance)}"
-            return [WRONG_TYPE.at(at, message, _retyped(instance, kinds))]
+            option = as_text(str(at[-1]), instance) if at[-2:-1] == ("annotations",) else ""
+            return [WRONG_TYPE.at(at, message, option or _retyped(instance, kinds))]
         case "required":
             missing = [name for name in wanted if name not in instance]
             return [
@@ -222,7 +226,7 @@ def _worded(problem: ValidationError) -> list[Finding]:
                 for name in missing
             ]
         case "enum":
-            choices = [str(choice) for choice in wanted]
+            choices = [str(choice) for choice in wanted if (at[-1], choice) != _NO_JOBS]
             message = f"{_name(at)} is one of {', '.join(choices)}, not {shown(instance)}"
             return [NOT_ONE_OF.at(at, message, did_you_mean(str(instance), choices))]
         case "minimum" | "maximum":

@@ -115,6 +115,8 @@ DEADLINE = (*POD, "activeDeadlineSeconds")
         (RETRIES, 2**31, "out-of-range", "32 bits", ""),
         ((*POD, "dnsPolicy"), "x", "not-one-of", "is one of ClusterFirst", "write one of"),
         (PULL, "IfNotPresnt", "not-one-of", "", "did you mean IfNotPresent?"),
+        ((*POD, "restartPolicy"), "Allways", "not-one-of", "is one of Never", "one of Never, OnF"),
+        ((*POD, "restartPolicy"), "never", "not-one-of", "", "did you mean Never?"),
         ((*CONTAINER, "env"), [{"value": "x"}], "required-field", "env[0] has no name", "add name"),
     ],
 )
@@ -127,6 +129,30 @@ def test_a_wrong_type_is_told_in_words(
     assert finding.pointer[: len(way)] == way
     assert words in finding.message
     assert suggestion in finding.suggestion
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "suggestion"),
+    [
+        ("cooldown", 30, 'for example openfero.io/cooldown: "30m"'),
+        ("cooldown", 0, 'write openfero.io/cooldown: "0"'),
+        ("approval", True, 'for example openfero.io/approval: "required"'),
+        ("enabled", True, 'write openfero.io/enabled: "true"'),
+        ("priority", 5, 'write openfero.io/priority: "5"'),
+        ("priority", 1.5, 'for example openfero.io/priority: "10"'),
+        ("target", ["pod"], 'for example openfero.io/target: "namespace,pod"'),
+        ("status", True, "for example openfero.io/status: firing"),
+        ("alertname", 5, "put it in quotes"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_shown_as_one_that_is_taken(
+    option: str, value: object, suggestion: str
+) -> None:
+    """Quotes are suggested where they make the option right, and its own example elsewhere."""
+    notes = (("metadata", "annotations"), {f"openfero.io/{option}": value})
+    (finding,) = read_document(changed(notes), SCHEMAS).findings
+    assert finding.rule.id == "wrong-type"
+    assert finding.suggestion == suggestion
 
 
 def test_null_and_empty_words_count_as_absent() -> None:
