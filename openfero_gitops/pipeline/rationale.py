@@ -139,7 +139,8 @@ WHY: Final[Mapping[str, str]] = {
     "so that rendering is the same on every replica and no value is executed as a template.",
     "label-in-shell": "A Pod may be called `x; rm -rf /`: the shell would run it. The controller "
     "refuses values with such characters there, so the remediation may be refused just when it is "
-    "needed.",
+    "needed. What stands without quotes, or goes through `eval`, it cannot see: an alert may say "
+    "that a Pod is called `--all`.",
     # What Kubernetes accepts, and a reviewer should see.
     "duplicate-env": "The last one counts, and whoever reads the first one believes otherwise.",
     "no-limits": "A remediation runs when the cluster is in trouble already. Without a limit it "

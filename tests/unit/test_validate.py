@@ -356,6 +356,65 @@ def test_alert_data_in_commands(
 
 
 @pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("kubectl delete pod $OPENFERO_POD", "$OPENFERO_POD stands without quotes"),
+        ("kubectl delete pod ${OPENFERO_POD}", "$OPENFERO_POD stands without quotes"),
+        ("kubectl delete pod ${OPENFERO_POD%-*}", "$OPENFERO_POD stands without quotes"),
+        ("kubectl delete pod $$OPENFERO_POD", "$OPENFERO_POD stands without quotes"),
+        ("kubectl delete pod $POD", "$POD stands without quotes"),
+        ('a "x"$OPENFERO_POD"y"', "without quotes"),
+        ("a 'it'$OPENFERO_POD", "without quotes"),
+        ('x="$(kubectl get pod $OPENFERO_POD)"', "without quotes"),
+        ('x="`kubectl get pod $OPENFERO_POD`"', "without quotes"),
+        ("if true; then\n  rm $OPENFERO_POD\nfi", "without quotes"),
+        ("for pod in $OPENFERO_POD; do :; done", "without quotes"),
+        ("case x in\n  x) rm $OPENFERO_POD;;\nesac", "without quotes"),
+        ("cat <<EOF\n$OPENFERO_POD\nEOF\nrm $OPENFERO_POD", "without quotes"),
+        ("# it's a comment\nrm $OPENFERO_POD", "without quotes"),
+        ("env POD=$OPENFERO_POD run", "without quotes"),
+        ("a=($OPENFERO_POD)", "without quotes"),
+        ('eval "kubectl delete pod $OPENFERO_POD"', "eval reads its words as a program"),
+        ('c="rm $OPENFERO_POD"; eval "$c"', "eval reads its words as a program"),
+        ('exec bash -ec "rm -- $OPENFERO_POD"', "pasted into a script of its own"),
+        ('kubectl delete pod -- "$OPENFERO_POD"', ""),
+        ('kubectl delete pod -- "${OPENFERO_POD:-"$POD"}"', ""),
+        (': "${OPENFERO_POD:?the alert\'s label is missing}"; a -- "$OPENFERO_POD"', ""),
+        ("echo '$OPENFERO_POD' \\$OPENFERO_POD", ""),
+        ("pod=$OPENFERO_POD; IFS=, x=$POD run", ""),
+        ("case $OPENFERO_POD in a) x;; esac", ""),
+        ("if [[ $OPENFERO_POD == a ]]; then x; fi", ""),
+        ('x="$(case "$POD" in a) b;; esac)"; y "$OPENFERO_POD"', ""),
+        ("cat <<-EOF\n$OPENFERO_POD\n\tEOF\n", ""),
+        ("# not $OPENFERO_POD", ""),
+        ('sh -c \'rm -- "$1"\' sh "$OPENFERO_POD"', ""),
+        ('eval "$(ssh-agent)"', ""),
+        ("awk '{ print ENVIRON[\"OPENFERO_POD\"] }'", ""),
+        ("rm -- $pod ${#OPENFERO_POD}", ""),
+    ],
+)
+def test_alert_data_in_scripts(script: str, words: str) -> None:
+    """A script keeps alert data in quotes, away from eval and out of scripts of its own."""
+    job = changed(
+        ((*CONTAINER, "command"), ["sh", "-c", script]),
+        ((*CONTAINER, "env"), [{"name": "POD", "value": "{{ .Labels.pod }}"}]),
+    )
+    findings = read_document(job, SCHEMAS).findings
+    assert [finding.rule.id for finding in findings] == (["label-in-shell"] if words else [])
+    assert all(words in finding.message for finding in findings)
+    assert all('-- "$' in finding.suggestion for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "part", ["\\a", '"$(', "`a ", "${a ", "<<a\n", "$OPENFERO_A'", "case a in "]
+)
+def test_a_long_script_is_read_in_no_time(part: str) -> None:
+    """A script as long as a file may be is read in time that grows with it, however it nests."""
+    job = changed(((*CONTAINER, "command"), ["sh", "-c", "OPENFERO_" + part * 60_000]))
+    assert read_document(job, SCHEMAS).draft is not None
+
+
+@pytest.mark.parametrize(
     "way",
     [
         ("metadata", "annotations", "note"),

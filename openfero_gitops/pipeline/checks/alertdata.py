@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.pipeline import template
+from openfero_gitops.pipeline import shell, template
 from openfero_gitops.pipeline.body import POD
 from openfero_gitops.pipeline.environment import PREFIX
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from openfero_gitops.pipeline.body import Body, Container
 
-_SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh"})
 _FIELDS: Final = (
     "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
     " {{ .GroupKey }}; braces of another program belong into a mounted file"
@@ -56,9 +54,14 @@ def _takes_fields(pointer: Pointer) -> bool:
             return False
 
 
-@check(warning("label-in-shell", "Alert data does not stand in the text of a shell script."))
+@check(
+    warning(
+        "label-in-shell", "A shell reads alert data from variables in quotes, never as a script."
+    )
+)
 def _label_in_shell(body: Body) -> Iterator[Breach]:
     for container in body.containers:
+        named = _named_after_alert_data(container)
         for pointer, script in _scripts(container):
             names = [f for f in template.fields(script) if isinstance(f, template.Field)]
             pasted = [f"{{{{ {name} }}}}" for name in names] + [
@@ -69,7 +72,42 @@ def _label_in_shell(body: Body) -> Iterator[Breach]:
                     f"{pasted[0]} is pasted into a shell script: its value becomes part of the"
                     " program"
                 )
-                yield pointer, message, 'read it as a variable, in quotes: "$OPENFERO_POD"'
+                suggestion = 'read it as a variable, in quotes and after --: -- "$OPENFERO_POD"'
+                yield pointer, message, suggestion
+            if any(name in script for name in named):
+                for message, suggestion in _misread(script, named):
+                    yield pointer, message, suggestion
+
+
+def _named_after_alert_data(container: Container) -> tuple[str, ...]:
+    """The beginnings and names of variables that hold alert data: ours, and an author's own."""
+    own = (
+        variable.get("name", "")
+        for variable in container.fields.get("env", ())
+        if "{{" in variable.get("value", "") or f"$({PREFIX}" in variable.get("value", "")
+    )
+    return (PREFIX, *filter(None, own))
+
+
+def _misread(script: str, named: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Where a script lets a shell read more into alert data than one word."""
+    # (What Kubernetes makes of it: a doubled dollar sign is one.)
+    words = shell.words(script.replace("$$", "$"))
+
+    def alert_data(names: Iterable[str]) -> str:
+        return next((name for name in names if name.startswith(PREFIX) or name in named), "")
+
+    if name := alert_data(name for word in words for name in word.bare):
+        message = f"${name} stands without quotes: its value may become many words, and flags"
+        yield message, f'write it in quotes, and after --: -- "${name}"'
+    programs = [words[index] for index in _programs((word.text, word.leads) for word in words)]
+    if name := alert_data(name for word in programs for name in word.bare + word.quoted):
+        message = f"${name} is pasted into a script of its own: its value becomes part of it"
+        yield message, f"""hand it over: sh -c '… -- "$1"' sh "${name}\""""
+    evals = any(word.leads and word.text == "eval" for word in words)
+    if evals and (name := alert_data(name for word in words for name in word.bare + word.quoted)):
+        message = f"eval reads its words as a program, and ${name} may come to be among them"
+        yield message, f'run the command itself, with -- "${name}"'
 
 
 def _scripts(container: Container) -> Iterator[tuple[Pointer, str]]:
@@ -79,10 +117,20 @@ def _scripts(container: Container) -> Iterator[tuple[Pointer, str]]:
         for part in ("command", "args")
         for index, word in enumerate(container.fields.get(part, ()))
     ]
-    shell = False
-    for (_, word), following in itertools.pairwise(words):
-        if word.rpartition("/")[2] in _SHELLS:
-            shell = True
-        elif shell and word.startswith("-") and not word.startswith("--") and "c" in word:
-            yield following
-            shell = False
+    for index in _programs((word, False) for _, word in words):
+        yield words[index]
+
+
+def _programs(words: Iterable[tuple[str, bool]]) -> Iterator[int]:
+    """Which of some words, each of which may begin a command, a shell gets as its program."""
+    is_shell = is_next = False
+    for index, (word, leads) in enumerate(words):
+        if leads:
+            is_shell = is_next = False
+        if is_next:
+            yield index
+            is_shell = is_next = False
+        elif word.rpartition("/")[2] in shell.SHELLS:
+            is_shell = True
+        elif is_shell and word.startswith("-") and not word.startswith("--"):
+            is_next = "c" in word

@@ -1,0 +1,166 @@
+"""A shell's script as far as alert data in it is concerned: its words, and what they expand.
+
+No shell is imitated: what is told apart is whether a variable stands in quotes, through quotes,
+`${…}`, `$(…)`, here-documents and comments. Where none splits a value (`x=$y`, `case $x in`,
+`[[ $x ]]`), it counts as quoted. Time is linear, whatever the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+#: The programs that take a script after `-c`.
+SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh"})
+
+_TOKEN: Final = re.compile(
+    r"""\\.?
+    | \$(?P<name>[A-Za-z_]\w*)
+    | (?P<brace>\$\{!?(?P<braced>[A-Za-z_]?\w*))
+    | (?P<substitution>\$\()
+    | <<<
+    | (?P<document><<-?[ \t]*["'\\]?(?P<ends>\w+)["']?)
+    | [^\\'"$`(){}\#;&|\s<]+
+    | .""",
+    re.DOTALL | re.VERBOSE,
+)
+_LONGEST_TEXT: Final = 64  # to name commands and flags; a script is one word in no time
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*\+?=")
+# A command follows these words.
+_BEFORE_COMMANDS: Final = frozenset(
+    {"!", "{", "do", "elif", "else", "if", "then", "time", "until", "while"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a command.
+
+    `text` is without quotes, and the beginning of a long one; `leads` says that it is the command
+    itself. `bare` are the variables whose values become words of their own, `quoted` those that
+    stay within this one.
+    """
+
+    text: str
+    leads: bool
+    bare: tuple[str, ...]
+    quoted: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Command:
+    """A list of commands while it is read: the whole script, or what `$(…)` holds."""
+
+    leads: bool = True
+    is_open: bool = False  # whether a word has begun
+    text: str = ""
+    bare: list[str] = field(default_factory=list)
+    quoted: list[str] = field(default_factory=list)
+    cases: int = 0
+    last: str = ""
+    in_test: bool = False
+
+    def add(self, text: str) -> None:
+        self.is_open = True
+        if len(self.text) < _LONGEST_TEXT:
+            self.text += text
+
+    def end_word(self, found: list[Word]) -> None:
+        if not self.is_open:
+            return
+        text, leads = self.text, self.leads
+        assigns = leads and _ASSIGNMENT.match(text) is not None
+        whole = assigns or self.in_test or self.last == "case"
+        bare, quoted = ([], self.bare + self.quoted) if whole else (self.bare, self.quoted)
+        found.append(Word(text, leads and not assigns, tuple(bare), tuple(quoted)))
+        self.cases += (text == "case" and leads) - (text == "esac" and leads and self.cases > 0)
+        self.in_test = text != "]]" and (self.in_test or (text == "[[" and leads))
+        self.last = text if leads else ""
+        self.leads = assigns or (leads and text in _BEFORE_COMMANDS)
+        self.is_open, self.text, self.bare, self.quoted = False, "", [], []
+
+    def end(self, found: list[Word]) -> None:
+        self.end_word(found)
+        self.leads, self.last = True, ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What is open: it ends at `closes`; a list of commands is one in which words end."""
+
+    closes: str
+    command: _Command
+    is_quoted: bool = False
+    has_words: bool = True
+
+
+def words(script: str) -> list[Word]:  # noqa: C901, PLR0912 - a branch for each kind of token
+    """The words of a script, those of a `$(…)` before the word that holds it."""
+    found: list[Word] = []
+    frames = [_Frame("", _Command())]
+    documents: list[str] = []
+    position = 0
+    while token := _TOKEN.match(script, position):
+        position = token.end()
+        text, frame = token[0], frames[-1]
+        command = frame.command
+        if text == "\\\n":
+            continue
+        if text == ")" and frame.has_words:
+            command.end_word(found)  # (An `esac` before it ends a case.)
+        if name := token["name"] or token["braced"]:
+            (command.quoted if frame.is_quoted else command.bare).append(name)
+        if token["brace"]:
+            command.add(text)
+            frames.append(_Frame("}", command, frame.is_quoted, has_words=False))
+        elif token["substitution"] or text == "`" != frame.closes:
+            command.add(text)
+            frames.append(_Frame("`" if text == "`" else ")", _Command()))
+        elif text == frame.closes and not (text == ")" and command.cases):
+            frames.pop()
+            if frame.has_words:
+                command.end(found)
+        elif text == '"':
+            command.add("")
+            frames.append(_Frame('"', command, is_quoted=True, has_words=False))
+        elif text == "'" and not frame.is_quoted:
+            end = script.find("'", position)
+            end = len(script) if end < 0 else end
+            command.add(script[position:end])
+            position = end + 1
+        elif not frame.has_words or not _ends(text, token, command):
+            command.add(text if text[0] != "\\" else text[1:])
+        elif token["document"]:
+            command.end_word(found)
+            documents.append(token["ends"])
+        elif text == "#":
+            end = script.find("\n", position)
+            position = len(script) if end < 0 else end
+        elif text in " \t\r":
+            command.end_word(found)
+        else:
+            command.end(found)
+            if text == "(":
+                frames.append(_Frame(")", _Command()))
+            elif text == "\n" and documents:
+                position = _after(script, position, documents)
+    for frame in reversed(frames):
+        frame.command.end(found)
+    return found
+
+
+def _ends(text: str, token: re.Match[str], command: _Command) -> bool:
+    """Whether a token is more than a part of a word where words end."""
+    return (
+        text in " \t\r\n;&|()" or (text == "#" and not command.is_open) or bool(token["document"])
+    )
+
+
+def _after(script: str, position: int, documents: list[str]) -> int:
+    """Where the script goes on behind the here-documents that begin here; none is left."""
+    for ends in documents:
+        found = re.compile(rf"^\t*{ends}$", re.MULTILINE).search(script, position)
+        position = found.end() if found else len(script)
+    documents.clear()
+    return position
