@@ -307,8 +307,8 @@ class Controller:
             begin("observe", self.observer.run())
             stopping = begin("stop", stop.wait())
             begin("control", self.control.run())
-            begin("compare", self.comparer.run())
-            begin("asked", self.asked.run())
+            begin("compare", _aside(self.comparer.run))
+            begin("asked", _aside(self.asked.run))
             begin("dry runs of the leader", _aside(self.dry_runner.follow))
             exits.push_async_callback(self._post.flush, _LAST_EVENTS)
             begin("events", _aside(self._post.run))
@@ -336,8 +336,8 @@ class Controller:
             self.clock.now()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._admitter.run(term), name="admit")
-                tasks.create_task(self._mirrorer.run(term), name="mirror")
-                tasks.create_task(self._concluder.run(term), name="conclude")
+                tasks.create_task(_aside(lambda: self._mirrorer.run(term)), name="mirror")
+                tasks.create_task(_aside(lambda: self._concluder.run(term)), name="conclude")
                 tasks.create_task(_aside(lambda: self.dry_runner.run(term)), name="dry run")
                 tasks.create_task(_aside(self._announcer.run), name="announce")
         except* TermEnded:
@@ -557,8 +557,8 @@ async def _aside(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except TermEnded:
-            raise
+        except (TermEnded, ClockWrong):
+            raise  # this replica must not lead
         except Exception:  # noqa: BLE001, whatever it is
             _log.exception("work beside admission failed; it begins anew")
             await asyncio.sleep(_REST)

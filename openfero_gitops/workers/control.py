@@ -113,7 +113,10 @@ class Control:
     async def run(self) -> None:
         """Keep what is known fresh, on replicas that do not lead too, until cancelled."""
         while True:
-            await self.paused()
+            try:
+                await self.paused()
+            except Exception:  # noqa: BLE001, whatever it is: it must not end the replica
+                _log.exception("the control was not looked at", name=NAME)
             await asyncio.sleep(_SHOWN)
 
     async def paused(self) -> bool:
