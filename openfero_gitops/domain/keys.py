@@ -54,6 +54,8 @@ RESOLVED_AT: Final = PREFIX + "resolved-at"
 TERM: Final = PREFIX + "term"
 ADMITTED_AT: Final = PREFIX + "admitted-at"
 ADMITTED_BY: Final = PREFIX + "admitted-by"
+#: As its value, where the leader found a Job started that no leader had admitted.
+SOMEBODY_ELSE: Final = "somebody else"
 DECISION: Final = PREFIX + "decision"
 REASON: Final = PREFIX + "reason"
 MESSAGE: Final = PREFIX + "message"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from openfero_gitops.domain.keys import SOMEBODY_ELSE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -103,11 +105,19 @@ class Remediation:
     commit: str
     path: str
     verified_signer: str = ""
+    admitted_by: str = ""
 
     @property
     def waiting(self) -> bool:
         """Suspended, neither admitted nor decided: what admission is about."""
         return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
+
+    @property
+    def started_by_other(self) -> bool:
+        """Whether it was started past the limits, by a person or another controller."""
+        if self.admitted_at is None:
+            return self.started
+        return self.admitted_by == SOMEBODY_ELSE
 
     @property
     def occupying(self) -> bool:

@@ -50,7 +50,8 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
     was = before.phase if before else Phase.WAITING
     if after.approved_by and not (before and before.approved_by):
         yield Event(about, "Approved", "Approve", f"approved by {after.approved_by}")
-    if after.admitted_at and not (before and before.admitted_at):
+    admitted = after.admitted_at is not None and not after.started_by_other
+    if admitted and not (before and before.admitted_at):
         how = f"handed to Kueue, queue {after.queue}" if after.queue else "started"
         yield Event(about, "Admitted", "Admit", f"{how}: {_origin(after)}")
     if after.phase is Phase.FAILED and after.explained and not (before and before.explained):
@@ -64,13 +65,13 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
         case Phase.CANCELLED:
             yield Event(about, "Cancelled", "Cancel", _why(after))
         case Phase.HELD:
-            said = "somebody suspended it after it was admitted: nothing restarts it"
+            said = "somebody suspended it after it had started: nothing restarts it"
             yield Event(about, "Held", "Observe", said, warning=True)
-        case Phase.RUNNING if after.admitted_at is None:
-            said = "somebody else than the controller started it: no limit was asked, it counts"
-            yield Event(about, "StartedByOther", "Observe", said, warning=True)
         case Phase.RUNNING if was is Phase.HELD:
             yield Event(about, "Resumed", "Observe", "somebody let it go on")
+        case Phase.RUNNING if after.started_by_other:
+            said = "somebody else than the controller started it: no limit was asked, it counts"
+            yield Event(about, "StartedByOther", "Observe", said, warning=True)
 
 
 def of_wait(one: Remediation, wait: Wait) -> Event:

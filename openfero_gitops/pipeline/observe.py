@@ -45,13 +45,14 @@ def observe(job: Mapping[str, Any]) -> Remediation:
     began = parse_time(status.get("startTime"))
     end = conditions.get("Complete") or conditions.get("Failed")
     suspended = spec.get("suspend") is True
+    started = admitted is not None or began is not None or not suspended or _had_pods(status)
     options = read_options(annotations.get(keys.OPTIONS, ""))
     phase = _phase(
         decision=annotations.get(keys.DECISION),
         conditions=conditions,
         suspended=suspended,
-        admitted=admitted is not None,
-        queued=keys.KUEUE_QUEUE in job_labels,
+        started=started,
+        queued=admitted is not None and keys.KUEUE_QUEUE in job_labels,
         approval=options.approval and not annotations.get(keys.APPROVED_BY),
     )
     return Remediation(
@@ -76,11 +77,12 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         delivered_at=parse_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
         resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
         admitted_at=admitted,
+        admitted_by=annotations.get(keys.ADMITTED_BY, ""),
         started_at=began or admitted,
         finished_at=parse_time(
             status.get("completionTime") or (end or {}).get("lastTransitionTime")
         ),
-        started=admitted is not None or began is not None or not suspended or _had_pods(status),
+        started=started,
         finished=end is not None,
         explained=keys.MESSAGE in annotations,
         deleting="deletionTimestamp" in metadata,
@@ -106,7 +108,7 @@ def _phase(
     decision: str | None,
     conditions: Mapping[str, Any],
     suspended: bool,
-    admitted: bool,
+    started: bool,
     queued: bool,
     approval: bool,
 ) -> Phase:
@@ -116,8 +118,8 @@ def _phase(
         (decision is not None, Phase.REFUSED),
         ("Complete" in conditions, Phase.SUCCEEDED),
         ("Failed" in conditions, Phase.FAILED),
-        (suspended and admitted and queued, Phase.QUEUED),
-        (suspended and admitted, Phase.HELD),
+        (suspended and queued, Phase.QUEUED),
+        (suspended and started, Phase.HELD),
         (not suspended, Phase.RUNNING),
         (approval, Phase.AWAITING_APPROVAL),
     )

@@ -60,6 +60,21 @@ def admit(one: Remediation, stamp_id: str, by: str, now: datetime) -> Patch:
     ]
 
 
+def started_by_other(one: Remediation, now: datetime) -> Patch:
+    """Write down that a Job runs, or ran, which no leader had admitted.
+
+    Where it is suspended again at once, nothing else on it tells so; whether it is by now makes
+    no difference.
+    """
+    return [
+        _same(one),
+        _absent(keys.ADMITTED_AT),
+        _absent(keys.DECISION),
+        _set(keys.ADMITTED_AT, format_time(now)),
+        _set(keys.ADMITTED_BY, keys.SOMEBODY_ELSE),
+    ]
+
+
 def refuse(one: Remediation, stamp_id: str, reason: Reason, message: str) -> Patch:
     """Write down that a waiting Job never starts."""
     return [

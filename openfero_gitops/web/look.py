@@ -372,8 +372,8 @@ def _circumstances(one: Remediation) -> Iterator[str]:
     if one.phase is Phase.QUEUED:
         yield f"Kueue starts it from queue {one.queue}" if one.queue else "Kueue starts it"
     elif one.phase is Phase.HELD:
-        yield "Somebody suspended it after it was admitted; nothing restarts it"
-    elif one.phase is Phase.RUNNING and one.admitted_at is None:
+        yield "Somebody suspended it after it had started; nothing restarts it"
+    elif one.phase is Phase.RUNNING and one.started_by_other:
         yield "Somebody else than the controller started it"
     if one.deleting:
         yield "It is being deleted"

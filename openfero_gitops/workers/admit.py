@@ -9,6 +9,9 @@ A leader that takes its own lease back, which nobody else had since, trusts the 
 before: on an API server so slow that the lease is lost before all are written, each term would
 begin with the first of them again, and none would admit anything.
 
+A Job that somebody else started is never the leader's to start again: it writes `admitted-at` on
+it, since a person who suspends it soon enough leaves nothing else that tells of it.
+
 A Job that the API server will not have changed (no right in its namespace, a policy) is barred
 for a while, without a place in the queue, so that it does not stand in the way of the others.
 """
@@ -250,8 +253,9 @@ class Admitter:
         thinking = self._stopwatch()
         catalog = self._catalog()
         now = self._now()
+        known = list(self._view)
         decided = decide(
-            [self._believed(one, reign) for one in self._view],
+            [self._believed(one, reign) for one in known],
             catalog.envelope if catalog else None,
             paused=paused,
             now=now,
@@ -262,6 +266,9 @@ class Admitter:
             for one, decision in decided:
                 if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:
                     tasks.create_task(self._carry_out(reign, one, decision), name="admit")
+            for one in known:
+                if _is_unnoted(one) and one.uid not in reign.barred:
+                    tasks.create_task(self._note_start(reign, one), name="note a start")
         if not reign.unsettled:
             await self._control.acknowledge(reign.term.check)
         if len(reign.barred) > barred:
@@ -327,6 +334,15 @@ class Admitter:
                 commit=one.commit,
             )
 
+    async def _note_start(self, reign: _Reign, one: Remediation) -> None:
+        try:
+            noted = await self._write(reign, one, patches.started_by_other(one, self._now()))
+        except ApiError as error:
+            self._note(reign, one, error)
+            return
+        if noted:
+            _log.warning("somebody else started a Job", job=str(one.key), operario=one.operario)
+
     @staticmethod
     def _note(reign: _Reign, one: Remediation, error: ApiError) -> None:
         """Take note of a write that failed, and of how soon it may be tried again."""
@@ -371,13 +387,31 @@ class Admitter:
             return True
 
 
+def _is_unnoted(one: Remediation) -> bool:
+    """Whether a Job has started, and nothing lasting on it tells so."""
+    return (
+        one.started
+        and one.admitted_at is None
+        and one.decision is None
+        and not one.finished
+        and not one.deleting
+    )
+
+
 def _as_decided(one: Remediation, now: Remediation) -> bool:
     """Whether all that our patches test is as it was."""
+    return _tested(now) == _tested(one)
+
+
+def _tested(one: Remediation) -> tuple[object, ...]:
     return (
-        now.waiting
-        and now.uid == one.uid
-        and (now.term, now.resolved_at, now.approved_by)
-        == (one.term, one.resolved_at, one.approved_by)
+        one.uid,
+        one.waiting,
+        one.admitted_at,
+        one.decision,
+        one.term,
+        one.resolved_at,
+        one.approved_by,
     )
 
 

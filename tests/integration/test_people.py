@@ -104,6 +104,12 @@ def at(replica: Replica, job: str) -> dict[str, Any]:
     return next((one for one in items if one["job"] == job), {"phase": "", "reason": ""})
 
 
+def note(desk: Desk, job: str) -> str | None:
+    """Who admitted a Job, as it is written on it."""
+    found: str | None = desk.job(job)["metadata"]["annotations"].get("openfero.io/admitted-by")
+    return found
+
+
 def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
     """Deliver an alert; its Job's name once it has reached a phase."""
     status, answer = replica.deliver(alert(name, host=host))
@@ -167,11 +173,37 @@ def test_what_waits_is_a_person_s_to_start_to_delete_and_to_edit(desk: Desk) -> 
         assert found["metadata"]["annotations"]["example.org/note"] == "more memory"
         other = deliver(a, "Quick", "one", "Waiting")
         a.wait_for(lambda: at(a, other)["reason"] == "target-busy", PATIENCE)
-        assert "openfero.io/admitted-at" not in desk.job(started)["metadata"]["annotations"]
+        assert note(desk, started) == "somebody else"
         assert "Somebody else than the controller started it" in a.read("/")
         assert at(a, deleted)["phase"] == ""
         assert deliver(a, "Quick", "two", "Succeeded") == deleted
         assert desk.job(deleted)["metadata"]["uid"] != uid
+
+
+def test_what_a_person_started_and_suspended_again_is_not_started_by_the_leader(
+    desk: Desk,
+) -> None:
+    """Neither when the pause ends in which that happened, nor by the next leader."""
+    with desk.replica("a") as a:
+        leads(a)
+        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        job = deliver(a, "Slow", "one", "Waiting")
+        desk.suspend(job, value=False)
+        a.wait_for(lambda: desk.pods(job), PATIENCE)
+        a.wait_for(lambda: note(desk, job) == "somebody else", PATIENCE)
+        desk.suspend(job, value=True)
+        a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+        a.wait_for(lambda: not desk.pods(job), PATIENCE)
+        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+        deliver(a, "Quick", "one", "Succeeded")  # the leader is at work, on the same target
+        assert at(a, job)["phase"] == "Held"
+        a.kill()
+    with desk.replica("b") as b:
+        leads(b)
+        deliver(b, "Quick", "two", "Succeeded")
+        assert b.deliver(alert("Slow", host="one"))[1]["items"][0]["outcome"] == "exists"
+        assert at(b, job)["phase"] == "Held"
+        assert desk.job(job)["spec"]["suspend"] is True
 
 
 class Kueue(threading.Thread):

@@ -77,6 +77,18 @@ class People:
             if one.suspended and one.admitted_at and not one.finished:
                 await self._change(job, _START)
 
+    async def start_and_suspend(self, runs: float) -> None:
+        """Start one that waits, let it run for so many seconds, and suspend it again."""
+        jobs = [job for job in await self._jobs() if observe(job).waiting]
+        if not jobs:
+            return
+        job = self._rng.choice(jobs)
+        self.counts["started and suspended"] += 1
+        with suppress(ApiError):
+            await self._change(job, _START)
+            await asyncio.sleep(runs)
+            await self._change(job, _SUSPEND)
+
     async def approve_all(self) -> None:
         """Approve what waits for that."""
         for job in await self._jobs():

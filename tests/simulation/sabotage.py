@@ -17,7 +17,7 @@ from openfero_gitops.adapters.clock import Clock
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.pipeline import decide, patches
-from openfero_gitops.workers import control
+from openfero_gitops.workers import admit, control
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.lead import Elector, Term
@@ -136,6 +136,11 @@ SABOTAGES: Final = (
         "a patch that tests nothing",
         frozenset({"final", "resolved", "two-leaders", "phase", "limit"}),
         (_replace(patches, "_still_waiting", lambda _: []),),
+    ),
+    Sabotage(
+        "no note of what a person started",
+        frozenset({"restarted"}),
+        (_replace(admit, "_is_unnoted", lambda _: False),),
     ),
     Sabotage(
         "200 without a Job",

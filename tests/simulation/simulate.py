@@ -49,6 +49,10 @@ _REPLICAS: Final = 3
 _TROUBLE: Final = 150.0
 #: Seconds after that in which all must have come to rest.
 _REST: Final = 420.0
+#: Seconds after faults in which somebody leads again and has heard of all.
+_QUIET: Final = 60.0
+#: Seconds in which a leader then notes what it sees.
+_HEEDS: Final = 5.0
 #: Seconds that a sender waits for an answer.
 _PATIENCE: Final = 10.0
 _HOUR: Final = timedelta(hours=1)
@@ -541,8 +545,17 @@ class Story:
                 await self._replace(replica)
             else:
                 self.loop.thaw(replica.name)
+        await self._touch()
         await self.people.resume()
         await self.people.release()
+
+    async def _touch(self) -> None:
+        """Start and suspend by hand what a pause keeps waiting, now that every leader listens."""
+        await self.people.pause()
+        await asyncio.sleep(_QUIET)
+        self.judge.hearsay = timedelta(seconds=_HEEDS)
+        await self.people.start_and_suspend(2 * _HEEDS)
+        await asyncio.sleep(_QUIET)
 
     # What is told of it.
 

@@ -7,7 +7,8 @@ tests with real processes share it.
 A promise is judged at each admission: nothing else that the controller does makes a Job start, so
 that a limit which holds at each of them holds at every instant. What people do meanwhile (start a
 suspended Job, stop one, delete one) the leader cannot foresee: it counts against an admission
-only after `hearsay`, the time in which news of it must have reached every leader.
+only after `hearsay`, the time in which news of it must have reached every leader, and been noted
+on the Job. What was stopped sooner again, and left nothing on it, is as if it had not been.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
 _NONE: Final = timedelta(0)
 _FINAL: Final = frozenset({"Cancelled", "Refused", "Succeeded", "Failed"})
+_COUNTED: Final = ("startTime", "active", "terminating", "succeeded", "failed")
 _WRITTEN_ONCE: Final = (
     "occurrence",
     "incident",
@@ -162,6 +164,7 @@ class _Job:
     suspended: bool
     queued: bool
     active: int
+    ran: bool
     finished_at: datetime | None
     succeeded: bool
     ttl: int | None
@@ -169,6 +172,7 @@ class _Job:
     created: datetime
     admitted: datetime | None = None  # when the admission was written
     by_hand: datetime | None = None  # when a person started it, or started it again
+    touched: bool = False  # a person ever did
     gone: datetime | None = None
 
     @property
@@ -190,6 +194,7 @@ class _Job:
     def waiting(self) -> bool:
         return (
             self.suspended
+            and not self.ran
             and self.admitted_at is None
             and self.decision is None
             and self.finished_at is None
@@ -204,7 +209,7 @@ class _Job:
             (self.succeeded, "Succeeded"),
             (self.finished_at is not None, "Failed"),
             (self.suspended and self.admitted_at is not None and self.queued, "Queued"),
-            (self.suspended and self.admitted_at is not None, "Held"),
+            (self.suspended and (self.ran or self.admitted_at is not None), "Held"),
             (not self.suspended, "Running"),
             (self.options.approval and not self.approved, "AwaitingApproval"),
         )
@@ -258,22 +263,39 @@ class Judge:
             if now.admitted_at is not None:  # as seen by who began to look late
                 now.admitted = moment
             elif not now.suspended:
-                now.by_hand = moment
+                now.by_hand, now.touched = moment, True
         else:
             self._compare(moment, known, now)
         self._file(now)
-        if known is not None and known.admitted_at is None and now.admitted_at is not None:
-            now.admitted = moment
-            self._judge_admission(moment, known, now)
-            self._starts.append(now)
-        elif known is not None and not known.occupying and now.occupying:
-            now.by_hand = moment  # nobody but a person starts what is not being admitted
-        elif not now.occupying and now.finished_at is None:
-            now.by_hand = None  # stopped again by hand: nothing on it tells that it ever ran
+        if known is not None:
+            self._note_start(moment, known, now)
         if now.occupying:
             self._occupying[uid] = now
         else:
             self._occupying.pop(uid, None)
+
+    def _note_start(self, moment: datetime, known: _Job, now: _Job) -> None:
+        """A Job may have been started, or stopped, and a start may have been noted on it."""
+        marked = known.admitted_at is None and now.admitted_at is not None
+        if marked and _started_by(known, now):
+            now.admitted = moment
+            self._judge_admission(moment, known, now)
+            self._starts.append(now)
+        elif not known.occupying and now.occupying:
+            # Nobody but a person starts what is not being admitted.
+            now.by_hand, now.touched = moment, True
+        elif (
+            now.by_hand is not None
+            and now.by_hand + self.hearsay > moment
+            and not now.occupying
+            and now.finished_at is None
+            and now.admitted_at is None
+        ):
+            now.by_hand = None  # stopped again before every leader had to know
+        if marked and now.admitted is None:
+            if not now.touched:
+                self._say(moment, "final", f"{now.name} is told to have started, and did not")
+            now.by_hand = now.by_hand or moment
 
     def answered(self, one: Answered) -> None:
         """A delivery was answered with 200: what it told is in the cluster."""
@@ -360,6 +382,9 @@ class Judge:
             self._say(moment, "approval", f"{name} was admitted and nobody approved it")
         if now.options.dry_run:
             self._say(moment, "dry-run", f"{name} was admitted in mode dry-run")
+        if known.by_hand is not None and self._news(known, moment):
+            words = f"{name} was admitted, a person started it at {known.by_hand:%H:%M:%S.%f}"
+            self._say(moment, "restarted", words)
         if known.leaving:
             self._say(moment, "final", f"{name} was admitted while it is being deleted")
         if now.status == "firing" and now.resolved_at is not None and not now.options.keeps:
@@ -470,6 +495,11 @@ class Judge:
         self._targets[now.target][now.uid] = now
 
 
+def _started_by(known: _Job, now: _Job) -> bool:
+    """Whether one write started a Job, or handed it to Kueue."""
+    return (known.suspended and not now.suspended) or (now.queued and not known.queued)
+
+
 def _rewritten(known: _Job, now: _Job) -> bool:
     """Whether what is written once has changed."""
     resolved = known.resolved_at is not None and now.resolved_at != known.resolved_at
@@ -532,6 +562,7 @@ def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
         suspended=spec.get("suspend") is True,
         queued=keys.KUEUE_QUEUE in labels,
         active=(status.get("active") or 0) + (status.get("terminating") or 0),
+        ran=any(status.get(kind) for kind in _COUNTED),
         # (As it is shown: a busy Job controller writes the condition seconds after the end.)
         finished_at=_time(status.get("completionTime") or end["lastTransitionTime"])
         if end
@@ -542,6 +573,7 @@ def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
         created=known.created if known else received,
         admitted=known.admitted if known else None,
         by_hand=known.by_hand if known else None,
+        touched=known is not None and known.touched,
     )
 
 

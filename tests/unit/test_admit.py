@@ -131,7 +131,10 @@ class TestTakeover:
 
     @in_virtual_time
     async def test_every_waiting_job_is_stamped_before_the_first_starts(self) -> None:
-        """And no other Job is: what runs, or was decided, is left as it is."""
+        """And no other Job is: what was decided is left as it is, and so is what runs.
+
+        (But that somebody else started it is written on it.)
+        """
         world = World(forever())
         replica = world.replica()
         async with world.playing(), replica.watching():
@@ -145,6 +148,9 @@ class TestTakeover:
                 await until(lambda: len(world.starts()) == 5)
         writes = replica.wire.writes()
         stamps, admissions = writes[: len(left)], writes[len(left) :]
+        (noted,) = [one for one in admissions if key_of(one) == running]
+        assert not noted.sets(keys.TERM)
+        admissions.remove(noted)
         assert all(is_stamp(one) for one in stamps)
         assert all(is_admission(one) for one in admissions)
         assert {key_of(one) for one in stamps} == {key_of(one) for one in admissions} == set(left)
@@ -567,7 +573,7 @@ class TestRaces:
 
     @in_virtual_time
     async def test_a_job_that_someone_else_starts_is_counted(self) -> None:
-        """It runs, unadmitted, and takes the room."""
+        """It runs, takes the room, and says that no leader admitted it."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
 
@@ -583,7 +589,81 @@ class TestRaces:
         assert world.starts() == [jobs[0]]
         job = await world.job(jobs[0])
         assert job.phase is Phase.RUNNING
-        assert job.admitted_at is None
+        assert job.started_by_other
+        assert job.admitted_by == keys.SOMEBODY_ELSE
+
+    @pytest.mark.parametrize("same_leader", [True, False])
+    @in_virtual_time
+    async def test_what_a_person_started_and_suspended_again_is_never_started(
+        self,
+        same_leader: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """Its Pods are gone, nothing is counted on it: the leader, or the next one, knows it."""
+        world = World(forever())
+        replica, successor = world.replica(), world.replica("replica-b")
+        suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
+        async with world.playing(), replica.watching(), successor.watching():
+            replica.paused = successor.paused = True
+            (job,) = await waiting(replica, 1)
+            async with replica.leading():
+                await world.change(job, {**suspend, "value": False})
+                await asyncio.sleep(5)
+                await world.change(job, suspend)
+                await asyncio.sleep(120)
+                assert (await world.job(job)).active == 0
+                replica.paused = successor.paused = not same_leader
+                await asyncio.sleep(120)
+            successor.paused = False
+            async with successor.leading():
+                await asyncio.sleep(120)
+                assert (await successor.deliver(pods_of("web-0"))).items[0].job == job
+        assert world.starts() == [job]
+        one = await world.job(job)
+        assert (one.phase, one.started) == (Phase.HELD, True)
+
+    @in_virtual_time
+    async def test_what_was_suspended_before_that_is_noted_is_held_all_the_same(self) -> None:
+        """A leader that saw it run writes it down on the suspended Job, so that it stays so."""
+        world = World(forever())
+        replica = world.replica()
+        suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
+
+        async def stop(request: Request) -> None:
+            await world.change(key_of(request), suspend)
+
+        async with world.playing(), replica.watching():
+            (job,) = await waiting(replica, 1)
+            await world.change(job, {**suspend, "value": False})
+            await asyncio.sleep(1)
+            replica.wire.trouble = when(is_admission, first(stop), 1)
+            async with replica.leading():
+                await asyncio.sleep(120)
+        assert world.starts() == [job]
+        assert (await world.job(job)).phase is Phase.HELD
+
+    @in_virtual_time
+    async def test_a_note_that_is_not_accepted_stands_in_nobody_s_way(self) -> None:
+        """Where the Job may not be changed it is tried again later; the others start."""
+        world = World(forever())
+        replica = world.replica()
+        async with world.playing(), replica.watching():
+            job, *others = await waiting(replica, 3)
+            await world.change(job, {"op": "replace", "path": "/spec/suspend", "value": False})
+            await asyncio.sleep(1)
+            replica.wire.trouble = when(
+                lambda request: request.sets(keys.ADMITTED_BY) and key_of(request) == job,
+                fails(Invalid("a policy")),
+                2,
+            )
+            async with replica.leading():
+                await until(lambda: len(world.starts()) == 3, within=5)
+                assert not (await world.job(job)).admitted_by
+                replica.wire.asked.clear()
+                await asyncio.sleep(20)
+                assert replica.wire.writes() == []
+                await asyncio.sleep(60)
+        assert set(world.starts()) == {job, *others}
+        assert (await world.job(job)).admitted_by == keys.SOMEBODY_ELSE
 
     @pytest.mark.parametrize(
         ("annotation", "value", "phase"),

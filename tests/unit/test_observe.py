@@ -56,6 +56,14 @@ RUNNING = {"suspend": False}
         ({"annotations": {keys.ADMITTED_AT: ""}}, Phase.HELD),
         ({"annotations": ADMITTED, "labels": QUEUE}, Phase.QUEUED),
         ({"labels": QUEUE}, Phase.WAITING),
+        ({"status": {"active": 1}}, Phase.HELD),
+        ({"status": {"terminating": 1}}, Phase.HELD),
+        ({"status": {"failed": 1}}, Phase.HELD),
+        ({"status": {"succeeded": 1}}, Phase.HELD),
+        ({"status": {"startTime": AT}}, Phase.HELD),
+        ({"status": {"active": 0, "ready": 0}}, Phase.WAITING),
+        ({"status": {"active": 1}, "annotations": {keys.OPTIONS: APPROVAL}}, Phase.HELD),
+        ({"status": {"active": 1}, "labels": QUEUE}, Phase.HELD),
         ({"annotations": {keys.QUEUE: "nightly"}}, Phase.WAITING),
         ({"spec": RUNNING, "status": COMPLETE}, Phase.SUCCEEDED),
         ({"spec": RUNNING, "status": FAILED}, Phase.FAILED),
@@ -244,6 +252,25 @@ def test_what_ran_and_what_runs_is_told_from_the_jobs_own_fields(
     one = observe(stored(**changes))
 
     assert (one.started, one.occupying) == (started, occupying)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_other"),
+    [
+        ({}, False),
+        ({"spec": RUNNING}, True),
+        ({"status": {"failed": 1}}, True),
+        ({"spec": RUNNING, "annotations": ADMITTED}, False),
+        ({"annotations": ADMITTED | {keys.ADMITTED_BY: "replica-a"}}, False),
+        ({"annotations": ADMITTED | {keys.ADMITTED_BY: keys.SOMEBODY_ELSE}}, True),
+    ],
+)
+def test_who_started_it_is_told(
+    changes: dict[str, Any],
+    by_other: bool,  # noqa: FBT001
+) -> None:
+    """A Job that runs unadmitted was started by somebody else, also once that is noted on it."""
+    assert observe(stored(**changes)).started_by_other is by_other
 
 
 def test_both_kinds_of_pods_are_counted() -> None:

@@ -526,7 +526,7 @@ async def test_circumstances() -> None:
     """What was queued, held, started by somebody else or is being deleted says so."""
     for one, words in (
         (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Kueue starts it from queue heal"),
-        (remediation("A", Phase.HELD, NOW), "Somebody suspended it after it was admitted"),
+        (remediation("A", Phase.HELD, NOW), "Somebody suspended it after it had started"),
         (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Somebody else than the contr"),
         (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
     ):

@@ -71,6 +71,11 @@ def cancel_by_hand(one: Remediation) -> patches.Patch:
     return patches.cancel_by_hand(one, "ada")
 
 
+def started_by_other(one: Remediation) -> patches.Patch:
+    """A leader's note."""
+    return patches.started_by_other(one, LATER)
+
+
 EVERY = [
     admit,
     refuse,
@@ -81,6 +86,7 @@ EVERY = [
     approve,
     refuse_by_hand,
     cancel_by_hand,
+    started_by_other,
     patches.cancel_resolved,
 ]
 
@@ -120,6 +126,36 @@ def test_a_job_with_a_queue_is_handed_to_kueue() -> None:
     assert after["spec"]["suspend"] is True
     assert after["metadata"]["labels"][keys.KUEUE_QUEUE] == "nightly"
     assert observe(after).phase is Phase.QUEUED
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_what_somebody_else_started_is_marked_as_started(
+    suspended: bool,  # noqa: FBT001
+) -> None:
+    """Also where it is suspended again by then: it is held from here on."""
+    job = stored(spec={"suspend": False})
+    meanwhile = stored(spec={"suspend": suspended})
+    after = apply_patch(meanwhile, started_by_other(observe(job)))
+
+    assert changes(meanwhile, after) == {keys.ADMITTED_AT: AT, keys.ADMITTED_BY: "somebody else"}
+    assert after["spec"] == meanwhile["spec"]
+    assert observe(after).phase is (Phase.HELD if suspended else Phase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"annotations": {keys.ADMITTED_AT: AT}},
+        {"annotations": {keys.DECISION: "cancelled"}},
+        {"metadata": {"uid": "uid-2"}},
+    ],
+)
+def test_nobody_s_admission_is_written_over(meanwhile: dict[str, Any]) -> None:
+    """What was admitted, decided or replaced meanwhile is left as it is."""
+    job = stored(spec={"suspend": False})
+
+    with pytest.raises(Invalid):
+        apply_patch(stored(**meanwhile), started_by_other(observe(job)))
 
 
 @pytest.mark.parametrize("message", ["", "too late"])

@@ -250,6 +250,36 @@ def test_what_a_person_started_counts_when_the_news_is_old() -> None:
         assert story.rules(envelope=one_at_a_time) == rules
 
 
+def test_what_a_person_stopped_again_is_not_started_a_second_time() -> None:
+    """Once a leader must have known that it ran; that it noted this is no admission."""
+    for stops, rules in ((100, []), (200, ["restarted"])):
+        story = Story()
+        story.create("a")
+        story.write("a", 1, {"suspend": False}, {"active": 1})
+        story.write("a", stops, {"suspend": True}, {"active": 0})
+        story.admit("a", stops + 400)
+        assert story.rules() == rules
+    for stops in (None, 3):
+        story = Story()
+        story.create("a")
+        story.write("a", 1, {"suspend": False}, {"active": 1})
+        if stops:
+            story.write("a", stops, {"suspend": True}, {"active": 0})
+        story.write("a", 5, admitted_at=format_time(after(5)))
+        assert story.rules() == []
+        story.write("a", 400, {"suspend": True}, {"active": 0})
+        story.admit("a", 500)
+        assert story.rules() == ["final"]
+
+
+def test_what_nobody_started_is_not_noted_as_started() -> None:
+    """A Job that waits goes on waiting."""
+    story = Story()
+    story.create("a")
+    story.write("a", 5, admitted_at=format_time(after(5)))
+    assert story.rules() == ["final"]
+
+
 def test_nothing_starts_while_paused() -> None:
     """From the acknowledgement until somebody asks to resume."""
     story = Story()
