@@ -252,6 +252,28 @@ def test_the_action_says_what_changes(
     assert Path(here.outputs["diff"]).read_text() == here.summary
 
 
+def test_the_action_provides_its_own_checkout(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """The command that later steps find is this code, whatever a pull request calls its files."""
+    here = runner(tmp_path, command, repository.folder)
+    here.known |= {"github.action_path": str(ROOT)}
+    python = tmp_path / "runner" / "openfero-gitops" / "python" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    for name in ("openfero_gitops/__main__.py", "openfero_gitops/__init__.py", "click.py"):
+        repository.write(name, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+
+    assert here.step("Provide openfero-gitops").returncode == 0
+    path = Path(here.variables["GITHUB_PATH"]).read_text().strip()
+    ran = here.run("sh", script="openfero-gitops --version", PATH=f"{path}:{os.environ['PATH']}")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"openfero-gitops, version {__version__}\n"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_action_is_one_that_github_takes() -> None:
     """Every step names its shell, no script holds an expression, and every output has its step."""
     assert ACTION["runs"]["using"] == "composite"
@@ -265,6 +287,7 @@ def test_the_action_is_one_that_github_takes() -> None:
         assert found is not None
         assert found[1] in ids
     install = ACTION["runs"]["steps"][0]["run"]
+    assert shlex.split(install).count("install") == install.count("--require-hashes") == 1
     for file in re.findall(r'"\$ACTION/([^"]+)"', install):
         assert (ROOT / file).is_file()
 
