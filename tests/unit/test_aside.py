@@ -18,6 +18,7 @@ from tests.support.workers import (
     in_virtual_time,
     operario_file,
     seconds_so_far,
+    until,
 )
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ async def test_what_is_not_admission_ends_neither_a_leadership_nor_the_replica(
     stop = asyncio.Event()
     running = asyncio.create_task(controller.run(stop, lambda _: None))
     try:
-        async with asyncio.timeout(60):
-            while not running.done() and any(part.times < 2 for part in parts.values()):
-                await asyncio.sleep(0.05)
+        await until(lambda: running.done() or all(part.times > 1 for part in parts.values()))
         assert not running.done()
         assert {name for name, part in parts.items() if part.times < 2} == set()
         assert admissions.times == 2
