@@ -7,7 +7,7 @@ OpenFeroError
 ├── SourceError           Git or a folder could not be read; the catalog in force stays
 │   ├── Unusable          the commit that the ref names cannot be taken: no such folder, too large
 │   │   └── Unverified    nobody who is trusted signed it
-│   └── CatalogRefusal    it was read, and its openfero.yaml cannot be kept
+│   └── CatalogRefusal    it was read, and its openfero.yaml cannot be followed
 ├── ClockWrong            this replica's clock is not the API server's: decide nothing by it
 └── ApiError              the API server did not do what was asked
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken

@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
     # Waiting, for now.
     PAUSED = "paused", "admission is paused"
-    NO_CATALOG = "no-catalog", "there is no catalog in force whose limits could be kept"
+    NO_CATALOG = "no-catalog", "there is no catalog in force, so nobody knows the limits"
     APPROVAL = "approval", "a person must approve it"
     TARGET_BUSY = "target-busy", "another Job works on the same target"
     COOLDOWN = "cooldown", "the last Job of this operario on this target ended too recently"

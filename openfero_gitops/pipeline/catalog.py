@@ -5,7 +5,7 @@ current envelope takes its place, whole (one file, one version) and marked stale
 none, those of its operarios that are valid stay. A name that stands twice belongs to the first
 path, and a stale version never takes a name from a current one.
 
-`openfero.yaml` is different: a revision whose envelope cannot be kept is refused.
+`openfero.yaml` is different: a revision whose envelope cannot be followed is refused.
 """
 
 from __future__ import annotations

@@ -156,31 +156,37 @@ class _Builder:
 
 
 def _duplicate(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> Unreadable:
-    return unreadable(
-        DUPLICATE_KEY,
-        node,
-        f"the key {shown(key)} stands twice: on line {_first_line(mapping, key)} and on line"
-        f" {node.start_mark.line + 1}",
-        "delete one of them",
-    )
+    first, second = _places(mapping, node, key)
+    message = f"the key {shown(key)} stands twice: on {first} and on {second}"
+    return unreadable(DUPLICATE_KEY, node, message, "delete one of them")
 
 
 def _merged_over(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> Unreadable:
+    first, second = _places(mapping, node, key)
     return unreadable(
         DUPLICATE_KEY,
         node,
-        f"the key {shown(key)} stands on line {_first_line(mapping, key)} and is merged again on"
-        f" line {node.start_mark.line + 1}: readers of YAML differ on which one counts",
+        f"the key {shown(key)} stands on {first} and is merged again on {second}: readers of YAML"
+        " differ on which one counts",
         "put the << first in its mapping",
     )
 
 
-def _first_line(mapping: yaml.MappingNode, key: str) -> int:
-    return next(
-        int(node.start_mark.line) + 1
-        for node, _ in mapping.value
-        if (MERGE if is_merge(node) else key_text(node)) == key
+def _places(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> tuple[str, str]:
+    """Where a key stands first, and where again; with columns where both are on one line."""
+    first = next(
+        other.start_mark
+        for other, _ in mapping.value
+        if (MERGE if is_merge(other) else key_text(other)) == key
     )
+    second = node.start_mark
+    if first.line == second.line:
+        line = first.line + 1
+        return (
+            f"line {line}, column {first.column + 1},",
+            f"line {line}, column {second.column + 1}",
+        )
+    return f"line {first.line + 1}", f"line {second.line + 1}"
 
 
 def _require_tag(node: yaml.Node, kind: str) -> None:

@@ -182,8 +182,8 @@ def _mode(value: Any) -> Mode:
 def _remember(value: Any) -> timedelta:
     try:
         found = parse_duration(value if isinstance(value, str) else str(value))
-    except ValueError as problem:
-        raise ValueError(f"a duration ({problem})") from None
+    except ValueError:
+        raise ValueError("a duration with its unit, ten years at most") from None
     if found < _SHORTEST_REMEMBER:
         raise ValueError(f"a duration of {format_duration(_SHORTEST_REMEMBER)} or more")
     return found

@@ -17,7 +17,7 @@ from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.pipeline.decide import Wait, decide
-from openfero_gitops.pipeline.match import Match, Standing, consider, match
+from openfero_gitops.pipeline.match import Match, NoMatch, Standing, consider, match
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.pipeline.render import render, target
 from openfero_gitops.pipeline.rules import nearest
@@ -60,7 +60,7 @@ def explain(
     found = match(alert, catalog, ())
     candidates = list(consider(alert, catalog, ()))
     passed_over = tuple(
-        _passed_over(one, alert) for one in candidates if one.standing is not Standing.CHOSEN
+        _passed_over(one, alert, found) for one in candidates if one.standing is not Standing.CHOSEN
     )
     if not isinstance(found, Match):
         hints = tuple(_hints(alert, catalog, candidates))
@@ -100,13 +100,23 @@ def _where(operario: Operario) -> str:
     return operario.origin.path
 
 
-def _passed_over(candidate: Candidate, alert: Alert) -> str:
+def _passed_over(candidate: Candidate, alert: Alert, found: Match | NoMatch) -> str:
     operario = candidate.operario
-    return f"passed over: {operario.name} ({_where(operario)}): {_why(candidate, alert)}"
+    if isinstance(found, Match) and candidate.standing is Standing.OUTRANKED:
+        why = _outranked(operario, found.operario)
+    else:
+        why = _unfit(candidate, alert)
+    return f"passed over: {operario.name} ({_where(operario)}): {why}"
 
 
-def _why(candidate: Candidate, alert: Alert) -> str:
-    options = candidate.operario.options
+def _outranked(operario: Operario, winner: Operario) -> str:
+    own, theirs = operario.options.priority, winner.options.priority
+    over = f"higher priority: {theirs} over {own}"
+    first = "same priority, first by name" if theirs == own else over
+    return f"it fits, but {winner.name} goes first ({first})"
+
+
+def _unfit(candidate: Candidate, alert: Alert) -> str:
     match candidate.standing:
         case Standing.OTHER_STATUS:
             return f"it answers {candidate.operario.status} alerts, this one is {alert.status}"
@@ -117,10 +127,8 @@ def _why(candidate: Candidate, alert: Alert) -> str:
                 f"its matcher {printable(str(one))} does not hold, {_has(alert, one.name)}"
                 for one in candidate.unfulfilled
             )
-        case Standing.OWN_JOB:
-            return Reason.OWN_JOB.text
         case _:
-            return f"it fits, but another goes first (its priority is {options.priority})"
+            return Reason.OWN_JOB.text
 
 
 def _has(alert: Alert, name: str) -> str:

@@ -223,7 +223,7 @@ def test_validate_finds_errors(folder: Path, here: Callable[..., Ran]) -> None:
 
 
 def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran]) -> None:
-    """A warning alone is 0; with --strict it is 1, and told the same."""
+    """A warning alone is 0; with --strict it is 1, told the same, and it is said why."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["labels"] = {"app": "heal"}
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -232,7 +232,8 @@ def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran])
     assert "warning: " in ran.stdout
     assert "1 operario in force, 0 errors, 1 warning" in ran.stdout
     strict = here("validate", folder, "--strict")
-    assert (strict.returncode, strict.stdout) == (1, ran.stdout)
+    told = ran.stdout.rstrip("\n") + "; --strict: warnings fail, too\n"
+    assert (strict.returncode, strict.stdout) == (1, told)
 
 
 def test_validate_an_empty_folder(tmp_path: Path, here: Callable[..., Ran]) -> None:
@@ -276,7 +277,7 @@ def test_validate_in_every_format(folder: Path, form: str, here: Callable[..., R
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_validate_a_broken_envelope(folder: Path, form: str, here: Callable[..., Ran]) -> None:
-    """An openfero.yaml that cannot be kept is a finding among the others, and hides none."""
+    """An openfero.yaml that cannot be followed is a finding among the others, and hides none."""
     (folder / "openfero.yaml").write_text("paused: perhaps\nlimits: {concurrent: many}\n")
     (folder / "broken.yaml").write_text("a: [\n")
     ran = here("validate", folder, "--format", form)

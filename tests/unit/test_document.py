@@ -184,6 +184,18 @@ def test_says_in_words_what_is_wrong_with_yaml(
     ("text", "rule", "line", "words"),
     [
         ("a: 1\nb: 2\na: 3\n", "duplicate-key", 3, "on line 1 and on line 3"),
+        (
+            '{"a": 1, "b": 2, "a": 3}',
+            "duplicate-key",
+            1,
+            "twice: on line 1, column 2, and on line 1, column 18",
+        ),
+        (
+            "{<<: &a {x: 1}, b: 2, <<: {x: 2}}",
+            "duplicate-key",
+            1,
+            "on line 1, column 2, and on line 1, column 23",
+        ),
         ("a:\n  on: 1\n  yes: 2\n", "duplicate-key", 3, "'true' stands twice: on line 2"),
         ("d: &d {x: 1}\na:\n  x: 2\n  <<: *d\n", "duplicate-key", 4, "merged again"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a\n", "duplicate-key", 4, "'<<' stands twice"),

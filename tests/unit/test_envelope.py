@@ -92,7 +92,14 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
         ("namespaces: []", ("namespaces",), "envelope-value", "a list of names", "openfero-jobs"),
         ("namespaces: jobs", ("namespaces",), "envelope-value", "a list of names", ""),
         ("namespaces: [Jobs]", ("namespaces",), "envelope-value", "'Jobs' is none", ""),
-        ("remember: 24", ("remember",), "envelope-value", "for example 24s or 24m", "24h"),
+        (
+            "remember: 3600",
+            ("remember",),
+            "envelope-value",
+            "remember is a duration with its unit, ten years at most, not 3600",
+            "for example remember: 24h",
+        ),
+        ("remember: 11y", ("remember",), "envelope-value", "ten years at most, not '11y'", "24h"),
         ("remember: 30s", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         ("remember: 0", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         (

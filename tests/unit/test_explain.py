@@ -82,7 +82,7 @@ def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
             {"matchers": (Matcher("pod", Operator.EQUAL, "db-1"),)},
             'its matcher pod="db-1" does not hold, the alert has pod="web-1"',
         ),
-        ({"priority": -1}, "another goes first (its priority is -1)"),
+        ({"priority": -1}, "restart-pod goes first (higher priority: 0 over -1)"),
     ],
 )  # fmt: skip
 def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
@@ -92,6 +92,17 @@ def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
 
     assert line.startswith("passed over: other (operarios/other.yaml): ")
     assert why in line
+
+
+def test_a_tie_is_decided_by_the_name() -> None:
+    """Where priorities are the same, the winner is said to be the first by name."""
+    for name, winner, loser in (("a", "a", "restart-pod"), ("z", "restart-pod", "z")):
+        found = told(operario(), operario(name))
+        [line] = [one for one in found.details if one.startswith("passed over")]
+
+        assert found.operario == winner
+        assert line.startswith(f"passed over: {loser} ")
+        assert line.endswith(f"but {winner} goes first (same priority, first by name)")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Ignored, Problem
 
-REFUSED: Final = "openfero.yaml cannot be kept: the controller would not take this revision"
+REFUSED: Final = "openfero.yaml cannot be followed: the controller would not take this revision"
 EMPTY: Final = (
     "no operario at all: is --path the folder that holds them? A Job becomes one by its "
     "annotation openfero.io/alertname, or by its name openfero-ALERTNAME-firing"
@@ -53,11 +53,12 @@ class Findings:
     def summary(self) -> str:
         """All of it in one line."""
         errors = sum(problem.is_error for problem in self.problems)
-        return (
+        warnings = len(self.problems) - errors
+        counts = (
             f"{_count(self.operarios, 'operario')} in force, {_count(errors, 'error')}, "
-            f"{_count(len(self.problems) - errors, 'warning')}, "
-            f"{_count(len(self.ignored), 'document')} ignored"
+            f"{_count(warnings, 'warning')}, {_count(len(self.ignored), 'document')} ignored"
         )
+        return counts + ("; --strict: warnings fail, too" if self.strict and warnings else "")
 
 
 def advice(problem: Problem) -> str:
