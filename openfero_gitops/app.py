@@ -23,6 +23,7 @@ from openfero_gitops.adapters.clock import Clock
 from openfero_gitops.adapters.config_maps import ConfigMapStore
 from openfero_gitops.adapters.events import EventStore
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.jobs import SELECTOR, JobStore
 from openfero_gitops.adapters.kubernetes import KubernetesApi
@@ -396,6 +397,35 @@ class Controller:
             raise UsageError(error)
 
 
+def git_source(settings: Settings) -> GitSource:
+    """Make the source of the operarios.
+
+    Raises:
+        UsageError: the settings cannot work.
+    """
+    return GitSource(
+        GitSettings(
+            url=settings.repo,
+            ref=settings.ref,
+            path=settings.path,
+            cache_dir=settings.cache_dir,
+            timeout=settings.git_timeout.total_seconds(),
+            access=GitAccess(
+                credentials_file=settings.git_credentials_file,
+                ssh_key_file=settings.git_ssh_key_file,
+                known_hosts_file=settings.git_known_hosts_file,
+                ca_file=settings.git_ca_file,
+                proxy=settings.git_proxy,
+                no_proxy=settings.git_no_proxy,
+                pack_bytes=settings.git_max_size,
+            ),
+            trust=Trust(
+                settings.verify, settings.allowed_signers_file, settings.openpgp_keyring_file
+            ),
+        )
+    )
+
+
 async def serve(
     settings: Settings,
     on_signals: Callable[[asyncio.Event, Callable[[], None]], None],
@@ -411,22 +441,7 @@ async def serve(
     stop = asyncio.Event()
     wanted = asyncio.Event()
     on_signals(stop, wanted.set)
-    source = GitSource(
-        GitSettings(
-            url=settings.repo,
-            ref=settings.ref,
-            path=settings.path,
-            cache_dir=settings.cache_dir,
-            timeout=settings.git_timeout.total_seconds(),
-            credentials_file=settings.git_credentials_file,
-            ssh_key_file=settings.git_ssh_key_file,
-            known_hosts_file=settings.git_known_hosts_file,
-            ca_file=settings.git_ca_file,
-            trust=Trust(
-                settings.verify, settings.allowed_signers_file, settings.openpgp_keyring_file
-            ),
-        )
-    )
+    source = git_source(settings)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(source.aclose)
         clock = Clock(_now, boottime)

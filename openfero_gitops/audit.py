@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from openfero_gitops.adapters.git import GitSource
+    from openfero_gitops.adapters.git_access import GitAccess
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
 
@@ -70,7 +71,7 @@ class Selection:
 class Reviewed:
     """What an auditor trusts: a repository, the ref that holds what was reviewed, its signers.
 
-    `kubernetes_version` is the controller's setting.
+    `kubernetes_version` is the controller's setting; `access` is the way to the repository.
 
     `jobs_namespace` and `allowed_namespaces` are what the controller was given; where no
     jobs namespace is named, that of each Job is taken.
@@ -83,6 +84,7 @@ class Reviewed:
     allowed_namespaces: tuple[str, ...] | None = None
     trust: Trust = field(default_factory=Trust)
     kubernetes_version: str = DEFAULT
+    access: GitAccess | None = None
 
 
 def signed_by(ssh: Path | None, openpgp: Path | None) -> Trust:
@@ -138,7 +140,12 @@ async def _verify(
     parser = Parser(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
         source = open_commit(
-            reviewed.repository, reviewed.ref, reviewed.path, Path(cache), reviewed.trust
+            reviewed.repository,
+            reviewed.ref,
+            reviewed.path,
+            Path(cache),
+            reviewed.trust,
+            access=reviewed.access,
         )
         async with contextlib.AsyncExitStack() as exits:
             exits.push_async_callback(source.aclose)

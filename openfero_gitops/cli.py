@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import signal
 import sys
@@ -22,6 +23,8 @@ from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from openfero_gitops.adapters.git_access import GitAccess
+    from openfero_gitops.pipeline.golden import Report
     from openfero_gitops.pipeline.report.findings import Findings
     from openfero_gitops.pipeline.schema import Schemas
     from openfero_gitops.web.server import Address
@@ -161,9 +164,77 @@ def _namespaces(
     return value
 
 
-def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a repository, for every command that reads one."""
+def _size(_context: click.Context, _option: click.Parameter, value: str) -> int:
+    """Refuse what is no number of bytes."""
+    from openfero_gitops.pipeline.quantity import parse_size  # noqa: PLC0415
+
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _git_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The way to a Git URL as `serve` names it, which the command gets as one `access`."""
+
+    @functools.wraps(command)
+    def collected(
+        *,
+        git_credentials_file: Path | None,
+        git_ssh_key_file: Path | None,
+        git_known_hosts_file: Path | None,
+        git_ca_file: Path | None,
+        git_proxy: str,
+        git_max_size: int,
+        **rest: Any,
+    ) -> Any:
+        from openfero_gitops.adapters.git_access import GitAccess  # noqa: PLC0415
+
+        access = GitAccess(
+            credentials_file=git_credentials_file,
+            ssh_key_file=git_ssh_key_file,
+            known_hosts_file=git_known_hosts_file,
+            ca_file=git_ca_file,
+            proxy=git_proxy,
+            pack_bytes=git_max_size,
+        )
+        return command(access=access, **rest)
+
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    wrapped: Callable[..., Any] = collected
     for option in (
+        click.option(
+            "--git-max-size",
+            default="1Gi",
+            show_default=True,
+            callback=_size,
+            help="Most that a repository's history may take.",
+        ),
+        click.option(
+            "--git-proxy", default="", help="http://host:port of the proxy before an https URL."
+        ),
+        click.option("--git-ca-file", type=file, help="PEM file of the CA of an https URL."),
+        click.option("--git-known-hosts-file", type=file, help="known_hosts file, for an ssh URL."),
+        click.option("--git-ssh-key-file", type=file, help="Private key file, for an ssh URL."),
+        click.option(
+            "--git-credentials-file",
+            type=file,
+            help="File with username:password or a token, for an https URL.",
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a catalog is read by, for every command that reads one of its own."""
+    for option in (
+        _git_options,
+        click.option(
+            "--kubernetes-version",
+            metavar="MAJOR.MINOR",
+            help="Whose Jobs are meant.  [default: 1.36]",
+        ),
         click.option(
             "--allowed-namespace",
             multiple=True,
@@ -171,11 +242,16 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="A namespace that operarios may name; all, where none is given.",
         ),
         click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE."),
-        click.option(
-            "--ref", default="HEAD", show_default=True, help="Branch, tag or commit of a Git URL."
-        ),
     ):
         command = option(command)
+    return command
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a repository at one commit, for every command that reads it so."""
+    command = click.option(
+        "--ref", default="HEAD", show_default=True, help="Branch, tag or commit of a Git URL."
+    )(_catalog_options(command))
     return click.argument("source")(command)
 
 
@@ -190,11 +266,6 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="For a terminal, a program, test results, code scanning, a workflow's annotations.",
 )
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@click.option(
-    "--kubernetes-version",
-    metavar="MAJOR.MINOR",
-    help="Whose Jobs are meant, without asking a cluster.  [default: 1.36]",
-)
 @click.option("--cluster", is_flag=True, help="Ask a cluster which Jobs it takes.")
 @click.option(
     "--kubeconfig",
@@ -208,9 +279,10 @@ def validate(
     ref: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     form: str,
     strict: bool,
-    kubernetes_version: str | None,
     cluster: bool,
     kubeconfig: Path | None,
     context: str | None,
@@ -239,7 +311,13 @@ def validate(
 
             kubernetes = await schemas_of_cluster(kubeconfig, context)
         return await check(
-            source, ref, path, allowed_namespace, kubernetes=kubernetes, strict=strict
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            kubernetes=kubernetes,
+            strict=strict,
+            access=access,
         )
 
     findings = asyncio.run(run())
@@ -277,6 +355,8 @@ def render(
     ref: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     alert_file: str,
     jobs_namespace: str,
 ) -> int:
@@ -287,10 +367,21 @@ def render(
     from openfero_gitops.offline import read_catalog, render_all  # noqa: PLC0415
     from openfero_gitops.pipeline.dump import to_yaml  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     group = read_payload(_read(alert_file))
-    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    catalog = asyncio.run(
+        read_catalog(
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            jobs_namespace,
+            kubernetes_version=kubernetes_version or DEFAULT,
+            access=access,
+        )
+    )
     manifests, notes = render_all(catalog, group, jobs_namespace)
     for note in notes:
         click.echo(note, err=True)
@@ -311,6 +402,8 @@ def explain(
     ref: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     alert_file: str,
     jobs_namespace: str,
     form: str,
@@ -323,10 +416,21 @@ def explain(
     from openfero_gitops.offline import explain_all, read_catalog  # noqa: PLC0415
     from openfero_gitops.pipeline.explain import as_json, as_text  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     group = read_payload(_read(alert_file))
-    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    catalog = asyncio.run(
+        read_catalog(
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            jobs_namespace,
+            kubernetes_version=kubernetes_version or DEFAULT,
+            access=access,
+        )
+    )
     explained = explain_all(catalog, group, jobs_namespace)
     click.echo(_to_json(as_json(explained)) if form == "json" else as_text(explained))
     return DONE if any(one.operario for one in explained) else FINDINGS
@@ -351,6 +455,8 @@ def test(
     ref: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     jobs_namespace: str,
     update: bool,
     require_cases: bool,
@@ -364,15 +470,29 @@ def test(
     from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
     from openfero_gitops.offline import judge_cases, update_cases  # noqa: PLC0415
     from openfero_gitops.pipeline.report.cases import FORMATS  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     if update and ref != "HEAD":
         raise UsageError("--update writes into a folder as it lies there: leave out --ref")
-    asked = (source, ref, path, allowed_namespace, jobs_namespace)
-    report = asyncio.run(judge_cases(*asked))
+
+    def judged() -> Report:
+        return asyncio.run(
+            judge_cases(
+                source,
+                ref,
+                path,
+                allowed_namespace,
+                jobs_namespace,
+                kubernetes_version=kubernetes_version or DEFAULT,
+                access=access,
+            )
+        )
+
+    report = judged()
     updated: list[str] = []
     if update and (updated := update_cases(source, report)):
-        report = asyncio.run(judge_cases(*asked))
+        report = judged()
     click.echo(FORMATS[form](report, updated=updated, require_cases=require_cases))
     passed = report.passed and not (require_cases and report.untested)
     return DONE if passed else FINDINGS
@@ -382,13 +502,7 @@ def test(
 @click.argument("source")
 @click.argument("base")
 @click.argument("head")
-@click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE.")
-@click.option(
-    "--allowed-namespace",
-    multiple=True,
-    callback=_namespaces,
-    help="A namespace that operarios may name; all, where none is given.",
-)
+@_catalog_options
 @_jobs_namespace_option
 @click.option(
     "--merge-base",
@@ -409,6 +523,8 @@ def diff(
     head: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     jobs_namespace: str,
     merge_base: bool,
     form: str,
@@ -422,10 +538,19 @@ def diff(
     from openfero_gitops.offline import Comparison, compare_revisions  # noqa: PLC0415
     from openfero_gitops.pipeline.difference.comment import as_markdown  # noqa: PLC0415
     from openfero_gitops.pipeline.difference.plain import as_json, as_text  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     asked = Comparison(
-        source, base, head, path, allowed_namespace, jobs_namespace, since_parting=merge_base
+        source,
+        base,
+        head,
+        path,
+        allowed_namespace,
+        jobs_namespace,
+        since_parting=merge_base,
+        kubernetes_version=kubernetes_version or DEFAULT,
+        access=access,
     )
     found = asyncio.run(compare_revisions(asked))
     match form:
@@ -462,6 +587,8 @@ def coverage(
     ref: str,
     path: str,
     allowed_namespace: tuple[str, ...],
+    kubernetes_version: str | None,
+    access: GitAccess,
     jobs_namespace: str,
     rule_files: tuple[str, ...],
     more_rules: tuple[str, ...],
@@ -475,29 +602,41 @@ def coverage(
     from openfero_gitops.offline import read_catalog  # noqa: PLC0415
     from openfero_gitops.pipeline.alertrules import read_rules  # noqa: PLC0415
     from openfero_gitops.pipeline.coverage import as_json, as_text, cover  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     rules = [rule for file in (*rule_files, *more_rules) for rule in read_rules(_read(file), file)]
-    catalog = asyncio.run(read_catalog(source, ref, path, allowed_namespace, jobs_namespace))
+    catalog = asyncio.run(
+        read_catalog(
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            jobs_namespace,
+            kubernetes_version=kubernetes_version or DEFAULT,
+            access=access,
+        )
+    )
     found = cover(catalog, rules, ignore)
     click.echo(_to_json(as_json(found)) if form == "json" else as_text(found))
     return DONE if found.complete else FINDINGS
 
 
+def _kubeconfig_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a cluster, for every command that is for one."""
+    return click.option(
+        "--kubeconfig",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Default: $KUBECONFIG, ~/.kube/config.",
+    )(command)
+
+
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What names a Job in a cluster."""
-    for option in (
-        click.option(
-            "--namespace", help="Where a bare NAME is looked for; the context's if not given."
-        ),
-        click.option(
-            "--kubeconfig",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Default: $KUBECONFIG, ~/.kube/config.",
-        ),
-    ):
-        command = option(command)
-    return click.argument("job")(command)
+    command = click.option(
+        "--namespace", help="Where a bare NAME is looked for; the context's if not given."
+    )(command)
+    return click.argument("job")(_kubeconfig_option(command))
 
 
 @cli.command()
@@ -541,11 +680,7 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
 
 
 @cli.command()
-@click.option(
-    "--kubeconfig",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Default: $KUBECONFIG, ~/.kube/config.",
-)
+@_kubeconfig_option
 @click.option("--namespace", multiple=True, help="Of the Jobs; every one, if none is given.")
 @click.option("--operario", default="", help="Only of this operario.")
 @click.option("--alert", default="", help="Only for this alert name.")
@@ -572,6 +707,7 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The same, for OpenPGP.",
 )
+@_git_options
 @click.option("--kubernetes-version", help="As the controller was given it.")
 @click.option("--jobs-namespace", default="", help="Of Jobs whose operario names none.")
 @click.option("--allowed-namespace", multiple=True, help="As the controller was given them.")
@@ -590,6 +726,7 @@ def audit(
     path: str,
     allowed_signers_file: Path | None,
     openpgp_keyring_file: Path | None,
+    access: GitAccess,
     kubernetes_version: str | None,
     jobs_namespace: str,
     allowed_namespace: tuple[str, ...],
@@ -618,7 +755,7 @@ def audit(
         allowed = (jobs_namespace, *allowed_namespace) if allowed_namespace else None
         trust = signed_by(allowed_signers_file, openpgp_keyring_file)
         reviewed = Reviewed(
-            repo, ref, path, jobs_namespace, allowed, trust, kubernetes_version or DEFAULT
+            repo, ref, path, jobs_namespace, allowed, trust, kubernetes_version or DEFAULT, access
         )
     entries = asyncio.run(
         read(
@@ -645,11 +782,7 @@ def _switch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--timeout", default=30.0, show_default=True, help="Seconds to wait for the leader."
         ),
         click.option("--namespace", help="The controller's own; the context's if not given."),
-        click.option(
-            "--kubeconfig",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Default: $KUBECONFIG, ~/.kube/config.",
-        ),
+        _kubeconfig_option,
     ):
         command = option(command)
     return command

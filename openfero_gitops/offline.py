@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.adapters.folder import FolderSource
     from openfero_gitops.adapters.git import GitSource
+    from openfero_gitops.adapters.git_access import GitAccess
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
     from openfero_gitops.pipeline.schema import Schemas
@@ -44,14 +45,27 @@ async def read_catalog(
     path: str,
     allowed_namespaces: Sequence[str] = (),
     jobs_namespace: str = "openfero-jobs",
+    *,
+    kubernetes_version: str = DEFAULT,
+    access: GitAccess | None = None,
 ) -> Catalog:
     """Build the catalog of a folder or a Git URL.
+
+    Args:
+        source: the folder or the URL.
+        ref: of the repository.
+        path: the part of it that counts.
+        allowed_namespaces: where Jobs may go; everywhere, where none is named.
+        jobs_namespace: where those go that name none.
+        kubernetes_version: whose Jobs are meant.
+        access: the way to a URL.
 
     Raises:
         OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
     """
-    scope = _scope(allowed_namespaces, jobs_namespace)
-    catalog, refusal = await _build(source, ref, path, scope)
+    scope = _scope(allowed_namespaces, jobs_namespace, kubernetes_version)
+    async with _opened(source, ref, path, access) as opened:
+        catalog, refusal = await _read(opened, await opened.fetch(), scope)
     if refusal is not None:
         raise refusal
     return catalog
@@ -65,6 +79,7 @@ async def check(
     *,
     kubernetes: str | Schemas = DEFAULT,
     strict: bool = False,
+    access: GitAccess | None = None,
 ) -> Findings:
     """Find everything that is wrong in a folder or a Git URL.
 
@@ -75,13 +90,16 @@ async def check(
         allowed_namespaces: where Jobs may go; everywhere, where none is named.
         kubernetes: the version that the Jobs are for, or a cluster's own schemas.
         strict: warnings count as errors.
+        access: the way to a URL.
 
     Raises:
         OpenFeroError: it cannot be read.
         UsageError: the version is not known.
     """
     scope = _scope(allowed_namespaces, "openfero-jobs")
-    catalog, refusal = await _build(source, ref, path, scope, Parser(kubernetes))
+    parser = Parser(kubernetes)
+    async with _opened(source, ref, path, access) as opened:
+        catalog, refusal = await _read(opened, await opened.fetch(), scope, parser)
     problems = (*(refusal.problems if refusal else ()), *catalog.problems)
     return Findings(
         problems=tuple(sorted(problems)),
@@ -93,25 +111,22 @@ async def check(
     )
 
 
-def _scope(allowed_namespaces: Sequence[str], jobs_namespace: str) -> Scope:
+def _scope(
+    allowed_namespaces: Sequence[str], jobs_namespace: str, kubernetes_version: str = DEFAULT
+) -> Scope:
     return Scope(
         jobs_namespace=jobs_namespace,
         allowed_namespaces=(jobs_namespace, *allowed_namespaces) if allowed_namespaces else None,
+        kubernetes_version=kubernetes_version,
     )
 
 
-async def _build(
-    source: str, ref: str, path: str, scope: Scope, parser: Parser | None = None
-) -> tuple[Catalog, CatalogRefusal | None]:
-    """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
-    async with _opened(source, ref, path) as opened:
-        return await _read(opened, await opened.fetch(), scope, parser)
-
-
 @contextlib.asynccontextmanager
-async def _opened(source: str, ref: str, path: str) -> AsyncIterator[FolderSource | GitSource]:
+async def _opened(
+    source: str, ref: str, path: str, access: GitAccess | None
+) -> AsyncIterator[FolderSource | GitSource]:
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
-        opened = open_source(source, ref, path, Path(cache))
+        opened = open_source(source, ref, path, Path(cache), access)
         try:
             yield opened
         finally:
@@ -126,6 +141,7 @@ async def _read(
     *,
     had_envelope: bool = False,
 ) -> tuple[Catalog, CatalogRefusal | None]:
+    """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
     parser = parser or Parser(scope.kubernetes_version)
     try:
         catalog = build_catalog(snapshot, scope, previous_has_envelope=had_envelope, parser=parser)
@@ -191,15 +207,28 @@ async def judge_cases(
     path: str,
     allowed_namespaces: Sequence[str],
     jobs_namespace: str,
+    *,
+    kubernetes_version: str = DEFAULT,
+    access: GitAccess | None = None,
 ) -> golden.Report:
     """Hold the golden cases of a folder or a Git URL against its operarios.
+
+    Args:
+        source: as in `read_catalog`, with everything that follows.
+        ref: the same.
+        path: the same.
+        allowed_namespaces: the same.
+        jobs_namespace: the same.
+        kubernetes_version: the same.
+        access: the same.
 
     Raises:
         OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
     """
-    async with _opened(source, ref, path) as opened:
+    scope = _scope(allowed_namespaces, jobs_namespace, kubernetes_version)
+    async with _opened(source, ref, path, access) as opened:
         snapshot = await opened.fetch()
-        catalog, refusal = await _read(opened, snapshot, _scope(allowed_namespaces, jobs_namespace))
+        catalog, refusal = await _read(opened, snapshot, scope)
         if refusal is not None:
             raise refusal
         cases = await opened.cases(snapshot.revision.commit)
@@ -249,6 +278,8 @@ class Comparison:
     allowed_namespaces: tuple[str, ...] = ()
     jobs_namespace: str = "openfero-jobs"
     since_parting: bool = False
+    kubernetes_version: str = DEFAULT
+    access: GitAccess | None = None
 
 
 async def compare_revisions(asked: Comparison) -> Difference:
@@ -257,13 +288,13 @@ async def compare_revisions(asked: Comparison) -> Difference:
     Raises:
         OpenFeroError: one of them cannot be read, or they have no history in common.
     """
-    parser = Parser(DEFAULT)
+    parser = Parser(asked.kubernetes_version)
+    scope = _scope(asked.allowed_namespaces, asked.jobs_namespace, asked.kubernetes_version)
 
     async def read(ref: str, *, had_envelope: bool = False) -> Side:
-        opened = open_commit(asked.source, ref, asked.path, cache)
+        opened = open_commit(asked.source, ref, asked.path, cache, access=asked.access)
         try:
             snapshot = await opened.fetch()
-            scope = _scope(asked.allowed_namespaces, asked.jobs_namespace)
             found = await _read(opened, snapshot, scope, parser, had_envelope=had_envelope)
         finally:
             await opened.aclose()
@@ -279,7 +310,7 @@ async def compare_revisions(asked: Comparison) -> Difference:
 
 async def _parting(asked: Comparison, base: str, cache: Path) -> str:
     """The commit at which `head` left `base`, both of which are in the cache then."""
-    opened = open_commit(asked.source, asked.head, asked.path, cache)
+    opened = open_commit(asked.source, asked.head, asked.path, cache, access=asked.access)
     try:
         head = (await opened.fetch()).revision.commit
         parting = await opened.merge_base(base, head)

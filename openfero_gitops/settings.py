@@ -16,7 +16,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -31,6 +38,7 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.compose import Unreadable
 from openfero_gitops.pipeline.dns import is_dns_label
 from openfero_gitops.pipeline.document import load
+from openfero_gitops.pipeline.quantity import format_size, parse_size
 from openfero_gitops.pipeline.schema import DEFAULT
 
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
@@ -71,7 +79,18 @@ def _namespace(name: str) -> str:
     return name
 
 
+class Size(int):
+    """A number of bytes, which people write as a Kubernetes quantity."""
+
+    __slots__ = ()
+
+
+def _size(value: object) -> object:
+    return value if isinstance(value, Size) else Size(parse_size(str(value)))
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
+Bytes = Annotated[Size, PlainValidator(_size)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
 
@@ -124,6 +143,18 @@ class Settings(BaseSettings):
     git_ssh_key_file: Path | None = Field(None, description="private key file, for ssh")
     git_known_hosts_file: Path | None = Field(None, description="known_hosts file, for ssh")
     git_ca_file: Path | None = Field(None, description="PEM file of the CA of the Git server")
+    git_proxy: str = Field(
+        "",
+        description="http://host:port of the proxy before an https repository; the environment's "
+        "is not used",
+    )
+    git_no_proxy: str = Field(
+        "", description="hosts, with commas between them, that are reached without it"
+    )
+    git_max_size: Bytes = Field(
+        Size(2**30),
+        description="most that the repository's history may take on the disk, in bytes or like 1Gi",
+    )
     cache_dir: Path = Field(
         Path("/var/cache/openfero-gitops"), description="folder for the bare clone; may be lost"
     )
@@ -310,6 +341,8 @@ def _describe(name: str, annotation: Any, default: Any, description: str) -> Des
         given = format_duration(default)
     elif isinstance(default, bool):
         given = str(default).lower()
+    elif isinstance(default, Size):
+        given = format_size(default)
     elif isinstance(default, str | Path):
         given = str(default)
     return Described(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from openfero_gitops.adapters.git_access import Access
+from openfero_gitops.adapters.git_access import Access, GitAccess
 from openfero_gitops.adapters.git_cache import Cache, remove
 from openfero_gitops.adapters.git_errors import (
     Damaged,
@@ -82,13 +82,7 @@ class GitSettings:
             calls its default, `refs/…`, or all 40 characters of a commit.
         path: the folder of the operarios, from the repository's root.
         timeout: seconds that one command of git may take; a fetch that takes longer is ended.
-        credentials_file: one line, `user:password` or a token, for http and https.
-        ssh_key_file: a private key without a passphrase.
-        known_hosts_file: the only host keys that are trusted.
-        ca_file: certificates in PEM that are trusted instead of the system's.
-        proxy: `http://host:port`; none of the environment's is used.
-        no_proxy: hosts, with commas, that are reached without it.
-        pack_bytes: the most that its history may take on the disk, whatever was fetched of it.
+        access: the way there, and how much may come along it.
         budgets: how much of a commit is read.
         trust: what must be signed, and by whom.
     """
@@ -98,13 +92,7 @@ class GitSettings:
     ref: str = "HEAD"
     path: str = "."
     timeout: float = 60.0
-    credentials_file: Path | None = None
-    ssh_key_file: Path | None = None
-    known_hosts_file: Path | None = None
-    ca_file: Path | None = None
-    proxy: str = ""
-    no_proxy: str = ""
-    pack_bytes: int = 1024 * 1024 * 1024
+    access: GitAccess = field(default_factory=GitAccess)
     budgets: Budgets = field(default_factory=Budgets)
     trust: Trust = field(default_factory=Trust)
 
@@ -150,15 +138,7 @@ class GitSource:
         self._check_tag()
         if settings.timeout <= 0:
             raise UsageError(f"timeout {settings.timeout}: write a number of seconds above 0")
-        self._access = Access(
-            self._remote,
-            credentials_file=settings.credentials_file,
-            ssh_key_file=settings.ssh_key_file,
-            known_hosts_file=settings.known_hosts_file,
-            ca_file=settings.ca_file,
-            proxy=settings.proxy,
-            no_proxy=settings.no_proxy,
-        )
+        self._access = Access(self._remote, settings.access)
         self._where = f"Git repository {self.url}"
         self._cache = Cache.of(settings.cache_dir, self._remote.url)
         self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
@@ -482,7 +462,8 @@ class GitSource:
     def _ask(self, repository: BareRepository, secrets: tuple[str, ...]) -> None:
         """Fetch the first thing that the server has of those that the ref may mean."""
         held = repository.packed()
-        blocks = max(0, self._settings.pack_bytes - held) // _BLOCK
+        most = self._settings.access.pack_bytes
+        blocks = max(0, most - held) // _BLOCK
         for refspec in self._refspecs():
             fetched = repository.fetch(
                 self._access.options(),
@@ -496,12 +477,12 @@ class GitSource:
             if not (no_such_ref(said) or (is_commit(self._ref) and not_offered(said))):
                 # A process that reached its file limit dies of it without a word.
                 if repository.half_a_pack() >= blocks * _BLOCK:
-                    if held > self._settings.pack_bytes // 2:
+                    if held > most // 2:
                         # Much of it may be history that was rewritten since.
                         raise Damaged(f"{held} bytes are held already, there is no room for more")
                     raise SourceError(
-                        f"{self._where}: the repository is larger than the"
-                        f" {self._settings.pack_bytes} bytes that are allowed; use a smaller one"
+                        f"{self._where}: the repository is larger than the {most} bytes that"
+                        " --git-max-size allows; raise that, or use a smaller repository"
                     )
                 raise explain(self._where, said, secrets)
         raise SourceError(f"{self._where}: {self._missing()}")

@@ -14,6 +14,7 @@ import re
 import shlex
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -46,6 +47,29 @@ _UNSAFE_FOR_SSH: Final = re.compile(r"[\s\"'%$\\]")
 _LONGEST_CREDENTIALS: Final = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitAccess:
+    """The way to a repository, as a person names it, and how much may come along it.
+
+    Attributes:
+        credentials_file: one line, `user:password` or a token, for http and https.
+        ssh_key_file: a private key without a passphrase.
+        known_hosts_file: the only host keys that are trusted.
+        ca_file: certificates in PEM that are trusted instead of the system's.
+        proxy: `http://host:port`, for http and https; none of the environment's is used.
+        no_proxy: hosts, with commas, that are reached without it.
+        pack_bytes: the most that its history may take on the disk, whatever was fetched of it.
+    """
+
+    credentials_file: Path | None = None
+    ssh_key_file: Path | None = None
+    known_hosts_file: Path | None = None
+    ca_file: Path | None = None
+    proxy: str = ""
+    no_proxy: str = ""
+    pack_bytes: int = 1024 * 1024 * 1024
+
+
 class Access:
     """The way to one repository: which files hold the secrets, and what git is told of them.
 
@@ -53,24 +77,14 @@ class Access:
         UsageError: two settings contradict each other, or one could not be handed on safely.
     """
 
-    def __init__(
-        self,
-        remote: Remote,
-        *,
-        credentials_file: Path | None = None,
-        ssh_key_file: Path | None = None,
-        known_hosts_file: Path | None = None,
-        ca_file: Path | None = None,
-        proxy: str = "",
-        no_proxy: str = "",
-    ) -> None:
+    def __init__(self, remote: Remote, given: GitAccess) -> None:
         self._remote = remote
-        self._credentials_file = credentials_file and credentials_file.absolute()
-        self._ssh_key_file = ssh_key_file and ssh_key_file.absolute()
-        self._known_hosts_file = known_hosts_file and known_hosts_file.absolute()
-        self._ca_file = ca_file and ca_file.absolute()
-        self._proxy = proxy
-        self._no_proxy = no_proxy
+        self._credentials_file = given.credentials_file and given.credentials_file.absolute()
+        self._ssh_key_file = given.ssh_key_file and given.ssh_key_file.absolute()
+        self._known_hosts_file = given.known_hosts_file and given.known_hosts_file.absolute()
+        self._ca_file = given.ca_file and given.ca_file.absolute()
+        self._proxy = given.proxy
+        self._no_proxy = given.no_proxy
         self._check()
 
     def options(self) -> list[str]:
@@ -175,13 +189,14 @@ class Access:
         http = protocol in {Protocol.HTTP, Protocol.HTTPS}
         if not http and (self._credentials_file is not None or self._proxy or self._ca_file):
             raise UsageError(
-                f"Git URL {self._remote.url!r}: a credentials file, a CA file and a proxy are for"
-                " https URLs"
+                f"Git URL {self._remote.url!r}: --git-credentials-file, --git-ca-file and"
+                " --git-proxy are for https URLs"
             )
         if protocol is Protocol.SSH:
             if self._ssh_key_file is None or self._known_hosts_file is None:
                 raise UsageError(
-                    f"Git URL {self._remote.url!r}: ssh needs a key file and a known_hosts file"
+                    f"Git URL {self._remote.url!r}: ssh needs --git-ssh-key-file and"
+                    " --git-known-hosts-file"
                 )
             for file in (self._ssh_key_file, self._known_hosts_file):
                 if _UNSAFE_FOR_SSH.search(str(file)):
@@ -191,12 +206,15 @@ class Access:
                     )
         elif self._ssh_key_file is not None or self._known_hosts_file is not None:
             raise UsageError(
-                f"Git URL {self._remote.url!r}: a key file and a known_hosts file are for ssh URLs"
+                f"Git URL {self._remote.url!r}: --git-ssh-key-file and --git-known-hosts-file"
+                " are for ssh URLs"
             )
         if self._proxy and not _PROXY.fullmatch(self._proxy):
-            raise UsageError("proxy: write http://host:port, without a user name or password")
+            raise UsageError("--git-proxy: write http://host:port, without a user name or password")
         if not _NO_PROXY.fullmatch(self._no_proxy):
-            raise UsageError("no_proxy: write host names and addresses with commas between them")
+            raise UsageError(
+                "--git-no-proxy: write host names and addresses with commas between them"
+            )
 
 
 def _write_askpass(private: Path, credentials: Path) -> Path:

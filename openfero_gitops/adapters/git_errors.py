@@ -80,12 +80,12 @@ _MEANINGS: Final = tuple(
             r"certificate|gnutls|ssl_error|ssl routines|ssl connection|tls alert",
             (
                 "no trusted TLS connection; check the server's certificate (its name, its dates),"
-                " and give the CA file if it is signed by a CA of your own"
+                " and give --git-ca-file if it is signed by a CA of your own"
             ),
         ),
         (
             r"terminal prompts disabled|could not read (?:username|password)",
-            "the server asks for a user name and password; give a credentials file",
+            "the server asks for a user name and password; give --git-credentials-file",
         ),
         (
             r"authentication failed|http basic: access denied|returned error: 401",

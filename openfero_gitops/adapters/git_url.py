@@ -119,7 +119,7 @@ def _parse_http(url: str, text: str) -> Remote:
     if "@" in url:  # in a path, too: a password may hold a slash
         raise UsageError(
             f"Git URL {text!r}: leave out what stands before the @; a user name and a password or"
-            " token go into the credentials file"
+            " token go into the file of --git-credentials-file"
         )
     if "?" in url or "#" in url:
         raise UsageError(f"Git URL {text!r}: leave out ? and #, and what follows")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from pathlib import Path
 
 from openfero_gitops.adapters.folder import FolderSource, repository_root
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_process import Git
 from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.adapters.git_url import is_commit, looks_like_url
@@ -17,15 +17,7 @@ from openfero_gitops.domain.errors import UsageError
 
 
 def open_source(
-    source: str,
-    ref: str,
-    path: str,
-    cache_dir: Path,
-    *,
-    credentials_file: Path | None = None,
-    ssh_key_file: Path | None = None,
-    known_hosts_file: Path | None = None,
-    ca_file: Path | None = None,
+    source: str, ref: str, path: str, cache_dir: Path, access: GitAccess | None = None
 ) -> FolderSource | GitSource:
     """Open a folder or a Git URL.
 
@@ -37,47 +29,30 @@ def open_source(
         ref: HEAD where nobody asked for one.
         path: the part of it that counts.
         cache_dir: for what is fetched.
-        credentials_file: for Git over http and https.
-        ssh_key_file: for Git over ssh.
-        known_hosts_file: for the same.
-        ca_file: for Git over https.
+        access: the way to a Git URL.
 
     Raises:
         UsageError: it is neither, or cannot work.
     """
     url = source
-    if not looks_like_url(source) or ("://" not in source and Path(source).is_dir()):
-        folder = Path(source)
-        if not source or not folder.is_dir():
-            raise UsageError(
-                f"{shown(source)!r}: there is no such folder, and it is no Git URL either"
-            )
-        if _is_bare(folder):
-            url = str(folder.resolve())
-        elif ref == "HEAD":
+    if (folder := _folder(source)) is not None:
+        if ref == "HEAD" and not _is_bare(folder):
             return FolderSource(folder, path)
-        else:
-            root = repository_root(folder)
-            if root is None:
-                raise UsageError(f"{shown(source)!r}: a ref is for a Git repository, this is none")
-            url = str(root)
-            path = str(folder.resolve().relative_to(root) / normalise(path))
+        root, path = _repository(folder, path)
+        url = str(root)
     return GitSource(
-        GitSettings(
-            url=url,
-            cache_dir=cache_dir,
-            ref=ref,
-            path=path,
-            credentials_file=credentials_file,
-            ssh_key_file=ssh_key_file,
-            known_hosts_file=known_hosts_file,
-            ca_file=ca_file,
-        )
+        GitSettings(url=url, cache_dir=cache_dir, ref=ref, path=path, access=access or GitAccess())
     )
 
 
 def open_commit(
-    source: str, ref: str, path: str, cache_dir: Path, trust: Trust | None = None
+    source: str,
+    ref: str,
+    path: str,
+    cache_dir: Path,
+    trust: Trust | None = None,
+    *,
+    access: GitAccess | None = None,
 ) -> GitSource:
     """Open a Git URL, or the repository that a folder is in, at a commit and never as it lies.
 
@@ -91,23 +66,52 @@ def open_commit(
         path: the part of it that counts.
         cache_dir: for what is fetched.
         trust: what must be signed; nothing, if left out.
+        access: the way to a Git URL.
 
     Raises:
         UsageError: it is neither, or there is no such commit.
         SourceError: git does not work.
     """
-    settings = functools.partial(GitSettings, cache_dir=cache_dir, trust=trust or Trust())
+    url = source
+    if (folder := _folder(source)) is not None:
+        root, path = _repository(folder, path)
+        url, ref = str(root), resolve_commit(root, ref)
+    return GitSource(
+        GitSettings(
+            url=url,
+            cache_dir=cache_dir,
+            ref=ref,
+            path=path,
+            access=access or GitAccess(),
+            trust=trust or Trust(),
+        )
+    )
+
+
+def _folder(source: str) -> Path | None:
+    """The folder that is meant; None where it is a Git URL.
+
+    Raises:
+        UsageError: it is neither.
+    """
     folder = Path(source)
     if looks_like_url(source) and ("://" in source or not folder.is_dir()):
-        return GitSource(settings(url=source, ref=ref, path=path))
+        return None
     if not source or not folder.is_dir():
         raise UsageError(f"{shown(source)!r}: there is no such folder, and it is no Git URL either")
+    return folder
+
+
+def _repository(folder: Path, path: str) -> tuple[Path, str]:
+    """The root of the repository that a folder is in, and the path from there.
+
+    Raises:
+        UsageError: it is in none.
+    """
     root = folder.resolve() if _is_bare(folder) else repository_root(folder)
     if root is None:
-        raise UsageError(f"{shown(source)!r}: commits are for a Git repository, this is none")
-    inner = str(folder.resolve().relative_to(root) / normalise(path))
-    commit = resolve_commit(root, ref)
-    return GitSource(settings(url=str(root), ref=commit, path=inner))
+        raise UsageError(f"{shown(str(folder))!r}: a ref is for a Git repository, this is none")
+    return root, str(folder.resolve().relative_to(root) / normalise(path))
 
 
 def resolve_commit(root: Path, ref: str) -> str:

@@ -18,6 +18,8 @@ _SUFFIXES: Final = {
     },
 }
 _LONGEST: Final = 100  # characters
+_SMALLEST_SIZE: Final = 2**20  # bytes
+_LARGEST_SIZE: Final = 2**50
 
 
 def parse_quantity(value: str | float) -> Decimal:
@@ -36,3 +38,26 @@ def parse_quantity(value: str | float) -> Decimal:
     if found["exponent"]:
         return number.scaleb(int(found["exponent"]))
     return number * _SUFFIXES.get(found["suffix"] or "", Decimal(1))
+
+
+def parse_size(value: str | float) -> int:
+    """Read how much a disk may hold, in bytes: `1Gi`, `500M`, `1073741824`.
+
+    Raises:
+        ValueError: it is no quantity, or none of a disk's.
+    """
+    try:
+        size = int(parse_quantity(value))
+    except ValueError as error:
+        raise ValueError(f"{str(value)[:40]!r} is no size: write bytes, 500Mi or 1Gi") from error
+    if not _SMALLEST_SIZE <= size <= _LARGEST_SIZE:
+        raise ValueError(f"{str(value)[:40]!r} is no size from 1Mi to 1Pi")
+    return size
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes so that `parse_size` reads the same value."""
+    for letter, power in (("P", 5), ("T", 4), ("G", 3), ("M", 2), ("K", 1)):
+        if size and not size % 1024**power:
+            return f"{size // 1024**power}{letter}i"
+    return str(size)

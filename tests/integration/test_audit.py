@@ -26,6 +26,7 @@ from openfero_gitops.pipeline.render import render
 from openfero_gitops.pipeline.verify import Proof, Verdict, verify
 from tests.support.build import alert as told
 from tests.support.build import catalog, delivery, operario, rendered
+from tests.support.git_servers import http_server
 from tests.support.replica import Replica, alert
 from tests.support.replica import operario as operario_file
 from tests.support.repository import Repository
@@ -235,6 +236,14 @@ def test_an_auditor_proves_what_ran(
         "PROOF",
         *["verified"] * 3,
     ]
+    credentials = tmp_path / "credentials"
+    credentials.write_text("ada:s3cret\n")
+    with http_server(repository.folder.parent, user="ada", password="s3cret") as server:
+        private = (*there, "--verify", "--repo", server.url(repository.folder.name))
+        unknown = audited(*private)
+        assert (unknown.returncode, unknown.stdout) == (2, "")
+        assert "give --git-credentials-file" in unknown.stderr
+        assert audited(*private, "--git-credentials-file", str(credentials)).stdout == table.stdout
     listed = json.loads(audited(*prove, "--format", "json").stdout)["items"]
     assert {one["commit"] for one in listed} == {first, second}
     assert all(one["admittedBy"] == "a" for one in listed)
@@ -277,7 +286,7 @@ def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None
         ((*there, "--verify"), "--verify and --repo belong together"),
         ((*there, "--repo", "x"), "--verify and --repo belong together"),
         ((*there, "--since", "soon"), "is not a duration"),
-        ((*there, "--verify", "--repo", str(tmp_path)), "commits are for a Git repository"),
+        ((*there, "--verify", "--repo", str(tmp_path)), "a ref is for a Git repository"),
         ((*there, "--verify", "--repo", str(tmp_path / "none")), "no such folder"),
     ):
         said = audited(*arguments)

@@ -234,8 +234,8 @@ class TestOpenSource:
             ("-x", "no such folder"),
             ("ext::sh -c id", "Git URL"),
             ("ftp://host/path", "Git URL"),
-            ("https://ada:s3cret@host/path", "credentials file"),
-            ("git@host:path", "ssh needs a key file"),
+            ("https://ada:s3cret@host/path", "--git-credentials-file"),
+            ("git@host:path", "ssh needs --git-ssh-key-file"),
         ],
     )
     def test_what_is_neither_is_refused(self, tmp_path: Path, source: str, told: str) -> None:

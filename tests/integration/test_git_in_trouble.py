@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from openfero_gitops.adapters.git_access import GitAccess
 from tests.support.descendants import descendants, open_files
 from tests.support.follower import Follower
 from tests.support.git_servers import (
@@ -60,9 +61,11 @@ class Forge:
             cache,
             ref="main",
             timeout=DEADLINE,
-            credentials_file=self.credentials,
-            ca_file=self.certificates.ca,
-            proxy=f"http://127.0.0.1:{proxy.port}" if proxy else "",
+            access=GitAccess(
+                credentials_file=self.credentials,
+                ca_file=self.certificates.ca,
+                proxy=f"http://127.0.0.1:{proxy.port}" if proxy else "",
+            ),
         )
 
     def push(self) -> str:

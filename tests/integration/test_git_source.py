@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.problem import Severity
@@ -555,12 +556,16 @@ class TestHostileTrees:
         self, repository: Repository, cache: Path
     ) -> None:
         """A fetch that would write too much is ended, and what it wrote is removed."""
-        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, pack_bytes=1_000_000))
+        source = GitSource(
+            GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(pack_bytes=1_000_000))
+        )
         before = await source.fetch()
         repository.write("noise.bin", os.urandom(3_000_000))
         repository.commit("Noise")
 
-        with pytest.raises(SourceError, match="is larger than the 1000000 bytes"):
+        with pytest.raises(
+            SourceError, match="is larger than the 1000000 bytes that --git-max-size allows"
+        ):
             await source.fetch()
 
         assert await source.snapshot(before.revision.commit) == before
@@ -572,7 +577,9 @@ class TestHostileTrees:
     ) -> None:
         """What no branch holds any more makes room, and each commit is read all the same."""
         first = repository.head
-        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, pack_bytes=1_000_000))
+        source = GitSource(
+            GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(pack_bytes=1_000_000))
+        )
         await source.fetch()
 
         for _ in range(8):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_process import Git, TooMuchOutput
 from openfero_gitops.domain.errors import SourceError
 from tests.support.descendants import descendants, open_files, told, wait_gone
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.catalog import Snapshot
 
+ACCESS = frozenset(field.name for field in dataclasses.fields(GitAccess))
 PASSWORD = "s3cret/p@ss:w0rd %41"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -72,7 +75,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 def source(url: str, tmp_path: Path, **settings: Any) -> GitSource:
     """Make a source with a cache below a test's folder."""
-    return GitSource(GitSettings(url=url, cache_dir=tmp_path / "cache", **settings))
+    access = GitAccess(**{name: settings.pop(name) for name in ACCESS & settings.keys()})
+    return GitSource(GitSettings(url=url, cache_dir=tmp_path / "cache", access=access, **settings))
 
 
 async def fetch(url: str, tmp_path: Path, **settings: Any) -> Snapshot:
@@ -183,7 +187,7 @@ class TestHttp:
 
         text = await refusal(guarded.url("origin"), tmp_path)
 
-        assert "give a credentials file" in text
+        assert "give --git-credentials-file" in text
 
     @pytest.mark.parametrize(
         ("content", "said"),

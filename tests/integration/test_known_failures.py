@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.memory import MemoryCluster
 from openfero_gitops.app import Controller, places
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
@@ -214,8 +215,7 @@ async def test_a_hung_ssh_does_not_hold_the_lock(repository: Repository, tmp_pat
         settings: dict[str, Any] = {
             "url": sshd.url(repository.folder),
             "cache_dir": tmp_path / "cache",
-            "ssh_key_file": sshd.key,
-            "known_hosts_file": sshd.known_hosts,
+            "access": GitAccess(ssh_key_file=sshd.key, known_hosts_file=sshd.known_hosts),
         }
         first = GitSource(GitSettings(**settings, ref="main"))
         second = GitSource(GitSettings(**settings, ref="HEAD"))

@@ -333,6 +333,65 @@ def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran])
     assert f"[default: {DEFAULT}]" in here("validate", "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("render", ("--alert", "-")),
+        ("explain", ("--alert", "-")),
+        ("test", ()),
+        ("diff", ("HEAD", "HEAD")),
+        ("coverage", ("--rules", "-")),
+    ],
+)
+def test_every_reader_is_for_one_kubernetes(
+    tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    """A version that is not known is 2 for each of them, as for `validate`."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Heal hosts")
+    given = {"render": json.dumps(group(alert("HostDown"))), "coverage": "groups: []"}
+    given["explain"] = given["render"]
+    asked = (command, repository.folder, *more, "--kubernetes-version")
+    ran = run(*asked, "1.29", stdin=given.get(command, ""))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "name one of 1.30, " in ran.stderr
+
+
+def test_a_field_that_came_later_is_not_rendered(
+    folder: Path, payload: Path, here: Callable[..., Ran]
+) -> None:
+    """An older Kubernetes does not know the field: its Job has none, and neither has its case."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    older = ("--kubernetes-version", "1.33")
+    asked = ("render", folder, "--alert", payload)
+    assert "hostnameOverride: healer" in here(*asked).stdout
+    assert "hostnameOverride" not in here(*asked, *older).stdout
+    case = folder / "tests" / "openfero-hostdown-firing" / "one"
+    case.mkdir(parents=True)
+    (case / "alert.json").write_bytes(payload.read_bytes())
+    assert here("test", folder, "--update", *older).returncode == 0
+    assert "hostnameOverride" not in (case / "job.yaml").read_text()
+    assert here("test", folder, *older).returncode == 0
+    assert here("test", folder).returncode == 1
+
+
+def test_a_field_that_came_later_changes_nothing(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    """In the comparison of two commits a field counts from the Kubernetes on that knows it."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Heal hosts")
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    repository.write("hostdown.json", json.dumps(job))
+    repository.commit("Under another name")
+    asked = ("diff", repository.folder, "HEAD~1", "HEAD")
+    assert "hostnameOverride" in here(*asked).stdout
+    assert "hostnameOverride: " not in here(*asked, "--kubernetes-version", "1.33").stdout
+
+
 def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran]) -> None:
     """A namespace that is not allowed is an error where the allowed ones are named."""
     job = json.loads(operario("HostDown"))
@@ -356,7 +415,7 @@ def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran])
         ([str(EXAMPLE), "--path", "/etc"], "without the leading /"),
         (["ext::sh -c id"], "write https://host/path"),
         (["--", "--upload-pack=id"], "there is no such folder"),
-        (["https://user:s3cret@127.0.0.1:1/x.git"], "credentials file"),
+        (["https://user:s3cret@127.0.0.1:1/x.git"], "--git-credentials-file"),
         (["https://127.0.0.1:1/x.git"], "no connection"),
         ([str(EXAMPLE), "--kubernetes-version", "1.29"], "name one of 1.30, "),
     ],
@@ -598,7 +657,7 @@ def test_render_without_an_envelope_that_can_be_kept(
         (["--repo=/r", "--webhook-auth=basic"], "needs --webhook-credentials-file"),
         (["--repo=/r", "--allowed-namespace=a", "--allowed-namespace=B"], "--allowed-namespace: "),
         (["--repo=/r", "--follow-rewrites=perhaps"], "--follow-rewrites: "),
-        (["--repo=https://user:s3cret@example.com/x"], "credentials file"),
+        (["--repo=https://user:s3cret@example.com/x"], "--git-credentials-file"),
         (["--repo=/r", "--kubeconfig=/nowhere"], "/nowhere"),
     ],
 )

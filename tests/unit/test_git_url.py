@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_errors import Damaged, explain, last_line
 from openfero_gitops.adapters.git_url import Protocol, parse_ref, parse_remote
 from openfero_gitops.domain.errors import SourceError, UsageError
@@ -144,16 +146,16 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"url": "ssh://git@h/p"}, "ssh needs a key file"),
-        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh needs a key file"),
+        ({"url": "ssh://git@h/p"}, "ssh needs --git-ssh-key-file"),
+        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh needs --git-ssh-key-file"),
         ({"url": "ssh://git@h/p", "ssh_key_file": "a b", "known_hosts_file": "k"}, "ssh cannot"),
         ({"url": "ssh://git@h/p", "ssh_key_file": "%d", "known_hosts_file": "k"}, "ssh cannot"),
         ({"url": "https://h/p", "ssh_key_file": "k"}, "are for ssh URLs"),
         ({"url": "https://h/p", "known_hosts_file": "k"}, "are for ssh URLs"),
         ({"url": "/p", "credentials_file": "c"}, "are for https URLs"),
-        ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "proxy: write"),
-        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "proxy: write"),
-        ({"url": "https://h/p", "no_proxy": "a\nb"}, "no_proxy: write"),
+        ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy: write"),
+        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "--git-proxy: write"),
+        ({"url": "https://h/p", "no_proxy": "a\nb"}, "--git-no-proxy: write"),
         ({"url": "https://h/p", "timeout": 0.0}, "timeout 0"),
         ({"url": "https://h/p", "path": "../x"}, "leaves the repository"),
     ],
@@ -166,9 +168,11 @@ def test_settings_that_contradict_each_other_are_refused_at_once(
         key: tmp_path / str(value) if key.endswith("_file") else value
         for key, value in settings.items()
     }
+    ways = {field.name for field in dataclasses.fields(GitAccess)} & given.keys()
+    access = GitAccess(**{key: given.pop(key) for key in ways})  # type: ignore[arg-type]
 
     with pytest.raises(UsageError, match=told) as refused:
-        GitSource(GitSettings(cache_dir=tmp_path, **given))  # type: ignore[arg-type]
+        GitSource(GitSettings(cache_dir=tmp_path, access=access, **given))  # type: ignore[arg-type]
 
     assert "s3cret" not in str(refused.value)
 

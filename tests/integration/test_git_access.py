@@ -1,0 +1,213 @@
+"""What a person may say about the way to a repository, and that each command goes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.app import git_source
+from openfero_gitops.cli import cli, main
+from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.settings import load_settings
+from tests.support.git_servers import (
+    connect_proxy,
+    http_server,
+    make_certificates,
+    make_key,
+    ssh_server,
+)
+from tests.support.replica import operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Snapshot
+
+TOKEN = "t0ken-of-a-forge"
+#: What `serve` and every command that reads a Git URL have.
+SHARED = {
+    *("--git-credentials-file", "--git-ca-file", "--git-proxy"),
+    *("--git-ssh-key-file", "--git-known-hosts-file", "--git-max-size"),
+}
+READERS = ("validate", "render", "explain", "test", "diff", "coverage", "audit")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give a repository with an operario, and a branch `pr` with another image."""
+    made = Repository(tmp_path / "served" / "origin")
+    made.write("hostdown.json", operario("HostDown"))
+    made.commit("Heal hosts")
+    made.branch("pr")
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/new:2"
+    made.write("hostdown.json", json.dumps(job))
+    made.commit("A newer image")
+    made.switch("main")
+    return made
+
+
+@pytest.fixture
+def private(repository: Repository, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Serve it over https to a token; give its URL, the CA's file and the token's."""
+    certificates = make_certificates(tmp_path)
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"{TOKEN}\n")
+    with http_server(
+        repository.folder.parent,
+        user="x-access-token",
+        password=TOKEN,
+        certificate=certificates.server,
+    ) as server:
+        yield server.url("origin"), certificates.ca, credentials
+
+
+@pytest.fixture
+def ran(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Give a function that runs a command here, and returns its code and what it printed."""
+    monkeypatch.setattr("openfero_gitops.cli._log_to_stderr", lambda *_: None)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+async def fetch(tmp_path: Path, **flags: str | Path) -> Snapshot:
+    """Fetch once with the source that `serve` makes of its settings."""
+    given = {name: str(value) for name, value in flags.items()}
+    source = git_source(load_settings({"cache_dir": str(tmp_path / "cache"), **given}))
+    try:
+        return await source.fetch()
+    finally:
+        await source.aclose()
+
+
+# serve
+
+
+async def test_serve_goes_through_the_proxy_that_it_is_told(
+    repository: Repository, private: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    """A tunnel is opened for the repository, unless its host is one that needs none."""
+    url, ca, credentials = private
+    way = {"repo": url, "git_ca_file": ca, "git_credentials_file": credentials}
+    with connect_proxy() as proxy:
+        way["git_proxy"] = f"http://127.0.0.1:{proxy.port}"
+        passed_by = await fetch(tmp_path, **way, git_no_proxy="git.example,127.0.0.1")
+        assert proxy.asked == []
+        through = await fetch(tmp_path, **way)
+
+    assert set(proxy.asked) == {url.split("/")[2]}
+    assert through.revision.commit == passed_by.revision.commit == repository.head
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"git_proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy: write http://host:port"),
+        ({"git_no_proxy": "a\nb"}, "--git-no-proxy: write host names"),
+        ({"git_proxy": "http://proxy:3128", "repo": "/srv/operarios"}, "--git-proxy are for https"),
+    ],
+)
+def test_a_way_that_serve_cannot_go_is_named(flags: dict[str, str], said: str) -> None:
+    """The flag that is wrong is said before anything is asked, and never its password."""
+    settings = load_settings({"repo": "https://git.example/operarios", **flags})
+    with pytest.raises(UsageError) as refused:
+        git_source(settings)
+
+    assert said in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_serve_takes_no_more_than_it_is_told(repository: Repository, tmp_path: Path) -> None:
+    """A repository over the size is refused by the name of its flag, and taken with a higher."""
+    repository.write("noise.bin", os.urandom(1_500_000))
+    commit = repository.commit("Noise")
+    way = {"repo": repository.url}
+
+    with pytest.raises(SourceError, match="the 1048576 bytes that --git-max-size allows; raise"):
+        await fetch(tmp_path, **way, git_max_size="1Mi")
+
+    assert (await fetch(tmp_path, **way, git_max_size="2M")).revision.commit == commit
+
+
+# Authors and auditors
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_reader_has_the_options_of_serve(command: str) -> None:
+    """Each command that reads a Git URL names the way there as the controller does."""
+    context = cli.make_context("openfero-gitops", [], resilient_parsing=True)
+    of_serve, of_reader = (
+        {name for option in cli.commands[one].get_params(context) for name in option.opts}
+        for one in ("serve", command)
+    )
+
+    assert of_serve >= SHARED
+    assert of_reader >= SHARED
+
+
+def test_validate_reads_a_private_repository_over_https(
+    private: tuple[str, Path, Path], ran: Callable[..., tuple[int, str, str]]
+) -> None:
+    """With a CA and a token it is read; without, the error names the option that is missing."""
+    url, ca, credentials = private
+
+    code, out, _ = ran("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
+    assert (code, out.splitlines()[-1][:20]) == (0, "1 operario in force,")
+    for given, wanted in (((), "--git-ca-file"), (("--git-ca-file", ca), "--git-credentials-file")):
+        code, out, err = ran("validate", url, *given)
+        assert (code, out) == (2, "")
+        assert f"give {wanted}" in err
+
+
+def test_diff_reads_a_repository_over_ssh(
+    repository: Repository, tmp_path: Path, ran: Callable[..., tuple[int, str, str]]
+) -> None:
+    """With a key and host keys both commits are read; without, both options are named."""
+    (tmp_path / "sshd").mkdir()
+    with ssh_server(tmp_path / "sshd") as sshd:
+        asked = ("diff", sshd.url(repository.folder), "main", "pr", "--merge-base")
+        hosts = ("--git-known-hosts-file", sshd.known_hosts)
+        code, out, err = ran(*asked, "--git-ssh-key-file", sshd.key, *hosts)
+        assert (code, err) == (0, "")
+        assert "registry.example/new:2" in out
+        make_key(tmp_path / "stranger")
+        code, out, err = ran(*asked, "--git-ssh-key-file", tmp_path / "stranger", *hosts)
+        assert (code, out) == (2, "")
+        assert "the server refused the ssh key" in err
+    code, out, err = ran(*asked)
+    assert (code, out) == (2, "")
+    assert "ssh needs --git-ssh-key-file and --git-known-hosts-file" in err
+
+
+def test_validate_goes_through_a_proxy_and_keeps_to_a_size(
+    repository: Repository,
+    private: tuple[str, Path, Path],
+    ran: Callable[..., tuple[int, str, str]],
+) -> None:
+    """Proxy and size are those of the command line, and what they cannot be is 2."""
+    url, ca, credentials = private
+    repository.write("noise.bin", os.urandom(1_500_000))
+    repository.commit("Noise")
+    asked = ("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
+    with connect_proxy() as proxy:
+        way = ("--git-proxy", f"http://127.0.0.1:{proxy.port}")
+        assert ran(*asked, *way)[0] == 0
+        assert set(proxy.asked) == {url.split("/")[2]}
+    code, _, err = ran(*asked, "--git-max-size", "1Mi")
+    assert code == 2
+    assert re.search("the 1048576 bytes that --git-max-size allows", err)
+    code, _, err = ran(*asked, "--git-max-size", "1GB")
+    assert code == 2
+    assert "'--git-max-size': '1GB' is no size" in err
