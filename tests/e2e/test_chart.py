@@ -93,6 +93,9 @@ HTTPS_LOGIN: Values = {
     "repository": {
         "url": "https://git.example.com/operarios.git",
         "secret": {"name": "git", "credentialsKey": "credentials", "caKey": "ca.crt"},
+        "proxy": "http://proxy.example.com:3128",
+        "noProxy": "internal.example.com, 10.0.0.0/8",
+        "maxSize": "500Mi",
     },
 }
 ALL = pytest.mark.parametrize(
@@ -173,6 +176,20 @@ def test_lint_finds_nothing(values: Values) -> None:
             "credentialsKey and caKey are for HTTPS",
         ),
         ({"repository": {"interval": "60"}}, "/repository/interval"),
+        ({"repository": {"maxSize": "1GB"}}, "/repository/maxSize"),
+        ({"repository": {"proxy": "http://ada:secret@proxy:3128"}}, "/repository/proxy"),
+        ({"repository": {"proxy": "http://proxy.example.com"}}, "/repository/proxy"),
+        ({"repository": {"noProxy": "git.example.com"}}, "repository.proxy, which is not set"),
+        (
+            {
+                "repository": {
+                    "url": "git@git.example.com:a.git",
+                    "secret": {"name": "g", "sshKey": "k", "knownHostsKey": "h"},
+                    "proxy": "http://proxy:3128",
+                }
+            },
+            "repository.proxy is for HTTPS",
+        ),
         ({"repository": {"verify": {"mode": "all"}}}, "/repository/verify/mode"),
         ({"repository": {"verify": {"mode": "commit"}}}, "say whom you trust"),
         ({"repository": {"verify": {"allowedSigners": "a b c"}}}, "which trusts everybody"),
@@ -334,6 +351,19 @@ def test_network_policy_lets_git_out_where_the_address_says(url: str, port: int)
     assert set(dns) == {53, 5353}
     assert {443, 6443} <= set(api_server)
     assert git == [port]
+
+
+def test_a_proxy_before_git_is_used_and_may_be_reached() -> None:
+    """Git is told the proxy, and the Pods may reach its port instead of the repository's."""
+    proxy: Values = {"repository": {"proxy": "http://proxy.example.com:3128", "maxSize": "2Gi"}}
+    objects = render_chart("openfero", merged(REPOSITORY, proxy))
+    arguments = {*container(objects)["args"]}
+    assert {"--git-proxy=http://proxy.example.com:3128", "--git-max-size=2Gi"} <= arguments
+    assert egress_ports(objects)[2] == [3128]
+    proxy["repository"]["noProxy"] = "git.example.com,10.0.0.0/8"
+    objects = render_chart("openfero", merged(REPOSITORY, proxy))
+    assert "--git-no-proxy=git.example.com,10.0.0.0/8" in container(objects)["args"]
+    assert egress_ports(objects)[2] == [3128, 443]
 
 
 def test_disruption_budget_needs_a_second_replica() -> None:

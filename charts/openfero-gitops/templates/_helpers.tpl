@@ -66,9 +66,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
 {{- end }}
 
-{{- /* The port that Git is spoken on, read from the repository's address. */}}
-{{- define "openfero-gitops.gitPort" -}}
-{{- $url := .Values.repository.url }}
+{{- /* The ports that Git is spoken on: the proxy's, and the repository's where it may be passed by. */}}
+{{- define "openfero-gitops.gitPorts" -}}
+{{- $ports := list }}
+{{- with .Values.repository }}
+{{- if .proxy }}
+{{- $ports = append $ports (include "openfero-gitops.portOf" .proxy) }}
+{{- end }}
+{{- if or (not .proxy) .noProxy }}
+{{- $ports = append $ports (include "openfero-gitops.portOf" .url) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | toJson }}
+{{- end }}
+
+{{- /* The port of an address. */}}
+{{- define "openfero-gitops.portOf" -}}
+{{- $url := . }}
 {{- if contains "://" $url }}
 {{- $parts := urlParse $url }}
 {{- $port := regexFind ":[0-9]+$" $parts.host | trimPrefix ":" }}
@@ -100,6 +114,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- if and (not $ssh) (or .sshKey .knownHostsKey) }}
 {{- fail "repository.url is no SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
+{{- end }}
+{{- end }}
+{{- with .Values.repository }}
+{{- if and $ssh .proxy }}
+{{- fail "repository.url is an SSH address: repository.proxy is for HTTPS" }}
+{{- end }}
+{{- if and .noProxy (not .proxy) }}
+{{- fail "repository.noProxy names hosts that are reached without repository.proxy, which is not set" }}
 {{- end }}
 {{- end }}
 {{- with .Values.repository.verify }}
