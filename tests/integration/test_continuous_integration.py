@@ -204,6 +204,28 @@ def test_the_action_takes_its_inputs_to_the_command(
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_action_is_for_one_kubernetes_throughout(
+    tmp_path: Path, command: Path, repository: Repository
+) -> None:
+    """Cases and comparison are of the version that is validated: a later field is not in them."""
+    change(
+        repository, "restartPolicy: Never", "restartPolicy: Never\n      hostnameOverride: healer"
+    )
+    here = runner(tmp_path, command, repository.folder)
+    here.known |= {
+        "github.event.pull_request.base.sha": repository.git("rev-parse", "main"),
+        "github.event.pull_request.head.sha": repository.head,
+    }
+    assert here.step("Test").returncode == 1
+    assert here.step("Compare").returncode == 0
+    assert "hostnameOverride" in here.summary
+    here = runner(tmp_path, command, repository.folder, **here.known)
+    here.known |= {"inputs.kubernetes-version": "1.30"}
+    assert here.step("Test").returncode == 0
+    assert here.step("Compare").returncode == 0
+    assert "changes what happens" not in here.summary
+
+
 def test_the_action_stops_at_what_cannot_be_read(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
