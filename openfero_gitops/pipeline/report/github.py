@@ -1,4 +1,4 @@
-"""For a workflow on GitHub: commands in its log that become annotations of the changed files.
+"""For a workflow on GitHub: commands in its log, each of which becomes an annotation of a line.
 
 A log shows a command's text without its file and line, and a workflow shows ten annotations of a
 kind and no more; so each text begins with its place, and errors come before warnings.
