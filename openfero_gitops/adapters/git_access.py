@@ -69,6 +69,42 @@ class GitAccess:
     no_proxy: str = ""
     pack_bytes: int = 1024 * 1024 * 1024
 
+    def check(self, remote: Remote) -> None:
+        """Hold it against the address that it is for.
+
+        Raises:
+            UsageError: two settings contradict each other, or one could not be handed on safely.
+        """
+        http = remote.protocol in {Protocol.HTTP, Protocol.HTTPS}
+        if not http and (self.credentials_file is not None or self.proxy or self.ca_file):
+            raise UsageError(
+                f"Git URL {remote.url!r}: --git-credentials-file, --git-ca-file and --git-proxy are"
+                " for https URLs"
+            )
+        if remote.protocol is Protocol.SSH:
+            if self.ssh_key_file is None or self.known_hosts_file is None:
+                raise UsageError(
+                    f"Git URL {remote.url!r}: ssh needs --git-ssh-key-file and"
+                    " --git-known-hosts-file"
+                )
+            for file in (self.ssh_key_file.absolute(), self.known_hosts_file.absolute()):
+                if _UNSAFE_FOR_SSH.search(str(file)):
+                    raise UsageError(
+                        f"file {str(file)!r}: ssh cannot be given blanks, quotes, %, $ or \\ in a"
+                        " path; rename it"
+                    )
+        elif self.ssh_key_file is not None or self.known_hosts_file is not None:
+            raise UsageError(
+                f"Git URL {remote.url!r}: --git-ssh-key-file and --git-known-hosts-file are for ssh"
+                " URLs"
+            )
+        if self.proxy and not _PROXY.fullmatch(self.proxy):
+            raise UsageError("--git-proxy: write http://host:port, without a user name or password")
+        if not _NO_PROXY.fullmatch(self.no_proxy):
+            raise UsageError(
+                "--git-no-proxy: write host names and addresses with commas between them"
+            )
+
 
 class Access:
     """The way to one repository: which files hold the secrets, and what git is told of them.
@@ -78,6 +114,7 @@ class Access:
     """
 
     def __init__(self, remote: Remote, given: GitAccess) -> None:
+        given.check(remote)
         self._remote = remote
         self._credentials_file = given.credentials_file and given.credentials_file.absolute()
         self._ssh_key_file = given.ssh_key_file and given.ssh_key_file.absolute()
@@ -85,7 +122,6 @@ class Access:
         self._ca_file = given.ca_file and given.ca_file.absolute()
         self._proxy = given.proxy
         self._no_proxy = given.no_proxy
-        self._check()
 
     def options(self) -> list[str]:
         """Configuration for the network operation, ahead of git's command."""
@@ -183,38 +219,6 @@ class Access:
             *("-o", "ServerAliveInterval=15"),
             *("-o", "LogLevel=ERROR"),
         ]
-
-    def _check(self) -> None:
-        protocol = self._remote.protocol
-        http = protocol in {Protocol.HTTP, Protocol.HTTPS}
-        if not http and (self._credentials_file is not None or self._proxy or self._ca_file):
-            raise UsageError(
-                f"Git URL {self._remote.url!r}: --git-credentials-file, --git-ca-file and"
-                " --git-proxy are for https URLs"
-            )
-        if protocol is Protocol.SSH:
-            if self._ssh_key_file is None or self._known_hosts_file is None:
-                raise UsageError(
-                    f"Git URL {self._remote.url!r}: ssh needs --git-ssh-key-file and"
-                    " --git-known-hosts-file"
-                )
-            for file in (self._ssh_key_file, self._known_hosts_file):
-                if _UNSAFE_FOR_SSH.search(str(file)):
-                    raise UsageError(
-                        f"file {str(file)!r}: ssh cannot be given blanks, quotes, %, $ or \\ in a"
-                        " path; rename it"
-                    )
-        elif self._ssh_key_file is not None or self._known_hosts_file is not None:
-            raise UsageError(
-                f"Git URL {self._remote.url!r}: --git-ssh-key-file and --git-known-hosts-file"
-                " are for ssh URLs"
-            )
-        if self._proxy and not _PROXY.fullmatch(self._proxy):
-            raise UsageError("--git-proxy: write http://host:port, without a user name or password")
-        if not _NO_PROXY.fullmatch(self._no_proxy):
-            raise UsageError(
-                "--git-no-proxy: write host names and addresses with commas between them"
-            )
 
 
 def _write_askpass(private: Path, credentials: Path) -> Path:

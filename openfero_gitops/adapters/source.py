@@ -11,7 +11,7 @@ from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_process import Git
 from openfero_gitops.adapters.git_trust import Trust
-from openfero_gitops.adapters.git_url import is_commit, looks_like_url
+from openfero_gitops.adapters.git_url import Protocol, Remote, is_commit, looks_like_url
 from openfero_gitops.adapters.tree import normalise, shown
 from openfero_gitops.domain.errors import UsageError
 
@@ -34,9 +34,10 @@ def open_source(
     Raises:
         UsageError: it is neither, or cannot work.
     """
-    url = source
+    url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
         if ref == "HEAD" and not _is_bare(folder):
+            access.check(Remote(shown(source), Protocol.FILE))
             return FolderSource(folder, path)
         root, path = _repository(folder, path)
         url = str(root)

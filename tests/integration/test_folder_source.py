@@ -10,6 +10,7 @@ import pytest
 
 from openfero_gitops.adapters.folder import FolderSource
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.source import open_source
 from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import SourceError, UsageError
@@ -244,6 +245,16 @@ class TestOpenSource:
             open_source(source, "HEAD", ".", tmp_path)
 
         assert "s3cret" not in str(refused.value)
+
+    @pytest.mark.parametrize("ref", ["HEAD", "main"])
+    def test_a_way_to_a_url_is_refused_for_a_folder(self, tmp_path: Path, ref: str) -> None:
+        """A key that would go unused is said, as it lies there and at a commit."""
+        source = str(Repository(tmp_path / "repository").folder)
+
+        with pytest.raises(UsageError, match="--git-ca-file and --git-proxy are for https URLs"):
+            open_source(source, ref, ".", tmp_path, GitAccess(proxy="http://proxy:3128"))
+        with pytest.raises(UsageError, match="--git-known-hosts-file are for ssh URLs"):
+            open_source(source, ref, ".", tmp_path, GitAccess(ssh_key_file=tmp_path / "key"))
 
     def test_a_ref_outside_any_repository_is_refused(self, tmp_path: Path) -> None:
         """A plain folder has no branches."""
