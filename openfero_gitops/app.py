@@ -171,7 +171,10 @@ class Controller:
             ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
         )
         self.control = Control(
-            self._config_maps, time.monotonic, also=lambda: self.syncer.refused_and_paused
+            self._config_maps,
+            time.monotonic,
+            also=lambda: self.syncer.refused_and_paused,
+            others=self.syncer.paused_by,
         )
         self.submitter = Submitter(
             jobs=jobs,
@@ -549,6 +552,7 @@ class State:
             ),
             _free_of("deliveries", self._c.submitter.trouble),
             _free_of("clock", self._c.clock.trouble),
+            _free_of("control", self._c.control.trouble, vital=False),
             _free_of("in step", self._c.comparer.trouble, vital=False),
         )
 

@@ -23,6 +23,7 @@ from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.pipeline import patches
 from openfero_gitops.pipeline.observe import observe
+from openfero_gitops.workers.control import LABELS, STILL_PAUSED_BY
 from openfero_gitops.workers.control import NAME as CONTROL
 
 if TYPE_CHECKING:
@@ -149,45 +150,56 @@ async def pause(
         exits.push_async_callback(api.close)
         store = ConfigMapStore(api, namespace or api.default_namespace)
         who = await api.whoami()
-        request = uuid.uuid4().hex
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": CONTROL,
-                "namespace": store.namespace,
-                "labels": {keys.MANAGED_BY: keys.MANAGER},
-            },
-            "data": {
-                "paused": str(paused).lower(),
-                "request": request,
-                "by": who,
-                "at": format_time(datetime.now(UTC)),
-            },
-        }
-        try:
-            await store.put(body, lambda: None)
-        except Forbidden as error:
-            raise UsageError(
-                f"{who} may not write ConfigMap {CONTROL} in namespace {store.namespace!r}: {error}"
-            ) from error
-        word = "paused" if paused else "resumed"
-        try:
-            async with asyncio.timeout(patience):
-                while not await _acknowledged(store, request):  # noqa: ASYNC110 - no event tells
-                    await asyncio.sleep(_LOOK)
-        except TimeoutError:
-            raise UsageError(
-                f"admission is to be {word}, but no leader acknowledged it within "
-                f"{patience:.0f} s: does one run in namespace {store.namespace!r}? It will when "
-                "it does"
-            ) from None
-        return f"admission {word} by {who}"
+        return await write_pause(store, paused=paused, who=who, patience=patience)
 
 
-async def _acknowledged(store: ConfigMapStore, request: str) -> bool:
+async def write_pause(store: ConfigMapStore, *, paused: bool, who: str, patience: float) -> str:
+    """Write it beside what others wrote there, and wait for the leader; the sentence to print.
+
+    Raises:
+        UsageError: RBAC forbids it, no leader acknowledged it in time, or somebody else wants the
+            opposite.
+        ApiError: the API server did not do it.
+    """
+    said = {
+        "paused": str(paused).lower(),
+        "request": uuid.uuid4().hex,
+        "by": who,
+        "at": format_time(datetime.now(UTC)),
+    }
+    try:
+        await store.merge(CONTROL, said, LABELS)
+    except Forbidden as error:
+        raise UsageError(
+            f"{who} may not write ConfigMap {CONTROL} in namespace {store.namespace!r}: {error}"
+        ) from error
+    word = "paused" if paused else "resumed"
+    try:
+        async with asyncio.timeout(patience):
+            while (  # noqa: ASYNC110 - no event tells
+                found := await _acknowledged(store, said["paused"])
+            ) is None:
+                await asyncio.sleep(_LOOK)
+    except TimeoutError:
+        raise UsageError(
+            f"admission is to be {word}, but no leader acknowledged it within "
+            f"{patience:.0f} s: does one run in namespace {store.namespace!r}? It will when "
+            "it does"
+        ) from None
+    others = found.get(STILL_PAUSED_BY)
+    if others and not paused:
+        return f"the pause was ended by {who}, but admission stays paused: {others}"
+    return f"admission {word} by {who}"
+
+
+async def _acknowledged(store: ConfigMapStore, paused: str) -> dict[str, str] | None:
+    """What stands there once a leader has acknowledged it; another's request for the same will do.
+
+    Raises:
+        UsageError: somebody else wants the opposite.
+    """
     control = await store.get(CONTROL)
-    data = (control or {}).get("data") or {}
-    if data.get("request") != request:
+    data: dict[str, str] = (control or {}).get("data") or {}
+    if data.get("paused") != paused:
         raise UsageError(f"somebody else wrote ConfigMap {CONTROL} in this very moment: look again")
-    return data.get("acknowledged") == request
+    return data if data.get("acknowledged") == data.get("request") else None

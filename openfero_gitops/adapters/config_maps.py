@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.adapters.api import CONFIG_MAPS
-from openfero_gitops.domain.errors import AlreadyExists, Conflict, NotFound
+from openfero_gitops.domain.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from openfero_gitops.adapters.api import ApiServer, Object, Operation
+
+#: Seconds after each try to write what somebody else writes, too.
+_RESTS: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 
 class ConfigMapStore:
@@ -57,6 +61,42 @@ class ConfigMapStore:
     async def patch(self, name: str, operations: Sequence[Operation]) -> None:
         """Change one, whole or not at all."""
         await self._api.patch(CONFIG_MAPS, self.namespace, name, operations)
+
+    async def merge(self, name: str, members: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        """Write these members of one and leave the others; made, with labels, where none is.
+
+        Tried again where somebody else writes in the same moment: their word stays beside ours.
+        """
+        writes = [{"op": "add", "path": f"/data/{key}", "value": members[key]} for key in members]
+        if_bare = {"op": "test", "path": "/data", "value": None}
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels)},
+            "data": dict(members),
+        }
+        failed: ApiError
+        for rest in _RESTS:
+            try:
+                await self.patch(name, writes)
+            except NotFound as error:
+                if await self.create(body):
+                    return
+                failed = error
+            except Invalid as error:  # somebody made one without data
+                try:
+                    bare = {"op": "add", "path": "/data", "value": dict(members)}
+                    await self.patch(name, [if_bare, bare])
+                except (Invalid, NotFound, Conflict):
+                    failed = error
+                else:
+                    return
+            except Conflict as error:
+                failed = error
+            else:
+                return
+            await asyncio.sleep(rest)
+        raise failed
 
     async def delete(self, body: Object) -> None:
         """Delete exactly this state of this one; gone is gone."""

@@ -158,7 +158,7 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
     found = [one for one in every if query.finds(_texts(one, decisions.get(one.key)))]
     shown = [one for one in found if not query.phases or one.phase in query.phases]
     latest = {one.operario: one for one in reversed(every)}
-    paused = _paused(catalog, decisions, sync)
+    paused = _paused(catalog, decisions, sync, conditions)
     healthy = bool(catalog and about["leader"] and all(condition.holds for condition in conditions))
     concerns = [
         *_concerns_of_health(about["leader"], conditions, catalog, sync),
@@ -205,21 +205,27 @@ def _table(values: Sequence[T], most: int, draw: Callable[[T], Any]) -> _Table:
 
 
 def _paused(
-    catalog: Catalog | None, decisions: Mapping[JobKey, Decision], sync: SyncStatus
+    catalog: Catalog | None,
+    decisions: Mapping[JobKey, Decision],
+    sync: SyncStatus,
+    conditions: Iterable[Condition],
 ) -> tuple[str, str] | None:
     """Who paused admission, and what ends that; None where nothing that waits tells of a pause."""
     if catalog and catalog.envelope.paused:
         return "openfero.yaml", "openfero.yaml says paused: true; a commit ends it"
     if not any(decision.reason is Reason.PAUSED for decision in decisions.values()):
         return None
-    if sync.error and sync.refused:
-        # A revision that is refused pauses all the same, where it says so.
+    if sync.refused and sync.refused.paused:
         commit = short(sync.refused.commit)
         end = (
-            f"a commit that is not refused ends it, or openfero-gitops resume: revision {commit} "
-            "is refused, and pauses all the same if its openfero.yaml says so"
+            f"a commit that is not refused ends it: revision {commit} is refused, and pauses all "
+            "the same, since its openfero.yaml says so"
         )
-        return f"the refused revision {commit}, or a person", end
+        return f"the refused revision {commit}", end
+    if unknown := next(
+        (one for one in conditions if one.name == "control" and not one.holds), None
+    ):
+        return "caution", unknown.message
     return "openfero-gitops pause", "openfero-gitops resume ends it"
 
 

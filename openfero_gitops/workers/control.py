@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.errors import ApiError, Invalid, NotFound
+from openfero_gitops.domain.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _log = structlog.get_logger(__name__)
 
 NAME: Final = "openfero-control"
+LABELS: Final = {keys.MANAGED_BY: keys.MANAGER}
+#: The member in which a leader that acknowledges says what else pauses, empty where nothing does.
+STILL_PAUSED_BY: Final = "still-paused-by"
 #: Seconds that an answer is used again.
 _FRESH: Final = 1.0
 #: Seconds between two looks for the pages' sake.
@@ -43,8 +46,8 @@ class ConfigMaps(Protocol):
         """Change one; raises ApiError, `Invalid` where a test failed."""
         ...
 
-    async def create(self, body: dict[str, Any]) -> bool:
-        """Create one; False where one of that name is there; raises ApiError."""
+    async def merge(self, name: str, members: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        """Write these members of one, made where there is none; raises ApiError."""
         ...
 
 
@@ -56,8 +59,13 @@ class Control:
         store: ConfigMaps,
         clock: Callable[[], float],
         also: Callable[[], bool] = lambda: False,
+        others: Callable[[], str] = lambda: "",
     ) -> None:
-        """Take the store, a monotonic clock in seconds, and what else may pause admission."""
+        """Take the store, a monotonic clock in seconds, and what else may pause admission.
+
+        `others` says in words what else does, for a person who resumes.
+        """
+        self._others = others
         self._store = store
         self._clock = clock
         self._also = also
@@ -67,6 +75,7 @@ class Control:
         self._asked_at: float | None = None
         self._trouble = ""
         self._was_read = False
+        self._known = False  # since this replica began to lead, if it does
         self._sync = ""
         self._own_sync = ""
         self._on_sync: Callable[[], None] | None = None
@@ -76,6 +85,16 @@ class Control:
     def paused_as_known(self) -> bool:
         """The same without asking, for those who only show it; not paused where never asked."""
         return self._also() or (self._was_read and self.last_known)
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody knows whether admission is paused; empty where it is known."""
+        if self._known or not self._trouble:
+            return ""
+        return (
+            f"whoever leads starts nothing, since nobody knows whether it is paused: ConfigMap "
+            f"{NAME} could not be read: {self._trouble}"
+        )
 
     def on_sync(self, listener: Callable[[], None]) -> None:
         """Be told when another replica was asked for a sync."""
@@ -89,25 +108,12 @@ class Control:
         """
         asked = f"{uuid.uuid4().hex} {by}"
         self._own_sync = asked  # no news to us, whenever it is read
-        try:
-            await self._store.patch(NAME, [{"op": "add", "path": "/data/sync", "value": asked}])
-        except Invalid:  # somebody made one without data
-            await self._store.patch(
-                NAME, [{"op": "add", "path": "/data", "value": {"sync": asked}}]
-            )
-        except NotFound:
-            await self._store.create(
-                {
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {"name": NAME, "labels": {keys.MANAGED_BY: keys.MANAGER}},
-                    "data": {"paused": "false", "sync": asked},
-                }
-            )
+        await self._store.merge(NAME, {"sync": asked}, LABELS)
 
     def begin_term(self) -> None:
         """Trust nothing that was read before this replica led."""
         self._asked_at = None
+        self._known = False
         self.last_known = True
 
     async def run(self) -> None:
@@ -144,6 +150,7 @@ class Control:
                 [
                     {"op": "test", "path": "/data/request", "value": request},
                     {"op": "add", "path": "/data/acknowledged", "value": request},
+                    {"op": "add", "path": f"/data/{STILL_PAUSED_BY}", "value": self._others()},
                 ],
             )
         except ApiError as error:
@@ -167,7 +174,7 @@ class Control:
         if self._was_read and asked not in known and self._on_sync is not None:
             self._on_sync()
         self._sync = asked
-        self._was_read = True
+        self._was_read = self._known = True
         paused = str(data.get("paused", "false")).strip().lower() not in ("", "false", "no", "0")
         if paused != self.last_known:
             _log.info("admission is paused" if paused else "admission is not paused")

@@ -131,6 +131,18 @@ class Syncer:
         refused = self.status.refused
         return refused is not None and refused.paused
 
+    def paused_by(self) -> str:
+        """What in Git pauses admission, and what ends that; empty where nothing does."""
+        catalog, refused = self.catalog, self.status.refused
+        if catalog is not None and catalog.envelope.paused:
+            return f"{NAME} says paused: true at commit {catalog.revision.commit[:12]}"
+        if refused is not None and refused.paused:
+            return (
+                f"commit {refused.commit[:12]} is refused, and its {NAME} says paused: true; a "
+                "commit that can be taken ends it"
+            )
+        return ""
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Be told after each swap."""
         self._listeners.append(listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from openfero_gitops.adapters.api import CONFIG_MAPS
 from openfero_gitops.adapters.config_maps import ConfigMapStore
@@ -112,3 +113,26 @@ async def test_what_was_asked_before_a_replica_started_is_no_news() -> None:
             await asyncio.sleep(30)
     assert len(early.syncs) == 1
     assert late.syncs == []
+
+
+@in_virtual_time
+async def test_two_that_are_asked_first_are_both_heard() -> None:
+    """Who finds that another made the ConfigMap in this very moment writes into that one."""
+    world = World()
+    desks = [Desk(world, name) for name in "abc"]
+    left = [1]
+
+    async def overtaken(request: Request, act: Act) -> Any:
+        if request.verb == "create" and left:
+            left.clear()
+            await desks[1].control.ask_for_sync("b")
+        return await act()
+
+    desks[0].wire.trouble = overtaken
+    async with in_background(desks[2].run()):
+        await asyncio.sleep(60)
+        await desks[0].control.ask_for_sync("a")
+        await asyncio.sleep(10)
+    assert len(desks[2].syncs) == 1
+    control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+    assert control["data"]["sync"].endswith(" a")

@@ -113,6 +113,27 @@ async def test_where_it_never_could_be_read_admission_is_paused() -> None:
     assert not await desk.control.paused()
 
 
+@in_virtual_time
+async def test_that_nobody_knows_is_told_as_such() -> None:
+    """Where it never was read, also in a new term; where it was, the last answer is known."""
+    desk = Desk()
+    assert desk.control.trouble == ""
+    desk.fail(Forbidden("no right to read it"))
+    await desk.control.paused()
+    assert desk.control.trouble.endswith("openfero-control could not be read: no right to read it")
+    desk.wire.trouble = none
+    await asyncio.sleep(1)
+    await desk.control.paused()
+    assert desk.control.trouble == ""
+    desk.fail(Forbidden("no right to read it"))
+    await asyncio.sleep(1)
+    await desk.control.paused()
+    assert desk.control.trouble == ""
+    desk.control.begin_term()
+    assert await desk.control.paused()
+    assert "starts nothing" in desk.control.trouble
+
+
 @pytest.mark.parametrize("paused", ["true", "false"])
 @in_virtual_time
 async def test_where_it_cannot_be_read_the_last_answer_holds(paused: str) -> None:

@@ -815,19 +815,30 @@ async def test_paused_by_a_person() -> None:
 
 
 async def test_paused_by_a_refused_revision() -> None:
-    """A pause while a newer revision is refused may be that revision's: both ways out are told."""
-    status = replace(
-        pages.quiet(NOW).synced,
-        error="openfero.yaml: unknown key",
-        refused=RefusedRevision(OLDER, "openfero.yaml: unknown key", "2026-11-21T03:02:05Z"),
+    """A pause while a newer revision is refused is that revision's where it says so."""
+    refused = RefusedRevision(
+        OLDER, "openfero.yaml: unknown key", "2026-11-21T03:02:05Z", paused=True
     )
-    page = await draw(showing(remediation("A", Phase.WAITING, NOW), pause=True, synced=status))
+    status = replace(pages.quiet(NOW).synced, error=refused.reason, refused=refused)
+    waiting = remediation("A", Phase.WAITING, NOW)
+    page = await draw(showing(waiting, pause=True, synced=status))
     concerns = " ".join(one.text for one in page.all("li", "concern"))
-    assert (
-        f"a commit that is not refused ends it, or openfero-gitops resume: revision {OLDER[:7]}"
-        in concerns
-    )
-    assert f"paused by the refused revision {OLDER[:7]}, or a person" in page.one("main").text
+    assert f"a commit that is not refused ends it: revision {OLDER[:7]}" in concerns
+    assert f"paused by the refused revision {OLDER[:7]}" in page.one("main").text
+    status = replace(status, refused=replace(refused, paused=False))
+    page = await draw(showing(waiting, pause=True, synced=status))
+    assert "paused by openfero-gitops pause" in page.one("section", "status").text
+
+
+async def test_paused_since_nobody_knows() -> None:
+    """Where the control could not be read nobody is said to have paused; why is told."""
+    why = "nobody knows whether it is paused: Forbidden"
+    shown = showing(remediation("A", Phase.WAITING, NOW), pause=True)
+    shown.needs = [*shown.needs, Condition("control", holds=False, message=why, vital=False)]
+    page = await draw(shown)
+    assert "paused by caution" in page.one("section", "status").text
+    assert "openfero-gitops pause" not in page.one("section", "status").text
+    assert why in " ".join(one.text for one in page.all("li", "concern"))
 
 
 async def test_dry_run() -> None:

@@ -446,6 +446,19 @@ class TestRefusal:
         assert not desk.syncer.refused_and_paused
 
     @in_virtual_time
+    async def test_who_pauses_in_git_is_told_with_the_commit(self) -> None:
+        """The catalog in force, or a refused revision; nobody where neither says so."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
+        assert desk.syncer.paused_by() == ""
+        refused = await desk.sync(openfero="paused: true\nlimit: 3\n")
+        assert f"commit {refused[:12]} is refused" in desk.syncer.paused_by()
+        taken = await desk.sync(openfero="paused: true\n")
+        assert desk.syncer.paused_by().endswith(f"paused: true at commit {taken[:12]}")
+        await desk.sync(openfero=ENVELOPE)
+        assert desk.syncer.paused_by() == ""
+
+    @in_virtual_time
     async def test_a_commit_that_cannot_be_read_ends_no_pause(self) -> None:
         """Nobody knows what its envelope says; that of the one before it is known."""
         desk = Desk()
