@@ -155,6 +155,15 @@ def test_an_option_of_a_wrong_type_is_shown_as_one_that_is_taken(
     assert finding.suggestion == suggestion
 
 
+@pytest.mark.parametrize("way", [("livenessProbe",), ("lifecycle", "preStop")])
+def test_each_handler_that_is_suggested_is_one_that_is_taken(way: tuple[str, ...]) -> None:
+    """Of what a probe or a hook may do nothing is named that the schema does not know there."""
+    job = changed(((*CONTAINER, *way), {}))
+    (finding,) = read_document(job, SCHEMAS).findings
+    known = SCHEMAS.job.at((*POD, "containers", "[]", *way))["properties"]
+    assert set(finding.suggestion.removeprefix("write one of ").split(", ")) <= known.keys()
+
+
 def test_null_and_empty_words_count_as_absent() -> None:
     """null, and an empty word where one of a list is wanted, read as if they were not there."""
     job = changed(

@@ -69,7 +69,8 @@ def _handler(at: Pointer, fields: Mapping[str, Any], body: Body) -> Iterator[Bre
     if len(handlers) != 1:
         message = f"{at[-1]} does one thing, not {len(handlers)}"
         second = [kind for kind in fields if kind in handlers][1:2]
-        yield (*at, *second), message, f"write one of {', '.join(sorted(_HANDLERS))}"
+        known = "exec, httpGet, sleep" if at[-1] in _HOOKS else "exec, grpc, httpGet, tcpSocket"
+        yield (*at, *second), message, f"write one of {known}"
     if "exec" in handlers and not fields["exec"].get("command"):
         yield (*at, "exec", "command"), "exec has no command", "add command: [check]"
     grace = body.pod.get("terminationGracePeriodSeconds", _GRACE)
