@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 #: The programs that take a script after `-c`.
 SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh"})
 
 _TOKEN: Final = re.compile(
-    r"""\\.?
+    r"""(?P<plain>[^\\'"$`(){}\#;&|\s<]+)
+    | (?P<space>[ \t\r]+)
+    | (?P<text>"[^"\\$`]*")
+    | \\.?
     | \$(?P<name>[A-Za-z_]\w*)
     | (?P<brace>\$\{!?(?P<braced>[A-Za-z_]?\w*))
     | (?P<substitution>\$\()
     | <<<
     | (?P<document><<-?[ \t]*["'\\]?(?P<ends>\w+)["']?)
-    | [^\\'"$`(){}\#;&|\s<]+
     | .""",
     re.DOTALL | re.VERBOSE,
 )
@@ -33,8 +35,7 @@ _BEFORE_COMMANDS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word of a command.
 
     `text` is without quotes, and the beginning of a long one; `leads` says that it is the command
@@ -95,7 +96,7 @@ class _Frame:
     has_words: bool = True
 
 
-def words(script: str) -> list[Word]:  # noqa: C901, PLR0912 - a branch for each kind of token
+def words(script: str) -> list[Word]:
     """The words of a script, those of a `$(…)` before the word that holds it."""
     found: list[Word] = []
     frames = [_Frame("", _Command())]
@@ -103,58 +104,78 @@ def words(script: str) -> list[Word]:  # noqa: C901, PLR0912 - a branch for each
     position = 0
     while token := _TOKEN.match(script, position):
         position = token.end()
-        text, frame = token[0], frames[-1]
-        command = frame.command
-        if text == "\\\n":
-            continue
-        if text == ")" and frame.has_words:
-            command.end_word(found)  # (An `esac` before it ends a case.)
-        if name := token["name"] or token["braced"]:
-            (command.quoted if frame.is_quoted else command.bare).append(name)
-        if token["brace"]:
-            command.add(text)
-            frames.append(_Frame("}", command, frame.is_quoted, has_words=False))
-        elif token["substitution"] or text == "`" != frame.closes:
-            command.add(text)
-            frames.append(_Frame("`" if text == "`" else ")", _Command()))
-        elif text == frame.closes and not (text == ")" and command.cases):
+        text, kind, frame = token[0], token.lastgroup, frames[-1]
+        if kind == "plain" or (kind == "space" and not frame.has_words):
+            frame.command.add(text)
+        elif kind == "space":
+            frame.command.end_word(found)
+        elif kind == "text" and frame.closes != '"':
+            frame.command.add(text[1:-1])
+        elif kind == "text":  # (Its first mark ends what is open.)
             frames.pop()
-            if frame.has_words:
-                command.end(found)
-        elif text == '"':
-            command.add("")
-            frames.append(_Frame('"', command, is_quoted=True, has_words=False))
-        elif text == "'" and not frame.is_quoted:
-            end = script.find("'", position)
-            end = len(script) if end < 0 else end
-            command.add(script[position:end])
-            position = end + 1
-        elif not frame.has_words or not _ends(text, token, command):
-            command.add(text if text[0] != "\\" else text[1:])
-        elif token["document"]:
-            command.end_word(found)
-            documents.append(token["ends"])
+            position = token.start() + 1
+        elif not frame.has_words or not _ends(text, token, frame.command):
+            position = _inside(script, token, frames, found)
         elif text == "#":
-            end = script.find("\n", position)
-            position = len(script) if end < 0 else end
-        elif text in " \t\r":
-            command.end_word(found)
+            position = _end_of(script, "\n", position)
+        elif kind == "document":
+            frame.command.end_word(found)
+            documents.append(token["ends"])
         else:
-            command.end(found)
-            if text == "(":
-                frames.append(_Frame(")", _Command()))
-            elif text == "\n" and documents:
-                position = _after(script, position, documents)
+            _end(text, frames, found)
+            position = _after(script, position, documents) if text == "\n" else position
     for frame in reversed(frames):
         frame.command.end(found)
     return found
 
 
+def _inside(script: str, token: re.Match[str], frames: list[_Frame], found: list[Word]) -> int:
+    """Read what is part of a word, and what it opens or closes; where the script goes on."""
+    text, frame = token[0], frames[-1]
+    command = frame.command
+    if name := token["name"] or token["braced"]:
+        (command.quoted if frame.is_quoted else command.bare).append(name)
+    if text == frame.closes:
+        frames.pop()
+        if frame.has_words:
+            command.end(found)
+    elif token["brace"]:
+        command.add(text)
+        frames.append(_Frame("}", command, frame.is_quoted, has_words=False))
+    elif text in ("$(", "`"):
+        command.add(text)
+        frames.append(_Frame("`" if text == "`" else ")", _Command()))
+    elif text == '"':
+        command.add("")
+        frames.append(_Frame('"', command, is_quoted=True, has_words=False))
+    elif text == "'" and not frame.is_quoted:
+        end = _end_of(script, "'", token.end())
+        command.add(script[token.end() : end])
+        return end + 1
+    elif text != "\\\n":
+        command.add(text.removeprefix("\\"))
+    return token.end()
+
+
+def _end(text: str, frames: list[_Frame], found: list[Word]) -> None:
+    """End a command, and with a parenthesis more than that."""
+    frame = frames[-1]
+    frame.command.end_word(found)  # (An `esac` ends a case.)
+    if text == "(":
+        frames.append(_Frame(")", _Command()))
+    elif text == frame.closes and not frame.command.cases:
+        frames.pop()
+    frame.command.end(found)
+
+
+def _end_of(script: str, mark: str, position: int) -> int:
+    end = script.find(mark, position)
+    return len(script) if end < 0 else end
+
+
 def _ends(text: str, token: re.Match[str], command: _Command) -> bool:
     """Whether a token is more than a part of a word where words end."""
-    return (
-        text in " \t\r\n;&|()" or (text == "#" and not command.is_open) or bool(token["document"])
-    )
+    return text in "\n;&|()" or (text == "#" and not command.is_open) or bool(token["document"])
 
 
 def _after(script: str, position: int, documents: list[str]) -> int:

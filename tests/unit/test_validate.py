@@ -385,6 +385,7 @@ def test_alert_data_in_commands(
         ("a=($OPENFERO_POD)", "without quotes"),
         ('eval "kubectl delete pod $OPENFERO_POD"', "eval reads its words as a program"),
         ('c="rm $OPENFERO_POD"; eval "$c"', "eval reads its words as a program"),
+        ('x &&\\\n  eval "$OPENFERO_POD"', "eval reads its words as a program"),
         ('exec bash -ec "rm -- $OPENFERO_POD"', "pasted into a script of its own"),
         ('kubectl delete pod -- "$OPENFERO_POD"', ""),
         ('kubectl delete pod -- "${OPENFERO_POD:-"$POD"}"', ""),
