@@ -120,6 +120,17 @@ class Remediation:
         return self.admitted_by == SOMEBODY_ELSE
 
     @property
+    def unnoted(self) -> bool:
+        """Whether it has started, and nothing on it will tell so once it is suspended."""
+        return (
+            self.started
+            and self.admitted_at is None
+            and self.decision is None
+            and not self.finished
+            and not self.deleting
+        )
+
+    @property
     def occupying(self) -> bool:
         """Whether Pods of it exist, or may at any moment without our doing.
 

@@ -64,13 +64,13 @@ def started_by_other(one: Remediation, now: datetime) -> Patch:
     """Write down that a Job runs, or ran, which no leader had admitted.
 
     Where it is suspended again at once, nothing else on it tells so; whether it is by now makes
-    no difference.
+    no difference. It counts from its start, as far as that is known.
     """
     return [
         _same(one),
         _absent(keys.ADMITTED_AT),
         _absent(keys.DECISION),
-        _set(keys.ADMITTED_AT, format_time(now)),
+        _set(keys.ADMITTED_AT, format_time(one.started_at or now)),
         _set(keys.ADMITTED_BY, keys.SOMEBODY_ELSE),
     ]
 

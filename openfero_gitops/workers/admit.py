@@ -267,7 +267,7 @@ class Admitter:
                 if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:
                     tasks.create_task(self._carry_out(reign, one, decision), name="admit")
             for one in known:
-                if _is_unnoted(one) and one.uid not in reign.barred:
+                if one.unnoted and one.uid not in reign.barred:
                     tasks.create_task(self._note_start(reign, one), name="note a start")
         if not reign.unsettled:
             await self._control.acknowledge(reign.term.check)
@@ -385,17 +385,6 @@ class Admitter:
                 self._view.remove(one.key, one.uid)
                 return False
             return True
-
-
-def _is_unnoted(one: Remediation) -> bool:
-    """Whether a Job has started, and nothing lasting on it tells so."""
-    return (
-        one.started
-        and one.admitted_at is None
-        and one.decision is None
-        and not one.finished
-        and not one.deleting
-    )
 
 
 def _as_decided(one: Remediation, now: Remediation) -> bool:

@@ -15,9 +15,9 @@ from unittest import mock
 
 from openfero_gitops.adapters.clock import Clock
 from openfero_gitops.domain.errors import ApiError
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.pipeline import decide, patches
-from openfero_gitops.workers import admit, control
+from openfero_gitops.workers import control
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.control import Control
 from openfero_gitops.workers.lead import Elector, Term
@@ -140,7 +140,7 @@ SABOTAGES: Final = (
     Sabotage(
         "no note of what a person started",
         frozenset({"restarted"}),
-        (_replace(admit, "_is_unnoted", lambda _: False),),
+        (_replace(Remediation, "unnoted", property(_nothing)),),
     ),
     Sabotage(
         "200 without a Job",

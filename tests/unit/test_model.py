@@ -107,6 +107,7 @@ class Story(RuleBasedStateMachine):
         self.runs: dict[str, Run] = {}  # by uid
         self.jobs: dict[str, dict[str, Any]] = {}
         self.admitted: dict[str, datetime] = {}
+        self.noted: dict[str, datetime] = {}
         self.count = 0
 
     @initialize(
@@ -214,7 +215,8 @@ class Story(RuleBasedStateMachine):
         )
         uid = f"uid-{self.count}"
         manifest = rendered.manifest
-        metadata = {**manifest["metadata"], "uid": uid, "creationTimestamp": _written(self.now)}
+        stored = {"uid": uid, "resourceVersion": "1", "creationTimestamp": _written(self.now)}
+        metadata = {**manifest["metadata"], **stored}
         self.jobs[uid] = {**manifest, "metadata": metadata, "status": {}}
         run = Run(
             name=f"{rendered.key.name} {namespace}",
@@ -242,6 +244,10 @@ class Story(RuleBasedStateMachine):
         decided = decide(views, envelope, paused=self.rules.paused, now=self.now)
         decisions = {one.uid: decision for one, decision in decided}
         self._expect(decisions)
+        for one in views:
+            if one.unnoted:
+                self._patch(one.uid, patches.started_by_other(one, self.now))
+                self.noted[one.uid] = one.started_at or self.now
         for run in self.runs.values():
             run.unwritten = False
         for one, decision in decided:
@@ -343,12 +349,10 @@ class Story(RuleBasedStateMachine):
         job["spec"]["suspend"] = True
         job["status"].pop("startTime", None)
         job["status"] |= {"active": 0, "terminating": 1}
-        if run.operario == "other" and uid in self.admitted:
-            run.state = "queued"
-        else:
-            run.state = "held" if uid in self.admitted else "waiting"
-        # Of one that was never admitted nobody knows any more when it started.
-        run.started = self.admitted.get(uid, self.now)
+        queued = keys.KUEUE_QUEUE in job["metadata"]["labels"]
+        run.state = "queued" if queued and uid in self.admitted else "held"
+        # Of one on which no leader noted it nobody knows any more when it started.
+        run.started = (self.admitted | self.noted).get(uid, self.now)
 
     @rule(which=_ANY)
     def start(self, which: int) -> None:
@@ -408,8 +412,9 @@ class Story(RuleBasedStateMachine):
         if job["status"].get("terminating"):
             job["status"]["terminating"] = 0
             run.pods = False
-            if run.state == "waiting":
+            if uid not in self.admitted | self.noted:  # no leader has looked since it was started
                 run.started = None
+                run.state = "waiting" if run.state == "held" else run.state
         elif run.state == "cancelled" and run.pods:
             self._controller_ends(uid, "Failed")
             run.pods, run.ended = False, self.now
