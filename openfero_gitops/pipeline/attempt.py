@@ -55,7 +55,7 @@ def asks_for_another(latest: Remediation, runs: int, now: datetime) -> bool:
     """
     if latest.status is not Status.FIRING:
         return False
-    if latest.phase is Phase.REFUSED and latest.reason == Reason.MAX_WAIT:
+    if _waited_too_long(latest):
         return True
     if latest.phase not in (Phase.SUCCEEDED, Phase.FAILED) or latest.finished_at is None:
         return False
@@ -66,6 +66,25 @@ def asks_for_another(latest: Remediation, runs: int, now: datetime) -> bool:
         and now >= latest.finished_at + options.rerun_after
         and runs < options.max_runs
     )
+
+
+def to_be_kept(incident: Iterable[Remediation]) -> list[Remediation]:
+    """The Jobs of an incident that are remembered for as long as its alert comes.
+
+    Of attempts that waited too long the newest is enough: an alert that nobody lets run for days
+    makes one after the other.
+    """
+    jobs = list(incident)
+    newest: dict[datetime | None, int] = {}
+    for one in jobs:
+        newest[one.starts_at] = max(one.attempt, newest.get(one.starts_at, 1))
+    return [
+        one for one in jobs if not _waited_too_long(one) or one.attempt == newest[one.starts_at]
+    ]
+
+
+def _waited_too_long(one: Remediation) -> bool:
+    return one.phase is Phase.REFUSED and one.reason == Reason.MAX_WAIT
 
 
 def runs_so_far(attempts: Iterable[Remediation]) -> int:

@@ -8,7 +8,6 @@ deterministic, so repeating is always safe.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,13 +32,18 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.pipeline import patches
-from openfero_gitops.pipeline.attempt import asks_for_another, runs_so_far, stands_for
+from openfero_gitops.pipeline.attempt import (
+    asks_for_another,
+    runs_so_far,
+    stands_for,
+    to_be_kept,
+)
 from openfero_gitops.pipeline.match import NoMatch, match
 from openfero_gitops.pipeline.observe import observe
 from openfero_gitops.pipeline.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup
@@ -50,8 +54,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: No chain of attempts is longer; `max-runs` ends it long before.
-_MOST_ATTEMPTS: Final = 100
 _REMEMBERED_COMPLAINTS: Final = 1000
 #: Seconds for which an API server that did not take a Job is not expected to take the next.
 _TROUBLED: Final = 10.0
@@ -162,10 +164,11 @@ class Submitter:
         distinct = list(dict.fromkeys(map(_Same, group.alerts)))
         firing = [same for same in distinct if same.alert.status is Status.FIRING]
         resolved = [same for same in distinct if same.alert.status is Status.RESOLVED]
-        items: dict[_Same, Item] = {
+        unanswered = {
             same: _failed(same.alert, Reason.API_UNAVAILABLE, "no answer in time")
             for same in distinct
         }
+        items = dict(unanswered)
 
         async def one(same: _Same) -> None:
             items[same] = await self._submit(same.alert, catalog, delivery)
@@ -192,7 +195,8 @@ class Submitter:
                 await self._keep_alive(distinct, catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery was cut off by its deadline", alerts=len(group.alerts))
-            self._note_trouble(Unavailable("no answer in time"))
+            if any(items[same] is none for same, none in unanswered.items()):
+                self._note_trouble(Unavailable("no answer in time"))
         return Answer(tuple(items[_Same(alert)] for alert in group.alerts))
 
     async def _submit(self, alert: Alert, catalog: Catalog, delivery: Delivery) -> Item:
@@ -200,23 +204,27 @@ class Submitter:
         if isinstance(found, NoMatch):
             return Item(alert, Outcome.NO_MATCH, found.reason, found.reason.text)
         operario = found.operario
-        healing: list[Remediation] = []  # of each attempt before, the Job that stands for it
-        for attempt in range(1, _MOST_ATTEMPTS + 1):
-            rendered = render(
-                alert,
-                operario,
-                catalog.envelope,
-                catalog.revision,
-                delivery,
-                jobs_namespace=self._jobs_namespace,
-                attempt=attempt,
-            )
-            try:
-                async with self._requests:
+        attempt = self._newest_attempt(alert)
+        while True:
+            # (A large group is rendered a few alerts at a time: other work has its turns between.)
+            async with self._requests:
+                rendered = render(
+                    alert,
+                    operario,
+                    catalog.envelope,
+                    catalog.revision,
+                    delivery,
+                    jobs_namespace=self._jobs_namespace,
+                    attempt=attempt,
+                )
+                try:
                     there = await self._create(rendered)
-            except ApiError as error:
-                self._note_trouble(error)
-                return self._complain(alert, operario, rendered, error)
+                except _Forgotten:
+                    attempt = self._newest_attempt(alert)
+                    continue
+                except ApiError as error:
+                    self._note_trouble(error)
+                    return self._complain(alert, operario, rendered, error)
             self._trouble = ("", 0.0)
             if there is None:
                 outcome = Outcome.CREATED if rendered.refusal is None else Outcome.REFUSED
@@ -228,20 +236,44 @@ class Submitter:
                     operario.name,
                     rendered.key,
                 )
-            latest = there
-            healing.append(stands_for(there, self._view.of_incident(there.incident)))
-            if not asks_for_another(healing[-1], runs_so_far(healing), delivery.received_at):
-                break
-        return Item(
-            alert, Outcome.EXISTS, operario=latest.operario or operario.name, job=latest.key
-        )
+            if not self._asks_for_another(there, delivery.received_at):
+                return Item(
+                    alert, Outcome.EXISTS, operario=there.operario or operario.name, job=there.key
+                )
+            attempt = there.attempt + 1
+
+    def _newest_attempt(self, alert: Alert) -> int:
+        """The attempt at which to begin: nothing is owed to those before, there or long gone.
+
+        What the view does not know yet is found by going on from there.
+        """
+        incident = self._view.of_incident(incident_digest(alert.labels, alert.status))
+        return max((one.attempt for one in _same_start(alert.starts_at, incident)), default=1)
+
+    def _asks_for_another(self, there: Remediation, now: datetime) -> bool:
+        incident = self._view.of_incident(there.incident)
+        attempts: dict[int, Remediation] = {}
+        for one in _same_start(there.starts_at, incident):
+            if one.attempt not in attempts or one.key.namespace == there.key.namespace:
+                attempts[one.attempt] = one
+        attempts[there.attempt] = there
+        healing = {
+            number: stands_for(one, incident)
+            for number, one in attempts.items()
+            if number <= there.attempt
+        }
+        return asks_for_another(healing[there.attempt], runs_so_far(healing.values()), now)
 
     async def _create(self, rendered: Rendered) -> Remediation | None:
         """Create the Job: None when it is new, else the one that was there for this occurrence."""
-        if rendered.key in self._view:
+        if (known := self._view.get(rendered.key)) is not None:
             # A repetition, most likely: asking first saves the API server a refused write.
-            with contextlib.suppress(NotFound):
+            try:
                 return await self._there(rendered)
+            except NotFound as error:
+                self._view.remove(known.key, known.uid)
+                if rendered.occurrence.attempt > 1:
+                    raise _Forgotten from error
         try:
             job = await self._jobs.create(rendered.manifest)
         except AlreadyExists:
@@ -346,10 +378,13 @@ class Submitter:
         due = {
             one.key: one
             for same in alerts
-            for one in self._view.of_incident(incident_digest(same.alert.labels, same.alert.status))
+            for one in to_be_kept(
+                self._view.of_incident(incident_digest(same.alert.labels, same.alert.status))
+            )
             if delivery.received_at - one.delivered_at > remember / 10
         }
-        for one in due.values():
+
+        async def keep(one: Remediation) -> None:
             ttl = remember
             if one.finished_at is not None:
                 ttl += delivery.received_at - one.finished_at
@@ -363,6 +398,14 @@ class Submitter:
             except ApiError as error:
                 # Nothing is lost: the next delivery tries again, long before the end.
                 _log.info("a Job was not kept alive", job=str(one.key), error=str(error))
+
+        async with asyncio.TaskGroup() as tasks:
+            for one in due.values():
+                tasks.create_task(keep(one), name="keep alive")
+
+
+class _Forgotten(Exception):
+    """A later attempt is gone, which only the view still knew."""
 
 
 class NameTaken(Conflict):
@@ -384,6 +427,13 @@ class _Same:
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+
+def _same_start(
+    starts_at: datetime | None, incident: Iterable[Remediation]
+) -> Iterator[Remediation]:
+    """The attempts of one occurrence; an alert that names no start has none but this delivery's."""
+    return (one for one in incident if starts_at is not None and one.starts_at == starts_at)
 
 
 def _reason_of(error: ApiError) -> Reason:

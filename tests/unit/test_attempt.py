@@ -8,7 +8,12 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.pipeline.attempt import asks_for_another, runs_so_far, stands_for
+from openfero_gitops.pipeline.attempt import (
+    asks_for_another,
+    runs_so_far,
+    stands_for,
+    to_be_kept,
+)
 from tests.support.build import (
     NOW,
     STARTS_AT,
@@ -65,6 +70,17 @@ def test_attempts_that_started_are_runs() -> None:
     """An attempt that was refused before it started is none."""
     assert runs_so_far([finished("a"), refused("b"), running("c"), remediation("d")]) == 2
     assert runs_so_far([]) == 0
+
+
+def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
+    """And every Job that healed, or was refused for good; each start is by itself."""
+    late = [refused(f"late-{n}", "max-wait", attempt=n) for n in (2, 3, 5)]
+    other = refused("other", "max-wait", attempt=1, starts_at=STARTS_AT - minutes(5))
+    others = [finished("done", attempt=1), refused("no", "refused-by-human", attempt=4)]
+
+    kept = {one.key.name for one in to_be_kept([*late, other, *others])}
+    assert kept == {"late-5", "other", "done", "no"}
+    assert to_be_kept([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
 
 
 def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome, Phase
+from openfero_gitops.pipeline.render import render
+from openfero_gitops.workers import submit
 from openfero_gitops.workers.submit import Patience
 from tests.support import build
 from tests.support.workers import (
@@ -411,7 +414,35 @@ class TestPatience:
             began = seconds_so_far()
             silent = await replica.deliver(build.alert())
             assert seconds_so_far() - began < 9
+            assert replica.submitter.trouble == "", "the next delivery does not depend on it"
         assert (failing.verdict, silent.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
+
+    @in_virtual_time
+    async def test_a_large_group_leaves_turns_to_others(self, monkeypatch: Any) -> None:
+        """No more alerts are rendered at a stretch than requests may be under way."""
+        turn, rendered = 0, Counter[int]()
+
+        async def count_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            rendered[turn] += 1
+            return render(*given, **named)
+
+        async def answers_later(_: Request, act: Act) -> Any:
+            await asyncio.sleep(0)
+            return await act()
+
+        monkeypatch.setattr(submit, "render", counted)
+        replica = World().replica(patience=Patience(requests=4))
+        async with replica.watching(), in_background(count_turns()):
+            replica.wire.trouble = answers_later
+            await replica.deliver(*(pods_of(f"web-{number}") for number in range(100)))
+        assert rendered.total() == 100
+        assert max(rendered.values()) <= 4
 
     @in_virtual_time
     async def test_too_many_deliveries_at_once_are_told_to_come_again(self) -> None:
@@ -784,9 +815,106 @@ class TestRemembering:
         )
         assert len(kept) == 2
 
+    @in_virtual_time
+    async def test_a_large_group_is_kept_within_the_time_of_a_delivery(self) -> None:
+        """As many writes are under way as may be, and not one after the other."""
+        replica = World().replica(patience=Patience(requests=10))
+        group = [pods_of(f"web-{number}") for number in range(60)]
+
+        async def slow(request: Request, act: Act) -> Any:
+            if request.verb == "patch":
+                await asyncio.sleep(1)
+            return await act()
+
+        async with replica.watching():
+            await replica.deliver(*group)
+            await asyncio.sleep(3 * 3600)
+            replica.wire.trouble = slow
+            answer = await replica.deliver(*group)
+        assert answer.verdict is Verdict.ACCEPTED
+        assert min(one.delivered_at for one in replica.view) > build.NOW + timedelta(hours=3)
+        assert replica.submitter.trouble == ""
+
+    @in_virtual_time
+    async def test_of_attempts_that_waited_too_long_the_newest_is_kept(self) -> None:
+        """Those before it may be forgotten, and are not made again when they are gone."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            late = [await waited_too_long(world, replica) for _ in range(3)]
+            newest = (await replica.deliver(build.alert())).items[0].job
+            await asyncio.sleep(3 * 3600)
+            again = await replica.deliver(build.alert())
+            kept = patches_of(replica, keys.LAST_DELIVERED_AT)
+            for key in late:
+                await world.cluster.delete(JOBS, key.namespace, key.name)
+            await asyncio.sleep(60)
+            later = await replica.deliver(build.alert())
+        assert newest is not None
+        assert [request.name for request in kept] == [newest.name]
+        assert [each.items[0].job for each in (again, later)] == [newest, newest]
+        assert [one.key for one in await world.jobs()] == [newest]
+
+
+async def waited_too_long(world: World, replica: Replica) -> JobKey:
+    """Deliver an alert whose Job is then refused for max-wait."""
+    (item,) = (await replica.deliver(build.alert())).items
+    assert item.outcome is Outcome.CREATED
+    assert item.job is not None
+    await world.annotate(item.job, keys.REASON, Reason.MAX_WAIT.value)
+    await world.annotate(item.job, keys.DECISION, "refused")
+    await asyncio.sleep(900)
+    return item.job
+
 
 class TestAttempts:
     """When a delivery begins another attempt."""
+
+    @in_virtual_time
+    async def test_nothing_ends_a_chain_of_attempts_that_waited_too_long(self) -> None:
+        """After days in which nobody let it run an alert has a new Job as soon as before."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            for _ in range(150):
+                replica.wire.asked.clear()
+                await waited_too_long(world, replica)
+                verbs = [one.verb for one in replica.wire.asked if one.verb in ("get", "create")]
+                assert verbs in (["create"], ["get", "create"])
+            async with world.playing(), replica.leading():
+                answer = await replica.deliver(build.alert())
+                await asyncio.sleep(60)
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert max(one.attempt for one in await world.jobs()) == 151
+        assert world.starts() == [answer.items[0].job]
+
+    @in_virtual_time
+    async def test_attempts_that_only_the_view_still_knows_are_begun_anew(self) -> None:
+        """Who deletes all Jobs of an alert forgets it, whatever the watch has told of."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            gone = [await waited_too_long(world, replica) for _ in range(3)]
+        for key in gone:
+            await world.cluster.delete(JOBS, key.namespace, key.name)
+        answer = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert [one.attempt for one in await world.jobs()] == [1]
+
+    @in_virtual_time
+    async def test_attempts_that_the_view_does_not_know_yet_are_found(self) -> None:
+        """Another replica has made some since the last news: the next one follows on the last."""
+        world = World()
+        one, other = world.replica("a"), world.replica("b")
+        async with other.watching():
+            await waited_too_long(world, other)
+            async with one.watching():
+                pass  # and hears of nothing from here on
+            await waited_too_long(world, other)
+            await waited_too_long(world, other)
+            answer = await one.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert sorted(job.attempt for job in await world.jobs()) == [1, 2, 3, 4]
 
     @in_virtual_time
     async def test_after_max_wait_the_next_delivery_tries_again(self) -> None:
