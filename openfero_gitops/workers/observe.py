@@ -5,7 +5,9 @@ server, and admission tests what it rests on. The view makes decisions quick, no
 
 A view never goes back: an event that a write of our own has overtaken is dropped, so that a
 leader sees its own admissions at once. Resource versions are compared as numbers for this,
-which Kubernetes has promised since 1.35 and all versions before it kept in practice.
+which Kubernetes has promised since 1.35 and all versions before it kept in practice. Only the
+cluster itself can go back, when its etcd is restored from a backup: a list that is older than what
+the feed told before it says so, and is taken as it is.
 
 A watch can also fall silent without breaking, behind a proxy that keeps its end open. It is found
 out by what this replica knows from its own writes and reads: news of those must come.
@@ -147,6 +149,17 @@ class View:
         self._listed[namespace] = True
         self._tell()
 
+    def begin_anew(self, namespace: str) -> None:
+        """Forget a namespace whose versions count from an earlier point again.
+
+        Of what is not known to be there nothing is known: a list is to follow at once.
+        """
+        for key, known in list(self._by_key.items()):
+            if key.namespace == namespace:
+                self._forget(known)
+        self._gone.clear()  # what was deleted then may be there again
+        self._newest.pop(namespace, None)
+
     def subscribe(self) -> asyncio.Event:
         """An event that is set at every change; its owner clears it, and ends it."""
         event = asyncio.Event()
@@ -180,6 +193,7 @@ class Observer:
         self._view = view
         self._lost: dict[str, str] = {}
         self._heard: dict[str, tuple[int, float]] = {}  # the newest version, and when it came
+        self._newest: dict[str, int] = {}  # the newest version that the feed itself has told of
         view.expect(namespaces)
 
     @property
@@ -225,11 +239,22 @@ class Observer:
 
     def _hear(self, namespace: str, resource_version: str) -> None:
         now = asyncio.get_running_loop().time()
-        self._heard[namespace] = (_number(resource_version), now)
+        version = _number(resource_version)
+        self._heard[namespace] = (version, now)
+        self._newest[namespace] = max(version, self._newest.get(namespace, 0))
 
     def _take(self, news: News) -> None:
         match news:
             case Listed(namespace, items, resource_version):
+                if _number(resource_version) < self._newest.get(namespace, 0):
+                    # A list follows what the feed told before, and is no older: so time went back.
+                    _log.warning(
+                        "the API server's state is older than it was, as after etcd was restored "
+                        "from a backup: the Jobs are taken as they are now",
+                        namespace=namespace,
+                    )
+                    self._view.begin_anew(namespace)
+                    del self._newest[namespace]
                 self._view.replace(namespace, map(observe, items), resource_version)
                 self._hear(namespace, resource_version)
             case Changed(namespace, job):

@@ -386,3 +386,71 @@ class TestFeed:
             stored = {one.key: one for one in await world.jobs()}
         assert {one.key: one for one in replica.view} == stored
         assert len(stored) == 15
+
+
+class TestRestored:
+    """An API server whose etcd was restored from a backup counts from an earlier version again."""
+
+    @in_virtual_time
+    async def test_its_jobs_are_taken_as_they_are(self) -> None:
+        """What was made since is a ghost; what was changed or deleted since is as it was."""
+        namespace = build.JOBS_NAMESPACE
+        view = await told(
+            Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
+            Changed(namespace, job("ghost", 60)),
+            Changed(namespace, job("old", 61)),
+            Gone(namespace, job("gone", 62)),
+            Lost(namespace, Unavailable("too large resource version")),
+            Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
+            Changed(namespace, job("new", 46)),
+        )
+        assert {one.key.name: one.resource_version for one in view} == {
+            "old": "40",
+            "gone": "41",
+            "other": "42",
+            "new": "46",
+        }
+        assert view.newest(namespace) == 46
+
+    @in_virtual_time
+    async def test_it_is_told_once_and_other_namespaces_stay(self) -> None:
+        """Nor is a watch that counts from there taken for a silent one."""
+        here, there = build.JOBS_NAMESPACE, "other"
+        elsewhere = job("elsewhere", 70)
+        elsewhere["metadata"]["namespace"] = there
+        script = Script(
+            Listed(here, [job("old", 40)], "50"),
+            Listed(there, [elsewhere], "70"),
+            Listed(here, [], "30"),
+            Listed(here, [job("new", 31)], "32"),
+        )
+        view = View()
+        with capture_logs() as logs:
+            async with in_background(Observer(script, view, [here, there]).run()):
+                await asyncio.sleep(100)
+        assert {one.key.name for one in view} == {"elsewhere", "new"}
+        assert len(logs) == 1
+        assert "restored from a backup" in logs[0]["event"]
+
+    @in_virtual_time
+    async def test_a_list_that_only_missed_our_last_write_undoes_nothing(self) -> None:
+        """What is newer than all that the feed told is a write of our own, and no ghost."""
+        namespace = build.JOBS_NAMESPACE
+        view = View()
+
+        class Feed(Script):
+            async def follow(self) -> AsyncGenerator[News]:
+                yield Listed(namespace, [job("job-1", 40)], "50")
+                view.apply(at(60, job("job-1", 60)["metadata"]["uid"], term="ours"))
+                yield Listed(namespace, [job("job-1", 40)], "55")
+                await asyncio.Event().wait()
+
+        async with in_background(Observer(Feed(), view, [namespace]).run()):
+            await asyncio.sleep(1)
+        assert [(one.resource_version, one.term) for one in view] == [("60", "ours")]
+
+
+def job(name: str, version: int) -> dict[str, Any]:
+    """A Job as the API server shows it, at a version."""
+    metadata = {"name": name, "uid": name, "resourceVersion": str(version)}
+    return build.stored(metadata=metadata)
