@@ -21,7 +21,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -66,15 +66,17 @@ def decide(
     *,
     paused: bool,
     now: datetime,
+    doubtful: Collection[str] = frozenset(),
 ) -> list[tuple[Remediation, Decision]]:
     """Decide on every waiting remediation, in the order in which they would be admitted.
 
     Refusals come first and by age, whatever the priority: a Job that is refused now must not
     have another refused that stands behind it. Those of firing alerts come before those of
     resolved ones, which depend on them. An `envelope` of None means that no catalog is in force:
-    nothing starts.
+    nothing starts. `doubtful` are the uids of Jobs that may not have started after all: they are
+    given as running, which is right for limits, and nothing that is final may rest on it.
     """
-    board = _Board(now)
+    board = _Board(now, doubtful)
     waiting: list[Remediation] = []
     for remediation in sorted(remediations, key=lambda r: r.order):
         board.place(remediation)
@@ -116,6 +118,7 @@ class _Board:
     """What exists, indexed by what decisions ask for; admissions of this pass are placed on it."""
 
     now: datetime
+    doubtful: Collection[str] = frozenset()
     by_incident: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     by_occurrence: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     last_end: dict[tuple[str, str], datetime] = field(default_factory=dict)
@@ -188,7 +191,7 @@ def _refusal(one: Remediation, board: _Board, envelope: Envelope | None) -> Refu
 
 
 def _duplicate(one: Remediation, board: _Board) -> Refuse | None:
-    """Whether another Job is there for the same (invariants 2 and 3)."""
+    """Whether another Job is there for the same occurrence, or for the same incident."""
     for other in board.by_occurrence[one.occurrence]:
         if other is not one and (_stands_before(other, one, board) or _settled(other, board)):
             return Refuse(Reason.SAME_OCCURRENCE, f"{other.key} is the Job of this occurrence")
@@ -215,7 +218,7 @@ def _settled(other: Remediation, board: _Board) -> bool:
 
 
 def same_incident(one: Remediation, other: Remediation) -> bool:
-    """Whether `one` tells of the problem that `other` was made for (invariant 3)."""
+    """Whether `one` tells of the problem that `other` was made for, although it wobbles."""
     if one.starts_at is None or other.starts_at is None:
         return False
     if other.resolved_at is not None and one.starts_at > other.resolved_at:
@@ -224,7 +227,9 @@ def same_incident(one: Remediation, other: Remediation) -> bool:
 
 
 def _stands_before(other: Remediation, one: Remediation, board: _Board) -> bool:
-    """Whether `other` has started, or waits in front of `one`."""
+    """Whether `other` has started, surely, or waits in front of `one`."""
+    if other.uid in board.doubtful:
+        return False
     if other.started or other.key in board.admitted:
         return True
     return other.waiting and other.order < one.order and other.key not in board.refused
@@ -274,11 +279,20 @@ def _hold(
     if one.phase is Phase.AWAITING_APPROVAL:
         return Wait(Reason.APPROVAL)
     return (
-        _until_undoing(one, board)
+        _until_known(one, board)
+        or _until_undoing(one, board)
         or _target(one, board)
         or _cooldown(one, board)
         or _limit(one, board, envelope)
     )
+
+
+def _until_known(one: Remediation, board: _Board) -> Wait | None:
+    """While it is not known whether another of its incident started, the rest of it waits."""
+    for other in board.by_incident[one.incident] if board.doubtful else ():
+        if other is not one and other.uid in board.doubtful:
+            return Wait(Reason.TARGET_BUSY, message=f"{other.key} may have started")
+    return None
 
 
 def _until_undoing(one: Remediation, board: _Board) -> Wait | None:

@@ -1,7 +1,7 @@
 """Which Jobs are to be removed, and why: a pure function over every Job of ours.
 
 Kubernetes removes a finished Job after its TTL, and no other one ever. Everything counts from
-the last delivery: an alert that is repeated keeps its Jobs (invariant: remembering slides).
+the last delivery: an alert that is repeated keeps its Jobs.
 Nothing is removed inside of `remember`, nothing that may have a Pod, and nothing that is not
 whole enough to be surely ours.
 """

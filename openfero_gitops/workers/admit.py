@@ -259,6 +259,7 @@ class Admitter:
             catalog.envelope if catalog else None,
             paused=paused,
             now=now,
+            doubtful=reign.unsettled.keys(),
         )
         self.last_look = decided
         reign.thought = self._stopwatch() - thinking

@@ -7,8 +7,9 @@ later, and longer. So a term is over before the lease can pass on, whatever happ
 clock, the process or the network; and `Term.check`, called after the last await before each
 write, is what makes a replica that was frozen in mid-work keep still when it thaws.
 
-What a check cannot stop is a request that is on its way already. Writers therefore give it a
-timeout (`Term.remaining`) and test the term that is stamped on the object.
+What a check cannot stop is a request that is on its way already. What starts Jobs therefore tests
+the stamp that was read from the object: whoever leads next stamps it first, and the request then
+fails, however late it comes.
 
 The work is cancelled when its term ends, and waited for: the lease is released, so that another
 replica takes it over at once, only after the work has ended. Work that does not end within

@@ -409,6 +409,31 @@ class TestDoubt:
         assert world.starts() == [jobs[0]]
 
     @in_virtual_time
+    async def test_nothing_final_rests_on_it(self) -> None:
+        """Another Job of the incident waits, and heals it when the one in doubt is gone."""
+        world = World(forever())
+        replica = world.replica()
+        async with replica.watching():
+            (doubtful,) = await waiting(replica, 1)
+            wobbled = pods_of("web-0", starts_at=build.STARTS_AT + timedelta(seconds=5))
+            lost = fails(Unavailable("no answer"))
+            async with replica.leading():
+                replica.wire.trouble = when(is_admission, lost, 1)
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                replica.wire.trouble = when(
+                    lambda request: request.verb == "patch" and key_of(request) == doubtful, lost
+                )
+                (item,) = (await replica.deliver(wobbled)).items
+                assert item.job is not None
+                await asyncio.sleep(120)
+                assert world.starts() == []
+                assert (await world.job(item.job)).phase is Phase.WAITING
+                await world.cluster.delete(JOBS, doubtful.namespace, doubtful.name)
+                replica.wire.trouble = none
+                await asyncio.sleep(120)
+        assert world.starts() == [item.job]
+
+    @in_virtual_time
     async def test_a_right_that_is_lost_settles_nothing(self) -> None:
         """An admission may be on its way still: it counts as running as long as that can live."""
         world = World(forever())

@@ -30,7 +30,7 @@ from tests.support.build import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
@@ -44,9 +44,10 @@ def decisions(
     envelope: Envelope | None = Envelope(),  # noqa: B008 (frozen)
     paused: bool = False,
     now: datetime = NOW,
+    doubtful: Collection[str] = (),
 ) -> dict[str, Decision]:
     """What is decided about each waiting Job, by its name."""
-    decided = decide(remediations, envelope, paused=paused, now=now)
+    decided = decide(remediations, envelope, paused=paused, now=now, doubtful=doubtful)
     return {one.key.name: decision for one, decision in decided}
 
 
@@ -412,6 +413,22 @@ def test_a_job_is_compared_with_what_started_or_stands_before_it(
     one = remediation("b", starts_at=STARTS_AT + seconds(1))
 
     assert reasons(dataclasses.replace(other, target="t", operario="x"), one)["b"] == reason
+
+
+@pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
+def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: datetime) -> None:
+    """Others of its incident wait until that is known, whatever else they could do."""
+    doubtful = running("a", target="t", operario="x")
+    one = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
+    same = remediation("c", namespace="other", received_at=received_at)
+    elsewhere = remediation("d", **OTHER)
+
+    assert reasons(doubtful, one, same, elsewhere, doubtful={doubtful.uid})["d"] == "admitted"
+    for other in (one, same):
+        assert decisions(doubtful, other, doubtful={doubtful.uid}) == {
+            other.key.name: Wait(Reason.TARGET_BUSY, message="jobs/a may have started")
+        }
+        assert isinstance(decisions(doubtful, other)[other.key.name], Refuse)
 
 
 def test_an_alert_without_a_start_is_healed_each_time() -> None:
