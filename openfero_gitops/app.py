@@ -42,7 +42,6 @@ from openfero_gitops.domain.health import About, Condition
 from openfero_gitops.domain.lease import Leadership, LeaseDurations
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.pipeline.catalog import Scope
-from openfero_gitops.pipeline.decide import decide
 from openfero_gitops.pipeline.events import of_leadership
 from openfero_gitops.pipeline.pace import pause_before_sync
 from openfero_gitops.settings import Auth
@@ -55,6 +54,7 @@ from openfero_gitops.workers.ask import Asked
 from openfero_gitops.workers.compare import Comparer
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
+from openfero_gitops.workers.decided import Decided
 from openfero_gitops.workers.dryrun import DryRunner
 from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck, boottime
 from openfero_gitops.workers.mirror import Mirrorer, no_keys, recall
@@ -474,6 +474,7 @@ class State:
         """Look at one controller; `cluster` says in words what it works on."""
         self._c = controller
         self._cluster = cluster
+        self._decided = Decided(controller.view)
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
     def about(self) -> About:
@@ -522,13 +523,11 @@ class State:
     def decisions(self) -> Mapping[JobKey, Decision]:
         """What stands before each waiting Job."""
         catalog = self.catalog()
-        decided = decide(
-            self._c.view,
+        return self._decided.get(
             catalog.envelope if catalog else None,
             paused=self._c.control.paused_as_known,
             now=_now(),
         )
-        return {one.key: decision for one, decision in decided}
 
     def conditions(self) -> Sequence[Condition]:
         """What this replica needs to do its job."""

@@ -52,6 +52,8 @@ class View:
         self._gone: dict[str, int] = {}  # uids, and the version at which they were not there
         self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
+        #: How often something has changed.
+        self.changes = 0
         self._waiters: dict[asyncio.Event, None] = {}  # in order, as all that follows from it
 
     def expect(self, namespaces: Iterable[str]) -> None:
@@ -172,6 +174,7 @@ class View:
         self._waiters.pop(event, None)
 
     def _tell(self) -> None:
+        self.changes += 1
         for event in self._waiters:
             event.set()
 
