@@ -10,6 +10,7 @@ when the clock will.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -120,6 +121,7 @@ class _Board:
     now: datetime
     doubtful: Collection[str] = frozenset()
     by_incident: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
+    started: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     by_occurrence: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     last_end: dict[tuple[str, str], datetime] = field(default_factory=dict)
     busy_targets: dict[str, Remediation] = field(default_factory=dict)
@@ -142,6 +144,7 @@ class _Board:
             self.refused[remediation.key] = remediation.reason
         if not remediation.started:
             return
+        self.started[remediation.incident].append(remediation)
         if (end := remediation.finished_at) is not None:
             lane = remediation.operario, remediation.target
             self.last_end[lane] = max(end, self.last_end.get(lane, end))
@@ -157,8 +160,21 @@ class _Board:
     def admit(self, remediation: Remediation) -> None:
         """Take note of an admission that is about to happen."""
         self.admitted.add(remediation.key)
+        self.started[remediation.incident].append(remediation)
         self._occupy(remediation)
         self._count_start(remediation, self.now)
+
+    def before(self, one: Remediation, starts_at: datetime) -> Iterator[Remediation]:
+        """Of its incident what came before a Job, but not long before its start, and what started.
+
+        (They were placed in order: a look at all of them for each would take long where an alert
+        comes again and again with another start.)
+        """
+        jobs = self.by_incident[one.incident]
+        first = bisect_left(jobs, starts_at, key=lambda other: other.received_at + _WOBBLE)
+        last = bisect_left(jobs, one.order, key=lambda other: other.order)
+        yield from jobs[first:last]
+        yield from self.started[one.incident]
 
     def refuse(self, remediation: Remediation, reason: Reason) -> None:
         """Take note of a refusal that is about to be written."""
@@ -197,7 +213,7 @@ def _duplicate(one: Remediation, board: _Board) -> Refuse | None:
             return Refuse(Reason.SAME_OCCURRENCE, f"{other.key} is the Job of this occurrence")
     if one.starts_at is None:
         return None
-    for other in board.by_incident[one.incident]:
+    for other in board.before(one, one.starts_at):
         if (
             other is not one
             and other.attempt == one.attempt

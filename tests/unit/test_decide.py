@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,15 @@ from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.pipeline.decide import Admit, Decision, Refuse, Wait, decide, next_look
+from openfero_gitops.pipeline.decide import (
+    Admit,
+    Decision,
+    Refuse,
+    Wait,
+    decide,
+    next_look,
+    same_incident,
+)
 from tests.support.build import (
     NOW,
     STARTS_AT,
@@ -31,7 +39,6 @@ from tests.support.build import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
 
@@ -754,6 +761,39 @@ def test_the_next_look_is_when_the_clock_may_change_something() -> None:
     assert look(endless) is None
     assert look() is None
     assert look(elsewhere("e")) is None
+
+
+def test_a_start_at_the_beginning_of_time_is_compared_like_any_other() -> None:
+    """Whatever somebody wrote into the record, deciding goes on."""
+    first = datetime.min.replace(tzinfo=UTC)
+
+    assert reasons(running("a"), remediation("b", starts_at=first))["b"] == "same-incident"
+
+
+def test_many_starts_of_one_alert_are_not_compared_each_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came long before a Job's start, or waits behind it, is not looked at."""
+    asked = 0
+
+    def counted(one: Remediation, other: Remediation) -> bool:
+        nonlocal asked
+        asked += 1
+        return same_incident(one, other)
+
+    monkeypatch.setattr("openfero_gitops.pipeline.decide.same_incident", counted)
+    many = [
+        remediation(
+            f"j{number}",
+            starts_at=NOW + minutes(10 * number),
+            received_at=NOW + minutes(10 * number + 1),
+            **options(max_wait=minutes(0)),
+        )
+        for number in range(200)
+    ]
+    found = reasons(*many, now=NOW + minutes(3000), paused=True)
+    assert set(found.values()) == {"paused"}
+    assert asked <= 2 * len(many)
 
 
 # Any mixture.
