@@ -63,8 +63,8 @@ IN_WORDS: Final = {
     "path-not-utf-8": (r"`caf\xe9.yaml`, in Latin-1", "`café.yaml`, in UTF-8"),
     "path-not-printable": (r"`full\u202elmay.yaml`, which reorders its name", "`full.yaml`"),
     "not-a-file": ("`mkfifo full.yaml`", "a file `full.yaml`"),
-    "symlink": ("`full.yaml -> ../shared/full.yaml`", "a file `full.yaml`"),
-    "linked-folder": ("`disks -> ../shared`", "a folder `disks` with files in it"),
+    "symlink": ("`full.yaml -> ../common/full.yaml`", "a file `full.yaml`"),
+    "linked-folder": ("`disks -> ../common`", "a folder `disks` with files in it"),
     "submodule": ("`git submodule add … shared`", "the files themselves, in `shared`"),
     "case-twins": (
         "`disks/full.yaml` and `disks/Full.yaml`",
