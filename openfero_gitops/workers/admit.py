@@ -253,7 +253,8 @@ class Admitter:
         thinking = self._stopwatch()
         catalog = self._catalog()
         now = self._now()
-        known = list(self._view)
+        # (Where a namespace was never listed, nobody knows what runs there: nothing is decided.)
+        known = list(self._view) if self._view.whole else []
         decided = decide(
             [self._believed(one, reign) for one in known],
             catalog.envelope if catalog else None,

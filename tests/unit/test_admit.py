@@ -811,6 +811,31 @@ class TestRights:
                 await until(lambda: len(world.starts()) > 3, within=31)
 
     @in_virtual_time
+    async def test_where_a_namespace_was_never_listed_nothing_is_decided(self) -> None:
+        """What runs there counts toward the limits: a leader that cannot know it holds still."""
+        world = World(JobPlayer(Durations(run=5)))
+        before, after = (
+            world.replica(name, catalog=build.catalog(build.operario()), namespaces=BOTH)
+            for name in ("before", "after")
+        )
+        after.wire.trouble = when(
+            lambda request: request.namespace == OTHER and request.verb == "list",
+            fails(Forbidden("no right in this namespace")),
+        )
+        async with (
+            world.playing(),
+            before.watching(),
+            in_background(after.observer.run()),
+            after.leading(),
+        ):
+            [job] = await waiting(before, 1)
+            await asyncio.sleep(300)
+            assert world.starts() == []
+            assert (await world.job(job)).decision is None
+            after.wire.trouble = none
+            await until(lambda: world.starts() == [job], within=60)
+
+    @in_virtual_time
     async def test_a_change_that_is_never_accepted_does_not_stop_the_others(self) -> None:
         """A 422 that is no failed test: a policy of the cluster, say."""
         world = World(JobPlayer(Durations(run=5)))
