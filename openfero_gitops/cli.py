@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from openfero_gitops.adapters.git_access import GitAccess
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.pipeline.golden import Report
     from openfero_gitops.pipeline.report.findings import Findings
     from openfero_gitops.pipeline.schema import Schemas
@@ -325,6 +326,32 @@ def validate(
     return FINDINGS if findings.failed else DONE
 
 
+def _catalog(  # noqa: PLR0917 - in the order of `read_catalog`
+    source: str,
+    ref: str,
+    path: str,
+    allowed_namespace: tuple[str, ...],
+    jobs_namespace: str,
+    kubernetes_version: str | None,
+    access: GitAccess,
+) -> Catalog:
+    """The catalog of what `_source_options` and `--jobs-namespace` name."""
+    from openfero_gitops.offline import read_catalog  # noqa: PLC0415
+    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
+
+    return asyncio.run(
+        read_catalog(
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            jobs_namespace,
+            kubernetes_version=kubernetes_version or DEFAULT,
+            access=access,
+        )
+    )
+
+
 def _jobs_namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where Jobs go that name no namespace."""
     return click.option(
@@ -364,23 +391,14 @@ def render(
 
     Exits 1 where nothing would be created.
     """
-    from openfero_gitops.offline import read_catalog, render_all  # noqa: PLC0415
+    from openfero_gitops.offline import render_all  # noqa: PLC0415
     from openfero_gitops.pipeline.dump import to_yaml  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
-    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     group = read_payload(_read(alert_file))
-    catalog = asyncio.run(
-        read_catalog(
-            source,
-            ref,
-            path,
-            allowed_namespace,
-            jobs_namespace,
-            kubernetes_version=kubernetes_version or DEFAULT,
-            access=access,
-        )
+    catalog = _catalog(
+        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
     )
     manifests, notes = render_all(catalog, group, jobs_namespace)
     for note in notes:
@@ -413,23 +431,14 @@ def explain(
     Every operario that was considered is told, and what is asked before the Job starts. Exits 1
     where no alert gets a Job.
     """
-    from openfero_gitops.offline import explain_all, read_catalog  # noqa: PLC0415
+    from openfero_gitops.offline import explain_all  # noqa: PLC0415
     from openfero_gitops.pipeline.explain import as_json, as_text  # noqa: PLC0415
     from openfero_gitops.pipeline.payload import read_payload  # noqa: PLC0415
-    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     group = read_payload(_read(alert_file))
-    catalog = asyncio.run(
-        read_catalog(
-            source,
-            ref,
-            path,
-            allowed_namespace,
-            jobs_namespace,
-            kubernetes_version=kubernetes_version or DEFAULT,
-            access=access,
-        )
+    catalog = _catalog(
+        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
     )
     explained = explain_all(catalog, group, jobs_namespace)
     click.echo(_to_json(as_json(explained)) if form == "json" else as_text(explained))
@@ -599,23 +608,13 @@ def coverage(
 
     Exits 1 where there is one of either.
     """
-    from openfero_gitops.offline import read_catalog  # noqa: PLC0415
     from openfero_gitops.pipeline.alertrules import read_rules  # noqa: PLC0415
     from openfero_gitops.pipeline.coverage import as_json, as_text, cover  # noqa: PLC0415
-    from openfero_gitops.pipeline.schema import DEFAULT  # noqa: PLC0415
 
     _log_to_stderr("console", "warning")
     rules = [rule for file in (*rule_files, *more_rules) for rule in read_rules(_read(file), file)]
-    catalog = asyncio.run(
-        read_catalog(
-            source,
-            ref,
-            path,
-            allowed_namespace,
-            jobs_namespace,
-            kubernetes_version=kubernetes_version or DEFAULT,
-            access=access,
-        )
+    catalog = _catalog(
+        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
     )
     found = cover(catalog, rules, ignore)
     click.echo(_to_json(as_json(found)) if form == "json" else as_text(found))

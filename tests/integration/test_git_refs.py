@@ -6,7 +6,6 @@ Each test shows what is in force, what a reader is told, and how it goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from openfero_gitops.domain.errors import Unavailable
 from openfero_gitops.pipeline.mirror import HEAD
 from openfero_gitops.settings import load_settings
 from openfero_gitops.workers.mirror import recall
-from tests.support.follower import NAMESPACE, Follower
+from tests.support.follower import NAMESPACE, Follower, followers
 from tests.support.repository import Repository
 from tests.support.workers import Wire, operario_file, until
 
@@ -51,21 +50,8 @@ async def replicas(
     repository: Repository, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Follower]]:
     """Give a function that makes replicas of one cluster, each with a cache of its own."""
-    cluster = MemoryCluster()
-    async with contextlib.AsyncExitStack() as exits:
-        count = 0
-
-        def replica(**settings: Any) -> Follower:
-            nonlocal count
-            count += 1
-            made = Follower(
-                repository.url, tmp_path / f"cache{count}", **{"cluster": cluster} | settings
-            )
-            exits.push_async_callback(made.aclose)
-            return made
-
-        yield replica
-    await cluster.close()
+    async with followers(repository.url, tmp_path) as made:
+        yield made
 
 
 def change(repository: Repository, text: str = "changed") -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +17,7 @@ from openfero_gitops.pipeline.render import render
 from openfero_gitops.web import shapes
 from openfero_gitops.workers.mirror import load_mirror, recall
 from tests.support.build import alert, delivery
-from tests.support.follower import NAMESPACE, Follower
+from tests.support.follower import NAMESPACE, Follower, followers
 from tests.support.repository import Repository
 from tests.support.signing import allow, fingerprint, ssh_signer, stop_signing
 from tests.support.workers import operario_file
@@ -60,20 +59,8 @@ async def replicas(
     repository: Repository, tmp_path: Path, trust: Trust
 ) -> AsyncIterator[Callable[..., Follower]]:
     """Give a function that makes replicas of one cluster, each with a cache of its own."""
-    cluster = MemoryCluster()
-    async with contextlib.AsyncExitStack() as exits:
-        count = 0
-
-        def replica(**settings: Any) -> Follower:
-            nonlocal count
-            count += 1
-            given = {"cluster": cluster, "trust": trust} | settings
-            made = Follower(repository.url, tmp_path / f"cache{count}", **given)
-            exits.push_async_callback(made.aclose)
-            return made
-
-        yield replica
-    await cluster.close()
+    async with followers(repository.url, tmp_path, trust=trust) as made:
+        yield made
 
 
 def change(repository: Repository, text: str) -> str:

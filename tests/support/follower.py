@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tests.support import build
 from tests.support.workers import in_background, new_term
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from openfero_gitops.domain.catalog import Catalog
@@ -106,3 +107,24 @@ class Follower:
     def in_force(self) -> dict[str, str]:
         """The operarios in force, by name, with the commit of each."""
         return {one.name: one.origin.commit for one in self.catalog.operarios}
+
+
+@contextlib.asynccontextmanager
+async def followers(
+    repository: str, folder: Path, **common: Any
+) -> AsyncIterator[Callable[..., Follower]]:
+    """Give a function that makes replicas of one cluster, each with a cache of its own."""
+    cluster = MemoryCluster()
+    async with contextlib.AsyncExitStack() as exits:
+        count = 0
+
+        def replica(**settings: Any) -> Follower:
+            nonlocal count
+            count += 1
+            given = {"cluster": cluster} | common | settings
+            made = Follower(repository, folder / f"cache{count}", **given)
+            exits.push_async_callback(made.aclose)
+            return made
+
+        yield replica
+    await cluster.close()
