@@ -5,6 +5,10 @@ ref once; everything after it is read by the commit's id. It ends with a complet
 an error of one line, and never changes what an earlier one returned: the catalog in force is the
 caller's.
 
+The first fetch takes as much of the history as a broken file's older versions are looked for in,
+where the server can count it off. What leads further back (that the newest commit continues one
+from long ago, a commit that a Job names) has the rest fetched, once.
+
 The event loop only waits. Each operation is one hop into a thread, where children do the work
 under a deadline (`git_process`) in a directory of their own (`git_cache`); cancelling the caller
 ends the children first.
@@ -24,9 +28,11 @@ import structlog
 from openfero_gitops.adapters.git_access import Access, GitAccess
 from openfero_gitops.adapters.git_cache import Cache, remove
 from openfero_gitops.adapters.git_errors import (
+    Cut,
     Damaged,
     explain,
     last_line,
+    no_shallow,
     no_such_ref,
     not_offered,
 )
@@ -55,7 +61,7 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from openfero_gitops.adapters.git_repository import BareRepository, Before, Commit
@@ -64,10 +70,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+_ANCESTORS: Final = 100  # of a commit: as far back as an older version of a file may come from
 _BLOCK: Final = 512  # bytes, the unit of a file limit
 _LISTED_ALONE: Final = ("refs/heads/", "refs/tags/")  # a server can be asked for these only
 _MOST_REFS: Final = 1 << 20  # bytes of a list of refs; where it is longer, a fetch is cheaper
 _TAGS: Final = "refs/tags/"
+_WHOLE: Final = ("--unshallow",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +222,7 @@ class GitSource:
         """
         return await self._hop(lambda git: self._read_cached(git, commit, self._revision))
 
-    async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
+    async def versions(self, path: str, commit: str, limit: int = _ANCESTORS) -> list[SourceFile]:
         """Read what a file was before, newest first, each content once, all of them stale.
 
         Looked at are the first `limit` first-parent ancestors of `commit`; what the file is in
@@ -232,7 +240,7 @@ class GitSource:
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
-    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
+    async def existed(self, path: str, commit: str, limit: int = _ANCESTORS) -> bool:
         """Whether an ancestor, of those that `versions` looks at, had another file there.
 
         Signed or not: that something was there is no reason to trust it.
@@ -246,7 +254,7 @@ class GitSource:
 
         return await self._hop(lambda git: self._read_cached(git, commit, look))
 
-    async def ancestors(self, commit: str, limit: int = 100) -> list[str]:
+    async def ancestors(self, commit: str, limit: int = _ANCESTORS) -> list[str]:
         """List the first-parent ancestors of a commit, newest first, at most `limit`.
 
         Raises:
@@ -258,8 +266,10 @@ class GitSource:
 
         return await self._hop(lambda git: self._read_cached(git, commit, read))
 
-    async def is_ancestor(self, older: str, newer: str) -> bool:
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
         """Whether a fetched commit continues an earlier one; False says that it was rewritten.
+
+        Where it is not to `deepen` the history, and False, that may only lie too far back.
 
         Raises:
             SourceError: `newer` is not in the cache, or its history cannot be read.
@@ -268,7 +278,7 @@ class GitSource:
         def compare(repository: BareRepository, sha: str) -> bool:
             return is_commit(older) and repository.is_ancestor(older, sha)
 
-        return await self._hop(lambda git: self._read_cached(git, newer, compare))
+        return await self._hop(lambda git: self._read_cached(git, newer, compare, deepen=deepen))
 
     async def merge_base(self, one: str, other: str) -> str:
         """The newest commit in the history of two fetched ones; empty where there is none.
@@ -395,7 +405,7 @@ class GitSource:
         self._seen = None
         try:
             repository.create(self._cache.home)
-            seen = self._update(repository)
+            seen = self._update(repository, history=(f"--depth={_ANCESTORS + 1}",))
             self._cache.swap()
         except Damaged as damage:
             raise SourceError(
@@ -407,9 +417,9 @@ class GitSource:
         self._suspect = False
         return seen
 
-    def _update(self, repository: BareRepository) -> _Seen:
+    def _update(self, repository: BareRepository, history: Sequence[str] = ()) -> _Seen:
         """Fetch, resolve the ref once, and read the commit that it names."""
-        tip = self._fetch_tip(repository)
+        tip = self._fetch_tip(repository, history)
         with self._judging(repository) as judge:
             if self._seen is None or (self._seen.tip, self._seen.keys) != (tip, judge.keys.digest):
                 self._seen = self._look(repository, tip, judge)
@@ -443,34 +453,48 @@ class GitSource:
                 name = self._ref.removeprefix(_TAGS)
                 return judge.tag(tip, name, parse_time(revision.time))
 
-    def _fetch_tip(self, repository: BareRepository) -> str:
+    def _fetch_tip(self, repository: BareRepository, history: Sequence[str]) -> str:
         """Fetch, and return the id that the ref holds: a commit's, or an annotated tag's."""
         if is_commit(self._ref) and repository.has(self._ref):
             return self._ref  # it can never be another
-        secrets = self._access.secrets()
-        try:
-            self._ask(repository, secrets)
-        except BaseException:
-            self._cache.sweep(self._settings.timeout)  # half a pack would fill the disk
-            raise
+        self._ask(repository, history)
         if not is_commit(self._ref):
             return repository.tip(self._own_ref)
+        if repository.is_cut and not repository.has(self._ref):
+            self._ask(repository, _WHOLE)  # it may lie further back than each branch was cut
         if not repository.has(self._ref):
             raise SourceError(f"{self._where}: {self._missing()}")
         return self._ref
 
-    def _ask(self, repository: BareRepository, secrets: tuple[str, ...]) -> None:
+    def _deepen(self, git: Git) -> None:
+        """Fetch the rest of the history."""
+        with self._cache.locked(git):
+            repository = _repository(self._cache.repository, git)
+            if repository.is_cut:
+                self._ask(repository, _WHOLE)
+
+    def _ask(self, repository: BareRepository, history: Sequence[str]) -> None:
+        """Fetch what the ref means; nothing is left of a fetch that fails."""
+        secrets = self._access.secrets()
+        try:
+            self._ask_in_turn(repository, history, secrets)
+        except BaseException:
+            self._cache.sweep(self._settings.timeout)  # half a pack would fill the disk
+            raise
+
+    def _ask_in_turn(
+        self, repository: BareRepository, history: Sequence[str], secrets: tuple[str, ...]
+    ) -> None:
         """Fetch the first thing that the server has of those that the ref may mean."""
         held = repository.packed()
         most = self._settings.access.pack_bytes
         blocks = max(0, most - held) // _BLOCK
+        options, url = self._access.options(), self._remote.url
         for refspec in self._refspecs():
-            fetched = repository.fetch(
-                self._access.options(),
-                self._remote.url,
-                refspec,
-                file_blocks=blocks,
-            )
+            fetched = repository.fetch(options, url, refspec, history=history, file_blocks=blocks)
+            if history and fetched.code != 0 and no_shallow(fetched.stderr):
+                history = ()
+                fetched = repository.fetch(options, url, refspec, file_blocks=blocks)
             if fetched.code == 0:
                 return
             said = fetched.stderr
@@ -528,26 +552,49 @@ class GitSource:
         if reason:
             _log.warning("git cache not repacked", repository=self.url, reason=reason)
 
-    def _read_cached(self, git: Git, commit: str, read: Callable[[BareRepository, str], _T]) -> _T:
-        """Read about a commit by its full id, without the network."""
+    def _read_cached(
+        self,
+        git: Git,
+        commit: str,
+        read: Callable[[BareRepository, str], _T],
+        *,
+        deepen: bool = True,
+    ) -> _T:
+        """Read about a commit by its full id.
+
+        Without the network, unless it leads further back than what is here; and without it even
+        then, where it is not to `deepen`.
+        """
         if not is_commit(commit):
             raise SourceError(
                 f"{self._where}: {shown(commit)!r} is no commit, write all 40 characters"
             )
         repository = _repository(self._cache.repository, git)
-        fetched = self._known is not None and self._known.snapshot.revision.commit == commit
-        if not fetched and not repository.has(commit):
-            raise SourceError(
-                f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"
-            )
         try:
-            return read(repository, commit)
+            here = replace(repository, whole=not deepen, cut=repository.is_cut)
+            try:
+                return self._read_here(here, commit, read)
+            except Cut:
+                self._deepen(git)
+            return self._read_here(replace(repository, whole=True), commit, read)
         except Damaged as damage:
             self._suspect = True
             raise SourceError(
                 f"{self._where}: the cache is damaged (git: {damage}); the next fetch makes a new"
                 " one"
             ) from damage
+
+    def _read_here(
+        self, repository: BareRepository, commit: str, read: Callable[[BareRepository, str], _T]
+    ) -> _T:
+        fetched = self._known is not None and self._known.snapshot.revision.commit == commit
+        if not fetched and not repository.has(commit):
+            if repository.cut and not repository.whole:
+                raise Cut
+            raise SourceError(
+                f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"
+            )
+        return read(repository, commit)
 
     def _revision(self, repository: BareRepository, tip: str) -> Revision:
         [commit] = repository.commits([tip])

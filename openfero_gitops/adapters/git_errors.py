@@ -157,6 +157,9 @@ _NO_SUCH_REF: Final = re.compile(r"(?:^|\n)fatal: couldn't find remote ref ")
 _NOT_OFFERED: Final = re.compile(
     r"not our ref|unadvertised object|no such remote ref|remote error: upload-pack: not our ref"
 )
+_NO_SHALLOW: Final = re.compile(
+    r"(?:^|\n)fatal: (?:dumb http transport|Server) does not support shallow"
+)
 _DAMAGE: Final = re.compile(
     r"(?:^|\n)(?:fatal|error): (?:not a git repository"
     r"|bad (?:object|tree|config|signature|numeric config)|unable to (?:read|find|unpack)"
@@ -182,6 +185,10 @@ class Damaged(Exception):
     """The cache of a repository cannot be read; a fresh one may be. Never leaves the adapter."""
 
 
+class Cut(Exception):
+    """The answer lies in history that was not fetched. Never leaves the adapter."""
+
+
 def no_such_ref(stderr: str) -> bool:
     """Whether the server answered and has no such ref."""
     return _NO_SUCH_REF.search(stderr) is not None
@@ -190,6 +197,11 @@ def no_such_ref(stderr: str) -> bool:
 def not_offered(stderr: str) -> bool:
     """Whether the server does not hand out this commit by its id."""
     return _NOT_OFFERED.search(stderr) is not None
+
+
+def no_shallow(stderr: str) -> bool:
+    """Whether the server gives its history whole or not at all."""
+    return _NO_SHALLOW.search(stderr) is not None
 
 
 def explain(where: str, stderr: str, secrets: Iterable[str]) -> SourceError | Damaged:

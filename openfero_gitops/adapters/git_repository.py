@@ -18,14 +18,14 @@ from git import Commit as CommitObject
 from git import Repo, SymbolicReference, TagObject
 from git.exc import GitError, InvalidGitRepositoryError, NoSuchPathError, ODBError
 
-from openfero_gitops.adapters.git_errors import Damaged, last_line
+from openfero_gitops.adapters.git_errors import Cut, Damaged, last_line
 from openfero_gitops.adapters.git_process import TooMuchOutput
 from openfero_gitops.adapters.tree import Change, Entry, Kind, blob_id, shown, too_many_entries
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from openfero_gitops.adapters.git_process import Finished, Git
@@ -71,10 +71,22 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class BareRepository:
-    """A bare repository in `folder`, read and written through `git`."""
+    """A bare repository in `folder`, read and written through `git`.
+
+    Of its history the newest part may be all that is here. A question that leads beyond that
+    raises `Cut`, unless what is here is to be taken for the `whole` of it. Another process may
+    fetch the rest meanwhile: what was `cut` before the question counts as cut.
+    """
 
     folder: Path
     git: Git
+    whole: bool = False
+    cut: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is history that was not fetched."""
+        return (self.folder / "shallow").exists()
 
     def create(self, template: Path) -> None:
         """Make an empty repository; its folder must not exist.
@@ -102,12 +114,25 @@ class BareRepository:
             raise SourceError(f"{self.git.where}: {self.folder} could not be made (git: {said})")
 
     def fetch(
-        self, options: list[str], url: str, refspec: str, file_blocks: int | None = None
+        self,
+        options: list[str],
+        url: str,
+        refspec: str,
+        *,
+        history: Sequence[str] = (),
+        file_blocks: int | None = None,
     ) -> Finished:
         """Fetch with a refspec; the caller judges how it went.
 
         With a pattern, refs that are gone are removed here too: one may stand where another's
         folder must.
+
+        Args:
+            options: configuration, ahead of git's command.
+            url: of the remote.
+            refspec: what to fetch, and under which of our refs.
+            history: how far back, `--depth=N` or `--unshallow`; what is here goes on, if empty.
+            file_blocks: of 512 bytes, the largest file that may be written.
         """
         return self.git.run(
             f"--git-dir={self.folder}",
@@ -124,6 +149,7 @@ class BareRepository:
             # rejects the ref, and says that all went well.
             "--update-shallow",
             *(["--prune"] if "*" in refspec else []),
+            *history,
             "--",
             url,
             refspec,
@@ -318,6 +344,8 @@ class BareRepository:
     def _log(self, commit: str, limit: int, *paths: str) -> bytes:
         skip = f"--skip={limit}"
         beyond = self._checked("rev-list", "--first-parent", "--max-count=1", skip, commit, "--")
+        if not beyond:
+            self.first_parents(commit, limit)  # is that the beginning, or only of what is here?
         spans = [commit, *(f"^{sha}" for sha in beyond.decode().split())]
         log = self._run(
             "--literal-pathspecs",
@@ -343,10 +371,13 @@ class BareRepository:
 
         Raises:
             Damaged: the history cannot be read.
+            Cut: not as much of it as is asked for.
         """
         most = f"--max-count={limit + 1}"
-        line = self._checked("rev-list", "--first-parent", most, commit, "--")
-        return line.decode().split()[1:]
+        line = self._checked("rev-list", "--first-parent", most, commit, "--").decode().split()
+        if len(line) <= limit and self._ends_at(line[-1]):
+            raise Cut
+        return line[1:]
 
     def blobs_at(self, path: str, commits: Iterable[str]) -> list[str]:
         """Return the id of what each commit has at a path, empty for nothing.
@@ -386,21 +417,24 @@ class BareRepository:
 
         Raises:
             Damaged: the history cannot be read.
+            Cut: it may be, further back than what is here.
         """
-        answered = self._run("merge-base", "--is-ancestor", older, newer)
-        if answered.code not in {0, 1}:
-            if self.has(newer) and not self.has(older):
-                return False
-            raise Damaged(last_line(answered.stderr))
-        return answered.code == 0
+        if self._leads_to(older, newer):
+            return True
+        if self._may_be_cut() and not (self.has(older) and self._leads_to(newer, older)):
+            raise Cut
+        return False
 
     def merge_base(self, one: str, other: str) -> str:
         """The newest commit in the history of both; empty where they have none in common.
 
         Raises:
             Damaged: the history cannot be read.
+            Cut: they may have one, further back than what is here.
         """
         answered = self._run("merge-base", one, other)
+        if answered.code != 0 and self._may_be_cut():
+            raise Cut
         if answered.code not in {0, 1}:
             raise Damaged(last_line(answered.stderr))
         return answered.stdout.decode().strip()
@@ -410,6 +444,29 @@ class BareRepository:
         if sum(1 for _ in (self.folder / "objects" / "pack").glob("*.pack")) <= _MANY_PACKS:
             return None
         return self._run("repack", "--geometric=2", "-d", "-q", "-n")
+
+    def _leads_to(self, older: str, newer: str) -> bool:
+        """Whether what is here of a commit's history holds another."""
+        answered = self._run("merge-base", "--is-ancestor", older, newer)
+        if answered.code not in {0, 1}:
+            if self.has(newer) and not self.has(older):
+                return False
+            raise Damaged(last_line(answered.stderr))
+        return answered.code == 0
+
+    def _may_be_cut(self) -> bool:
+        return not self.whole and (self.cut or self.is_cut)
+
+    def _ends_at(self, commit: str) -> bool:
+        """Whether a commit without parents here may have some that were not fetched."""
+        if not self._may_be_cut():
+            return False
+        try:
+            return commit in (self.folder / "shallow").read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError) as error:
+            raise Damaged("the list of where history ends cannot be read") from error
 
     def _run(self, *arguments: str, stdin: bytes = b"", most: int = 1 << 26) -> Finished:
         return self.git.run(f"--git-dir={self.folder}", *arguments, stdin=stdin, most=most)

@@ -38,8 +38,11 @@ class ConfigMaps(Protocol):
 class History(Protocol):
     """What is known of the repository."""
 
-    async def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether a commit continues an earlier one; raises SourceError."""
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
+        """Whether a commit continues an earlier one; raises SourceError.
+
+        Where it is not to `deepen` what was fetched, it may say False for lack of history.
+        """
         ...
 
 
@@ -114,12 +117,14 @@ class Comparer:
     async def _step(self, own: str, leader: str) -> Step:
         if own == leader:
             return Step.SAME
+        # (Replicas differ for a moment at every commit: that is no reason to fetch all history.)
         try:
-            if await self._history.is_ancestor(leader, own):
+            if await self._history.is_ancestor(leader, own, deepen=False):
                 return Step.AHEAD  # it is about to be mirrored, or the leader is behind
         except SourceError:
             return Step.APART
         try:
-            return Step.BEHIND if await self._history.is_ancestor(own, leader) else Step.APART
+            behind = await self._history.is_ancestor(own, leader, deepen=False)
         except SourceError:
             return Step.BEHIND  # of a commit that was not fetched here yet
+        return Step.BEHIND if behind else Step.APART

@@ -71,8 +71,11 @@ class Source(Protocol):
         """Whether one of those had another file there, trusted or not; raises SourceError."""
         ...
 
-    async def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether a commit continues an earlier one; raises SourceError."""
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
+        """Whether a commit continues an earlier one; raises SourceError.
+
+        Where it is not to `deepen` what was fetched, it may say False for lack of history.
+        """
         ...
 
 

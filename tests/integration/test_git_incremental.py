@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_process import Finished, Git
 from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import CatalogRefusal, SourceError
 from openfero_gitops.pipeline import reading
 from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
 from openfero_gitops.pipeline.reading import Parser
+from tests.support.commands import count_commands
 from tests.support.fleet import Fleet, Link, operarios
 
 if TYPE_CHECKING:
@@ -152,21 +152,7 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the list to which every command that is given to git is added."""
-    given: list[str] = []
-    run = Git.run
-
-    def counted(self: Git, *arguments: str, **options: Any) -> Finished:
-        words = iter(arguments)
-        for word in words:
-            if word == "-c":
-                next(words)
-            elif not word.startswith("-"):
-                given.append(word)
-                break
-        return run(self, *arguments, **options)
-
-    monkeypatch.setattr(Git, "run", counted)
-    return given
+    return count_commands(monkeypatch)
 
 
 @pytest.mark.parametrize("ref", ["main", "HEAD", "refs/heads/main", "v1"])

@@ -585,7 +585,7 @@ class Commits:
         known = [sha for sha, _ in self.history]
         return known[: known.index(commit)][::-1][:limit]
 
-    async def is_ancestor(self, older: str, newer: str) -> bool:
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:  # noqa: ARG002
         """See `Source`."""
         await self._ask("is_ancestor")
         known = [sha for sha, _ in self.history]

@@ -52,7 +52,7 @@ class Desk:
         assert name == HEAD
         return None if self.leader is None else head(self.leader)
 
-    async def is_ancestor(self, older: str, newer: str) -> bool:
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:  # noqa: ARG002
         """Whether a commit continues another."""
         if newer not in self.fetched:
             raise SourceError("not in the cache")
