@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -33,11 +34,12 @@ from openfero_gitops.pipeline.compose import (
     unreadable,
 )
 from openfero_gitops.pipeline.rules import error, shown
-from openfero_gitops.pipeline.scalar import number, plain
+from openfero_gitops.pipeline.scalar import NOT_TEXT, number, plain
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_SHORT: Final = 32  # characters of a key that is worth remembering
 
 DUPLICATE_KEY = error("duplicate-key", "A key stands once in its mapping.")
 KEY_NOT_TEXT = error("key-not-text", "A key is text, not a list, a mapping or nothing.")
@@ -68,24 +70,41 @@ def load_text(text: str) -> list[Any]:
 
 def key_text(node: yaml.Node) -> str:
     """A key as Kubernetes' JSON has it; raises Unreadable where it is no scalar."""
+    key = None
     if isinstance(node, yaml.ScalarNode):
-        if is_text(node):
-            return str(node.value)
-        match _scalar(node):
-            case str(text):
-                return text
-            case bool(truth):
-                return "true" if truth else "false"
-            case int(whole):
-                return str(whole)
-            case float(real):
-                return f"{real:g}"
-    raise unreadable(
-        KEY_NOT_TEXT,
-        node,
-        "a key is text, and this is nothing, a list or a mapping",
-        "if a value begins with {{ or with [, quote it",
-    )
+        key = _key(node.value if is_text(node) else _scalar(node))
+    if key is None:
+        raise unreadable(
+            KEY_NOT_TEXT,
+            node,
+            "a key is text, and this is nothing, a list or a mapping",
+            "if a value begins with {{ or with [, quote it",
+        )
+    return key
+
+
+def _key(value: object) -> str | None:
+    """A scalar as a key, None for nothing."""
+    match value:
+        case str(text):
+            return text
+        case bool(truth):
+            return "true" if truth else "false"
+        case int(whole):
+            return str(whole)
+        case float(real):
+            return f"{real:g}"
+    return None
+
+
+# (Ten thousand files have the same few keys: one text for all of them.)
+@lru_cache(maxsize=2048)
+def _word_as_key(word: str) -> str:
+    """A word without quotes as a key; empty for one that is none, or says more than a key."""
+    try:
+        return sys.intern("" if word == MERGE else _key(plain(word)) or "")
+    except ValueError:
+        return ""
 
 
 class _Builder:
@@ -106,8 +125,11 @@ class _Builder:
                 "write the values out, and fewer of them",
             )
         if isinstance(node, yaml.ScalarNode):
-            self._characters -= len(node.value)
-            return node.value if is_text(node) else _scalar(node)
+            tag, text = node.tag, node.value
+            self._characters -= len(text)
+            if tag is QUOTED or (tag is PLAIN and text[:1] not in NOT_TEXT):  # `is_text`
+                return text
+            return _scalar(node)
         if depth >= MAX_DEPTH:
             raise too_deep(node.start_mark.line + 1, node.start_mark.column + 1)
         if isinstance(node, yaml.MappingNode):
@@ -120,7 +142,9 @@ class _Builder:
         result: dict[str, Any] = {}
         merged: dict[str, Any] | None = None
         for key_node, value_node in node.value:
-            if is_merge(key_node):
+            word = key_node.value if key_node.tag is PLAIN else ""
+            known = _word_as_key(word) if 0 < len(word) <= _SHORT else ""
+            if not known and is_merge(key_node):
                 if merged is not None:
                     raise _duplicate(node, key_node, MERGE)
                 merged = self._merged(value_node, depth)
@@ -129,8 +153,7 @@ class _Builder:
                     if result.setdefault(key, value) != value:
                         raise _merged_over(node, key_node, key)
                 continue
-            # (Ten thousand files have the same few keys: one text for all of them.)
-            key = sys.intern(key_text(key_node))
+            key = known or sys.intern(key_text(key_node))
             if key in result:
                 if merged is None or key not in merged:
                     raise _duplicate(node, key_node, key)

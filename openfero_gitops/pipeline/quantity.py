@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 _QUANTITY: Final = re.compile(
@@ -18,6 +19,7 @@ _SUFFIXES: Final = {
     },
 }
 _LONGEST: Final = 100  # characters
+_SHORT: Final = 16  # characters of a quantity that is worth remembering
 _SMALLEST_SIZE: Final = 2**20  # bytes
 _LARGEST_SIZE: Final = 2**50
 
@@ -30,6 +32,16 @@ def parse_quantity(value: str | float) -> Decimal:
     """
     if isinstance(value, int):
         return Decimal(value)
+    # (Manifests are written in a few dozen quantities.)
+    return _remembered(value) if isinstance(value, str) and len(value) <= _SHORT else _read(value)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(text: str) -> Decimal:
+    return _read(text)
+
+
+def _read(value: str | float) -> Decimal:
     text = str(value).strip()
     found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:

@@ -8,16 +8,20 @@ No shell is imitated: what is told apart is whether a variable stands in quotes,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 #: The programs that take a script after `-c`.
 SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh"})
 
 _TOKEN: Final = re.compile(
-    r"""(?P<plain>[^\\'"$`(){}\#;&|\s<]+)
+    r"""(?P<whole>[^\\'"$`()}\#;&|\s<]+[ \t\r]+)
+    | (?P<plain>[^\\'"$`()}\#;&|\s<]+)
     | (?P<space>[ \t\r]+)
+    | (?P<end>[\n;&|])
     | (?P<text>"[^"\\$`]*")
+    | (?P<value>"\$(?P<valued>[A-Za-z_]\w*)")
+    | '(?P<raw>[^']*)'?
     | \\.?
     | \$(?P<name>[A-Za-z_]\w*)
     | (?P<brace>\$\{!?(?P<braced>[A-Za-z_]?\w*))
@@ -27,6 +31,9 @@ _TOKEN: Final = re.compile(
     | .""",
     re.DOTALL | re.VERBOSE,
 )
+_BLANKS: Final = " \t\r"
+_PLAIN: Final = ("plain", "whole")
+_CLOSED: Final = ("text", "value")
 _LONGEST_TEXT: Final = 64  # to name commands and flags; a script is one word in no time
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*\+?=")
 # A command follows these words.
@@ -56,8 +63,8 @@ class _Command:
     leads: bool = True
     is_open: bool = False  # whether a word has begun
     text: str = ""
-    bare: list[str] = field(default_factory=list)
-    quoted: list[str] = field(default_factory=list)
+    bare: tuple[str, ...] = ()
+    quoted: tuple[str, ...] = ()
     cases: int = 0
     last: str = ""
     in_test: bool = False
@@ -70,16 +77,20 @@ class _Command:
     def end_word(self, found: list[Word]) -> None:
         if not self.is_open:
             return
-        text, leads = self.text, self.leads
-        assigns = leads and _ASSIGNMENT.match(text) is not None
-        whole = assigns or self.in_test or self.last == "case"
-        bare, quoted = ([], self.bare + self.quoted) if whole else (self.bare, self.quoted)
-        found.append(Word(text, leads and not assigns, tuple(bare), tuple(quoted)))
-        self.cases += (text == "case" and leads) - (text == "esac" and leads and self.cases > 0)
-        self.in_test = text != "]]" and (self.in_test or (text == "[[" and leads))
-        self.last = text if leads else ""
-        self.leads = assigns or (leads and text in _BEFORE_COMMANDS)
-        self.is_open, self.text, self.bare, self.quoted = False, "", [], []
+        text, bare, quoted = self.text, self.bare, self.quoted
+        assigns = self.leads and "=" in text and _ASSIGNMENT.match(text) is not None
+        if assigns or self.in_test or self.last == "case":
+            bare, quoted = (), bare + quoted
+        found.append(Word(text, self.leads and not assigns, bare, quoted))
+        if self.leads:
+            self.cases += (text == "case") - (text == "esac" and self.cases > 0)
+            self.in_test = text != "]]" and (self.in_test or text == "[[")
+            self.last = text
+            self.leads = assigns or text in _BEFORE_COMMANDS
+        else:
+            self.in_test = self.in_test and text != "]]"
+            self.last = ""
+        self.is_open, self.text, self.bare, self.quoted = False, "", (), ()
 
     def end(self, found: list[Word]) -> None:
         self.end_word(found)
@@ -102,39 +113,67 @@ def words(script: str) -> list[Word]:
     frames = [_Frame("", _Command())]
     documents: list[str] = []
     position = 0
-    while token := _TOKEN.match(script, position):
-        position = token.end()
-        text, kind, frame = token[0], token.lastgroup, frames[-1]
-        if kind == "plain" or (kind == "space" and not frame.has_words):
-            frame.command.add(text)
-        elif kind == "space":
-            frame.command.end_word(found)
-        elif kind == "text" and frame.closes != '"':
-            frame.command.add(text[1:-1])
-        elif kind == "text":  # (Its first mark ends what is open.)
-            frames.pop()
-            position = token.start() + 1
-        elif not frame.has_words or not _ends(text, token, frame.command):
-            position = _inside(script, token, frames, found)
-        elif text == "#":
-            position = _end_of(script, "\n", position)
-        elif kind == "document":
-            frame.command.end_word(found)
-            documents.append(token["ends"])
-        else:
-            _end(text, frames, found)
-            position = _after(script, position, documents) if text == "\n" else position
+    while position < len(script):
+        position = _read(script, position, frames, documents, found)
     for frame in reversed(frames):
         frame.command.end(found)
     return found
 
 
-def _inside(script: str, token: re.Match[str], frames: list[_Frame], found: list[Word]) -> int:
-    """Read what is part of a word, and what it opens or closes; where the script goes on."""
+def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
+    script: str, position: int, frames: list[_Frame], documents: list[str], found: list[Word]
+) -> int:
+    """Read token by token until one says that the script goes on elsewhere; where that is."""
+    # (Every character is of some token, so that the next begins where the last one ended.)
+    for token in _TOKEN.finditer(script, position):
+        text, kind, frame = token[0], token.lastgroup, frames[-1]
+        command, position = frame.command, token.end()
+        if kind == "whole" and frame.has_words:  # the commonest by far
+            command.add(text.rstrip(_BLANKS))
+            command.end_word(found)
+        elif kind in _PLAIN or (kind == "space" and not frame.has_words):
+            command.add(text)
+        elif kind == "space":
+            command.end_word(found)
+        elif kind == "end" and frame.has_words:
+            command.end(found)
+            if documents and text == "\n":
+                return _after(script, position, documents)
+        elif kind in _CLOSED and frame.closes == '"':  # its first mark ends what is open
+            frames.pop()
+            return token.start() + 1
+        elif kind == "text":
+            command.add(text[1:-1])
+        elif kind == "raw" and frame.is_quoted:  # an apostrophe
+            command.add("'")
+            return token.start() + 1
+        elif kind == "raw":
+            command.add(token["raw"])
+        elif kind == "value":
+            command.quoted += (token["valued"],)
+            command.add(text[1:-1])
+        elif not frame.has_words or not _ends(text, token, command):
+            _inside(token, frames, found)
+        elif text == "#":
+            end = script.find("\n", position)
+            return len(script) if end < 0 else end
+        elif kind == "document":
+            command.end_word(found)
+            documents.append(token["ends"])
+        else:
+            _bracket(text, frames, found)
+    return position
+
+
+def _inside(token: re.Match[str], frames: list[_Frame], found: list[Word]) -> None:
+    """Read what is part of a word, and what it opens or closes."""
     text, frame = token[0], frames[-1]
     command = frame.command
     if name := token["name"] or token["braced"]:
-        (command.quoted if frame.is_quoted else command.bare).append(name)
+        if frame.is_quoted:
+            command.quoted += (name,)
+        else:
+            command.bare += (name,)
     if text == frame.closes:
         frames.pop()
         if frame.has_words:
@@ -148,16 +187,11 @@ def _inside(script: str, token: re.Match[str], frames: list[_Frame], found: list
     elif text == '"':
         command.add("")
         frames.append(_Frame('"', command, is_quoted=True, has_words=False))
-    elif text == "'" and not frame.is_quoted:
-        end = _end_of(script, "'", token.end())
-        command.add(script[token.end() : end])
-        return end + 1
     elif text != "\\\n":
         command.add(text.removeprefix("\\"))
-    return token.end()
 
 
-def _end(text: str, frames: list[_Frame], found: list[Word]) -> None:
+def _bracket(text: str, frames: list[_Frame], found: list[Word]) -> None:
     """End a command, and with a parenthesis more than that."""
     frame = frames[-1]
     frame.command.end_word(found)  # (An `esac` ends a case.)
@@ -168,14 +202,9 @@ def _end(text: str, frames: list[_Frame], found: list[Word]) -> None:
     frame.command.end(found)
 
 
-def _end_of(script: str, mark: str, position: int) -> int:
-    end = script.find(mark, position)
-    return len(script) if end < 0 else end
-
-
 def _ends(text: str, token: re.Match[str], command: _Command) -> bool:
     """Whether a token is more than a part of a word where words end."""
-    return text in "\n;&|()" or (text == "#" and not command.is_open) or bool(token["document"])
+    return text in "()" or (text == "#" and not command.is_open) or bool(token["document"])
 
 
 def _after(script: str, position: int, documents: list[str]) -> int:

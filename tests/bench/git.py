@@ -77,9 +77,14 @@ async def first_sync(url: str, cache: Path) -> None:
     print(json.dumps([cost.wall, cost.cpu, *memory()]))
 
 
+def bare_clone(url: str, folder: Path) -> None:
+    """Clone the branch that is followed: the one beside it holds the commits to come."""
+    _git("clone", "--quiet", "--bare", "--single-branch", "--branch=main", url, str(folder))
+
+
 def bare_first(url: str, folder: Path) -> None:
     """Clone, read every file and parse it, with nothing of ours."""
-    _git("clone", "--quiet", "--bare", url, str(folder))
+    bare_clone(url, folder)
     listed = _git("-C", str(folder), "ls-tree", "-r", "-z", "HEAD").split(b"\0")[:-1]
     ids = b"".join(line.split()[2] + b"\n" for line in listed)
     read = _git("-C", str(folder), "cat-file", "--batch", "--buffer", stdin=ids)
@@ -150,7 +155,7 @@ def _row(name: str, ours: list[Cost], bare: list[Cost], what: str, goal: int) ->
 async def _changes(fleet: Fleet, folder: Path, commits: list[str]) -> None:
     """Measure an unchanged ref, and then commits of one file each."""
     clone = folder / "clone.git"
-    _git("clone", "--quiet", "--bare", fleet.url, str(clone))
+    bare_clone(fleet.url, clone)
     source = GitSource(GitSettings(url=fleet.url, cache_dir=folder / "cache", ref="main"))
     syncer = syncer_of(source)
     await syncer.sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.pipeline import shell, template
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.pipeline.body import Body, Container
 
+_SHORT: Final = 8192  # characters of a script that is worth remembering
 _FIELDS: Final = (
     "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
     " {{ .GroupKey }}; braces of another program belong into a mounted file"
@@ -89,8 +91,19 @@ def _named_after_alert_data(container: Container) -> tuple[str, ...]:
     return (PREFIX, *filter(None, own))
 
 
-def _misread(script: str, named: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _misread(script: str, named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Where a script lets a shell read more into alert data than one word."""
+    short = len(script) <= _SHORT
+    return _remembered(script, named) if short else tuple(_found(script, named))
+
+
+# (One script serves many operarios, and a hundred older versions of one.)
+@lru_cache(maxsize=512)
+def _remembered(script: str, named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(_found(script, named))
+
+
+def _found(script: str, named: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     # (What Kubernetes makes of it: a doubled dollar sign is one.)
     words = shell.words(script.replace("$$", "$"))
 
