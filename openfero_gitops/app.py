@@ -25,6 +25,7 @@ from openfero_gitops.adapters.events import EventStore
 from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.git_access import GitAccess
 from openfero_gitops.adapters.git_trust import Trust
+from openfero_gitops.adapters.heap import give_back_what_is_freed, search_no_more
 from openfero_gitops.adapters.jobs import SELECTOR, JobStore
 from openfero_gitops.adapters.kubernetes import KubernetesApi
 from openfero_gitops.adapters.lease import KubernetesLease
@@ -441,6 +442,7 @@ async def serve(
     Raises:
         UsageError: it cannot work as it was set up.
     """
+    give_back_what_is_freed()
     stop = asyncio.Event()
     wanted = asyncio.Event()
     on_signals(stop, wanted.set)
@@ -464,6 +466,7 @@ async def serve(
             clock=clock,
             wanted=wanted,
         )
+        controller.syncer.on_change(search_no_more())
         await controller.run(stop, started)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import resource
 from dataclasses import replace
@@ -501,6 +502,26 @@ def test_the_memory_of_a_parser_is_bounded() -> None:
         catalog = build_catalog(snapshot(*files), SCOPE, parser=parser)
         assert names(catalog) == ["a-firing", "b-firing", "c-firing", "d-firing"]
         assert len({*parser._known, *parser._before}) <= 2 * len(files)
+
+
+def test_a_catalog_goes_with_its_last_reference() -> None:
+    """Neither it nor what it was made of holds a cycle: a replica's search for those ends early."""
+    parser = Parser("1.36")
+    files = [file(f"{name}.yaml", job(name)) for name in "abc"]
+    files += [file("d.yaml", BROKEN), file("e.yaml", "a: [")]
+    older = {"d.yaml": [file("d.yaml", job("d"))], "e.yaml": [file("e.yaml", "a: {")]}
+    build_catalog(snapshot(*files), SCOPE, older, parser=parser)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3):
+            changed = [file(f"{name}.yaml", job(name, image=f"tools:{number}")) for name in "abc"]
+            catalog = build_catalog(snapshot(*changed, *files[3:]), SCOPE, older, parser=parser)
+        assert names(catalog) == ["a-firing", "b-firing", "c-firing", "d-firing"]
+        del catalog, changed, parser
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_kubernetes_version_is_a_usage_error() -> None:
