@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _WAITING_MOST: Final = 2000
-_REMEMBERED: Final = 4096
+_REMEMBERED: Final = 1024  # what comes again comes soon; most never do
 # Seconds.
 _PACE: Final = 0.05
 _SERIES: Final = 360.0  # so long after the last one is the same a new Event, as in client-go
@@ -166,8 +166,12 @@ class Post:
     def _remember(self, event: Event, sent: _Sent) -> None:
         self._sent[event] = sent
         self._sent.move_to_end(event)
-        if len(self._sent) > _REMEMBERED:
+        while len(self._sent) > _REMEMBERED or self._oldest.last <= sent.last - _SERIES:
             self._sent.popitem(last=False)
+
+    @property
+    def _oldest(self) -> _Sent:
+        return self._sent[next(iter(self._sent))]
 
     def _complain(self, error: ApiError) -> None:
         """Log each kind of trouble once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -137,6 +138,11 @@ def event(number: int = 0, **given: Any) -> Event:
         "note": "started",
     }
     return Event(**values | given)
+
+
+def remembered() -> list[Event]:
+    """Every event that this process holds."""
+    return [one for one in gc.get_objects() if isinstance(one, Event)]
 
 
 class TestTurns:
@@ -362,6 +368,21 @@ class TestPost:
             post.tell(event())
             await asyncio.sleep(1)
         assert len(await desk.stored()) == 2
+
+    @in_virtual_time
+    async def test_what_was_sent_is_remembered_for_as_long_as_it_may_come_again(self) -> None:
+        """A storm leaves a bounded number, and minutes later nothing."""
+        desk = Desk()
+        async with self.sending(desk) as post:
+            for number in range(1500):
+                post.tell(event(number))
+            await asyncio.sleep(120)
+            assert desk.told_results.count("sent") == 1500
+            assert len(remembered()) <= 1024
+            await asyncio.sleep(360)
+            post.tell(event())
+            await asyncio.sleep(1)
+            assert remembered() == [event()]
 
     @in_virtual_time
     async def test_a_storm_is_sent_little_by_little_and_no_more_than_fits(self) -> None:

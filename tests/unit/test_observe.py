@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -468,3 +469,14 @@ def test_jobs_are_written_as_people_write_them() -> None:
 
     assert str(JobKey("jobs", "a")) == "jobs/a"
     assert one.order == (NOW, one.key.name, "jobs")
+
+
+def test_little_is_remembered_of_jobs_that_are_gone() -> None:
+    """Of thousands that pass, the labels of a few are still known by heart."""
+    job = stored()
+    before = sys.getallocatedblocks()
+    for number in range(8000):
+        recorded = {"labels": {"alertname": "Pods", "number": str(number)}}
+        job["metadata"]["annotations"][keys.ALERT] = json.dumps(recorded)
+        observe(job)
+    assert sys.getallocatedblocks() - before < 20_000  # an alert takes about eight
