@@ -6,8 +6,9 @@ an error of one line, and never changes what an earlier one returned: the catalo
 caller's.
 
 The first fetch takes as much of the history as a broken file's older versions are looked for in,
-where the server can count it off. What leads further back (that the newest commit continues one
-from long ago, a commit that a Job names) has the rest fetched, once.
+where the server can count it off, and leaves out files that are larger than any that is read, where
+the server can do that. What leads further back (that the newest commit continues one from long
+ago, a commit that a Job names) has the rest fetched, once.
 
 The event loop only waits. Each operation is one hop into a thread, where children do the work
 under a deadline (`git_process`) in a directory of their own (`git_cache`); cancelling the caller
@@ -32,6 +33,7 @@ from openfero_gitops.adapters.git_errors import (
     Damaged,
     explain,
     last_line,
+    no_filter,
     no_shallow,
     no_such_ref,
     not_offered,
@@ -44,6 +46,7 @@ from openfero_gitops.adapters.tree import (
     Budgets,
     assemble,
     is_lfs_pointer,
+    is_readable,
     normalise,
     revise,
     select,
@@ -61,12 +64,13 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from openfero_gitops.adapters.git_process import Finished
     from openfero_gitops.adapters.git_repository import BareRepository, Before, Commit
     from openfero_gitops.adapters.git_trust import Judge
-    from openfero_gitops.adapters.tree import Selection
+    from openfero_gitops.adapters.tree import Entry, Selection
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -154,6 +158,11 @@ class GitSource:
         self._known: _Known | None = None
         self._history: tuple[str, int, dict[bytes, list[Before]] | None] | None = None
         self._too_many_refs = False
+        # The largest file to fetch. None is for all: where commits must be signed, the server is
+        # not trusted to say what is large.
+        signed = settings.trust.verify is not Verify.NONE
+        self._blob_bytes = None if signed else settings.budgets.file_bytes
+        self._left_out: set[str] = set()  # blobs that a fetch did not bring, for their size
         self._suspect = False  # a read found the cache damaged: the next fetch makes a new one
         self._under_way: dict[asyncio.Task[object], threading.Event] = {}
         self._closed = False
@@ -429,7 +438,7 @@ class GitSource:
         """Read what the ref holds; what is wrong with it is no reason to fetch it again."""
         revision, verdict = self._judged(repository, tip, judge)
         try:
-            snapshot, selection = self._files_or_why(repository, revision)
+            snapshot, selection = self._files_or_why(repository, revision, fetched=True)
         except Unusable as error:
             return _Seen(tip, "", None, error)
         self._known = _Known(snapshot, selection)
@@ -489,12 +498,8 @@ class GitSource:
         held = repository.packed()
         most = self._settings.access.pack_bytes
         blocks = max(0, most - held) // _BLOCK
-        options, url = self._access.options(), self._remote.url
         for refspec in self._refspecs():
-            fetched = repository.fetch(options, url, refspec, history=history, file_blocks=blocks)
-            if history and fetched.code != 0 and no_shallow(fetched.stderr):
-                history = ()
-                fetched = repository.fetch(options, url, refspec, file_blocks=blocks)
+            fetched = self._fetch_as_offered(repository, refspec, history, blocks)
             if fetched.code == 0:
                 return
             said = fetched.stderr
@@ -510,6 +515,29 @@ class GitSource:
                     )
                 raise explain(self._where, said, secrets)
         raise SourceError(f"{self._where}: {self._missing()}")
+
+    def _fetch_as_offered(
+        self, repository: BareRepository, refspec: str, history: Sequence[str], blocks: int
+    ) -> Finished:
+        """Fetch as little as the server can be made to send; the caller judges how it went."""
+        while True:
+            fetched = repository.fetch(
+                self._access.options(),
+                self._remote.url,
+                refspec,
+                history=history,
+                blob_bytes=self._blob_bytes,
+                file_blocks=blocks,
+            )
+            said = fetched.stderr
+            if self._blob_bytes is not None and no_filter(said):
+                self._blob_bytes = None
+                if fetched.code == 0:
+                    return fetched
+            elif history and fetched.code != 0 and no_shallow(said):
+                history = ()
+            else:
+                return fetched
 
     def _refspecs(self) -> Iterator[str]:
         """What to ask for, in order, until the server has one.
@@ -609,28 +637,33 @@ class GitSource:
         return replace(revision, verified_signer=verdict.signer), verdict
 
     def _files_or_why(
-        self, repository: BareRepository, revision: Revision
+        self, repository: BareRepository, revision: Revision, *, fetched: bool = False
     ) -> tuple[Snapshot, Selection]:
         """Read the operarios of a commit, or say that it has none that can be read."""
         try:
-            return self._files(repository, revision, self._root)
+            return self._files(repository, revision, self._root, fetched=fetched)
         except SourceUnavailable:
             raise
         except SourceError as error:
             raise Unusable(str(error), revision) from error
 
     def _files(
-        self, repository: BareRepository, revision: Revision, root: str
+        self, repository: BareRepository, revision: Revision, root: str, *, fetched: bool = False
     ) -> tuple[Snapshot, Selection]:
-        """Read what lies below a path of a commit; what the last fetch found there is known."""
+        """Read what lies below a path of a commit; what the last fetch found there is known.
+
+        `fetched` says that the commit has just come.
+        """
         known: dict[str, SourceFile] = {}
         selection, last = None, self._known
         if last is not None and root == self._root:
             known = {file.path: file for file in last.snapshot.files}
-            selection = self._revised(repository, last, revision.commit)
+            selection = self._revised(repository, last, revision.commit, fetched=fetched)
         if selection is None:
+            entries = repository.entries(revision.commit, root, self._settings.budgets)
+            self._require_there(entries, fetched=repository.folder == self._cache.fresh)
             selection = select(
-                repository.entries(revision.commit, root, self._settings.budgets),
+                entries,
                 root=root,
                 budgets=self._settings.budgets,
                 where=self._where,
@@ -646,13 +679,16 @@ class GitSource:
         contents = {file.path: blobs[file.blob] for file in unknown}
         return assemble(revision, root, selection, contents, known), selection
 
-    def _revised(self, repository: BareRepository, known: _Known, commit: str) -> Selection | None:
+    def _revised(
+        self, repository: BareRepository, known: _Known, commit: str, *, fetched: bool
+    ) -> Selection | None:
         """Choose by what a commit changed; None where it must be listed as a whole."""
         budgets = self._settings.budgets
         before = known.snapshot.revision.commit
         changes = repository.changes(before, commit, self._root, budgets.files)
         if changes is None:
             return None
+        self._require_there((change.now for change in changes if change.now), fetched=fetched)
         selection = revise(
             known.selection,
             changes,
@@ -662,6 +698,18 @@ class GitSource:
             commit=commit,
         )
         return selection if selection.entries else None  # the path may be gone
+
+    def _require_there(self, entries: Iterable[Entry], *, fetched: bool) -> None:
+        """Tell a file that a fetch left out from one that was lost.
+
+        What is not there right after it should have been `fetched` was left out. What is not there
+        at another time may be either: then all is fetched anew.
+        """
+        absent = {one.blob for one in entries if one.size is None and is_readable(one.name)}
+        if fetched and self._blob_bytes is not None:
+            self._left_out |= absent
+        elif lost := absent - self._left_out:
+            raise Damaged(f"blob {min(lost)} is not there")
 
     def _changed(
         self, repository: BareRepository, commit: str, limit: int
@@ -686,7 +734,10 @@ class GitSource:
                 found, signers = judge.newest_signed(held, {blob for _, blob in found})
         most = self._settings.budgets.file_bytes
         sizes = repository.sizes(blob for _, blob in found)
-        found = [(sha, blob) for sha, blob in found if sizes[blob] <= most]
+        absent = {blob for _, blob in found} - sizes.keys()
+        if absent and self._blob_bytes is None:
+            raise Damaged(f"blob {min(absent)} is not there")
+        found = [(sha, blob) for sha, blob in found if sizes.get(blob, most + 1) <= most]
         contents = repository.blobs(
             (blob for _, blob in found), sum(sizes[blob] for _, blob in found)
         )

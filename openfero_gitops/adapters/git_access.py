@@ -165,6 +165,9 @@ class Access:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_DEFAULT_REF_FORMAT": "files",  # GitPython reads them
+            # What is missing is fetched by us, or never: git itself would do it one by one, in
+            # the middle of anything, and without end where it is damaged.
+            "GIT_NO_LAZY_FETCH": "1",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",

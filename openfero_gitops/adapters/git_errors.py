@@ -160,6 +160,12 @@ _NOT_OFFERED: Final = re.compile(
 _NO_SHALLOW: Final = re.compile(
     r"(?:^|\n)fatal: (?:dumb http transport|Server) does not support shallow"
 )
+_NO_FILTER: Final = re.compile(
+    r"(?:^|\n)(?:fatal: remote error: filter '[^']*' not supported"
+    r"|warning: filtering not recognized by server)"
+)
+# What was sent is told by its difference to something that is not here.
+_BASELESS: Final = re.compile(r"(?:^|\n)fatal: pack has \d+ unresolved deltas?")
 _DAMAGE: Final = re.compile(
     r"(?:^|\n)(?:fatal|error): (?:not a git repository"
     r"|bad (?:object|tree|config|signature|numeric config)|unable to (?:read|find|unpack)"
@@ -199,6 +205,11 @@ def not_offered(stderr: str) -> bool:
     return _NOT_OFFERED.search(stderr) is not None
 
 
+def no_filter(stderr: str) -> bool:
+    """Whether the server does not leave out large files."""
+    return _NO_FILTER.search(stderr) is not None
+
+
 def no_shallow(stderr: str) -> bool:
     """Whether the server gives its history whole or not at all."""
     return _NO_SHALLOW.search(stderr) is not None
@@ -216,6 +227,8 @@ def explain(where: str, stderr: str, secrets: Iterable[str]) -> SourceError | Da
     # What the server says of itself, and names that a person chose, are no signs.
     ours = "\n".join(line for line in stderr.splitlines() if not line.startswith("remote:"))
     ours = _QUOTED.sub("''", ours)
+    if _BASELESS.search(ours):
+        return Damaged(said)
     for pattern, meaning in _MEANINGS:
         if pattern.search(ours):
             kind = SourceUnavailable if isinstance(meaning, _Passing) else SourceError

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from openfero_gitops.adapters.git_process import Finished, Git
     from openfero_gitops.adapters.tree import Budgets
 
+_REMOTE: Final = "openfero"  # as one command of git calls it; it is written nowhere
 _LISTED: Final = 256  # bytes of ls-tree's output that one entry has on average, at most
 _HEADER: Final = 64  # bytes that cat-file puts around one blob, at most
 _MANY_PACKS: Final = 50  # then they are rolled up: each is opened at every read
@@ -120,6 +121,7 @@ class BareRepository:
         refspec: str,
         *,
         history: Sequence[str] = (),
+        blob_bytes: int | None = None,
         file_blocks: int | None = None,
     ) -> Finished:
         """Fetch with a refspec; the caller judges how it went.
@@ -132,11 +134,22 @@ class BareRepository:
             url: of the remote.
             refspec: what to fetch, and under which of our refs.
             history: how far back, `--depth=N` or `--unshallow`; what is here goes on, if empty.
+            blob_bytes: the largest file to bring, where the server can leave others out.
             file_blocks: of 512 bytes, the largest file that may be written.
         """
-        return self.git.run(
+        remote = [f"remote.{_REMOTE}.url={url}"]
+        filters = []
+        if blob_bytes is not None:
+            # Said to this one command: where the repository's own configuration says so, whatever
+            # reads may go to the network.
+            chosen = f"blob:limit={blob_bytes + 1}"
+            remote.append(f"remote.{_REMOTE}.promisor=true")
+            remote.append(f"remote.{_REMOTE}.partialCloneFilter={chosen}")
+            filters.append(f"--filter={chosen}")
+        fetched = self.git.run(
             f"--git-dir={self.folder}",
             *options,
+            *(word for one in remote for word in ("-c", one)),
             "fetch",
             "--quiet",
             "--force",
@@ -150,11 +163,17 @@ class BareRepository:
             "--update-shallow",
             *(["--prune"] if "*" in refspec else []),
             *history,
+            *filters,
             "--",
-            url,
+            _REMOTE,
             refspec,
             file_blocks=file_blocks,
         )
+        if fetched.code == 0:
+            # Of each pack with this mark, the next fetch would look at every object.
+            for mark in (self.folder / "objects" / "pack").glob("*.promisor"):
+                mark.unlink(missing_ok=True)
+        return fetched
 
     def packed(self) -> int:
         """Return the size in bytes of everything that was fetched."""
@@ -201,6 +220,8 @@ class BareRepository:
     def entries(self, commit: str, root: str, budgets: Budgets) -> list[Entry]:
         """List everything below a path of a commit, symlinks and submodules as themselves.
 
+        A file that is not here has no size.
+
         Raises:
             Damaged: the tree cannot be read.
             SourceError: there is no such folder in the commit, or far too much below it.
@@ -212,7 +233,7 @@ class BareRepository:
             listed = self._run("--literal-pathspecs", *arguments, most=most)
         except TooMuchOutput:
             raise SourceError(too_many_entries(self.git.where, budgets)) from None
-        if listed.code != 0:
+        if listed.code != 0 or listed.stderr:
             raise Damaged(last_line(listed.stderr))
         return list(self._below(listed.stdout, commit, root))
 
@@ -220,10 +241,10 @@ class BareRepository:
         """List what two commits differ in below a path, at most so many names.
 
         None says that all must be listed anew: the older commit is not here, the path itself
-        became something else, or they differ in more.
+        became something else, or they differ in more. A file that is not here has no size.
 
         Raises:
-            Damaged: a blob that is new cannot be found.
+            Damaged: the new blobs cannot be read.
         """
         paths = ["--", root] if root else []
         options = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
@@ -252,7 +273,12 @@ class BareRepository:
                 was=before != _ABSENT,
                 now=None
                 if after == _ABSENT.decode()
-                else Entry(name, _KINDS.get(after, Kind.OTHER), sizes.get(blob, 0), blob),
+                else Entry(
+                    name,
+                    kind := _KINDS.get(after, Kind.OTHER),
+                    sizes.get(blob) if kind is Kind.FILE else 0,
+                    blob,
+                ),
             )
             for before, after, blob, name in modes
         ]
@@ -344,7 +370,7 @@ class BareRepository:
     def _log(self, commit: str, limit: int, *paths: str) -> bytes:
         skip = f"--skip={limit}"
         beyond = self._checked("rev-list", "--first-parent", "--max-count=1", skip, commit, "--")
-        if not beyond:
+        if not beyond and self._may_be_cut():
             self.first_parents(commit, limit)  # is that the beginning, or only of what is here?
         spans = [commit, *(f"^{sha}" for sha in beyond.decode().split())]
         log = self._run(
@@ -394,23 +420,22 @@ class BareRepository:
         return ["" if line.endswith(b" missing") else line.decode() for line in listed.splitlines()]
 
     def sizes(self, blobs: Iterable[str]) -> dict[str, int]:
-        """Return the size of each blob in bytes.
+        """Return the size in bytes of each blob that is here.
 
         Raises:
-            Damaged: one is missing.
+            Damaged: one is here and cannot be read.
         """
         wanted = list(blobs)
         if not wanted:
             return {}
         stdin = "".join(f"{blob}\n" for blob in wanted).encode()
-        lines = self._checked("cat-file", "--batch-check", stdin=stdin).decode().splitlines()
-        sizes = {}
-        for line in lines:
-            name, _, size = line.split(maxsplit=2) if line.count(" ") == 2 else (line, "", "")  # noqa: PLR2004
-            if not size.isdecimal():
-                raise Damaged(f"blob {name}")
-            sizes[name] = int(size)
-        return sizes
+        checked = self._run("cat-file", "--batch-check", stdin=stdin)
+        if checked.code != 0 or checked.stderr:
+            raise Damaged(last_line(checked.stderr))
+        lines = (line.split() for line in checked.stdout.decode().splitlines())
+        return {
+            name: int(size) for name, kind, *rest in lines if kind != "missing" for size in rest
+        }
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether one commit is in the history of another; a commit that is not here is not.
@@ -495,7 +520,7 @@ class BareRepository:
         is_folder = not root
         for line in listing.split(b"\0")[:-1]:
             found = _LISTING.fullmatch(line)
-            if found is None or found[4] == b"BAD":
+            if found is None:
                 raise Damaged(f"tree of {commit}: {shown(line)}")
             mode, name = found[1].decode(), found[5]
             if name == top and root:
@@ -506,7 +531,7 @@ class BareRepository:
                     )
                 is_folder = True
             elif mode != _TREE and name.startswith(inside):
-                size = int(found[4]) if found[4].isdigit() else 0
+                size = None if found[4] == b"BAD" else int(found[4]) if found[4].isdigit() else 0
                 yield Entry(name, _KINDS.get(mode, Kind.OTHER), size, found[3].decode())
         if not is_folder:
             raise SourceError(

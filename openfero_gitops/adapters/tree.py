@@ -79,13 +79,13 @@ class Kind(StrEnum):
 class Entry:
     """One name below the configured path.
 
-    `name` counts from the repository's root; `size` is in bytes; `blob` is empty where only the
-    content would tell.
+    `name` counts from the repository's root; `size` is in bytes, None for a file that was not
+    fetched because it has more than are read; `blob` is empty where only the content would tell.
     """
 
     name: bytes
     kind: Kind
-    size: int = 0
+    size: int | None = 0
     blob: str = ""
 
 
@@ -157,6 +157,11 @@ def blob_id(content: bytes) -> str:
 def is_lfs_pointer(content: bytes) -> bool:
     """Whether Git LFS put this in the file's place."""
     return content.startswith(_LFS)
+
+
+def is_readable(name: bytes) -> bool:
+    """Whether a file of this name is read, if it is one."""
+    return name.endswith(_SUFFIXES)
 
 
 def hidden(name: bytes) -> bool:
@@ -323,7 +328,7 @@ def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted 
     *folders, name = below.split(b"/")
     if name[:1] in {b".", b"_"} or any(hidden(folder) for folder in folders):
         return None
-    readable = name.endswith(_SUFFIXES)
+    readable = is_readable(name)
     if entry.kind is Kind.FILE:
         return _judge_file(entry, budgets, commit) if readable else None
     path = shown(entry.name)
@@ -358,9 +363,11 @@ def _judge_file(entry: Entry, budgets: Budgets, commit: str) -> Wanted | Problem
         rule = PATH_NOT_PRINTABLE
         message = "the file's name holds a character that cannot be printed"
         suggestion = "rename the file"
-    elif entry.size > budgets.file_bytes:
+    elif entry.size is None or entry.size > budgets.file_bytes:
         rule = FILE_TOO_LARGE
-        message = f"the file has {entry.size} bytes, more than {budgets.file_bytes}"
+        many = "" if entry.size is None else f"{entry.size} bytes, "
+        message = f"the file has {many}more than {budgets.file_bytes}"
+        message += " bytes" if entry.size is None else ""
         suggestion = "split it, or move it out of the configured path"
     else:
         return Wanted(path, entry.size, entry.blob)

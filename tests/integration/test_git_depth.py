@@ -1,10 +1,12 @@
-"""The newest history is fetched; what leads further back has the rest fetched, once."""
+"""How much is fetched: the newest history and no large files, where the server offers that."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import http.server
+import itertools
+import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -15,14 +17,18 @@ import pytest
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
 from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.domain.errors import SourceError, SourceUnavailable
+from openfero_gitops.adapters.git_trust import Trust
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable, Unverified
+from openfero_gitops.domain.signature import Verify
 from tests.support.commands import count_commands
 from tests.support.fleet import Fleet
-from tests.support.git_servers import http_server
+from tests.support.git_servers import http_server, make_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from openfero_gitops.domain.catalog import Snapshot
 
 LONG = 250  # commits, more than twice of what is fetched at first
 FETCHED = 101
@@ -301,6 +307,183 @@ class TestFetchingTheRest:
         assert await source.versions("a.yaml", tip) == expected
         for commit in chance.sample(commits, 12):
             assert await source.is_ancestor(commit, tip) == (commit in before)
+
+
+class TestLargeFiles:
+    """What is larger than any file that is read stays where it is, if the server can do that."""
+
+    @pytest.fixture
+    def offering(self, fleet: Fleet) -> Fleet:
+        """Give a repository that can leave out files, as the large hosts can."""
+        git(fleet.folder, "config", "uploadpack.allowFilter", "true")
+        return fleet
+
+    @pytest.fixture
+    async def both(
+        self, opened: Callable[..., GitSource], offering: Fleet
+    ) -> Callable[[], Awaitable[Snapshot]]:
+        """Give a way to fetch with all offers and with none, and have the same."""
+        plain = offering.folder.with_name("plain.git")
+        plain.mkdir()
+        less, whole = opened(offering.url), opened(f"file://{plain}", "whole")
+
+        async def fetch() -> Snapshot:
+            shutil.rmtree(plain)
+            shutil.copytree(offering.folder, plain)
+            git(plain, "config", "uploadpack.allowFilter", "false")
+            one, other = await less.fetch(), await whole.fetch()
+            assert one.files == other.files
+            where = [(problem.path, problem.rule) for problem in one.problems]
+            assert where == [(problem.path, problem.rule) for problem in other.problems]
+            return one
+
+        return fetch
+
+    async def test_they_are_left_out_and_told(
+        self, offering: Fleet, both: Callable[[], Awaitable[Snapshot]], tmp_path: Path
+    ) -> None:
+        """Nothing of them is on the disk, and a reader is told of those that would be read."""
+        offering.commit({"video.bin": noise(3 << 20), "was.yaml": text(600_000, 1), "a.yaml": b"a"})
+        offering.commit({"was.yaml": text(1000, 2), "large.yaml": text(700_000, 3)})
+        offering.publish(offering.write()[-1])
+        snapshot = await both()
+        assert [file.path for file in snapshot.files] == ["a.yaml", "was.yaml"]
+        [problem] = snapshot.problems
+        assert (problem.path, problem.rule) == ("large.yaml", "file-too-large")
+        assert problem.message == "the file has more than 524288 bytes"
+        assert weight(tmp_path / "cache") < 20_000
+        assert weight(tmp_path / "whole") > 3 << 20
+
+    async def test_where_commits_are_signed_nothing_is_left_out(
+        self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
+    ) -> None:
+        """A forge that keeps one file back would choose which of them are renewed."""
+        offering.commit({"a.yaml": b"a", "large.yaml": text(700_000, 3)})
+        offering.publish(offering.write()[-1])
+        signers = tmp_path / "signers"
+        make_key(tmp_path / "key")
+        public = (tmp_path / "key.pub").read_text()
+        signers.write_text(f'ada@example.com namespaces="git" {public}')
+        trust = Trust(verify=Verify.COMMIT, allowed_signers_file=signers)
+        with pytest.raises(Unverified):
+            await opened(offering.url, trust=trust).fetch()
+        assert weight(tmp_path / "cache") > 100_000
+
+    async def test_they_are_followed_through_their_changes(
+        self, offering: Fleet, both: Callable[[], Awaitable[Snapshot]]
+    ) -> None:
+        """A file that shrinks is sent as a difference to one that is not here; and so on."""
+        base = text(700_000, 1)
+        steps: list[dict[str, bytes | None]] = [
+            {"a.yaml": b"a: 1\n", "large.yaml": base, "video.bin": noise(1 << 20)},
+            {"large.yaml": base[:400_000]},
+            {"a.yaml": b"a: 2\n"},
+            {"large.yaml": base + b"more: true\n"},
+            {"video.bin": None},
+            {"large.yaml": None, "other.yaml": base},
+            {"video.bin": noise(1 << 20)},
+            {"other.yaml": base[:1000]},
+        ]
+        for step in steps:
+            offering.commit(step)
+        read = []
+        for commit in offering.write():
+            offering.publish(commit)
+            snapshot = await both()
+            read.append({file.path: len(file.content) for file in snapshot.files})
+        assert read[0] == {"a.yaml": 5}
+        assert read[1] == read[2] == {"a.yaml": 5, "large.yaml": 400_000}
+        assert read[3] == read[4] == read[5] == read[6] == {"a.yaml": 5}
+        assert read[7] == {"a.yaml": 5, "other.yaml": 1000}
+
+    async def test_many_syncs_later_and_after_a_restart_they_are_told_again(
+        self,
+        offering: Fleet,
+        both: Callable[[], Awaitable[Snapshot]],
+        opened: Callable[..., GitSource],
+    ) -> None:
+        """Packs are rolled up meanwhile, and whoever comes fresh to the cache reads the same."""
+        offering.commit({"a.yaml": b"a: 0\n", "large.yaml": text(700_000, 1)})
+        for number in range(55):
+            offering.commit({"a.yaml": f"a: {number}\n".encode()})
+        for commit in offering.write():
+            offering.publish(commit)
+            last = await both()
+        again = opened(offering.url)
+        fresh = await again.fetch()
+        assert fresh == last
+        assert await again.versions("large.yaml", last.revision.commit) == []
+
+    async def test_a_file_that_is_lost_is_fetched_again(
+        self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
+    ) -> None:
+        """It is not taken for one that was left out."""
+        offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
+        offering.publish(offering.write()[-1])
+        before = await opened(offering.url).fetch()
+        [cache] = (tmp_path / "cache").glob("*/repository.git")
+        lose(cache, next(file.blob for file in before.files))
+        assert await opened(offering.url).fetch() == before
+
+    async def test_the_rest_of_the_history_comes_without_them(
+        self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
+    ) -> None:
+        """Also where a large file was there long ago alone."""
+        offering.commit({"video.bin": noise(2 << 20)})
+        offering.commit({"video.bin": None})
+        for number in range(150):
+            offering.commit({"a.yaml": f"a: {number}\n".encode()})
+        commits = offering.write()
+        offering.publish(commits[-1])
+        source = opened(offering.url)
+        await source.fetch()
+        assert await source.is_ancestor(commits[0], commits[-1])
+        assert held(tmp_path / "cache") == len(commits)
+        assert weight(tmp_path / "cache") < 200_000
+        assert (await source.fetch()).revision.commit == commits[-1]
+
+    async def test_a_server_that_refuses_after_all_is_asked_for_all(
+        self, offering: Fleet, opened: Callable[..., GitSource]
+    ) -> None:
+        """A host may allow other kinds of leaving out than by size."""
+        git(offering.folder, "config", "uploadpackfilter.blob:limit.allow", "false")
+        offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
+        offering.publish(offering.write()[-1])
+        with http_server(offering.folder.parent) as server:
+            snapshot = await opened(server.url("origin.git")).fetch()
+        [problem] = snapshot.problems
+        assert problem.message == "the file has 700000 bytes, more than 524288"
+
+
+def noise(size: int) -> bytes:
+    """Bytes that nothing makes smaller."""
+    return Random(size).randbytes(size)  # noqa: S311, not a secret
+
+
+def text(size: int, seed: int) -> bytes:
+    """A YAML file of a size in bytes, which hardly gets smaller."""
+    chance = Random(seed)  # noqa: S311, not a secret
+    lines = (f"k{number}: {chance.getrandbits(240):x}\n" for number in itertools.count())
+    found = bytearray()
+    while len(found) < size:
+        found += next(lines).encode()
+    return bytes(found[:size])
+
+
+def weight(cache: Path) -> int:
+    """How many bytes a cache has in packs."""
+    return sum(pack.stat().st_size for pack in cache.glob("*/repository.git/objects/pack/*.pack"))
+
+
+def lose(folder: Path, blob: str) -> None:
+    """Take one object out of a bare repository."""
+    packs = folder / "objects" / "pack"
+    for pack in list(packs.glob("*.pack")):
+        aside = folder / pack.name
+        pack.rename(aside)
+        pack.with_suffix(".idx").unlink()
+        git(folder, "unpack-objects", "-q", stdin=aside.read_bytes())
+    (folder / "objects" / blob[:2] / blob[2:]).unlink()
 
 
 @contextmanager
