@@ -2,15 +2,19 @@
 
 The commits are written ahead by one `git fast-import`; each sync finds the next one published, or
 none. What is looked at is what a process of months would run out of: descriptors, children,
-threads, memory, packs, and the disk, beside the size of a fresh clone of the same commit.
+threads, memory, packs, and the disk, beside the size of a fresh clone of the same commit. Memory
+is told twice: as the machine counts it, and by the blocks that Python has given out, which no
+allocator blurs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,22 +24,29 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from openfero_gitops.adapters.git import GitSettings, GitSource
+from openfero_gitops.adapters.heap import give_back_what_is_freed
 from tests.bench.git import memory, syncer_of
+from tests.bench.level import Held, verdict
+from tests.support import record
 from tests.support.descendants import descendants, open_files
 from tests.support.fleet import Fleet, operarios
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 SYNCS = 10_000
 POINTS = 10
 OPERARIOS = 200
+BLOCKS = 10_000  # of Python's that may be more: half a megabyte
+PACKS = 51  # then they are rolled up
+#: The main thread and asyncio's pool, which begins one more where two reads happen to meet.
+THREADS = 1 + min(32, (os.cpu_count() or 1) + 4)
 BROKEN = b"apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: [\n"
 
 
 @dataclass(frozen=True)
 class Level:
-    """What was held after so many syncs; memory in MB, disk in bytes."""
+    """What was held after so many syncs; memory in MiB, disk in bytes."""
 
     syncs: int
     seconds: float
@@ -43,6 +54,7 @@ class Level:
     children: int
     threads: int
     memory: float
+    blocks: int
     packs: int
     loose: int
     disk: int
@@ -96,6 +108,7 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
         await syncer.sync()
         assert syncer.status.error is None, syncer.status.error
         if number and number % (syncs // points) == 0:
+            gc.collect()
             yield Level(
                 number,
                 time.perf_counter() - began,
@@ -103,6 +116,7 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
                 len(descendants()),
                 threading.active_count(),
                 memory()[0],
+                sys.getallocatedblocks(),
                 len(list(cache.glob("*/repository.git/objects/pack/*.pack"))),
                 len(list(cache.glob("*/repository.git/objects/??/*"))),
                 taken(cache),
@@ -126,25 +140,68 @@ def _clone(fleet: Fleet, folder: Path) -> int:
     return size
 
 
-async def _table(folder: Path) -> None:
+def judged(seen: Sequence[Level]) -> list[Held]:
+    """What is held at the end, beside what was held at the first look."""
+    warm, end = seen[0], seen[-1]
+    same = "no more"
+    blocks = warm.blocks + BLOCKS
+    # A pack of one commit takes two blocks of the disk or three, until it is rolled up.
+    disk = 2 * end.clone + PACKS * 3 * 4096
+    return [
+        Held("file descriptors", warm.descriptors, end.descriptors, warm.descriptors, same),
+        Held("child processes", warm.children, end.children, warm.children, same),
+        Held("threads", warm.threads, end.threads, THREADS, "the whole pool"),
+        Held("Python's blocks", warm.blocks, end.blocks, blocks, f"+ {BLOCKS:,}: half a MiB"),
+        Held("packs", warm.packs, end.packs, PACKS, "then they are rolled up"),
+        Held("loose objects", warm.loose, end.loose, 0, "all are packed"),
+        Held("disk, bytes", warm.disk, end.disk, disk, "two fresh clones, and room for packs"),
+    ]
+
+
+def resident(seen: Sequence[Level]) -> Held:
+    """The same of the memory that the machine counts, where it counts this process alone."""
+    warm, end = round(seen[0].memory, 1), round(seen[-1].memory, 1)
+    return Held("memory, MiB", warm, end, round(warm * 1.05, 1), "x 1.05")
+
+
+async def _table(folder: Path) -> list[Level]:
     print(f"syncs: {SYNCS} in a row, {OPERARIOS} operarios, one file a commit")
     print(
-        f"{'syncs':>7} {'ms each':>8} {'files':>6} {'children':>9} {'threads':>8} {'MB':>6}"
-        f" {'packs':>6} {'loose':>6} {'disk MB':>8} {'/ clone':>8}"
+        f"{'syncs':>7} {'ms each':>8} {'files':>6} {'children':>9} {'threads':>8} {'MiB':>6}"
+        f" {'blocks':>8} {'packs':>6} {'loose':>6} {'disk MB':>8} {'/ clone':>8}"
     )
     before = (0, 0.0)
+    seen = []
     async for level in levels(folder, SYNCS, POINTS, OPERARIOS):
+        seen.append(level)
         each = (level.seconds - before[1]) / (level.syncs - before[0])
         before = (level.syncs, level.seconds)
         print(
             f"{level.syncs:>7} {each * 1000:>8.1f} {level.descriptors:>6} {level.children:>9}"
-            f" {level.threads:>8} {level.memory:>6.1f} {level.packs:>6} {level.loose:>6}"
-            f" {level.disk / 1e6:>8.2f} {level.disk / level.clone:>8.2f}",
+            f" {level.threads:>8} {level.memory:>6.1f} {level.blocks:>8} {level.packs:>6}"
+            f" {level.loose:>6} {level.disk / 1e6:>8.2f} {level.disk / level.clone:>8.2f}",
             flush=True,
         )
+    return seen
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> str:
+    """Print the levels and the verdict; return the latter.
+
+    Raises:
+        SystemExit: something grew.
+    """
+    give_back_what_is_freed()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        asyncio.run(_table(Path(name)))
+        seen = asyncio.run(_table(Path(name)))
+    held = [resident(seen), *judged(seen)]
+    each = seen[-1].seconds / seen[-1].syncs * 1000
+    text = (
+        f"{record.today()}, {record.machine()}; {SYNCS:,} syncs of {OPERARIOS} operarios,"
+        f" {each:.0f} ms each.\n\n"
+        + verdict(held, f"after {seen[0].syncs:,}", f"after {seen[-1].syncs:,}")
+    )
+    print(f"\n{text}")
+    if not all(one.is_level for one in held):
+        raise SystemExit(1)
+    return text

@@ -47,7 +47,7 @@ def left(how: str, environment: Mapping[str, str]) -> float:
     """How many MiB such a process takes for the little that it keeps."""
     clean = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
     argv = [sys.executable, "-c", READING, how]
-    said = subprocess.run(argv, env=clean | environment, stdout=subprocess.PIPE, check=True)
+    said = subprocess.run(argv, env={**clean, **environment}, stdout=subprocess.PIPE, check=True)
     return float(said.stdout)
 
 
