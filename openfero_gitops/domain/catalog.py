@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import timedelta
-from operator import attrgetter
-from typing import TYPE_CHECKING, overload
+from itertools import compress, count
+from operator import attrgetter, is_not
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from openfero_gitops.domain.operario import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Ignored, Problem
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Catalog:
     """Every valid operario at one revision, and everything found wrong.
 
     `as_read` are the operarios without the revision written on them: what did not change is the
-    same object in the next catalog.
+    same object in the next catalog, which is the sooner made where it is told of the one `before`.
     """
 
     revision: Revision
@@ -119,26 +123,53 @@ class Catalog:
     files: tuple[SourceFile, ...] = ()
     has_envelope: bool = False
     root: str = ""
+    before: InitVar[Catalog | None] = None
     by_alert: Mapping[str, Sequence[Operario]] = field(init=False, repr=False, compare=False)
     as_read: Sequence[Operario] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, before: Catalog | None) -> None:
         """Index by lower-cased alert name, highest priority first, then name."""
-        index: dict[str, list[Operario]] = {}
-        for operario in self.operarios:
-            index.setdefault(operario.alertname.lower(), []).append(operario)
-        for found in index.values():
+        as_read = tuple(self.operarios)
+        known = before.by_alert if before else None
+        index = dict(known.as_read) if isinstance(known, _Index) else {}
+        gone, came = apart(before.as_read if before else (), as_read)
+        lost = set(map(id, gone))
+        groups = {
+            name: [one for one in index.pop(name, ()) if id(one) not in lost]
+            for name in {operario.alertname.lower() for operario in (*gone, *came)}
+        }
+        for operario in came:
+            groups[operario.alertname.lower()].append(operario)
+        for found in groups.values():
             if len(found) > 1:
                 found.sort(key=attrgetter("name"))
                 found.sort(key=attrgetter("options.priority"), reverse=True)  # names stay in order
-        object.__setattr__(self, "as_read", self.operarios)
-        object.__setattr__(self, "operarios", _Located(self.operarios, self.revision))
+        index |= {name: found for name, found in groups.items() if found}
+        object.__setattr__(self, "as_read", as_read)
+        object.__setattr__(self, "operarios", _Located(as_read, self.revision))
         object.__setattr__(self, "by_alert", _Index(index, self.revision))
 
-    def not_in(self, other: Catalog | None) -> Sequence[Operario]:
-        """Those that `other` does not hold as the very same object: few, from commit to commit."""
-        held = {id(operario) for operario in other.as_read} if other else set()
-        return [operario for operario in self.as_read if id(operario) not in held]
+
+def apart(before: Sequence[_T], after: Sequence[_T]) -> tuple[list[_T], list[_T]]:
+    """What one of two sequences holds, and the other does not as the very same object.
+
+    Most is the same from commit to commit: of what is the same at both ends, nothing is touched.
+    """
+    length = min(len(before), len(after))
+    start = _alike(before, after, length)
+    end = _alike(reversed(before), reversed(after), length - start)
+    one, other = before[start : len(before) - end], after[start : len(after) - end]
+    in_one, in_other = set(map(id, one)), set(map(id, other))
+    return (
+        [item for item in one if id(item) not in in_other],
+        [item for item in other if id(item) not in in_one],
+    )
+
+
+def _alike(one: Iterable[object], other: Iterable[object], most: int) -> int:
+    """How many objects, at most, two sequences begin with that are the same."""
+    differ = compress(count(), map(is_not, one, other))
+    return min(next(differ, most), most)
 
 
 class _Located(Sequence["Operario"]):
@@ -202,6 +233,11 @@ class _Index(Mapping[str, Sequence["Operario"]]):
     def __init__(self, index: Mapping[str, Sequence[Operario]], revision: Revision) -> None:
         self._index = index
         self._revision = revision
+
+    @property
+    def as_read(self) -> Mapping[str, Sequence[Operario]]:
+        """The same without the revision written on them."""
+        return self._index
 
     def __getitem__(self, name: str) -> Sequence[Operario]:
         return _Located(self._index[name], self._revision)

@@ -10,11 +10,12 @@ path, and a stale version never takes a name from a current one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.catalog import Catalog, Envelope
+from openfero_gitops.domain.catalog import Catalog, Envelope, apart
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Operario, Origin
 from openfero_gitops.domain.problem import Ignored, Problem
@@ -98,36 +99,35 @@ def build_catalog(
     parser = parser or Parser(scope.kubernetes_version)
     if not older:  # else it is the same catalog, once more
         parser.turn()
-    envelope, problems, envelope_file = _envelope(snapshot, scope, previous=previous_has_envelope)
-    envelopes = _envelopes(snapshot.root)
-    files = sorted(
-        (file for file in snapshot.files if file.path.lower() not in envelopes),
-        key=attrgetter("path"),
+    before = parser.judged if isinstance(parser.judged, _Judged) else _Judged()
+    files = before.files.follow(snapshot)
+    envelope, problems, envelope_file = _envelope(
+        snapshot, files.envelopes, scope, previous=previous_has_envelope
     )
-    before = _judged_before(parser)
-    read = [(file, before.reading(file) or parser.read(file)) for file in files]
-    accounts = frozenset(name for _, reading in read for name in reading.service_accounts)
-    rules = _Rules(envelope, scope, accounts)
-    current = before.judge(read, rules)
-    parser.judged = _Judged(rules, current)
-    current = current | _without_duplicates(current.values())
-    in_force = _with_older(current, older or {}, parser, rules)
+    judged, rules = before.follow(files, envelope, scope, parser)
+    lost = _without_duplicates(judged.versions.values()) if judged.says_names_twice else {}
+    current = judged.versions | lost if lost else judged.versions
+    noted = judged.noted | lost
     problems += snapshot.problems
-    problems += (problem for version in current.values() for problem in version.problems)
-    chosen = [in_force[path] for path in sorted(in_force)]
+    problems += (problem for version in noted.values() for problem in version.problems)
+    in_force = _with_older(current, older, parser, rules) if older else current
+    chosen = list(in_force.values())
     kept = [version.file for version in chosen if version.operarios]
-    return Catalog(
+    catalog = Catalog(
         revision=snapshot.revision,
         envelope=envelope,
-        operarios=tuple(operario for version in chosen for operario in version.operarios),
+        operarios=tuple(chain.from_iterable(map(attrgetter("operarios"), chosen))),
         problems=_of(snapshot, problems),
         ignored=tuple(
-            Ignored(file.path, kind) for file, reading in read for kind in reading.ignored
+            Ignored(path, kind) for path in sorted(noted) for kind in noted[path].reading.ignored
         ),
         files=tuple(([envelope_file] if envelope_file else []) + kept),
         has_envelope=envelope_file is not None,
         root=snapshot.root,
+        before=before.catalog,
     )
+    parser.judged = replace(judged, catalog=catalog)
+    return catalog
 
 
 def broken_paths(catalog: Catalog) -> tuple[str, ...]:
@@ -150,11 +150,9 @@ def _envelopes(root: str) -> frozenset[str]:
 
 
 def _envelope(
-    snapshot: Snapshot, scope: Scope, *, previous: bool
+    snapshot: Snapshot, found_files: Sequence[SourceFile], scope: Scope, *, previous: bool
 ) -> tuple[Envelope, list[Problem], SourceFile | None]:
     path = _in_root(snapshot.root, NAME)
-    envelopes = _envelopes(snapshot.root)
-    found_files = [file for file in snapshot.files if file.path.lower() in envelopes]
     mistaken = [file for file in found_files if file.path != path]
     problems = [
         located(
@@ -277,47 +275,133 @@ def _folded(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of a snapshot: `envelopes` are those that are no operarios'.
+
+    `came` and `gone` are what it has, and has not, beside the snapshot before it.
+    """
+
+    all: tuple[SourceFile, ...] = ()
+    root: str = ""
+    envelopes: tuple[SourceFile, ...] = ()
+    came: tuple[SourceFile, ...] = ()
+    gone: tuple[SourceFile, ...] = ()
+
+    def follow(self, snapshot: Snapshot) -> _Files:
+        """Those of the next snapshot; a file that stayed is the same object in both."""
+        gone, came = apart(self.all, snapshot.files)
+        if self.root != snapshot.root:
+            gone, came = list(self.all), list(snapshot.files)
+        lost = set(map(id, gone))
+        names = _envelopes(snapshot.root)
+        envelopes = [file for file in self.envelopes if id(file) not in lost]
+        envelopes += (file for file in came if file.path.lower() in names)
+        return _Files(
+            all=snapshot.files,
+            root=snapshot.root,
+            envelopes=tuple(sorted(envelopes, key=attrgetter("path"))),
+            came=tuple(file for file in came if file.path.lower() not in names),
+            gone=tuple(gone),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
-    """What the files of a catalog were found to be, by path, and by which rules."""
+    """What the files of a catalog were found to be, and by which rules.
 
-    rules: _Rules | None
-    versions: dict[str, _Version]
+    A commit changes few of ten thousand files. So what they all come to is carried on by what
+    came and what went, and nothing that stayed is looked at.
 
-    def reading(self, file: SourceFile) -> FileReading | None:
+    Attributes:
+        versions: by path, in its order.
+        noted: those of them with problems, or with documents that are no operarios.
+        accounts: of those that define ServiceAccounts, their names.
+        names: how often each name of an operario stands.
+        catalog: what was made of them.
+    """
+
+    rules: _Rules | None = None
+    files: _Files = field(default_factory=_Files)
+    versions: dict[str, _Version] = field(default_factory=dict)
+    noted: dict[str, _Version] = field(default_factory=dict)
+    accounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+    catalog: Catalog | None = None
+
+    def follow(
+        self, files: _Files, envelope: Envelope, scope: Scope, parser: Parser
+    ) -> tuple[_Judged, _Rules]:
+        """Judge each file on its own; one that is as it was, by the same rules, is what it was."""
+        read = {file.path: (file, self._reading(file) or parser.read(file)) for file in files.came}
+        gone = {file.path for file in files.gone} - read.keys()
+        found = {path: reading.service_accounts for path, (_, reading) in read.items()}
+        accounts = {
+            path: names
+            for path, names in {**self.accounts, **found}.items()
+            if names and path not in gone
+        }
+        rules = _Rules(envelope, scope, frozenset(chain.from_iterable(accounts.values())))
+        known = self.versions
+        if rules != self.rules:
+            read = {path: (one.file, one.reading) for path, one in known.items()} | read
+            known = {}
+        judged = _Judged(
+            rules, files, dict(self.versions), dict(self.noted), accounts, dict(self.names)
+        )
+        for path in gone:
+            judged.drop(path)
+        for path in read.keys() - gone:
+            file, reading = read[path]
+            version = known.get(path)
+            if version is None or version.reading is not reading or version.file != file:
+                version = rules.judge(file, reading)
+            judged.put(path, version)
+        if read.keys() <= self.versions.keys():  # (What takes another's place stands in it.)
+            return judged, rules
+        ordered = dict(sorted(judged.versions.items(), key=itemgetter(0)))
+        return replace(judged, versions=ordered), rules
+
+    @property
+    def says_names_twice(self) -> bool:
+        """Whether a name stands more than once."""
+        return max(self.names.values(), default=0) > 1
+
+    def _reading(self, file: SourceFile) -> FileReading | None:
         """What a file says, if it says what it did."""
         known = self.versions.get(file.path)
         same = known is not None and file.blob and known.file.blob == file.blob
         return known.reading if known and same else None
 
-    def judge(
-        self, read: Iterable[tuple[SourceFile, FileReading]], rules: _Rules
-    ) -> dict[str, _Version]:
-        """Judge each file on its own; one that is as it was, by the same rules, is what it was."""
-        known = self.versions if self.rules == rules else {}
-        versions: dict[str, _Version] = {}
-        for file, reading in read:
-            version = known.get(file.path)
-            if (
-                version is None
-                or version.reading is not reading
-                or (version.file is not file and version.file != file)
-            ):
-                version = rules.judge(file, reading)
-            versions[file.path] = version
-        return versions
+    # (Only while it is made.)
 
+    def put(self, path: str, version: _Version) -> None:
+        """Let a version be what is at its path."""
+        self._forget(path)
+        self.versions[path] = version
+        for _, name in version.names:
+            self.names[name] = self.names.get(name, 0) + 1
+        if version.problems or version.reading.ignored:
+            self.noted[path] = version
 
-def _judged_before(parser: Parser) -> _Judged:
-    return parser.judged if isinstance(parser.judged, _Judged) else _Judged(None, {})
+    def drop(self, path: str) -> None:
+        """Leave nothing at a path."""
+        self._forget(path)
+        self.versions.pop(path, None)
+
+    def _forget(self, path: str) -> None:
+        self.noted.pop(path, None)
+        version = self.versions.get(path)
+        for _, name in version.names if version else ():
+            self.names[name] -= 1
+            if not self.names[name]:
+                del self.names[name]
 
 
 def _without_duplicates(versions: Iterable[_Version]) -> dict[str, _Version]:
     """Leave every name to the first path and document that says it; only who loses is returned."""
-    versions = list(versions)
-    names = [name for version in versions for _, name in version.names]
     owners: dict[str, _Version] = {}
     lost: dict[str, _Version] = {}
-    for version in versions if len(set(names)) < len(names) else ():
+    for version in versions:
         for document, name in version.names:
             owner = owners.setdefault(name, version)
             if owner is version and not _stands_before(version, document, name):
@@ -372,7 +456,7 @@ def _with_older(
             if not version.is_broken and not twice and taken.isdisjoint(names):
                 in_force[path] = version
                 break
-    return in_force
+    return dict(sorted(in_force.items(), key=itemgetter(0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from openfero_gitops.domain.catalog import apart
 from openfero_gitops.domain.sync import Changes
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ def changes_between(before: Catalog | None, after: Catalog) -> Changes:
     An operario is another where its Job, its options, its namespace or what it answers is; a
     commit that only moves or reformats its file changes nothing.
     """
-    old = {one.name: _substance(one) for one in before.not_in(after)} if before else {}
-    new = {one.name: _substance(one) for one in after.not_in(before)}
+    gone, came = apart(before.as_read if before else (), after.as_read)
+    old = {one.name: _substance(one) for one in gone}
+    new = {one.name: _substance(one) for one in came}
     return Changes(
         added=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),

@@ -5,12 +5,20 @@ import hashlib
 import resource
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.catalog import Catalog, Envelope, Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import (
+    Catalog,
+    Envelope,
+    Revision,
+    Snapshot,
+    SourceFile,
+    apart,
+)
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.domain.operario import Form, Origin
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
@@ -481,6 +489,84 @@ def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     assert {problem.commit for problem in second.problems} == {"2" * 40}
     assert second == build_catalog(snapshot(*later), SCOPE)
     assert first != second
+
+
+def text_for(chance: Random) -> str:
+    """Write a file that shares names, alerts and ServiceAccounts with others, or is broken."""
+    name, number = chance.choice("abcdef"), chance.randrange(3)
+    priority = f'  annotations: {{openfero.io/priority: "{number}"}}\n'
+    same = f"  annotations: {{openfero.io/alertname: A{number}}}\n"
+    account = f"apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: x{number}}}\n"
+    return chance.choice(
+        [
+            job(name, extra=priority),
+            job(name, extra=same),
+            job(name, image=f"tools:{number}"),
+            job(name, pod=f"      serviceAccountName: x{number}\n"),
+            job(name) + "---\n" + job(chance.choice("abcdef")) + "---\n" + account,
+            job(name, spec="  backoffLimit: many\n"),
+            account,
+            "kind: Other\n",
+            "a: [\n",
+        ]
+    )
+
+
+def outcome(
+    now: Snapshot, older: dict[str, list[SourceFile]], parser: Parser
+) -> tuple[Catalog | None, object]:
+    """The catalog and its index, or why there is none."""
+    try:
+        catalog = build_catalog(now, SCOPE, older, parser=parser)
+    except CatalogRefusal as refusal:
+        return None, (str(refusal), refusal.problems)
+    return catalog, dict(catalog.by_alert)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_catalog_does_not_depend_on_those_before_it(seed: int) -> None:
+    """After any history, a parser that went along gives what a new one gives."""
+    chance = Random(seed)  # noqa: S311 - the same history each time
+    parser = Parser(SCOPE.kubernetes_version)
+    files: dict[str, SourceFile] = {}
+    envelopes = ["remember: 2h\n", "namespaces: [payments]\n", "pauzed: true\n", ""]
+    refused = 0
+    for _ in range(60):
+        for _ in range(chance.choice([0, 1, 1, 1, 2, 12])):
+            path = chance.choice(["a", "b", "c/d", "c/e", "f", "g", "h"]) + ".yaml"
+            files.pop(path, None)
+            if chance.random() < 0.8:
+                files[path] = replace(file(path, text_for(chance)), commit="")
+        for path in ("openfero.yaml", "c/openfero.yaml", "OpenFero.yml"):
+            if chance.random() < 0.1 and not files.pop(path, None):
+                files[path] = replace(file(path, chance.choice(envelopes)), commit="")
+        root = chance.choice(["", "", "", "c"])
+        taken = tuple(files[path] for path in sorted(files) if path.startswith(root))
+        older = {"a.yaml": [file("a.yaml", text_for(chance), BEFORE)]}
+        now = snapshot(*taken, root=root)
+        for versions in ({}, older):
+            found = outcome(now, versions, parser)
+            assert found == outcome(now, versions, Parser(SCOPE.kubernetes_version))
+            refused += found[0] is None
+
+    assert 0 < refused < 100
+
+
+def test_what_two_sequences_do_not_share_is_found() -> None:
+    """Whatever was put in, taken out or moved, the same objects are no difference."""
+    chance = Random(0)  # noqa: S311 - the same each time
+    pool = [object() for _ in range(12)]
+    for _ in range(500):
+        before = chance.sample(pool, chance.randrange(12))
+        after = before.copy()
+        for _ in range(chance.randrange(4)):
+            if after and chance.random() < 0.5:
+                after.pop(chance.randrange(len(after)))
+            elif spare := [one for one in pool if one not in after]:
+                after.insert(chance.randrange(len(after) + 1), chance.choice(spare))
+        gone, came = apart(before, after)
+        assert gone == [one for one in before if one not in after]
+        assert came == [one for one in after if one not in before]
 
 
 def test_equal_content_under_two_paths_keeps_two_paths() -> None:
