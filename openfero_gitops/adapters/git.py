@@ -44,7 +44,9 @@ from openfero_gitops.adapters.git_url import is_commit, parse_ref, parse_remote
 from openfero_gitops.adapters.tree import (
     CASES,
     Budgets,
+    Known,
     assemble,
+    carry,
     is_lfs_pointer,
     is_readable,
     normalise,
@@ -123,14 +125,6 @@ class _Seen:
     error: SourceError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The last snapshot that could be read: the next is told from it by what changed."""
-
-    snapshot: Snapshot
-    selection: Selection
-
-
 class GitSource:
     """One ref of one repository.
 
@@ -155,7 +149,7 @@ class GitSource:
         self._cache = Cache.of(settings.cache_dir, self._remote.url)
         self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
         self._seen: _Seen | None = None
-        self._known: _Known | None = None
+        self._known: Known | None = None
         self._history: tuple[str, int, dict[bytes, list[Before]] | None] | None = None
         self._too_many_refs = False
         # The largest file to fetch. None is for all: where commits must be signed, the server is
@@ -441,7 +435,7 @@ class GitSource:
             snapshot, selection = self._files_or_why(repository, revision, fetched=True)
         except Unusable as error:
             return _Seen(tip, "", None, error)
-        self._known = _Known(snapshot, selection)
+        self._known = Known(snapshot, selection)
         if verdict.refusal:
             keys = "" if verdict.passing else judge.keys.digest
             refusal = Unverified(f"{self._where}: {verdict.refusal}", revision, snapshot)
@@ -654,11 +648,10 @@ class GitSource:
 
         `fetched` says that the commit has just come.
         """
-        known: dict[str, SourceFile] = {}
-        selection, last = None, self._known
-        if last is not None and root == self._root:
-            known = {file.path: file for file in last.snapshot.files}
-            selection = self._revised(repository, last, revision.commit, fetched=fetched)
+        known = self._known if root == self._root else None
+        selection = None
+        if known is not None:
+            selection = self._revised(repository, known, revision.commit, fetched=fetched)
         if selection is None:
             entries = repository.entries(revision.commit, root, self._settings.budgets)
             self._require_there(entries, fetched=repository.folder == self._cache.fresh)
@@ -669,18 +662,15 @@ class GitSource:
                 where=self._where,
                 commit=revision.commit,
             )
-        unknown = [
-            file
-            for file in selection.wanted
-            if (same := known.get(file.path)) is None or same.blob != file.blob
-        ]
+        carried = carry(selection, known)
+        unknown = [selection.wanted[place] for place in carried.missing]
         sizes = {file.blob: file.size for file in unknown}
         blobs = repository.blobs(sizes, sum(sizes.values()))
         contents = {file.path: blobs[file.blob] for file in unknown}
-        return assemble(revision, root, selection, contents, known), selection
+        return assemble(revision, root, selection, contents, carried), selection
 
     def _revised(
-        self, repository: BareRepository, known: _Known, commit: str, *, fetched: bool
+        self, repository: BareRepository, known: Known, commit: str, *, fetched: bool
     ) -> Selection | None:
         """Choose by what a commit changed; None where it must be listed as a whole."""
         budgets = self._settings.budgets
@@ -697,7 +687,7 @@ class GitSource:
             where=self._where,
             commit=commit,
         )
-        return selection if selection.entries else None  # the path may be gone
+        return selection if selection.names.entries else None  # the path may be gone
 
     def _require_there(self, entries: Iterable[Entry], *, fetched: bool) -> None:
         """Tell a file that a fetch left out from one that was lost.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, apart
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import (
@@ -34,11 +35,13 @@ from openfero_gitops.domain.rule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: The folder of the golden cases, which are no operarios.
 CASES: Final = "tests"
 
+_FEW: Final = 1000  # changes, below which each is looked up
+_PATH: Final = attrgetter("path")
 _SUFFIXES: Final = (b".yaml", b".yml", b".json")
 _LFS: Final = b"version https://git-lfs"
 _SHOWN: Final = 512  # characters of a hostile path that are repeated to a reader
@@ -111,14 +114,60 @@ class Wanted:
 class Selection:
     """What to read, sorted by path, and what was left out and why.
 
-    `judged` has what became of each name that is anybody's business, and `entries` counts all
-    names: what `revise` goes on from.
+    The rest is what `revise` goes on from: what became of each name that is anybody's business,
+    and what those names come to.
     """
 
     wanted: tuple[Wanted, ...]
     problems: tuple[Problem, ...]
-    judged: Mapping[bytes, Wanted | Problem] = field(default_factory=dict, repr=False)
+    names: Names = field(repr=False)
+
+
+@dataclass(slots=True)
+class Names:
+    """Every name below a path, as far as it counts.
+
+    Attributes:
+        entries: how many there are, read or not.
+        judged: what became of those that are anybody's business.
+        refused: those of them that are not read.
+        folded: how many files' paths some file system would take for the same.
+        size: bytes of all files to read.
+    """
+
     entries: int = 0
+    judged: dict[bytes, Wanted | Problem] = field(default_factory=dict)
+    refused: dict[bytes, Problem] = field(default_factory=dict)
+    folded: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+
+    def copy(self) -> Names:
+        """One that can be changed without this one."""
+        return Names(
+            self.entries, self.judged.copy(), self.refused.copy(), self.folded.copy(), self.size
+        )
+
+    def add(self, name: bytes, found: Wanted | Problem) -> None:
+        """Note what becomes of a name."""
+        self.judged[name] = found
+        if isinstance(found, Problem):
+            self.refused[name] = found
+            return
+        key = _folded(found.path)
+        self.folded[key] = self.folded.get(key, 0) + 1
+        self.size += found.size
+
+    def remove(self, name: bytes) -> Wanted | Problem | None:
+        """Forget a name, and return what had become of it."""
+        found = self.judged.pop(name, None)
+        self.refused.pop(name, None)
+        if isinstance(found, Wanted):
+            key = _folded(found.path)
+            self.folded[key] -= 1
+            if not self.folded[key]:
+                del self.folded[key]
+            self.size -= found.size
+        return found
 
 
 def normalise(path: str) -> str:
@@ -185,14 +234,16 @@ def select(
         SourceError: the repository as a whole is over a budget.
     """
     skipped = _above(root)
-    judged: dict[bytes, Wanted | Problem] = {}
-    count = 0
-    for count, entry in enumerate(entries, start=1):
+    names = Names()
+    for entry in entries:
+        names.entries += 1
         found = _judge(entry, entry.name[skipped:], budgets, commit)
         if found is not None:
-            judged[entry.name] = found
-        _require_few(count, judged, root, budgets, where)
-    return _selection(judged, count, root=root, budgets=budgets, where=where, commit=commit)
+            names.add(entry.name, found)
+        _require_few(names, root, budgets, where)
+    wanted = [one for one in names.judged.values() if isinstance(one, Wanted)]
+    wanted.sort(key=_PATH)
+    return _selection(wanted, names, root=root, budgets=budgets, where=where, commit=commit)
 
 
 def revise(
@@ -210,17 +261,26 @@ def revise(
         SourceError: the repository as a whole is over a budget.
     """
     skipped = _above(root)
-    judged = dict(before.judged)
-    count = before.entries
+    names, wanted = before.names.copy(), list(before.wanted)
     for change in changes:
-        count += (change.now is not None) - change.was
-        judged.pop(change.name, None)
-        if change.now is not None:
-            found = _judge(change.now, change.name[skipped:], budgets, commit)
-            if found is not None:
-                judged[change.name] = found
-    _require_few(count, judged, root, budgets, where)
-    return _selection(judged, count, root=root, budgets=budgets, where=where, commit=commit)
+        names.entries += (change.now is not None) - change.was
+        lost = names.remove(change.name)
+        if isinstance(lost, Wanted):
+            del wanted[_place(wanted, lost.path)]
+        if change.now is None:
+            continue
+        found = _judge(change.now, change.name[skipped:], budgets, commit)
+        if found is not None:
+            names.add(change.name, found)
+        if isinstance(found, Wanted):
+            wanted.insert(_place(wanted, found.path), found)
+    _require_few(names, root, budgets, where)
+    return _selection(wanted, names, root=root, budgets=budgets, where=where, commit=commit)
+
+
+def _place(files: Sequence[Wanted | SourceFile | None], path: str) -> int:
+    """Where among files, sorted by path, one of this path stands, or would."""
+    return bisect_left(files, path, key=_PATH)
 
 
 def _above(root: str) -> int:
@@ -228,12 +288,10 @@ def _above(root: str) -> int:
     return len(root.encode()) + 1 if root else 0
 
 
-def _require_few(
-    entries: int, judged: Mapping[bytes, object], root: str, budgets: Budgets, where: str
-) -> None:
-    if entries > budgets.entries:
+def _require_few(names: Names, root: str, budgets: Budgets, where: str) -> None:
+    if names.entries > budgets.entries:
         raise SourceError(too_many_entries(where, budgets))
-    if len(judged) > budgets.files:
+    if len(names.judged) > budgets.files:
         raise SourceError(
             f"{where}: more than {budgets.files} YAML and JSON files below"
             f" {root or 'the root'}; name the folder of the operarios as the path"
@@ -241,30 +299,21 @@ def _require_few(
 
 
 def _selection(
-    judged: Mapping[bytes, Wanted | Problem],
-    entries: int,
-    *,
-    root: str,
-    budgets: Budgets,
-    where: str,
-    commit: str,
+    wanted: list[Wanted], names: Names, *, root: str, budgets: Budgets, where: str, commit: str
 ) -> Selection:
-    wanted = [one for one in judged.values() if isinstance(one, Wanted)]
-    problems = [
-        one if one.commit == commit else replace(one, commit=commit)
-        for one in judged.values()
-        if isinstance(one, Problem)
-    ]
-    total = sum(one.size for one in wanted)
-    if total > budgets.total_bytes:
+    if names.size > budgets.total_bytes:
         raise SourceError(
-            f"{where}: the YAML and JSON files below {root or 'the root'} have {total} bytes"
+            f"{where}: the YAML and JSON files below {root or 'the root'} have {names.size} bytes"
             f" together, more than {budgets.total_bytes}; name the folder of the operarios as the"
             " path"
         )
-    wanted.sort(key=attrgetter("path"))
-    problems.extend(_case_twins(wanted, commit))
-    return Selection(tuple(wanted), tuple(sorted(problems)), judged, entries)
+    problems = [
+        one if one.commit == commit else replace(one, commit=commit)
+        for one in names.refused.values()
+    ]
+    if max(names.folded.values(), default=0) > 1:
+        problems += _case_twins(wanted, commit)
+    return Selection(tuple(wanted), tuple(sorted(problems)), names)
 
 
 def too_many_entries(where: str, budgets: Budgets) -> str:
@@ -275,12 +324,53 @@ def too_many_entries(where: str, budgets: Budgets) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was read of a commit: the next is told from it by what changed."""
+
+    snapshot: Snapshot
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """For each wanted file what is known of it; `missing` are the places of those to be read."""
+
+    files: list[SourceFile | None]
+    missing: list[int]
+
+
+def carry(selection: Selection, known: Known | None) -> Carried:
+    """Find what is known already: the files of the same path and blob."""
+    before = known.snapshot.files if known else ()
+    gone, came = apart(known.selection.wanted if known else (), selection.wanted)
+    if known is None or len(before) < len(known.selection.wanted) or len(gone) > _FEW:
+        # (A pointer of Git LFS is wanted, and no file.)
+        held = {file.path: file for file in before}
+        files = [_same(held.get(one.path), one) for one in selection.wanted]
+        return Carried(files, [place for place, file in enumerate(files) if file is None])
+    stayed, missing = list(before), []
+    held = {lost.path: stayed.pop(_place(stayed, lost.path)) for lost in gone}
+    files = [*stayed]
+    for one in came:  # in their order, so that each place is its last
+        place = _place(selection.wanted, one.path)
+        same = _same(held.get(one.path), one)
+        files.insert(place, same)
+        if same is None:
+            missing.append(place)
+    return Carried(files, missing)
+
+
+def _same(file: SourceFile | None, wanted: Wanted) -> SourceFile | None:
+    return file if file is not None and wanted.blob and file.blob == wanted.blob else None
+
+
 def assemble(
     revision: Revision,
     root: str,
     selection: Selection,
     contents: Mapping[str, bytes],
-    known: Mapping[str, SourceFile] | None = None,
+    carried: Carried | None = None,
 ) -> Snapshot:
     """Make the snapshot of what was read.
 
@@ -288,39 +378,29 @@ def assemble(
         revision: whose files they are.
         root: the configured path.
         selection: what is wanted.
-        contents: by path, of every wanted file that is not `known`.
-        known: by path, files of another revision: they stand for themselves where their blob is
-            the one that is wanted.
+        contents: by path, of every wanted file that is not known.
+        carried: what is known of this selection's files.
     """
-    files: list[SourceFile] = []
-    problems = list(selection.problems)
-    known = known or {}
-    for file in selection.wanted:
-        same = known.get(file.path)
-        if same is not None and file.blob and same.blob == file.blob:
-            files.append(same)
+    carried = carried or carry(selection, None)
+    files, problems = carried.files.copy(), list(selection.problems)
+    for place in carried.missing:
+        wanted = selection.wanted[place]
+        content = contents[wanted.path]
+        if not is_lfs_pointer(content):
+            blob = wanted.blob or blob_id(content)
+            files[place] = SourceFile(path=wanted.path, blob=blob, content=content)
             continue
-        content = contents[file.path]
-        if is_lfs_pointer(content):
-            problems.append(
-                _problem(
-                    file.path,
-                    LFS_POINTER,
-                    "the file is a Git LFS pointer, its content is not in Git",
-                    "commit the file itself: take its pattern out of .gitattributes and add it"
-                    " again",
-                    revision.commit,
-                )
-            )
-            continue
-        files.append(
-            SourceFile(
-                path=file.path,
-                blob=file.blob or blob_id(content),
-                content=content,
+        problems.append(
+            _problem(
+                wanted.path,
+                LFS_POINTER,
+                "the file is a Git LFS pointer, its content is not in Git",
+                "commit the file itself: take its pattern out of .gitattributes and add it again",
+                revision.commit,
             )
         )
-    return Snapshot(revision, root, tuple(files), tuple(sorted(problems)))
+    present = tuple(file for file in files if file is not None)
+    return Snapshot(revision, root, present, tuple(sorted(problems)))
 
 
 def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted | Problem | None:
@@ -410,13 +490,10 @@ def _folded(path: str) -> str:
 
 def _case_twins(wanted: list[Wanted], commit: str) -> list[Problem]:
     """Report paths that one file system would take for the same."""
-    folded = [_folded(file.path) for file in wanted]
-    if len(set(folded)) == len(folded):
-        return []
     seen: dict[str, str] = {}
     problems = []
-    for file, key in zip(wanted, folded, strict=True):
-        first = seen.setdefault(key, file.path)
+    for file in wanted:
+        first = seen.setdefault(_folded(file.path), file.path)
         if first != file.path:
             problems.append(
                 _problem(
