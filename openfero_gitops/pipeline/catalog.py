@@ -332,7 +332,9 @@ class _Judged:
         self, files: _Files, envelope: Envelope, scope: Scope, parser: Parser
     ) -> tuple[_Judged, _Rules]:
         """Judge each file on its own; one that is as it was, by the same rules, is what it was."""
-        read = {file.path: (file, self._reading(file) or parser.read(file)) for file in files.came}
+        unread_files = [file for file in files.came if self._reading(file) is None]
+        readings = iter(parser.read_all(unread_files))
+        read = {file.path: (file, self._reading(file) or next(readings)) for file in files.came}
         gone = {file.path for file in files.gone} - read.keys()
         found = {path: reading.service_accounts for path, (_, reading) in read.items()}
         accounts = {

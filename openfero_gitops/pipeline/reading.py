@@ -7,7 +7,7 @@ Nothing here depends on the envelope or on other files, so a file is read once f
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.problem import Problem
 from openfero_gitops.pipeline.compose import Unreadable
@@ -18,8 +18,12 @@ from openfero_gitops.pipeline.rules import Finding, Pointer, format_pointer
 from openfero_gitops.pipeline.schema import schemas_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from openfero_gitops.domain.catalog import SourceFile
     from openfero_gitops.pipeline.schema import Schemas
+
+_BATCH: Final = 64  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +76,40 @@ class Parser:
 
     def read(self, file: SourceFile) -> FileReading:
         """What the file says, from memory where its content was read before."""
-        key = (file.blob, file.path.endswith(".json"))
-        known = self._known.get(key) or self._before.get(key)
-        if known is None:
-            known = self._read(file.content, is_json=key[1])
-        if file.blob:
-            self._known[key] = known
-        return known
+        [found] = self.read_all([file])
+        return found
 
-    def _read(self, content: bytes, *, is_json: bool) -> FileReading:
-        try:
-            documents = load(content, is_json=is_json)
-        except Unreadable as reason:
-            return FileReading((), (unread(reason),))
+    def read_all(self, files: Sequence[SourceFile]) -> list[FileReading]:
+        """What each of the files says.
+
+        Many are parsed before they are judged: a processor that goes from the one to the other
+        with every file has forgotten each time how, and takes a fifth longer.
+        """
+        found: list[FileReading] = []
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            parsed = [self._recall(file) or _parsed(file) for file in batch]
+            for file, one in zip(batch, parsed, strict=True):
+                if not isinstance(one, FileReading):
+                    one = self._recall(file) or self._judge(file, one)  # noqa: PLW2901
+                if file.blob:
+                    self._known[_key(file)] = one
+                found.append(one)
+        return found
+
+    def _recall(self, file: SourceFile) -> FileReading | None:
+        key = _key(file)
+        return self._known.get(key) or self._before.get(key)
+
+    def _judge(self, file: SourceFile, documents: list[Any] | Unreadable) -> FileReading:
+        if isinstance(documents, Unreadable):
+            return FileReading((), (unread(documents),))
         read = tuple(
             (index, read_document(document, self._schemas))
             for index, document in enumerate(documents)
             if document is not None
         )
-        locator = Locator(content)
+        locator = Locator(file.content)
         problems = tuple(
             _problem(finding, *_place(locator, index, finding))
             for index, reading in read
@@ -102,6 +121,18 @@ class Parser:
             tuple(one.service_account for _, one in read if one.service_account),
             tuple(one.ignored for _, one in read if one.ignored is not None),
         )
+
+
+def _key(file: SourceFile) -> tuple[str, bool]:
+    return file.blob, file.path.endswith(".json")
+
+
+def _parsed(file: SourceFile) -> list[Any] | Unreadable:
+    """A file's documents, or why there are none."""
+    try:
+        return load(file.content, is_json=file.path.endswith(".json"))
+    except Unreadable as reason:
+        return reason
 
 
 def unread(reason: Unreadable) -> Problem:

@@ -172,13 +172,13 @@ class TestSwap:
         """Files are read in a thread: the webhook is answered meanwhile."""
         desk = Desk()
         threads: set[int] = set()
-        read = desk.syncer._parser.read
+        read = desk.syncer._parser.read_all
 
-        def noted(file: object) -> object:
+        def noted(files: object) -> object:
             threads.add(threading.get_ident())
-            return read(file)  # type: ignore[arg-type]
+            return read(files)  # type: ignore[arg-type]
 
-        desk.syncer._parser.read = noted  # type: ignore[method-assign, assignment]
+        desk.syncer._parser.read_all = noted  # type: ignore[method-assign, assignment]
         await desk.sync(disk=operario_file("disk"), node=BROKEN)
         assert threads
         assert threading.get_ident() not in threads
