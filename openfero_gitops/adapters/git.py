@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import shutil
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -757,5 +758,7 @@ def _repository(folder: Path, git: Git) -> BareRepository:
     try:
         from openfero_gitops.adapters.git_repository import BareRepository  # noqa: PLC0415
     except ImportError as error:
+        if shutil.which("git") is not None:
+            raise  # something else is missing: this is no matter of git's
         raise SourceError(f"{git.where}: there is no git command; install git") from error
     return BareRepository(folder, git)
