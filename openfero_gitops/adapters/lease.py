@@ -1,9 +1,15 @@
-"""One Lease object, as a record and back."""
+"""One Lease object, as a record and back.
+
+That a lease was released with nothing under way, an annotation tells. It names the release that
+it belongs to (the object, the number of the term, the moment of its end), so that it says nothing
+any more once anybody has taken the lease, even one that keeps annotations it does not know.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.adapters.api import LEASES, Change, Object
@@ -98,19 +104,27 @@ class KubernetesLease:
 
 def _record(stored: Object) -> LeaseRecord:
     spec: dict[str, Any] = stored.get("spec") or {}
-    return LeaseRecord(
+    metadata = stored["metadata"]
+    record = LeaseRecord(
         holder=spec.get("holderIdentity") or "",
         duration=spec.get("leaseDurationSeconds") or 0,
         acquired_at=parse_time(spec.get("acquireTime")),
         renewed_at=parse_time(spec.get("renewTime")),
         transitions=spec.get("leaseTransitions") or 0,
-        resource_version=stored["metadata"].get("resourceVersion", ""),
+        resource_version=metadata.get("resourceVersion", ""),
     )
+    mark = (metadata.get("annotations") or {}).get(keys.SETTLED)
+    return replace(record, settled=not record.holder and mark == _mark(stored, record))
 
 
 def _write(body: Object, record: LeaseRecord) -> None:
     """Put a record into a Lease; its other fields stay."""
     body["metadata"].setdefault("labels", {})[keys.MANAGED_BY] = keys.MANAGER
+    annotations = body["metadata"].get("annotations") or {}
+    annotations.pop(keys.SETTLED, None)
+    if record.settled:
+        annotations[keys.SETTLED] = _mark(body, record)
+    body["metadata"]["annotations"] = annotations
     spec = body.setdefault("spec", {})
     spec["holderIdentity"] = record.holder
     spec["leaseDurationSeconds"] = record.duration
@@ -120,3 +134,9 @@ def _write(body: Object, record: LeaseRecord) -> None:
             spec.pop(name, None)
         else:
             spec[name] = format_time(moment)
+
+
+def _mark(lease: Object, record: LeaseRecord) -> str:
+    """What tells that the release which this record is left nothing under way."""
+    released = format_time(record.acquired_at) if record.acquired_at else ""
+    return f"{lease['metadata'].get('uid', '')}/{record.transitions}/{released}"

@@ -1,4 +1,4 @@
-"""The labels and annotations of a remediation's Job: a public contract.
+"""The labels and annotations of a remediation's Job, and of the Lease: a public contract.
 
 Auditors select by them and Jobs outlive releases, so a key never changes its
 meaning. OpenFero's own label keys are kept where it has one.
@@ -61,6 +61,9 @@ REASON: Final = PREFIX + "reason"
 MESSAGE: Final = PREFIX + "message"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
+
+# Annotation of the Lease: its last holder left nothing under way.
+SETTLED: Final = PREFIX + "settled"
 
 # Annotations: what admission needs to know, as it was when the Job was rendered (JSON both).
 TARGET: Final = PREFIX + "target"

@@ -25,7 +25,8 @@ class LeaseRecord:
     `holder` is empty where nobody does; `duration` is in whole seconds, 0 where its writer left
     it out. Both times are the holder's wall clock, in UTC, for people to read: nothing is
     decided by them. `resource_version` is that of the stored object, and no part of what the
-    record says.
+    record says. `settled` is True where the last holder released it and said that no admission
+    was under way any more, its own or anybody's, on any Job that waits.
     """
 
     holder: str
@@ -34,6 +35,7 @@ class LeaseRecord:
     renewed_at: datetime | None
     transitions: int
     resource_version: str = field(default="", compare=False)
+    settled: bool = False
 
     def same_term(self, other: LeaseRecord) -> bool:
         """Whether both are of one acquisition, however often it was renewed.

@@ -171,11 +171,23 @@ def keep(record: LeaseRecord | None, mine: LeaseRecord, *, wall: datetime) -> Re
     return Renew(renewed, record.resource_version)
 
 
-def release(record: LeaseRecord | None, mine: LeaseRecord, *, wall: datetime) -> Release | None:
-    """How to hand a lease over; None where it is no longer one's own."""
+def release(
+    record: LeaseRecord | None, mine: LeaseRecord, *, wall: datetime, settled: bool = False
+) -> Release | None:
+    """How to hand a lease over; None where it is no longer one's own.
+
+    `settled` is what the next holder is told: that nothing of anybody's is under way.
+    """
     if record is None or not record.same_term(mine):
         return None
-    free = replace(record, holder="", duration=_RELEASED_FOR, acquired_at=wall, renewed_at=wall)
+    free = replace(
+        record,
+        holder="",
+        duration=_RELEASED_FOR,
+        acquired_at=wall,
+        renewed_at=wall,
+        settled=settled,
+    )
     return Release(free, record.resource_version)
 
 

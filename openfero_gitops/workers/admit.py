@@ -9,6 +9,13 @@ A leader that takes its own lease back, which nobody else had since, trusts the 
 before: on an API server so slow that the lease is lost before all are written, each term would
 begin with the first of them again, and none would admit anything.
 
+A leader that is to stop sends nothing more, and waits for the answers to what it has sent. If none
+is missing then, nothing of anybody's is under way on a Job that waits: what earlier leaders had
+sent failed on the stamps of the take-over, and Jobs that are younger they never knew. The next
+leader is told so (`Term.handed_over`), and stamps nothing: it has as much reason to trust as the
+one that stamped. Where that cannot be said (an answer is missing, a namespace could not be listed
+when the term began, the stamps were not all written), the next one stamps.
+
 A Job that somebody else started is never the leader's to start again: it writes `admitted-at` on
 it, since a person who suspends it soon enough leaves nothing else that tells of it.
 
@@ -95,6 +102,20 @@ class Term(Protocol):
         """The id of the term before, where it was this replica's too and nobody led in between."""
         ...
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether no admission of anybody's was under way when it began."""
+        ...
+
+    @property
+    def closing(self) -> asyncio.Event:
+        """Set when nothing more is to be begun."""
+        ...
+
+    def finish(self, *, settled: bool) -> None:
+        """Say that what was begun is done, and whether no admission is under way."""
+        ...
+
     def check(self) -> None:
         """Raise where the term has ended, or may have: called before every write."""
         ...
@@ -140,11 +161,13 @@ class _Reign:
     """What belongs to one term, and ends with it.
 
     By uid, `barred` has until when a Job is not to be tried again, by the loop's time. `trusted`
-    are the terms whose stamps keep every other leader out.
+    are the terms whose stamps keep every other leader out. `whole` says that `unsettled` has every
+    Job on which something of an earlier leader's may be under way.
     """
 
     term: Term
     trusted: frozenset[str] = frozenset()
+    whole: bool = False
     stamps: int = 0
     unsettled: dict[str, _Doubt] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
@@ -198,34 +221,38 @@ class Admitter:
         self.last_look: Sequence[tuple[Remediation, Decision]] = ()
 
     async def run(self, term: Term) -> None:
-        """Lead until cancelled, or until the term has ended."""
+        """Lead until cancelled, or until the term has ended or is to end."""
         reign = self._last.following(term) if self._last else _Reign(term, frozenset({term.id}))
         self._last = reign
         news = self._view.subscribe()
         try:
             await self._take_over(reign)
-            while True:
+            while not term.closing.is_set():
                 news.clear()
                 pause = await self._look(reign)
                 if reign.failures:
-                    await asyncio.sleep(max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST)))
+                    rest = max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST))
+                    await _rest(rest, term.closing)
                     continue
-                try:
-                    async with asyncio.timeout(pause):
-                        await news.wait()
-                except TimeoutError:
-                    continue
-                # In a storm there is news all the time: deciding must not starve taking in.
-                await asyncio.sleep(max(_GATHER, reign.thought * _REST))
+                await _rest(pause, term.closing, news)
+                if news.is_set():
+                    # In a storm there is news all the time: deciding must not starve taking in.
+                    await _rest(max(_GATHER, reign.thought * _REST), term.closing)
+            # (What a look has sent, it waits for.)
+            settled = reign.whole and not reign.unsettled
+            _log.info("finished", term=term.id, settled=settled, in_doubt=len(reign.unsettled))
+            term.finish(settled=settled)
         finally:
             self._view.unsubscribe(news)
             self.last_look = ()
 
     async def _take_over(self, reign: _Reign) -> None:
-        """List consistently, then stamp every Job that waits."""
+        """List consistently, then stamp every Job that waits, unless nobody can have sent more."""
         self._control.begin_term()
+        lost = set()
         for listed in await self._jobs.listed():
             if isinstance(listed, Lost):
+                lost.add(listed.namespace)
                 _log.warning(
                     "jobs cannot be listed", namespace=listed.namespace, error=str(listed.error)
                 )
@@ -237,8 +264,11 @@ class Admitter:
         _log.info("leading", term=reign.term.id, jobs=len(self._view), waiting=len(waiting))
         doubts, reign.unsettled = reign.unsettled, {}
         for one in waiting:
-            if one.uid in doubts or not reign.has_stamped(one):
+            # (What was not listed may have been admitted, however long ago.)
+            handed_over = reign.term.handed_over and one.key.namespace not in lost
+            if one.uid in doubts or not (handed_over or reign.has_stamped(one)):
                 reign.unsettled[one.uid] = _Doubt(one, _time())
+        reign.whole = reign.term.handed_over or not lost
         await self._settle(reign)
 
     async def _look(self, reign: _Reign) -> float:
@@ -370,6 +400,8 @@ class Admitter:
         async with self._at_once:
             if reign.failures >= _MOST_FAILURES:
                 raise Throttled("too many writes have failed: this one was not sent")
+            if reign.term.closing.is_set():
+                raise Throttled("this leader is about to hand over: this was not sent")
             reign.term.check()
             try:
                 self._view.apply(observe(await self._jobs.patch(one.key, patch)))
@@ -408,3 +440,13 @@ def _tested(one: Remediation) -> tuple[object, ...]:
 
 def _time() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def _rest(seconds: float, *calls: asyncio.Event) -> None:
+    """Wait so many seconds, or until one of these is set."""
+    waits = [asyncio.create_task(call.wait(), name="rest") for call in calls]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

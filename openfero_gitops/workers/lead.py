@@ -11,6 +11,13 @@ What a check cannot stop is a request that is on its way already. What starts Jo
 the stamp that was read from the object: whoever leads next stamps it first, and the request then
 fails, however late it comes.
 
+A replica that is told to stop lets the work finish first what it has begun, for as long as one
+request of the lease may take, and the work says how it leaves things. Where nothing is under way
+any more, of its own or of those who led before, the release says so (`LeaseRecord.settled`), and
+whoever takes the lease in exactly that state is spared the stamps (`Term.handed_over`). It stays
+true however late the release arrives, since nobody can have led in between. A term that ends in
+any other way says nothing, and whoever takes a lease takes the word away with it.
+
 The work is cancelled when its term ends, and waited for: the lease is released, so that another
 replica takes it over at once, only after the work has ended. Work that does not end within
 another lease duration cannot be ended from inside this process: `Elector.run` then raises
@@ -100,19 +107,41 @@ class Term:
 
     `id` is this leadership's alone: a replica that leads twice has two. A term that has ended
     stays so. `clock` gives seconds; `deadline` is by that clock. `continues` is the id of this
-    replica's own term before, where it took back a lease that nobody else had since.
+    replica's own term before, where it took back a lease that nobody else had since. `closing` is
+    set when the replica is to stop: the work then begins nothing more, and calls `finish` when
+    all that it had begun is done.
     """
 
-    __slots__ = ("_clock", "_continues", "_deadline", "_ended", "_id")
+    __slots__ = (
+        "_clock",
+        "_continues",
+        "_deadline",
+        "_ended",
+        "_handed_over",
+        "_id",
+        "_settled",
+        "closing",
+        "finished",
+    )
 
     def __init__(
-        self, term_id: str, clock: Callable[[], float], deadline: float, continues: str = ""
+        self,
+        term_id: str,
+        clock: Callable[[], float],
+        deadline: float,
+        continues: str = "",
+        *,
+        handed_over: bool = False,
     ) -> None:
         self._id = term_id
         self._continues = continues
+        self._handed_over = handed_over
         self._clock = clock
         self._deadline = deadline
         self._ended = False
+        self._settled = False
+        self.closing = asyncio.Event()
+        self.finished = asyncio.Event()
 
     @property
     def id(self) -> str:
@@ -123,6 +152,24 @@ class Term:
     def continues(self) -> str:
         """The id of the own term that this one follows; empty where another may have led since."""
         return self._continues
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether whoever led before left nothing under way that could still start a Job."""
+        return self._handed_over
+
+    @property
+    def settled(self) -> bool:
+        """Whether the work was finished, and left nothing under way either."""
+        return self._settled
+
+    def finish(self, *, settled: bool) -> None:
+        """Say that all is done that was begun; what ends by itself is not handed over.
+
+        `settled` says that no admission is under way, this term's or an earlier one's.
+        """
+        self._settled = settled and self.closing.is_set() and self.holds()
+        self.finished.set()
 
     def holds(self) -> bool:
         """Whether the replica still leads; asks nothing but the clock."""
@@ -187,10 +234,10 @@ class LeaseStore(Protocol):
 class Elector:
     """Stands for the lease, leads, and stands again.
 
-    `lead` is the guarded work: it runs until it is cancelled. Each of `on_change` is called with
-    the new status when something about it changed; it must not block. `identity` names this
-    replica, best uniquely: two of one name do not lead together, but nobody can tell them apart.
-    `clock` gives seconds that never jump, `wall` the time for people to read.
+    `lead` is the guarded work: it runs until it is cancelled, and heeds `Term.closing`. Each of
+    `on_change` is called with the new status when something about it changed; it must not block.
+    `identity` names this replica, best uniquely: two of one name do not lead together, but nobody
+    can tell them apart. `clock` gives seconds that never jump, `wall` the time for people to read.
     """
 
     def __init__(
@@ -219,6 +266,7 @@ class Elector:
         # With what this process last took the lease, or tried to without hearing the answer.
         self._mine: LeaseRecord | None = None
         self._to_release = False  # it may still lie there, and nothing runs under it
+        self._settled = False  # nor is anything under way any more
         # The own last term, and how it left the lease: what lies there while nobody followed it.
         self._left: tuple[tuple[str, LeaseRecord], ...] = ()
         self._trouble: type[ApiError] | None = None
@@ -313,10 +361,11 @@ class Elector:
         before = (self._mine, self._to_release)
         there = self._seen.record
         # (It is replaced in exactly the state that was read.)
+        handed_over = there is not None and there.settled
         continues = next((own for own, left in self._left if there and there.same_term(left)), "")
         taken = format_time(step.record.acquired_at) if step.record.acquired_at else ""
         term_id = f"{self._candidate.identity}/{step.record.transitions}/{taken}"
-        self._mine, self._to_release = step.record, True
+        self._mine, self._to_release, self._settled = step.record, True, False
         timeout = self._durations.request_timeout
         started = self._clock()
         try:
@@ -333,7 +382,7 @@ class Elector:
         self._note(stored)
         self._left = ((term_id, step.record),)
         deadline = started + self._durations.renew_deadline
-        return Term(term_id, self._clock, deadline, continues)
+        return Term(term_id, self._clock, deadline, continues, handed_over=handed_over)
 
     async def _serve(self, term: Term, mine: LeaseRecord) -> Because:
         """Run the work as long as the term lasts; say why it ended."""
@@ -356,7 +405,11 @@ class Elector:
             else:
                 crashed = work.cancelled() or work.exception() is not None
                 reason = Because.FAILED if crashed else Because.RETURNED
+        except asyncio.CancelledError:
+            await self._close(term, work, renewal)
+            raise
         finally:
+            self._settled = term.settled
             term.end()
             _log.info("not leading any more", term=term.id, reason=reason.value)
             self._publish(reason)
@@ -372,6 +425,21 @@ class Elector:
         except Exception:
             _log.exception("the guarded work failed", term=term.id)
             raise
+
+    async def _close(
+        self, term: Term, work: asyncio.Task[None], renewal: asyncio.Task[Because]
+    ) -> None:
+        """Let the work finish what it has begun, if that does not take long."""
+        term.closing.set()
+        finished = asyncio.create_task(term.finished.wait(), name=f"end of the work of {term.id}")
+        try:
+            await asyncio.wait(
+                {work, renewal, finished},
+                timeout=min(term.remaining(), self._durations.request_timeout),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            finished.cancel()
 
     async def _stop(self, work: asyncio.Task[None], renewal: asyncio.Task[Because]) -> None:
         """Cancel both and wait; nothing is released, and nobody leaves, before they have ended."""
@@ -450,7 +518,7 @@ class Elector:
         timeout = self._durations.request_timeout
         try:
             self._note(await self._lease.read(timeout=timeout))
-            step = release(self._seen.record, mine, wall=self._wall())
+            step = release(self._seen.record, mine, wall=self._wall(), settled=self._settled)
             if step is not None:
                 self._left += tuple((own, step.record) for own, _ in self._left[:1])
                 self._note(

@@ -2,9 +2,9 @@
 
 The running Jobs fill `concurrent`, so that the others wait. The leader is ended or killed, then
 one running Job is deleted, which makes room for one: how long until somebody takes it is printed.
-A new leader must list all Jobs and write its stamp on each that waits; so a list and as many raw
-patches are timed beside it. The API server runs without controllers, which would only make it
-slower for both.
+A new leader must list all Jobs; one that follows a leader which was killed must also write its
+stamp on each that waits. So a list and as many raw patches are timed beside it. The API server
+runs without controllers, which would only make it slower for both.
 """
 
 from __future__ import annotations
@@ -55,12 +55,16 @@ DEFAULT: Final = Lease(15, "10s", "2s")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Seconds until the next admission, after a signal to the leader."""
+    """Seconds until the next admission, after a signal to the leader.
+
+    `stamped` is on how many of those that went on waiting the next leader had left its stamp.
+    """
 
     sent: signal.Signals
     lease: int
     waiting: int
     seconds: float
+    stamped: int
 
 
 async def measure(
@@ -127,7 +131,9 @@ async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease
                     break
     seconds = time.monotonic() - began
     await ended
-    return Figure(sent, lease.duration, waiting, seconds)
+    left = [job for job in (await api.list(JOBS, _NAMESPACE)).items if not _admitted(job)]
+    stamped = sum(_term(one) == _term(job) for one in left)
+    return Figure(sent, lease.duration, waiting, seconds, stamped)
 
 
 async def _until(api: KubernetesApi, admitted: int) -> None:
@@ -140,6 +146,11 @@ async def _until(api: KubernetesApi, admitted: int) -> None:
 
 def _admitted(job: dict[str, Any]) -> bool:
     return keys.ADMITTED_AT in (job["metadata"].get("annotations") or {})
+
+
+def _term(job: dict[str, Any]) -> str:
+    stamp: str = job["metadata"]["annotations"].get(keys.TERM, "")
+    return stamp.rpartition("#")[0]
 
 
 async def _leader(replicas: Sequence[Replica]) -> Replica:

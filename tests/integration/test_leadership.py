@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.timestamp import parse_time
 from tests.cluster.controlplane import LOOPBACK
 from tests.support.process import Process
@@ -296,6 +297,7 @@ class TestTwoReplicas:
         took = follower.first("write") - killed
         measured("failover", took)
         assert took < LEASE + 3
+        assert not follower.entries("begin")[0]["handed_over"]
         # Not at once, either: the last renewal was at most a retry period before.
         assert took > LEASE - RETRY - STALL
 
@@ -305,7 +307,10 @@ class TestTwoReplicas:
         kubectl: Kubectl,
         namespace: str,
     ) -> None:
-        """SIGTERM ends the work, then frees the lease; the follower is told and takes it."""
+        """SIGTERM ends the work, then frees the lease; the follower is told and takes it.
+
+        It is told, too, that nothing was left under way; while it leads, nobody else would be.
+        """
         leader, follower = replicas.pair()
         asked = time.monotonic()
         leader.process.signal(signal.SIGTERM)
@@ -314,7 +319,14 @@ class TestTwoReplicas:
         assert took < 2
         assert leader.process.wait() == 0
         assert leader.times("end")[-1] < follower.times("begin")[0]
-        assert lease_of(kubectl, namespace)["spec"]["leaseTransitions"] == 1
+        assert follower.entries("begin")[0]["handed_over"]
+        lease = lease_of(kubectl, namespace)
+        assert lease["spec"]["leaseTransitions"] == 1
+        assert keys.SETTLED not in lease["metadata"].get("annotations", {})
+        follower.process.signal(signal.SIGTERM)
+        assert follower.process.wait() == 0
+        lease = lease_of(kubectl, namespace)
+        assert keys.SETTLED in lease["metadata"]["annotations"]
 
     def test_terminated_follower_leaves_the_leader_alone(self, replicas: Replicas) -> None:
         """One that does not hold the lease does not free it."""
@@ -498,7 +510,10 @@ class TestApiServer:
 def test_client_go_takes_turns_with_us(
     tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
 ) -> None:
-    """The elector of kube-scheduler and ours understand one Lease alike."""
+    """The elector of kube-scheduler and ours understand one Lease alike.
+
+    It keeps the annotation that ours has left, which is not believed after its turn.
+    """
     name = "kube-scheduler"
     plane = private_control_plane(
         components=(*API_SERVER, name),
@@ -535,3 +550,8 @@ def test_client_go_takes_turns_with_us(
         replica.process.signal(signal.SIGTERM)
         until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again", LEASE)
         assert replica.times("end")[0] > asked > begun
+        plane.stop_component(name)
+        assert keys.SETTLED in plane.request("GET", path)[1]["metadata"]["annotations"]
+        again = replicas.start("beta")
+        again.first("begin")
+        assert not again.entries("begin")[0]["handed_over"]

@@ -19,7 +19,7 @@ from openfero_gitops.pipeline.catalog import Scope
 from openfero_gitops.workers.admit import Admitter
 from openfero_gitops.workers.conclude import Concluder
 from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.lead import Elector, TermEnded
+from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
 from openfero_gitops.workers.mirror import Mirrorer, load_mirror
 from openfero_gitops.workers.observe import Observer, View
 from openfero_gitops.workers.submit import Submitter
@@ -47,7 +47,8 @@ _GRACE: Final = 30.0
 class Replica:
     """The workers of one process, put together as the composition root does it.
 
-    `true` is the time of the world; this process' own is off by `skew`.
+    `true` is the time of the world; this process' own is off by `skew`. `began` is told of each
+    term in which it leads.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Replica:
         true: Callable[[], datetime],
         namespaces: Sequence[str],
         rng: Random,
+        began: Callable[[Term], None],
     ) -> None:
         self.name = name
+        self._began = began
         self.skew = timedelta(0)
         self.dead = False
         self.stopping = False
@@ -179,7 +182,7 @@ class Replica:
             self.observer.run(),
             self.control.run(),
             self._sync(),
-            self.elector.run(),
+            self._stand(),
         ]
         tasks = [self._spawn(part) for part in parts]
         try:
@@ -190,6 +193,13 @@ class Replica:
             for task in reversed(tasks):
                 task.cancel()
                 await asyncio.wait({task})
+
+    async def _stand(self) -> None:
+        try:
+            await self.elector.run()
+        except WorkStuck:
+            if not self.wire.closed:  # it is not buried already
+                self.kill()
 
     async def _sync(self) -> None:
         try:
@@ -205,6 +215,7 @@ class Replica:
     async def _lead(self, term: Term) -> None:
         try:
             self.clock.now()
+            self._began(term)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.admitter.run(term))
                 tasks.create_task(self.mirrorer.run(term))

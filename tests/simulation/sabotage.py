@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
+from openfero_gitops.adapters import lease
 from openfero_gitops.adapters.clock import Clock
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.pipeline import decide, patches
@@ -60,6 +62,30 @@ async def _forget_doubts(_: Admitter, reign: Any) -> None:
     reign.unsettled.clear()
 
 
+async def _leave_at_once(_: Elector, term: Term, *__: Any) -> None:
+    term.closing.set()
+    term.finish(settled=True)
+
+
+def _finish_whatever_is_left(self: Term, **_: Any) -> None:
+    _finish(self, settled=True)
+
+
+def _record_with_any_mark(stored: Any) -> Any:
+    annotations = stored["metadata"].get("annotations") or {}
+    return dataclasses.replace(_record(stored), settled=keys.SETTLED in annotations)
+
+
+def _write_and_keep_the_mark(body: Any, record: Any) -> None:
+    mark = (body["metadata"].get("annotations") or {}).get(keys.SETTLED)
+    _write(body, record)
+    if mark is not None:
+        body["metadata"]["annotations"].setdefault(keys.SETTLED, mark)
+
+
+_finish = Term.finish
+_record = lease._record
+_write = lease._write
 _read = Control._read
 _carry_out = Admitter._carry_out
 _believed = Admitter._believed
@@ -100,6 +126,24 @@ SABOTAGES: Final = (
         "an admission without an answer did not happen",
         frozenset({"limit", "target", "healed-twice", "paused"}),
         (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
+    ),
+    Sabotage(
+        "a leader that leaves while an admission is under way",
+        frozenset({"under-way", "paused"}),
+        (_replace(Elector, "_close", _leave_at_once),),
+    ),
+    Sabotage(
+        "a leader that leaves and forgets what has no answer",
+        frozenset({"under-way", "paused"}),
+        (_replace(Term, "finish", _finish_whatever_is_left),),
+    ),
+    Sabotage(
+        "a word of the last leader that outlasts the next",
+        frozenset({"under-way", "paused"}),
+        (
+            _replace(lease, "_record", _record_with_any_mark),
+            _replace(lease, "_write", _write_and_keep_the_mark),
+        ),
     ),
     Sabotage(
         "a term that never ends",

@@ -22,6 +22,7 @@ import structlog
 
 from openfero_gitops.adapters.api import JOBS
 from openfero_gitops.adapters.memory import Durations, JobPlayer, MemoryCluster, Outcome
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import SourceUnavailable
 from openfero_gitops.domain.remediation import Outcome as Became
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from openfero_gitops.adapters.api import Object
     from openfero_gitops.adapters.memory.store import Write
     from openfero_gitops.domain.alert import AlertGroup
+    from openfero_gitops.workers.lead import Term
 
 _REPLICAS: Final = 3
 #: Seconds in which alerts fire, people act and faults happen.
@@ -123,6 +125,7 @@ class Story:
         self.envelope = draw_envelope(rng)
         self.judge = Judge(self.envelope, slack=timedelta(seconds=1))
         self._over = False
+        self._handed_over = -1  # the number of the last term that was
         self._moments: dict[int, float] = {}  # by version of the cluster
         self._notes: list[tuple[float, str, str]] = []
         self._failed = loop.create_future()
@@ -232,12 +235,24 @@ class Story:
             assert job is not None
             change = Change(self.true(), kind if write.after else "DELETED", job)
             self.judge.change(change)
+            self._judge_handing_over(write)
         elif (paused := pause_as_written(write)) is not None:
             if paused:
                 self.judge.paused(self.true())
             else:
                 self.judge.resumed()
         if self.judge.violations:
+            self._fail()
+
+    def _judge_handing_over(self, write: Write) -> None:
+        """Where a leader was told that nothing is under way, nothing earlier arrives any more."""
+        was, becomes = (
+            (job or {"metadata": {}})["metadata"].get("annotations", {}).get(keys.TERM, "")
+            for job in (write.before, write.after)
+        )
+        if becomes not in ("", was) and _number(becomes) < self._handed_over:
+            name = (write.after or {})["metadata"]["name"]
+            self.wrong.append(f"under-way: {name} was written in {becomes}, which had settled all")
             self._fail()
 
     # Replicas.
@@ -252,10 +267,16 @@ class Story:
             self.true,
             NAMESPACES,
             Random(self.rng.random()),  # noqa: S311
+            self._began,
         )
         self.replicas.append(replica)
         replica.start()
         return replica
+
+    def _began(self, term: Term) -> None:
+        if term.handed_over:
+            self.counts["terms handed over"] += 1
+            self._handed_over = max(self._handed_over, _number(term.id))
 
     async def _deliver(self, group: AlertGroup) -> bool:
         """Send a group to a replica as a Service does; tell whether 200 came back."""
@@ -339,6 +360,7 @@ class Story:
             self._kill,
             self._kill_leader,
             self._terminate,
+            self._terminate,
             self._freeze,
             self._freeze_leader,
             self._cut,
@@ -357,6 +379,7 @@ class Story:
             self._clock_jumps,
             self._clock_jumps,
             *[self._catch_admission] * 6,
+            *[self._stop_over_admission] * 4,
         ]
         for _ in range(rng.randint(3, 14)):
             self._begin(self._at(rng.uniform(5, _TROUBLE - 10), rng.choice(kinds)))
@@ -392,11 +415,22 @@ class Story:
     async def _kill_leader(self) -> None:
         await self._kill(self._leader())
 
-    async def _terminate(self) -> None:
-        replica = self._leader()
+    async def _terminate(self, replica: Replica | None = None) -> None:
+        replica = replica or self._leader()
         self.note(f"{replica.name} is told to stop")
+        match self.rng.choice(("freeze", "delay", "lose", "", "", "")):
+            case "freeze":
+                self._begin(self._freeze_soon(replica))
+            case "delay":
+                replica.wire.link.latency = self.rng.uniform(0.5, 7.0)
+            case "lose":
+                replica.wire.link.lost = self.rng.uniform(0.05, 0.5)
         await replica.stop()
         await self._replace(replica)
+
+    async def _freeze_soon(self, replica: Replica) -> None:
+        await asyncio.sleep(self.rng.choice((0.0, self.rng.uniform(0, 0.05))))
+        await self._freeze(replica)
 
     async def _freeze(self, replica: Replica | None = None) -> None:
         replica = replica or self._any()
@@ -493,20 +527,40 @@ class Story:
         await asyncio.sleep(self.rng.uniform(1, 120))
         replica.skew = timedelta(0)
 
-    async def _catch_admission(self) -> None:
-        """While its next admission is under way, something happens to the leader, or a pause."""
-        replica = self._leader()
+    async def _is_caught(self, replica: Replica, longest: float) -> bool:
+        """Whether its next admission comes soon; it is then under way for up to so many seconds."""
         sent = self.loop.create_future()
 
         def ambush() -> float:
             sent.set_result(None)
-            return self.rng.choice((self.rng.uniform(0.1, 4.5), self.rng.uniform(5, 55)))
+            return self.rng.choice((self.rng.uniform(0.1, 4.5), self.rng.uniform(5, longest)))
 
         replica.wire.ambush = ambush
         await asyncio.wait({sent}, timeout=60.0)
         if not sent.done() or replica.dead:
-            return
+            return False
         self.note(f"an admission of {replica.name} is under way for long")
+        return True
+
+    async def _stop_over_admission(self) -> None:
+        """While its next admission is under way, or has no answer yet, the leader is to stop.
+
+        With a pause the next one cannot take the same Job out of its way by admitting it itself.
+        """
+        replica = self._leader()
+        if not await self._is_caught(replica, 15.0):
+            return
+        if self.rng.random() < 0.7:
+            await self.people.pause()
+        await asyncio.sleep(self.rng.choice((0.0, self.rng.uniform(0.5, 6.0))))
+        if not replica.dead and not replica.stopping:
+            await self._terminate(replica)
+
+    async def _catch_admission(self) -> None:
+        """While its next admission is under way, something happens to the leader, or a pause."""
+        replica = self._leader()
+        if not await self._is_caught(replica, 55.0):
+            return
         if self.rng.random() < 0.5:
             self._begin(self._pause_soon())
         alone = self._leave_alone
@@ -528,7 +582,7 @@ class Story:
         self.note("the faults are over")
         for task in list(self._tasks):
             name = getattr(task.get_coro(), "__qualname__", "")
-            if name.endswith(("_at", "_act_as_people", "_pause_soon")):
+            if name.endswith(("_at", "_act_as_people", "_pause_soon", "_freeze_soon")):
                 task.cancel()
         server = self.network.server
         server.down, server.slow, server.throttles, server.contended = False, 0.0, 0.0, 0.0
@@ -604,6 +658,11 @@ class Story:
         for write in self.cluster._store.since(1):
             if write.resource == JOBS:
                 yield write, _difference(write)
+
+
+def _number(term: str) -> int:
+    """The how-manieth term of the lease it is."""
+    return int(term.split("/")[1])
 
 
 def _words(event: Any) -> str:

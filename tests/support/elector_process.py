@@ -2,13 +2,13 @@
 
     python tests/support/elector_process.py --kubeconfig F --namespace N --identity I --journal J
 
-Its guarded work checks the term and writes a line, a hundred times a second; SIGUSR1 makes it
-crash. The journal is one
+Its guarded work checks the term and writes a line, a hundred times a second, until it is to
+finish; SIGUSR1 makes it crash. The journal is one
 JSON object a line; `at` is CLOCK_MONOTONIC, which all processes of a machine share:
 
     standing              the process is up
     status                leader, holder, term, reason changed
-    begin, end            the guarded work of that term
+    begin, end            the guarded work of that term; whether it was handed over
     write                 the term's check said yes
     refused               the term's check said no
     gone                  the process ends in good order
@@ -65,7 +65,7 @@ class Work:
 
     async def __call__(self, term: Term) -> None:
         """Run until cancelled."""
-        self._journal("begin", term=term.id)
+        self._journal("begin", term=term.id, handed_over=term.handed_over)
         cancelled: float | None = None
         try:
             while cancelled is None or time.monotonic() < cancelled + self._deaf:
@@ -73,7 +73,10 @@ class Work:
                     await asyncio.sleep(TICK)
                 except asyncio.CancelledError:
                     cancelled = time.monotonic()
-                self._write(term)
+                if term.closing.is_set():
+                    term.finish(settled=True)
+                else:
+                    self._write(term)
                 if self._broken:
                     self._broken = False
                     raise RuntimeError("the guarded work crashes, as it was told to")

@@ -358,6 +358,199 @@ class TestTakeover:
         assert world.starts() == []
 
 
+class TestHandingOver:
+    """What a leader does when it is to stop, and the next one when it is told how that went."""
+
+    @in_virtual_time
+    async def test_what_was_left_settled_is_not_stamped(self) -> None:
+        """The first that is written on a Job is its admission; and it is passed on as it was."""
+        world = World(forever())
+        replica = world.replica()
+        term = handed_over()
+        async with replica.watching():
+            jobs = await waiting(replica, 3)
+            replica.paused = True
+            async with replica.leading(term):
+                await asyncio.sleep(10)
+                assert replica.wire.writes()[3:] == []
+                replica.paused = False
+                await until(lambda: len(world.starts()) == 3)
+                await close(term)
+        assert not [request for request in replica.wire.writes() if is_stamp(request)]
+        assert sorted(map(str, world.starts())) == sorted(map(str, jobs))
+        assert term.settled
+
+    @in_virtual_time
+    async def test_what_was_sent_is_waited_for_and_nothing_more_is_sent(self) -> None:
+        """Admissions under way come to their end; those that queue for a place do not begin."""
+        world = World(forever())
+        many = build.operario(options=Options(max_concurrent=20))
+        replica = world.replica(catalog=build.catalog(many))
+        answer = asyncio.Event()
+
+        async def late(_: Request, act: Act) -> Any:
+            await answer.wait()
+            return await act()
+
+        async with replica.watching():
+            await waiting(replica, 30)
+            replica.wire.trouble = when(is_admission, late)
+            async with replica.leading() as term:
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                sent = len(replica.wire.writes())
+                term.closing.set()
+                await asyncio.sleep(2)
+                assert not term.finished.is_set()
+                answer.set()
+                await until(term.finished.is_set, within=0.1)
+                await asyncio.sleep(60)
+        assert len(replica.wire.writes()) == sent
+        assert len(world.starts()) == 8
+        assert term.settled
+
+    @pytest.mark.parametrize("carried_out", [True, False])
+    @in_virtual_time
+    async def test_an_admission_without_an_answer_is_not_settled(
+        self,
+        carried_out: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """It may still arrive, so that the next leader has to stamp; nothing is waited for."""
+        world = World(forever())
+        replica = world.replica()
+        replica.wire.trouble = when(
+            is_admission, fails(Unavailable("cut off"), carried_out=carried_out)
+        )
+        async with replica.watching():
+            await waiting(replica, 1)
+            async with replica.leading() as term:
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await close(term)
+        assert not term.settled
+
+    @in_virtual_time
+    async def test_an_admission_that_a_stamp_settled_is(self) -> None:
+        """What had no answer is found out, and handed over as everything else."""
+        world = World(forever())
+        replica = world.replica()
+        replica.wire.trouble = when(is_admission, fails(Unavailable("cut off")), 1)
+        async with replica.watching():
+            await waiting(replica, 1)
+            async with replica.leading() as term:
+                await until(world.starts)
+                await close(term)
+        assert term.settled
+
+    @pytest.mark.parametrize("what", ["list", "patch"])
+    @pytest.mark.parametrize("told", [True, False])
+    @in_virtual_time
+    async def test_a_take_over_that_was_not_completed_is_not_settled(
+        self,
+        what: str,
+        told: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """What an earlier leader has sent may be under way; unless that one had said it is not."""
+        world = World(forever())
+        replica = world.replica()
+        answer, asked = asyncio.Event(), asyncio.Event()
+
+        async def late(_: Request, act: Act) -> Any:
+            asked.set()
+            await answer.wait()
+            return await act()
+
+        async with replica.watching():
+            await waiting(replica, 30)
+            replica.paused = True
+            replica.wire.trouble = when(lambda request: request.verb == what, late)
+            term = handed_over() if told else new_term("a")
+            async with replica.leading(term):
+                await (asyncio.sleep(5) if told and what == "patch" else asked.wait())
+                term.closing.set()
+                await asyncio.sleep(1)
+                answer.set()
+                await until(term.finished.is_set, within=0.1)
+        assert term.settled is told
+        stamps = [request for request in replica.wire.writes() if is_stamp(request)]
+        assert len(stamps) == (8 if what == "patch" and not told else 0)
+
+    @pytest.mark.parametrize("told", [True, False])
+    @in_virtual_time
+    async def test_a_namespace_that_was_not_listed(
+        self,
+        told: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """What is known of it is old: it is stamped, whatever the last leader said.
+
+        Whether a Job there that nobody here knows of is being admitted by an earlier leader, only
+        that word can tell.
+        """
+        world = World(forever())
+        there = build.operario("elsewhere", alertname="Elsewhere", namespace=OTHER)
+        replica = world.replica(catalog=build.catalog(build.operario(), there), namespaces=BOTH)
+        replica.paused = True
+        async with replica.watching():
+            await waiting(replica, 1)
+            await replica.deliver(build.alert(labels={"alertname": "Elsewhere", "pod": "db"}))
+            replica.wire.trouble = when(
+                lambda request: request.verb == "list" and request.namespace == OTHER,
+                fails(Forbidden("no right in this namespace")),
+            )
+            term = handed_over() if told else new_term("a")
+            async with replica.leading(term):
+                await asyncio.sleep(1)
+                await close(term)
+        stamps = [request.namespace for request in replica.wire.writes() if is_stamp(request)]
+        assert sorted(stamps) == [*([] if told else [build.JOBS_NAMESPACE]), OTHER]
+        assert term.settled is told
+
+    @in_virtual_time
+    async def test_a_leader_that_rests_is_woken(self) -> None:
+        """Whatever the API server asked for: nothing is sent to it."""
+        world = World(forever())
+        replica = world.replica()
+        replica.wire.trouble = when(is_admission, fails(Throttled("slow down", 20)))
+        async with replica.watching():
+            await waiting(replica, 1)
+            async with replica.leading() as term:
+                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await asyncio.sleep(1)
+                await close(term)
+        assert term.settled
+
+    @in_virtual_time
+    async def test_doubts_of_an_own_term_go_with_a_leader_in_between(self) -> None:
+        """Who led in between has stamped them, and says so."""
+        world = World(forever())
+        one, other = world.replica("one"), world.replica("other")
+        async with one.watching(), other.watching():
+            await waiting(one, 1)
+            one.wire.trouble = when(is_admission, fails(Unavailable("cut off")))
+            async with one.leading():
+                await until(lambda: any(map(is_admission, one.wire.asked)))
+            one.wire.trouble = none
+            other.paused = True
+            async with other.leading() as between:
+                await asyncio.sleep(1)
+                await close(between)
+            assert between.settled
+            one.wire.asked.clear()
+            async with one.leading(handed_over()):
+                await until(world.starts)
+        assert not any(map(is_stamp, one.wire.asked))
+
+
+def handed_over() -> Term:
+    """A term before which nothing was under way."""
+    clock = asyncio.get_running_loop().time
+    return Term("told/1", clock, float("inf"), handed_over=True)
+
+
+async def close(term: Term) -> None:
+    """Let a leader that has nothing to wait for finish, at once."""
+    term.closing.set()
+    await until(term.finished.is_set, within=0.1)
+
+
 class TestDoubt:
     """An admission of which nobody knows whether it was carried out."""
 

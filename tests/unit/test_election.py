@@ -238,6 +238,22 @@ class TestReleasing:
         assert (step.record.holder, step.record.transitions) == ("", 5)
         assert step.record.duration == 1
 
+    @pytest.mark.parametrize("settled", [True, False])
+    def test_release_says_how_things_are_left(
+        self,
+        settled: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """And whoever takes the lease then does not say it too."""
+        step = release(MINE, MINE, wall=WALL, settled=settled)
+        assert step is not None
+        assert step.record.settled is settled
+        taken = stand(ME, see(Sighting(), step.record, 0.0), None, now=0.0, wall=WALL)
+        assert isinstance(taken, Acquire)
+        assert not taken.record.settled
+        renewed = keep(taken.record, taken.record, wall=WALL)
+        assert isinstance(renewed, Renew)
+        assert not renewed.record.settled
+
     @pytest.mark.parametrize("record", [None, OTHERS, FREE, replace(MINE, transitions=6)])
     def test_what_is_not_ones_own_stays(self, record: LeaseRecord | None) -> None:
         """A lease that passed on is not touched."""

@@ -254,6 +254,7 @@ class Replica:
         self.crash_after = float("inf")
         self.return_after = float("inf")
         self.deaf = 0.0
+        self.settles: bool | None = True  # how it leaves things when told to finish, None: never
         self.elector = Elector(
             KubernetesLease(self.network, NAMESPACE, NAME),  # type: ignore[arg-type]
             identity,
@@ -271,13 +272,15 @@ class Replica:
         cancelled: float | None = None
         try:
             while cancelled is None or now() < cancelled + self.deaf:
-                if term.holds():
+                if term.holds() and not term.finished.is_set():
                     since = self.held.pop()[0] if len(self.held) == len(self.terms) else now()
                     self.held.append((since, now()))
                 try:
                     await asyncio.sleep(0.1)
                 except asyncio.CancelledError:
                     cancelled = now()
+                if term.closing.is_set() and self.settles is not None:
+                    term.finish(settled=self.settles)
                 if now() > self.begun[-1] + self.return_after:
                     return
                 if now() > self.begun[-1] + self.crash_after:
@@ -345,6 +348,19 @@ class TestTerm:
         assert not term.extend(20.0)
         with pytest.raises(TermEnded):
             term.check()
+
+    def test_work_that_ends_unasked_or_too_late_hands_nothing_over(self) -> None:
+        """Nothing is settled before the replica is to stop, nor after its term."""
+        clock = [0.0]
+        term = Term("a/1", lambda: clock[0], 10.0)
+        term.finish(settled=True)
+        assert not term.settled
+        term.closing.set()
+        term.finish(settled=True)
+        assert term.settled
+        clock[0] = 11.0
+        term.finish(settled=True)
+        assert not term.settled
 
     def test_clock_counts_what_the_machine_slept(self) -> None:
         """The clock is CLOCK_BOOTTIME: it is never behind the monotonic one."""
@@ -543,6 +559,199 @@ class TestLeading:
             Replica(MemoryCluster(), "")
 
 
+class TestHandingOver:
+    """What the next leader is told of how the last one left things."""
+
+    @in_virtual_time
+    async def test_work_that_was_finished_is_handed_over_once(self) -> None:
+        """The Lease says so until somebody takes it; who does is told, and nobody later."""
+        api = MemoryCluster()
+        a, b, c = (Replica(api, name, seed=seed) for seed, name in enumerate("abc"))
+        async with a.standing():
+            await until(lambda: a.terms)
+        assert marked(await api.get(LEASES, NAMESPACE, NAME))
+        b.settles = False
+        async with b.standing():
+            await until(lambda: b.terms)
+            assert not marked(await api.get(LEASES, NAMESPACE, NAME))
+            await asyncio.sleep(10)
+            assert not marked(await api.get(LEASES, NAMESPACE, NAME))
+        async with c.standing():
+            await until(lambda: c.terms)
+        assert [one.terms[0].handed_over for one in (a, b, c)] == [False, True, False]
+
+    @pytest.mark.parametrize("settles", [True, False])
+    @in_virtual_time
+    async def test_finished_work_is_not_waited_for(
+        self,
+        settles: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """However it leaves things: the lease is free at once."""
+        api = MemoryCluster()
+        replica = Replica(api, "a")
+        replica.settles = settles
+        async with replica.standing():
+            await asyncio.sleep(30)
+        assert now() < 30.5
+        assert bool(marked(await api.get(LEASES, NAMESPACE, NAME))) is settles
+
+    @in_virtual_time
+    async def test_work_that_does_not_finish_is_ended(self) -> None:
+        """In the time of one request; the term holds and is renewed until then."""
+        api = MemoryCluster()
+        replica = Replica(api, "a")
+        replica.settles = None
+        async with replica.standing() as task:
+            await asyncio.sleep(30.9)
+            task.cancel()
+            await asyncio.sleep(3.9)
+            assert replica.terms[0].holds()
+            assert replica.elector.status.leader
+            renewed = max(at for at, verb in replica.network.done if verb == "replace")
+            assert renewed > 31
+        assert now() == pytest.approx(34.9, abs=0.2)
+        assert not marked(await api.get(LEASES, NAMESPACE, NAME))
+
+    @in_virtual_time
+    async def test_a_second_cancellation_is_not_put_off(self) -> None:
+        """Who insists is obeyed, and nothing is handed over."""
+        api = MemoryCluster()
+        replica = Replica(api, "a")
+        replica.settles = None
+        async with replica.standing() as task:
+            await asyncio.sleep(30)
+            task.cancel()
+            await asyncio.sleep(1)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        assert now() == pytest.approx(31, abs=0.2)
+        assert (await lease_of(api))["holderIdentity"] == ""
+        assert not marked(await api.get(LEASES, NAMESPACE, NAME))
+
+    @pytest.mark.parametrize("how", ["fails", "returns", "expires"])
+    @in_virtual_time
+    async def test_any_other_end_hands_nothing_over(self, how: str) -> None:
+        """Work that failed, came to an end, or lost its term left what nobody knows."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: a.terms)
+            match how:
+                case "fails":
+                    a.crash_after = 5
+                case "returns":
+                    a.return_after = 5
+                case _:
+                    a.network.fault = lambda _: Lost()
+            async with b.standing():
+                await until(lambda: b.terms)
+                a.network.fault = lambda _: None
+        assert [one.handed_over for one in (*a.terms, *b.terms)] == [False] * 2
+
+    @in_virtual_time
+    async def test_lease_taken_unheard_is_not_handed_over(self) -> None:
+        """Who takes back what it took unheard reads a lease that says nothing any more."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: a.terms)
+        faults: list[Fault] = [Unheard()]
+        b.network.fault = lambda verb: faults.pop() if verb == "replace" and faults else None
+        async with b.standing():
+            await until(lambda: b.terms)
+        assert not b.terms[0].handed_over
+
+    @in_virtual_time
+    async def test_a_release_that_is_late_is_as_true(self) -> None:
+        """It arrives after its sender has gone, and before anybody has led."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: a.terms)
+            await asyncio.sleep(0.5)
+            a.network.fault = lambda verb: Late(8) if verb == "replace" else None
+        async with b.standing():
+            await until(lambda: b.terms)
+        assert b.terms[0].handed_over
+        assert a.ended[0] < b.begun[0]
+
+    @in_virtual_time
+    async def test_a_release_that_is_too_late_changes_nothing(self) -> None:
+        """Somebody took the lease that had run out: that one was told nothing."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing() as leading:
+            await until(lambda: a.terms)
+            async with b.standing():
+                await asyncio.sleep(1)
+                a.network.fault = lambda verb: Late(40) if verb == "replace" else None
+                await stop(leading)
+                await until(lambda: b.terms)
+                await a.network.settle()
+                assert b.terms[0].holds()
+                assert (await lease_of(api))["holderIdentity"] == "b"
+        assert not b.terms[0].handed_over
+
+    @in_virtual_time
+    async def test_stuck_work_hands_nothing_over(self) -> None:
+        """The process has to end first, whatever the work had said."""
+        api = MemoryCluster()
+        replica = Replica(api, "a")
+        replica.deaf = 1000
+        task = asyncio.create_task(replica.elector.run())
+        await asyncio.sleep(30)
+        task.cancel()
+        with pytest.raises(WorkStuck):
+            await task
+        replica.deaf = 0
+        await until(lambda: replica.ended)
+        assert (await lease_of(api))["holderIdentity"] == "a"
+        assert not marked(await api.get(LEASES, NAMESPACE, NAME))
+
+    @pytest.mark.parametrize("how", ["holder", "again"])
+    @in_virtual_time
+    async def test_a_word_that_others_keep_is_not_believed(self, how: str) -> None:
+        """An older version, or another tool, takes and frees the lease and keeps annotations."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: a.terms)
+        stored = await api.get(LEASES, NAMESPACE, NAME)
+        taken = dict(stored["spec"], holderIdentity="old", leaseDurationSeconds=3)
+        taken |= {"leaseTransitions": stored["spec"]["leaseTransitions"] + 1}
+        if how == "again":  # a person who counts nothing: the times are new all the same
+            taken["leaseTransitions"] -= 1
+        stored = await api.replace(LEASES, NAMESPACE, {**stored, "spec": taken})
+        released = taken | {"holderIdentity": "", "acquireTime": "2026-11-21T00:00:09.000000Z"}
+        stored = await api.replace(LEASES, NAMESPACE, {**stored, "spec": released})
+        assert marked(stored)
+        async with b.standing():
+            await until(lambda: b.terms)
+        assert not b.terms[0].handed_over
+
+    @in_virtual_time
+    async def test_a_lease_that_is_restored_is_not_believed(self) -> None:
+        """Another object of the same words: who knows what was led in between."""
+        api = MemoryCluster()
+        a, b = Replica(api, "a"), Replica(api, "b", seed=2)
+        async with a.standing():
+            await until(lambda: a.terms)
+        stored = await api.get(LEASES, NAMESPACE, NAME)
+        await api.delete(LEASES, NAMESPACE, NAME)
+        for member in ("uid", "resourceVersion", "creationTimestamp"):
+            del stored["metadata"][member]
+        assert marked((await api.create(LEASES, NAMESPACE, stored)).object)
+        async with b.standing():
+            await until(lambda: b.terms)
+        assert not b.terms[0].handed_over
+
+
+def marked(lease: Object) -> str:
+    """What a Lease tells of how it was left."""
+    return str((lease["metadata"].get("annotations") or {}).get("openfero.io/settled", ""))
+
+
 class TestFaults:
     """What the API server may answer, or not."""
 
@@ -667,7 +876,7 @@ class TestFaults:
             assert (await lease_of(api))["holderIdentity"] == "a"
 
     @in_virtual_time
-    async def test_server_says_how_long_to_wait(self) -> None:
+    async def test_memberays_how_long_to_wait(self) -> None:
         """Retry-After is kept to, as far as a lease duration."""
         replica = Replica(MemoryCluster(), "a")
 
