@@ -450,7 +450,7 @@ class Judge:
         past = [job for job in self._starts if job.admitted and job.admitted > moment - _HOUR]
         self._starts = past
         # (Deleting a Job means to forget it.)
-        there = [job for job in past if job.uid in self._jobs]
+        there = [self._jobs[job.uid] for job in past if job.uid in self._jobs]
         minute = sum(_since(job, moment) < _MINUTE - self.slack for job in there) + 1
         self._limit(moment, now, "perMinute", minute, self.envelope.limits.per_minute)
         hour = 1 + sum(
@@ -523,10 +523,10 @@ def _overtaken(known: _Job, now: _Job) -> bool:
 def _since(job: _Job, moment: datetime) -> timedelta:
     """How long ago a Job was admitted.
 
-    That is when it was written; but of one that Kueue starts nothing on it tells this, so that
-    the leaders after can only go by when it was sent.
+    That is when it was written; but of one that Kueue starts nothing on it tells this, nor of one
+    that was suspended again, so that the leaders after can only go by when it was sent.
     """
-    sent = _time(job.admitted_at) if job.queued else None
+    sent = _time(job.admitted_at) if job.queued or job.suspended else None
     return moment - (sent or job.admitted or moment)
 
 
