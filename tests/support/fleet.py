@@ -16,6 +16,7 @@ EXAMPLE: Final = Path(__file__).resolve().parents[2] / "operarios-example"
 _FIRST: Final = 1_790_000_000  # seconds since 1970; each further commit is a minute later
 _FOLDERS: Final = 100
 _NAME: Final = re.compile(r"(?m)^  name: openfero-([a-z]+)")
+_SCRIPT: Final = re.compile(r"(?m)^( +)set -eu$")
 _ACCOUNT: Final = re.compile(r"serviceAccountName: (\S+)")
 
 
@@ -95,6 +96,7 @@ class Fleet:
 def operarios(count: int) -> dict[str, bytes]:
     """Return so many operarios, by path, each one of the example repository's under a new name.
 
+    Nor is a script like another, so that none can be read by having been read before.
     The ServiceAccounts that they run as stand beside them, so that nothing is found wrong.
     """
     paths = (
@@ -113,5 +115,6 @@ def operarios(count: int) -> dict[str, bytes]:
     }
     for number in range(count):
         text = _NAME.sub(rf"  name: openfero-\1-{number:05}", jobs[number % len(jobs)], count=1)
+        text = _SCRIPT.sub(rf"\1set -eu\n\1echo remedy {number}", text, count=1)
         files[f"team-{number % _FOLDERS:02}/{number:05}.yaml"] = text.encode()
     return files
