@@ -74,6 +74,14 @@ class _Command:
         if len(self.text) < _LONGEST_TEXT:
             self.text += text
 
+    def add_word(self, text: str, found: list[Word]) -> None:
+        """Add what ends a word."""
+        if self.is_open or self.leads or self.in_test or self.last:
+            self.add(text)
+            self.end_word(found)
+        else:  # the commonest by far: a word in the middle, that expands nothing
+            found.append(Word(text, leads=False, bare=(), quoted=()))
+
     def end_word(self, found: list[Word]) -> None:
         if not self.is_open:
             return
@@ -124,26 +132,25 @@ def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
     script: str, position: int, frames: list[_Frame], documents: list[str], found: list[Word]
 ) -> int:
     """Read token by token until one says that the script goes on elsewhere; where that is."""
-    # (Every character is of some token, so that the next begins where the last one ended.)
+    frame = frames[-1]
+    command, has_words = frame.command, frame.has_words
     for token in _TOKEN.finditer(script, position):
-        text, kind, frame = token[0], token.lastgroup, frames[-1]
-        command, position = frame.command, token.end()
-        if kind == "whole" and frame.has_words:  # the commonest by far
-            command.add(text.rstrip(_BLANKS))
-            command.end_word(found)
-        elif kind in _PLAIN or (kind == "space" and not frame.has_words):
-            command.add(text)
+        kind = token.lastgroup
+        if kind == "whole" and has_words:
+            command.add_word(token[0].rstrip(_BLANKS), found)
+        elif kind in _PLAIN or (kind == "space" and not has_words):
+            command.add(token[0])
         elif kind == "space":
             command.end_word(found)
-        elif kind == "end" and frame.has_words:
+        elif kind == "end" and has_words:
             command.end(found)
-            if documents and text == "\n":
-                return _after(script, position, documents)
+            if documents and token[0] == "\n":
+                return _after(script, token.end(), documents)
         elif kind in _CLOSED and frame.closes == '"':  # its first mark ends what is open
             frames.pop()
             return token.start() + 1
         elif kind == "text":
-            command.add(text[1:-1])
+            command.add(token[0][1:-1])
         elif kind == "raw" and frame.is_quoted:  # an apostrophe
             command.add("'")
             return token.start() + 1
@@ -151,18 +158,22 @@ def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
             command.add(token["raw"])
         elif kind == "value":
             command.quoted += (token["valued"],)
-            command.add(text[1:-1])
-        elif not frame.has_words or not _ends(text, token, command):
+            command.add(token[0][1:-1])
+        elif not has_words or not _ends(text := token[0], token, command):
             _inside(token, frames, found)
+            frame = frames[-1]
+            command, has_words = frame.command, frame.has_words
         elif text == "#":
-            end = script.find("\n", position)
+            end = script.find("\n", token.end())
             return len(script) if end < 0 else end
         elif kind == "document":
             command.end_word(found)
             documents.append(token["ends"])
         else:
             _bracket(text, frames, found)
-    return position
+            frame = frames[-1]
+            command, has_words = frame.command, frame.has_words
+    return len(script)  # (Every character is of some token.)
 
 
 def _inside(token: re.Match[str], frames: list[_Frame], found: list[Word]) -> None:

@@ -324,27 +324,29 @@ def _tree(rule: Rule) -> _Node:
 
 
 def _breaches(tree: _Node, body: Body) -> Iterator[Breach]:
-    return _walk(tree, body.spec, SPEC)
+    found: list[Breach] = []
+    _walk(tree, body.spec, SPEC, found)
+    return iter(found)
 
 
-def _walk(node: _Node, value: Any, at: Pointer) -> Iterator[Breach]:
+def _walk(node: _Node, value: Any, at: Pointer, found: list[Breach]) -> None:
     for judge in node.judges:
         if wrong := judge(value):
             message, suggestion = wrong
-            yield at, f"{_called(at)}: {message}", suggestion
-    items = node.below.get("[]")
-    if items is not None:
+            found.append((at, f"{_called(at)}: {message}", suggestion))
+    below = node.below
+    if not below:
+        return
+    if (items := below.get("[]")) is not None:
         for index, item in enumerate(value):
-            yield from _walk(items, item, (*at, index))
-        return
-    members = node.below.get("*")
-    if members is not None:
+            _walk(items, item, (*at, index), found)
+    elif (members := below.get("*")) is not None:
         for key, member in value.items():
-            yield from _walk(members, member, (*at, key))
-        return
-    for key, below in node.below.items():
-        if key in value:
-            yield from _walk(below, value[key], (*at, key))
+            _walk(members, member, (*at, key), found)
+    else:
+        for key, member in below.items():
+            if key in value:
+                _walk(member, value[key], (*at, key), found)
 
 
 def _called(at: Pointer) -> str:
