@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
 from openfero_gitops.domain.timestamp import parse_time
+from openfero_gitops.pipeline.memo import remembered
 from openfero_gitops.pipeline.record import read_options
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 #: Selects our Jobs; the label is written at creation and never changed.
 SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
-#: Of a recorded alert, in characters, and how many: a Job changes a few times within a minute, and
-#: its labels are kept where it is kept. Reading one anew costs 10 µs.
-_REMEMBERED_LENGTH: Final = 2048
-_REMEMBERED: Final = 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -141,16 +137,11 @@ def _had_pods(status: Mapping[str, Any]) -> bool:
     return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
 
 
+# (A Job changes a few times within a minute, and its labels are kept where it is kept. Reading one
+# anew costs 10 µs.)
+@remembered(most=1024, longest=2048)
 def _alert(text: str) -> dict[str, str]:
-    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed.
-
-    What is long is parsed each time, so that a storm of long alerts does not fill the memory.
-    """
-    return _parsed(text) if len(text) <= _REMEMBERED_LENGTH else _parsed.__wrapped__(text)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _parsed(text: str) -> dict[str, str]:
+    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed."""
     labels = _json_object(text).get("labels")
     if not isinstance(labels, dict):
         return {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from functools import lru_cache
 from typing import Final
+
+from openfero_gitops.pipeline.memo import remembered
 
 _QUANTITY: Final = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
@@ -19,7 +20,6 @@ _SUFFIXES: Final = {
     },
 }
 _LONGEST: Final = 100  # characters
-_SHORT: Final = 16  # characters of a quantity that is worth remembering
 _SMALLEST_SIZE: Final = 2**20  # bytes
 _LARGEST_SIZE: Final = 2**50
 
@@ -30,19 +30,13 @@ def parse_quantity(value: str | float) -> Decimal:
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, int):
-        return Decimal(value)
-    # (Manifests are written in a few dozen quantities.)
-    return _remembered(value) if isinstance(value, str) and len(value) <= _SHORT else _read(value)
+    return Decimal(value) if isinstance(value, int) else _read(str(value))
 
 
-@lru_cache(maxsize=1024)
-def _remembered(text: str) -> Decimal:
-    return _read(text)
-
-
-def _read(value: str | float) -> Decimal:
-    text = str(value).strip()
+# (Manifests are written in a few dozen quantities.)
+@remembered(most=1024, longest=16)
+def _read(text: str) -> Decimal:
+    text = text.strip()
     found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         raise ValueError(f"{text[:40]!r} is no quantity: write 500m, 0.5, 64Mi or 1Gi")

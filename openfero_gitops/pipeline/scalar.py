@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
-from functools import lru_cache
 from typing import Final
+
+from openfero_gitops.pipeline.memo import remembered
 
 #: A plain scalar that begins otherwise is text.
 NOT_TEXT: Final = frozenset("yYnNtTfFoO~0123456789+-.") | {""}
@@ -32,25 +33,16 @@ _LONGEST_INTEGER: Final = 70  # characters: a sign, `0b`, 64 digits
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _INNER: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _WHOLE_BELOW: Final = 1e21  # from there on Go writes an exponent
-_SHORT: Final = 24  # characters of a word that is worth remembering
 
 
+# (Manifests are written in a few hundred words: `name`, `false`, `100m`.)
+@remembered(most=2048, longest=24)
 def plain(text: str) -> str | int | float | bool | None:
     """The value of an unquoted word.
 
     Raises:
         ValueError: infinity or not-a-number, which JSON cannot write.
     """
-    # (Manifests are written in a few hundred words: `name`, `false`, `100m`.)
-    return _remembered(text) if len(text) <= _SHORT else _plain(text)
-
-
-@lru_cache(maxsize=2048)
-def _remembered(text: str) -> str | int | float | bool | None:
-    return _plain(text)
-
-
-def _plain(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     if text[:1] not in NOT_TEXT:

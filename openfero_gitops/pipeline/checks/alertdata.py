@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.pipeline import shell, template
 from openfero_gitops.pipeline.body import POD
 from openfero_gitops.pipeline.environment import PREFIX
+from openfero_gitops.pipeline.memo import remembered
 from openfero_gitops.pipeline.rules import Breach, Pointer, check, error, shown, warning
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from openfero_gitops.pipeline.body import Body, Container
 
-_SHORT: Final = 8192  # characters of a script that is worth remembering
 _FIELDS: Final = (
     "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
     " {{ .GroupKey }}; braces of another program belong into a mounted file"
@@ -91,15 +90,10 @@ def _named_after_alert_data(container: Container) -> tuple[str, ...]:
     return (PREFIX, *filter(None, own))
 
 
+# (One script serves many operarios, and a hundred older versions of one.)
+@remembered(most=512, longest=8192)
 def _misread(script: str, named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Where a script lets a shell read more into alert data than one word."""
-    short = len(script) <= _SHORT
-    return _remembered(script, named) if short else tuple(_found(script, named))
-
-
-# (One script serves many operarios, and a hundred older versions of one.)
-@lru_cache(maxsize=512)
-def _remembered(script: str, named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(_found(script, named))
 
 
