@@ -612,7 +612,7 @@ class GitSource:
     ) -> _T:
         fetched = self._known is not None and self._known.snapshot.revision.commit == commit
         if not fetched and not repository.has(commit):
-            if repository.cut and not repository.whole:
+            if repository.may_be_cut:
                 raise Cut
             raise SourceError(
                 f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"

@@ -89,6 +89,11 @@ class BareRepository:
         """Whether there is history that was not fetched."""
         return (self.folder / "shallow").exists()
 
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether an answer may lie in history that was not fetched, and that is to be minded."""
+        return not self.whole and (self.cut or self.is_cut)
+
     def create(self, template: Path) -> None:
         """Make an empty repository; its folder must not exist.
 
@@ -370,7 +375,7 @@ class BareRepository:
     def _log(self, commit: str, limit: int, *paths: str) -> bytes:
         skip = f"--skip={limit}"
         beyond = self._checked("rev-list", "--first-parent", "--max-count=1", skip, commit, "--")
-        if not beyond and self._may_be_cut():
+        if not beyond and self.may_be_cut:
             self.first_parents(commit, limit)  # is that the beginning, or only of what is here?
         spans = [commit, *(f"^{sha}" for sha in beyond.decode().split())]
         log = self._run(
@@ -446,7 +451,7 @@ class BareRepository:
         """
         if self._leads_to(older, newer):
             return True
-        if self._may_be_cut() and not (self.has(older) and self._leads_to(newer, older)):
+        if self.may_be_cut and not (self.has(older) and self._leads_to(newer, older)):
             raise Cut
         return False
 
@@ -458,7 +463,7 @@ class BareRepository:
             Cut: they may have one, further back than what is here.
         """
         answered = self._run("merge-base", one, other)
-        if answered.code != 0 and self._may_be_cut():
+        if answered.code != 0 and self.may_be_cut:
             raise Cut
         if answered.code not in {0, 1}:
             raise Damaged(last_line(answered.stderr))
@@ -479,12 +484,9 @@ class BareRepository:
             raise Damaged(last_line(answered.stderr))
         return answered.code == 0
 
-    def _may_be_cut(self) -> bool:
-        return not self.whole and (self.cut or self.is_cut)
-
     def _ends_at(self, commit: str) -> bool:
         """Whether a commit without parents here may have some that were not fetched."""
-        if not self._may_be_cut():
+        if not self.may_be_cut:
             return False
         try:
             return commit in (self.folder / "shallow").read_text(encoding="ascii").split()

@@ -445,9 +445,11 @@ def _judge_file(entry: Entry, budgets: Budgets, commit: str) -> Wanted | Problem
         suggestion = "rename the file"
     elif entry.size is None or entry.size > budgets.file_bytes:
         rule = FILE_TOO_LARGE
-        many = "" if entry.size is None else f"{entry.size} bytes, "
-        message = f"the file has {many}more than {budgets.file_bytes}"
-        message += " bytes" if entry.size is None else ""
+        message = (
+            f"the file has more than {budgets.file_bytes} bytes"
+            if entry.size is None
+            else f"the file has {entry.size} bytes, more than {budgets.file_bytes}"
+        )
         suggestion = "split it, or move it out of the configured path"
     else:
         return Wanted(path, entry.size, entry.blob)
