@@ -7,7 +7,6 @@ import functools
 import http.server
 import itertools
 import shutil
-import subprocess
 import threading
 from contextlib import contextmanager
 from random import Random
@@ -23,6 +22,7 @@ from openfero_gitops.domain.signature import Verify
 from tests.support.commands import count_commands
 from tests.support.fleet import Fleet
 from tests.support.git_servers import http_server, make_key
+from tests.support.repository import lose, run_git
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -44,7 +44,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def fleet(tmp_path: Path) -> Fleet:
     """Give an empty repository, whose commits can be asked for by their ids."""
     made = Fleet(tmp_path / "origin.git")
-    git(made.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    run_git(made.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     return made
 
 
@@ -72,18 +72,10 @@ async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., GitSource]]:
         await source.aclose()
 
 
-def git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
-    """Run git in a bare repository and return what it says."""
-    argv = ["git", f"--git-dir={folder}", *arguments]
-    return (
-        subprocess.run(argv, input=stdin, capture_output=True, check=True).stdout.decode().strip()
-    )
-
-
 def held(cache: Path) -> int:
     """How many commits a cache holds."""
     [repository] = cache.glob("*/repository.git")
-    return len(git(repository, "rev-list", "--all").split())
+    return len(run_git(repository, "rev-list", "--all").split())
 
 
 class TestFetchingLess:
@@ -130,7 +122,7 @@ class TestFetchingLess:
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
         """A folder of files behind a web server is such a one."""
-        git(fleet.folder, "update-server-info")
+        run_git(fleet.folder, "update-server-info")
         with file_server(fleet.folder) as url:
             snapshot = await opened(url).fetch()
         assert snapshot.revision.commit == line[-1]
@@ -191,8 +183,8 @@ class TestFetchingTheRest:
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
         """Both look alike where the commit in force is older than what was fetched."""
-        tree = git(fleet.folder, "rev-parse", f"{line[-1]}^{{tree}}")
-        other = identified(fleet.folder, "commit-tree", tree, "-m", "another beginning")
+        tree = run_git(fleet.folder, "rev-parse", f"{line[-1]}^{{tree}}")
+        other = run_git(fleet.folder, "commit-tree", tree, "-m", "another beginning")
         source = opened(fleet.url)
         await source.fetch()
         assert not await source.is_ancestor(other, line[-1])
@@ -208,7 +200,7 @@ class TestFetchingTheRest:
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], *, by_id: bool
     ) -> None:
         """Also of a server that hands out branches alone."""
-        git(fleet.folder, "config", "uploadpack.allowAnySHA1InWant", str(by_id).lower())
+        run_git(fleet.folder, "config", "uploadpack.allowAnySHA1InWant", str(by_id).lower())
         with http_server(fleet.folder.parent) as server:
             server.old_protocol = not by_id
             source = opened(server.url("origin.git"), ref=line[20])
@@ -295,10 +287,10 @@ class TestFetchingTheRest:
         source = opened(fleet.url)
         await source.fetch()
         tip, folder = commits[-1], fleet.folder
-        before = set(git(folder, "rev-list", tip).split())
-        line = git(folder, "rev-list", "--first-parent", tip).split()
+        before = set(run_git(folder, "rev-list", tip).split())
+        line = run_git(folder, "rev-list", "--first-parent", tip).split()
         assert await source.ancestors(tip) == line[1:101]
-        changed = git(folder, "log", "--first-parent", "-m", "--format=%H", tip, "--", "a.yaml")
+        changed = run_git(folder, "log", "--first-parent", "-m", "--format=%H", tip, "--", "a.yaml")
         assert changed
         whole = opened(fleet.url, "whole")
         await whole.fetch()
@@ -315,7 +307,7 @@ class TestLargeFiles:
     @pytest.fixture
     def offering(self, fleet: Fleet) -> Fleet:
         """Give a repository that can leave out files, as the large hosts can."""
-        git(fleet.folder, "config", "uploadpack.allowFilter", "true")
+        run_git(fleet.folder, "config", "uploadpack.allowFilter", "true")
         return fleet
 
     @pytest.fixture
@@ -330,7 +322,7 @@ class TestLargeFiles:
         async def fetch() -> Snapshot:
             shutil.rmtree(plain)
             shutil.copytree(offering.folder, plain)
-            git(plain, "config", "uploadpack.allowFilter", "false")
+            run_git(plain, "config", "uploadpack.allowFilter", "false")
             one, other = await less.fetch(), await whole.fetch()
             assert one.files == other.files
             where = [(problem.path, problem.rule) for problem in one.problems]
@@ -446,7 +438,7 @@ class TestLargeFiles:
         self, offering: Fleet, opened: Callable[..., GitSource]
     ) -> None:
         """A host may allow other kinds of leaving out than by size."""
-        git(offering.folder, "config", "uploadpackfilter.blob:limit.allow", "false")
+        run_git(offering.folder, "config", "uploadpackfilter.blob:limit.allow", "false")
         offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
         offering.publish(offering.write()[-1])
         with http_server(offering.folder.parent) as server:
@@ -475,17 +467,6 @@ def weight(cache: Path) -> int:
     return sum(pack.stat().st_size for pack in cache.glob("*/repository.git/objects/pack/*.pack"))
 
 
-def lose(folder: Path, blob: str) -> None:
-    """Take one object out of a bare repository."""
-    packs = folder / "objects" / "pack"
-    for pack in list(packs.glob("*.pack")):
-        aside = folder / pack.name
-        pack.rename(aside)
-        pack.with_suffix(".idx").unlink()
-        git(folder, "unpack-objects", "-q", stdin=aside.read_bytes())
-    (folder / "objects" / blob[:2] / blob[2:]).unlink()
-
-
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
     """Serve a folder's files, which is what git calls the dumb protocol."""
@@ -505,13 +486,6 @@ def file_server(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def identified(folder: Path, *arguments: str) -> str:
-    """Run git as somebody."""
-    who = ("-c", "user.name=Ada Example", "-c", "user.email=ada@example.com")
-    argv = ["git", f"--git-dir={folder}", *who, *arguments]
-    return subprocess.run(argv, capture_output=True, check=True).stdout.decode().strip()
 
 
 def tangle(fleet: Fleet, chance: Random, count: int) -> list[str]:
@@ -536,7 +510,4 @@ def tangle(fleet: Fleet, chance: Random, count: int) -> list[str]:
         for place, parent in enumerate(chosen):
             stream.append(b"%s :%d\n" % (b"merge" if place else b"from", parent))
         stream.append(b"M 100644 inline a.yaml\ndata %d\n%s\n" % (len(content), content))
-    marks = fleet.folder / "marks"
-    git(fleet.folder, "fast-import", "--quiet", f"--export-marks={marks}", stdin=b"".join(stream))
-    pairs = (one.split() for one in marks.read_text().splitlines())
-    return [sha for _, sha in sorted((int(mark[1:]), sha) for mark, sha in pairs)]
+    return fleet.take(b"".join(stream))

@@ -22,7 +22,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.problem import Severity
 from tests.support.descendants import descendants, open_files
 from tests.support.optional import missing
-from tests.support.repository import AUTHOR, Repository
+from tests.support.repository import AUTHOR, Repository, lose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -899,7 +899,7 @@ class TestCache:
         tip = repository.commit("Second")
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         before = await source.fetch()
-        _lose(repository, bare(cache), older)
+        lose(bare(cache), older)
 
         with pytest.raises(SourceError, match=f"the cache is damaged .*blob {older}"):
             await source.versions("a.yaml", tip)
@@ -1160,14 +1160,3 @@ def _truncate(git: Path, pattern: str, length: int) -> None:
     for file in git.glob(pattern):
         file.chmod(0o600)
         os.truncate(file, length)
-
-
-def _lose(repository: Repository, git: Path, blob: str) -> None:
-    """Take one object out of a bare repository."""
-    folder = git / "objects" / "pack"
-    for pack in sorted(folder.glob("*.pack")):
-        aside = git / pack.name
-        pack.rename(aside)
-        pack.with_suffix(".idx").unlink()
-        repository.git(f"--git-dir={git}", "unpack-objects", "-q", stdin=aside.read_bytes())
-    (git / "objects" / blob[:2] / blob[2:]).unlink()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from tests.support.repository import run_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ class Fleet:
         self._branch = folder / "refs" / "heads" / branch
         self._queue: list[Mapping[str, bytes | Link | None]] = []
         self._written = 0
-        self._git("init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder))
+        run_git(folder, "init", "--quiet", "--bare", f"--initial-branch={branch}", str(folder))
 
     @property
     def url(self) -> str:
@@ -51,10 +51,14 @@ class Fleet:
 
     def write(self) -> list[str]:
         """Write what is queued, after what was written before, and return the commits' ids."""
-        marks = self.folder / "marks"
-        options = ("--quiet", f"--export-marks={marks}")
-        self._git("fast-import", *options, stdin=b"".join(self._stream()))
+        written = self.take(b"".join(self._stream()))
         self._queue.clear()
+        return written
+
+    def take(self, stream: bytes) -> list[str]:
+        """Write what a stream of fast-import says; return its commits' ids in order of marks."""
+        marks = self.folder / "marks"
+        run_git(self.folder, "fast-import", "--quiet", f"--export-marks={marks}", stdin=stream)
         lines = (line.split() for line in marks.read_text().splitlines())
         return [sha for _, sha in sorted((int(mark[1:]), sha) for mark, sha in lines)]
 
@@ -82,15 +86,6 @@ class Fleet:
                     yield b"M 100644 inline %s\ndata %d\n" % (path.encode(), len(content))
                     yield content + b"\n"
             self._written += 1
-
-    def _git(self, *arguments: str, stdin: bytes = b"") -> None:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_DIR": str(self.folder),
-        }
-        subprocess.run(["git", *arguments], env=environment, input=stdin, timeout=120, check=True)
 
 
 def operarios(count: int) -> dict[str, bytes]:

@@ -99,25 +99,12 @@ class Repository:
         """
         if arguments[0] in {"commit", "commit-tree", "merge", "fast-import", "tag"}:
             self._clock += 60
-        name, _, email = AUTHOR.partition(" <")
         date = f"{self._clock} +0200"
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": os.devnull,
-            "LC_ALL": "C",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_AUTHOR_NAME": name,
-            "GIT_AUTHOR_EMAIL": email.rstrip(">"),
-            "GIT_AUTHOR_DATE": date,
-            "GIT_COMMITTER_NAME": name,
-            "GIT_COMMITTER_EMAIL": email.rstrip(">"),
-            "GIT_COMMITTER_DATE": date,
-        }
+        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         ran = subprocess.run(
             ["git", *arguments],
             cwd=self.folder,
-            env=environment,
+            env=_environment() | dates,
             input=stdin,
             capture_output=True,
             timeout=60,
@@ -126,3 +113,39 @@ class Repository:
         if ran.returncode != 0:
             raise RuntimeError(f"git {' '.join(arguments)}: {ran.stderr.decode()}")
         return ran.stdout.decode().rstrip("\n")
+
+
+def run_git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
+    """Run git on a bare repository, and return what it says without blanks around it."""
+    argv = ["git", f"--git-dir={folder}", *arguments]
+    ran = subprocess.run(
+        argv, env=_environment(), input=stdin, stdout=subprocess.PIPE, timeout=120, check=True
+    )
+    return ran.stdout.decode().strip()
+
+
+def lose(folder: Path, blob: str) -> None:
+    """Take one object out of a bare repository."""
+    packs = folder / "objects" / "pack"
+    for pack in sorted(packs.glob("*.pack")):
+        aside = folder / pack.name
+        pack.rename(aside)
+        pack.with_suffix(".idx").unlink()
+        run_git(folder, "unpack-objects", "-q", stdin=aside.read_bytes())
+    (folder / "objects" / blob[:2] / blob[2:]).unlink()
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the machine's configuration, and one author for everything."""
+    name, _, email = AUTHOR.partition(" <")
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.devnull,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": email.rstrip(">"),
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": email.rstrip(">"),
+    }

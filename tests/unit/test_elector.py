@@ -298,6 +298,11 @@ class Replica:
             await stop(task)
             await self.network.settle()
 
+    async def lead_once(self) -> None:
+        """Stand until it leads, and stop."""
+        async with self.standing():
+            await until(lambda: self.terms)
+
 
 async def stop(task: asyncio.Task[Any]) -> None:
     """Cancel an elector, once, and wait for its end."""
@@ -567,8 +572,7 @@ class TestHandingOver:
         """The Lease says so until somebody takes it; who does is told, and nobody later."""
         api = MemoryCluster()
         a, b, c = (Replica(api, name, seed=seed) for seed, name in enumerate("abc"))
-        async with a.standing():
-            await until(lambda: a.terms)
+        await a.lead_once()
         assert marked(await api.get(LEASES, NAMESPACE, NAME))
         b.settles = False
         async with b.standing():
@@ -576,8 +580,7 @@ class TestHandingOver:
             assert not marked(await api.get(LEASES, NAMESPACE, NAME))
             await asyncio.sleep(10)
             assert not marked(await api.get(LEASES, NAMESPACE, NAME))
-        async with c.standing():
-            await until(lambda: c.terms)
+        await c.lead_once()
         assert [one.terms[0].handed_over for one in (a, b, c)] == [False, True, False]
 
     @pytest.mark.parametrize("settles", [True, False])
@@ -654,12 +657,10 @@ class TestHandingOver:
         """Who takes back what it took unheard reads a lease that says nothing any more."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
-            await until(lambda: a.terms)
+        await a.lead_once()
         faults: list[Fault] = [Unheard()]
         b.network.fault = lambda verb: faults.pop() if verb == "replace" and faults else None
-        async with b.standing():
-            await until(lambda: b.terms)
+        await b.lead_once()
         assert not b.terms[0].handed_over
 
     @in_virtual_time
@@ -671,8 +672,7 @@ class TestHandingOver:
             await until(lambda: a.terms)
             await asyncio.sleep(0.5)
             a.network.fault = lambda verb: Late(8) if verb == "replace" else None
-        async with b.standing():
-            await until(lambda: b.terms)
+        await b.lead_once()
         assert b.terms[0].handed_over
         assert a.ended[0] < b.begun[0]
 
@@ -715,8 +715,7 @@ class TestHandingOver:
         """An older version, or another tool, takes and frees the lease and keeps annotations."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
-            await until(lambda: a.terms)
+        await a.lead_once()
         stored = await api.get(LEASES, NAMESPACE, NAME)
         taken = dict(stored["spec"], holderIdentity="old", leaseDurationSeconds=3)
         taken |= {"leaseTransitions": stored["spec"]["leaseTransitions"] + 1}
@@ -726,8 +725,7 @@ class TestHandingOver:
         released = taken | {"holderIdentity": "", "acquireTime": "2026-11-21T00:00:09.000000Z"}
         stored = await api.replace(LEASES, NAMESPACE, {**stored, "spec": released})
         assert marked(stored)
-        async with b.standing():
-            await until(lambda: b.terms)
+        await b.lead_once()
         assert not b.terms[0].handed_over
 
     @in_virtual_time
@@ -735,15 +733,13 @@ class TestHandingOver:
         """Another object of the same words: who knows what was led in between."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
-            await until(lambda: a.terms)
+        await a.lead_once()
         stored = await api.get(LEASES, NAMESPACE, NAME)
         await api.delete(LEASES, NAMESPACE, NAME)
         for member in ("uid", "resourceVersion", "creationTimestamp"):
             del stored["metadata"][member]
         assert marked((await api.create(LEASES, NAMESPACE, stored)).object)
-        async with b.standing():
-            await until(lambda: b.terms)
+        await b.lead_once()
         assert not b.terms[0].handed_over
 
 
