@@ -18,20 +18,26 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops import __version__
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.clock import Clock
-from openfero_gitops.adapters.config_maps import ConfigMapStore
-from openfero_gitops.adapters.events import EventStore
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.git_trust import Trust
-from openfero_gitops.adapters.heap import give_back_what_is_freed, search_no_more
-from openfero_gitops.adapters.jobs import SELECTOR, JobStore
-from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.lease import KubernetesLease
-from openfero_gitops.adapters.listwatch import ListWatch
-from openfero_gitops.adapters.metrics import Metrics
-from openfero_gitops.adapters.schedule import Schedule
+from openfero_gitops.admission.admitter import Admitter
+from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.pause import Control
+from openfero_gitops.catalog.ask import Asked
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.lag import Comparer
+from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, recall
+from openfero_gitops.catalog.pace import pause_before_sync
+from openfero_gitops.catalog.schedule import Schedule
+from openfero_gitops.catalog.syncer import Source, Syncer
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.clock import Clock
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.cluster.events import EventStore
+from openfero_gitops.cluster.jobs import SELECTOR, JobStore
+from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.cluster.listwatch import ListWatch
+from openfero_gitops.decided import Decided
+from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import (
     ApiError,
     ClockWrong,
@@ -42,42 +48,36 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.health import About, Condition
 from openfero_gitops.domain.lease import Leadership, LeaseDurations
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.pipeline.catalog import Scope
-from openfero_gitops.pipeline.events import of_leadership
-from openfero_gitops.pipeline.pace import pause_before_sync
+from openfero_gitops.dryrun.runner import DryRunner
+from openfero_gitops.events.announcer import Announcer
+from openfero_gitops.events.events import of_leadership
+from openfero_gitops.events.recorder import Post
+from openfero_gitops.heap import give_back_what_is_freed, search_no_more
+from openfero_gitops.jobs.view import Observer, View
+from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck, boottime
+from openfero_gitops.metrics import Metrics
 from openfero_gitops.settings import Auth
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.signatures import Trust
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
-from openfero_gitops.workers.admit import Admitter
-from openfero_gitops.workers.announce import Announcer
-from openfero_gitops.workers.ask import Asked
-from openfero_gitops.workers.compare import Comparer
-from openfero_gitops.workers.conclude import Concluder
-from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.decided import Decided
-from openfero_gitops.workers.dryrun import DryRunner
-from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck, boottime
-from openfero_gitops.workers.mirror import Mirrorer, no_keys, recall
-from openfero_gitops.workers.observe import Observer, View
-from openfero_gitops.workers.post import Post
-from openfero_gitops.workers.submit import Submitter
-from openfero_gitops.workers.sync import Source, Syncer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Standing, SyncStatus
-    from openfero_gitops.pipeline.decide import Decision
+    from openfero_gitops.leadership.elector import Term
     from openfero_gitops.settings import Settings
     from openfero_gitops.web.server import Address
-    from openfero_gitops.workers.lead import Term
 
 _log = structlog.get_logger(__name__)
 

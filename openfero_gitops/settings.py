@@ -32,14 +32,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.catalog.yaml.compose import Unreadable
+from openfero_gitops.catalog.yaml.document import load
+from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.quantity import format_size, parse_size
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.pipeline.compose import Unreadable
-from openfero_gitops.pipeline.dns import is_dns_label
-from openfero_gitops.pipeline.document import load
-from openfero_gitops.pipeline.quantity import format_size, parse_size
-from openfero_gitops.pipeline.schema import DEFAULT
 
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
 #: Names the settings file.

@@ -10,19 +10,19 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.catalog import build as catalog  # noqa: F401 - declares every rule
+from openfero_gitops.catalog.validation.rationale import WHY
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.domain.rule import RULES
-from openfero_gitops.pipeline import catalog  # noqa: F401 - declares every rule
-from openfero_gitops.pipeline.rationale import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from openfero_gitops.domain.rule import Rule
 
-UNIT: Final = Path(__file__).resolve().parents[1] / "tests" / "unit"
-BAD: Final = UNIT / "operarios"
-GOOD: Final = UNIT / "operarios_mended"
+RULES_FIXTURES: Final = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "rules"
+BAD: Final = RULES_FIXTURES / "bad"
+GOOD: Final = RULES_FIXTURES / "good"
 MARK: Final = " # <- here"
 TAB: Final = "→"
 WHOLE: Final = 6  # lines; an example of so few is shown as it is

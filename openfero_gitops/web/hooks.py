@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from openfero_gitops.pipeline.push import authenticate, concerns, read_push
 from openfero_gitops.web.errors import CALLERS_FAULT, problem_of
+from openfero_gitops.web.forges import authenticate, concerns, read_push
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.web.look import PHASES, Query, ago, duration, look, rfc3339, short
+from openfero_gitops.web.overview import PHASES, Query, ago, duration, look, rfc3339, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.answer import Item
     from openfero_gitops.domain.catalog import Revision
     from openfero_gitops.domain.health import About
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import Chapter, Standing, SyncStatus
-    from openfero_gitops.pipeline.decide import Decision
 
 
 def item(value: Item) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Standing, SyncStatus
-    from openfero_gitops.pipeline.decide import Decision
 
 
 class State(Protocol):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
+from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.pipeline.payload import read_payload
 from openfero_gitops.web import shapes
 from openfero_gitops.web.errors import CALLERS_FAULT, problem_of, problem_response
 

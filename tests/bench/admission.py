@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.timestamp import parse_time
 from tests.cluster.controlplane import ControlPlane

@@ -22,11 +22,11 @@ from typing import Any
 import aiohttp
 import yaml
 
+from openfero_gitops.commands.author import read_catalog
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.offline import read_catalog
-from openfero_gitops.pipeline.match import Match, match
-from openfero_gitops.pipeline.payload import read_payload
-from openfero_gitops.pipeline.render import Delivery, render
+from openfero_gitops.jobs.render import Delivery, render
 from tests.cluster.controlplane import ControlPlane
 from tests.support.replica import Replica, alert, group, operario
 from tests.support.repository import Repository

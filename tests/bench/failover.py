@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
 from tests.cluster.controlplane import ControlPlane
 from tests.support import record

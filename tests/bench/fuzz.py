@@ -33,14 +33,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal, PayloadError
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
-from openfero_gitops.pipeline.match import Match, match
-from openfero_gitops.pipeline.payload import read_payload
-from openfero_gitops.pipeline.render import render
+from openfero_gitops.jobs.render import render
 from tests.support.build import alert, delivery
 from tests.support.mutated_jobs import mutants, sound_jobs
+from tests.support.paths import FIXTURES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ PATIENCE: Final = 1.0
 # Bytes that a process may have at its peak. It has 52 MiB, nearly all of them code.
 MEMORY: Final = 96 * 1024 * 1024
 CHUNK: Final = 500
-ROOT: Final = Path(__file__).parents[2]
+
 REVISION: Final = Revision("repository", "main", "commit")
 SCOPE: Final = Scope("jobs", ("jobs",))
 
@@ -92,7 +93,7 @@ _MEMBERS: Final = (
 @functools.cache
 def _corpus() -> tuple[bytes, ...]:
     """Files that are nearly right, or wrong in one way."""
-    folders = [ROOT / "tests/unit/operarios", ROOT / "operarios-example"]
+    folders = [FIXTURES / "rules" / "bad", ROOT / "operarios-example"]
     files = sorted(path for folder in folders for path in folder.rglob("*.yaml"))
     return tuple(content for path in files if (content := path.read_bytes()))
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.pipeline.catalog import Scope
-from openfero_gitops.workers.sync import Syncer
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.fleet import Fleet, operarios
 
 if TYPE_CHECKING:

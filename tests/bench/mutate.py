@@ -23,30 +23,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.support.paths import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT: Final = Path(__file__).parents[2]
+
 PATIENCE: Final = 600  # seconds: a change may make something endless
 COPIED: Final = ("openfero_gitops", "tests", "operarios-example", "pyproject.toml", "docs")
 #: Modules whose mistakes would be grave, and the tests that are there for them.
 SAMPLE: Final = {
-    "pipeline/attempt.py": ("attempt",),
-    "pipeline/checks/network.py": ("validate", "rules"),
-    "pipeline/checks/resources.py": ("validate", "rules"),
-    "pipeline/checks/scheduling.py": ("validate", "rules"),
-    "pipeline/checks/system.py": ("validate", "rules"),
-    "pipeline/decide.py": ("decide",),
-    "pipeline/document.py": ("document",),
-    "pipeline/environment.py": ("environment",),
-    "pipeline/match.py": ("match",),
-    "pipeline/matchers.py": ("matchers",),
-    "pipeline/observe.py": ("observe",),
-    "pipeline/options.py": ("options",),
-    "pipeline/patches.py": ("patches",),
-    "pipeline/payload.py": ("payload",),
-    "pipeline/render.py": ("render",),
-    "pipeline/template.py": ("template",),
+    "delivery/attempt.py": ("delivery/test_attempt.py",),
+    "catalog/validation/checks/network.py": (
+        "catalog/validation/test_validate.py",
+        "catalog/validation/test_rules.py",
+    ),
+    "catalog/validation/checks/resources.py": (
+        "catalog/validation/test_validate.py",
+        "catalog/validation/test_rules.py",
+    ),
+    "catalog/validation/checks/scheduling.py": (
+        "catalog/validation/test_validate.py",
+        "catalog/validation/test_rules.py",
+    ),
+    "catalog/validation/checks/system.py": (
+        "catalog/validation/test_validate.py",
+        "catalog/validation/test_rules.py",
+    ),
+    "admission/decide.py": ("admission/test_decide.py",),
+    "catalog/yaml/document.py": ("catalog/yaml/test_document.py",),
+    "jobs/environment.py": ("jobs/test_environment.py",),
+    "delivery/match.py": ("delivery/test_match.py",),
+    "catalog/matchers.py": ("catalog/test_matchers.py",),
+    "jobs/observe.py": ("jobs/test_observe.py",),
+    "catalog/options.py": ("catalog/test_options.py",),
+    "jobs/patches.py": ("jobs/test_patches.py",),
+    "delivery/alertmanager.py": ("delivery/test_alertmanager.py",),
+    "jobs/render.py": ("jobs/test_render.py",),
+    "jobs/template.py": ("jobs/test_template.py",),
 }
 _COMPARED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE,
@@ -153,7 +167,7 @@ def survives(change: Change, folder: Path) -> bool:
     file = folder / "openfero_gitops" / change.module
     before = file.read_text()
     file.write_text(change.source)
-    tests = [f"tests/unit/test_{name}.py" for name in SAMPLE[change.module]]
+    tests = [f"tests/unit/{name}" for name in SAMPLE[change.module]]
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(

@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.heap import give_back_what_is_freed
+from openfero_gitops.heap import give_back_what_is_freed
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.bench.git import memory, syncer_of
 from tests.bench.level import Held, verdict
 from tests.support import record

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from openfero_gitops.pipeline.report import FORMATS
+from openfero_gitops.author.report import FORMATS
 from tests.bench.git import bare_first
 from tests.support.fleet import Fleet, operarios
 

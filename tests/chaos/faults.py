@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops import gate
+from openfero_gitops.commands import operator as gate
 from openfero_gitops.domain.errors import ApiError, UsageError
 
 if TYPE_CHECKING:

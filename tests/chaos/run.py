@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops import gate
+from openfero_gitops.commands import operator as gate
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Limits
 from openfero_gitops.domain.errors import ApiError, UsageError

@@ -9,8 +9,8 @@ serves them from. Both are in the Go module `k8s.io/kubernetes`, which `go mod d
 and verifies. (That the outcome is what a real API server says is tested with the one of the
 version that is built for the tests.)
 
-`openfero_gitops/pipeline/schema/jobs.json` holds the oldest version whole, and of each later one
-what it changed. To be run when a version is added to `RELEASES`; the file is committed.
+`openfero_gitops/catalog/validation/schema/jobs.json` holds the oldest version whole, and of each
+later one what it changed. To be run when a version is added to `RELEASES`; the file is committed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from openfero_gitops.pipeline.schema import bundle, changes  # noqa: E402 - needs the path above
+from openfero_gitops.catalog.validation.schema import bundle, changes  # noqa: E402 - needs the path above
 
-TARGET: Final = ROOT / "openfero_gitops" / "pipeline" / "schema" / "jobs.json"
+TARGET: Final = ROOT / "openfero_gitops/catalog/validation/schema/jobs.json"
 #: The last release of each version that there was when this was written.
 RELEASES: Final = (
     "1.30.14",

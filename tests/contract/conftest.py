@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 from blockbuster import blockbuster_ctx
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, SERVICE_ACCOUNTS
-from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.cluster.api import CONFIG_MAPS, SERVICE_ACCOUNTS
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from openfero_gitops.adapters.api import ApiServer, Resource
+    from openfero_gitops.cluster.api import ApiServer, Resource
 
 SERVERS = ["memory", pytest.param("kubernetes", marks=pytest.mark.cluster)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openfero_gitops.adapters.api import Object
+    from openfero_gitops.cluster.api import Object
 
 
 def config_map(name: str, labels: dict[str, str] | None = None, **fields: Any) -> Object:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import JOBS, PODS
+from openfero_gitops.cluster.api import JOBS, PODS
 from openfero_gitops.domain.errors import NotFound
 from tests.contract.objects import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from openfero_gitops.adapters.api import ApiServer, Object
+    from openfero_gitops.cluster.api import ApiServer, Object
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, EVERYWHERE, JOBS
+from openfero_gitops.cluster.api import CONFIG_MAPS, EVERYWHERE, JOBS
 from openfero_gitops.domain.errors import Invalid, NotFound
 from tests.contract.objects import config_map, job
 
 if TYPE_CHECKING:
-    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.cluster.api import ApiServer
 
 
 async def test_list(api: ApiServer, ns: str) -> None:

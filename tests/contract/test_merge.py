@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS
-from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import Invalid
 
 if TYPE_CHECKING:
-    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.cluster.api import ApiServer
 
 SAID = {"paused": "true", "still-paused-by": ""}
 

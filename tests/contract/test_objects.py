@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import (
+from openfero_gitops.cluster.api import (
     CONFIG_MAPS,
     EVENTS,
     JOBS,
@@ -26,7 +26,7 @@ from openfero_gitops.domain.errors import (
 from tests.contract.objects import config_map, event, having, job, lease, without
 
 if TYPE_CHECKING:
-    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.cluster.api import ApiServer
 
 TEMPLATE = ("spec", "template", "spec")
 

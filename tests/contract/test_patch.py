@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, EVENTS, JOBS, Object, Operation
+from openfero_gitops.cluster.api import CONFIG_MAPS, EVENTS, JOBS, Object, Operation
 from openfero_gitops.domain.errors import Conflict, Invalid
 from tests.contract.objects import config_map, event, job
 
 if TYPE_CHECKING:
-    from openfero_gitops.adapters.api import ApiServer
+    from openfero_gitops.cluster.api import ApiServer
 
 ADMITTED = "/metadata/annotations/openfero.io~1admitted-at"
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, EVENTS, Change
+from openfero_gitops.cluster.api import CONFIG_MAPS, EVENTS, Change
 from openfero_gitops.domain.errors import ApiError, Expired, Invalid
 from tests.contract.objects import config_map, event, without
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from openfero_gitops.adapters.api import ApiServer, Object, WatchEvent
+    from openfero_gitops.cluster.api import ApiServer, Object, WatchEvent
 
 
 async def seen(

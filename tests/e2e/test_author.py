@@ -7,19 +7,20 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from openfero_gitops.cli import main
+from tests.support.paths import FIXTURES, ROOT
 from tests.support.replica import alert, group, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+
 EXAMPLE = ROOT / "operarios-example"
 #: Seconds; starting takes one, on a busy machine many.
 PATIENCE = 120
@@ -439,7 +440,7 @@ def test_diff_loads_no_client_of_kubernetes(pull_request: Repository) -> None:
 
 # coverage
 
-RULES = ROOT / "tests" / "unit" / "rules"
+RULES = FIXTURES / "alert_rules"
 
 
 def test_coverage_of_the_starter_repository(openfero: Callable[..., Ran]) -> None:

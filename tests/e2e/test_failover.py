@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops import gate
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands import operator as gate
 from openfero_gitops.domain import keys
 from tests.bench import admission, failover
 from tests.support.replica import Replica, alert, group

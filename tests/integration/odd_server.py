@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.cluster.client import KubernetesApi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

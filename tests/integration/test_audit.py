@@ -10,35 +10,37 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.folder import FolderSource
-from openfero_gitops.adapters.git_trust import Trust
-from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.source import open_commit
-from openfero_gitops.audit import Reviewed, _verify, signed_by
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
-from openfero_gitops.pipeline.render import render
-from openfero_gitops.pipeline.verify import Proof, Verdict, verify
+from openfero_gitops.audit.verify import Proof, Verdict, verify
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands.audit import Reviewed, _verify, signed_by
+from openfero_gitops.jobs.render import render
+from openfero_gitops.sources.folder import FolderSource
+from openfero_gitops.sources.git.signatures import Trust
+from openfero_gitops.sources.opening import open_commit
 from tests.support.build import alert as told
 from tests.support.build import catalog, delivery, operario, rendered
 from tests.support.git_servers import http_server
+from tests.support.paths import ROOT
 from tests.support.replica import Replica, alert
 from tests.support.replica import operario as operario_file
 from tests.support.repository import Repository
 from tests.support.signing import allow, ssh_signer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
     from tests.support.cluster import Kubectl
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).parents[2]
+
 
 #: Everything to which the API server adds something of its own.
 RICH: dict[str, Any] = {

@@ -23,11 +23,11 @@ import pytest
 import yaml
 
 from openfero_gitops import __version__
-from openfero_gitops.pipeline.report import FORMATS
-from openfero_gitops.pipeline.schema import versions
+from openfero_gitops.author.report import FORMATS
+from openfero_gitops.catalog.validation.schema import versions
+from tests.support.paths import ROOT
 from tests.support.repository import Repository
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "operarios-example"
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.pipeline.mirror import HEAD
+from openfero_gitops.catalog.mirror import HEAD
 from tests.support.chart import install_chart, service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.folder import FolderSource
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.source import open_source
-from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.sources.folder import FolderSource
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.opening import open_source
+from openfero_gitops.sources.tree import Budgets
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, pass_verdict, pause
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict, pause
 from tests.support.chart import service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository

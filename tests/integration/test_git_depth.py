@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable, Unverified
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.signatures import Trust
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.commands import count_commands
 from tests.support.fleet import Fleet
 from tests.support.git_servers import http_server, make_key

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.git_access import GitAccess
+from openfero_gitops.sources.git.access import GitAccess
 from tests.support.descendants import descendants, open_files
 from tests.support.follower import Follower
 from tests.support.git_servers import (

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.tree import Budgets
+from openfero_gitops.catalog import files as reading
+from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
+from openfero_gitops.catalog.files import Parser
 from openfero_gitops.domain.errors import CatalogRefusal, SourceError
-from openfero_gitops.pipeline import reading
-from openfero_gitops.pipeline.catalog import Scope, broken_paths, build_catalog
-from openfero_gitops.pipeline.reading import Parser
+from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.tree import Budgets
 from tests.support.commands import count_commands
 from tests.support.fleet import Fleet, Link, operarios
 

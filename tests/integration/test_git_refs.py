@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.memory import MemoryCluster
-from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.app import Controller, places
+from openfero_gitops.catalog.mirror import HEAD
+from openfero_gitops.catalog.mirrorer import recall
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import Unavailable
-from openfero_gitops.pipeline.mirror import HEAD
 from openfero_gitops.settings import load_settings
-from openfero_gitops.workers.mirror import recall
+from openfero_gitops.sources.tree import Budgets
 from tests.support.follower import NAMESPACE, Follower, followers
 from tests.support.repository import Repository
 from tests.support.workers import Wire, operario_file, until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from openfero_gitops.adapters.config_maps import ConfigMapStore
+    from openfero_gitops.cluster.config_maps import ConfigMapStore
     from tests.support.workers import Act, Request
 
 DISK, NODE = "openfero-disk-firing", "openfero-node-firing"

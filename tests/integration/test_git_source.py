@@ -9,27 +9,28 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.tree import Budgets
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.problem import Severity
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.tree import Budgets
 from tests.support.descendants import descendants, open_files
 from tests.support.optional import missing
+from tests.support.paths import ROOT
 from tests.support.repository import AUTHOR, Repository, lose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from openfero_gitops.domain.catalog import Snapshot
 
-ROOT = Path(__file__).parents[2]
+
 _NOBODY = 65534
 
 
@@ -1016,7 +1017,7 @@ class TestCache:
         """Processes that start at once on an empty volume do not hurt each other."""
         script = (
             "import asyncio, sys, pathlib\n"
-            "from openfero_gitops.adapters.git import GitSettings, GitSource\n"
+            "from openfero_gitops.sources.git.source import GitSettings, GitSource\n"
             "async def main():\n"
             "    source = GitSource(GitSettings(sys.argv[1], pathlib.Path(sys.argv[2])))\n"
             "    for _ in range(4):\n"

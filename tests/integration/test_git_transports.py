@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.git_process import Git, TooMuchOutput
 from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.process import Git, TooMuchOutput
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.descendants import descendants, open_files, told, wait_gone
 from tests.support.git_servers import (
     HttpServer,
@@ -592,7 +592,7 @@ class TestChildren:
         """Orphans that come to us, as they do to a container's first process, are reaped."""
         script = (
             "import ctypes, pathlib, threading\n"
-            "from openfero_gitops.adapters.git_process import Git\n"
+            "from openfero_gitops.sources.git.process import Git\n"
             "from openfero_gitops.domain.errors import SourceError\n"
             "from tests.support.descendants import descendants\n"
             f"assert ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0) == 0\n"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_trust import Trust
 from openfero_gitops.domain.errors import SourceError, Unverified, UsageError
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.sources.git.signatures import Trust
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.descendants import descendants, open_files
 from tests.support.repository import Repository
 from tests.support.signing import allow, fingerprint, key_ring, ssh_signer, stop_signing

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.git_access import GitAccess
-from openfero_gitops.adapters.memory import MemoryCluster
 from openfero_gitops.app import Controller, places
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.settings import load_settings
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.descendants import descendants, wait_gone
 from tests.support.follower import NAMESPACE, Follower
 from tests.support.git_servers import http_server, ssh_server
+from tests.support.paths import ROOT
 from tests.support.process import free_port
 from tests.support.replica import alert, group
 from tests.support.repository import Repository
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.server import Address
     from tests.support.git_servers import HttpServer
 
-ROOT = Path(__file__).parents[2]
+
 DISK = "openfero-disk-firing"
 NOISE = 3_000_000  # bytes
 PATIENCE = 120.0  # seconds
@@ -247,7 +248,7 @@ async def test_a_git_that_was_killed_does_not_lock_its_successors_out(
     cache = tmp_path / "cache"
     script = (
         "import asyncio, pathlib, sys\n"
-        "from openfero_gitops.adapters.git import GitSettings, GitSource\n"
+        "from openfero_gitops.sources.git.source import GitSettings, GitSource\n"
         "asyncio.run(GitSource(GitSettings(sys.argv[1], pathlib.Path(sys.argv[2]))).fetch())\n"
     )
     first = GitSource(GitSettings(server.url("origin"), cache))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from openfero_gitops.adapters import kubernetes
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Change
-from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.listwatch import Pace, follow
+from openfero_gitops.cluster import client as kubernetes
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Change
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.listwatch import Pace, follow
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -44,7 +44,7 @@ from tests.integration.odd_server import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
-    from openfero_gitops.adapters.api import WatchEvent
+    from openfero_gitops.cluster.api import WatchEvent
     from tests.cluster.controlplane import ControlPlane
     from tests.support.cluster import Kubectl
 

@@ -15,7 +15,6 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,17 +24,19 @@ import yaml
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.timestamp import parse_time
 from tests.cluster.controlplane import LOOPBACK
+from tests.support.paths import ROOT
 from tests.support.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.cluster.controlplane import ControlPlane
     from tests.support.cluster import Kubectl
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).resolve().parents[2]
+
 LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as the processes have them
 STALL = 1.0  # seconds for which a noisy machine may keep a process from running
 START = 15.0  # seconds in which a process is up and has the lease

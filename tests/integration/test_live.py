@@ -7,21 +7,23 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.catalog.validation.schema import bundle, bundled
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands.live import schemas_of_cluster
 from openfero_gitops.domain.errors import OpenFeroError
-from openfero_gitops.live import schemas_of_cluster
-from openfero_gitops.pipeline.schema import bundle, bundled
 from tests.integration.odd_server import kubeconfig as write_kubeconfig
+from tests.support.paths import ROOT
 from tests.support.replica import operario
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PATIENCE = 120  # seconds
 
 

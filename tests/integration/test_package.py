@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_the_wheel_plays_the_demo(installed: Path) -> None:
 def test_the_wheel_holds_what_is_no_python(installed: Path) -> None:
     """Schema, pages and the starter's hidden-by-rule folders are in the wheel, tests are not."""
     package = installed / "openfero_gitops"
-    assert (package / "pipeline" / "schema" / "jobs.json").is_file()
+    assert (package / "catalog" / "validation" / "schema" / "jobs.json").is_file()
     assert (package / "web" / "templates" / "index.html").is_file()
     assert (package / "web" / "static" / "style.css").is_file()
     assert list((package / "example" / "_alerts").glob("*.json"))

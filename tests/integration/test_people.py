@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, pass_verdict, pause
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.gate import APPROVE, CANCEL, REFUSE, pass_verdict, pause
 from tests.support.chart import install_chart, service_account_kubeconfig, uninstall_chart
 from tests.support.cluster import KubectlError
 from tests.support.replica import Replica, alert, operario

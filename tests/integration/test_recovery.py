@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.adapters.api import CONFIG_MAPS
-from openfero_gitops.adapters.config_maps import ConfigMapStore
-from openfero_gitops.adapters.kubernetes import KubernetesApi
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.mirror import HEAD, SELECTOR, write_mirror
+from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror
+from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
-from openfero_gitops.pipeline.mirror import HEAD, SELECTOR, write_mirror
-from openfero_gitops.workers.lead import Term, boottime
-from openfero_gitops.workers.mirror import Mirrorer, load_mirror
-from openfero_gitops.workers.sync import Syncer
+from openfero_gitops.leadership.elector import Term, boottime
 from tests.support.git_servers import http_server
 from tests.support.process import free_port
 from tests.support.replica import Replica, alert, operario
@@ -106,7 +106,7 @@ async def test_a_leader_killed_between_any_two_writes_leaves_a_whole_catalog(
     kubeconfig: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old one or the new one, byte for byte; the next leader makes it the new one."""
-    monkeypatch.setattr("openfero_gitops.pipeline.mirror._SHARD_BYTES", 3000)
+    monkeypatch.setattr("openfero_gitops.catalog.mirror._SHARD_BYTES", 3000)
     old, new = await two_catalogs()
     api = await KubernetesApi.connect(kubeconfig)
     store = Dying(api, namespace)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.git_trust import Trust
-from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.catalog.mirror import write_mirror
+from openfero_gitops.catalog.mirrorer import load_mirror, recall
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.pipeline.mirror import write_mirror
-from openfero_gitops.pipeline.render import render
+from openfero_gitops.jobs.render import render
+from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.web import shapes
-from openfero_gitops.workers.mirror import load_mirror, recall
 from tests.support.build import alert, delivery
 from tests.support.follower import NAMESPACE, Follower, followers
 from tests.support.repository import Repository

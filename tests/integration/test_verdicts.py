@@ -10,7 +10,6 @@ import copy
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,17 +18,19 @@ import yaml
 from tests.support.dry_run import DryRun
 from tests.support.mutated_jobs import VERSION, Mutant, judge, mutants, sound_jobs
 from tests.support.optional import missing
+from tests.support.paths import FIXTURES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.cluster
 
 SEED = int(os.environ.get("SEED", "1"))
 JOBS = int(os.environ.get("JOBS", "600"))
-TABLE = Path(__file__).parents[2] / "docs" / "verdicts.md"
+TABLE = ROOT / "docs" / "verdicts.md"
 ROW = re.compile(r"\| `(?P<pattern>.+)` \| (?P<why>.+) \|")
-CORPUS = Path(__file__).parents[1] / "unit" / "refused_jobs.yaml"
+CORPUS = FIXTURES / "refused_jobs.yaml"
 OURS, THEIRS = "## Refused here", "## Refused there"
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
-    from openfero_gitops.adapters.api import (
+    from openfero_gitops.cluster.api import (
         Created,
         Object,
         ObjectList,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         Resource,
         WatchEvent,
     )
-    from openfero_gitops.adapters.clock import Clock
-    from openfero_gitops.adapters.memory import MemoryCluster
+    from openfero_gitops.cluster.clock import Clock
+    from openfero_gitops.demo.cluster import MemoryCluster
     from tests.simulation.loop import Loop
 
 #: Seconds after which nothing that was sent arrives any more: the connection is given up.

@@ -7,22 +7,22 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
-from openfero_gitops.adapters.config_maps import ConfigMapStore
+from openfero_gitops.admission.pause import NAME as CONTROL
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, Conflict
-from openfero_gitops.gate import APPROVE, CANCEL, REFUSE
-from openfero_gitops.pipeline.observe import observe
-from openfero_gitops.workers.control import NAME as CONTROL
+from openfero_gitops.jobs.observe import observe
 from tests.support.workers import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from openfero_gitops.adapters.memory import MemoryCluster
-    from openfero_gitops.adapters.memory.store import Write
-    from openfero_gitops.gate import Verdict
+    from openfero_gitops.commands.operator import Verdict
+    from openfero_gitops.demo.cluster import MemoryCluster
+    from openfero_gitops.demo.cluster.store import Write
     from tests.simulation.network import Network
     from tests.support.verdict import Judge
 

@@ -7,23 +7,23 @@ from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.clock import Clock
-from openfero_gitops.adapters.config_maps import ConfigMapStore
-from openfero_gitops.adapters.jobs import SELECTOR, JobStore
-from openfero_gitops.adapters.lease import KubernetesLease
-from openfero_gitops.adapters.listwatch import ListWatch, Pace
+from openfero_gitops.admission.admitter import Admitter
+from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.pause import Control
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror
+from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.clock import Clock
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.cluster.jobs import SELECTOR, JobStore
+from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.cluster.listwatch import ListWatch, Pace
+from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import ApiError, ClockWrong, SourceError
 from openfero_gitops.domain.lease import LeaseDurations
-from openfero_gitops.pipeline.catalog import Scope
-from openfero_gitops.workers.admit import Admitter
-from openfero_gitops.workers.conclude import Concluder
-from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.lead import Elector, TermEnded, WorkStuck
-from openfero_gitops.workers.mirror import Mirrorer, load_mirror
-from openfero_gitops.workers.observe import Observer, View
-from openfero_gitops.workers.submit import Submitter
-from openfero_gitops.workers.sync import Syncer
+from openfero_gitops.jobs.view import Observer, View
+from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck
 from tests.simulation.loop import context_of
 from tests.support.workers import NAMESPACE, Tally
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from openfero_gitops.catalog.syncer import Source
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
-    from openfero_gitops.workers.lead import Term
-    from openfero_gitops.workers.sync import Source
+    from openfero_gitops.leadership.elector import Term
     from tests.simulation.loop import Loop
     from tests.simulation.network import Network
 

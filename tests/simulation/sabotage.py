@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from openfero_gitops.adapters import lease
-from openfero_gitops.adapters.clock import Clock
+from openfero_gitops.admission import decide
+from openfero_gitops.admission import pause as control
+from openfero_gitops.admission.admitter import Admitter
+from openfero_gitops.admission.pause import Control
+from openfero_gitops.cluster import lease
+from openfero_gitops.cluster.clock import Clock
+from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase, Remediation
-from openfero_gitops.pipeline import decide, patches
-from openfero_gitops.workers import control
-from openfero_gitops.workers.admit import Admitter
-from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.lead import Elector, Term
-from openfero_gitops.workers.submit import Submitter
+from openfero_gitops.jobs import patches
+from openfero_gitops.leadership.elector import Elector, Term
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

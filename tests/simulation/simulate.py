@@ -20,13 +20,13 @@ from unittest import mock
 
 import structlog
 
-from openfero_gitops.adapters.api import JOBS
-from openfero_gitops.adapters.memory import Durations, JobPlayer, MemoryCluster, Outcome
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Outcome
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import SourceUnavailable
 from openfero_gitops.domain.remediation import Outcome as Became
-from openfero_gitops.pipeline.observe import observe
+from openfero_gitops.jobs.observe import observe
 from tests.simulation.alertmanager import Alertmanager, Fire, fires_of
 from tests.simulation.loop import PROCESS, Loop
 from tests.simulation.network import Network
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from datetime import datetime
 
-    from openfero_gitops.adapters.api import Object
-    from openfero_gitops.adapters.memory.store import Write
+    from openfero_gitops.cluster.api import Object
+    from openfero_gitops.demo.cluster.store import Write
     from openfero_gitops.domain.alert import AlertGroup
-    from openfero_gitops.workers.lead import Term
+    from openfero_gitops.leadership.elector import Term
 
 _REPLICAS: Final = 3
 #: Seconds in which alerts fire, people act and faults happen.

@@ -10,8 +10,8 @@ from openfero_gitops.domain.alert import Alert, Occurrence, Status
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
-from openfero_gitops.pipeline.observe import observe
-from openfero_gitops.pipeline.render import Delivery, Rendered, render
+from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

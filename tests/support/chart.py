@@ -10,15 +10,18 @@ import base64
 import json
 import os
 import subprocess
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.cluster.controlplane import binaries, write_private
 from tests.support.cluster import Kubectl
+from tests.support.paths import ROOT
 
-CHART = Path(__file__).parents[2] / "charts" / "openfero-gitops"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHART = ROOT / "charts" / "openfero-gitops"
 RELEASE = "openfero"
 NAME = "openfero-gitops"  # of the chart's objects: Deployment, Service, ServiceAccount, Roles
 PATIENCE = 90  # seconds

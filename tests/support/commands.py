@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.adapters.git_process import Git
+from openfero_gitops.sources.git.process import Git
 
 if TYPE_CHECKING:
     import pytest
 
-    from openfero_gitops.adapters.git_process import Finished
+    from openfero_gitops.sources.git.process import Finished
 
 
 def count_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -27,14 +27,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openfero_gitops.adapters.kubernetes import KubernetesApi
-from openfero_gitops.adapters.lease import KubernetesLease
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.domain.lease import LeaseDurations
-from openfero_gitops.workers.lead import Elector, TermEnded
+from openfero_gitops.leadership.elector import Elector, TermEnded
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
-    from openfero_gitops.workers.lead import Term
+    from openfero_gitops.leadership.elector import Term
 
 TICK = 0.01
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.support.paths import ROOT
 from tests.support.repository import run_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-EXAMPLE: Final = Path(__file__).resolve().parents[2] / "operarios-example"
+EXAMPLE: Final = ROOT / "operarios-example"
 _FIRST: Final = 1_790_000_000  # seconds since 1970; each further commit is a minute later
 _FOLDERS: Final = 100
 _NAME: Final = re.compile(r"(?m)^  name: openfero-([a-z]+)")

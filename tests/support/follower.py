@@ -8,13 +8,13 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.adapters.config_maps import ConfigMapStore
-from openfero_gitops.adapters.git import GitSettings, GitSource
-from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, recall
+from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.pipeline.catalog import Scope
-from openfero_gitops.workers.mirror import Mirrorer, load_mirror, recall
-from openfero_gitops.workers.sync import Syncer
+from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support import build
 from tests.support.workers import in_background, new_term
 

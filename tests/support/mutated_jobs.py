@@ -1,8 +1,8 @@
 """Jobs that somebody got wrong, made from a seed, and what we say to each.
 
-A sound Job (tests/unit/sound_jobs.yaml) is changed in one place or two: a member dropped, emptied,
-doubled or replaced, or a field added that the schema allows there. So most of what is made is
-nearly right, which is where a check and the API server could differ.
+A sound Job (tests/fixtures/sound_jobs.yaml) is changed in one place or two: a member dropped,
+emptied, doubled or replaced, or a field added that the schema allows there. So most of what is
+made is nearly right, which is where a check and the API server could differ.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import json
 import random
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.validation.schema import schemas_of
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
-from openfero_gitops.pipeline.render import render
-from openfero_gitops.pipeline.schema import schemas_of
+from openfero_gitops.jobs.render import render
 from tests.support.build import alert, delivery
+from tests.support.paths import FIXTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from openfero_gitops.pipeline.schema import Schema
+    from openfero_gitops.catalog.validation.schema import Schema
 
 VERSION: Final = "1.36"
-SOUND: Final = Path(__file__).parents[1] / "unit" / "sound_jobs.yaml"
+SOUND: Final = FIXTURES / "sound_jobs.yaml"
 
 _TEXTS: Final = [
     *("", "a", "A", "a.b", "a_b", "a b", "a/b", "/a", "../a", "a/..", "-a", "a" * 64, "a" * 254),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from openfero_gitops.admission.decide import Decision, decide
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.health import About, Condition
@@ -14,8 +15,7 @@ from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import Standing, SyncStatus
-from openfero_gitops.pipeline.decide import Decision, decide
-from openfero_gitops.pipeline.environment import canonical_json
+from openfero_gitops.jobs.environment import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

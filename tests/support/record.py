@@ -6,9 +6,14 @@ import os
 import platform
 import re
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGE = ROOT / "docs" / "reliability.md"
 
 
 def machine() -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openfero_gitops.adapters.tree import Budgets, Entry, Kind, Wanted, assemble, select
+from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.rule import RULES
-from openfero_gitops.pipeline.catalog import Scope, build_catalog
+from openfero_gitops.sources.tree import Budgets, Entry, Kind, Wanted, assemble, select
+from tests.support.paths import FIXTURES
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Problem
 
-UNIT = Path(__file__).resolve().parents[1] / "unit"
-FIXTURES = UNIT / "operarios"
-MENDED = UNIT / "operarios_mended"
+
+BAD = FIXTURES / "rules" / "bad"
+GOOD = FIXTURES / "rules" / "good"
 SCOPE = Scope("jobs", ("jobs",))
 REVISION = Revision("repository", "main", "commit")
 # What would be silly to keep as a file: with its defect, and mended.

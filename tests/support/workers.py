@@ -16,38 +16,38 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
 
-from openfero_gitops.adapters.api import CONFIG_MAPS, JOBS
-from openfero_gitops.adapters.config_maps import ConfigMapStore
-from openfero_gitops.adapters.jobs import SELECTOR, JobStore
-from openfero_gitops.adapters.listwatch import ListWatch, Pace
-from openfero_gitops.adapters.memory import MemoryCluster
+from openfero_gitops.admission.admitter import Admitter
+from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.pause import NAME as CONTROL
+from openfero_gitops.admission.pause import Control
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.cluster.jobs import SELECTOR, JobStore
+from openfero_gitops.cluster.listwatch import ListWatch, Pace
+from openfero_gitops.delivery.submitter import Submitter
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.remediation import JobKey
-from openfero_gitops.pipeline.observe import observe
-from openfero_gitops.workers.admit import Admitter
-from openfero_gitops.workers.conclude import Concluder
-from openfero_gitops.workers.control import NAME as CONTROL
-from openfero_gitops.workers.control import Control
-from openfero_gitops.workers.lead import Term
-from openfero_gitops.workers.observe import Observer, View
-from openfero_gitops.workers.submit import Submitter
+from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.view import Observer, View
+from openfero_gitops.leadership.elector import Term
 from tests.support import build
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 
-    from openfero_gitops.adapters.api import Created, Object, ObjectList, Operation, Resource
-    from openfero_gitops.adapters.memory import JobPlayer
-    from openfero_gitops.adapters.memory.store import Write
+    from openfero_gitops.cluster.api import Created, Object, ObjectList, Operation, Resource
+    from openfero_gitops.delivery.submitter import Patience
+    from openfero_gitops.demo.cluster import JobPlayer
+    from openfero_gitops.demo.cluster.store import Write
     from openfero_gitops.domain.alert import Alert
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.workers.submit import Patience
 
 #: The controller's own.
 NAMESPACE = "controller"

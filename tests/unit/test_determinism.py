@@ -5,16 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from openfero_gitops.pipeline.payload import read_payload
-from openfero_gitops.pipeline.render import RENDERER
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.jobs.render import RENDERER
 from tests.bench import fuzz
 from tests.support.build import alert, job_spec, operario, rendered
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 #: What a process makes of the same operarios and alerts, as one digest; run in others, too.
 PROGRAM = "from tests.unit.test_determinism import digest; print(digest())"
 VALUES = [

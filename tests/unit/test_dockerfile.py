@@ -5,15 +5,15 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openfero_gitops
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
+
 PINNED_BASE = re.compile(r"python:3\.\d+\.\d+-slim-bookworm")
 HASHED = re.compile(r"[a-z0-9-]+==\S+ --hash=sha256:[0-9a-f]{64}")
 BUILD_TOOLS = re.compile(r"\b(build-essential|gcc|g\+\+|make|cargo|rustc|golang|\S+-dev)\b")

@@ -13,7 +13,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-EXAMPLE: Final = Path(__file__).resolve().parents[2] / "operarios-example"
+from tests.support.paths import ROOT
+
+EXAMPLE: Final = ROOT / "operarios-example"
 
 HOSTILE: Final = (
     "--all",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.adapters.heap import give_back_what_is_freed, search_no_more
+from openfero_gitops.heap import give_back_what_is_freed, search_no_more
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 READING = """\
 import sys
 import threading
-from openfero_gitops.adapters.heap import give_back_what_is_freed
+from openfero_gitops.heap import give_back_what_is_freed
 
 def resident():
     lines = open("/proc/self/status").read().splitlines()

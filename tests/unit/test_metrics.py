@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from openfero_gitops.adapters.metrics import Metrics
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.metrics import Metrics
 from tests.support.optional import require
 from tests.support.pages import remediation
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from openfero_gitops.domain.reason import Reason
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "reasons.md"
+PAGE = ROOT / "docs" / "reasons.md"
 
 
 def test_the_documentation_lists_every_reason_with_its_text() -> None:

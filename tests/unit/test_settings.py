@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.settings import Auth, Settings, describe, load_settings
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
+
 REPO = "https://git.example.com/operarios.git"
 CONFIG = "OPENFERO_GITOPS_CONFIG"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 PAGE = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)*)`")
 THREATS = {

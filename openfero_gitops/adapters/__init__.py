@@ -1,1 +1,0 @@
-"""The outside world, one library each, its errors translated where they arise."""

@@ -1,0 +1,341 @@
+"""What the RBAC objects beside operarios let a ServiceAccount do.
+
+The controller applies none of them, but they are reviewed in the same pull request, and whoever
+applies them gives an operario its reach. Where it is not sure that a binding means an operario's
+ServiceAccount (no namespace, which kustomize adds), it is taken to.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.author.diff.change import Quote
+from openfero_gitops.catalog.yaml.compose import Unreadable
+from openfero_gitops.catalog.yaml.document import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from openfero_gitops.author.diff.change import Sentence
+    from openfero_gitops.domain.catalog import SourceFile
+    from openfero_gitops.domain.operario import Operario
+
+_GROUP: Final = "rbac.authorization.k8s.io"
+_ANY: Final = "*"
+#: The namespace of a binding that names none.
+_UNNAMED: Final = "-"
+_MOST_RULES: Final = 20_000
+_WORDED: Final = 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One verb on one kind of thing; empty means everywhere (`namespace`) or all (`name`).
+
+    `role` is set alone where a role is granted whose rules the repository does not hold.
+    """
+
+    namespace: str
+    verb: str = ""
+    group: str = ""
+    resource: str = ""
+    name: str = ""
+    url: str = ""
+    role: str = ""
+
+    def covers(self, other: Right) -> bool:
+        """Whether who has this right has the other."""
+        if self == other:
+            return True
+        if self.role or other.role or bool(self.url) != bool(other.url):
+            return False
+        if self.namespace and self.namespace != other.namespace:
+            return False
+        if self.verb not in (_ANY, other.verb):
+            return False
+        if self.url:
+            return self.url == other.url or (
+                self.url.endswith(_ANY) and other.url.startswith(self.url[:-1])
+            )
+        return (
+            self.group in (_ANY, other.group)
+            and self._resource_covers(other.resource)
+            and self.name in ("", other.name)
+        )
+
+    def _resource_covers(self, resource: str) -> bool:
+        if self.resource in (_ANY, resource):
+            return True
+        # `*/scale` is the subresource of every resource.
+        _, slash, sub = self.resource.partition("/")
+        return self.resource.startswith("*/") and bool(slash) and resource.endswith(f"/{sub}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """Whom a binding names."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+
+    def words(self) -> Sentence:
+        """The subject in a sentence."""
+        where = (" in ", Quote(self.namespace)) if self.namespace else ()
+        return (f"{self.kind} ", Quote(self.name), *where)
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """All that the bindings of a revision grant, by subject."""
+
+    by_subject: Mapping[Subject, frozenset[Right]]
+    _by_account: Mapping[str, list[Subject]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Index by the ServiceAccount that is meant, empty for groups."""
+        index: dict[str, list[Subject]] = defaultdict(list)
+        for subject in self.by_subject:
+            index[_account(subject)].append(subject)
+        object.__setattr__(self, "_by_account", index)
+
+    def of(self, operario: Operario) -> tuple[frozenset[Right], frozenset[Subject]]:
+        """The rights of the ServiceAccount that an operario runs as, and the subjects it is."""
+        account = account_of(operario)
+        subjects = frozenset(
+            subject
+            for key in (account, "")
+            for subject in self._by_account.get(key, ())
+            if _is(subject, operario.namespace)
+        )
+        rights = (right for subject in subjects for right in self.by_subject[subject])
+        return frozenset(rights), subjects
+
+
+def account_of(operario: Operario) -> str:
+    """The name of the ServiceAccount that an operario's Pods run as."""
+    pod = operario.job["spec"]["template"]["spec"]
+    return pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
+
+
+def _account(subject: Subject) -> str:
+    """The name of the ServiceAccount that a subject is; empty for a group, or anybody else."""
+    if subject.kind == "ServiceAccount":
+        return subject.name
+    parts = subject.name.split(":")
+    if subject.kind == "User" and parts[:2] == ["system", "serviceaccount"]:
+        return parts[-1]
+    return ""
+
+
+def _is(subject: Subject, namespace: str | None) -> bool:
+    """Whether a subject may be one of a namespace; None is the jobs namespace, whatever it is."""
+    if subject.kind == "ServiceAccount":
+        return namespace is None or subject.namespace in ("", namespace)
+    group, _, place = subject.name.rpartition(":")
+    if subject.kind == "User":
+        account, _, place = group.rpartition(":")
+        return account == "system:serviceaccount" and namespace in (None, place)
+    if subject.name in ("system:authenticated", "system:serviceaccounts"):
+        return True
+    return group == "system:serviceaccounts" and namespace in (None, place)
+
+
+def read_grants(*revisions: Iterable[SourceFile]) -> tuple[Grants, ...]:
+    """Read every Role and binding of some revisions; a file that cannot be read grants nothing.
+
+    Most files are the same in all of them, and are read once.
+    """
+    known: dict[tuple[bytes, bool], list[dict[str, Any]]] = {}
+    return tuple(
+        _grants(document for file in files for document in _documents(file, known))
+        for files in revisions
+    )
+
+
+def _grants(documents: Iterable[dict[str, Any]]) -> Grants:
+    roles: dict[tuple[str, str, str], list[Any]] = {}
+    labelled: list[tuple[Mapping[str, Any], list[Any]]] = []
+    aggregated: list[tuple[str, Any]] = []
+    bindings: list[Mapping[str, Any]] = []
+    for document in documents:
+        kind, metadata = document["kind"], _mapping(document.get("metadata"))
+        name, namespace = _text(metadata.get("name")), _text(metadata.get("namespace"))
+        if kind in ("RoleBinding", "ClusterRoleBinding"):
+            bindings.append(document)
+            continue
+        rules = _list(document.get("rules"))
+        if kind == "Role":
+            roles[kind, namespace, name] = rules
+        elif kind == "ClusterRole":
+            roles[kind, "", name] = list(rules)
+            labelled.append((_mapping(metadata.get("labels")), rules))
+            aggregated += (
+                (name, selector)
+                for selector in _list(
+                    _mapping(document.get("aggregationRule")).get("clusterRoleSelectors")
+                )
+            )
+    for name, selector in aggregated:
+        wanted = _mapping(_mapping(selector).get("matchLabels")).items()
+        for labels, rules in labelled:
+            if wanted and wanted <= labels.items():
+                roles["ClusterRole", "", name] += rules
+    granted: dict[Subject, set[Right]] = defaultdict(set)
+    for binding in bindings:
+        rights = _bound(binding, roles)
+        for subject in _subjects(binding):
+            granted[subject] |= rights
+    return Grants({subject: frozenset(rights) for subject, rights in granted.items()})
+
+
+def _documents(
+    file: SourceFile, known: dict[tuple[bytes, bool], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The RBAC objects of one file."""
+    if _GROUP.encode() not in file.content:
+        return []
+    key = file.content, file.path.endswith(".json")
+    if key not in known:
+        known[key] = list(_read(*key))
+    return known[key]
+
+
+def _read(content: bytes, is_json: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one key
+    try:
+        documents = load(content, is_json=is_json)
+    except Unreadable:
+        return
+    for document in documents:
+        inner = _mapping(document).get("items")
+        for one in _list(inner) if inner else [document]:
+            version = _text(_mapping(one).get("apiVersion"))
+            if version.startswith(f"{_GROUP}/") and isinstance(one.get("kind"), str):
+                yield one
+
+
+def _bound(
+    binding: Mapping[str, Any], roles: Mapping[tuple[str, str, str], list[Any]]
+) -> set[Right]:
+    namespace = ""
+    if binding["kind"] == "RoleBinding":
+        namespace = _text(_mapping(binding.get("metadata")).get("namespace")) or _UNNAMED
+    reference = _mapping(binding.get("roleRef"))
+    kind, name = _text(reference.get("kind")), _text(reference.get("name"))
+    in_cluster = kind == "ClusterRole" or namespace == _UNNAMED
+    rules = roles.get((kind, "" if in_cluster else namespace, name))
+    if rules is None:
+        return {Right(namespace, role=f"{kind} {name}")}
+    return {right for rule in rules for right in _rights(_mapping(rule), namespace)}
+
+
+def _rights(rule: Mapping[str, Any], namespace: str) -> Iterator[Right]:
+    verbs = _texts(rule.get("verbs"))
+    names = _texts(rule.get("resourceNames")) or [""]
+    groups, resources = _texts(rule.get("apiGroups")), _texts(rule.get("resources"))
+    urls = _texts(rule.get("nonResourceURLs"))
+    if len(verbs) * (len(names) * len(groups) * len(resources) + len(urls)) > _MOST_RULES:
+        yield Right(namespace, role="a rule that is too long to be compared")
+        return
+    for verb in verbs:
+        for group in groups:
+            for resource in resources:
+                for name in names:
+                    yield Right(namespace, verb, group, resource, name)
+        for url in urls:
+            yield Right(namespace, verb, url=url)
+
+
+def _subjects(binding: Mapping[str, Any]) -> Iterator[Subject]:
+    for one in map(_mapping, _list(binding.get("subjects"))):
+        kind, name = _text(one.get("kind")), _text(one.get("name"))
+        namespace = _text(one.get("namespace")) if kind == "ServiceAccount" else ""
+        if name:
+            yield Subject(kind, name, namespace)
+
+
+def beyond(some: frozenset[Right], others: frozenset[Right]) -> list[Right]:
+    """Those of some rights that are not among others, nor covered by one of them, in order."""
+    wide = [right for right in others if _is_wide(right)]
+    return sorted(
+        right
+        for right in some
+        if right not in others and not any(other.covers(right) for other in wide)
+    )
+
+
+def _is_wide(right: Right) -> bool:
+    """Whether a right may cover another than itself."""
+    return (
+        not right.namespace
+        or not right.name
+        or _ANY in (right.verb, right.group)
+        or _ANY in right.resource
+        or right.url.endswith(_ANY)
+    )
+
+
+def words(rights: Iterable[Right]) -> Sentence:
+    """Rights as they are read: `get, list pods in monitoring; patch nodes in every namespace`."""
+    grouped: dict[tuple[str, str, str, str, str, str], list[str]] = defaultdict(list)
+    for one in rights:
+        grouped[one.namespace, one.role, one.url, one.group, one.resource, one.name].append(
+            one.verb
+        )
+    clauses: list[Sentence] = []
+    for (namespace, role, url, group, resource, name), verbs in sorted(grouped.items()):
+        if role:
+            what: Sentence = ("do all that ", Quote(role), " allows")
+        else:
+            shown = "do anything with" if _ANY in verbs else ", ".join(sorted(verbs))
+            what = (Quote(f"{shown} {url or _thing(resource, group)}"),)
+            if name:
+                what += (" named ", Quote(name))
+        if namespace == _UNNAMED:
+            where: Sentence = (" in the namespace where it is applied",)
+        else:
+            where = (" in ", Quote(namespace)) if namespace else (" in every namespace",)
+        clauses.append((*what, *where))
+    told = clauses if len(clauses) <= _WORDED else clauses[: _WORDED - 1]
+    sentence: list[str] = []
+    for clause in told:
+        sentence += (("; ",) if sentence else ()) + clause
+    if len(told) < len(clauses):
+        sentence.append(f"; and {len(clauses) - len(told)} more")
+    return tuple(sentence)
+
+
+def _thing(resource: str, group: str) -> str:
+    """A resource as kubectl names it."""
+    if resource == _ANY:
+        of = "" if group == _ANY else f" of {group}" if group else " of the core group"
+        return f"everything{of}"
+    return resource if group in ("", _ANY) else f"{resource}.{group}"
+
+
+def hidden_secrets(rights: Iterable[Right]) -> bool:
+    """Whether some of these rights read Secrets without naming them."""
+    return any(
+        right.resource == _ANY
+        and right.covers(Right(right.namespace, verb, "", "secrets", right.name))
+        for right in rights
+        for verb in ("get", "list", "watch")
+    )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in _list(value) if isinstance(one, str)]

@@ -1,0 +1,92 @@
+"""How golden cases came out: for a terminal, and as test results."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.author.golden import ALERT, FOLDER, JOB
+from openfero_gitops.author.report.findings import line
+from openfero_gitops.author.report.junit import failure_of, of_all, of_file
+from openfero_gitops.author.report.suite import Failure, Outcome, suite
+from openfero_gitops.domain.text import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from openfero_gitops.author.golden import Report, Verdict
+
+SUITE: Final = "openfero-gitops test"
+
+
+def as_text(report: Report, *, updated: Collection[str] = (), require_cases: bool = False) -> str:
+    """What failed and why, what is missing, and a line that counts."""
+    lines = [line(problem) for problem in report.problems]
+    for verdict in report.verdicts:
+        if not verdict.passed:
+            lines.append(f"FAILED {verdict.case}")
+            lines += (f"  {line(problem)}" for problem in verdict.problems)
+            lines += (f"  {one}" for one in verdict.difference.splitlines())
+        lines += (f"  {note}" for note in _notes(verdict, updated))
+    lines += (f"wrote {path}" for path in updated)
+    word = "error" if require_cases else "note"
+    lines += (f"{word}: {_missing(name)}" for name in report.untested)
+    lines.append(_summary(report))
+    if report.complaint:
+        lines.append(report.complaint)
+    return "\n".join(lines)
+
+
+def as_junit(report: Report, *, updated: Collection[str] = (), require_cases: bool = False) -> str:
+    """A test case for each golden case, and one for whatever else is wrong."""
+    outcomes = [_outcome(verdict, updated) for verdict in report.verdicts]
+    for path, found in groupby(report.problems, key=lambda one: one.path):
+        problems = list(found)
+        errors = [one for one in problems if one.is_error]
+        outcomes.append(of_file(path, errors, [one for one in problems if not one.is_error]))
+    said = [f"wrote {path}" for path in updated]
+    for name in report.untested:
+        if require_cases:
+            outcomes.append(Outcome(name, failure=Failure(_missing(name), _missing(name))))
+        else:
+            said.append(f"note: {_missing(name)}")
+    if report.complaint:
+        outcomes.append(of_all(report.complaint))
+    return suite(SUITE, outcomes, "\n".join([*said, _summary(report)]))
+
+
+#: What `--format` takes.
+FORMATS: Final[Mapping[str, Callable[..., str]]] = {"text": as_text, "junit": as_junit}
+
+
+def _outcome(verdict: Verdict, updated: Collection[str]) -> Outcome:
+    file, place, failure = f"{verdict.case.path}/{JOB}", 0, None
+    if verdict.problems:
+        file, place = verdict.problems[0].path, verdict.problems[0].line
+        failure = failure_of(verdict.problems)
+    elif verdict.difference:
+        message = f"what would be created is not what {JOB} holds"
+        failure = Failure(message, verdict.difference, kind="golden")
+    output = "\n".join(_notes(verdict, updated))
+    return Outcome(str(verdict.case), file, place, failure, output)
+
+
+def _notes(verdict: Verdict, updated: Collection[str]) -> Iterator[str]:
+    """What its author may not have meant, while the case is looked at anyway."""
+    if not verdict.passed or f"{verdict.case.path}/{JOB}" in updated:
+        yield from (f"note: {verdict.case}: {note}" for note in verdict.notes)
+
+
+def _missing(name: str) -> str:
+    return f"{name} has no case: put an alert into {FOLDER}/{name}/<case>/{ALERT}"
+
+
+def _summary(report: Report) -> str:
+    passed = sum(verdict.passed for verdict in report.verdicts)
+    said = f"{count(len(report.verdicts), 'case')}: "
+    said += f"{passed} passed, {len(report.verdicts) - passed} failed"
+    if errors := sum(problem.is_error for problem in report.problems):
+        said += f"; {count(errors, 'other error')}"
+    if report.untested:
+        said += f"; {count(len(report.untested), 'operario')} without a case"
+    return said

@@ -1,0 +1,105 @@
+"""For code scanning: SARIF 2.1.0, which names each rule with why it is there.
+
+Paths are relative to the repository's root. A result is recognised again by where it stands in
+its document, not by its line, so that it stays one and the same when lines are added above it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from openfero_gitops import __version__
+from openfero_gitops.author.report.findings import advice
+from openfero_gitops.catalog.validation.rationale import WHY
+from openfero_gitops.domain.rule import RULES
+
+if TYPE_CHECKING:
+    from openfero_gitops.author.report.findings import Findings
+    from openfero_gitops.domain.problem import Problem
+    from openfero_gitops.domain.rule import Rule
+
+SCHEMA: Final = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_ROOT: Final = "%SRCROOT%"
+_FINGERPRINT: Final = "openferoProblem/v1"
+
+
+def sarif(findings: Findings) -> str:
+    """One run: every rule that there is, and a result for each problem."""
+    rules = sorted(RULES)
+    index = {name: number for number, name in enumerate(rules)}
+    seen: Counter[str] = Counter()
+    run = {
+        "tool": {
+            "driver": {
+                "name": "openfero-gitops",
+                "version": __version__,
+                "rules": [_rule(RULES[name]) for name in rules],
+            }
+        },
+        "automationDetails": {"id": "openfero-gitops/validate/"},
+        "columnKind": "unicodeCodePoints",
+        "originalUriBaseIds": {_ROOT: {"description": {"text": "The repository's root."}}},
+        "invocations": [
+            {
+                "executionSuccessful": True,
+                "toolExecutionNotifications": [
+                    {"level": "error", "message": {"text": findings.complaint}}
+                ]
+                if findings.complaint
+                else [],
+            }
+        ],
+        "results": [
+            _result(problem, index[problem.rule], findings, seen) for problem in findings.problems
+        ],
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    why = WHY[rule.id]
+    return {
+        "id": rule.id,
+        "name": "".join(word.capitalize() for word in rule.id.split("-")),
+        "shortDescription": {"text": rule.text},
+        "fullDescription": {"text": f"{rule.text} {why}"},
+        "help": {
+            "text": f"{rule.text} {why}",
+            "markdown": f"**{rule.text}**\n\n{why}\n\n"
+            f"A bad and a good example: `docs/rules.md#{rule.id}` of openfero-gitops.",
+        },
+        "defaultConfiguration": {"level": rule.severity.value},
+        "properties": {
+            "precision": "very-high",
+            "problem.severity": rule.severity.value,
+            "tags": ["kubernetes", "openfero"],
+        },
+    }
+
+
+def _result(problem: Problem, index: int, findings: Findings, seen: Counter[str]) -> dict[str, Any]:
+    place: dict[str, Any] = {
+        "artifactLocation": {"uri": quote(problem.path, safe="/~"), "uriBaseId": _ROOT}
+    }
+    if problem.line:
+        place["region"] = {"startLine": problem.line, "startColumn": problem.column}
+    location: dict[str, Any] = {"physicalLocation": place}
+    if problem.pointer:
+        location["logicalLocations"] = [{"fullyQualifiedName": problem.pointer, "kind": "value"}]
+    identity = f"{problem.path}\n{problem.pointer}\n{problem.rule}"
+    seen[identity] += 1
+    digest = hashlib.sha256(f"{identity}\n{seen[identity]}".encode()).hexdigest()
+    return {
+        "ruleId": problem.rule,
+        "ruleIndex": index,
+        "level": "error" if findings.fails(problem) else "warning",
+        "message": {"text": advice(problem)},
+        "locations": [location],
+        "partialFingerprints": {_FINGERPRINT: digest[:32]},
+    }

@@ -1,0 +1,477 @@
+"""One document to the operario that it defines, in any of OpenFero's three forms.
+
+- a `batch/v1` **Job**. The alert and its state stand in the annotations `openfero.io/alertname`
+  and `openfero.io/status`, else in the name, `openfero-<alertname>-<status>`, in any case; the
+  state is what follows the last dash.
+- a **ConfigMap** of such a name, or with annotations `openfero.io/…`, that holds the Job's YAML
+  under the alert's name. Options stand on the ConfigMap or on the Job in it; where both
+  have one, the Job's counts.
+- an `openfero.io/v1alpha1` **Operarius**. Its `alertSelector` names the alert, and the labels
+  there become matchers; `priority`, `enabled` and `deduplication` become options. An annotation,
+  here or in `jobTemplate`, wins over them.
+
+The operario is named after the outer object. Everything else in a repository is left alone. A Job
+that looks like no operario at all gets a warning, since nothing will ever run it; one that begins
+to look like one (a name `openfero-…`, an annotation `openfero.io/…`) is an error. So is a document
+of another kind that says which alert it answers, unless it is of those that an operario needs
+beside it: a kind that was mistyped would else make an operario vanish without a word.
+
+What depends on the envelope (namespaces, `remember`) is judged later, by `pipeline.catalog`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.catalog.options import OPTION_VALUE, Given, read_options
+from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
+from openfero_gitops.catalog.validation.rules import (
+    Finding,
+    Pointer,
+    did_you_mean,
+    error,
+    nearest,
+    related,
+    shown,
+    warning,
+)
+from openfero_gitops.catalog.validation.validate import check_body, clean
+from openfero_gitops.catalog.yaml.compose import Unreadable
+from openfero_gitops.catalog.yaml.document import load_text
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.dns import is_dns_subdomain
+from openfero_gitops.domain.matcher import Matcher, Operator
+from openfero_gitops.domain.operario import Form, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from openfero_gitops.catalog.validation.schema import Schema, Schemas
+
+NO_ALERT = error("no-alert", "An operario says which alert it answers.")
+ALERT_STATUS = error("alert-status", "An operario answers an alert that is firing or resolved.")
+OPERARIO_NAME = error("operario-name", "An operario has a name as Kubernetes' objects have.")
+API_VERSION = error("api-version", "An operario is of a kind and version that is read here.")
+WRAPPED_JOB = error("wrapped-job", "A ConfigMap holds one Job, under the alert's name.")
+OTHER_JOB = warning("other-job", "A Job beside operarios is one itself.")
+RESERVED_KEY = warning("reserved-key", "A Job's labels and annotations are its author's own.")
+
+_NAMED: Final = re.compile(r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE)
+_BEGINS: Final = "openfero-"
+_LONGEST_KIND: Final = 100
+_JOB: Final = ("batch/v1", "Job")
+_CONFIG_MAP: Final = ("v1", "ConfigMap")
+_OPERARIUS: Final = (f"{keys.PREFIX}v1alpha1", "Operarius")
+# What an author of an operario may have meant, the kinds of OpenFero's first drafts included.
+_MEANT: Final = {
+    "job": _JOB,
+    "configmap": _CONFIG_MAP,
+    "operarius": _OPERARIUS,
+    "operarii": _OPERARIUS,
+    "remediationjob": _OPERARIUS,
+}
+_KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
+# What an operario needs beside it, and what may bear its alert's name for order's sake.
+_BESIDE: Final = frozenset(
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "ExternalSecret",
+        "Kustomization",
+        "LimitRange",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PriorityClass",
+        "PrometheusRule",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "SealedSecret",
+        "Secret",
+        "ServiceAccount",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An operario but for where it was read and which namespace it may have.
+
+    `root` is where in the document its Job stands; `namespace` is the one that the Job names,
+    `around` the one that the object around the Job names.
+    """
+
+    name: str
+    alertname: str
+    status: Status
+    form: Form
+    options: Options
+    job: Mapping[str, Any]
+    spec_digest: str
+    root: Pointer
+    namespace: str | None
+    around: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one document is.
+
+    `ignored` is its kind where it is no operario, None where it is one, valid or not. `name` is
+    the operario's, as far as it says one; `draft` is there if no finding is an error.
+    """
+
+    ignored: str | None = None
+    name: str = ""
+    draft: Draft | None = None
+    findings: tuple[Finding, ...] = ()
+    service_account: str = ""
+
+
+def read_document(  # noqa: PLR0911 - one return for each thing that a document may be
+    document: Any, schemas: Schemas
+) -> Reading:
+    """Tell what a document is, and read it if it is an operario."""
+    if not isinstance(document, dict):
+        return Reading(ignored="")
+    version, kind = document.get("apiVersion"), document.get("kind")
+    kind = kind[:_LONGEST_KIND] if isinstance(kind, str) else ""
+    metadata = _mapping(document.get("metadata"))
+    name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
+    claimed = _is_claimed(document)
+    match (version, kind):
+        case ("batch/v1", "Job") if claimed or name.lower().startswith(_BEGINS):
+            return _assemble(_job(document, schemas))
+        case ("batch/v1", "Job"):
+            return Reading(ignored=kind, findings=(_other_job(name),))
+        case ("v1", "ConfigMap") if claimed:
+            return _assemble(_config_map(document, schemas))
+        case (_, "Operarius") if version == _OPERARIUS[0]:
+            return _assemble(_operarius(document, schemas))
+        case ("v1", "ServiceAccount"):
+            return Reading(ignored=kind, service_account=name)
+        case ("v1", "ConfigMap"):
+            return Reading(ignored=kind)
+    ours = isinstance(version, str) and version.startswith(keys.PREFIX)
+    if ours or _is_meant(document, kind, claimed=claimed):
+        return _not_read(version, kind, name)
+    return Reading(ignored=kind)
+
+
+def _is_claimed(document: Any) -> bool:
+    """Whether a document has the name, or an annotation, of an operario."""
+    metadata = _mapping(_mapping(document).get("metadata"))
+    noted = any(str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations")))
+    return noted or _NAMED.fullmatch(str(metadata.get("name"))) is not None
+
+
+def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
+    """Whether a document of a kind that is not read was meant as an operario.
+
+    A name alone says so for kinds that are easily written for another.
+    """
+    if kind.endswith("List"):
+        items = document.get("items")
+        items = items if isinstance(items, list) else []
+        return claimed or any(
+            _is_claimed(item) and _mapping(item).get("kind") not in _BESIDE - {_CONFIG_MAP[1]}
+            for item in items
+        )
+    if kind in ("", "CronJob") or kind.lower() in _MEANT or nearest(kind, _KINDS):
+        return claimed
+    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    return keys.ALERTNAME in notes and kind not in _BESIDE
+
+
+def _other_job(name: str) -> Finding:
+    return OTHER_JOB.at(
+        ("metadata", "name"),
+        f"the Job {shown(name)} answers no alert: it is left alone",
+        "name it openfero-<alertname>-firing, or annotate it with openfero.io/alertname and"
+        " openfero.io/status",
+    )
+
+
+def _not_read(version: Any, kind: str, name: str) -> Reading:
+    """A document that was meant as an operario, and is of a kind or version that none has."""
+    proper = _MEANT.get(kind.lower())
+    if proper is None and isinstance(version, str) and version.startswith(keys.PREFIX):
+        proper = _OPERARIUS
+    field = "apiVersion" if proper and proper[1] == kind else "kind"
+    if not kind:
+        message = "the document has no kind, and looks like an operario"
+    elif version is None:
+        message = f"kind {kind} has no apiVersion"
+    else:
+        message = f"kind {kind} of {shown(version)} is not read here"
+    if proper:
+        suggestion = f"write apiVersion: {proper[0]} and kind: {proper[1]}"
+    elif kind == "CronJob":
+        message = "a CronJob waits for its hour, and an operario for its alert"
+        suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
+    elif kind.endswith("List"):
+        message = f"the operarios in a {kind} are not read"
+        suggestion = "write each as a document of its own, with --- between them"
+    else:
+        suggestion = did_you_mean(kind, _KINDS)
+    return Reading(name=name, findings=(API_VERSION.at((field,), message, suggestion),))
+
+
+# The three forms, each to the same parts.
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the forms have in common.
+
+    `metadata` is the outer object's; `job` is there unless it could not be found; `root` is
+    where it stands, and `wrong_job` what is wrong with it, seen from there. `alertname` and
+    `status` are what the form says by itself, below annotations and above the name.
+    """
+
+    form: Form
+    metadata: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    job: Mapping[str, Any] | None
+    root: Pointer = ()
+    wrong_job: tuple[Finding, ...] = ()
+    alertname: str = ""
+    status: str = ""
+    options: Options = field(default_factory=Options)
+
+
+def _job(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
+    job, findings = clean(document, schemas.job)
+    return _Parts(
+        Form.JOB, _mapping(job.get("metadata")), tuple(findings), job, wrong_job=tuple(findings)
+    )
+
+
+def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
+    cleaned, wrong = clean(document, schemas.config_map)
+    metadata = _mapping(cleaned.get("metadata"))
+    data: Mapping[str, str] = cleaned.get("data", {})
+    named = _NAMED.fullmatch(metadata.get("name", ""))
+    annotated = _mapping(metadata.get("annotations")).get(keys.ALERTNAME, "")
+    alertname = annotated or (named["alert"] if named else "")
+    key = {key.lower(): key for key in data}.get(alertname.lower())
+    if key is None:
+        message = "the ConfigMap holds no Job under its alert's name"
+        suggestion = f"write the Job's YAML under the key {alertname or '<alertname>'}: |"
+        if not any(finding.is_error for finding in wrong):
+            wrong.append(WRAPPED_JOB.at(("data",), message, suggestion))
+        return _Parts(Form.CONFIG_MAP, metadata, tuple(wrong), None)
+    root = ("data", key)
+    wrong += (
+        NO_EFFECT.at(("data", other), f"only {key} is read, and {other} is not", "delete it")
+        for other in data
+        if other != key
+    )
+    job, inner = _unwrap(data[key], schemas.job)
+    wrong += (finding.below(root) for finding in inner)
+    return _Parts(
+        Form.CONFIG_MAP, metadata, tuple(wrong), job, root, tuple(inner), alertname=annotated or key
+    )
+
+
+def _unwrap(text: str, schema: Schema) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """The Job in a text, and what is wrong with it, seen from the text's beginning."""
+    try:
+        documents = [document for document in load_text(text) if document is not None]
+    except Unreadable as problem:
+        place = (problem.line, problem.column)
+        return None, [Finding(problem.rule, (), problem.message, problem.suggestion, place)]
+    if len(documents) != 1:
+        message = f"the text holds {len(documents)} documents, and one is wanted"
+        return None, [WRAPPED_JOB.at((), message, "give a second Job a ConfigMap of its own")]
+    job = documents[0]
+    if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != _JOB:
+        suggestion = "begin it with apiVersion: batch/v1 and kind: Job"
+        return None, [WRAPPED_JOB.at((), "the text is no Job", suggestion)]
+    return clean(job, schema)
+
+
+def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
+    cleaned, wrong = clean(document, schemas.operarius)
+    root = ("spec", "jobTemplate")
+    spec = _mapping(cleaned.get("spec"))
+    selector = _mapping(spec.get("alertSelector"))
+    default = Options()
+    options = Options(
+        matchers=tuple(
+            Matcher(name, Operator.EQUAL, value)
+            for name, value in _mapping(selector.get("labels")).items()
+        ),
+        priority=spec.get("priority", default.priority),
+        enabled=spec.get("enabled", default.enabled),
+    )
+    deduplication = _mapping(spec.get("deduplication"))
+    ttl = deduplication.get("ttl")
+    if ttl is not None and ttl < 0:
+        message = f"ttl is {ttl}: seconds are not negative"
+        wrong.append(OPTION_VALUE.at(("spec", "deduplication", "ttl"), message, "write ttl: 300"))
+    elif deduplication.get("enabled") is False:
+        options = replace(options, cooldown=timedelta(0))
+    elif ttl is not None:
+        options = replace(options, cooldown=timedelta(seconds=ttl))
+    return _Parts(
+        Form.OPERARIUS,
+        _mapping(cleaned.get("metadata")),
+        tuple(wrong),
+        spec.get("jobTemplate"),
+        root,
+        tuple(
+            replace(finding, pointer=finding.pointer[len(root) :])
+            for finding in wrong
+            if finding.pointer[: len(root)] == root
+        ),
+        alertname=selector.get("alertname", ""),
+        status=selector.get("status", ""),
+        options=options,
+    )
+
+
+# The parts to one operario.
+
+
+def _assemble(parts: _Parts) -> Reading:
+    findings = list(parts.findings)
+    name = parts.metadata.get("name", "")
+    inner = _mapping(parts.job.get("metadata")) if parts.job else {}
+    notes = _given(parts.metadata, ())
+    if parts.root:
+        notes |= _given(inner, parts.root)
+    if not _told(findings, ("metadata",)) and not is_dns_subdomain(name.lower()):
+        findings.append(_misnamed(name))
+    options, wrong = read_options(notes, parts.options)
+    if options.matchers is not parts.options.matchers:
+        # Those of an alertSelector hold besides those of the annotation.
+        options = replace(options, matchers=parts.options.matchers + options.matchers)
+    findings += wrong
+    alertname, status = _alert(parts, name, notes, findings)
+    labels = _kept("labels", inner, parts.root, findings)
+    annotations = _kept("annotations", inner, parts.root, findings)
+    if parts.job is None or "spec" not in parts.job:
+        return Reading(name=name, findings=tuple(findings))
+    spec = parts.job["spec"]
+    if "suspend" in spec:
+        if spec["suspend"]:
+            findings.append(_suspended().below(parts.root))
+        spec = {key: value for key, value in spec.items() if key != "suspend"}
+    job = {"labels": labels, "annotations": annotations, "spec": spec}
+    errors = [finding for finding in parts.wrong_job if finding.is_error]
+    canonical, breaches = check_body(job, errors)
+    findings += (finding.below(parts.root) for finding in breaches)
+    if status is None or any(finding.is_error for finding in findings):
+        return Reading(name=name, findings=tuple(findings))
+    draft = Draft(
+        name=name,
+        alertname=alertname,
+        status=status,
+        form=parts.form,
+        options=options,
+        job=job,
+        spec_digest=hashlib.sha256(canonical.encode()).hexdigest(),
+        root=parts.root,
+        namespace=inner.get("namespace"),
+        around=parts.metadata.get("namespace") if parts.root else None,
+    )
+    return Reading(name=name, draft=draft, findings=tuple(findings))
+
+
+def _told(findings: Iterable[Finding], pointer: Pointer) -> bool:
+    """Whether an error has been found there, or around it."""
+    return any(finding.is_error and related(finding.pointer, pointer) for finding in findings)
+
+
+def _given(metadata: Mapping[str, Any], root: Pointer) -> dict[str, Given]:
+    return {
+        key: Given(value, (*root, "metadata", "annotations", key))
+        for key, value in _mapping(metadata.get("annotations")).items()
+    }
+
+
+def _alert(
+    parts: _Parts, name: str, notes: Mapping[str, Given], findings: list[Finding]
+) -> tuple[str, Status | None]:
+    """Which alert in which state: annotations first, then the form itself, then the name."""
+    told = _told(parts.findings, ("metadata",)) or _told(parts.findings, ("spec", "alertSelector"))
+    named = _NAMED.fullmatch(name) if parts.form is not Form.OPERARIUS else None
+    noted, stated = notes.get(keys.ALERTNAME), notes.get(keys.STATUS)
+    alertname = noted.value if noted else parts.alertname or (named["alert"] if named else "")
+    alertname = alertname.strip()
+    if not alertname and not told:
+        pointer = noted.pointer if noted else ("metadata", "name")
+        suggestion = (
+            "name it openfero-<alertname>-firing, or add openfero.io/alertname: <alertname>"
+        )
+        findings.append(
+            NO_ALERT.at(pointer, "nothing says which alert this operario answers", suggestion)
+        )
+    text = stated.value if stated else parts.status or (named["status"] if named else "")
+    try:
+        return alertname, Status(text.strip().lower())
+    except ValueError:
+        pointer = ("spec", "alertSelector", "status") if parts.status else ("metadata", "name")
+        pointer = stated.pointer if stated else pointer
+        if text:
+            message = f"{shown(text)} is no state of an alert"
+            suggestion = did_you_mean(text, [status.value for status in Status])
+        else:
+            message = "nothing says whether this operario answers a firing or a resolved alert"
+            suggestion = "add openfero.io/status: firing"
+        if not told and (text or alertname):
+            findings.append(ALERT_STATUS.at(pointer, message, suggestion))
+        return alertname, None
+
+
+def _misnamed(name: str) -> Finding:
+    if not name:
+        message = "an operario needs a name"
+        return OPERARIO_NAME.at(("metadata", "name"), message, "add metadata: {name: …}")
+    proper = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
+    message = f"{shown(name)} is no name: letters, digits, - and ., at most 253"
+    return OPERARIO_NAME.at(("metadata", "name"), message, f"write {proper}" if proper else "")
+
+
+def _suspended() -> Finding:
+    return NO_EFFECT.at(
+        ("spec", "suspend"),
+        "suspend has no effect: every Job is created suspended, and started when it may",
+        'to switch the operario off, write openfero.io/enabled: "false"',
+    )
+
+
+def _kept(
+    kind: str, metadata: Mapping[str, Any], root: Pointer, findings: list[Finding]
+) -> dict[str, str]:
+    """The Job's labels or annotations without those that mean something to us or to Kueue.
+
+    The label that names a Kueue queue stays: whoever renders the Job holds it back.
+    """
+    kept: dict[str, str] = {}
+    for key, value in _mapping(metadata.get(kind)).items():
+        ours, kueue = key.startswith(keys.PREFIX), key.startswith(keys.KUEUE_PREFIX)
+        if (kind == "labels" and key == keys.KUEUE_QUEUE) or not (ours or kueue):
+            kept[key] = value
+        elif kind == "labels" or kueue:
+            if ours:
+                suggestion = "options are annotations"
+            elif key == keys.KUEUE_QUEUE:
+                suggestion = "a queue is named by the label of this name"
+            else:
+                suggestion = "delete it"
+            message = f"{key} is not taken over to the Job"
+            findings.append(RESERVED_KEY.at((*root, "metadata", kind, key), message, suggestion))
+    return kept
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

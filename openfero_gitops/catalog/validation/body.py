@@ -1,0 +1,89 @@
+"""A Job's body as the checks see it: its parts, and where each one stands.
+
+Pointers count from the Job's own root. The schema has been passed: what is there is of its type;
+anything may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from openfero_gitops.catalog.validation.rules import Pointer
+
+SPEC: Final = ("spec",)
+TEMPLATE: Final = ("spec", "template")
+POD: Final = ("spec", "template", "spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container of the Pod template."""
+
+    pointer: Pointer
+    fields: Mapping[str, Any]
+    is_init: bool
+
+    @property
+    def name(self) -> str:
+        """Its name, as messages call it."""
+        return str(self.fields.get("name", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole Job; `braced` are its texts that hold `{{`, keys left out."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    spec: Mapping[str, Any]
+    template: Mapping[str, Any]
+    pod: Mapping[str, Any]
+    containers: tuple[Container, ...]
+    volumes: tuple[tuple[Pointer, Mapping[str, Any]], ...]
+    braced: tuple[tuple[Pointer, str], ...]
+
+
+def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
+    """Take apart a Job's `labels`, `annotations` and `spec`.
+
+    `may_be_braced` False spares the search for `{{`.
+    """
+    spec = job["spec"]
+    template = spec.get("template", {})
+    pod = template.get("spec", {})
+    roots = {"metadata": {k: v for k, v in job.items() if k != "spec"}, "spec": spec}
+    return Body(
+        labels=job["labels"],
+        annotations=job["annotations"],
+        spec=spec,
+        template=template,
+        pod=pod,
+        # Init containers first, as they run.
+        containers=tuple(
+            Container((*POD, key, index), fields, key == "initContainers")
+            for key in ("initContainers", "containers")
+            for index, fields in enumerate(pod.get(key, ()))
+        ),
+        volumes=tuple(
+            ((*POD, "volumes", index), volume)
+            for index, volume in enumerate(pod.get("volumes", ()))
+        ),
+        braced=tuple(_braced(roots)) if may_be_braced else (),
+    )
+
+
+def _braced(value: Any) -> Iterator[tuple[Pointer, str]]:
+    pending: list[tuple[Pointer, Any]] = [((), value)]
+    while pending:
+        pointer, value = pending.pop()
+        if isinstance(value, str):
+            if "{{" in value:
+                yield pointer, value
+        elif isinstance(value, dict):
+            pending += [((*pointer, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            pending += [((*pointer, index), inner) for index, inner in enumerate(value)]

@@ -1,0 +1,1 @@
+"""The demonstration: a story played with the real controller."""

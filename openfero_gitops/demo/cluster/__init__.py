@@ -1,0 +1,22 @@
+"""A cluster in memory: the API's behaviour without its server, and Jobs that are only played."""
+
+from __future__ import annotations
+
+from openfero_gitops.demo.cluster.cluster import Fault, MemoryCluster
+from openfero_gitops.demo.cluster.player import (
+    FOREVER,
+    Durations,
+    JobPlayer,
+    Outcome,
+    as_annotated,
+)
+
+__all__ = [
+    "FOREVER",
+    "Durations",
+    "Fault",
+    "JobPlayer",
+    "MemoryCluster",
+    "Outcome",
+    "as_annotated",
+]

@@ -1,0 +1,168 @@
+"""A Job, as the API server shows it, to the Remediation it stands for."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
+from openfero_gitops.domain.timestamp import parse_time
+from openfero_gitops.jobs.options_annotation import read_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Selects our Jobs; the label is written at creation and never changed.
+SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def observe(job: Mapping[str, Any]) -> Remediation:
+    """Read a Job of ours; a damaged annotation is never an error.
+
+    It reads as absent, but for the marks that forbid a start: `admitted-at` and `resolved-at`
+    count by being there.
+    """
+    metadata = job["metadata"]
+    annotations: Mapping[str, str] = metadata.get("annotations") or {}
+    job_labels: Mapping[str, str] = metadata.get("labels") or {}
+    spec = job.get("spec") or {}
+    status = job.get("status") or {}
+    alert = _alert(annotations.get(keys.ALERT, ""))
+    conditions = {
+        condition["type"]: condition
+        for condition in status.get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    created = parse_time(metadata.get("creationTimestamp")) or _EPOCH
+    received = parse_time(annotations.get(keys.RECEIVED_AT)) or created
+    admitted = _mark(annotations, keys.ADMITTED_AT, received)
+    began = parse_time(status.get("startTime"))
+    end = conditions.get("Complete") or conditions.get("Failed")
+    suspended = spec.get("suspend") is True
+    started = admitted is not None or began is not None or not suspended or _had_pods(status)
+    options = read_options(annotations.get(keys.OPTIONS, ""))
+    phase = _phase(
+        decision=annotations.get(keys.DECISION),
+        conditions=conditions,
+        suspended=suspended,
+        started=started,
+        queued=admitted is not None and keys.KUEUE_QUEUE in job_labels,
+        approval=options.approval and not annotations.get(keys.APPROVED_BY),
+    )
+    return Remediation(
+        key=JobKey(metadata["namespace"], metadata["name"]),
+        uid=metadata.get("uid", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+        phase=phase,
+        reason=annotations.get(keys.REASON) or (end or {}).get("reason", ""),
+        message=annotations.get(keys.MESSAGE) or (end or {}).get("message", ""),
+        operario=annotations.get(keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
+        alertname=alert.get("alertname", ""),
+        status=Status.RESOLVED
+        if job_labels.get(keys.STATUS) == Status.RESOLVED.value
+        else Status.FIRING,
+        labels=alert,
+        occurrence=job_labels.get(keys.OCCURRENCE, ""),
+        incident=job_labels.get(keys.INCIDENT, ""),
+        attempt=_integer(annotations.get(keys.ATTEMPT), 1),
+        fingerprint=annotations.get(keys.FINGERPRINT, ""),
+        starts_at=parse_time(annotations.get(keys.STARTS_AT)),
+        received_at=received,
+        delivered_at=parse_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
+        resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
+        admitted_at=admitted,
+        admitted_by=annotations.get(keys.ADMITTED_BY, ""),
+        started_at=began or admitted,
+        finished_at=parse_time(
+            status.get("completionTime") or (end or {}).get("lastTransitionTime")
+        ),
+        started=started,
+        finished=end is not None,
+        explained=keys.MESSAGE in annotations,
+        deleting="deletionTimestamp" in metadata,
+        suspended=suspended,
+        active=_integer(status.get("active"), 0) + _integer(status.get("terminating"), 0),
+        term=annotations.get(keys.TERM),
+        decision=annotations.get(keys.DECISION),
+        approved_by=annotations.get(keys.APPROVED_BY),
+        queue=annotations.get(keys.QUEUE),
+        target=annotations.get(keys.TARGET, ""),
+        options=options,
+        ttl_seconds=spec.get("ttlSecondsAfterFinished"),
+        repository=annotations.get(keys.REPOSITORY, ""),
+        ref=annotations.get(keys.REF, ""),
+        commit=annotations.get(keys.COMMIT, ""),
+        path=annotations.get(keys.PATH, ""),
+        verified_signer=annotations.get(keys.VERIFIED_SIGNER, ""),
+    )
+
+
+def _phase(
+    *,
+    decision: str | None,
+    conditions: Mapping[str, Any],
+    suspended: bool,
+    started: bool,
+    queued: bool,
+    approval: bool,
+) -> Phase:
+    """The first that fits."""
+    states = (
+        (decision == "cancelled", Phase.CANCELLED),
+        (decision is not None, Phase.REFUSED),
+        ("Complete" in conditions, Phase.SUCCEEDED),
+        ("Failed" in conditions, Phase.FAILED),
+        (suspended and queued, Phase.QUEUED),
+        (suspended and started, Phase.HELD),
+        (not suspended, Phase.RUNNING),
+        (approval, Phase.AWAITING_APPROVAL),
+    )
+    return next((phase for holds, phase in states if holds), Phase.WAITING)
+
+
+def _mark(annotations: Mapping[str, str], key: str, otherwise: datetime) -> datetime | None:
+    """When something was marked; `otherwise` where the mark is there and names no time."""
+    if key not in annotations:
+        return None
+    return parse_time(annotations[key]) or otherwise
+
+
+def _had_pods(status: Mapping[str, Any]) -> bool:
+    """Whether Pods were ever counted, also of a Job that was suspended again."""
+    return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
+
+
+# (A Job changes a few times within a minute, and its labels are kept where it is kept. Reading one
+# anew costs 10 µs.)
+@remembered(most=1024, longest=2048)
+def _alert(text: str) -> dict[str, str]:
+    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed."""
+    labels = _json_object(text).get("labels")
+    if not isinstance(labels, dict):
+        return {}
+    found = {str(name): str(value) for name, value in labels.items()}
+    try:
+        "".join((*found, *found.values())).encode()
+    except UnicodeEncodeError:
+        return {}  # half of a surrogate pair, which JSON can spell and nothing can digest
+    return found
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _integer(value: Any, default: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default

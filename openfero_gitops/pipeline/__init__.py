@@ -1,1 +1,0 @@
-"""Pure functions from value to value: parse, validate, match, decide, render, observe."""

@@ -1,1 +1,0 @@
-"""The long-lived coroutines; each names the Protocols it needs."""

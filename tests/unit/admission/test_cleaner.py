@@ -1,0 +1,536 @@
+"""What finished Jobs leave behind, with Pods that cannot be read and deletes that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.cluster.api import JOBS, PODS
+from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, Outcome
+from openfero_gitops.demo.cluster import Outcome as Ending
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.errors import Conflict, Forbidden, Throttled, Unavailable
+from openfero_gitops.domain.operario import OnResolve, Options
+from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.leadership.elector import TermEnded
+from tests.support import build
+from tests.support.workers import (
+    Act,
+    Replica,
+    Request,
+    World,
+    in_background,
+    in_virtual_time,
+    new_term,
+    none,
+    pods_of,
+    resolved,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from openfero_gitops.cluster.api import Object
+    from openfero_gitops.leadership.elector import Term
+
+REMEMBER = Envelope().remember.total_seconds()
+DAY = 24 * 3600
+#: Of a controller that remembers for an hour.
+SHORT = build.catalog(build.operario(), envelope=Envelope(remember=timedelta(hours=1)))
+
+
+def fails(_: Object) -> Ending:
+    """Let every Job's container fail, with last words."""
+    return Ending(3, "the disk is full")
+
+
+@asynccontextmanager
+async def concluding(replica: Replica, term: Term | None = None) -> AsyncIterator[Term]:
+    """Conclude, and play Jobs, for as long as the block lasts."""
+    term = term or new_term(replica.name)
+    async with (
+        replica.world.playing(),
+        replica.watching(),
+        in_background(replica.concluder.run(term)),
+    ):
+        yield term
+
+
+async def delivered(replica: Replica, *pods: str) -> list[JobKey]:
+    """Deliver an alert about each of these Pods, and return the Jobs."""
+    answer = await replica.deliver(*(pods_of(pod) for pod in pods))
+    return [item.job for item in answer.items if item.job is not None]
+
+
+async def refuse(world: World, key: JobKey, decision: str = "refused") -> None:
+    """Write a person's decision on a Job."""
+    await world.annotate(key, keys.DECISION, decision)
+
+
+def of_jobs(replica: Replica, verb: str) -> list[Request]:
+    """The requests of one verb about Jobs."""
+    return [one for one in replica.wire.asked if one.verb == verb and one.resource == JOBS]
+
+
+class TestEnds:
+    """What is counted."""
+
+    @in_virtual_time
+    async def test_each_end_is_counted_once_whatever_else_changes(self) -> None:
+        """A success, a failure and a refusal; the writes after them count nothing again."""
+        world = World(JobPlayer(outcome=lambda job: Ending("web-2" in str(job["metadata"]))))
+        replica = world.replica()
+        async with concluding(replica), replica.leading():
+            good, bad, left = await delivered(replica, "web-1", "web-2", "web-3")
+            await world.annotate(left, keys.DECISION, "refused")
+            await until(lambda: len(replica.tally.ends) == 3)
+            for key in (good, bad, left):
+                await world.annotate(key, "example.org/note", "seen")
+            await asyncio.sleep(600)
+        ends = {one.key: one.phase for one in replica.tally.ends}
+        assert ends == {good: Phase.SUCCEEDED, bad: Phase.FAILED, left: Phase.REFUSED}
+        assert len(replica.tally.ends) == 3
+
+    @in_virtual_time
+    async def test_what_ended_before_the_term_was_counted_by_another(self) -> None:
+        """A new leader does not count a day's Jobs again."""
+        world = World()
+        replica = world.replica()
+        async with world.playing(), replica.watching(), replica.leading():
+            await delivered(replica, "web-1", "web-2")
+            await until(lambda: all(one.finished for one in replica.view))
+        async with concluding(replica), replica.leading():
+            await delivered(replica, "web-3")
+            await asyncio.sleep(600)
+        assert [one.labels["pod"] for one in replica.tally.ends] == ["web-3"]
+
+
+class TestLastWords:
+    """Why a Job failed, which goes with its Pods."""
+
+    @in_virtual_time
+    async def test_they_are_written_on_the_job_once(self) -> None:
+        """The condition, the exit code and the message stay readable; nothing is written twice."""
+        world = World(JobPlayer(outcome=fails))
+        replica, other = world.replica("a"), world.replica("b")
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(lambda: any(one.explained for one in replica.view))
+            await world.annotate(key, "example.org/note", "seen")
+            await asyncio.sleep(600)
+        async with concluding(other):
+            await asyncio.sleep(600)
+        job = await world.job(key)
+        assert job.phase is Phase.FAILED
+        assert job.message == (
+            "BackoffLimitExceeded: Job has reached the specified backoff limit; "
+            "container heal exited with code 3 (Error): the disk is full"
+        )
+        assert len([one for one in replica.wire.asked if one.sets(keys.MESSAGE)]) == 1
+        assert other.wire.writes() == []
+
+    @in_virtual_time
+    async def test_a_job_that_succeeded_has_none(self) -> None:
+        """Nor has one that a person refused."""
+        world = World()
+        replica = world.replica()
+        async with concluding(replica), replica.leading():
+            await delivered(replica, "web-1")
+            await asyncio.sleep(600)
+        assert [one.phase for one in replica.view] == [Phase.SUCCEEDED]
+        assert not [one for one in replica.wire.asked if one.sets(keys.MESSAGE)]
+        assert not [one for one in replica.wire.asked if one.resource == PODS]
+
+    @in_virtual_time
+    async def test_a_lost_answer_writes_nothing_twice(self) -> None:
+        """What was written unheard is found out, and stands."""
+        world = World(JobPlayer(outcome=fails))
+        replica = world.replica()
+        lost = 0
+
+        async def trouble(request: Request, act: Act) -> Any:
+            nonlocal lost
+            done = await act()
+            if request.sets(keys.MESSAGE):
+                lost += 1
+                raise Unavailable("cut off")
+            return done
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await asyncio.sleep(600)
+        assert lost == 1
+        assert (await world.job(key)).message.endswith("the disk is full")
+
+    @pytest.mark.parametrize("resource", [PODS, JOBS], ids=["pods", "jobs"])
+    @in_virtual_time
+    async def test_what_fails_is_tried_once_a_minute_and_holds_nothing_up(
+        self, resource: Any
+    ) -> None:
+        """With news all the time and no right to read Pods the API server is not pressed."""
+        world = World(JobPlayer(outcome=fails))
+        replica = world.replica()
+
+        async def trouble(request: Request, act: Act) -> Any:
+            reads_pods = request.verb == "list" and request.resource == PODS
+            if reads_pods if resource == PODS else request.sets(keys.MESSAGE):
+                raise Forbidden("no right")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(lambda: len(replica.tally.ends) == 1)
+            for moment in range(150):
+                await world.annotate(key, "example.org/note", str(moment))
+                await asyncio.sleep(4)
+            tries = [one for one in replica.wire.asked if one.resource == PODS]
+            assert 9 <= len(tries) <= 12
+            replica.wire.trouble = none
+            await asyncio.sleep(120)
+        assert (await world.job(key)).message.endswith("the disk is full")
+
+    @in_virtual_time
+    async def test_a_job_that_goes_meanwhile_stops_nobody(self) -> None:
+        """Who deletes it has no use for its last words, and the next Job gets its own."""
+        world = World(JobPlayer(outcome=fails))
+        replica = world.replica()
+        gone: list[JobKey] = []
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.MESSAGE) and not gone:
+                gone.append(JobKey(request.namespace, request.name))
+                await world.cluster.delete(JOBS, request.namespace, request.name)
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            await delivered(replica, "web-1", "web-2")
+            await asyncio.sleep(600)
+        (left,) = await world.jobs()
+        assert left.key not in gone
+        assert left.explained
+        assert gone[0] not in replica.view
+
+
+class TestCleaning:
+    """Jobs that Kubernetes never removes."""
+
+    @pytest.mark.parametrize("decision", ["refused", "cancelled"])
+    @in_virtual_time
+    async def test_a_refused_job_goes_after_remember_and_not_before(self, decision: str) -> None:
+        """Counted from its last delivery, and in exactly the state that was judged."""
+        world = World()
+        replica = world.replica()
+        async with concluding(replica):
+            (key,) = await delivered(replica, "web-1")
+            await refuse(world, key, decision)
+            await asyncio.sleep(REMEMBER / 2)
+            await replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(REMEMBER - 60)
+            assert [one.key for one in await world.jobs()] == [key]
+            judged = await world.job(key)
+            await asyncio.sleep(180)
+            assert await world.jobs() == []
+            assert len(replica.view) == 0
+        (delete,) = of_jobs(replica, "delete")
+        assert delete.body == (judged.uid, judged.resource_version)
+
+    @in_virtual_time
+    async def test_no_other_job_is_ever_removed(self) -> None:
+        """Not one that waits, runs, is held, or belongs to somebody else, in two days."""
+        options = Options(max_wait=timedelta(0), approval=True)
+        spec = {**build.job_spec(), "activeDeadlineSeconds": 30 * DAY}
+        catalog = build.catalog(
+            build.operario(spec=spec),
+            build.operario("asks", alertname="Asks", options=options),
+        )
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        replica = world.replica(catalog=catalog)
+        asks = build.alert(labels={"alertname": "Asks"})
+        foreign = build.rendered().manifest
+        foreign["metadata"] |= {"name": "foreign", "labels": {"app": "theirs"}}
+        foreign["metadata"]["annotations"] = {keys.DECISION: "refused"}
+        async with concluding(replica):
+            await world.cluster.create(JOBS, build.JOBS_NAMESPACE, foreign)
+            await replica.deliver(asks)
+            running, held, overruled = await delivered(replica, "web-1", "web-2", "web-3")
+            async with replica.leading():
+                await until(lambda: len(world.starts()) == 3)
+            suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
+            await world.change(held, suspend)
+            # Somebody writes a decision on a Job that runs: its Pods go on all the same.
+            await refuse(world, overruled)
+            await asyncio.sleep(2 * DAY)
+            phases = {one.key.name: one.phase for one in await world.jobs()}
+        assert of_jobs(replica, "delete") == []
+        assert len(phases) == 5
+        assert phases[running.name] is Phase.RUNNING
+        assert phases[held.name] is Phase.HELD
+        assert phases[overruled.name] is Phase.REFUSED
+
+    @in_virtual_time
+    async def test_a_started_job_without_pods_is_not_removed(self) -> None:
+        """A Job controller that is down will make its Pods later, whatever decision it carries."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching(), in_background(replica.concluder.run(new_term("a"))):
+            (key,) = await delivered(replica, "web-1")
+            await refuse(world, key)
+            await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": False})
+            await asyncio.sleep(2 * DAY)
+            assert [one.key for one in await world.jobs()] == [key]
+
+    @in_virtual_time
+    async def test_a_finished_job_is_left_to_its_ttl(self) -> None:
+        """Kubernetes removes it; nothing of ours does it earlier."""
+        world = World()
+        replica = world.replica()
+        async with concluding(replica), replica.leading():
+            await delivered(replica, "web-1")
+            await asyncio.sleep(REMEMBER + 600)
+            assert await world.jobs() == []
+        assert of_jobs(replica, "delete") == []
+
+    @in_virtual_time
+    async def test_without_a_catalog_nothing_is_removed(self) -> None:
+        """Nobody knows for how long to remember."""
+        world = World()
+        replica = world.replica()
+        async with concluding(replica):
+            (key,) = await delivered(replica, "web-1")
+            await refuse(world, key)
+            replica.catalog = None
+            await asyncio.sleep(3 * REMEMBER)
+            assert [one.key for one in await world.jobs()] == [key]
+
+    @in_virtual_time
+    async def test_a_job_that_changes_at_the_last_moment_stays(self) -> None:
+        """A delivery, or a person who starts it, comes between the judgement and the delete."""
+        world = World()
+        replica = world.replica()
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "delete":
+                key = JobKey(request.namespace, request.name)
+                await world.annotate(key, keys.LAST_DELIVERED_AT, "2027-01-01T00:00:00.000000Z")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica):
+            (key,) = await delivered(replica, "web-1")
+            await refuse(world, key)
+            await asyncio.sleep(REMEMBER + 3600)
+        assert [one.key for one in await world.jobs()] == [key]
+        assert len(of_jobs(replica, "delete")) == 1
+
+    @in_virtual_time
+    async def test_a_storm_s_jobs_all_go(self) -> None:
+        """Hundreds at once, though not with one blow."""
+        world = World()
+        replica = world.replica()
+        pods = [f"web-{number}" for number in range(150)]
+        async with concluding(replica):
+            for key in await delivered(replica, *pods):
+                await refuse(world, key)
+            await asyncio.sleep(REMEMBER + 600)
+        assert await world.jobs() == []
+        assert len(of_jobs(replica, "delete")) == 150
+
+    @in_virtual_time
+    async def test_ten_thousand_go_without_a_burst(self) -> None:
+        """Ten a second and no more, the longest unheard of first, in less than half an hour."""
+        world = World()
+        replica = world.replica()
+        jobs = [
+            replace(
+                build.refused(f"job-{number}"),
+                delivered_at=build.NOW - timedelta(days=2, seconds=number),
+            )
+            for number in range(10_000)
+        ]
+        replica.view.replace(build.JOBS_NAMESPACE, jobs, "7")
+
+        async def trouble(request: Request, _: Act) -> Any:
+            """Delete as the API server does, and let the watch tell of it."""
+            key = JobKey(request.namespace, request.name)
+            replica.view.remove(key, request.body[0])
+
+        replica.wire.trouble = trouble
+        term = new_term("a")
+        async with in_background(replica.concluder._clean(term)):
+            await asyncio.sleep(1500)
+        deletes = of_jobs(replica, "delete")
+        assert [one.name for one in deletes] == [f"job-{n}" for n in reversed(range(10_000))]
+        tens = [b.at - a.at for a, b in itertools.pairwise(deletes[::10])]
+        assert min(tens) >= 0.99
+        assert max(tens) <= 1.01
+        assert len(replica.view) == 0
+
+    @in_virtual_time
+    async def test_a_held_job_goes_when_its_alert_has_long_gone(self) -> None:
+        """A person's Job is kept seven times as long; while its alert comes, for ever."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        replica = world.replica(catalog=SHORT)
+        async with concluding(replica):
+            (key,) = await delivered(replica, "web-1")
+            async with replica.leading():
+                await until(world.starts)
+            await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": True})
+            for _ in range(10):
+                await asyncio.sleep(3000)
+                await replica.deliver(pods_of("web-1"))
+            assert (await world.job(key)).phase is Phase.HELD
+            await asyncio.sleep(6.9 * 3600)
+            assert (await world.job(key)).phase is Phase.HELD
+            await asyncio.sleep(0.2 * 3600)
+            assert await world.jobs() == []
+
+    @pytest.mark.parametrize(
+        "error",
+        [Forbidden("no right"), Conflict("changed"), Throttled("slow"), Unavailable("gone")],
+        ids=lambda error: type(error).__name__,
+    )
+    @in_virtual_time
+    async def test_deletes_that_fail_are_tried_once_a_minute(self, error: Exception) -> None:
+        """Whatever else changes all the time; and they are done when they can be."""
+        world = World()
+        replica = world.replica()
+        failing = True
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "delete" and failing:
+                raise error
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica):
+            old, other = await delivered(replica, "web-1", "web-2")
+            await refuse(world, old)
+            await asyncio.sleep(REMEMBER + 60)
+            replica.wire.asked.clear()
+            for moment in range(150):
+                await world.annotate(other, "example.org/note", str(moment))
+                await asyncio.sleep(4)
+            assert 9 <= len(of_jobs(replica, "delete")) <= 11
+            failing = False
+            await asyncio.sleep(120)
+        assert [one.key for one in await world.jobs()] == [other]
+
+
+class TestTerm:
+    """Only a leader writes."""
+
+    @pytest.mark.parametrize("about", ["words", "cleaning"])
+    @in_virtual_time
+    async def test_after_the_term_nothing_is_written(self, about: str) -> None:
+        """A leader that was frozen between reading and writing keeps still when it thaws."""
+        world = World(JobPlayer(outcome=fails))
+        replica = world.replica()
+        async with world.playing(), replica.watching():
+            (key,) = await delivered(replica, "web-1")
+            if about == "words":
+                async with replica.leading():
+                    await until(lambda: all(one.finished for one in replica.view))
+            else:
+                await refuse(world, key)
+                await asyncio.sleep(REMEMBER + 60)
+            replica.wire.asked.clear()
+            term = new_term("a")
+
+            async def trouble(request: Request, act: Act) -> Any:
+                if request.resource == PODS:
+                    term.end()
+                return await act()
+
+            replica.wire.trouble = trouble
+            if about == "cleaning":
+                term.end()
+            with pytest.raises(TermEnded):
+                await replica.concluder.run(term)
+        assert replica.wire.writes() == []
+
+
+class TestCancelRunning:
+    """What runs for an alert that is resolved."""
+
+    @in_virtual_time
+    async def test_it_is_stopped_where_its_operario_asks_for_that(self) -> None:
+        """The Job ends, says why, and is remembered; its like under another rule runs on."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        stopping = world.replica("a", catalog=build.catalog(asks))
+        keeping = world.replica("b")
+        async with concluding(stopping), stopping.leading(), keeping.watching():
+            (one,) = await delivered(stopping, "web-1")
+            (other,) = await delivered(keeping, "web-2")
+            await until(lambda: sum(known.occupying for known in stopping.view) == 2)
+            ended = world.now()
+            await stopping.deliver(*(resolved(pods_of(pod), ended) for pod in ("web-1", "web-2")))
+            await until(lambda: any(known.finished for known in stopping.view))
+            await asyncio.sleep(60)
+        job = await world.job(one)
+        assert (job.phase, job.reason) == (Phase.CANCELLED, "resolved")
+        assert job.finished
+        assert not job.active
+        assert (await world.job(other)).phase is Phase.RUNNING
+
+    @pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (1, Phase.FAILED)])
+    @in_virtual_time
+    async def test_one_that_ends_at_the_last_moment_has_ended(
+        self, code: int, phase: Phase
+    ) -> None:
+        """What is done, or failed, cannot be stopped, and is not called cancelled."""
+        world = World(JobPlayer(Durations(run=30), lambda _: Outcome(code)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        replica = world.replica(catalog=build.catalog(asks))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.DECISION):
+                await asyncio.sleep(4)
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(world.starts)
+            await asyncio.sleep(28)
+            await replica.deliver(resolved(pods_of("web-1"), world.now()))
+            await asyncio.sleep(600)
+        job = await world.job(key)
+        assert (job.phase, job.decision) == (phase, None)
+
+    @in_virtual_time
+    async def test_what_cannot_be_stopped_is_tried_once_a_minute(self) -> None:
+        """With news all the time; and it is stopped when it can be, within the term alone."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
+        replica = world.replica(catalog=build.catalog(asks))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.DECISION):
+                raise Forbidden("no right")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with concluding(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(world.starts)
+            await replica.deliver(resolved(pods_of("web-1"), world.now()))
+            for moment in range(100):
+                await world.annotate(key, "example.org/note", str(moment))
+                await asyncio.sleep(2)
+            tries = [one for one in replica.wire.asked if one.sets(keys.DECISION)]
+            assert 3 <= len(tries) <= 5
+            replica.wire.trouble = none
+            await asyncio.sleep(120)
+        assert (await world.job(key)).phase is Phase.CANCELLED

@@ -1,0 +1,1002 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openfero_gitops.admission.decide import (
+    Admit,
+    Decision,
+    Refuse,
+    Wait,
+    decide,
+    next_look,
+    same_incident,
+)
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.operario import Mode, OnResolve, Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+from tests.support.build import (
+    NOW,
+    STARTS_AT,
+    finished,
+    minutes,
+    refused,
+    remediation,
+    running,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from openfero_gitops.domain.remediation import Remediation
+
+RESOLVED: dict[str, Any] = {"status": Status.RESOLVED, "operario": "undo"}
+OTHER = {"labels": {"alertname": "Other"}, "target": "other"}
+
+
+def decisions(
+    *remediations: Remediation,
+    envelope: Envelope | None = Envelope(),  # noqa: B008 (frozen)
+    paused: bool = False,
+    now: datetime = NOW,
+    doubtful: Collection[str] = (),
+) -> dict[str, Decision]:
+    """What is decided about each waiting Job, by its name."""
+    decided = decide(remediations, envelope, paused=paused, now=now, doubtful=doubtful)
+    return {one.key.name: decision for one, decision in decided}
+
+
+def reasons(*remediations: Remediation, **given: Any) -> dict[str, str]:
+    """The same, by reasons alone."""
+    return {name: one.reason.value for name, one in decisions(*remediations, **given).items()}
+
+
+def options(**given: Any) -> dict[str, Any]:
+    """Options as a remediation's member."""
+    return {"options": Options(**given)}
+
+
+# What nothing stands against.
+
+
+def test_a_waiting_job_is_admitted() -> None:
+    """With room and nothing else about, a Job starts."""
+    assert decisions(remediation()) == {"job-1": Admit(Reason.ADMITTED)}
+
+
+def test_only_waiting_jobs_are_decided() -> None:
+    """What was admitted, decided or ended is left alone, and so is what is being deleted."""
+    assert (
+        decisions(
+            running("a", **OTHER),
+            finished("b", **OTHER),
+            refused("c", **OTHER),
+            remediation("d", phase=Phase.HELD, admitted_at=NOW, **OTHER),
+            remediation("e", phase=Phase.QUEUED, admitted_at=NOW, **OTHER),
+            remediation("f", phase=Phase.CANCELLED, decision="cancelled", **OTHER),
+            remediation("g", deleting=True),
+        )
+        == {}
+    )
+
+
+# Waiting.
+
+
+@pytest.mark.parametrize(
+    ("reason", "given"),
+    [
+        (Reason.NO_CATALOG, {"envelope": None}),
+        (Reason.PAUSED, {"paused": True}),
+        (Reason.PAUSED, {"envelope": Envelope(paused=True)}),
+        (Reason.LIMIT_CONCURRENT, {"envelope": Envelope(limits=Limits(concurrent=0))}),
+        (Reason.LIMIT_PER_MINUTE, {"envelope": Envelope(limits=Limits(per_minute=0))}),
+    ],
+)
+def test_nothing_starts_while(reason: Reason, given: dict[str, Any]) -> None:
+    """A pause, an envelope without room and the lack of one hold every Job back."""
+    assert reasons(remediation(), **given) == {"job-1": reason.value}
+
+
+@pytest.mark.parametrize("limit", ["max_concurrent", "max_per_hour"])
+def test_an_operarios_limit_of_zero_admits_nothing(limit: str) -> None:
+    """0 is a limit as any other."""
+    assert reasons(remediation(**options(**{limit: 0}))) == {"job-1": limit.replace("_", "-")}
+
+
+def test_a_job_that_needs_approval_waits_for_it() -> None:
+    """A human admits it, and once that is done it is as any other."""
+    asks = options(approval=True)
+
+    assert reasons(remediation(phase=Phase.AWAITING_APPROVAL, **asks)) == {"job-1": "approval"}
+    assert reasons(remediation(approved_by="ada", **asks)) == {"job-1": "admitted"}
+
+
+def test_a_target_is_worked_on_by_one_job() -> None:
+    """Whatever its operario, alert or namespace, a Job waits for the one that runs."""
+    other = running("b", namespace="other", labels={"alertname": "B"}, operario="x")
+
+    assert decisions(remediation(), other) == {
+        "job-1": Wait(Reason.TARGET_BUSY, message="other/b works on the same target")
+    }
+    assert reasons(remediation(), dataclasses.replace(other, target="t")) == {"job-1": "admitted"}
+
+
+@pytest.mark.parametrize(
+    ("members", "busy"),
+    [
+        ({}, True),
+        ({"admitted_at": None, "started_at": None}, True),
+        ({"phase": Phase.QUEUED, "suspended": True, "active": 0}, True),
+        ({"phase": Phase.HELD, "suspended": True, "active": 1}, True),
+        ({"phase": Phase.HELD, "suspended": True, "active": 0}, False),
+        ({"phase": Phase.REFUSED, "decision": "refused"}, True),
+        ({"phase": Phase.CANCELLED, "suspended": True, "active": 0}, False),
+        ({"deleting": True}, True),
+    ],
+)
+def test_a_target_is_busy_while_pods_are_there(
+    members: dict[str, Any],
+    busy: bool,  # noqa: FBT001
+) -> None:
+    """Running, queued, held with Pods left, started by a person, decided, deleted: all count."""
+    other = running("b", labels={"alertname": "B"}, operario="x", **members)
+
+    assert reasons(remediation(), other)["job-1"] == ("target-busy" if busy else "admitted")
+    crowded = Envelope(limits=Limits(concurrent=1))
+    elsewhere = dataclasses.replace(other, target="t")
+    assert reasons(remediation(), elsewhere, envelope=crowded)["job-1"] == (
+        "limit-concurrent" if busy else "admitted"
+    )
+
+
+def test_a_job_that_a_person_stopped_again_waits_for_its_own_pods() -> None:
+    """Suspended by hand before it was admitted, it starts anew when its Pods have ended."""
+    ending = remediation(active=1, started=True)
+
+    assert reasons(ending) == {"job-1": "target-busy"}
+    assert reasons(dataclasses.replace(ending, active=0)) == {"job-1": "admitted"}
+
+
+def test_the_cooldown_counts_from_the_last_end() -> None:
+    """The next Job of an operario on a target waits so long after the last one's end."""
+    past = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(65)}
+    one = finished("a", began=NOW - minutes(9), ended=NOW - minutes(8), **past)
+    last = finished("b", began=NOW - minutes(9), ended=NOW - minutes(4), **past | {"attempt": 2})
+    wait = Wait(Reason.COOLDOWN, NOW + minutes(6))
+
+    for first in (NOW - minutes(70), NOW - minutes(60)):
+        before = dataclasses.replace(one, received_at=first)
+        assert decisions(before, last, remediation())["job-1"] == wait
+    assert reasons(one, last, remediation(), now=NOW + minutes(6))["job-1"] == "admitted"
+    assert reasons(last, remediation(**options(cooldown=timedelta(0))))["job-1"] == "admitted"
+    assert reasons(last, remediation(operario="x"))["job-1"] == "admitted"
+    assert reasons(last, remediation(target="t"))["job-1"] == "admitted"
+
+
+def test_only_what_started_cools_down() -> None:
+    """A Job that never started leaves no trace on its target."""
+    never = refused("a", starts_at=STARTS_AT - minutes(60), finished_at=NOW)
+
+    assert reasons(never, remediation())["job-1"] == "admitted"
+
+
+def test_a_job_that_is_deleted_is_forgotten() -> None:
+    """Of a Job that goes, neither cooldown, hour nor incident is remembered."""
+    gone = finished("a", deleting=True)
+
+    assert reasons(gone, remediation(**options(max_per_hour=1)))["job-1"] == "admitted"
+
+
+def elsewhere(name: str, **given: Any) -> Remediation:
+    """A waiting Job of another alert, with a target of its own."""
+    return remediation(name, **{"labels": {"alertname": name}, "target": name} | given)
+
+
+def ran_elsewhere(name: str, ago: timedelta, **given: Any) -> Remediation:
+    """One that started so long ago and ended at once."""
+    given = {"labels": {"alertname": name}, "target": name} | given
+    return finished(name, began=NOW - ago, ended=NOW - ago, **given)
+
+
+def test_an_operario_runs_so_many_jobs_at_once() -> None:
+    """More wait; other operarios are not concerned."""
+    busy = [running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}") for n in range(2)]
+    one = elsewhere("a", **options(max_concurrent=2))
+
+    assert decisions(*busy, one) == {"a": Wait(Reason.MAX_CONCURRENT)}
+    assert reasons(*busy, dataclasses.replace(one, operario="x"))["a"] == "admitted"
+    assert reasons(busy[0], one)["a"] == "admitted"
+
+
+def test_an_operario_starts_so_many_jobs_an_hour() -> None:
+    """More wait until the oldest start that counts is an hour ago."""
+    ran = [ran_elsewhere(f"r{n}", minutes(15 * n)) for n in range(5)]
+    one = elsewhere("a", **options(max_per_hour=2))
+
+    assert decisions(*ran, one) == {"a": Wait(Reason.MAX_PER_HOUR, NOW + minutes(45))}
+    then = NOW + minutes(45)
+    assert reasons(*ran, one, now=then - seconds(1))["a"] == "max-per-hour"
+    assert reasons(*ran, one, now=then)["a"] == "admitted"
+    assert reasons(*ran, dataclasses.replace(one, operario="x"))["a"] == "admitted"
+
+
+def test_so_many_jobs_start_a_minute() -> None:
+    """The envelope's limit counts starts of all operarios, and lets one more in as they age."""
+    ran = [ran_elsewhere(f"r{n}", seconds(20 * n), operario=f"o{n}") for n in range(4)]
+    given = {"envelope": Envelope(limits=Limits(per_minute=2))}
+    one = elsewhere("a")
+
+    assert decisions(*ran, one, **given) == {"a": Wait(Reason.LIMIT_PER_MINUTE, NOW + seconds(40))}
+    assert reasons(*ran, one, now=NOW + seconds(39), **given)["a"] == "limit-per-minute"
+    assert reasons(*ran, one, now=NOW + seconds(40), **given)["a"] == "admitted"
+
+
+def test_a_limit_of_zero_is_looked_at_again() -> None:
+    """With no room at all, the clock still asks for a look, so that max-wait is kept."""
+    decided = decide([remediation(**options(max_per_hour=0))], Envelope(), paused=False, now=NOW)
+
+    assert decided[0][1] == Wait(Reason.MAX_PER_HOUR, NOW + minutes(60))
+
+
+def test_all_operarios_together_run_so_many_jobs() -> None:
+    """The envelope's limit counts every operario."""
+    busy = [
+        running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}", operario=f"o{n}")
+        for n in range(2)
+    ]
+    full = Envelope(limits=Limits(concurrent=2))
+
+    assert decisions(*busy, elsewhere("a"), envelope=full) == {"a": Wait(Reason.LIMIT_CONCURRENT)}
+    assert reasons(busy[0], elsewhere("a"), envelope=full)["a"] == "admitted"
+
+
+def test_a_start_of_unknown_time_counts_as_of_now() -> None:
+    """An admission without an answer, and a Job that a person just started, use up the limits."""
+    unknown = running(
+        "r", labels={"alertname": "r"}, target="r", admitted_at=None, started_at=None, started=True
+    )
+    a_minute = Envelope(limits=Limits(per_minute=1))
+
+    assert reasons(unknown, elsewhere("a"), envelope=a_minute)["a"] == "limit-per-minute"
+    assert reasons(unknown, elsewhere("a", **options(max_per_hour=1)))["a"] == "max-per-hour"
+
+
+def test_admission_counts_not_the_start_that_kueue_makes_of_it() -> None:
+    """A Job that waited in a queue was started when it was admitted."""
+    queued = running("r", since=NOW, target="r", labels={"alertname": "r"})
+    late = dataclasses.replace(queued, admitted_at=NOW - minutes(2), queue="batch")
+
+    a_minute = Envelope(limits=Limits(per_minute=1))
+    assert reasons(queued, elsewhere("a"), envelope=a_minute)["a"] == "limit-per-minute"
+    assert reasons(late, elsewhere("a"), envelope=a_minute)["a"] == "admitted"
+
+
+# Refusals: the same occurrence, the same incident.
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (running("job-1", namespace="other"), "same-occurrence"),
+        (finished("job-1", namespace="other"), "same-occurrence"),
+        (remediation("job-1", namespace="a", received_at=NOW - seconds(1)), "same-occurrence"),
+        (remediation("job-1", namespace="other", received_at=NOW + seconds(1)), "admitted"),
+        (refused("job-1", "refused-by-human", namespace="other"), "same-occurrence"),
+        (refused("job-1", "unsafe-value", namespace="other"), "same-occurrence"),
+        (
+            remediation("job-1", namespace="other", phase=Phase.CANCELLED, decision="cancelled"),
+            "same-occurrence",
+        ),
+        (refused("job-1", "same-occurrence", namespace="other"), "admitted"),
+        (refused("job-1", "max-wait", namespace="other"), "admitted"),
+    ],
+)
+def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: str) -> None:
+    """What was refused for good is not run elsewhere either; a namesake that gave way is nobody."""
+    # Not the same digests by chance of starts: it is the occurrence alone that is compared here.
+    one = remediation(starts_at=None, occurrence="o")
+    decided = decide(
+        [one, dataclasses.replace(other, starts_at=None, occurrence="o", target="t")],
+        Envelope(),
+        paused=False,
+        now=NOW,
+    )
+
+    assert {d.reason.value for r, d in decided if r is one} == {reason}
+
+
+def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
+    """Two namespaces with one Job each at one moment: one runs, always the same."""
+    one, other = remediation(namespace="a"), remediation(namespace="b")
+    for order in permutations([one, other]):
+        decided = decide(order, Envelope(), paused=False, now=NOW)
+
+        assert [(r.key.namespace, d.reason) for r, d in decided] == [
+            ("a", Reason.ADMITTED),
+            ("b", Reason.SAME_OCCURRENCE),
+        ]
+
+
+def test_the_refusal_names_the_other_job() -> None:
+    """A person who wonders why finds the Job that heals instead."""
+    one = remediation("b", starts_at=STARTS_AT + seconds(1))
+
+    assert decisions(running("a"), one)["b"] == Refuse(
+        Reason.SAME_INCIDENT, "jobs/a heals, or healed, this incident"
+    )
+    twin = remediation("a", namespace="b")
+    assert decisions(running("a"), twin)["a"] == Refuse(
+        Reason.SAME_OCCURRENCE, "jobs/a is the Job of this occurrence"
+    )
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "same"),
+    [
+        (STARTS_AT - minutes(100), True),
+        (STARTS_AT + seconds(1), True),
+        (NOW + seconds(60), True),
+        (
+            NOW
+            + seconds(
+                60,
+            )
+            + timedelta(microseconds=1),
+            False,
+        ),
+        (NOW + minutes(5), False),
+    ],
+)
+def test_a_start_that_wobbles_is_the_same_incident(
+    starts_at: datetime,
+    same: bool,  # noqa: FBT001
+) -> None:
+    """Up to a minute after the other Job was received, it is the same trouble."""
+    healed = finished("a", ended=NOW - minutes(60))
+    one = remediation("b", starts_at=starts_at, received_at=NOW + minutes(6))
+
+    later = NOW + minutes(6)
+    assert reasons(healed, one, now=later)["b"] == ("same-incident" if same else "admitted")
+
+
+def test_what_fires_again_after_it_was_resolved_is_a_new_incident() -> None:
+    """A start after the recorded resolved-at is healed, soon as it may be."""
+    healed = finished("a", began=NOW - minutes(60), ended=NOW - minutes(59), resolved_at=NOW)
+    again = remediation("b", starts_at=NOW + seconds(1), received_at=NOW + seconds(2))
+    wobbled = remediation("b", starts_at=NOW, received_at=NOW + seconds(2))
+    later = NOW + seconds(3)
+
+    assert reasons(healed, again, now=later)["b"] == "admitted"
+    assert reasons(healed, wobbled, now=later)["b"] == "same-incident"
+
+
+def test_a_new_incident_meets_the_cooldown() -> None:
+    """Healing again is not healing at once."""
+    healed = finished("a", resolved_at=NOW)
+    again = remediation("b", starts_at=NOW + seconds(1))
+
+    assert reasons(healed, again)["b"] == "cooldown"
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (running("a"), "same-incident"),
+        (running("a", admitted_at=None, started_at=None, started=True), "same-incident"),
+        (finished("a", phase=Phase.FAILED), "same-incident"),
+        (remediation("a", phase=Phase.HELD, admitted_at=NOW), "same-incident"),
+        (remediation("a", phase=Phase.QUEUED, admitted_at=NOW), "same-incident"),
+        (refused("a", admitted_at=NOW), "same-incident"),
+        (refused("a"), "admitted"),
+        (remediation("a", phase=Phase.FAILED, finished=True), "admitted"),
+        (remediation("a", phase=Phase.CANCELLED, decision="cancelled"), "admitted"),
+        (remediation("a"), "same-incident"),
+        (remediation("a", phase=Phase.AWAITING_APPROVAL), "same-incident"),
+        (remediation("c"), "admitted"),
+        (remediation("c", received_at=NOW - seconds(1)), "same-incident"),
+        (running("a", attempt=2), "admitted"),
+        (running("a", starts_at=None), "admitted"),
+        (running("a", status=Status.RESOLVED), "admitted"),
+        (running("a", labels={"alertname": "B"}), "admitted"),
+    ],
+)
+def test_a_job_is_compared_with_what_started_or_stands_before_it(
+    other: Remediation, reason: str
+) -> None:
+    """Decided Jobs that never started, other attempts and alerts without a start do not count."""
+    one = remediation("b", starts_at=STARTS_AT + seconds(1))
+
+    assert reasons(dataclasses.replace(other, target="t", operario="x"), one)["b"] == reason
+
+
+@pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
+def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: datetime) -> None:
+    """Others of its incident wait until that is known, whatever else they could do."""
+    doubtful = running("a", target="t", operario="x")
+    one = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
+    same = remediation("c", namespace="other", received_at=received_at)
+    elsewhere = remediation("d", **OTHER)
+
+    assert reasons(doubtful, one, same, elsewhere, doubtful={doubtful.uid})["d"] == "admitted"
+    for other in (one, same):
+        assert decisions(doubtful, other, doubtful={doubtful.uid}) == {
+            other.key.name: Wait(Reason.TARGET_BUSY, message="jobs/a may have started")
+        }
+        assert isinstance(decisions(doubtful, other)[other.key.name], Refuse)
+
+
+def test_an_alert_without_a_start_is_healed_each_time() -> None:
+    """A person who sends an alert by hand asks for a run."""
+    one = remediation("b", starts_at=None)
+
+    assert reasons(finished("a", ended=NOW - minutes(60)), one)["b"] == "admitted"
+
+
+def test_many_alerts_without_a_start_are_decided_in_a_moment() -> None:
+    """Whoever sends the same alert by hand, again and again, does not stop the leader."""
+    jobs = [
+        remediation(f"j{n}", starts_at=None, incident="i", occurrence=str(n)) for n in range(3000)
+    ]
+    begin = time.monotonic()
+
+    assert Counter(reasons(*jobs).values()) == {"admitted": 1, "target-busy": 2999}
+    assert time.monotonic() - begin < 2
+
+
+def test_who_is_refused_stands_before_nobody() -> None:
+    """A Job that is refused in the same breath does not take another with it.
+
+    Not even one of higher priority, which is admitted before it would have been looked at.
+    """
+    late = remediation("a", received_at=NOW - minutes(61), starts_at=STARTS_AT - minutes(61))
+    for priority in (-1, 0, 1):
+        one = remediation("b", starts_at=STARTS_AT - minutes(61), **options(priority=priority))
+
+        assert reasons(late, dataclasses.replace(one, occurrence="o")) == {
+            "a": "max-wait",
+            "b": "admitted",
+        }
+
+
+def test_an_older_job_is_refused_behind_one_that_is_admitted_in_the_same_pass() -> None:
+    """A newer incident of higher priority heals the older one's too, also where targets differ."""
+    older = remediation("a", target="t")
+    newer = remediation(
+        "b",
+        starts_at=NOW + seconds(90),
+        received_at=NOW + seconds(100),
+        **options(priority=1),
+    )
+
+    assert reasons(older, newer, now=NOW + seconds(100)) == {"b": "admitted", "a": "same-incident"}
+
+
+# Refusals: resolved, too late, dry run.
+
+
+@pytest.mark.parametrize(
+    ("on_resolve", "reason"),
+    [
+        (OnResolve.CANCEL, "resolved"),
+        (OnResolve.CANCEL_RUNNING, "resolved"),
+        (OnResolve.KEEP, "admitted"),
+    ],
+)
+def test_a_resolved_alerts_job_is_not_started(on_resolve: OnResolve, reason: str) -> None:
+    """Unless its operario keeps it."""
+    one = remediation(resolved_at=NOW, **options(on_resolve=on_resolve))
+
+    assert reasons(one) == {"job-1": reason}
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL])
+def test_what_waited_too_long_is_refused(phase: Phase) -> None:
+    """Not run hours late, nor approved by somebody who does not know better; 0 waits for ever."""
+    one = remediation(phase=phase, **options(approval=phase is Phase.AWAITING_APPROVAL))
+    wait = "approval" if phase is Phase.AWAITING_APPROVAL else "admitted"
+
+    assert reasons(one, now=NOW + minutes(60))["job-1"] == wait
+    assert reasons(one, now=NOW + minutes(60) + seconds(1))["job-1"] == "max-wait"
+    endless = dataclasses.replace(
+        one, options=dataclasses.replace(one.options, max_wait=timedelta(0))
+    )
+    assert reasons(endless, now=NOW + minutes(6000))["job-1"] == wait
+
+
+@pytest.mark.parametrize("given", [{"paused": True}, {"envelope": None}])
+def test_time_goes_on_while_nothing_starts(given: dict[str, Any]) -> None:
+    """A pause and the lack of a catalog do not make an old Job young."""
+    assert reasons(remediation(), now=NOW + minutes(61), **given)["job-1"] == "max-wait"
+
+
+def test_a_dry_run_ends_in_a_refusal() -> None:
+    """By the operario's mode or the envelope's, the Job is created and never started."""
+    assert reasons(remediation(**options(mode=Mode.DRY_RUN))) == {"job-1": "dry-run"}
+    assert reasons(remediation(), envelope=Envelope(mode=Mode.DRY_RUN)) == {"job-1": "dry-run"}
+
+
+# Resolved operarios.
+
+
+def fired(**given: Any) -> Remediation:
+    """The firing Job of the labels, which ran and was resolved."""
+    return finished(
+        "f",
+        **{
+            "began": NOW - minutes(10),
+            "ended": NOW - minutes(9),
+            "received_at": NOW - minutes(10),
+            "starts_at": STARTS_AT - minutes(10),
+            "resolved_at": NOW,
+        }
+        | given,
+    )
+
+
+def undo(name: str = "u", **given: Any) -> Remediation:
+    """The Job of the resolved alert, received at `NOW`."""
+    return remediation(name, **{"starts_at": STARTS_AT - minutes(10)} | RESOLVED | given)
+
+
+def test_a_resolved_job_waits_in_case_the_alert_fires_again() -> None:
+    """Only after resolve-delay, counted from its arrival, does it run."""
+    assert decisions(fired(), undo()) == {"u": Wait(Reason.RESOLVE_DELAY, NOW + minutes(1))}
+    assert reasons(fired(), undo(), now=NOW + minutes(1))["u"] == "admitted"
+    at_once = undo(**options(resolve_delay=timedelta(0)))
+    assert reasons(fired(), at_once)["u"] == "admitted"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"phase": Phase.RUNNING, "finished": False, "finished_at": None, "active": 1},
+        {
+            "phase": Phase.QUEUED,
+            "suspended": True,
+            "finished": False,
+            "finished_at": None,
+            "started_at": None,
+        },
+        {
+            "phase": Phase.HELD,
+            "suspended": True,
+            "finished": False,
+            "finished_at": None,
+            "active": 1,
+        },
+    ],
+)
+def test_a_resolved_job_waits_for_the_firing_one(members: dict[str, Any]) -> None:
+    """Nothing is undone while it is being done, whatever the targets are called."""
+    waits = decisions(fired(target="t", **members), undo(), now=NOW + minutes(1))
+
+    assert waits == {"u": Wait(Reason.FIRING_RUNS, message="jobs/f has not ended")}
+
+
+def test_a_resolved_job_waits_for_a_firing_one_that_waits() -> None:
+    """A firing Job that its operario keeps may still run."""
+    keeps = options(on_resolve=OnResolve.KEEP, approval=True)
+    waiting = remediation(
+        "f", starts_at=STARTS_AT, resolved_at=NOW, phase=Phase.AWAITING_APPROVAL, **keeps
+    )
+    one = undo(starts_at=STARTS_AT)
+
+    assert reasons(waiting, one, now=NOW + minutes(1)) == {"f": "approval", "u": "firing-runs"}
+
+
+def test_a_firing_job_that_is_held_without_pods_holds_nobody_up() -> None:
+    """What somebody stopped for good has ended."""
+    held = fired(phase=Phase.HELD, suspended=True, finished=False, finished_at=None, started_at=NOW)
+
+    assert reasons(held, undo(), now=NOW + minutes(1))["u"] == "admitted"
+
+
+@pytest.mark.parametrize(
+    ("firing", "reason"),
+    [
+        ({"starts_at": STARTS_AT}, "firing-again"),
+        (
+            {"starts_at": STARTS_AT, "phase": Phase.REFUSED, "reason": "unsafe-value"},
+            "firing-again",
+        ),
+        ({"starts_at": STARTS_AT, "phase": Phase.CANCELLED}, "firing-again"),
+        ({"starts_at": STARTS_AT, "phase": Phase.REFUSED, "reason": "same-incident"}, "admitted"),
+        ({"starts_at": STARTS_AT, "phase": Phase.REFUSED, "reason": "same-occurrence"}, "admitted"),
+        ({"starts_at": STARTS_AT, "resolved_at": NOW}, "admitted"),
+        ({"starts_at": STARTS_AT - minutes(10)}, "admitted"),
+        ({"starts_at": STARTS_AT - minutes(11)}, "admitted"),
+        ({"starts_at": None}, "admitted"),
+    ],
+)
+def test_nothing_is_undone_while_the_labels_fire_again(firing: dict[str, Any], reason: str) -> None:
+    """A later start that is not resolved refuses the undoing, but for one that only wobbled."""
+    again = fired(**{"resolved_at": None, "began": NOW - minutes(2)} | firing)
+
+    assert reasons(again, undo(), now=NOW + minutes(1))["u"] == reason
+
+
+def test_a_start_that_wobbles_does_not_refuse_the_undoing_in_the_same_breath() -> None:
+    """A double that arrives after the resolution is refused, and then the resolved Job runs."""
+    double = remediation(
+        "d", starts_at=STARTS_AT - minutes(10) + seconds(5), received_at=NOW + seconds(1)
+    )
+
+    later = NOW + minutes(2)
+    assert reasons(fired(), undo(), double, now=later) == {
+        "u": "firing-runs",
+        "d": "same-incident",
+    }
+    gone = dataclasses.replace(double, phase=Phase.REFUSED, reason="same-incident")
+    assert reasons(fired(), undo(), gone, now=later) == {"u": "admitted"}
+
+
+def test_a_resolved_alert_without_a_start_is_not_compared() -> None:
+    """Nobody knows what fires later than it."""
+    again = fired(starts_at=STARTS_AT, resolved_at=None)
+
+    assert reasons(again, undo(starts_at=None), now=NOW + minutes(1))["u"] == "admitted"
+
+
+def undone(**given: Any) -> Remediation:
+    """An earlier resolved Job of the labels, which succeeded 5 minutes ago."""
+    long_ago = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(90)}
+    times = {"began": NOW - minutes(6), "ended": NOW - minutes(5)}
+    return finished("e", **long_ago | times | RESOLVED | options(cooldown=timedelta(0)) | given)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ([], "nothing-to-undo"),
+        ([refused("f", resolved_at=NOW)], "nothing-to-undo"),
+        ([fired(labels={"alertname": "B"})], "nothing-to-undo"),
+        ([fired()], "admitted"),
+        ([fired(phase=Phase.FAILED)], "admitted"),
+        ([fired(), undone()], "nothing-to-undo"),
+        ([fired(began=NOW - minutes(6)), undone()], "nothing-to-undo"),
+        ([fired(), undone(phase=Phase.FAILED)], "admitted"),
+        ([fired(began=NOW - minutes(5)), undone()], "admitted"),
+        ([fired(), undone(began=NOW - minutes(30))], "admitted"),
+        ([fired(), undone(labels={"alertname": "B"})], "admitted"),
+    ],
+)
+def test_there_must_be_something_to_undo(others: list[Remediation], reason: str) -> None:
+    """A firing Job of the labels must have started since the last undoing that succeeded."""
+    one = undo(**options(cooldown=timedelta(0)))
+
+    assert reasons(*others, one, now=NOW + minutes(1))["u"] == reason
+
+
+def test_firing_and_resolved_jobs_share_a_target() -> None:
+    """An undoing waits for whatever works on the target."""
+    other = running("r", labels={"alertname": "B"})
+
+    assert reasons(fired(), undo(), other, now=NOW + minutes(1))["u"] == "target-busy"
+
+
+# Order.
+
+
+def test_the_highest_priority_goes_first_then_the_oldest() -> None:
+    """Where not all may start, priority decides, then arrival, then name."""
+    jobs = [
+        elsewhere("d", received_at=NOW - minutes(9), **options(priority=-1)),
+        elsewhere("b"),
+        elsewhere("c", received_at=NOW - minutes(1)),
+        elsewhere("a"),
+        elsewhere("e", **options(priority=2)),
+    ]
+    given = {"envelope": Envelope(limits=Limits(concurrent=3))}
+
+    for order in permutations(jobs):
+        assert list(reasons(*order, **given).items()) == [
+            ("e", "admitted"),
+            ("c", "admitted"),
+            ("a", "admitted"),
+            ("b", "limit-concurrent"),
+            ("d", "limit-concurrent"),
+        ]
+
+
+def test_who_has_to_wait_lets_others_pass() -> None:
+    """A Job that waits for its target does not block one behind it."""
+    first = remediation("a", **options(priority=9))
+
+    assert reasons(running("r", labels={"alertname": "B"}), first, elsewhere("b")) == {
+        "a": "target-busy",
+        "b": "admitted",
+    }
+
+
+def test_one_of_several_for_a_target_starts() -> None:
+    """Those that are decided together see each other's admissions."""
+    jobs = [remediation(n, labels={"alertname": n}, operario=n) for n in "abc"]
+
+    assert reasons(*jobs) == {"a": "admitted", "b": "target-busy", "c": "target-busy"}
+
+
+def test_admissions_of_one_pass_count_toward_every_limit() -> None:
+    """Ten Jobs that are decided at once start as if they had come one by one."""
+    jobs = [elsewhere(str(n)) for n in range(10)]
+    per_hour = [dataclasses.replace(j, options=Options(max_per_hour=3)) for j in jobs]
+    at_once = [dataclasses.replace(j, options=Options(max_concurrent=4)) for j in jobs]
+
+    assert Counter(reasons(*per_hour).values()) == {"admitted": 3, "max-per-hour": 7}
+    assert Counter(reasons(*at_once).values()) == {"admitted": 4, "max-concurrent": 6}
+    a_minute = Envelope(limits=Limits(per_minute=2))
+    assert Counter(reasons(*jobs, envelope=a_minute).values()) == {
+        "admitted": 2,
+        "limit-per-minute": 8,
+    }
+
+
+# When to look again.
+
+
+def test_the_next_look_is_when_the_clock_may_change_something() -> None:
+    """The earliest end of a wait, the end of max-wait included."""
+    cooling = finished("a", starts_at=STARTS_AT - minutes(99), resolved_at=NOW - minutes(98))
+    waiting = remediation("b")
+    approval = elsewhere("c", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(3)))
+    endless = elsewhere("d", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(0)))
+
+    def look(*jobs: Remediation) -> datetime | None:
+        return next_look(decide(jobs, Envelope(), paused=False, now=NOW))
+
+    assert look(cooling, waiting) == NOW + minutes(10)
+    assert look(cooling, waiting, approval) == NOW + minutes(3)
+    assert look(endless) is None
+    assert look() is None
+    assert look(elsewhere("e")) is None
+
+
+def test_a_start_at_the_beginning_of_time_is_compared_like_any_other() -> None:
+    """Whatever somebody wrote into the record, deciding goes on."""
+    first = datetime.min.replace(tzinfo=UTC)
+
+    assert reasons(running("a"), remediation("b", starts_at=first))["b"] == "same-incident"
+
+
+def test_many_starts_of_one_alert_are_not_compared_each_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came long before a Job's start, or waits behind it, is not looked at."""
+    asked = 0
+
+    def counted(one: Remediation, other: Remediation) -> bool:
+        nonlocal asked
+        asked += 1
+        return same_incident(one, other)
+
+    monkeypatch.setattr("openfero_gitops.admission.decide.same_incident", counted)
+    many = [
+        remediation(
+            f"j{number}",
+            starts_at=NOW + minutes(10 * number),
+            received_at=NOW + minutes(10 * number + 1),
+            **options(max_wait=minutes(0)),
+        )
+        for number in range(200)
+    ]
+    found = reasons(*many, now=NOW + minutes(3000), paused=True)
+    assert set(found.values()) == {"paused"}
+    assert asked <= 2 * len(many)
+
+
+# Any mixture.
+
+
+def mixed(size: int, seed: int) -> tuple[Remediation, ...]:
+    """So many Jobs in any states that the API server may show, often in each other's way."""
+    random = Random(seed)  # noqa: S311 (the same board for the same seed)
+    return tuple(any_remediation(random, index) for index in range(size))
+
+
+def any_remediation(random: Random, index: int) -> Remediation:
+    """One of them."""
+    phase = random.choice([*[Phase.WAITING] * 5, *Phase])
+    received = NOW - minutes(random.randrange(70))
+    started = phase not in (Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.REFUSED, Phase.CANCELLED)
+    started = started or random.randrange(10) == 0
+    began = NOW - minutes(random.randrange(70)) if started else None
+    ended = phase in (Phase.SUCCEEDED, Phase.FAILED)
+    return remediation(
+        f"j{index}",
+        namespace=random.choice(["jobs", "other"]),
+        phase=phase,
+        reason=random.choice(["max-wait", "same-incident", "same-occurrence", "dry-run"]),
+        status=random.choice([Status.FIRING, Status.FIRING, Status.RESOLVED]),
+        labels={"alertname": random.choice("ab")},
+        operario=random.choice("ab"),
+        target=random.choice("abc"),
+        attempt=random.choice([1, 1, 2]),
+        starts_at=random.choice([None, received - minutes(5), received, received + minutes(1)]),
+        occurrence=random.choice(["same", f"own-{index}", f"own-{index}"]),
+        received_at=received,
+        resolved_at=random.choice([None, None, NOW - minutes(random.randrange(70))]),
+        admitted_at=began,
+        started_at=began,
+        finished_at=NOW if ended else None,
+        finished=ended,
+        deleting=random.randrange(10) == 0,
+        suspended=phase not in (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED),
+        active=random.randrange(2) if started and not ended else 0,
+        options=Options(
+            priority=random.randrange(2),
+            cooldown=random.choice([minutes(0), minutes(10)]),
+            max_concurrent=random.randrange(4),
+            max_per_hour=random.randrange(5),
+            on_resolve=random.choice(list(OnResolve)),
+            resolve_delay=minutes(random.randrange(2)),
+        ),
+    )
+
+
+BOARDS = st.builds(mixed, st.integers(0, 9), st.integers(0, 2**32))
+ENVELOPES = st.builds(
+    lambda concurrent, per_minute: Envelope(limits=Limits(concurrent, per_minute)),
+    st.integers(0, 6),
+    st.integers(0, 4),
+)
+
+
+def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
+    """The Jobs after what was decided about them was done."""
+    done = {one.key: decision for one, decision in look(board, envelope)}
+    after = []
+    for one in board:
+        match done.get(one.key):
+            case Admit():
+                after.append(
+                    dataclasses.replace(
+                        one,
+                        phase=Phase.RUNNING,
+                        suspended=False,
+                        started=True,
+                        admitted_at=NOW,
+                        started_at=NOW,
+                    )
+                )
+            case Refuse(reason):
+                after.append(
+                    dataclasses.replace(
+                        one, phase=Phase.REFUSED, decision="refused", reason=reason.value
+                    )
+                )
+            case _:
+                after.append(one)
+    return after
+
+
+def look(board: Iterable[Remediation], envelope: Envelope) -> list[tuple[Remediation, Decision]]:
+    """What is decided at `NOW`."""
+    return decide(board, envelope, paused=False, now=NOW)
+
+
+def admitted(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
+    """What is admitted at `NOW`."""
+    return [one for one, decision in look(board, envelope) if isinstance(decision, Admit)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOARDS, ENVELOPES)
+def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: Envelope) -> None:
+    """One Job works on a target, and never more run at once, an hour or a minute than may."""
+    occupying = [one for one in board if one.occupying]
+    starts = [
+        (one.operario, one.admitted_at)
+        for one in board
+        if one.admitted_at is not None and not one.deleting
+    ]
+
+    for one in admitted(board, envelope):
+        assert one.target not in {other.target for other in occupying}
+        mine = [other for other in occupying if other.operario == one.operario]
+        assert len(mine) < one.options.max_concurrent
+        assert len(occupying) < envelope.limits.concurrent
+        hour = [name for name, moment in starts if moment > NOW - minutes(60)]
+        assert hour.count(one.operario) < one.options.max_per_hour
+        minute = [name for name, moment in starts if moment > NOW - minutes(1)]
+        assert len(minute) < envelope.limits.per_minute
+        occupying.append(one)
+        starts.append((one.operario, NOW))
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOARDS, ENVELOPES)
+def test_one_job_runs_per_occurrence_and_incident(
+    board: tuple[Remediation, ...], envelope: Envelope
+) -> None:
+    """No Job starts beside, or after, another of its occurrence or of its incident."""
+    starting = admitted(board, envelope)
+    before = [one for one in board if one.started and not one.deleting]
+
+    for index, one in enumerate(starting):
+        # One that is admitted later may be a new incident, after this one.
+        others = [two for two in (*before, *starting[:index]) if two is not one]
+        assert one.occurrence not in {two.occurrence for two in others}
+        assert not [
+            two
+            for two in others
+            if two.incident == one.incident
+            and two.attempt == one.attempt
+            and one.starts_at is not None
+            and two.starts_at is not None
+            and one.starts_at <= two.received_at + seconds(60)
+            and (two.resolved_at is None or one.starts_at <= two.resolved_at)
+        ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOARDS, ENVELOPES, st.randoms(use_true_random=False))
+def test_decisions_do_not_depend_on_the_order_of_jobs(
+    board: tuple[Remediation, ...], envelope: Envelope, random: Random
+) -> None:
+    """A new leader that lists in another order decides the same, in the same order."""
+    shuffled = list(board)
+    random.shuffle(shuffled)
+
+    assert look(board, envelope) == look(shuffled, envelope)
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOARDS, ENVELOPES)
+def test_looking_again_admits_nothing_more(
+    board: tuple[Remediation, ...], envelope: Envelope
+) -> None:
+    """What one pass left waiting for room or a target, the next leaves, with nothing changed.
+
+    Only a refusal may make way for another Job, and then within the limits.
+    """
+    after = carried_out(board, envelope)
+    refusals = [one for one, decision in look(board, envelope) if isinstance(decision, Refuse)]
+    again = admitted(after, envelope)
+
+    assert not again or refusals
+    final = carried_out(after, envelope)
+    if again:
+        assert sum(one.occupying for one in final) <= envelope.limits.concurrent
+        targets = Counter(one.target for one in final if one.occupying)
+        assert all(targets[one.target] == 1 for one in again)
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOARDS, ENVELOPES)
+def test_everything_that_waits_is_decided_in_order(
+    board: tuple[Remediation, ...], envelope: Envelope
+) -> None:
+    """Each waiting Job gets one decision, by priority, then age; the clock's waits lie ahead."""
+    decided = look(board, envelope)
+
+    assert [one.key for one, _ in decided] == [
+        one.key
+        for one in sorted(board, key=lambda r: (-r.options.priority, r.order))
+        if one.waiting and not one.deleting
+    ]
+    for _, decision in decided:
+        if isinstance(decision, Wait) and decision.until is not None:
+            assert decision.until > NOW
+
+
+def test_an_admission_that_was_long_under_way_counts_from_when_it_came() -> None:
+    """Its `admitted-at` is when it was sent; the minute counts from when the Job started."""
+    one_a_minute = Envelope(limits=Limits(per_minute=1))
+    late = finished("a", began=NOW - seconds(70), ended=NOW, labels={"alertname": "B"}, target="b")
+    late = dataclasses.replace(late, started_at=NOW - seconds(20))
+
+    assert decisions(late, remediation(), envelope=one_a_minute)["job-1"] == Wait(
+        Reason.LIMIT_PER_MINUTE, NOW + seconds(40)
+    )

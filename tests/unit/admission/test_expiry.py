@@ -1,0 +1,150 @@
+"""Which Jobs go, and which stay whatever happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.admission.expiry import Why, expired
+from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.remediation import JobKey, Phase
+from tests.support import build
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.remediation import Remediation
+
+ENVELOPE = Envelope(limits=Limits(history=3))
+DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
+
+
+def unheard(one: Remediation, since: timedelta) -> Remediation:
+    """The same, last delivered so long ago."""
+    moment = build.NOW - since
+    return replace(
+        one,
+        received_at=moment,
+        delivered_at=moment,
+        finished_at=moment if one.finished else None,
+    )
+
+
+def why(*jobs: Remediation, **envelope: Any) -> dict[str, Why]:
+    """What is to be removed, by name."""
+    found = expired(jobs, replace(ENVELOPE, **envelope), build.NOW)
+    return {one.key.name: reason for one, reason in found}
+
+
+@pytest.mark.parametrize("reason", ["resolved", "max-wait", "same-incident"])
+def test_a_refused_job_goes_when_it_is_not_remembered_any_more(reason: str) -> None:
+    """Counted from its last delivery, not from its first."""
+    refused = build.refused(reason=reason)
+    assert why(unheard(refused, DAY)) == {}
+    assert why(unheard(refused, DAY + SECOND)) == {"job-1": Why.DECIDED}
+    repeated = replace(unheard(refused, 30 * DAY), delivered_at=build.NOW - DAY)
+    assert why(repeated) == {}
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.HELD])
+def test_what_waits_for_a_person_is_kept_much_longer(phase: Phase) -> None:
+    """A week by default; then its alert has surely gone, though nobody said so."""
+    one = replace(build.remediation(), phase=phase, suspended=True)
+    assert why(unheard(one, 7 * DAY)) == {}
+    assert why(unheard(one, 7 * DAY + SECOND)) == {"job-1": Why.ALERT_GONE}
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_what_has_pods_or_may_have_is_never_removed(phase: Phase) -> None:
+    """Whatever is written on it, and however old it is."""
+    one = unheard(replace(build.running(), phase=phase, finished=False), 400 * DAY)
+    assert why(replace(one, suspended=False)) == {}
+    assert why(replace(one, suspended=True, active=1)) == {}
+
+
+def test_what_kueue_holds_is_kueue_s() -> None:
+    """It was admitted, and may start at any moment."""
+    queued = replace(build.remediation(), phase=Phase.QUEUED, suspended=True)
+    assert why(unheard(queued, 400 * DAY)) == {}
+
+
+@pytest.mark.parametrize("mark", ["occurrence", "operario"])
+def test_what_lacks_our_marks_is_not_ours(mark: str) -> None:
+    """A label alone makes no Job one of ours."""
+    refused = unheard(build.refused(), 400 * DAY)
+    assert why(replace(refused, **{mark: ""})) == {}
+    assert why(replace(refused, deleting=True)) == {}
+
+
+def ended(number: int, age: timedelta, **given: Any) -> Remediation:
+    """One of several Jobs that completed, so long ago, with a TTL of a year."""
+    one = build.finished(f"job-{number}", **given)
+    return unheard(replace(one, ttl_seconds=365 * 86_400), age)
+
+
+def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
+    """The newest are kept; another operario's do not count, nor is anything young removed."""
+    old = [ended(number, DAY * (2 + number)) for number in range(6)]
+    assert why(*old) == {f"job-{n}": Why.HISTORY for n in (3, 4, 5)}
+    young = [ended(number, timedelta(hours=number)) for number in range(6)]
+    assert why(*young) == {}
+    mixed = [*young[:2], *(ended(10 + n, DAY * (2 + n)) for n in range(3))]
+    assert why(*mixed) == {"job-11": Why.HISTORY, "job-12": Why.HISTORY}
+    others = [replace(one, operario=f"op-{n}") for n, one in enumerate(old)]
+    assert why(*others) == {}
+    assert len(why(*old, limits=Limits(history=0))) == 6
+
+
+def test_a_finished_job_is_kubernetes_until_it_forgets_it() -> None:
+    """Without a TTL, which somebody may have removed, it is remembered and then goes."""
+    one = build.finished()
+    spared = unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=10))
+    assert why(spared) == {}
+    assert why(unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
+        "job-1": Why.OVERDUE
+    }
+    assert why(unheard(replace(one, ttl_seconds=None), 2 * DAY)) == {"job-1": Why.OVERDUE}
+    assert why(unheard(replace(one, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Phase)),
+            st.timedeltas(timedelta(0), 400 * DAY),
+            st.booleans(),
+            st.booleans(),
+            st.integers(0, 2),
+        ),
+        max_size=12,
+    ),
+    st.timedeltas(timedelta(minutes=1), 30 * DAY),
+    st.integers(0, 3),
+)
+def test_nothing_that_is_remembered_is_ever_removed(
+    drawn: list[tuple[Phase, timedelta, bool, bool, int]], remember: timedelta, history: int
+) -> None:
+    """Nor anything with Pods; and the longest unheard of goes first."""
+    jobs = [
+        unheard(
+            replace(
+                build.remediation(),
+                key=JobKey("jobs", f"job-{index}"),
+                phase=phase,
+                finished=finished,
+                suspended=suspended,
+                active=active,
+            ),
+            age,
+        )
+        for index, (phase, age, finished, suspended, active) in enumerate(drawn)
+    ]
+    envelope = Envelope(remember=remember, limits=Limits(history=history))
+    found = [one for one, _ in expired(jobs, envelope, build.NOW)]
+    assert all(one.delivered_at < build.NOW - remember for one in found)
+    assert all(one.finished or (one.suspended and not one.active) for one in found)
+    assert [one.delivered_at for one in found] == sorted(one.delivered_at for one in found)

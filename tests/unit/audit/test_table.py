@@ -1,0 +1,81 @@
+"""Remediations as an auditor reads them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from openfero_gitops.audit.table import Entry, as_csv, as_json, as_table, summary
+from openfero_gitops.audit.verify import Difference, Proof, Verdict
+from openfero_gitops.domain import keys
+from openfero_gitops.jobs.observe import observe
+from tests.support.build import alert, rendered, stored
+
+
+def entry(verdict: Verdict | None = None, **labels: str) -> Entry:
+    """A remediation of an alert with these labels."""
+    one = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
+    job = stored(rendered(one).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
+    return Entry(observe(job), job, verdict)
+
+
+def test_a_table_has_a_line_for_each_and_a_summary() -> None:
+    """Columns stand below their headings, and proofs show only where they were asked for."""
+    lines = as_table([entry(), entry()]).splitlines()
+    assert lines[0].split() == ["RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON"]
+    assert lines[1].index("111111111111") == lines[0].index("COMMIT")
+    assert lines[-1] == "2 remediations"
+    assert as_table([]) == "0 remediations"
+
+
+def test_differences_stand_below_their_remediation() -> None:
+    """What was found, and what instead of what, is read where it belongs."""
+    wrong = Difference("/spec/x", '"a"', "")
+    verdict = Verdict(Proof.DIFFERS, "1 field differs", (wrong,), (Difference("/y", "", "2"),))
+    lines = as_table([entry(verdict), entry(Verdict(Proof.VERIFIED))]).splitlines()
+    assert lines[1].endswith("differs")
+    assert lines[2:5] == [
+        "    1 field differs",
+        '    /spec/x: nothing instead of "a"',
+        "    changed since, as anybody may: /y: 2 instead of nothing",
+    ]
+    assert lines[-1] == "2 remediations, 1 verified, 1 differs"
+    assert not entry(verdict).proven
+    assert entry().proven
+
+
+def test_an_alert_cannot_command_a_terminal() -> None:
+    """Control characters of labels come out as their codes, on one line."""
+    text = as_table([entry(alertname="A\x1b[2J\nB")])
+    assert "A\\x1b[2J\\nB (firing)" in text
+    assert len(text.splitlines()) == 3
+
+
+def test_csv_has_no_formula() -> None:
+    """A cell that a spreadsheet would execute is marked as text."""
+    text = as_csv([entry(Verdict(Proof.UNPROVABLE, "-1"), alertname='=HYPERLINK("x")')])
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["alert"] == '\'=HYPERLINK("x")'
+    assert row["proofMessage"] == "'-1"
+    assert row["commit"] == "1" * 40
+    assert row["admittedBy"] == "replica-a"
+
+
+def test_json_adds_what_an_auditor_asks_for() -> None:
+    """Beside a remediation's own members stand who, which blob, and the proof."""
+    shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k"}}
+    wrong = Difference("/spec/x", '"a"', "")
+    one, other = json.loads(
+        as_json([entry(Verdict(Proof.DIFFERS, "m", (wrong,))), entry()], shape)
+    )["items"]
+    assert (one["job"], one["blob"], one["admittedBy"]) == ("j", "2" * 40, "replica-a")
+    assert one["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]
+    assert (one["proof"], one["proofMessage"], one["approvedBy"]) == ("differs", "m", None)
+    assert "proof" not in other
+
+
+def test_a_summary_counts_in_words() -> None:
+    """One is not many."""
+    assert summary([entry()]) == "1 remediation"

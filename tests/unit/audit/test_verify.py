@@ -1,0 +1,214 @@
+"""What an audit can prove of a Job."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.audit.verify import Proof, Verdict, recorded_revision, verify
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, JobDefaults
+from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.jobs.observe import observe
+from tests.support.build import (
+    JOBS_NAMESPACE,
+    REVISION,
+    alert,
+    catalog,
+    delivery,
+    job_spec,
+    operario,
+    rendered,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.operario import Operario
+
+
+def judged(job: dict[str, Any], *operarios: Operario, envelope: Envelope | None = None) -> Verdict:
+    """What is said of a Job, with these operarios in its commit."""
+    there = catalog(*(operarios or (operario(),)), envelope=envelope)
+    return verify(job, there, jobs_namespace=JOBS_NAMESPACE)
+
+
+def changed(pointer: str, value: Any) -> dict[str, Any]:
+    """A stored Job in which one field is another; None removes it."""
+    job = copy.deepcopy(stored())
+    *path, last = pointer.strip("/").split("/")
+    place: Any = job
+    for part in path:
+        place = place[int(part)] if part.isdecimal() else place[part.replace("~1", "/")]
+    last = last.replace("~1", "/")
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return job
+
+
+def test_a_job_as_it_was_rendered_is_verified() -> None:
+    """The commit, the alert and the delivery that a Job carries give the same Job again."""
+    assert judged(stored()) == Verdict(Proof.VERIFIED)
+
+
+def test_every_input_that_shapes_a_job_is_recorded() -> None:
+    """Attempts, group keys of any length, missing starts and the envelope's defaults are proven."""
+    envelope = Envelope(defaults=JobDefaults(backoff_limit=3))
+    by = operario(spec=job_spec(args=["{{ .HookMessage.Status }}"]))
+    told = delivery(group_key="k" * 30_000, group_status=Status.RESOLVED)
+    for one in (alert(), alert(starts_at=None), alert(annotations={"long": "x" * 100_000})):
+        made = rendered(one, by, envelope=envelope, told=told, attempt=4)
+        assert made.refusal is None
+        assert judged(stored(made.manifest), by, envelope=envelope).proof is Proof.VERIFIED
+        assert judged(stored(made.manifest), by).proof is Proof.DIFFERS  # other defaults
+
+
+def test_a_refused_job_is_verified_too() -> None:
+    """A Job that was refused when it was rendered is derived with its refusal."""
+    by = operario(spec=job_spec(args=["{{ .Labels.nowhere }}"]))
+    made = rendered(by=by)
+    assert made.refusal is not None
+    assert judged(stored(made.manifest), by).proof is Proof.VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/spec/template/spec/containers/0/image", "registry.example/evil:1"),
+        ("/spec/template/spec/containers/0/command", ["sh", "-c", "evil"]),
+        ("/spec/template/spec/hostNetwork", True),
+        ("/spec/template/spec/serviceAccountName", "cluster-admin"),
+        ("/spec/template/spec/containers/0/securityContext", {"privileged": True}),
+        ("/spec/template/spec/volumes", [{"name": "root", "hostPath": {"path": "/"}}]),
+        ("/spec/backoffLimit", 7),
+        ("/metadata/labels/openfero.io~1operarius", "other"),
+        ("/metadata/labels/openfero.io~1incident", None),
+        ("/metadata/annotations/openfero.io~1path", "elsewhere.yaml"),
+        ("/metadata/annotations/openfero.io~1blob", "0" * 40),
+        ("/metadata/annotations/openfero.io~1options", "{}"),
+        ("/metadata/namespace", "kube-system"),
+    ],
+)
+def test_a_forged_field_is_found(pointer: str, value: object) -> None:
+    """Whatever a Job has that its commit does not give is named, with both values."""
+    verdict = judged(changed(pointer, value))
+    assert verdict.proof is Proof.DIFFERS
+    assert pointer in [one.pointer for one in verdict.differences]
+    (one,) = [one for one in verdict.differences if one.pointer == pointer]
+    assert one.found == ("" if value is None else json.dumps(value, sort_keys=True))
+
+
+def test_an_alert_that_was_rewritten_is_found() -> None:
+    """The recorded alert belongs to the Job's name and its containers' environment."""
+    job = stored()
+    record = job["metadata"]["annotations"][keys.ALERT].replace("web-1", "db-1")
+    verdict = judged(stored(annotations={keys.ALERT: record}))
+    assert verdict.proof is Proof.DIFFERS
+    assert {"/metadata/name", "/metadata/labels/openfero.io~1occurrence"} <= {
+        one.pointer for one in verdict.differences
+    }
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/spec/template/spec/nodeSelector", {"disk": "ssd"}),
+        ("/spec/template/spec/tolerations", [{"operator": "Exists"}]),
+        ("/spec/template/spec/containers/0/resources", {"limits": {"cpu": "2"}}),
+        ("/spec/activeDeadlineSeconds", 0),
+        ("/spec/ttlSecondsAfterFinished", 999_999),
+        ("/spec/parallelism", 2),
+        ("/metadata/labels/kueue.x-k8s.io~1queue-name", "batch"),
+    ],
+)
+def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) -> None:
+    """Kueue, cancel and sliding memory change a Job without making it another one."""
+    verdict = judged(changed(pointer, value))
+    assert verdict.proof is Proof.VERIFIED
+    assert [one.pointer for one in verdict.changed] == [pointer]
+
+
+@pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.ADMITTED_AT])
+def test_what_admission_writes_is_no_difference(annotation: str) -> None:
+    """A Job that was decided on is still the one that was rendered."""
+    assert judged(stored(annotations={annotation: "x"})) == Verdict(Proof.VERIFIED)
+
+
+def test_a_signer_is_proven_where_signatures_are_verified() -> None:
+    """Without keys the Job's word for it is taken; with them another signer is a difference."""
+    by = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
+    job = stored(rendered(by=by).manifest)
+    assert judged(job) == Verdict(Proof.VERIFIED)
+    verdict = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
+    assert [one.pointer for one in verdict.differences] == [
+        "/metadata/annotations/openfero.io~1verified-signer"
+    ]
+    assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verdict(
+        Proof.VERIFIED
+    )
+
+
+def test_quantities_are_compared_by_value() -> None:
+    """The API server spells `0.5` as `500m` and `1024Mi` as `1Gi`."""
+    limits = {"limits": {"cpu": "0.5", "memory": "1024Mi"}}
+    by = operario(spec=job_spec(resources=limits))
+    job = copy.deepcopy(stored(rendered(by=by).manifest))
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"limits": {"cpu": "500m", "memory": "1Gi"}}
+    assert judged(job, by) == Verdict(Proof.VERIFIED)
+    container["resources"] = {"limits": {"cpu": "501m", "memory": "1Gi"}}
+    assert [one.found for one in judged(job, by).changed] == ['"501m"']
+
+
+def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
+    """A Job that names an operario of its own invention is not from Git."""
+    verdict = judged(stored(), operario("another"))
+    assert verdict.proof is Proof.DIFFERS
+    assert "has no operario 'restart-pod'" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("annotations", "word"),
+    [
+        ({keys.RENDERER: "7"}, "renderer '7'"),
+        ({keys.RENDERER: None}, "renderer ''"),
+        ({keys.ALERT: "{"}, "cannot be read"),
+        ({keys.ALERT: "[]"}, "cannot be read"),
+        ({keys.DELIVERY: None}, "cannot be read"),
+        ({keys.DELIVERY: '{"id":"","groupKey":"","groupStatus":"x"}'}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_told_is_said(annotations: dict[str, str | None], word: str) -> None:
+    """A Job of another renderer, or with damaged records, is neither proven nor accused."""
+    verdict = judged(stored(annotations=annotations))
+    assert verdict.proof is Proof.UNPROVABLE
+    assert word in verdict.message
+
+
+def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
+    """Such a Job never starts, and says so."""
+    made = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))
+    verdict = judged(stored(made.manifest))
+    assert verdict.proof is Proof.UNPROVABLE
+    assert "too large" in verdict.message
+
+
+def test_the_revision_is_the_catalogs_commit() -> None:
+    """A stale operario's Job names two commits: the file's, and the catalog's."""
+    stale = operario(origin=replace(operario().origin, commit="3" * 40, stale=True))
+    job = stored(rendered(by=stale).manifest)
+    assert recorded_revision(job) == REVISION.commit
+    assert observe(job).commit == "3" * 40
+
+
+def test_the_jobs_own_key_is_compared() -> None:
+    """A copy of a Job under another name or in another namespace is found."""
+    job = stored(metadata={"name": "copy"})
+    assert observe(job).key == JobKey(JOBS_NAMESPACE, "copy")
+    assert [one.pointer for one in judged(job).differences] == ["/metadata/name"]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from openfero_gitops.author.alert_rules import read_rules
+from openfero_gitops.domain.errors import UsageError
+from tests.support.paths import FIXTURES
+
+RULES = FIXTURES / "alert_rules"
+
+
+def read(text: str | bytes) -> list[tuple[str, dict[str, str], int]]:
+    """Read rules, and return name, known labels and line of each."""
+    content = text.encode() if isinstance(text, str) else text
+    return [(one.name, dict(one.labels), one.line) for one in read_rules(content, "rules.yaml")]
+
+
+def group(*rules: object, **more: object) -> dict[str, object]:
+    """Make a group of rules."""
+    return {"name": "g", "rules": list(rules), **more}
+
+
+def test_objects_of_the_operator() -> None:
+    """Every alert of a PrometheusRule is read with its line; what stands beside it is not."""
+    rules = read((RULES / "kubernetes.yaml").read_bytes())
+
+    assert [name for name, _, _ in rules] == [
+        "KubePodCrashLooping",
+        "KubePodNotReady",
+        "KubeJobFailed",
+        "KubeHpaReplicasMismatch",
+        "KubePersistentVolumeFillingUp",
+        "KubePersistentVolumeFillingUp",
+        "KubeQuotaFullyUsed",
+        "KubeNodeNotReady",
+        "KubeletClientCertificateExpiration",
+    ]
+    assert rules[4][1] == {"severity": "critical"}
+    assert rules[0][2] == 16
+
+
+def test_a_templated_label_is_not_known() -> None:
+    """A label whose value is computed may be anything."""
+    assert read((RULES / "kubernetes.yaml").read_bytes())[-1][1] == {}
+
+
+def test_a_plain_rule_file() -> None:
+    """Prometheus' own files are read; a group's labels are below those of its rules."""
+    assert read((RULES / "plain.yaml").read_bytes()) == [
+        ("HostDown", {"team": "hosts", "severity": "warning"}, 8),
+        ("DiskFull", {"team": "hosts", "severity": "critical"}, 10),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["List", "PrometheusRuleList"])
+@pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps])
+def test_lists_of_objects(kind: str, dump: object) -> None:
+    """What `kubectl get -o yaml` and `-o json` write is read."""
+    one = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "A"})]}}
+    two = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "B"})]}}
+    found = read(dump({"kind": kind, "items": [one, two, {"kind": "Other"}]}))
+
+    assert [name for name, _, _ in found] == ["A", "B"]
+
+
+def test_several_documents() -> None:
+    """Documents of both shapes may stand in one file, empty ones between them."""
+    text = "---\n---\ngroups: [{name: g, rules: [{alert: A}]}]\n---\nkind: PrometheusRule\n"
+
+    assert [name for name, _, _ in read(text)] == ["A"]
+
+
+def test_anchors_and_merged_labels() -> None:
+    """Labels that are merged in are known; a rule's own are above them."""
+    text = (
+        "groups:\n- name: g\n  rules:\n"
+        "  - {alert: A, labels: &l {severity: warning, team: a}}\n"
+        "  - {alert: B, labels: {<<: *l, team: b}}\n"
+    )
+
+    assert [labels for _, labels, _ in read(text)][1] == {"severity": "warning", "team": "b"}
+
+
+def test_a_large_installation_in_one_file() -> None:
+    """More than a file of operarios may hold is read."""
+    rules = [group({"alert": f"A{n}", "expr": "x" * 500}) for n in range(2000)]
+
+    assert len(read(json.dumps({"groups": rules}))) == 2000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "rules.yaml: there are no rules in it"),
+        ("kind: ConfigMap\n", "rules.yaml: there are no rules in it"),
+        ("- alert: A\n", "rules.yaml: there are no rules in it"),
+        ("a: b\ngroups: {}\n", "rules.yaml:2: groups is a list"),
+        ("groups:\n- 7\n", "rules.yaml:2: a group is a mapping"),
+        ("groups:\n- rules:\n  - expr: up\n", "rules.yaml:3: a rule has neither alert nor record"),
+        ("groups:\n- rules:\n  - alert: []\n", "rules.yaml:3: alert is the name of an alert"),
+        ("groups:\n- rules: 7\n", "rules.yaml:2: rules is a list"),
+        ("groups:\n- rules:\n  - {alert: A, labels: x}\n", "rules.yaml:3: labels are a mapping"),
+        ("a: [\n", "rules.yaml:2: "),
+        ("a:\n{{- if .Values.rules }}\n", "render it first (helm template)"),
+        (b"\xff\xfea", "UTF-16"),
+        ("[" * 100_000, "nest deeper"),
+        ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group is a mapping"),
+    ],
+)
+def test_what_is_no_rule_file(text: str | bytes, said: str) -> None:
+    """A file without rules is refused with its line and with what to give instead."""
+    with pytest.raises(UsageError) as refused:
+        read(text)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)

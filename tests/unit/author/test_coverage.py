@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.author.alert_rules import AlertRule, read_rules
+from openfero_gitops.author.coverage import Coverage, as_json, as_text, cover
+from openfero_gitops.catalog.matchers import parse_matchers
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.operario import Options
+from tests.support.build import catalog, operario
+from tests.support.paths import FIXTURES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openfero_gitops.domain.operario import Operario
+
+RULES = FIXTURES / "alert_rules"
+WARNING = {"severity": "warning"}
+
+
+def rule(name: str = "HostDown", **labels: str) -> AlertRule:
+    """Make an alerting rule."""
+    return AlertRule(name, labels, "rules.yaml", 3)
+
+
+def one(
+    name: str = "a",
+    alertname: str = "HostDown",
+    matchers: str = "",
+    status: Status = Status.FIRING,
+    **options: Any,
+) -> Operario:
+    """Make an operario with matchers."""
+    chosen = Options(matchers=parse_matchers(matchers), **options)
+    return operario(name, alertname=alertname, status=status, options=chosen)
+
+
+def covered(
+    *operarios: Operario, rules: Sequence[AlertRule] | None = None, ignore: Sequence[str] = ()
+) -> Coverage:
+    """Hold operarios against rules, `rule()` unless others are given."""
+    return cover(catalog(*operarios), [rule()] if rules is None else rules, ignore)
+
+
+def test_an_alert_with_an_operario() -> None:
+    """An alert's name in any case is enough, where no matcher stands against it."""
+    found = covered(one(alertname="hostdown"))
+
+    assert found.complete
+    assert found.percentage == 100
+    assert as_text(found) == "1 of 1 alerting rule has an operario (100 %)"
+
+
+def test_an_alert_without_an_operario() -> None:
+    """A rule that nobody answers is a gap, with its labels and line."""
+    found = covered(one(), rules=(rule(), rule("DiskFull", severity="critical")))
+
+    assert not found.complete
+    assert found.percentage == 50
+    assert 'no operario: DiskFull{severity="critical"} (rules.yaml:3)' in as_text(found)
+
+
+def test_a_name_that_was_mistyped_is_suggested_on_both_sides() -> None:
+    """The nearest name is told of the rule, and of the operario."""
+    text = as_text(covered(one(alertname="HostsDown")))
+
+    assert "an operario is there for HostsDown: is that meant?" in text
+    assert (
+        "unreachable: a (operarios/a.yaml): no rule is named HostsDown (did you mean HostDown?)"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("matchers", "labels", "covered_for"),
+    [
+        ('severity="warning"', WARNING, "all"),
+        ('severity="critical"', WARNING, "none"),
+        ('severity=~"warn.*"', WARNING, "all"),
+        ('severity!="warning"', WARNING, "none"),
+        ('namespace="shop"', WARNING, "some"),
+        ('severity="warning", namespace="shop"', WARNING, "some"),
+        ('severity="critical", namespace="shop"', WARNING, "none"),
+        ('alertname="HostDown"', WARNING, "all"),
+        ('severity="critical"', {}, "some"),
+    ],
+)
+def test_matchers_against_what_is_known(
+    matchers: str, labels: dict[str, str], covered_for: str
+) -> None:
+    """A matcher contradicts a label that the rule gives; what the rule leaves open may hold."""
+    found = covered(one(matchers=matchers), rules=(rule(**labels),))
+
+    assert bool(found.answered[0].operarios) is (covered_for != "none")
+    assert found.answered[0].surely is (covered_for == "all")
+    assert bool(found.unreached) is (covered_for == "none")
+
+
+def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
+    """What only a label of the alert decides is told, and passes."""
+    found = covered(one(matchers='namespace="shop"'), rules=(rule(**WARNING),))
+
+    assert found.complete
+    assert (
+        'some labels: HostDown{severity="warning"} (rules.yaml:3): a where namespace="shop"'
+    ) in as_text(found)
+    assert "1 of them for some labels alone" in as_text(found)
+
+
+def test_a_matcher_that_contradicts_is_named() -> None:
+    """The gap and the operario say which matcher stands against which label."""
+    text = as_text(covered(one(matchers='severity="critical"'), rules=(rule(**WARNING),)))
+    why = 'its matcher severity="critical" contradicts the rule\'s severity="warning"'
+
+    assert f"(rules.yaml:3): a does not, {why}" in text
+    assert f"unreachable: a (operarios/a.yaml): {why}" in text
+
+
+def test_one_rule_of_the_name_is_enough() -> None:
+    """An operario that one of several rules reaches is reached."""
+    found = covered(
+        one(matchers='severity="critical"'), rules=(rule(**WARNING), rule(severity="critical"))
+    )
+
+    assert found.unreached == ()
+    assert len(found.gaps) == 1
+
+
+def test_an_operario_behind_another_is_unreachable() -> None:
+    """One that always goes after another that takes everything is never reached."""
+    found = covered(one("z"), one("b", priority=5))
+
+    assert [(gap.operario, gap.why) for gap in found.unreached] == [
+        ("z", "b goes first, whatever the labels")
+    ]
+    assert covered(one("z"), one("b", priority=5, matchers='pod!=""')).unreached == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"enabled": False}, "a is switched off (enabled: false)"),
+        ({"status": Status.RESOLVED}, "a answers it when it is resolved, alone"),
+    ],
+)
+def test_who_does_not_count(options: dict[str, object], why: str) -> None:
+    """An operario that is switched off, or for the other state, leaves a gap that names it."""
+    assert f"no operario: HostDown (rules.yaml:3): {why}" in as_text(covered(one(**options)))
+
+
+def test_resolved_alerts_are_told_as_information() -> None:
+    """Who answers the resolved alert is counted; without a firing one there is nothing to undo."""
+    both = covered(one(), one("r", status=Status.RESOLVED))
+    alone = covered(one("r", status=Status.RESOLVED))
+
+    assert both.answered[0].resolved == ("r",)
+    assert "; 1 also when resolved" in as_text(both)
+    assert both.notes == ()
+    assert "note: r answers HostDown when it is resolved, and no operario" in as_text(alone)
+    assert alone.unreached == ()
+
+
+def test_alerts_that_need_nobody_can_be_left_out() -> None:
+    """A rule that is left out is neither covered nor a gap; it still reaches its operario."""
+    found = covered(one(), rules=(rule(), rule("Watchdog")), ignore=("watchdog",))
+
+    assert found.complete
+    assert "1 of 1 alerting rule has an operario (100 %); 1 rule left out" in as_text(found)
+    assert covered(one(), rules=(rule(),), ignore=("HostDown",)).unreached == ()
+
+
+def test_without_an_alert_nothing_is_complete() -> None:
+    """Recording rules alone are no success."""
+    found = covered(one(), rules=())
+
+    assert not found.complete
+    assert "no alert: the rules are recording rules, or left out" in as_text(found)
+
+
+def test_a_percentage_of_100_is_all_of_them() -> None:
+    """What is nearly all is not shown as all."""
+    rules = [rule(f"A{number}") for number in range(10_000)]
+    found = covered(*(one(f"o{number}", f"A{number}") for number in range(9_999)), rules=rules)
+
+    assert found.percentage == 99.9
+
+
+def test_the_rules_of_a_cluster() -> None:
+    """Rules of the kubernetes-mixin's shape against operarios for some of them."""
+    rules = read_rules((RULES / "kubernetes.yaml").read_bytes(), "kubernetes.yaml")
+    operarios = (
+        one("crash", "KubePodCrashLooping"),
+        one("grow", "KubePersistentVolumeFillingUp", 'severity="critical"'),
+        one("certificate", "KubeletClientCertificateExpiration", 'severity="critical"'),
+        one("pods", "KubeQuotaFullyUsed", 'resource="count/pods"'),
+        one("gone", "KubeAPIDown"),
+    )
+    found = cover(catalog(*operarios), rules)
+
+    assert {gap.rule.name for gap in found.gaps} == {
+        "KubePodNotReady",
+        "KubeJobFailed",
+        "KubeHpaReplicasMismatch",
+        "KubePersistentVolumeFillingUp",
+        "KubeNodeNotReady",
+    }
+    assert {a.rule.name for a in found.answered if a.operarios and not a.surely} == {
+        "KubeletClientCertificateExpiration",
+        "KubeQuotaFullyUsed",
+    }
+    assert [gap.operario for gap in found.unreached] == ["gone"]
+    assert found.percentage == 44.4
+
+
+def test_programs_get_every_rule() -> None:
+    """The JSON has the members that programs rest on."""
+    found = as_json(covered(one(matchers='pod="x"'), one("b", "Other"), rules=(rule(**WARNING),)))
+
+    assert list(found) == ["percentage", "alerts", "unreachable", "notes", "leftOut"]
+    assert found["alerts"] == [
+        {
+            "alertname": "HostDown",
+            "labels": WARNING,
+            "path": "rules.yaml",
+            "line": 3,
+            "covered": "some",
+            "operarios": ["a"],
+            "resolved": [],
+            "message": 'a where pod="x"',
+        }
+    ]
+    assert found["unreachable"][0]["operario"] == "b"
+
+
+def test_hostile_rules_cannot_write_on_the_terminal() -> None:
+    """Names and labels of rules are shown without what a terminal obeys."""
+    hostile = replace(rule("A\x1b[2J"), labels={"a\u202e": "b\n"}, path="x\x1b")
+
+    assert not set("\x1b\u202e") & set(as_text(covered(one(), rules=(hostile,))))

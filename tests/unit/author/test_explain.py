@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.author.explain import Explanation, as_json, as_text, explain
+from openfero_gitops.delivery.match import Candidate, Standing, consider
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.matcher import Matcher, Operator
+from openfero_gitops.domain.operario import Mode, OnResolve, Options
+from openfero_gitops.domain.problem import Problem, Severity
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import JobKey, Outcome
+from tests.support.build import alert, catalog, delivery, job_spec, operario
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.operario import Operario
+
+SHOP = Matcher("namespace", Operator.EQUAL, "shop")
+WEB = Matcher("pod", Operator.MATCHES, "web-.*")
+ERROR = Problem("bad.yaml", 3, 1, "", "syntax", Severity.ERROR, "no YAML")
+
+
+def told(
+    *operarios: Operario, envelope: Envelope | None = None, one: Alert | None = None
+) -> Explanation:
+    """Explain what `alert()` gets."""
+    given = catalog(*operarios, envelope=envelope)
+    return explain(one or alert(), given, delivery(), jobs_namespace="jobs")
+
+
+def test_every_candidate_is_judged() -> None:
+    """All operarios of the alert's name are considered in the order of choice, each by itself."""
+    chosen = operario("b", options=Options(priority=5))
+    resolved = operario("a", status=Status.RESOLVED, options=Options(priority=9))
+    off = operario("c", options=Options(enabled=False, priority=8))
+    picky = operario("d", options=Options(matchers=(SHOP, WEB), priority=7))
+    late = operario("e")
+
+    considered = consider(alert(), catalog(late, picky, off, resolved, chosen), ())
+
+    assert list(considered) == [
+        Candidate(resolved, Standing.OTHER_STATUS),
+        Candidate(off, Standing.DISABLED),
+        Candidate(picky, Standing.MATCHERS, (SHOP,)),
+        Candidate(chosen, Standing.CHOSEN),
+        Candidate(late, Standing.OUTRANKED),
+    ]
+
+
+def test_own_jobs_leave_the_choice_to_who_asks_for_them() -> None:
+    """An alert about a Job of ours passes over the operarios that do not want such."""
+    about = alert(labels=dict(alert().labels, namespace="jobs", job_name="x"))
+    plain, asking = operario("a"), operario("b", options=Options(own_jobs=True))
+
+    considered = consider(about, catalog(plain, asking), {JobKey("jobs", "x")})
+
+    assert [one.standing for one in considered] == [Standing.OWN_JOB, Standing.CHOSEN]
+
+
+def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
+    """Who answers, where it is written and what the Job is called stand in one sentence."""
+    found = told(operario())
+
+    assert (found.outcome, found.operario, found.reason) == (Outcome.CREATED, "restart-pod", None)
+    assert found.message.startswith(
+        "restart-pod (operarios/restart-pod.yaml) answers with the Job jobs/podcrashlooping-firing-"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"enabled": False}, "it is switched off (enabled: false)"),
+        ({"matchers": (SHOP,)}, 'namespace="shop" does not hold, the alert has no label namespace'),
+        (
+            {"matchers": (Matcher("pod", Operator.EQUAL, "db-1"),)},
+            'its matcher pod="db-1" does not hold, the alert has pod="web-1"',
+        ),
+        ({"priority": -1}, "restart-pod goes first (higher priority: 0 over -1)"),
+    ],
+)  # fmt: skip
+def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
+    """Each operario that was passed over is told with what kept it out."""
+    loser = operario("other", options=Options(**options))
+    [line] = [one for one in told(operario(), loser).details if one.startswith("passed over")]
+
+    assert line.startswith("passed over: other (operarios/other.yaml): ")
+    assert why in line
+
+
+def test_a_tie_is_decided_by_the_name() -> None:
+    """Where priorities are the same, the winner is said to be the first by name."""
+    for name, winner, loser in (("a", "a", "restart-pod"), ("z", "restart-pod", "z")):
+        found = told(operario(), operario(name))
+        [line] = [one for one in found.details if one.startswith("passed over")]
+
+        assert found.operario == winner
+        assert line.startswith(f"passed over: {loser} ")
+        assert line.endswith(f"but {winner} goes first (same priority, first by name)")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"enabled": False}, Reason.DISABLED),
+        ({"matchers": (SHOP,)}, Reason.MATCHERS),
+    ],
+)
+def test_nobody_answers_although_somebody_could(options: dict[str, object], reason: Reason) -> None:
+    """The outcome has the webhook's words, and the operario that nearly answered is there."""
+    found = told(operario(options=Options(**options)))
+
+    assert (found.outcome, found.reason, found.operario) == (Outcome.NO_MATCH, reason, "")
+    assert len(found.details) == 1
+
+
+def test_an_operario_for_the_other_state_does_not_answer() -> None:
+    """That an operario waits for the resolved alert is told."""
+    found = told(operario(status=Status.RESOLVED))
+
+    assert found.reason is Reason.NO_OPERARIO
+    assert "it answers resolved alerts, this one is firing" in found.details[0]
+
+
+def test_a_name_that_was_mistyped_is_suggested() -> None:
+    """The nearest alert for which there is an operario is named, and a far one is not."""
+    near = alert(labels={"alertname": "PodCrashLoping"})
+    far = alert(labels={"alertname": "HostDown"})
+
+    assert "did you mean PodCrashLooping?" in told(operario(), one=near).details[0]
+    assert told(operario(), one=far).details == ()
+    assert "no label alertname" in told(operario(), one=alert(labels={})).details[0]
+
+
+def test_a_file_with_an_error_may_be_why_nothing_answers() -> None:
+    """A quarantined file is named where nobody answers."""
+    broken = replace(catalog(), problems=(ERROR,))
+    [hint] = explain(alert(), broken, delivery(), jobs_namespace="jobs").details
+
+    assert "1 file with an error" in hint
+    assert hint.endswith("bad.yaml")
+
+
+def test_a_stale_version_is_told_as_such() -> None:
+    """Where an older version of a file is in force, its commit is named."""
+    one = operario()
+    stale = replace(one, origin=replace(one.origin, stale=True))
+
+    assert "operarios/restart-pod.yaml, as it was in commit 111111111111" in told(stale).message
+
+
+def test_a_refused_job_is_told_with_its_reason() -> None:
+    """A value that may not become part of a command is named, with the reason on the Job."""
+    found = told(
+        operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"])),
+        one=alert(labels={"alertname": "PodCrashLooping", "pod": "--all"}),
+    )
+
+    assert (found.outcome, found.reason) == (Outcome.REFUSED, Reason.UNSAFE_VALUE)
+    assert "'--all', which may not become part of a command" in found.message
+
+
+@pytest.mark.parametrize(
+    ("options", "envelope", "reason"),
+    [
+        (Options(approval=True), Envelope(), Reason.APPROVAL),
+        (Options(max_concurrent=0), Envelope(), Reason.MAX_CONCURRENT),
+        (Options(max_per_hour=0), Envelope(), Reason.MAX_PER_HOUR),
+        (Options(mode=Mode.DRY_RUN), Envelope(), Reason.DRY_RUN),
+        (Options(), Envelope(mode=Mode.DRY_RUN), Reason.DRY_RUN),
+        (Options(), Envelope(paused=True), Reason.PAUSED),
+        (Options(), Envelope(limits=Limits(concurrent=0)), Reason.LIMIT_CONCURRENT),
+    ],
+)
+def test_what_holds_a_job_up_in_any_cluster(
+    options: Options, envelope: Envelope, reason: Reason
+) -> None:
+    """What the files alone make a Job wait for is its reason."""
+    found = told(operario(options=options), envelope=envelope)
+
+    assert (found.outcome, found.reason) == (Outcome.CREATED, reason)
+
+
+def test_what_will_be_asked_is_told() -> None:
+    """What depends on the cluster is told as a question, with the numbers that count."""
+    options = Options(
+        approval=True, cooldown=timedelta(minutes=7), max_concurrent=3, max_wait=timedelta(hours=2)
+    )
+    text = "\n".join(told(operario(options=options)).details)
+
+    assert "has a person approved it" in text
+    assert "is the alert still firing" in text
+    assert 'target pod="web-1"' in text
+    assert "end at least 7m ago" in text
+    assert "fewer than 3 Jobs of this operario" in text
+    assert "fewer than 20 Jobs run in all" in text
+    assert "waited 2h is refused" in text
+    kept = Options(on_resolve=OnResolve.KEEP, cooldown=timedelta(0), max_wait=timedelta(0))
+    text = "\n".join(told(operario(options=kept)).details)
+    assert not {"still firing", "at least", "waited"} & {
+        word for word in ("still firing", "at least", "waited") if word in text
+    }
+
+
+def test_a_resolved_alert_waits_for_what_it_undoes() -> None:
+    """A resolved alert's Job depends on a firing one, and waits in case the alert fires again."""
+    found = told(operario(status=Status.RESOLVED), one=alert(status=Status.RESOLVED))
+    text = "\n".join(found.details)
+
+    assert found.outcome is Outcome.CREATED
+    assert "stay resolved for 1m" in text
+    assert "did a firing Job for these labels start" in text
+
+
+def test_an_alert_without_a_start_is_a_job_at_each_delivery() -> None:
+    """That nothing tells the deliveries of such an alert apart is said."""
+    assert "no startsAt" in told(operario(), one=alert(starts_at=None)).details[-1]
+
+
+def test_hostile_labels_cannot_write_on_the_terminal() -> None:
+    """Control characters and marks that reorder text come out as their codes, on one line."""
+    hostile = "a\x1b[2J\n\u202eb"
+    text = as_text(
+        [told(one=alert(labels={"alertname": hostile, "pod": hostile, f"x{hostile}": "y"}))]
+    )
+
+    assert not set("\x1b\u202e") & set(text)
+    assert text.splitlines()[0].startswith("a\\x1b[2J\\n\\u202eb (firing) pod=")
+
+
+def test_programs_get_the_members_of_the_webhooks_answer() -> None:
+    """The JSON has the seven members, null where there is nothing to say."""
+    answered, unanswered = told(operario()), told()
+
+    first, second = as_json([answered, unanswered])["alerts"]
+
+    assert list(first) == [
+        "alertname", "status", "fingerprint", "outcome", "operario", "reason", "message",
+    ]  # fmt: skip
+    chosen = [(one["outcome"], one["operario"], one["reason"]) for one in (first, second)]
+    assert chosen == [("created", "restart-pod", None), ("no-match", None, "no-operario")]
+    assert "asked: " in first["message"]

@@ -1,0 +1,138 @@
+"""Syncs that somebody asks for, over several replicas, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from openfero_gitops.admission.pause import NAME, Control
+from openfero_gitops.catalog.ask import Asked
+from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.domain.errors import Unavailable
+from tests.support.workers import (
+    Act,
+    Request,
+    Wire,
+    World,
+    in_background,
+    in_virtual_time,
+    seconds_so_far,
+)
+
+NAMESPACE = "controller"
+
+
+class Desk:
+    """A replica that can be asked, and counts the syncs that it begins."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.wire = Wire(world.cluster)
+        self.control = Control(ConfigMapStore(self.wire, NAMESPACE), seconds_so_far)
+        self.syncs: list[float] = []
+        self.control.on_sync(self.sync)
+        self.asked = Asked(
+            sync=self.sync, notice=self.control, identity=name, wanted=asyncio.Event()
+        )
+
+    def sync(self) -> None:
+        """Note it."""
+        self.syncs.append(seconds_so_far())
+
+    async def run(self) -> None:
+        """Do what a replica does all the time."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.control.run())
+            tasks.create_task(self.asked.run())
+
+
+@in_virtual_time
+async def test_whoever_is_asked_tells_the_others() -> None:
+    """A hook reaches one replica; the others follow within seconds, each once."""
+    world = World()
+    desks = [Desk(world, name) for name in "abc"]
+    async with (
+        in_background(desks[0].run()),
+        in_background(desks[1].run()),
+        in_background(desks[2].run()),
+    ):
+        for asked in range(2):  # the first time there is no ConfigMap yet
+            await asyncio.sleep(60)
+            began = seconds_so_far()
+            desks[asked].asked.ask()
+            await asyncio.sleep(30)
+            for desk in desks:
+                assert len(desk.syncs) == asked + 1
+                assert desk.syncs[-1] - began <= 6
+        control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+        assert control["data"]["sync"].endswith(" b")
+        assert not desks[2].control.paused_as_known
+
+
+@in_virtual_time
+async def test_a_flood_is_answered_by_few_syncs() -> None:
+    """A thousand hooks in ten seconds are some syncs, and the last hook is followed by one."""
+    desk = Desk(World(), "a")
+    async with in_background(desk.run()):
+        for _ in range(1000):
+            desk.asked.ask()
+            await asyncio.sleep(0.01)
+        last = seconds_so_far() - 0.01
+        await asyncio.sleep(30)
+    assert 2 <= len(desk.syncs) <= 7
+    assert desk.syncs[-1] >= last - 0.02
+
+
+@in_virtual_time
+async def test_an_api_server_that_is_gone_stops_no_sync() -> None:
+    """The others are not told then; this replica syncs, and goes on."""
+    desk = Desk(World(), "a")
+
+    async def trouble(_: Request, __: Act) -> None:
+        raise Unavailable("no connection")
+
+    desk.wire.trouble = trouble
+    async with in_background(desk.run()):
+        for _ in range(3):
+            desk.asked.ask()
+            await asyncio.sleep(10)
+    assert len(desk.syncs) == 3
+
+
+@in_virtual_time
+async def test_what_was_asked_before_a_replica_started_is_no_news() -> None:
+    """It has its own first sync; a ConfigMap without data is no obstacle."""
+    world = World()
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}}
+    await world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
+    early, late = Desk(world, "early"), Desk(world, "late")
+    async with in_background(early.run()):
+        early.asked.ask()
+        await asyncio.sleep(10)
+        async with in_background(late.run()):
+            await asyncio.sleep(30)
+    assert len(early.syncs) == 1
+    assert late.syncs == []
+
+
+@in_virtual_time
+async def test_two_that_are_asked_first_are_both_heard() -> None:
+    """Who finds that another made the ConfigMap in this very moment writes into that one."""
+    world = World()
+    desks = [Desk(world, name) for name in "abc"]
+    left = [1]
+
+    async def overtaken(request: Request, act: Act) -> Any:
+        if request.verb == "create" and left:
+            left.clear()
+            await desks[1].control.ask_for_sync("b")
+        return await act()
+
+    desks[0].wire.trouble = overtaken
+    async with in_background(desks[2].run()):
+        await asyncio.sleep(60)
+        await desks[0].control.ask_for_sync("a")
+        await asyncio.sleep(10)
+    assert len(desks[2].syncs) == 1
+    control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+    assert control["data"]["sync"].endswith(" a")

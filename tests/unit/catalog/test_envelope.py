@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from openfero_gitops.catalog.envelope import read_envelope, says_paused
+from openfero_gitops.catalog.yaml.document import load
+from openfero_gitops.domain.catalog import Envelope, JobDefaults, Limits
+from openfero_gitops.domain.operario import Mode
+
+WHOLE = """\
+paused: true
+mode: dry-run
+limits:
+  concurrent: 3
+  perMinute: 0
+namespaces: [jobs, payments]
+remember: 1d12h
+defaults:
+  backoffLimit: 2
+  activeDeadlineSeconds: 60
+  podReplacementPolicy: TerminatingOrFailed
+  ttlSecondsAfterFinished: 200000
+"""
+
+
+def read(text: str) -> Any:
+    """Read the one document of a text."""
+    documents = load(text.encode())
+    return read_envelope(documents[0] if documents else None)
+
+
+def test_every_key_has_its_place() -> None:
+    """A whole envelope is read into the limits that it names."""
+    assert read(WHOLE) == (
+        Envelope(
+            paused=True,
+            mode=Mode.DRY_RUN,
+            limits=Limits(concurrent=3, per_minute=0),
+            namespaces=("jobs", "payments"),
+            remember=timedelta(days=1, hours=12),
+            defaults=JobDefaults(
+                backoff_limit=2,
+                active_deadline_seconds=60,
+                pod_replacement_policy="TerminatingOrFailed",
+                ttl_seconds_after_finished=200_000,
+            ),
+        ),
+        [],
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}\n"])
+def test_an_empty_envelope_is_all_defaults(text: str) -> None:
+    """Whoever wants no limits of their own leaves the file there, empty."""
+    assert read(text) == (Envelope(), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "rule", "words", "suggestion"),
+    [
+        ("pauzed: true", ("pauzed",), "envelope-key", "no key 'pauzed'", "did you mean paused?"),
+        ("concurrent: 1", ("concurrent",), "envelope-key", "no key", "mean limits.concurrent?"),
+        (
+            "limits: {perHour: 1}",
+            ("limits", "perHour"),
+            "envelope-key",
+            "limits has no key",
+            "keys",
+        ),
+        ("paused: 1", ("paused",), "envelope-value", "true or false, not 1", "paused: true"),
+        ("paused:", ("paused",), "envelope-value", "true or false, not None", "paused: true"),
+        ("mode: off", ("mode",), "envelope-value", "one of run, dry-run", "mode: dry-run"),
+        ("limits: 5", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
+        ("limits:", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
+        (
+            "limits: {concurrent: -1}",
+            ("limits", "concurrent"),
+            "envelope-value",
+            "a whole number, 0 or more, not -1",
+            "20",
+        ),
+        (
+            "limits: {concurrent: true}",
+            ("limits", "concurrent"),
+            "envelope-value",
+            "not True",
+            "20",
+        ),
+        ("namespaces: []", ("namespaces",), "envelope-value", "a list of names", "openfero-jobs"),
+        ("namespaces: jobs", ("namespaces",), "envelope-value", "a list of names", ""),
+        ("namespaces: [Jobs]", ("namespaces",), "envelope-value", "'Jobs' is none", ""),
+        (
+            "remember: 3600",
+            ("remember",),
+            "envelope-value",
+            "remember is a duration with its unit, ten years at most, not 3600",
+            "for example remember: 24h",
+        ),
+        ("remember: 11y", ("remember",), "envelope-value", "ten years at most, not '11y'", "24h"),
+        ("remember: 30s", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
+        ("remember: 0", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
+        (
+            "defaults: {activeDeadlineSeconds: 0}",
+            ("defaults", "activeDeadlineSeconds"),
+            "envelope-value",
+            "1 or more",
+            "900",
+        ),
+        (
+            "defaults: {podReplacementPolicy: Never}",
+            ("defaults", "podReplacementPolicy"),
+            "envelope-value",
+            "one of Failed, TerminatingOrFailed",
+            "Failed",
+        ),
+        ("- paused", (), "envelope-value", "openfero.yaml is a mapping", "its keys are paused"),
+    ],
+)
+def test_a_slip_is_an_error(
+    text: str, pointer: tuple[str, ...], rule: str, words: str, suggestion: str
+) -> None:
+    """An unknown key or a wrong value is an error at its place, with what would be right."""
+    _, findings = read(text)
+    (finding,) = [finding for finding in findings if finding.is_error]
+    assert (finding.pointer, finding.rule.id) == (pointer, rule)
+    assert words in finding.message
+    assert suggestion in finding.suggestion
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    """Two slips are two findings."""
+    _, findings = read("pauzed: true\nlimits: {concurrent: x, perMinut: 1}\n")
+    assert len(findings) == 3
+
+
+def test_forgetting_before_alertmanager_repeats_is_warned_of() -> None:
+    """A remember below Alertmanager's own repeat_interval is allowed and told."""
+    envelope, (finding,) = read("remember: 1h")
+    assert envelope.remember == timedelta(hours=1)
+    assert (finding.rule.id, finding.is_error) == ("short-remember", False)
+    assert read("remember: 4h")[1] == []
+
+
+def test_a_default_ttl_below_remember_is_warned_of_where_it_is_written() -> None:
+    """A TTL that the author wrote below remember is told; the built-in one is not."""
+    _, (finding,) = read("defaults: {ttlSecondsAfterFinished: 60}")
+    assert (finding.rule.id, finding.is_error) == ("ttl-below-remember", False)
+    assert read("remember: 48h")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "paused"),
+    [
+        ("paused: true\nlimits: x", True),
+        ('paused: "true"', True),
+        ("paused: yes\nfoo: 1", True),
+        ("a: 1\n---\npaused: true", True),
+        ("paused: false\nfoo: 1", False),
+        ("limits: {paused: true}", False),
+        ("[paused]", False),
+        ("a: [\npaused: true\n", True),
+        ("a: [\npaused: on # since noon\r\n", True),
+        ("a: [\n  paused: true\n", False),
+        ("a: [\npaused: trueish\n", False),
+        ("\xff\npaused: true\n", True),
+    ],
+)
+def test_a_broken_envelope_still_pauses(text: str, *, paused: bool) -> None:
+    """`paused: true` is honoured whatever else is wrong, even where nothing can be parsed."""
+    assert says_paused(text.encode("latin-1")) is paused

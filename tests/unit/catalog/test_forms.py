@@ -1,0 +1,554 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from openfero_gitops.catalog.forms import Draft, Reading, read_document
+from openfero_gitops.catalog.validation.schema import schemas_of
+from openfero_gitops.catalog.yaml.document import load_text
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.operario import Form
+
+SCHEMAS = schemas_of("1.36")
+
+# OpenFero's generations, as its users wrote them over the years.
+
+FIRST = """\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: openfero-KubeQuotaAlmostReached-firing
+  labels:
+    app: openfero
+spec:
+  parallelism: 1
+  completions: 1
+  template:
+    labels:
+      app: openfero
+    spec:
+      containers:
+        - name: raise-quota
+          image: python:3.14
+          args: [bash, -c, echo raising]
+      imagePullPolicy: Always
+      restartPolicy: Never
+      serviceAccount: quota-raiser
+      serviceAccountName: quota-raiser
+"""
+
+SECOND = """\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: openfero-kubequotaalmostreached-resolved
+  namespace: openfero
+  labels:
+    app: openfero
+  annotations:
+    openfero.io/cooldown: 5m
+    openfero.io/priority: "7"
+data:
+  KubeQuotaAlmostReached: |-
+    apiVersion: batch/v1
+    kind: Job
+    metadata:
+      name: whatever-it-was-called
+      labels:
+        app: openfero
+      annotations:
+        openfero.io/priority: "9"
+        team: storage
+    spec:
+      ttlSecondsAfterFinished: 100
+      template:
+        spec:
+          restartPolicy: OnFailure
+          containers:
+            - name: lower-quota
+              image: registry.example/quota:2
+              imagePullPolicy: Always
+"""
+
+THIRD = """\
+apiVersion: openfero.io/v1alpha1
+kind: Operarius
+metadata:
+  name: quota-almost-full
+  namespace: openfero
+  labels: {app: openfero}
+  annotations:
+    openfero.io/matchers: namespace=~"team-.*"
+spec:
+  alertSelector:
+    alertname: KubeQuotaAlmostFull
+    status: firing
+    labels:
+      severity: warning
+  jobTemplate:
+    metadata:
+      labels:
+        app: openfero
+        kueue.x-k8s.io/queue-name: healing
+      annotations:
+        description: Raises the quota
+        openfero.io/template-variables: namespace,resource
+    spec:
+      backoffLimit: 3
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+            - name: adjust
+              image: registry.example/quota:latest
+              env:
+                - name: NAMESPACE
+                  value: "{{ .Alert.Labels.namespace }}"
+              command: [adjust, "{{ .Alert.Labels.resource }}"]
+              resources:
+                limits: {cpu: 100m, memory: 128Mi}
+  deduplication:
+    enabled: true
+    ttl: 300
+  priority: 100
+  enabled: true
+"""
+
+
+def read(text: str) -> Reading:
+    """Read a text of one document."""
+    (document,) = load_text(text)
+    return read_document(document, SCHEMAS)
+
+
+def draft(text: str) -> Draft:
+    """Read a document that must be an operario."""
+    found = read(text).draft
+    assert found is not None
+    return found
+
+
+def rules(reading: Reading) -> list[str]:
+    """The rules of all findings, in order."""
+    return [finding.rule.id for finding in reading.findings]
+
+
+def test_a_plain_job_of_the_first_generation() -> None:
+    """A Job is named after its alert and state, in any case, and misplaced fields are warned of."""
+    reading = read(FIRST)
+    assert rules(reading) == ["unknown-field", "unknown-field", "no-limits"]
+    suggestions = [finding.suggestion for finding in reading.findings[:2]]
+    assert suggestions == [
+        "did you mean template.metadata.labels?",
+        "did you mean spec.containers[].imagePullPolicy?",
+    ]
+    found = draft(FIRST)
+    assert found.name == "openfero-KubeQuotaAlmostReached-firing"
+    assert (found.alertname, found.status) == ("KubeQuotaAlmostReached", Status.FIRING)
+    assert found.form is Form.JOB
+    assert found.job["labels"] == {"app": "openfero"}
+    assert "labels" not in found.job["spec"]["template"]
+    assert "imagePullPolicy" not in found.job["spec"]["template"]["spec"]
+    assert (found.namespace, found.around, found.root) == (None, None, ())
+
+
+def test_a_config_map_of_the_second_generation() -> None:
+    """A ConfigMap wraps a Job under the alert's name; the Job's options win over the outer ones."""
+    found = draft(SECOND)
+    assert rules(read(SECOND)) == ["no-limits", "default-account"]
+    assert found.name == "openfero-kubequotaalmostreached-resolved"
+    assert (found.alertname, found.status) == ("KubeQuotaAlmostReached", Status.RESOLVED)
+    assert found.form is Form.CONFIG_MAP
+    assert found.options.priority == 9
+    assert found.options.cooldown == timedelta(minutes=5)
+    assert found.job["annotations"] == {"team": "storage"}
+    assert found.job["spec"]["ttlSecondsAfterFinished"] == 100
+    assert (found.namespace, found.around) == (None, "openfero")
+    assert found.root == ("data", "KubeQuotaAlmostReached")
+
+
+def test_an_operarius_of_the_third_generation() -> None:
+    """An Operarius brings selector, priority and deduplication, which become options."""
+    found = draft(THIRD)
+    assert rules(read(THIRD)) == ["no-effect", "image-tag", "default-account"]
+    assert found.name == "quota-almost-full"
+    assert (found.alertname, found.status) == ("KubeQuotaAlmostFull", Status.FIRING)
+    assert found.form is Form.OPERARIUS
+    assert [str(matcher) for matcher in found.options.matchers] == [
+        'severity="warning"',
+        'namespace=~"team-.*"',
+    ]
+    assert found.options.priority == 100
+    assert found.options.enabled
+    assert found.options.cooldown == timedelta(minutes=5)
+    assert found.job["labels"] == {"app": "openfero", "kueue.x-k8s.io/queue-name": "healing"}
+    assert found.job["annotations"] == {"description": "Raises the quota"}
+    assert found.root == ("spec", "jobTemplate")
+
+
+@pytest.mark.parametrize(
+    ("deduplication", "cooldown"),
+    [
+        ("{enabled: false}", timedelta(0)),
+        ("{enabled: false, ttl: 300}", timedelta(0)),
+        ("{ttl: 0}", timedelta(0)),
+        ("{enabled: true}", timedelta(minutes=10)),
+        ("{}", timedelta(minutes=10)),
+    ],
+)
+def test_deduplication_becomes_the_cooldown(deduplication: str, cooldown: timedelta) -> None:
+    """Switched off it is no cooldown at all; without a time it is our own default."""
+    before = "  deduplication:\n    enabled: true\n    ttl: 300\n"
+    assert before in THIRD
+    text = THIRD.replace(before, f"  deduplication: {deduplication}\n")
+    assert draft(text).options.cooldown == cooldown
+
+
+def test_an_annotation_wins_over_the_operarius_own_field() -> None:
+    """Priority, enabled and cooldown may be annotations, too, and then these count."""
+    notes = (
+        "    openfero.io/priority: '1'\n    openfero.io/enabled: 'false'\n"
+        "    openfero.io/cooldown: 1h\n"
+    )
+    text = THIRD.replace("  annotations:\n", f"  annotations:\n{notes}", 1)
+    options = draft(text).options
+    assert (options.priority, options.enabled) == (1, False)
+    assert options.cooldown == timedelta(hours=1)
+
+
+JOB = """\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {name}
+  annotations: {annotations}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      automountServiceAccountToken: false
+      containers:
+        - name: a
+          image: b:1
+          resources: {{limits: {{memory: 1Mi}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "alert"),
+    [
+        ("openfero-diskfull-firing", {}, ("diskfull", Status.FIRING)),
+        ("openfero-disk-almost-full-resolved", {}, ("disk-almost-full", Status.RESOLVED)),
+        ("OPENFERO-DiskFull-Firing", {}, ("DiskFull", Status.FIRING)),
+        ("openfero-firing-firing", {}, ("firing", Status.FIRING)),
+        ("x", {"alertname": "Disk Full", "status": "firing"}, ("Disk Full", Status.FIRING)),
+        ("openfero-a-firing", {"alertname": "B"}, ("B", Status.FIRING)),
+        ("openfero-a-firing", {"status": "resolved"}, ("a", Status.RESOLVED)),
+        ("openfero-a-expand", {"alertname": "A", "status": " Firing"}, ("A", Status.FIRING)),
+    ],
+)
+def test_the_alert_is_annotated_or_named(
+    name: str, annotations: dict[str, str], alert: tuple[str, Status]
+) -> None:
+    """Annotations come first, then the name, whose state is what follows the last dash."""
+    notes = json.dumps({f"openfero.io/{key}": value for key, value in annotations.items()})
+    found = draft(JOB.format(name=name, annotations=notes))
+    assert (found.alertname, found.status) == alert
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "rule", "pointer"),
+    [
+        ("x", {"status": "firing"}, "no-alert", ("metadata", "name")),
+        ("x", {"alertname": "", "status": "firing"}, "no-alert", None),
+        ("x", {"alertname": "A"}, "alert-status", ("metadata", "name")),
+        ("x", {"alertname": "A", "status": "pending"}, "alert-status", None),
+        ("openfero-a-fring", {}, "no-alert", ("metadata", "name")),
+        ("openfero-firing", {}, "no-alert", ("metadata", "name")),
+        ("openfero-a_b-firing", {}, "operario-name", ("metadata", "name")),
+        ("''", {"alertname": "A", "status": "firing"}, "operario-name", ("metadata", "name")),
+    ],
+)
+def test_an_operario_without_a_proper_alert_or_name_is_an_error(
+    name: str, annotations: dict[str, str], rule: str, pointer: tuple[str, ...] | None
+) -> None:
+    """What begins to look like an operario and names no alert, state or self is an error."""
+    notes = json.dumps({f"openfero.io/{key}": value for key, value in annotations.items()})
+    reading = read(JOB.format(name=name, annotations=notes))
+    (finding,) = reading.findings
+    assert finding.rule.id == rule
+    assert finding.pointer[:2] == (pointer or ("metadata", "annotations"))
+    assert finding.is_error
+    assert reading.draft is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("- a\n- b\n", ""),
+        ("plain\n", ""),
+        ("a: 1\n", ""),
+        ("kind: 5\n", ""),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}", "ConfigMap"),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: openfero-catalog}}", "ConfigMap"),
+        ("{apiVersion: rbac.authorization.k8s.io/v1, kind: Role}", "Role"),
+        ("{apiVersion: batch.volcano.sh/v1alpha1, kind: Job, metadata: {name: x}}", "Job"),
+        ("{apiVersion: batch/v1, kind: CronJob, metadata: {name: x}}", "CronJob"),
+        ("{apiVersion: monitoring.coreos.com/v1, kind: PrometheusRule}", "PrometheusRule"),
+    ],
+)
+def test_everything_else_is_left_alone(text: str, kind: str) -> None:
+    """A document that is no operario is ignored under its kind, without a word."""
+    assert read(text) == Reading(ignored=kind)
+
+
+SIGNS = {
+    "CLAIMED": "metadata: {name: x, annotations: {openfero.io/alertname: A}}",
+    "NAMED": "metadata: {name: openfero-a-firing}",
+}
+
+
+def signed(text: str) -> Reading:
+    """Read a document that has one of the signs."""
+    for sign, metadata in SIGNS.items():
+        text = text.replace(sign, metadata)
+    return read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "words", "suggestion"),
+    [
+        (
+            "{apiVersion: batch/v1, kind: Jobb, CLAIMED}",
+            "kind",
+            "kind Jobb of 'batch/v1'",
+            "Job?",
+        ),
+        (
+            "{apiVersion: batch/v1, kind: Jobs, NAMED}",
+            "kind",
+            "is not read",
+            "did you mean Job?",
+        ),
+        ("{apiVersion: v1, kind: ConfigMaps, NAMED}", "kind", "", "did you mean ConfigMap?"),
+        ("{kind: Operario, CLAIMED}", "kind", "has no apiVersion", "did you mean Operarius?"),
+        (
+            "{apiVersion: batch/v1, kind: CronJob, NAMED}",
+            "kind",
+            "its hour",
+            "its jobTemplate",
+        ),
+        (
+            "{apiVersion: apps/v1, kind: Deployment, CLAIMED}",
+            "kind",
+            "",
+            "one of Job, ConfigMap",
+        ),
+        (
+            "{apiVersion: v1, kind: List, CLAIMED}",
+            "kind",
+            "in a List are not read",
+            "of its own",
+        ),
+        (
+            "{apiVersion: v1, kind: List, items: [{kind: Job, NAMED}]}",
+            "kind",
+            "in a List are not read",
+            "write each as a document of its own",
+        ),
+        (
+            "{apiVersion: batch/v1, CLAIMED}",
+            "kind",
+            "has no kind",
+            "write one of Job, ConfigMap",
+        ),
+        ("{apiVersion: batch/v1, kind: 5, NAMED}", "kind", "has no kind", "write one of Job"),
+        (
+            "{kind: Job, CLAIMED}",
+            "apiVersion",
+            "kind Job has no apiVersion",
+            "write apiVersion: batch/v1 and kind: Job",
+        ),
+        ("{apiVersion: openfero.io/v1alpha1, spec: {}}", "kind", "has no kind", "kind: Operarius"),
+    ],
+)
+def test_an_operario_of_another_kind_does_not_vanish(
+    text: str, pointer: str, words: str, suggestion: str
+) -> None:
+    """What says which alert it answers is an operario, whatever its kind is by mistake."""
+    reading = signed(text)
+    assert reading.ignored is None
+    (finding,) = reading.findings
+    assert (finding.rule.id, finding.pointer) == ("api-version", (pointer,))
+    assert words in finding.message
+    assert suggestion in finding.suggestion
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, CLAIMED}", "Role"),
+        ("{apiVersion: v1, kind: PersistentVolumeClaim, CLAIMED}", "PersistentVolumeClaim"),
+        ("{apiVersion: apps/v1, kind: Deployment, NAMED}", "Deployment"),
+        ("{apiVersion: v1, kind: List, items: [{kind: Role, CLAIMED}]}", "List"),
+        ("{apiVersion: v1, kind: List, items: 5}", "List"),
+    ],
+)
+def test_what_stands_beside_an_operario_may_bear_its_alert(text: str, kind: str) -> None:
+    """Rights, claims and whatever else an operario needs may be annotated and named as it is."""
+    assert signed(text) == Reading(ignored=kind)
+
+
+def test_a_service_account_is_remembered() -> None:
+    """A ServiceAccount is ignored, and its name known to those that run as it."""
+    reading = read("{apiVersion: v1, kind: ServiceAccount, metadata: {name: healer}}")
+    assert (reading.ignored, reading.service_account) == ("ServiceAccount", "healer")
+
+
+def test_a_job_that_answers_nothing_is_warned_of() -> None:
+    """A Job without any sign of an operario is ignored, with a warning since nothing runs it."""
+    reading = read(JOB.format(name="backup", annotations="{team: storage}"))
+    assert reading.ignored == "Job"
+    assert rules(reading) == ["other-job"]
+    assert not reading.findings[0].is_error
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "kind"),
+    [
+        (THIRD.replace("v1alpha1", "v1"), "openfero.io/v1alpha1", "Operarius"),
+        (THIRD.replace("kind: Operarius", "kind: Operarii"), "openfero.io/v1alpha1", "Operarius"),
+        (FIRST.replace("batch/v1", "batch/v1beta1"), "batch/v1", "Job"),
+        (FIRST.replace("kind: Job", "kind: job"), "batch/v1", "Job"),
+        (SECOND.replace("apiVersion: v1", "apiVersion: v2", 1), "v1", "ConfigMap"),
+    ],
+)
+def test_an_operario_of_another_version_is_an_error(text: str, version: str, kind: str) -> None:
+    """A slip in kind or version is told, where ignoring the file would leave an alert alone."""
+    reading = read(text)
+    assert reading.ignored is None
+    (finding,) = reading.findings
+    assert finding.rule.id == "api-version"
+    assert finding.suggestion == f"write apiVersion: {version} and kind: {kind}"
+
+
+WRAPPED = ("data", "KubeQuotaAlmostReached")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pointer", "words"),
+    [
+        ("KubeQuotaAlmostReached: |-", "KubeQuota: |-", ("data",), "no Job under its alert's name"),
+        ("\ndata:", "\nnothing:", ("data",), "no Job under its alert's name"),
+        ("kind: Job", "kind: Pod", WRAPPED, "the text is no Job"),
+        ("    kind: Job\n", "    kind: Job\n    ---\n    a: 1\n", WRAPPED, "2 documents"),
+    ],
+)
+def test_a_config_map_holds_one_job_of_its_alert(
+    before: str, after: str, pointer: tuple[str, ...], words: str
+) -> None:
+    """A wrapper around something else is an error that says what is missing."""
+    reading = read(SECOND.replace(before, after))
+    (finding,) = [finding for finding in reading.findings if finding.is_error]
+    assert (finding.rule.id, finding.pointer) == ("wrapped-job", pointer)
+    assert words in finding.message
+    assert reading.draft is None
+
+
+def test_a_config_map_is_annotated_instead_of_named() -> None:
+    """A ConfigMap of any name may say its alert in annotations, spelled as its key in any case."""
+    text = SECOND.replace(
+        "name: openfero-kubequotaalmostreached-resolved", "name: raise-quota"
+    ).replace(
+        "    openfero.io/cooldown: 5m\n",
+        "    openfero.io/alertname: kubequotaalmostreached\n    openfero.io/status: firing\n",
+    )
+    found = draft(text)
+    assert (found.name, found.alertname) == ("raise-quota", "kubequotaalmostreached")
+    assert found.status is Status.FIRING
+
+
+def test_what_else_a_config_map_holds_has_no_effect() -> None:
+    """Keys beside the alert's are not read, and that is told."""
+    reading = read(SECOND + "  notes: see wiki\n")
+    assert rules(reading) == ["no-effect", "no-limits", "default-account"]
+    assert reading.findings[0].pointer == ("data", "notes")
+
+
+def test_broken_yaml_in_a_config_map_is_told_with_its_line() -> None:
+    """A syntax error in the wrapped text is that operario's error, at a line of the text."""
+    reading = read(SECOND.replace("    kind: Job\n", "    kind: Job: x\n"))
+    (finding,) = reading.findings
+    assert (finding.rule.id, finding.inside) == ("syntax", (2, 10))
+    assert finding.pointer == ("data", "KubeQuotaAlmostReached")
+
+
+SELECTOR = ("spec", "alertSelector")
+POD = ("spec", "jobTemplate", "spec", "template", "spec")
+NOTES = ("metadata", "annotations")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pointer", "rule"),
+    [
+        ("    status: firing\n", "", (*SELECTOR, "status"), "required-field"),
+        ("status: firing", "status: pending", (*SELECTOR, "status"), "alert-status"),
+        ("    alertname: Kube", "    alert: Kube", (*SELECTOR, "alertname"), "required-field"),
+        ("severity: warning", "severity: 3", (*SELECTOR, "labels", "severity"), "wrong-type"),
+        ("jobTemplate", "jobTemplat", ("spec", "jobTemplate"), "required-field"),
+        ("priority: 100", "priority: high", ("spec", "priority"), "wrong-type"),
+        ("ttl: 300", "ttl: -1", ("spec", "deduplication", "ttl"), "option-value"),
+        ("ttl: 300", "ttl: 5m", ("spec", "deduplication", "ttl"), "wrong-type"),
+        ("restartPolicy: Never", "dnsPolicy: Default", (*POD, "restartPolicy"), "restart-policy"),
+        ('"team-.*"', '"("', (*NOTES, "openfero.io/matchers"), "option-value"),
+    ],
+)
+def test_an_operarius_is_checked_throughout(
+    before: str, after: str, pointer: tuple[str, ...], rule: str
+) -> None:
+    """Whatever is wrong in an Operarius is told once, at its place in the document."""
+    assert before in THIRD
+    reading = read(THIRD.replace(before, after))
+    errors = [
+        (finding.pointer, finding.rule.id) for finding in reading.findings if finding.is_error
+    ]
+    assert errors == [(pointer, rule)]
+    assert reading.draft is None
+
+
+def test_what_is_the_controllers_is_not_taken_over() -> None:
+    """A Job keeps neither suspend nor keys of ours or Kueue's, but for the queue's label."""
+    text = JOB.format(
+        name="openfero-a-firing",
+        annotations="{kueue.x-k8s.io/queue-name: q, openfero.io/priority: '1', team: x}",
+    ).replace(
+        "spec:\n  template",
+        "  labels: {openfero.io/x: z, kueue.x-k8s.io/queue-name: q, kueue.x-k8s.io/x: z, a: b}\n"
+        "  finalizers: [example.com/x]\nspec:\n  suspend: true\n  template",
+        1,
+    )
+    reading = read(text)
+    found = reading.draft
+    assert found is not None
+    assert found.job["labels"] == {"kueue.x-k8s.io/queue-name": "q", "a": "b"}
+    assert found.job["annotations"] == {"team": "x"}
+    assert sorted(found.job) == ["annotations", "labels", "spec"]
+    assert "suspend" not in found.job["spec"]
+    assert sorted(rules(reading)) == ["no-effect", "reserved-key", "reserved-key", "reserved-key"]
+    assert "no-effect" not in rules(read(text.replace("suspend: true", "suspend: false")))
+
+
+def test_the_spec_digest_is_of_the_jobs_canonical_json() -> None:
+    """The digest depends on what the Job says, not on how its file is written."""
+    found = draft(FIRST)
+    text = json.dumps(found.job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert found.spec_digest == hashlib.sha256(text.encode()).hexdigest()
+    rewritten: dict[str, Any] = dict(reversed(load_text(FIRST)[0].items()))
+    again = read_document(rewritten, SCHEMAS).draft
+    assert again is not None
+    assert again.spec_digest == found.spec_digest
+    assert draft(FIRST.replace("python:3.14", "python:3.15")).spec_digest != found.spec_digest

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.catalog.matchers import MatcherError, parse_matchers
+from openfero_gitops.domain.matcher import Matcher, Operator
+
+EQUAL, NOT_EQUAL = Operator.EQUAL, Operator.NOT_EQUAL
+MATCHES, NOT_MATCHES = Operator.MATCHES, Operator.NOT_MATCHES
+
+# What Alertmanager 0.31 makes of a text, in its default (fallback) mode.
+READ = [
+    ("", []),
+    ("{}", []),
+    ('{a="b", c=~"d.*"}', [("a", EQUAL, "b"), ("c", MATCHES, "d.*")]),
+    ('a="b",c=~"d.*"', [("a", EQUAL, "b"), ("c", MATCHES, "d.*")]),
+    ("a=b", [("a", EQUAL, "b")]),
+    (" a != b , c!~d ", [("a", NOT_EQUAL, "b"), ("c", NOT_MATCHES, "d")]),
+    ("a=b,", [("a", EQUAL, "b")]),
+    ('a="b,c"', [("a", EQUAL, "b,c")]),
+    ("a=", [("a", EQUAL, "")]),
+    ('a=""', [("a", EQUAL, "")]),
+    ("{a=b", [("a", EQUAL, "b")]),
+    ("a=b c", [("a", EQUAL, "b c")]),
+    (r'a=~"\d+"', [("a", MATCHES, r"\d+")]),
+    (r'a="say \"hi\"\n\\"', [("a", EQUAL, 'say "hi"\n\\')]),
+    (r'a=~"\d,\w",b=c', [("a", MATCHES, r"\d,\w"), ("b", EQUAL, "c")]),
+    (r'a=~"\d\"",b=c', [("a", MATCHES, r'\d"'), ("b", EQUAL, "c")]),
+    (r'"\ud7ff\ue000"=x', [("\ud7ff\ue000", EQUAL, "x")]),
+    ("a:b=c", [("a:b", EQUAL, "c")]),
+    ('"a.b"="c"', [("a.b", EQUAL, "c")]),
+    ("a.b=c", [("a.b", EQUAL, "c")]),
+    ('{"größe"=~"l|xl"}', [("größe", MATCHES, "l|xl")]),
+    (r'"\u00fc\x41\101"=x', [("üAA", EQUAL, "x")]),
+    (r'"\xc3\xa9"=x', [("é", EQUAL, "x")]),
+    ('"a b"="c",d=e', [("a b", EQUAL, "c"), ("d", EQUAL, "e")]),
+]
+REFUSED = [
+    ("a", "it ends where =, !=, =~ or !~ should follow", 1),
+    ("=b", "'=' stands where a label name should", 0),
+    ("a.b=", "it ends where a value, in double quotes should follow", 4),
+    ('"a.b"="c', "a quotation mark is not closed", 6),
+    ('{"a.b"=c', "it ends where a comma or } should follow", 8),
+    ('"a.b"=c}', "'}' stands where a comma should", 7),
+    ('{"a.b"=c} d', "'d' stands where the end should", 10),
+    ('"a.b"=c d=e', "'d' stands where a comma should", 8),
+    (r'"a.b"="\d"', r"\d is no escape", 7),
+    (r'"a.b"="\400"', r"\400 is no escape", 7),
+    (r'"a.b"="\ud800"', r"\ud800 is no escape", 7),
+    (r'"a.b"="\xff"', "make no UTF-8", 6),
+    ('"a.b"="c\nd"', "over a line's end", 6),
+    ('"a.b"=~"("', "wrong at its character 1", 7),
+    ("a=~(b", "a ( is not closed", 3),
+    ("a ~ b", "'~' stands where =, !=, =~ or !~ should", 2),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), READ)
+def test_reads_what_alertmanager_reads(
+    text: str, expected: list[tuple[str, Operator, str]]
+) -> None:
+    """A text gives the matchers that Alertmanager reads in it."""
+    found = [(one.name, one.operator, one.value) for one in parse_matchers(text)]
+    assert found == expected
+
+
+@pytest.mark.parametrize(("text", "message", "position"), REFUSED)
+def test_refuses_with_a_position(text: str, message: str, position: int) -> None:
+    """A text that Alertmanager refuses is refused with what is wrong and at which character."""
+    with pytest.raises(MatcherError) as refusal:
+        parse_matchers(text)
+    assert message in str(refusal.value)
+    assert refusal.value.position == position
+
+
+def test_an_absent_label_counts_as_the_empty_text() -> None:
+    """A matcher sees no difference between a label that is absent and one that is empty."""
+    assert all(matcher.matches({}) for matcher in parse_matchers('a="",b!="x",c=~"x?",d!~"x+"'))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
+            st.sampled_from([EQUAL, NOT_EQUAL]),
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_what_is_written_is_read_back(parts: list[tuple[str, Operator, str]]) -> None:
+    """Matchers written as text and read again are the same matchers."""
+    matchers = tuple(Matcher(*part) for part in parts)
+    assert parse_matchers("{" + ", ".join(map(str, matchers)) + "}") == matchers
+
+
+@given(st.text(alphabet="ab.{}=!~,\"\\'` \nxu0é1", max_size=25))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Whatever an author writes is read, or refused at a place inside of it."""
+    position = 0
+    try:
+        parse_matchers(text)
+    except MatcherError as refusal:
+        position = refusal.position
+    assert 0 <= position <= len(text)

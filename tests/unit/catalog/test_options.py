@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.catalog.options import OPTIONS, Given, Option, read_options
+from openfero_gitops.domain.matcher import Matcher, Operator
+from openfero_gitops.domain.operario import Mode, OnResolve, Options
+
+if TYPE_CHECKING:
+    from openfero_gitops.catalog.validation.rules import Finding
+
+
+def read(**annotations: object) -> tuple[Options, list[Finding]]:
+    """Read options given by name, with _ for -."""
+    given = {
+        f"openfero.io/{name.replace('_', '-')}": Given(value, ("here", name))
+        for name, value in annotations.items()
+    }
+    return read_options(given, Options())
+
+
+def test_defaults_are_safe_in_a_storm() -> None:
+    """An operario that chooses nothing has the defaults that are documented."""
+    options, findings = read()
+    assert findings == []
+    assert options == Options(
+        matchers=(),
+        priority=0,
+        enabled=True,
+        mode=Mode.RUN,
+        target=(),
+        cooldown=timedelta(minutes=10),
+        max_concurrent=5,
+        max_per_hour=30,
+        max_wait=timedelta(hours=1),
+        rerun_after=timedelta(0),
+        max_runs=3,
+        approval=False,
+        on_resolve=OnResolve.CANCEL,
+        resolve_delay=timedelta(minutes=1),
+        own_jobs=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("matchers", 'a="b"', "matchers", (Matcher("a", Operator.EQUAL, "b"),)),
+        ("matchers", "{}", "matchers", ()),
+        ("priority", "-5", "priority", -5),
+        ("enabled", "false", "enabled", False),
+        ("mode", "dry-run", "mode", Mode.DRY_RUN),
+        ("target", "namespace, pod", "target", ("namespace", "pod")),
+        ("cooldown", "1h30m", "cooldown", timedelta(minutes=90)),
+        ("cooldown", "0", "cooldown", timedelta(0)),
+        ("max_concurrent", "0", "max_concurrent", 0),
+        ("max_per_hour", "100", "max_per_hour", 100),
+        ("max_wait", "0", "max_wait", timedelta(0)),
+        ("rerun_after", "1h", "rerun_after", timedelta(hours=1)),
+        ("max_runs", "1", "max_runs", 1),
+        ("approval", "required", "approval", True),
+        ("approval", "none", "approval", False),
+        ("on_resolve", "cancel-running", "on_resolve", OnResolve.CANCEL_RUNNING),
+        ("resolve_delay", " 5m ", "resolve_delay", timedelta(minutes=5)),
+        ("own_jobs", "true", "own_jobs", True),
+    ],
+)
+def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) -> None:
+    """An annotation sets its one field and leaves the others as they were."""
+    options, findings = read(**{name: text})
+    assert findings == []
+    assert getattr(options, field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("matchers", "a=~(", "a ( is not closed (at its character 4)"),
+        ("matchers", "a", "should follow (at its character 2)"),
+        ("priority", "high", "'high' is no whole number"),
+        ("priority", "1.5", "'1.5' is no whole number"),
+        ("enabled", "True", "neither true nor false"),
+        ("enabled", "", "neither true nor false"),
+        ("mode", "dryrun", "'dryrun' is none of run, dry-run; did you mean dry-run?"),
+        ("mode", "off", "none of run, dry-run"),
+        ("target", "", "a label name is missing"),
+        ("target", "a,,b", "a label name is missing"),
+        ("target", "a,b c", "'b c' is no label name"),
+        ("target", "a,a", "stands twice"),
+        ("cooldown", "30", "write a number with a unit, for example 30s or 30m"),
+        ("cooldown", "soon", "is not a duration"),
+        ("max_concurrent", "-1", "-1 is negative"),
+        ("max_per_hour", "9999999999", "is no whole number"),
+        ("max_runs", "0", "less than one run"),
+        ("approval", "yes", "'yes' is none of required, none"),
+        ("on_resolve", "cancel-runing", "did you mean cancel-running?"),
+    ],
+)
+def test_a_wrong_value_is_told_with_a_right_one(name: str, text: str, words: str) -> None:
+    """A value outside of its grammar is an error that shows a right example, and sets nothing."""
+    options, (finding,) = read(**{name: text})
+    assert options == Options()
+    assert finding.rule.id == "option-value"
+    assert finding.is_error
+    assert finding.pointer == ("here", name)
+    assert words in finding.message
+    assert finding.suggestion.startswith(f"for example openfero.io/{name.replace('_', '-')}: ")
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_example_is_right(option: Option) -> None:
+    """The example that an error shows is a value that the option takes."""
+    _, findings = read(**{option.name: option.example})
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("cool_down", "did you mean openfero.io/cooldown?"),
+        ("max_concurent", "did you mean openfero.io/max-concurrent?"),
+        ("Alertname", "did you mean openfero.io/alertname?"),
+        ("commit", "delete it"),
+        ("zzz", "the options are alertname, approval, cooldown"),
+    ],
+)
+def test_an_unknown_option_is_an_error_with_a_suggestion(name: str, suggestion: str) -> None:
+    """An annotation of our prefix that is no option is an error: a limit may be misspelled."""
+    _, (finding,) = read(**{name: "x"})
+    assert finding.rule.id == "unknown-option"
+    assert finding.is_error
+    assert finding.suggestion.startswith(suggestion)
+
+
+def test_what_openfero_ignores_is_ignored_with_a_warning() -> None:
+    """An annotation of OpenFero's own examples does nothing, and does no harm."""
+    options, (finding,) = read(template_variables="namespace,resource")
+    assert options == Options()
+    assert finding.rule.id == "no-effect"
+    assert not finding.is_error
+
+
+def test_other_annotations_are_passed_over() -> None:
+    """Annotations without our prefix, the alert's own two and values of no text are left alone."""
+    annotations = {
+        "example.com/openfero.io": Given("x", ()),
+        "operarios.openfero.io/max-size": Given("x", ()),
+        "openfero.io/alertname": Given("X", ()),
+        "openfero.io/status": Given("firing", ()),
+        "openfero.io/enabled": Given(False, ()),  # noqa: FBT003 - a value as YAML has it
+    }
+    assert read_options(annotations, Options(priority=7)) == (Options(priority=7), [])

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from openfero_gitops.catalog.validation.rationale import WHY
+from openfero_gitops.catalog.validation.rules import CHECKS
+from openfero_gitops.domain.rule import RULES, error
+from tests.support.paths import ROOT
+from tests.support.rules import (
+    ABSENT,
+    BAD,
+    GOOD,
+    IN_A_FILE,
+    MADE,
+    PATHS,
+    path_of,
+    problems_of,
+    problems_of_paths,
+)
+
+
+@pytest.mark.parametrize("rule", IN_A_FILE)
+def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
+    """A file with one defect gives one problem: that rule, at the line that is marked."""
+    content = MADE[rule][0] if rule in MADE else (BAD / f"{rule}.yaml").read_bytes()
+    marked = [
+        number for number, line in enumerate(content.split(b"\n"), start=1) if b"# <- here" in line
+    ]
+    (problem,) = problems_of(content, path_of(rule))
+    assert problem.rule == rule
+    assert problem.severity is RULES[rule].severity
+    assert [problem.line] == (marked or [0])
+    assert problem.message
+    assert problem.suggestion or ": " in problem.message  # what to do about it
+
+
+@pytest.mark.parametrize("rule", IN_A_FILE)
+def test_a_mended_fixture_has_nothing_wrong(rule: str) -> None:
+    """What the documentation shows as right is right by every rule."""
+    content = MADE[rule][1] if rule in MADE else (GOOD / f"{rule}.yaml").read_bytes()
+    assert problems_of(content, path_of(rule, mended=True)) == ()
+
+
+@pytest.mark.parametrize("rule", sorted(PATHS))
+def test_every_rule_about_a_path_finds_its_defect(rule: str) -> None:
+    """What is wrong with a path, and not with what is in the file, has rules of its own."""
+    wrong, mended = PATHS[rule]
+    (problem,) = problems_of_paths(wrong)
+    assert (problem.rule, problem.severity) == (rule, RULES[rule].severity)
+    assert problem.message
+    assert problem.suggestion
+    assert problems_of_paths(mended) == ()
+
+
+def test_every_fixture_is_of_a_rule() -> None:
+    """No rule is without its fixture, and none is left over from a rule that is gone."""
+    names = RULES.keys() - ABSENT - MADE.keys() - PATHS.keys()
+    assert {path.stem for path in BAD.iterdir()} == names
+    assert {path.stem for path in GOOD.iterdir()} == names
+
+
+def test_rules_describe_themselves() -> None:
+    """Each rule has an id in kebab case of its own, a sentence, and a reason."""
+    for name, rule in RULES.items():
+        assert name == rule.id == name.lower().replace("_", "-")
+        assert rule.text.endswith(".")
+    with pytest.raises(ValueError, match="two rules are named syntax"):
+        error("syntax", "Again.")
+    assert all(rule.id in RULES for rule, _ in CHECKS)
+    assert WHY.keys() == RULES.keys()
+    assert all(why.endswith(".") for why in WHY.values())
+
+
+def test_the_documentation_has_every_rule() -> None:
+    """Each rule has its section, with its reason and a bad and a good example."""
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert list(sections) == sorted(RULES)
+    for name, section in sections.items():
+        assert section.startswith(f"{RULES[name].text} {WHY[name]} *A")
+        assert "Bad: " in section
+        assert "Good:" in section
+        assert f"| [`{name}`](#{name}) | {RULES[name].severity} | {RULES[name].text} |" in page

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.forms import read_document
+from openfero_gitops.catalog.validation.schema import (
+    DEFAULT,
+    bundle,
+    bundled,
+    changes,
+    schemas_of,
+    versions,
+    versions_with,
+)
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.sources.folder import FolderSource
+from tests.cluster.make_schema import RELEASES, add_words
+from tests.support.paths import ROOT
+from tests.support.rules import BAD, GOOD, SCOPE, path_of, problems_of
+
+VERSIONS = versions()
+EXAMPLE = ROOT / "operarios-example"
+GO_MOD = (ROOT / "tests" / "cluster" / "go.mod").read_text()
+Way = tuple[str | int, ...]
+POD: Way = ("spec", "template", "spec")
+CONTAINER: Way = (*POD, "containers", 0)
+MEMORY = {"limits": {"memory": "64Mi"}}
+#: A field, the versions that have it (`-` and what follows: all later ones), and a right value.
+CORPUS: list[tuple[Way, str, Any]] = [
+    (("spec", "successPolicy"), "1.30-", {"rules": [{"succeededCount": 1}]}),
+    ((*POD, "volumes", 0, "image"), "1.31-", {"reference": "registry.example/data:1"}),
+    ((*POD, "securityContext", "supplementalGroupsPolicy"), "1.31-", "Strict"),
+    ((*POD, "securityContext", "seLinuxChangePolicy"), "1.32-", "Recursive"),
+    ((*POD, "resources"), "1.32-", MEMORY),
+    ((*CONTAINER, "lifecycle", "stopSignal"), "1.33-", "SIGTERM"),
+    ((*POD, "hostnameOverride"), "1.34-", "healer"),
+    (
+        (*CONTAINER, "env", 0, "valueFrom", "fileKeyRef"),
+        "1.34-",
+        {"volumeName": "data", "path": "env", "key": "A"},
+    ),
+    ((*POD, "workloadRef"), "1.35", {"name": "heal", "podGroup": "heal"}),
+    ((*POD, "schedulingGroup"), "1.36-", {"podGroupName": "heal"}),
+    ((*POD, "volumes", 0, "emptyDir", "mode"), "1.37-", 0o700),
+]
+
+
+def job(way: Way, value: object) -> dict[str, Any]:
+    """Make a Job that has one field more."""
+    made: dict[str, Any] = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "openfero-diskfull-firing"},
+        "spec": {
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "containers": [
+                        {
+                            "name": "clean",
+                            "image": "registry.example/tools:1.4.2",
+                            "resources": MEMORY,
+                        }
+                    ],
+                }
+            }
+        },
+    }
+    target: Any = made
+    if "volumes" in way:
+        made["spec"]["template"]["spec"]["volumes"] = [{"name": "data"}]
+    if "env" in way:
+        made["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "A"}]
+    if "successPolicy" in way:
+        made["spec"] |= {"completionMode": "Indexed", "completions": 1}
+    for part in way[:-1]:
+        target = target.setdefault(part, {}) if isinstance(target, dict) else target[part]
+    target[way[-1]] = copy.deepcopy(value)
+    return made
+
+
+def has(version: str, range_: str) -> bool:
+    """Whether a version is one of a field's."""
+    first = range_.removesuffix("-")
+    at = VERSIONS.index(version) - VERSIONS.index(first)
+    return at >= 0 if range_.endswith("-") else at == 0
+
+
+def test_the_versions_are_those_that_people_run() -> None:
+    """Each version from 1.30 on is there, and the one that the tests run is the default."""
+    assert VERSIONS[0] == "1.30"
+    numbers = [int(version.removeprefix("1.")) for version in VERSIONS]
+    assert numbers == list(range(30, 30 + len(numbers)))
+    assert [release.rpartition(".")[0] for release in RELEASES] == list(VERSIONS)
+    required = re.search(r"k8s\.io/kubernetes v([0-9.]+)", GO_MOD)
+    assert required is not None
+    assert required[1] in RELEASES
+    assert required[1].startswith(f"{DEFAULT}.")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_is_whole(version: str) -> None:
+    """A version's schema is one, and holds whatever it refers to."""
+    document = bundled(version)
+    Draft202012Validator.check_schema(document)
+    referred = set(re.findall(r"#/\$defs/(\w+)", str(document)))
+    assert referred <= document["$defs"].keys()
+    assert "PodSpec" in referred
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_right_is_right_in_every_version(version: str) -> None:
+    """The mended fixtures have no defect, the others their own, whatever the version."""
+    for fixture in sorted([*BAD.iterdir(), *GOOD.iterdir()]):
+        rule = fixture.stem
+        path = path_of(rule, mended=fixture.parent == GOOD)
+        found = problems_of(fixture.read_bytes(), path, replace(SCOPE, kubernetes_version=version))
+        expected = [rule] if fixture.parent == BAD else []
+        assert [problem.rule for problem in found] == expected, fixture
+
+
+async def test_the_starter_repository_runs_on_every_version() -> None:
+    """Nothing in the example asks for more than the oldest version has."""
+    snapshot = await FolderSource(EXAMPLE).fetch()
+    for version in VERSIONS:
+        catalog = build_catalog(snapshot, Scope(kubernetes_version=version))
+        assert catalog.problems == ()
+        assert catalog.operarios
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("way", "known", "value"), CORPUS, ids=lambda one: str(one)[-40:])
+def test_a_field_is_known_where_it_is(version: str, way: Way, known: str, value: object) -> None:
+    """What a version does not have is a warning that names those that do; else nothing is said."""
+    reading = read_document(job(way, value), schemas_of(version))
+    unknown = [finding for finding in reading.findings if finding.rule.id == "unknown-field"]
+    if has(version, known):
+        assert reading.findings == ()
+        assert reading.draft is not None
+        return
+    (finding,) = unknown
+    assert finding.pointer == way
+    assert not finding.is_error
+    assert known.removesuffix("-") in finding.suggestion
+
+
+def test_a_field_that_was_dropped_is_said_to_be() -> None:
+    """A field that only older versions have is told as such."""
+    claims: Way = (*POD, "resourceClaims")
+    claim = [{"name": "gpu", "source": {"resourceClaimName": "gpu"}}]
+    assert read_document(job(claims, claim), schemas_of("1.30")).findings == ()
+    finding, left = read_document(job(claims, claim), schemas_of("1.31")).findings
+    assert finding.suggestion == "Kubernetes has dropped it after 1.30"
+    assert left.rule.id == "claim"  # (of which nothing is left that says what is claimed)
+    assert versions_with("PodResourceClaim", "source") == ("1.30",)
+
+
+def test_what_is_required_differs() -> None:
+    """A member that a version requires is missed there, and not where it became optional."""
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    made = job(("spec", "podFailurePolicy"), {"rules": [rule]})
+    older = read_document(made, schemas_of("1.34")).findings
+    assert [finding.rule.id for finding in older] == ["required-field"]
+    assert read_document(made, schemas_of("1.35")).findings == ()
+
+
+@pytest.mark.parametrize("name", ["1.33", "v1.33", "1.33.4", "v1.33.4-eks-1", " 1.33+ "])
+def test_a_version_is_named_as_a_cluster_names_itself(name: str) -> None:
+    """What `kubectl version` prints can be copied."""
+    assert bundled(name) == bundled("1.33")
+
+
+@pytest.mark.parametrize("name", ["", "1", "33", "1.29", "1.3", "1.333", "2.33", "latest", "1.33x"])
+def test_a_version_that_is_not_here_is_told(name: str) -> None:
+    """Another version is refused with the list of those that there are."""
+    with pytest.raises(UsageError, match=re.escape(", ".join(VERSIONS))):
+        bundled(name)
+
+
+def test_changes_come_to_the_same() -> None:
+    """What each version changed adds up to what each version is."""
+    given = {"1.0": {"A": {"x": 1}, "B": {}}, "1.1": {"A": {"x": 1}}, "1.2": {"A": {}, "B": {}}}
+    changed = changes(given)
+    assert changed == {
+        "1.0": {"A": {"x": 1}, "B": {}},
+        "1.1": {"B": None},
+        "1.2": {"A": {}, "B": {}},
+    }
+
+
+def test_words_are_read_from_the_source() -> None:
+    """The words that a field, or a list's items, take are put into the published document."""
+    text = {"type": "string"}
+    properties = {"mode": dict(text), "modes": {"type": "array", "items": dict(text)}}
+    schemas = {"io.k8s.api.core.v1.Thing": {"properties": properties}}
+    lines = [
+        "func schema_k8sio_api_core_v1_Thing(ref common.ReferenceCallback) {",
+        '\t\t\t\t\t"mode": {',
+        '\t\t\t\t\t\t\tEnum:   []interface{}{"A", "B"},',
+        '\t\t\t\t\t"modes": {',
+        '\t\t\t\t\t\t\t\t\t\tEnum: []interface{}{"C"},',
+        "func schema_k8sio_api_core_v1_Other(ref common.ReferenceCallback) {",
+        '\t\t\t\t\t"mode": {',
+        '\t\t\t\t\t\t\tEnum:   []interface{}{"D"},',
+    ]
+    add_words(schemas, "\n".join(lines))
+    assert properties["mode"]["enum"] == ["A", "B"]
+    assert properties["modes"]["items"]["enum"] == ["C"]
+
+
+def test_a_document_is_boiled_down() -> None:
+    """What is left of an OpenAPI document says of each field its type, range and words alone."""
+    job = "io.k8s.api.batch.v1.Job"
+    spec = "io.k8s.api.batch.v1.JobSpec"
+    quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+    status = "io.k8s.api.batch.v1.JobStatus"
+
+    def reference(name: str) -> dict[str, str]:
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    schemas = {
+        job: {
+            "description": "A Job.",
+            "type": "object",
+            "properties": {
+                "spec": {"allOf": [reference(spec)], "description": "What it does.", "default": {}},
+                "status": reference(status),
+            },
+            "x-kubernetes-group-version-kind": [{"kind": "Job"}],
+        },
+        spec: {
+            "type": "object",
+            "required": ["parallelism"],
+            "properties": {
+                "parallelism": {"type": "integer", "format": "int32"},
+                "deadline": {"type": "integer", "format": "int64"},
+                "mode": {"type": "string", "enum": ["A", "B"], "default": "A"},
+                "limits": {"type": "object", "additionalProperties": reference(quantity)},
+                "words": {"type": "array", "items": {"type": "string", "default": ""}},
+            },
+        },
+        quantity: {"oneOf": [{"type": "string"}, {"type": "number"}]},
+        status: {"type": "object", "properties": {"active": reference("nobody.reads.This")}},
+        "io.k8s.api.batch.v1.CronJob": {"type": "object"},
+    }
+
+    document = bundle({"components": {"schemas": schemas}})
+
+    assert document == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": "#/$defs/Job",
+        "$defs": {
+            "Job": {
+                "type": "object",
+                "required": ["spec"],
+                "additionalProperties": False,
+                "properties": {
+                    "spec": {"$ref": "#/$defs/JobSpec"},
+                    "status": {"$ref": "#/$defs/JobStatus"},
+                },
+            },
+            "JobSpec": {
+                "type": "object",
+                "required": ["parallelism"],
+                "additionalProperties": False,
+                "properties": {
+                    "parallelism": {
+                        "type": "integer",
+                        "minimum": -2147483648,
+                        "maximum": 2147483647,
+                    },
+                    "deadline": {
+                        "type": "integer",
+                        "minimum": -9223372036854775808,
+                        "maximum": 9223372036854775807,
+                    },
+                    "mode": {"type": "string", "enum": ["A", "B"]},
+                    "limits": {
+                        "type": "object",
+                        "additionalProperties": {"$ref": "#/$defs/Quantity"},
+                    },
+                    "words": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+            "JobStatus": {},
+            "Quantity": {"type": ["string", "number"]},
+        },
+    }
+    assert list(document["$defs"]) == sorted(document["$defs"])

@@ -1,0 +1,808 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from openfero_gitops import __version__
+from openfero_gitops.author.report import FORMATS
+from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.cli import cli, main
+from openfero_gitops.settings import describe
+from tests.support.paths import ROOT
+from tests.support.replica import alert, group, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+EXAMPLE = ROOT / "operarios-example"
+COMMANDS = tuple(sorted(cli.commands))
+#: Seconds; starting takes one, on a busy machine several.
+PATIENCE = 60
+
+Ran = subprocess.CompletedProcess[str]
+
+
+def argv(*arguments: str | Path) -> list[str]:
+    """Write a command line; Python's warnings, those of open files included, are errors in it."""
+    words = [str(argument) for argument in arguments]
+    return [sys.executable, "-W", "error", "-m", "openfero_gitops", *words]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Make an environment without settings of whoever runs the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **changes}
+
+
+def run(*arguments: str | Path, stdin: str | bytes = "", **changes: str) -> Ran:
+    """Run one command as a person does, to its end; a traceback is never right."""
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    ran = subprocess.run(
+        argv(*arguments),
+        input=given,
+        capture_output=True,
+        env=environment(**changes),
+        cwd=ROOT,
+        timeout=PATIENCE,
+        check=False,
+    )
+    out, err = ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
+    assert "Traceback" not in out + err, out + err
+    return Ran(ran.args, ran.returncode, out, err)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Give a function that runs a command in this process, which is quicker.
+
+    Where logs go is left as it is: this process is the test run's.
+    """
+    monkeypatch.setattr("openfero_gitops.cli._log_to_stderr", lambda *_: None)
+    for name in os.environ:
+        if name.startswith("OPENFERO_GITOPS_"):
+            monkeypatch.delenv(name)
+
+    def ran(*arguments: str | Path) -> Ran:
+        words = [str(argument) for argument in arguments]
+        code = main(words)
+        return Ran(words, code, *capsys.readouterr())
+
+    return ran
+
+
+@pytest.fixture
+def complaint(here: Callable[..., Ran]) -> Callable[..., str]:
+    """Give a function that runs a command, and returns the one line it fails with."""
+
+    def said(*arguments: str | Path) -> str:
+        ran = here(*arguments)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        (line,) = ran.stderr.splitlines()
+        assert line.startswith("openfero-gitops: ")
+        return line.removeprefix("openfero-gitops: ")
+
+    return said
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with one good operario."""
+    (tmp_path / "operarios").mkdir()
+    (tmp_path / "operarios" / "hostdown.json").write_text(operario("HostDown"))
+    return tmp_path / "operarios"
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    """Give a file with a delivery of one alert, for which there is an operario."""
+    file = tmp_path / "alert.json"
+    file.write_text(json.dumps(group(alert("HostDown", host="a"))))
+    return file
+
+
+# Help and usage
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command explains itself, and that is no failure."""
+    assert main([*command.split(), flag]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Usage: ")
+    assert said.err == ""
+    assert max(map(len, said.out.splitlines())) <= 100
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first page lists what there is, each with one sentence."""
+    main(["--help"])
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert {"serve", "demo", "validate", "render"} <= set(COMMANDS)
+    assert tuple(line.split()[0] for line in listed) == COMMANDS
+    assert all(line.endswith((".", "...")) for line in listed)
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve --help` has each setting with its default."""
+    main(["serve", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for one in describe():
+        assert f"{one.flag} " in said
+        assert one.meaning.split("(")[0].strip() in said
+        if default := one.default or one.otherwise:
+            assert f"[default: {default}]" in said
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` tells name and version on standard output."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"openfero-gitops, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "Usage: "),
+        ("nonsense", "No such command 'nonsense'"),
+        ("--nonsense", "No such option '--nonsense'"),
+        ("validate", "Missing argument 'SOURCE'"),
+        ("validate a b", "Got unexpected extra argument (b)"),
+        ("validate . --nonsense", "No such option '--nonsense'"),
+        ("validate . --format xml", "'xml' is not one of 'text', 'json'"),
+        ("validate . --allowed-namespace A_B", "'A_B' is no namespace's name"),
+        ("render .", "Missing option '--alert'"),
+        ("render . --alert x --jobs-namespace A_B", "'A_B' is no namespace's name"),
+        ("demo --kubeconfig /nowhere", "does not exist"),
+        ("demo --example /nowhere", "does not exist"),
+        ("demo now", "Got unexpected extra argument (now)"),
+        ("serve --interval", "requires an argument"),
+    ],
+)
+def test_wrong_usage(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was typed wrong is told on standard error with exit code 2, and nothing is printed."""
+    assert main(arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+
+
+def test_both_ways_to_start() -> None:
+    """The installed command and `python -m` do the same, and hand the exit code on."""
+    script = Path(sys.executable).parent / "openfero-gitops"
+    for command in ([sys.executable, "-m", "openfero_gitops"], [str(script)]):
+        if not Path(command[0]).exists():
+            continue  # run from a checkout that was not installed
+        for arguments, code in ((["--version"], 0), (["nonsense"], 2)):
+            ran = subprocess.run(
+                [*command, *arguments], cwd=ROOT, capture_output=True, timeout=60, check=False
+            )
+            assert ran.returncode == code
+
+
+# validate
+
+
+def test_validate_finds_nothing(folder: Path) -> None:
+    """A good folder is 0, with one line that counts what is in force."""
+    ran = run("validate", folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "1 operario in force, 0 errors, 0 warnings, 0 documents ignored\n"
+
+
+def test_validate_the_starter_repository(here: Callable[..., Ran]) -> None:
+    """The example that people start from is right, warnings included."""
+    ran = here("validate", EXAMPLE, "--strict")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_validate_finds_errors(folder: Path, here: Callable[..., Ran]) -> None:
+    """Errors are 1, all of them are told, each with path, line, column and rule."""
+    (folder / "broken.yaml").write_text("a: [\n")
+    (folder / "other.yaml").write_text(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: openfero-other-firing}\nspec: {}\n"
+    )
+    ran = here("validate", folder)
+    assert ran.returncode == 1
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"broken\.yaml:2:1: error: .+ \[syntax\]", lines[0])
+    assert re.fullmatch(r"other\.yaml:4:1: error: .+ \[required-field\]", lines[1])
+    assert lines[2] == "1 operario in force, 2 errors, 0 warnings, 0 documents ignored"
+
+
+def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran]) -> None:
+    """A warning alone is 0; with --strict it is 1, told the same, and it is said why."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["labels"] = {"app": "heal"}
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    ran = here("validate", folder)
+    assert ran.returncode == 0
+    assert "warning: " in ran.stdout
+    assert "1 operario in force, 0 errors, 1 warning" in ran.stdout
+    strict = here("validate", folder, "--strict")
+    told = ran.stdout.rstrip("\n") + "; --strict: warnings fail, too\n"
+    assert (strict.returncode, strict.stdout) == (1, told)
+
+
+def test_validate_an_empty_folder(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    """No operario at all is a finding, with what to look at."""
+    (tmp_path / "service.yaml").write_text("kind: Service\napiVersion: v1\n")
+    ran = here("validate", tmp_path)
+    assert ran.returncode == 1
+    assert "0 operarios in force, 0 errors, 0 warnings, 1 document ignored" in ran.stdout
+    assert "no operario at all" in ran.stdout
+
+
+def test_validate_as_json(folder: Path, here: Callable[..., Ran]) -> None:
+    """The JSON has the members that programs rest on, and nothing else is on standard output."""
+    (folder / "broken.yaml").write_text("a: [\n")
+    (folder / "rbac.yaml").write_text("kind: Role\napiVersion: rbac.authorization.k8s.io/v1\n")
+    ran = here("validate", folder, "--format", "json")
+    assert ran.returncode == 1
+    found = json.loads(ran.stdout)
+    (problem,) = found.pop("problems")
+    assert list(problem) == [
+        "path", "line", "column", "pointer", "rule", "severity", "message", "suggestion", "commit",
+    ]  # fmt: skip
+    assert (problem["path"], problem["line"], problem["severity"]) == ("broken.yaml", 2, "error")
+    assert problem["commit"] is None
+    assert found == {"ignored": [{"path": "rbac.yaml", "kind": "Role"}]}
+    empty = here("validate", folder.parent, "--path", "none", "--format", "json")
+    assert (empty.returncode, empty.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_validate_in_every_format(folder: Path, form: str, here: Callable[..., Ran]) -> None:
+    """Whatever the format, the exit code is the same, and standard output is the report alone."""
+    good = here("validate", folder, "--format", form)
+    assert (good.returncode, good.stderr) == (0, "")
+    (folder / "broken.yaml").write_text("a: [\n")
+    bad = here("validate", folder, "--format", form)
+    assert (bad.returncode, bad.stderr) == (1, "")
+    assert "syntax" in bad.stdout
+    assert "broken.yaml" in bad.stdout
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_validate_a_broken_envelope(folder: Path, form: str, here: Callable[..., Ran]) -> None:
+    """An openfero.yaml that cannot be followed is a finding among the others, and hides none."""
+    (folder / "openfero.yaml").write_text("paused: perhaps\nlimits: {concurrent: many}\n")
+    (folder / "broken.yaml").write_text("a: [\n")
+    ran = here("validate", folder, "--format", form)
+    assert ran.returncode == 1
+    if form == "json":
+        rules = [(one["path"], one["rule"]) for one in json.loads(ran.stdout)["problems"]]
+        envelope = ("openfero.yaml", "envelope-value")
+        assert rules == [("broken.yaml", "syntax"), envelope, envelope]
+    else:
+        assert "0 operarios in force, 3 errors" in ran.stdout
+        assert "the controller would not take this revision" in ran.stdout
+        assert "no operario at all" not in ran.stdout
+
+
+def test_validate_an_envelope_that_is_misnamed(folder: Path, here: Callable[..., Ran]) -> None:
+    """A file that is named almost like openfero.yaml is told of, and the others are read."""
+    (folder / "openfero.yml").write_text("paused: true\n")
+    ran = here("validate", folder)
+    assert ran.returncode == 1
+    assert "openfero.yml" in ran.stdout
+    assert "[envelope-name]" in ran.stdout
+
+
+def test_validate_a_git_url(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    """A branch, a tag or a commit of a repository is read, with the commit on every problem."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("shop/hostdown.json", operario("HostDown"))
+    good = repository.commit("Good")
+    repository.write("shop/broken.yaml", "a: [\n")
+    bad = repository.commit("Bad")
+    for reference, code, told in (
+        ((), 1, bad),
+        (("--ref", "main"), 1, bad),
+        (("--ref", good), 0, None),
+    ):
+        ran = here("validate", repository.url, "--path", "shop", "--format", "json", *reference)
+        assert ran.returncode == code, ran
+        problems = json.loads(ran.stdout)["problems"]
+        assert [(one["path"], one["commit"]) for one in problems] == (
+            [("shop/broken.yaml", told)] if told else []
+        )
+
+
+def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran]) -> None:
+    """A field that came later is told where an older version is named, and the help says which."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    assert here("validate", folder, "--strict").returncode == 0
+    older = here("validate", folder, "--strict", "--kubernetes-version", "v1.33.2")
+    assert older.returncode == 1
+    assert "(Kubernetes has it from 1.34 on) [unknown-field]" in older.stdout
+    assert f"[default: {DEFAULT}]" in here("validate", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("render", ("--alert", "-")),
+        ("explain", ("--alert", "-")),
+        ("test", ()),
+        ("diff", ("HEAD", "HEAD")),
+        ("coverage", ("--rules", "-")),
+    ],
+)
+def test_every_reader_is_for_one_kubernetes(
+    tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    """A version that is not known is 2 for each of them, as for `validate`."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Heal hosts")
+    given = {"render": json.dumps(group(alert("HostDown"))), "coverage": "groups: []"}
+    given["explain"] = given["render"]
+    asked = (command, repository.folder, *more, "--kubernetes-version")
+    ran = run(*asked, "1.29", stdin=given.get(command, ""))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "name one of 1.30, " in ran.stderr
+
+
+def test_a_field_that_came_later_is_not_rendered(
+    folder: Path, payload: Path, here: Callable[..., Ran]
+) -> None:
+    """An older Kubernetes does not know the field: its Job has none, and neither has its case."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    older = ("--kubernetes-version", "1.33")
+    asked = ("render", folder, "--alert", payload)
+    assert "hostnameOverride: healer" in here(*asked).stdout
+    assert "hostnameOverride" not in here(*asked, *older).stdout
+    case = folder / "tests" / "openfero-hostdown-firing" / "one"
+    case.mkdir(parents=True)
+    (case / "alert.json").write_bytes(payload.read_bytes())
+    assert here("test", folder, "--update", *older).returncode == 0
+    assert "hostnameOverride" not in (case / "job.yaml").read_text()
+    assert here("test", folder, *older).returncode == 0
+    assert here("test", folder).returncode == 1
+
+
+def test_a_field_that_came_later_changes_nothing(tmp_path: Path, here: Callable[..., Ran]) -> None:
+    """In the comparison of two commits a field counts from the Kubernetes on that knows it."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Heal hosts")
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
+    repository.write("hostdown.json", json.dumps(job))
+    repository.commit("Under another name")
+    asked = ("diff", repository.folder, "HEAD~1", "HEAD")
+    assert "hostnameOverride" in here(*asked).stdout
+    assert "hostnameOverride: " not in here(*asked, "--kubernetes-version", "1.33").stdout
+
+
+def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran]) -> None:
+    """A namespace that is not allowed is an error where the allowed ones are named."""
+    job = json.loads(operario("HostDown"))
+    job["metadata"]["namespace"] = "shop"
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    assert here("validate", folder).returncode == 0
+    assert here("validate", folder, "--allowed-namespace", "shop").returncode == 0
+    ran = here("validate", folder, "--allowed-namespace", "other")
+    assert ran.returncode == 1
+    assert "[namespace-not-allowed]" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["/nowhere"], "'/nowhere': there is no such folder, and it is no Git URL either"),
+        ([""], "there is no such folder"),
+        ([str(ROOT / "pyproject.toml")], "there is no such folder"),
+        ([str(EXAMPLE), "--path", "nowhere"], "nowhere"),
+        ([str(EXAMPLE), "--path", "../.."], "it leaves the repository"),
+        ([str(EXAMPLE), "--path", "/etc"], "without the leading /"),
+        (["ext::sh -c id"], "write https://host/path"),
+        (["--", "--upload-pack=id"], "there is no such folder"),
+        (["https://user:s3cret@127.0.0.1:1/x.git"], "--git-credentials-file"),
+        (["https://127.0.0.1:1/x.git"], "no connection"),
+        ([str(EXAMPLE), "--kubernetes-version", "1.29"], "name one of 1.30, "),
+    ],
+)
+def test_validate_what_cannot_be_read(
+    arguments: list[str], said: str, complaint: Callable[..., str]
+) -> None:
+    """A source that cannot be read is 2, with one line that names it and no password."""
+    line = complaint("validate", *arguments)
+    assert said in line
+    assert "s3cret" not in line
+
+
+def test_validate_a_ref_that_is_not_there(tmp_path: Path, complaint: Callable[..., str]) -> None:
+    """A ref that the repository does not have, or that is no ref, is 2 and named."""
+    repository = Repository(tmp_path / "repository")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Operarios")
+    for source in (repository.url, repository.folder):
+        assert "no-such-ref" in complaint("validate", source, "--ref", "no-such-ref")
+        assert "'--upload-pack=id'" in complaint("validate", source, "--ref", "--upload-pack=id")
+
+
+def test_validate_files_that_mean_ill(tmp_path: Path) -> None:
+    """Whatever lies in a folder is a finding with its path, in bounded time, never a traceback."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    head = "kind: Job\napiVersion: batch/v1\n"
+    aliases = "".join(f"k{n}: &k{n} [{','.join([f'*k{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    contents: dict[str, str | bytes] = {
+        "bomb.yaml": "k0: &k0 [x]\n" + aliases,
+        "deep.yaml": "[" * 200_000,
+        "deep.json": '{"a":' * 200_000,
+        "large.yaml": "a: " + "x" * 600_000,
+        "latin.yaml": b"a: \xe9\n",
+        "null.yaml": b"a: \0\n",
+        "open.yaml": "a: {",
+        "number.json": "1" * 10_000,
+        "kind.yaml": "kind: [Job]\n",
+        "list.yaml": "- 1\n",
+        "name.yaml": head + "metadata: {name: 7}\n",
+        "spec.yaml": head + "metadata: {name: openfero-a-firing}\nspec: []\n",
+        "metadata.yaml": head + "metadata: openfero-b-firing\n",
+        "new\nline.yaml": head,
+        "escape\x1b[31m.yaml": head,
+        "empty.yaml": "",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.yaml")).write_text(head)
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "link.yaml").symlink_to("/etc/passwd")
+    (folder / "loop").symlink_to("loop")
+    (folder / "sub" / ".git").mkdir(parents=True)
+    began = time.monotonic()
+    text = run("validate", folder)
+    assert time.monotonic() - began < 30
+    found = run("validate", folder, "--format", "json")
+    assert (text.returncode, found.returncode) == (1, 1)
+    paths = {one["path"] for one in json.loads(found.stdout)["problems"]}
+    assert {"bomb.yaml", "deep.yaml", "deep.json", "large.yaml", "latin.yaml", "null.yaml"} <= paths
+    assert {"open.yaml", "spec.yaml", "pipe.yaml", "link.yaml"} <= paths
+    assert "\x1b" not in text.stdout
+    assert "root:" not in text.stdout + found.stdout
+
+
+def test_validate_on_a_terminal_that_knows_few_letters(folder: Path) -> None:
+    """A character that cannot be shown is shown as its code."""
+    (folder / "ł-€.yaml").write_text("a: [\n")
+    ran = run("validate", folder, PYTHONIOENCODING="latin-1")
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("\\u0142-\\u20ac.yaml:2:1: error: ")
+
+
+def test_validate_needs_little(folder: Path) -> None:
+    """Neither Kubernetes' client nor a server is loaded, and what is logged goes to stderr."""
+    program = (
+        "import json, sys\n"
+        "from openfero_gitops.cli import main\n"
+        "code = main(['validate', sys.argv[1]])\n"
+        "import structlog\n"
+        "structlog.get_logger('test').warning('a warning')\n"
+        "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, folder],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=True,
+    )
+    summary, loaded = ran.stdout.splitlines()
+    code, modules = json.loads(loaded)
+    assert code == 0
+    assert summary.startswith("1 operario in force")
+    assert "a warning" in ran.stderr
+    heavy = {"kubernetes", "aiohttp", "jinja2", "prometheus_client", "apscheduler"}
+    heavy |= {"pydantic_settings", "jsonschema"}  # (a file with an error needs the last one)
+    assert heavy.isdisjoint(modules)
+
+
+# render
+
+
+def test_render(folder: Path, payload: Path) -> None:
+    """Standard output is the Jobs as YAML, and nothing else."""
+    ran = run("render", folder, "--alert", payload)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (job,) = yaml.safe_load_all(ran.stdout)
+    assert (job["kind"], job["spec"]["suspend"]) == ("Job", True)
+    assert job["metadata"]["name"].startswith("hostdown-firing-")
+    assert job["metadata"]["namespace"] == "openfero-jobs"
+    assert json.loads(job["metadata"]["annotations"]["openfero.io/alert"])["labels"]["host"] == "a"
+
+
+def test_render_from_standard_input(folder: Path) -> None:
+    """One alert alone, from a pipe, for another namespace, will do."""
+    ran = run(
+        "render", folder, "--alert", "-", "--jobs-namespace", "shop",
+        stdin='{"status": "firing", "labels": {"alertname": "HostDown"}}',
+    )  # fmt: skip
+    assert ran.returncode == 0
+    assert yaml.safe_load(ran.stdout)["metadata"]["namespace"] == "shop"
+
+
+def test_render_each_alert_of_a_group(folder: Path) -> None:
+    """Each alert gets its Job; why one gets none is on standard error."""
+    body = group(
+        alert("HostDown", host="a"),
+        alert("HostDown", host="b"),
+        alert("HostDown", "resolved", host="a"),
+        alert("Other"),
+    )
+    ran = run("render", folder, "--alert", "-", stdin=json.dumps(body))
+    assert ran.returncode == 0
+    jobs = list(yaml.safe_load_all(ran.stdout))
+    assert len({job["metadata"]["name"] for job in jobs}) == 2
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == [
+        "HostDown (resolved)",
+        "Other (firing)",
+    ]
+    assert "no-operario" in ran.stderr
+
+
+def test_render_nothing(folder: Path, payload: Path, here: Callable[..., Ran]) -> None:
+    """Where no alert gets a Job, that is a finding; so is a delivery without alerts."""
+    for body in (group(alert("Other")), group()):
+        payload.write_text(json.dumps(body))
+        ran = here("render", folder, "--alert", payload)
+        assert (ran.returncode, ran.stdout) == (1, "")
+
+
+def test_render_what_would_be_refused(
+    folder: Path, payload: Path, here: Callable[..., Ran]
+) -> None:
+    """A value that is not safe in a command makes a Job that is refused, and says so."""
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["/heal", "$(OPENFERO_HOST)"]
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    payload.write_text(json.dumps(group(alert("HostDown", host="--all"))))
+    ran = here("render", folder, "--alert", payload)
+    assert ran.returncode == 0
+    assert "HostDown (firing): would be refused: unsafe-value: " in ran.stderr
+    annotations = yaml.safe_load(ran.stdout)["metadata"]["annotations"]
+    assert annotations["openfero.io/decision"] == "refused"
+
+
+def test_render_scripts_that_can_be_read(
+    folder: Path, payload: Path, here: Callable[..., Ran]
+) -> None:
+    """Several lines stay several lines, and text comes out as it went in."""
+    script = "set -e\necho «heal» 🔥\n"
+    job = json.loads(operario("HostDown"))
+    job["spec"]["template"]["spec"]["containers"][0]["args"] = [script, "on", "1e3", "null"]
+    (folder / "hostdown.json").write_text(json.dumps(job))
+    ran = here("render", folder, "--alert", payload)
+    assert "- |\n" in ran.stdout
+    assert re.search(r"^ +echo «heal» 🔥$", ran.stdout, re.MULTILINE)
+    found = yaml.safe_load(ran.stdout)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert found == [script, "on", "1e3", "null"]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"", "not JSON"),
+        (b"not json", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 200_000, "not JSON"),
+        (b"[]", "no JSON object"),
+        (b'{"alerts": 7}', "at /alerts"),
+        (b'{"labels": {"a": 1}}', "at /labels/a"),
+        (b'{"status": "firing", "labels": {}, "startsAt": "noon"}', "at /startsAt: 'noon'"),
+    ],
+)
+def test_render_a_bad_payload(
+    folder: Path, payload: Path, stdin: bytes, said: str, complaint: Callable[..., str]
+) -> None:
+    """What is no payload is 2, and the member is named."""
+    payload.write_bytes(stdin)
+    assert said in complaint("render", folder, "--alert", payload)
+
+
+def test_render_a_bad_payload_from_a_pipe(folder: Path) -> None:
+    """Standard input is read as bytes: what is no text is told like any other payload."""
+    ran = run("render", folder, "--alert", "-", stdin=b"\xff\xfe")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("openfero-gitops: the body is not JSON")
+
+
+def test_render_a_payload_that_cannot_be_read(folder: Path, complaint: Callable[..., str]) -> None:
+    """A file that is not there, and a folder, are 2."""
+    for file, why in (("/nowhere", "No such file"), ("/", "Is a directory")):
+        assert f"cannot read {file}: {why}" in complaint("render", folder, "--alert", file)
+
+
+def test_render_without_an_envelope_that_can_be_kept(
+    folder: Path, payload: Path, here: Callable[..., Ran]
+) -> None:
+    """From a repository that the controller would refuse nothing is rendered: a finding."""
+    (folder / "openfero.yaml").write_text("paused: perhaps\n")
+    ran = here("render", folder, "--alert", payload)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "openfero.yaml:1" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+# serve and demo, as far as they come without a cluster
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--repo is missing: give it, or set OPENFERO_GITOPS_REPO"),
+        (["--repo="], "--repo is missing"),
+        (["--repo=/r", "--interval=5"], "--interval: '5' is not a duration"),
+        (["--repo=/r", "--webhook-auth=digest"], "--webhook-auth: "),
+        (["--repo=/r", "--webhook-auth=basic"], "needs --webhook-credentials-file"),
+        (["--repo=/r", "--allowed-namespace=a", "--allowed-namespace=B"], "--allowed-namespace: "),
+        (["--repo=/r", "--follow-rewrites=perhaps"], "--follow-rewrites: "),
+        (["--repo=https://user:s3cret@example.com/x"], "--git-credentials-file"),
+        (["--repo=/r", "--kubeconfig=/nowhere"], "/nowhere"),
+    ],
+)
+def test_serve_that_cannot_work(flags: list[str], said: str, complaint: Callable[..., str]) -> None:
+    """A setting that cannot work is 2, in one line that names it, before anything is begun."""
+    line = complaint("serve", *flags)
+    assert said in line
+    assert "s3cret" not in line
+
+
+def test_serve_reads_its_environment_and_its_file(
+    tmp_path: Path, complaint: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variables and the file that --help names are read."""
+    (tmp_path / "settings.yaml").write_text("repo: /r\ninterval: 60\n")
+    monkeypatch.setenv("OPENFERO_GITOPS_CONFIG", str(tmp_path / "settings.yaml"))
+    assert "--interval: '60'" in complaint("serve")
+    monkeypatch.setenv("OPENFERO_GITOPS_INTERVAL", "1h")
+    monkeypatch.setenv("OPENFERO_GITOPS_WEB_AUTH", "digest")
+    assert "--web-auth: " in complaint("serve")
+    assert "--interval: 'soon'" in complaint("serve", "--web-auth", "none", "--interval", "soon")
+
+
+def test_a_switch_needs_no_value(complaint: Callable[..., str]) -> None:
+    """A setting that is true or false is switched on by its flag alone."""
+    assert "--web-auth: " in complaint(
+        "serve", "--follow-rewrites", "--repo=/r", "--web-auth=digest"
+    )
+
+
+def test_serve_fails_as_a_process() -> None:
+    """The one line is on standard error also of the real process, and no log line before it."""
+    ran = run("serve", "--repo=/r", "--kubeconfig=/nowhere")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("openfero-gitops: ")
+
+
+def test_demo_on_an_address_that_is_none() -> None:
+    """The demonstration's address is checked as that of `serve`."""
+    ran = run("demo", "--listen", "nowhere")
+    assert ran.returncode == 2
+    assert "openfero-gitops: --listen: 'nowhere' is no address" in ran.stderr
+
+
+# Where output goes
+
+
+def test_a_reader_that_goes_away() -> None:
+    """Nobody reads on: no traceback, and not the code that says that something was found."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as broken:
+        ran = subprocess.run(
+            argv("validate", EXAMPLE),
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (2, b"")
+
+
+def test_a_disk_that_is_full() -> None:
+    """What cannot be written is one line and 2."""
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            argv("validate", EXAMPLE),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.decode().splitlines() == [
+        "openfero-gitops: [Errno 28] No space left on device"
+    ]
+
+
+def test_interrupted(folder: Path, waiting: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """Ctrl-C ends a command that waits, with one word and 2."""
+    child = waiting("render", folder, "--alert", "-")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, out) == (2, b"")
+    assert b"Traceback" not in err
+    assert err.split() == [b"interrupted"]
+
+
+@pytest.fixture
+def waiting() -> Any:
+    """Give a function that starts a command which waits on its standard input."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            argv(*arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        children.append(child)
+        # It waits when its main thread sleeps in a read of a pipe.
+        deadline = time.monotonic() + PATIENCE
+        wchan = Path(f"/proc/{child.pid}/syscall")
+        while not wchan.read_text().startswith("0 0x0 "):
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate(timeout=PATIENCE)
+
+
+def test_a_traceback_shows_no_variables() -> None:
+    """What is logged of a defect is the code's lines, never the values, which may be secrets."""
+    program = (
+        "import structlog\n"
+        "from openfero_gitops.cli import _log_to_stderr\n"
+        "for form in ('console', 'json'):\n"
+        "    structlog.reset_defaults()\n"
+        "    _log_to_stderr(form)\n"
+        "    password = 's3' + 'cret'\n"
+        "    try:\n"
+        "        raise ValueError('broken')\n"
+        "    except ValueError:\n"
+        "        structlog.get_logger().exception('a defect', part=form)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert ran.stdout == ""
+    assert ran.stderr.count("ValueError: broken") == 2
+    assert "s3cret" not in ran.stderr
+    last = json.loads(ran.stderr.splitlines()[-1])
+    assert (last["event"], last["level"], last["part"]) == ("a defect", "error", "json")

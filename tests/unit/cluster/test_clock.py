@@ -1,0 +1,115 @@
+"""The clock that is held against the API server's: what it finds, and what it lets pass."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from openfero_gitops.cluster.clock import TOLERANCE, Clock
+from openfero_gitops.domain.errors import ClockWrong
+
+NOW = datetime(2026, 11, 21, 3, 4, 5, 678901, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Watches:
+    """A wall clock, one that never jumps, and the API server's, in one hand."""
+
+    def __init__(self) -> None:
+        self.wall = NOW
+        self.steady = 1000.0
+        self.server = NOW
+        self.clock = Clock(lambda: self.wall, lambda: self.steady)
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time go by, for all of them."""
+        self.wall += timedelta(seconds=seconds)
+        self.server += timedelta(seconds=seconds)
+        self.steady += seconds
+
+    def ask(self, takes: float = 0.01, answered_after: float = 0.0) -> None:
+        """Ask the API server something."""
+        asked = self.clock.seconds()
+        self.pass_by(answered_after)
+        date = format_datetime(self.server.replace(microsecond=0), usegmt=True)
+        self.pass_by(takes - answered_after)
+        self.clock.compare(asked, date)
+
+
+def test_a_clock_that_agrees_is_trusted() -> None:
+    """Also before anything was asked, and long after."""
+    watches = Watches()
+    assert watches.clock.now() == NOW
+    watches.ask()
+    watches.pass_by(86_400)
+    assert watches.clock.trouble == ""
+    assert watches.clock.now() == watches.wall
+
+
+@pytest.mark.parametrize(("off", "words"), [(HOUR, "3599 s ahead"), (-HOUR, "3599 s behind")])
+def test_a_clock_that_is_an_hour_off_is_not(off: timedelta, words: str) -> None:
+    """It says by how much, in both directions, and nothing can be decided by it."""
+    watches = Watches()
+    watches.wall += off
+    watches.ask()
+    assert words in watches.clock.trouble
+    with pytest.raises(ClockWrong, match=words):
+        watches.clock.now()
+
+
+def test_a_jump_is_known_before_the_next_answer() -> None:
+    """A clock that was right and went further than time did is wrong at once; then it is asked."""
+    watches = Watches()
+    watches.ask()
+    watches.wall -= HOUR
+    with pytest.raises(ClockWrong, match="jumped 3600 s back"):
+        watches.clock.now()
+    watches.wall += HOUR
+    assert watches.clock.now() == watches.wall
+
+
+def test_a_clock_that_was_set_right_is_trusted_again() -> None:
+    """What jumped to the API server's time was wrong before, and is not now."""
+    watches = Watches()
+    watches.wall += HOUR
+    watches.ask()
+    watches.wall -= HOUR
+    watches.ask()
+    assert watches.clock.now() == watches.wall
+
+
+def test_the_api_server_that_jumps_with_everybody_is_followed() -> None:
+    """Both clocks were set: after one answer all is well."""
+    watches = Watches()
+    watches.ask()
+    watches.wall += HOUR
+    watches.server += HOUR
+    assert watches.clock.trouble
+    watches.ask()
+    assert watches.clock.trouble == ""
+
+
+@pytest.mark.parametrize("answered_after", [0.0, 3599.0])
+def test_a_slow_answer_proves_nothing(answered_after: float) -> None:
+    """Whenever in an hour it was written: a replica that was frozen meanwhile is not wrong."""
+    watches = Watches()
+    watches.ask(takes=3600.0, answered_after=answered_after)
+    assert watches.clock.trouble == ""
+
+
+def test_a_little_off_is_fine() -> None:
+    """The clocks of two machines differ; within the tolerance nothing is said."""
+    watches = Watches()
+    watches.wall += TOLERANCE
+    watches.ask()
+    assert watches.clock.trouble == ""
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 99 Nov 2026 07:28:00 GMT"])
+def test_a_date_that_is_none_changes_nothing(date: str | None) -> None:
+    """A proxy may leave it out."""
+    watches = Watches()
+    watches.clock.compare(0.0, date)
+    assert watches.clock.now() == NOW

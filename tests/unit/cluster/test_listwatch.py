@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.cluster.api import CONFIG_MAPS, LEASES, Resource
+from openfero_gitops.cluster.listwatch import ROOM, ListWatch, Pace, follow
+from openfero_gitops.demo.cluster import Fault, MemoryCluster
+from openfero_gitops.domain.errors import Expired, Forbidden, Throttled, Unavailable
+from openfero_gitops.domain.feed import Changed, Gone, Listed, Lost
+from tests.contract.objects import config_map, lease
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from openfero_gitops.domain.errors import ApiError
+    from openfero_gitops.domain.feed import News
+
+
+class Time:
+    """A clock that only sleeping moves, and a record of the pauses."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.now = 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.pauses.append(round(seconds, 3))
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def clock(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+class Faults:
+    """Faults by verb, used up one by one; and how often each verb was asked."""
+
+    def __init__(self, **planned: list[ApiError | None]) -> None:
+        self.planned = planned
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, verb: str, _: Resource, namespace: str, name: str) -> Fault | None:
+        """Say what goes wrong with a request."""
+        del namespace, name
+        self.asked[verb] += 1
+        left = self.planned.get(verb)
+        error = left.pop(0) if left else None
+        return None if error is None else Fault(error)
+
+
+@pytest.fixture
+def time() -> Time:
+    """Give a time of the test's own."""
+    return Time()
+
+
+@pytest.fixture
+def pace(time: Time) -> Pace:
+    """Give a pace in that time, without chance."""
+    return Pace(sleep=time.sleep, clock=time.clock, chance=lambda: 1.0)
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_is_left() -> AsyncGenerator[None, None]:
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() - before <= {asyncio.current_task()}
+
+
+def told(news: News) -> str:
+    """Return one as text."""
+    match news:
+        case Listed(namespace, items):
+            names = " ".join(sorted(item["metadata"]["name"] for item in items))
+            return f"{namespace} listed {names}".rstrip()
+        case Changed(namespace, changed):
+            return f"{namespace} changed {changed['metadata']['name']}"
+        case Gone(namespace, gone):
+            return f"{namespace} gone {gone['metadata']['name']}"
+        case Lost(namespace, error):
+            return f"{namespace} lost {type(error).__name__}"
+
+
+async def take(news: AsyncGenerator[News, None], count: int) -> list[str]:
+    """Return the next news as text."""
+    async with asyncio.timeout(10):
+        return [told(await anext(news)) for _ in range(count)]
+
+
+async def create(api: MemoryCluster, *names: str, namespace: str = "a", **labels: str) -> None:
+    """Create ConfigMaps."""
+    for name in names:
+        await api.create(CONFIG_MAPS, namespace, config_map(name, labels))
+
+
+async def test_list_and_then_changes(pace: Pace) -> None:
+    """What is there comes first, as one list, and then each change in order."""
+    api = MemoryCluster()
+    await create(api, "one", "two")
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        listed = await anext(news)
+        assert told(listed) == "a listed one two"
+        assert isinstance(listed, Listed)
+        assert listed.resource_version == (await api.list(CONFIG_MAPS, "a")).resource_version
+        await create(api, "three")
+        await api.replace(CONFIG_MAPS, "a", config_map("one", {"x": "y"}))
+        await api.delete(CONFIG_MAPS, "a", "two")
+        assert await take(news, 3) == ["a changed three", "a changed one", "a gone two"]
+
+
+async def test_several_namespaces(pace: Pace) -> None:
+    """Each namespace is listed and watched for itself."""
+    api = MemoryCluster()
+    await create(api, "one")
+    await create(api, "two", namespace="b")
+    async with aclosing(follow(api, CONFIG_MAPS, ["a", "b", "c"], pace=pace)) as news:
+        assert sorted(await take(news, 3)) == ["a listed one", "b listed two", "c listed"]
+        for namespace in "cab":
+            await create(api, "new", namespace=namespace)
+        changes = ["a changed new", "b changed new", "c changed new"]
+        assert sorted(await take(news, 3)) == changes
+
+
+async def test_selection(pace: Pace) -> None:
+    """Only what the selector selects is told, and what leaves it is gone."""
+    api = MemoryCluster()
+    await create(api, "mine", mine="yes")
+    await create(api, "other")
+    feed = ListWatch(api, CONFIG_MAPS, ["a"], "mine=yes", pace)
+    async with aclosing(feed.follow()) as news:
+        assert await take(news, 1) == ["a listed mine"]
+        await create(api, "another")
+        await create(api, "new", mine="yes")
+        await api.replace(CONFIG_MAPS, "a", config_map("mine", {"mine": "no"}))
+        assert await take(news, 2) == ["a changed new", "a gone mine"]
+
+
+async def test_watch_that_ends_is_continued() -> None:
+    """A watch that ended as it should is followed by the next at once, without a list."""
+    faults, time = Faults(), Time()
+    api = MemoryCluster(faults=faults)
+    pace = Pace(watch=0.05, steady=0.01, sleep=time.sleep)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        for n in range(5):
+            await asyncio.sleep(0.08)
+            await create(api, f"n-{n}")
+            assert await take(news, 1) == [f"a changed n-{n}"]
+    assert faults.asked["list"] == 1
+    assert faults.asked["watch"] >= 5
+    assert time.pauses == []
+
+
+async def test_bookmarks_count() -> None:
+    """What happened elsewhere moves the version to continue from, so that it does not expire."""
+    faults = Faults()
+    api = MemoryCluster(faults=faults)
+    pace = Pace(watch=0.05, steady=0.01)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        await api.create(LEASES, "a", lease("elsewhere"))
+        await asyncio.sleep(0.1)
+        api.compact()
+        await asyncio.sleep(0.1)
+        await create(api, "one")
+        assert await take(news, 1) == ["a changed one"]
+    assert faults.asked["list"] == 1
+
+
+async def test_expired_version(pace: Pace, time: Time) -> None:
+    """When the version is no longer kept, everything is listed again, and nothing was lost."""
+    faults = Faults(event=[Expired("too old")])
+    api = MemoryCluster(faults=faults)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        await create(api, "one")
+        assert await take(news, 1) == ["a listed one"]
+        await create(api, "two")
+        assert await take(news, 1) == ["a changed two"]
+    assert faults.asked["list"] == 2
+    assert time.pauses == [0.2]
+
+
+async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> None:
+    """A server that calls even the version of its own list too old is not asked in a hot loop."""
+    api = MemoryCluster(faults=Faults(watch=[Expired("too old")] * 4))
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        listed, lost = "a listed", "a lost Expired"
+        assert await take(news, 8) == [listed, listed, lost, listed, lost, listed, lost, listed]
+    assert time.pauses == [0.2, 0.4, 0.8, 1.6]
+
+
+async def test_server_that_is_down(pace: Pace, time: Time) -> None:
+    """Each failed attempt is told and doubles the pause, up to a ceiling; then all is listed."""
+    faults = Faults(list=[Unavailable("down")] * 10)
+    api = MemoryCluster(faults=faults)
+    await create(api, "one")
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 11) == ["a lost Unavailable"] * 10 + ["a listed one"]
+    assert time.pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15, 15]
+
+
+async def test_pauses_by_chance() -> None:
+    """A pause is shortened by chance, to half at most, so that replicas spread."""
+    time = Time()
+    pace = Pace(sleep=time.sleep, clock=time.clock, chance=lambda: 0.0)
+    api = MemoryCluster(faults=Faults(list=[Unavailable("down")] * 3))
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        await take(news, 4)
+    assert time.pauses == [0.1, 0.2, 0.4]
+
+
+async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
+    """After a watch that brought news the pauses are short again."""
+    faults = Faults(list=[Unavailable("down")] * 3)
+    api = MemoryCluster(faults=faults)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        await take(news, 4)
+        await create(api, "one")
+        await take(news, 1)
+        faults.planned |= {"event": [Unavailable("cut")], "watch": [Unavailable("down")] * 2}
+        await create(api, "two")
+        # The stream breaks, and then the server is down: the first is no loss, the others are.
+        lost, listed = "a lost Unavailable", "a listed one two"
+        assert await take(news, 4) == [lost, listed, lost, listed]
+    assert time.pauses == [0.2, 0.4, 0.8, 0.2, 0.4, 0.8]
+
+
+async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
+    """A stream that breaks is resumed where it was; nothing is missed, told twice, or lost."""
+    faults = Faults(event=[None, Unavailable("cut")])
+    api = MemoryCluster(faults=faults)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        await create(api, "one", "two", "three")
+        assert await take(news, 3) == ["a changed one", "a changed two", "a changed three"]
+    assert faults.asked["list"] == 1
+    assert time.pauses == [0.2]
+
+
+async def test_stream_that_breaks_always(pace: Pace) -> None:
+    """A stream that breaks twice without any news between is a loss."""
+    faults = Faults(event=[Unavailable("cut")] * 2)
+    api = MemoryCluster(faults=faults)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        await create(api, "one")
+        assert await take(news, 2) == ["a lost Unavailable", "a listed one"]
+
+
+async def test_missing_rights(pace: Pace) -> None:
+    """What only a person can mend is told, and tried again all the same."""
+    api = MemoryCluster(faults=Faults(list=[Forbidden("no")], watch=[Forbidden("no")]))
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 4) == [
+            "a lost Forbidden",
+            "a listed",
+            "a lost Forbidden",
+            "a listed",
+        ]
+
+
+async def test_empty_watches(time: Time) -> None:
+    """Watches that end as soon as they begin are opened ever more rarely, and that is a loss."""
+    pace = Pace(watch=0, sleep=time.sleep, clock=time.clock, chance=lambda: 1.0)
+    api = MemoryCluster()
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        lost = "a lost Unavailable"
+        assert await take(news, 5) == ["a listed", lost, "a listed", lost, "a listed"]
+    assert time.pauses == [0.2, 0.4, 0.8][: len(time.pauses)]
+    assert len(time.pauses) >= 2
+
+
+async def test_throttled(pace: Pace, time: Time) -> None:
+    """Who is told to wait waits so long at least."""
+    api = MemoryCluster(faults=Faults(list=[Throttled("slowly", 40), Throttled("slowly", 0.1)]))
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 3) == ["a lost Throttled", "a lost Throttled", "a listed"]
+    assert time.pauses == [40, 0.4]
+
+
+async def test_one_namespace_fails_alone() -> None:
+    """What fails in one namespace does not disturb another."""
+
+    def faults(verb: str, _: Resource, namespace: str, __: str) -> Fault | None:
+        return Fault(Forbidden("no")) if (verb, namespace) == ("list", "b") else None
+
+    api = MemoryCluster(faults=faults)
+    slow = Pace(first=60)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a", "b"], pace=slow)) as news:
+        assert sorted(await take(news, 2)) == ["a listed", "b lost Forbidden"]
+        await create(api, "one")
+        assert await take(news, 1) == ["a changed one"]
+
+
+async def test_slow_reader(pace: Pace) -> None:
+    """A reader that comes late is told everything, in order."""
+    api = MemoryCluster(history=10 * ROOM)
+    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+        assert await take(news, 1) == ["a listed"]
+        names = [f"n-{n}" for n in range(3 * ROOM)]
+        await create(api, *names)
+        await asyncio.sleep(0.05)
+        assert await take(news, 3 * ROOM) == [f"a changed {name}" for name in names]
+
+
+async def test_cancelled_reader(pace: Pace) -> None:
+    """A reader that is cancelled while nothing happens leaves no request behind."""
+    api = MemoryCluster()
+    listed = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(follow(api, CONFIG_MAPS, ["a", "b"], pace=pace)) as news:
+            async for _ in news:
+                listed.set()
+
+    reader = asyncio.create_task(read())
+    await listed.wait()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+
+async def test_closed_while_waiting_to_try_again() -> None:
+    """Closing does not wait for a pause to end."""
+    api = MemoryCluster(faults=Faults(list=[Unavailable("down")]))
+    async with asyncio.timeout(5):
+        async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=Pace(first=60))) as news:
+            assert await take(news, 1) == ["a lost Unavailable"]
+
+
+async def test_defect(pace: Pace) -> None:
+    """An error that is none of the API server's ends the feed where it is read."""
+
+    def broken(*_: Any) -> Fault | None:
+        raise ZeroDivisionError
+
+    async with aclosing(
+        follow(MemoryCluster(faults=broken), CONFIG_MAPS, ["a"], pace=pace)
+    ) as news:
+        with pytest.raises(ZeroDivisionError):
+            await anext(news)

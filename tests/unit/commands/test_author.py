@@ -1,0 +1,130 @@
+"""Files as they lie in real repositories, through `validate`, and what a person reads of each."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.author.report import FORMATS
+from openfero_gitops.commands import author as offline
+from tests.support.paths import FIXTURES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOUND = ((FIXTURES / "rules" / "good") / "probe.yaml").read_bytes()
+LIMITS = b"limits: {memory: 64Mi}"
+BOMB = b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (level, level, b", ".join([b"*a%d" % (level - 1)] * 10))
+    for level in range(1, 12)
+)
+
+
+def put(before: bytes, after: bytes) -> bytes:
+    """The sound operario with one thing written otherwise."""
+    assert before in SOUND
+    return SOUND.replace(before, after, 1)
+
+
+FINE = {
+    "anchor": put(LIMITS, b"limits: &all {memory: 64Mi}\n            requests: *all"),
+    "merge-key": put(LIMITS, b"limits: &all {memory: 64Mi}\n            requests: {<<: *all}"),
+    "crlf": SOUND.replace(b"\n", b"\r\n"),
+    "byte-order-mark": b"\xef\xbb\xbf" + SOUND,
+    "quoted-norway": put(b"metadata:\n", b"metadata:\n  labels: {country: 'NO'}\n"),
+    "among-empty-documents": b"---\n---\n" + SOUND + b"---\n# the end\n",
+}
+WITHOUT_OPERARIO = {
+    "empty": b"",
+    "empty-documents": b"---\n---\n---\n",
+    "comments": b"# nothing yet\n# nor here\n",
+    "json": b'{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}',
+}
+WRONG = [
+    (
+        "duplicate-key",
+        put(b"metadata:\n", b"metadata:\n  name: openfero-a-firing\n"),
+        "disks/full.yaml:5:3: error: the key 'name' stands twice: on line 4 and on line 5",
+    ),
+    ("alias-bomb", BOMB, "error: the aliases (*name) stand for more than 100000 values"),
+    (
+        "tab",
+        put(b"  template", b"\ttemplate"),
+        "disks/full.yaml:6:1: error: a tab indents the line: write spaces",
+    ),
+    (
+        "utf-16",
+        SOUND.decode().encode("utf-16"),
+        "disks/full.yaml:1:1: error: the file is UTF-16 (save the file as UTF-8)",
+    ),
+    (
+        "latin-1",
+        put(b"clean-up", b"cl\xe9an"),
+        "disks/full.yaml:13:23: error: the byte 0xe9 is not UTF-8 (save the file as UTF-8)",
+    ),
+    (
+        "ten-megabytes",
+        SOUND + b"#" + b"x" * 10 * 1024 * 1024,
+        "disks/full.yaml: error: the file has 10486166 bytes, more than 524288",
+    ),
+    (
+        "ten-thousand-documents",
+        b"---\na: 1\n" * 10_000,
+        "error: the file has more than 1000 documents (split it",
+    ),
+    (
+        "norway",
+        put(b"metadata:\n", b"metadata:\n  labels: {country: NO}\n"),
+        "disks/full.yaml:4:12: error: country is text, not false (put it in quotes:",
+    ),
+    (
+        "picture",
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 100,
+        "disks/full.yaml:1:1: error: the byte 0x89 is not UTF-8",
+    ),
+    (
+        "program",
+        b"\x7fELF\x02\x01\x01" + b"\0" * 1000,
+        "disks/full.yaml:1:1: error: the character U+007F may not stand in YAML",
+    ),
+]
+
+
+async def read(folder: Path, content: bytes) -> tuple[int, list[str]]:
+    """How many operarios a folder of one such file gives, and a line for each finding."""
+    (folder / "disks").mkdir()
+    (folder / "disks" / "full.yaml").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = time.monotonic()
+    found = await offline.check(str(folder), "HEAD", ".")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert time.monotonic() - began < 60
+    assert after.ru_maxrss - before.ru_maxrss < 300 * 1024  # KiB
+    lines = FORMATS["text"](found).splitlines()
+    return found.operarios, lines[: len(found.problems)]
+
+
+@pytest.mark.parametrize("name", FINE)
+async def test_takes_what_yaml_allows(name: str, tmp_path: Path) -> None:
+    """Anchors, merges, other line ends, a mark at the beginning: the operario is in force."""
+    assert await read(tmp_path, FINE[name]) == (1, [])
+
+
+@pytest.mark.parametrize("name", WITHOUT_OPERARIO)
+async def test_finds_nothing_wrong_where_nothing_is(name: str, tmp_path: Path) -> None:
+    """What says nothing, or is something else, is no error."""
+    assert await read(tmp_path, WITHOUT_OPERARIO[name]) == (0, [])
+
+
+@pytest.mark.parametrize(("name", "content", "said"), WRONG, ids=[name for name, *_ in WRONG])
+async def test_says_in_one_line_what_is_wrong(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    """A person reads where it is and what to do, once, soon, and without a traceback."""
+    assert name
+    operarios, (line,) = await read(tmp_path, content)
+    assert operarios == 0
+    assert said in line

@@ -1,0 +1,240 @@
+"""A person's word against a Job that changes while it is said."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.admission.pause import NAME as CONTROL
+from openfero_gitops.admission.pause import Control
+from openfero_gitops.app import Controller, places
+from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.commands.operator import CANCEL, write_pause, write_verdict
+from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
+from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.settings import load_settings
+from tests.support.workers import (
+    NAMESPACE,
+    Act,
+    Commits,
+    Request,
+    Wire,
+    World,
+    in_background,
+    in_virtual_time,
+    operario_file,
+    pods_of,
+    seconds_so_far,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from openfero_gitops.domain.remediation import JobKey
+
+
+async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]]) -> Phase:
+    """Cancel a running Job to which something happens between look and patch, once."""
+    world = World(JobPlayer(Durations(run=FOREVER)))
+    replica, person = world.replica(), world.replica("person")
+    left = [1]
+
+    async def trouble(request: Request, act: Act) -> Any:
+        if request.verb == "patch" and left:
+            left.clear()
+            await while_it_is_said(world, key)
+        return await act()
+
+    person.wire.trouble = trouble
+    async with world.playing(), replica.watching(), replica.leading():
+        answer = await replica.deliver(pods_of("web-1"))
+        assert answer.items[0].job is not None
+        key = answer.items[0].job
+        await until(world.starts)
+        await write_verdict(person.wire, CANCEL, key, "ada")
+    return (await world.job(key)).phase
+
+
+@in_virtual_time
+async def test_a_job_that_only_counts_its_pods_is_cancelled_all_the_same() -> None:
+    """What changed is nothing that the person looked at."""
+
+    async def counts(world: World, key: JobKey) -> None:
+        await world.annotate(key, "example.org/note", "1")
+
+    assert await cancelled(counts) is Phase.CANCELLED
+
+
+@in_virtual_time
+async def test_a_job_that_went_in_this_very_moment_is_told_of() -> None:
+    """There is nothing to cancel any more, and the person hears why."""
+
+    async def goes(world: World, key: JobKey) -> None:
+        await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": True})
+
+    with pytest.raises(UsageError, match="changed in this very moment and is Held"):
+        await cancelled(goes)
+
+
+class TestPause:
+    """A pause that is said while others write there, too."""
+
+    @pytest.mark.parametrize("there", [None, {}, {"data": {"sync": "news b", "request": "old"}}])
+    @in_virtual_time
+    async def test_it_is_written_beside_what_others_wrote(
+        self, there: dict[str, Any] | None
+    ) -> None:
+        """Whether there is a ConfigMap, an empty one or none; nothing of theirs is lost."""
+        world = World()
+        person = ConfigMapStore(world.cluster, NAMESPACE)
+        if there is not None:
+            await person.create(control(**there))
+        async with in_background(acknowledging(world)):
+            said = await write_pause(person, paused=True, who="ada", patience=20)
+        assert said == "admission paused by ada"
+        found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        assert found["data"]["paused"] == "true"
+        assert found["data"].get("sync") == ("news b" if there else None)
+
+    @pytest.mark.parametrize("how", ["conflict", "created", "deleted", "filled"])
+    @in_virtual_time
+    async def test_who_is_overtaken_tries_again(self, how: str) -> None:
+        """At night nobody reads that somebody else was quicker: the pause is written."""
+        world = World()
+        if how != "created":
+            body = control() if how == "filled" else control(data={"paused": "false"})
+            await world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
+        wire = Wire(world.cluster)
+        left = [1]
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if not left or request.verb not in ("patch", "create", "replace"):
+                return await act()
+            if how == "created" and request.verb == "patch":
+                return await act()
+            left.clear()
+            if how == "conflict":
+                raise Conflict("the object has been modified")
+            if how == "created":
+                await world.cluster.create(CONFIG_MAPS, NAMESPACE, control(data={"sync": "b"}))
+            elif how == "deleted":
+                await world.cluster.delete(CONFIG_MAPS, NAMESPACE, CONTROL)
+            else:
+                other = ConfigMapStore(world.cluster, NAMESPACE)
+                await other.merge(CONTROL, {"sync": "b"}, {})
+            return await act()
+
+        wire.trouble = trouble
+        async with in_background(acknowledging(world)):
+            person = ConfigMapStore(wire, NAMESPACE)
+            said = await write_pause(person, paused=True, who="ada", patience=20)
+        assert said == "admission paused by ada"
+        found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        assert found["data"]["paused"] == "true"
+        assert found["data"].get("sync") == ("b" if how in ("created", "filled") else None)
+
+    @in_virtual_time
+    async def test_two_who_want_the_same_both_have_it(self) -> None:
+        """And who wants the opposite of the last word is told that it was not the last."""
+        world = World()
+        store = ConfigMapStore(world.cluster, NAMESPACE)
+
+        async def say(who: str, *, paused: bool = True) -> str:
+            return await write_pause(store, paused=paused, who=who, patience=20)
+
+        async with asyncio.TaskGroup() as tasks:
+            both = [tasks.create_task(say("ada")), tasks.create_task(say("bob"))]
+            await asyncio.sleep(1)
+            tasks.create_task(acknowledging(world, once=True))
+        assert [one.result() for one in both] == [
+            "admission paused by ada",
+            "admission paused by bob",
+        ]
+        resuming = asyncio.create_task(say("eve", paused=False))
+        await asyncio.sleep(1)
+        pausing = asyncio.create_task(say("ada"))
+        with pytest.raises(UsageError, match="somebody else wrote ConfigMap openfero-control"):
+            await resuming
+        async with in_background(acknowledging(world)):
+            assert await pausing == "admission paused by ada"
+
+    @in_virtual_time
+    async def test_what_lasts_is_never_said_to_be_tried_again(self) -> None:
+        """A ConfigMap that cannot be changed is an error of its own, and nothing is claimed."""
+        world = World()
+        wire = Wire(world.cluster)
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "patch":
+                raise Invalid("field is immutable when `immutable` is set")
+            return await act()
+
+        wire.trouble = trouble
+        with pytest.raises(Invalid, match="immutable"):
+            await write_pause(ConfigMapStore(wire, NAMESPACE), paused=True, who="ada", patience=20)
+
+    @pytest.mark.parametrize("paused", [True, False])
+    @in_virtual_time
+    async def test_what_still_pauses_is_told_to_who_resumes(self, *, paused: bool) -> None:
+        """That openfero.yaml pauses is news to who ends a pause, and to nobody else."""
+        world = World()
+        store = ConfigMapStore(world.cluster, NAMESPACE)
+        why = "openfero.yaml says paused: true at commit 0123456789ab"
+        async with in_background(acknowledging(world, why)):
+            said = await write_pause(store, paused=paused, who="ada", patience=20)
+        assert said == (
+            "admission paused by ada"
+            if paused
+            else f"the pause was ended by ada, but admission stays paused: {why}"
+        )
+
+
+async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path) -> None:
+    """The leader's acknowledgement carries what openfero.yaml says at which commit."""
+    settings = load_settings(
+        {
+            "repo": "https://git.example/ops",
+            "listen": "127.0.0.1:0",
+            "namespace": NAMESPACE,
+            "cache_dir": tmp_path,
+        }
+    )
+    source, cluster = Commits(), MemoryCluster()
+    source.commit({"openfero.yaml": "paused: true\n", "disk.yaml": operario_file("disk")})
+    controller = Controller(settings, places(settings, NAMESPACE), cluster, source, "in memory")
+    stop = asyncio.Event()
+    running = asyncio.create_task(controller.run(stop, lambda _: None))
+    try:
+        await until(lambda: controller.syncer.catalog)
+        store = ConfigMapStore(cluster, NAMESPACE)
+        said = await write_pause(store, paused=False, who="ada", patience=60)
+    finally:
+        stop.set()
+        await running
+    why = f"openfero.yaml says paused: true at commit {source.head[:12]}"
+    assert said == f"the pause was ended by ada, but admission stays paused: {why}"
+
+
+def control(**more: Any) -> dict[str, Any]:
+    """The ConfigMap as somebody else made it."""
+    metadata = {"name": CONTROL, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **more}
+
+
+async def acknowledging(world: World, others: str = "", *, once: bool = False) -> None:
+    """Do what a leader does with requests, a few times a second."""
+    leader = Control(
+        ConfigMapStore(world.cluster, NAMESPACE), seconds_so_far, others=lambda: others
+    )
+    while True:
+        await asyncio.sleep(0.3)
+        await leader.paused()
+        await leader.acknowledge(lambda: None)
+        if once:
+            return

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.errors import PayloadError
+
+#: As Alertmanager sends it: webhook version "4", with the members that newer releases added.
+ALERTMANAGER = """{
+  "receiver": "web\\\\.hook",
+  "status": "firing",
+  "alerts": [
+    {
+      "status": "firing",
+      "labels": {"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": "web-1"},
+      "annotations": {"summary": "Pod is crash looping."},
+      "startsAt": "2026-11-21T03:04:05.678901234Z",
+      "endsAt": "0001-01-01T00:00:00Z",
+      "generatorURL": "http://prometheus:9090/graph?g0.expr=up&g0.tab=1",
+      "fingerprint": "a1b2c3d4e5f60718"
+    },
+    {
+      "status": "resolved",
+      "labels": {"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": "web-2"},
+      "annotations": {},
+      "startsAt": "2026-11-21T04:00:00+01:00",
+      "endsAt": "2026-11-21T03:10:00Z",
+      "generatorURL": "",
+      "fingerprint": "0f1e2d3c4b5a6978"
+    }
+  ],
+  "groupLabels": {"alertname": "KubePodCrashLooping"},
+  "commonLabels": {"alertname": "KubePodCrashLooping", "namespace": "shop"},
+  "commonAnnotations": {},
+  "externalURL": "http://alertmanager:9093",
+  "version": "4",
+  "groupKey": "{}:{alertname=\\"KubePodCrashLooping\\"}",
+  "truncatedAlerts": 3,
+  "notification_reason": "firing",
+  "routeLabels": {}
+}"""
+
+
+def test_alertmanagers_payload_is_read_alert_by_alert() -> None:
+    """Each alert keeps its own status and times; members that are not known are left alone."""
+    group = read_payload(ALERTMANAGER.encode())
+    firing, resolved = group.alerts
+
+    assert (group.status, group.receiver, group.truncated_alerts) == ("firing", "web\\.hook", 3)
+    assert group.group_key == '{}:{alertname="KubePodCrashLooping"}'
+    assert firing.status is Status.FIRING
+    assert firing.name == "KubePodCrashLooping"
+    assert firing.labels["pod"] == "web-1"
+    assert firing.annotations == {"summary": "Pod is crash looping."}
+    assert firing.starts_at == datetime(2026, 11, 21, 3, 4, 5, 678_901, tzinfo=UTC)
+    assert firing.ends_at is None
+    assert firing.generator_url == "http://prometheus:9090/graph?g0.expr=up&g0.tab=1"
+    assert firing.fingerprint == "a1b2c3d4e5f60718"
+    assert resolved.status is Status.RESOLVED
+    assert resolved.starts_at == datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+    assert resolved.ends_at == datetime(2026, 11, 21, 3, 10, tzinfo=UTC)
+
+
+def test_text_and_bytes_are_read_alike() -> None:
+    """A file's text and a request's body give the same group."""
+    assert read_payload(ALERTMANAGER) == read_payload(ALERTMANAGER.encode())
+
+
+def test_an_alert_that_never_ends_has_no_end() -> None:
+    """Some write the last moment of all where Alertmanager writes none."""
+    body = '{"alerts": [{"labels": {}, "status": "firing", "endsAt": "9999-12-31T23:59:59Z"}]}'
+
+    assert read_payload(body.encode()).alerts[0].ends_at is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "firing", "alerts": [{"labels": {"alertname": "A"}}]},
+        {"status": "resolved", "alerts": [{"status": "firing", "labels": {"alertname": "A"}}]},
+        {"alerts": [{"status": "firing", "labels": {"alertname": "A"}, "annotations": None}]},
+        {"status": "firing", "labels": {"alertname": "A"}},
+    ],
+)
+def test_what_a_person_types_is_enough(body: dict[str, Any]) -> None:
+    """A group, or one alert, needs no more than a status and labels."""
+    (alert,) = read_payload(json.dumps(body)).alerts
+
+    assert (alert.status, alert.name) == (Status.FIRING, "A")
+    assert (alert.starts_at, alert.ends_at, alert.annotations) == (None, None, {})
+    assert (alert.generator_url, alert.fingerprint) == ("", "")
+
+
+def test_one_alert_alone_keeps_all_it_says() -> None:
+    """An alert that is sent without a group loses nothing."""
+    whole = json.loads(ALERTMANAGER)
+    group = read_payload(json.dumps(whole["alerts"][0]))
+
+    assert group.alerts == read_payload(ALERTMANAGER).alerts[:1]
+    assert (group.status, group.group_key) == (Status.FIRING, "")
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        (["firing", "resolved"], Status.FIRING),
+        (["resolved", "firing"], Status.FIRING),
+        (["resolved", "resolved"], Status.RESOLVED),
+        ([], Status.RESOLVED),
+    ],
+)
+def test_a_group_fires_while_any_of_its_alerts_does(states: list[str], status: Status) -> None:
+    """The group's status follows from its alerts' as Alertmanager computes it."""
+    alerts = [{"status": state, "labels": {}} for state in states]
+
+    assert read_payload(json.dumps({"alerts": alerts})).status is status
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "complaint"),
+    [
+        ("", "not JSON", "Expecting value"),
+        (b"\xff", "not JSON", "decode"),
+        ("[" * 100_000, "not JSON", "recursion"),
+        ("9" * 5000, "not JSON", "digits"),
+        ("[]", "payload", "no JSON object"),
+        ('"firing"', "payload", "no JSON object"),
+        ("{}", "/alerts:", "required"),
+        ('{"alerts": null}', "/alerts:", "list"),
+        ('{"alerts": [], "groupKey": 1}', "/groupKey:", "string"),
+        ('{"alerts": [], "truncatedAlerts": true}', "/truncatedAlerts:", "integer"),
+        ('{"alerts": [{}]}', "/alerts/0/labels:", "required"),
+        ('{"alerts": [{"labels": {}, "status": "gone"}]}', "/alerts/0/status:", "'gone' is"),
+        ('{"alerts": [{"labels": {}}]}', "/alerts/0/status:", "no status"),
+        ('{"alerts": [{"labels": {"a/b": 1}, "status": "firing"}]}', "/alerts/0/labels/a~1b:", ""),
+        (
+            '{"status": "firing", "alerts": [{"labels": {}}, {"labels": {}, "startsAt": "noon"}]}',
+            "/alerts/1/startsAt:",
+            "'noon' is no RFC 3339 time",
+        ),
+        (
+            '{"alerts": [{"labels": {}, "status": "firing", "endsAt": "2026-11-21T03:04:05"}]}',
+            "/alerts/0/endsAt:",
+            "offset",
+        ),
+        ('{"labels": {"a": 1}, "status": "firing"}', "at /labels/a:", "string"),
+        ('{"labels": {}}', "at /status:", "no status"),
+        ('{"labels": {}, "status": 1}', "at /status:", "string"),
+        ('{"labels": {}, "status": "firing", "startsAt": "-"}', "at /startsAt:", "'-'"),
+    ],
+)
+def test_what_cannot_be_read_is_named(body: str | bytes, place: str, complaint: str) -> None:
+    """An error says which member is wrong, where its sender wrote it, and what is wrong with it."""
+    with pytest.raises(PayloadError) as caught:
+        read_payload(body)
+
+    assert place in str(caught.value)
+    assert complaint in str(caught.value)
+    assert "_GroupBody" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"labels": {}, "status": "x" * 1_000_000},
+        {"labels": {"x" * 1_000_000: 1}, "status": "firing"},
+        {"labels": {}, "status": "firing", "startsAt": "x" * 1_000_000},
+        {"labels": {"\ud800": 1}, "status": "firing"},
+    ],
+)
+def test_an_error_repeats_little_and_can_be_sent(body: dict[str, Any]) -> None:
+    """What a sender wrote neither floods the answer nor makes it impossible to encode."""
+    with pytest.raises(PayloadError) as caught:
+        read_payload(json.dumps(body))
+
+    assert len(str(caught.value).encode()) < 1000
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    """JSON can spell half a character; neither digests nor Kubernetes' API can hold it."""
+    body = r"""{"status": "firing", "groupKey": "\udc00", "alerts": [{"labels":
+        {"alertname": "a\ud800b", "\udfff": "\ud83d\ude00"}, "annotations": {"x": "\ud800"}}]}"""
+    group = read_payload(body)
+
+    assert group.group_key == "\N{REPLACEMENT CHARACTER}"
+    assert group.alerts[0].labels == {
+        "alertname": "a\N{REPLACEMENT CHARACTER}b",
+        "\N{REPLACEMENT CHARACTER}": "\N{GRINNING FACE}",
+    }
+    assert group.alerts[0].annotations == {"x": "\N{REPLACEMENT CHARACTER}"}
+
+
+def test_a_negative_count_of_truncated_alerts_counts_as_none() -> None:
+    """No sender can make the metric go backwards."""
+    assert read_payload('{"alerts": [], "truncatedAlerts": -4}').truncated_alerts == 0
+
+
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
+def test_labels_and_annotations_arrive_as_they_were_sent(
+    labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    """Whatever is text arrives unchanged, and can be written down again."""
+    body = {"status": "firing", "labels": labels, "annotations": annotations}
+    (alert,) = read_payload(json.dumps(body)).alerts
+
+    assert (alert.labels, alert.annotations) == (labels, annotations)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.text()
+                | st.sampled_from(
+                    ["alerts", "labels", "status", "annotations", "startsAt", "endsAt"]
+                ),
+                inner,
+            )
+        ),
+    )
+)
+def test_any_json_is_read_or_refused(value: Any) -> None:
+    """No JSON value makes reading fail in another way than by a PayloadError."""
+    try:
+        group = read_payload(json.dumps(value))
+    except PayloadError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert all(alert.status in Status for alert in group.alerts)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.delivery.attempt import (
+    asks_for_another,
+    runs_so_far,
+    stands_for,
+    to_be_kept,
+)
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+from tests.support.build import (
+    NOW,
+    STARTS_AT,
+    finished,
+    minutes,
+    refused,
+    remediation,
+    running,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.remediation import Remediation
+
+RERUN = Options(rerun_after=minutes(5), max_runs=3)
+
+
+@pytest.mark.parametrize(
+    ("latest", "runs", "after", "another"),
+    [
+        (refused("a", "max-wait"), 0, 0, True),
+        (refused("a", "max-wait"), 99, 0, True),
+        (refused("a", "resolved"), 0, 9, False),
+        (refused("a", "refused-by-human", options=RERUN), 0, 9, False),
+        (refused("a", "dry-run", options=RERUN), 0, 9, False),
+        (refused("a", "max-wait", status=Status.RESOLVED), 0, 0, False),
+        (remediation("a", phase=Phase.CANCELLED, reason="max-wait", options=RERUN), 0, 9, False),
+        (remediation("a", options=RERUN), 0, 9, False),
+        (running("a", options=RERUN), 1, 9, False),
+        (running("a", phase=Phase.HELD, finished_at=NOW, options=RERUN), 1, 9, False),
+        (finished("a"), 1, 9, False),
+        (finished("a", options=RERUN), 1, 5, True),
+        (finished("a", options=RERUN), 2, 5, True),
+        (finished("a", options=RERUN), 3, 5, False),
+        (finished("a", options=RERUN), 1, 4.99, False),
+        (finished("a", options=RERUN, phase=Phase.FAILED), 1, 5, True),
+        (finished("a", options=RERUN, finished_at=None), 1, 5, False),
+        (finished("a", options=RERUN, resolved_at=NOW), 1, 5, False),
+        (finished("a", options=RERUN, status=Status.RESOLVED), 1, 5, False),
+        (finished("a", options=Options(rerun_after=minutes(5), max_runs=0)), 0, 5, False),
+    ],
+)
+def test_the_next_attempt_is_made_when_it_is_owed(
+    latest: Remediation,
+    runs: int,
+    after: float,
+    another: bool,  # noqa: FBT001
+) -> None:
+    """After max-wait always; after an end where rerun-after says so and max-runs leaves one."""
+    assert asks_for_another(latest, runs, NOW + minutes(after)) is another
+
+
+def test_attempts_that_started_are_runs() -> None:
+    """An attempt that was refused before it started is none."""
+    assert runs_so_far([finished("a"), refused("b"), running("c"), remediation("d")]) == 2
+    assert runs_so_far([]) == 0
+
+
+def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
+    """And every Job that healed, or was refused for good; each start is by itself."""
+    late = [refused(f"late-{n}", "max-wait", attempt=n) for n in (2, 3, 5)]
+    other = refused("other", "max-wait", attempt=1, starts_at=STARTS_AT - minutes(5))
+    others = [finished("done", attempt=1), refused("no", "refused-by-human", attempt=4)]
+
+    kept = {one.key.name for one in to_be_kept([*late, other, *others])}
+    assert kept == {"late-5", "other", "done", "no"}
+    assert to_be_kept([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
+
+
+def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
+    """The Job of a start that wobbled, refused for another."""
+    return refused("double", reason.value, **{"starts_at": STARTS_AT - seconds(5)} | given)
+
+
+@pytest.mark.parametrize(
+    "healer",
+    [
+        finished("healer"),
+        running("healer"),
+        remediation("healer"),
+        refused("healer", "max-wait"),
+        refused("healer", "refused-by-human"),
+        finished("healer", received_at=NOW - seconds(90)),
+    ],
+)
+def test_a_double_shares_the_fate_of_the_job_it_gave_way_to(healer: Remediation) -> None:
+    """Where the double's start alone is delivered from then on, the other's end is what counts."""
+    assert stands_for(double(), [double(), healer]) == healer
+
+
+def test_a_double_is_owed_what_the_other_is_owed() -> None:
+    """An alert goes on to be healed when the Job that stood for it waited too long, or is rerun."""
+    late = refused("healer", "max-wait")
+    done = finished("healer", options=RERUN)
+
+    assert asks_for_another(stands_for(double(), [late]), 0, NOW)
+    assert asks_for_another(stands_for(double(), [done]), 1, NOW + minutes(5))
+    assert not asks_for_another(stands_for(double(), [running("healer")]), 1, NOW)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        finished("other", attempt=2),
+        finished("other", starts_at=None),
+        finished("other", received_at=NOW - minutes(2), starts_at=NOW - minutes(3)),
+        finished("other", resolved_at=STARTS_AT - minutes(1)),
+        refused("other", "same-incident"),
+        refused("other", "same-occurrence"),
+    ],
+)
+def test_others_do_not_stand_for_a_double(other: Remediation) -> None:
+    """Other attempts, other incidents and other doubles say nothing about it."""
+    assert stands_for(double(), [other]) == double()
+
+
+def test_a_namesake_in_another_namespace_stands_for_a_double() -> None:
+    """An occurrence is one over all namespaces, also without a start."""
+    one = double(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
+    namesake = finished("healer", starts_at=None, occurrence="o", namespace="other")
+
+    assert stands_for(one, [one, namesake]) == namesake
+
+
+def test_of_several_the_one_that_goes_on_counts() -> None:
+    """What is not at its end goes before what ended, and what started before what did not."""
+    jobs = [
+        refused("a", "max-wait", received_at=NOW + seconds(5)),
+        finished("b"),
+        finished("c", received_at=NOW + seconds(1)),
+    ]
+    waiting = remediation("d", received_at=NOW - seconds(1))
+
+    assert stands_for(double(), jobs).key.name == "c"
+    assert stands_for(double(), [*jobs, waiting]) == waiting
+
+
+@pytest.mark.parametrize("one", [remediation("a"), finished("a"), refused("a", "max-wait")])
+def test_any_other_job_stands_for_itself(one: Remediation) -> None:
+    """Only a double looks to another."""
+    assert stands_for(one, [running("b")]) is one

@@ -1,0 +1,1050 @@
+"""Deliveries to Jobs, with an API server that refuses, forgets to answer, or says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.delivery import submitter as submit
+from openfero_gitops.delivery.submitter import Patience
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.answer import Verdict
+from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.errors import (
+    AlreadyExists,
+    ApiError,
+    ClockWrong,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from openfero_gitops.domain.operario import OnResolve, Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import JobKey, Outcome, Phase
+from openfero_gitops.jobs.render import render
+from tests.support import build
+from tests.support.workers import (
+    Act,
+    Replica,
+    Request,
+    Trouble,
+    World,
+    in_background,
+    in_virtual_time,
+    pods_of,
+    resolved,
+    seconds_so_far,
+    silence,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from openfero_gitops.domain.answer import Answer
+
+REMEMBER = Envelope().remember
+OTHER_NAMESPACE = "other-jobs"
+
+
+def befalls(
+    error: ApiError,
+    *,
+    verb: str = "create",
+    carried_out: bool = False,
+    times: int = 1_000,
+    only: Callable[[Request], bool] = lambda _: True,
+) -> Trouble:
+    """Let requests fail, before or after they were carried out, so many times."""
+    left = times
+
+    async def trouble(request: Request, act: Act) -> Any:
+        nonlocal left
+        if request.verb != verb or request.resource != JOBS or not left or not only(request):
+            return await act()
+        left -= 1
+        if carried_out:
+            await act()
+        raise error
+
+    return trouble
+
+
+def outcomes(answer: Answer) -> list[tuple[Outcome, Reason | None]]:
+    """What became of each alert, and why."""
+    return [(item.outcome, item.reason) for item in answer.items]
+
+
+def patches_of(replica: Replica, key: str) -> list[Request]:
+    """The patches that were to write an annotation."""
+    return [request for request in replica.wire.asked if request.sets(key)]
+
+
+class TestDurability:
+    """What an answer promises."""
+
+    @in_virtual_time
+    async def test_a_200_means_that_every_job_is_stored(self) -> None:
+        """Each matched alert of a delivery has a suspended Job of its own when 200 is said."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            answer = await replica.deliver(pods_of("web-1"), pods_of("web-2"), truncated=3)
+        stored = {one.key: one for one in await world.jobs()}
+        assert answer.verdict is Verdict.ACCEPTED
+        assert outcomes(answer) == [(Outcome.CREATED, None)] * 2
+        assert {item.job for item in answer.items} == set(stored)
+        assert all(one.waiting and one.term is None for one in stored.values())
+        assert {one.labels["pod"] for one in stored.values()} == {"web-1", "web-2"}
+        assert replica.tally.truncated == 3
+
+    @pytest.mark.parametrize(
+        ("error", "reason", "verdict"),
+        [
+            (Conflict("resourcequotas"), Reason.API_CONFLICT, Verdict.REPEAT),
+            (Expired("gone"), Reason.API_UNAVAILABLE, Verdict.REPEAT),
+            (Forbidden("quota"), Reason.API_FORBIDDEN, Verdict.REPEAT),
+            (Invalid("spec"), Reason.API_REFUSED, Verdict.UNPROCESSABLE),
+            (NotFound("namespace"), Reason.API_UNAVAILABLE, Verdict.REPEAT),
+            (Throttled("slow down"), Reason.API_UNAVAILABLE, Verdict.REPEAT),
+            (Unauthorized("token"), Reason.API_UNAVAILABLE, Verdict.REPEAT),
+            (Unavailable("no answer"), Reason.API_UNAVAILABLE, Verdict.REPEAT),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, ApiError) else None,
+    )
+    @in_virtual_time
+    async def test_each_failure_has_its_verdict(
+        self, error: ApiError, reason: Reason, verdict: Verdict
+    ) -> None:
+        """Only what the API server says about the Job itself is not to be repeated."""
+        world = World()
+        replica = world.replica()
+        replica.wire.trouble = befalls(error)
+        async with replica.watching():
+            answer = await replica.deliver(build.alert())
+        (item,) = answer.items
+        assert (item.outcome, item.reason, answer.verdict) == (Outcome.ERROR, reason, verdict)
+        assert item.job is not None
+        assert item.job.name.startswith("podcrashlooping-firing-")
+        assert str(error) in item.message
+        assert await world.jobs() == []
+
+    @in_virtual_time
+    async def test_503_wins_over_422_and_the_other_jobs_stand(self) -> None:
+        """Of a Job that is wrong, one that could not be stored and one that was, 503 is said."""
+        world = World()
+        replica = world.replica()
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "create":
+                pod = request.body["metadata"]["annotations"][keys.TARGET]
+                if "web-1" in pod:
+                    raise Invalid("wrong")
+                if "web-2" in pod:
+                    raise Throttled("later")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with replica.watching():
+            answer = await replica.deliver(*(pods_of(f"web-{number}") for number in (1, 2, 3)))
+        assert answer.verdict is Verdict.REPEAT
+        assert [item.verdict for item in answer.items] == [
+            Verdict.UNPROCESSABLE,
+            Verdict.REPEAT,
+            Verdict.ACCEPTED,
+        ]
+        assert [one.labels["pod"] for one in await world.jobs()] == ["web-3"]
+
+    @in_virtual_time
+    async def test_a_refused_job_is_logged_once(self) -> None:
+        """Alertmanager repeats what was answered with 422: the log does not."""
+        replica = World().replica()
+        replica.wire.trouble = befalls(Invalid("spec.template: wrong"))
+        async with replica.watching():
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert (await replica.deliver(build.alert())).verdict is Verdict.UNPROCESSABLE
+        said = [one for one in logs if one["log_level"] == "warning"]
+        assert [one["error"] for one in said] == ["spec.template: wrong"]
+
+    @in_virtual_time
+    async def test_a_lost_answer_makes_no_second_job(self) -> None:
+        """A create that was carried out unheard is 503; its repetition finds the one Job."""
+        world = World()
+        replica = world.replica()
+        replica.wire.trouble = befalls(Unavailable("cut off"), carried_out=True, times=1)
+        async with replica.watching():
+            first = await replica.deliver(build.alert())
+            second = await replica.deliver(build.alert())
+        assert (first.verdict, second.verdict) == (Verdict.REPEAT, Verdict.ACCEPTED)
+        assert outcomes(second) == [(Outcome.EXISTS, None)]
+        assert [one.key for one in await world.jobs()] == [second.items[0].job]
+
+    @in_virtual_time
+    async def test_an_occurrence_delivered_twenty_times_at_once_is_one_job(self) -> None:
+        """Of simultaneous deliveries to two replicas one creates, and all are answered 200."""
+        world = World()
+        one, other = world.replica("a"), world.replica("b")
+        async with one.watching(), other.watching():
+            answers = await asyncio.gather(
+                *(replica.deliver(build.alert()) for replica in (one, other) for _ in range(10))
+            )
+        found = [answer.items[0].outcome for answer in answers]
+        assert {answer.verdict for answer in answers} == {Verdict.ACCEPTED}
+        assert found.count(Outcome.CREATED) == 1
+        assert found.count(Outcome.EXISTS) == 19
+        assert len(await world.jobs()) == 1
+
+    @in_virtual_time
+    async def test_an_alert_named_twice_in_a_delivery_is_one_job(self) -> None:
+        """Two mentions of one alert get the same answer, and one create is sent."""
+        replica = World().replica()
+        async with replica.watching():
+            answer = await replica.deliver(build.alert(), pods_of("web-2"), build.alert())
+        assert [item.outcome for item in answer.items] == [Outcome.CREATED] * 3
+        assert answer.items[0].job == answer.items[2].job != answer.items[1].job
+        assert len([one for one in replica.wire.asked if one.verb == "create"]) == 2
+
+    @in_virtual_time
+    async def test_an_alert_without_a_start_is_new_at_each_delivery(self) -> None:
+        """What a person sends by hand runs each time it is sent."""
+        world = World()
+        replica = world.replica()
+        by_hand = build.alert(starts_at=None)
+        async with replica.watching():
+            for _ in range(2):
+                answer = await replica.deliver(by_hand, by_hand)
+                assert [item.outcome for item in answer.items] == [Outcome.CREATED] * 2
+        assert len(await world.jobs()) == 2
+
+    @in_virtual_time
+    async def test_what_nobody_answers_is_accepted_without_a_request(self) -> None:
+        """An alert that no operario is written for is 200, says why, and asks for nothing."""
+        replica = World().replica()
+        async with replica.watching():
+            replica.wire.asked.clear()
+            answer = await replica.deliver(build.alert(labels={"alertname": "Other"}))
+        assert answer.verdict is Verdict.ACCEPTED
+        assert outcomes(answer) == [(Outcome.NO_MATCH, Reason.NO_OPERARIO)]
+        assert replica.wire.asked == []
+
+    @in_virtual_time
+    async def test_an_alert_that_cannot_be_rendered_is_a_job_too(self) -> None:
+        """A value that is not safe in a command makes a refused Job, and 200."""
+        spec = build.job_spec(args=["--pod={{ .Alert.Labels.pod }}"])
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(spec=spec)))
+        async with replica.watching(), replica.leading():
+            answer = await replica.deliver(pods_of("$(reboot)"))
+            await asyncio.sleep(60)
+            again = await replica.deliver(pods_of("$(reboot)"))
+        (job,) = await world.jobs()
+        assert (answer.verdict, again.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
+        assert outcomes(answer) == [(Outcome.REFUSED, Reason.UNSAFE_VALUE)]
+        assert outcomes(again) == [(Outcome.EXISTS, None)]
+        assert (job.phase, job.reason) == (Phase.REFUSED, Reason.UNSAFE_VALUE)
+        assert world.starts() == []
+
+
+class TestNames:
+    """A name that is taken is not always ours."""
+
+    @in_virtual_time
+    async def test_a_job_that_is_being_deleted_is_not_there(self) -> None:
+        """Until the old Job of the name has gone 503 is said; then there is a new one."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            key = (await replica.deliver(build.alert())).items[0].job
+            assert key is not None
+            kept = {"op": "add", "path": "/metadata/finalizers", "value": ["example.org/keep"]}
+            await world.change(key, kept)
+            await world.cluster.delete(JOBS, key.namespace, key.name)
+            during = await replica.deliver(build.alert())
+            await world.change(key, {"op": "remove", "path": "/metadata/finalizers"})
+            after = await replica.deliver(build.alert())
+        assert during.verdict is Verdict.REPEAT
+        assert outcomes(during) == [(Outcome.ERROR, Reason.NAME_TAKEN)]
+        assert outcomes(after) == [(Outcome.CREATED, None)]
+
+    @in_virtual_time
+    async def test_a_job_of_another_occurrence_is_not_ours(self) -> None:
+        """A stranger's Job under our name is left alone, and the alert is told to come again."""
+        world = World()
+        replica = world.replica()
+        manifest = build.rendered().manifest
+        manifest["metadata"]["labels"][keys.OCCURRENCE] = "a" * 52
+        strange = (await world.cluster.create(JOBS, build.JOBS_NAMESPACE, manifest)).object
+        answer: Answer | None = None
+        async with replica.watching():
+            for _ in range(2):  # not known to the view at first, then known
+                answer = await replica.deliver(build.alert())
+                assert answer.verdict is Verdict.REPEAT
+                assert outcomes(answer) == [(Outcome.ERROR, Reason.NAME_TAKEN)]
+        name = strange["metadata"]["name"]
+        assert await world.cluster.get(JOBS, build.JOBS_NAMESPACE, name) == strange
+
+    @in_virtual_time
+    async def test_a_namesake_that_goes_while_it_is_read_is_told_to_come_again(self) -> None:
+        """AlreadyExists, and then nothing there: that Job was ending."""
+        world = World()
+        replica = world.replica()
+        replica.wire.trouble = befalls(AlreadyExists("it is there"), times=1)
+        async with replica.watching():
+            answer = await replica.deliver(build.alert())
+            again = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.NAME_TAKEN)]
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(again) == [(Outcome.CREATED, None)]
+
+    @in_virtual_time
+    async def test_a_job_that_only_the_view_still_knows_is_made_anew(self) -> None:
+        """Deleting a Job by hand forgets it, also where the watch has not told of it yet."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            key = (await replica.deliver(build.alert())).items[0].job
+            assert key is not None
+        await world.cluster.delete(JOBS, key.namespace, key.name)
+        assert key in replica.view
+        answer = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+
+
+class TestPatience:
+    """How much is taken at once, and how long a sender waits."""
+
+    @in_virtual_time
+    async def test_a_silent_api_server_is_503_before_the_sender_gives_up(self) -> None:
+        """Nothing hangs: what was stored by then is said, the rest is to be repeated."""
+        world = World()
+        replica = world.replica()
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if (
+                request.verb == "create"
+                and "web-2" in request.body["metadata"]["annotations"][keys.TARGET]
+            ):
+                return await silence()
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with replica.watching():
+            began = seconds_so_far()
+            tasks = asyncio.all_tasks()
+            answer = await replica.deliver(pods_of("web-1"), pods_of("web-2"))
+            assert seconds_so_far() - began < 9
+            assert asyncio.all_tasks() == tasks
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [
+            (Outcome.CREATED, None),
+            (Outcome.ERROR, Reason.API_UNAVAILABLE),
+        ]
+
+    @pytest.mark.parametrize("verb", ["list", "patch"])
+    @in_virtual_time
+    async def test_a_resolved_alert_waits_no_longer(self, verb: str) -> None:
+        """Also where nothing can be read or recorded, 503 comes in time and leaves no task."""
+        world = World()
+        both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
+        replica = world.replica(namespaces=both)
+        async with replica.watching():
+            await replica.deliver(build.alert())
+
+            async def trouble(request: Request, act: Act) -> Any:
+                return await (silence() if request.verb == verb else act())
+
+            replica.wire.trouble = trouble
+            began = seconds_so_far()
+            tasks = asyncio.all_tasks()
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+            assert seconds_so_far() - began < 9
+            assert asyncio.all_tasks() == tasks
+        assert answer.verdict is Verdict.REPEAT
+
+    @in_virtual_time
+    async def test_no_request_outlives_the_answer(self) -> None:
+        """One namespace is refused at once while the list of another is on its way."""
+        world = World()
+        replica = world.replica(namespaces=(build.JOBS_NAMESPACE, OTHER_NAMESPACE))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "list" and request.namespace == OTHER_NAMESPACE:
+                raise Forbidden("not in this namespace")
+            await asyncio.sleep(3)
+            return await act()
+
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            replica.wire.trouble = trouble
+            tasks = asyncio.all_tasks()
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+            assert asyncio.all_tasks() == tasks
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.API_FORBIDDEN)]
+
+    @in_virtual_time
+    async def test_a_silent_keep_alive_does_not_turn_a_200_into_a_503(self) -> None:
+        """Remembering longer is tried again at the next delivery; the Job is there."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            await asyncio.sleep(REMEMBER.total_seconds() / 9)
+            replica.wire.trouble = befalls(Unavailable("no"), verb="patch")
+            failing = await replica.deliver(build.alert())
+
+            async def trouble(request: Request, act: Act) -> Any:
+                return await (silence() if request.verb == "patch" else act())
+
+            replica.wire.trouble = trouble
+            began = seconds_so_far()
+            silent = await replica.deliver(build.alert())
+            assert seconds_so_far() - began < 9
+            assert replica.submitter.trouble == "", "the next delivery does not depend on it"
+        assert (failing.verdict, silent.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
+
+    @in_virtual_time
+    async def test_a_large_group_leaves_turns_to_others(self, monkeypatch: Any) -> None:
+        """No more alerts are rendered at a stretch than requests may be under way."""
+        turn, rendered = 0, Counter[int]()
+
+        async def count_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            rendered[turn] += 1
+            return render(*given, **named)
+
+        async def answers_later(_: Request, act: Act) -> Any:
+            await asyncio.sleep(0)
+            return await act()
+
+        monkeypatch.setattr(submit, "render", counted)
+        replica = World().replica(patience=Patience(requests=4))
+        async with replica.watching(), in_background(count_turns()):
+            replica.wire.trouble = answers_later
+            await replica.deliver(*(pods_of(f"web-{number}") for number in range(100)))
+        assert rendered.total() == 100
+        assert max(rendered.values()) <= 4
+
+    @in_virtual_time
+    async def test_too_many_deliveries_at_once_are_told_to_come_again(self) -> None:
+        """The one beyond the bound is answered at once, and the place is free afterwards."""
+        world = World()
+        replica = world.replica(patience=Patience(deadline=2, deliveries=1))
+        async with replica.watching():
+            replica.wire.trouble = silence
+            async with in_background(replica.deliver(pods_of("web-1"))) as first:
+                await asyncio.sleep(1)
+                began = seconds_so_far()
+                busy = await replica.deliver(pods_of("web-2"))
+                assert seconds_so_far() == began
+                assert (await first).verdict is Verdict.REPEAT
+            replica.wire.trouble = befalls(Unavailable("no"), times=0)
+            after = await replica.deliver(pods_of("web-2"))
+        assert outcomes(busy) == [(Outcome.ERROR, Reason.BUSY)]
+        assert busy.verdict is Verdict.REPEAT
+        assert after.verdict is Verdict.ACCEPTED
+
+    @in_virtual_time
+    async def test_no_more_requests_are_under_way_than_allowed(self) -> None:
+        """A storm of alerts presses the API server only so much at a time."""
+        world = World()
+        replica = world.replica(patience=Patience(requests=4))
+        under_way = most = 0
+
+        async def trouble(_: Request, act: Act) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return await act()
+
+        async with replica.watching():
+            replica.wire.trouble = trouble
+            answer = await replica.deliver(*(pods_of(f"web-{number}") for number in range(40)))
+        assert answer.verdict is Verdict.ACCEPTED
+        assert most == 4
+
+    @pytest.mark.parametrize(
+        ("error", "words", "lasts"),
+        [
+            (Throttled("slow down", 3), "the API server throttles: slow down", 10),
+            (Throttled("slow down", 40), "the API server throttles: slow down", 40),
+            (Unavailable("no answer"), "the API server does not take Jobs: no answer", 10),
+            (Unauthorized("token"), "the API server does not take Jobs: token", 10),
+            (Forbidden("quota"), "", 0),
+            (Invalid("spec"), "", 0),
+        ],
+    )
+    @in_virtual_time
+    async def test_what_befalls_the_next_delivery_too_is_told(
+        self, error: ApiError, words: str, lasts: float
+    ) -> None:
+        """For a while, or until a Job is taken; what one Job alone met is not."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            assert replica.submitter.trouble == ""
+            replica.wire.trouble = befalls(error, times=2)
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == words
+            await asyncio.sleep(lasts)
+            assert replica.submitter.trouble == ""
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == words
+            await replica.deliver(pods_of("web-1"))
+            assert replica.submitter.trouble == ""
+
+    @in_virtual_time
+    async def test_a_clock_that_is_wrong_takes_nothing(self) -> None:
+        """Times written by it would be believed by all others: deliver elsewhere, or again."""
+        world = World()
+        replica = world.replica()
+
+        def now() -> Any:
+            raise ClockWrong("an hour ahead")
+
+        replica.submitter._now = now
+        async with replica.watching():
+            answer = await replica.deliver(pods_of("web-1"))
+        assert (answer.verdict, outcomes(answer)) == (
+            Verdict.REPEAT,
+            [(Outcome.ERROR, Reason.CLOCK_WRONG)],
+        )
+        assert await world.jobs() == []
+
+    @in_virtual_time
+    async def test_without_a_catalog_nothing_is_accepted(self) -> None:
+        """A replica that has not synced cannot know what an alert needs."""
+        replica = World().replica()
+        replica.catalog = None
+        async with replica.watching():
+            answer = await replica.deliver(build.alert(), pods_of("web-2"))
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.NO_CATALOG)] * 2
+
+    @in_virtual_time
+    async def test_before_the_jobs_are_listed_nothing_is_accepted(self) -> None:
+        """Nor while one of several namespaces has not been: an alert could be about its Jobs."""
+        world = World()
+        replica = world.replica(namespaces=(build.JOBS_NAMESPACE, OTHER_NAMESPACE))
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "list" and request.namespace == OTHER_NAMESPACE:
+                raise Unavailable("not yet")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with in_background(replica.observer.run()):
+            await asyncio.sleep(10)
+            answer = await replica.deliver(build.alert())
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.API_UNAVAILABLE)]
+
+
+class TestResolved:
+    """What is written down of an alert that is over."""
+
+    @in_virtual_time
+    async def test_it_is_recorded_before_the_answer(self) -> None:
+        """Every remembered firing Job that began by then carries it; a later one does not."""
+        world = World()
+        replica = world.replica()
+        ends = build.NOW + build.minutes(5)
+        starts = [build.STARTS_AT, build.NOW + build.minutes(5), build.NOW + build.minutes(6)]
+        async with replica.watching():
+            for start in starts:
+                await replica.deliver(build.alert(starts_at=start))
+            await replica.deliver(build.alert(starts_at=None), pods_of("web-2"))
+            answer = await replica.deliver(resolved(build.alert(), ends))
+            known = {one.key: one.resolved_at for one in replica.view}
+        found = {
+            one.starts_at: one.resolved_at
+            for one in await world.jobs()
+            if one.labels["pod"] == "web-1"
+        }
+        assert answer.verdict is Verdict.ACCEPTED
+        assert found == {starts[0]: ends, starts[1]: ends, starts[2]: None, None: ends}
+        assert {one.resolved_at for one in await world.jobs() if one.labels["pod"] == "web-2"} == {
+            None
+        }
+        assert known == {one.key: one.resolved_at for one in await world.jobs()}
+
+    @in_virtual_time
+    async def test_jobs_that_the_view_does_not_know_are_recorded_too(self) -> None:
+        """What another replica created a moment ago is read from the API server, in all places."""
+        world = World()
+        both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
+        there = world.replica("a", namespaces=(OTHER_NAMESPACE,))
+        blind = world.replica("b", namespaces=both)
+        async with there.watching():
+            async with blind.watching():
+                pass
+            many = [pods_of(f"web-{number}") for number in range(200)]
+            await there.deliver(*many)
+            answer = await blind.deliver(*(resolved(alert, world.now()) for alert in many))
+        assert answer.verdict is Verdict.ACCEPTED
+        found = await world.jobs(OTHER_NAMESPACE)
+        assert len(found) == 200
+        assert all(one.resolved_at is not None for one in found)
+
+    @in_virtual_time
+    async def test_the_first_record_stays(self) -> None:
+        """A repetition with another end changes nothing, whether or not it was known of."""
+        world = World()
+        one, other = world.replica("a"), world.replica("b")
+        first, later = build.NOW + build.minutes(1), build.NOW + build.minutes(2)
+        async with one.watching(), other.watching():
+            await one.deliver(build.alert())
+
+            async def overtaken(request: Request, act: Act) -> Any:
+                if request.sets(keys.RESOLVED_AT):
+                    await one.deliver(resolved(build.alert(), first))
+                return await act()
+
+            other.wire.trouble = overtaken
+            racing = await other.deliver(resolved(build.alert(), later))
+            again = await other.deliver(resolved(build.alert(), later))
+        (job,) = await world.jobs()
+        assert (racing.verdict, again.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
+        assert job.resolved_at == first
+        assert len(patches_of(other, keys.RESOLVED_AT)) == 1
+
+    @pytest.mark.parametrize(
+        "error",
+        [Unavailable("cut off"), Conflict("quota"), Forbidden("no"), Throttled("later")],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize("carried_out", [False, True], ids=["lost", "unheard"])
+    @in_virtual_time
+    async def test_what_could_not_be_recorded_is_to_be_repeated(
+        self,
+        error: ApiError,
+        carried_out: bool,  # noqa: FBT001 - a parameter of the test
+    ) -> None:
+        """There is no 200 for a record that nobody confirmed; the repetition makes it, once."""
+        world = World()
+        replica = world.replica()
+        ends = build.NOW + build.minutes(1)
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            replica.wire.trouble = befalls(error, verb="patch", carried_out=carried_out, times=1)
+            first = await replica.deliver(resolved(build.alert(), ends))
+            second = await replica.deliver(resolved(build.alert(), ends + build.minutes(1)))
+        (job,) = await world.jobs()
+        assert (first.verdict, second.verdict) == (Verdict.REPEAT, Verdict.ACCEPTED)
+        assert job.resolved_at == (ends if carried_out else ends + build.minutes(1))
+
+    @in_virtual_time
+    async def test_a_record_that_is_refused_for_another_reason_is_no_success(self) -> None:
+        """A 422 that was not a failed test leaves nothing recorded, so there is no 200."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            replica.wire.trouble = befalls(Invalid("too many annotations"), verb="patch")
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [(Outcome.ERROR, Reason.API_CONFLICT)]
+
+    @in_virtual_time
+    async def test_it_is_recorded_where_the_end_is_not_told(self) -> None:
+        """Without endsAt the alert ended when it was delivered as resolved."""
+        world = World()
+        replica = world.replica()
+        ended = build.alert(status=Status.RESOLVED, ends_at=None)
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            await asyncio.sleep(60)
+            moment = world.now()
+            await replica.deliver(ended)
+        (job,) = await world.jobs()
+        assert job.resolved_at == moment
+
+    @in_virtual_time
+    async def test_a_job_that_was_deleted_meanwhile_needs_no_record(self) -> None:
+        """Who forgets a Job by hand does not stop the resolved alerts of others."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            key = (await replica.deliver(build.alert())).items[0].job
+            await replica.deliver(pods_of("web-2"))
+
+            async def trouble(request: Request, act: Act) -> Any:
+                if request.sets(keys.RESOLVED_AT) and request.name == key.name:
+                    await world.cluster.delete(JOBS, key.namespace, key.name)
+                return await act()
+
+            replica.wire.trouble = trouble
+            ends = world.now()
+            answer = await replica.deliver(
+                resolved(build.alert(), ends), resolved(pods_of("web-2"), ends)
+            )
+        assert answer.verdict is Verdict.ACCEPTED
+        assert [one.resolved_at for one in await world.jobs()] == [ends]
+
+    @pytest.mark.parametrize("verb", ["list", "patch"])
+    @in_virtual_time
+    async def test_a_record_that_fails_holds_no_firing_alert_up(self, verb: str) -> None:
+        """Of a group with both, the one that fires has its Job, though the answer is 503."""
+        world = World()
+        undo = build.operario("undo", status=Status.RESOLVED)
+        replica = world.replica(catalog=build.catalog(build.operario(), undo))
+        async with replica.watching():
+            await replica.deliver(pods_of("web-1"))
+            replica.wire.trouble = befalls(Forbidden("not in this namespace"), verb=verb)
+            answer = await replica.deliver(
+                resolved(pods_of("web-1"), world.now()), pods_of("web-2")
+            )
+        assert answer.verdict is Verdict.REPEAT
+        assert outcomes(answer) == [
+            (Outcome.ERROR, Reason.API_FORBIDDEN),
+            (Outcome.CREATED, None),
+        ]
+
+    @in_virtual_time
+    async def test_the_job_that_undoes_is_made_after_the_record(self) -> None:
+        """A resolved operario's Job never stands beside a firing one that seems to fire still."""
+        undo = build.operario("undo", status=Status.RESOLVED)
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(), undo))
+        async with replica.watching():
+            await replica.deliver(build.alert())
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        order = [
+            request.verb
+            for request in replica.wire.asked
+            if request.sets(keys.RESOLVED_AT) or request.verb == "create"
+        ]
+        assert order == ["create", "patch", "create"]
+
+
+class TestRemembering:
+    """Deliveries keep their Jobs from being forgotten."""
+
+    @in_virtual_time
+    async def test_it_slides_with_one_write_in_a_tenth_of_remember(self) -> None:
+        """A day of repetitions every quarter of an hour makes ten writes, not ninety-six."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            for _ in range(4 * 24):
+                await replica.deliver(build.alert())
+                await asyncio.sleep(15 * 60)
+            kept = patches_of(replica, keys.LAST_DELIVERED_AT)
+        (job,) = await world.jobs()
+        assert len(kept) == 9
+        assert all(
+            later.at - earlier.at > REMEMBER.total_seconds() / 10
+            for earlier, later in itertools.pairwise(kept)
+        )
+        assert job.delivered_at == build.NOW + timedelta(seconds=kept[-1].at)
+
+    @in_virtual_time
+    async def test_a_finished_job_is_there_as_long_as_its_alert_repeats(self) -> None:
+        """Its TTL is raised, so that days of repetitions find it and nothing runs again."""
+        world = World()
+        replica = world.replica()
+        async with world.playing(), replica.watching():
+            async with replica.leading():
+                await replica.deliver(build.alert())
+                await until(lambda: all(one.finished for one in replica.view))
+            for _ in range(3 * 24 // 4):
+                await asyncio.sleep(4 * 3600)
+                answer = await replica.deliver(build.alert())
+                assert outcomes(answer) == [(Outcome.EXISTS, None)]
+            last = seconds_so_far()
+            (job,) = await world.jobs()
+            assert job.finished_at is not None
+            ends = job.finished_at + timedelta(seconds=job.ttl_seconds or 0)
+            assert world.now() + REMEMBER * 0.9 < ends <= world.now() + REMEMBER + build.seconds(2)
+            await asyncio.sleep(REMEMBER.total_seconds() + 60)
+            assert await world.jobs() == []
+        assert last < seconds_so_far()
+        assert len(world.starts()) == 1
+
+    @in_virtual_time
+    async def test_a_longer_ttl_is_left_as_it_is(self) -> None:
+        """What an operario asks for beyond `remember` is never shortened."""
+        week = 7 * 24 * 3600
+        spec = {**build.job_spec(), "ttlSecondsAfterFinished": week}
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(spec=spec)))
+        async with world.playing(), replica.watching(), replica.leading():
+            await replica.deliver(build.alert())
+            await until(lambda: all(one.finished for one in replica.view))
+            await asyncio.sleep(4 * 3600)
+            await replica.deliver(build.alert())
+        (job,) = await world.jobs()
+        assert len(patches_of(replica, keys.LAST_DELIVERED_AT)) == 1
+        assert job.ttl_seconds == week
+
+    @in_virtual_time
+    async def test_every_job_of_the_incident_is_kept_once(self) -> None:
+        """Two startsAt of one incident in a delivery keep both Jobs, with a write for each."""
+        world = World()
+        replica = world.replica()
+        wobbled = build.alert(starts_at=build.STARTS_AT + build.seconds(5))
+        async with replica.watching():
+            await replica.deliver(build.alert(), wobbled)
+            await asyncio.sleep(3 * 3600)
+            await replica.deliver(build.alert(), wobbled)
+            kept = patches_of(replica, keys.LAST_DELIVERED_AT)
+        assert sorted(request.name for request in kept) == sorted(
+            one.key.name for one in await world.jobs()
+        )
+        assert len(kept) == 2
+
+    @in_virtual_time
+    async def test_a_large_group_is_kept_within_the_time_of_a_delivery(self) -> None:
+        """As many writes are under way as may be, and not one after the other."""
+        replica = World().replica(patience=Patience(requests=10))
+        group = [pods_of(f"web-{number}") for number in range(60)]
+
+        async def slow(request: Request, act: Act) -> Any:
+            if request.verb == "patch":
+                await asyncio.sleep(1)
+            return await act()
+
+        async with replica.watching():
+            await replica.deliver(*group)
+            await asyncio.sleep(3 * 3600)
+            replica.wire.trouble = slow
+            answer = await replica.deliver(*group)
+        assert answer.verdict is Verdict.ACCEPTED
+        assert min(one.delivered_at for one in replica.view) > build.NOW + timedelta(hours=3)
+        assert replica.submitter.trouble == ""
+
+    @in_virtual_time
+    async def test_of_attempts_that_waited_too_long_the_newest_is_kept(self) -> None:
+        """Those before it may be forgotten, and are not made again when they are gone."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            late = [await waited_too_long(world, replica) for _ in range(3)]
+            newest = (await replica.deliver(build.alert())).items[0].job
+            await asyncio.sleep(3 * 3600)
+            again = await replica.deliver(build.alert())
+            kept = patches_of(replica, keys.LAST_DELIVERED_AT)
+            for key in late:
+                await world.cluster.delete(JOBS, key.namespace, key.name)
+            await asyncio.sleep(60)
+            later = await replica.deliver(build.alert())
+        assert newest is not None
+        assert [request.name for request in kept] == [newest.name]
+        assert [each.items[0].job for each in (again, later)] == [newest, newest]
+        assert [one.key for one in await world.jobs()] == [newest]
+
+
+async def waited_too_long(world: World, replica: Replica) -> JobKey:
+    """Deliver an alert whose Job is then refused for max-wait."""
+    (item,) = (await replica.deliver(build.alert())).items
+    assert item.outcome is Outcome.CREATED
+    assert item.job is not None
+    await world.annotate(item.job, keys.REASON, Reason.MAX_WAIT.value)
+    await world.annotate(item.job, keys.DECISION, "refused")
+    await asyncio.sleep(900)
+    return item.job
+
+
+class TestAttempts:
+    """When a delivery begins another attempt."""
+
+    @in_virtual_time
+    async def test_nothing_ends_a_chain_of_attempts_that_waited_too_long(self) -> None:
+        """After days in which nobody let it run an alert has a new Job as soon as before."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            for _ in range(150):
+                replica.wire.asked.clear()
+                await waited_too_long(world, replica)
+                verbs = [one.verb for one in replica.wire.asked if one.verb in ("get", "create")]
+                assert verbs in (["create"], ["get", "create"])
+            async with world.playing(), replica.leading():
+                answer = await replica.deliver(build.alert())
+                await asyncio.sleep(60)
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert max(one.attempt for one in await world.jobs()) == 151
+        assert world.starts() == [answer.items[0].job]
+
+    @in_virtual_time
+    async def test_attempts_that_only_the_view_still_knows_are_begun_anew(self) -> None:
+        """Who deletes all Jobs of an alert forgets it, whatever the watch has told of."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching():
+            gone = [await waited_too_long(world, replica) for _ in range(3)]
+        for key in gone:
+            await world.cluster.delete(JOBS, key.namespace, key.name)
+        answer = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert [one.attempt for one in await world.jobs()] == [1]
+
+    @in_virtual_time
+    async def test_attempts_that_the_view_does_not_know_yet_are_found(self) -> None:
+        """Another replica has made some since the last news: the next one follows on the last."""
+        world = World()
+        one, other = world.replica("a"), world.replica("b")
+        async with other.watching():
+            await waited_too_long(world, other)
+            async with one.watching():
+                pass  # and hears of nothing from here on
+            await waited_too_long(world, other)
+            await waited_too_long(world, other)
+            answer = await one.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert sorted(job.attempt for job in await world.jobs()) == [1, 2, 3, 4]
+
+    @in_virtual_time
+    async def test_after_max_wait_the_next_delivery_tries_again(self) -> None:
+        """A Job that waited too long stays refused; the alert that still fires gets another."""
+        world = World()
+        replica = world.replica()
+        replica.paused = True
+        async with replica.watching(), replica.leading():
+            await replica.deliver(build.alert())
+            await asyncio.sleep(3601)
+            (first,) = await world.jobs()
+            assert (first.phase, first.reason) == (Phase.REFUSED, Reason.MAX_WAIT)
+            answer = await replica.deliver(build.alert())
+            again = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert outcomes(again) == [(Outcome.EXISTS, None)]
+        assert answer.items[0].job == again.items[0].job
+        assert sorted(one.attempt for one in await world.jobs()) == [1, 2]
+
+    @in_virtual_time
+    async def test_rerun_after_repeats_up_to_max_runs(self) -> None:
+        """An alert that goes on firing is healed again after the pause, and not for ever."""
+        options = Options(rerun_after=build.minutes(20), max_runs=3, cooldown=timedelta(0))
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(options=options)))
+        created = []
+        async with world.playing(), replica.watching(), replica.leading():
+            for _ in range(12):
+                answer = await replica.deliver(build.alert())
+                if answer.items[0].outcome is Outcome.CREATED:
+                    created.append(seconds_so_far())
+                await asyncio.sleep(600)
+        assert [one.attempt for one in sorted(await world.jobs(), key=lambda one: one.attempt)] == [
+            1,
+            2,
+            3,
+        ]
+        assert all(later - earlier >= 1200 for earlier, later in itertools.pairwise(created))
+        assert len(world.starts()) == 3
+
+    @in_virtual_time
+    async def test_a_double_is_owed_what_its_twin_would_be(self) -> None:
+        """Where the sender goes on with the startsAt that gave way, the re-run is still made."""
+        options = Options(rerun_after=build.minutes(20), cooldown=timedelta(0))
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(options=options)))
+        wobbled = build.alert(starts_at=build.STARTS_AT + build.seconds(5))
+        async with world.playing(), replica.watching(), replica.leading():
+            await replica.deliver(build.alert())
+            await asyncio.sleep(30)
+            await replica.deliver(wobbled)
+            await asyncio.sleep(30)
+            phases = {one.starts_at: (one.phase, one.reason) for one in replica.view}
+            early = await replica.deliver(wobbled)
+            await asyncio.sleep(1200)
+            answer = await replica.deliver(wobbled)
+            await asyncio.sleep(30)
+        assert phases[wobbled.starts_at] == (Phase.REFUSED, Reason.SAME_INCIDENT)
+        assert outcomes(early) == [(Outcome.EXISTS, None)]
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert len(world.starts()) == 2
+
+    @in_virtual_time
+    async def test_a_resolved_alert_is_not_run_again(self) -> None:
+        """Nor is a firing one whose end was recorded before a late repetition."""
+        options = Options(rerun_after=build.minutes(1), on_resolve=OnResolve.KEEP)
+        world = World()
+        replica = world.replica(catalog=build.catalog(build.operario(options=options)))
+        async with world.playing(), replica.watching(), replica.leading():
+            await replica.deliver(build.alert())
+            await asyncio.sleep(30)
+            await replica.deliver(resolved(build.alert(), world.now()))
+            await asyncio.sleep(600)
+            answer = await replica.deliver(build.alert())
+        assert outcomes(answer) == [(Outcome.EXISTS, None)]
+
+
+class TestOwnJobs:
+    """Alerts about what we made ourselves."""
+
+    @pytest.mark.parametrize("label", ["job_name", "pod"])
+    @in_virtual_time
+    async def test_an_alert_about_our_own_job_is_left_alone(self, label: str) -> None:
+        """A Job that fails is not healed by a Job, unless the operario asks for it."""
+        asks = Options(own_jobs=True)
+        catalog = build.catalog(
+            build.operario(), build.operario("watch-jobs", alertname="KubeJobFailed")
+        )
+        world = World()
+        replica = world.replica(catalog=catalog)
+        async with replica.watching():
+            key = (await replica.deliver(build.alert())).items[0].job
+            assert isinstance(key, JobKey)
+            name = key.name if label == "job_name" else f"{key.name}-x7k2p"
+            about = build.alert(
+                labels={"alertname": "KubeJobFailed", "namespace": key.namespace, label: name}
+            )
+            left_alone = await replica.deliver(about)
+            replica.catalog = build.catalog(
+                build.operario("watch-jobs", alertname="KubeJobFailed", options=asks)
+            )
+            asked_for = await replica.deliver(about)
+        assert outcomes(left_alone) == [(Outcome.NO_MATCH, Reason.OWN_JOB)]
+        assert outcomes(asked_for) == [(Outcome.CREATED, None)]
+
+
+class TestTwoCommits:
+    """Replicas that have reached different commits."""
+
+    @in_virtual_time
+    async def test_one_occurrence_in_two_namespaces_runs_once(self) -> None:
+        """Where a commit moves an operario, both Jobs are stored and one is admitted."""
+        world = World()
+        both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
+        older = world.replica("a", namespaces=both)
+        newer = world.replica(
+            "b",
+            namespaces=both,
+            catalog=build.catalog(build.operario(namespace=OTHER_NAMESPACE)),
+        )
+        async with world.playing(), older.watching(), newer.watching(), older.leading():
+            answers = await asyncio.gather(
+                older.deliver(build.alert()), newer.deliver(build.alert())
+            )
+            await asyncio.sleep(60)
+            phases = sorted(one.phase for one in await world.jobs(*both))
+            reasons = {one.reason for one in older.view if one.phase is Phase.REFUSED}
+        assert [answer.verdict for answer in answers] == [Verdict.ACCEPTED] * 2
+        assert [answer.items[0].outcome for answer in answers] == [Outcome.CREATED] * 2
+        assert answers[0].items[0].job != answers[1].items[0].job
+        assert phases == [Phase.REFUSED, Phase.SUCCEEDED]
+        assert reasons == {Reason.SAME_OCCURRENCE}
+        assert len(world.starts()) == 1

@@ -1,0 +1,581 @@
+"""Operarios tried in a cluster that refuses, warns, throttles, or does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.matchers import parse_matchers
+from openfero_gitops.catalog.options import Options
+from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Created
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.cluster.jobs import JobStore
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.dryrun import DryRuns, Remark, Tried
+from openfero_gitops.domain.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from openfero_gitops.domain.problem import Severity
+from openfero_gitops.dryrun import trial as dryrun
+from openfero_gitops.dryrun.runner import DryRunner
+from openfero_gitops.leadership.elector import TermEnded
+from tests.support import build
+from tests.support.paths import ROOT
+from tests.support.workers import (
+    NAMESPACE,
+    Act,
+    Commits,
+    Request,
+    Wire,
+    World,
+    in_background,
+    in_virtual_time,
+    new_term,
+    operario_file,
+    seconds_so_far,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.problem import Problem
+    from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.leadership.elector import Term
+
+DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no such image"
+NO_RIGHT = (
+    'jobs.batch is forbidden: User "system:serviceaccount:a:b" cannot create resource "jobs" in '
+    'API group "batch" in the namespace "jobs"'
+)
+
+
+class Desk:
+    """A replica that tries operarios, and what it counts."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World()
+        self.wire = Wire(self.world.cluster)
+        self.source = Commits()
+        self.results: list[str] = []
+        self.syncer = Syncer(
+            source=self.source,
+            scope=Scope(),
+            counts=self,
+            now=self.world.now,
+            clock=seconds_so_far,
+        )
+        self.runner = DryRunner(
+            cluster=JobStore(self.wire, [build.JOBS_NAMESPACE]),
+            store=ConfigMapStore(self.wire, NAMESPACE),
+            syncer=self.syncer,
+            counts=self,
+            now=self.world.now,
+            jobs_namespace=build.JOBS_NAMESPACE,
+            namespaces=[build.JOBS_NAMESPACE],
+        )
+
+    def synced(self, status: SyncStatus) -> None:
+        """A sync ended: nothing is counted."""
+
+    def tried(self, result: str) -> None:
+        """Something was tried."""
+        self.results.append(result)
+
+    async def sync(self, **files: str | None) -> Catalog:
+        """Commit files, sync, and return what is in force."""
+        self.source.commit({f"{name}.yaml": text for name, text in files.items()})
+        await self.syncer.sync()
+        assert self.syncer.catalog is not None
+        return self.syncer.catalog
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is shown beside the catalog in force."""
+        assert self.syncer.catalog is not None
+        return list(self.runner.problems(self.syncer.catalog))
+
+    def said(self) -> list[tuple[str, str]]:
+        """Rule and message of each problem."""
+        return [(problem.rule, problem.message) for problem in self.problems]
+
+    def trials(self) -> list[Request]:
+        """The dry runs of operarios that were asked for."""
+        return [
+            one
+            for one in self.wire.asked
+            if one.verb == "create" and one.resource == JOBS and "probe" not in one.name
+        ]
+
+    @asynccontextmanager
+    async def leading(self, term: Term | None = None) -> AsyncIterator[None]:
+        """Try operarios for as long as the block lasts."""
+        async with in_background(self.runner.run(term or new_term("a"))):
+            yield
+
+    def answers(self, answer: ApiError | tuple[str, ...], *, about: str = "") -> None:
+        """Let dry runs of Jobs that hold a text fail, or succeed with warnings."""
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "create" and request.resource == JOBS and about in str(request.body):
+                if isinstance(answer, ApiError):
+                    raise answer
+                return Created((await act()).object, answer)
+            return await act()
+
+        self.wire.trouble = trouble
+
+
+def with_account(name: str) -> str:
+    """An operario that runs as a ServiceAccount."""
+    return operario_file("disk", more=f"      serviceAccountName: {name}\n")
+
+
+class TestTrial:
+    """The Job that is tried."""
+
+    def trial(self, **given: Any) -> dryrun.Trial:
+        """The one trial of a catalog of one operario."""
+        (trial,) = dryrun.trials(build.catalog(build.operario(**given)), build.JOBS_NAMESPACE)
+        return trial
+
+    def test_it_has_a_word_for_all_that_the_operario_asks_of_the_alert(self) -> None:
+        """Fields and variables of any name, and a matcher's value, are there: it is rendered."""
+        spec = build.job_spec(
+            command=["heal", "{{ .Alert.Labels.pod }}", "$(OPENFERO_ZONE)"],
+            env=[{"name": "WHY", "value": "{{ .Annotations.summary }}"}],
+        )
+        options = Options(matchers=tuple(parse_matchers('team="payments"')))
+        operario = build.operario(spec=spec, options=options)
+        job = dryrun.manifest(operario, build.catalog(operario), build.JOBS_NAMESPACE)
+        assert keys.DECISION not in job["metadata"]["annotations"]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["command"][1] == "example"
+        values = {one["name"]: one["value"] for one in container["env"]}
+        assert values["OPENFERO_TEAM"] == "payments"
+        assert (values["WHY"], values["OPENFERO_ZONE"]) == ("example", "example")
+        assert job["spec"]["suspend"] is True
+
+    def test_another_commit_of_the_same_file_is_the_same_job(self) -> None:
+        """Nor does a change of an option make it another: the API server sees none of these."""
+        origin = build.operario().origin
+        one = self.trial()
+        assert self.trial(origin=replace(origin, commit="3" * 40)).digest == one.digest
+        assert self.trial(options=Options(priority=7)).digest == one.digest
+        assert self.trial(spec=build.job_spec(command=["a"])).digest != one.digest
+        assert self.trial(namespace="elsewhere").digest != one.digest
+        assert self.trial(labels={"team": "a"}).digest != one.digest
+
+    def test_a_commit_costs_what_it_changed(self) -> None:
+        """An operario that is as it was is not rendered anew, but known by its new commit."""
+        origin = build.operario().origin
+        ops = [build.operario(f"op{n}", spec_digest=f"d{n}") for n in range(3)]
+        old = build.catalog(*ops)
+        before = dryrun.trials(old, build.JOBS_NAMESPACE)
+        marked = tuple(replace(trial, digest=f"known-{n}") for n, trial in enumerate(before))
+        moved = [replace(one, origin=replace(origin, commit="3" * 40)) for one in ops]
+        moved[1] = replace(moved[1], spec_digest="other")
+        new = build.catalog(*moved)
+        after = dryrun.trials(new, build.JOBS_NAMESPACE, (old, marked))
+        assert [trial.digest for trial in after] == ["known-0", before[1].digest, "known-2"]
+        assert {trial.operario.origin.commit for trial in after} == {"3" * 40}
+        longer = replace(new, envelope=replace(new.envelope, remember=timedelta(days=9)))
+        again = dryrun.trials(longer, build.JOBS_NAMESPACE, (old, marked))
+        assert not [trial for trial in again if trial.digest.startswith("known")]
+
+    def test_what_is_switched_off_is_not_tried(self) -> None:
+        """An operario that never runs troubles nobody."""
+        off = build.catalog(build.operario(options=Options(enabled=False)))
+        assert dryrun.trials(off, build.JOBS_NAMESPACE) == ()
+
+
+class TestPage:
+    """What people read about it."""
+
+    def test_every_rule_is_explained(self) -> None:
+        """docs/dry-run.md has each of the rules, with its severity."""
+        page = (ROOT / "docs" / "dry-run.md").read_text()
+        for rule in dryrun.RULES.values():
+            assert f"| `{rule.id}` | {rule.severity} |" in page
+
+
+class TestMeaning:
+    """What an answer says about an operario."""
+
+    @pytest.mark.parametrize(
+        ("error", "rule"),
+        [
+            (Invalid('Job.batch "x" is invalid: spec.backoffLimit: Invalid'), "dry-run-refused"),
+            (Forbidden(f"jobs.batch is forbidden: {DENIED}"), "dry-run-refused"),
+            (Forbidden('admission webhook "w" denied the request: no'), "dry-run-refused"),
+            (Forbidden(NO_RIGHT), "dry-run-not-allowed"),
+            (Forbidden('jobs.batch "x" is forbidden: exceeded quota: q'), "dry-run-forbidden"),
+            (NotFound('namespaces "jobs" not found'), "dry-run-forbidden"),
+            (Throttled("slow down"), None),
+            (Conflict("quota"), None),
+            (Unauthorized("who"), None),
+            (Unavailable("gone"), None),
+        ],
+    )
+    def test_only_the_job_itself_and_a_denial_are_errors(
+        self, error: ApiError, rule: str | None
+    ) -> None:
+        """A quota, a missing right and trouble say nothing that the author has to mend."""
+        remark = dryrun.understood(error)
+        assert (remark.rule if remark else None) == rule
+        if remark is not None:
+            assert remark.message == str(error)
+            severe = dryrun.RULES[remark.rule].severity is Severity.ERROR
+            assert severe == (rule == "dry-run-refused")
+
+    def test_what_was_written_is_read_the_same(self) -> None:
+        """The ConfigMap gives back what is known; one of another format, or damaged, nothing."""
+        known = DryRuns(
+            "v1.36.3",
+            {"a" * 32: Tried(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
+            {"jobs": Tried(build.NOW)},
+            {"jobs": build.NOW},
+        )
+        written = dryrun.write(known, NAMESPACE)
+        assert dryrun.read(written) == known
+        for change in ({"format": "2"}, {"operarios.json": "[1]"}, {"approvals.json": "{"}):
+            damaged = {**written, "data": {**written["data"], **change}}
+            assert dryrun.read(damaged) is None
+        assert dryrun.read({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
+
+    def test_what_does_not_fit_is_left_out(self) -> None:
+        """A ConfigMap has a limit; what was found wrong is kept before what was not."""
+        said = (Remark("dry-run-warning", "w" * 1000),)
+        many = {f"{n:032}": Tried(build.NOW, said if n % 2 else ()) for n in range(2000)}
+        written = dryrun.write(DryRuns("v1.36.3", many), NAMESPACE)
+        known = dryrun.read(written)
+        assert known is not None
+        assert 400 < len(known.operarios) < 1000
+        assert all(tried.remarks for tried in known.operarios.values())
+        assert sum(map(len, written["data"].values())) < 600_000
+
+
+OPERARIUS = """apiVersion: openfero.io/v1alpha1
+kind: Operarius
+metadata:
+  name: op
+spec:
+  alertSelector: {alertname: Op, status: firing}
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+            - name: heal
+              image: registry.example/heal:1
+              env: [{name: A, value: b}]
+"""
+CONFIG_MAP = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: openfero-op-firing
+  labels: {app: openfero}
+data:
+  Op: |
+""" + "".join(f"    {line}\n" for line in operario_file("op").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "pointer", "line"),
+    [
+        (OPERARIUS, "image", "/spec/jobTemplate/spec/template/spec/containers/0/image", 14),
+        (OPERARIUS, "env[7].value", "/spec/jobTemplate/spec/template/spec/containers/0/env", 15),
+        (CONFIG_MAP, "image", "", 1),
+    ],
+    ids=["operarius", "injected", "config-map"],
+)
+@in_virtual_time
+async def test_a_field_is_found_in_every_form(
+    text: str, field: str, pointer: str, line: int
+) -> None:
+    """In an Operarius below its template; a variable's number counts injected ones, too."""
+    desk = Desk()
+    said = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
+    desk.answers(Invalid(said))
+    await desk.sync(op=text)
+    async with desk.leading():
+        await asyncio.sleep(10)
+    (problem,) = desk.problems
+    assert (problem.pointer, problem.line) == (pointer, line)
+
+
+class TestLeader:
+    """What the leader asks, and shows."""
+
+    @in_virtual_time
+    async def test_the_api_server_s_words_become_problems_at_their_place(self) -> None:
+        """Path, line and commit of the field that was named; the catalog itself stays."""
+        desk = Desk()
+        said = 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Invalid value'
+        desk.answers(Invalid(said), about="evil")
+        catalog = await desk.sync(
+            disk=operario_file("disk"), node="# A comment.\n" + operario_file("node", "evil")
+        )
+        async with desk.leading():
+            await asyncio.sleep(10)
+        (problem,) = desk.problems
+        text = desk.source.history[-1][1]["node.yaml"].splitlines()
+        assert problem.path == "node.yaml"
+        assert "image:" in text[problem.line - 1]
+        assert problem.pointer == "/spec/template/spec/containers/0/image"
+        assert (problem.rule, problem.message) == ("dry-run-refused", said)
+        assert problem.commit == catalog.revision.commit
+        assert desk.syncer.catalog is catalog
+        assert len(catalog.operarios) == 2
+        assert catalog.problems == desk.syncer.catalog.problems
+        assert sorted(desk.results) == ["accepted", "refused"]
+
+    @in_virtual_time
+    async def test_warnings_are_told_one_by_one(self) -> None:
+        """Pod Security says several things, and only so; twice the same is once."""
+        desk = Desk()
+        desk.answers(("would violate PodSecurity", "deprecated", "deprecated"))
+        await desk.sync(disk=operario_file("disk"))
+        async with desk.leading():
+            await asyncio.sleep(10)
+        assert [message for _, message in desk.said()] == [
+            "would violate PodSecurity",
+            "deprecated",
+        ]
+        assert {problem.severity for problem in desk.problems} == {Severity.WARNING}
+
+    @in_virtual_time
+    async def test_a_commit_tries_only_what_it_changed(self) -> None:
+        """And nothing is tried twice, for hours; another Kubernetes version tries all anew."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
+        async with desk.leading():
+            await asyncio.sleep(600)
+            assert len(desk.trials()) == 2
+            await desk.sync(node=operario_file("node", "changed"))
+            await asyncio.sleep(600)
+            assert len(desk.trials()) == 3
+
+            async def newer(request: Request, act: Act) -> Any:
+                return "v1.37.0" if request.verb == "version" else await act()
+
+            desk.wire.trouble = newer
+            await asyncio.sleep(600)
+            assert len(desk.trials()) == 5
+
+    @in_virtual_time
+    async def test_a_thousand_operarios_are_no_burst(self) -> None:
+        """At most five requests in any second, one at a time; all are tried within minutes."""
+        desk = Desk()
+        files = {f"op{number}": operario_file(f"op{number}") for number in range(1000)}
+        await desk.sync(**files)
+        async with desk.leading():
+            await asyncio.sleep(260)
+        assert len({one.name for one in desk.trials()}) == 1000
+        moments = [one.at for one in desk.wire.asked if one.verb == "create"]
+        busiest = max(sum(at <= one < at + 0.99 for one in moments) for at in moments[::20])
+        assert busiest <= 5
+        others = len(desk.wire.asked) - len(moments)
+        assert others <= 100, "what was found is written down now and then"
+
+    @in_virtual_time
+    async def test_a_throttling_server_is_left_alone_as_long_as_it_asks(self) -> None:
+        """It backs off up to a minute, loses nothing, and goes on when there is an answer."""
+        desk = Desk()
+        desk.answers(Throttled("too many requests", 17.0))
+        await desk.sync(disk=operario_file("disk"))
+        async with desk.leading():
+            await asyncio.sleep(600)
+            asked = [
+                one.at for one in desk.wire.asked if one.verb == "create" and one.resource == JOBS
+            ]
+            gaps = [b - a for a, b in itertools.pairwise(asked)]
+            assert min(gaps) >= 17.0
+            assert max(gaps) >= 60.0
+            assert desk.problems == []
+            desk.answers(Invalid("no"))
+            await asyncio.sleep(130)
+            assert desk.said() == [("dry-run-refused", "no")]
+
+    @pytest.mark.parametrize("error", [Unavailable("gone"), Conflict("quota"), Unauthorized("who")])
+    @in_virtual_time
+    async def test_trouble_says_nothing_about_an_operario(self, error: ApiError) -> None:
+        """It is asked again, less and less often; a new catalog is not held up by it."""
+        desk = Desk()
+        desk.answers(error, about="slow")
+        await desk.sync(slow=operario_file("slow"))
+        async with desk.leading():
+            await asyncio.sleep(600)
+            assert desk.problems == []
+            assert len(desk.trials()) <= 20
+            await desk.sync(slow=None, disk=operario_file("disk"))
+            await asyncio.sleep(130)
+        assert desk.results[-1] == "accepted"
+
+    @in_virtual_time
+    async def test_one_that_gets_no_answer_keeps_no_other_from_its_turn(self) -> None:
+        """A webhook that is down for one kind of image, say; that one is asked again later."""
+        desk = Desk()
+        desk.answers(Unavailable("failed calling webhook"), about="slow")
+        await desk.sync(**{name: operario_file(name, name) for name in ("a", "slow", "z")})
+        async with desk.leading():
+            await asyncio.sleep(60)
+            assert desk.results.count("accepted") == 2
+            desk.answers(())
+            await asyncio.sleep(130)
+            assert desk.results.count("accepted") == 3
+
+    @in_virtual_time
+    async def test_a_missing_right_is_one_warning(self) -> None:
+        """Not one for each operario; when it is granted, they are tried after all."""
+        desk = Desk()
+        desk.answers(Forbidden(NO_RIGHT))
+        await desk.sync(**{f"op{n}": operario_file(f"op{n}") for n in range(20)})
+        async with desk.leading():
+            await asyncio.sleep(120)
+            assert desk.said() == [("dry-run-not-allowed", NO_RIGHT)]
+            assert [problem.path for problem in desk.problems] == ["."]
+            assert desk.trials() == [], "the probe has told already"
+            desk.answers(())
+            await asyncio.sleep(700)
+            assert desk.problems == []
+            assert len(desk.trials()) == 20
+
+    @in_virtual_time
+    async def test_a_missing_service_account_is_told_until_it_is_there(self) -> None:
+        """A Job that names one that does not exist would get no Pod."""
+        desk = Desk()
+        await desk.sync(disk=with_account("mender"), node=operario_file("node"))
+        async with desk.leading():
+            await asyncio.sleep(60)
+            ((rule, message),) = desk.said()
+            assert rule == "service-account-missing"
+            assert "'mender' in namespace 'jobs'" in message
+            body = {"metadata": {"name": "mender"}}
+            await desk.world.cluster.create(SERVICE_ACCOUNTS, build.JOBS_NAMESPACE, body)
+            await asyncio.sleep(700)
+            assert desk.problems == []
+
+    @in_virtual_time
+    async def test_accounts_that_may_not_be_read_keep_nothing_else_from_being_said(self) -> None:
+        """It is one warning, beside what the API server says of the Job."""
+        desk = Desk()
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.resource == SERVICE_ACCOUNTS:
+                raise Forbidden(NO_RIGHT.replace("create", "get"))
+            if request.verb == "create" and "mender" in str(request.body):
+                raise Invalid("no")
+            return await act()
+
+        desk.wire.trouble = trouble
+        await desk.sync(disk=with_account("mender"))
+        async with desk.leading():
+            await asyncio.sleep(60)
+        assert [rule for rule, _ in desk.said()] == ["dry-run-not-allowed", "dry-run-refused"]
+
+    @in_virtual_time
+    async def test_it_stops_with_its_term(self) -> None:
+        """A leader whose term has ended asks nothing more, and writes nothing."""
+        desk = Desk()
+        await desk.sync(**{f"op{n}": operario_file(f"op{n}") for n in range(20)})
+        with pytest.raises(TermEnded):
+            async with asyncio.timeout(60):
+                await desk.runner.run(new_term("a", lasts=2.0))
+        asked = len(desk.wire.asked)
+        assert 3 < len(desk.trials()) < 12
+        await asyncio.sleep(600)
+        assert len(desk.wire.asked) == asked
+        assert not (await desk.world.cluster.list(CONFIG_MAPS, NAMESPACE)).items
+
+
+class TestOthers:
+    """What other replicas, and the next leader, know."""
+
+    @in_virtual_time
+    async def test_a_follower_shows_the_same_within_a_minute(self) -> None:
+        """And the next leader tries nothing anew."""
+        world = World()
+        leader, follower = Desk(world), Desk(world)
+        for desk in (leader, follower):
+            await desk.sync(disk=operario_file("disk"), node=operario_file("node", "evil"))
+        leader.answers(Invalid("no"), about="evil")
+        async with in_background(follower.runner.follow()):
+            async with leader.leading():
+                await asyncio.sleep(60)
+            assert follower.problems == leader.problems
+            assert follower.said() == [("dry-run-refused", "no")]
+            async with follower.leading():
+                await asyncio.sleep(300)
+        assert follower.trials() == []
+
+    @in_virtual_time
+    async def test_a_config_map_of_somebody_else_is_not_touched(self) -> None:
+        """What was tried is then known to the leader alone."""
+        desk = Desk()
+        body = {"metadata": {"name": dryrun.CONFIG_MAP}, "data": {"precious": "yes"}}
+        await desk.world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
+        desk.answers(Invalid("no"))
+        await desk.sync(disk=operario_file("disk"))
+        async with desk.leading():
+            await asyncio.sleep(300)
+            there = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
+        assert there["data"] == {"precious": "yes"}
+        assert desk.said() == [("dry-run-refused", "no")]
+
+    @in_virtual_time
+    async def test_what_left_the_repository_is_forgotten(self) -> None:
+        """The ConfigMap holds what is in force, and does not grow with history."""
+        desk = Desk()
+        async with desk.leading():
+            for number in range(5):
+                await desk.sync(disk=operario_file("disk", f"true-{number}"))
+                await asyncio.sleep(120)
+        there = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
+        known = dryrun.read(there)
+        assert known is not None
+        assert len(known.operarios) == 1
+
+
+class TestApprovals:
+    """Whether a name under an approval can be trusted."""
+
+    @in_virtual_time
+    async def test_it_is_found_out_by_trying_to_forge_one(self) -> None:
+        """From the moment on at which the cluster refuses that; not by an unrelated no."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"))
+        early = build.remediation()
+        desk.answers(Forbidden(DENIED), about="openfero-approval-probe")
+        async with desk.leading():
+            await asyncio.sleep(60)
+            assert not desk.runner.is_approval_verified(early)
+            said = f"denied request: {keys.APPROVED_BY} names who approves, and nobody else"
+            desk.answers(Invalid(said), about="openfero-approval-probe")
+            await asyncio.sleep(700)
+            late = replace(early, received_at=desk.world.now())
+            assert desk.runner.is_approval_verified(late)
+            assert not desk.runner.is_approval_verified(early), "it came before"
+            elsewhere = replace(late, key=replace(late.key, namespace="elsewhere"))
+            assert not desk.runner.is_approval_verified(elsewhere)
+            desk.answers(())
+            await asyncio.sleep(700)
+            later = replace(early, received_at=desk.world.now() + timedelta(hours=1))
+            assert not desk.runner.is_approval_verified(later)
+        assert desk.problems == []

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.jobs.environment import alert_record, canonical_json, fits, variables
+from tests.support.build import alert
+
+if TYPE_CHECKING:
+    from random import Random
+
+KIB = 1024
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+def made(*, group_key: str = "key", commit: str = "1a2b", **values: Any) -> dict[str, str]:
+    """The variables of an alert with these values."""
+    return variables(alert_record(alert(**values)), group_key, commit)
+
+
+def test_the_record_is_the_alert_as_canonical_json() -> None:
+    """What is recorded is everything delivered, sorted and without spaces."""
+    assert alert_record(alert(status=Status.RESOLVED, starts_at=None)) == (
+        '{"annotations":{"summary":"web-1 restarts"},"endsAt":"","fingerprint":"c0ffee",'
+        '"generatorURL":"http://prometheus.example/graph?g0.expr=up","labels":'
+        '{"alertname":"PodCrashLooping","pod":"web-1","severity":"page"},"startsAt":"",'
+        '"status":"resolved"}'
+    )
+
+
+@given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT), st.randoms())
+def test_the_record_does_not_depend_on_order(
+    labels: dict[str, str], annotations: dict[str, str], random: Random
+) -> None:
+    """Senders that order their members differently give one record, byte for byte."""
+    shuffled = [list(labels.items()), list(annotations.items())]
+    for items in shuffled:
+        random.shuffle(items)
+
+    assert alert_record(alert(labels=labels, annotations=annotations)) == alert_record(
+        alert(labels=dict(shuffled[0]), annotations=dict(shuffled[1]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotations", "longest"),
+    [
+        ({"a": "x" * 60 * KIB}, 60 * KIB),
+        ({"a": "x" * 300 * KIB}, 4096),
+        ({str(n): "x" * 5000 for n in range(20)}, 1024),
+        ({str(n): "☃" * 2000 for n in range(100)}, 64),
+        ({f"{n:0>60}": "x" * 100 for n in range(2000)}, 0),
+    ],
+)
+def test_long_annotations_are_cut_and_marked(annotations: dict[str, str], longest: int) -> None:
+    """Annotations give way until the record fits, as little as is needed and never silently."""
+    record = alert_record(alert(annotations=annotations))
+    kept = json.loads(record)["annotations"].values()
+
+    assert fits(record)
+    assert max(len(text.removesuffix("…[cut]")) for text in kept) == longest
+    assert all(text.endswith("…[cut]") for text in kept) is (longest < 60 * KIB)
+
+
+def test_a_cut_does_not_depend_on_order() -> None:
+    """Names that become one when they are cut keep the same one of their texts."""
+    one = {f"{'a' * 70}{n}": f"{n}{'x' * 100}" for n in range(900)}
+    other = dict(reversed(one.items()))
+
+    assert alert_record(alert(annotations=one)) == alert_record(alert(annotations=other))
+
+
+def test_labels_are_never_cut() -> None:
+    """Labels are what the alert is: a record that they make too long is for others to refuse."""
+    record = alert_record(alert(labels={"a": "x" * 70 * KIB}, annotations={"b": "y"}))
+
+    assert json.loads(record)["labels"] == {"a": "x" * 70 * KIB}
+    assert not fits(record)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(64 * KIB, True), (64 * KIB + 1, False)])
+def test_a_record_has_at_most_64_kib_of_utf_8(size: int, expected: bool) -> None:  # noqa: FBT001
+    """Bytes count, not characters."""
+    assert fits("x" * size) is expected
+    assert fits("é" * (size // 2) + "x" * (size % 2)) is expected
+
+
+def test_every_reserved_variable_is_given() -> None:
+    """The alert, its state and the circumstances are there under the documented names."""
+    one = made(
+        labels={}, annotations={"runbook-url": "http://x", "Summary": "s"}, group_key="{}:{}"
+    )
+
+    assert one == {
+        "OPENFERO_ALERT_JSON": alert_record(
+            alert(labels={}, annotations={"runbook-url": "http://x", "Summary": "s"})
+        ),
+        "OPENFERO_STATUS": "firing",
+        "OPENFERO_FINGERPRINT": "c0ffee",
+        "OPENFERO_STARTS_AT": "2026-11-21T03:03:35.678901Z",
+        "OPENFERO_GROUP_KEY": "{}:{}",
+        "OPENFERO_COMMIT": "1a2b",
+        "OPENFERO_ANNOTATION_RUNBOOK_URL": "http://x",
+        "OPENFERO_ANNOTATION_SUMMARY": "s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "variable"),
+    [
+        ("pod", "OPENFERO_POD"),
+        ("app-name", "OPENFERO_APP_NAME"),
+        ("mixedCase_9", "OPENFERO_MIXEDCASE_9"),
+        ("9lives", "OPENFERO_9LIVES"),
+    ],
+)
+def test_labels_have_openferos_names(label: str, variable: str) -> None:
+    """A label's variable is its name in upper case, with - turned into _."""
+    assert made(labels={label: "v"})[variable] == "v"
+
+
+@pytest.mark.parametrize("label", ["", "a.b", "a b", "é", "a=b", "a\n", "ß", "a\0", "k8s.io/x"])
+def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
+    """A label no variable can be named after makes no variable, and is not lost."""
+    one = made(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
+
+    assert "hidden" not in {v for k, v in one.items() if k != "OPENFERO_ALERT_JSON"}
+    assert json.loads(one["OPENFERO_ALERT_JSON"])["labels"][label] == "hidden"
+    assert one["OPENFERO_POD"] == "p"
+
+
+def test_a_name_that_two_labels_share_is_only_in_the_json() -> None:
+    """No label's value is taken for another's."""
+    one = made(
+        labels={"a-b": "1", "a_b": "2", "A_b": "3", "c": "4"}, annotations={"x-y": "1", "x_y": "2"}
+    )
+
+    assert "OPENFERO_A_B" not in one
+    assert "OPENFERO_ANNOTATION_X_Y" not in one
+    assert one["OPENFERO_C"] == "4"
+
+
+def test_reserved_names_win_over_labels() -> None:
+    """A label cannot play the commit, the state or an annotation."""
+    labels = {
+        "commit": "evil",
+        "Status": "evil",
+        "alert-json": "evil",
+        "annotation_summary": "evil",
+        "annotation-other": "evil",
+        "GROUP_KEY": "evil",
+    }
+    one = made(labels=labels)
+
+    assert "evil" not in one.values()
+    assert one["OPENFERO_COMMIT"] == "1a2b"
+    assert one["OPENFERO_ANNOTATION_SUMMARY"] == "web-1 restarts"
+    assert "OPENFERO_ANNOTATION_OTHER" not in one
+
+
+def test_a_long_group_key_is_cut() -> None:
+    """A variable that Linux would not take is never made of a group's key."""
+    assert made(group_key="k" * 200 * KIB)["OPENFERO_GROUP_KEY"] == "k" * 16 * KIB + "…[cut]"
+
+
+@given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT))
+def test_every_variable_has_a_valid_name_and_a_delivered_value(
+    labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    """Names are what Kubernetes accepts; values are the alert's own and nothing made of them."""
+    known = {"firing", "c0ffee", "2026-11-21T03:03:35.678901Z", "key", "1a2b"}
+    for name, value in made(labels=labels, annotations=annotations).items():
+        assert name.isascii()
+        assert name.replace("_", "").isalnum()
+        assert name == "OPENFERO_ALERT_JSON" or value in {
+            *known,
+            *labels.values(),
+            *annotations.values(),
+        }
+
+
+def test_canonical_json_is_text_without_escapes() -> None:
+    """One value has one spelling."""
+    assert canonical_json({"b": [1, None], "a": "é\n"}) == '{"a":"é\\n","b":[1,null]}'

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.jobs.failure import last_words
+from tests.support.build import finished
+
+FAILED = finished(
+    phase=Phase.FAILED, reason="BackoffLimitExceeded", message="Job has reached the limit"
+)
+CONDITION = "BackoffLimitExceeded: Job has reached the limit"
+
+
+def pod(*containers: dict[str, Any], init: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    """A Pod with these container statuses."""
+    return {"status": {"containerStatuses": list(containers), "initContainerStatuses": list(init)}}
+
+
+def ended(name: str, code: int, at: str = "2026-11-21T03:04:05Z", **state: str) -> dict[str, Any]:
+    """The status of a container that ended."""
+    return {"name": name, "state": {"terminated": {"exitCode": code, "finishedAt": at, **state}}}
+
+
+def test_condition_exit_code_and_message_are_told() -> None:
+    """A person reads why Kubernetes gave up and what the container said at its end."""
+    words = last_words(FAILED, [pod(ended("heal", 3, reason="Error", message="no such pod\n"))])
+
+    assert words == f"{CONDITION}; container heal exited with code 3 (Error): no such pod"
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        (ended("heal", 137, reason="OOMKilled"), "container heal exited with code 137 (OOMKilled)"),
+        (ended("heal", 1, message=" "), "container heal exited with code 1"),
+        (ended("heal", 1), "container heal exited with code 1"),
+    ],
+)
+def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], words: str) -> None:
+    """Reason and termination message are optional."""
+    assert last_words(FAILED, [pod(container)]) == f"{CONDITION}; {words}"
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        [],
+        [{}],
+        [{"status": None}],
+        [{"status": {"containerStatuses": None}}],
+        [pod(ended("heal", 0))],
+        [pod({"name": "heal", "state": {"running": {}}})],
+        [pod({"name": "heal", "state": None})],
+    ],
+)
+def test_without_a_failed_container_the_condition_stands_alone(pods: list[dict[str, Any]]) -> None:
+    """Pods may be gone, pending, or have succeeded."""
+    assert last_words(FAILED, pods) == CONDITION
+
+
+def test_the_last_container_that_failed_has_the_word() -> None:
+    """Of several Pods and containers the latest end counts, init containers included."""
+    first = pod(ended("a", 1, "2026-11-21T03:04:05Z"))
+    last = pod(ended("b", 0, "2026-11-21T03:09:00Z"), init=(ended("i", 2, "2026-11-21T03:05:00Z"),))
+
+    for pods in ([first, last], [last, first]):
+        assert last_words(FAILED, pods).endswith("; container i exited with code 2")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        ("DeadlineExceeded", "", "DeadlineExceeded"),
+        ("", "", "the Job failed"),
+        ("DeadlineExceeded", "too slow", "DeadlineExceeded: too slow"),
+    ],
+)
+def test_a_condition_says_what_it_has_to_say(reason: str, message: str, words: str) -> None:
+    """Reason and message are both optional."""
+    assert last_words(finished(reason=reason, message=message), []) == words
+
+
+def test_last_words_are_short_enough_for_an_annotation() -> None:
+    """A termination message of any length is cut."""
+    words = last_words(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
+
+    assert len(words) == 2048
+    assert words.startswith(CONDITION)

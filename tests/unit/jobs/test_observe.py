@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_look
+from openfero_gitops.admission.expiry import expired
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.duration import parse_duration
+from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.jobs.observe import SELECTOR, observe
+from openfero_gitops.jobs.options_annotation import write_options
+from tests.support.build import COMMIT, NOW, STARTS_AT, alert, operario, rendered, stored
+
+LATER = NOW + timedelta(minutes=1)
+AT = "2026-11-21T03:05:05.678901Z"
+APPROVAL = write_options(Options(approval=True))
+
+
+def condition(kind: str, status: str = "True", **members: str) -> dict[str, str]:
+    """A Job's condition, at `LATER`."""
+    return {"type": kind, "status": status, "lastTransitionTime": AT, **members}
+
+
+COMPLETE = {"conditions": [condition("Suspended", "False"), condition("Complete")]}
+FAILED = {"conditions": [condition("Failed", reason="BackoffLimitExceeded", message="too often")]}
+ADMITTED = {keys.ADMITTED_AT: AT}
+QUEUE = {keys.KUEUE_QUEUE: "nightly"}
+RUNNING = {"suspend": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase"),
+    [
+        ({}, Phase.WAITING),
+        ({"annotations": {keys.OPTIONS: APPROVAL}}, Phase.AWAITING_APPROVAL),
+        ({"annotations": {keys.OPTIONS: APPROVAL, keys.APPROVED_BY: "ada"}}, Phase.WAITING),
+        ({"annotations": {keys.OPTIONS: APPROVAL, keys.APPROVED_BY: ""}}, Phase.AWAITING_APPROVAL),
+        ({"annotations": {keys.OPTIONS: None}}, Phase.AWAITING_APPROVAL),
+        ({"spec": RUNNING}, Phase.RUNNING),
+        ({"spec": {"suspend": None}}, Phase.RUNNING),
+        ({"spec": RUNNING, "annotations": ADMITTED}, Phase.RUNNING),
+        ({"spec": RUNNING, "annotations": ADMITTED, "labels": QUEUE}, Phase.RUNNING),
+        ({"annotations": ADMITTED}, Phase.HELD),
+        ({"annotations": {keys.ADMITTED_AT: "soon"}}, Phase.HELD),
+        ({"annotations": {keys.ADMITTED_AT: ""}}, Phase.HELD),
+        ({"annotations": ADMITTED, "labels": QUEUE}, Phase.QUEUED),
+        ({"labels": QUEUE}, Phase.WAITING),
+        ({"status": {"active": 1}}, Phase.HELD),
+        ({"status": {"terminating": 1}}, Phase.HELD),
+        ({"status": {"failed": 1}}, Phase.HELD),
+        ({"status": {"succeeded": 1}}, Phase.HELD),
+        ({"status": {"startTime": AT}}, Phase.HELD),
+        ({"status": {"active": 0, "ready": 0}}, Phase.WAITING),
+        ({"status": {"active": 1}, "annotations": {keys.OPTIONS: APPROVAL}}, Phase.HELD),
+        ({"status": {"active": 1}, "labels": QUEUE}, Phase.HELD),
+        ({"annotations": {keys.QUEUE: "nightly"}}, Phase.WAITING),
+        ({"spec": RUNNING, "status": COMPLETE}, Phase.SUCCEEDED),
+        ({"spec": RUNNING, "status": FAILED}, Phase.FAILED),
+        (
+            {"spec": RUNNING, "status": {"conditions": [condition("Failed", "False")]}},
+            Phase.RUNNING,
+        ),
+        ({"spec": RUNNING, "status": {"conditions": [condition("FailureTarget")]}}, Phase.RUNNING),
+        ({"annotations": {keys.DECISION: "refused"}}, Phase.REFUSED),
+        ({"annotations": {keys.DECISION: ""}}, Phase.REFUSED),
+        ({"annotations": {keys.DECISION: "cancelled"}}, Phase.CANCELLED),
+        ({"annotations": {keys.DECISION: "cancelled"}, "status": FAILED}, Phase.CANCELLED),
+    ],
+)
+def test_the_phase_follows_from_the_job(changes: dict[str, Any], phase: Phase) -> None:
+    """Suspension, admission, decision, approval, queue and conditions tell how far it came."""
+    assert observe(stored(**changes)).phase is phase
+
+
+@pytest.mark.parametrize(
+    ("decision", "finished", "suspended", "admitted", "queued", "approval"),
+    list(
+        product(
+            [None, "refused", "cancelled"],
+            [None, "Complete", "Failed"],
+            [True, False],
+            [True, False],
+            [True, False],
+            [True, False],
+        )
+    ),
+)
+def test_the_first_phase_that_fits_is_the_one(
+    decision: str | None,
+    finished: str | None,
+    suspended: bool,  # noqa: FBT001
+    admitted: bool,  # noqa: FBT001
+    queued: bool,  # noqa: FBT001
+    approval: bool,  # noqa: FBT001
+) -> None:
+    """Whatever holds at once, the documented order decides."""
+    job = stored(
+        annotations={
+            keys.DECISION: decision,
+            keys.ADMITTED_AT: AT if admitted else None,
+            keys.OPTIONS: write_options(Options(approval=approval)),
+        },
+        labels=QUEUE if queued else {},
+        spec={"suspend": suspended},
+        status={"conditions": [condition(finished)]} if finished else {},
+    )
+    order = [
+        (Phase.CANCELLED, decision == "cancelled"),
+        (Phase.REFUSED, decision == "refused"),
+        (Phase.SUCCEEDED, finished == "Complete"),
+        (Phase.FAILED, finished == "Failed"),
+        (Phase.QUEUED, suspended and admitted and queued),
+        (Phase.HELD, suspended and admitted and not queued),
+        (Phase.RUNNING, not suspended),
+        (Phase.AWAITING_APPROVAL, suspended and not admitted and approval),
+        (Phase.WAITING, suspended and not admitted and not approval),
+    ]
+
+    one = observe(job)
+
+    assert one.phase is next(phase for phase, fits in order if fits)
+    assert one.waiting is (suspended and not admitted and not decision and not finished)
+
+
+def test_a_job_that_was_just_rendered_is_read_back() -> None:
+    """Everything that a decision rests on is on the Job."""
+    options = Options(priority=3, cooldown=timedelta(minutes=5))
+    made = rendered(by=operario(options=options, labels=QUEUE), attempt=2)
+
+    one = observe(stored(made.manifest))
+
+    assert one.key == JobKey("jobs", made.key.name)
+    assert (one.uid, one.resource_version) == ("uid-1", "7")
+    assert (one.operario, one.alertname, one.status) == (
+        "restart-pod",
+        "PodCrashLooping",
+        Status.FIRING,
+    )
+    assert one.labels == alert().labels
+    assert (one.occurrence, one.incident) == (made.occurrence.digest, made.occurrence.incident)
+    assert (one.attempt, one.fingerprint, one.target) == (2, "c0ffee", '{"pod":"web-1"}')
+    assert (one.starts_at, one.received_at, one.delivered_at) == (STARTS_AT, NOW, NOW)
+    assert (one.resolved_at, one.admitted_at, one.started_at, one.finished_at) == (None,) * 4
+    assert not any((one.started, one.finished, one.explained, one.deleting, one.occupying))
+    assert (one.suspended, one.active, one.term, one.decision) == (True, 0, None, None)
+    assert (one.approved_by, one.queue, one.ttl_seconds) == (None, "nightly", 86_400)
+    assert one.options == options
+    assert (one.repository, one.ref) == ("https://git.example/ops", "main")
+    assert (one.commit, one.path) == (COMMIT, "operarios/restart-pod.yaml")
+    assert (one.reason, one.message) == ("", "")
+
+
+def test_a_refused_remediation_keeps_its_reason() -> None:
+    """Reason and message are those of the decision."""
+    made = rendered(
+        alert(labels={"alertname": "A", "pod": "--all"}),
+        operario(spec={"template": {"spec": {"containers": [{"args": ["$(OPENFERO_POD)"]}]}}}),
+    )
+    one = observe(stored(made.manifest))
+
+    assert (one.phase, one.reason) == (Phase.REFUSED, "unsafe-value")
+    assert one.message == made.message
+
+
+def test_a_job_that_ended_has_its_conditions_reason() -> None:
+    """Kubernetes' own words stand where nothing was decided."""
+    one = observe(stored(spec=RUNNING, status=FAILED, annotations=ADMITTED))
+
+    assert (one.reason, one.message) == ("BackoffLimitExceeded", "too often")
+    assert one.finished
+    assert one.finished_at == LATER
+    assert not one.explained
+    explained = observe(
+        stored(spec=RUNNING, status=FAILED, annotations=ADMITTED | {keys.MESSAGE: "exit 1"})
+    )
+    assert explained.explained
+    assert explained.message == "exit 1"
+
+
+def test_a_job_completed_when_its_status_says() -> None:
+    """The completion time goes before that of the condition."""
+    status = COMPLETE | {
+        "completionTime": "2026-11-21T03:04:59Z",
+        "startTime": "2026-11-21T03:04:10Z",
+    }
+    one = observe(stored(spec=RUNNING, status=status, annotations=ADMITTED))
+
+    assert one.finished_at == datetime(2026, 11, 21, 3, 4, 59, tzinfo=UTC)
+    assert one.started_at == datetime(2026, 11, 21, 3, 4, 10, tzinfo=UTC)
+    assert one.admitted_at == LATER
+
+
+def test_what_happened_to_an_alert_is_read() -> None:
+    """A repeated delivery, its resolution and a leader's stamp are on the Job."""
+    one = observe(
+        stored(
+            annotations={
+                keys.LAST_DELIVERED_AT: AT,
+                keys.RESOLVED_AT: AT,
+                keys.TERM: "replica-a/4#2",
+                keys.APPROVED_BY: "ada",
+                keys.DECISION: "refused",
+            },
+            labels={keys.STATUS: "resolved"},
+            metadata={"deletionTimestamp": AT},
+        )
+    )
+
+    assert (one.delivered_at, one.resolved_at) == (LATER, LATER)
+    assert (one.term, one.approved_by, one.decision) == ("replica-a/4#2", "ada", "refused")
+    assert one.status is Status.RESOLVED
+    assert one.deleting
+
+
+@pytest.mark.parametrize(
+    ("changes", "started", "occupying"),
+    [
+        ({}, False, False),
+        ({"spec": RUNNING}, True, True),
+        ({"annotations": ADMITTED}, True, False),
+        ({"annotations": ADMITTED, "status": {"active": 1}}, True, True),
+        ({"annotations": ADMITTED, "status": {"terminating": 1}}, True, True),
+        ({"annotations": ADMITTED, "labels": QUEUE}, True, True),
+        ({"status": {"startTime": AT}}, True, False),
+        ({"status": {"active": 1}}, True, True),
+        ({"status": {"terminating": 2}}, True, True),
+        ({"status": {"failed": 1}}, True, False),
+        ({"status": {"succeeded": 1}}, True, False),
+        ({"status": {"active": 0, "terminating": 0, "ready": 0}}, False, False),
+        ({"spec": RUNNING, "status": COMPLETE}, True, False),
+        ({"spec": RUNNING, "annotations": {keys.DECISION: "refused"}}, True, True),
+        ({"annotations": {keys.DECISION: "refused"}}, False, False),
+    ],
+)
+def test_what_ran_and_what_runs_is_told_from_the_jobs_own_fields(
+    changes: dict[str, Any],
+    started: bool,  # noqa: FBT001
+    occupying: bool,  # noqa: FBT001
+) -> None:
+    """A Job counts while Pods of it exist or may come, whoever started it, decided or not."""
+    one = observe(stored(**changes))
+
+    assert (one.started, one.occupying) == (started, occupying)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_other"),
+    [
+        ({}, False),
+        ({"spec": RUNNING}, True),
+        ({"status": {"failed": 1}}, True),
+        ({"spec": RUNNING, "annotations": ADMITTED}, False),
+        ({"annotations": ADMITTED | {keys.ADMITTED_BY: "replica-a"}}, False),
+        ({"annotations": ADMITTED | {keys.ADMITTED_BY: keys.SOMEBODY_ELSE}}, True),
+    ],
+)
+def test_who_started_it_is_told(
+    changes: dict[str, Any],
+    by_other: bool,  # noqa: FBT001
+) -> None:
+    """A Job that runs unadmitted was started by somebody else, also once that is noted on it."""
+    assert observe(stored(**changes)).started_by_other is by_other
+
+
+def test_both_kinds_of_pods_are_counted() -> None:
+    """Pods that are ending are still there."""
+    assert observe(stored(status={"active": 2, "terminating": 1})).active == 3
+
+
+def test_a_mark_that_names_no_time_still_counts() -> None:
+    """Whoever damages admitted-at or resolved-at does not make a Job start."""
+    one = observe(stored(annotations={keys.ADMITTED_AT: "x", keys.RESOLVED_AT: ""}))
+
+    assert (one.admitted_at, one.resolved_at) == (NOW, NOW)
+
+
+def test_a_job_of_unknown_origin_is_read() -> None:
+    """A Job that only bears our label has no more than its metadata."""
+    bare = {
+        "metadata": {"name": "j", "namespace": "n", "creationTimestamp": "2026-11-21T03:04:06Z"}
+    }
+    one = observe(bare)
+
+    assert one.received_at == one.delivered_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
+    assert one.phase is Phase.RUNNING
+    assert (one.occurrence, one.target, one.attempt, one.operario) == ("", "", 1, "")
+    del bare["metadata"]["creationTimestamp"]
+    assert observe(bare).received_at == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_missing_annotation_falls_back_to_the_label() -> None:
+    """An operario is known by its label where the annotation was taken away."""
+    assert observe(stored(annotations={keys.OPERARIUS: None})).operario == "restart-pod"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "null", "{}", '{"labels": []}', "[" * 100_000, '{"labels": null}']
+)
+def test_a_damaged_alert_has_no_labels(text: str) -> None:
+    """What cannot be read is as if it were not there."""
+    one = observe(stored(annotations={keys.ALERT: text}))
+
+    assert (one.labels, one.alertname) == ({}, "")
+
+
+def test_a_long_alert_is_read_as_a_short_one() -> None:
+    """What is remembered between states of a Job makes no difference to what is read."""
+    made = rendered(alert(annotations={"note": "x" * 50_000}))
+
+    assert observe(stored(made.manifest)).labels == alert().labels
+
+
+def test_labels_are_text() -> None:
+    """Whatever somebody wrote into the record, labels compare as text."""
+    text = json.dumps({"labels": {"a": 1, "b": None}})
+
+    assert observe(stored(annotations={keys.ALERT: text})).labels == {"a": "1", "b": "None"}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from([getattr(keys, name) for name in dir(keys) if name.isupper()]),
+        st.text() | st.sampled_from(["{}", "[[", "0001-01-01T00:00:00Z", "9" * 5000]),
+    )
+)
+def test_no_annotation_makes_reading_fail(annotations: dict[str, str]) -> None:
+    """A person with kubectl cannot stop the controller from seeing its Jobs."""
+    one = observe(stored(annotations=annotations))
+
+    assert one.phase in Phase
+    assert one.received_at.tzinfo is not None
+
+
+#: What a person with kubectl may write where a time, or the options, are expected.
+TIMES = st.sampled_from(
+    ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", AT]
+) | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+LONGEST = "3650d"
+WRITTEN = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("max-concurrent", "max-per-hour", "priority"), st.integers()),
+        **dict.fromkeys(
+            ("cooldown", "max-wait", "resolve-delay", "rerun-after"),
+            st.sampled_from(["0", "1h", LONGEST]) | st.text(),
+        ),
+        "approval": st.booleans(),
+    },
+).map(json.dumps)
+ALERTS = st.builds(
+    lambda value: json.dumps({"labels": {"alertname": value}}), st.text() | st.just("\ud800")
+)
+EDITED = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            (
+                keys.RECEIVED_AT,
+                keys.STARTS_AT,
+                keys.LAST_DELIVERED_AT,
+                keys.RESOLVED_AT,
+                keys.ADMITTED_AT,
+            ),
+            TIMES | st.text(),
+        ),
+        keys.OPTIONS: WRITTEN | st.text(),
+        keys.ALERT: ALERTS | st.text(),
+        keys.ATTEMPT: st.text(),
+        keys.DECISION: st.text(),
+        keys.TARGET: st.sampled_from(["", "same"]),
+    },
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            EDITED,
+            st.sampled_from([{}, {keys.STATUS: "resolved"}]),
+            st.sampled_from([{}, RUNNING]),
+            st.sampled_from([{}, COMPLETE, FAILED, {"startTime": AT}]),
+        ),
+        max_size=4,
+    )
+)
+def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
+    """Whatever somebody writes on a Job is decided on, and cleaned up after, as any other is."""
+    seen = [
+        observe(
+            stored(
+                annotations=edited,
+                labels=labels,
+                spec=spec,
+                status=status,
+                metadata={"name": f"job-{number}", "uid": str(number)},
+            )
+        )
+        for number, (edited, labels, spec, status) in enumerate(jobs)
+    ]
+    envelope = Envelope(remember=parse_duration(LONGEST), limits=Limits(per_minute=1))
+
+    decided = decide(seen, envelope, paused=False, now=NOW)
+    expired(seen, envelope, NOW)
+    next_look(decided)
+
+    assert {one.key for one, _ in decided} == {one.key for one in seen if one.waiting}
+
+
+def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
+    """JSON can spell it, and no digest of it can be made: the Job is decided on without labels."""
+    one = observe(
+        stored(
+            annotations={keys.ALERT: r'{"labels": {"a": "\ud800"}}'},
+            labels={keys.STATUS: "resolved"},
+        )
+    )
+
+    assert one.labels == {}
+    assert decide([one], Envelope(), paused=False, now=NOW) == [
+        (one, Refuse(Reason.NOTHING_TO_UNDO))
+    ]
+
+
+def test_a_limit_below_zero_admits_nothing() -> None:
+    """Whoever edits the options of a Job keeps that Job from starting, and no other."""
+    edited = observe(stored(annotations={keys.OPTIONS: '{"approval":false,"max-per-hour":-1}'}))
+
+    decided = decide([edited], Envelope(), paused=False, now=NOW)
+
+    assert decided == [(edited, Wait(Reason.MAX_PER_HOUR, NOW + timedelta(hours=1)))]
+
+
+@pytest.mark.parametrize("written", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) -> None:
+    """One edited annotation keeps no Job from its turn, that one included."""
+    one = observe(stored(annotations={keys.RECEIVED_AT: written}))
+
+    decided = decide([one], Envelope(), paused=False, now=NOW)
+
+    assert one.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
+    assert decided == [(one, Admit())]
+    assert next_look(decided) is None
+
+
+def test_jobs_of_ours_are_selected_by_their_label() -> None:
+    """The selector is the one label that is on every Job of ours."""
+    key, _, value = SELECTOR.partition("=")
+
+    assert rendered().manifest["metadata"]["labels"][key] == value
+
+
+def test_jobs_are_written_as_people_write_them() -> None:
+    """A Job's key reads NAMESPACE/NAME, and earlier Jobs come first."""
+    one = observe(stored())
+
+    assert str(JobKey("jobs", "a")) == "jobs/a"
+    assert one.order == (NOW, one.key.name, "jobs")
+
+
+def test_little_is_remembered_of_jobs_that_are_gone() -> None:
+    """Of thousands that pass, the labels of a few are still known by heart."""
+    job = stored()
+    before = sys.getallocatedblocks()
+    for number in range(8000):
+        recorded = {"labels": {"alertname": "Pods", "number": str(number)}}
+        job["metadata"]["annotations"][keys.ALERT] = json.dumps(recorded)
+        observe(job)
+    assert sys.getallocatedblocks() - before < 20_000  # an alert takes about eight

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.demo.cluster.jsonpatch import apply_patch
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.errors import Invalid
+from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.jobs import patches
+from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.options_annotation import write_options
+from tests.support.build import NOW, operario, rendered, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from openfero_gitops.domain.remediation import Remediation
+
+LATER = NOW + timedelta(seconds=1)
+AT = "2026-11-21T03:04:06.678901Z"
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": AT}]}
+
+
+def admit(one: Remediation) -> patches.Patch:
+    """The admission of a Job."""
+    return patches.admit(one, "t#2", "replica-a", LATER)
+
+
+def refuse(one: Remediation) -> patches.Patch:
+    """The refusal of a Job."""
+    return patches.refuse(one, "t#2", Reason.MAX_WAIT, "")
+
+
+def stamp(one: Remediation) -> patches.Patch:
+    """A leader's stamp on a Job."""
+    return patches.stamp(one, "t#2")
+
+
+def resolve(one: Remediation) -> patches.Patch:
+    """The record that an alert was resolved."""
+    return patches.resolve(one, LATER)
+
+
+def keep_alive(one: Remediation) -> patches.Patch:
+    """The record that an alert was delivered again."""
+    return patches.keep_alive(one, LATER, 100_000)
+
+
+def explain(one: Remediation) -> patches.Patch:
+    """The record of a failed Job's last words."""
+    return patches.explain(one, "exit 1")
+
+
+def approve(one: Remediation) -> patches.Patch:
+    """A person's approval."""
+    return patches.approve(one, "ada")
+
+
+def refuse_by_hand(one: Remediation) -> patches.Patch:
+    """A person's refusal."""
+    return patches.refuse_by_hand(one, "ada")
+
+
+def cancel_by_hand(one: Remediation) -> patches.Patch:
+    """A person's cancelling."""
+    return patches.cancel_by_hand(one, "ada")
+
+
+def started_by_other(one: Remediation) -> patches.Patch:
+    """A leader's note."""
+    return patches.started_by_other(one, LATER)
+
+
+EVERY = [
+    admit,
+    refuse,
+    stamp,
+    resolve,
+    keep_alive,
+    explain,
+    approve,
+    refuse_by_hand,
+    cancel_by_hand,
+    started_by_other,
+    patches.cancel_resolved,
+]
+
+
+def patched(job: dict[str, Any], patch: Callable[[Remediation], patches.Patch]) -> dict[str, Any]:
+    """The Job after a patch that was made from what was observed of it."""
+    return apply_patch(job, patch(observe(job)))
+
+
+def changes(job: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The annotations that were added or changed."""
+    before = job["metadata"]["annotations"]
+    now = after["metadata"]["annotations"]
+    return {key: value for key, value in now.items() if before.get(key) != value}
+
+
+@pytest.mark.parametrize("term", [None, "t#1"])
+def test_admission_starts_the_job_and_says_who_did(term: str | None) -> None:
+    """The Job is unsuspended under the new stamp, with time and replica."""
+    job = stored(annotations={keys.TERM: term})
+    after = patched(job, admit)
+
+    assert changes(job, after) == {
+        keys.TERM: "t#2",
+        keys.ADMITTED_AT: AT,
+        keys.ADMITTED_BY: "replica-a",
+    }
+    assert after["spec"] == job["spec"] | {"suspend": False}
+    assert observe(after).phase is Phase.RUNNING
+
+
+def test_a_job_with_a_queue_is_handed_to_kueue() -> None:
+    """The label that was held back is added instead, and Kueue unsuspends the Job."""
+    made = rendered(by=operario(labels={keys.KUEUE_QUEUE: "nightly"}))
+    after = patched(stored(made.manifest), admit)
+
+    assert after["spec"]["suspend"] is True
+    assert after["metadata"]["labels"][keys.KUEUE_QUEUE] == "nightly"
+    assert observe(after).phase is Phase.QUEUED
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_what_somebody_else_started_is_marked_as_started(
+    suspended: bool,  # noqa: FBT001
+) -> None:
+    """Also where it is suspended again by then: it is held from here on."""
+    job = stored(spec={"suspend": False})
+    meanwhile = stored(spec={"suspend": suspended})
+    after = apply_patch(meanwhile, started_by_other(observe(job)))
+
+    assert changes(meanwhile, after) == {keys.ADMITTED_AT: AT, keys.ADMITTED_BY: "somebody else"}
+    assert after["spec"] == meanwhile["spec"]
+    assert observe(after).phase is (Phase.HELD if suspended else Phase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"annotations": {keys.ADMITTED_AT: AT}},
+        {"annotations": {keys.DECISION: "cancelled"}},
+        {"metadata": {"uid": "uid-2"}},
+    ],
+)
+def test_nobody_s_admission_is_written_over(meanwhile: dict[str, Any]) -> None:
+    """What was admitted, decided or replaced meanwhile is left as it is."""
+    job = stored(spec={"suspend": False})
+
+    with pytest.raises(Invalid):
+        apply_patch(stored(**meanwhile), started_by_other(observe(job)))
+
+
+@pytest.mark.parametrize("message", ["", "too late"])
+def test_a_refusal_is_written_down(message: str) -> None:
+    """Decision, reason and a sentence are on the Job, which stays suspended."""
+    job = stored()
+    after = apply_patch(job, patches.refuse(observe(job), "t#2", Reason.MAX_WAIT, message))
+
+    assert changes(job, after) == {
+        keys.TERM: "t#2",
+        keys.DECISION: "refused",
+        keys.REASON: "max-wait",
+        keys.MESSAGE: message or Reason.MAX_WAIT.text,
+    }
+    assert after["spec"] == job["spec"]
+
+
+def test_a_stamp_changes_nothing_else() -> None:
+    """A Job that was stamped waits as it did."""
+    job = stored()
+
+    assert changes(job, patched(job, stamp)) == {keys.TERM: "t#2"}
+
+
+@pytest.mark.parametrize("patch", [admit, refuse, stamp])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"metadata": {"uid": "uid-2"}},
+        {"spec": {"suspend": False}},
+        {"annotations": {keys.TERM: "t#7"}},
+        {"annotations": {keys.TERM: ""}},
+        {"annotations": {keys.TERM: None}},
+        {"annotations": {keys.TERM: "t#1", keys.ADMITTED_AT: AT}},
+        {"annotations": {keys.TERM: "t#1", keys.ADMITTED_AT: ""}},
+        {"annotations": {keys.TERM: "t#1", keys.DECISION: "cancelled"}},
+    ],
+)
+def test_a_leader_acts_only_on_what_it_read(
+    patch: Callable[[Remediation], patches.Patch], meanwhile: dict[str, Any]
+) -> None:
+    """Another Job, another stamp, a start, an admission or a decision since then stops it."""
+    read = stored(annotations={keys.TERM: "t#1"})
+    job = stored(**{"annotations": {keys.TERM: "t#1"}} | meanwhile)
+
+    with pytest.raises(Invalid):
+        apply_patch(job, patch(observe(read)))
+
+
+def test_the_second_of_two_leaders_fails() -> None:
+    """Two admissions that rest on one reading do not both happen."""
+    read = observe(stored())
+    after = apply_patch(stored(), admit(read))
+
+    with pytest.raises(Invalid):
+        apply_patch(after, admit(read))
+
+
+def test_an_alert_that_was_resolved_meanwhile_is_not_admitted() -> None:
+    """A view that lags behind cannot start what a replica has recorded as resolved."""
+    read = observe(stored())
+    resolved = patched(stored(), resolve)
+
+    with pytest.raises(Invalid):
+        apply_patch(resolved, admit(read))
+    assert apply_patch(resolved, refuse(read))
+    assert patched(resolved, admit)["spec"]["suspend"] is False
+
+
+def test_an_approval_that_was_taken_back_does_not_admit() -> None:
+    """The human at the gate may change their mind until the Job starts."""
+    asks = {keys.OPTIONS: write_options(Options(approval=True))}
+    approved = stored(annotations=asks | {keys.APPROVED_BY: "ada"})
+    read = observe(approved)
+
+    assert apply_patch(approved, admit(read))["spec"]["suspend"] is False
+    for now in (None, "eve"):
+        with pytest.raises(Invalid):
+            apply_patch(stored(annotations=asks | {keys.APPROVED_BY: now}), admit(read))
+
+
+def test_the_first_record_of_a_resolution_stays() -> None:
+    """Two replicas that record one resolution do not push its moment about."""
+    job = stored()
+    after = patched(job, resolve)
+
+    assert changes(job, after) == {keys.RESOLVED_AT: AT}
+    with pytest.raises(Invalid):
+        apply_patch(after, patches.resolve(observe(job), LATER + timedelta(minutes=1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "ttl"), [({}, 86_400), ({"spec": {"suspend": False}, "status": COMPLETE}, 100_000)]
+)
+def test_a_repeated_delivery_keeps_a_job_alive(given: dict[str, Any], ttl: int) -> None:
+    """The delivery is recorded; of a finished Job the time to live is raised, too."""
+    job = stored(**given)
+    after = patched(job, keep_alive)
+
+    assert changes(job, after) == {keys.LAST_DELIVERED_AT: AT}
+    assert after["spec"]["ttlSecondsAfterFinished"] == ttl
+
+
+def test_last_words_are_written_once() -> None:
+    """What a failed Job said is not written over."""
+    job = stored()
+    after = patched(job, explain)
+
+    assert changes(job, after) == {keys.MESSAGE: "exit 1"}
+    with pytest.raises(Invalid):
+        apply_patch(after, explain(observe(job)))
+
+
+def test_an_approval_lets_a_job_be_admitted() -> None:
+    """The first to approve is on the Job; who comes second does not take their place."""
+    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True))})
+    after = patched(job, approve)
+
+    assert observe(job).phase is Phase.AWAITING_APPROVAL
+    assert changes(job, after) == {keys.APPROVED_BY: "ada"}
+    assert observe(after).phase is Phase.WAITING
+    with pytest.raises(Invalid):
+        apply_patch(after, patches.approve(observe(job), "eve"))
+
+
+@pytest.mark.parametrize(
+    ("patch", "phase", "reason"),
+    [
+        (refuse_by_hand, Phase.REFUSED, "refused-by-human"),
+        (cancel_by_hand, Phase.CANCELLED, "cancelled-by-human"),
+    ],
+)
+def test_a_person_stops_a_waiting_job(
+    patch: Callable[[Remediation], patches.Patch], phase: Phase, reason: str
+) -> None:
+    """The decision and who made it are on the Job, and a leader that read it before fails."""
+    job = stored()
+    after = patched(job, patch)
+    one = observe(after)
+
+    assert (one.phase, one.reason) == (phase, reason)
+    assert "by ada" in one.message
+    assert after["spec"] == job["spec"]
+    with pytest.raises(Invalid):
+        apply_patch(after, admit(observe(job)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"spec": {"suspend": False}, "annotations": {keys.ADMITTED_AT: AT}},
+        {"spec": {"suspend": False}},
+        {"annotations": {keys.ADMITTED_AT: AT}},
+        {"annotations": {keys.ADMITTED_AT: AT}, "labels": {keys.KUEUE_QUEUE: "nightly"}},
+    ],
+)
+def test_a_person_stops_a_running_job(given: dict[str, Any]) -> None:
+    """Its deadline is now, whoever started it, and it is never taken for one to run again."""
+    job = stored(**given)
+    after = patched(job, cancel_by_hand)
+
+    assert after["spec"] == job["spec"] | {"activeDeadlineSeconds": 0}
+    assert observe(after).phase is Phase.CANCELLED
+    with pytest.raises(Invalid):
+        apply_patch(after, cancel_by_hand(observe(job)))
+
+
+@pytest.mark.parametrize("patch", [approve, refuse_by_hand, cancel_by_hand])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"spec": {"suspend": False}},
+        {"annotations": {keys.ADMITTED_AT: AT}},
+        {"annotations": {keys.DECISION: "refused"}},
+        {"metadata": {"uid": "uid-2"}},
+    ],
+)
+def test_a_persons_word_counts_for_what_they_saw(
+    patch: Callable[[Remediation], patches.Patch], meanwhile: dict[str, Any]
+) -> None:
+    """A Job that was started, decided or replaced meanwhile is not changed."""
+    with pytest.raises(Invalid):
+        apply_patch(stored(**meanwhile), patch(observe(stored())))
+
+
+def test_a_persons_word_does_not_depend_on_who_leads() -> None:
+    """A new leader's stamp does not make it void."""
+    stamped = stored(annotations={keys.TERM: "t#9"})
+
+    for patch in (approve, refuse_by_hand, cancel_by_hand):
+        assert apply_patch(stamped, patch(observe(stored())))
+
+
+@pytest.mark.parametrize("patch", EVERY)
+def test_a_namesake_is_not_written_to(patch: Callable[[Remediation], patches.Patch]) -> None:
+    """A Job that came after the one that was read is another."""
+    with pytest.raises(Invalid):
+        apply_patch(stored(metadata={"uid": "uid-2"}), patch(observe(stored())))
+
+
+def test_every_patch_tests_before_it_changes() -> None:
+    """The API server applies a patch as a whole, and its tests come first."""
+    for patch in EVERY:
+        kinds = [operation["op"] for operation in patch(observe(stored()))]
+
+        assert kinds == sorted(kinds, key=lambda kind: kind != "test")
+        assert kinds[0] == "test"

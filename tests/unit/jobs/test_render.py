@@ -1,0 +1,782 @@
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, JobDefaults
+from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.jobs.environment import alert_record, variables
+from openfero_gitops.jobs.options_annotation import read_options, write_options
+from openfero_gitops.jobs.render import target
+from openfero_gitops.jobs.template import is_safe_argument
+from tests.support.build import (
+    BLOB,
+    COMMIT,
+    REVISION,
+    alert,
+    delivery,
+    job_spec,
+    operario,
+    rendered,
+)
+from tests.support.kubelet import command_line, environment, expand
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.jobs.render import Rendered
+
+KIB = 1024
+
+
+def container(one: Rendered) -> dict[str, Any]:
+    """The first container of what was rendered."""
+    found: dict[str, Any] = one.manifest["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def labelled(**labels: str) -> Alert:
+    """The alert with these labels besides its name."""
+    return alert(labels={"alertname": "PodCrashLooping"} | labels)
+
+
+def healed(one: Alert, **container_members: Any) -> Rendered:
+    """The alert rendered with an operario that has one such container."""
+    return rendered(one, operario(spec=job_spec(**container_members)))
+
+
+# The Job as a whole.
+
+
+def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
+    """Name, labels and annotations are the documented ones, and the Job is suspended."""
+    one = rendered()
+    digest, incident = one.occurrence.digest, one.occurrence.incident
+
+    assert one.refusal is None
+    assert str(one.key) == f"jobs/podcrashlooping-firing-{digest[:16]}"
+    assert {key: one.manifest[key] for key in ("apiVersion", "kind")} == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+    }
+    assert one.manifest["spec"]["suspend"] is True
+    assert one.manifest["metadata"] == {
+        "name": f"podcrashlooping-firing-{digest[:16]}",
+        "namespace": "jobs",
+        "labels": {
+            "openfero.io/managed-by": "openfero-gitops",
+            "openfero.io/operarius": "restart-pod",
+            "openfero.io/alert": "PodCrashLooping",
+            "openfero.io/status": "firing",
+            "openfero.io/group-key": "alertname-PodCrashLooping",
+            "openfero.io/occurrence": digest,
+            "openfero.io/incident": incident,
+        },
+        "annotations": {
+            "openfero.io/operarius": "restart-pod",
+            "openfero.io/repository": "https://git.example/ops",
+            "openfero.io/ref": "main",
+            "openfero.io/commit": COMMIT,
+            "openfero.io/path": "operarios/restart-pod.yaml",
+            "openfero.io/blob": BLOB,
+            "openfero.io/commit-author": "Ada",
+            "openfero.io/commit-time": "T",
+            "openfero.io/spec-digest": "d1ge57",
+            "openfero.io/revision": REVISION.commit,
+            "openfero.io/renderer": "1",
+            "openfero.io/alert": alert_record(alert()),
+            "openfero.io/fingerprint": "c0ffee",
+            "openfero.io/starts-at": "2026-11-21T03:03:35.678901Z",
+            "openfero.io/attempt": "1",
+            "openfero.io/received-at": "2026-11-21T03:04:05.678901Z",
+            "openfero.io/last-delivered-at": "2026-11-21T03:04:05.678901Z",
+            "openfero.io/received-by": "replica-a",
+            "openfero.io/delivery": (
+                '{"groupKey":"{}:{alertname=\\"PodCrashLooping\\"}","groupStatus":"firing","id":""}'
+            ),
+            "openfero.io/target": '{"pod":"web-1"}',
+            "openfero.io/options": write_options(Options()),
+        },
+    }
+
+
+def test_the_revision_names_the_repository_and_the_operario_its_commit() -> None:
+    """Where an older version of a file is in force, the Job carries that commit, not the tip's."""
+    stale = replace(operario().origin, commit="3" * 40, stale=True)
+    one = rendered(by=operario(origin=stale))
+    annotations = one.manifest["metadata"]["annotations"]
+
+    assert annotations[keys.COMMIT] == "3" * 40 != REVISION.commit
+    assert environment(container(one))["OPENFERO_COMMIT"] == "3" * 40
+    assert annotations[keys.REPOSITORY] == REVISION.repository
+
+
+def test_the_job_carries_who_signed_what_it_was_made_of() -> None:
+    """Where signatures are demanded; no author can write it, and nothing stands for nobody."""
+    signed = replace(operario().origin, verified_signer="ada@git.example SHA256:x")
+    theirs = {keys.VERIFIED_SIGNER: "me"}
+    one = rendered(by=operario(origin=signed, annotations=theirs))
+    other = rendered(by=operario(annotations=theirs))
+
+    assert one.manifest["metadata"]["annotations"][keys.VERIFIED_SIGNER] == signed.verified_signer
+    assert keys.VERIFIED_SIGNER == "openfero.io/verified-signer"
+    assert keys.VERIFIED_SIGNER not in other.manifest["metadata"]["annotations"]
+
+
+def test_what_the_author_wrote_is_kept_and_nobody_changes_it() -> None:
+    """The author's labels, annotations and spec are in the Job; the catalog's own stay as read."""
+    spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "A", "value": "{{ .Labels.pod }}"}])
+    spec["parallelism"] = 2
+    by = operario(spec=spec, labels={"team": "shop"}, annotations={"note": "n"})
+    before = copy.deepcopy(by.job)
+    one = rendered(by=by)
+
+    assert by.job == before
+    assert one.manifest["metadata"]["labels"]["team"] == "shop"
+    assert one.manifest["metadata"]["annotations"]["note"] == "n"
+    assert one.manifest["spec"]["parallelism"] == 2
+    assert container(one)["image"] == "registry.example/heal:1"
+
+
+def test_an_author_cannot_write_what_is_ours_or_kueues() -> None:
+    """Labels and annotations that decide about Jobs are dropped; the queue's name is held back."""
+    theirs = {
+        "openfero.io/approved-by": "me",
+        "openfero.io/occurrence": "x",
+        "kueue.x-k8s.io/queue-name": "nightly",
+        "kueue.x-k8s.io/priority-class": "high",
+    }
+    one = rendered(by=operario(labels=theirs, annotations=theirs))
+    labels, annotations = (one.manifest["metadata"][kind] for kind in ("labels", "annotations"))
+
+    assert not [key for key in {**labels, **annotations} if key.startswith("kueue.")]
+    assert keys.APPROVED_BY not in {**labels, **annotations}
+    assert labels[keys.OCCURRENCE] == one.occurrence.digest
+    assert annotations[keys.QUEUE] == "nightly"
+
+
+def test_the_namespace_is_the_operarios_else_that_of_jobs() -> None:
+    """A Job goes where its operario says, and nowhere else for want of it."""
+    assert rendered(by=operario(namespace="shop")).key.namespace == "shop"
+    assert rendered(by=operario(namespace="shop")).manifest["metadata"]["namespace"] == "shop"
+    assert rendered().key.namespace == "jobs"
+
+
+def test_the_envelopes_defaults_fill_what_the_author_left_out() -> None:
+    """A Job that says nothing gets the reviewed defaults."""
+    envelope = Envelope(defaults=JobDefaults(1, 60, "TerminatingOrFailed", 90_000))
+    made = rendered(envelope=envelope).manifest["spec"]
+
+    del made["template"]
+    assert made == {
+        "suspend": True,
+        "backoffLimit": 1,
+        "activeDeadlineSeconds": 60,
+        "podReplacementPolicy": "TerminatingOrFailed",
+        "ttlSecondsAfterFinished": 90_000,
+    }
+
+
+def test_the_author_wins_over_the_envelopes_defaults() -> None:
+    """What a Job says itself is kept, but that it starts suspended."""
+    own = {
+        "suspend": False,
+        "backoffLimit": 4,
+        "activeDeadlineSeconds": 5,
+        "podReplacementPolicy": "TerminatingOrFailed",
+        "ttlSecondsAfterFinished": 100_000,
+    }
+    made = rendered(by=operario(spec=job_spec() | own)).manifest["spec"]
+
+    del made["template"]
+    assert made == own | {"suspend": True}
+
+
+@pytest.mark.parametrize(
+    ("own", "remember", "ttl"),
+    [
+        (0, timedelta(hours=24), 86_400),
+        (86_401, timedelta(hours=24), 86_401),
+        (60, timedelta(days=7), 604_800),
+        (1, timedelta(milliseconds=1500), 2),
+    ],
+)
+def test_a_ttl_is_never_shorter_than_what_is_remembered(
+    own: int, remember: timedelta, ttl: int
+) -> None:
+    """A Job that is gone could not tell a repeated delivery from a new one."""
+    by = operario(spec=job_spec() | {"ttlSecondsAfterFinished": own})
+    envelope = Envelope(remember=remember)
+
+    assert rendered(by=by, envelope=envelope).manifest["spec"]["ttlSecondsAfterFinished"] == ttl
+
+
+def test_an_attempt_is_a_job_of_its_own() -> None:
+    """The next attempt has another name and occurrence, and the same incident."""
+    first, second = rendered(), rendered(attempt=2)
+
+    assert first.key != second.key
+    assert first.occurrence.incident == second.occurrence.incident
+    assert second.manifest["metadata"]["annotations"][keys.ATTEMPT] == "2"
+
+
+def test_without_a_start_every_delivery_gets_a_job() -> None:
+    """A person's alert without startsAt is its own occurrence at each delivery."""
+    one = rendered(alert(starts_at=None), told=delivery(id="a"))
+    other = rendered(alert(starts_at=None), told=delivery(id="b"))
+
+    assert one.key != other.key
+    assert one.manifest["metadata"]["annotations"][keys.STARTS_AT] == ""
+
+
+def test_two_replicas_at_two_commits_collide() -> None:
+    """The operario and its commit are no part of the name."""
+    assert rendered(by=operario("other")).key == rendered().key
+
+
+@given(st.randoms(use_true_random=False))
+def test_rendering_is_a_function_of_its_inputs(random: Random) -> None:
+    """The order in which labels and annotations are delivered changes nothing."""
+    labels = {"alertname": "A", "pod": "p", "x-y": "1", "b": "2"}
+    annotations = {"s": "t", "u": "v"}
+    shuffled = [list(labels.items()), list(annotations.items())]
+    for items in shuffled:
+        random.shuffle(items)
+
+    assert rendered(alert(labels=labels, annotations=annotations)) == rendered(
+        alert(labels=dict(shuffled[0]), annotations=dict(shuffled[1]))
+    )
+
+
+# What is being healed.
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen", "expected"),
+    [
+        ({"alertname": "A", "severity": "page", "pod": "p", "ns": "n"}, (), '{"ns":"n","pod":"p"}'),
+        ({"alertname": "A", "pod": "p", "ns": "n"}, ("pod",), '{"pod":"p"}'),
+        ({"alertname": "A", "pod": "p"}, ("pod", "absent"), '{"pod":"p"}'),
+        ({"alertname": "A", "severity": "page"}, ("severity",), '{"severity":"page"}'),
+        ({"alertname": "A", "severity": "page"}, (), '{"alertname":"A"}'),
+        ({"alertname": "A", "pod": "p"}, ("absent",), '{"alertname":"A"}'),
+        ({"alertname": "A", "pod": ""}, ("pod",), '{"alertname":"A"}'),
+        ({}, (), '{"alertname":""}'),
+    ],
+)
+def test_the_target_is_named_by_labels(
+    labels: dict[str, str], chosen: tuple[str, ...], expected: str
+) -> None:
+    """The labels an author chose, else all but alertname and severity, else the alert's name."""
+    by = operario(options=Options(target=chosen))
+
+    assert target(alert(labels=labels), by) == expected
+
+
+def test_the_options_in_force_are_recorded() -> None:
+    """Admission reads from the Job what its author chose, whichever commit is in force then."""
+    chosen = Options(
+        priority=7,
+        cooldown=timedelta(seconds=90),
+        max_concurrent=1,
+        max_per_hour=2,
+        max_wait=timedelta(0),
+        rerun_after=timedelta(minutes=5),
+        max_runs=9,
+        approval=True,
+        resolve_delay=timedelta(hours=2),
+        own_jobs=True,
+    )
+    annotations = rendered(by=operario(options=chosen)).manifest["metadata"]["annotations"]
+
+    assert read_options(annotations[keys.OPTIONS]) == chosen
+
+
+# Variables.
+
+
+def test_variables_stand_before_the_operarios_own() -> None:
+    """Every container and init container gets them first, so that its own can refer to them."""
+    spec = job_spec(env=[{"name": "OWN", "value": "$(OPENFERO_POD)"}])
+    spec["template"]["spec"]["initContainers"] = [{"name": "i", "image": "i"}]
+    pod = rendered(by=operario(spec=spec)).manifest["spec"]["template"]["spec"]
+    names = [variable["name"] for variable in pod["containers"][0]["env"]]
+
+    assert names[-1] == "OWN"
+    assert "OPENFERO_POD" in names
+    assert environment(pod["containers"][0])["OWN"] == "web-1"
+    assert environment(pod["initContainers"][0])["OPENFERO_POD"] == "web-1"
+
+
+def test_a_variable_that_the_operario_sets_is_its_own() -> None:
+    """What an author sets, from wherever it comes, is not replaced nor given twice."""
+    own = [
+        {"name": "OPENFERO_POD", "value": "mine"},
+        {"name": "OPENFERO_STATUS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+    made = container(healed(alert(), env=copy.deepcopy(own)))["env"]
+
+    assert made[-2:] == own
+    assert len({variable["name"] for variable in made}) == len(made)
+
+
+# References to fields.
+
+
+def test_fields_are_filled_in_in_command_arguments_and_variables() -> None:
+    """The three places that are documented get the alert's values, under either name."""
+    one = container(
+        healed(
+            alert(),
+            command=["heal", "--pod={{ .Alert.Labels.pod }}"],
+            args=["{{ .Labels.severity }}", "{{ .Status }}", "{{ .HookMessage.Status }}"],
+            env=[
+                {"name": "WHY", "value": "<{{ .Alert.Annotations.summary }}>"},
+                {"name": "GROUP", "value": "{{ .GroupKey }}{{ .HookMessage.GroupKey }}"},
+            ],
+        )
+    )
+
+    assert one["command"] == ["heal", "--pod=web-1"]
+    assert one["args"] == ["page", "firing", "firing"]
+    assert environment(one)["WHY"] == "<web-1 restarts>"
+    assert environment(one)["GROUP"] == delivery().group_key * 2
+
+
+def test_an_alerts_state_and_its_groups_are_told_apart() -> None:
+    """A resolved alert in a group that fires is resolved."""
+    by = operario(spec=job_spec(args=["{{ .Status }}", "{{ .HookMessage.Status }}"]))
+    one = rendered(alert(status=Status.RESOLVED), by)
+
+    assert container(one)["args"] == ["resolved", "firing"]
+
+
+def test_fields_are_honoured_nowhere_else() -> None:
+    """Images, names, probes and annotations are text."""
+    text = "{{ .Labels.pod }}"
+    probe = {"exec": {"command": [text]}}
+    by = operario(
+        spec=job_spec(image=text, workingDir=text, livenessProbe=probe), annotations={"a": text}
+    )
+    one = rendered(by=by)
+
+    assert container(one)["image"] == container(one)["workingDir"] == text
+    assert container(one)["livenessProbe"] == probe
+    assert one.manifest["metadata"]["annotations"]["a"] == text
+
+
+# What must not reach a command.
+
+UNSAFE = [
+    "--all",
+    "",
+    "a b",
+    "..",
+    "a/../../b",
+    "/etc/passwd",
+    "$(SECRET)",
+    "$SECRET",
+    "'; rm -rf / #",
+    '"',
+    "`id`",
+    "a\nb",
+    "a\0b",
+    "{{ .Alert.Labels.pod }}",
+    "🙈",
+    "x" * 10_000 + "!",
+]
+
+#: Ways in which a label's value would become part of a command.
+WAYS: list[dict[str, Any]] = [
+    {"command": ["sh", "-c", "echo {{ .Labels.x }}"]},
+    {"args": ["{{ .Alert.Labels.x }}"]},
+    {"args": ["$(OPENFERO_X)"]},
+    {"args": ["$$$(OPENFERO_X)"]},
+    {"args": ["--pod=$(OWN)"], "env": [{"name": "OWN", "value": "$(OPENFERO_X)"}]},
+    {"args": ["$(OWN)"], "env": [{"name": "OWN", "value": "-{{ .Labels.x }}"}]},
+    {
+        "args": ["$(B)"],
+        "env": [{"name": "A", "value": "$(OPENFERO_X)"}, {"name": "B", "value": "$(A)"}],
+    },
+    {
+        "args": ["$(B)"],
+        "env": [
+            {"name": "A", "value": "{{ .Labels.x }}"},
+            {"name": "B", "value": "$(A)"},
+            {"name": "A", "value": "harmless"},
+        ],
+    },
+    {"args": ["$(C{{ .Labels.y }} $(OPENFERO_X)"]},
+    {"livenessProbe": {"exec": {"command": ["check", "$(OPENFERO_X)"]}}},
+    {
+        "startupProbe": {"exec": {"command": ["$(OWN)"]}},
+        "env": [{"name": "OWN", "value": "{{ .Labels.x }}"}],
+    },
+    {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "of/$(OPENFERO_X)"}]},
+]
+
+
+@pytest.mark.parametrize("value", UNSAFE)
+@pytest.mark.parametrize("way", WAYS)
+def test_an_unsafe_value_reaches_no_command(way: dict[str, Any], value: str) -> None:
+    """By whatever detour it would come, the remediation is refused, its Job without the data."""
+    before = job_spec(**copy.deepcopy(way))
+    one = healed(labelled(x=value, y="ok"), **copy.deepcopy(way))
+    annotations = one.manifest["metadata"]["annotations"]
+
+    assert one.refusal is Reason.UNSAFE_VALUE
+    assert annotations[keys.DECISION] == "refused"
+    assert annotations[keys.REASON] == "unsafe-value"
+    assert annotations[keys.MESSAGE] == one.message
+    assert one.manifest["spec"]["template"] == before["template"]
+    assert one.manifest["spec"]["suspend"] is True
+
+
+def test_a_refusal_takes_back_what_was_filled_in() -> None:
+    """Where a later container is refused, the earlier ones have none of the alert's data either."""
+    spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "OWN", "value": "{{ .Labels.pod }}"}])
+    spec["template"]["spec"]["containers"].append({"name": "b", "args": ["$(OPENFERO_X)"]})
+    one = rendered(labelled(pod="web-1", x="--all"), operario(spec=copy.deepcopy(spec)))
+
+    assert one.refusal is Reason.UNSAFE_VALUE
+    assert one.manifest["spec"]["template"] == spec["template"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_safe_value_may_reach_a_command(way: dict[str, Any]) -> None:
+    """Plain values are passed on, so that operarios need no shell."""
+    one = healed(labelled(x="web-1", y="ok"), **copy.deepcopy(way))
+
+    assert one.refusal is None
+    line = command_line(container(one))
+    assert not line or any("web-1" in word for word in line)
+
+
+def test_an_unsafe_value_may_be_a_variable() -> None:
+    """Where no command uses it, any value is handed over as it is."""
+    for value in UNSAFE:
+        one = healed(
+            labelled(x=value), args=["run"], env=[{"name": "OWN", "value": "<{{ .Labels.x }}>"}]
+        )
+        known = environment(container(one), {"SECRET": "s3cret"})
+
+        assert one.refusal is None
+        assert known["OPENFERO_X"] == value.replace("\0", "")
+        assert known["OWN"] == f"<{value.replace(chr(0), '')}>"
+        assert json.loads(known["OPENFERO_ALERT_JSON"])["labels"]["x"] == value
+
+
+def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
+    """A person reads which reference had which value; a long one is cut."""
+    assert "$(OPENFERO_X) is '--all'" in healed(labelled(x="--all"), args=["$(OPENFERO_X)"]).message
+    long = healed(labelled(x="!" * 10_000), args=["{{ .Labels.x }}"])
+    assert ".Labels.x is '!!!" in long.message
+    assert "read it from the environment" in long.message
+    assert len(long.message) < 400
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"args": ["{{ .Labels.absent }}"]},
+        {"command": ["{{ .Annotations.absent }}"]},
+        {"env": [{"name": "OWN", "value": "{{ .Annotations.absent }}"}]},
+        {"args": ["$(OPENFERO_ABSENT)"]},
+        {"args": ["$(OWN)"], "env": [{"name": "OWN", "value": "$(OPENFERO_ABSENT)"}]},
+        {"args": ["$(OPENFERO_A_B)"]},
+        {"args": ["$(OPENFERO_" + "X" * 2000 + ")"]},
+    ],
+)
+def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any]) -> None:
+    """A missing key is an error, as in OpenFero; so is a variable that two labels would share."""
+    one = healed(alert(labels={"alertname": "A", "a-b": "1", "a_b": "2"}), **way)
+
+    assert one.refusal is Reason.MISSING_VALUE
+    assert "A_B" in one.message or "absent" in one.message.lower() or "XXX" in one.message
+    assert len(one.message) <= 1024
+
+
+def test_other_variables_are_the_authors_affair() -> None:
+    """References to the operario's own constants, to Secrets and to services are left alone."""
+    one = healed(
+        labelled(x="--all"),
+        args=["$(CONSTANT)", "$(FROM_SECRET)", "$(WEB_SERVICE_HOST)", "$$(OPENFERO_X)", "$"],
+        env=[
+            {"name": "CONSTANT", "value": "--all"},
+            {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        ],
+    )
+
+    assert one.refusal is None
+    assert command_line(container(one)) == [
+        "--all",
+        "from elsewhere",
+        "$(WEB_SERVICE_HOST)",
+        "$(OPENFERO_X)",
+        "$",
+    ]
+
+
+def test_variables_that_refer_to_each_other_end() -> None:
+    """A circle of references is read once around."""
+    env = [{"name": "A", "value": "$(B)"}, {"name": "B", "value": "$(A)$(OPENFERO_POD)"}]
+
+    assert healed(alert(), args=["$(A)"], env=env).refusal is None
+
+
+def test_the_shells_own_syntax_survives() -> None:
+    """Command substitution and parameters around a reference mean what they did."""
+    script = (
+        "for i in $(seq 3); do echo $i $(date) {{ .Labels.pod }} $HOME $(id -u {{ .Status }}); done"
+    )
+    one = healed(alert(), command=["sh", "-c", script])
+
+    assert command_line(container(one))[2] == (
+        "for i in $(seq 3); do echo $i $(date) web-1 $HOME $(id -u firing); done"
+    )
+
+
+# Every hostile value at once: what Kubernetes makes of it is what the author wrote.
+
+HOSTILE = st.sampled_from(
+    [
+        *UNSAFE,
+        "\ud800",
+        "web-1",
+        "A",
+        "SECRET",
+        "(SECRET)",
+        ")",
+        "$",
+        "$$",
+        "$$(SECRET)",
+        "$(OPENFERO_Y)",
+        "OPENFERO_Y",
+        "{{",
+        "}}",
+    ]
+) | st.text(max_size=8)
+WRITTEN = st.sampled_from(
+    ["$", "$$", "$(", "(", ")", "$(SECRET)", "$(OPENFERO_X)", "$(OPENFERO_Y)", " ", "a", "$(OWN)"]
+)
+REFERENCE = st.sampled_from(["{{ .Labels.x }}", "{{.Alert.Labels.y}}", "{{ .Annotations.z }}"])
+TEMPLATE = st.lists(WRITTEN | REFERENCE, max_size=6)
+
+
+class Model:
+    """What an author's text should become: the text expanded by itself, values put in as such."""
+
+    def __init__(self, values: dict[str, str], known: dict[str, str], unsafe: set[str]) -> None:
+        self.values = values
+        self.known = known
+        self.unsafe = unsafe
+
+    def runs(self, pieces: list[str]) -> list[str]:
+        """The author's text in whole, between references."""
+        made = [""]
+        for piece in pieces:
+            if "{{" in piece:
+                made += [piece, ""]
+            else:
+                made[-1] += piece
+        return made
+
+    def text(self, pieces: list[str]) -> str:
+        """What the kubelet should make of it."""
+        return "".join(
+            self.values[run] if "{{" in run else expand(run, self.known)
+            for run in self.runs(pieces)
+        )
+
+    def is_unsafe(self, pieces: list[str]) -> bool:
+        """Whether any alert data in it is not fit for a command."""
+        asked: set[str] = set()
+
+        class Spy(dict[str, str]):
+            def get(self, key: str, default: str | None = None) -> str:  # type: ignore[override]
+                asked.add(key)
+                return default or ""
+
+        for run in self.runs(pieces):
+            if "{{" in run and not is_safe_argument(self.values[run]):
+                return True
+            expand(run if "{{" not in run else "", Spy())
+        return bool(asked & self.unsafe)
+
+
+@settings(max_examples=400, deadline=None)
+@given(HOSTILE, HOSTILE, HOSTILE, TEMPLATE, TEMPLATE)
+def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: list[str]) -> None:
+    """No value of an alert reaches a variable or a command as more than itself.
+
+    Whatever an author writes around references, Kubernetes makes of it what it would make of the
+    author's text alone, with the values as they are in between; a command with a value that is
+    not plain is refused, and any other is not.
+    """
+    body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
+    (told,) = read_payload(json.dumps(body)).alerts
+    ours = variables(alert_record(told), delivery().group_key, COMMIT)
+    plain = {name: value.replace("\0", "") for name, value in ours.items()}
+    references = {
+        "{{ .Labels.x }}": told.labels["x"],
+        "{{.Alert.Labels.y}}": told.labels["y"],
+        "{{ .Annotations.z }}": told.annotations["z"],
+    }
+    env = [{"name": "OWN", "value": "".join(own)}]
+    one = healed(told, command=["run"], args=["".join(argument)], env=copy.deepcopy(env))
+
+    unsafe = {name for name, value in ours.items() if not is_safe_argument(value)}
+    of_own = Model(references, plain | {"SECRET": "s3cret"}, unsafe)
+    own_value = of_own.text(own).replace("\0", "")
+    if of_own.is_unsafe(own):
+        unsafe = unsafe | {"OWN"}
+    of_argument = Model(references, of_own.known | {"OWN": own_value}, unsafe)
+    if of_argument.is_unsafe(argument):
+        assert one.refusal is Reason.UNSAFE_VALUE
+        assert container(one)["env"] == env
+        assert container(one)["args"] == ["".join(argument)]
+        return
+    assert one.refusal is None
+    known = environment(container(one), {"SECRET": "s3cret"})
+    assert known == of_argument.known
+    assert command_line(container(one), {"SECRET": "s3cret"}) == ["run", of_argument.text(argument)]
+
+
+# What does not fit.
+
+
+def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
+    """It is seen, with its name and no more of it, and Kubernetes takes it."""
+    one = rendered(alert(labels={"alertname": "A" * 2000, "pod": "x" * 300 * KIB}))
+    annotations = one.manifest["metadata"]["annotations"]
+
+    assert one.refusal is Reason.TOO_LARGE
+    assert json.loads(annotations[keys.ALERT]) == {
+        "status": "firing",
+        "labels": {"alertname": "A" * 1024},
+        "annotations": {},
+        "truncated": True,
+    }
+    assert sum(len(k) + len(v.encode()) for k, v in annotations.items()) < 16 * KIB
+    assert one.manifest["spec"]["template"] == job_spec()["template"]
+    assert len(json.dumps(one.manifest)) < 32 * KIB
+
+
+def test_annotations_that_would_not_fit_together_refuse_the_remediation() -> None:
+    """The author's are left out, ours stay, and no data of the alert is in the Job."""
+    by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
+    one = rendered(by=by)
+    annotations = one.manifest["metadata"]["annotations"]
+
+    assert one.refusal is Reason.TOO_LARGE
+    assert "256 KiB" in annotations[keys.MESSAGE]
+    assert "note" not in annotations
+    assert annotations[keys.COMMIT] == COMMIT
+    assert (
+        container(one) == job_spec(args=["{{ .Labels.pod }}"])["template"]["spec"]["containers"][0]
+    )
+
+
+def test_a_refused_job_fits_too() -> None:
+    """A remediation that is refused for its values is not lost for the size of annotations."""
+    by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
+    one = rendered(labelled(pod="--all"), by)
+
+    assert one.refusal is Reason.UNSAFE_VALUE
+    assert "note" not in one.manifest["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("note", [200_000, 240_000, 245_000, 250_000])
+def test_annotations_leave_room_for_what_is_decided(note: int) -> None:
+    """Whatever is accepted has room for the words that are written on the Job later."""
+    one = rendered(alert(annotations={}), operario(annotations={"note": "x" * note}))
+    annotations = one.manifest["metadata"]["annotations"]
+    total = sum(len(key) + len(value.encode()) for key, value in annotations.items())
+
+    assert total + 16 * KIB <= 256 * KIB
+
+
+def test_a_variable_that_linux_would_not_take_refuses_the_remediation() -> None:
+    """An author's text with values in it may grow over what a process can be given."""
+    long = alert(labels={"x": "v" * 50 * KIB})
+    env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 3}]
+    one = healed(long, env=env)
+
+    assert one.refusal is Reason.TOO_LARGE
+    assert "OWN" in one.message
+    assert healed(long, env=[{"name": "OWN", "value": "{{ .Labels.x }}" * 2}]).refusal is None
+
+
+def test_dollars_do_not_count_twice() -> None:
+    """The length that counts is the one that the process sees."""
+    env = [{"name": "OWN", "value": "{{ .Labels.x }}{{ .Labels.x }}"}]
+    one = healed(alert(labels={"x": "$" * 60 * KIB}), env=env)
+
+    assert one.refusal is None
+    assert environment(container(one))["OWN"] == "$" * 120 * KIB
+
+
+def test_a_field_has_the_value_that_is_recorded() -> None:
+    """A long annotation is cut wherever it is used, so that the Job can be derived again."""
+    one = healed(
+        alert(annotations={"a": "x" * 300 * KIB}),
+        env=[{"name": "OWN", "value": "{{ .Annotations.a }}"}],
+    )
+    known = environment(container(one))
+
+    assert known["OWN"] == known["OPENFERO_ANNOTATION_A"] == "x" * 4096 + "…[cut]"
+
+
+def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
+    """A group's key may hold labels of any length."""
+    by = operario(spec=job_spec(env=[{"name": "OWN", "value": "{{ .GroupKey }}"}]))
+    one = rendered(by=by, told=delivery(group_key="k" * 300 * KIB))
+    known = environment(container(one))
+
+    assert one.refusal is None
+    assert known["OWN"] == known["OPENFERO_GROUP_KEY"]
+    assert len(known["OWN"]) < 17 * KIB
+
+
+# The record of options.
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "null", '"a"', "{}", "[" * 100_000, '{"cooldown": 1, "priority": "a"}']
+)
+def test_damaged_options_read_as_defaults_that_wait_for_a_human(text: str) -> None:
+    """What somebody made of the annotation is no error, and no way around approval."""
+    assert read_options(text) == Options(approval=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"approval": false, "on-resolve": "burn"}', Options()),
+        ('{"approval": false, "cooldown": "soon", "max-runs": true}', Options()),
+        ('{"approval": null}', Options(approval=True)),
+        ('{"approval": "no"}', Options(approval=True)),
+        ('{"approval": false, "max-concurrent": 0}', Options(max_concurrent=0)),
+    ],
+)
+def test_each_damaged_option_reads_as_its_default(text: str, expected: Options) -> None:
+    """One option that cannot be read leaves the others as they are."""
+    assert read_options(text) == expected
+
+
+def test_a_limit_for_each_index_is_not_undone_by_the_default() -> None:
+    """A Job that says how often each index may fail gets no limit over all of them."""
+    spec = job_spec() | {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 2}
+    assert "backoffLimit" not in rendered(by=operario(spec=spec)).manifest["spec"]

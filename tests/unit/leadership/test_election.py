@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
+from openfero_gitops.leadership.election import (
+    Acquire,
+    Because,
+    Candidate,
+    Create,
+    Renew,
+    Sighting,
+    StepDown,
+    Wait,
+    keep,
+    release,
+    runs_out,
+    see,
+    stand,
+)
+
+WALL = datetime(2026, 11, 21, 3, 4, 5, 678901, tzinfo=UTC)
+ME = Candidate("replica-a", 15)
+OTHERS = LeaseRecord(
+    holder="replica-b",
+    duration=7,
+    acquired_at=WALL - timedelta(hours=1),
+    renewed_at=WALL - timedelta(minutes=1),
+    transitions=4,
+    resource_version="100",
+)
+FREE = replace(OTHERS, holder="", duration=1, resource_version="101")
+MINE = replace(OTHERS, holder="replica-a", duration=15, transitions=5, resource_version="102")
+
+moments = st.floats(0, 1e6)
+walls = st.datetimes(
+    datetime(2000, 1, 1),  # noqa: DTZ001, given its zone below
+    datetime(2100, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+records = st.builds(
+    LeaseRecord,
+    holder=st.sampled_from(["", "replica-a", "replica-b", "kube-controller-manager"]),
+    duration=st.integers(0, 60),
+    acquired_at=st.none() | walls,
+    renewed_at=st.none() | walls,
+    transitions=st.integers(0, 2**31 - 1),
+    resource_version=st.integers(1, 10**6).map(str),
+)
+
+
+class TestStanding:
+    """What a replica without a term does."""
+
+    def test_fresh_cluster_gets_its_lease(self) -> None:
+        """Where there is no Lease, and none was seen, it is created with transitions 0."""
+        step = stand(ME, Sighting(), None, now=5, wall=WALL)
+        assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 0))
+
+    def test_held_lease_is_left_alone_until_its_own_duration_is_over(self) -> None:
+        """The record's duration counts, from when it was first seen, and not the candidate's."""
+        seen = see(Sighting(), OTHERS, 100)
+        assert stand(ME, seen, None, now=106.9, wall=WALL) == Wait(Because.HELD, "replica-b", 107.0)
+        step = stand(ME, seen, None, now=107, wall=WALL)
+        assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 5), "100")
+        assert isinstance(step, Acquire)
+        assert step.resource_version == "100"
+
+    def test_record_of_unknown_duration_is_not_taken_at_once(self) -> None:
+        """A record that says no duration counts with the candidate's."""
+        seen = see(Sighting(), replace(OTHERS, duration=0), 100)
+        assert stand(ME, seen, None, now=114, wall=WALL) == Wait(Because.HELD, "replica-b", 115.0)
+        assert isinstance(stand(ME, seen, None, now=115, wall=WALL), Acquire)
+
+    def test_released_lease_is_taken_at_once(self) -> None:
+        """An empty holder is nobody, however short ago somebody was there."""
+        seen = see(see(Sighting(), OTHERS, 100), FREE, 100.1)
+        step = stand(ME, seen, None, now=100.1, wall=WALL)
+        assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 5), "101")
+
+    def test_deleted_lease_is_not_free_while_its_holder_may_act(self) -> None:
+        """Deleting a lease does not make a second leader before the first one's has run out."""
+        seen = see(see(Sighting(), OTHERS, 100), None, 101)
+        assert stand(ME, seen, None, now=106, wall=WALL) == Wait(Because.GONE, "replica-b", 107.0)
+        step = stand(ME, seen, None, now=107, wall=WALL)
+        assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 5))
+
+    def test_own_former_term_is_not_waited_for(self) -> None:
+        """What this process itself wrote, it replaces at once, as a term of its own."""
+        seen = see(Sighting(), MINE, 100)
+        step = stand(ME, seen, MINE, now=100, wall=WALL)
+        assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 6), "102")
+        assert not step.record.same_term(MINE)
+
+    def test_deleted_lease_of_ones_own_is_created_at_once(self) -> None:
+        """A leader whose lease was deleted knows that its own work has ended."""
+        seen = see(see(Sighting(), MINE, 100), None, 101)
+        step = stand(ME, seen, MINE, now=101, wall=WALL)
+        assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 6))
+
+    def test_namesake_is_somebody_else(self) -> None:
+        """A record under the same name that this process did not write is waited for."""
+        seen = see(Sighting(), MINE, 100)
+        for mine in (None, replace(MINE, transitions=3), replace(MINE, acquired_at=WALL)):
+            step = stand(ME, seen, mine, now=101, wall=WALL)
+            assert step == Wait(Because.HELD, "replica-a", 115.0)
+
+    def test_transitions_stay_an_int32(self) -> None:
+        """The count starts again rather than being refused by the API server."""
+        seen = see(Sighting(), replace(FREE, transitions=2**31 - 1), 100)
+        step = stand(ME, seen, None, now=100, wall=WALL)
+        assert isinstance(step, Acquire)
+        assert step.record.transitions == 0
+
+    @given(st.lists(st.tuples(st.floats(0, 20), st.none() | records), min_size=1), walls)
+    def test_nobody_is_dispossessed_in_time(
+        self, looks: list[tuple[float, LeaseRecord | None]], wall: datetime
+    ) -> None:
+        """Whatever is read, a holder has its whole duration after it was last seen to change.
+
+        A model keeps the last moment at which each change was seen; the wall clock is any.
+        """
+        seen, now = Sighting(), 0.0
+        holder: LeaseRecord | None = None
+        since = 0.0
+        for passed, record in looks:
+            now += passed
+            seen = see(seen, record, now)
+            if record is not None and not record.holder:
+                holder = None
+            elif record is not None and record != holder:
+                holder, since = record, now
+            step = stand(ME, seen, None, now=now, wall=wall)
+            free = holder is None or now >= since + (holder.duration or ME.duration)
+            assert isinstance(step, Wait) is not free
+            if isinstance(step, Create | Acquire):
+                assert isinstance(step, Create) is (record is None)
+                assert step.record.holder == ME.identity
+                assert step.record.acquired_at == step.record.renewed_at == wall
+            else:
+                assert step.until == runs_out(ME, seen) > now
+
+
+class TestSeeing:
+    """What counts as a sign of life."""
+
+    def test_renewal_starts_the_clock_anew(self) -> None:
+        """A record that says something new is a sign of life."""
+        seen = see(Sighting(), OTHERS, 100)
+        renewed = replace(OTHERS, renewed_at=WALL, resource_version="101")
+        assert see(seen, renewed, 102) == Sighting(renewed, renewed, 102)
+
+    def test_change_beside_the_record_is_no_sign_of_life(self) -> None:
+        """A label that is put on the Lease does not prolong it, but its version is noted."""
+        seen = see(Sighting(), OTHERS, 100)
+        seen = see(seen, replace(OTHERS, resource_version="101"), 104)
+        assert seen.held_at == 100
+        step = stand(ME, seen, None, now=107, wall=WALL)
+        assert isinstance(step, Acquire)
+        assert step.resource_version == "101"
+
+    def test_lease_that_comes_back_unchanged_is_no_sign_of_life(self) -> None:
+        """Deleted and restored from a backup, it still runs out when it would have."""
+        seen = see(see(see(Sighting(), OTHERS, 100), None, 101), OTHERS, 102)
+        assert seen.held_at == 100
+
+    @given(records, moments, moments)
+    def test_wall_clock_of_the_holder_does_not_count(
+        self, record: LeaseRecord, at: float, passed: float
+    ) -> None:
+        """When a lease may be taken depends on no time that is written in it."""
+        other = replace(record, acquired_at=WALL, renewed_at=WALL + timedelta(days=1))
+        steps = [
+            stand(ME, see(Sighting(), one, at), None, now=at + passed, wall=WALL)
+            for one in (record, other)
+        ]
+        assert steps[0] == steps[1]
+
+
+class TestKeeping:
+    """What a leader does about its lease."""
+
+    def test_own_lease_is_renewed(self) -> None:
+        """A renewal changes the time alone; term and transitions stay."""
+        step = keep(replace(MINE, resource_version="110"), MINE, wall=WALL)
+        assert step == Renew(replace(MINE, renewed_at=WALL), "110")
+        assert step.record.same_term(MINE)
+
+    @given(st.none() | walls, st.lists(st.timedeltas(timedelta(0), timedelta(seconds=1))))
+    def test_no_renewal_looks_like_one_of_the_last(
+        self, renewed_at: datetime | None, steps: list[timedelta]
+    ) -> None:
+        """Also with a wall clock that stands still, every record is a new one."""
+        record, wall = replace(MINE, renewed_at=renewed_at), WALL
+        said = [record]
+        for step in steps:
+            wall += step
+            renewal = keep(record, MINE, wall=wall)
+            assert isinstance(renewal, Renew)
+            record = renewal.record
+            assert record not in said
+            said.append(record)
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            OTHERS,
+            FREE,
+            replace(MINE, transitions=6),
+            replace(MINE, acquired_at=WALL),
+            replace(MINE, holder="replica-c"),
+        ],
+        ids=["other", "released", "later", "restarted", "renamed"],
+    )
+    def test_any_other_record_ends_the_term(self, record: LeaseRecord) -> None:
+        """A namesake's record, or an own later one, is no longer this term."""
+        assert keep(record, MINE, wall=WALL) == StepDown(Because.TAKEN)
+
+    def test_deleted_lease_ends_the_term(self) -> None:
+        """Whoever deletes the Lease wants a new election."""
+        assert keep(None, MINE, wall=WALL) == StepDown(Because.DELETED)
+
+
+class TestReleasing:
+    """How a lease is handed over."""
+
+    def test_own_lease_is_freed(self) -> None:
+        """The holder is emptied, the count of transitions stays for the next one."""
+        step = release(MINE, MINE, wall=WALL)
+        assert step is not None
+        assert step.resource_version == "102"
+        assert (step.record.holder, step.record.transitions) == ("", 5)
+        assert step.record.duration == 1
+
+    @pytest.mark.parametrize("settled", [True, False])
+    def test_release_says_how_things_are_left(
+        self,
+        settled: bool,  # noqa: FBT001, pytest gives it by name
+    ) -> None:
+        """And whoever takes the lease then does not say it too."""
+        step = release(MINE, MINE, wall=WALL, settled=settled)
+        assert step is not None
+        assert step.record.settled is settled
+        taken = stand(ME, see(Sighting(), step.record, 0.0), None, now=0.0, wall=WALL)
+        assert isinstance(taken, Acquire)
+        assert not taken.record.settled
+        renewed = keep(taken.record, taken.record, wall=WALL)
+        assert isinstance(renewed, Renew)
+        assert not renewed.record.settled
+
+    @pytest.mark.parametrize("record", [None, OTHERS, FREE, replace(MINE, transitions=6)])
+    def test_what_is_not_ones_own_stays(self, record: LeaseRecord | None) -> None:
+        """A lease that passed on is not touched."""
+        assert release(record, MINE, wall=WALL) is None
+
+    @given(records, moments, walls)
+    def test_released_lease_is_free_for_the_next(
+        self, record: LeaseRecord, now: float, wall: datetime
+    ) -> None:
+        """Who reads a released lease takes it at once, with the next number."""
+        mine = replace(record, holder="replica-b", acquired_at=wall)
+        step = release(mine, mine, wall=wall)
+        assert step is not None
+        seen = see(see(Sighting(), mine, now), step.record, now)
+        taken = stand(ME, seen, None, now=now, wall=wall)
+        assert isinstance(taken, Acquire)
+        assert taken.record.transitions == (mine.transitions + 1) % 2**31
+
+
+class TestDurations:
+    """How long all of it takes."""
+
+    def test_defaults_are_client_gos(self) -> None:
+        """15 s, 10 s and 2 s, and no request may use up half of the deadline."""
+        given = LeaseDurations()
+        assert (given.lease_duration, given.renew_deadline, given.retry_period) == (15, 10, 2)
+        assert 0 < given.request_timeout < given.renew_deadline / 2
+
+    @pytest.mark.parametrize(
+        ("lease", "renew", "retry", "named"),
+        [
+            (2.5, 2, 0.5, "lease-duration"),
+            (0, -1, -2, "lease-duration"),
+            (float("nan"), 2, 1, "lease-duration"),
+            (float("inf"), 2, 1, "lease-duration"),
+            (10, 10, 2, "renew-deadline"),
+            (15, float("nan"), 2, "renew-deadline"),
+            (15, 2.4, 2, "retry-period"),
+            (15, 10, float("nan"), "retry-period"),
+            (15, 10, 0, "retry-period"),
+            (15, 10, -1, "retry-period"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(
+        self, lease: float, renew: float, retry: float, named: str
+    ) -> None:
+        """The message names the setting that a person has to change."""
+        with pytest.raises(UsageError, match=named):
+            LeaseDurations(lease, renew, retry)
+
+    def test_short_ones_may_be_fractions(self) -> None:
+        """Only the lease itself is bound to whole seconds."""
+        assert LeaseDurations(3, 2.0, 0.5).retry_period == 0.5

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.errors import Damaged, explain, last_line
+from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.git.url import Protocol, parse_ref, parse_remote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol"),
+    [
+        ("https://github.com/owner/repo.git", Protocol.HTTPS),
+        ("https://git.example.com:8443/a/b", Protocol.HTTPS),
+        ("http://127.0.0.1:3000/a", Protocol.HTTP),
+        ("http://[::1]:3000/a", Protocol.HTTP),
+        ("ssh://git@host.example:2222/a/b.git", Protocol.SSH),
+        ("git@github.com:owner/repo.git", Protocol.SSH),
+        ("file:///srv/a b.git", Protocol.FILE),
+        ("/srv/repo.git", Protocol.FILE),
+    ],
+)
+def test_an_address_is_known_by_its_protocol(url: str, protocol: Protocol) -> None:
+    """Every way to a repository that is supported is accepted as it was written."""
+    remote = parse_remote(url)
+
+    assert (remote.url, remote.protocol) == (url, protocol)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "-oProxyCommand=touch /tmp/x",
+        "--upload-pack=touch /tmp/x",
+        "ext::sh -c touch% /tmp/x",
+        "fd::17",
+        "git://host/path",
+        "ftp://host/path",
+        "HTTPS://host/path",
+        "https://host",
+        "https:///path",
+        "https://-host/path",
+        "https://host:0/path",
+        "https://host:65536/path",
+        "https://host:99999/path",
+        "https://host/a b",
+        "https://host/a\nb",
+        "https://host/${HOME}",
+        "/srv/${HOME}",
+        "ssh://-oProxyCommand=x/path",
+        "ssh://git@-oProxyCommand=x/path",
+        "ssh://host/path",
+        "git@-host:path",
+        "git@host:-path",
+        "-x@host:path",
+        "relative/path",
+        "file://host/path",
+        "file:relative",
+        "/srv/a\nb",
+        "https://host/" + "a" * 2048,
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
+    """An option, a command, an unknown scheme or half an address never reaches git."""
+    with pytest.raises(UsageError, match="Git URL") as refused:
+        parse_remote(url)
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ada:s3cret@host/path",
+        "https://s3cret@host/path",
+        "https://ada:1/s3cret@host/path@x/y",
+        "https://ada:@s3cret@host/path",
+        "https://host/path?private_token=s3cret",
+        "https://host/path#s3cret",
+        "ssh://git:s3cret@host/path",
+        "git:s3cret@host:path",
+        "ftp://ada:s3cret@host/path",
+        "foo://host/?token=s3cret",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
+    """A password has no place in a URL, nor in the message that says so."""
+    with pytest.raises(UsageError) as refused:
+        parse_remote(url)
+
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "ref", ["HEAD", "main", "v1.2.3", "feature/x-y", "refs/heads/main", "ünïcode", "0" * 40]
+)
+def test_a_ref_is_accepted(ref: str) -> None:
+    """Branches, tags, full refs and commits can be asked for."""
+    assert parse_ref(ref) == ref
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "",
+        "--upload-pack=x",
+        "-",
+        "a b",
+        "a..b",
+        "a:b",
+        "a^",
+        "a~1",
+        "a*",
+        "a?",
+        "[a",
+        "a\\b",
+        "a@{1}",
+        "@",
+        "/a",
+        "a/",
+        "a//b",
+        "a/.b",
+        ".a",
+        "a.",
+        "a.lock",
+        "a.lock/b",
+        "a\nb",
+        "a" * 256,
+    ],
+)
+def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
+    """A ref is never an option, a range, a refspec or a pattern."""
+    with pytest.raises(UsageError, match="ref "):
+        parse_ref(ref)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"url": "ssh://git@h/p"}, "ssh needs --git-ssh-key-file"),
+        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh needs --git-ssh-key-file"),
+        ({"url": "ssh://git@h/p", "ssh_key_file": "a b", "known_hosts_file": "k"}, "ssh cannot"),
+        ({"url": "ssh://git@h/p", "ssh_key_file": "%d", "known_hosts_file": "k"}, "ssh cannot"),
+        ({"url": "https://h/p", "ssh_key_file": "k"}, "are for ssh URLs"),
+        ({"url": "https://h/p", "known_hosts_file": "k"}, "are for ssh URLs"),
+        ({"url": "/p", "credentials_file": "c"}, "are for https URLs"),
+        ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy: write"),
+        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "--git-proxy: write"),
+        ({"url": "https://h/p", "no_proxy": "a\nb"}, "--git-no-proxy: write"),
+        ({"url": "https://h/p", "timeout": 0.0}, "timeout 0"),
+        ({"url": "https://h/p", "path": "../x"}, "leaves the repository"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_at_once(
+    tmp_path: Path, settings: dict[str, object], told: str
+) -> None:
+    """What can never work is said when the source is made, not at the first fetch."""
+    given = {
+        key: tmp_path / str(value) if key.endswith("_file") else value
+        for key, value in settings.items()
+    }
+    ways = {field.name for field in dataclasses.fields(GitAccess)} & given.keys()
+    access = GitAccess(**{key: given.pop(key) for key in ways})  # type: ignore[arg-type]
+
+    with pytest.raises(UsageError, match=told) as refused:
+        GitSource(GitSettings(cache_dir=tmp_path, access=access, **given))  # type: ignore[arg-type]
+
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("fatal: write error: No space left on device\nfatal: index-pack failed", "disk"),
+        ("error: RPC failed; curl 18 transfer closed\nfatal: early EOF", "broke off"),
+        ("error: cannot lock ref 'a': Unable to create '/c/a.lock': File exists.", "lock file"),
+        ("fatal: something that nobody has heard of", "git could not fetch"),
+    ],
+)
+def test_the_words_of_git_are_explained(said: str, told: str) -> None:
+    """What git says on stderr comes out as what happened and what to do."""
+    error = explain("Git repository x", said, ())
+
+    assert isinstance(error, SourceError)
+    assert str(error).startswith("Git repository x: ")
+    assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "fatal: not a git repository: '/c/r.git'",
+        "fatal: bad object HEAD",
+        "error: object file /c/objects/aa/bb is empty\nfatal: loose object aabb is corrupt",
+        "fatal: bad config line 1 in file /c/config",
+        "error: https://h/p did not send all necessary objects",
+    ],
+)
+def test_a_damaged_cache_is_told_from_a_failed_fetch(said: str) -> None:
+    """What a new cache would mend is known by git's words."""
+    assert isinstance(explain("x", said, ()), Damaged)
+
+
+def test_what_the_server_says_of_itself_is_no_sign_of_damage_here() -> None:
+    """A server cannot have the cache thrown away by the words it chooses."""
+    said = "remote: fatal: bad object HEAD\nfatal: protocol error: bad pack header"
+
+    assert isinstance(explain("x", said, ()), SourceError)
+
+
+def test_a_name_that_sounds_like_a_cause_is_not_taken_for_it() -> None:
+    """The repository's own name does not decide what its errors mean."""
+    said = "fatal: unable to access 'https://h/certificate-401.git/': Could not resolve host: h"
+
+    assert "name is not known" in str(explain("x", said, ()))
+
+
+def test_the_last_line_is_one_line_without_secrets_or_escapes() -> None:
+    """Whatever a server makes git say, a reader gets one clean line."""
+    said = (
+        "remote: \x1b[31myour token t0ken is bad\x1b[0m at https://ada:t0ken@host/p\r\n"
+        "fatal: Could not read from remote repository.\n\n"
+        "Please make sure you have the correct access rights\nand the repository exists.\n"
+    )
+
+    line = last_line(said, ("t0ken",))
+
+    assert "t0ken" not in line
+    assert "ada" not in line
+    assert line.isprintable()
+    assert "your token" in line
+
+
+def test_a_flood_of_words_is_cut() -> None:
+    """A line without end is not repeated without end."""
+    assert len(last_line("fatal: " + "x" * 100_000)) < 600

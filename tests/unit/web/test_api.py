@@ -1,0 +1,638 @@
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.catalog.matchers import parse_matchers
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.operario import Form, Mode, OnResolve, Options
+from openfero_gitops.domain.problem import Ignored, Problem, Severity
+from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.sync import (
+    Changes,
+    Chapter,
+    RefusedRevision,
+    Standing,
+    Step,
+    SyncStatus,
+)
+from openfero_gitops.web.api import add_api
+from openfero_gitops.web.auth import Credentials, Guard
+from tests.support import pages
+from tests.support.pages import COMMIT, OLDER, REPOSITORY, catalog, operario, remediation
+from tests.support.serving import OPEN, PROBLEM, problem, serving
+
+if TYPE_CHECKING:
+    import contextlib
+    from pathlib import Path
+
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient
+
+    from openfero_gitops.domain.health import About
+
+    Client = TestClient[web.Request, web.Application]
+
+NOW = datetime(2026, 11, 21, 3, 4, 5, 678_901, tzinfo=UTC)
+LISTS = ("/api/remediations", "/api/operarios", "/api/problems")
+ENDPOINTS = (*LISTS, "/api/sync", "/api/about", "/api/jobs")
+
+
+def api(
+    state: pages.Showcase, guard: Guard = OPEN
+) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Serve the API alone."""
+    return serving(lambda app: add_api(app, state, guard))
+
+
+async def get(client: Client, path: str, **query: Any) -> Any:
+    """Read an answer, which must be 200 and JSON."""
+    answer = await client.get(path, params=query)
+    text = await answer.text()
+    assert answer.status == 200, text
+    assert answer.content_type == "application/json"
+    return await answer.json()
+
+
+async def jobs_of(client: Client, **query: Any) -> list[str]:
+    """Name the Jobs on one page of remediations."""
+    return [one["job"] for one in (await get(client, "/api/remediations", **query))["items"]]
+
+
+def showing(*known: Any, **changes: Any) -> pages.Showcase:
+    """Make a controller that knows some remediations."""
+    return replace(pages.quiet(NOW), known=list(known), **changes)
+
+
+# Shapes: other programs rest on them, member by member
+
+
+async def test_the_shape_of_a_remediation() -> None:
+    """Every member has its name, its place and its form; times are RFC 3339 in microseconds."""
+    one = remediation(
+        "HostDown",
+        Phase.FAILED,
+        NOW,
+        key=JobKey("shop", "hostdown-firing-abc"),
+        labels={"alertname": "HostDown", "host": "a"},
+        reason="BackoffLimitExceeded",
+        message="exit code 1",
+        attempt=2,
+        approved_by="ada",
+        admitted_at=NOW + timedelta(seconds=1),
+        finished_at=NOW + timedelta(seconds=2),
+        resolved_at=NOW + timedelta(seconds=3),
+    )
+    async with api(showing(one)) as client:
+        found = await get(client, "/api/remediations")
+    assert found == {
+        "items": [
+            {
+                "job": "hostdown-firing-abc",
+                "namespace": "shop",
+                "phase": "Failed",
+                "reason": "BackoffLimitExceeded",
+                "message": "exit code 1",
+                "operario": "openfero-hostdown-firing",
+                "alert": "HostDown",
+                "status": "firing",
+                "fingerprint": "8f3c1d2e4b5a6978",
+                "startsAt": "2026-11-21T03:03:34.678901Z",
+                "receivedAt": "2026-11-21T03:04:05.678901Z",
+                "admittedAt": "2026-11-21T03:04:06.678901Z",
+                "finishedAt": "2026-11-21T03:04:07.678901Z",
+                "resolvedAt": "2026-11-21T03:04:08.678901Z",
+                "attempt": 2,
+                "approvedBy": "ada",
+                "approvalVerified": False,
+                "repository": REPOSITORY,
+                "ref": "main",
+                "commit": COMMIT,
+                "path": "hostdown/firing.yaml",
+                "verifiedSigner": pages.SIGNER,
+                "labels": {"alertname": "HostDown", "host": "a"},
+            }
+        ],
+        "continue": None,
+    }
+
+
+async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
+    """Where nobody can write another name than their own, the approver is who it says."""
+    one = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
+    async with api(showing(one, approvals_verified=True)) as client:
+        (found,) = (await get(client, "/api/remediations"))["items"]
+    assert (found["approvedBy"], found["approvalVerified"]) == ("ada", True)
+
+
+async def test_what_a_remediation_lacks_is_null() -> None:
+    """A member that has no value is there all the same."""
+    one = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
+    one = replace(one, verified_signer="")
+    async with api(showing(one)) as client:
+        (found,) = (await get(client, "/api/remediations"))["items"]
+    lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
+    lacking += ["verifiedSigner", "approvedBy", "approvalVerified"]
+    assert [found[name] for name in lacking] == [None] * len(lacking)
+    assert len(found) == 23
+
+
+async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
+    """The reason of a waiting one is what stands before it now; of a decided one, what was."""
+    running = remediation("A", Phase.RUNNING, NOW, number="1", target="t")
+    behind = remediation("A", Phase.WAITING, NOW, number="2", target="t", labels={"pod": "b"})
+    refused = remediation("A", Phase.REFUSED, NOW, number="3", reason="same-incident")
+    async with api(showing(running, behind, refused)) as client:
+        found = {one["job"][-1]: one for one in (await get(client, "/api/remediations"))["items"]}
+    assert (found["1"]["phase"], found["1"]["reason"]) == ("Running", None)
+    assert found["2"]["phase"] == "Waiting"
+    assert found["2"]["reason"] == "target-busy"
+    assert found["2"]["message"]
+    assert found["3"]["reason"] == "same-incident"
+
+
+async def test_the_shape_of_an_operario() -> None:
+    """An operario shows where it comes from and every option as an author would write it."""
+    options = Options(
+        matchers=parse_matchers('team="shop", pod=~"web-.+"'),
+        priority=-3,
+        enabled=False,
+        mode=Mode.DRY_RUN,
+        target=("namespace", "pod"),
+        cooldown=timedelta(minutes=90),
+        max_concurrent=0,
+        max_per_hour=7,
+        max_wait=timedelta(hours=6),
+        rerun_after=timedelta(0),
+        max_runs=9,
+        approval=True,
+        on_resolve=OnResolve.CANCEL_RUNNING,
+        resolve_delay=timedelta(seconds=30),
+    )
+    one = operario(
+        "heal", "HostDown", Status.RESOLVED, form=Form.OPERARIUS, options=options, namespace="shop"
+    )
+    one = replace(one, spec_digest="abc", origin=replace(one.origin, stale=True))
+    state = replace(pages.quiet(NOW), in_force=catalog(one, operario("b", "B"), operario("a", "A")))
+    async with api(state) as client:
+        found = await get(client, "/api/operarios")
+    assert found["continue"] is None
+    assert [item["name"] for item in found["items"]] == ["a", "b", "heal"]
+    assert found["items"][2] == {
+        "name": "heal",
+        "alert": "HostDown",
+        "status": "resolved",
+        "form": "Operarius",
+        "namespace": "shop",
+        "path": "hostdown/resolved.yaml",
+        "commit": COMMIT,
+        "blob": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+        "author": "Platform Team <platform@example.com>",
+        "time": "2026-11-19T16:20:11+01:00",
+        "verifiedSigner": pages.SIGNER,
+        "stale": True,
+        "specDigest": "abc",
+        "options": {
+            "matchers": ['team="shop"', 'pod=~"web-.+"'],
+            "priority": -3,
+            "enabled": False,
+            "mode": "dry-run",
+            "target": ["namespace", "pod"],
+            "cooldown": "1h30m",
+            "maxConcurrent": 0,
+            "maxPerHour": 7,
+            "maxWait": "6h",
+            "rerunAfter": "0",
+            "maxRuns": 9,
+            "approval": "required",
+            "onResolve": "cancel-running",
+            "resolveDelay": "30s",
+        },
+    }
+    assert found["items"][0]["options"]["approval"] is None
+    assert found["items"][0]["options"]["target"] is None
+    assert found["items"][0]["namespace"] is None
+
+
+async def test_the_shape_of_the_problems() -> None:
+    """Problems are as `validate` writes them, in the order of the files, beside what is ignored."""
+    worse = Problem("b.yaml", 3, 7, "/spec", "rule", Severity.ERROR, "wrong", "mend it", COMMIT)
+    lesser = Problem("a.yaml", 0, 0, "", "other", Severity.WARNING, "odd")
+    in_force = catalog(problems=(worse, lesser), ignored=(Ignored("rbac.yaml", "Role"),))
+    async with api(replace(pages.quiet(NOW), in_force=in_force)) as client:
+        found = await get(client, "/api/problems")
+    assert found == {
+        "items": [
+            {
+                "path": "a.yaml",
+                "line": 0,
+                "column": 0,
+                "pointer": "",
+                "rule": "other",
+                "severity": "warning",
+                "message": "odd",
+                "suggestion": None,
+                "commit": None,
+            },
+            {
+                "path": "b.yaml",
+                "line": 3,
+                "column": 7,
+                "pointer": "/spec",
+                "rule": "rule",
+                "severity": "error",
+                "message": "wrong",
+                "suggestion": "mend it",
+                "commit": COMMIT,
+            },
+        ],
+        "continue": None,
+        "ignored": [{"path": "rbac.yaml", "kind": "Role"}],
+    }
+
+
+async def test_the_shape_of_a_sync() -> None:
+    """A sync tells what is in force, since when, and what stands in the way of something newer."""
+    state = pages.busy(NOW)
+    state.synced = replace(
+        state.synced,
+        in_force_since=NOW,
+        last_attempt=NOW,
+        last_success=NOW,
+        seconds=0.41249,
+        error="could not resolve host",
+        failing_since=NOW,
+        refused=RefusedRevision(OLDER, "bad signature", "2026-11-21T03:00:00Z"),
+        operarios=6,
+        problems=1,
+        steps={"fetch": 0.31249, "judge": 0.1},
+        story=(
+            Chapter(
+                at=NOW,
+                until=NOW,
+                times=3,
+                before=OLDER,
+                after=COMMIT,
+                origin="git",
+                changes=Changes(("a",), ("b",), (), ("c.yaml",), envelope=True),
+                steps={"fetch": 0.31249},
+            ),
+        ),
+    )
+    state.beside = Standing(Step.BEHIND, OLDER, NOW)
+    async with api(state) as client:
+        found = await get(client, "/api/sync")
+    moment = "2026-11-21T03:04:05.678901Z"
+    assert found == {
+        "revision": {
+            "repository": REPOSITORY,
+            "ref": "main",
+            "commit": COMMIT,
+            "author": "Platform Team <platform@example.com>",
+            "time": "2026-11-19T16:20:11+01:00",
+            "verifiedSigner": pages.SIGNER,
+        },
+        "origin": "git",
+        "inForceSince": moment,
+        "lastAttempt": moment,
+        "lastSuccess": moment,
+        "seconds": 0.412,
+        "error": "could not resolve host",
+        "failingSince": moment,
+        "refused": {"commit": OLDER, "reason": "bad signature", "time": "2026-11-21T03:00:00Z"},
+        "operarios": 6,
+        "problems": 1,
+        "steps": {"fetch": 0.312, "judge": 0.1},
+        "besideLeader": {"step": "behind", "leader": OLDER, "since": moment},
+        "story": [
+            {
+                "at": moment,
+                "until": moment,
+                "times": 3,
+                "from": OLDER,
+                "to": COMMIT,
+                "origin": "git",
+                "added": {"count": 1, "names": ["a"]},
+                "changed": {"count": 1, "names": ["b"]},
+                "removed": {"count": 0, "names": []},
+                "quarantined": {"count": 1, "names": ["c.yaml"]},
+                "envelope": True,
+                "steps": {"fetch": 0.312},
+                "error": None,
+            }
+        ],
+    }
+
+
+async def test_the_shape_before_anything_is_in_force() -> None:
+    """Before the first sync lists are empty, and what is not known is null."""
+    state = replace(pages.broken(NOW), synced=SyncStatus(), known=[])
+    async with api(state) as client:
+        for path in LISTS:
+            found = await get(client, path)
+            assert (found["items"], found["continue"]) == ([], None)
+        assert await get(client, "/api/jobs") == []
+        sync = await get(client, "/api/sync")
+        about = await get(client, "/api/about")
+    assert {name for name, value in sync.items() if value is not None} == {
+        "seconds",
+        "operarios",
+        "problems",
+        "steps",
+        "story",
+    }
+    assert (about["leading"], about["leader"], about["term"]) == (False, None, None)
+
+
+async def test_the_shape_of_about() -> None:
+    """A replica tells its name, its namespaces, its cluster, and who leads."""
+    state = replace(pages.quiet(NOW), leader=Leadership(leader=True, holder="a", term="12"))
+    async with api(state) as client:
+        found = await get(client, "/api/about")
+    about: About = state.about()
+    assert found == {
+        "name": "openfero-gitops",
+        "version": "1.2.3",
+        "identity": about.identity,
+        "namespace": "openfero",
+        "jobsNamespace": "openfero-jobs",
+        "allowedNamespaces": ["openfero-jobs", "shop"],
+        "cluster": "production-west",
+        "leading": True,
+        "leader": "a",
+        "term": "12",
+    }
+
+
+async def test_the_shape_of_openferos_jobs() -> None:
+    """OpenFero's list of definitions keeps its form: an array, with the last run of each."""
+    template = {"spec": {"containers": [{"image": "heal:1"}, {"image": "sidecar:1"}]}}
+    body = {"spec": {"template": template}}
+    in_force = catalog(
+        operario("openfero-a-firing", "A", job=body, namespace="shop"),
+        operario("openfero-b-firing", "B"),
+    )
+    known = [
+        remediation("A", Phase.FAILED, NOW - timedelta(hours=1), started_at=NOW),
+        remediation("A", Phase.SUCCEEDED, NOW, number="7", started_at=NOW),
+        remediation("A", Phase.WAITING, NOW + timedelta(seconds=1)),
+        remediation("Gone", Phase.SUCCEEDED, NOW),
+    ]
+    async with api(showing(*known, in_force=in_force)) as client:
+        found = await get(client, "/api/jobs")
+    assert found == [
+        {
+            "configMapName": "openfero-a-firing",
+            "jobName": "A",
+            "namespace": "shop",
+            "image": "heal:1",
+            "executionCount": 2,
+            "lastExecutionTime": "2026-11-21T03:04:05.678901Z",
+            "lastExecutedJobName": "a-firing-7",
+            "status": "Successful",
+        },
+        {
+            "configMapName": "openfero-b-firing",
+            "jobName": "B",
+            "namespace": "openfero-jobs",
+            "image": "unknown",
+            "executionCount": 0,
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"),
+    [
+        (Phase.SUCCEEDED, "Successful"),
+        (Phase.FAILED, "Failed"),
+        (Phase.RUNNING, "Running"),
+        (Phase.QUEUED, "Pending"),
+        (Phase.HELD, "Pending"),
+    ],
+)
+async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
+    """The last run of a definition is told in OpenFero's four words."""
+    in_force = catalog(operario("openfero-a-firing", "A"))
+    async with api(showing(remediation("A", phase, NOW), in_force=in_force)) as client:
+        (found,) = await get(client, "/api/jobs")
+    assert found["status"] == status
+
+
+# Filters
+
+
+async def test_filters_narrow_the_list() -> None:
+    """Each filter keeps what has its value; several filters must all fit."""
+    known = [
+        remediation("A", Phase.RUNNING, NOW, number="1"),
+        remediation("A", Phase.FAILED, NOW - timedelta(seconds=1), number="2", commit=OLDER),
+        remediation("B", Phase.FAILED, NOW - timedelta(seconds=2), status=Status.RESOLVED),
+        remediation("B", Phase.FAILED, NOW - timedelta(seconds=3), key=JobKey("shop", "b")),
+    ]
+    names = ["a-firing-1", "a-firing-2", known[2].key.name, "b"]
+    cases: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, [0, 1, 2, 3]),
+        ({"phase": "Failed"}, [1, 2, 3]),
+        ({"phase": ["Failed", "Running"]}, [0, 1, 2, 3]),
+        ({"status": "resolved"}, [2]),
+        ({"alert": "A"}, [0, 1]),
+        ({"alert": "a"}, []),
+        ({"operario": "openfero-b-firing"}, [3]),
+        ({"namespace": "shop"}, [3]),
+        ({"commit": OLDER}, [1]),
+        ({"commit": OLDER[:10]}, []),
+        ({"phase": "Failed", "alert": "A"}, [1]),
+        ({"phase": "Running", "namespace": "shop"}, []),
+    ]
+    async with api(showing(*known)) as client:
+        for query, expected in cases:
+            assert await jobs_of(client, **query) == [names[at] for at in expected], query
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "detail"),
+    [
+        ("/api/remediations", "phase=failed", "phase 'failed' does not exist: there are Waiting, "),
+        ("/api/remediations", "phase=Failed&phase=x", "phase 'x' does not exist"),
+        ("/api/remediations", "status=gone", "there are firing, resolved"),
+        ("/api/remediations", "alertname=A", "unknown parameter 'alertname': there are alert, "),
+        ("/api/remediations", "%ff=1", "unknown parameter"),
+        ("/api/remediations", "x" * 5000, "unknown parameter 'xxx"),
+        ("/api/operarios", "phase=Failed", "unknown parameter 'phase': there are continue, limit"),
+        ("/api/problems", "path=a", "unknown parameter 'path'"),
+        *(
+            (path, f"limit={limit}", "limit must be a number from 1 to 1000")
+            for path in LISTS
+            for limit in ("0", "-1", "1001", "", "x", "1.5", "%D9%A3", "9" * 5000)
+        ),
+        *(
+            (path, f"continue={token}", "continue is not a token of this list")
+            for path in LISTS
+            for token in ("!!!!", "x", "AAAA", "%ff", "L2FwaSA%3D", "L2FwaS9wcm9ibGVtcw==")
+        ),
+    ],
+)
+async def test_wrong_parameters_are_named(path: str, query: str, detail: str) -> None:
+    """A parameter that cannot mean anything is 400 and a problem, never an empty list."""
+    async with api(pages.busy(NOW)) as client:
+        answer = await client.get(f"{path}?{query}")
+        assert (answer.status, answer.content_type) == (400, PROBLEM)
+        found = problem(await answer.text(), 400)
+    assert detail in found["detail"]
+    assert len(found["detail"]) < 500
+
+
+async def test_a_token_is_for_its_own_list() -> None:
+    """A token of one list is refused by another, and by its own where it was altered."""
+    state = pages.busy(NOW)
+    async with api(state) as client:
+        token = (await get(client, "/api/operarios", limit="1"))["continue"]
+        assert (await client.get("/api/operarios", params={"continue": token})).status == 200
+        for path in ("/api/remediations", "/api/problems"):
+            assert (await client.get(path, params={"continue": token})).status == 400
+        for altered in (f"{token}!", f"{token[:4]}\n{token[4:]}", token[:-1], token[4:]):
+            answer = await client.get("/api/operarios", params={"continue": altered})
+            assert answer.status == 400
+
+
+# Paging
+
+
+async def test_newest_remediations_come_first() -> None:
+    """Remediations are listed from the newest to the oldest, also within one second."""
+    moments = [NOW.replace(microsecond=n) for n in (0, 500_000, 999_999)]
+    known = [remediation("A", Phase.WAITING, m, number=str(n)) for n, m in enumerate(moments)]
+    async with api(showing(*known)) as client:
+        assert await jobs_of(client) == ["a-firing-2", "a-firing-1", "a-firing-0"]
+
+
+async def test_pages_of_a_list_that_grows() -> None:
+    """New remediations that arrive between two pages neither repeat nor hide an older one."""
+    state = showing(
+        *(
+            remediation("A", Phase.WAITING, NOW + timedelta(seconds=n // 3), number=str(n))
+            for n in range(25)
+        )
+    )
+    before = {one.key.name for one in state.known}
+    seen: list[str] = []
+    query: dict[str, str] = {"limit": "4"}
+    async with api(state) as client:
+        for page in range(100):
+            found = await get(client, "/api/remediations", **query)
+            seen += [one["job"] for one in found["items"]]
+            if found["continue"] is None:
+                break
+            assert len(found["items"]) == 4
+            query["continue"] = found["continue"]
+            state.known.insert(
+                page, remediation("B", Phase.WAITING, NOW + timedelta(hours=1, seconds=page))
+            )
+    assert len(seen) == len(set(seen))
+    assert set(seen) == before
+
+
+async def test_a_page_after_one_that_is_gone() -> None:
+    """A token still works when the remediation it names has been deleted."""
+    state = showing(
+        *(
+            remediation("A", Phase.WAITING, NOW - timedelta(seconds=n), number=str(n))
+            for n in range(3)
+        )
+    )
+    async with api(state) as client:
+        token = (await get(client, "/api/remediations", limit="2"))["continue"]
+        del state.known[1]
+        assert await jobs_of(client, **{"continue": token}) == ["a-firing-2"]
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_pages_make_the_whole_list(path: str) -> None:
+    """Page by page is the same as all at once, and the last page says that it is."""
+    async with api(pages.busy(NOW)) as client:
+        whole = (await get(client, path))["items"]
+        assert len(whole) > 1
+        pieces: list[Any] = []
+        query = {"limit": "1"}
+        for _ in whole:
+            found = await get(client, path, **query)
+            pieces += found["items"]
+            query["continue"] = found["continue"] or ""
+        assert found["continue"] is None
+        assert pieces == whole
+
+
+async def test_the_page_without_a_limit() -> None:
+    """A list of more than a hundred is cut there; a thousand may be asked for."""
+    state = showing(
+        *(
+            remediation(
+                "A", Phase.WAITING, NOW + timedelta(seconds=n), number=str(n), labels={"n": str(n)}
+            )
+            for n in range(1001)
+        )
+    )
+    async with api(state) as client:
+        first = await get(client, "/api/remediations")
+        most = await get(client, "/api/remediations", limit="1000")
+    assert (len(first["items"]), len(most["items"])) == (100, 1000)
+    assert first["continue"]
+    assert base64.urlsafe_b64decode(most["continue"])
+
+
+# Who may, and what is not
+
+
+async def test_nothing_is_shown_without_credentials(tmp_path: Path) -> None:
+    """Every endpoint asks for the credentials."""
+    file = tmp_path / "credentials"
+    file.write_text("reader:secret\n")
+    guard = Guard(Credentials("basic", file), certificate=False)
+    right = {"Authorization": "Basic " + base64.b64encode(b"reader:secret").decode()}
+    async with api(pages.busy(NOW), guard) as client:
+        for path in ENDPOINTS:
+            answer = await client.get(path)
+            assert (answer.status, answer.content_type) == (401, PROBLEM)
+            assert "KubePodCrashLooping" not in await answer.text()
+            assert (await client.get(path, headers=right)).status == 200
+
+
+async def test_the_api_only_reads() -> None:
+    """No method changes anything; HEAD is a GET without a body."""
+    async with api(pages.busy(NOW)) as client:
+        for path in ENDPOINTS:
+            for method in ("POST", "PUT", "PATCH", "DELETE"):
+                answer = await client.request(method, path)
+                assert answer.status == 405
+                problem(await answer.text(), 405)
+            assert (await client.head(path)).status == 200
+
+
+async def test_what_is_not_there_is_a_problem() -> None:
+    """An unknown path is 404 and names it, in a bounded number of characters."""
+    async with api(pages.quiet(NOW)) as client:
+        answer = await client.get("/api/remediation")
+        assert (answer.status, answer.content_type) == (404, PROBLEM)
+        assert problem(await answer.text(), 404)["detail"] == (
+            "nothing is served at /api/remediation"
+        )
+        answer = await client.get("/api/" + "x" * 4000)
+        assert len(await answer.text()) < 500
+
+
+async def test_hostile_values_are_json() -> None:
+    """Whatever a label, a path or an error holds arrives unchanged, as JSON."""
+    state = pages.hostile(NOW)
+    state.known = [replace(state.known[0], path="latin-\udce9.yaml")]
+    async with api(state) as client:
+        (found,) = (await get(client, "/api/remediations"))["items"]
+        assert found["labels"] == dict(state.known[0].labels)
+        assert found["path"] == "latin-\udce9.yaml"
+        for path in ENDPOINTS:
+            await get(client, path)

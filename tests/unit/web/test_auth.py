@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+import ssl
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from structlog.testing import capture_logs
+
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.metrics import Metrics
+from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.server import Address, Server, tls_context
+from tests.support import pages
+from tests.support.certificates import Authority
+from tests.support.replica import alert, group
+from tests.support.serving import NO_HOOK, Inbox, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+def basic(pair: str | bytes) -> str:
+    """Write the header of a user and a password."""
+    raw = pair.encode() if isinstance(pair, str) else pair
+    return "Basic " + base64.b64encode(raw).decode()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Give the path of a credentials file that is not there yet."""
+    return tmp_path / "credentials"
+
+
+# Credentials
+
+
+def test_a_user_and_a_password(file: Path) -> None:
+    """Basic credentials are accepted as a whole, and in nothing else than their exact form."""
+    file.write_text("alertmanager:s3cret\n")
+    credentials = Credentials("basic", file)
+    assert credentials.accept(basic("alertmanager:s3cret"))
+    for scheme in ("basic", "BASIC", "bAsIc"):
+        assert credentials.accept(basic("alertmanager:s3cret").replace("Basic", scheme))
+    assert credentials.accept(basic("alertmanager:s3cret").replace(" ", "  "))
+    for wrong in (
+        "",
+        "Basic",
+        "Basic ",
+        basic(""),
+        basic(":"),
+        basic("alertmanager"),
+        basic("alertmanager:"),
+        basic(":s3cret"),
+        basic("alertmanager:S3cret"),
+        basic("alertmanager:s3cret "),
+        basic("alertmanager:s3cret\n"),
+        basic("alertmanager:s3cret\0"),
+        basic("other:s3cret"),
+        "Bearer alertmanager:s3cret",
+        "Bearer " + basic("alertmanager:s3cret")[6:],
+        "Basic alertmanager:s3cret",
+        basic("alertmanager:s3cret") + "=",
+        basic("alertmanager:s3cret") + " x",
+        "Basic ü",
+        "Basic \udcff",
+    ):
+        assert not credentials.accept(wrong), wrong
+
+
+def test_a_token(file: Path) -> None:
+    """A bearer token is accepted as a whole."""
+    file.write_text("t0ken\n")
+    credentials = Credentials("bearer", file)
+    assert credentials.accept("Bearer t0ken")
+    assert credentials.accept("bearer t0ken")
+    for wrong in ("", "t0ken", "Bearer", "Bearer ", "Bearer T0ken", "Bearer t0ken x", "Basic t0ken",
+                  "Bearer t0ke", "Bearer t0kenn", "Bearer \udcff", basic("t0ken")):  # fmt: skip
+        assert not credentials.accept(wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("scheme", "lines", "headers"),
+    [
+        ("basic", "a:1\r\n\r\n  b:2  \nc:d:e", [basic("a:1"), basic("b:2"), basic("c:d:e")]),
+        ("bearer", "\n\nold\nnew\n\n", ["Bearer old", "Bearer new"]),
+        ("bearer", "\ufeffmarked\n", ["Bearer marked"]),
+    ],
+)
+def test_several_lines(file: Path, scheme: str, lines: str, headers: list[str]) -> None:
+    """Each line is accepted, so that an old and a new one hold side by side."""
+    file.write_bytes(lines.encode())
+    credentials = Credentials(scheme, file)
+    for header in headers:
+        assert credentials.accept(header)
+    assert not credentials.accept("Bearer ")
+    assert not credentials.accept(basic(""))
+
+
+def test_letters_beyond_ascii(file: Path) -> None:
+    """User, password and token may be any text; what makes a new line in Unicode makes none."""
+    pair = "ärzte:пароль\u2028\x85🔑"
+    file.write_text(pair + "\n", encoding="utf-8")
+    assert Credentials("basic", file).accept(basic(pair))
+    assert not Credentials("basic", file).accept(basic("ärzte:пароль"))
+    assert not Credentials("basic", file).accept(basic("ärzte:x".encode("latin-1")))
+    bearer = Credentials("bearer", file)
+    # (As aiohttp hands over a header: bytes that are no UTF-8 become surrogates.)
+    assert bearer.accept(f"Bearer {pair}".encode().decode("utf-8", "surrogateescape"))
+
+
+def test_the_locale_does_not_matter(file: Path) -> None:
+    """A file is UTF-8 whatever the machine's language is."""
+    file.write_bytes("é:ü\n".encode())
+    program = (
+        "import locale, pathlib, sys\n"
+        "from openfero_gitops.web.auth import Credentials\n"
+        "assert locale.getencoding() not in ('UTF-8', 'utf-8'), locale.getencoding()\n"
+        "accepted = Credentials('bearer', pathlib.Path(sys.argv[1])).accept('Bearer \\xe9:\\xfc')\n"
+        "sys.exit(0 if accepted else 1)\n"
+    )
+    environment = {
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", program, str(file)],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("scheme", "content", "why"),
+    [
+        ("bearer", b"", "it is empty"),
+        ("bearer", b" \n\t\n\r\n", "it is empty"),
+        ("bearer", b"s3cret\xff\xfe", "not text in UTF-8"),
+        ("basic", b"s3cret\n", "user:password"),
+        ("basic", b"user:s3cret\ns3cret\n", "user:password"),
+        ("basic", b"s3cret:\n", "neither may be empty"),
+        ("basic", b":s3cret\n", "neither may be empty"),
+    ],
+)
+def test_a_file_that_cannot_be_meant(file: Path, scheme: str, content: bytes, why: str) -> None:
+    """A file without usable credentials ends the start, and nothing of it is repeated."""
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        Credentials(scheme, file)
+    assert str(file) in str(caught.value)
+    assert why in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    """A missing file, or a folder, is named."""
+    with pytest.raises(UsageError, match="No such file"):
+        Credentials("bearer", file)
+    file.mkdir()
+    with pytest.raises(UsageError, match="Is a directory"):
+        Credentials("bearer", file)
+
+
+def test_rotation(file: Path) -> None:
+    """A file that is written anew holds from the next call on, and the old one no more."""
+    file.write_text("first\n")
+    credentials = Credentials("bearer", file)
+    assert credentials.accept("Bearer first")
+    file.write_text("second\nthird\n")
+    assert credentials.accept("Bearer third")
+    assert not credentials.accept("Bearer first")
+
+
+def test_rotation_as_kubernetes_does_it(tmp_path: Path) -> None:
+    """A mounted Secret changes by a symbolic link to another folder, with any time stamp."""
+    for version, token in (("..1", "first"), ("..2", "other")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "token").write_text(token)
+        os.utime(tmp_path / version / "token", (1, 1))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "token").symlink_to("..data/token")
+    credentials = Credentials("bearer", tmp_path / "token")
+    assert credentials.accept("Bearer first")
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert credentials.accept("Bearer other")
+    assert not credentials.accept("Bearer first")
+
+
+def test_a_rotation_that_fails(file: Path) -> None:
+    """While the file cannot be used the last good one holds, which is logged once, not per call."""
+    file.write_text("user:first\n")
+    credentials = Credentials("basic", file)
+    with capture_logs() as log:
+        for spoil in (file.unlink, lambda: file.write_text(""), lambda: file.write_text("s3cret")):
+            spoil()
+            for _ in range(3):
+                assert credentials.accept(basic("user:first"))
+                assert not credentials.accept(basic("user:second"))
+        file.write_text("user:second\n")
+        assert credentials.accept(basic("user:second"))
+        assert not credentials.accept(basic("user:first"))
+        file.unlink()
+        assert credentials.accept(basic("user:second"))
+    assert [line["log_level"] for line in log] == ["warning"] * 4
+    assert "s3cret" not in str(log)
+
+
+def test_comparison_takes_the_same_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is compared by digest, in constant time, with every line: none ends it early."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return same(one, other)
+
+    same: Callable[[bytes, bytes], bool] = hmac.compare_digest
+    file.write_text("one\ntwo\nthree\n")
+    credentials = Credentials("bearer", file)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert credentials.accept("Bearer one")
+    assert not credentials.accept("Bearer four")
+    assert len(compared) == 6
+    assert {len(value) for pair in compared for value in pair} == {32}
+
+
+def test_what_is_accepted_is_not_shown(file: Path) -> None:
+    """Neither the object nor its parts hold the secret in a readable form."""
+    file.write_text("s3cret\n")
+    credentials = Credentials("bearer", file)
+    assert "s3cret" not in repr(credentials) + repr(vars(credentials))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "challenge"),
+    [("basic", 'Basic realm="openfero-gitops", charset="UTF-8"'), ("bearer", "Bearer")],
+)
+def test_a_refused_caller_is_told_how(file: Path, scheme: str, challenge: str) -> None:
+    """401 names the scheme that is wanted, and does not say what was wrong."""
+    file.write_text("user:s3cret\n")
+    guard = Guard(Credentials(scheme, file), certificate=False)
+    for headers in ({}, {"Authorization": "Basic x"}, {"Authorization": "Bearer x"}):
+        with pytest.raises(web.HTTPUnauthorized) as caught:
+            guard.check(make_mocked_request("GET", "/", headers=headers))
+        assert caught.value.headers["WWW-Authenticate"] == challenge
+        assert caught.value.text == "no credentials, or wrong ones"
+
+
+def test_a_guard_that_demands_nothing() -> None:
+    """Without credentials and certificates everybody may pass, whatever header is sent."""
+    guard = Guard(None, certificate=False)
+    guard.check(make_mocked_request("GET", "/", headers={"Authorization": "Bearer x"}))
+
+
+# Certificates
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give the CA of servers and clients."""
+    return Authority(tmp_path_factory.mktemp("ca"), "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give a CA that the server does not know."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "strange")
+
+
+@pytest.fixture
+async def guarded(authority: Authority) -> AsyncIterator[str]:
+    """Give the URL of a server that demands client certificates."""
+    certificate, key = authority.issue("server")
+    inbox = Inbox()
+    server = Server(
+        state=pages.busy(datetime.now(UTC)),
+        deliveries=inbox,
+        exposition=Metrics("1.2.3"),
+        webhook_guard=Guard(None, certificate=True),
+        web_guard=Guard(None, certificate=True),
+        listen=Address("127.0.0.1", 0),
+        web_listen=None,
+        tls=tls_context(certificate, key, authority.certificate),
+        push=NO_HOOK,
+    )
+    await server.start()
+    yield f"https://127.0.0.1:{server.bound[0].port}"
+    await server.stop()
+
+
+async def request(method: str, url: str, tls: ssl.SSLContext, **options: Any) -> tuple[int, str]:
+    """Send one request over a connection of its own."""
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as client,
+        client.request(method, url, ssl=tls, **options) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def test_probes_need_no_certificate(guarded: str, authority: Authority) -> None:
+    """The kubelet and Prometheus have no certificate: probes and metrics are for everybody."""
+    for path in ("/livez", "/readyz", "/healthz", "/readiness", "/startupz", "/metrics"):
+        assert (await request("GET", guarded + path, authority.client()))[0] == 200
+
+
+async def test_the_rest_needs_a_certificate(guarded: str, authority: Authority) -> None:
+    """Without a certificate webhook, API and pages are 401; with one of the CA they are served."""
+    body = group(alert("HostDown"))
+    allowed = authority.client(*authority.issue("alertmanager"))
+    status, text = await request("POST", f"{guarded}/alerts", authority.client(), json=body)
+    assert status == 401
+    assert problem(text, 401)["detail"] == "a client certificate is needed"
+    assert (await request("POST", f"{guarded}/alerts", allowed, json=body))[0] == 200
+    for path in ("/alerts", "/api/remediations", "/api/about", "/"):
+        assert (await request("GET", guarded + path, authority.client()))[0] == 401
+        assert (await request("GET", guarded + path, allowed))[0] == 200
+
+
+async def test_a_certificate_of_somebody_else(
+    guarded: str, authority: Authority, stranger: Authority
+) -> None:
+    """A certificate that another CA signed does not even get a connection."""
+    wrong = authority.client(*stranger.issue("alertmanager"))
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+        await request("POST", f"{guarded}/alerts", wrong, json=group(alert("HostDown")))
+
+
+@pytest.fixture
+def token(file: Path) -> Credentials:
+    """Give credentials of which `t0ken` is one."""
+    file.write_text("t0ken\n")
+    return Credentials("bearer", file)
+
+
+async def test_a_certificate_and_a_password(authority: Authority, token: Credentials) -> None:
+    """Where both are demanded, one alone does not do."""
+    guard = Guard(token, certificate=True)
+    certificate, key = authority.issue("server")
+    server = Server(
+        state=pages.quiet(datetime.now(UTC)),
+        deliveries=Inbox(),
+        exposition=Metrics("1.2.3"),
+        webhook_guard=guard,
+        web_guard=guard,
+        listen=Address("127.0.0.1", 0),
+        web_listen=None,
+        tls=tls_context(certificate, key, authority.certificate),
+        push=NO_HOOK,
+    )
+    await server.start()
+    try:
+        url = f"https://127.0.0.1:{server.bound[0].port}/alerts"
+        anyone, known = authority.client(), authority.client(*authority.issue("alertmanager"))
+        header = {"Authorization": "Bearer t0ken"}
+        body = group(alert("HostDown"))
+        assert (await request("POST", url, anyone, json=body, headers=header))[0] == 401
+        assert (await request("POST", url, known, json=body))[0] == 401
+        assert (await request("POST", url, known, json=body, headers=header))[0] == 200
+    finally:
+        await server.stop()

@@ -1,0 +1,203 @@
+"""What forges send when something is pushed, and what it is worth."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import pytest
+
+from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.web.forges import Forge, Push, authenticate, concerns, read_push
+
+SECRET = b"s3cret"
+KEY = b"k" * 32
+SIGNING_TOKEN = b"whsec_" + base64.b64encode(KEY)
+NOW = 1_790_000_000.0
+MAIN = "refs/heads/main"
+
+
+def digest(body: bytes, secret: bytes = SECRET) -> str:
+    """The HMAC of a body in hex."""
+    return hmac.new(secret, body, hashlib.sha256).hexdigest()
+
+
+def standard(body: bytes, *, at: float = NOW, key: bytes = KEY) -> dict[str, str]:
+    """GitLab's headers with a signing token."""
+    signed = f"msg_1.{int(at)}.".encode() + body
+    made = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(at)),
+        "webhook-signature": f"v1,{made}",
+    }
+
+
+def proven(headers: dict[str, str], body: bytes, *secrets: bytes) -> Forge | None:
+    """Who signed it."""
+    return authenticate(headers, body, secrets or (SECRET,), NOW)
+
+
+BODY = b'{"ref": "refs/heads/main"}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "forge"),
+    [
+        ({"X-Hub-Signature-256": f"sha256={digest(BODY)}"}, Forge.GITHUB),
+        ({"X-Gitlab-Token": "s3cret"}, Forge.GITLAB),
+        ({"X-Gitea-Signature": digest(BODY)}, Forge.GITEA),
+        ({"X-Forgejo-Signature": digest(BODY)}, Forge.GITEA),
+        ({"X-Hub-Signature": f"sha256={digest(BODY)}"}, Forge.BITBUCKET),
+    ],
+)
+def test_each_forge_proves_itself_in_its_own_way(headers: dict[str, str], forge: Forge) -> None:
+    """The right secret is accepted among several; a wrong one, or another body, is not."""
+    assert proven(headers, BODY) is forge
+    assert proven(headers, BODY, b"other", SECRET) is forge
+    assert proven(headers, BODY, b"other") is None
+    if forge is not Forge.GITLAB:
+        assert proven(headers, BODY + b" ") is None
+    (header, value) = next(iter(headers.items()))
+    for wrong in ("", "sha256=", value[:-1], value + "0", value.upper() + "é"):
+        assert proven({header: wrong}, BODY) is None
+
+
+def test_gitlabs_signing_token() -> None:
+    """The signature covers id, time and body; what is old, or of another key, is refused."""
+    assert proven(standard(BODY), BODY, SIGNING_TOKEN) is Forge.GITLAB
+    assert proven(standard(BODY), BODY, SECRET, SIGNING_TOKEN) is Forge.GITLAB
+    assert proven(standard(BODY), BODY + b" ", SIGNING_TOKEN) is None
+    assert proven(standard(BODY, key=b"x" * 32), BODY, SIGNING_TOKEN) is None
+    for away in (-301, 301):
+        assert proven(standard(BODY, at=NOW + away), BODY, SIGNING_TOKEN) is None
+    for away in (-299, 299):
+        assert proven(standard(BODY, at=NOW + away), BODY, SIGNING_TOKEN) is Forge.GITLAB
+    moved = standard(BODY) | {"webhook-timestamp": str(int(NOW) + 1)}
+    assert proven(moved, BODY, SIGNING_TOKEN) is None
+    for moment in ("", "-1", "soon", "9" * 400):
+        assert proven(standard(BODY) | {"webhook-timestamp": moment}, BODY, SIGNING_TOKEN) is None
+
+
+def test_a_token_being_changed_has_two_signatures() -> None:
+    """One of several signatures is enough."""
+    headers = standard(BODY)
+    both = "v1,AAAA " + headers["webhook-signature"]
+    assert proven(headers | {"webhook-signature": both}, BODY, SIGNING_TOKEN) is Forge.GITLAB
+
+
+def test_a_bad_signature_is_not_rescued_by_another_header() -> None:
+    """The strongest header that is there decides alone."""
+    headers = standard(BODY, key=b"x" * 32) | {"X-Gitlab-Token": "s3cret"}
+    assert proven(headers, BODY) is None
+
+
+def test_sha1_proves_nothing() -> None:
+    """GitHub's old signature, and a request without any, are nobody's."""
+    old = hmac.new(SECRET, BODY, hashlib.sha1).hexdigest()
+    assert proven({"X-Hub-Signature": f"sha1={old}"}, BODY) is None
+    assert proven({}, BODY) is None
+    assert authenticate({"X-Gitlab-Token": ""}, BODY, (), NOW) is None
+
+
+def read(forge: Forge, event: str, told: Any) -> Push:
+    """Read a push hook of a forge."""
+    header = {
+        Forge.GITHUB: "X-GitHub-Event",
+        Forge.GITLAB: "X-Gitlab-Event",
+        Forge.GITEA: "X-Gitea-Event",
+        Forge.BITBUCKET: "X-Event-Key",
+    }[forge]
+    return read_push(forge, {header: event}, json.dumps(told).encode())
+
+
+BRANCH = {"type": "branch", "name": "main"}
+TAG = {"type": "tag", "name": "v1"}
+
+
+@pytest.mark.parametrize(
+    ("forge", "event", "told", "refs", "default"),
+    [
+        (
+            Forge.GITHUB,
+            "push",
+            {"ref": MAIN, "repository": {"default_branch": "main"}},
+            (MAIN,),
+            "main",
+        ),
+        (Forge.GITHUB, "push", {"ref": "refs/tags/v1"}, ("refs/tags/v1",), ""),
+        (Forge.GITHUB, "ping", {"zen": "…"}, (), ""),
+        (
+            Forge.GITLAB,
+            "Push Hook",
+            {"ref": MAIN, "project": {"default_branch": "main"}},
+            (MAIN,),
+            "main",
+        ),
+        (Forge.GITLAB, "Tag Push Hook", {"ref": "refs/tags/v1"}, ("refs/tags/v1",), ""),
+        (Forge.GITLAB, "System Hook", {"event_name": "user_create"}, (), ""),
+        (Forge.GITEA, "push", {"ref": MAIN}, (MAIN,), ""),
+        (
+            Forge.BITBUCKET,
+            "repo:push",
+            {
+                "push": {"changes": [{"new": BRANCH, "old": BRANCH}, {"new": None, "old": TAG}]},
+                "repository": {"mainbranch": {"name": "main"}},
+            },
+            (MAIN, "refs/tags/v1"),
+            "main",
+        ),
+        (
+            Forge.BITBUCKET,
+            "repo:refs_changed",
+            {"changes": [{"ref": {"id": MAIN, "displayId": "main"}}]},
+            (MAIN,),
+            "",
+        ),
+        (Forge.BITBUCKET, "diagnostics:ping", {"test": True}, (), ""),
+    ],
+)
+def test_each_forge_says_what_was_pushed(
+    forge: Forge, event: str, told: Any, refs: tuple[str, ...], default: str
+) -> None:
+    """Refs come out in full, whatever the forge calls them; other events name none."""
+    assert read(forge, event, told) == Push(forge, event, refs, default)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"payload=%7B%7D", b"[]", b"null", b"{}", b'{"ref": 3}', b'{"changes": [3]}', b"\xff"],
+)
+def test_what_names_no_ref_is_refused(body: bytes) -> None:
+    """A push that cannot be read is an error that says so, and no push."""
+    with pytest.raises(PayloadError, match=r"JSON|names no ref"):
+        read_push(Forge.GITHUB, {"X-GitHub-Event": "push"}, body)
+
+
+@pytest.mark.parametrize(
+    ("ref", "pushed", "default", "wanted"),
+    [
+        ("main", MAIN, "", True),
+        ("main", "refs/heads/feature/main", "", False),
+        ("feature/main", "refs/heads/feature/main", "", True),
+        ("v1", "refs/tags/v1", "", True),
+        ("refs/heads/main", MAIN, "", True),
+        ("refs/tags/v1", "refs/heads/v1", "", False),
+        ("HEAD", MAIN, "main", True),
+        ("HEAD", "refs/heads/other", "main", False),
+        ("HEAD", "refs/heads/other", "", True),
+        ("HEAD", "refs/tags/v1", "", False),
+        ("1" * 40, MAIN, "", False),
+    ],
+)
+def test_only_pushes_to_the_followed_ref_are_of_concern(
+    ref: str,
+    pushed: str,
+    default: str,
+    wanted: bool,  # noqa: FBT001, pytest gives it by name
+) -> None:
+    """Another ref moves nothing here; the default branch may be unknown."""
+    assert concerns(Push(Forge.GITHUB, "push", (pushed,), default), ref) is wanted

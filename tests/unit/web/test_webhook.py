@@ -1,0 +1,521 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from openfero_gitops.delivery.submitter import Patience
+from openfero_gitops.domain.alert import Alert, Status
+from openfero_gitops.domain.answer import Item, Verdict
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import JobKey, Outcome
+from openfero_gitops.metrics import Metrics
+from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.webhook import PATIENCE, add_webhook
+from tests.support.replica import alert, group
+from tests.support.serving import OPEN, PROBLEM, Inbox, created, problem, say, serving
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from aiohttp.test_utils import TestClient
+
+    Client = TestClient[web.Request, web.Application]
+
+BODY = json.dumps(group(alert("HostDown", host="a"))).encode()
+HEAD = b"POST /alerts HTTP/1.1\r\nHost: heal\r\n"
+JOB = JobKey("openfero-jobs", "hostdown-firing-abc")
+
+
+def webhook(
+    inbox: Inbox,
+    *,
+    guard: Guard = OPEN,
+    counts: Metrics | None = None,
+    patience: float = 5.0,
+    limit: int = 1 << 20,
+) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Serve the webhook alone."""
+
+    def add(app: web.Application) -> None:
+        add_webhook(app, inbox, counts or Metrics("1.2.3"), guard, patience)
+
+    return serving(add, limit)
+
+
+def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
+    """Say of every alert that the API server did not take its Job."""
+
+    def tell(one: Alert) -> Item:
+        return Item(one, Outcome.ERROR, reason, message, "heal", JOB, verdict)
+
+    return tell
+
+
+# What is answered
+
+
+@pytest.mark.parametrize("path", ["/alerts", "/alert"])
+async def test_every_alert_is_answered_in_its_order(path: str) -> None:
+    """200 names for each alert of the delivery what became of it; both paths do the same."""
+
+    def tell(one: Alert) -> Item:
+        if one.labels.get("host") == "a":
+            return created(one)
+        if one.labels.get("host") == "b":
+            return Item(one, Outcome.EXISTS, operario="heal", job=JOB)
+        if one.labels.get("host") == "c":
+            return Item(one, Outcome.REFUSED, Reason.UNSAFE_VALUE, "label host", "heal", JOB)
+        return Item(one, Outcome.NO_MATCH, Reason.NO_OPERARIO, Reason.NO_OPERARIO.text)
+
+    inbox = Inbox(tell)
+    alerts = [alert("HostDown", host=host) for host in "abc"] + [alert("Odd Näme", "resolved")]
+    async with webhook(inbox) as client:
+        answer = await client.post(path, json=group(*alerts))
+        assert answer.status == 200
+        assert answer.content_type == "application/json"
+        found = await answer.json()
+    common = {"alertname": "HostDown", "status": "firing", "fingerprint": "0123456789abcdef"}
+    job = {"namespace": "openfero-jobs", "job": "hostdown-firing-abc"}
+    assert found == {
+        "items": [
+            common
+            | {"outcome": "created", "operario": "heal", "reason": None, "message": None}
+            | job,
+            common
+            | {"outcome": "exists", "operario": "heal", "reason": None, "message": None}
+            | job,
+            common
+            | {
+                "outcome": "refused",
+                "operario": "heal",
+                "reason": "unsafe-value",
+                "message": "label host",
+            }
+            | job,
+            {
+                "alertname": "Odd Näme",
+                "status": "resolved",
+                "fingerprint": "0123456789abcdef",
+                "outcome": "no-match",
+                "operario": None,
+                "namespace": None,
+                "job": None,
+                "reason": "no-operario",
+                "message": "no operario in force is written for this alert in this state",
+            },
+        ]
+    }
+    (taken,) = inbox.groups
+    assert [one.status for one in taken.alerts] == [*[Status.FIRING] * 3, Status.RESOLVED]
+
+
+async def test_a_job_that_is_wrong_is_named() -> None:
+    """422 names the Job and what the API server says of it; the other alerts have theirs."""
+
+    def tell(one: Alert) -> Item:
+        if one.labels["host"] == "a":
+            return created(one)
+        return refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "spec: «no»")(one)
+
+    async with webhook(Inbox(tell)) as client:
+        answer = await client.post(
+            "/alerts", json=group(alert("HostDown", host="a"), alert("HostDown", host="b"))
+        )
+        assert (answer.status, answer.content_type) == (422, PROBLEM)
+        found = problem(await answer.text(), 422)
+    assert found["title"] == "Unprocessable Entity"
+    assert found["detail"] == (
+        "1 of 2 alerts have no Job (mend the operario): HostDown, Job "
+        "openfero-jobs/hostdown-firing-abc: api-refused: spec: «no»"
+    )
+    assert [one["outcome"] for one in found["items"]] == ["created", "error"]
+    assert found["items"][1]["reason"] == "api-refused"
+
+
+async def test_repeating_wins_over_mending() -> None:
+    """Where one Job is wrong and another could not be stored, 503 makes Alertmanager repeat."""
+    verdicts = {
+        "a": refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "never"),
+        "b": refused(Reason.API_FORBIDDEN, Verdict.REPEAT, "quota"),
+        "c": created,
+    }
+    inbox = Inbox(lambda one: verdicts[one.labels["host"]](one))
+    async with webhook(inbox) as client:
+        answer = await client.post("/alerts", json=group(*(alert("A", host=h) for h in "abc")))
+        found = problem(await answer.text(), 503)
+    assert answer.status == 503
+    assert "2 of 3 alerts have no Job (repeat the delivery)" in found["detail"]
+    assert found["detail"].endswith("api-forbidden: quota")
+    assert len(found["items"]) == 3
+
+
+async def test_an_alert_without_a_name_can_be_told_of() -> None:
+    """An error about an alert without a name, and without a Job, is a sentence all the same."""
+    inbox = Inbox(
+        lambda one: Item(one, Outcome.ERROR, Reason.BUSY, "too many", verdict=Verdict.REPEAT)
+    )
+    async with webhook(inbox) as client:
+        answer = await client.post("/alerts", json={"status": "firing", "labels": {}})
+        found = problem(await answer.text(), 503)
+    assert found["detail"] == (
+        "1 of 1 alerts have no Job (repeat the delivery): an alert without a name: busy: too many"
+    )
+
+
+async def test_half_a_character_does_not_lose_the_answer() -> None:
+    """What UTF-8 cannot hold is escaped in an error, as it is in an answer."""
+    inbox = Inbox(refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "half \ud800"))
+    async with webhook(inbox) as client:
+        answer = await client.post("/alerts", data=BODY)
+        assert answer.status == 422
+        assert "half \ud800" in json.loads(await answer.read())["detail"]
+
+
+@pytest.mark.parametrize("body", [group(), group(truncatedAlerts=7)])
+async def test_a_delivery_without_alerts_is_taken(body: dict[str, Any]) -> None:
+    """Nothing to heal is nothing to complain of, also where Alertmanager truncated it all."""
+    inbox = Inbox()
+    async with webhook(inbox) as client:
+        answer = await client.post("/alerts", json=body)
+        assert (answer.status, await answer.json()) == (200, {"items": []})
+    assert inbox.groups[0].truncated_alerts == body["truncatedAlerts"]
+
+
+async def test_openferos_get_is_answered() -> None:
+    """GET /alerts answers "OK" as JSON, and HEAD the same without a body."""
+    async with webhook(Inbox()) as client:
+        answer = await client.get("/alerts")
+        assert (answer.status, answer.content_type) == (200, "application/json")
+        assert await answer.json() == "OK"
+        assert (await client.head("/alerts")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        *((method, "/alerts", "GET, HEAD, POST") for method in ("PUT", "PATCH", "DELETE")),
+        *((method, "/alert", "POST") for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE")),
+        ("OPTIONS", "/alerts", "GET, HEAD, POST"),
+    ],
+)
+async def test_other_methods_are_refused(method: str, path: str, allowed: str) -> None:
+    """405 says which methods there are, and nothing is taken."""
+    inbox = Inbox()
+    async with webhook(inbox) as client:
+        answer = await client.request(method, path, data=BODY)
+        assert (answer.status, answer.content_type) == (405, PROBLEM)
+        assert answer.headers["Allow"] == allowed
+        if method != "HEAD":
+            found = problem(await answer.text(), 405)
+            assert found["detail"] == f"{path} is for {allowed}, not for {method}"
+    assert not inbox.groups
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "not JSON"),
+        (b"not json", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"alerts": 1}', "at /alerts"),
+        (b'{"alerts": [{"labels": {"a": 1}}]}', "at /alerts/0/labels/a"),
+        (b'{"alerts": [{"status": "on", "labels": {}}]}', "'on' is neither"),
+        (b"null", "no JSON object"),
+    ],
+)
+async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
+    """400 says which member is wrong, is not repeated by Alertmanager, and is logged."""
+    inbox, counts = Inbox(), Metrics("1.2.3")
+    with capture_logs() as log:
+        async with webhook(inbox, counts=counts) as client:
+            answer = await client.post("/alerts", data=body)
+            assert (answer.status, answer.content_type) == (400, PROBLEM)
+            found = problem(await answer.text(), 400)
+    assert detail in found["detail"]
+    assert found["items"] == []
+    assert not inbox.groups
+    assert [(line["event"], line["code"]) for line in log] == [("delivery refused", 400)]
+    assert b'openfero_gitops_deliveries_total{code="400"} 1.0' in counts.expose()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bodies=st.lists(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), max_size=8))
+def test_no_bytes_are_a_defect(bodies: list[bytes]) -> None:
+    """Whatever a body holds, it is taken or refused."""
+
+    async def post() -> list[int]:
+        async with webhook(Inbox()) as client:
+            return [(await client.post("/alerts", data=body)).status for body in bodies]
+
+    assert set(asyncio.run(post())) <= {200, 400}
+
+
+async def test_the_largest_body_is_taken() -> None:
+    """A body of exactly the limit is read, one byte more is 413, with a length or in chunks."""
+    limit = 2000
+    inbox = Inbox()
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+
+    async with webhook(inbox, limit=limit) as client:
+        for body in (BODY.ljust(limit), chunks(BODY.ljust(limit))):
+            assert (await client.post("/alerts", data=body)).status == 200
+        for body in (BODY.ljust(limit + 1), chunks(BODY.ljust(limit + 1))):
+            answer = await client.post("/alerts", data=body)
+            assert (answer.status, answer.content_type) == (413, PROBLEM)
+            found = problem(await answer.text(), 413)
+            assert found["detail"] == "the body is larger than 2000 bytes"
+            assert found["items"] == []
+    assert len(inbox.groups) == 2
+
+
+async def test_a_body_in_chunks_is_read() -> None:
+    """Chunks of a single byte make the same delivery."""
+
+    async def bytewise() -> AsyncIterator[bytes]:
+        for start in range(len(BODY)):
+            yield BODY[start : start + 1]
+
+    inbox = Inbox()
+    async with webhook(inbox) as client:
+        assert (await client.post("/alerts", data=bytewise())).status == 200
+    assert inbox.groups[0].alerts[0].labels == {"alertname": "HostDown", "host": "a"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("gzip", b"nothing"),
+        ("gzip", gzip.compress(bytes(1_000_000)) * 100),
+        ("br", BODY),
+        ("rot13", BODY),
+    ],
+)
+async def test_a_compressed_body_is_refused(encoding: str, body: bytes) -> None:
+    """415 says to send it as it is; what is no larger than the limit cannot become so."""
+    inbox = Inbox()
+    async with webhook(inbox) as client:
+        answer = await client.post("/alerts", data=body, headers={"Content-Encoding": encoding})
+        assert (answer.status, answer.content_type) == (415, PROBLEM)
+        assert answer.headers["Accept-Encoding"] == "identity"
+        assert problem(await answer.text(), 415)["items"] == []
+        plain = {"Content-Encoding": "Identity"}
+        assert (await client.post("/alerts", data=BODY, headers=plain)).status == 200
+    assert len(inbox.groups) == 1
+
+
+# Senders that lie, break off, or are slow
+
+
+async def test_a_sender_that_dies_in_mid_body() -> None:
+    """A body that ends too early is not delivered, whatever part of it came, and is no defect."""
+    inbox = Inbox()
+    whole = json.dumps({"status": "firing", "labels": {"alertname": "A"}}).encode()
+    with capture_logs() as log:
+        async with webhook(inbox) as client:
+            port = client.server.port
+            assert port
+            for head, body in (
+                (b"Content-Length: 5000\r\n\r\n", whole),
+                (b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n" % (len(whole), whole)),
+                (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nab"),
+            ):
+                assert await say(port, HEAD + head + body, end=True) == b""
+    assert not inbox.groups
+    assert [(line["event"], line["log_level"]) for line in log] == [
+        ("a caller broke off", "info")
+    ] * 3
+
+
+async def test_a_sender_that_never_ends_its_body() -> None:
+    """A body that does not come is waited for no longer than Alertmanager waits for us: 503."""
+    inbox, counts = Inbox(), Metrics("1.2.3")
+    with capture_logs() as log:
+        async with webhook(inbox, counts=counts, patience=0.3) as client:
+            port = client.server.port
+            assert port
+            answer = await say(port, HEAD + b"Content-Length: 5000\r\n\r\n" + BODY, patience=2)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    found = problem(answer.partition(b"\r\n\r\n")[2], 503)
+    assert found["detail"] == "the delivery was not taken within 0.3 s: repeat it"
+    assert found["items"] == []
+    assert not inbox.groups
+    assert [line["event"] for line in log] == ["delivery cut off"]
+    assert b'openfero_gitops_deliveries_total{code="503"} 1.0' in counts.expose()
+
+
+async def test_work_that_takes_too_long_is_cut_off() -> None:
+    """The sender gets its 503 in time also where the work goes on for ever, and the work ends."""
+    inbox = Inbox(pause=60)
+    async with webhook(inbox, patience=0.2) as client:
+        assert (await client.post("/alerts", data=BODY)).status == 503
+    assert inbox.cut_off == 1
+
+
+def test_the_senders_patience_lasts() -> None:
+    """The answer comes within 9 s, and who takes the delivery has given up before."""
+    assert Patience().deadline < PATIENCE <= 9
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: -5\r\n\r\n",
+        b"Content-Length: five\r\n\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n\r\n",
+    ],
+)
+async def test_lengths_that_make_no_sense(head: bytes) -> None:
+    """Who does not say one length is refused, and the connection is closed: no request hides."""
+    inbox = Inbox()
+    hidden = b"POST /alerts HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+    async with webhook(inbox) as client:
+        port = client.server.port
+        assert port
+        answer = await say(port, HEAD + head + hidden)
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+    assert answer.count(b"HTTP/1.") == 1
+    assert not inbox.groups
+
+
+async def test_a_body_longer_than_it_says() -> None:
+    """What comes after the stated length is no part of the body, and no request either."""
+    inbox = Inbox()
+    async with webhook(inbox) as client:
+        port = client.server.port
+        assert port
+        length = b"Content-Length: %d\r\n\r\n" % len(BODY)
+        answer = await say(port, HEAD + length + BODY, b'{"more": 1}\r\n\r\n')
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"HTTP/1.0 400 " in answer
+    assert len(inbox.groups) == 1
+
+
+async def test_a_sender_that_asks_first() -> None:
+    """`Expect: 100-continue`, as curl sends it with larger bodies, is answered."""
+    async with webhook(Inbox()) as client:
+        answer = await client.post("/alerts", data=BODY, expect100=True)
+        assert answer.status == 200
+
+
+async def test_a_slow_delivery_holds_up_no_other() -> None:
+    """Deliveries are taken side by side."""
+    slow, quick = Inbox(pause=0.5), Inbox()
+
+    def add(app: web.Application) -> None:
+        add_webhook(app, slow, Metrics("1"), OPEN)
+        other = web.Application()
+        add_webhook(other, quick, Metrics("1"), OPEN)
+        app.add_subapp("/quick", other)
+
+    async with serving(add) as client:
+        waiting = asyncio.create_task(client.post("/alerts", data=BODY))
+        assert (await client.post("/quick/alerts", data=BODY)).status == 200
+        assert not waiting.done()
+        assert (await waiting).status == 200
+
+
+async def test_a_sender_that_does_not_wait() -> None:
+    """A delivery is taken to its end although nobody waits for the answer, and is no defect."""
+    inbox = Inbox(pause=0.1)
+    with capture_logs() as log:
+        async with webhook(inbox) as client:
+            port = client.server.port
+            assert port
+            length = b"Content-Length: %d\r\n\r\n" % len(BODY)
+            await say(port, HEAD + length + BODY, patience=0.05)
+            await asyncio.sleep(0.2)
+    assert (len(inbox.groups), inbox.cut_off) == (1, 0)
+    assert [line["event"] for line in log] == ["delivery"]
+
+
+# Who may
+
+
+async def test_without_credentials_nothing_is_read(tmp_path: Path) -> None:
+    """401 comes before the body is looked at, says how to log in, and no credential is logged."""
+    file = tmp_path / "token"
+    file.write_text("right\n")
+    guard = Guard(Credentials("bearer", file), certificate=False)
+    inbox, counts = Inbox(), Metrics("1.2.3")
+    with capture_logs() as log:
+        async with webhook(inbox, guard=guard, counts=counts) as client:
+            wrong = {"Authorization": "Bearer wrong-token"}
+            for path in ("/alerts", "/alert"):
+                answer = await client.post(path, data=b"not json", headers=wrong)
+                assert (answer.status, answer.content_type) == (401, PROBLEM)
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert problem(await answer.text(), 401)["items"] == []
+            assert (await client.get("/alerts")).status == 401
+            assert not inbox.groups
+            right = {"Authorization": "Bearer right"}
+            assert (await client.post("/alerts", data=BODY, headers=right)).status == 200
+            assert (await client.get("/alerts", headers=right)).status == 200
+    assert [line["event"] for line in log] == ["delivery refused"] * 2 + ["delivery"]
+    assert "wrong-token" not in str(log)
+    assert b'openfero_gitops_deliveries_total{code="401"} 2.0' in counts.expose()
+
+
+# Defects
+
+
+async def test_a_defect_of_ours_is_500_and_says_nothing() -> None:
+    """What went wrong inside is in the log with its traceback, and not in the answer."""
+    with capture_logs() as log:
+        async with webhook(Inbox(failure=KeyError("s3cret"))) as client:
+            answer = await client.post("/alerts", data=BODY)
+            assert (answer.status, answer.content_type) == (500, PROBLEM)
+            assert "s3cret" not in await answer.text()
+    assert [(line["event"], line["log_level"]) for line in log] == [("a request failed", "error")]
+    assert log[0]["exc_info"]
+
+
+async def test_a_broken_connection_of_ours_is_a_defect_too() -> None:
+    """An error of a connection that is not the caller's is not taken for the caller's end."""
+    with capture_logs() as log:
+        async with webhook(Inbox(failure=ConnectionResetError("elsewhere"))) as client:
+            assert (await client.post("/alerts", data=BODY)).status == 500
+    assert [line["event"] for line in log] == ["a request failed"]
+
+
+async def test_each_delivery_is_one_log_line() -> None:
+    """The log counts the outcomes of a delivery and names its status."""
+
+    def tell(one: Alert) -> Item:
+        return created(one) if "host" in one.labels else Item(one, Outcome.NO_MATCH)
+
+    with capture_logs() as log:
+        async with webhook(Inbox(tell)) as client:
+            await client.post("/alerts", json=group(alert("A", host="a"), alert("B"), alert("C")))
+    (line,) = log
+    assert line.pop("seconds") < 5
+    assert line == {
+        "event": "delivery",
+        "log_level": "info",
+        "code": 200,
+        "alerts": 3,
+        "created": 1,
+        "no-match": 2,
+    }
