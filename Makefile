@@ -10,7 +10,8 @@ LEASE ?=
 MINUTES ?= 30
 KEEP ?=
 # All tests together run nearly every line of what decides.
-COVERED := --cov=openfero_gitops --cov-report=term:skip-covered --cov-fail-under=95
+COVERED := $(addprefix --cov=openfero_gitops/,audit author catalog domain jobs) \
+	--cov-report=term:skip-covered --cov-fail-under=95
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.remediation import WOBBLE, Phase, same_incident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
-#: How far the startsAt of one continuing problem may lie behind the delivery that was healed:
-#: the clocks of two Prometheus servers and Alertmanager's own delays.
-_WOBBLE: Final = timedelta(seconds=60)
 _HOUR: Final = timedelta(hours=1)
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -171,7 +168,7 @@ class _Board:
         comes again and again with another start.)
         """
         jobs = self.by_incident[one.incident]
-        first = bisect_left(jobs, starts_at, key=lambda other: other.received_at + _WOBBLE)
+        first = bisect_left(jobs, starts_at, key=lambda other: other.received_at + WOBBLE)
         last = bisect_left(jobs, one.order, key=lambda other: other.order)
         yield from jobs[first:last]
         yield from self.started[one.incident]
@@ -231,15 +228,6 @@ def _settled(other: Remediation, board: _Board) -> bool:
     """
     reason = board.refused.get(other.key, Reason.MAX_WAIT)
     return reason not in (Reason.SAME_OCCURRENCE, Reason.MAX_WAIT)
-
-
-def same_incident(one: Remediation, other: Remediation) -> bool:
-    """Whether `one` tells of the problem that `other` was made for, although it wobbles."""
-    if one.starts_at is None or other.starts_at is None:
-        return False
-    if other.resolved_at is not None and one.starts_at > other.resolved_at:
-        return False
-    return one.starts_at <= other.received_at + _WOBBLE
 
 
 def _stands_before(other: Remediation, one: Remediation, board: _Board) -> bool:

@@ -29,9 +29,9 @@ from openfero_gitops.domain.errors import ApiError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from openfero_gitops.admission.admitter import Term
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.lease import RunningTerm
     from openfero_gitops.domain.sync import RefusedRevision
 
 _log = structlog.get_logger(__name__)
@@ -147,7 +147,7 @@ class Mirrorer:
         syncer.on_change(self._changed.set)
         syncer.on_refusal(self._changed.set)
 
-    async def run(self, term: Term) -> None:
+    async def run(self, term: RunningTerm) -> None:
         """Keep the mirror true until cancelled."""
         while True:
             self._changed.clear()
@@ -167,7 +167,7 @@ class Mirrorer:
             except TimeoutError:
                 continue
 
-    async def _look(self, term: Term) -> None:
+    async def _look(self, term: RunningTerm) -> None:
         catalog, status = self._syncer.catalog, self._syncer.status
         # A catalog that came from the mirror proves nothing about Git: it is not written.
         if catalog is not None and status.origin == "git":
@@ -175,7 +175,7 @@ class Mirrorer:
         elif status.refused is not None and status.refused.reason == status.error:
             await self._note_refused(status.refused, term)
 
-    async def _note_refused(self, refused: RefusedRevision, term: Term) -> None:
+    async def _note_refused(self, refused: RefusedRevision, term: RunningTerm) -> None:
         """Write down what Git said just now beside the files in force, which are not touched."""
         head = await self._store.get(HEAD)
         if head is None:
@@ -186,7 +186,7 @@ class Mirrorer:
             noted = with_refused(head, self._store.namespace, refused, key)
             await self._store.put(noted, term.check)
 
-    async def _write(self, catalog: Catalog, term: Term) -> None:
+    async def _write(self, catalog: Catalog, term: RunningTerm) -> None:
         wanted = write_mirror(
             Snapshot(catalog.revision, catalog.root, catalog.files),
             self._store.namespace,
@@ -212,7 +212,7 @@ class Mirrorer:
             _log.info("mirror written", commit=catalog.revision.commit, config_maps=len(names) + 1)
 
     async def _write_shards(
-        self, wanted: Mirror, there: dict[str, dict[str, Any]], term: Term
+        self, wanted: Mirror, there: dict[str, dict[str, Any]], term: RunningTerm
     ) -> bool:
         changed = False
         for shard in wanted.shards:
@@ -227,7 +227,7 @@ class Mirrorer:
             changed = True
         return changed
 
-    async def _create(self, body: dict[str, Any], term: Term) -> None:
+    async def _create(self, body: dict[str, Any], term: RunningTerm) -> None:
         term.check()
         if not await self._store.create(body):
             raise SourceError(

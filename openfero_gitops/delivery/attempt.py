@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.admission.decide import same_incident
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import FINAL, Phase
+from openfero_gitops.domain.remediation import FINAL, Phase, same_incident
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

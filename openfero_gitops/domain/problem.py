@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Severity(StrEnum):
@@ -44,3 +45,23 @@ class Ignored:
 
     path: str
     kind: str
+
+
+def problem_members(problem: Problem) -> dict[str, Any]:
+    """A problem; null is what it does not have."""
+    return {
+        "path": problem.path,
+        "line": problem.line,
+        "column": problem.column,
+        "pointer": problem.pointer,
+        "rule": problem.rule,
+        "severity": problem.severity.value,
+        "message": problem.message,
+        "suggestion": problem.suggestion or None,
+        "commit": problem.commit or None,
+    }
+
+
+def ignored_members(document: Ignored) -> dict[str, Any]:
+    """A document that is no operario."""
+    return {"path": document.path, "kind": document.kind}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.keys import SOMEBODY_ELSE
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.alert import Status
     from openfero_gitops.domain.operario import Options
+
+#: How far the startsAt of one continuing problem may lie behind the delivery that was healed:
+#: the clocks of two Prometheus servers and Alertmanager's own delays.
+WOBBLE: Final = timedelta(seconds=60)
 
 
 class Phase(StrEnum):
@@ -145,3 +150,12 @@ class Remediation:
     def order(self) -> tuple[datetime, str, str]:
         """Who stands before whom: by arrival, then name."""
         return (self.received_at, self.key.name, self.key.namespace)
+
+
+def same_incident(one: Remediation, other: Remediation) -> bool:
+    """Whether `one` tells of the problem that `other` was made for, although it wobbles."""
+    if one.starts_at is None or other.starts_at is None:
+        return False
+    if other.resolved_at is not None and one.starts_at > other.resolved_at:
+        return False
+    return one.starts_at <= other.received_at + WOBBLE

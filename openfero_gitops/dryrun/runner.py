@@ -39,9 +39,9 @@ from openfero_gitops.dryrun.trial import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from openfero_gitops.admission.admitter import Term
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.lease import RunningTerm
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.dryrun.trial import Places, Trial
@@ -160,7 +160,7 @@ class DryRunner:
             except TimeoutError:
                 continue
 
-    async def run(self, term: Term) -> None:
+    async def run(self, term: RunningTerm) -> None:
         """Try what is new or old for as long as the term lasts."""
         self._leads = True
         try:
@@ -179,7 +179,7 @@ class DryRunner:
         finally:
             self._leads = False
 
-    async def _pass(self, term: Term) -> None:
+    async def _pass(self, term: RunningTerm) -> None:
         """Try everything that is due, one after the other; a new catalog ends it."""
         if await self._prepare() is None:
             return
@@ -212,7 +212,7 @@ class DryRunner:
             kept = {k: tried for k, tried in self._known.operarios.items() if k in digests}
             self._known = replace(self._known, operarios=kept)
 
-    async def _try(self, trial: Trial, term: Term) -> None:
+    async def _try(self, trial: Trial, term: RunningTerm) -> None:
         remarks = await self._ask(term, lambda: self._said(trial))
         if remarks is None:
             return
@@ -264,7 +264,7 @@ class DryRunner:
             return (no,)
         return () if there else (account_missing(trial),)
 
-    async def _probe(self, namespace: str, term: Term) -> None:
+    async def _probe(self, namespace: str, term: RunningTerm) -> None:
         """Find out whether the cluster lets anybody claim to have approved a Job."""
         if self._is_fresh(self._known.namespaces.get(namespace), _FOUND):
             return
@@ -309,7 +309,7 @@ class DryRunner:
         # (A clock that was set back makes nothing fresh for ever.)
         return abs(self._now() - tried.at) < (_FOUND if tried.remarks else clean)
 
-    async def _ask(self, term: Term, request: Callable[[], Any]) -> Any:
+    async def _ask(self, term: RunningTerm, request: Callable[[], Any]) -> Any:
         """Ask, once a moment and less often where that fails; None: there is no answer now.
 
         Whatever is due is still due then: it is asked for again at the next look.
@@ -370,7 +370,7 @@ class DryRunner:
         if known is not None:
             self._known = self._written = known
 
-    async def _save(self, term: Term) -> None:
+    async def _save(self, term: RunningTerm) -> None:
         """Write down what is known; it is only lost for a while where that fails."""
         if self._known == self._written:
             return

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
 
-from openfero_gitops.author.report.plain import ignored_members, problem_members
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.problem import ignored_members, problem_members
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web import shapes

@@ -19,13 +19,12 @@ from openfero_gitops.admission.decide import (
     Wait,
     decide,
     next_look,
-    same_incident,
 )
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.remediation import Phase, same_incident
 from tests.support.build import (
     NOW,
     STARTS_AT,
