@@ -11,7 +11,7 @@ import contextlib
 import os
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -36,7 +36,6 @@ from openfero_gitops.cluster.events import EventStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.cluster.listwatch import ListWatch
-from openfero_gitops.decided import Decided
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -45,7 +44,7 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     UsageError,
 )
-from openfero_gitops.domain.health import About, Condition
+from openfero_gitops.domain.health import About
 from openfero_gitops.domain.lease import Leadership, LeaseDurations
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
@@ -60,21 +59,18 @@ from openfero_gitops.settings import Auth
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from pathlib import Path
     from typing import Any
 
-    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.problem import Problem
-    from openfero_gitops.domain.remediation import JobKey, Remediation
-    from openfero_gitops.domain.sync import Standing, SyncStatus
     from openfero_gitops.leadership.elector import Term
     from openfero_gitops.settings import Settings
     from openfero_gitops.web.server import Address
@@ -248,7 +244,26 @@ class Controller:
             wanted=wanted or asyncio.Event(),
         )
         self.server = Server(
-            state=State(self, cluster),
+            state=State(
+                About(
+                    version=__version__,
+                    identity=settings.identity,
+                    namespace=where.own,
+                    jobs_namespace=where.jobs,
+                    allowed_namespaces=where.allowed,
+                    cluster=cluster,
+                ),
+                syncer=self.syncer,
+                comparer=self.comparer,
+                elector=self.elector,
+                observer=self.observer,
+                view=self.view,
+                control=self.control,
+                cluster_findings=self.dry_runner,
+                deliveries=self.submitter,
+                clock=self.clock,
+                now=_now,
+            ),
             deliveries=self.submitter,
             exposition=self.metrics,
             webhook_guard=_guard(
@@ -268,8 +283,6 @@ class Controller:
                 else None,
             ),
         )
-        self.where = where
-        self.settings = settings
 
     def _pause(self) -> timedelta:
         chance = random.random()  # noqa: S311 - no secret
@@ -468,99 +481,6 @@ async def serve(
         )
         controller.syncer.on_change(search_no_more())
         await controller.run(stop, started)
-
-
-class State:
-    """The controller as the web side reads it."""
-
-    def __init__(self, controller: Controller, cluster: str) -> None:
-        """Look at one controller; `cluster` says in words what it works on."""
-        self._c = controller
-        self._cluster = cluster
-        self._decided = Decided(controller.view)
-        self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
-
-    def about(self) -> About:
-        """What this replica is."""
-        where = self._c.where
-        return About(
-            version=__version__,
-            identity=self._c.settings.identity,
-            namespace=where.own,
-            jobs_namespace=where.jobs,
-            allowed_namespaces=where.allowed,
-            cluster=self._cluster,
-        )
-
-    def catalog(self) -> Catalog | None:
-        """The catalog in force, and beside its own problems what the cluster said of it."""
-        catalog = self._c.syncer.catalog
-        if catalog is None:
-            return None
-        told = self._c.dry_runner.problems(catalog)
-        if self._shown is None or self._shown[0] is not catalog or self._shown[1] is not told:
-            shown = replace(catalog, problems=catalog.problems + told) if told else catalog
-            self._shown = (catalog, told, shown)
-        return self._shown[2]
-
-    def sync(self) -> SyncStatus:
-        """How it came about."""
-        return self._c.syncer.status
-
-    def standing(self) -> Standing | None:
-        """Where this replica is beside the leader."""
-        return self._c.comparer.standing
-
-    def leadership(self) -> Leadership:
-        """Who leads."""
-        return self._c.elector.status
-
-    def remediations(self) -> Iterable[Remediation]:
-        """Every remediation known."""
-        return self._c.view
-
-    def is_approval_verified(self, one: Remediation) -> bool:
-        """Whether nobody could have written another name than their own as the approver."""
-        return self._c.dry_runner.is_approval_verified(one)
-
-    def decisions(self) -> Mapping[JobKey, Decision]:
-        """What stands before each waiting Job."""
-        catalog = self.catalog()
-        return self._decided.get(
-            catalog.envelope if catalog else None,
-            paused=self._c.control.paused_as_known,
-            now=_now(),
-        )
-
-    def conditions(self) -> Sequence[Condition]:
-        """What this replica needs to do its job."""
-        status = self._c.syncer.status
-        catalog = self._c.syncer.catalog
-        trouble = self._c.observer.trouble
-        whole = self._c.view.whole
-        return (
-            Condition(
-                "catalog",
-                catalog is not None,
-                "" if catalog else status.error or "the first sync has not ended",
-            ),
-            Condition(
-                "jobs",
-                whole and not trouble,
-                "; ".join(f"{namespace}: {why}" for namespace, why in trouble.items())
-                or ("" if whole else "the Jobs have not been listed yet"),
-                # (Of several namespaces, those that are left are worked in.)
-                vital=not whole or len(trouble) == len(self._c.where.allowed),
-            ),
-            _free_of("deliveries", self._c.submitter.trouble),
-            _free_of("clock", self._c.clock.trouble),
-            _free_of("control", self._c.control.trouble, vital=False),
-            _free_of("in step", self._c.comparer.trouble, vital=False),
-        )
-
-
-def _free_of(name: str, trouble: str, *, vital: bool = True) -> Condition:
-    return Condition(name, not trouble, trouble, vital=vital)
 
 
 def _check_keys(lines: Sequence[str]) -> None:

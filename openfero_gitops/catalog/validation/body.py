@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from openfero_gitops.catalog.validation.rules import Pointer
+    from openfero_gitops.domain.rule import Pointer
 
 SPEC: Final = ("spec",)
 TEMPLATE: Final = ("spec", "template")

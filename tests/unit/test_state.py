@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from openfero_gitops.decided import Decided
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.view import View
+from openfero_gitops.state import Decided
 from tests.support.build import NOW, remediation, seconds
 
 ENVELOPE = Envelope()
