@@ -46,7 +46,7 @@ def openfero(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
     """Give a function that runs a command in this process; its log stays the test run's."""
-    monkeypatch.setattr("openfero_gitops.cli._log_to_stderr", lambda *_: None)
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
 
     def ran(*arguments: str | Path) -> Ran:
         code = main([str(argument) for argument in arguments])

@@ -73,7 +73,7 @@ def ran(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """Give a function that runs a command here, and returns its code and what it printed."""
-    monkeypatch.setattr("openfero_gitops.cli._log_to_stderr", lambda *_: None)
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])

@@ -69,7 +69,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
     Where logs go is left as it is: this process is the test run's.
     """
-    monkeypatch.setattr("openfero_gitops.cli._log_to_stderr", lambda *_: None)
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
     for name in os.environ:
         if name.startswith("OPENFERO_GITOPS_"):
             monkeypatch.delenv(name)
@@ -783,10 +783,10 @@ def test_a_traceback_shows_no_variables() -> None:
     """What is logged of a defect is the code's lines, never the values, which may be secrets."""
     program = (
         "import structlog\n"
-        "from openfero_gitops.cli import _log_to_stderr\n"
+        "from openfero_gitops.cli.log import to_stderr\n"
         "for form in ('console', 'json'):\n"
         "    structlog.reset_defaults()\n"
-        "    _log_to_stderr(form)\n"
+        "    to_stderr(form)\n"
         "    password = 's3' + 'cret'\n"
         "    try:\n"
         "        raise ValueError('broken')\n"
