@@ -21,12 +21,10 @@ from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Concluder
 from openfero_gitops.admission.pause import Control
-from openfero_gitops.catalog.ask import Asked
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import Comparer
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, recall
-from openfero_gitops.catalog.pace import pause_before_sync
-from openfero_gitops.catalog.schedule import Schedule
+from openfero_gitops.catalog.schedule import Asked, Schedule, pause_before_sync
 from openfero_gitops.catalog.syncer import Source, Syncer
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi

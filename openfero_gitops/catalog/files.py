@@ -65,7 +65,7 @@ class Parser:
             UsageError: the version is not known.
         """
         self._schemas = schemas_of(kubernetes) if isinstance(kubernetes, str) else kubernetes
-        #: What the last catalog made of the files that it was made of: `pipeline.catalog`'s own.
+        #: What the last catalog made of the files that it was made of: `catalog.build`'s own.
         self.judged: object = None
         self._known: dict[tuple[str, bool], FileReading] = {}
         self._before: dict[tuple[str, bool], FileReading] = {}

@@ -16,7 +16,7 @@ to look like one (a name `openfero-…`, an annotation `openfero.io/…`) is an 
 of another kind that says which alert it answers, unless it is of those that an operario needs
 beside it: a kind that was mistyped would else make an operario vanish without a word.
 
-What depends on the envelope (namespaces, `remember`) is judged later, by `pipeline.catalog`.
+What depends on the envelope (namespaces, `remember`) is judged later, by `catalog.build`.
 """
 
 from __future__ import annotations

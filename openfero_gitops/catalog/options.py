@@ -2,7 +2,7 @@
 
 `OPTIONS` is the list of them, each with its grammar, a right example and what it does; the
 documentation is made from it. `openfero.io/alertname` and `openfero.io/status`, which say what
-an operario answers, are read by `pipeline.forms`.
+an operario answers, are read by `catalog.forms`.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def audit(
     With --verify each Job is derived again from its commit and the alert that it carries, and
     compared, field by field. Exits 1 where one is not what Git gives, or cannot be proven.
     """
-    from openfero_gitops.audit import table as ledger  # noqa: PLC0415
+    from openfero_gitops.audit import table  # noqa: PLC0415
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
     from openfero_gitops.commands.audit import Reviewed, Selection, signed_by  # noqa: PLC0415
     from openfero_gitops.commands.audit import audit as read  # noqa: PLC0415
@@ -149,12 +149,12 @@ def audit(
         )
     )
     if form == "table":
-        click.echo(ledger.as_table(entries))
+        click.echo(table.as_table(entries))
     elif form == "csv":
-        click.echo(ledger.as_csv(entries))
+        click.echo(table.as_csv(entries))
     else:
         members = {n: shapes.remediation(entry.remediation) for n, entry in enumerate(entries)}
-        click.echo(ledger.as_json(entries, members))
+        click.echo(table.as_json(entries, members))
     return DONE if all(entry.proven for entry in entries) else FINDINGS
 
 

@@ -1,7 +1,7 @@
 """The part of the Kubernetes API that is used here, as a Protocol.
 
 Two things fulfil it and pass one contract suite: the client of a real API server
-(`adapters.kubernetes`) and the in-memory cluster (`adapters.memory`). Objects are plain dicts
+(`cluster.client`) and the in-memory cluster (`demo.cluster`). Objects are plain dicts
 in the API's own JSON shape; a caller owns what it is given and may change it.
 
 Every method raises `domain.errors.ApiError` and nothing else, within its timeout (seconds).

@@ -1,6 +1,6 @@
 """What people do with a repository and no cluster: validate, render, explain, test, diff.
 
-The same pipeline as the controller's: what passes here is what runs there.
+The same code as in the controller: what passes here runs there.
 """
 
 from __future__ import annotations

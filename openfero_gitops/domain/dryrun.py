@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One thing that was said; `rule` is the id of one of `pipeline.dryrun.RULES`."""
+    """One thing that was said; `rule` is the id of one of `dryrun.trial.RULES`."""
 
     rule: str
     message: str

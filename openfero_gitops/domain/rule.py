@@ -1,7 +1,7 @@
 """The register of rules: what may be found in a repository, how grave it is, and why.
 
 A rule is declared where it is applied, by `error(...)` or `warning(...)`, and stands in `RULES`
-from then on; importing `pipeline.catalog` declares all of them. Declared here are those about a
+from then on; importing `catalog.build` declares all of them. Declared here are those about a
 file before anything of it is parsed, since whoever lists a repository must know them, too.
 """
 

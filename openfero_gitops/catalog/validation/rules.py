@@ -1,7 +1,7 @@
 """How a rule is applied and a breach of it worded.
 
 The rules themselves stand in the register, `domain.rule`. Those about a Job's body are one
-function each, in `pipeline.checks`, made one by `check`.
+function each, in `catalog.validation.checks`, made one by `check`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It passes the contract suite that the real API server passes. What it leaves out: namespaces have
 not to be created, RBAC and quotas, subresources (`status` belongs to the controllers alone, as
-there), `managedFields`, warnings, and every resource that `adapters.api` does not name.
+there), `managedFields`, warnings, and every resource that `cluster.api` does not name.
 """
 
 from __future__ import annotations
