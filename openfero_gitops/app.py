@@ -25,7 +25,7 @@ from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import Comparer
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, recall
 from openfero_gitops.catalog.schedule import Asked, Schedule, pause_before_sync
-from openfero_gitops.catalog.syncer import Source, Syncer
+from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.clock import Clock
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.ports import SourceWithHistory
     from openfero_gitops.settings import Settings
     from openfero_gitops.web.server import Address
 
@@ -117,7 +118,7 @@ class Controller:
         settings: Settings,
         where: Places,
         api: ApiServer,
-        source: Source,
+        source: SourceWithHistory,
         cluster: str,
         *,
         lease_api: ApiServer | None = None,

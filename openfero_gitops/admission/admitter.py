@@ -29,7 +29,7 @@ import asyncio
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.feed import Listed
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
+    from openfero_gitops.ports import Counts, Jobs, Term
 
 _log = structlog.get_logger(__name__)
 
@@ -70,57 +70,6 @@ _UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
 _REST: Final = 9.0  # times as long as deciding took
 
 
-class Jobs(Protocol):
-    """The Jobs as the leader reads and changes them."""
-
-    async def listed(self) -> Sequence[Listed | Lost]:
-        """Every Job of ours, consistently, namespace by namespace; raises ApiError.
-
-        `Lost` stands for a namespace that is forbidden.
-        """
-        ...
-
-    async def get(self, key: JobKey) -> dict[str, Any]:
-        """Read one Job, consistently; raises ApiError."""
-        ...
-
-    async def patch(self, key: JobKey, patch: patches.Patch) -> dict[str, Any]:
-        """Change one Job; raises ApiError, `Invalid` where a test failed."""
-        ...
-
-
-class Term(Protocol):
-    """A time of leadership."""
-
-    @property
-    def id(self) -> str:
-        """Unlike that of any other term."""
-        ...
-
-    @property
-    def continues(self) -> str:
-        """The id of the term before, where it was this replica's too and nobody led in between."""
-        ...
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether no admission of anybody's was under way when it began."""
-        ...
-
-    @property
-    def closing(self) -> asyncio.Event:
-        """Set when nothing more is to be begun."""
-        ...
-
-    def finish(self, *, settled: bool) -> None:
-        """Say that what was begun is done, and whether no admission is under way."""
-        ...
-
-    def check(self) -> None:
-        """Raise where the term has ended, or may have: called before every write."""
-        ...
-
-
 class Control(Protocol):
     """What a human said to the controller as a whole."""
 
@@ -134,14 +83,6 @@ class Control(Protocol):
 
     async def acknowledge(self, check: Callable[[], None]) -> None:
         """Tell that nothing is under way any more that `paused` did not allow."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about admission."""
-
-    def decided(self, reason: Reason) -> None:
-        """A decision was carried out."""
         ...
 
 

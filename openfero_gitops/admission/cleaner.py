@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from openfero_gitops.admission.admitter import Term
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
+    from openfero_gitops.ports import Counts, Jobs, Term
 
 _log = structlog.get_logger(__name__)
 
@@ -46,30 +46,6 @@ _PACE: Final = 0.1
 #: Seconds to rest when the API server has trouble; it doubles up to the longest.
 _FIRST_REST: Final = 1.0
 _LONGEST_REST: Final = 10.0
-
-
-class Jobs(Protocol):
-    """Jobs and their Pods."""
-
-    async def pods(self, key: JobKey) -> list[dict[str, Any]]:
-        """The Pods of one Job; raises ApiError."""
-        ...
-
-    async def patch(self, key: JobKey, patch: patches.Patch) -> dict[str, Any]:
-        """Change one Job; raises ApiError."""
-        ...
-
-    async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
-        """Delete one Job in exactly this state; raises ApiError."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about ends."""
-
-    def ended(self, remediation: Remediation) -> None:
-        """A remediation reached a phase that it never leaves."""
-        ...
 
 
 class Concluder:

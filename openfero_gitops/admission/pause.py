@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -21,7 +21,9 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from openfero_gitops.ports import ConfigMaps
 
 _log = structlog.get_logger(__name__)
 
@@ -33,22 +35,6 @@ STILL_PAUSED_BY: Final = "still-paused-by"
 _FRESH: Final = 1.0
 #: Seconds between two looks for the pages' sake.
 _SHOWN: Final = 5.0
-
-
-class ConfigMaps(Protocol):
-    """The ConfigMaps of the controller's namespace."""
-
-    async def get(self, name: str) -> dict[str, Any] | None:
-        """One ConfigMap, None where there is none; raises ApiError."""
-        ...
-
-    async def patch(self, name: str, operations: Sequence[dict[str, Any]]) -> None:
-        """Change one; raises ApiError, `Invalid` where a test failed."""
-        ...
-
-    async def merge(self, name: str, members: Mapping[str, str], labels: Mapping[str, str]) -> None:
-        """Write these members of one, made where there is none; raises ApiError."""
-        ...
 
 
 class Control:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.catalog.validation.rules import nearest
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.text import count, labels, printable
+from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -218,7 +218,7 @@ def as_text(coverage: Coverage) -> str:
         lines.append("no alert: the rules are recording rules, or left out")
     resolved = sum(bool(one.resolved) for one in coverage.answered)
     summary = (
-        f"{total - len(coverage.gaps)} of {count(total, 'alerting rule')}"
+        f"{total - len(coverage.gaps)} of {plural(total, 'alerting rule')}"
         f" {'has' if total == 1 else 'have'} an operario"
         f" ({coverage.percentage:g} %)"
     )
@@ -227,9 +227,9 @@ def as_text(coverage: Coverage) -> str:
     if resolved:
         summary += f"; {resolved} also when resolved"
     if coverage.unreached:
-        summary += f"; {count(len(coverage.unreached), 'operario')} unreachable"
+        summary += f"; {plural(len(coverage.unreached), 'operario')} unreachable"
     if coverage.left_out:
-        summary += f"; {count(coverage.left_out, 'rule')} left out"
+        summary += f"; {plural(coverage.left_out, 'rule')} left out"
     return "\n".join([*lines, summary])
 
 

@@ -19,7 +19,7 @@ from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.domain.text import count, labels, listed, printable, quoted
+from openfero_gitops.domain.text import labels, listed, plural, printable, quoted
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render, target
 
@@ -149,7 +149,7 @@ def _hints(alert: Alert, catalog: Catalog, candidates: Sequence[Candidate]) -> I
     broken = sorted({problem.path for problem in catalog.problems if problem.is_error})
     if broken:
         yield (
-            f"{count(len(broken), 'file')} with an error: is it there? validate tells: "
+            f"{plural(len(broken), 'file')} with an error: is it there? validate tells: "
             f"{listed(map(printable, broken))}"
         )
 

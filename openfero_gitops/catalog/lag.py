@@ -6,7 +6,7 @@ Every replica fetches Git itself, so one that cannot is behind without knowing i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,31 +19,13 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.ports import ConfigMaps, History
 
 _log = structlog.get_logger(__name__)
 
 #: Seconds between two looks.
 _LOOK: Final = 10.0
 _OUT_OF_STEP: Final = frozenset({Step.BEHIND, Step.APART})
-
-
-class ConfigMaps(Protocol):
-    """The ConfigMaps of the controller's namespace."""
-
-    async def get(self, name: str) -> dict[str, Any] | None:
-        """One ConfigMap, None where there is none; raises ApiError."""
-        ...
-
-
-class History(Protocol):
-    """What is known of the repository."""
-
-    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
-        """Whether a commit continues an earlier one; raises SourceError.
-
-        Where it is not to `deepen` what was fetched, it may say False for lack of history.
-        """
-        ...
 
 
 class Comparer:

@@ -22,7 +22,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
-from openfero_gitops.jobs.environment import canonical_json
+from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

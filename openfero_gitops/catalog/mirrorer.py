@@ -7,7 +7,7 @@ removed after: a writer that dies between any two of these leaves a whole catalo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -31,40 +31,14 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.lease import RunningTerm
     from openfero_gitops.domain.sync import RefusedRevision
+    from openfero_gitops.ports import ConfigMaps, RunningTerm
 
 _log = structlog.get_logger(__name__)
 
 #: Seconds between looks at whether the mirror is still what was written.
 _LOOK_AGAIN: Final = 60.0
 _AFTER_FAILURE: Final = 5.0
-
-
-class ConfigMaps(Protocol):
-    """The ConfigMaps of the controller's namespace."""
-
-    namespace: str
-
-    async def get(self, name: str) -> dict[str, Any] | None:
-        """One ConfigMap, None where there is none; raises ApiError."""
-        ...
-
-    async def labelled(self, label_selector: str) -> Sequence[dict[str, Any]]:
-        """Those that carry certain labels; raises ApiError."""
-        ...
-
-    async def create(self, body: dict[str, Any]) -> bool:
-        """Create one; False where one of that name is there; raises ApiError."""
-        ...
-
-    async def put(self, body: dict[str, Any], check: Callable[[], None]) -> None:
-        """Create or replace one; raises ApiError."""
-        ...
-
-    async def delete(self, body: dict[str, Any]) -> None:
-        """Delete one; raises ApiError."""
-        ...
 
 
 def no_keys() -> Sequence[bytes]:

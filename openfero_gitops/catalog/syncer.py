@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import gc
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -35,11 +35,12 @@ from openfero_gitops.domain.sync import Changes, Chapter, RefusedRevision, SyncS
 from openfero_gitops.domain.timestamp import format_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from openfero_gitops.catalog.build import Scope
-    from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile
+    from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot
+    from openfero_gitops.ports import Counts, SourceWithHistory
 
 _log = structlog.get_logger(__name__)
 
@@ -48,52 +49,13 @@ _CHAPTERS: Final = 20
 _NAMED: Final = 20
 
 
-class Source(Protocol):
-    """Where operarios come from."""
-
-    async def fetch(self) -> Snapshot:
-        """The files at the ref's present commit; raises SourceError, Unusable for the commit."""
-        ...
-
-    async def snapshot(self, commit: str) -> Snapshot:
-        """The files at a commit of its history; raises SourceError, Unusable for the commit."""
-        ...
-
-    async def ancestors(self, commit: str, limit: int = 100) -> Sequence[str]:
-        """The first-parent ancestors of a commit, newest first; raises SourceError."""
-        ...
-
-    async def versions(self, path: str, commit: str, limit: int = 100) -> Sequence[SourceFile]:
-        """Older versions of one file, newest first; raises SourceError."""
-        ...
-
-    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
-        """Whether one of those had another file there, trusted or not; raises SourceError."""
-        ...
-
-    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
-        """Whether a commit continues an earlier one; raises SourceError.
-
-        Where it is not to `deepen` what was fetched, it may say False for lack of history.
-        """
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about syncs."""
-
-    def synced(self, status: SyncStatus) -> None:
-        """A sync ended, well or not."""
-        ...
-
-
 class Syncer:
     """Holds the catalog in force, and replaces it."""
 
     def __init__(
         self,
         *,
-        source: Source,
+        source: SourceWithHistory,
         scope: Scope,
         counts: Counts,
         now: Callable[[], datetime],

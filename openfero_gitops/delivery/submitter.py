@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -43,48 +43,21 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
+    from openfero_gitops.ports import Counts, Jobs
 
 _log = structlog.get_logger(__name__)
 
 _REMEMBERED_COMPLAINTS: Final = 1000
 #: Seconds for which an API server that did not take a Job is not expected to take the next.
 _TROUBLED: Final = 10.0
-
-
-class Jobs(Protocol):
-    """Where remediations are stored: the API server's Jobs."""
-
-    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Store a new Job; raises ApiError."""
-        ...
-
-    async def get(self, key: JobKey) -> dict[str, Any]:
-        """Read one Job, consistently; raises ApiError."""
-        ...
-
-    async def of_incidents(self, incidents: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the Jobs of several incidents over all namespaces, consistently."""
-        ...
-
-    async def patch(self, key: JobKey, patch: patches.Patch) -> dict[str, Any]:
-        """Change one Job; raises ApiError, `Invalid` where a test failed."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about deliveries."""
-
-    def delivered(self, answer: Answer, truncated: int) -> None:
-        """One delivery was answered."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

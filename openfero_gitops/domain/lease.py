@@ -7,7 +7,7 @@ client-go based tool read it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.errors import UsageError
 
@@ -106,11 +106,3 @@ class Leadership:
     term: str = ""
     since: datetime | None = None
     reason: str = ""
-
-
-class RunningTerm(Protocol):
-    """What guarded work needs of a term of leadership."""
-
-    def check(self) -> None:
-        """Raise where the term has ended, or may have: called before every write."""
-        ...

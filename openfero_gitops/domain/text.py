@@ -1,46 +1,53 @@
-"""Words for people: counts, lists, and the texts of strangers made fit to be printed."""
+"""Text in messages and records: plurals, lists, untrusted text made printable, canonical JSON."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Control characters, line and paragraph separators, marks that are not seen or that reorder what
-# is (bidirectional overrides), and halves of characters.
+# Control characters, line and paragraph separators, invisible and bidirectional formatting
+# characters, and lone surrogates.
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
-_LONGEST: Final = 200
+_MAX_CHARACTERS: Final = 200
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def count(number: int, what: str) -> str:
-    """`1 operario`, `2 operarios`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def plural(number: int, noun: str) -> str:
+    """A number with its noun: `1 operario`, `2 operarios`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def printable(text: str, limit: int = _LONGEST) -> str:
-    """A stranger's text on one line, without anything that a terminal or a reader obeys."""
+def canonical_json(value: Any) -> str:
+    """Serialize to the one spelling that is hashed and compared: sorted keys, no spaces, UTF-8."""
+    return _CANONICAL.encode(value)
+
+
+def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
+    """Untrusted text on one line: at most `limit` characters, control characters escaped."""
     text = text if len(text) <= limit else text[:limit] + "…"
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def quoted(text: str, limit: int = _LONGEST) -> str:
-    """The same in double quotes."""
+def quoted(text: str, limit: int = _MAX_CHARACTERS) -> str:
+    """Untrusted text as in `printable`, in double quotes."""
     return '"' + printable(text, limit).replace('"', '\\"') + '"'
 
 
-def labels(values: Mapping[str, str], limit: int = _LONGEST) -> str:
-    """Labels as Alertmanager's matchers write them: `namespace="shop", pod="web-1"`."""
+def labels(values: Mapping[str, str], limit: int = _MAX_CHARACTERS) -> str:
+    """Format labels as Alertmanager's matchers do: `namespace="shop", pod="web-1"`."""
     return ", ".join(
         f"{printable(name, limit)}={quoted(value, limit)}" for name, value in values.items()
     )
 
 
 def listed(words: Iterable[str], most: int = 5) -> str:
-    """`a, b and 3 more`."""
+    """Join at most `most` words: `a, b and 3 more`."""
     words = list(words)
     if len(words) <= most:
         return ", ".join(words)

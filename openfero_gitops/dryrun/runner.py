@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.lease import RunningTerm
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.dryrun.trial import Places, Trial
+    from openfero_gitops.ports import ConfigMaps, Counts, RunningTerm
 
 _log = structlog.get_logger(__name__)
 
@@ -76,28 +76,6 @@ class Cluster(Protocol):
 
     async def has_account(self, namespace: str, name: str) -> bool:
         """Whether there is such a ServiceAccount; raises ApiError."""
-        ...
-
-
-class ConfigMaps(Protocol):
-    """The ConfigMaps of the controller's namespace."""
-
-    namespace: str
-
-    async def get(self, name: str) -> dict[str, Any] | None:
-        """One ConfigMap, None where there is none; raises ApiError."""
-        ...
-
-    async def put(self, body: dict[str, Any], check: Callable[[], None]) -> None:
-        """Create or replace one; raises ApiError."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about dry runs."""
-
-    def tried(self, result: str) -> None:
-        """Something was tried: `accepted`, `warning`, `refused` or `failed`."""
         ...
 
 

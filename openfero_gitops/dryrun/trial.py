@@ -22,9 +22,10 @@ from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound
 from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Form
 from openfero_gitops.domain.problem import Problem, Severity
+from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.jobs import template
-from openfero_gitops.jobs.environment import PREFIX, canonical_json
+from openfero_gitops.jobs.environment import PREFIX
 from openfero_gitops.jobs.render import Delivery, render
 
 if TYPE_CHECKING:

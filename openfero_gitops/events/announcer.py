@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -29,30 +29,13 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
+    from openfero_gitops.ports import ConfigMaps, Counts
 
 _log = structlog.get_logger(__name__)
 
 # Seconds.
 _GATHER: Final = 0.5
 _LOOK_AGAIN: Final = 2.0
-
-
-class ConfigMaps(Protocol):
-    """The ConfigMaps of the controller's namespace."""
-
-    namespace: str
-
-    async def get(self, name: str) -> dict[str, Any] | None:
-        """One ConfigMap, None where there is none; raises ApiError."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about what waits."""
-
-    def waiting(self, reasons: Mapping[Reason, int]) -> None:
-        """So many remediations wait now, by what stands before them."""
-        ...
 
 
 class Announcer:

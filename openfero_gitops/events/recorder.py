@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,10 +19,11 @@ from openfero_gitops.domain.errors import ApiError, NotFound, Throttled, Unavail
 from openfero_gitops.events.events import again, manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from openfero_gitops.domain.event import Event, Subject
+    from openfero_gitops.ports import Counts, Events
 
 _log = structlog.get_logger(__name__)
 
@@ -33,26 +34,6 @@ _PACE: Final = 0.05
 _SERIES: Final = 360.0  # so long after the last one is the same a new Event, as in client-go
 _FIRST_REST: Final = 1.0
 _LONGEST_REST: Final = 60.0
-
-
-class Events(Protocol):
-    """Where Events are written."""
-
-    async def create(self, body: dict[str, Any]) -> None:
-        """Create one; raises ApiError."""
-        ...
-
-    async def patch(self, namespace: str, name: str, operations: Sequence[dict[str, Any]]) -> None:
-        """Change one; raises ApiError."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted about Events."""
-
-    def told(self, result: str) -> None:
-        """An Event was `sent`, or `lost`."""
-        ...
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ALERT_BYTES: Final = 64 * 1024
 _GROUP_KEY_LENGTH: Final = 16 * 1024
 _CUT: Final = "…[cut]"
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def canonical_json(value: Any) -> str:
-    """The one spelling of a value: sorted, without spaces, as text and not as escapes."""
-    return _CANONICAL.encode(value)
 
 
 def alert_record(alert: Alert) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
-from openfero_gitops.jobs.environment import canonical_json
+from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -19,6 +19,7 @@ from openfero_gitops.domain.alert import Occurrence
 from openfero_gitops.domain.errors import RenderRefusal
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs import environment, template
 from openfero_gitops.jobs.names import job_name, label_value
@@ -104,7 +105,7 @@ def render(
         message = "the alert's labels do not fit into 64 KiB: shorten them at their source"
         name = {"alertname": alert.name[:_RECORD_OF_TOO_LARGE]}
         aim = target(dataclasses.replace(alert, labels=name), operario)
-        record = environment.canonical_json(
+        record = canonical_json(
             {
                 "status": alert.status.value,
                 "labels": name,
@@ -158,7 +159,7 @@ def target(alert: Alert, operario: Operario) -> str:
     """What is being healed, as canonical JSON of the labels that name it."""
     names = operario.options.target or tuple(n for n in alert.labels if n not in _NOT_TARGET)
     chosen = {name: alert.labels[name] for name in names if alert.labels.get(name)}
-    return environment.canonical_json(chosen or {"alertname": alert.name})
+    return canonical_json(chosen or {"alertname": alert.name})
 
 
 def _foreign(mapping: Mapping[str, str] | None) -> dict[str, str]:
@@ -199,7 +200,7 @@ def _annotations(
         keys.RECEIVED_AT: received,
         keys.LAST_DELIVERED_AT: received,
         keys.RECEIVED_BY: delivery.received_by,
-        keys.DELIVERY: environment.canonical_json(
+        keys.DELIVERY: canonical_json(
             {
                 # (An alert that names its start does not depend on who delivered it.)
                 "id": "" if occurrence.starts_at else delivery.id,

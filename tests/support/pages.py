@@ -15,7 +15,7 @@ from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import Standing, SyncStatus
-from openfero_gitops.jobs.environment import canonical_json
+from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.diff.change import Effect, Kind, Quote
 from openfero_gitops.author.diff.plain import difference_lines, summary
-from openfero_gitops.domain.text import count, labels, printable
+from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
     from openfero_gitops.author.diff.change import Change, Difference, Sentence, Winner
@@ -101,7 +101,7 @@ def _details(difference: Difference, room: int) -> str:
         room -= len(block)
         blocks.append(block)
     if left_out:
-        left = count(left_out, "change")
+        left = plural(left_out, "change")
         blocks.append(
             f"The lines of {left} are left out here; `openfero-gitops diff` shows them.\n"
         )

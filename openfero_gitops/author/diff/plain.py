@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.diff.change import Effect, Kind, Quote
-from openfero_gitops.domain.text import count, labels, printable
+from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +43,10 @@ def summary(difference: Difference) -> str:
         if (number := sum(change.effect is effect for change in difference.changes))
     ]
     if difference.winners:
-        told.append(f"{count(len(difference.winners), 'alert')} answered otherwise")
+        told.append(f"{plural(len(difference.winners), 'alert')} answered otherwise")
     if told:
         return ", ".join(told)
-    files = f" ({count(difference.files, 'file')} changed)" if difference.files else ""
+    files = f" ({plural(difference.files, 'file')} changed)" if difference.files else ""
     return NO_CHANGE + files
 
 

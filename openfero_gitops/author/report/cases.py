@@ -9,7 +9,7 @@ from openfero_gitops.author.golden import ALERT, FOLDER, JOB
 from openfero_gitops.author.report.findings import line
 from openfero_gitops.author.report.junit import failure_of, of_all, of_file
 from openfero_gitops.author.report.suite import Failure, Outcome, suite
-from openfero_gitops.domain.text import count
+from openfero_gitops.domain.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -83,10 +83,10 @@ def _missing(name: str) -> str:
 
 def _summary(report: Report) -> str:
     passed = sum(verdict.passed for verdict in report.verdicts)
-    said = f"{count(len(report.verdicts), 'case')}: "
+    said = f"{plural(len(report.verdicts), 'case')}: "
     said += f"{passed} passed, {len(report.verdicts) - passed} failed"
     if errors := sum(problem.is_error for problem in report.problems):
-        said += f"; {count(errors, 'other error')}"
+        said += f"; {plural(errors, 'other error')}"
     if report.untested:
-        said += f"; {count(len(report.untested), 'operario')} without a case"
+        said += f"; {plural(len(report.untested), 'operario')} without a case"
     return said

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.jobs.environment import alert_record, canonical_json, fits, variables
+from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.jobs.environment import alert_record, fits, variables
 from tests.support.build import alert
 
 if TYPE_CHECKING:

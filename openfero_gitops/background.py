@@ -1,0 +1,47 @@
+"""What background tasks share: waiting for an event, and logging a lasting condition once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def wait_for_event(event: asyncio.Event, timeout_seconds: float) -> bool:
+    """Wait until the event is set, at most so long; return whether it is set."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class OnChange:
+    """A lasting error, logged when it begins and when its text changes, not at each attempt.
+
+    `text` is the error as probes show it; empty while there is none.
+
+        self._write_error = OnChange(_log.warning, "mirror not written")
+        ...
+        self._write_error.set(str(error))   # after a failure
+        self._write_error.clear()           # after a success
+    """
+
+    def __init__(self, log: Callable[..., Any], event: str) -> None:
+        """Log `event` through a bound log method, with the text as its field `error`."""
+        self._log = log
+        self._event = event
+        self.text = ""
+
+    def set(self, text: str, **fields: Any) -> None:
+        """Record a failure; log it if the last attempt did not fail with the same text."""
+        if text != self.text:
+            self.text = text
+            self._log(self._event, error=text, **fields)
+
+    def clear(self) -> None:
+        """Record a success."""
+        self.text = ""

@@ -1,0 +1,227 @@
+"""What background workers need from the outside: one Protocol per kind of resource.
+
+`cluster` and `sources` implement them, `metrics` implements `Counts`, and `app` connects the two.
+The workers of `catalog`, `delivery`, `admission`, `events` and `dryrun` import nothing else of
+the outside. Every method of a Kubernetes resource raises `ApiError`; those of a source raise
+`SourceError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from openfero_gitops.domain.answer import Answer
+    from openfero_gitops.domain.catalog import Snapshot, SourceFile
+    from openfero_gitops.domain.feed import Listed, Lost
+    from openfero_gitops.domain.reason import Reason
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.sync import Changes, SyncStatus
+    from openfero_gitops.jobs.patches import Patch
+
+__all__ = [
+    "ConfigMaps",
+    "Counts",
+    "Events",
+    "History",
+    "Jobs",
+    "RunningTerm",
+    "Source",
+    "SourceWithHistory",
+    "Term",
+]
+
+
+class Jobs(Protocol):
+    """The Jobs of all namespaces in which remediations run."""
+
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Create a Job; return it as stored."""
+        ...
+
+    async def get(self, key: JobKey) -> dict[str, Any]:
+        """Read one Job from the API server, not from a cache."""
+        ...
+
+    async def listed(self) -> Sequence[Listed | Lost]:
+        """List the Jobs that carry our labels, namespace by namespace.
+
+        `Lost` is returned for a namespace in which listing is forbidden.
+        """
+        ...
+
+    async def of_incidents(self, incidents: Sequence[str]) -> list[dict[str, Any]]:
+        """List the Jobs of several incidents in all namespaces."""
+        ...
+
+    async def pods(self, key: JobKey) -> list[dict[str, Any]]:
+        """List the Pods of one Job."""
+        ...
+
+    async def patch(self, key: JobKey, patch: Patch) -> dict[str, Any]:
+        """Patch one Job; raises `Invalid` if a precondition of the patch failed."""
+        ...
+
+    async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
+        """Delete one Job if it is still at this version."""
+        ...
+
+
+class ConfigMaps(Protocol):
+    """The ConfigMaps of the controller's namespace."""
+
+    namespace: str
+
+    async def get(self, name: str) -> dict[str, Any] | None:
+        """Read one; None if there is none."""
+        ...
+
+    async def labelled(self, label_selector: str) -> Sequence[dict[str, Any]]:
+        """List those that a label selector matches."""
+        ...
+
+    async def create(self, body: dict[str, Any]) -> bool:
+        """Create one; False if the name is taken."""
+        ...
+
+    async def put(self, body: dict[str, Any], check: Callable[[], None]) -> None:
+        """Create or replace one; `check` is called before each write and may raise."""
+        ...
+
+    async def patch(self, name: str, operations: Sequence[dict[str, Any]]) -> None:
+        """Apply a JSON Patch; raises `Invalid` if a test operation failed."""
+        ...
+
+    async def merge(self, name: str, members: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        """Write some members and labels of one, creating it if there is none."""
+        ...
+
+    async def delete(self, body: dict[str, Any]) -> None:
+        """Delete one if it is still at the version of `body`."""
+        ...
+
+
+class Events(Protocol):
+    """Kubernetes Events."""
+
+    async def create(self, body: dict[str, Any]) -> None:
+        """Create one."""
+        ...
+
+    async def patch(self, namespace: str, name: str, operations: Sequence[dict[str, Any]]) -> None:
+        """Apply a JSON Patch."""
+        ...
+
+
+class RunningTerm(Protocol):
+    """A term of leadership, for work that only writes."""
+
+    def check(self) -> None:
+        """Raise if the term has ended, or may have. To be called before every write."""
+        ...
+
+
+class Term(RunningTerm, Protocol):
+    """A term of leadership, for the work that admits Jobs."""
+
+    @property
+    def id(self) -> str:
+        """An id that no other term has."""
+        ...
+
+    @property
+    def continues(self) -> str:
+        """The id of the previous term, if it was this replica's and nobody led in between."""
+        ...
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the previous leader finished every admission before this term began."""
+        ...
+
+    @property
+    def closing(self) -> asyncio.Event:
+        """Set when the leader must start no new work."""
+        ...
+
+    def finish(self, *, settled: bool) -> None:
+        """Report that all started work is done, and whether each admission has an answer."""
+        ...
+
+
+class Source(Protocol):
+    """Where operarios come from: a Git repository, or a folder."""
+
+    async def fetch(self) -> Snapshot:
+        """Fetch the current commit and return its files; raises `Unusable` for this commit."""
+        ...
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """Return the files at a commit; raises `Unusable` for this commit."""
+        ...
+
+
+class History(Protocol):
+    """The commits behind a snapshot."""
+
+    async def ancestors(self, commit: str, limit: int = 100) -> Sequence[str]:
+        """Return the first-parent ancestors of a commit, newest first."""
+        ...
+
+    async def versions(self, path: str, commit: str, limit: int = 100) -> Sequence[SourceFile]:
+        """Return older versions of one file, newest first."""
+        ...
+
+    async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
+        """Whether an earlier commit had another version of a file, with or without a signature."""
+        ...
+
+    async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
+        """Whether `newer` continues `older`.
+
+        Without `deepen`, only history that is already here is searched: False may be wrong then.
+        """
+        ...
+
+
+class SourceWithHistory(Source, History, Protocol):
+    """What a sync reads."""
+
+
+class Counts(Protocol):
+    """What is counted; see `metrics`."""
+
+    def delivered(self, answer: Answer, truncated: int) -> None:
+        """Count one delivery, and the alerts that Alertmanager left out of it."""
+        ...
+
+    def decided(self, reason: Reason) -> None:
+        """Count one decision that was carried out."""
+        ...
+
+    def ended(self, remediation: Remediation) -> None:
+        """Count a remediation that reached a final phase."""
+        ...
+
+    def waiting(self, reasons: Mapping[Reason, int]) -> None:
+        """Set how many remediations wait, by reason."""
+        ...
+
+    def told(self, result: str) -> None:
+        """Count an Event that was `sent` or `lost`."""
+        ...
+
+    def tried(self, result: str) -> None:
+        """Count a dry run: `accepted`, `warning`, `refused` or `failed`."""
+        ...
+
+    def synced(self, status: SyncStatus) -> None:
+        """Count a sync, successful or not."""
+        ...
+
+    def changed(self, changes: Changes) -> None:
+        """Count the operarios that a new catalog added, changed or removed."""
+        ...

@@ -1,0 +1,41 @@
+"""Waiting for events, and logging a lasting error once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from structlog.testing import capture_logs
+
+from openfero_gitops.background import OnChange, wait_for_event
+
+
+async def test_an_event_that_is_set_ends_the_wait() -> None:
+    """The wait returns True as soon as the event is set."""
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await wait_for_event(event, 60)
+
+
+async def test_a_wait_without_an_event_ends_at_its_timeout() -> None:
+    """The wait returns False after the timeout."""
+    assert not await wait_for_event(asyncio.Event(), 0.001)
+
+
+def test_a_lasting_error_is_logged_when_it_begins_changes_and_begins_again() -> None:
+    """Repeats of one text are logged once; a success in between makes it new."""
+    with capture_logs() as logs:
+        condition = OnChange(structlog.get_logger().warning, "mirror not written")
+        for text in ("refused", "refused", "timed out"):
+            condition.set(text, name="mirror")
+        assert condition.text == "timed out"
+        condition.clear()
+        assert condition.text == ""
+        condition.set("timed out", name="mirror")
+    assert [entry["error"] for entry in logs] == ["refused", "timed out", "timed out"]
+    assert logs[0] == {
+        "event": "mirror not written",
+        "error": "refused",
+        "name": "mirror",
+        "log_level": "warning",
+    }
