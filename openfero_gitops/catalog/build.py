@@ -28,7 +28,7 @@ from openfero_gitops.catalog.envelope import (
 from openfero_gitops.catalog.files import Parser, at, located, unread
 from openfero_gitops.catalog.validation.body import POD, SPEC
 from openfero_gitops.catalog.validation.checks.job import POD_FAILURE_POLICY
-from openfero_gitops.catalog.validation.rules import error, shown, warning
+from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
@@ -37,27 +37,45 @@ from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Operario, Origin
 from openfero_gitops.domain.problem import Ignored, Problem
+from openfero_gitops.domain.rule import error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.catalog.files import FileReading
     from openfero_gitops.catalog.forms import Draft
-    from openfero_gitops.catalog.validation.rules import Finding
     from openfero_gitops.domain.catalog import Snapshot, SourceFile
+    from openfero_gitops.domain.rule import Finding
 
-DUPLICATE_NAME = error("duplicate-name", "Every operario has a name of its own.")
+DUPLICATE_NAME = error(
+    "duplicate-name",
+    "The name of an operario must be unique.",
+    "A Job records the name of its operario, and limits count Jobs by it. With two "
+    "operarios of one name it would be unclear which of them ran. The operario with "
+    "the first path is used.",
+)
 NAMESPACE_NOT_ALLOWED = error(
-    "namespace-not-allowed", "A Job runs in a namespace that controller and openfero.yaml allow."
+    "namespace-not-allowed",
+    "A Job's namespace must be allowed by the controller and by `openfero.yaml`.",
+    "The controller creates Jobs only in the namespaces of its configuration. "
+    "`openfero.yaml` can restrict this list but not extend it. There is no fallback "
+    "to another namespace, because the same Job could do something else there.",
 )
 NAMESPACE_IGNORED = warning(
-    "namespace-ignored", "The namespace of what is around a Job is one where it may run."
+    "namespace-ignored",
+    "The namespace of a ConfigMap or Operarius should be one in which its Job can run.",
+    "The Job runs in another namespace than the file suggests.",
 )
 NAMESPACE_NOT_GRANTED = warning(
-    "namespace-not-granted", "openfero.yaml lists namespaces that the controller was given."
+    "namespace-not-granted",
+    "`openfero.yaml` should list only namespaces that are granted to the controller.",
+    "The entry has no effect, because the controller has no permissions in this namespace.",
 )
 SERVICE_ACCOUNT_UNDEFINED = warning(
-    "service-account-undefined", "The repository defines the ServiceAccount that a Job runs as."
+    "service-account-undefined",
+    "The ServiceAccount of a Job should be defined in the repository.",
+    "The API server accepts a Job whose ServiceAccount does not exist, but no Pod is "
+    "created for it. The Job waits until its deadline.",
 )
 
 

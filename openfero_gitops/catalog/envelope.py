@@ -10,20 +10,14 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.rules import (
-    Finding,
-    Pointer,
-    error,
-    nearest,
-    shown,
-    warning,
-)
+from openfero_gitops.catalog.validation.rules import nearest, shown
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.catalog import Envelope, JobDefaults, Limits
 from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.operario import Mode
+from openfero_gitops.domain.rule import Finding, Pointer, error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,16 +26,43 @@ NAME: Final = "openfero.yaml"
 #: Names that look like it and are not it.
 LIKE_NAME: Final = ("openfero.yml", "openfero.json")
 
-ENVELOPE_KEY = error("envelope-key", "Every key of openfero.yaml is one that is known.")
-ENVELOPE_VALUE = error("envelope-value", "Every value in openfero.yaml is one that its key takes.")
-ENVELOPE_DOCUMENTS = error("envelope-documents", "openfero.yaml is one document.")
-ENVELOPE_NAME = error("envelope-name", "The safety envelope is named openfero.yaml.")
-ENVELOPE_MISSING = error("envelope-missing", "Where openfero.yaml was, it stays; it may be empty.")
+ENVELOPE_KEY = error(
+    "envelope-key",
+    "Every key in `openfero.yaml` must be known.",
+    "A mistyped limit is no limit. The whole revision is rejected, and the active catalog is kept.",
+)
+ENVELOPE_VALUE = error(
+    "envelope-value",
+    "Every value in `openfero.yaml` must be valid.",
+    "An invalid limit is no limit. The whole revision is rejected, and the active catalog is kept.",
+)
+ENVELOPE_DOCUMENTS = error(
+    "envelope-documents",
+    "`openfero.yaml` must be a single YAML document.",
+    "With two documents it would depend on the parser which limits apply.",
+)
+ENVELOPE_NAME = error(
+    "envelope-name",
+    "The safety envelope must be named `openfero.yaml`.",
+    "A file with another name is not read, so its limits do not apply.",
+)
+ENVELOPE_MISSING = error(
+    "envelope-missing",
+    "`openfero.yaml` must not be deleted; it may be empty.",
+    "An accidental deletion must not remove the limits of the whole cluster.",
+)
 SHORT_REMEMBER = warning(
-    "short-remember", "remember outlasts the time after which Alertmanager repeats an alert."
+    "short-remember",
+    "`remember` should be longer than the time after which Alertmanager repeats an alert.",
+    "Alertmanager repeats an alert while it fires. If the controller has already "
+    "forgotten the alert, the repeat starts another Job.",
 )
 TTL_BELOW_REMEMBER = warning(
-    "ttl-below-remember", "A Job's ttlSecondsAfterFinished is at least remember."
+    "ttl-below-remember",
+    "A Job's `ttlSecondsAfterFinished` should be at least `remember`.",
+    "The finished Job is the controller's record of its alert: without it, a repeat "
+    "of the alert starts another Job. The Job is therefore kept for `remember`, even "
+    "if its TTL is shorter.",
 )
 
 _SHORTEST_REMEMBER: Final = timedelta(minutes=1)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.forms import Reading, read_document
-from openfero_gitops.catalog.validation.rules import Finding, Pointer, format_pointer
 from openfero_gitops.catalog.validation.schema import schemas_of
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain.problem import Problem
+from openfero_gitops.domain.rule import Finding, Pointer, format_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,16 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.options import OPTION_VALUE, Given, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
-from openfero_gitops.catalog.validation.rules import (
-    Finding,
-    Pointer,
-    did_you_mean,
-    error,
-    nearest,
-    related,
-    shown,
-    warning,
-)
+from openfero_gitops.catalog.validation.rules import did_you_mean, nearest, shown
 from openfero_gitops.catalog.validation.validate import check_body, clean
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load_text
@@ -47,19 +38,52 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.dns import is_dns_subdomain
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Options
+from openfero_gitops.domain.rule import Finding, Pointer, error, related, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from openfero_gitops.catalog.validation.schema import Schema, Schemas
 
-NO_ALERT = error("no-alert", "An operario says which alert it answers.")
-ALERT_STATUS = error("alert-status", "An operario answers an alert that is firing or resolved.")
-OPERARIO_NAME = error("operario-name", "An operario has a name as Kubernetes' objects have.")
-API_VERSION = error("api-version", "An operario is of a kind and version that is read here.")
-WRAPPED_JOB = error("wrapped-job", "A ConfigMap holds one Job, under the alert's name.")
-OTHER_JOB = warning("other-job", "A Job beside operarios is one itself.")
-RESERVED_KEY = warning("reserved-key", "A Job's labels and annotations are its author's own.")
+NO_ALERT = error(
+    "no-alert",
+    "An operario must name the alert that it handles.",
+    "The document looks like an operario, but no alert could start it.",
+)
+ALERT_STATUS = error(
+    "alert-status",
+    "An operario must handle the status `firing` or `resolved`.",
+    "Alertmanager has no other status, so the operario would never run.",
+)
+OPERARIO_NAME = error(
+    "operario-name",
+    "An operario must have a valid Kubernetes name.",
+    "The name is written to every Job as a label, so it can contain only lower-case "
+    "letters, digits, `-` and `.`.",
+)
+API_VERSION = error(
+    "api-version",
+    "An operario's `apiVersion` and `kind` must be supported.",
+    "In an unknown version the same fields may have another meaning, so the document "
+    "is rejected. A mistyped kind is rejected too: if the document was ignored like "
+    "other objects in the repository, nothing would handle its alert.",
+)
+WRAPPED_JOB = error(
+    "wrapped-job",
+    "An operario ConfigMap must contain exactly one Job, under the name of its alert.",
+    "The ConfigMap names an alert but has no Job for it, so nothing would run.",
+)
+OTHER_JOB = warning(
+    "other-job",
+    "A Job in the operario folder should name the alert that starts it.",
+    "No alert starts this Job. It is probably an operario with a mistyped name.",
+)
+RESERVED_KEY = warning(
+    "reserved-key",
+    "A Job should not set labels or annotations that are reserved for the controller.",
+    "The controller and Kueue manage the Job by these keys. An author who could set "
+    "them could, for example, mark a Job as approved. They are removed from the Job.",
+)
 
 _NAMED: Final = re.compile(r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE)
 _BEGINS: Final = "openfero-"

@@ -14,25 +14,28 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openfero_gitops.catalog.matchers import MatcherError, parse_matchers
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
-from openfero_gitops.catalog.validation.rules import (
-    Finding,
-    Pointer,
-    did_you_mean,
-    error,
-    nearest,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import did_you_mean, nearest, shown
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.duration import parse_duration
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
+from openfero_gitops.domain.rule import Finding, Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from openfero_gitops.domain.matcher import Matcher
 
-OPTION_VALUE = error("option-value", "The value of an option is one that it takes.")
-UNKNOWN_OPTION = error("unknown-option", "An annotation openfero.io/… is an option.")
+OPTION_VALUE = error(
+    "option-value",
+    "An option must have a valid value.",
+    "An invalid value could only be replaced by the default, which is not what the author wanted.",
+)
+UNKNOWN_OPTION = error(
+    "unknown-option",
+    "An annotation under `openfero.io/` must be a known option.",
+    "A mistyped limit is no limit. An operario with an unknown option is rejected "
+    "rather than run without it.",
+)
 
 _E = TypeVar("_E", bound=StrEnum)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.rules import Rule, format_pointer
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert
@@ -22,6 +21,7 @@ from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound
 from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Form
 from openfero_gitops.domain.problem import Problem, Severity
+from openfero_gitops.domain.rule import Rule, format_pointer
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.jobs import template
@@ -31,9 +31,9 @@ from openfero_gitops.jobs.render import Delivery, render
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from openfero_gitops.catalog.validation.rules import Pointer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.rule import Pointer
 
 # (Not in the register of rules: no file of a repository breaks them by itself.)
 REFUSED: Final = Rule(

@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from openfero_gitops import __version__
 from openfero_gitops.author.report.findings import advice
-from openfero_gitops.catalog.validation.rationale import WHY
 from openfero_gitops.domain.rule import RULES
 
 if TYPE_CHECKING:
@@ -63,15 +62,14 @@ def sarif(findings: Findings) -> str:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    why = WHY[rule.id]
     return {
         "id": rule.id,
         "name": "".join(word.capitalize() for word in rule.id.split("-")),
         "shortDescription": {"text": rule.text},
-        "fullDescription": {"text": f"{rule.text} {why}"},
+        "fullDescription": {"text": f"{rule.text} {rule.why}"},
         "help": {
-            "text": f"{rule.text} {why}",
-            "markdown": f"**{rule.text}**\n\n{why}\n\n"
+            "text": f"{rule.text} {rule.why}",
+            "markdown": f"**{rule.text}**\n\n{rule.why}\n\n"
             f"A bad and a good example: `docs/rules.md#{rule.id}` of openfero-gitops.",
         },
         "defaultConfiguration": {"level": rule.severity.value},

@@ -1,66 +1,38 @@
-"""How a rule is applied and a breach of it worded.
-
-The rules themselves stand in the register, `domain.rule`. Those about a Job's body are one
-function each, in `catalog.validation.checks`, made one by `check`.
-"""
+"""How rules are applied to a Job's body: one function for each, in `catalog.validation.checks`."""
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.rule import RULES, Finding, Pointer, Rule, error, warning
+from openfero_gitops.domain.rule import Pointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body
+    from openfero_gitops.domain.rule import Rule
 
-__all__ = [
-    "CHECKS",
-    "RULES",
-    "Breach",
-    "Finding",
-    "Pointer",
-    "Rule",
-    "check",
-    "did_you_mean",
-    "error",
-    "format_pointer",
-    "nearest",
-    "related",
-    "shown",
-    "warning",
-]
+    Check = Callable[[Body], Iterator["Breach"]]
 
-#: Where, what, and what to do about it.
+#: A place, what is wrong there, and what to write instead (empty: the rule's advice).
 Breach = tuple[Pointer, str, str]
-CHECKS: Final[list[tuple[Rule, Callable[[Any], Iterator[Breach]]]]] = []
+#: The reason of every rule that only repeats what Kubernetes requires.
+API_SERVER_REJECTS: Final = (
+    "The API server rejects such a Job; without this rule that would be noticed only when the"
+    " alert fires."
+)
+CHECKS: Final[list[tuple[Rule, Check]]] = []
 
 
-def check(
-    rule: Rule,
-) -> Callable[[Callable[[Body], Iterator[Breach]]], Callable[[Body], Iterator[Breach]]]:
-    """Make a function the one that finds a rule's breaches in every Job's body."""
+def check(rule: Rule) -> Callable[[Check], Check]:
+    """Register a function as a check of a rule."""
 
-    def register(
-        function: Callable[[Body], Iterator[Breach]],
-    ) -> Callable[[Body], Iterator[Breach]]:
+    def register(function: Check) -> Check:
         CHECKS.append((rule, function))
         return function
 
     return register
-
-
-def format_pointer(pointer: Pointer) -> str:
-    """Write a JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in pointer)
-
-
-def related(one: Pointer, other: Pointer) -> bool:
-    """Whether one of them leads to the other."""
-    length = min(len(one), len(other))
-    return one[:length] == other[:length]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

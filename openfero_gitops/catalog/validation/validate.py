@@ -19,18 +19,14 @@ from openfero_gitops.catalog.validation.body import body_of
 from openfero_gitops.catalog.validation.checks.fields import NOT_ONE_OF, REQUIRED_FIELD
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
 from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
     CHECKS,
-    Finding,
-    Pointer,
     did_you_mean,
-    error,
-    format_pointer,
     nearest,
-    related,
     shown,
-    warning,
 )
 from openfero_gitops.catalog.validation.schema import versions, versions_with
+from openfero_gitops.domain.rule import Finding, Pointer, error, format_pointer, related, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,8 +35,17 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.validation.schema import Path, Schema
 
-WRONG_TYPE = error("wrong-type", "A field's value is of the field's type.")
-UNKNOWN_FIELD = warning("unknown-field", "Every field is one that Kubernetes knows.")
+WRONG_TYPE = error(
+    "wrong-type",
+    "A value must have the type of its field.",
+    API_SERVER_REJECTS,
+)
+UNKNOWN_FIELD = warning(
+    "unknown-field",
+    "A field should be one that Kubernetes knows.",
+    "The API server silently drops an unknown field. The Job then runs without it, "
+    "for example without its memory limit or its pull policy.",
+)
 
 _NEAR: Final = 3  # steps between where a field stands and where it belongs
 _TYPES: Final = {

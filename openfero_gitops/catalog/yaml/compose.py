@@ -14,9 +14,8 @@ import yaml
 # (PyYAML exports it here alone.)
 from yaml._yaml import CParser
 
-from openfero_gitops.catalog.validation.rules import Rule, error
 from openfero_gitops.catalog.yaml.scalar import NOT_TEXT
-from openfero_gitops.domain.rule import FILE_TOO_LARGE
+from openfero_gitops.domain.rule import FILE_TOO_LARGE, Rule, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +37,27 @@ class Bounds:
 #: Of a file of operarios.
 _OPERARIOS: Final = Bounds(512 * 1024, MAX_VALUES, 1000)
 
-NOT_UTF_8 = error("not-utf-8", "A file is text in UTF-8.")
-SYNTAX = error("syntax", "A file is well-formed YAML or JSON.")
-NESTING = error("nesting", "Values nest at most 64 deep.")
-TOO_MANY_DOCUMENTS = error("too-many-documents", "A file has at most 1,000 documents.")
+NOT_UTF_8 = error(
+    "not-utf-8",
+    "A file must be UTF-8 text.",
+    "Kubernetes reads only UTF-8. In another encoding the meaning of a byte could only be guessed.",
+)
+SYNTAX = error(
+    "syntax",
+    "A file must be well-formed YAML or JSON.",
+    "A file that cannot be parsed is rejected as a whole: none of its operarios is "
+    "read, not even those before the error.",
+)
+NESTING = error(
+    "nesting",
+    "Values must not be nested more than 64 levels deep.",
+    "No Kubernetes object is nested this deep, and recursive parsers crash on such a file.",
+)
+TOO_MANY_DOCUMENTS = error(
+    "too-many-documents",
+    "A file must not contain more than 1,000 documents.",
+    "A file with this many documents is generated and cannot be reviewed.",
+)
 
 #: The tags of scalars that have none in the file.
 PLAIN: Final = "plain"

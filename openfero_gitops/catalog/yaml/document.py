@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from openfero_gitops.catalog.validation.rules import error, shown
+from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.catalog.yaml.compose import (
     MAX_DEPTH,
     MAX_VALUES,
@@ -35,18 +35,41 @@ from openfero_gitops.catalog.yaml.compose import (
     unreadable,
 )
 from openfero_gitops.catalog.yaml.scalar import NOT_TEXT, number, plain
+from openfero_gitops.domain.rule import error
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _SHORT: Final = 32  # characters of a key that is worth remembering
 
-DUPLICATE_KEY = error("duplicate-key", "A key stands once in its mapping.")
-KEY_NOT_TEXT = error("key-not-text", "A key is text, not a list, a mapping or nothing.")
-NOT_A_NUMBER = error("not-a-number", "A number is one that JSON can write.")
-CUSTOM_TAG = error("custom-tag", "A value has no tag of its own (`!name`).")
+DUPLICATE_KEY = error(
+    "duplicate-key",
+    "A key must occur only once in a mapping.",
+    "YAML parsers disagree on which of the values they use, so what runs may differ "
+    "from what was reviewed.",
+)
+KEY_NOT_TEXT = error(
+    "key-not-text",
+    "A key must be a string, not a list, a mapping or null.",
+    "Kubernetes objects are JSON, where keys are strings. A common cause is a value "
+    "that begins with `{{` and is not quoted: YAML reads it as a mapping used as a "
+    "key.",
+)
+NOT_A_NUMBER = error(
+    "not-a-number",
+    "A number must be one that JSON can represent.",
+    "Kubernetes objects are JSON, which has neither infinity nor NaN.",
+)
+CUSTOM_TAG = error(
+    "custom-tag",
+    "A value must not have a custom tag (`!name`).",
+    "A tag tells the parser to construct a special object, which in some parsers "
+    "runs code. No custom tag is interpreted here.",
+)
 ALIAS_BOMB = error(
-    "alias-bomb", "Aliases stand for at most 100,000 values and 4 MiB of text, all in all."
+    "alias-bomb",
+    "The aliases of a file must not expand to more than 100,000 values or 4 MiB of text.",
+    "A few lines of aliases can expand to gigabytes. They are counted before they are expanded.",
 )
 
 

@@ -10,7 +10,7 @@ from openfero_gitops.catalog.yaml.compose import Unreadable, compose, decode, is
 from openfero_gitops.catalog.yaml.document import key_text
 
 if TYPE_CHECKING:
-    from openfero_gitops.catalog.validation.rules import Pointer
+    from openfero_gitops.domain.rule import Pointer
 
 
 class Locator:

@@ -10,7 +10,7 @@ from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
 
 if TYPE_CHECKING:
-    from openfero_gitops.catalog.validation.rules import Finding
+    from openfero_gitops.domain.rule import Finding
 
 
 def read(**annotations: object) -> tuple[Options, list[Finding]]:

@@ -5,17 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, check, shown, warning
+from openfero_gitops.catalog.validation.rules import Breach, check, shown
+from openfero_gitops.domain.rule import warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from openfero_gitops.catalog.validation.body import Body
 
-NO_EFFECT = warning("no-effect", "What is written has an effect.")
+NO_EFFECT = warning(
+    "no-effect",
+    "A setting should have an effect.",
+    "Somebody wrote it to change something, but it changes nothing.",
+)
 
 
-@check(warning("duplicate-env", "A variable is set once in its container."))
+@check(
+    warning(
+        "duplicate-env",
+        "A variable should be set only once in its container.",
+        "Kubernetes uses the last value, but a reader may see only the first.",
+    )
+)
 def _duplicate_env(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         variables = container.fields.get("env", ())
@@ -31,7 +42,14 @@ def _duplicate_env(body: Body) -> Iterator[Breach]:
             seen.add(name)
 
 
-@check(warning("no-limits", "A container has a memory limit."))
+@check(
+    warning(
+        "no-limits",
+        "A container should have a memory limit.",
+        "A remediation runs when the cluster is already in trouble. Without a limit it "
+        "can use the memory that the failing workload needs.",
+    )
+)
 def _no_limits(body: Body) -> Iterator[Breach]:
     if "memory" in body.pod.get("resources", {}).get("limits", {}):
         return
@@ -44,7 +62,14 @@ def _no_limits(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(warning("image-tag", "An image is named by a version or a digest."))
+@check(
+    warning(
+        "image-tag",
+        "An image should be pinned to a version or a digest.",
+        "The commit on a Job should identify what ran. An image with the tag `latest` "
+        "can change without a commit.",
+    )
+)
 def _image_tag(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         image = container.fields.get("image", "")
@@ -57,7 +82,14 @@ def _image_tag(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(warning("privileged", "A container is not privileged."))
+@check(
+    warning(
+        "privileged",
+        "A container should not be privileged.",
+        "A privileged container is root on its node, and so is everybody who can get a "
+        "change merged.",
+    )
+)
 def _privileged(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         if container.fields.get("securityContext", {}).get("privileged"):
@@ -68,7 +100,13 @@ def _privileged(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(warning("host-path", "A Pod mounts no path of its node."))
+@check(
+    warning(
+        "host-path",
+        "A Pod should not mount a path of its node.",
+        "The Job can read and write files of the node, including the credentials of its kubelet.",
+    )
+)
 def _host_path(body: Body) -> Iterator[Breach]:
     for at, volume in body.volumes:
         if "hostPath" in volume:
@@ -79,14 +117,28 @@ def _host_path(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(warning("host-namespace", "A Pod does not share its node's network, processes or IPC."))
+@check(
+    warning(
+        "host-namespace",
+        "A Pod should not share the network, process or IPC namespace of its node.",
+        "The Job can see and reach everything that runs on the node, and NetworkPolicies "
+        "do not apply to it.",
+    )
+)
 def _host_namespace(body: Body) -> Iterator[Breach]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if body.pod.get(field):
             yield (*POD, field), f"{field} lets the Pod into its node", f"delete {field}"
 
 
-@check(warning("default-account", "A Job runs as a ServiceAccount of its own, or without a token."))
+@check(
+    warning(
+        "default-account",
+        "A Job should run as a ServiceAccount of its own, or without a token.",
+        "The default ServiceAccount is shared by all Pods of the namespace, so its "
+        "permissions are rarely those that the remediation needs.",
+    )
+)
 def _default_account(body: Body) -> Iterator[Breach]:
     named = body.pod.get("serviceAccountName") or body.pod.get("serviceAccount") or "default"
     has_token = body.pod.get("automountServiceAccountToken") is not False

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation import shell
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, shown, warning
+from openfero_gitops.catalog.validation.rules import Breach, check, shown
 from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.rule import Pointer, error, warning
 from openfero_gitops.jobs import template
 from openfero_gitops.jobs.environment import PREFIX
 
@@ -22,7 +23,15 @@ _FIELDS: Final = (
 )
 
 
-@check(error("template-place", "{{ … }} stands in command, args and values of env, nowhere else."))
+@check(
+    error(
+        "template-place",
+        "A `{{ … }}` placeholder is allowed only in `command`, `args` and the values of `env`.",
+        "An alert must not choose what runs. In an image, a mount or a name, a "
+        "placeholder would let anyone who can send an alert do that, so it is an error "
+        "there.",
+    )
+)
 def _template_place(body: Body) -> Iterator[Breach]:
     for pointer, _ in body.braced:
         if not _takes_fields(pointer):
@@ -33,7 +42,15 @@ def _template_place(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(error("template-syntax", "{{ … }} names one field of the alert, and does nothing else."))
+@check(
+    error(
+        "template-syntax",
+        "A `{{ … }}` placeholder must name one field of the alert, and nothing else.",
+        "OpenFero evaluates Go templates; here a placeholder only inserts a field. "
+        "Rendering is therefore the same on every replica, and alert data is never "
+        "executed as a template.",
+    )
+)
 def _template_syntax(body: Body) -> Iterator[Breach]:
     for pointer, text in body.braced:
         if not _takes_fields(pointer):
@@ -58,7 +75,12 @@ def _takes_fields(pointer: Pointer) -> bool:
 
 @check(
     warning(
-        "label-in-shell", "A shell reads alert data from variables in quotes, never as a script."
+        "label-in-shell",
+        "A shell should read alert data only from quoted variables, never as part of its script.",
+        "An alert can name a Pod `x; rm -rf /`, and the shell would run it. The "
+        "controller refuses such values in scripts, so the remediation may be refused "
+        "just when it is needed. It cannot check unquoted variables and `eval`: an alert "
+        "may also name a Pod `--all`.",
     )
 )
 def _label_in_shell(body: Body) -> Iterator[Breach]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
 from openfero_gitops.catalog.validation.checks.job import RESTART_POLICY
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
 from openfero_gitops.domain.dns import is_data_key, is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +19,25 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.validation.body import Body
 
 
-@check(error("no-containers", "A Job's Pod has a container."))
+@check(
+    error(
+        "no-containers",
+        "A Pod must have a container.",
+        API_SERVER_REJECTS,
+    )
+)
 def _no_containers(body: Body) -> Iterator[Breach]:
     if not body.pod.get("containers"):
         yield (*POD, "containers"), "the Pod has no containers", "add one"
 
 
-@check(error("no-image", "A container names its image."))
+@check(
+    error(
+        "no-image",
+        "A container must have an image.",
+        API_SERVER_REJECTS,
+    )
+)
 def _no_image(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         image = container.fields.get("image", "")
@@ -37,7 +50,13 @@ def _no_image(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(error("not-in-a-template", "A Pod template has no ephemeral containers."))
+@check(
+    error(
+        "not-in-a-template",
+        "A Pod template must not have ephemeral containers.",
+        API_SERVER_REJECTS,
+    )
+)
 def _not_in_a_template(body: Body) -> Iterator[Breach]:
     if body.pod.get("ephemeralContainers"):
         yield (
@@ -47,7 +66,13 @@ def _not_in_a_template(body: Body) -> Iterator[Breach]:
         )
 
 
-@check(error("duplicate-in-pod", "Containers, volumes and mount paths of a Pod stand once each."))
+@check(
+    error(
+        "duplicate-in-pod",
+        "The names of containers, volumes and ports, and mount paths, must be unique.",
+        API_SERVER_REJECTS,
+    )
+)
 def _duplicate_in_pod(body: Body) -> Iterator[Breach]:
     containers = [(container.pointer, container.fields) for container in body.containers]
     yield from _twice("container", "name", containers)
@@ -76,7 +101,13 @@ def _twice(
         seen.add(name)
 
 
-@check(error("env-entry", "A variable has a proper name and either a value or one source."))
+@check(
+    error(
+        "env-entry",
+        "An environment variable must have a valid name and either a value or one source.",
+        API_SERVER_REJECTS,
+    )
+)
 def _env_entry(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         for index, variable in enumerate(container.fields.get("env", ())):
@@ -182,7 +213,13 @@ def _is_variable(name: str) -> bool:
     return bool(name) and all(" " <= character <= "~" and character != "=" for character in name)
 
 
-@check(error("port", "A port is a number from 1 to 65535, or has a proper name."))
+@check(
+    error(
+        "port",
+        "A port must be a number from 1 to 65535 or a valid port name.",
+        API_SERVER_REJECTS,
+    )
+)
 def _port(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         ports = list(enumerate(container.fields.get("ports", ())))
@@ -209,7 +246,13 @@ def is_port(value: int | str) -> bool:
     return bool(named) and not value.replace("-", "").isdecimal()
 
 
-@check(error("security-context", "A security context is complete and does not contradict itself."))
+@check(
+    error(
+        "security-context",
+        "A `securityContext` must be complete and consistent.",
+        API_SERVER_REJECTS,
+    )
+)
 def _security_context(body: Body) -> Iterator[Breach]:
     for pointer, fields in ((POD, body.pod), *((c.pointer, c.fields) for c in body.containers)):
         at = (*pointer, "securityContext")

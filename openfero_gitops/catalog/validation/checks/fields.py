@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.validation.body import SPEC
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
 from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
     Breach,
-    Pointer,
     check,
     did_you_mean,
-    error,
     shown,
 )
 from openfero_gitops.domain.dns import (
@@ -30,19 +29,32 @@ from openfero_gitops.domain.dns import (
     is_qualified_name,
 )
 from openfero_gitops.domain.quantity import parse_quantity
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body
-    from openfero_gitops.catalog.validation.rules import Rule
+    from openfero_gitops.domain.rule import Rule
 
     # A value to what is wrong with it and what to write instead, or to nothing.
     Judge = Callable[[Any], tuple[str, str] | None]
 
-REQUIRED_FIELD: Final = error("required-field", "A field that Kubernetes requires is there.")
-NOT_ONE_OF: Final = error("not-one-of", "A field that takes one of a few words has one of them.")
-FIELD_FORMAT: Final = error("field-format", "A name, key, address, path or time is one.")
+REQUIRED_FIELD: Final = error(
+    "required-field",
+    "A field that Kubernetes requires must be set.",
+    API_SERVER_REJECTS,
+)
+NOT_ONE_OF: Final = error(
+    "not-one-of",
+    "A field with a fixed set of values must have one of them.",
+    "Kubernetes compares these values case-sensitively and rejects a Job with any other value.",
+)
+FIELD_FORMAT: Final = error(
+    "field-format",
+    "A name, key, address, path or time must have a valid format.",
+    API_SERVER_REJECTS,
+)
 
 
 def _required(value: Any) -> tuple[str, str] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.checks.containers import is_port
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +26,13 @@ _TIMES: Final = (
 )
 
 
-@check(error("probe", "A probe asks one thing, of a container that runs on."))
+@check(
+    error(
+        "probe",
+        "A probe must have one action and valid settings, in a container that keeps running.",
+        API_SERVER_REJECTS,
+    )
+)
 def _probe(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         for kind in _PROBES:
@@ -48,7 +55,13 @@ def _probe(body: Body) -> Iterator[Breach]:
                 yield (*at, "successThreshold"), message, "delete it"
 
 
-@check(error("lifecycle", "A lifecycle hook does one thing, in a container that runs on."))
+@check(
+    error(
+        "lifecycle",
+        "A lifecycle hook must have one action, in a container that keeps running.",
+        API_SERVER_REJECTS,
+    )
+)
 def _lifecycle(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         hooks = container.fields.get("lifecycle", {})

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, SPEC
 from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
     Breach,
-    Pointer,
     check,
     did_you_mean,
-    error,
     shown,
 )
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 RESTART_POLICY = error(
-    "restart-policy", "A Job's Pods restart Never or OnFailure, and the Job says which."
+    "restart-policy",
+    "A Job must set `restartPolicy` to `Never` or `OnFailure`.",
+    "The default of a Pod is `Always`, which Kubernetes rejects in a Job, because "
+    "such a Pod never finishes.",
 )
 
 
@@ -46,7 +49,14 @@ def _restart_policy(body: Body) -> Iterator[Breach]:
             )
 
 
-@check(error("reserved-field", "selector, manualSelector and managedBy are left to Kubernetes."))
+@check(
+    error(
+        "reserved-field",
+        "A Job must not set `selector`, `manualSelector` or `managedBy`.",
+        "With these fields a Job can adopt other Pods or be run by another controller, "
+        "so that its limits could not be enforced and its end would not be noticed.",
+    )
+)
 def _reserved_field(body: Body) -> Iterator[Breach]:
     for field in ("selector", "manualSelector", "managedBy"):
         if field in body.spec:
@@ -70,7 +80,9 @@ _USERS: Final = ("runAsUser", "runAsGroup", "fsGroup")
 _LARGEST: Final = 2**31 - 1
 
 OUT_OF_RANGE = error(
-    "out-of-range", "A number, and the length of a list, is one that its field takes."
+    "out-of-range",
+    "A number, or the length of a list, must be within the range of its field.",
+    API_SERVER_REJECTS,
 )
 
 
@@ -94,7 +106,13 @@ def _out_of_range(body: Body) -> Iterator[Breach]:
                 yield (*at, name), f"{name} is {value}, and {edge} is the {bound}", f"write {edge}"
 
 
-@check(error("indexed-job", "What only an Indexed Job has stands in an Indexed Job alone."))
+@check(
+    error(
+        "indexed-job",
+        "Fields of an Indexed Job require `completionMode: Indexed` and must be consistent.",
+        API_SERVER_REJECTS,
+    )
+)
 def _indexed_job(body: Body) -> Iterator[Breach]:
     spec = body.spec
     if spec.get("completionMode") == "Indexed":
@@ -137,7 +155,13 @@ def _failed_indexes(spec: Mapping[str, Any]) -> Iterator[Breach]:
             yield (*SPEC, "parallelism"), message, f"write {_MOST_OF_MANY} or less"
 
 
-@check(error("success-policy", "A successPolicy counts indexes that its Job has."))
+@check(
+    error(
+        "success-policy",
+        "A `successPolicy` must refer to indexes that its Job has.",
+        API_SERVER_REJECTS,
+    )
+)
 def _success_policy(body: Body) -> Iterator[Breach]:
     at = (*SPEC, "successPolicy", "rules")
     policy = body.spec.get("successPolicy")
@@ -185,7 +209,11 @@ _INTERVAL: Final = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _MOST_RULES: Final = 20
 _MOST_CODES: Final = 255
 
-POD_FAILURE_POLICY = error("pod-failure-policy", "A podFailurePolicy fits the rest of its Job.")
+POD_FAILURE_POLICY = error(
+    "pod-failure-policy",
+    "A `podFailurePolicy` must be complete and consistent with its Job.",
+    API_SERVER_REJECTS,
+)
 
 
 @check(POD_FAILURE_POLICY)

@@ -6,13 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, TEMPLATE
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
 from openfero_gitops.domain.dns import (
     is_dns_label,
     is_dns_subdomain,
     is_label_value,
     is_qualified_name,
 )
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +30,13 @@ _LONGEST_LABEL: Final = 63
 _ANNOTATION_BYTES: Final = 256 * 1024
 
 
-@check(error("invalid-name", "A name is one that Kubernetes takes."))
+@check(
+    error(
+        "invalid-name",
+        "A name must be a valid Kubernetes name.",
+        API_SERVER_REJECTS,
+    )
+)
 def _invalid_name(body: Body) -> Iterator[Breach]:
     for pointer, name in _labels(body):
         if not is_dns_label(name):
@@ -86,7 +93,13 @@ def _set(at: Pointer, fields: Mapping[str, Any], *names: str) -> Iterator[tuple[
             yield (*at, name), fields[name]
 
 
-@check(error("invalid-label", "Labels and annotations have keys and values that Kubernetes takes."))
+@check(
+    error(
+        "invalid-label",
+        "Labels and annotations must have valid keys and values.",
+        API_SERVER_REJECTS,
+    )
+)
 def _invalid_label(body: Body) -> Iterator[Breach]:
     template_metadata = body.template.get("metadata", {})
     for at, labels in (
@@ -124,7 +137,13 @@ _CONTROLLER_LABELS: Final = (
 )
 
 
-@check(error("controller-label", "The labels by which a Job finds its Pods are left to it."))
+@check(
+    error(
+        "controller-label",
+        "A Pod template must not set the labels that the Job controller sets.",
+        API_SERVER_REJECTS,
+    )
+)
 def _controller_label(body: Body) -> Iterator[Breach]:
     for key in _CONTROLLER_LABELS:
         if key in body.template.get("metadata", {}).get("labels", {}):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, check, error
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
+from openfero_gitops.domain.rule import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 _SEARCHES = 2048  # characters, the spaces between them included
 
 
-@check(error("dns", "A Pod without the cluster's DNS says which servers it asks."))
+@check(
+    error(
+        "dns",
+        "A Pod with `dnsPolicy: None` must name its DNS servers, and DNS settings must be valid.",
+        API_SERVER_REJECTS,
+    )
+)
 def _dns(body: Body) -> Iterator[Breach]:
     config = body.pod.get("dnsConfig", {})
     if body.pod.get("dnsPolicy") == "None" and not config.get("nameservers"):
@@ -34,7 +41,11 @@ def _dns(body: Body) -> Iterator[Breach]:
 
 
 @check(
-    error("host-port", "A port of the node is asked for once, and on its network by its number.")
+    error(
+        "host-port",
+        "A host port must be used only once; with `hostNetwork` it is the container port.",
+        API_SERVER_REJECTS,
+    )
 )
 def _host_port(body: Body) -> Iterator[Breach]:
     on_host = body.pod.get("hostNetwork") is True
@@ -59,7 +70,13 @@ def _host_port(body: Body) -> Iterator[Breach]:
             taken[kind].add(asked)
 
 
-@check(error("host-fields", "What a Pod takes from its node goes together."))
+@check(
+    error(
+        "host-fields",
+        "Fields that share the node's namespaces must be consistent.",
+        API_SERVER_REJECTS,
+    )
+)
 def _host_fields(body: Body) -> Iterator[Breach]:
     pod = body.pod
     if pod.get("hostPID") and pod.get("shareProcessNamespace"):

@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, nearest, shown
+from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
+    Breach,
+    check,
+    nearest,
+    shown,
+)
 from openfero_gitops.domain.dns import is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,7 +23,13 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.validation.body import Body
 
 
-@check(error("quantity", "A quantity is a number with one of Kubernetes' units."))
+@check(
+    error(
+        "quantity",
+        "A quantity must be a non-negative number, optionally with a Kubernetes unit.",
+        API_SERVER_REJECTS,
+    )
+)
 def _quantity(body: Body) -> Iterator[Breach]:
     for pointer, resource, value in _quantities(body):
         if isinstance(amount := _amount(value), ValueError):
@@ -32,7 +45,9 @@ def _quantity(body: Body) -> Iterator[Breach]:
 
 
 _OVER_LIMITS: Final = error(
-    "requests-over-limits", "Containers, and their Pod, request no more than their limit."
+    "requests-over-limits",
+    "Requests must not exceed limits, in each container and in the Pod as a whole.",
+    API_SERVER_REJECTS,
 )
 
 
@@ -58,7 +73,13 @@ def _requests_over_limits(body: Body) -> Iterator[Breach]:
                 )
 
 
-@check(error("resource-name", "A resource is cpu, memory, ephemeral-storage or domain/name."))
+@check(
+    error(
+        "resource-name",
+        "A resource must be cpu, memory, ephemeral-storage, hugepages-SIZE or domain/name.",
+        API_SERVER_REJECTS,
+    )
+)
 def _resource_name(body: Body) -> Iterator[Breach]:
     for pointer, name, _ in _quantities(body):
         standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
@@ -116,7 +137,13 @@ def _pod_resources(body: Body) -> Iterator[Breach]:
             yield (*POD, "resources", "requests", name), message, "raise it"
 
 
-@check(error("resize-policy", "How a container is resized fits how its Pod restarts."))
+@check(
+    error(
+        "resize-policy",
+        "A `resizePolicy` must be unique per resource and fit the Pod's `restartPolicy`.",
+        API_SERVER_REJECTS,
+    )
+)
 def _resize_policy(body: Body) -> Iterator[Breach]:
     never = body.pod.get("restartPolicy") == "Never"
     for container in body.containers:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
 from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
     Breach,
-    Pointer,
     check,
     did_you_mean,
-    error,
     shown,
 )
 from openfero_gitops.domain.dns import is_dns_subdomain, is_label_value, is_qualified_name
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,13 @@ _KEY: Final = "write name or domain/name"
 _VALUE: Final = "write letters, digits, -, _ and ., at most 63, a letter or digit at both ends"
 
 
-@check(error("toleration", "A toleration's operator, value, effect and seconds fit each other."))
+@check(
+    error(
+        "toleration",
+        "The operator, value, effect and seconds of a toleration must be consistent.",
+        API_SERVER_REJECTS,
+    )
+)
 def _toleration(body: Body) -> Iterator[Breach]:
     for index, toleration in enumerate(body.pod.get("tolerations", ())):
         at = (*POD, "tolerations", index)
@@ -50,7 +56,13 @@ def _toleration(body: Body) -> Iterator[Breach]:
             yield (*at, "tolerationSeconds"), message, "delete them, or write that effect"
 
 
-@check(error("affinity", "Affinities and spread constraints are complete."))
+@check(
+    error(
+        "affinity",
+        "Affinity terms and topology spread constraints must be complete and valid.",
+        API_SERVER_REJECTS,
+    )
+)
 def _affinity(body: Body) -> Iterator[Breach]:
     affinity = body.pod.get("affinity", {})
     at: Pointer = (*POD, "affinity", "nodeAffinity")
@@ -182,7 +194,13 @@ def _expressions(
             yield (*here, "values"), f"{shown(wrong)} is no label's value", _VALUE
 
 
-@check(error("claim", "A Pod's claims have names of their own, and each says what it claims."))
+@check(
+    error(
+        "claim",
+        "Resource claims must be complete and have unique names; containers must use only these.",
+        API_SERVER_REJECTS,
+    )
+)
 def _claim(body: Body) -> Iterator[Breach]:
     claims = body.pod.get("resourceClaims", ())
     names: set[str] = set()
@@ -213,7 +231,13 @@ def _claim(body: Body) -> Iterator[Breach]:
         yield (*POD, "resources", "claims"), message, "move them to the containers"
 
 
-@check(error("named-twice", "A scheduling gate and a sysctl are named once."))
+@check(
+    error(
+        "named-twice",
+        "Scheduling gates and sysctls must be unique.",
+        API_SERVER_REJECTS,
+    )
+)
 def _named_once(body: Body) -> Iterator[Breach]:
     for at, entries in (
         ((*POD, "schedulingGates"), body.pod.get("schedulingGates", ())),

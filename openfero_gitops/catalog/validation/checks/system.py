@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +42,13 @@ _NOT_WINDOWS_CONTAINER: Final = (
 _WINDOWS: Final = "windowsOptions"
 
 
-@check(error("operating-system", "A Pod's fields are those of the operating system it names."))
+@check(
+    error(
+        "operating-system",
+        "A Pod must use only fields of the operating system in its `os.name`.",
+        API_SERVER_REJECTS,
+    )
+)
 def _operating_system(body: Body) -> Iterator[Breach]:
     system = body.pod.get("os", {}).get("name")
     for pointer, fields in ((POD, body.pod), *((c.pointer, c.fields) for c in body.containers)):
@@ -83,7 +90,13 @@ def _of_linux(
             yield (*pointer, field), f"{field} is not for os: {{name: windows}}", f"delete {field}"
 
 
-@check(error("host-process", "In a Pod of Windows all containers are host processes, or none."))
+@check(
+    error(
+        "host-process",
+        "Either all or none of the containers of a Windows Pod must be HostProcess containers.",
+        API_SERVER_REJECTS,
+    )
+)
 def _host_process(body: Body) -> Iterator[Breach]:
     of_pod = body.pod.get(_CONTEXT, {}).get(_WINDOWS, {}).get("hostProcess")
     own = {

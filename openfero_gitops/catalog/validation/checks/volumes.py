@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.validation.checks.containers import is_subscript, resource_field
 from openfero_gitops.catalog.validation.checks.names import OBJECTS
 from openfero_gitops.catalog.validation.checks.scheduling import selector
-from openfero_gitops.catalog.validation.rules import Breach, Pointer, check, error, nearest, shown
+from openfero_gitops.catalog.validation.rules import (
+    API_SERVER_REJECTS,
+    Breach,
+    check,
+    nearest,
+    shown,
+)
 from openfero_gitops.domain.quantity import parse_quantity
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +26,13 @@ _WIDEST_MODE: Final = 0o777
 _SHORTEST_TOKEN: Final = 600
 
 
-@check(error("volume-mount", "A container mounts a volume that the Pod has, at a proper path."))
+@check(
+    error(
+        "volume-mount",
+        "A container must mount volumes of its Pod, at valid paths.",
+        API_SERVER_REJECTS,
+    )
+)
 def _volume_mount(body: Body) -> Iterator[Breach]:
     volumes = {volume.get("name") for _, volume in body.volumes}
     for container in body.containers:
@@ -52,7 +65,11 @@ def _volume_mount(body: Body) -> Iterator[Breach]:
 
 
 @check(
-    error("volume-device", "A container has a claim's volume as a device, at a path of its own.")
+    error(
+        "volume-device",
+        "A volume device must be a PersistentVolumeClaim of the Pod, at a path of its own.",
+        API_SERVER_REJECTS,
+    )
 )
 def _volume_device(body: Body) -> Iterator[Breach]:
     volumes = {volume.get("name"): volume for _, volume in body.volumes}
@@ -80,7 +97,13 @@ def _volume_device(body: Body) -> Iterator[Breach]:
             paths.add(path)
 
 
-@check(error("volume-source", "A volume has one source, and that is complete."))
+@check(
+    error(
+        "volume-source",
+        "A volume must have exactly one source, and the source must be complete.",
+        API_SERVER_REJECTS,
+    )
+)
 def _volume_source(body: Body) -> Iterator[Breach]:
     for at, volume in body.volumes:
         sources = [key for key in volume if key != "name"]
