@@ -169,8 +169,7 @@ class Controller:
         self.control = Control(
             self._config_maps,
             time.monotonic,
-            also=lambda: self.syncer.refused_and_paused,
-            others=self.syncer.paused_by,
+            pause_in_git=lambda: self.syncer.pause,
         )
         self.submitter = Submitter(
             jobs=jobs,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog, Envelope
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Standing, SyncStatus
@@ -45,18 +46,18 @@ class Decided:
         self._view = view
         self._clock = clock
         self._answer: Mapping[JobKey, Decision] = {}
-        self._rests_on: tuple[int, Envelope | None, bool] | None = None
+        self._rests_on: tuple[int, Envelope | None, Pause | None] | None = None
         self._not_before = self._until = clock()
 
     def get(
-        self, envelope: Envelope | None, *, paused: bool, now: datetime
+        self, envelope: Envelope | None, pause: Pause | None, *, now: datetime
     ) -> Mapping[JobKey, Decision]:
         """What is decided on each waiting Job: as of now, or of a moment ago."""
-        rests_on = (self._view.changes, envelope, paused)
+        rests_on = (self._view.changes, envelope, pause)
         began = self._clock()
         stale = began >= self._until or rests_on != self._rests_on
         if stale and began >= self._not_before:
-            decided = decide(self._view, envelope, paused=paused, now=now)
+            decided = decide(self._view, envelope, pause=pause, now=now)
             self._answer = {remediation.key: decision for remediation, decision in decided}
             self._rests_on = rests_on
             ended = self._clock()
@@ -155,12 +156,16 @@ class State:
         """Whether an admission policy ties the approver's name to the requesting user."""
         return self._cluster_findings.is_approval_verified(one)
 
+    def pause(self) -> Pause | None:
+        """What pauses admission; None if nothing is known to."""
+        return self._control.pause
+
     def decisions(self) -> Mapping[JobKey, Decision]:
         """The decision on each waiting Job, as a leader would make it now."""
         catalog = self.catalog()
         return self._decided.get(
             catalog.envelope if catalog else None,
-            paused=self._control.paused_as_known,
+            self._control.pause,
             now=self._now(),
         )
 

@@ -29,7 +29,7 @@ import asyncio
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.pause import Control
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
@@ -68,22 +69,6 @@ _LONGEST_SLEEP: Final = 5.0  # so soon is a pause noticed when there is no news
 _ASK_AGAIN: Final = 1.0
 _UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
 _REST: Final = 9.0  # times as long as deciding took
-
-
-class Control(Protocol):
-    """What a human said to the controller as a whole."""
-
-    def begin_term(self) -> None:
-        """Trust nothing that was read before this replica led."""
-        ...
-
-    async def paused(self) -> bool:
-        """Whether nothing may start."""
-        ...
-
-    async def acknowledge(self, check: Callable[[], None]) -> None:
-        """Tell that nothing is under way any more that `paused` did not allow."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +204,7 @@ class Admitter:
         reign.barred = {uid: until for uid, until in reign.barred.items() if until > began}
         barred = len(reign.barred)
         await self._settle(reign)
-        paused = await self._control.paused()
+        pause = await self._control.read_pause()
         # From here to the decision nothing is waited for: it rests on what is known now.
         thinking = self._stopwatch()
         catalog = self._catalog()
@@ -229,7 +214,7 @@ class Admitter:
         decided = decide(
             [self._believed(one, reign) for one in known],
             catalog.envelope if catalog else None,
-            paused=paused,
+            pause=pause,
             now=now,
             doubtful=reign.unsettled.keys(),
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from openfero_gitops.domain.catalog import Envelope
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
 _HOUR: Final = timedelta(hours=1)
@@ -62,7 +63,7 @@ def decide(
     remediations: Iterable[Remediation],
     envelope: Envelope | None,
     *,
-    paused: bool,
+    pause: Pause | None,
     now: datetime,
     doubtful: Collection[str] = frozenset(),
 ) -> list[tuple[Remediation, Decision]]:
@@ -90,7 +91,7 @@ def decide(
         decision: Decision = (
             refusals.get(remediation.key)
             or _duplicate(remediation, board)  # of one that this pass admitted
-            or _hold(remediation, board, envelope, paused=paused)
+            or _hold(remediation, board, envelope, pause)
             or Admit()
         )
         if isinstance(decision, Admit):
@@ -273,13 +274,13 @@ def _refusal_of_resolved(one: Remediation, board: _Board) -> Refuse | None:
 
 
 def _hold(
-    one: Remediation, board: _Board, envelope: Envelope | None, *, paused: bool
+    one: Remediation, board: _Board, envelope: Envelope | None, pause: Pause | None
 ) -> Wait | None:
     """Why a Job must not start yet."""
     if envelope is None:
         return Wait(Reason.NO_CATALOG)
-    if paused or envelope.paused:
-        return Wait(Reason.PAUSED)
+    if pause is not None:
+        return Wait(Reason.PAUSED, message=pause.message)
     if one.phase is Phase.AWAITING_APPROVAL:
         return Wait(Reason.APPROVAL)
     return (

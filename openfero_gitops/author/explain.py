@@ -17,6 +17,7 @@ from openfero_gitops.delivery.match import Match, NoMatch, Standing, consider, m
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
+from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.domain.text import labels, listed, plural, printable, quoted
@@ -84,7 +85,7 @@ def explain(
         return Explanation(
             alert, Outcome.REFUSED, operario.name, rendered.refusal, message, passed_over
         )
-    reason = _not_now(rendered, operario, catalog.envelope, delivery)
+    reason = _not_now(rendered, operario, catalog, delivery)
     message = f"{by} answers with the Job {rendered.key}"
     if reason is Reason.DRY_RUN:
         message += ", which is tried and not run (mode: dry-run)"
@@ -155,16 +156,19 @@ def _hints(alert: Alert, catalog: Catalog, candidates: Sequence[Candidate]) -> I
 
 
 def _not_now(
-    rendered: Rendered, operario: Operario, envelope: Envelope, delivery: Delivery
+    rendered: Rendered, operario: Operario, catalog: Catalog, delivery: Delivery
 ) -> Reason | None:
     """What the Job would wait for even if nothing else were in the cluster."""
     [(_, decision)] = decide(
-        [observe(rendered.manifest)], envelope, paused=False, now=delivery.received_at
+        [observe(rendered.manifest)],
+        catalog.envelope,
+        pause=pause_in_git(catalog, None),
+        now=delivery.received_at,
     )
     if isinstance(decision, Wait):
         return decision.reason
     # (A refusal here only says that an empty cluster holds nothing to undo.)
-    return Reason.DRY_RUN if _is_dry(operario, envelope) else None
+    return Reason.DRY_RUN if _is_dry(operario, catalog.envelope) else None
 
 
 def _is_dry(operario: Operario, envelope: Envelope) -> bool:

@@ -30,6 +30,7 @@ from openfero_gitops.domain.errors import (
     SourceUnavailable,
     Unusable,
 )
+from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.signature import CLOCKS_APART
 from openfero_gitops.domain.sync import Changes, Chapter, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time, parse_time
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.build import Scope
     from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.ports import Counts, SourceWithHistory
 
 _log = structlog.get_logger(__name__)
@@ -91,22 +93,9 @@ class Syncer:
         self.lasting_error: str | None = None
 
     @property
-    def refused_and_paused(self) -> bool:
-        """Whether the newest revision was refused, and says all the same that nothing may start."""
-        refused = self.status.refused
-        return refused is not None and refused.paused
-
-    def paused_by(self) -> str:
-        """What in Git pauses admission, and what ends that; empty where nothing does."""
-        catalog, refused = self.catalog, self.status.refused
-        if catalog is not None and catalog.envelope.paused:
-            return f"{NAME} says paused: true at commit {catalog.revision.commit[:12]}"
-        if refused is not None and refused.paused:
-            return (
-                f"commit {refused.commit[:12]} is refused, and its {NAME} says paused: true; a "
-                "commit that can be taken ends it"
-            )
-        return ""
+    def pause(self) -> Pause | None:
+        """The pause of admission that the active catalog or a refused revision asks for."""
+        return pause_in_git(self.catalog, self.status.refused)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Be told after each swap."""

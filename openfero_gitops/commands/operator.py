@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.admission.pause import LABELS, STILL_PAUSED_BY
+from openfero_gitops.admission.pause import LABELS, STILL_PAUSED_BY, request_data
 from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -22,7 +21,6 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
 from openfero_gitops.domain.remediation import JobKey, Phase
-from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -161,12 +159,7 @@ async def write_pause(store: ConfigMapStore, *, paused: bool, who: str, patience
             opposite.
         ApiError: the API server did not do it.
     """
-    said = {
-        "paused": str(paused).lower(),
-        "request": uuid.uuid4().hex,
-        "by": who,
-        "at": format_time(datetime.now(UTC)),
-    }
+    said = request_data(who, datetime.now(UTC), paused=paused)
     try:
         await store.merge(CONTROL, said, LABELS)
     except Forbidden as error:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import Condition
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.problem import Problem
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.web.state import State
 
@@ -158,12 +159,12 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
     found = [one for one in every if query.finds(_texts(one, decisions.get(one.key)))]
     shown = [one for one in found if not query.phases or one.phase in query.phases]
     latest = {one.operario: one for one in reversed(every)}
-    paused = _paused(catalog, decisions, sync, conditions)
+    pause = state.pause()
     healthy = bool(catalog and about["leader"] and all(condition.holds for condition in conditions))
     concerns = [
         *_concerns_of_health(about["leader"], conditions, catalog, sync),
         *_concerns_of_work(every, now),
-        *_concerns_of_catalog(catalog, paused[1] if paused else ""),
+        *_concerns_of_catalog(catalog, pause),
     ]
     return {
         "now": now,
@@ -172,7 +173,7 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
         "conditions": conditions,
         "catalog": catalog,
         "sync": sync,
-        "paused_by": paused[0] if paused else "",
+        "pause": pause,
         "healthy": healthy,
         "concerns": sorted(concerns, key=lambda one: _URGENCY.index(one.tone)),
         "phases": PHASES,
@@ -202,31 +203,6 @@ def look(state: State, query: Query, now: datetime) -> dict[str, Any]:
 
 def _table(values: Sequence[T], most: int, draw: Callable[[T], Any]) -> _Table:
     return _Table([draw(value) for value in values[:most]], len(values))
-
-
-def _paused(
-    catalog: Catalog | None,
-    decisions: Mapping[JobKey, Decision],
-    sync: SyncStatus,
-    conditions: Iterable[Condition],
-) -> tuple[str, str] | None:
-    """Who paused admission, and what ends that; None where nothing that waits tells of a pause."""
-    if catalog and catalog.envelope.paused:
-        return "openfero.yaml", "openfero.yaml says paused: true; a commit ends it"
-    if not any(decision.reason is Reason.PAUSED for decision in decisions.values()):
-        return None
-    if sync.refused and sync.refused.paused:
-        commit = short(sync.refused.commit)
-        end = (
-            f"a commit that is not refused ends it: revision {commit} is refused, and pauses all "
-            "the same, since its openfero.yaml says so"
-        )
-        return f"the refused revision {commit}", end
-    if unknown := next(
-        (one for one in conditions if one.name == "control" and not one.holds), None
-    ):
-        return "caution", unknown.message
-    return "openfero-gitops pause", "openfero-gitops resume ends it"
 
 
 def _concerns_of_health(
@@ -310,10 +286,11 @@ def _concerns_of_work(every: Iterable[Remediation], now: datetime) -> Iterator[_
         )
 
 
-def _concerns_of_catalog(catalog: Catalog | None, end_of_pause: str) -> Iterator[_Concern]:
-    """What keeps the catalog in force from running; `end_of_pause` is empty without a pause."""
-    if end_of_pause:
-        yield _Concern("warn", "Admission is paused: no Job starts", end_of_pause)
+def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterator[_Concern]:
+    """What keeps the active catalog's operarios from running."""
+    if pause is not None:
+        title = "Admission is paused: no Job starts"
+        yield _Concern("warn", title, pause.message, pause.since)
     if catalog is None:
         return
     if catalog.envelope.mode is Mode.DRY_RUN:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import About, Condition
     from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Standing, SyncStatus
 
@@ -46,6 +47,10 @@ class State(Protocol):
 
     def is_approval_verified(self, one: Remediation) -> bool:
         """Whether nobody could have written another name than their own as the approver."""
+        ...
+
+    def pause(self) -> Pause | None:
+        """What pauses admission; None if nothing is known to."""
         ...
 
     def decisions(self) -> Mapping[JobKey, Decision]:

@@ -109,7 +109,7 @@ class TestRefused:
 
         await one.sync()
 
-        assert one.syncer.refused_and_paused
+        assert one.syncer.pause
         assert not one.catalog.envelope.paused
 
     async def test_a_fresh_replica_takes_the_newest_signed_ancestor(

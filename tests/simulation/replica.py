@@ -91,9 +91,7 @@ class Replica:
         self.observer = Observer(
             ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace), self.view, namespaces
         )
-        self.control = Control(
-            self.config_maps, loop.time, also=lambda: self.syncer.refused_and_paused
-        )
+        self.control = Control(self.config_maps, loop.time, pause_in_git=lambda: self.syncer.pause)
         self.submitter = Submitter(
             jobs=jobs,
             view=self.view,

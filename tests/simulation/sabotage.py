@@ -159,7 +159,10 @@ SABOTAGES: Final = (
     Sabotage(
         "a pause acknowledged by whoever reads it",
         frozenset({"paused"}),
-        (_replace(Control, "_read", _read_and_acknowledge), _replace(control, "_FRESH", 10.0)),
+        (
+            _replace(Control, "_read", _read_and_acknowledge),
+            _replace(control, "_MAX_AGE_SECONDS", 10.0),
+        ),
         range(20, 140),
     ),
     Sabotage(

@@ -12,6 +12,7 @@ from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.health import About, Condition
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
+from openfero_gitops.domain.pause import Pause, pause_in_git
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import Standing, SyncStatus
@@ -41,7 +42,7 @@ class Showcase:
         default_factory=lambda: [Condition("catalog", holds=True), Condition("jobs", holds=True)]
     )
     leader: Leadership = field(default_factory=lambda: Leadership(leader=True, holder=REPLICA))
-    pause: bool = False
+    paused: Pause | None = None
     beside: Standing | None = None
     approvals_verified: bool = False
 
@@ -80,10 +81,14 @@ class Showcase:
         """Whether the cluster ties approvals to who writes them."""
         return self.approvals_verified
 
+    def pause(self) -> Pause | None:
+        """The pause of admission that is set, or one in Git."""
+        return self.paused or pause_in_git(self.in_force, self.synced.refused)
+
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Decide as the leader does."""
         envelope = self.in_force.envelope if self.in_force else None
-        decided = decide(self.known, envelope, paused=self.pause, now=self.moment)
+        decided = decide(self.known, envelope, pause=self.pause(), now=self.moment)
         return {one.key: decision for one, decision in decided}
 
     def conditions(self) -> Sequence[Condition]:

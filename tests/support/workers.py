@@ -30,6 +30,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
+from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
@@ -438,7 +439,7 @@ class Replica:
         self.wire = Wire(world.cluster)
         self.jobs = JobStore(self.wire, namespaces)
         self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
-        self.control = Control(self.config_maps, seconds_so_far, also=lambda: self.paused)
+        self.control = Control(self.config_maps, seconds_so_far, pause_in_git=self._pause)
         self.tally = Tally()
         self.view = View()
         pace = Pace(watch=3600.0, clock=seconds_so_far)
@@ -470,6 +471,11 @@ class Replica:
             counts=self.tally,
             now=world.now,
         )
+
+    def _pause(self) -> Pause | None:
+        if self.paused:
+            return Pause(PauseCause.REFUSED_REVISION, "the test paused admission")
+        return pause_in_git(self.catalog, None)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Replica]:

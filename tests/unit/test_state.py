@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.view import View
@@ -10,6 +11,7 @@ from openfero_gitops.state import Decided
 from tests.support.build import NOW, remediation, seconds
 
 ENVELOPE = Envelope()
+PAUSE = Pause(PauseCause.COMMAND, "ada paused admission", "ada")
 JOB = JobKey("jobs", "a")
 
 
@@ -33,18 +35,18 @@ def test_an_answer_is_used_until_something_changed() -> None:
     clock, view = Clock(), View()
     view.apply(remediation("a"))
     decided = Decided(view, clock)
-    first = decided.get(ENVELOPE, paused=False, now=NOW)
+    first = decided.get(ENVELOPE, None, now=NOW)
 
     assert first[JOB].reason is Reason.ADMITTED
-    assert decided.get(ENVELOPE, paused=False, now=NOW) is first
-    paused = decided.get(ENVELOPE, paused=True, now=NOW)
+    assert decided.get(ENVELOPE, None, now=NOW) is first
+    paused = decided.get(ENVELOPE, PAUSE, now=NOW)
     assert paused[JOB].reason is Reason.PAUSED
-    assert decided.get(None, paused=True, now=NOW)[JOB].reason is Reason.NO_CATALOG
+    assert decided.get(None, PAUSE, now=NOW)[JOB].reason is Reason.NO_CATALOG
     view.apply(remediation("b", resource_version="8"))
-    later = decided.get(None, paused=True, now=NOW)
+    later = decided.get(None, PAUSE, now=NOW)
     assert len(later) == 2
     clock.now += 1
-    assert decided.get(None, paused=True, now=NOW + seconds(1)) is not later
+    assert decided.get(None, PAUSE, now=NOW + seconds(1)) is not later
 
 
 def test_what_takes_long_is_not_done_at_each_change() -> None:
@@ -52,11 +54,11 @@ def test_what_takes_long_is_not_done_at_each_change() -> None:
     clock, view = Clock(), View()
     decided = Decided(view, clock)
     clock.takes = 0.1
-    first = decided.get(ENVELOPE, paused=False, now=NOW)
+    first = decided.get(ENVELOPE, None, now=NOW)
     clock.takes = 0.0
 
     view.apply(remediation("a"))
     clock.now += 0.5
-    assert decided.get(ENVELOPE, paused=False, now=NOW) is first
+    assert decided.get(ENVELOPE, None, now=NOW) is first
     clock.now += 0.5
-    assert set(decided.get(ENVELOPE, paused=False, now=NOW)) == {JOB}
+    assert set(decided.get(ENVELOPE, None, now=NOW)) == {JOB}

@@ -1307,7 +1307,7 @@ class TestPause:
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
-            assert not await replica.control.paused()
+            assert not await replica.control.read_pause()
             await world.switch("stop", paused=True)
             await waiting(replica, 1)
             replica.wire.trouble = when(

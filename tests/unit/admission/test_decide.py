@@ -23,6 +23,7 @@ from openfero_gitops.admission.decide import (
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase, same_incident
 from tests.support.build import (
@@ -42,18 +43,19 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
 
 RESOLVED: dict[str, Any] = {"status": Status.RESOLVED, "operario": "undo"}
+PAUSE = Pause(PauseCause.COMMAND, "ada paused admission", "ada")
 OTHER = {"labels": {"alertname": "Other"}, "target": "other"}
 
 
 def decisions(
     *remediations: Remediation,
     envelope: Envelope | None = Envelope(),  # noqa: B008 (frozen)
-    paused: bool = False,
+    pause: Pause | None = None,
     now: datetime = NOW,
     doubtful: Collection[str] = (),
 ) -> dict[str, Decision]:
     """What is decided about each waiting Job, by its name."""
-    decided = decide(remediations, envelope, paused=paused, now=now, doubtful=doubtful)
+    decided = decide(remediations, envelope, pause=pause, now=now, doubtful=doubtful)
     return {one.key.name: decision for one, decision in decided}
 
 
@@ -98,8 +100,7 @@ def test_only_waiting_jobs_are_decided() -> None:
     ("reason", "given"),
     [
         (Reason.NO_CATALOG, {"envelope": None}),
-        (Reason.PAUSED, {"paused": True}),
-        (Reason.PAUSED, {"envelope": Envelope(paused=True)}),
+        (Reason.PAUSED, {"pause": PAUSE}),
         (Reason.LIMIT_CONCURRENT, {"envelope": Envelope(limits=Limits(concurrent=0))}),
         (Reason.LIMIT_PER_MINUTE, {"envelope": Envelope(limits=Limits(per_minute=0))}),
     ],
@@ -245,7 +246,7 @@ def test_so_many_jobs_start_a_minute() -> None:
 
 def test_a_limit_of_zero_is_looked_at_again() -> None:
     """With no room at all, the clock still asks for a look, so that max-wait is kept."""
-    decided = decide([remediation(**options(max_per_hour=0))], Envelope(), paused=False, now=NOW)
+    decided = decide([remediation(**options(max_per_hour=0))], Envelope(), pause=None, now=NOW)
 
     assert decided[0][1] == Wait(Reason.MAX_PER_HOUR, NOW + minutes(60))
 
@@ -310,7 +311,7 @@ def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: 
     decided = decide(
         [one, dataclasses.replace(other, starts_at=None, occurrence="o", target="t")],
         Envelope(),
-        paused=False,
+        pause=None,
         now=NOW,
     )
 
@@ -321,7 +322,7 @@ def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
     """Two namespaces with one Job each at one moment: one runs, always the same."""
     one, other = remediation(namespace="a"), remediation(namespace="b")
     for order in permutations([one, other]):
-        decided = decide(order, Envelope(), paused=False, now=NOW)
+        decided = decide(order, Envelope(), pause=None, now=NOW)
 
         assert [(r.key.namespace, d.reason) for r, d in decided] == [
             ("a", Reason.ADMITTED),
@@ -515,7 +516,7 @@ def test_what_waited_too_long_is_refused(phase: Phase) -> None:
     assert reasons(endless, now=NOW + minutes(6000))["job-1"] == wait
 
 
-@pytest.mark.parametrize("given", [{"paused": True}, {"envelope": None}])
+@pytest.mark.parametrize("given", [{"pause": PAUSE}, {"envelope": None}])
 def test_time_goes_on_while_nothing_starts(given: dict[str, Any]) -> None:
     """A pause and the lack of a catalog do not make an old Job young."""
     assert reasons(remediation(), now=NOW + minutes(61), **given)["job-1"] == "max-wait"
@@ -753,7 +754,7 @@ def test_the_next_look_is_when_the_clock_may_change_something() -> None:
     endless = elsewhere("d", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(0)))
 
     def look(*jobs: Remediation) -> datetime | None:
-        return next_look(decide(jobs, Envelope(), paused=False, now=NOW))
+        return next_look(decide(jobs, Envelope(), pause=None, now=NOW))
 
     assert look(cooling, waiting) == NOW + minutes(10)
     assert look(cooling, waiting, approval) == NOW + minutes(3)
@@ -790,7 +791,7 @@ def test_many_starts_of_one_alert_are_not_compared_each_with_each(
         )
         for number in range(200)
     ]
-    found = reasons(*many, now=NOW + minutes(3000), paused=True)
+    found = reasons(*many, now=NOW + minutes(3000), pause=PAUSE)
     assert set(found.values()) == {"paused"}
     assert asked <= 2 * len(many)
 
@@ -882,7 +883,7 @@ def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remedi
 
 def look(board: Iterable[Remediation], envelope: Envelope) -> list[tuple[Remediation, Decision]]:
     """What is decided at `NOW`."""
-    return decide(board, envelope, paused=False, now=NOW)
+    return decide(board, envelope, pause=None, now=NOW)
 
 
 def admitted(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:

@@ -24,6 +24,7 @@ from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.errors import Invalid
 from openfero_gitops.domain.operario import Mode, OnResolve, Operario
 from openfero_gitops.domain.operario import Options as Written
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
@@ -49,6 +50,7 @@ def _mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from((usual,) * (5 * len(others)) + others)
 
 
+_PAUSE = Pause(PauseCause.COMMAND, "ada paused admission", "ada")
 _SELDOM = _mostly(*(False, True))
 
 
@@ -241,7 +243,7 @@ class Story(RuleBasedStateMachine):
         limits = Limits(self.rules.concurrent, self.rules.per_minute)
         envelope = Envelope(limits=limits) if self.rules.catalog else None
         views = [observe(job) for job in self.jobs.values()]
-        decided = decide(views, envelope, paused=self.rules.paused, now=self.now)
+        decided = decide(views, envelope, pause=_PAUSE if paused else None, now=self.now)
         decisions = {one.uid: decision for one, decision in decided}
         self._expect(decisions)
         for one in views:

@@ -12,6 +12,7 @@ from openfero_gitops.admission.pause import NAME, Control
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import ApiError, Forbidden, Throttled, Unavailable
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.leadership.elector import TermEnded
 from tests.support.workers import (
     Act,
@@ -79,13 +80,13 @@ async def test_what_is_written_is_understood(data: dict[str, str] | None, *, pau
     """Whatever is not plainly "no" pauses; a ConfigMap that says nothing does not."""
     desk = Desk()
     await desk.write(data)
-    assert await desk.control.paused() is paused
+    assert bool(await desk.control.read_pause()) is paused
 
 
 @in_virtual_time
 async def test_without_a_config_map_nothing_is_paused() -> None:
     """Nobody has ever asked for a pause."""
-    assert not await Desk().control.paused()
+    assert not await Desk().control.read_pause()
 
 
 @in_virtual_time
@@ -96,7 +97,7 @@ async def test_a_pause_is_known_within_a_second() -> None:
         await desk.write({"paused": written})
         await asyncio.sleep(1)
         desk.wire.asked.clear()
-        answers = [await desk.control.paused() for _ in range(100)]
+        answers = [bool(await desk.control.read_pause()) for _ in range(100)]
         assert set(answers) == {written == "true"}
         assert len(desk.wire.asked) == 1
 
@@ -106,11 +107,11 @@ async def test_where_it_never_could_be_read_admission_is_paused() -> None:
     """Nobody knows that it is not; the pages do not say so before anything was read."""
     desk = Desk()
     desk.fail(Unavailable("no connection"))
-    assert await desk.control.paused()
-    assert not desk.control.paused_as_known
+    assert await desk.control.read_pause()
+    assert not desk.control.pause
     desk.wire.trouble = none
     await asyncio.sleep(1)
-    assert not await desk.control.paused()
+    assert not await desk.control.read_pause()
 
 
 @in_virtual_time
@@ -119,19 +120,19 @@ async def test_that_nobody_knows_is_told_as_such() -> None:
     desk = Desk()
     assert desk.control.trouble == ""
     desk.fail(Forbidden("no right to read it"))
-    await desk.control.paused()
-    assert desk.control.trouble.endswith("openfero-control could not be read: no right to read it")
+    await desk.control.read_pause()
+    assert desk.control.trouble.endswith("no Jobs: no right to read it")
     desk.wire.trouble = none
     await asyncio.sleep(1)
-    await desk.control.paused()
+    await desk.control.read_pause()
     assert desk.control.trouble == ""
     desk.fail(Forbidden("no right to read it"))
     await asyncio.sleep(1)
-    await desk.control.paused()
+    await desk.control.read_pause()
     assert desk.control.trouble == ""
     desk.control.begin_term()
-    assert await desk.control.paused()
-    assert "starts nothing" in desk.control.trouble
+    assert await desk.control.read_pause()
+    assert "starts no Jobs" in desk.control.trouble
 
 
 @pytest.mark.parametrize("paused", ["true", "false"])
@@ -140,11 +141,11 @@ async def test_where_it_cannot_be_read_the_last_answer_holds(paused: str) -> Non
     """An API server that is gone neither pauses nor resumes."""
     desk = Desk()
     await desk.write({"paused": paused})
-    assert await desk.control.paused() is (paused == "true")
+    assert bool(await desk.control.read_pause()) is (paused == "true")
     desk.fail(Forbidden("no right to read it"))
     await asyncio.sleep(3600)
-    assert await desk.control.paused() is (paused == "true")
-    assert desk.control.paused_as_known is (paused == "true")
+    assert bool(await desk.control.read_pause()) is (paused == "true")
+    assert bool(desk.control.pause) is (paused == "true")
 
 
 @in_virtual_time
@@ -154,18 +155,18 @@ async def test_a_failing_api_server_is_not_pressed_nor_the_log_filled() -> None:
     desk.fail(Throttled("slow down"))
     with capture_logs() as logs:
         for _ in range(1000):
-            await desk.control.paused()
+            await desk.control.read_pause()
             await asyncio.sleep(0.01)
         assert 9 <= len(desk.wire.asked) <= 11
         desk.fail(Forbidden("no right"))
         await asyncio.sleep(1)
-        await desk.control.paused()
+        await desk.control.read_pause()
         desk.wire.trouble = none
         await asyncio.sleep(1)
-        await desk.control.paused()
+        await desk.control.read_pause()
         desk.fail(Forbidden("no right"))
         await asyncio.sleep(1)
-        await desk.control.paused()
+        await desk.control.read_pause()
     said = [one["error"] for one in logs if one["log_level"] == "warning"]
     assert said == ["slow down", "no right", "no right"]
 
@@ -177,10 +178,10 @@ async def test_the_pages_see_a_pause_on_every_replica() -> None:
     await desk.write({"paused": "true"})
     async with in_background(desk.control.run()):
         await asyncio.sleep(1)
-        assert desk.control.paused_as_known
+        assert desk.control.pause
         await desk.write({"paused": "false"})
         await asyncio.sleep(10)
-        assert not desk.control.paused_as_known
+        assert not desk.control.pause
     assert len(desk.wire.asked) <= 4
 
 
@@ -196,7 +197,7 @@ class TestAcknowledging:
             await asyncio.sleep(1)
             desk.wire.asked.clear()
             for _ in range(5):
-                await desk.control.paused()
+                await desk.control.read_pause()
                 await desk.control.acknowledge(lambda: None)
                 await asyncio.sleep(1)
             found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
@@ -208,11 +209,11 @@ class TestAcknowledging:
         """Not before anything was read, without a ConfigMap, or with one written by hand."""
         desk = Desk()
         await desk.control.acknowledge(lambda: None)
-        await desk.control.paused()
+        await desk.control.read_pause()
         await desk.control.acknowledge(lambda: None)
         await desk.write({"paused": "true"})
         await asyncio.sleep(1)
-        await desk.control.paused()
+        await desk.control.read_pause()
         await desk.control.acknowledge(lambda: None)
         assert desk.wire.writes(CONFIG_MAPS) == []
 
@@ -221,13 +222,13 @@ class TestAcknowledging:
         """Another person wrote since it was read: it is read again first."""
         desk = Desk()
         await desk.write({"paused": "true", "request": "first"})
-        await desk.control.paused()
+        await desk.control.read_pause()
         await desk.write({"paused": "false", "request": "second"})
         await desk.control.acknowledge(lambda: None)
         found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
         assert "acknowledged" not in found["data"]
         await asyncio.sleep(1)
-        assert not await desk.control.paused()
+        assert not await desk.control.read_pause()
         await desk.control.acknowledge(lambda: None)
         found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
         assert found["data"]["acknowledged"] == "second"
@@ -237,7 +238,7 @@ class TestAcknowledging:
         """What checks the term is asked right before the write."""
         desk = Desk()
         await desk.write({"paused": "true", "request": "first"})
-        await desk.control.paused()
+        await desk.control.read_pause()
 
         def ended() -> None:
             raise TermEnded
@@ -250,22 +251,22 @@ class TestAcknowledging:
     async def test_a_new_term_trusts_nothing_that_was_read_before(self) -> None:
         """It asks again at once, and where there is no answer nothing may start."""
         desk = Desk()
-        assert not await desk.control.paused()
+        assert not await desk.control.read_pause()
         desk.fail(Unavailable("no connection"))
         desk.control.begin_term()
-        assert await desk.control.paused()
+        assert await desk.control.read_pause()
         assert len(desk.wire.asked) == 2
 
     @in_virtual_time
     async def test_what_else_pauses_counts_too(self) -> None:
         """A refused revision that says so pauses, whatever the ConfigMap says."""
         desk = Desk()
-        pausing = True
+        pausing: Pause | None = Pause(PauseCause.REFUSED_REVISION, "why")
         control = Control(
-            ConfigMapStore(desk.wire, NAMESPACE), seconds_so_far, also=lambda: pausing
+            ConfigMapStore(desk.wire, NAMESPACE), seconds_so_far, pause_in_git=lambda: pausing
         )
-        assert control.paused_as_known
-        assert await control.paused()
-        pausing = False
-        assert not await control.paused()
-        assert not control.paused_as_known
+        assert control.pause is pausing
+        assert await control.read_pause() is pausing
+        pausing = None
+        assert not await control.read_pause()
+        assert not control.pause

@@ -267,13 +267,13 @@ class TestWriting:
             await asyncio.sleep(1)
             fresh = Desk(desk.source)
             await recall(desk.store, fresh.syncer)
-            assert fresh.syncer.refused_and_paused
+            assert fresh.syncer.pause
             await desk.sync(openfero="paused: false\n")
             await asyncio.sleep(1)
         fresh = Desk(desk.source)
         await recall(desk.store, fresh.syncer)
         assert fresh.syncer.catalog is not None
-        assert not fresh.syncer.refused_and_paused
+        assert not fresh.syncer.pause
 
     @in_virtual_time
     async def test_a_pause_is_remembered_where_the_files_are_damaged(self) -> None:
@@ -288,7 +288,7 @@ class TestWriting:
         fresh = Desk(desk.source)
         await recall(desk.store, fresh.syncer)
         assert fresh.syncer.catalog is None
-        assert fresh.syncer.refused_and_paused
+        assert fresh.syncer.pause
 
     @in_virtual_time
     async def test_a_refusal_is_noted_by_whoever_serves_from_the_mirror(self) -> None:
@@ -313,7 +313,7 @@ class TestWriting:
         assert [one.verb for one in desk.writes()] == ["replace"]
         third = Desk(desk.source)
         await recall(desk.store, third.syncer)
-        assert third.syncer.refused_and_paused
+        assert third.syncer.pause
         assert await desk.load() == (snapshot, second.syncer.status.refused)
 
     @pytest.mark.parametrize("origin", ["mirror", "none"])

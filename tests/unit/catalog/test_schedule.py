@@ -71,7 +71,7 @@ async def test_whoever_is_asked_tells_the_others() -> None:
                 assert desk.syncs[-1] - began <= 6
         control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
         assert control["data"]["sync"].endswith(" b")
-        assert not desks[2].control.paused_as_known
+        assert not desks[2].control.pause
 
 
 @in_virtual_time

@@ -16,6 +16,7 @@ from openfero_gitops.catalog.schedule import Schedule
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.domain.catalog import Snapshot
 from openfero_gitops.domain.errors import SourceError, Unusable
+from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time
 from tests.support import build
@@ -350,7 +351,7 @@ class TestRefusal:
         assert status.error is not None
         assert word in status.error
         assert status.refused == RefusedRevision(bad, status.error, format_time(desk.now()))
-        assert not desk.syncer.refused_and_paused
+        assert not desk.syncer.pause
 
     @in_virtual_time
     async def test_it_is_remembered_since_when(self) -> None:
@@ -433,30 +434,34 @@ class TestRefusal:
         else:
             desk.source.rewrite({"openfero.yaml": "paused: true\n"})
             await desk.sync()
-        assert desk.syncer.refused_and_paused
+        assert desk.syncer.pause
         desk.source.trouble = failing(SourceError(DOWN))
         await desk.sync()
-        assert desk.syncer.refused_and_paused
+        assert desk.syncer.pause
         desk.source.trouble = nothing
         if why == "key":
             await desk.sync(openfero=ENVELOPE)
         else:
             desk.source.rewrite({"openfero.yaml": "paused: false\n"})
             await desk.sync()
-        assert not desk.syncer.refused_and_paused
+        assert not desk.syncer.pause
 
     @in_virtual_time
     async def test_who_pauses_in_git_is_told_with_the_commit(self) -> None:
         """The catalog in force, or a refused revision; nobody where neither says so."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
-        assert desk.syncer.paused_by() == ""
+        assert desk.syncer.pause is None
         refused = await desk.sync(openfero="paused: true\nlimit: 3\n")
-        assert f"commit {refused[:12]} is refused" in desk.syncer.paused_by()
+        assert (pause := desk.syncer.pause)
+        assert pause.cause is PauseCause.REFUSED_REVISION
+        assert pause.by == f"refused revision {refused[:12]}"
         taken = await desk.sync(openfero="paused: true\n")
-        assert desk.syncer.paused_by().endswith(f"paused: true at commit {taken[:12]}")
+        assert (pause := desk.syncer.pause)
+        assert pause.cause is PauseCause.CONFIGURATION
+        assert f"paused: true at commit {taken[:12]}" in pause.message
         await desk.sync(openfero=ENVELOPE)
-        assert desk.syncer.paused_by() == ""
+        assert desk.syncer.pause is None
 
     @in_virtual_time
     async def test_a_commit_that_cannot_be_read_ends_no_pause(self) -> None:
@@ -467,18 +472,18 @@ class TestRefusal:
         unread = Unusable("it holds no such folder", build.REVISION)
         desk.source.trouble = failing(unread)
         await desk.sync()
-        assert desk.syncer.refused_and_paused
+        assert desk.syncer.pause
         unsigned = Unusable("it is not signed", build.REVISION, Snapshot(build.REVISION, "", ()))
         desk.source.trouble = failing(unsigned)
         await desk.sync()
-        assert not desk.syncer.refused_and_paused
+        assert not desk.syncer.pause
 
     @in_virtual_time
     async def test_whoever_keeps_a_refusal_is_told_of_what_is_new_about_it(self) -> None:
         """That there is one, and that its pause is over; not of the same one again."""
         desk = Desk()
         told: list[bool] = []
-        desk.syncer.on_refusal(lambda: told.append(desk.syncer.refused_and_paused))
+        desk.syncer.on_refusal(lambda: told.append(bool(desk.syncer.pause)))
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await desk.sync(openfero="paused: true\nlimit: 3\n")
         await desk.sync()
@@ -508,10 +513,10 @@ class TestMirror:
         else:
             fresh.syncer.remember_refused(read_refused(mirror.head))
         await fresh.sync()
-        assert fresh.syncer.refused_and_paused
+        assert fresh.syncer.pause
         fresh.source.trouble = nothing
         await fresh.sync(openfero=ENVELOPE)
-        assert not fresh.syncer.refused_and_paused
+        assert not fresh.syncer.pause
         after = write_mirror(snapshot, "ns", fresh.syncer.status.refused)
         assert read_refused(after.head) == fresh.syncer.status.refused
 

@@ -15,6 +15,7 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.operator import CANCEL, write_pause, write_verdict
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
 from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.settings import load_settings
 from tests.support.workers import (
@@ -185,7 +186,7 @@ class TestPause:
         """That openfero.yaml pauses is news to who ends a pause, and to nobody else."""
         world = World()
         store = ConfigMapStore(world.cluster, NAMESPACE)
-        why = "openfero.yaml says paused: true at commit 0123456789ab"
+        why = "openfero.yaml sets paused: true at commit 0123456789ab"
         async with in_background(acknowledging(world, why)):
             said = await write_pause(store, paused=paused, who="ada", patience=20)
         assert said == (
@@ -217,7 +218,7 @@ async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path)
     finally:
         stop.set()
         await running
-    why = f"openfero.yaml says paused: true at commit {source.head[:12]}"
+    why = f"openfero.yaml sets paused: true at commit {source.head[:12]}; set it to false to resume"
     assert said == f"the pause was ended by ada, but admission stays paused: {why}"
 
 
@@ -230,11 +231,13 @@ def control(**more: Any) -> dict[str, Any]:
 async def acknowledging(world: World, others: str = "", *, once: bool = False) -> None:
     """Do what a leader does with requests, a few times a second."""
     leader = Control(
-        ConfigMapStore(world.cluster, NAMESPACE), seconds_so_far, others=lambda: others
+        ConfigMapStore(world.cluster, NAMESPACE),
+        seconds_so_far,
+        pause_in_git=lambda: Pause(PauseCause.CONFIGURATION, others) if others else None,
     )
     while True:
         await asyncio.sleep(0.3)
-        await leader.paused()
+        await leader.read_pause()
         await leader.acknowledge(lambda: None)
         if once:
             return

@@ -413,7 +413,7 @@ def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
     ]
     envelope = Envelope(remember=parse_duration(LONGEST), limits=Limits(per_minute=1))
 
-    decided = decide(seen, envelope, paused=False, now=NOW)
+    decided = decide(seen, envelope, pause=None, now=NOW)
     expired(seen, envelope, NOW)
     next_look(decided)
 
@@ -430,16 +430,14 @@ def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
     )
 
     assert one.labels == {}
-    assert decide([one], Envelope(), paused=False, now=NOW) == [
-        (one, Refuse(Reason.NOTHING_TO_UNDO))
-    ]
+    assert decide([one], Envelope(), pause=None, now=NOW) == [(one, Refuse(Reason.NOTHING_TO_UNDO))]
 
 
 def test_a_limit_below_zero_admits_nothing() -> None:
     """Whoever edits the options of a Job keeps that Job from starting, and no other."""
     edited = observe(stored(annotations={keys.OPTIONS: '{"approval":false,"max-per-hour":-1}'}))
 
-    decided = decide([edited], Envelope(), paused=False, now=NOW)
+    decided = decide([edited], Envelope(), pause=None, now=NOW)
 
     assert decided == [(edited, Wait(Reason.MAX_PER_HOUR, NOW + timedelta(hours=1)))]
 
@@ -449,7 +447,7 @@ def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) 
     """One edited annotation keeps no Job from its turn, that one included."""
     one = observe(stored(annotations={keys.RECEIVED_AT: written}))
 
-    decided = decide([one], Envelope(), paused=False, now=NOW)
+    decided = decide([one], Envelope(), pause=None, now=NOW)
 
     assert one.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
     assert decided == [(one, Admit())]

@@ -16,6 +16,7 @@ from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Mode, Options, Origin
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.problem import Problem, Severity
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
@@ -796,49 +797,42 @@ async def test_from_the_mirror() -> None:
 
 
 async def test_paused_by_the_envelope() -> None:
-    """A pause that was committed is shown as such, with the way out."""
-    page = await draw(
-        showing(
-            remediation("A", Phase.WAITING, NOW), in_force=catalog(envelope=Envelope(paused=True))
-        )
+    """A pause in Git is shown with its commit and the way to resume."""
+    shown = showing(
+        remediation("A", Phase.WAITING, NOW), in_force=catalog(envelope=Envelope(paused=True))
     )
-    assert "openfero.yaml says paused: true" in page.one("li", "concern").text
+    page = await draw(shown)
+    assert "openfero.yaml sets paused: true" in page.one("li", "concern").text
     assert "paused by openfero.yaml" in page.one("section", "status").text
     assert row_of(page).one("code", "reason").text == "paused"
 
 
 async def test_paused_by_a_person() -> None:
-    """A pause that a person commanded is shown as such, with the way out."""
-    page = await draw(showing(remediation("A", Phase.WAITING, NOW), pause=True))
-    assert "openfero-gitops resume ends it" in page.one("li", "concern").text
-    assert "paused by openfero-gitops pause" in page.one("section", "status").text
+    """A pause by command is shown with the person and the way to resume, also if no Job waits."""
+    message = "ada paused admission; run `openfero-gitops resume` to resume"
+    page = await draw(showing(paused=Pause(PauseCause.COMMAND, message, "ada", NOW)))
+    assert message in page.one("li", "concern").text
+    assert "paused by ada" in page.one("section", "status").text
 
 
 async def test_paused_by_a_refused_revision() -> None:
-    """A pause while a newer revision is refused is that revision's where it says so."""
+    """A pause of a revision that was refused is shown as such."""
     refused = RefusedRevision(
         OLDER, "openfero.yaml: unknown key", "2026-11-21T03:02:05Z", paused=True
     )
     status = replace(pages.quiet(NOW).synced, error=refused.reason, refused=refused)
-    waiting = remediation("A", Phase.WAITING, NOW)
-    page = await draw(showing(waiting, pause=True, synced=status))
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW), synced=status))
     concerns = " ".join(one.text for one in page.all("li", "concern"))
-    assert f"a commit that is not refused ends it: revision {OLDER[:7]}" in concerns
-    assert f"paused by the refused revision {OLDER[:7]}" in page.one("main").text
-    status = replace(status, refused=replace(refused, paused=False))
-    page = await draw(showing(waiting, pause=True, synced=status))
-    assert "paused by openfero-gitops pause" in page.one("section", "status").text
+    assert f"revision {OLDER[:12]} was refused, but its openfero.yaml sets paused" in concerns
+    assert f"paused by refused revision {OLDER[:12]}" in page.one("main").text
 
 
 async def test_paused_since_nobody_knows() -> None:
-    """Where the control could not be read nobody is said to have paused; why is told."""
-    why = "nobody knows whether it is paused: Forbidden"
-    shown = showing(remediation("A", Phase.WAITING, NOW), pause=True)
-    shown.needs = [*shown.needs, Condition("control", holds=False, message=why, vital=False)]
-    page = await draw(shown)
-    assert "paused by caution" in page.one("section", "status").text
-    assert "openfero-gitops pause" not in page.one("section", "status").text
-    assert why in " ".join(one.text for one in page.all("li", "concern"))
+    """If it is unknown whether admission is paused, nobody is named; the cause is shown."""
+    unknown = Pause(PauseCause.UNKNOWN, "cannot read ConfigMap openfero-control: Forbidden")
+    page = await draw(showing(remediation("A", Phase.WAITING, NOW), paused=unknown))
+    assert "paused by" not in page.one("section", "status").text
+    assert unknown.message in " ".join(one.text for one in page.all("li", "concern"))
 
 
 async def test_dry_run() -> None:
