@@ -12,8 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from openfero_gitops.domain.matcher import Matcher, Operator
-from openfero_gitops.domain.regex import RegexError
+from openfero_gitops.domain.matcher import Matcher, Operator, RegexError
 
 _SPACE: Final = "[\\t\\n\\f\\r ]*"  # Go's \s
 _CLASSIC: Final = re.compile(
@@ -61,12 +60,8 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 def _matcher(name: str, operator: str, value: str, position: int) -> Matcher:
     try:
         return Matcher(name, Operator(operator), value)
-    except RegexError as problem:
-        raise MatcherError(
-            f"the regular expression {value!r} is wrong at its character {problem.position + 1}:"
-            f" {problem}",
-            position,
-        ) from None
+    except RegexError as error:
+        raise MatcherError(f"invalid regular expression {value!r}: {error}", position) from None
 
 
 # The classic parser.

@@ -5,14 +5,35 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.regex import Regex
+import re2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CLASSIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_ESCAPE: Final = re.compile(r"\\Q.*?(?P<quote_end>\\E|\Z)|\\(?P<character>.)", re.DOTALL)
+#: Bytes that one compiled expression may use, both for its program and while it matches.
+_MAX_REGEX_BYTES: Final = 1024 * 1024
+_RE2_OPTIONS: Final = re2.Options()
+_RE2_OPTIONS.log_errors = False
+_RE2_OPTIONS.max_mem = _MAX_REGEX_BYTES
+_RE2_OPTIONS.never_capture = True
+_RE2_MESSAGES: Final = {
+    "missing )": "missing closing )",
+    "missing ]": "missing closing ]",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "trailing \\": "trailing backslash at end of expression",
+    "pattern too large - compile failed": "expression is too large",
+}
+
+
+class RegexError(ValueError):
+    """A text is not a regular expression that Alertmanager accepts."""
 
 
 class Operator(StrEnum):
@@ -28,29 +49,63 @@ class Operator(StrEnum):
 class Matcher:
     """One condition on one label; a label that is absent counts as the empty string.
 
-    Regular expressions are Go's, anchored at both ends, as Alertmanager's are.
+    Regular expressions have Go's syntax and must match the whole value, as in Alertmanager.
     """
 
     name: str
     operator: Operator
     value: str
-    _pattern: Regex | None = field(init=False, repr=False, compare=False, default=None)
+    _regex: Any = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        """Compile once; raises RegexError where the value is no regular expression."""
+        """Compile the regular expression; raises RegexError if it is invalid."""
         if self.operator in (Operator.MATCHES, Operator.NOT_MATCHES):
-            object.__setattr__(self, "_pattern", Regex(self.value))
+            object.__setattr__(self, "_regex", _compile(self.value))
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether a label set fulfils the condition."""
         value = labels.get(self.name, "")
-        found = value == self.value if self._pattern is None else self._pattern.fullmatch(value)
-        return found is (self.operator in (Operator.EQUAL, Operator.MATCHES))
+        if self._regex is None:
+            matches = value == self.value
+        else:
+            matches = self._regex.fullmatch(_utf8(value)) is not None
+        return matches is (self.operator in (Operator.EQUAL, Operator.MATCHES))
 
     def __str__(self) -> str:
-        """The classic syntax, a name that is not classic in quotes."""
+        """The matcher in Alertmanager's syntax; names that need quotes are quoted."""
         name = self.name if _CLASSIC_NAME.fullmatch(self.name) else _quoted(self.name)
         return f"{name}{self.operator}{_quoted(self.value)}"
+
+
+def _compile(pattern: str) -> Any:
+    """Compile with RE2, which has Go's syntax except for what is refused here first."""
+    for escape in _ESCAPE.finditer(pattern):
+        if escape["character"] == "C":
+            raise RegexError(r"invalid escape sequence '\C'")
+        if escape["quote_end"] == "":
+            # Go accepts it, but Alertmanager puts the pattern into ^(?:...)$.
+            raise RegexError(r"\Q without \E")
+    try:
+        return re2.compile(pattern, _RE2_OPTIONS)
+    except UnicodeEncodeError:
+        raise RegexError("invalid UTF-8") from None
+    except re2.error as error:
+        raise RegexError(_message(error.args[0].decode(errors="replace"), pattern)) from None
+
+
+def _message(re2_message: str, pattern: str) -> str:
+    """Say what Go would say: RE2 writes `problem: part of the pattern`."""
+    problem, _, part = re2_message.partition(": ")
+    problem = _RE2_MESSAGES.get(problem, problem)
+    return problem if part in ("", pattern) else f"{problem} {part!r}"
+
+
+def _utf8(text: str) -> bytes:
+    """Encode; a lone surrogate becomes U+FFFD, as when Go reads it from JSON."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,7 @@ PATTERNS = [
     *("", ".*", ".+", "a|b", "(a|b)", "web-.*", "web-[0-9]+", "(?i)web-1", "[^a]*", "a?", "gr..e"),
     *(r"\d+\..*", r"(?s).", r".", r"\w+", r"web\-1", "^a$", "a$", "(", "[", "a{2,1}", "*", "(?=a)"),
     *(r"\bweb\b.*", "[[:alpha:]]+", "(?i)GRÖSSE|größe", r"\x61", "(?P<n>a)", "(a*)*", "x{0,1}.y"),
+    *(r"\p{L}+", r"\P{Latin}", r"\C", r"\Qa", r"\Qa.b\E|a", "(?P<n>a)(?P<n>b)", "a)", "[[:foo:]]"),
 ]
 #: What a matcher may be made of when nobody wrote it with care.
 PIECES = [

@@ -51,8 +51,8 @@ REFUSED = [
     (r'"a.b"="\ud800"', r"\ud800 is no escape", 7),
     (r'"a.b"="\xff"', "make no UTF-8", 6),
     ('"a.b"="c\nd"', "over a line's end", 6),
-    ('"a.b"=~"("', "wrong at its character 1", 7),
-    ("a=~(b", "a ( is not closed", 3),
+    ('"a.b"=~"("', "invalid regular expression", 7),
+    ("a=~(b", "missing closing )", 3),
     ("a ~ b", "'~' stands where =, !=, =~ or !~ should", 2),
 ]
 
