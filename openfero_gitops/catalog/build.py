@@ -1,18 +1,18 @@
-"""A snapshot to the catalog that it makes: a pure function, the same on every replica.
+"""Build the catalog of a snapshot: a pure function with the same result on every replica.
 
-A file with an error is quarantined alone. Its newest older version that is valid under the
-current envelope takes its place, whole (one file, one version) and marked stale; where there is
-none, those of its operarios that are valid stay. A name that stands twice belongs to the first
-path, and a stale version never takes a name from a current one.
+A file with an error is quarantined alone. The newest older version of it that is valid under the
+current envelope replaces it as a whole and is marked stale; without such a version, the valid
+operarios of the broken file remain. If two operarios have the same name, the first path keeps it,
+and a stale version never takes a name from a current one.
 
 `openfero.yaml` is different: a revision whose envelope cannot be followed is refused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.envelope import (
@@ -25,14 +25,14 @@ from openfero_gitops.catalog.envelope import (
     says_paused,
     ttl_below,
 )
-from openfero_gitops.catalog.files import Parser, at, located, unread
+from openfero_gitops.catalog.files import FileMemo, at, located, unread
 from openfero_gitops.catalog.validation.body import POD, SPEC
 from openfero_gitops.catalog.validation.checks.job import POD_FAILURE_POLICY
 from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
-from openfero_gitops.domain.catalog import Catalog, Envelope, apart
+from openfero_gitops.domain.catalog import Catalog, Envelope
 from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Operario, Origin
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.files import FileReading
     from openfero_gitops.catalog.forms import Draft
-    from openfero_gitops.domain.catalog import Snapshot, SourceFile
+    from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
     from openfero_gitops.domain.rule import Finding
 
 DUPLICATE_NAME = error(
@@ -83,9 +83,9 @@ SERVICE_ACCOUNT_UNDEFINED = warning(
 class Scope:
     """What a catalog depends on besides the repository.
 
-    `jobs_namespace` is where Jobs go that name none, empty where that is not known;
-    `allowed_namespaces` are further ones that they may name, None where that is not known (a
-    check without a controller): then only openfero.yaml is asked.
+    `jobs_namespace` is where Jobs go that name no namespace, empty if that is not known.
+    `allowed_namespaces` are the namespaces that the controller was given; None if that is not
+    known (a check without a controller): then only openfero.yaml decides.
     """
 
     jobs_namespace: str = ""
@@ -99,60 +99,70 @@ def build_catalog(
     older: Mapping[str, Sequence[SourceFile]] | None = None,
     *,
     previous_has_envelope: bool = False,
-    parser: Parser | None = None,
+    memo: FileMemo | None = None,
 ) -> Catalog:
-    """Read a snapshot.
+    """Build a catalog.
 
     Args:
         snapshot: the files of one revision.
-        scope: what the controller was told.
+        scope: the settings of the controller.
         older: for paths with errors (`broken_paths`), older versions of the file, newest first.
         previous_has_envelope: whether there was an `openfero.yaml` before this revision.
-        parser: what remembers files that were read before; for the scope's Kubernetes version.
+        memo: a cache of files read before; it must be for the scope's Kubernetes version.
 
     Raises:
-        CatalogRefusal: the envelope is broken, or missing where there was one.
+        CatalogRefusal: the envelope is broken, or it was deleted.
         UsageError: the scope's Kubernetes version is not known.
     """
-    parser = parser or Parser(scope.kubernetes_version)
-    if not older:  # else it is the same catalog, once more
-        parser.turn()
-    before = parser.judged if isinstance(parser.judged, _Judged) else _Judged()
-    files = before.files.follow(snapshot)
+    memo = memo or FileMemo(scope.kubernetes_version)
+    envelope_paths = _envelope_paths(snapshot.root)
+    envelopes: list[SourceFile] = []
+    files: list[SourceFile] = []
+    for file in sorted(snapshot.files, key=attrgetter("path")):
+        (envelopes if file.path.lower() in envelope_paths else files).append(file)
     envelope, problems, envelope_file = _envelope(
-        snapshot, files.envelopes, scope, previous=previous_has_envelope
+        snapshot, envelopes, scope, previous=previous_has_envelope
     )
-    judged, rules = before.follow(files, envelope, scope, parser)
-    lost = _without_duplicates(judged.versions.values()) if judged.says_names_twice else {}
-    current = judged.versions | lost if lost else judged.versions
-    noted = judged.noted | lost
+    readings = [memo.read(file) for file in files]
+    context = _Context(
+        snapshot.revision,
+        envelope,
+        scope.jobs_namespace,
+        _granted(scope),
+        frozenset(chain.from_iterable(reading.service_accounts for reading in readings)),
+    )
+    current = {
+        file.path: context.judge(file, reading)
+        for file, reading in zip(files, readings, strict=True)
+    }
+    current |= _losers_of_names(current.values())
     problems += snapshot.problems
-    problems += (problem for version in noted.values() for problem in version.problems)
-    in_force = _with_older(current, older, parser, rules) if older else current
-    chosen = list(in_force.values())
-    kept = [version.file for version in chosen if version.operarios]
-    catalog = Catalog(
+    problems += chain.from_iterable(version.problems for version in current.values())
+    chosen = _with_older(current, older, memo, context) if older else list(current.values())
+    return Catalog(
         revision=snapshot.revision,
         envelope=envelope,
-        operarios=tuple(chain.from_iterable(map(attrgetter("operarios"), chosen))),
+        operarios=tuple(chain.from_iterable(version.operarios for version in chosen)),
         problems=_of(snapshot, problems),
         ignored=tuple(
-            Ignored(path, kind) for path in sorted(noted) for kind in noted[path].reading.ignored
+            Ignored(file.path, kind)
+            for file, reading in zip(files, readings, strict=True)
+            for kind in reading.ignored
         ),
-        files=tuple(([envelope_file] if envelope_file else []) + kept),
+        files=(
+            *([envelope_file] if envelope_file else []),
+            *(version.file for version in chosen if version.operarios),
+        ),
         has_envelope=envelope_file is not None,
         root=snapshot.root,
-        before=before.catalog,
     )
-    parser.judged = replace(judged, catalog=catalog)
-    return catalog
 
 
 def broken_paths(catalog: Catalog) -> tuple[str, ...]:
-    """The files with errors: those of which older versions are wanted."""
-    envelopes = _envelopes(catalog.root)
+    """List the files with errors, which older versions may replace."""
+    envelope_paths = _envelope_paths(catalog.root)
     broken = {problem.path for problem in catalog.problems if problem.is_error}
-    return tuple(sorted(path for path in broken if path.lower() not in envelopes))
+    return tuple(sorted(path for path in broken if path.lower() not in envelope_paths))
 
 
 # The envelope.
@@ -162,16 +172,16 @@ def _in_root(root: str, name: str) -> str:
     return f"{root}/{name}" if root else name
 
 
-def _envelopes(root: str) -> frozenset[str]:
-    """The paths, in lower case, that are the envelope's or that somebody meant to be."""
+def _envelope_paths(root: str) -> frozenset[str]:
+    """The paths, in lower case, of the envelope and of files that were meant to be it."""
     return frozenset(_in_root(root, name).lower() for name in (NAME, *LIKE_NAME))
 
 
 def _envelope(
-    snapshot: Snapshot, found_files: Sequence[SourceFile], scope: Scope, *, previous: bool
+    snapshot: Snapshot, candidates: Sequence[SourceFile], scope: Scope, *, previous: bool
 ) -> tuple[Envelope, list[Problem], SourceFile | None]:
     path = _in_root(snapshot.root, NAME)
-    mistaken = [file for file in found_files if file.path != path]
+    misnamed = [file for file in candidates if file.path != path]
     problems = [
         located(
             ENVELOPE_NAME.at(
@@ -182,27 +192,29 @@ def _envelope(
             0,
             file,
         )
-        for file in mistaken
+        for file in misnamed
     ]
-    unread_envelope = [one for one in snapshot.problems if one.path == path and one.is_error]
-    file = next((file for file in found_files if file.path == path), None)
+    unreadable = [
+        problem for problem in snapshot.problems if problem.path == path and problem.is_error
+    ]
+    file = next((file for file in candidates if file.path == path), None)
     if file is None:
-        if previous and not problems and not unread_envelope:
+        if previous and not problems and not unreadable:
             problems.append(_missing(path, snapshot))
-        if problems or unread_envelope:
-            paused = any(says_paused(file.content) for file in mistaken)
-            raise _refusal([*problems, *unread_envelope], snapshot, paused=paused)
+        if problems or unreadable:
+            paused = any(says_paused(file.content) for file in misnamed)
+            raise _refusal([*problems, *unreadable], snapshot, paused=paused)
         return Envelope(), [], None
     try:
         documents = load(file.content)
     except Unreadable as reason:
         problem = at(unread(reason), file)
         raise _refusal([problem], snapshot, paused=says_paused(file.content)) from None
-    found = [(index, value) for index, value in enumerate(documents) if value is not None]
-    index, value = found[0] if found else (0, None)
+    values = [(index, value) for index, value in enumerate(documents) if value is not None]
+    index, value = values[0] if values else (0, None)
     envelope, findings = read_envelope(value)
-    if len(found) > 1:
-        message = f"{NAME} holds {len(found)} documents"
+    if len(values) > 1:
+        message = f"{NAME} holds {len(values)} documents"
         findings.append(ENVELOPE_DOCUMENTS.at((), message, "write one"))
     findings += _not_granted(envelope, scope)
     own = [located(finding, index, file) for finding in findings]
@@ -235,9 +247,13 @@ def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -
 
 
 def _of(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems of a snapshot's files, in order, each with the commit that it was found in."""
+    """Sort the problems of a snapshot; those without a commit get the snapshot's."""
     commit = snapshot.revision.commit
-    return tuple(sorted(one if one.commit else replace(one, commit=commit) for one in problems))
+    return tuple(
+        sorted(
+            problem if problem.commit else replace(problem, commit=commit) for problem in problems
+        )
+    )
 
 
 def _not_granted(envelope: Envelope, scope: Scope) -> list[Finding]:
@@ -265,11 +281,10 @@ def _granted(scope: Scope) -> frozenset[str] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
-    """One version of one file: what it gives, and what is wrong with it.
+class _FileVersion:
+    """One version of one file: its valid operarios and its problems.
 
-    `names` are those of all its operarios, valid or not, as they are compared, with the document
-    of each.
+    `names` are the folded names of all its operarios, valid or not, each with its document.
     """
 
     file: SourceFile
@@ -282,165 +297,32 @@ class _Version:
     def is_broken(self) -> bool:
         return any(problem.is_error for problem in self.problems)
 
-    def held(self) -> set[str]:
-        """The names of its valid operarios, as they are compared."""
-        return {_folded(operario.name) for operario in self.operarios}
-
 
 def _folded(name: str) -> str:
-    """Kubernetes' names have no upper case; OpenFero's examples do."""
+    """Fold the case of a name: Kubernetes' names have no upper case, OpenFero's examples do."""
     return name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files of a snapshot: `envelopes` are those that are no operarios'.
+def _losers_of_names(versions: Iterable[_FileVersion]) -> dict[str, _FileVersion]:
+    """Give every name to the first path and document that has it.
 
-    `came` and `gone` are what it has, and has not, beside the snapshot before it.
+    Returns:
+        by path, the versions that lose an operario to that.
     """
-
-    all: tuple[SourceFile, ...] = ()
-    root: str = ""
-    envelopes: tuple[SourceFile, ...] = ()
-    came: tuple[SourceFile, ...] = ()
-    gone: tuple[SourceFile, ...] = ()
-
-    def follow(self, snapshot: Snapshot) -> _Files:
-        """Those of the next snapshot; a file that stayed is the same object in both."""
-        gone, came = apart(self.all, snapshot.files)
-        if self.root != snapshot.root:
-            gone, came = list(self.all), list(snapshot.files)
-        lost = set(map(id, gone))
-        names = _envelopes(snapshot.root)
-        envelopes = [file for file in self.envelopes if id(file) not in lost]
-        envelopes += (file for file in came if file.path.lower() in names)
-        return _Files(
-            all=snapshot.files,
-            root=snapshot.root,
-            envelopes=tuple(sorted(envelopes, key=attrgetter("path"))),
-            came=tuple(file for file in came if file.path.lower() not in names),
-            gone=tuple(gone),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What the files of a catalog were found to be, and by which rules.
-
-    A commit changes few of ten thousand files. So what they all come to is carried on by what
-    came and what went, and nothing that stayed is looked at.
-
-    Attributes:
-        versions: by path, in its order.
-        noted: those of them with problems, or with documents that are no operarios.
-        accounts: of those that define ServiceAccounts, their names.
-        names: how often each name of an operario stands.
-        catalog: what was made of them.
-    """
-
-    rules: _Rules | None = None
-    files: _Files = field(default_factory=_Files)
-    versions: dict[str, _Version] = field(default_factory=dict)
-    noted: dict[str, _Version] = field(default_factory=dict)
-    accounts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)
-    catalog: Catalog | None = None
-
-    def follow(
-        self, files: _Files, envelope: Envelope, scope: Scope, parser: Parser
-    ) -> tuple[_Judged, _Rules]:
-        """Judge each file on its own; one that is as it was, by the same rules, is what it was."""
-        unread_files = [file for file in files.came if self._reading(file) is None]
-        readings = iter(parser.read_all(unread_files))
-        read = {file.path: (file, self._reading(file) or next(readings)) for file in files.came}
-        gone = {file.path for file in files.gone} - read.keys()
-        found = {path: reading.service_accounts for path, (_, reading) in read.items()}
-        accounts = {
-            path: names
-            for path, names in {**self.accounts, **found}.items()
-            if names and path not in gone
-        }
-        rules = _Rules(envelope, scope, frozenset(chain.from_iterable(accounts.values())))
-        known = self.versions
-        if rules != self.rules:
-            read = {path: (one.file, one.reading) for path, one in known.items()} | read
-            known = {}
-        judged = _Judged(
-            rules, files, dict(self.versions), dict(self.noted), accounts, dict(self.names)
-        )
-        for path in gone:
-            judged.drop(path)
-        for path in read.keys() - gone:
-            file, reading = read[path]
-            version = known.get(path)
-            if version is None or version.reading is not reading or version.file != file:
-                version = rules.judge(file, reading)
-            judged.put(path, version)
-        if read.keys() <= self.versions.keys():  # (What takes another's place stands in it.)
-            return judged, rules
-        ordered = dict(sorted(judged.versions.items(), key=itemgetter(0)))
-        return replace(judged, versions=ordered), rules
-
-    @property
-    def says_names_twice(self) -> bool:
-        """Whether a name stands more than once."""
-        return max(self.names.values(), default=0) > 1
-
-    def _reading(self, file: SourceFile) -> FileReading | None:
-        """What a file says, if it says what it did."""
-        known = self.versions.get(file.path)
-        same = known is not None and file.blob and known.file.blob == file.blob
-        return known.reading if known and same else None
-
-    # (Only while it is made.)
-
-    def put(self, path: str, version: _Version) -> None:
-        """Let a version be what is at its path."""
-        self._forget(path)
-        self.versions[path] = version
-        for _, name in version.names:
-            self.names[name] = self.names.get(name, 0) + 1
-        if version.problems or version.reading.ignored:
-            self.noted[path] = version
-
-    def drop(self, path: str) -> None:
-        """Leave nothing at a path."""
-        self._forget(path)
-        self.versions.pop(path, None)
-
-    def _forget(self, path: str) -> None:
-        self.noted.pop(path, None)
-        version = self.versions.get(path)
-        for _, name in version.names if version else ():
-            self.names[name] -= 1
-            if not self.names[name]:
-                del self.names[name]
-
-
-def _without_duplicates(versions: Iterable[_Version]) -> dict[str, _Version]:
-    """Leave every name to the first path and document that says it; only who loses is returned."""
-    owners: dict[str, _Version] = {}
-    lost: dict[str, _Version] = {}
+    owners: dict[str, tuple[str, int]] = {}
+    losers: dict[str, _FileVersion] = {}
     for version in versions:
+        path = version.file.path
         for document, name in version.names:
-            owner = owners.setdefault(name, version)
-            if owner is version and not _stands_before(version, document, name):
-                continue
-            where = "earlier in this file" if owner is version else f"in {owner.file.path}"
-            before = lost.get(version.file.path, version)
-            lost[version.file.path] = _without(before, document, where)
-    return lost
+            owner, _ = owners.setdefault(name, (path, document))
+            if owners[name] != (path, document):
+                where = "earlier in this file" if owner == path else f"in {owner}"
+                losers[path] = _without(losers.get(path, version), document, where)
+    return losers
 
 
-def _stands_before(version: _Version, document: int, name: str) -> bool:
-    """Whether an earlier document of the same file says the name."""
-    return len(version.names) > 1 and any(
-        other == name and index < document for index, other in version.names
-    )
-
-
-def _without(version: _Version, document: int, where: str) -> _Version:
-    """A version without the operario of one document, whose name stands elsewhere already."""
+def _without(version: _FileVersion, document: int, where: str) -> _FileVersion:
+    """Remove the operario of one document, whose name is taken."""
     name = next(reading.name for index, reading in version.reading.documents if index == document)
     finding = DUPLICATE_NAME.at(
         ("metadata", "name"),
@@ -449,46 +331,55 @@ def _without(version: _Version, document: int, where: str) -> _Version:
     )
     return replace(
         version,
-        operarios=tuple(one for one in version.operarios if one.origin.document != document),
+        operarios=tuple(
+            operario for operario in version.operarios if operario.origin.document != document
+        ),
         problems=(*version.problems, version.reading.locate(finding, version.file, document)),
     )
 
 
 def _with_older(
-    current: Mapping[str, _Version],
+    current: Mapping[str, _FileVersion],
     older: Mapping[str, Sequence[SourceFile]],
-    parser: Parser,
-    rules: _Rules,
-) -> dict[str, _Version]:
-    """Put the newest acceptable older version in the place of every broken file."""
-    in_force = dict(current)
+    memo: FileMemo,
+    context: _Context,
+) -> list[_FileVersion]:
+    """Replace every broken file by its newest acceptable older version; ordered by path."""
+    chosen = dict(current)
+    owners = {name: path for path, version in current.items() for name in _held(version)}
     for path in sorted(older):
-        now = current.get(path)
-        if now is not None and not now.is_broken:
+        broken = current.get(path)
+        if broken is not None and not broken.is_broken:
             continue
-        taken = {
-            name for other, version in in_force.items() if other != path for name in version.held()
-        }
         for file in older[path]:
-            version = rules.judge(replace(file, stale=True), parser.read(file))
-            names = [name for _, name in version.names]
-            twice = len(set(names)) < len(names)
-            if not version.is_broken and not twice and taken.isdisjoint(names):
-                in_force[path] = version
+            version = context.judge(replace(file, stale=True), memo.read(file))
+            names = {name for _, name in version.names}
+            is_acceptable = not version.is_broken and len(names) == len(version.names)
+            if is_acceptable and all(owners.get(name, path) == path for name in names):
+                for name in _held(broken) if broken else ():
+                    del owners[name]
+                owners |= dict.fromkeys(names, path)
+                chosen[path] = version
                 break
-    return dict(sorted(in_force.items(), key=itemgetter(0)))
+    return [chosen[path] for path in sorted(chosen)]
+
+
+def _held(version: _FileVersion) -> list[str]:
+    return [_folded(operario.name) for operario in version.operarios]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """What is judged of an operario beyond its own file."""
+class _Context:
+    """What the operarios of a file are judged by besides the file."""
 
+    revision: Revision
     envelope: Envelope
-    scope: Scope
+    jobs_namespace: str
+    granted: frozenset[str] | None
     service_accounts: frozenset[str]
 
-    def judge(self, file: SourceFile, reading: FileReading) -> _Version:
-        """A file's operarios as far as they are valid, and everything wrong with them."""
+    def judge(self, file: SourceFile, reading: FileReading) -> _FileVersion:
+        """Find a file's valid operarios, and everything wrong with them."""
         operarios: list[Operario] = []
         problems = [at(problem, file) for problem in reading.problems]
         names: list[tuple[int, str]] = []
@@ -502,11 +393,25 @@ class _Rules:
             findings += self._body(draft)
             problems += (reading.locate(finding, file, index) for finding in findings)
             if not any(finding.is_error for finding in findings):
-                operarios.append(_operario(draft, namespace, file, index))
-        return _Version(file, reading, tuple(operarios), tuple(problems), tuple(names))
+                operarios.append(_operario(draft, namespace, self._origin(file, index)))
+        return _FileVersion(file, reading, tuple(operarios), tuple(problems), tuple(names))
+
+    def _origin(self, file: SourceFile, document: int) -> Origin:
+        """The place of a document; a file without a commit is of the snapshot's revision."""
+        revision = self.revision
+        return Origin(
+            path=file.path,
+            blob=file.blob,
+            commit=file.commit or revision.commit,
+            commit_author=file.commit_author if file.commit else revision.author,
+            commit_time=file.commit_time if file.commit else revision.time,
+            document=document,
+            stale=file.stale,
+            verified_signer=file.verified_signer if file.commit else revision.verified_signer,
+        )
 
     def _namespace(self, draft: Draft) -> tuple[str | None, list[Finding]]:
-        """Where the Job goes, None for the jobs namespace; nowhere it may not."""
+        """Find the Job's namespace, None for the jobs namespace, and what is wrong with it."""
         named = draft.namespace
         findings: list[Finding] = []
         if named is None and draft.around is not None:
@@ -519,8 +424,8 @@ class _Rules:
             else:
                 named = draft.around
         pointer = (*draft.root, "metadata", "namespace")
-        reason = self._refused(named or self.scope.jobs_namespace)
-        if reason and (named or self.scope.jobs_namespace):
+        reason = self._refused(named or self.jobs_namespace)
+        if reason and (named or self.jobs_namespace):
             if named is None:
                 reason += ", where Jobs go that name none"
             findings.append(
@@ -529,8 +434,8 @@ class _Rules:
         return named, findings
 
     def _refused(self, name: str) -> str:
-        """Why no Job may go to a namespace; empty where it may."""
-        granted, listed = _granted(self.scope), self.envelope.namespaces
+        """Why no Job may run in a namespace; empty if it may."""
+        granted, listed = self.granted, self.envelope.namespaces
         if not is_dns_label(name):
             return f"{shown(name)} is no namespace's name"
         if granted is not None and name not in granted:
@@ -571,7 +476,7 @@ class _Rules:
 _REPLACED_AFTER_FAILURE: Final = "Failed"
 
 
-def _operario(draft: Draft, namespace: str | None, file: SourceFile, document: int) -> Operario:
+def _operario(draft: Draft, namespace: str | None, origin: Origin) -> Operario:
     return Operario(
         name=draft.name,
         alertname=draft.alertname,
@@ -580,15 +485,6 @@ def _operario(draft: Draft, namespace: str | None, file: SourceFile, document: i
         options=draft.options,
         job=draft.job,
         namespace=namespace,
-        origin=Origin(
-            path=file.path,
-            blob=file.blob,
-            commit=file.commit,
-            commit_author=file.commit_author,
-            commit_time=file.commit_time,
-            document=document,
-            stale=file.stale,
-            verified_signer=file.verified_signer,
-        ),
+        origin=origin,
         spec_digest=draft.spec_digest,
     )

@@ -1,13 +1,13 @@
-"""One file to what its documents are and what is wrong with them, whatever the commit.
+"""Read the documents of one file and find what is wrong with them, independent of the commit.
 
-Nothing here depends on the envelope or on other files, so a file is read once for its content:
-`Parser` remembers it by blob id, and a commit that changes one file parses one file.
+Nothing here depends on the envelope or on other files, so the same content is read once:
+`FileMemo` remembers it by blob id, and a commit that changes one file parses one file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from openfero_gitops.catalog.forms import Reading, read_document
 from openfero_gitops.catalog.validation.schema import schemas_of
@@ -18,12 +18,8 @@ from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import Finding, Pointer, format_pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.catalog import SourceFile
-
-_BATCH: Final = 64  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,56 +51,44 @@ def at(problem: Problem, file: SourceFile) -> Problem:
     return replace(problem, path=file.path, commit=file.commit)
 
 
-class Parser:
-    """Reads files, and remembers what the last two catalogs read: a memo of a pure function."""
+class FileMemo:
+    """Reads files and remembers the readings by content: a cache for a pure function.
+
+    Its size is bounded by `forget_unused`, which follows each build.
+    """
 
     def __init__(self, kubernetes: str | Schemas) -> None:
-        """Take the Kubernetes whose Jobs are meant: a cluster's own schemas, or a version.
+        """Validate for a Kubernetes version, or against a cluster's own schemas.
 
         Raises:
             UsageError: the version is not known.
         """
         self._schemas = schemas_of(kubernetes) if isinstance(kubernetes, str) else kubernetes
-        #: What the last catalog made of the files that it was made of: `catalog.build`'s own.
-        self.judged: object = None
-        self._known: dict[tuple[str, bool], FileReading] = {}
-        self._before: dict[tuple[str, bool], FileReading] = {}
-
-    def turn(self) -> None:
-        """Begin a catalog: what neither it nor the one before it reads is forgotten."""
-        self._before, self._known = self._known, {}
+        self._readings: dict[tuple[str, bool], FileReading] = {}
+        self._used: set[tuple[str, bool]] = set()
 
     def read(self, file: SourceFile) -> FileReading:
-        """What the file says, from memory where its content was read before."""
-        [found] = self.read_all([file])
-        return found
+        """Read a file, from memory if its content was read before."""
+        if not file.blob:
+            return self._read(file)
+        key = (file.blob, _is_json(file))
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = self._readings[key] = self._read(file)
+        self._used.add(key)
+        return reading
 
-    def read_all(self, files: Sequence[SourceFile]) -> list[FileReading]:
-        """What each of the files says.
+    def forget_unused(self) -> None:
+        """Forget every reading that was not used since the last call."""
+        self._readings = {key: self._readings[key] for key in self._used}
+        self._used = set()
 
-        Many are parsed before they are judged: a processor that goes from the one to the other
-        with every file has forgotten each time how, and takes a fifth longer.
-        """
-        found: list[FileReading] = []
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
-            parsed = [self._recall(file) or _parsed(file) for file in batch]
-            for file, one in zip(batch, parsed, strict=True):
-                if not isinstance(one, FileReading):
-                    one = self._recall(file) or self._judge(file, one)  # noqa: PLW2901
-                if file.blob:
-                    self._known[_key(file)] = one
-                found.append(one)
-        return found
-
-    def _recall(self, file: SourceFile) -> FileReading | None:
-        key = _key(file)
-        return self._known.get(key) or self._before.get(key)
-
-    def _judge(self, file: SourceFile, documents: list[Any] | Unreadable) -> FileReading:
-        if isinstance(documents, Unreadable):
-            return FileReading((), (unread(documents),))
-        read = tuple(
+    def _read(self, file: SourceFile) -> FileReading:
+        try:
+            documents = load(file.content, is_json=_is_json(file))
+        except Unreadable as reason:
+            return FileReading((), (unread(reason),))
+        readings = tuple(
             (index, read_document(document, self._schemas))
             for index, document in enumerate(documents)
             if document is not None
@@ -112,27 +96,19 @@ class Parser:
         locator = Locator(file.content)
         problems = tuple(
             _problem(finding, *_place(locator, index, finding))
-            for index, reading in read
+            for index, reading in readings
             for finding in reading.findings
         )
         return FileReading(
-            read,
+            readings,
             problems,
-            tuple(one.service_account for _, one in read if one.service_account),
-            tuple(one.ignored for _, one in read if one.ignored is not None),
+            tuple(reading.service_account for _, reading in readings if reading.service_account),
+            tuple(reading.ignored for _, reading in readings if reading.ignored is not None),
         )
 
 
-def _key(file: SourceFile) -> tuple[str, bool]:
-    return file.blob, file.path.endswith(".json")
-
-
-def _parsed(file: SourceFile) -> list[Any] | Unreadable:
-    """A file's documents, or why there are none."""
-    try:
-        return load(file.content, is_json=file.path.endswith(".json"))
-    except Unreadable as reason:
-        return reason
+def _is_json(file: SourceFile) -> bool:
+    return file.path.endswith(".json")
 
 
 def unread(reason: Unreadable) -> Problem:

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.catalog.build import broken_paths, build_catalog
 from openfero_gitops.catalog.changes import changes_between
 from openfero_gitops.catalog.envelope import NAME, says_paused
-from openfero_gitops.catalog.files import Parser
+from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.domain.errors import (
     CatalogRefusal,
     OpenFeroError,
@@ -79,7 +78,7 @@ class Syncer:
         self._signed = signed
         #: What was in force last, here or when the mirror was written.
         self._known: Revision | None = None
-        self._parser = Parser(scope.kubernetes_version)
+        self._memo = FileMemo(scope.kubernetes_version)
         self._one_at_a_time = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
@@ -187,7 +186,7 @@ class Syncer:
                 )
             self.remember(snapshot.revision)
             # (Git is not asked for older versions: it may be down, and these are in force.)
-            catalog = await asyncio.to_thread(_built, snapshot, self._scope, parser=self._parser)
+            catalog = await load_catalog(snapshot, self._scope, self._memo)
             if self.catalog is None:
                 self.remember_refused(refused)
                 self._take(catalog, "mirror", self.status)
@@ -266,27 +265,13 @@ class Syncer:
         # (What was mirrored are the files in force: what was found wrong is not among them.)
         if before and before.revision == snapshot.revision and self.status.origin == "git":
             return before
-        had_envelope = await self._had_envelope(snapshot)
-        catalog = await asyncio.to_thread(
-            _built,
+        return await load_catalog(
             snapshot,
             self._scope,
-            previous_has_envelope=had_envelope,
-            parser=self._parser,
+            self._memo,
+            self._source,
+            previous_has_envelope=await self._had_envelope(snapshot),
         )
-        if broken := broken_paths(catalog):
-            older = {
-                path: await self._source.versions(path, snapshot.revision.commit) for path in broken
-            }
-            catalog = await asyncio.to_thread(
-                _built,
-                snapshot,
-                self._scope,
-                older=older,
-                previous_has_envelope=had_envelope,
-                parser=self._parser,
-            )
-        return catalog
 
     async def _had_envelope(self, snapshot: Snapshot) -> bool:
         """Whether there was an `openfero.yaml`: in the catalog in force, else in the ancestors."""
@@ -340,21 +325,6 @@ class Syncer:
         )
         for listener in self._listeners:
             listener()
-
-
-def _built(snapshot: Snapshot, scope: Scope, **arguments: Any) -> Catalog:
-    """Build without Python's search for cycles.
-
-    A catalog is a million objects and no cycle, and each search that its making sets off looks at
-    all of them again: a quarter of the time, with every other thread standing still.
-    """
-    searches = gc.isenabled()
-    gc.disable()
-    try:
-        return build_catalog(snapshot, scope, **arguments)
-    finally:
-        if searches:
-            gc.enable()
 
 
 def _envelope_path(snapshot: Snapshot) -> str:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.audit.table import Entry
 from openfero_gitops.audit.verify import Proof, Verdict, recorded_revision, verify
-from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
-from openfero_gitops.catalog.files import Parser
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -137,7 +138,7 @@ async def _verify(
         by_commit[recorded_revision(job)].append(index)
     verdicts: dict[int, Verdict] = {}
     scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces, reviewed.kubernetes_version)
-    parser = Parser(scope.kubernetes_version)
+    memo = FileMemo(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
         source = open_commit(
             reviewed.repository,
@@ -153,7 +154,7 @@ async def _verify(
             tip = (await source.fetch()).revision.commit
             for number, (commit, indexes) in enumerate(by_commit.items(), 1):
                 progress(f"commit {number} of {len(by_commit)}: {commit[:12]} ...")
-                found = await _catalog_at(source, commit, tip, scope, parser)
+                found = await _catalog_at(source, commit, tip, scope, memo)
                 for index in indexes:
                     verdicts[index] = (
                         found
@@ -164,7 +165,7 @@ async def _verify(
 
 
 async def _catalog_at(
-    source: GitSource, commit: str, tip: str, scope: Scope, parser: Parser
+    source: GitSource, commit: str, tip: str, scope: Scope, memo: FileMemo
 ) -> Catalog | Verdict:
     """The catalog of a commit, or why nothing of that commit can be proven."""
     if not commit:
@@ -176,17 +177,13 @@ async def _catalog_at(
         )
     try:
         snapshot = await source.snapshot(commit)
-        catalog = build_catalog(snapshot, scope, parser=parser)
-        if broken := broken_paths(catalog):
-            older = {path: await source.versions(path, commit) for path in broken}
-            catalog = build_catalog(snapshot, scope, older=older, parser=parser)
+        return await load_catalog(snapshot, scope, memo, source)
     except CatalogRefusal as error:
         return Verdict(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
     except Unverified as error:
         return Verdict(Proof.DIFFERS, str(error))
     except SourceError as error:
         return Verdict(Proof.UNPROVABLE, str(error))
-    return catalog
 
 
 def _verdict(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verdict:

@@ -16,8 +16,9 @@ from openfero_gitops.author import golden
 from openfero_gitops.author.diff import Difference, Side, compare
 from openfero_gitops.author.explain import Explanation, explain
 from openfero_gitops.author.report.findings import Findings
-from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
-from openfero_gitops.catalog.files import Parser
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
@@ -97,9 +98,9 @@ async def check(
         UsageError: the version is not known.
     """
     scope = _scope(allowed_namespaces, "openfero-jobs")
-    parser = Parser(kubernetes)
+    memo = FileMemo(kubernetes)
     async with _opened(source, ref, path, access) as opened:
-        catalog, refusal = await _read(opened, await opened.fetch(), scope, parser)
+        catalog, refusal = await _read(opened, await opened.fetch(), scope, memo)
     problems = (*(refusal.problems if refusal else ()), *catalog.problems)
     return Findings(
         problems=tuple(sorted(problems)),
@@ -137,20 +138,19 @@ async def _read(
     opened: FolderSource | GitSource,
     snapshot: Snapshot,
     scope: Scope,
-    parser: Parser | None = None,
+    memo: FileMemo | None = None,
     *,
     had_envelope: bool = False,
 ) -> tuple[Catalog, CatalogRefusal | None]:
     """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
-    parser = parser or Parser(scope.kubernetes_version)
+    memo = memo or FileMemo(scope.kubernetes_version)
     try:
-        catalog = build_catalog(snapshot, scope, previous_has_envelope=had_envelope, parser=parser)
+        catalog = await load_catalog(
+            snapshot, scope, memo, opened, previous_has_envelope=had_envelope
+        )
     except CatalogRefusal as refusal:
-        rest = _without({one.path for one in refusal.problems}, snapshot)
-        return build_catalog(rest, scope, parser=parser), refusal
-    if broken := broken_paths(catalog):
-        older = {one: await opened.versions(one, snapshot.revision.commit) for one in broken}
-        catalog = build_catalog(snapshot, scope, older=older, parser=parser)
+        rest = _without({problem.path for problem in refusal.problems}, snapshot)
+        return await load_catalog(rest, scope, memo), refusal
     return catalog, None
 
 
@@ -288,14 +288,14 @@ async def compare_revisions(asked: Comparison) -> Difference:
     Raises:
         OpenFeroError: one of them cannot be read, or they have no history in common.
     """
-    parser = Parser(asked.kubernetes_version)
+    memo = FileMemo(asked.kubernetes_version)
     scope = _scope(asked.allowed_namespaces, asked.jobs_namespace, asked.kubernetes_version)
 
     async def read(ref: str, *, had_envelope: bool = False) -> Side:
         opened = open_commit(asked.source, ref, asked.path, cache, access=asked.access)
         try:
             snapshot = await opened.fetch()
-            found = await _read(opened, snapshot, scope, parser, had_envelope=had_envelope)
+            found = await _read(opened, snapshot, scope, memo, had_envelope=had_envelope)
         finally:
             await opened.aclose()
         return Side(snapshot, *found)

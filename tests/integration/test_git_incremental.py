@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.catalog import files as reading
-from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
-from openfero_gitops.catalog.files import Parser
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.domain.errors import CatalogRefusal, SourceError
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.sources.tree import Budgets
@@ -58,13 +59,10 @@ def edit(chance: Random) -> dict[str, bytes | Link | None]:
     return changes
 
 
-async def catalog_of(snapshot: Snapshot, source: GitSource, parser: Parser) -> Catalog | str:
-    """Build as the controller does, or say why it must not be."""
+async def catalog_of(snapshot: Snapshot, source: GitSource, memo: FileMemo) -> Catalog | str:
+    """Load as the controller does, or return why the revision is refused."""
     try:
-        catalog = build_catalog(snapshot, SCOPE, parser=parser)
-        commit = snapshot.revision.commit
-        older = {path: await source.versions(path, commit) for path in broken_paths(catalog)}
-        return build_catalog(snapshot, SCOPE, older, parser=parser)
+        return await load_catalog(snapshot, SCOPE, memo, source)
     except CatalogRefusal as refusal:
         return f"{refusal} {refusal.problems} {refusal.paused}"
 
@@ -81,7 +79,7 @@ async def read(source: GitSource) -> Snapshot | str:
 async def test_a_catalog_is_the_same_whatever_was_read_before(
     tmp_path: Path, seed: int, root: str
 ) -> None:
-    """After any history a source and a parser that went along say what fresh ones say."""
+    """After any history a source and a memo that went along give what fresh ones give."""
     chance = Random(seed)  # noqa: S311 - the same history each time
     fleet = Fleet(tmp_path / "origin.git")
     for _ in range(25):
@@ -90,7 +88,7 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
     settings = GitSettings(
         url=fleet.url, cache_dir=tmp_path / "cache", ref="main", path=root, budgets=BUDGETS
     )
-    old, parser = GitSource(settings), Parser("1.36")
+    old, memo = GitSource(settings), FileMemo("1.36")
     taken = 0
 
     # Not in their order alone: a branch may be set back, too.
@@ -101,8 +99,8 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
         assert snapshot == scratch
         if not isinstance(snapshot, str) and not isinstance(scratch, str):
             assert snapshot.revision.commit == commit
-            found = await catalog_of(snapshot, old, parser)
-            assert found == await catalog_of(scratch, fresh, Parser("1.36"))
+            found = await catalog_of(snapshot, old, memo)
+            assert found == await catalog_of(scratch, fresh, FileMemo("1.36"))
             taken += not isinstance(found, str)
         await fresh.aclose()
 
@@ -113,7 +111,7 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
 async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What did not change is the very same in the next snapshot and the next catalog."""
+    """A file that did not change is the same object in the next snapshot, and is not read."""
     fleet = Fleet(tmp_path / "origin.git")
     files = operarios(40)
     path = sorted(files)[20]
@@ -121,10 +119,10 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     fleet.commit({path: files[path] + b"# changed\n"})
     first, second = fleet.write()
     source = GitSource(GitSettings(url=fleet.url, cache_dir=tmp_path / "cache", ref="main"))
-    parser = Parser("1.36")
+    memo = FileMemo("1.36")
     fleet.publish(first)
     before = await source.fetch()
-    catalog = build_catalog(before, SCOPE, parser=parser)
+    catalog = await load_catalog(before, SCOPE, memo)
     parsed: list[bytes] = []
     load = reading.load
 
@@ -136,7 +134,7 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     fleet.publish(second)
 
     after = await source.fetch()
-    later = build_catalog(after, SCOPE, parser=parser)
+    later = await load_catalog(after, SCOPE, memo)
 
     changed = [
         file.path for file, was in zip(after.files, before.files, strict=True) if file is not was

@@ -11,7 +11,7 @@ import pytest
 
 from openfero_gitops.catalog import files as reading
 from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
-from openfero_gitops.catalog.files import Parser
+from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import (
     Catalog,
@@ -468,7 +468,7 @@ def test_warnings_about_the_envelope_do_not_refuse_it() -> None:
 
 
 def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a parser that remembers, unchanged content is not read twice, whatever the commit."""
+    """With a memo, unchanged content is not read twice, whatever the commit."""
     read: list[bytes] = []
     load = reading.load
 
@@ -477,13 +477,13 @@ def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -
         return load(content, is_json=is_json)
 
     monkeypatch.setattr(reading, "load", counted)
-    parser = Parser("1.36")
+    memo = FileMemo("1.36")
     files = [file(f"{name}.yaml", job(name)) for name in "abc"] + [file("d.yaml", BROKEN)]
-    first = build_catalog(snapshot(*files), SCOPE, parser=parser)
+    first = build_catalog(snapshot(*files), SCOPE, memo=memo)
     assert len(read) == 4
     files[0] = file("a.yaml", job("a", image="tools:2"))
     later = [replace(one, commit="2" * 40) for one in files]
-    second = build_catalog(snapshot(*later), SCOPE, parser=parser)
+    second = build_catalog(snapshot(*later), SCOPE, memo=memo)
     assert read[4:] == [files[0].content]
     assert {operario.origin.commit for operario in second.operarios} == {"2" * 40}
     assert {problem.commit for problem in second.problems} == {"2" * 40}
@@ -513,11 +513,11 @@ def text_for(chance: Random) -> str:
 
 
 def outcome(
-    now: Snapshot, older: dict[str, list[SourceFile]], parser: Parser
+    now: Snapshot, older: dict[str, list[SourceFile]], memo: FileMemo
 ) -> tuple[Catalog | None, object]:
     """The catalog and its index, or why there is none."""
     try:
-        catalog = build_catalog(now, SCOPE, older, parser=parser)
+        catalog = build_catalog(now, SCOPE, older, memo=memo)
     except CatalogRefusal as refusal:
         return None, (str(refusal), refusal.problems)
     return catalog, dict(catalog.by_alert)
@@ -525,9 +525,9 @@ def outcome(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_catalog_does_not_depend_on_those_before_it(seed: int) -> None:
-    """After any history, a parser that went along gives what a new one gives."""
+    """After any sequence of edits, a warm memo gives the catalog that an empty one gives."""
     chance = Random(seed)  # noqa: S311 - the same history each time
-    parser = Parser(SCOPE.kubernetes_version)
+    memo = FileMemo(SCOPE.kubernetes_version)
     files: dict[str, SourceFile] = {}
     envelopes = ["remember: 2h\n", "namespaces: [payments]\n", "pauzed: true\n", ""]
     refused = 0
@@ -541,13 +541,15 @@ def test_a_catalog_does_not_depend_on_those_before_it(seed: int) -> None:
             if chance.random() < 0.1 and not files.pop(path, None):
                 files[path] = replace(file(path, chance.choice(envelopes)), commit="")
         root = chance.choice(["", "", "", "c"])
-        taken = tuple(files[path] for path in sorted(files) if path.startswith(root))
+        selected = tuple(files[path] for path in sorted(files) if path.startswith(root))
         older = {"a.yaml": [file("a.yaml", text_for(chance), BEFORE)]}
-        now = snapshot(*taken, root=root)
+        now = snapshot(*selected, root=root)
         for versions in ({}, older):
-            found = outcome(now, versions, parser)
-            assert found == outcome(now, versions, Parser(SCOPE.kubernetes_version))
-            refused += found[0] is None
+            built = outcome(now, versions, memo)
+            assert built == outcome(now, versions, FileMemo(SCOPE.kubernetes_version))
+            refused += built[0] is None
+        if chance.random() < 0.7:
+            memo.forget_unused()
 
     assert 0 < refused < 100
 
@@ -571,40 +573,42 @@ def test_what_two_sequences_do_not_share_is_found() -> None:
 
 def test_equal_content_under_two_paths_keeps_two_paths() -> None:
     """What is remembered of content is told of each path that has it."""
-    parser = Parser("1.36")
+    memo = FileMemo("1.36")
     files = [file("a.yaml", "a: ["), file("b.yaml", "a: [")]
-    catalog = build_catalog(snapshot(*files), SCOPE, parser=parser)
+    catalog = build_catalog(snapshot(*files), SCOPE, memo=memo)
     assert [problem.path for problem in catalog.problems] == ["a.yaml", "b.yaml"]
     as_json = [file("a.yaml", "{'a': 1}"), file("b.json", "{'a': 1}")]
-    catalog = build_catalog(snapshot(*as_json), SCOPE, parser=parser)
+    catalog = build_catalog(snapshot(*as_json), SCOPE, memo=memo)
     assert [problem.path for problem in catalog.problems] == ["b.json"]
 
 
-def test_the_memory_of_a_parser_is_bounded() -> None:
-    """What was read for one catalog is forgotten once it was not needed for two."""
-    parser = Parser("1.36")
+def test_the_memo_is_bounded() -> None:
+    """What the last build did not use is forgotten."""
+    memo = FileMemo("1.36")
     for number in range(10):
         files = [file(f"{name}.yaml", job(name, image=f"tools:{number}")) for name in "abcd"]
-        catalog = build_catalog(snapshot(*files), SCOPE, parser=parser)
+        catalog = build_catalog(snapshot(*files), SCOPE, memo=memo)
+        memo.forget_unused()
         assert names(catalog) == ["a-firing", "b-firing", "c-firing", "d-firing"]
-        assert len({*parser._known, *parser._before}) <= 2 * len(files)
+        assert len(memo._readings) == len(files)
 
 
 def test_a_catalog_goes_with_its_last_reference() -> None:
     """Neither it nor what it was made of holds a cycle: a replica's search for those ends early."""
-    parser = Parser("1.36")
+    memo = FileMemo("1.36")
     files = [file(f"{name}.yaml", job(name)) for name in "abc"]
     files += [file("d.yaml", BROKEN), file("e.yaml", "a: [")]
     older = {"d.yaml": [file("d.yaml", job("d"))], "e.yaml": [file("e.yaml", "a: {")]}
-    build_catalog(snapshot(*files), SCOPE, older, parser=parser)
+    build_catalog(snapshot(*files), SCOPE, older, memo=memo)
     gc.collect()
     gc.disable()
     try:
         for number in range(3):
             changed = [file(f"{name}.yaml", job(name, image=f"tools:{number}")) for name in "abc"]
-            catalog = build_catalog(snapshot(*changed, *files[3:]), SCOPE, older, parser=parser)
+            catalog = build_catalog(snapshot(*changed, *files[3:]), SCOPE, older, memo=memo)
+            memo.forget_unused()
         assert names(catalog) == ["a-firing", "b-firing", "c-firing", "d-firing"]
-        del catalog, changed, parser
+        del catalog, changed, memo
         assert gc.collect() == 0
     finally:
         gc.enable()

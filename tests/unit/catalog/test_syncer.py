@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
+    from openfero_gitops.catalog.files import FileReading
+    from openfero_gitops.domain.catalog import SourceFile
+
 SCOPE = Scope(jobs_namespace=build.JOBS_NAMESPACE, allowed_namespaces=(build.JOBS_NAMESPACE,))
 BROKEN = operario_file("disk").replace("restartPolicy: Never", "restartPolicy: Always")
 ENVELOPE = "limits: {concurrent: 3}\n"
@@ -173,13 +176,13 @@ class TestSwap:
         """Files are read in a thread: the webhook is answered meanwhile."""
         desk = Desk()
         threads: set[int] = set()
-        read = desk.syncer._parser.read_all
+        read = desk.syncer._memo.read
 
-        def noted(files: object) -> object:
+        def noted(file: SourceFile) -> FileReading:
             threads.add(threading.get_ident())
-            return read(files)  # type: ignore[arg-type]
+            return read(file)
 
-        desk.syncer._parser.read_all = noted  # type: ignore[method-assign, assignment]
+        desk.syncer._memo.read = noted  # type: ignore[method-assign]
         await desk.sync(disk=operario_file("disk"), node=BROKEN)
         assert threads
         assert threading.get_ident() not in threads
