@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 from openfero_gitops.catalog.build import broken_paths, build_catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from openfero_gitops.catalog.build import Scope
     from openfero_gitops.catalog.files import FileMemo
     from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
-    from openfero_gitops.ports import History
 
 
 async def load_catalog(
     snapshot: Snapshot,
     scope: Scope,
     memo: FileMemo,
-    history: History | None = None,
+    versions: Callable[[str, str], Awaitable[Sequence[SourceFile]]] | None = None,
     *,
     previous_has_envelope: bool = False,
 ) -> Catalog:
@@ -31,7 +30,7 @@ async def load_catalog(
         snapshot: the files of one revision.
         scope: the settings of the controller.
         memo: a cache of files read before; keeps those of this catalog.
-        history: where older versions are; None uses none.
+        versions: returns older versions of the file at a path, newest first, before a commit.
         previous_has_envelope: whether there was an `openfero.yaml` before this revision.
 
     Raises:
@@ -53,9 +52,9 @@ async def load_catalog(
                 gc.enable()
 
     catalog = await asyncio.to_thread(build, {})
-    if history is not None and (paths := broken_paths(catalog)):
+    if versions is not None and (paths := broken_paths(catalog)):
         commit = snapshot.revision.commit
-        older = {path: await history.versions(path, commit) for path in paths}
+        older = {path: await versions(path, commit) for path in paths}
         catalog = await asyncio.to_thread(build, older)
     memo.forget_unused()
     return catalog

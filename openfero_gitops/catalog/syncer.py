@@ -269,7 +269,7 @@ class Syncer:
             snapshot,
             self._scope,
             self._memo,
-            self._source,
+            self._source.versions,
             previous_has_envelope=await self._had_envelope(snapshot),
         )
 

@@ -177,7 +177,7 @@ async def _catalog_at(
         )
     try:
         snapshot = await source.snapshot(commit)
-        return await load_catalog(snapshot, scope, memo, source)
+        return await load_catalog(snapshot, scope, memo, source.versions)
     except CatalogRefusal as error:
         return Verdict(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
     except Unverified as error:

@@ -146,7 +146,7 @@ async def _read(
     memo = memo or FileMemo(scope.kubernetes_version)
     try:
         catalog = await load_catalog(
-            snapshot, scope, memo, opened, previous_has_envelope=had_envelope
+            snapshot, scope, memo, opened.versions, previous_has_envelope=had_envelope
         )
     except CatalogRefusal as refusal:
         rest = _without({problem.path for problem in refusal.problems}, snapshot)

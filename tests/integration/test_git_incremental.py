@@ -62,7 +62,7 @@ def edit(chance: Random) -> dict[str, bytes | Link | None]:
 async def catalog_of(snapshot: Snapshot, source: GitSource, memo: FileMemo) -> Catalog | str:
     """Load as the controller does, or return why the revision is refused."""
     try:
-        return await load_catalog(snapshot, SCOPE, memo, source)
+        return await load_catalog(snapshot, SCOPE, memo, source.versions)
     except CatalogRefusal as refusal:
         return f"{refusal} {refusal.problems} {refusal.paused}"
 
