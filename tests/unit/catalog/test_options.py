@@ -78,7 +78,7 @@ def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("matchers", "a=~(", "a ( is not closed (at its character 4)"),
+        ("matchers", "a=~(", "missing closing ) (at its character 4)"),
         ("matchers", "a", "should follow (at its character 2)"),
         ("priority", "high", "'high' is no whole number"),
         ("priority", "1.5", "'1.5' is no whole number"),
