@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.audit.verify import Proof
-from openfero_gitops.catalog.validation.rules import printable
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
 
 _COMMIT: Final = 12
+_MAX_CELL_CHARACTERS: Final = 4096
 #: What a spreadsheet would take for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -60,7 +61,7 @@ def as_table(entries: Sequence[Entry]) -> str:
             one.reason or "-",
         )
         rows.append((*row, entry.verdict.proof.value) if entry.verdict else row)
-    rows = [tuple(printable(cell) for cell in row) for row in rows]
+    rows = [tuple(printable(cell, _MAX_CELL_CHARACTERS) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -75,10 +76,11 @@ def as_table(entries: Sequence[Entry]) -> str:
 
 
 def _explained(verdict: Verdict) -> list[str]:
-    lines = [f"    {printable(verdict.message)}"] if verdict.message else []
-    lines += [f"    {printable(str(one))}" for one in verdict.differences]
+    lines = [f"    {printable(verdict.message, _MAX_CELL_CHARACTERS)}"] if verdict.message else []
+    lines += [f"    {printable(str(one), _MAX_CELL_CHARACTERS)}" for one in verdict.differences]
     lines += [
-        f"    changed since, as anybody may: {printable(str(one))}" for one in verdict.changed
+        f"    changed since, as anybody may: {printable(str(one), _MAX_CELL_CHARACTERS)}"
+        for one in verdict.changed
     ]
     return lines
 

@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, format_pointer
+from openfero_gitops.domain.text import shown
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import RENDERER, Delivery, Rendered, render

@@ -11,9 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.catalog.validation.rules import nearest
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.text import labels, plural, printable
+from openfero_gitops.domain.text import labels, nearest, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.admission.decide import Wait, decide
-from openfero_gitops.catalog.validation.rules import nearest
 from openfero_gitops.delivery.match import Match, NoMatch, Standing, consider, match
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
@@ -20,7 +19,7 @@ from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.domain.text import labels, listed, plural, printable, quoted
+from openfero_gitops.domain.text import labels, listed, nearest, plural, printable, quoted
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render, target
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.report.findings import EMPTY
 from openfero_gitops.catalog.files import at, unread
-from openfero_gitops.catalog.validation.rules import did_you_mean
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.dump import to_yaml
@@ -30,7 +29,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import PayloadError
 from openfero_gitops.domain.problem import Problem, Severity
 from openfero_gitops.domain.rule import format_pointer
-from openfero_gitops.domain.text import printable
+from openfero_gitops.domain.text import did_you_mean, printable
 from openfero_gitops.jobs import environment
 from openfero_gitops.jobs.render import Delivery, render
 

@@ -28,7 +28,6 @@ from openfero_gitops.catalog.envelope import (
 from openfero_gitops.catalog.files import FileMemo, at, located, unread
 from openfero_gitops.catalog.validation.body import POD, SPEC
 from openfero_gitops.catalog.validation.checks.job import POD_FAILURE_POLICY
-from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
@@ -38,6 +37,7 @@ from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Operario, Origin
 from openfero_gitops.domain.problem import Ignored, Problem
 from openfero_gitops.domain.rule import error, warning
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

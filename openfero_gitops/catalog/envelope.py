@@ -10,7 +10,6 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.rules import nearest, shown
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.catalog import Envelope, JobDefaults, Limits
@@ -18,6 +17,7 @@ from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.operario import Mode
 from openfero_gitops.domain.rule import Finding, Pointer, error, warning
+from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

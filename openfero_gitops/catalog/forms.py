@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.options import OPTION_VALUE, Given, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
-from openfero_gitops.catalog.validation.rules import did_you_mean, nearest, shown
 from openfero_gitops.catalog.validation.validate import check_body, clean
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load_text
@@ -39,6 +38,7 @@ from openfero_gitops.domain.dns import is_dns_subdomain
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Options
 from openfero_gitops.domain.rule import Finding, Pointer, error, related, warning
+from openfero_gitops.domain.text import did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

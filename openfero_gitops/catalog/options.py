@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openfero_gitops.catalog.matchers import MatcherError, parse_matchers
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
-from openfero_gitops.catalog.validation.rules import did_you_mean, nearest, shown
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.duration import parse_duration
 from openfero_gitops.domain.operario import Mode, OnResolve, Options
 from openfero_gitops.domain.rule import Finding, Pointer, error
+from openfero_gitops.domain.text import did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

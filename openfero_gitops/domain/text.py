@@ -1,7 +1,8 @@
-"""Text in messages and records: plurals, lists, untrusted text made printable, canonical JSON."""
+"""Text in messages and records: plurals, lists, suggestions, printable text, canonical JSON."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,9 @@ _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
 _MAX_CHARACTERS: Final = 200
+_MAX_VALUE_CHARACTERS: Final = 60
+_MAX_CHOICES: Final = 8
+_MIN_SIMILARITY: Final = 0.7
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -39,6 +43,13 @@ def quoted(text: str, limit: int = _MAX_CHARACTERS) -> str:
     return '"' + printable(text, limit).replace('"', '\\"') + '"'
 
 
+def shown(value: Any, limit: int = _MAX_VALUE_CHARACTERS) -> str:
+    """An untrusted value in a message, as JSON on one line of at most about `limit` characters."""
+    if isinstance(value, str):
+        return quoted(value, limit)
+    return printable(json.dumps(value, ensure_ascii=False, default=str), limit)
+
+
 def labels(values: Mapping[str, str], limit: int = _MAX_CHARACTERS) -> str:
     """Format labels as Alertmanager's matchers do: `namespace="shop", pod="web-1"`."""
     return ", ".join(
@@ -52,3 +63,18 @@ def listed(words: Iterable[str], most: int = 5) -> str:
     if len(words) <= most:
         return ", ".join(words)
     return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice most similar to a word, ignoring case; empty if none is similar."""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=_MIN_SIMILARITY)
+    return by_lower_case[matches[0]] if matches else ""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Suggest the nearest choice, otherwise all of them if they are few."""
+    choices = list(choices)
+    if choice := nearest(word, choices):
+        return f"did you mean {choice}?"
+    return f"write one of {', '.join(choices)}" if 0 < len(choices) <= _MAX_CHOICES else ""

@@ -110,7 +110,7 @@ async def test_an_older_cluster_is_believed(folder: Path, tmp_path: Path, kubeco
         )
 
     assert ran.returncode == 0
-    assert "has no field 'hostname'" in ran.stdout
+    assert 'has no field "hostname"' in ran.stdout
 
 
 @pytest.mark.cluster

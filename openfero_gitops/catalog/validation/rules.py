@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.rule import Pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Rule
@@ -33,29 +32,3 @@ def check(rule: Rule) -> Callable[[Check], Check]:
         return function
 
     return register
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, compared without case; empty for none."""
-    lowered = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
-    return lowered[found[0]] if found else ""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion that names the nearest known word, else all of them where they are few."""
-    known = list(known)
-    if found := nearest(word, known):
-        return f"did you mean {found}?"
-    return f"write one of {', '.join(known)}" if 0 < len(known) <= 8 else ""  # noqa: PLR2004
-
-
-def printable(text: str) -> str:
-    """Text that came from elsewhere on one line of a terminal, which it cannot command."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value from a file in a message: quoted, on one line, cut."""
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "…"

@@ -7,7 +7,6 @@ aside, so that the rest can still be judged; in a list of texts its own text sta
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,15 +17,10 @@ from openfero_gitops.catalog.validation import checks  # noqa: F401
 from openfero_gitops.catalog.validation.body import body_of
 from openfero_gitops.catalog.validation.checks.fields import NOT_ONE_OF, REQUIRED_FIELD
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    CHECKS,
-    did_you_mean,
-    nearest,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, CHECKS
 from openfero_gitops.catalog.validation.schema import versions, versions_with
 from openfero_gitops.domain.rule import Finding, Pointer, error, format_pointer, related, warning
+from openfero_gitops.domain.text import canonical_json, did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +81,7 @@ def check_body(job: Mapping[str, Any], wrong: Sequence[Finding] = ()) -> tuple[s
         wrong: errors found before, their pointers from the Job's root: what follows from them is
             not told again.
     """
-    canonical = json.dumps(job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    canonical = canonical_json(job)
     body = body_of(job, may_be_braced="{{" in canonical)
     findings = [
         rule.at(pointer, message, suggestion)

@@ -66,7 +66,8 @@ STANDARD: Final = "tag:yaml.org,2002:"
 MERGE: Final = "<<"
 
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_UNPRINTABLE: Final = re.compile(
+# The characters that YAML 1.1 does not allow in a stream.
+_NOT_PRINTABLE_IN_YAML: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
 )
 _CONFLICT: Final = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
@@ -245,7 +246,7 @@ def _worded(problem: yaml.YAMLError, text: str) -> Unreadable:
         line = len(lines_of(text[: conflict.start()]))
         return Unreadable(SYNTAX, line, 1, "a merge conflict is not resolved")
     if isinstance(problem, yaml.reader.ReaderError):
-        found = _UNPRINTABLE.search(text)
+        found = _NOT_PRINTABLE_IN_YAML.search(text)
         before = lines_of(text[: found.start()] if found else "")
         character = f" U+{ord(found[0]):04X}" if found else ""
         return Unreadable(

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import yaml
 
-from openfero_gitops.catalog.validation.rules import shown
 from openfero_gitops.catalog.yaml.compose import (
     MAX_DEPTH,
     MAX_VALUES,
@@ -36,6 +35,7 @@ from openfero_gitops.catalog.yaml.compose import (
 )
 from openfero_gitops.catalog.yaml.scalar import NOT_TEXT, number, plain
 from openfero_gitops.domain.rule import error
+from openfero_gitops.domain.text import shown
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")

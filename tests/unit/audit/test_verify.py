@@ -170,14 +170,14 @@ def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
     """A Job that names an operario of its own invention is not from Git."""
     verdict = judged(stored(), operario("another"))
     assert verdict.proof is Proof.DIFFERS
-    assert "has no operario 'restart-pod'" in verdict.message
+    assert 'has no operario "restart-pod"' in verdict.message
 
 
 @pytest.mark.parametrize(
     ("annotations", "word"),
     [
-        ({keys.RENDERER: "7"}, "renderer '7'"),
-        ({keys.RENDERER: None}, "renderer ''"),
+        ({keys.RENDERER: "7"}, 'renderer "7"'),
+        ({keys.RENDERER: None}, 'renderer ""'),
         ({keys.ALERT: "{"}, "cannot be read"),
         ({keys.ALERT: "[]"}, "cannot be read"),
         ({keys.DELIVERY: None}, "cannot be read"),

@@ -61,7 +61,7 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "pointer", "rule", "words", "suggestion"),
     [
-        ("pauzed: true", ("pauzed",), "envelope-key", "no key 'pauzed'", "did you mean paused?"),
+        ("pauzed: true", ("pauzed",), "envelope-key", 'no key "pauzed"', "did you mean paused?"),
         ("concurrent: 1", ("concurrent",), "envelope-key", "no key", "mean limits.concurrent?"),
         (
             "limits: {perHour: 1}",
@@ -71,7 +71,7 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
             "keys",
         ),
         ("paused: 1", ("paused",), "envelope-value", "true or false, not 1", "paused: true"),
-        ("paused:", ("paused",), "envelope-value", "true or false, not None", "paused: true"),
+        ("paused:", ("paused",), "envelope-value", "true or false, not null", "paused: true"),
         ("mode: off", ("mode",), "envelope-value", "one of run, dry-run", "mode: dry-run"),
         ("limits: 5", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
         ("limits:", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
@@ -86,12 +86,12 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
             "limits: {concurrent: true}",
             ("limits", "concurrent"),
             "envelope-value",
-            "not True",
+            "not true",
             "20",
         ),
         ("namespaces: []", ("namespaces",), "envelope-value", "a list of names", "openfero-jobs"),
         ("namespaces: jobs", ("namespaces",), "envelope-value", "a list of names", ""),
-        ("namespaces: [Jobs]", ("namespaces",), "envelope-value", "'Jobs' is none", ""),
+        ("namespaces: [Jobs]", ("namespaces",), "envelope-value", '"Jobs" is none', ""),
         (
             "remember: 3600",
             ("remember",),
@@ -99,7 +99,7 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
             "remember is a duration with its unit, ten years at most, not 3600",
             "for example remember: 24h",
         ),
-        ("remember: 11y", ("remember",), "envelope-value", "ten years at most, not '11y'", "24h"),
+        ("remember: 11y", ("remember",), "envelope-value", 'ten years at most, not "11y"', "24h"),
         ("remember: 30s", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         ("remember: 0", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         (

@@ -325,7 +325,7 @@ def signed(text: str) -> Reading:
         (
             "{apiVersion: batch/v1, kind: Jobb, CLAIMED}",
             "kind",
-            "kind Jobb of 'batch/v1'",
+            'kind Jobb of "batch/v1"',
             "Job?",
         ),
         (

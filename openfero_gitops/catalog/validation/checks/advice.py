@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, check, shown
+from openfero_gitops.catalog.validation.rules import Breach, check
 from openfero_gitops.domain.rule import warning
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation import shell
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, check, shown
+from openfero_gitops.catalog.validation.rules import Breach, check
 from openfero_gitops.domain.memo import remembered
 from openfero_gitops.domain.rule import Pointer, error, warning
+from openfero_gitops.domain.text import shown
 from openfero_gitops.jobs import template
 from openfero_gitops.jobs.environment import PREFIX
 

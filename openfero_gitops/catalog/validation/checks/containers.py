@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
 from openfero_gitops.catalog.validation.checks.job import RESTART_POLICY
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.dns import is_data_key, is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import SPEC
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    Breach,
-    check,
-    did_you_mean,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.dns import (
     is_dns_label,
     is_dns_subdomain,
@@ -30,6 +24,7 @@ from openfero_gitops.domain.dns import (
 )
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

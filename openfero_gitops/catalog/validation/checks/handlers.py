@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.checks.containers import is_port
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

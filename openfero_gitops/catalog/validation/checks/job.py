@@ -6,14 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, SPEC
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    Breach,
-    check,
-    did_you_mean,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

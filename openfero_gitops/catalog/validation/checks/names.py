@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, TEMPLATE
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check, shown
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.dns import (
     is_dns_label,
     is_dns_subdomain,
@@ -14,6 +14,7 @@ from openfero_gitops.domain.dns import (
     is_qualified_name,
 )
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    Breach,
-    check,
-    nearest,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.dns import is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    Breach,
-    check,
-    did_you_mean,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.dns import is_dns_subdomain, is_label_value, is_qualified_name
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

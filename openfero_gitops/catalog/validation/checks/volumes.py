@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.validation.checks.containers import is_subscript, resource_field
 from openfero_gitops.catalog.validation.checks.names import OBJECTS
 from openfero_gitops.catalog.validation.checks.scheduling import selector
-from openfero_gitops.catalog.validation.rules import (
-    API_SERVER_REJECTS,
-    Breach,
-    check,
-    nearest,
-    shown,
-)
+from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

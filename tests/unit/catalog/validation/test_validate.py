@@ -97,7 +97,7 @@ DEADLINE = (*POD, "activeDeadlineSeconds")
 @pytest.mark.parametrize(
     ("way", "value", "rule", "words", "suggestion"),
     [
-        (RETRIES, "3", "wrong-type", "a whole number, not the text '3'", "write 3 without quotes"),
+        (RETRIES, "3", "wrong-type", 'a whole number, not the text "3"', "write 3 without quotes"),
         (("spec", "suspend"), "true", "wrong-type", "true or false", "write true without quotes"),
         (
             LABELS,
@@ -106,7 +106,7 @@ DEADLINE = (*POD, "activeDeadlineSeconds")
             "a is text, not true",
             "put it in quotes: without them y, yes",
         ),
-        (COMMAND, "run", "wrong-type", "a list, not the text 'run'", "['run']"),
+        (COMMAND, "run", "wrong-type", 'a list, not the text "run"', '["run"]'),
         ((*POD, "containers"), {"a": 1}, "wrong-type", "a list, not a mapping", "item with -"),
         (ARGS, ["a", 1.5], "wrong-type", "args[1] is text", "put it in quotes"),
         (ARGS, [None], "wrong-type", "args[0] is text, not nothing", ""),

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from openfero_gitops.domain.text import did_you_mean, nearest, printable, quoted, shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("web-1", '"web-1"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("a\nb\x1b[31m\u202e", '"a\\nb\\x1b[31m\\u202e"'),
+        (None, "null"),
+        (True, "true"),
+        (1.5, "1.5"),
+        ({"a": ["\u202e"]}, '{"a": ["\\u202e"]}'),
+        ("x" * 61, f'"{"x" * 60}…"'),
+        (["x" * 61], f'["{"x" * 58}…'),
+    ],
+)
+def test_values_are_shown_as_json_on_one_line(value: object, text: str) -> None:
+    """A value in a message is JSON, contains no control characters and is cut."""
+    assert shown(value) == text
+
+
+def test_untrusted_text_is_printed_on_one_line() -> None:
+    """Control and bidirectional characters are escaped, other characters are kept."""
+    assert printable("café\r\n\u2028") == "café\\r\\n\\u2028"
+    assert printable("abc", 2) == "ab…"
+    assert quoted("abc", 2) == '"ab…"'
+
+
+def test_suggestions_name_the_nearest_choice() -> None:
+    """A similar choice is suggested, otherwise all of a few, otherwise nothing."""
+    assert nearest("PAUZED", ["limits", "paused"]) == "paused"
+    assert nearest("x", ["limits", "paused"]) == ""
+    assert did_you_mean("limit", ["limits", "paused"]) == "did you mean limits?"
+    assert did_you_mean("x", ["limits", "paused"]) == "write one of limits, paused"
+    assert did_you_mean("x", map(str, range(9))) == ""
