@@ -1,4 +1,4 @@
-"""`python -m openfero_gitops`, the same as the command `openfero-gitops`."""
+"""`python -m openfero_gitops` is the same as the command `openfero-gitops`."""
 
 import sys
 

@@ -310,10 +310,11 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A setting as people read of it.
+    """A setting, for `--help` and the documentation.
 
-    `default` is a value, `otherwise` are words for one that is found out at the start, and both
-    are empty where there is none. `many` may be given several times, `switch` without a value.
+    `default` is a value, `otherwise` describes a default that is determined at the start; both are
+    empty if there is none. `type` names the type of the value, `choices` are its values if there
+    are only a few. A flag with `many` is repeatable, a `switch` needs no value.
     """
 
     name: str
@@ -322,6 +323,8 @@ class Described:
     default: str
     otherwise: str
     meaning: str
+    type: str
+    choices: tuple[str, ...]
     many: bool
     switch: bool
 
@@ -352,9 +355,28 @@ def _describe(name: str, annotation: Any, default: Any, description: str) -> Des
         default=given,
         otherwise=otherwise,
         meaning=meaning,
+        type=_type_name(name, annotation),
+        choices=_choices(annotation),
         many=typing.get_origin(annotation) is tuple,
         switch=annotation is bool,
     )
+
+
+def _type_name(name: str, annotation: Any) -> str:
+    """The type of a setting's value, in capitals, as `--help` shows it."""
+    if Namespace in (annotation, *typing.get_args(annotation)):
+        return "NAMESPACE"
+    if Path in (annotation, *typing.get_args(annotation)):
+        return "DIR" if name.endswith("_dir") else "FILE"
+    return {timedelta: "DURATION", Size: "SIZE"}.get(annotation, "TEXT")
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if annotation is bool:
+        return ("true", "false")
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return tuple(annotation)
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
 
 
 def flag_of(name: str) -> str:

@@ -17,7 +17,7 @@ from openfero_gitops.domain.timestamp import format_time
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from openfero_gitops.audit.verify import Difference, Verdict
+    from openfero_gitops.audit.verify import FieldDifference, Verification
     from openfero_gitops.domain.remediation import Remediation
 
 _COMMIT: Final = 12
@@ -27,12 +27,12 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """A remediation, its Job, and what could be proven of it; None where that was not asked."""
 
     remediation: Remediation
     job: Mapping[str, Any]
-    verdict: Verdict | None = None
+    verdict: Verification | None = None
 
     @property
     def proven(self) -> bool:
@@ -44,7 +44,7 @@ class Entry:
         return str((self.job["metadata"].get("annotations") or {}).get(key) or "")
 
 
-def as_table(entries: Sequence[Entry]) -> str:
+def as_table(entries: Sequence[AuditEntry]) -> str:
     """A line for each, differences below it, and a summary."""
     verified = any(entry.verdict for entry in entries)
     head = ("RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON")
@@ -75,7 +75,7 @@ def as_table(entries: Sequence[Entry]) -> str:
     return "\n".join([*(table if entries else ()), summary(entries)])
 
 
-def _explained(verdict: Verdict) -> list[str]:
+def _explained(verdict: Verification) -> list[str]:
     lines = [f"    {printable(verdict.message, _MAX_CELL_CHARACTERS)}"] if verdict.message else []
     lines += [f"    {printable(str(one), _MAX_CELL_CHARACTERS)}" for one in verdict.differences]
     lines += [
@@ -85,14 +85,14 @@ def _explained(verdict: Verdict) -> list[str]:
     return lines
 
 
-def summary(entries: Sequence[Entry]) -> str:
+def summary(entries: Sequence[AuditEntry]) -> str:
     """How many there are, and how many are proven."""
     count = f"{len(entries)} remediation" + ("" if len(entries) == 1 else "s")
     proofs = Counter(entry.verdict.proof for entry in entries if entry.verdict)
     return ", ".join([count, *(f"{proofs[proof]} {proof}" for proof in Proof if proofs[proof])])
 
 
-def as_json(entries: Sequence[Entry], shape: Mapping[int, dict[str, Any]]) -> str:
+def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) -> str:
     """A list `items`; `shape` has each remediation's public members by its index."""
     items = []
     for index, entry in enumerate(entries):
@@ -116,11 +116,11 @@ def as_json(entries: Sequence[Entry], shape: Mapping[int, dict[str, Any]]) -> st
     return json.dumps({"items": items}, indent=2, ensure_ascii=False)
 
 
-def _difference(one: Difference) -> dict[str, str | None]:
+def _difference(one: FieldDifference) -> dict[str, str | None]:
     return {"pointer": one.pointer, "wanted": one.wanted or None, "found": one.found or None}
 
 
-def as_csv(entries: Sequence[Entry]) -> str:
+def as_csv(entries: Sequence[AuditEntry]) -> str:
     """One row for each, with a heading; no cell is a formula to a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

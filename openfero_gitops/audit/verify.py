@@ -112,7 +112,7 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FieldDifference:
     """A field that is not as rendered; `wanted` and `found` are JSON, empty where absent."""
 
     pointer: str
@@ -125,13 +125,13 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """A Job's proof; `changed` are differences that others may make to any Job."""
 
     proof: Proof
     message: str = ""
-    differences: tuple[Difference, ...] = ()
-    changed: tuple[Difference, ...] = field(default=())
+    differences: tuple[FieldDifference, ...] = ()
+    changed: tuple[FieldDifference, ...] = field(default=())
 
 
 def recorded_revision(job: Mapping[str, Any]) -> str:
@@ -142,7 +142,7 @@ def recorded_revision(job: Mapping[str, Any]) -> str:
 
 def verify(
     job: Mapping[str, Any], catalog: Catalog, *, jobs_namespace: str, signed: bool = False
-) -> Verdict:
+) -> Verification:
     """Derive a Job again and compare.
 
     Args:
@@ -155,7 +155,7 @@ def verify(
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     renderer = annotations.get(keys.RENDERER, "")
     if renderer != str(RENDERER):
-        return Verdict(
+        return Verification(
             Proof.UNPROVABLE,
             f"it was rendered by renderer {shown(renderer)}, this one is {RENDERER}: use the "
             "version of openfero-gitops that made it",
@@ -163,7 +163,7 @@ def verify(
     name = annotations.get(keys.OPERARIUS, "")
     operario = next((one for one in catalog.operarios if one.name == name), None)
     if operario is None:
-        return Verdict(
+        return Verification(
             Proof.DIFFERS, f"commit {catalog.revision.commit[:12]} has no operario {shown(name)}"
         )
     if not signed:
@@ -171,11 +171,13 @@ def verify(
         origin = replace(operario.origin, verified_signer=claimed)
         operario = replace(operario, origin=origin)
     if '"truncated":true' in annotations.get(keys.ALERT, ""):
-        return Verdict(Proof.UNPROVABLE, "its alert was too large to be recorded: it never starts")
+        return Verification(
+            Proof.UNPROVABLE, "its alert was too large to be recorded: it never starts"
+        )
     try:
         rendered = _derive(job, annotations, operario, catalog, jobs_namespace)
     except (KeyError, TypeError, ValueError) as error:
-        return Verdict(
+        return Verification(
             Proof.UNPROVABLE,
             f"its annotations {keys.ALERT} and {keys.DELIVERY} cannot be read: {error}",
         )
@@ -184,16 +186,16 @@ def verify(
     differences = tuple(one for one in found if one not in changed)
     if differences:
         count = f"{len(differences)} field" + ("s differ" if len(differences) > 1 else " differs")
-        return Verdict(
+        return Verification(
             Proof.DIFFERS,
             f"{count} from commit {operario.origin.commit[:12]}:{operario.origin.path}",
             differences,
             changed,
         )
-    return Verdict(Proof.VERIFIED, changed=changed)
+    return Verification(Proof.VERIFIED, changed=changed)
 
 
-def _ours(one: Difference) -> bool:
+def _ours(one: FieldDifference) -> bool:
     """Whether a label or annotation of a Job means something to us: nobody else changes it."""
     return one.pointer.startswith(
         tuple(f"/metadata/{kind}/openfero.io~1" for kind in ("labels", "annotations"))
@@ -237,7 +239,7 @@ def _derive(
     )
 
 
-def _differences(job: Mapping[str, Any], rendered: Rendered) -> Iterator[Difference]:
+def _differences(job: Mapping[str, Any], rendered: Rendered) -> Iterator[FieldDifference]:
     wanted = rendered.manifest
     for part in ("name", "namespace"):
         found = job["metadata"].get(part)
@@ -253,7 +255,7 @@ def _differences(job: Mapping[str, Any], rendered: Rendered) -> Iterator[Differe
 
 def _texts(
     job: Mapping[str, Any], wanted: Mapping[str, Any], kind: str, living: Callable[[str], bool]
-) -> Iterator[Difference]:
+) -> Iterator[FieldDifference]:
     """Labels or annotations; what was added besides ours is everybody's."""
     there = job["metadata"].get(kind) or {}
     rendered = wanted["metadata"][kind]
@@ -281,7 +283,7 @@ def _without_generated(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "template": template}
 
 
-def _compare(wanted: Any, found: Any, pointer: Pointer) -> Iterator[Difference]:
+def _compare(wanted: Any, found: Any, pointer: Pointer) -> Iterator[FieldDifference]:
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name in sorted({*wanted, *found}):
             if name in wanted:
@@ -321,8 +323,8 @@ def _same(wanted: Any, found: Any, pointer: Pointer) -> bool:
         return False
 
 
-def _difference(pointer: Pointer, wanted: Any, found: Any) -> Difference:
-    return Difference(format_pointer(pointer), _json(wanted), _json(found))
+def _difference(pointer: Pointer, wanted: Any, found: Any) -> FieldDifference:
+    return FieldDifference(format_pointer(pointer), _json(wanted), _json(found))
 
 
 def _json(value: Any) -> str:

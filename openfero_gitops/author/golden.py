@@ -83,7 +83,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CaseResult:
     """How a case came out.
 
     `created` is what `job.yaml` would have to hold, None where the alert cannot be read;
@@ -104,10 +104,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CaseReport:
     """All cases of a revision; `untested` are the names of the operarios that have none."""
 
-    verdicts: tuple[Verdict, ...]
+    results: tuple[CaseResult, ...]
     problems: tuple[Problem, ...]
     untested: tuple[str, ...]
 
@@ -115,7 +115,7 @@ class Report:
     def passed(self) -> bool:
         """Whether every case passed, and each of them can be read; without operarios none can."""
         return (
-            all(verdict.passed for verdict in self.verdicts)
+            all(verdict.passed for verdict in self.results)
             and not any(problem.is_error for problem in self.problems)
             and not self.complaint
         )
@@ -123,10 +123,10 @@ class Report:
     @property
     def complaint(self) -> str:
         """What is wrong with the whole, where there is no operario; empty else."""
-        return "" if self.verdicts or self.untested else EMPTY
+        return "" if self.results or self.untested else EMPTY
 
 
-def judge(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> Report:
+def run_cases(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> CaseReport:
     """Hold every case against what the catalog makes of its alert.
 
     Args:
@@ -138,11 +138,11 @@ def judge(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> Repor
     commit = snapshot.revision.commit
     files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
     cases, problems = _cases(replace(snapshot, files=files), catalog)
-    verdicts = tuple(_judge(case, catalog, jobs_namespace) for case in cases)
+    results = tuple(_judge(case, catalog, jobs_namespace) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)
-    return Report(
-        verdicts=verdicts,
+    return CaseReport(
+        results=results,
         problems=tuple(sorted((*snapshot.problems, *problems))),
         untested=tuple(name for name in names if name not in tested),
     )
@@ -176,27 +176,27 @@ def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[Case], list[Probl
     return cases, problems
 
 
-def _judge(case: Case, catalog: Catalog, jobs_namespace: str) -> Verdict:
+def _judge(case: Case, catalog: Catalog, jobs_namespace: str) -> CaseResult:
     if case.alert is None:
         problem = _missing(case, ALERT, "put an Alertmanager payload or one alert there")
-        return Verdict(case, None, problems=(problem,))
+        return CaseResult(case, None, problems=(problem,))
     try:
         group = read_payload(case.alert.content)
     except PayloadError as error:
-        return Verdict(case, None, problems=(_bad_alert(case.alert, error),))
+        return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
     rendered = list(_rendered(group, catalog, jobs_namespace))
     objects = [_masked(one) for one in rendered]
     created = to_yaml(objects)
     notes = tuple(_notes(case, rendered))
     if case.job is None:
         problem = _missing(case, JOB, "--update writes it; an empty one allows no Job at all")
-        return Verdict(case, created, problems=(problem,), notes=notes)
+        return CaseResult(case, created, problems=(problem,), notes=notes)
     try:
         expected = [one for one in load(case.job.content) if one is not None]
     except Unreadable as reason:
         problem = replace(at(unread(reason), case.job), rule="golden-unreadable")
-        return Verdict(case, created, problems=(problem,), notes=notes)
-    return Verdict(case, created, _difference(case.job.path, expected, objects), notes=notes)
+        return CaseResult(case, created, problems=(problem,), notes=notes)
+    return CaseResult(case, created, _difference(case.job.path, expected, objects), notes=notes)
 
 
 def _rendered(group: AlertGroup, catalog: Catalog, jobs_namespace: str) -> Iterator[Rendered]:

@@ -1,4 +1,7 @@
-"""The command line: arguments to a command; the only package that prints and exits."""
+"""The command line: parses arguments, runs a command, prints, and sets the exit code.
+
+No other package prints or exits.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="openfero-gitops")
 def cli() -> None:
-    """Self-healing from Git: alerts run reviewed Kubernetes Jobs, once, with their commit."""
+    """Self-healing from Git: run reviewed Kubernetes Jobs for Alertmanager alerts."""
 
 
 for _command in (
@@ -43,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done; 1 findings; 2 wrong usage, or I/O, Git or the API failed.
+        0 success; 1 findings; 2 wrong usage, or an error of I/O, Git or the API server.
     """
-    _escape_what_cannot_be_shown()
+    _escape_unencodable()
     try:
         return int(cli.main(argv, standalone_mode=False) or DONE)
     except click.exceptions.Exit as end:
@@ -59,19 +62,19 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, CatalogRefusal):
             return FINDINGS
     except SystemExit as end:
-        # click's own end where the reader has gone (EPIPE), whose 1 would say "findings" here.
+        # click exits with 1 when the reader of stdout is gone (EPIPE); here 1 means findings.
         if not end.code:
             return DONE
     except OSError as error:
-        # A full disk under stdout, for example. What was not written must not fail again at exit.
+        # For example a full disk under stdout. Close it, or the flush at exit fails again.
         with contextlib.suppress(OSError):
             sys.stdout.close()
         click.echo(f"openfero-gitops: {error}", err=True)
     return FAILED
 
 
-def _escape_what_cannot_be_shown() -> None:
-    """Let a terminal that cannot show a character get its code, and no traceback."""
+def _escape_unencodable() -> None:
+    """Print characters that the terminal's encoding lacks as their codes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,13 +1,12 @@
-"""Commands for authors of operarios: a repository, and no cluster but for `validate --cluster`.
+"""Commands for authors of operarios; they need no cluster, except `validate --cluster`.
 
-Commands import what they need when they run, so that `validate` on a laptop starts at once and
-never loads a Kubernetes client.
+Commands import what they need when they run, so that `validate` starts fast and never loads a
+Kubernetes client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,147 +14,106 @@ import click
 from openfero_gitops.cli import log
 from openfero_gitops.cli.options import (
     DONE,
+    FILE,
     FINDINGS,
     alert_options,
     catalog_options,
+    format_option,
     jobs_namespace_option,
     read_file,
-    source_options,
+    ref_option,
     to_json,
 )
 
 if TYPE_CHECKING:
-    from openfero_gitops.author.golden import Report
+    from pathlib import Path
+
     from openfero_gitops.author.report.findings import Findings
-    from openfero_gitops.catalog.validation.schema import Schemas
-    from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.sources.git.access import GitAccess
+    from openfero_gitops.commands.author import CatalogSource
 
 
 @click.command()
-@source_options
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "junit", "sarif", "github"]),
-    default="text",
-    show_default=True,
-    help="For a terminal, a program, test results, code scanning, a workflow's annotations.",
+@ref_option
+@catalog_options
+@format_option(
+    "text",
+    "json",
+    "junit",
+    "sarif",
+    "github",
+    explanation="junit: test results; sarif: code scanning; github: workflow annotations.",
 )
-@click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@click.option("--cluster", is_flag=True, help="Ask a cluster which Jobs it takes.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Validate Jobs against the schema of a cluster, not of --kubernetes-version.",
+)
 @click.option(
     "--kubeconfig",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --cluster. Default: $KUBECONFIG, ~/.kube/config.",
+    type=FILE,
+    help="With --cluster: kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config.",
 )
-@click.option("--context", "context", help="With --cluster; the kubeconfig's current one.")
+@click.option(
+    "--context",
+    metavar="NAME",
+    help="With --cluster: context of the kubeconfig. Default: its current context.",
+)
 def validate(
     *,
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
+    source: CatalogSource,
     form: str,
     strict: bool,
     cluster: bool,
     kubeconfig: Path | None,
     context: str | None,
 ) -> int:
-    """Find what is wrong in SOURCE, a folder or a Git URL.
+    """Check the operarios in SOURCE, a folder or a Git URL.
 
-    Everything is told at once, each with its path, line and rule; docs/rules.md has a bad and a
-    good example of every rule. No cluster is asked but with --cluster.
+    Reports every problem with its path, line and rule; docs/rules.md has a bad and a good example
+    of each rule. No cluster is contacted, except with --cluster.
 
-    Exits 1 where there are errors, or no operario at all.
+    Exit code 1: there are errors, or there is no operario.
     """
     from openfero_gitops.author.report import FORMATS  # noqa: PLC0415
-    from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
-    from openfero_gitops.commands.author import check  # noqa: PLC0415
+    from openfero_gitops.commands.author import check, schemas_of_cluster  # noqa: PLC0415
 
-    if cluster and kubernetes_version is not None:
-        raise click.UsageError("--cluster asks for the cluster's version: name none beside it")
+    if cluster and source.kubernetes_version:
+        raise click.UsageError("--cluster uses the cluster's version: remove --kubernetes-version")
     if not cluster and (kubeconfig is not None or context is not None):
-        raise click.UsageError("--kubeconfig and --context go with --cluster")
+        raise click.UsageError("--kubeconfig and --context need --cluster")
     log.to_stderr("console", "warning")
 
     async def run() -> Findings:
-        kubernetes: str | Schemas = kubernetes_version or DEFAULT
-        if cluster:
-            from openfero_gitops.commands.live import schemas_of_cluster  # noqa: PLC0415
-
-            kubernetes = await schemas_of_cluster(kubeconfig, context)
-        return await check(
-            source,
-            ref,
-            path,
-            allowed_namespace,
-            kubernetes=kubernetes,
-            strict=strict,
-            access=access,
-        )
+        schemas = await schemas_of_cluster(kubeconfig, context) if cluster else None
+        return await check(source, schemas=schemas, strict=strict)
 
     findings = asyncio.run(run())
     click.echo(FORMATS[form](findings))
     return FINDINGS if findings.failed else DONE
 
 
-def _catalog(  # noqa: PLR0917 - in the order of `read_catalog`
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    jobs_namespace: str,
-    kubernetes_version: str | None,
-    access: GitAccess,
-) -> Catalog:
-    """The catalog of what `source_options` and `--jobs-namespace` name."""
-    from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
-    from openfero_gitops.commands.author import read_catalog  # noqa: PLC0415
-
-    return asyncio.run(
-        read_catalog(
-            source,
-            ref,
-            path,
-            allowed_namespace,
-            jobs_namespace,
-            kubernetes_version=kubernetes_version or DEFAULT,
-            access=access,
-        )
-    )
-
-
 @click.command()
-@source_options
+@ref_option
+@catalog_options
 @alert_options
 def render(
     *,
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
+    source: CatalogSource,
     alert_file: str,
-    jobs_namespace: str,
 ) -> int:
-    """Print the Jobs that would be created for an alert, as YAML.
+    """Print the Jobs that an alert would create, as YAML.
 
-    Exits 1 where nothing would be created.
+    Exit code 1: the alert would create no Job.
     """
     from openfero_gitops.catalog.yaml.dump import to_yaml  # noqa: PLC0415
-    from openfero_gitops.commands.author import render_all  # noqa: PLC0415
+    from openfero_gitops.commands.author import read_catalog, render_all  # noqa: PLC0415
     from openfero_gitops.delivery.alertmanager import read_payload  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     group = read_payload(read_file(alert_file))
-    catalog = _catalog(
-        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
-    )
-    manifests, notes = render_all(catalog, group, jobs_namespace)
+    catalog = asyncio.run(read_catalog(source))
+    manifests, notes = render_all(catalog, group, source.jobs_namespace)
     for note in notes:
         click.echo(note, err=True)
     if manifests:
@@ -164,171 +122,120 @@ def render(
 
 
 @click.command()
-@source_options
+@ref_option
+@catalog_options
 @alert_options
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@format_option("text", "json")
 def explain(
     *,
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
+    source: CatalogSource,
     alert_file: str,
-    jobs_namespace: str,
     form: str,
 ) -> int:
-    """Say which operario answers an alert, or why none does.
+    """Show which operario matches an alert, or why none does.
 
-    Every operario that was considered is told, and what is asked before the Job starts. Exits 1
-    where no alert gets a Job.
+    Lists every operario for the alert's name, and the conditions under which the Job starts.
+    Exit code 1: no alert would create a Job.
     """
     from openfero_gitops.author.explain import as_json, as_text  # noqa: PLC0415
-    from openfero_gitops.commands.author import explain_all  # noqa: PLC0415
+    from openfero_gitops.commands.author import explain_all, read_catalog  # noqa: PLC0415
     from openfero_gitops.delivery.alertmanager import read_payload  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     group = read_payload(read_file(alert_file))
-    catalog = _catalog(
-        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
-    )
-    explained = explain_all(catalog, group, jobs_namespace)
-    click.echo(to_json(as_json(explained)) if form == "json" else as_text(explained))
-    return DONE if any(one.operario for one in explained) else FINDINGS
+    catalog = asyncio.run(read_catalog(source))
+    explanations = explain_all(catalog, group, source.jobs_namespace)
+    click.echo(to_json(as_json(explanations)) if form == "json" else as_text(explanations))
+    return DONE if any(explanation.operario for explanation in explanations) else FINDINGS
 
 
 @click.command()
-@source_options
+@ref_option
+@catalog_options
 @jobs_namespace_option
-@click.option("--update", is_flag=True, help="Write what would be created; SOURCE is a folder.")
-@click.option("--require-cases", is_flag=True, help="Every operario needs a case.")
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "junit"]),
-    default="text",
-    show_default=True,
-    help="For a terminal, or as test results.",
+    "--update",
+    is_flag=True,
+    help="Write the Jobs that would be created to job.yaml; SOURCE must be a folder.",
 )
+@click.option("--require-cases", is_flag=True, help="Fail if an operario has no case.")
+@format_option("text", "junit")
 def test(
     *,
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
-    jobs_namespace: str,
+    source: CatalogSource,
     update: bool,
     require_cases: bool,
     form: str,
 ) -> int:
-    """Hold golden cases against what would be created.
+    """Compare golden cases with the Jobs that would be created.
 
-    A case is tests/OPERARIO/CASE/ below the path: alert.json, and job.yaml with the Jobs that its
-    alert gets; an empty one allows none. Exits 1 where one fails.
+    A case is a folder tests/OPERARIO/CASE/ below --path. Its alert.json holds an alert, its
+    job.yaml the Jobs that are expected for it; an empty job.yaml expects none.
+
+    Exit code 1: a case fails.
     """
     from openfero_gitops.author.report.cases import FORMATS  # noqa: PLC0415
-    from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
-    from openfero_gitops.commands.author import judge_cases, update_cases  # noqa: PLC0415
+    from openfero_gitops.commands.author import run_cases, update_cases  # noqa: PLC0415
     from openfero_gitops.domain.errors import UsageError  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
-    if update and ref != "HEAD":
-        raise UsageError("--update writes into a folder as it lies there: leave out --ref")
+    if update and source.ref != "HEAD":
+        raise UsageError("--update writes to the working tree: remove --ref")
 
-    def judged() -> Report:
-        return asyncio.run(
-            judge_cases(
-                source,
-                ref,
-                path,
-                allowed_namespace,
-                jobs_namespace,
-                kubernetes_version=kubernetes_version or DEFAULT,
-                access=access,
-            )
-        )
-
-    report = judged()
+    report = asyncio.run(run_cases(source))
     updated: list[str] = []
-    if update and (updated := update_cases(source, report)):
-        report = judged()
+    if update and (updated := update_cases(source.location, report)):
+        report = asyncio.run(run_cases(source))
     click.echo(FORMATS[form](report, updated=updated, require_cases=require_cases))
     passed = report.passed and not (require_cases and report.untested)
     return DONE if passed else FINDINGS
 
 
 @click.command()
-@click.argument("source")
+@catalog_options
 @click.argument("base")
 @click.argument("head")
-@catalog_options
 @jobs_namespace_option
 @click.option(
     "--merge-base",
     is_flag=True,
-    help="Compare with where HEAD left BASE, as a pull request is shown.",
+    help="Compare HEAD with its merge base with BASE, as a pull request does.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-)
+@format_option("text", "json", "markdown", explanation="markdown: a comment for a pull request.")
 def diff(
     *,
-    source: str,
+    source: CatalogSource,
     base: str,
     head: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
-    jobs_namespace: str,
     merge_base: bool,
     form: str,
 ) -> int:
-    """Say what a pull request changes in behaviour, not in text.
+    """Show how behaviour changes between two revisions.
 
-    SOURCE is a folder of a Git repository or a Git URL; BASE and HEAD are branches, tags or
-    commits, in a folder whatever git takes for one. The most dangerous change comes first;
-    markdown is a comment for the pull request. Exits 1 where HEAD breaks what BASE did not.
+    SOURCE is a folder in a Git repository, or a Git URL. BASE and HEAD are branches, tags or
+    commits; in a folder, any revision that git understands. Changes of text alone are left out;
+    the most dangerous changes come first.
+
+    Exit code 1: HEAD breaks something that worked in BASE.
     """
     from openfero_gitops.author.diff.comment import as_markdown  # noqa: PLC0415
     from openfero_gitops.author.diff.plain import as_json, as_text  # noqa: PLC0415
-    from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
-    from openfero_gitops.commands.author import Comparison, compare_revisions  # noqa: PLC0415
+    from openfero_gitops.commands.author import compare_revisions  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
-    asked = Comparison(
-        source,
-        base,
-        head,
-        path,
-        allowed_namespace,
-        jobs_namespace,
-        since_parting=merge_base,
-        kubernetes_version=kubernetes_version or DEFAULT,
-        access=access,
-    )
-    found = asyncio.run(compare_revisions(asked))
-    match form:
-        case "json":
-            click.echo(to_json(as_json(found)))
-        case "markdown":
-            click.echo(as_markdown(found))
-        case _:
-            click.echo(as_text(found))
-    return FINDINGS if found.broken else DONE
+    difference = asyncio.run(compare_revisions(source, base, head, from_merge_base=merge_base))
+    formats = {
+        "text": as_text,
+        "json": lambda diff: to_json(as_json(diff)),
+        "markdown": as_markdown,
+    }
+    click.echo(formats[form](difference))
+    return FINDINGS if difference.broken else DONE
 
 
 @click.command()
-@source_options
+@ref_option
+@catalog_options
 @jobs_namespace_option
 @click.argument("more_rules", nargs=-1, metavar="[FILE]...")
 @click.option(
@@ -337,42 +244,36 @@ def diff(
     multiple=True,
     required=True,
     metavar="FILE...",
-    help="PrometheusRule objects or a Prometheus rule file, - for stdin; also several.",
+    help="Prometheus rule files or PrometheusRule manifests; - for stdin.",
 )
 @click.option(
-    "--ignore", multiple=True, metavar="ALERTNAME", help="An alert that needs no operario."
+    "--ignore",
+    multiple=True,
+    metavar="NAME",
+    help="Name of an alert that needs no operario; repeatable.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@format_option("text", "json")
 def coverage(
     *,
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespace: tuple[str, ...],
-    kubernetes_version: str | None,
-    access: GitAccess,
-    jobs_namespace: str,
+    source: CatalogSource,
     rule_files: tuple[str, ...],
     more_rules: tuple[str, ...],
     ignore: tuple[str, ...],
     form: str,
 ) -> int:
-    """Find alerts without an operario, and operarios that no alert reaches.
+    """Find alerting rules without an operario, and operarios that no alert can reach.
 
-    Exits 1 where there is one of either.
+    Exit code 1: there is one of either.
     """
     from openfero_gitops.author.alert_rules import read_rules  # noqa: PLC0415
     from openfero_gitops.author.coverage import as_json, as_text, cover  # noqa: PLC0415
+    from openfero_gitops.commands.author import read_catalog  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     rules = [
         rule for file in (*rule_files, *more_rules) for rule in read_rules(read_file(file), file)
     ]
-    catalog = _catalog(
-        source, ref, path, allowed_namespace, jobs_namespace, kubernetes_version, access
-    )
-    found = cover(catalog, rules, ignore)
-    click.echo(to_json(as_json(found)) if form == "json" else as_text(found))
-    return DONE if found.complete else FINDINGS
+    catalog = asyncio.run(read_catalog(source))
+    report = cover(catalog, rules, ignore)
+    click.echo(to_json(as_json(report)) if form == "json" else as_text(report))
+    return DONE if report.complete else FINDINGS

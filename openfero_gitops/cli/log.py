@@ -1,4 +1,4 @@
-"""How commands log: to stderr, one line per event."""
+"""Logging of commands: to stderr, one line per event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_stderr(form: str, level: str = "info") -> None:
-    """One line per event: JSON for machines, coloured text for a terminal."""
+    """Configure logging: JSON for machines, coloured text for a terminal."""
     import logging  # noqa: PLC0415
 
     import structlog  # noqa: PLC0415
@@ -17,7 +17,7 @@ def to_stderr(form: str, level: str = "info") -> None:
         if form == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            # (Where rich is installed, the default prints every local variable: secrets, too.)
+            # With rich installed, the default formatter prints local variables, secrets included.
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
@@ -26,7 +26,7 @@ def to_stderr(form: str, level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if form == "json" else _keep,
+            *([structlog.processors.format_exc_info] if form == "json" else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -34,7 +34,3 @@ def to_stderr(form: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-
-
-def _keep(_logger: Any, _name: str, event: Any) -> Any:
-    return event

@@ -1,9 +1,8 @@
-"""Commands for people who operate a controller: approve, refuse, cancel, pause, audit."""
+"""Commands for cluster operators and approvers: approve, refuse, cancel, pause, resume, audit."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,89 +10,135 @@ import click
 from openfero_gitops.cli import log
 from openfero_gitops.cli.options import (
     DONE,
+    FILE,
     FINDINGS,
-    gate_options,
+    controller_options,
+    duration,
+    format_option,
     git_options,
+    job_options,
     kubeconfig_option,
-    switch_options,
+    namespace,
 )
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
     from openfero_gitops.sources.git.access import GitAccess
 
 
 @click.command()
-@gate_options
+@job_options
 def approve(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
-    """Let JOB, which waits for a person, start when its limits allow.
+    """Approve JOB: it starts as soon as its limits allow.
 
-    JOB is NAME or NAMESPACE/NAME.
+    JOB is NAME or NAMESPACE/NAME. Permissions are plain Kubernetes RBAC: patch on Jobs. Your name
+    is recorded on the Job.
     """
-    from openfero_gitops.commands.operator import APPROVE, pass_verdict  # noqa: PLC0415
+    from openfero_gitops.commands.operator import APPROVE, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace)))
+    click.echo(asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace)))
     return DONE
 
 
 @click.command()
-@gate_options
+@job_options
 def refuse(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
-    """Let JOB, which waits, never start.
+    """Refuse JOB: it never starts.
 
-    JOB is NAME or NAMESPACE/NAME.
+    JOB is NAME or NAMESPACE/NAME, and has not started yet.
     """
-    from openfero_gitops.commands.operator import REFUSE, pass_verdict  # noqa: PLC0415
+    from openfero_gitops.commands.operator import REFUSE, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(pass_verdict(REFUSE, job, kubeconfig, namespace)))
+    click.echo(asyncio.run(act_on_job(REFUSE, job, kubeconfig, namespace)))
     return DONE
 
 
 @click.command()
-@gate_options
+@job_options
 def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
-    """Stop JOB, or keep it from starting; its alert is not healed again.
+    """Cancel JOB: stop it, or keep it from starting.
 
-    JOB is NAME or NAMESPACE/NAME. Deleting the Job would mean to forget it, so that a repeated
-    alert starts a new one.
+    JOB is NAME or NAMESPACE/NAME. Repeated deliveries of its alert start no other Job. (If you
+    delete the Job instead, the next delivery creates a new one.)
     """
-    from openfero_gitops.commands.operator import CANCEL, pass_verdict  # noqa: PLC0415
+    from openfero_gitops.commands.operator import CANCEL, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(pass_verdict(CANCEL, job, kubeconfig, namespace)))
+    click.echo(asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace)))
     return DONE
 
 
 @click.command()
 @kubeconfig_option
-@click.option("--namespace", multiple=True, help="Of the Jobs; every one, if none is given.")
-@click.option("--operario", default="", help="Only of this operario.")
-@click.option("--alert", default="", help="Only for this alert name.")
-@click.option("--commit", default="", help="Only from this commit, which may be shortened.")
-@click.option("--since", help="Only what was received in this last while, such as 24h.")
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
+    "--namespace",
+    type=namespace,
+    multiple=True,
+    help="Only Jobs in this namespace; repeatable. Default: all namespaces.",
 )
-@click.option("--verify", is_flag=True, help="Derive each Job again from --repo, and compare.")
-@click.option("--repo", help="With --verify: the repository that you trust; a Git URL or a folder.")
-@click.option("--ref", default="HEAD", show_default=True, help="What was reviewed ends here.")
-@click.option("--path", default=".", show_default=True, help="Folder of the operarios in it.")
+@click.option("--operario", default="", metavar="NAME", help="Only Jobs of this operario.")
+@click.option("--alert", default="", metavar="NAME", help="Only Jobs for this alert.")
+@click.option(
+    "--commit", default="", metavar="COMMIT", help="Only Jobs from this commit; may be abbreviated."
+)
+@click.option(
+    "--since",
+    type=duration,
+    help="Only alerts received in this period before now, such as 24h.",
+)
+@format_option("table", "json", "csv")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Render each Job again from --repo and compare it with the Job in the cluster.",
+)
+@click.option(
+    "--repo",
+    metavar="URL",
+    help="With --verify: the repository that you trust, a Git URL or a folder.",
+)
+@click.option(
+    "--ref",
+    default="HEAD",
+    show_default=True,
+    metavar="REF",
+    help="With --verify: the reviewed branch; a Job's commit must be part of it.",
+)
+@click.option(
+    "--path",
+    default=".",
+    show_default=True,
+    metavar="DIR",
+    help="With --verify: folder inside the repository that holds the operarios.",
+)
 @click.option(
     "--allowed-signers-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --verify: commits must be signed by one of these ssh keys.",
+    type=FILE,
+    help="With --verify: commits must be signed with one of these SSH keys.",
 )
 @click.option(
     "--openpgp-keyring-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The same, for OpenPGP.",
+    type=FILE,
+    help="With --verify: commits must be signed with one of these OpenPGP keys.",
 )
 @git_options
-@click.option("--kubernetes-version", help="As the controller was given it.")
-@click.option("--jobs-namespace", default="", help="Of Jobs whose operario names none.")
-@click.option("--allowed-namespace", multiple=True, help="As the controller was given them.")
+@click.option(
+    "--kubernetes-version",
+    metavar="VERSION",
+    help="With --verify: the controller's --kubernetes-version.",
+)
+@click.option(
+    "--jobs-namespace",
+    type=namespace,
+    help="With --verify: the controller's --jobs-namespace. Default: each Job's own namespace.",
+)
+@click.option(
+    "--allowed-namespace",
+    type=namespace,
+    multiple=True,
+    help="With --verify: the controller's --allowed-namespace; repeatable.",
+)
 def audit(
     *,
     kubeconfig: Path | None,
@@ -101,7 +146,7 @@ def audit(
     operario: str,
     alert: str,
     commit: str,
-    since: str | None,
+    since: timedelta | None,
     form: str,
     verify: bool,
     repo: str | None,
@@ -111,39 +156,42 @@ def audit(
     openpgp_keyring_file: Path | None,
     access: GitAccess,
     kubernetes_version: str | None,
-    jobs_namespace: str,
+    jobs_namespace: str | None,
     allowed_namespace: tuple[str, ...],
 ) -> int:
-    """List the remediations with the commits that they came from.
+    """List remediations and the commits that they came from.
 
-    With --verify each Job is derived again from its commit and the alert that it carries, and
-    compared, field by field. Exits 1 where one is not what Git gives, or cannot be proven.
+    With --verify, each Job is rendered again from its commit and its recorded alert, and compared
+    field by field with the Job in the cluster. Exit code 1: a Job differs or cannot be verified.
     """
     from openfero_gitops.audit import table  # noqa: PLC0415
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
-    from openfero_gitops.commands.audit import Reviewed, Selection, signed_by  # noqa: PLC0415
+    from openfero_gitops.commands.audit import AuditFilter, Reviewed, signed_by  # noqa: PLC0415
     from openfero_gitops.commands.audit import audit as read  # noqa: PLC0415
-    from openfero_gitops.domain.duration import parse_duration  # noqa: PLC0415
     from openfero_gitops.web import shapes  # noqa: PLC0415
 
     if verify != bool(repo):
-        raise click.UsageError("--verify and --repo belong together: name the repository you trust")
-    try:
-        window = parse_duration(since) if since else None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from error
+        raise click.UsageError(
+            "use --verify and --repo together: --repo is the repository you trust"
+        )
     log.to_stderr("console", "warning")
     reviewed = None
     if repo:
-        allowed = (jobs_namespace, *allowed_namespace) if allowed_namespace else None
-        trust = signed_by(allowed_signers_file, openpgp_keyring_file)
+        jobs_namespace = jobs_namespace or ""
         reviewed = Reviewed(
-            repo, ref, path, jobs_namespace, allowed, trust, kubernetes_version or DEFAULT, access
+            repo,
+            ref,
+            path,
+            jobs_namespace,
+            (jobs_namespace, *allowed_namespace) if allowed_namespace else None,
+            signed_by(allowed_signers_file, openpgp_keyring_file),
+            kubernetes_version or DEFAULT,
+            access,
         )
     entries = asyncio.run(
         read(
             kubeconfig,
-            Selection(namespace, operario, alert, commit, window),
+            AuditFilter(namespace, operario, alert, commit, since),
             reviewed,
             lambda line: click.echo(line, err=True),
         )
@@ -159,23 +207,24 @@ def audit(
 
 
 @click.command()
-@switch_options
+@controller_options
 def pause(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
-    """Let nothing start any more; returns when the leader has acknowledged it.
+    """Pause admission: no further Job starts.
 
-    Alerts are still taken: their Jobs wait. What runs goes on.
+    Alerts are still accepted; their Jobs wait. Running Jobs continue. Returns when the leader has
+    confirmed the pause.
     """
-    from openfero_gitops.commands.operator import pause as switch  # noqa: PLC0415
+    from openfero_gitops.commands.operator import pause as pause_admission  # noqa: PLC0415
 
-    click.echo(asyncio.run(switch(True, kubeconfig, namespace, timeout)))  # noqa: FBT003
+    click.echo(asyncio.run(pause_admission(True, kubeconfig, namespace, timeout)))  # noqa: FBT003
     return DONE
 
 
 @click.command()
-@switch_options
+@controller_options
 def resume(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
-    """Let what waits start again, within its limits."""
-    from openfero_gitops.commands.operator import pause as switch  # noqa: PLC0415
+    """Resume admission: waiting Jobs start, within their limits."""
+    from openfero_gitops.commands.operator import pause as pause_admission  # noqa: PLC0415
 
-    click.echo(asyncio.run(switch(False, kubeconfig, namespace, timeout)))  # noqa: FBT003
+    click.echo(asyncio.run(pause_admission(False, kubeconfig, namespace, timeout)))  # noqa: FBT003
     return DONE

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and how values are read and printed."""
+"""Options and arguments that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
+
+    from openfero_gitops.sources.git.access import GitAccess
 
 DONE: Final = 0
 FINDINGS: Final = 1
 FAILED: Final = 2
 
+FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-def namespaces(
-    _context: click.Context, _option: click.Parameter, value: str | tuple[str, ...]
-) -> str | tuple[str, ...]:
-    """Refuse what no namespace can be named."""
+
+def namespace(value: str) -> str:
+    """Type of an option: the name of a namespace."""
     from openfero_gitops.domain.dns import is_dns_label  # noqa: PLC0415
 
-    for name in (value,) if isinstance(value, str) else value:
-        if not is_dns_label(name):
-            raise click.BadParameter(f"{name!r} is no namespace's name")
+    if not is_dns_label(value):
+        raise click.BadParameter(f"{value!r} is not a valid namespace name")
     return value
 
 
-def size(_context: click.Context, _option: click.Parameter, value: str) -> int:
-    """Refuse what is no number of bytes."""
+def size(value: str) -> int:
+    """Type of an option: a number of bytes, such as 1Gi."""
     from openfero_gitops.domain.quantity import parse_size  # noqa: PLC0415
 
     try:
@@ -40,8 +42,18 @@ def size(_context: click.Context, _option: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(error)) from error
 
 
+def duration(value: str) -> timedelta:
+    """Type of an option: a duration as Prometheus writes it, such as 1h30m."""
+    from openfero_gitops.domain.duration import parse_duration  # noqa: PLC0415
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The way to a Git URL as `serve` names it, which the command gets as one `access`."""
+    """Add the options for reaching a Git URL; the command receives them as one `access`."""
 
     @functools.wraps(command)
     def collected(
@@ -66,108 +78,184 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         return command(access=access, **rest)
 
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    wrapped: Callable[..., Any] = collected
-    for option in (
-        click.option(
-            "--git-max-size",
-            default="1Gi",
-            show_default=True,
-            callback=size,
-            help="Most that a repository's history may take.",
-        ),
-        click.option(
-            "--git-proxy", default="", help="http://host:port of the proxy before an https URL."
-        ),
-        click.option("--git-ca-file", type=file, help="PEM file of the CA of an https URL."),
-        click.option("--git-known-hosts-file", type=file, help="known_hosts file, for an ssh URL."),
-        click.option("--git-ssh-key-file", type=file, help="Private key file, for an ssh URL."),
+    return _with(
+        collected,
         click.option(
             "--git-credentials-file",
-            type=file,
-            help="File with username:password or a token, for an https URL.",
+            type=FILE,
+            help="File with username:password or a token, for https URLs.",
         ),
-    ):
-        wrapped = option(wrapped)
-    return wrapped
+        click.option("--git-ssh-key-file", type=FILE, help="Private key file, for ssh URLs."),
+        click.option("--git-known-hosts-file", type=FILE, help="known_hosts file, for ssh URLs."),
+        click.option(
+            "--git-ca-file",
+            type=FILE,
+            help="PEM file with the CA of the Git server, for https URLs.",
+        ),
+        click.option(
+            "--git-proxy", default="", metavar="URL", help="http:// proxy to use for https URLs."
+        ),
+        click.option(
+            "--git-max-size",
+            type=size,
+            default="1Gi",
+            show_default=True,
+            help="Maximum size of the repository's history.",
+        ),
+    )
 
 
 def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a catalog is read by, for every command that reads one of its own."""
-    for option in (
-        git_options,
+    """Add SOURCE and the options of every command that builds a catalog.
+
+    The command receives them as one `source`, together with `--ref` and `--jobs-namespace`.
+    """
+
+    @functools.wraps(command)
+    def collected(
+        *,
+        source: str,
+        path: str,
+        allowed_namespace: tuple[str, ...],
+        kubernetes_version: str | None,
+        access: GitAccess,
+        ref: str = "HEAD",
+        jobs_namespace: str = "openfero-jobs",
+        **rest: Any,
+    ) -> Any:
+        from openfero_gitops.commands.author import CatalogSource  # noqa: PLC0415
+
+        catalog_source = CatalogSource(
+            source,
+            ref,
+            path,
+            allowed_namespace,
+            jobs_namespace,
+            kubernetes_version or "",
+            access,
+        )
+        return command(source=catalog_source, **rest)
+
+    return _with(
+        collected,
+        click.argument("source"),
         click.option(
-            "--kubernetes-version",
-            metavar="MAJOR.MINOR",
-            help="Whose Jobs are meant.  [default: 1.36]",
+            "--path",
+            default=".",
+            show_default=True,
+            metavar="DIR",
+            help="Folder inside SOURCE that holds the operarios.",
         ),
         click.option(
             "--allowed-namespace",
+            type=namespace,
             multiple=True,
-            callback=namespaces,
-            help="A namespace that operarios may name; all, where none is given.",
+            help="Namespace that operarios may name; repeatable. Default: all.",
         ),
-        click.option("--path", default=".", show_default=True, help="Folder inside of SOURCE."),
-    ):
-        command = option(command)
-    return command
+        click.option(
+            "--kubernetes-version",
+            metavar="VERSION",
+            help="Kubernetes version to validate Jobs against.  [default: 1.36]",
+        ),
+        git_options,
+    )
 
 
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a repository at one commit, for every command that reads it so."""
-    command = click.option(
-        "--ref", default="HEAD", show_default=True, help="Branch, tag or commit of a Git URL."
-    )(catalog_options(command))
-    return click.argument("source")(command)
+def ref_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--ref`."""
+    return click.option(
+        "--ref",
+        default="HEAD",
+        show_default=True,
+        metavar="REF",
+        help="Branch, tag or commit to read.",
+    )(command)
 
 
 def jobs_namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where Jobs go that name no namespace."""
+    """Add `--jobs-namespace`."""
     return click.option(
         "--jobs-namespace",
+        type=namespace,
         default="openfero-jobs",
         show_default=True,
-        callback=namespaces,
-        help="Of Jobs that name none.",
+        help="Namespace for Jobs whose operario names none.",
     )(command)
 
 
 def alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a delivery."""
-    return click.option(
-        "--alert",
-        "alert_file",
-        required=True,
-        help="Alertmanager payload or one alert, - for stdin.",
-    )(jobs_namespace_option(command))
+    """Add `--alert` and `--jobs-namespace`."""
+    return _with(
+        command,
+        click.option(
+            "--alert",
+            "alert_file",
+            required=True,
+            metavar="FILE",
+            help="Alertmanager webhook payload, or a single alert, as JSON; - for stdin.",
+        ),
+        jobs_namespace_option,
+    )
 
 
 def kubeconfig_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a cluster, for every command that is for one."""
+    """Add `--kubeconfig`."""
     return click.option(
         "--kubeconfig",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Default: $KUBECONFIG, ~/.kube/config.",
+        type=FILE,
+        help="Kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config.",
     )(command)
 
 
-def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a Job in a cluster."""
-    command = click.option(
-        "--namespace", help="Where a bare NAME is looked for; the context's if not given."
-    )(command)
-    return click.argument("job")(kubeconfig_option(command))
-
-
-def switch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a controller in a cluster."""
-    for option in (
-        click.option(
-            "--timeout", default=30.0, show_default=True, help="Seconds to wait for the leader."
-        ),
-        click.option("--namespace", help="The controller's own; the context's if not given."),
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add JOB and the options that locate it in a cluster."""
+    return _with(
+        command,
+        click.argument("job"),
         kubeconfig_option,
-    ):
+        click.option(
+            "--namespace",
+            type=namespace,
+            help="Namespace of JOB, if JOB is a plain NAME. Default: the context's namespace.",
+        ),
+    )
+
+
+def controller_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that locate a controller in a cluster."""
+    return _with(
+        command,
+        kubeconfig_option,
+        click.option(
+            "--namespace",
+            type=namespace,
+            help="Namespace that the controller runs in. Default: the context's namespace.",
+        ),
+        click.option(
+            "--timeout",
+            default=30.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for the leader's confirmation.",
+        ),
+    )
+
+
+def format_option(*formats: str, explanation: str = "Output format.") -> Callable[..., Any]:
+    """Add `--format`; the first of `formats` is its default."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help=explanation,
+    )
+
+
+def _with(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    """Apply decorators so that `--help` lists the options in the order given."""
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -5,24 +5,38 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from openfero_gitops.cli import log
-from openfero_gitops.cli.options import DONE
+from openfero_gitops.cli.options import DONE, FILE, namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from openfero_gitops.settings import Described
     from openfero_gitops.web.server import Address
 
+#: What `--help` shows for the values of settings that are plain texts.
+_TEXTS: Final = {
+    "repo": "URL",
+    "ref": "REF",
+    "path": "DIR",
+    "git_proxy": "URL",
+    "git_no_proxy": "HOSTS",
+    "kubernetes_version": "VERSION",
+    "listen": "ADDRESS",
+    "web_listen": "ADDRESS",
+    "identity": "NAME",
+}
 
-class _OfSettings(click.Command):
-    """A command with a flag for every setting, which is None where the flag is not given.
 
-    What settings there are is looked up when the command is meant: it takes as long as all the
-    rest that another command loads.
+class _CommandOfSettings(click.Command):
+    """A command with a flag for each setting; a flag that is not given is None.
+
+    The settings are imported only when this command runs or shows its help: importing them takes
+    as long as everything else that a command loads.
     """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -32,55 +46,84 @@ class _OfSettings(click.Command):
 
 
 def _settings_options() -> list[click.Parameter]:
-    from openfero_gitops.settings import describe  # noqa: PLC0415 - see the module's docstring
+    from openfero_gitops.settings import describe  # noqa: PLC0415 - see _CommandOfSettings
 
     options: list[click.Parameter] = []
-    for one in describe():
-        default = one.default or one.otherwise
-        shown = one.meaning + (f"  [default: {default}]" if default else "")
-        kind: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if one.switch else {}
-        names = [one.flag, one.name]
-        options.append(click.Option(names, multiple=one.many, default=None, help=shown, **kind))
+    for setting in describe():
+        default = setting.default or setting.otherwise
+        shown = setting.meaning + (f"  [default: {default}]" if default else "")
+        switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if setting.switch else {}
+        options.append(
+            click.Option(
+                [setting.flag, setting.name],
+                multiple=setting.many,
+                default=None,
+                metavar=_metavar(setting),
+                help=shown,
+                **switch,
+            )
+        )
     return options
 
 
-@click.command(cls=_OfSettings)
-def serve(**flags: Any) -> int:
-    """Run the controller until it is told to stop.
+def _metavar(setting: Described) -> str:
+    """What `--help` shows for a setting's value.
 
-    Each flag can also be given as an environment variable, OPENFERO_GITOPS_ and the flag's name
-    in capitals, or as a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
+    The type of the option stays text, since the settings themselves check their values.
+    """
+    if setting.choices:
+        return f"[{'|'.join(setting.choices)}]"
+    return _TEXTS.get(setting.name, setting.type)
+
+
+@click.command(cls=_CommandOfSettings)
+def serve(**flags: Any) -> int:
+    """Run the controller until it receives SIGTERM or SIGINT; SIGHUP starts a sync.
+
+    Each flag can also be set by an environment variable (OPENFERO_GITOPS_ and the flag's name in
+    capitals, with _ for -), or by a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
     """
     from openfero_gitops.app import serve as run  # noqa: PLC0415
     from openfero_gitops.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings({name: value for name, value in flags.items() if value})
     log.to_stderr(settings.log_format)
-    asyncio.run(run(settings, _listen_to_signals, _say_listening))
+    asyncio.run(run(settings, _listen_to_signals, _print_addresses))
     return DONE
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Play the story in the terminal, then end.")
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address of the pages.")
+@click.option("--once", is_flag=True, help="Play the demonstration in the terminal, then exit.")
 @click.option(
-    "--kubeconfig",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Play on this cluster instead of the one in memory.",
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to serve the pages on.",
 )
-@click.option("--namespace", default="openfero-demo", show_default=True, help="With --kubeconfig.")
+@click.option(
+    "--kubeconfig", type=FILE, help="Use this cluster instead of the in-memory API server."
+)
+@click.option(
+    "--namespace",
+    type=namespace,
+    default="openfero-demo",
+    show_default=True,
+    help="With --kubeconfig: namespace to use.",
+)
 @click.option(
     "--example",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Play another folder of operarios.",
+    metavar="DIR",
+    help="Use this folder of operarios instead of the starter repository.",
 )
 def demo(
     *, once: bool, listen: str, kubeconfig: Path | None, namespace: str, example: Path | None
 ) -> int:
-    """Show the whole thing on one machine, without a cluster.
+    """Run a demonstration on this machine; it needs no cluster.
 
-    The starter repository is put into a Git repository of its own, a cluster in memory plays the
-    Jobs through their phases, sample alerts arrive, and the pages are served.
+    The starter repository is committed to a temporary Git repository, sample alerts arrive, an
+    in-memory API server takes the Jobs through their phases, and the pages are served.
     """
     from openfero_gitops.demo.story import Stage, play  # noqa: PLC0415
 
@@ -92,18 +135,18 @@ def demo(
     return DONE
 
 
-def _say_listening(addresses: list[Address]) -> None:
+def _print_addresses(addresses: list[Address]) -> None:
     click.echo("listening on " + " and ".join(map(str, addresses)), err=True)
 
 
 def _listen_to_signals(stop: asyncio.Event, sync: Callable[[], None]) -> None:
-    """The same, and let SIGHUP ask for a sync."""
+    """Stop on SIGTERM and SIGINT; start a sync on SIGHUP."""
     _stop_on_signals(stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sync)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    """Let SIGTERM and SIGINT end a run in good order; a second one ends it at once."""
+    """Stop on SIGTERM and SIGINT in good order; a second signal ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def end(number: signal.Signals) -> None:

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.audit.table import Entry
-from openfero_gitops.audit.verify import Proof, Verdict, recorded_revision, verify
+from openfero_gitops.audit.table import AuditEntry
+from openfero_gitops.audit.verify import Proof, Verification, recorded_revision, verify
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import load_catalog
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class AuditFilter:
     """Which remediations are asked for; what is empty or None does not narrow.
 
     `namespaces` are those of the Jobs; `commit` may be shortened; `since` counts back from now.
@@ -96,10 +96,10 @@ def signed_by(ssh: Path | None, openpgp: Path | None) -> Trust:
 
 async def audit(
     kubeconfig: Path | None,
-    selection: Selection,
+    selection: AuditFilter,
     reviewed: Reviewed | None,
     progress: Callable[[str], None],
-) -> list[Entry]:
+) -> list[AuditEntry]:
     """Read the remediations, by when they came; with `reviewed`, prove each.
 
     Raises:
@@ -124,19 +124,21 @@ async def audit(
     chosen = [(one, job) for job in jobs if selection.takes(one := observe(job), now)]
     chosen.sort(key=lambda pair: pair[0].order)
     if reviewed is None:
-        return [Entry(one, job) for one, job in chosen]
+        return [AuditEntry(one, job) for one, job in chosen]
     verdicts = await _verify([job for _, job in chosen], reviewed, progress)
-    return [Entry(one, job, verdict) for (one, job), verdict in zip(chosen, verdicts, strict=True)]
+    return [
+        AuditEntry(one, job, verdict) for (one, job), verdict in zip(chosen, verdicts, strict=True)
+    ]
 
 
 async def _verify(
     jobs: Sequence[Mapping[str, Any]], reviewed: Reviewed, progress: Callable[[str], None]
-) -> list[Verdict]:
+) -> list[Verification]:
     """The verdict on each Job; a commit's catalog is built once for all its Jobs."""
     by_commit: dict[str, list[int]] = defaultdict(list)
     for index, job in enumerate(jobs):
         by_commit[recorded_revision(job)].append(index)
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, Verification] = {}
     scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces, reviewed.kubernetes_version)
     memo = FileMemo(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
@@ -158,7 +160,7 @@ async def _verify(
                 for index in indexes:
                     verdicts[index] = (
                         found
-                        if isinstance(found, Verdict)
+                        if isinstance(found, Verification)
                         else _verdict(jobs[index], found, reviewed)
                     )
     return [verdicts[index] for index in range(len(jobs))]
@@ -166,12 +168,12 @@ async def _verify(
 
 async def _catalog_at(
     source: GitSource, commit: str, tip: str, scope: Scope, memo: FileMemo
-) -> Catalog | Verdict:
+) -> Catalog | Verification:
     """The catalog of a commit, or why nothing of that commit can be proven."""
     if not commit:
-        return Verdict(Proof.DIFFERS, "it names no commit")
+        return Verification(Proof.DIFFERS, "it names no commit")
     if not await source.is_ancestor(commit, tip):
-        return Verdict(
+        return Verification(
             Proof.DIFFERS,
             f"commit {commit[:12]} is not part of what was reviewed, which ends at {tip[:12]}",
         )
@@ -179,14 +181,14 @@ async def _catalog_at(
         snapshot = await source.snapshot(commit)
         return await load_catalog(snapshot, scope, memo, source.versions)
     except CatalogRefusal as error:
-        return Verdict(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
+        return Verification(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
     except Unverified as error:
-        return Verdict(Proof.DIFFERS, str(error))
+        return Verification(Proof.DIFFERS, str(error))
     except SourceError as error:
-        return Verdict(Proof.UNPROVABLE, str(error))
+        return Verification(Proof.UNPROVABLE, str(error))
 
 
-def _verdict(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verdict:
+def _verdict(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verification:
     """Compare; the address under which a controller knows the repository is its own affair."""
     one = observe(job)
     revision = replace(catalog.revision, repository=one.repository, ref=one.ref)

@@ -1,6 +1,6 @@
-"""What people do with a repository and no cluster: validate, render, explain, test, diff.
+"""What authors do with a repository: validate, render, explain, test, diff.
 
-The same code as in the controller: what passes here runs there.
+These commands run the code of the controller, so what passes here also passes there.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author import golden
-from openfero_gitops.author.diff import Difference, Side, compare
+from openfero_gitops.author.diff import BehaviourDiff, Side, compare
 from openfero_gitops.author.explain import Explanation, explain
 from openfero_gitops.author.report.findings import Findings
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import load_catalog
-from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.catalog.validation.schema import DEFAULT, bundle
+from openfero_gitops.catalog.validation.schema import schemas as schemas_of
 from openfero_gitops.delivery.match import NoMatch, match
-from openfero_gitops.domain.errors import CatalogRefusal, UsageError
+from openfero_gitops.domain.errors import CatalogRefusal, NotFound, UsageError
 from openfero_gitops.jobs.render import Delivery, render
 from openfero_gitops.sources.folder import repository_root
 from openfero_gitops.sources.opening import open_commit, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container, Sequence
+    from collections.abc import AsyncIterator, Container
 
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.alert import AlertGroup
@@ -36,71 +37,73 @@ if TYPE_CHECKING:
     from openfero_gitops.sources.git.access import GitAccess
     from openfero_gitops.sources.git.source import GitSource
 
-#: What stands for the commit where a folder is read: Git's own word for none.
+#: Git's own placeholder for "no commit": a folder that is read as it is has none.
 _NO_COMMIT: Final = "0" * 40
 
 
-async def read_catalog(
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespaces: Sequence[str] = (),
-    jobs_namespace: str = "openfero-jobs",
-    *,
-    kubernetes_version: str = DEFAULT,
-    access: GitAccess | None = None,
-) -> Catalog:
+@dataclass(frozen=True, slots=True)
+class CatalogSource:
+    """Where a catalog is read from, and what it is validated against.
+
+    Attributes:
+        location: a folder or a Git URL.
+        ref: branch, tag or commit; HEAD of a folder means the working tree.
+        path: folder inside the source that holds the operarios.
+        allowed_namespaces: namespaces that operarios may name; empty allows all.
+        jobs_namespace: namespace for Jobs whose operario names none.
+        kubernetes_version: Kubernetes version to validate Jobs against; empty means the default.
+        access: how to reach a Git URL.
+    """
+
+    location: str
+    ref: str = "HEAD"
+    path: str = "."
+    allowed_namespaces: tuple[str, ...] = ()
+    jobs_namespace: str = "openfero-jobs"
+    kubernetes_version: str = ""
+    access: GitAccess | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What operarios may use."""
+        allowed = (self.jobs_namespace, *self.allowed_namespaces)
+        return Scope(
+            jobs_namespace=self.jobs_namespace,
+            allowed_namespaces=allowed if self.allowed_namespaces else None,
+            kubernetes_version=self.kubernetes_version or DEFAULT,
+        )
+
+
+async def read_catalog(source: CatalogSource) -> Catalog:
     """Build the catalog of a folder or a Git URL.
 
-    Args:
-        source: the folder or the URL.
-        ref: of the repository.
-        path: the part of it that counts.
-        allowed_namespaces: where Jobs may go; everywhere, where none is named.
-        jobs_namespace: where those go that name none.
-        kubernetes_version: whose Jobs are meant.
-        access: the way to a URL.
-
     Raises:
-        OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
+        OpenFeroError: it cannot be read, or its `openfero.yaml` has errors.
     """
-    scope = _scope(allowed_namespaces, jobs_namespace, kubernetes_version)
-    async with _opened(source, ref, path, access) as opened:
-        catalog, refusal = await _read(opened, await opened.fetch(), scope)
+    async with _opened(source) as opened:
+        catalog, refusal = await _read(opened, await opened.fetch(), source.scope)
     if refusal is not None:
         raise refusal
     return catalog
 
 
 async def check(
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespaces: Sequence[str] = (),
-    *,
-    kubernetes: str | Schemas = DEFAULT,
-    strict: bool = False,
-    access: GitAccess | None = None,
+    source: CatalogSource, *, schemas: Schemas | None = None, strict: bool = False
 ) -> Findings:
-    """Find everything that is wrong in a folder or a Git URL.
+    """Find every problem in a folder or a Git URL.
 
     Args:
-        source: the folder or the URL.
-        ref: of the repository.
-        path: the part of it that counts.
-        allowed_namespaces: where Jobs may go; everywhere, where none is named.
-        kubernetes: the version that the Jobs are for, or a cluster's own schemas.
+        source: what to check.
+        schemas: of a cluster; None means those of the source's Kubernetes version.
         strict: warnings count as errors.
-        access: the way to a URL.
 
     Raises:
         OpenFeroError: it cannot be read.
-        UsageError: the version is not known.
+        UsageError: the Kubernetes version is not supported.
     """
-    scope = _scope(allowed_namespaces, "openfero-jobs")
-    memo = FileMemo(kubernetes)
-    async with _opened(source, ref, path, access) as opened:
-        catalog, refusal = await _read(opened, await opened.fetch(), scope, memo)
+    memo = FileMemo(schemas or source.scope.kubernetes_version)
+    async with _opened(source) as opened:
+        catalog, refusal = await _read(opened, await opened.fetch(), source.scope, memo)
     problems = (*(refusal.problems if refusal else ()), *catalog.problems)
     return Findings(
         problems=tuple(sorted(problems)),
@@ -112,22 +115,38 @@ async def check(
     )
 
 
-def _scope(
-    allowed_namespaces: Sequence[str], jobs_namespace: str, kubernetes_version: str = DEFAULT
-) -> Scope:
-    return Scope(
-        jobs_namespace=jobs_namespace,
-        allowed_namespaces=(jobs_namespace, *allowed_namespaces) if allowed_namespaces else None,
-        kubernetes_version=kubernetes_version,
-    )
+async def schemas_of_cluster(kubeconfig: Path | None, context: str | None) -> Schemas:
+    """Read the Job schema of an API server.
+
+    Args:
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        context: of that kubeconfig; None means its current one.
+
+    Raises:
+        UsageError: no cluster is configured, or its API server publishes no Job schema.
+        ApiError: the API server cannot be reached, or refuses.
+    """
+    # The only command of this module that needs a Kubernetes client.
+    from openfero_gitops.cluster.client import KubernetesApi  # noqa: PLC0415
+
+    api = await KubernetesApi.connect(kubeconfig, context)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        try:
+            return schemas_of(bundle(await api.published_schema("batch", "v1")))
+        except NotFound as error:
+            raise UsageError(
+                f"{api.server} publishes no schema at /openapi/v3/apis/batch/v1, which needs "
+                "Kubernetes 1.24 or later: use --kubernetes-version instead of --cluster"
+            ) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UsageError(f"the Job schema of {api.server} cannot be used: {error}") from error
 
 
 @contextlib.asynccontextmanager
-async def _opened(
-    source: str, ref: str, path: str, access: GitAccess | None
-) -> AsyncIterator[FolderSource | GitSource]:
+async def _opened(source: CatalogSource) -> AsyncIterator[FolderSource | GitSource]:
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
-        opened = open_source(source, ref, path, Path(cache), access)
+        opened = open_source(source.location, source.ref, source.path, Path(cache), source.access)
         try:
             yield opened
         finally:
@@ -201,127 +220,97 @@ def explain_all(catalog: Catalog, group: AlertGroup, jobs_namespace: str) -> lis
     ]
 
 
-async def judge_cases(
-    source: str,
-    ref: str,
-    path: str,
-    allowed_namespaces: Sequence[str],
-    jobs_namespace: str,
-    *,
-    kubernetes_version: str = DEFAULT,
-    access: GitAccess | None = None,
-) -> golden.Report:
-    """Hold the golden cases of a folder or a Git URL against its operarios.
-
-    Args:
-        source: as in `read_catalog`, with everything that follows.
-        ref: the same.
-        path: the same.
-        allowed_namespaces: the same.
-        jobs_namespace: the same.
-        kubernetes_version: the same.
-        access: the same.
+async def run_cases(source: CatalogSource) -> golden.CaseReport:
+    """Compare the golden cases of a folder or a Git URL with the Jobs that would be created.
 
     Raises:
-        OpenFeroError: it cannot be read, or its `openfero.yaml` refuses it whole.
+        OpenFeroError: it cannot be read, or its `openfero.yaml` has errors.
     """
-    scope = _scope(allowed_namespaces, jobs_namespace, kubernetes_version)
-    async with _opened(source, ref, path, access) as opened:
+    async with _opened(source) as opened:
         snapshot = await opened.fetch()
-        catalog, refusal = await _read(opened, snapshot, scope)
+        catalog, refusal = await _read(opened, snapshot, source.scope)
         if refusal is not None:
             raise refusal
         cases = await opened.cases(snapshot.revision.commit)
-    return golden.judge(cases, _committed(catalog), jobs_namespace=jobs_namespace)
+    return golden.run_cases(cases, _committed(catalog), jobs_namespace=source.jobs_namespace)
 
 
-def update_cases(folder: str, report: golden.Report) -> list[str]:
-    """Write what would be created into every `job.yaml` that says something else.
+def update_cases(folder: str, report: golden.CaseReport) -> list[str]:
+    """Write the Jobs that would be created to the `job.yaml` of each case that differs.
 
     Returns:
-        the paths that were written, from the repository's root.
+        the paths that were written, relative to the root of the repository.
 
     Raises:
         UsageError: it is no folder, or a file cannot be written.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(f"{folder}: --update writes into a folder, and this is none")
+        raise UsageError(f"{folder} is not a folder: --update needs one")
     root = repository_root(root) or root.resolve()
     written = []
-    for verdict in report.verdicts:
-        if verdict.created is None or verdict.passed:
+    for result in report.results:
+        if result.created is None or result.passed:
             continue
-        path = f"{verdict.case.path}/{golden.JOB}"
+        path = f"{result.case.path}/{golden.JOB}"
         try:
             if (root / path).is_symlink():
-                raise UsageError(f"{path}: a symlink is not written through; replace it by a file")
-            (root / path).write_text(verdict.created)
+                raise UsageError(f"{path} is a symlink: replace it with a regular file")
+            (root / path).write_text(result.created)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
         written.append(path)
     return written
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What is compared: two refs of a repository, and what counts of it.
+async def compare_revisions(
+    source: CatalogSource, base: str, head: str, *, from_merge_base: bool = False
+) -> BehaviourDiff:
+    """Find what behaves differently at `head` than at `base`.
 
-    With `since_parting` not `base` itself is meant but the commit at which `head` left it, as a
-    forge shows a pull request.
-    """
-
-    source: str
-    base: str
-    head: str
-    path: str = "."
-    allowed_namespaces: tuple[str, ...] = ()
-    jobs_namespace: str = "openfero-jobs"
-    since_parting: bool = False
-    kubernetes_version: str = DEFAULT
-    access: GitAccess | None = None
-
-
-async def compare_revisions(asked: Comparison) -> Difference:
-    """Find what the second of two commits does otherwise than the first.
+    Args:
+        source: the repository; its `ref` is not used.
+        base: branch, tag or commit.
+        head: the same.
+        from_merge_base: compare with the merge base of the two instead of `base`, as a pull
+            request does.
 
     Raises:
-        OpenFeroError: one of them cannot be read, or they have no history in common.
+        OpenFeroError: one of them cannot be read, or they have no merge base.
     """
-    memo = FileMemo(asked.kubernetes_version)
-    scope = _scope(asked.allowed_namespaces, asked.jobs_namespace, asked.kubernetes_version)
+    memo = FileMemo(source.scope.kubernetes_version)
+
+    def opened_at(ref: str) -> GitSource:
+        return open_commit(source.location, ref, source.path, cache, access=source.access)
 
     async def read(ref: str, *, had_envelope: bool = False) -> Side:
-        opened = open_commit(asked.source, ref, asked.path, cache, access=asked.access)
-        try:
+        async with contextlib.aclosing(opened_at(ref)) as opened:
             snapshot = await opened.fetch()
-            found = await _read(opened, snapshot, scope, memo, had_envelope=had_envelope)
-        finally:
-            await opened.aclose()
-        return Side(snapshot, *found)
+            catalog, refusal = await _read(
+                opened, snapshot, source.scope, memo, had_envelope=had_envelope
+            )
+        return Side(snapshot, catalog, refusal)
 
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as folder:
         cache = Path(folder)
-        base = await read(asked.base)
-        if asked.since_parting:
-            base = await read(await _parting(asked, base.snapshot.revision.commit, cache))
-        return compare(base, await read(asked.head, had_envelope=base.catalog.has_envelope))
+        before = await read(base)
+        if from_merge_base:
+            async with contextlib.aclosing(opened_at(head)) as opened:
+                commit = await _merge_base(opened, before.snapshot.revision.commit)
+            before = await read(commit)
+        return compare(before, await read(head, had_envelope=before.catalog.has_envelope))
 
 
-async def _parting(asked: Comparison, base: str, cache: Path) -> str:
-    """The commit at which `head` left `base`, both of which are in the cache then."""
-    opened = open_commit(asked.source, asked.head, asked.path, cache, access=asked.access)
-    try:
-        head = (await opened.fetch()).revision.commit
-        parting = await opened.merge_base(base, head)
-    finally:
-        await opened.aclose()
-    if not parting:
+async def _merge_base(head: GitSource, base: str) -> str:
+    """The merge base of a commit and a source's head, both of which are in its cache then."""
+    commit = (await head.fetch()).revision.commit
+    merge_base = await head.merge_base(base, commit)
+    if not merge_base:
         raise UsageError(
-            f"{base[:12]} and {head[:12]} have no commit in common; in a clone that was made with"
-            " --depth, fetch what is missing (git fetch --unshallow)"
+            f"{base[:12]} and {commit[:12]} have no common commit: in a shallow clone, run git "
+            "fetch --unshallow first"
         )
-    return parting
+    return merge_base
 
 
 def _delivery(group: AlertGroup, by: str) -> Delivery:

@@ -1,8 +1,8 @@
-"""The human at the gate: approve, refuse and cancel one remediation; pause and resume them all.
+"""Approve, refuse or cancel one remediation; pause or resume admission.
 
-Everything goes through Kubernetes: its RBAC says who may, and the Job says who did. The name
-that is written is the one that the API server gives to whoever asks; nothing but a
-ValidatingAdmissionPolicy keeps a person from writing another by hand.
+Everything goes through the Kubernetes API, so permissions are plain RBAC. The name that is
+recorded is the one that the API server reports for the caller. Only a ValidatingAdmissionPolicy
+keeps somebody from writing another name by hand.
 """
 
 from __future__ import annotations
@@ -32,83 +32,95 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
 
 
-#: Seconds between two looks for the leader's acknowledgement.
-_LOOK: Final = 0.2
+_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a person wants of a remediation: the phases in which it is possible, and the patch."""
+class JobAction:
+    """What an approver does to a Job: its past participle, the phases that allow it, its patch."""
 
-    word: str
+    done: str
     phases: frozenset[Phase]
     patch: Callable[[Remediation, str], patches.Patch]
 
 
 _WAITING = frozenset({Phase.WAITING, Phase.AWAITING_APPROVAL})
 
-APPROVE = Verdict("approved", frozenset({Phase.AWAITING_APPROVAL}), patches.approve)
-REFUSE = Verdict("refused", _WAITING, patches.refuse_by_hand)
-CANCEL = Verdict(
+APPROVE = JobAction("approved", frozenset({Phase.AWAITING_APPROVAL}), patches.approve)
+REFUSE = JobAction("refused", _WAITING, patches.refuse_by_hand)
+CANCEL = JobAction(
     "cancelled", _WAITING | {Phase.RUNNING, Phase.QUEUED, Phase.HELD}, patches.cancel_by_hand
 )
 
 
-async def pass_verdict(
-    verdict: Verdict, job: str, kubeconfig: Path | None, namespace: str | None
+async def act_on_job(
+    action: JobAction, job: str, kubeconfig: Path | None, namespace: str | None
 ) -> str:
-    """Write a verdict on a Job; the sentence to print.
+    """Apply an action to a Job as the current user.
 
-    `job` is NAME or NAMESPACE/NAME; `namespace` is where a bare name is looked for, the
-    context's where None.
+    Args:
+        action: APPROVE, REFUSE or CANCEL.
+        job: NAME or NAMESPACE/NAME.
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        namespace: of a plain NAME; None means the context's.
+
+    Returns:
+        the sentence to print.
 
     Raises:
-        UsageError: there is no such remediation, it is past that verdict, or RBAC forbids it.
+        UsageError: there is no such remediation, its phase does not allow the action, or RBAC
+            forbids it.
         ApiError: the API server did not do it.
     """
     api = await KubernetesApi.connect(kubeconfig)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
-        key = _key(job, namespace or api.default_namespace)
-        who = await api.whoami()
-        await write_verdict(api, verdict, key, who)
-        return f"{key} {verdict.word} by {who}"
+        key = _job_key(job, namespace or api.default_namespace)
+        username = await api.whoami()
+        await apply_action(api, action, key, username)
+        return f"Job {key} {action.done} by {username}"
 
 
-async def write_verdict(api: ApiServer, verdict: Verdict, key: JobKey, who: str) -> None:
-    """Write it on one Job; again, where nothing but its Pods' counts changed in between.
+async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username: str) -> None:
+    """Patch a Job; retry if it changed in between without changing its phase.
 
     Raises:
-        UsageError: there is no such remediation, it is past that verdict, or RBAC forbids it.
+        UsageError: there is no such remediation, its phase does not allow the action, or RBAC
+            forbids it.
         ApiError: the API server did not do it.
     """
-    one = await _read(api, key)
+    remediation = await _read(api, key)
     while True:
-        if one.phase not in verdict.phases:
-            raise UsageError(f"Job {key} is {_state(one)}: it cannot be {verdict.word} any more")
+        if remediation.phase not in action.phases:
+            raise UsageError(
+                f"Job {key} cannot be {action.done}: its phase is {_phase_text(remediation)}"
+            )
         try:
-            await api.patch(JOBS, key.namespace, key.name, verdict.patch(one, who))
+            await api.patch(JOBS, key.namespace, key.name, action.patch(remediation, username))
         except Forbidden as error:
             raise UsageError(
-                f"{who} may not patch Jobs in namespace {key.namespace!r}: {error}"
+                f"{username} has no permission to patch Jobs in namespace {key.namespace!r}: "
+                f"{error}"
             ) from error
         except Invalid:
-            was, one = one, await _read(api, key)
-            if (was.uid, was.phase) == (one.uid, one.phase) and was != one:
+            before, remediation = remediation, await _read(api, key)
+            is_same_phase = (before.uid, before.phase) == (remediation.uid, remediation.phase)
+            if is_same_phase and before != remediation:
                 continue
             raise UsageError(
-                f"Job {key} changed in this very moment and is {_state(one)}: look again"
+                f"Job {key} changed at the same time, its phase is now "
+                f"{_phase_text(remediation)}: check the Job, then try again"
             ) from None
         return
 
 
-def _key(job: str, namespace: str) -> JobKey:
-    """NAME or NAMESPACE/NAME, with or without kubectl's `job/` or `job.batch/` before the name."""
+def _job_key(job: str, namespace: str) -> JobKey:
+    """Parse NAME or NAMESPACE/NAME, with or without kubectl's prefix `job/` or `job.batch/`."""
     for prefix in ("job/", "jobs/", "job.batch/"):
         job = job.removeprefix(prefix)
     before, slash, name = job.rpartition("/")
     if not name or (slash and not before) or "/" in before:
-        raise UsageError(f"{job!r} is no Job: write NAME or NAMESPACE/NAME")
+        raise UsageError(f"{job!r} does not name a Job: write NAME or NAMESPACE/NAME")
     return JobKey(before or namespace, name)
 
 
@@ -116,83 +128,97 @@ async def _read(api: ApiServer, key: JobKey) -> Remediation:
     try:
         job = await api.get(JOBS, key.namespace, key.name)
     except NotFound:
-        raise UsageError(
-            f"there is no Job {key}: write NAMESPACE/NAME, or name the namespace with --namespace"
-        ) from None
+        raise UsageError(f"Job {key} not found: write NAMESPACE/NAME, or set --namespace") from None
     if (job["metadata"].get("labels") or {}).get(keys.MANAGED_BY) != keys.MANAGER:
-        raise UsageError(f"Job {key} is none of openfero-gitops: it is left alone")
+        raise UsageError(f"Job {key} is not managed by openfero-gitops; nothing was changed")
     return observe(job)
 
 
-def _state(one: Remediation) -> str:
-    reason = f" ({one.reason})" if one.reason else ""
-    return f"{one.phase}{reason}"
+def _phase_text(remediation: Remediation) -> str:
+    reason = f" ({remediation.reason})" if remediation.reason else ""
+    return f"{remediation.phase}{reason}"
 
 
 async def pause(
-    paused: bool,  # noqa: FBT001 - the two commands are one switch
+    paused: bool,  # noqa: FBT001 - one function serves two commands
     kubeconfig: Path | None,
     namespace: str | None,
-    patience: float,
+    timeout_seconds: float,
 ) -> str:
-    """Pause admission, or let it go on, and wait until the leader says so; the sentence to print.
+    """Pause or resume admission as the current user, and wait for the leader's confirmation.
 
-    `namespace` is the controller's own; `patience` is in seconds.
+    Args:
+        paused: False resumes.
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        namespace: the controller's own; None means the context's.
+        timeout_seconds: how long to wait for the confirmation.
+
+    Returns:
+        the sentence to print.
 
     Raises:
-        UsageError: RBAC forbids it, or no leader acknowledged it in time.
+        UsageError: RBAC forbids it, or no leader confirmed it in time.
         ApiError: the API server did not do it.
     """
     api = await KubernetesApi.connect(kubeconfig)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
         store = ConfigMapStore(api, namespace or api.default_namespace)
-        who = await api.whoami()
-        return await write_pause(store, paused=paused, who=who, patience=patience)
+        return await write_pause(
+            store, paused=paused, username=await api.whoami(), timeout_seconds=timeout_seconds
+        )
 
 
-async def write_pause(store: ConfigMapStore, *, paused: bool, who: str, patience: float) -> str:
-    """Write it beside what others wrote there, and wait for the leader; the sentence to print.
+async def write_pause(
+    store: ConfigMapStore, *, paused: bool, username: str, timeout_seconds: float
+) -> str:
+    """Write the request to the control ConfigMap, and wait for the leader's confirmation.
+
+    Returns:
+        the sentence to print.
 
     Raises:
-        UsageError: RBAC forbids it, no leader acknowledged it in time, or somebody else wants the
-            opposite.
+        UsageError: RBAC forbids it, no leader confirmed it in time, or somebody else requested
+            the opposite.
         ApiError: the API server did not do it.
     """
-    said = request_data(who, datetime.now(UTC), paused=paused)
+    request = request_data(username, datetime.now(UTC), paused=paused)
     try:
-        await store.merge(CONTROL, said, LABELS)
+        await store.merge(CONTROL, request, LABELS)
     except Forbidden as error:
         raise UsageError(
-            f"{who} may not write ConfigMap {CONTROL} in namespace {store.namespace!r}: {error}"
+            f"{username} has no permission to write ConfigMap {CONTROL} in namespace "
+            f"{store.namespace!r}: {error}"
         ) from error
-    word = "paused" if paused else "resumed"
     try:
-        async with asyncio.timeout(patience):
-            while (  # noqa: ASYNC110 - no event tells
-                found := await _acknowledged(store, said["paused"])
+        async with asyncio.timeout(timeout_seconds):
+            while (  # noqa: ASYNC110 - a ConfigMap has no event to wait for
+                confirmation := await _confirmation(store, request["paused"])
             ) is None:
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise UsageError(
-            f"admission is to be {word}, but no leader acknowledged it within "
-            f"{patience:.0f} s: does one run in namespace {store.namespace!r}? It will when "
-            "it does"
+            f"{'Pause' if paused else 'Resume'} requested, but no leader confirmed it within "
+            f"{timeout_seconds:.0f} s. Is the controller running in namespace "
+            f'"{store.namespace}"? The next leader will apply the request.'
         ) from None
-    others = found.get(STILL_PAUSED_BY)
+    others = confirmation.get(STILL_PAUSED_BY)
     if others and not paused:
-        return f"the pause was ended by {who}, but admission stays paused: {others}"
-    return f"admission {word} by {who}"
+        return f"pause ended by {username}, but admission is still paused: {others}"
+    return f"admission {'paused' if paused else 'resumed'} by {username}"
 
 
-async def _acknowledged(store: ConfigMapStore, paused: str) -> dict[str, str] | None:
-    """What stands there once a leader has acknowledged it; another's request for the same will do.
+async def _confirmation(store: ConfigMapStore, paused: str) -> dict[str, str] | None:
+    """Read the ConfigMap; None until a leader has confirmed the last request, whoever made it.
 
     Raises:
-        UsageError: somebody else wants the opposite.
+        UsageError: somebody else requested the opposite.
     """
     control = await store.get(CONTROL)
     data: dict[str, str] = (control or {}).get("data") or {}
     if data.get("paused") != paused:
-        raise UsageError(f"somebody else wrote ConfigMap {CONTROL} in this very moment: look again")
+        raise UsageError(
+            f"somebody else changed ConfigMap {CONTROL} at the same time: "
+            "check whether admission is paused, then try again"
+        )
     return data if data.get("acknowledged") == data.get("request") else None

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.commands import operator as gate
+from openfero_gitops.commands import operator
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Limits
 from openfero_gitops.domain.errors import ApiError, UsageError
@@ -176,7 +176,7 @@ async def _approve(stage: Stage, stories: Sequence[Story]) -> None:
                 done.add(key)
             elif any(f'"host":"{host}"' in annotations[keys.ALERT] for host in wanted):
                 try:
-                    await gate.pass_verdict(gate.APPROVE, key, stage.plane.kubeconfig, None)
+                    await operator.act_on_job(operator.APPROVE, key, stage.plane.kubeconfig, None)
                     done.add(key)
                 except (ApiError, UsageError):
                     continue  # the next round tries again

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.audit.verify import Proof, Verdict, verify
+from openfero_gitops.audit.verify import Proof, Verification, verify
 from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -148,7 +148,7 @@ def stored(kubeconfig: Path, namespace: str, manifests: list[dict[str, Any]]) ->
     return asyncio.run(create())
 
 
-def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verdict:
+def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verification:
     """The verdict on a Job, with these operarios in its commit."""
     return verify(job, catalog(*operarios), jobs_namespace=namespace)
 
@@ -157,7 +157,7 @@ def test_what_the_api_server_adds_is_no_difference(kubeconfig: Path, namespace: 
     """Defaults and other spellings of a rich Job are known; anything else would be a finding."""
     by = operario(spec=RICH, namespace=namespace)
     (job,) = stored(kubeconfig, namespace, [copy.deepcopy(rendered(by=by).manifest)])
-    assert judged(job, namespace, by) == Verdict(Proof.VERIFIED)
+    assert judged(job, namespace, by) == Verification(Proof.VERIFIED)
 
 
 def test_every_operario_of_the_example_is_proven(kubeconfig: Path, namespace: str) -> None:
@@ -183,7 +183,7 @@ def test_every_operario_of_the_example_is_proven(kubeconfig: Path, namespace: st
     assert len(manifests) >= 10
     for job in stored(kubeconfig, namespace, manifests):
         verdict = verify(job, found, jobs_namespace=namespace)
-        assert verdict == Verdict(Proof.VERIFIED), (job["metadata"]["name"], verdict)
+        assert verdict == Verification(Proof.VERIFIED), (job["metadata"]["name"], verdict)
 
 
 def audited(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -317,7 +317,7 @@ def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> 
         finally:
             await source.aclose()
 
-    def proven(commit: str, trust_of_controller: Trust, signer: str = "") -> Verdict:
+    def proven(commit: str, trust_of_controller: Trust, signer: str = "") -> Verification:
         found = asyncio.run(at(commit, trust_of_controller))
         by = next(one for one in found.operarios if one.alertname == "WebDown")
         if signer:
@@ -336,7 +336,7 @@ def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> 
         return verdict
 
     first, second = signed.git("rev-list", "--reverse", "HEAD").split()
-    assert proven(second, trust) == Verdict(Proof.VERIFIED)
+    assert proven(second, trust) == Verification(Proof.VERIFIED)
     for forged in (proven(second, Trust()), proven(second, trust, "eve@git.example")):
         assert [one.pointer for one in forged.differences] == [
             "/metadata/annotations/openfero.io~1verified-signer"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, pass_verdict, pause
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job, pause
 from openfero_gitops.domain.errors import UsageError
 from tests.support.chart import service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario
@@ -58,8 +58,8 @@ def test_an_approved_job_starts_and_names_who_approved(
     """A Job that needs approval waits for it, and then runs."""
     job = deliver(replica, "Risky", "AwaitingApproval")
     assert at(replica, job)["reason"] == "approval"
-    said = asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace))
-    assert said.startswith(f"{namespace}/{job} approved by ")
+    said = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
+    assert said.startswith(f"Job {namespace}/{job} approved by ")
     replica.wait_for(lambda: at(replica, job)["phase"] == "Succeeded")
     found = kubectl.json("get", "job", job, "-n", namespace)
     who = found["metadata"]["annotations"]["openfero.io/approved-by"]
@@ -69,11 +69,11 @@ def test_an_approved_job_starts_and_names_who_approved(
 def test_a_refused_job_never_starts(replica: Replica, kubeconfig: Path, namespace: str) -> None:
     """A person's refusal is final, and a second word is told that it comes too late."""
     job = deliver(replica, "Risky", "AwaitingApproval")
-    asyncio.run(pass_verdict(REFUSE, f"{namespace}/{job}", kubeconfig, None))
+    asyncio.run(act_on_job(REFUSE, f"{namespace}/{job}", kubeconfig, None))
     replica.wait_for(lambda: at(replica, job)["phase"] == "Refused")
     assert at(replica, job)["reason"] == "refused-by-human"
-    with pytest.raises(UsageError, match="cannot be approved any more"):
-        asyncio.run(pass_verdict(APPROVE, job, kubeconfig, namespace))
+    with pytest.raises(UsageError, match="cannot be approved: its phase is Refused"):
+        asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
     _, answer = replica.deliver(alert("Risky", host="h"))
     assert answer["items"][0]["outcome"] == "exists"
 
@@ -83,7 +83,7 @@ def test_a_running_job_is_stopped_and_remembered(
 ) -> None:
     """Cancelling ends the Pods; a repeated alert does not start the Job again."""
     job = deliver(replica, "Slow", "Running")
-    asyncio.run(pass_verdict(CANCEL, job, kubeconfig, namespace))
+    asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace))
     replica.wait_for(lambda: at(replica, job)["phase"] == "Cancelled")
 
     def ended() -> bool:
@@ -108,20 +108,20 @@ def test_without_the_right_nothing_happens(
     )  # fmt: skip
     reader = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
     who = f"system:serviceaccount:{namespace}:default"
-    with pytest.raises(UsageError, match=f"{who} may not patch Jobs"):
-        asyncio.run(pass_verdict(APPROVE, job, reader, namespace))
+    with pytest.raises(UsageError, match=f"{who} has no permission to patch Jobs"):
+        asyncio.run(act_on_job(APPROVE, job, reader, namespace))
     assert at(replica, job)["phase"] == "AwaitingApproval"
 
 
 def test_what_is_not_ours_is_left_alone(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
     """A Job of somebody else, and one that does not exist, are each told in one line."""
     kubectl("create", "job", "theirs", "--image=registry.k8s.io/pause:3.10", "-n", namespace)
-    with pytest.raises(UsageError, match="none of openfero-gitops"):
-        asyncio.run(pass_verdict(CANCEL, "theirs", kubeconfig, namespace))
-    with pytest.raises(UsageError, match="there is no Job"):
-        asyncio.run(pass_verdict(CANCEL, "nothing", kubeconfig, namespace))
+    with pytest.raises(UsageError, match="not managed by openfero-gitops"):
+        asyncio.run(act_on_job(CANCEL, "theirs", kubeconfig, namespace))
+    with pytest.raises(UsageError, match="not found"):
+        asyncio.run(act_on_job(CANCEL, "nothing", kubeconfig, namespace))
     with pytest.raises(UsageError, match="write NAME or NAMESPACE/NAME"):
-        asyncio.run(pass_verdict(CANCEL, "a/b/c", kubeconfig, namespace))
+        asyncio.run(act_on_job(CANCEL, "a/b/c", kubeconfig, namespace))
 
 
 def test_nothing_starts_between_pause_and_resume(
@@ -140,5 +140,5 @@ def test_nothing_starts_between_pause_and_resume(
 
 def test_a_pause_that_no_leader_acknowledges_says_so(kubeconfig: Path, namespace: str) -> None:
     """Without a controller the command does not claim that anything is paused."""
-    with pytest.raises(UsageError, match="no leader acknowledged it within 1 s"):
+    with pytest.raises(UsageError, match="no leader confirmed it within 1 s"):
         asyncio.run(pause(True, kubeconfig, namespace, 1))  # noqa: FBT003

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from openfero_gitops.catalog.validation.schema import bundle, bundled
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.commands.live import schemas_of_cluster
+from openfero_gitops.commands.author import schemas_of_cluster
 from openfero_gitops.domain.errors import OpenFeroError
 from tests.integration.odd_server import kubeconfig as write_kubeconfig
 from tests.support.paths import ROOT

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, pass_verdict, pause
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job, pause
 from openfero_gitops.domain.errors import UsageError
 from tests.support.chart import install_chart, service_account_kubeconfig, uninstall_chart
 from tests.support.cluster import KubectlError
@@ -371,18 +371,18 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
         assert "openfero.io/message names who refuses or cancels" in forged
         assert at(a, first)["phase"] == "AwaitingApproval"
         # In their own names all three go on as ever.
-        asyncio.run(pass_verdict(APPROVE, first, ada, namespace))
+        asyncio.run(act_on_job(APPROVE, first, ada, namespace))
         a.wait_for(lambda: at(a, first)["phase"] == "Succeeded", PATIENCE)
         assert (at(a, first)["approvedBy"], at(a, first)["approvalVerified"]) == (who, True)
         second = deliver(a, "Risky", "two", "AwaitingApproval")
-        asyncio.run(pass_verdict(REFUSE, second, ada, namespace))
+        asyncio.run(act_on_job(REFUSE, second, ada, namespace))
         a.wait_for(lambda: at(a, second)["message"] == f"refused by {who}", PATIENCE)
         assert at(a, second)["reason"] == "refused-by-human"
         third = deliver(a, "Slow", "three", "Running")
-        asyncio.run(pass_verdict(CANCEL, third, ada, namespace))
+        asyncio.run(act_on_job(CANCEL, third, ada, namespace))
         a.wait_for(lambda: at(a, third)["message"] == f"cancelled by {who}", PATIENCE)
         with pytest.raises(UsageError, match="cannot be approved"):
-            asyncio.run(pass_verdict(APPROVE, second, ada, namespace))
+            asyncio.run(act_on_job(APPROVE, second, ada, namespace))
 
 
 def eventually(look: Callable[[], object]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from openfero_gitops.commands.operator import Verdict
+    from openfero_gitops.commands.operator import JobAction
     from openfero_gitops.demo.cluster import MemoryCluster
     from openfero_gitops.demo.cluster.store import Write
     from tests.simulation.network import Network
@@ -48,9 +48,9 @@ class People:
         """Do one thing to one Job, or to all."""
         rng = self._rng
         deeds: list[tuple[float, Any]] = [
-            (4, lambda: self._pass(APPROVE)),
-            (1, lambda: self._pass(REFUSE)),
-            (1, lambda: self._pass(CANCEL)),
+            (4, lambda: self._act(APPROVE)),
+            (1, lambda: self._act(REFUSE)),
+            (1, lambda: self._act(CANCEL)),
             (1, self._suspend),
             (1, self._start),
             (1, self._delete),
@@ -106,14 +106,14 @@ class People:
             for job in (await self._cluster.list(JOBS, namespace)).items
         ]
 
-    async def _pass(self, verdict: Verdict) -> None:
-        jobs = [job for job in map(observe, await self._jobs()) if job.phase in verdict.phases]
+    async def _act(self, action: JobAction) -> None:
+        jobs = [job for job in map(observe, await self._jobs()) if job.phase in action.phases]
         if jobs:
             one = self._rng.choice(jobs)
             await asyncio.sleep(self._rng.choice((0.0, 0.0, 1.0)))  # between look and patch
-            self.counts[verdict.word] += 1
+            self.counts[action.done] += 1
             await self._cluster.patch(
-                JOBS, one.key.namespace, one.key.name, verdict.patch(one, "ada")
+                JOBS, one.key.namespace, one.key.name, action.patch(one, "ada")
             )
 
     async def _suspend(self) -> None:

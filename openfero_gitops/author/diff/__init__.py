@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.diff.change import (
-    Change,
-    Difference,
-    Effect,
-    Kind,
+    BehaviourChange,
+    BehaviourDiff,
+    ChangeEffect,
+    ChangeKind,
     Quote,
     Winner,
 )
@@ -35,16 +35,25 @@ from openfero_gitops.author.diff.winners import winners
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from openfero_gitops.author.diff.rights import Grants, Right, Subject
+    from openfero_gitops.author.diff.rights import Grants, RbacSubject, Right
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
 
-__all__ = ["Change", "Difference", "Effect", "Kind", "Quote", "Side", "Winner", "compare"]
+__all__ = [
+    "BehaviourChange",
+    "BehaviourDiff",
+    "ChangeEffect",
+    "ChangeKind",
+    "Quote",
+    "Side",
+    "Winner",
+    "compare",
+]
 
 _JOBS_NAMESPACE: Final = "the jobs namespace"
 
 
-def compare(base: Side, head: Side) -> Difference:
+def compare(base: Side, head: Side) -> BehaviourDiff:
     """Everything that behaves otherwise in `head` than in `base`."""
     broken = list(_broken(base, head))
     changes = broken + list(_mended(base, head))
@@ -60,7 +69,7 @@ def compare(base: Side, head: Side) -> Difference:
     changes += _rights(old, new, *grants)
     files = {file.path: file.blob for file in base.snapshot.files}
     others = {file.path: file.blob for file in head.snapshot.files}
-    return Difference(
+    return BehaviourDiff(
         base=base.snapshot.revision,
         head=head.snapshot.revision,
         changes=tuple(sorted(changes, key=lambda change: change.rank)),
@@ -77,12 +86,12 @@ def _by_name(side: Side) -> dict[str, Operario]:
 # Errors.
 
 
-def _broken(base: Side, head: Side) -> Iterator[Change]:
+def _broken(base: Side, head: Side) -> Iterator[BehaviourChange]:
     """What the new revision breaks: itself, or single files of it."""
     if head.refusal is not None and base.refusal is None:
-        yield Change(
-            Effect.BREAKS,
-            Kind.REVISION,
+        yield BehaviourChange(
+            ChangeEffect.BREAKS,
+            ChangeKind.REVISION,
             "",
             ("the controller would not take this revision: ", Quote(str(head.refusal))),
         )
@@ -98,7 +107,7 @@ def _broken(base: Side, head: Side) -> Iterator[Change]:
         more = f", and {len(problems) - 1} more" if problems[1:] else ""
         rule = f" [{first.rule}]{more}"
         sentence = (Quote(place), ": ", Quote(first.message), rule, *_left(path, head))
-        yield Change(Effect.BREAKS, Kind.QUARANTINE, "", sentence)
+        yield BehaviourChange(ChangeEffect.BREAKS, ChangeKind.QUARANTINE, "", sentence)
 
 
 def _left(path: str, head: Side) -> tuple[str, ...]:
@@ -112,13 +121,13 @@ def _left(path: str, head: Side) -> tuple[str, ...]:
     return ("; in force is only ", names)
 
 
-def _mended(base: Side, head: Side) -> Iterator[Change]:
+def _mended(base: Side, head: Side) -> Iterator[BehaviourChange]:
     wrong = {problem.path for problem in head.errors}
     there = {file.path for file in head.snapshot.files}
     for path in sorted({problem.path for problem in base.errors} - wrong):
         if path in there:
             sentence = (Quote(path), " has no error any more")
-            yield Change(Effect.CHANGES, Kind.QUARANTINE, "", sentence)
+            yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "", sentence)
 
 
 def _sight(problem: Problem) -> tuple[str, str, str, str]:
@@ -128,53 +137,53 @@ def _sight(problem: Problem) -> tuple[str, str, str, str]:
 # Operarios.
 
 
-def _gone(operario: Operario) -> Change:
+def _gone(operario: Operario) -> BehaviourChange:
     sentence = ("is gone; it answered ", Quote(operario.alertname), f" ({operario.status})")
-    return Change(Effect.NARROWS, Kind.OPERARIO, operario.name, sentence)
+    return BehaviourChange(ChangeEffect.NARROWS, ChangeKind.OPERARIO, operario.name, sentence)
 
 
-def _new(operario: Operario) -> Iterator[Change]:
+def _new(operario: Operario) -> Iterator[BehaviourChange]:
     name = operario.name
     off = "" if operario.options.enabled else ", but is switched off"
-    yield Change(
-        Effect.CHANGES,
-        Kind.OPERARIO,
+    yield BehaviourChange(
+        ChangeEffect.CHANGES,
+        ChangeKind.OPERARIO,
         name,
         ("is new; it answers ", Quote(operario.alertname), f" ({operario.status}){off}"),
     )
     if operario.namespace is not None:
         sentence = ("runs in the namespace ", Quote(operario.namespace))
-        yield Change(Effect.WIDENS, Kind.NAMESPACE, name, sentence)
+        yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.NAMESPACE, name, sentence)
     for power in sorted(powers(operario.job["spec"]), key=lambda one: one.sentence):
         if power.grave:
-            yield Change(Effect.WIDENS, Kind.SECURITY, name, power.sentence)
+            yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.SECURITY, name, power.sentence)
 
 
-def _changed(before: Operario, after: Operario) -> Iterator[Change]:
+def _changed(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
     name = after.name
     sentence: tuple[str, ...]
     old_alert, new_alert = _answers(before), _answers(after)
     if [one.lower() for one in old_alert] != [one.lower() for one in new_alert]:
         sentence = ("answers ", *new_alert, " instead of ", *old_alert)
-        yield Change(Effect.CHANGES, Kind.ALERT, name, sentence)
+        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.ALERT, name, sentence)
     if before.namespace != after.namespace:
         sentence = ("runs in ", *_place(after), " instead of ", *_place(before))
-        effect = Effect.CHANGES if after.namespace is None else Effect.WIDENS
-        yield Change(effect, Kind.NAMESPACE, name, sentence)
+        effect = ChangeEffect.CHANGES if after.namespace is None else ChangeEffect.WIDENS
+        yield BehaviourChange(effect, ChangeKind.NAMESPACE, name, sentence)
     old_account, new_account = account_of(before), account_of(after)
     if old_account != new_account:
         sentence = ("runs as ", Quote(new_account), " instead of ", Quote(old_account))
-        yield Change(Effect.CHANGES, Kind.SERVICE_ACCOUNT, name, sentence)
+        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.SERVICE_ACCOUNT, name, sentence)
     yield from option_changes(name, before.options, after.options)
     if before.spec_digest == after.spec_digest:
         return  # the whole Job is the same
     had, has = powers(before.job["spec"]), powers(after.job["spec"])
     for effect, word, found in (
-        (Effect.WIDENS, "", has - had),
-        (Effect.NARROWS, "no longer so: ", had - has),
+        (ChangeEffect.WIDENS, "", has - had),
+        (ChangeEffect.NARROWS, "no longer so: ", had - has),
     ):
         for power in sorted(found, key=lambda one: one.sentence):
-            yield Change(effect, Kind.SECURITY, name, (word, *power.sentence))
+            yield BehaviourChange(effect, ChangeKind.SECURITY, name, (word, *power.sentence))
     yield from job_changes(before, after)
 
 
@@ -193,11 +202,11 @@ def _place(operario: Operario) -> tuple[str, ...]:
 
 def _rights(
     old: dict[str, Operario], new: dict[str, Operario], before: Grants, after: Grants
-) -> Iterator[Change]:
+) -> Iterator[BehaviourChange]:
     """Whose rights are others: each operario's by its ServiceAccount, then everybody else's."""
-    used: set[Subject] = set()
+    used: set[RbacSubject] = set()
     told: dict[tuple[frozenset[Right], frozenset[Right]], list[str]] = {}
-    nothing: tuple[frozenset[Right], frozenset[Subject]] = frozenset(), frozenset()
+    nothing: tuple[frozenset[Right], frozenset[RbacSubject]] = frozenset(), frozenset()
     for key in sorted({*old, *new}):
         one = new.get(key) or old[key]
         had, those = before.of(old[key]) if key in old else nothing
@@ -217,11 +226,13 @@ def _rights(
 
 def _rights_changes(
     name: str, intro: tuple[str, ...], had: frozenset[Right], has: frozenset[Right]
-) -> Iterator[Change]:
+) -> Iterator[BehaviourChange]:
     for effect, word, found in (
-        (Effect.WIDENS, "may now ", beyond(has, had)),
-        (Effect.NARROWS, "may no longer ", beyond(had, has)),
+        (ChangeEffect.WIDENS, "may now ", beyond(has, had)),
+        (ChangeEffect.NARROWS, "may no longer ", beyond(had, has)),
     ):
         if found:
             secrets = ("; Secrets are among that",) if hidden_secrets(found) else ()
-            yield Change(effect, Kind.RIGHTS, name, (*intro, word, *words(found), *secrets))
+            yield BehaviourChange(
+                effect, ChangeKind.RIGHTS, name, (*intro, word, *words(found), *secrets)
+            )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Revision
 
 
-class Effect(StrEnum):
+class ChangeEffect(StrEnum):
     """What a change does to what may happen; the first needs the most attention."""
 
     BREAKS = "breaks"
@@ -22,7 +22,7 @@ class Effect(StrEnum):
     NARROWS = "allows less"
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What is changed; of one effect the first needs the most attention."""
 
     REVISION = "revision"
@@ -43,8 +43,8 @@ class Kind(StrEnum):
     JOB = "job"
 
 
-_EFFECTS: Final = {effect: rank for rank, effect in enumerate(Effect)}
-_KINDS: Final = {kind: rank for rank, kind in enumerate(Kind)}
+_EFFECTS: Final = {effect: rank for rank, effect in enumerate(ChangeEffect)}
+_KINDS: Final = {kind: rank for rank, kind in enumerate(ChangeKind)}
 
 
 class Quote(str):
@@ -58,15 +58,15 @@ Sentence = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class BehaviourChange:
     """One thing that behaves otherwise.
 
     `operario` is empty where it concerns the whole. `before` and `after` are texts of several
     lines, to be shown line against line; both are empty where the sentence says it all.
     """
 
-    effect: Effect
-    kind: Kind
+    effect: ChangeEffect
+    kind: ChangeKind
     operario: str
     sentence: Sentence
     before: str = ""
@@ -94,7 +94,7 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class BehaviourDiff:
     """What one revision does otherwise than another.
 
     `files` counts those that differ in anything, comments included. `broken` says that `head`
@@ -103,7 +103,7 @@ class Difference:
 
     base: Revision
     head: Revision
-    changes: tuple[Change, ...]
+    changes: tuple[BehaviourChange, ...]
     winners: tuple[Winner, ...]
     files: int
     broken: bool

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.author.diff.change import Effect, Kind, Quote
+from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind, Quote
 from openfero_gitops.author.diff.plain import difference_lines, summary
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
-    from openfero_gitops.author.diff.change import Change, Difference, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
 
 #: By which a later run finds its comment again.
 MARKER: Final = "<!-- openfero-gitops diff -->"
@@ -29,7 +29,7 @@ _MOST_ROWS: Final = 100
 _MOST_LINES: Final = 200
 
 
-def as_markdown(difference: Difference) -> str:
+def as_markdown(difference: BehaviourDiff) -> str:
     """A summary, a table, and the lines to unfold."""
     between = (
         f"{_code(difference.base.commit[:12])} → {_code(difference.head.commit[:12])}, as the"
@@ -58,9 +58,9 @@ def _table(head: str, rows: list[str]) -> str:
     return "\n".join([head, "|---" * columns + "|", *told]) + "\n\n"
 
 
-def _row(change: Change) -> str:
+def _row(change: BehaviourChange) -> str:
     word = change.effect.value
-    if change.effect in (Effect.BREAKS, Effect.WIDENS):
+    if change.effect in (ChangeEffect.BREAKS, ChangeEffect.WIDENS):
         word = f"**{word}**"
     return f"| {word} | {_whose(change)} | {_sentence(change.sentence)} |"
 
@@ -80,13 +80,13 @@ def _name(operario: str) -> str:
     return _code(operario) if operario else "nobody"
 
 
-def _whose(change: Change) -> str:
+def _whose(change: BehaviourChange) -> str:
     if change.operario:
         return _code(change.operario)
-    return _code("openfero.yaml") if change.kind is Kind.ENVELOPE else ""
+    return _code("openfero.yaml") if change.kind is ChangeKind.ENVELOPE else ""
 
 
-def _details(difference: Difference, room: int) -> str:
+def _details(difference: BehaviourDiff, room: int) -> str:
     """The lines of each change that has some, as many as there is room for."""
     blocks = []
     left_out = 0
@@ -108,7 +108,7 @@ def _details(difference: Difference, room: int) -> str:
     return "\n".join(blocks)
 
 
-def _block(change: Change, lines: list[str]) -> str:
+def _block(change: BehaviourChange, lines: list[str]) -> str:
     shown = lines[:_MOST_LINES]
     if len(lines) > _MOST_LINES:
         shown.append(f" … {len(lines) - _MOST_LINES} lines more")

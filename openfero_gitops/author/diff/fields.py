@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import Change, Effect, Kind, Quote
+from openfero_gitops.author.diff.change import BehaviourChange, ChangeEffect, ChangeKind, Quote
 from openfero_gitops.catalog.options import OPTIONS
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain.duration import format_duration
@@ -55,20 +55,20 @@ _ENVELOPE: Final[dict[str, tuple[Callable[[Envelope], Any], Callable[[Any], Any]
 }
 
 
-def _effect(before: Any, after: Any, allows: Callable[[Any], Any] | None) -> Effect:
+def _effect(before: Any, after: Any, allows: Callable[[Any], Any] | None) -> ChangeEffect:
     if allows is None or allows(before) == allows(after):
-        return Effect.CHANGES
-    return Effect.WIDENS if allows(after) > allows(before) else Effect.NARROWS
+        return ChangeEffect.CHANGES
+    return ChangeEffect.WIDENS if allows(after) > allows(before) else ChangeEffect.NARROWS
 
 
-def envelope_changes(before: Envelope, after: Envelope) -> Iterator[Change]:
+def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourChange]:
     """What the safety envelope lets happen that it did not, and the reverse."""
     for name, (get, allows) in _ENVELOPE.items():
         old, new = get(before), get(after)
         if old != new:
-            yield Change(
+            yield BehaviourChange(
                 _effect(old, new, allows),
-                Kind.ENVELOPE,
+                ChangeKind.ENVELOPE,
                 "",
                 (f"{name}: {_shown(old)} → {_shown(new)}",),
             )
@@ -77,23 +77,23 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[Change]:
         return
     if new_names is None:
         sentence = ("namespaces: no longer narrowed",)
-        yield Change(Effect.WIDENS, Kind.ENVELOPE, "", sentence)
+        yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.ENVELOPE, "", sentence)
         return
     if old_names is None:
         narrowed = ("namespaces: narrowed to ", Quote(", ".join(new_names)))
-        yield Change(Effect.NARROWS, Kind.ENVELOPE, "", narrowed)
+        yield BehaviourChange(ChangeEffect.NARROWS, ChangeKind.ENVELOPE, "", narrowed)
         return
     for effect, word, names in (
-        (Effect.WIDENS, "also allows ", [n for n in new_names if n not in old_names]),
-        (Effect.NARROWS, "no longer allows ", [n for n in old_names if n not in new_names]),
+        (ChangeEffect.WIDENS, "also allows ", [n for n in new_names if n not in old_names]),
+        (ChangeEffect.NARROWS, "no longer allows ", [n for n in old_names if n not in new_names]),
     ):
         if names:
-            yield Change(
-                effect, Kind.ENVELOPE, "", (f"namespaces: {word}", Quote(", ".join(names)))
+            yield BehaviourChange(
+                effect, ChangeKind.ENVELOPE, "", (f"namespaces: {word}", Quote(", ".join(names)))
             )
 
 
-def option_changes(name: str, before: Options, after: Options) -> Iterator[Change]:
+def option_changes(name: str, before: Options, after: Options) -> Iterator[BehaviourChange]:
     """Which options an operario has otherwise."""
     for option in OPTIONS:
         old, new = getattr(before, option.field), getattr(after, option.field)
@@ -103,18 +103,18 @@ def option_changes(name: str, before: Options, after: Options) -> Iterator[Chang
             effect = _matchers_effect(old, new)
         else:
             effect = _effect(old, new, _ALLOWS.get(option.field))
-        yield Change(
+        yield BehaviourChange(
             effect,
-            Kind.OPTION,
+            ChangeKind.OPTION,
             name,
             (f"{option.name}: ", Quote(_shown(old)), " → ", Quote(_shown(new))),
         )
 
 
-def _matchers_effect(old: tuple[Any, ...], new: tuple[Any, ...]) -> Effect:
+def _matchers_effect(old: tuple[Any, ...], new: tuple[Any, ...]) -> ChangeEffect:
     if set(new) < set(old):
-        return Effect.WIDENS
-    return Effect.NARROWS if set(old) < set(new) else Effect.CHANGES
+        return ChangeEffect.WIDENS
+    return ChangeEffect.NARROWS if set(old) < set(new) else ChangeEffect.CHANGES
 
 
 def _shown(value: Any) -> str:
@@ -131,24 +131,26 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-def job_changes(before: Operario, after: Operario) -> Iterator[Change]:
+def job_changes(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
     """What an operario's Job holds otherwise."""
     name = after.name
     old, new = before.job, after.job
     for key in ("labels", "annotations"):
-        yield from _maps(name, Kind.JOB, (f"{key} of the Job: ",), old.get(key), new.get(key))
+        yield from _maps(name, ChangeKind.JOB, (f"{key} of the Job: ",), old.get(key), new.get(key))
     old_spec, new_spec = dict(old["spec"]), dict(new["spec"])
     old_template, new_template = old_spec.pop("template"), new_spec.pop("template")
-    yield from _maps(name, Kind.JOB, ("spec of the Job: ",), old_spec, new_spec)
+    yield from _maps(name, ChangeKind.JOB, ("spec of the Job: ",), old_spec, new_spec)
     old_meta, new_meta = old_template.get("metadata") or {}, new_template.get("metadata") or {}
     for key in ("labels", "annotations"):
         yield from _maps(
-            name, Kind.JOB, (f"{key} of the Pod: ",), old_meta.get(key), new_meta.get(key)
+            name, ChangeKind.JOB, (f"{key} of the Pod: ",), old_meta.get(key), new_meta.get(key)
         )
     yield from _pods(name, old_template["spec"], new_template["spec"])
 
 
-def _pods(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _pods(
+    name: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[BehaviourChange]:
     old, new = dict(before), dict(after)
     for key in ("initContainers", "containers"):
         yield from _containers(name, key, old.pop(key, []), new.pop(key, []))
@@ -156,8 +158,8 @@ def _pods(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
         for key in ("serviceAccountName", "serviceAccount"):
             pod.pop(key, None)  # told by whoever asks for its rights
     volumes = _by_name(old.pop("volumes", [])), _by_name(new.pop("volumes", []))
-    yield from _maps(name, Kind.VOLUMES, ("volume ",), *volumes)
-    yield from _maps(name, Kind.JOB, ("spec of the Pod: ",), old, new)
+    yield from _maps(name, ChangeKind.VOLUMES, ("volume ",), *volumes)
+    yield from _maps(name, ChangeKind.JOB, ("spec of the Pod: ",), old, new)
 
 
 def _by_name(items: list[Any]) -> dict[str, Any]:
@@ -166,61 +168,67 @@ def _by_name(items: list[Any]) -> dict[str, Any]:
 
 def _containers(
     name: str, key: str, before: list[dict[str, Any]], after: list[dict[str, Any]]
-) -> Iterator[Change]:
+) -> Iterator[BehaviourChange]:
     word = "init container " if key == "initContainers" else "container "
     old, new = _by_name(before), _by_name(after)
     sentence: tuple[str, ...]
     for one in [one for one in new if one not in old]:
         sentence = (word, Quote(one), " is new, with image ", Quote(new[one].get("image", "")))
-        yield Change(Effect.CHANGES, Kind.COMMAND, name, sentence, "", to_yaml([new[one]]))
+        yield BehaviourChange(
+            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, "", to_yaml([new[one]])
+        )
     for one in [one for one in old if one not in new]:
         sentence = (word, Quote(one), " is gone")
-        yield Change(Effect.CHANGES, Kind.COMMAND, name, sentence, to_yaml([old[one]]), "")
+        yield BehaviourChange(
+            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, to_yaml([old[one]]), ""
+        )
     for one in [one for one in new if one in old]:
         yield from _container(name, (word, Quote(one), ": "), old[one], new[one])
     kept = [one for one in old if one in new]
     if kept != [one for one in new if one in old]:
         sentence = (f"{word.strip()}s are in another order: ", Quote(", ".join(new)))
-        yield Change(Effect.CHANGES, Kind.COMMAND, name, sentence)
+        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence)
 
 
 _PARTS: Final = (
-    (Kind.IMAGE, "image"),
-    (Kind.COMMAND, "command"),
-    (Kind.ARGS, "args"),
+    (ChangeKind.IMAGE, "image"),
+    (ChangeKind.COMMAND, "command"),
+    (ChangeKind.ARGS, "args"),
 )
 _MORE_PARTS: Final = (
-    (Kind.ENVIRONMENT, "envFrom"),
-    (Kind.VOLUMES, "volumeMounts"),
-    (Kind.VOLUMES, "volumeDevices"),
+    (ChangeKind.ENVIRONMENT, "envFrom"),
+    (ChangeKind.VOLUMES, "volumeMounts"),
+    (ChangeKind.VOLUMES, "volumeDevices"),
 )
 
 
 def _container(
     name: str, intro: tuple[str, ...], before: dict[str, Any], after: dict[str, Any]
-) -> Iterator[Change]:
+) -> Iterator[BehaviourChange]:
     old, new = dict(before), dict(after)
     for kind, key in _PARTS:
         yield from _value(name, kind, (*intro, key), old.pop(key, None), new.pop(key, None))
     own = old.pop("env", []), new.pop("env", [])
     variables = _by_name(own[0]), _by_name(own[1])
-    changes = list(_maps(name, Kind.ENVIRONMENT, (*intro, "env "), *variables))
+    changes = list(_maps(name, ChangeKind.ENVIRONMENT, (*intro, "env "), *variables))
     yield from changes
     if not changes and own[0] != own[1]:
         sentence = (*intro, "env is in another order")
-        yield Change(Effect.CHANGES, Kind.ENVIRONMENT, name, sentence, *map(_text, own))
+        yield BehaviourChange(
+            ChangeEffect.CHANGES, ChangeKind.ENVIRONMENT, name, sentence, *map(_text, own)
+        )
     for kind, key in _MORE_PARTS:
         yield from _value(name, kind, (*intro, key), old.pop(key, None), new.pop(key, None))
-    yield from _maps(name, Kind.JOB, intro, old, new)
+    yield from _maps(name, ChangeKind.JOB, intro, old, new)
 
 
 def _maps(
     name: str,
-    kind: Kind,
+    kind: ChangeKind,
     intro: tuple[str, ...],
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
-) -> Iterator[Change]:
+) -> Iterator[BehaviourChange]:
     """Each member that is another; `intro` is in front of its name."""
     old, new = before or {}, after or {}
     for key in [*old, *(key for key in new if key not in old)]:
@@ -228,19 +236,21 @@ def _maps(
 
 
 def _value(
-    name: str, kind: Kind, where: tuple[str, ...], before: Any, after: Any
-) -> Iterator[Change]:
+    name: str, kind: ChangeKind, where: tuple[str, ...], before: Any, after: Any
+) -> Iterator[BehaviourChange]:
     if _canonical(before) == _canonical(after):
         return
     if _is_short(before) and _is_short(after):
         sentence = (*where, ": ", *_inline(before), " → ", *_inline(after))
-        yield Change(Effect.CHANGES, kind, name, sentence)
+        yield BehaviourChange(ChangeEffect.CHANGES, kind, name, sentence)
         return
     if before is None or after is None:
         word = " is new" if before is None else " is gone"
     else:
         word = " changed"
-    yield Change(Effect.CHANGES, kind, name, (*where, word), _text(before), _text(after))
+    yield BehaviourChange(
+        ChangeEffect.CHANGES, kind, name, (*where, word), _text(before), _text(after)
+    )
 
 
 def _canonical(value: Any) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import Effect, Kind, Quote
+from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind, Quote
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from openfero_gitops.author.diff.change import Change, Difference, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
 
 NO_CHANGE: Final = "no change in behaviour"
 _NOBODY: Final = "nobody"
@@ -26,7 +26,7 @@ def sentence_text(sentence: Sentence) -> str:
     )
 
 
-def difference_lines(change: Change) -> list[str]:
+def difference_lines(change: BehaviourChange) -> list[str]:
     """What is shown line against line, of one change."""
     lines = difflib.unified_diff(
         change.before.splitlines(), change.after.splitlines(), lineterm="", n=2
@@ -35,11 +35,11 @@ def difference_lines(change: Change) -> list[str]:
     return [printable(line, _LONGEST_LINE) for line in list(lines)[2:]]
 
 
-def summary(difference: Difference) -> str:
+def summary(difference: BehaviourDiff) -> str:
     """The whole in one line."""
     told = [
         f"{number} {(_ONE if number == 1 else _MANY)[effect]}"
-        for effect in Effect
+        for effect in ChangeEffect
         if (number := sum(change.effect is effect for change in difference.changes))
     ]
     if difference.winners:
@@ -51,16 +51,16 @@ def summary(difference: Difference) -> str:
 
 
 _ONE: Final = {
-    Effect.BREAKS: "change breaks something",
-    Effect.WIDENS: "allows more",
-    Effect.CHANGES: "changes what happens",
-    Effect.NARROWS: "allows less",
+    ChangeEffect.BREAKS: "change breaks something",
+    ChangeEffect.WIDENS: "allows more",
+    ChangeEffect.CHANGES: "changes what happens",
+    ChangeEffect.NARROWS: "allows less",
 }
 _MANY: Final = {
-    Effect.BREAKS: "changes break something",
-    Effect.WIDENS: "allow more",
-    Effect.CHANGES: "change what happens",
-    Effect.NARROWS: "allow less",
+    ChangeEffect.BREAKS: "changes break something",
+    ChangeEffect.WIDENS: "allow more",
+    ChangeEffect.CHANGES: "change what happens",
+    ChangeEffect.NARROWS: "allow less",
 }
 
 
@@ -77,22 +77,22 @@ def where_text(winner: Winner) -> str:
     return f", for example with {labels(winner.labels)}" if winner.labels else ", without labels"
 
 
-def as_text(difference: Difference) -> str:
+def as_text(difference: BehaviourDiff) -> str:
     """For a terminal: the most dangerous first, each change with its lines."""
     return "\n".join([*_lines(difference), summary(difference)])
 
 
-def _lines(difference: Difference) -> Iterator[str]:
+def _lines(difference: BehaviourDiff) -> Iterator[str]:
     for change in difference.changes:
         whose = f"{change.operario}: " if change.operario else ""
-        if change.kind is Kind.ENVELOPE:
+        if change.kind is ChangeKind.ENVELOPE:
             whose = "openfero.yaml: "
         yield f"{change.effect.value}: {whose}{sentence_text(change.sentence)}"
         yield from (f"    {line}" for line in difference_lines(change))
     yield from map(winner_text, difference.winners)
 
 
-def as_json(difference: Difference) -> dict[str, Any]:
+def as_json(difference: BehaviourDiff) -> dict[str, Any]:
     """For programs; null is what there is not."""
     return {
         "base": difference.base.commit,

@@ -74,7 +74,7 @@ class Right:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Subject:
+class RbacSubject:
     """Whom a binding names."""
 
     kind: str
@@ -91,17 +91,17 @@ class Subject:
 class Grants:
     """All that the bindings of a revision grant, by subject."""
 
-    by_subject: Mapping[Subject, frozenset[Right]]
-    _by_account: Mapping[str, list[Subject]] = field(init=False, repr=False)
+    by_subject: Mapping[RbacSubject, frozenset[Right]]
+    _by_account: Mapping[str, list[RbacSubject]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Index by the ServiceAccount that is meant, empty for groups."""
-        index: dict[str, list[Subject]] = defaultdict(list)
+        index: dict[str, list[RbacSubject]] = defaultdict(list)
         for subject in self.by_subject:
             index[_account(subject)].append(subject)
         object.__setattr__(self, "_by_account", index)
 
-    def of(self, operario: Operario) -> tuple[frozenset[Right], frozenset[Subject]]:
+    def of(self, operario: Operario) -> tuple[frozenset[Right], frozenset[RbacSubject]]:
         """The rights of the ServiceAccount that an operario runs as, and the subjects it is."""
         account = account_of(operario)
         subjects = frozenset(
@@ -120,7 +120,7 @@ def account_of(operario: Operario) -> str:
     return pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
 
 
-def _account(subject: Subject) -> str:
+def _account(subject: RbacSubject) -> str:
     """The name of the ServiceAccount that a subject is; empty for a group, or anybody else."""
     if subject.kind == "ServiceAccount":
         return subject.name
@@ -130,7 +130,7 @@ def _account(subject: Subject) -> str:
     return ""
 
 
-def _is(subject: Subject, namespace: str | None) -> bool:
+def _is(subject: RbacSubject, namespace: str | None) -> bool:
     """Whether a subject may be one of a namespace; None is the jobs namespace, whatever it is."""
     if subject.kind == "ServiceAccount":
         return namespace is None or subject.namespace in ("", namespace)
@@ -183,7 +183,7 @@ def _grants(documents: Iterable[dict[str, Any]]) -> Grants:
         for labels, rules in labelled:
             if wanted and wanted <= labels.items():
                 roles["ClusterRole", "", name] += rules
-    granted: dict[Subject, set[Right]] = defaultdict(set)
+    granted: dict[RbacSubject, set[Right]] = defaultdict(set)
     for binding in bindings:
         rights = _bound(binding, roles)
         for subject in _subjects(binding):
@@ -248,12 +248,12 @@ def _rights(rule: Mapping[str, Any], namespace: str) -> Iterator[Right]:
             yield Right(namespace, verb, url=url)
 
 
-def _subjects(binding: Mapping[str, Any]) -> Iterator[Subject]:
+def _subjects(binding: Mapping[str, Any]) -> Iterator[RbacSubject]:
     for one in map(_mapping, _list(binding.get("subjects"))):
         kind, name = _text(one.get("kind")), _text(one.get("name"))
         namespace = _text(one.get("namespace")) if kind == "ServiceAccount" else ""
         if name:
-            yield Subject(kind, name, namespace)
+            yield RbacSubject(kind, name, namespace)
 
 
 def beyond(some: frozenset[Right], others: frozenset[Right]) -> list[Right]:

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.author.golden import ALERT, FOLDER, JOB
 from openfero_gitops.author.report.findings import line
 from openfero_gitops.author.report.junit import failure_of, of_all, of_file
-from openfero_gitops.author.report.suite import Failure, Outcome, suite
+from openfero_gitops.author.report.suite import JUnitCase, JUnitFailure, suite
 from openfero_gitops.domain.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from openfero_gitops.author.golden import Report, Verdict
+    from openfero_gitops.author.golden import CaseReport, CaseResult
 
 SUITE: Final = "openfero-gitops test"
 
 
-def as_text(report: Report, *, updated: Collection[str] = (), require_cases: bool = False) -> str:
+def as_text(
+    report: CaseReport, *, updated: Collection[str] = (), require_cases: bool = False
+) -> str:
     """What failed and why, what is missing, and a line that counts."""
     lines = [line(problem) for problem in report.problems]
-    for verdict in report.verdicts:
+    for verdict in report.results:
         if not verdict.passed:
             lines.append(f"FAILED {verdict.case}")
             lines += (f"  {line(problem)}" for problem in verdict.problems)
@@ -37,9 +39,11 @@ def as_text(report: Report, *, updated: Collection[str] = (), require_cases: boo
     return "\n".join(lines)
 
 
-def as_junit(report: Report, *, updated: Collection[str] = (), require_cases: bool = False) -> str:
+def as_junit(
+    report: CaseReport, *, updated: Collection[str] = (), require_cases: bool = False
+) -> str:
     """A test case for each golden case, and one for whatever else is wrong."""
-    outcomes = [_outcome(verdict, updated) for verdict in report.verdicts]
+    outcomes = [_outcome(verdict, updated) for verdict in report.results]
     for path, found in groupby(report.problems, key=lambda one: one.path):
         problems = list(found)
         errors = [one for one in problems if one.is_error]
@@ -47,7 +51,7 @@ def as_junit(report: Report, *, updated: Collection[str] = (), require_cases: bo
     said = [f"wrote {path}" for path in updated]
     for name in report.untested:
         if require_cases:
-            outcomes.append(Outcome(name, failure=Failure(_missing(name), _missing(name))))
+            outcomes.append(JUnitCase(name, failure=JUnitFailure(_missing(name), _missing(name))))
         else:
             said.append(f"note: {_missing(name)}")
     if report.complaint:
@@ -59,19 +63,19 @@ def as_junit(report: Report, *, updated: Collection[str] = (), require_cases: bo
 FORMATS: Final[Mapping[str, Callable[..., str]]] = {"text": as_text, "junit": as_junit}
 
 
-def _outcome(verdict: Verdict, updated: Collection[str]) -> Outcome:
+def _outcome(verdict: CaseResult, updated: Collection[str]) -> JUnitCase:
     file, place, failure = f"{verdict.case.path}/{JOB}", 0, None
     if verdict.problems:
         file, place = verdict.problems[0].path, verdict.problems[0].line
         failure = failure_of(verdict.problems)
     elif verdict.difference:
         message = f"what would be created is not what {JOB} holds"
-        failure = Failure(message, verdict.difference, kind="golden")
+        failure = JUnitFailure(message, verdict.difference, kind="golden")
     output = "\n".join(_notes(verdict, updated))
-    return Outcome(str(verdict.case), file, place, failure, output)
+    return JUnitCase(str(verdict.case), file, place, failure, output)
 
 
-def _notes(verdict: Verdict, updated: Collection[str]) -> Iterator[str]:
+def _notes(verdict: CaseResult, updated: Collection[str]) -> Iterator[str]:
     """What its author may not have meant, while the case is looked at anyway."""
     if not verdict.passed or f"{verdict.case.path}/{JOB}" in updated:
         yield from (f"note: {verdict.case}: {note}" for note in verdict.notes)
@@ -81,10 +85,10 @@ def _missing(name: str) -> str:
     return f"{name} has no case: put an alert into {FOLDER}/{name}/<case>/{ALERT}"
 
 
-def _summary(report: Report) -> str:
-    passed = sum(verdict.passed for verdict in report.verdicts)
-    said = f"{plural(len(report.verdicts), 'case')}: "
-    said += f"{passed} passed, {len(report.verdicts) - passed} failed"
+def _summary(report: CaseReport) -> str:
+    passed = sum(verdict.passed for verdict in report.results)
+    said = f"{plural(len(report.results), 'case')}: "
+    said += f"{passed} passed, {len(report.results) - passed} failed"
     if errors := sum(problem.is_error for problem in report.problems):
         said += f"; {plural(errors, 'other error')}"
     if report.untested:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.report.findings import advice, line
-from openfero_gitops.author.report.suite import Failure, Outcome, suite
+from openfero_gitops.author.report.suite import JUnitCase, JUnitFailure, suite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +41,9 @@ def junit(findings: Findings) -> str:
     return suite(SUITE, cases, findings.summary)
 
 
-def of_file(path: str, failing: Sequence[Problem], passing: Sequence[Problem]) -> Outcome:
+def of_file(path: str, failing: Sequence[Problem], passing: Sequence[Problem]) -> JUnitCase:
     """A file as a case: what is wrong in it, and what is said of it besides."""
-    return Outcome(
+    return JUnitCase(
         path,
         file=path,
         line=failing[0].line if failing else 0,
@@ -52,16 +52,16 @@ def of_file(path: str, failing: Sequence[Problem], passing: Sequence[Problem]) -
     )
 
 
-def of_all(complaint: str) -> Outcome:
+def of_all(complaint: str) -> JUnitCase:
     """A case for what is wrong with the repository as a whole."""
-    return Outcome("the repository", failure=Failure(complaint, complaint))
+    return JUnitCase("the repository", failure=JUnitFailure(complaint, complaint))
 
 
-def failure_of(problems: Sequence[Problem]) -> Failure:
+def failure_of(problems: Sequence[Problem]) -> JUnitFailure:
     """What failed by one or more problems, the first of which is the headline."""
     first, *others = problems
     more = f" (and {len(others)} more)" if others else ""
-    return Failure(advice(first) + more, _lines(problems), kind=first.rule)
+    return JUnitFailure(advice(first) + more, _lines(problems), kind=first.rule)
 
 
 def _lines(problems: Sequence[Problem]) -> str:

@@ -18,7 +18,7 @@ _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class JUnitFailure:
     """Why a case failed: `kind` is a word for it, `message` a line, `text` all of it."""
 
     message: str
@@ -27,17 +27,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JUnitCase:
     """One case; without a `failure` it has passed. `file` and `line` are where to look."""
 
     name: str
     file: str = ""
     line: int = 0
-    failure: Failure | None = None
+    failure: JUnitFailure | None = None
     output: str = ""
 
 
-def suite(name: str, cases: Sequence[Outcome], output: str) -> str:
+def suite(name: str, cases: Sequence[JUnitCase], output: str) -> str:
     """Write one suite, in the order that is given."""
     failures = sum(case.failure is not None for case in cases)
     counts = f'tests="{len(cases)}" failures="{failures}" errors="0" skipped="0"'
@@ -54,7 +54,7 @@ def suite(name: str, cases: Sequence[Outcome], output: str) -> str:
     )
 
 
-def _case(name: str, case: Outcome) -> str:
+def _case(name: str, case: JUnitCase) -> str:
     where = f"classname={_quoted(name)} name={_quoted(case.name)}"
     if case.file:
         where += f" file={_quoted(case.file)}"

@@ -7,18 +7,18 @@ import io
 import json
 from typing import Any
 
-from openfero_gitops.audit.table import Entry, as_csv, as_json, as_table, summary
-from openfero_gitops.audit.verify import Difference, Proof, Verdict
+from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, summary
+from openfero_gitops.audit.verify import FieldDifference, Proof, Verification
 from openfero_gitops.domain import keys
 from openfero_gitops.jobs.observe import observe
 from tests.support.build import alert, rendered, stored
 
 
-def entry(verdict: Verdict | None = None, **labels: str) -> Entry:
+def entry(verdict: Verification | None = None, **labels: str) -> AuditEntry:
     """A remediation of an alert with these labels."""
     one = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
     job = stored(rendered(one).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
-    return Entry(observe(job), job, verdict)
+    return AuditEntry(observe(job), job, verdict)
 
 
 def test_a_table_has_a_line_for_each_and_a_summary() -> None:
@@ -32,9 +32,11 @@ def test_a_table_has_a_line_for_each_and_a_summary() -> None:
 
 def test_differences_stand_below_their_remediation() -> None:
     """What was found, and what instead of what, is read where it belongs."""
-    wrong = Difference("/spec/x", '"a"', "")
-    verdict = Verdict(Proof.DIFFERS, "1 field differs", (wrong,), (Difference("/y", "", "2"),))
-    lines = as_table([entry(verdict), entry(Verdict(Proof.VERIFIED))]).splitlines()
+    wrong = FieldDifference("/spec/x", '"a"', "")
+    verdict = Verification(
+        Proof.DIFFERS, "1 field differs", (wrong,), (FieldDifference("/y", "", "2"),)
+    )
+    lines = as_table([entry(verdict), entry(Verification(Proof.VERIFIED))]).splitlines()
     assert lines[1].endswith("differs")
     assert lines[2:5] == [
         "    1 field differs",
@@ -55,7 +57,7 @@ def test_an_alert_cannot_command_a_terminal() -> None:
 
 def test_csv_has_no_formula() -> None:
     """A cell that a spreadsheet would execute is marked as text."""
-    text = as_csv([entry(Verdict(Proof.UNPROVABLE, "-1"), alertname='=HYPERLINK("x")')])
+    text = as_csv([entry(Verification(Proof.UNPROVABLE, "-1"), alertname='=HYPERLINK("x")')])
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["alert"] == '\'=HYPERLINK("x")'
     assert row["proofMessage"] == "'-1"
@@ -66,9 +68,9 @@ def test_csv_has_no_formula() -> None:
 def test_json_adds_what_an_auditor_asks_for() -> None:
     """Beside a remediation's own members stand who, which blob, and the proof."""
     shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k"}}
-    wrong = Difference("/spec/x", '"a"', "")
+    wrong = FieldDifference("/spec/x", '"a"', "")
     one, other = json.loads(
-        as_json([entry(Verdict(Proof.DIFFERS, "m", (wrong,))), entry()], shape)
+        as_json([entry(Verification(Proof.DIFFERS, "m", (wrong,))), entry()], shape)
     )["items"]
     assert (one["job"], one["blob"], one["admittedBy"]) == ("j", "2" * 40, "replica-a")
     assert one["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]

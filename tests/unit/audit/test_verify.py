@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.audit.verify import Proof, Verdict, recorded_revision, verify
+from openfero_gitops.audit.verify import Proof, Verification, recorded_revision, verify
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, JobDefaults
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
 
 
-def judged(job: dict[str, Any], *operarios: Operario, envelope: Envelope | None = None) -> Verdict:
+def judged(
+    job: dict[str, Any], *operarios: Operario, envelope: Envelope | None = None
+) -> Verification:
     """What is said of a Job, with these operarios in its commit."""
     there = catalog(*(operarios or (operario(),)), envelope=envelope)
     return verify(job, there, jobs_namespace=JOBS_NAMESPACE)
@@ -54,7 +56,7 @@ def changed(pointer: str, value: Any) -> dict[str, Any]:
 
 def test_a_job_as_it_was_rendered_is_verified() -> None:
     """The commit, the alert and the delivery that a Job carries give the same Job again."""
-    assert judged(stored()) == Verdict(Proof.VERIFIED)
+    assert judged(stored()) == Verification(Proof.VERIFIED)
 
 
 def test_every_input_that_shapes_a_job_is_recorded() -> None:
@@ -137,19 +139,19 @@ def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) 
 @pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.ADMITTED_AT])
 def test_what_admission_writes_is_no_difference(annotation: str) -> None:
     """A Job that was decided on is still the one that was rendered."""
-    assert judged(stored(annotations={annotation: "x"})) == Verdict(Proof.VERIFIED)
+    assert judged(stored(annotations={annotation: "x"})) == Verification(Proof.VERIFIED)
 
 
 def test_a_signer_is_proven_where_signatures_are_verified() -> None:
     """Without keys the Job's word for it is taken; with them another signer is a difference."""
     by = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
     job = stored(rendered(by=by).manifest)
-    assert judged(job) == Verdict(Proof.VERIFIED)
+    assert judged(job) == Verification(Proof.VERIFIED)
     verdict = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
     assert [one.pointer for one in verdict.differences] == [
         "/metadata/annotations/openfero.io~1verified-signer"
     ]
-    assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verdict(
+    assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verification(
         Proof.VERIFIED
     )
 
@@ -161,7 +163,7 @@ def test_quantities_are_compared_by_value() -> None:
     job = copy.deepcopy(stored(rendered(by=by).manifest))
     container = job["spec"]["template"]["spec"]["containers"][0]
     container["resources"] = {"limits": {"cpu": "500m", "memory": "1Gi"}}
-    assert judged(job, by) == Verdict(Proof.VERIFIED)
+    assert judged(job, by) == Verification(Proof.VERIFIED)
     container["resources"] = {"limits": {"cpu": "501m", "memory": "1Gi"}}
     assert [one.found for one in judged(job, by).changed] == ['"501m"']
 

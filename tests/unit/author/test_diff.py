@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from openfero_gitops.author.diff import Difference, Effect, Kind, Side, compare
+from openfero_gitops.author.diff import BehaviourDiff, ChangeEffect, ChangeKind, Side, compare
 from openfero_gitops.author.diff.comment import as_markdown
 from openfero_gitops.author.diff.fields import envelope_changes, option_changes
 from openfero_gitops.author.diff.plain import as_json, as_text
@@ -130,13 +130,13 @@ def source(path: str, content: Any) -> SourceFile:
     return SourceFile(path, "", content.encode(), BLOB)
 
 
-def told(before: Side, after: Side) -> list[tuple[Effect, Kind, str]]:
+def told(before: Side, after: Side) -> list[tuple[ChangeEffect, ChangeKind, str]]:
     """Compare, and return each change with its sentence."""
     found = compare(before, after)
     return [(one.effect, one.kind, "".join(one.sentence)) for one in found.changes]
 
 
-def one_change(before: Any, after: Any) -> tuple[Effect, Kind, str]:
+def one_change(before: Any, after: Any) -> tuple[ChangeEffect, ChangeKind, str]:
     """Compare two revisions of one operario that differ in one thing."""
     [change] = told(side(before), side(after))
     return change
@@ -180,12 +180,20 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
     )
     changes = told(side(job()), side(job(), new, role(rule("delete", "pods"))))
 
-    assert (Effect.CHANGES, Kind.OPERARIO, "is new; it answers diskfull (firing)") in changes
-    assert (Effect.WIDENS, Kind.SECURITY, "mounts /var of its node") in changes
-    assert (Effect.WIDENS, Kind.SECURITY, "sees the processes of its node (hostPID)") in changes
-    assert (Effect.WIDENS, Kind.NAMESPACE, "runs in the namespace shop") in changes
+    assert (
+        ChangeEffect.CHANGES,
+        ChangeKind.OPERARIO,
+        "is new; it answers diskfull (firing)",
+    ) in changes
+    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, "mounts /var of its node") in changes
+    assert (
+        ChangeEffect.WIDENS,
+        ChangeKind.SECURITY,
+        "sees the processes of its node (hostPID)",
+    ) in changes
+    assert (ChangeEffect.WIDENS, ChangeKind.NAMESPACE, "runs in the namespace shop") in changes
     rights = compare(side(job()), side(job(), new, role(rule("delete", "pods")))).changes[0]
-    assert (rights.kind, rights.effect) == (Kind.RIGHTS, Effect.WIDENS)
+    assert (rights.kind, rights.effect) == (ChangeKind.RIGHTS, ChangeEffect.WIDENS)
 
 
 def test_an_operario_that_is_gone_allows_less() -> None:
@@ -193,7 +201,7 @@ def test_an_operario_that_is_gone_allows_less() -> None:
     found = compare(side(job(), job("openfero-x-firing")), side(job()))
 
     assert [(one.effect, one.operario) for one in found.changes] == [
-        (Effect.NARROWS, "openfero-x-firing")
+        (ChangeEffect.NARROWS, "openfero-x-firing")
     ]
     assert "alert x (firing): openfero-x-firing → nobody" in as_text(found)
 
@@ -222,7 +230,7 @@ def test_an_error_is_told_with_what_stays_in_force() -> None:
 
     assert found.broken
     [change] = found.changes
-    assert change.effect is Effect.BREAKS
+    assert change.effect is ChangeEffect.BREAKS
     sentence = "".join(change.sentence)
     assert sentence.startswith("a.yaml:2: ")
     assert "in force stays openfero-hostdown-firing of commit 222222222222" in sentence
@@ -232,7 +240,7 @@ def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
     """Where nothing of a broken file is in force, that is told beside the operario."""
     found = compare(side(("a.yaml", job())), side(("a.yaml", "a: [")))
 
-    assert [one.effect for one in found.changes] == [Effect.BREAKS, Effect.NARROWS]
+    assert [one.effect for one in found.changes] == [ChangeEffect.BREAKS, ChangeEffect.NARROWS]
     assert "nothing of this file is in force" in as_text(found)
 
 
@@ -242,7 +250,7 @@ def test_an_old_error_is_no_news() -> None:
 
     assert told(side(job(), broken), side(job(), broken)) == []
     [change] = told(side(job(), broken), side(job(), ("b.yaml", "a: []")))
-    assert change == (Effect.CHANGES, Kind.QUARANTINE, "b.yaml has no error any more")
+    assert change == (ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "b.yaml has no error any more")
 
 
 @pytest.mark.parametrize("envelope", ["paused: perhaps\n", None])
@@ -254,7 +262,7 @@ def test_a_revision_that_the_controller_refuses(envelope: str | None) -> None:
     found = compare(before, after)
 
     assert found.broken
-    assert [one.kind for one in found.changes] == [Kind.REVISION]
+    assert [one.kind for one in found.changes] == [ChangeKind.REVISION]
     assert "the controller would not take this revision: openfero.yaml" in as_text(found)
 
 
@@ -288,8 +296,10 @@ def test_options_that_allow_more_or_less(
     changes = told(side(job(options=before)), side(job(options=after)))
     back = told(side(job(options=after)), side(job(options=before)))
 
-    assert changes == [(Effect.WIDENS, Kind.OPTION, sentence)]
-    assert [(effect, kind) for effect, kind, _ in back] == [(Effect.NARROWS, Kind.OPTION)]
+    assert changes == [(ChangeEffect.WIDENS, ChangeKind.OPTION, sentence)]
+    assert [(effect, kind) for effect, kind, _ in back] == [
+        (ChangeEffect.NARROWS, ChangeKind.OPTION)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -306,7 +316,7 @@ def test_options_that_only_choose(
     """An option that is neither more nor less is a change."""
     change = one_change(job(options=before), job(options=after))
 
-    assert change == (Effect.CHANGES, Kind.OPTION, sentence)
+    assert change == (ChangeEffect.CHANGES, ChangeKind.OPTION, sentence)
 
 
 @pytest.mark.parametrize(
@@ -327,9 +337,11 @@ def test_an_envelope_that_allows_more_or_less(before: str, after: str, sentence:
     """Each key of openfero.yaml says whether it allows more; the reverse allows less."""
     old, new = ("openfero.yaml", before), ("openfero.yaml", after)
 
-    assert told(side(job(), old), side(job(), new)) == [(Effect.WIDENS, Kind.ENVELOPE, sentence)]
+    assert told(side(job(), old), side(job(), new)) == [
+        (ChangeEffect.WIDENS, ChangeKind.ENVELOPE, sentence)
+    ]
     [(effect, _, _)] = told(side(job(), new), side(job(), old))
-    assert effect is Effect.NARROWS
+    assert effect is ChangeEffect.NARROWS
 
 
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:
@@ -374,29 +386,37 @@ def test_every_option_is_compared(name: str, changed: Options) -> None:
     [
         (
             {"image": "registry.example/heal:2"},
-            Kind.IMAGE,
+            ChangeKind.IMAGE,
             "container heal: image: registry.example/heal:1 → registry.example/heal:2",
         ),
-        ({"command": ["heal", "--now"]}, Kind.COMMAND, "container heal: command changed"),
-        ({"args": ["--now"]}, Kind.ARGS, "container heal: args is new"),
+        ({"command": ["heal", "--now"]}, ChangeKind.COMMAND, "container heal: command changed"),
+        ({"args": ["--now"]}, ChangeKind.ARGS, "container heal: args is new"),
         (
             {"env": [{"name": "MODE", "value": "fast"}]},
-            Kind.ENVIRONMENT,
+            ChangeKind.ENVIRONMENT,
             "container heal: env MODE: nothing → fast",
         ),
-        ({"workingDir": "/tmp"}, Kind.JOB, "container heal: workingDir: nothing → /tmp"),
-        ({"spec": {"backoffLimit": 3}}, Kind.JOB, "spec of the Job: backoffLimit: nothing → 3"),
-        ({"pod": {"nodeSelector": {"a": "b"}}}, Kind.JOB, "spec of the Pod: nodeSelector is new"),
+        ({"workingDir": "/tmp"}, ChangeKind.JOB, "container heal: workingDir: nothing → /tmp"),
+        (
+            {"spec": {"backoffLimit": 3}},
+            ChangeKind.JOB,
+            "spec of the Job: backoffLimit: nothing → 3",
+        ),
+        (
+            {"pod": {"nodeSelector": {"a": "b"}}},
+            ChangeKind.JOB,
+            "spec of the Pod: nodeSelector is new",
+        ),
         (
             {"metadata": {"labels": {"team": "sre"}}},
-            Kind.JOB,
+            ChangeKind.JOB,
             "labels of the Job: team: nothing → sre",
         ),
     ],
 )
-def test_fields_of_the_job(change: dict[str, Any], kind: Kind, sentence: str) -> None:
+def test_fields_of_the_job(change: dict[str, Any], kind: ChangeKind, sentence: str) -> None:
     """Each field is told by where it stands, a short value in the sentence."""
-    assert one_change(job(), job(**change)) == (Effect.CHANGES, kind, sentence)
+    assert one_change(job(), job(**change)) == (ChangeEffect.CHANGES, kind, sentence)
 
 
 def test_a_script_is_shown_line_against_line() -> None:
@@ -414,7 +434,11 @@ def test_the_order_of_variables_counts() -> None:
     one, two = {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)"}
     change = one_change(job(env=[one, two]), job(env=[two, one]))
 
-    assert change == (Effect.CHANGES, Kind.ENVIRONMENT, "container heal: env is in another order")
+    assert change == (
+        ChangeEffect.CHANGES,
+        ChangeKind.ENVIRONMENT,
+        "container heal: env is in another order",
+    )
 
 
 def test_containers_come_and_go() -> None:
@@ -440,7 +464,7 @@ def test_another_service_account() -> None:
     after = job(pod={"serviceAccountName": "admin"})
 
     assert one_change(job(), after)[1:] == (
-        Kind.SERVICE_ACCOUNT,
+        ChangeKind.SERVICE_ACCOUNT,
         "runs as admin instead of healer",
     )
     alias = job(pod={"serviceAccount": "healer"})
@@ -453,9 +477,9 @@ def test_another_namespace() -> None:
     there = job(metadata={"namespace": "kube-system"})
 
     effect, kind, sentence = one_change(job(), there)
-    assert (effect, kind) == (Effect.WIDENS, Kind.NAMESPACE)
+    assert (effect, kind) == (ChangeEffect.WIDENS, ChangeKind.NAMESPACE)
     assert sentence == "runs in the namespace kube-system instead of the jobs namespace"
-    assert one_change(there, job())[0] is Effect.CHANGES
+    assert one_change(there, job())[0] is ChangeEffect.CHANGES
 
 
 @pytest.mark.parametrize(
@@ -517,8 +541,10 @@ def test_what_a_job_may_besides_the_api(change: dict[str, Any], sentence: str) -
     """What reaches the node or a Secret is told as a power that is new, or gone."""
     before, after = side(job()), side(job(**change))
 
-    assert (Effect.WIDENS, Kind.SECURITY, sentence) in told(before, after)
-    assert (Effect.NARROWS, Kind.SECURITY, f"no longer so: {sentence}") in told(after, before)
+    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, sentence) in told(before, after)
+    assert (ChangeEffect.NARROWS, ChangeKind.SECURITY, f"no longer so: {sentence}") in told(
+        after, before
+    )
 
 
 def test_a_security_context_that_moves_is_no_new_power() -> None:
@@ -529,7 +555,7 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
     around = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     after = job(securityContext=own, pod={"securityContext": around})
 
-    assert {kind for _, kind, _ in told(side(job()), side(after))} == {Kind.JOB}
+    assert {kind for _, kind, _ in told(side(job()), side(after))} == {ChangeKind.JOB}
 
 
 # Rights.
@@ -572,9 +598,9 @@ def test_wider_rights_come_first(
     """What a role allows more is told of the operario that reaches it; the reverse, as less."""
     old, new = side(job(), role(before)), side(job(), role(after))
 
-    assert told(old, new) == [(Effect.WIDENS, Kind.RIGHTS, sentence)]
+    assert told(old, new) == [(ChangeEffect.WIDENS, ChangeKind.RIGHTS, sentence)]
     [(effect, kind, _)] = told(new, old)
-    assert (effect, kind) == (Effect.NARROWS, Kind.RIGHTS)
+    assert (effect, kind) == (ChangeEffect.NARROWS, ChangeKind.RIGHTS)
     assert compare(old, new).changes[0].operario == "openfero-hostdown-firing"
 
 
@@ -595,10 +621,10 @@ def test_rights_in_one_namespace() -> None:
     everywhere = role(rule("delete", "pods"))
 
     assert told(side(job()), side(job(), here)) == [
-        (Effect.WIDENS, Kind.RIGHTS, "may now delete pods in shop")
+        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in shop")
     ]
     assert told(side(job(), here), side(job(), everywhere)) == [
-        (Effect.WIDENS, Kind.RIGHTS, "may now delete pods in every namespace")
+        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in every namespace")
     ]
 
 
@@ -641,8 +667,8 @@ def test_rights_of_a_role_that_is_not_there() -> None:
 
     assert told(side(job()), side(job(), binding)) == [
         (
-            Effect.WIDENS,
-            Kind.RIGHTS,
+            ChangeEffect.WIDENS,
+            ChangeKind.RIGHTS,
             "may now do all that ClusterRole cluster-admin allows in every namespace",
         )
     ]
@@ -656,7 +682,7 @@ def test_an_aggregated_role_has_the_rules_of_others() -> None:
     part["metadata"] = {"name": "part", "labels": {"heals": "yes"}}
 
     assert told(side(job(), gathering), side(job(), [*gathering, part])) == [
-        (Effect.WIDENS, Kind.RIGHTS, "may now delete nodes in every namespace")
+        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete nodes in every namespace")
     ]
 
 
@@ -664,7 +690,7 @@ def test_objects_in_a_list_count() -> None:
     """RBAC inside of a `List` is RBAC."""
     bundle = {"apiVersion": "v1", "kind": "List", "items": role(rule("delete", "pods"))}
 
-    assert [kind for _, kind, _ in told(side(job()), side(job(), bundle))] == [Kind.RIGHTS]
+    assert [kind for _, kind, _ in told(side(job()), side(job(), bundle))] == [ChangeKind.RIGHTS]
 
 
 def test_another_service_account_brings_other_rights() -> None:
@@ -672,7 +698,11 @@ def test_another_service_account_brings_other_rights() -> None:
     roles = role(rule("delete", "nodes"), subject={"kind": "ServiceAccount", "name": "admin"})
     changes = told(side(job(), roles), side(job(pod={"serviceAccountName": "admin"}), roles))
 
-    assert changes[0] == (Effect.WIDENS, Kind.RIGHTS, "may now delete nodes in every namespace")
+    assert changes[0] == (
+        ChangeEffect.WIDENS,
+        ChangeKind.RIGHTS,
+        "may now delete nodes in every namespace",
+    )
 
 
 def test_operarios_that_share_an_account_are_told_at_once() -> None:
@@ -711,7 +741,7 @@ def test_what_covers_what(wide: dict[str, Any], narrow: dict[str, Any]) -> None:
     both = side(job(), role(wide, narrow))
 
     assert told(side(job(), role(wide)), both) == []
-    assert [kind for _, kind, _ in told(side(job(), role(narrow)), both)] == [Kind.RIGHTS]
+    assert [kind for _, kind, _ in told(side(job(), role(narrow)), both)] == [ChangeKind.RIGHTS]
 
 
 def test_rights_are_not_mixed_up() -> None:
@@ -739,8 +769,8 @@ def test_a_binding_without_a_namespace() -> None:
 
     assert told(side(job()), side(job(), there)) == [
         (
-            Effect.WIDENS,
-            Kind.RIGHTS,
+            ChangeEffect.WIDENS,
+            ChangeKind.RIGHTS,
             "may now get secrets named key in the namespace where it is applied",
         )
     ]
@@ -837,7 +867,7 @@ class Skeleton(HTMLParser):
         self.text.append(data)
 
 
-def hostile_difference(text: str) -> Difference:
+def hostile_difference(text: str) -> BehaviourDiff:
     """Make a difference whose every quote is a stranger's text."""
     before = job(options={"matchers": "a=1"}, env=[{"name": "A", "value": "b"}], args=["x\ny"])
     after = copy.deepcopy(before)
@@ -852,7 +882,7 @@ def hostile_difference(text: str) -> Difference:
     return compare(side(before), side(after, rights))
 
 
-def skeleton(difference: Difference) -> Skeleton:
+def skeleton(difference: BehaviourDiff) -> Skeleton:
     """Render the comment as a forge does."""
     return Skeleton(MARKDOWN.render(as_markdown(difference)))
 
@@ -951,6 +981,11 @@ def test_the_most_dangerous_comes_first() -> None:
     effects = [one.effect for one in compare(before, after).changes]
 
     assert effects == [
-        Effect.BREAKS, Effect.WIDENS, Effect.WIDENS, Effect.CHANGES, Effect.NARROWS, Effect.NARROWS,
-    ]  # fmt: skip
-    assert compare(before, after).changes[1].kind is Kind.RIGHTS
+        ChangeEffect.BREAKS,
+        ChangeEffect.WIDENS,
+        ChangeEffect.WIDENS,
+        ChangeEffect.CHANGES,
+        ChangeEffect.NARROWS,
+        ChangeEffect.NARROWS,
+    ]
+    assert compare(before, after).changes[1].kind is ChangeKind.RIGHTS

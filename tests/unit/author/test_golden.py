@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from openfero_gitops.author.golden import Report, judge
+from openfero_gitops.author.golden import CaseReport, run_cases
 from openfero_gitops.author.report.cases import as_junit, as_text
 from openfero_gitops.author.report.findings import EMPTY
 from openfero_gitops.domain.catalog import Snapshot, SourceFile
@@ -29,19 +29,19 @@ ALERT = json.dumps(
 CASE = "tests/restart-pod/crash"
 
 
-def judged(files: dict[str, str | bytes], *operarios: Operario) -> Report:
+def judged(files: dict[str, str | bytes], *operarios: Operario) -> CaseReport:
     """Judge cases, by path, of a catalog with `restart-pod` unless another is given."""
     sources = tuple(
         SourceFile(path, "", text.encode() if isinstance(text, str) else text, COMMIT)
         for path, text in sorted(files.items())
     )
     snapshot = Snapshot(REVISION, "tests", sources)
-    return judge(snapshot, catalog(*(operarios or (operario(),))), jobs_namespace="jobs")
+    return run_cases(snapshot, catalog(*(operarios or (operario(),))), jobs_namespace="jobs")
 
 
 def golden(*operarios: Operario, alert: str = ALERT) -> str:
     """Return what `--update` writes for an alert."""
-    [verdict] = judged({f"{CASE}/alert.json": alert}, *operarios).verdicts
+    [verdict] = judged({f"{CASE}/alert.json": alert}, *operarios).results
     assert verdict.created is not None
     return verdict.created
 
@@ -163,7 +163,7 @@ def test_a_bad_alert_is_a_finding_at_its_line(
     alert: str, place: tuple[int, int], said: str
 ) -> None:
     """An alert.json that is no payload fails its case, with line and column."""
-    [verdict] = judged({f"{CASE}/alert.json": alert, f"{CASE}/job.yaml": ""}).verdicts
+    [verdict] = judged({f"{CASE}/alert.json": alert, f"{CASE}/job.yaml": ""}).results
     [problem] = verdict.problems
 
     assert (problem.path, problem.line, problem.column) == (f"{CASE}/alert.json", *place)
@@ -176,12 +176,12 @@ def test_an_alert_that_is_no_text_is_a_finding() -> None:
     """Bytes that are no UTF-8 fail their case, and nothing else."""
     report = judged({f"{CASE}/alert.json": b"\xff\xfe", f"{CASE}/job.yaml": ""})
 
-    assert report.verdicts[0].problems[0].path == f"{CASE}/alert.json"
+    assert report.results[0].problems[0].path == f"{CASE}/alert.json"
 
 
 def test_a_golden_that_is_no_yaml_is_a_finding() -> None:
     """A job.yaml that cannot be read is told with its line."""
-    [verdict] = judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}).verdicts
+    [verdict] = judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}).results
 
     assert (verdict.problems[0].rule, verdict.problems[0].line) == ("golden-unreadable", 3)
 
@@ -240,7 +240,7 @@ def test_operarios_without_a_case_are_told() -> None:
 
 def test_without_operarios_nothing_passes() -> None:
     """A wrong path is no success, and what may be wrong is told."""
-    report = judge(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
+    report = run_cases(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
 
     assert not report.passed
     assert as_text(report) == f"0 cases: 0 passed, 0 failed\n{EMPTY}"
@@ -275,7 +275,7 @@ def test_a_golden_cannot_write_on_the_terminal() -> None:
 # As test results.
 
 
-def results(report: Report, *, require_cases: bool = False) -> dict[str, ET.Element]:
+def results(report: CaseReport, *, require_cases: bool = False) -> dict[str, ET.Element]:
     """The test cases of a report by name, among which one fails exactly where the command does."""
     root = ET.fromstring(as_junit(report, require_cases=require_cases))  # noqa: S314 - it is ours
     (suite,) = root
@@ -304,7 +304,7 @@ def test_each_case_is_a_test_result() -> None:
     assert list(cases["restart-pod/crash"]) == []
     (failure,) = cases["restart-pod/none"]
     assert cases["restart-pod/none"].attrib["file"] == "tests/restart-pod/none/job.yaml"
-    assert failure.text == report.verdicts[1].difference
+    assert failure.text == report.results[1].difference
     assert "+kind: Job" in (failure.text or "")
 
 
@@ -333,5 +333,5 @@ def test_what_belongs_to_no_case_is_a_failed_result() -> None:
     failure = results(untested, require_cases=True)["restart-pod"].findtext("failure") or ""
     assert failure.startswith("restart-pod has no case: put an alert into")
 
-    nobody = judge(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
+    nobody = run_cases(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
     assert results(nobody)["the repository"].findtext("failure") == EMPTY

@@ -135,6 +135,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.endswith((".", "...")) for line in listed)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_type_of_every_value(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No option takes just a TEXT or a FLOAT: the help says what kind of value it needs."""
+    main([command, "--help"])
+    options = capsys.readouterr().out.partition("Options:\n")[2]
+    assert not re.search(
+        r"^ +--[a-z-]+ (TEXT|FLOAT|INTEGER|PATH|DIRECTORY)\b", options, re.MULTILINE
+    )
+
+
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     """`serve --help` has each setting with its default."""
     main(["serve", "--help"])
@@ -162,9 +174,9 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("validate a b", "Got unexpected extra argument (b)"),
         ("validate . --nonsense", "No such option '--nonsense'"),
         ("validate . --format xml", "'xml' is not one of 'text', 'json'"),
-        ("validate . --allowed-namespace A_B", "'A_B' is no namespace's name"),
+        ("validate . --allowed-namespace A_B", "'A_B' is not a valid namespace name"),
         ("render .", "Missing option '--alert'"),
-        ("render . --alert x --jobs-namespace A_B", "'A_B' is no namespace's name"),
+        ("render . --alert x --jobs-namespace A_B", "'A_B' is not a valid namespace name"),
         ("demo --kubeconfig /nowhere", "does not exist"),
         ("demo --example /nowhere", "does not exist"),
         ("demo now", "Got unexpected extra argument (now)"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.author.report import FORMATS
-from openfero_gitops.commands import author as offline
+from openfero_gitops.commands.author import CatalogSource, check
 from tests.support.paths import FIXTURES
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def read(folder: Path, content: bytes) -> tuple[int, list[str]]:
     (folder / "disks" / "full.yaml").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
-    found = await offline.check(str(folder), "HEAD", ".")
+    found = await check(CatalogSource(str(folder)))
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert time.monotonic() - began < 60
     assert after.ru_maxrss - before.ru_maxrss < 300 * 1024  # KiB

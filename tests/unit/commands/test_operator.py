@@ -12,7 +12,7 @@ from openfero_gitops.admission.pause import Control
 from openfero_gitops.app import Controller, places
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.commands.operator import CANCEL, write_pause, write_verdict
+from openfero_gitops.commands.operator import CANCEL, apply_action, write_pause
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
 from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
 from openfero_gitops.domain.pause import Pause, PauseCause
@@ -58,7 +58,7 @@ async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]])
         assert answer.items[0].job is not None
         key = answer.items[0].job
         await until(world.starts)
-        await write_verdict(person.wire, CANCEL, key, "ada")
+        await apply_action(person.wire, CANCEL, key, "ada")
     return (await world.job(key)).phase
 
 
@@ -79,7 +79,7 @@ async def test_a_job_that_went_in_this_very_moment_is_told_of() -> None:
     async def goes(world: World, key: JobKey) -> None:
         await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": True})
 
-    with pytest.raises(UsageError, match="changed in this very moment and is Held"):
+    with pytest.raises(UsageError, match="changed at the same time, its phase is now Held"):
         await cancelled(goes)
 
 
@@ -97,7 +97,7 @@ class TestPause:
         if there is not None:
             await person.create(control(**there))
         async with in_background(acknowledging(world)):
-            said = await write_pause(person, paused=True, who="ada", patience=20)
+            said = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
         assert said == "admission paused by ada"
         found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
         assert found["data"]["paused"] == "true"
@@ -134,7 +134,7 @@ class TestPause:
         wire.trouble = trouble
         async with in_background(acknowledging(world)):
             person = ConfigMapStore(wire, NAMESPACE)
-            said = await write_pause(person, paused=True, who="ada", patience=20)
+            said = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
         assert said == "admission paused by ada"
         found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
         assert found["data"]["paused"] == "true"
@@ -146,21 +146,21 @@ class TestPause:
         world = World()
         store = ConfigMapStore(world.cluster, NAMESPACE)
 
-        async def say(who: str, *, paused: bool = True) -> str:
-            return await write_pause(store, paused=paused, who=who, patience=20)
+        async def request(username: str, *, paused: bool = True) -> str:
+            return await write_pause(store, paused=paused, username=username, timeout_seconds=20)
 
         async with asyncio.TaskGroup() as tasks:
-            both = [tasks.create_task(say("ada")), tasks.create_task(say("bob"))]
+            both = [tasks.create_task(request("ada")), tasks.create_task(request("bob"))]
             await asyncio.sleep(1)
             tasks.create_task(acknowledging(world, once=True))
         assert [one.result() for one in both] == [
             "admission paused by ada",
             "admission paused by bob",
         ]
-        resuming = asyncio.create_task(say("eve", paused=False))
+        resuming = asyncio.create_task(request("eve", paused=False))
         await asyncio.sleep(1)
-        pausing = asyncio.create_task(say("ada"))
-        with pytest.raises(UsageError, match="somebody else wrote ConfigMap openfero-control"):
+        pausing = asyncio.create_task(request("ada"))
+        with pytest.raises(UsageError, match="somebody else changed ConfigMap openfero-control"):
             await resuming
         async with in_background(acknowledging(world)):
             assert await pausing == "admission paused by ada"
@@ -178,7 +178,9 @@ class TestPause:
 
         wire.trouble = trouble
         with pytest.raises(Invalid, match="immutable"):
-            await write_pause(ConfigMapStore(wire, NAMESPACE), paused=True, who="ada", patience=20)
+            await write_pause(
+                ConfigMapStore(wire, NAMESPACE), paused=True, username="ada", timeout_seconds=20
+            )
 
     @pytest.mark.parametrize("paused", [True, False])
     @in_virtual_time
@@ -188,11 +190,11 @@ class TestPause:
         store = ConfigMapStore(world.cluster, NAMESPACE)
         why = "openfero.yaml sets paused: true at commit 0123456789ab"
         async with in_background(acknowledging(world, why)):
-            said = await write_pause(store, paused=paused, who="ada", patience=20)
+            said = await write_pause(store, paused=paused, username="ada", timeout_seconds=20)
         assert said == (
             "admission paused by ada"
             if paused
-            else f"the pause was ended by ada, but admission stays paused: {why}"
+            else f"pause ended by ada, but admission is still paused: {why}"
         )
 
 
@@ -214,12 +216,12 @@ async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path)
     try:
         await until(lambda: controller.syncer.catalog)
         store = ConfigMapStore(cluster, NAMESPACE)
-        said = await write_pause(store, paused=False, who="ada", patience=60)
+        said = await write_pause(store, paused=False, username="ada", timeout_seconds=60)
     finally:
         stop.set()
         await running
     why = f"openfero.yaml sets paused: true at commit {source.head[:12]}; set it to false to resume"
-    assert said == f"the pause was ended by ada, but admission stays paused: {why}"
+    assert said == f"pause ended by ada, but admission is still paused: {why}"
 
 
 def control(**more: Any) -> dict[str, Any]:
