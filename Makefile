@@ -9,6 +9,7 @@ FAULTS ?=
 LEASE ?=
 MINUTES ?= 30
 KEEP ?=
+WORKERS ?= auto
 # All tests together run nearly every line of what decides.
 COVERED := $(addprefix --cov=openfero_gitops/,audit author catalog domain jobs) \
 	--cov-report=term:skip-covered --cov-fail-under=95
@@ -29,8 +30,10 @@ else
 	@$(BIN)/python -m openfero_gitops demo $(ARGS)
 endif
 
-test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render').
-	@$(BIN)/python -m pytest $(or $(ARGS),$(COVERED))
+# Without bytecode every process compiles the same modules again.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render', WORKERS=0 for one process).
+	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(or $(ARGS),$(COVERED))
 
 lint: $(VENV)/.dev ## Check style, types and the import contract.
 	@$(BIN)/ruff format --check .

@@ -16,11 +16,34 @@ from tests.support.cluster import (
     require_binaries,
     require_kubectl,
 )
+from tests.support.depth import load_profile
 from tests.support.optional import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+load_profile()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of pytest-xdist run all tests of the shared control plane.
+
+    They come first, since the other processes share the rest.
+    """
+    for item in items:
+        if _uses_cluster(item):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+    items.sort(key=lambda item: not _uses_cluster(item))
+
+
+def _uses_cluster(item: pytest.Item) -> bool:
+    return (
+        "control_plane" in getattr(item, "fixturenames", ())
+        or item.get_closest_marker("cluster") is not None
+    )
 
 
 def pytest_sessionstart() -> None:

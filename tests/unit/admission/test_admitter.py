@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
@@ -33,6 +33,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
 from openfero_gitops.leadership.elector import Term, TermEnded
 from tests.support import build
+from tests.support.depth import scaled
 from tests.support.workers import (
     Act,
     Replica,
@@ -1497,7 +1498,7 @@ def is_running(job: Object | None) -> bool:
 class TestLimits:
     """What must hold at every instant, whatever goes wrong."""
 
-    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=scaled(2))
     @given(seed=st.integers(0, 2**32))
     @in_virtual_time
     async def test_no_state_of_the_cluster_ever_breaks_a_limit(self, seed: int) -> None:

@@ -36,6 +36,7 @@ from tests.support.build import (
     running,
     seconds,
 )
+from tests.support.depth import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -891,7 +892,7 @@ def admitted(board: Iterable[Remediation], envelope: Envelope) -> list[Remediati
     return [one for one, decision in look(board, envelope) if isinstance(decision, Admit)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: Envelope) -> None:
     """One Job works on a target, and never more run at once, an hour or a minute than may."""
@@ -915,7 +916,7 @@ def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: E
         starts.append((one.operario, NOW))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_one_job_runs_per_occurrence_and_incident(
     board: tuple[Remediation, ...], envelope: Envelope
@@ -940,7 +941,7 @@ def test_one_job_runs_per_occurrence_and_incident(
         ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES, st.randoms(use_true_random=False))
 def test_decisions_do_not_depend_on_the_order_of_jobs(
     board: tuple[Remediation, ...], envelope: Envelope, random: Random
@@ -952,7 +953,7 @@ def test_decisions_do_not_depend_on_the_order_of_jobs(
     assert look(board, envelope) == look(shuffled, envelope)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_looking_again_admits_nothing_more(
     board: tuple[Remediation, ...], envelope: Envelope
@@ -973,7 +974,7 @@ def test_looking_again_admits_nothing_more(
         assert all(targets[one.target] == 1 for one in again)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_everything_that_waits_is_decided_in_order(
     board: tuple[Remediation, ...], envelope: Envelope

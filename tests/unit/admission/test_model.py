@@ -30,6 +30,7 @@ from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render
 from tests.support import build
+from tests.support.depth import scaled
 from tests.support.model import Options, Rules, Run
 
 _BEGIN = build.NOW.replace(microsecond=0)
@@ -446,5 +447,5 @@ def _written(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Story.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+Story.TestCase.settings = settings(max_examples=scaled(40), stateful_step_count=40)
 TestAdmission = Story.TestCase

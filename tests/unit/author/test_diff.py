@@ -25,6 +25,7 @@ from openfero_gitops.domain.catalog import Envelope, Revision, Snapshot, SourceF
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Options
 from tests.support.build import BLOB
+from tests.support.depth import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -908,7 +909,7 @@ def test_a_hostile_author_writes_nothing_but_text() -> None:
     assert "</code></td></details>" in "".join(hostile.text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(12))
 @given(HOSTILES)
 def test_no_text_changes_the_comments_structure(text: str) -> None:
     """The same for any mixture of what Markdown and HTML obey."""

@@ -19,6 +19,7 @@ from openfero_gitops.author.report.sarif import SCHEMA
 from openfero_gitops.catalog import build as catalog  # noqa: F401 - it declares every rule
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.rule import RULES
+from tests.support.depth import scaled
 
 # What the format's own schema says (OASIS, errata 01), as a package carries it.
 SARIF = Draft4Validator(
@@ -313,7 +314,7 @@ PROBLEMS = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(6))
 @given(st.lists(PROBLEMS, max_size=4), st.booleans())
 def test_whatever_is_found_is_written(problems: list[Problem], strict: bool) -> None:  # noqa: FBT001
     """Each format stays well-formed, whatever stands in paths and messages."""

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openfero_gitops.catalog.mirror import (
@@ -27,6 +27,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.jobs.names import label_value
+from tests.support.depth import scaled
 from tests.support.paths import FIXTURES
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def flipped(text: str, position: int) -> str:
     return text[:position] + other + text[position + 1 :]
 
 
-@settings(max_examples=200)
+@settings(max_examples=scaled(40))
 @given(st.data())
 def test_a_changed_character_is_noticed(data: st.DataObject) -> None:
     """Whatever was changed by hand, in the head or in a file, the mirror is not taken."""
@@ -450,7 +451,6 @@ def spoilt(record: dict[str, Any]) -> st.SearchStrategy[str]:
 ENTRY = {"path": "ops/a.yaml", "blob": "b" * 40, "stale": True, "commit": OLDER, "commit_time": "T"}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     revision=spoilt(json.loads(revised())),
     refused=spoilt({**dataclasses.asdict(REFUSED), "paused": True}),

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_look
@@ -329,7 +329,6 @@ def test_labels_are_text() -> None:
     assert observe(stored(annotations={keys.ALERT: text})).labels == {"a": "1", "b": "None"}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([getattr(keys, name) for name in dir(keys) if name.isupper()]),
@@ -385,7 +384,6 @@ EDITED = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

@@ -30,6 +30,7 @@ from tests.support.build import (
     operario,
     rendered,
 )
+from tests.support.depth import scaled
 from tests.support.kubelet import command_line, environment, expand
 
 if TYPE_CHECKING:
@@ -616,7 +617,7 @@ class Model:
         return bool(asked & self.unsafe)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(60))
 @given(HOSTILE, HOSTILE, HOSTILE, TEMPLATE, TEMPLATE)
 def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: list[str]) -> None:
     """No value of an alert reaches a variable or a command as more than itself.

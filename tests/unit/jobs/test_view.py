@@ -20,6 +20,7 @@ from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from tests.support import build
+from tests.support.depth import scaled
 from tests.support.workers import (
     Act,
     Request,
@@ -189,7 +190,7 @@ class TestLists:
         view.replace("other", [], "1")
         assert view.whole
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=scaled(20))
     @given(seed=st.integers(0, 2**32))
     def test_any_order_of_the_news_ends_in_the_same_view(self, seed: int) -> None:
         """Answers come at any time, the watch in its order, and the end is what was written last.

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -37,6 +37,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
 from openfero_gitops.leadership.election import Because
 from openfero_gitops.leadership.elector import Elector, Term, TermEnded, WorkStuck, boottime
+from tests.support.depth import scaled
 from tests.support.workers import until
 
 if TYPE_CHECKING:
@@ -1098,12 +1099,7 @@ class TestFollowing:
                 assert not watching.terms
                 assert not reading.terms
 
-    @settings(
-        max_examples=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        print_blob=True,
-    )
+    @settings(max_examples=scaled(6))
     @given(st.integers(0, 2**32))
     @in_virtual_time
     async def test_never_two(self, seed: int) -> None:

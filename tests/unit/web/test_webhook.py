@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -20,6 +20,7 @@ from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.webhook import PATIENCE, add_webhook
+from tests.support.depth import scaled
 from tests.support.replica import alert, group
 from tests.support.serving import OPEN, PROBLEM, Inbox, created, problem, say, serving
 
@@ -253,7 +254,7 @@ async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
     assert b'openfero_gitops_deliveries_total{code="400"} 1.0' in counts.expose()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=scaled(10))
 @given(bodies=st.lists(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), max_size=8))
 def test_no_bytes_are_a_defect(bodies: list[bytes]) -> None:
     """Whatever a body holds, it is taken or refused."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.catalog.yaml.document import load_text
@@ -18,7 +18,6 @@ TEXTS = st.one_of(
 
 
 @given(st.dictionaries(TEXTS, st.lists(TEXTS, max_size=4), min_size=1, max_size=3))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_written_reads_back_as_the_same(given_object: dict[str, list[str]]) -> None:
     """Kubernetes' readers of YAML find the very values that were written, texts as texts."""
     assert load_text(to_yaml([given_object, {"n": 1, "b": True}])) == [
