@@ -50,7 +50,11 @@ RUN apt-get update \
     && install --directory --owner 65532 --group 65532 /var/cache/openfero-gitops
 
 COPY --from=build /opt/openfero-gitops /opt/openfero-gitops
+# The two MALLOC variables make glibc return freed memory to the system; without them each thread
+# keeps a hole of the size of the largest file that it has read.
 ENV PATH=/opt/openfero-gitops/bin:$PATH \
+    MALLOC_ARENA_MAX=2 \
+    MALLOC_MMAP_THRESHOLD_=131072 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -45,7 +45,7 @@ simulate: $(VENV)/.dev ## Play the controller in virtual time under faults (SEED
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python -m tests.bench $(ARGS)
 
 fuzz: $(VENV)/.dev ## Judge generated files and payloads (N=100000 SEED= CASE=).
 	@$(BIN)/python -m tests.bench.fuzz --count $(or $(N),100000) \

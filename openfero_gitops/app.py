@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import time
@@ -49,7 +50,6 @@ from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership
 from openfero_gitops.events.recorder import Post
-from openfero_gitops.heap import give_back_what_is_freed, search_no_more
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck, boottime
 from openfero_gitops.metrics import Metrics
@@ -410,6 +410,9 @@ class Controller:
         error = self.syncer.lasting_error
         if self.syncer.catalog is None and error is not None:
             raise UsageError(error)
+        # A catalog has no reference cycles. Leaving it out of garbage collection saves pauses of
+        # 0.2 s at ten thousand operarios.
+        gc.freeze()
 
 
 def git_source(settings: Settings) -> GitSource:
@@ -453,7 +456,6 @@ async def serve(
     Raises:
         UsageError: it cannot work as it was set up.
     """
-    give_back_what_is_freed()
     stop = asyncio.Event()
     wanted = asyncio.Event()
     on_signals(stop, wanted.set)
@@ -477,7 +479,6 @@ async def serve(
             clock=clock,
             wanted=wanted,
         )
-        controller.syncer.on_change(search_no_more())
         await controller.run(stop, started)
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from openfero_gitops.heap import give_back_what_is_freed
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.bench.git import memory, syncer_of
 from tests.bench.level import Held, verdict
@@ -191,7 +190,6 @@ def main() -> str:
     Raises:
         SystemExit: something grew.
     """
-    give_back_what_is_freed()  # as `serve` does
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         seen = asyncio.run(_table(Path(name)))
     held = [resident(seen), *judged(seen)]

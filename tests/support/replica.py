@@ -72,6 +72,8 @@ class Replica:
             url=self.url + ("/readyz" if ready else "/livez"),
             env={
                 **{k: v for k, v in os.environ.items() if k in ROOT_ENVIRONMENT},
+                "MALLOC_ARENA_MAX": "2",  # these two as in the image
+                "MALLOC_MMAP_THRESHOLD_": "131072",
                 **(environment or {}),
             },
             patience=40,

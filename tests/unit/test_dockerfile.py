@@ -109,6 +109,12 @@ def test_the_image_serves_by_default_under_a_process_that_reaps() -> None:
     assert json.loads(FINAL.arguments("CMD")[-1]) == ["serve"]
 
 
+def test_the_image_makes_glibc_return_freed_memory() -> None:
+    """Two variables keep glibc's arenas few, and blocks from 128 KiB out of them."""
+    environment = " ".join(FINAL.arguments("ENV")).split()
+    assert {"MALLOC_ARENA_MAX=2", "MALLOC_MMAP_THRESHOLD_=131072"} <= {*environment}
+
+
 def test_the_label_names_the_version_of_the_package() -> None:
     """The image's version, unless a build says otherwise, is the package's."""
     assert f"VERSION={openfero_gitops.__version__}" in FINAL.arguments("ARG")
