@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.auth import Guard
-    from openfero_gitops.web.state import State
+    from openfero_gitops.web.ports import ReplicaState
 
 _PAGE: Final = 100
 _LARGEST_PAGE: Final = 1000
@@ -43,7 +43,7 @@ _FILTERS: Final[Mapping[str, Callable[[Remediation], str]]] = {
 T = TypeVar("T")
 
 
-def add_api(app: web.Application, state: State, guard: Guard) -> None:
+def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
     """Serve `/api/…`."""
 
     async def remediations(request: web.Request) -> web.Response:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from openfero_gitops.web.state import Exposition, State
+    from openfero_gitops.web.ports import Exposition, ReplicaState
 
 
-def add_health(app: web.Application, state: State, exposition: Exposition) -> None:
+def add_health(app: web.Application, state: ReplicaState, exposition: Exposition) -> None:
     """Serve `/livez`, `/readyz`, OpenFero's three probes, and `/metrics`."""
 
     async def live(_: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""The pages: one look at what is in force, what ran, and what is wrong.
+"""Serves the page: the active catalog, what ran, and what is wrong.
 
-The address carries the filter (`?phase=Failed&q=cart`), so that it can be sent to a colleague,
-works without JavaScript, and reaches past the rows that are shown.
+The address holds the filter (`?phase=Failed&q=cart`). So it can be shared, works without
+JavaScript, and reaches rows beyond those that a table shows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.web.overview import PHASES, Query, ago, duration, look, rfc3339, short
+from openfero_gitops.web.formats import ago, duration, rfc3339, short
+from openfero_gitops.web.overview import PHASES, PageQuery, build_overview
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Guard
-    from openfero_gitops.web.state import State
+    from openfero_gitops.web.ports import ReplicaState
 
-_HERE: Final = Path(__file__).parent
-#: Bytes; what is larger is compressed in a thread.
-_COMPRESSED_ASIDE: Final = 16 * 1024
-#: Controls, halves of characters, and what turns the direction of the text after it: nobody sees
-#: them, and a path or a label that holds one reads as another. (What joins emoji is not among
-#: them, nor are tabs and new lines.)
-_UNSEEN: Final = re.compile(
+_FOLDER: Final = Path(__file__).parent
+#: Larger pages are compressed in a thread.
+_MAX_BYTES_COMPRESSED_INLINE: Final = 16 * 1024
+#: Invisible characters that can make a path or a label look like another one: controls, surrogates
+#: and marks of text direction. (Emoji joiners, tabs and newlines are harmless.)
+_INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _HEADERS: Final = {
@@ -54,48 +54,46 @@ def _utc_now() -> datetime:
 
 
 def add_pages(
-    app: web.Application, state: State, guard: Guard, now: Callable[[], datetime] = _utc_now
+    app: web.Application, state: ReplicaState, guard: Guard, now: Callable[[], datetime] = _utc_now
 ) -> None:
-    """Serve `/` and what it is drawn with."""
+    """Serve `/` and its static files."""
     page = _template()
-    assets = {name: _address(name) for name in ("style.css", "page.js", "icon.svg")}
+    assets = {name: _asset_address(name) for name in ("style.css", "page.js", "icon.svg")}
 
     async def index(request: web.Request) -> web.Response:
         guard.check(request)
-        seen = look(state, _read_query(request.query), now())
-        text = await asyncio.to_thread(page.render, seen, assets=assets)
+        overview = build_overview(state, _read_query(request.query), now())
+        text = await asyncio.to_thread(page.render, overview, assets=assets)
         response = web.Response(
             text=text,
             content_type="text/html",
             headers=_HEADERS,
-            zlib_executor_size=_COMPRESSED_ASIDE,
+            zlib_executor_size=_MAX_BYTES_COMPRESSED_INLINE,
         )
         response.enable_compression()
         return response
 
     app.router.add_get("/", index)
-    app.router.add_static("/static", _HERE / "static")
+    app.router.add_static("/static", _FOLDER / "static")
 
 
-def _read_query(given: MultiMapping[str]) -> Query:
-    """Read `phase` (in any case; it may repeat) and `q`; raise 400 for an unknown phase."""
-    known = {phase.value.lower(): phase for phase in PHASES}
-    names = [name.lower() for name in given.getall("phase", []) if name]
+def _read_query(parameters: MultiMapping[str]) -> PageQuery:
+    """Read `phase` (ignoring case, repeatable) and `q`; raise 400 for an unknown phase."""
+    phases = {phase.value.lower(): phase for phase in PHASES}
+    names = [name.lower() for name in parameters.getall("phase", []) if name]
     for name in names:
-        if name not in known:
-            raise web.HTTPBadRequest(
-                text=f"phase {name!r} does not exist: there are {', '.join(PHASES)}"
-            )
-    return Query(tuple(known[name] for name in names), given.get("q", "").strip())
+        if name not in phases:
+            raise web.HTTPBadRequest(text=f"unknown phase {name!r}; use {', '.join(PHASES)}")
+    return PageQuery(tuple(phases[name] for name in names), parameters.get("q", "").strip())
 
 
 @cache
 def _template() -> Template:
-    """The page; compiled once, it holds no state."""
+    """Compile the page's template, once per process."""
     templates = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
-        finalize=_visible,
+        finalize=_make_visible,
         undefined=StrictUndefined,
         auto_reload=False,
         trim_blocks=True,
@@ -107,18 +105,18 @@ def _template() -> Template:
     return templates.get_template("index.html")
 
 
-def _visible(value: Any) -> Any:
-    r"""Write what nobody would see as its code, `\u202e`: whatever a template puts out."""
+def _make_visible(value: Any) -> Any:
+    r"""Replace invisible characters by their code, such as `\u202e`, in all template output."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
 
 
-def _address(name: str) -> str:
-    """Where a static file is found.
+def _asset_address(name: str) -> str:
+    """Build the address of a static file.
 
-    Relative, for a proxy that serves the pages under a path; versioned by content, so that a
-    page of one release is never drawn with the style of another.
+    It is relative, for proxies that serve the page under a path. It holds a digest of the content,
+    so that a page is never drawn with the style of another release.
     """
-    content = (_HERE / "static" / name).read_bytes()
+    content = (_FOLDER / "static" / name).read_bytes()
     return f"static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import ssl
 
     from openfero_gitops.web.auth import Guard
-    from openfero_gitops.web.state import Deliveries, Exposition, State
+    from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
 
 __all__ = ["Address", "Server", "parse_address", "runner_of", "tls_context"]
 
@@ -70,7 +70,7 @@ class Server:
     def __init__(
         self,
         *,
-        state: State,
+        state: ReplicaState,
         deliveries: Deliveries,
         exposition: Exposition,
         webhook_guard: Guard,
@@ -95,7 +95,7 @@ class Server:
         self.bound: list[Address] = []
 
     @staticmethod
-    def _application(state: State, exposition: Exposition) -> web.Application:
+    def _application(state: ReplicaState, exposition: Exposition) -> web.Application:
         app = web.Application(middlewares=[problems], client_max_size=BODY_LIMIT)
         add_health(app, state, exposition)
         return app

@@ -18,7 +18,7 @@ from openfero_gitops.web.errors import CALLERS_FAULT, problem_of, problem_respon
 if TYPE_CHECKING:
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.web.auth import Guard
-    from openfero_gitops.web.state import Deliveries, Exposition
+    from openfero_gitops.web.ports import Deliveries, Exposition
 
 _log = structlog.get_logger(__name__)
 

@@ -1,12 +1,12 @@
-// The page, kept true: it is fetched again every few seconds, and what differs is changed in
-// place, so that open rows, the focus, a selection and the scroll position stay. Without this
-// script everything can be read all the same.
+// Refreshes the page: fetches it every few seconds and changes in place what differs, so that
+// open rows, the focus, a selection and the scroll position stay. The page also works without
+// this script.
 "use strict";
 
 (() => {
-  const EVERY = 5000; // milliseconds between two looks
-  const PATIENCE = 8000; // for one answer
-  const TYPING = 200; // until the filter follows what is typed
+  const REFRESH_MS = 5000;
+  const TIMEOUT_MS = 8000; // of one request
+  const TYPING_DELAY_MS = 200; // before the filter applies what was typed
 
   const root = document.documentElement;
   const main = document.getElementById("main");
@@ -15,15 +15,15 @@
   const unreachable = document.getElementById("unreachable");
   const button = document.getElementById("refresh");
 
-  const open = new Set(); // keys of rows that were opened, also of those a filter hides
-  let wanted = true; // auto-refresh, as the reader chose
-  let drawn = main.dataset.now; // the controller's time of what is shown
-  let ahead = Date.parse(drawn) - Date.now(); // its clock against this one
-  let lostSince = null;
+  const open = new Set(); // keys of open rows, including those that the filter hides
+  let refreshing = true; // auto-refresh, as the reader chose
+  let shownAt = main.dataset.now; // the controller's time when it rendered the page
+  let clockOffset = Date.parse(shownAt) - Date.now(); // the controller's clock minus ours
+  let unreachableSince = null;
   let timer = 0;
-  let asking = null;
-  let shown = location.search; // the filter of what is shown
-  let marking = false; // whether what is added has come, not only been filtered in
+  let request = null;
+  let shownFilter = location.search;
+  let highlighting = false; // whether added rows are new, and not only matched by a new filter
 
   // Times
 
@@ -37,7 +37,7 @@
   }
 
   function age(at) {
-    const seconds = (Date.now() + ahead - Date.parse(at)) / 1000;
+    const seconds = (Date.now() + clockOffset - Date.parse(at)) / 1000;
     if (Number.isNaN(seconds)) return "";
     return seconds < 0 ? `in ${span(-seconds)}` : `${span(seconds)} ago`;
   }
@@ -48,13 +48,13 @@
 
   function tick() {
     for (const element of document.querySelectorAll(".age")) write(element, age(element.dataset.at));
-    if (lostSince !== null) write(unreachable.querySelector(".lost-for"), age(lostSince));
+    if (unreachableSince !== null) write(unreachable.querySelector(".first-failure"), age(unreachableSince));
   }
 
-  // Drawing: make `from` equal to `to`, touching only what differs. Elements with an id are
-  // found again wherever they went. What the reader opened stays open.
+  // Makes `from` equal to `to`, changing only what differs. Elements with an id are reused even if
+  // they moved. What the reader opened stays open.
 
-  function same(a, b) {
+  function sameElement(a, b) {
     return a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
   }
 
@@ -70,21 +70,21 @@
     for (const { name } of [...from.attributes]) {
       if (name !== "open" && !to.hasAttribute(name)) from.removeAttribute(name);
     }
-    if (to.classList.contains("age")) return; // the clock here writes these
+    if (to.classList.contains("age")) return; // tick() writes these
 
-    const stay = new Set([...to.children].map((child) => child.id).filter(Boolean));
-    const known = new Map();
+    const kept = new Set([...to.children].map((child) => child.id).filter(Boolean));
+    const byId = new Map();
     for (const child of [...from.children]) {
       if (!child.id) continue;
-      if (stay.has(child.id)) known.set(child.id, child);
+      if (kept.has(child.id)) byId.set(child.id, child);
       else child.remove();
     }
     let next = from.firstChild;
     for (const child of [...to.childNodes]) {
-      const match = child.id ? known.get(child.id) : next && same(next, child) ? next : null;
+      const match = child.id ? byId.get(child.id) : next && sameElement(next, child) ? next : null;
       if (!match) {
         const added = document.importNode(child, true);
-        if (marking) added.classList?.add("new");
+        if (highlighting) added.classList?.add("new");
         from.insertBefore(added, next);
       } else {
         if (match === next) next = next.nextSibling;
@@ -99,18 +99,18 @@
     }
   }
 
-  function draw(text) {
+  function update(text) {
     const page = new DOMParser().parseFromString(text, "text/html");
     const fresh = page.getElementById("main");
-    if (!fresh) throw new Error("something else answered");
+    if (!fresh) throw new Error("the response is not this page");
     if (page.documentElement.dataset.assets !== root.dataset.assets) {
-      location.reload(); // another release: its markup wants its own style and script
+      location.reload(); // another release, with its own style and script
       return;
     }
-    drawn = fresh.dataset.now;
-    ahead = Date.parse(drawn) - Date.now();
-    marking = shown === location.search;
-    shown = location.search;
+    shownAt = fresh.dataset.now;
+    clockOffset = Date.parse(shownAt) - Date.now();
+    highlighting = shownFilter === location.search;
+    shownFilter = location.search;
     for (const part of document.querySelectorAll("[data-live]")) {
       morph(part, page.getElementById(part.id));
     }
@@ -118,32 +118,32 @@
     for (const details of main.querySelectorAll("details[data-key]")) {
       if (open.has(details.dataset.key)) details.open = true;
     }
-    seen.querySelector(".age").dataset.at = drawn;
+    seen.querySelector(".age").dataset.at = shownAt;
     tick();
   }
 
-  // Asking
+  // Refreshing
 
   function state() {
-    if (lostSince !== null) return "Unreachable";
-    return wanted ? "Live" : "Not refreshed";
+    if (unreachableSince !== null) return "Unreachable";
+    return refreshing ? "Live" : "Not refreshed";
   }
 
-  function found() {
-    lostSince = null;
+  function showReachable() {
+    unreachableSince = null;
     unreachable.hidden = true;
     root.classList.remove("lost");
-    root.classList.toggle("fresh", wanted);
+    root.classList.toggle("fresh", refreshing);
     write(live, state());
   }
 
-  function lost(why) {
-    if (lostSince === null) {
-      lostSince = new Date(Date.now() + ahead).toISOString();
+  function showUnreachable(reason) {
+    if (unreachableSince === null) {
+      unreachableSince = new Date(Date.now() + clockOffset).toISOString();
       unreachable.replaceChildren(
-        "The controller cannot be reached since ",
-        Object.assign(document.createElement("span"), { className: "lost-for" }),
-        ` (${why}). What is shown is as of ${drawn}; it is tried again every ${EVERY / 1000} s.`,
+        `The controller cannot be reached (${reason}). First failure: `,
+        Object.assign(document.createElement("span"), { className: "first-failure" }),
+        `. This page shows the state at ${shownAt}. Retrying every ${REFRESH_MS / 1000} s.`,
       );
       unreachable.hidden = false;
       document.title = `unreachable · ${document.title}`;
@@ -154,57 +154,57 @@
     tick();
   }
 
-  async function look() {
+  async function refresh() {
     clearTimeout(timer);
-    asking?.abort();
-    const mine = (asking = new AbortController());
-    const deadline = setTimeout(() => mine.abort(), PATIENCE);
+    request?.abort();
+    const controller = (request = new AbortController());
+    const deadline = setTimeout(() => controller.abort(), TIMEOUT_MS);
     try {
-      // Not a relative address: it would carry the credentials of an address that has some.
-      const answer = await fetch(location.origin + location.pathname + location.search, {
+      // Not a relative address: fetch() refuses one if the page has credentials in its address.
+      const response = await fetch(location.origin + location.pathname + location.search, {
         cache: "no-store",
-        signal: mine.signal,
+        signal: controller.signal,
       });
-      if (!answer.ok) throw new Error(`it answered ${answer.status} ${answer.statusText}`);
-      const text = await answer.text();
-      if (mine !== asking) return;
-      draw(text);
-      found();
+      if (!response.ok) throw new Error(`HTTP ${response.status} ${response.statusText}`);
+      const text = await response.text();
+      if (controller !== request) return;
+      update(text);
+      showReachable();
     } catch (error) {
-      if (mine !== asking) return; // a later question took its place
-      lost(mine.signal.aborted ? `no answer in ${PATIENCE / 1000} s` : error.message);
+      if (controller !== request) return; // a later request replaced this one
+      showUnreachable(controller.signal.aborted ? `no response within ${TIMEOUT_MS / 1000} s` : error.message);
     } finally {
       clearTimeout(deadline);
-      if (mine === asking) plan();
+      if (controller === request) schedule();
     }
   }
 
-  function plan() {
+  function schedule() {
     clearTimeout(timer);
-    if (wanted && !document.hidden) timer = setTimeout(look, EVERY);
+    if (refreshing && !document.hidden) timer = setTimeout(refresh, REFRESH_MS);
   }
 
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) clearTimeout(timer);
-    else if (wanted) look();
+    else if (refreshing) refresh();
   });
 
   button.addEventListener("click", () => {
-    wanted = !wanted;
-    button.setAttribute("aria-pressed", String(wanted));
-    if (wanted) look();
+    refreshing = !refreshing;
+    button.setAttribute("aria-pressed", String(refreshing));
+    if (refreshing) refresh();
     else {
       clearTimeout(timer);
-      if (lostSince === null) found();
+      if (unreachableSince === null) showReachable();
     }
   });
 
-  // The filter: it lives in the address.
+  // The filter is part of the address.
 
-  function go(address, replace) {
+  function navigate(address, replace) {
     if (replace) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
-    look();
+    refresh();
   }
 
   let typing = 0;
@@ -215,23 +215,23 @@
       const address = new URL(location.href);
       if (event.target.value.trim()) address.searchParams.set("q", event.target.value);
       else address.searchParams.delete("q");
-      go(address, true);
-    }, TYPING);
+      navigate(address, true);
+    }, TYPING_DELAY_MS);
   });
 
   window.addEventListener("popstate", () => {
     document.getElementById("q").value = new URL(location.href).searchParams.get("q") ?? "";
-    look();
+    refresh();
   });
 
-  // Clicks: a filter's link, a copy button, a row.
+  // Clicks on a link of the filter, a copy button or a row.
 
   async function copy(element) {
     const text = element.dataset.copy ?? element.previousElementSibling.textContent;
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // No clipboard where the page came over plain http: the old way still works there.
+      // Over plain http there is no clipboard API; the old command still works.
       const area = document.createElement("textarea");
       area.value = text;
       area.className = "visually-hidden";
@@ -260,7 +260,7 @@
       const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
       if (plain && link.pathname === location.pathname && !link.hash) {
         event.preventDefault();
-        go(link.href, false);
+        navigate(link.href, false);
         document.getElementById("q").value = new URL(link.href).searchParams.get("q") ?? "";
         if (!link.closest(".chips")) document.getElementById("remediations").scrollIntoView();
       }
@@ -284,12 +284,12 @@
     true,
   );
 
-  // An address that ends in a Job's name opens its row.
-  const named = document.getElementById(location.hash.slice(1));
-  named?.querySelector?.("details.opener")?.setAttribute("open", "");
+  // A fragment that names a Job opens its row.
+  const linked = document.getElementById(location.hash.slice(1));
+  linked?.querySelector?.("details.opener")?.setAttribute("open", "");
 
   root.classList.add("js");
-  found();
+  showReachable();
   setInterval(tick, 1000);
-  plan();
+  schedule();
 })();

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.sync import Standing, SyncStatus
 
 
-class State(Protocol):
+class ReplicaState(Protocol):
     """The controller as it is now; every call is quick and does no I/O."""
 
     def about(self) -> About:

@@ -1,0 +1,161 @@
+"""Lists what an operator should know first: the concerns at the top of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.operario import Mode
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.text import plural
+from openfero_gitops.web.formats import short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.health import Condition
+    from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.sync import SyncStatus
+
+#: A failure is a concern for this long.
+_RECENT_FAILURE: Final = timedelta(hours=1)
+#: The order of tones on the page.
+_URGENCY: Final = ("bad", "ask", "warn")
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """A line at the top of the page; `tone` is `bad`, `ask` or `warn`."""
+
+    tone: str
+    title: str
+    detail: str = ""
+    since: datetime | None = None
+    link: str = ""
+
+
+def list_concerns(
+    *,
+    leader: str | None,
+    conditions: Iterable[Condition],
+    catalog: Catalog | None,
+    sync: SyncStatus,
+    remediations: Iterable[Remediation],
+    pause: Pause | None,
+    now: datetime,
+) -> list[Concern]:
+    """List every concern, the most urgent first."""
+    concerns = [
+        *_concerns_of_health(leader, conditions, catalog, sync),
+        *_concerns_of_remediations(remediations, now),
+        *_concerns_of_catalog(catalog, pause),
+    ]
+    return sorted(concerns, key=lambda concern: _URGENCY.index(concern.tone))
+
+
+def _concerns_of_health(
+    leader: str | None,
+    conditions: Iterable[Condition],
+    catalog: Catalog | None,
+    sync: SyncStatus,
+) -> Iterator[Concern]:
+    """List what keeps the controller from working, or from newer operarios."""
+    if catalog is None:
+        yield Concern(
+            "bad",
+            "No active catalog: deliveries are answered with 503",
+            sync.error or "the first sync has not finished yet",
+            sync.failing_since,
+        )
+    for condition in conditions:
+        if not condition.holds and not (catalog is None and condition.name == "catalog"):
+            state = "Not ready" if condition.vital else "Degraded"
+            yield Concern("bad", f"{state}: {condition.name}", condition.message)
+    if not leader:
+        yield Concern("bad", "No leader", "alerts still become Jobs, but no Job is started")
+    if catalog is None:
+        return
+    refused = sync.refused
+    active = short(catalog.revision.commit) or "the last catalog"
+    if sync.error and refused and refused.reason == sync.error:
+        title = f"Revision {short(refused.commit)} was refused; {active} stays active"
+        yield Concern("warn", title, sync.error, sync.failing_since)
+    elif sync.error:
+        title = f"The repository cannot be read; {active} stays active"
+        yield Concern("warn", title, sync.error, sync.failing_since)
+    elif sync.origin == "mirror":
+        detail = "Git has not been read since this replica started"
+        if refused:
+            detail += f"; revision {short(refused.commit)} was refused: {refused.reason}"
+        yield Concern("warn", "The active catalog comes from the mirror", detail)
+
+
+def _concerns_of_remediations(
+    remediations: Iterable[Remediation], now: datetime
+) -> Iterator[Concern]:
+    """List what failed, what waits for approval and what is held."""
+    by_phase: dict[Phase, list[Remediation]] = {}
+    for remediation in remediations:
+        by_phase.setdefault(remediation.phase, []).append(remediation)
+    failed = [
+        remediation
+        for remediation in by_phase.get(Phase.FAILED, ())
+        if now - _ended_at(remediation) <= _RECENT_FAILURE
+    ]
+    if failed:
+        latest = max(failed, key=_ended_at)
+        yield Concern(
+            "bad",
+            f"{plural(len(failed), 'remediation')} failed in the last hour",
+            f"latest: {latest.alertname or latest.operario}",
+            _ended_at(latest),
+            f"./?phase={Phase.FAILED.value}",
+        )
+    if unapproved := by_phase.get(Phase.AWAITING_APPROVAL):
+        oldest = min(unapproved, key=lambda remediation: remediation.order)
+        yield Concern(
+            "ask",
+            f"{plural(len(unapproved), 'remediation')} waiting for approval",
+            f"oldest: {oldest.alertname or oldest.operario}",
+            oldest.received_at,
+            f"./?phase={Phase.AWAITING_APPROVAL.value}",
+        )
+    if held := by_phase.get(Phase.HELD):
+        yield Concern(
+            "warn",
+            f"{plural(len(held), 'remediation')} held",
+            "a started Job was suspended by someone else; the controller does not restart it",
+            link=f"./?phase={Phase.HELD.value}",
+        )
+
+
+def _ended_at(remediation: Remediation) -> datetime:
+    return remediation.finished_at or remediation.received_at
+
+
+def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterator[Concern]:
+    """List what keeps operarios of the active catalog from running."""
+    if pause is not None:
+        yield Concern("warn", "Admission is paused: no Job starts", pause.message, pause.since)
+    if catalog is None:
+        return
+    if catalog.envelope.mode is Mode.DRY_RUN:
+        yield Concern(
+            "warn",
+            "Dry-run mode: Jobs are checked but do not run",
+            "openfero.yaml sets mode: dry-run for every operario",
+        )
+    errors = [problem for problem in catalog.problems if problem.is_error]
+    stale = sum(operario.origin.stale for operario in catalog.operarios)
+    stale_text = f"{plural(stale, 'operario')} active in an older version" if stale else ""
+    if errors:
+        detail = f"{errors[0].path}: {errors[0].message}"
+        if stale_text:
+            detail = f"{stale_text}; {detail}"
+        title = f"{plural(len(errors), 'error')} in the repository"
+        yield Concern("warn", title, detail, link="#problems")
+    elif stale_text:
+        yield Concern("warn", stale_text, link="#operarios")

@@ -1,0 +1,50 @@
+"""Formats commits, times and durations for the page."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+from openfero_gitops.domain.timestamp import format_time, parse_time
+
+_SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def is_sha(commit: str) -> bool:
+    """Whether a text is a full commit id."""
+    return _SHA.fullmatch(commit) is not None
+
+
+def short(commit: str) -> str:
+    """Shorten a full commit id to 7 characters, any other text to 16."""
+    return commit[:7] if is_sha(commit) else commit[:16]
+
+
+def rfc3339(value: datetime | str | None) -> str:
+    """Format a time to the second, in UTC; empty if it is not a time."""
+    moment = parse_time(value) if isinstance(value, str) else value
+    return format_time(moment)[:19] + "Z" if moment else ""
+
+
+def ago(value: datetime | str, now: datetime) -> str:
+    """Say how long ago a time was, or how far ahead; page.js uses the same words."""
+    moment = parse_time(value) if isinstance(value, str) else value
+    if moment is None:
+        return ""
+    if moment > now:
+        return f"in {duration(moment - now)}"
+    return f"{duration(now - moment)} ago"
+
+
+def duration(value: timedelta) -> str:
+    """Format a duration with its two largest units."""
+    seconds = int(value.total_seconds())
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if not minutes:
+        return f"{seconds}s"
+    if not hours:
+        return f"{minutes}m {seconds % 60}s" if minutes < 10 else f"{minutes}m"  # noqa: PLR2004
+    if not days:
+        return f"{hours}h {minutes % 60}m"
+    return f"{days}d {hours % 24}h"
