@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.timestamp import format_time, parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
 
 _SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
-    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.ports import ReplicaState

@@ -386,7 +386,7 @@ async def test_where_it_came_from() -> None:
 async def test_a_folder_has_no_commit() -> None:
     """What was read from a folder says so instead of showing an empty commit."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit="")))
-    assert "no commit: a folder" in row_of(page).one("td", "from").text
+    assert "no commit (folder)" in row_of(page).one("td", "from").text
 
 
 async def test_details() -> None:
@@ -403,7 +403,7 @@ async def test_details() -> None:
     row = row_of(await draw(showing(one)))
     details = row.one("tr", "more-row")
     terms = {dt.text for dt in details.all("dt")}
-    assert {"Alert began", "Received", "Admitted", "Started", "Finished", "Resolved"} <= terms
+    assert {"Alert started", "Received", "Admitted", "Started", "Finished", "Resolved"} <= terms
     text = details.text
     assert "Attempt 2" in text
     assert "oncall@example.com (unverified" in text
@@ -465,7 +465,7 @@ async def test_waits_for_a_person() -> None:
     lines = [line.text for line in row_of(page).all("span", "command")]
     assert lines[:2] == [f"openfero-gitops approve {one.key}", f"openfero-gitops refuse {one.key}"]
     concern = page.one("li", "concern")
-    assert "1 remediation must be approved by a person" in concern.text
+    assert "1 remediation waiting for approval" in concern.text
     assert "17m ago" in concern.text
     assert concern.one("a").attributes["href"] == "./?phase=AwaitingApproval"
 
@@ -526,9 +526,9 @@ async def test_why_it_was_refused() -> None:
 async def test_circumstances() -> None:
     """What was queued, held, started by somebody else or is being deleted says so."""
     for one, words in (
-        (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Kueue starts it from queue heal"),
-        (remediation("A", Phase.HELD, NOW), "Somebody suspended it after it had started"),
-        (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Somebody else than the contr"),
+        (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Waits for Kueue, in queue heal"),
+        (remediation("A", Phase.HELD, NOW), "Someone suspended it after it started"),
+        (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Started by someone else"),
         (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
     ):
         assert words in row_of(await draw(showing(one))).one("td", "why").text
@@ -557,15 +557,15 @@ async def test_an_alert_without_a_name() -> None:
     """An alert that has no name, and no labels on its Job, is shown all the same."""
     one = remediation("", Phase.REFUSED, NOW, labels={"a": "b"})
     text = row_of(await draw(showing(replace(one, labels={})))).text
-    assert "(an alert without a name)" in text
-    assert "None are recorded on the Job" in text
+    assert "(alert without a name)" in text
+    assert "Alert labels none" in text
 
 
 async def test_order() -> None:
     """What is under way stands before what has ended, and the newest first in each."""
     page = await draw(pages.busy(NOW))
     titles = [one.one("caption").text for one in page.all("table", "remediations")]
-    assert titles == ["Under way 6", "Ended 5"]
+    assert titles == ["In progress 6", "Finished 5"]
     for table in page.all("table", "remediations"):
         received = [cell.one("time").attributes["datetime"] for cell in table.all("td", "received")]
         assert received == sorted(received, reverse=True)
@@ -579,7 +579,7 @@ async def test_more_than_a_table_shows() -> None:
     ]
     page = await draw(showing(*many))
     assert len(page.all("tbody", "remediation")) == 50
-    assert "The first 50 of 120 remediations, the newest first" in page.one("p", "rest").text
+    assert "Showing the first 50 of 120 remediations, newest first" in page.one("p", "rest").text
     assert "Refused 120" in page.one("nav", "chips").text
     assert many[0].key.name in page.text
     assert many[119].key.name not in page.text
@@ -660,10 +660,10 @@ async def test_no_alert_yet() -> None:
     """A controller that has met no alert says where Alertmanager delivers to."""
     page = await draw(pages.quiet(NOW))
     section = page.one("section", id="remediations")
-    assert "No alert has come yet" in section.text
-    assert "POST /alerts" in section.text
+    assert "No remediations yet" in section.text
+    assert "sends to /alerts" in section.text
     assert "openfero-gitops explain SOURCE --alert FILE" in section.text
-    assert page.one("h2", id="state").text == "Healthy, and nothing asks for a person"
+    assert page.one("h2", id="state").text == "Healthy. No action needed."
     assert not page.all("li", "concern")
 
 
@@ -671,9 +671,9 @@ async def test_nothing_fits_the_filter() -> None:
     """A filter that hides everything says so, and leads out."""
     page = await draw(pages.busy(NOW), "/?q=nothing-of-the-kind")
     for section, words in (
-        ("remediations", "None of the 11 remediations fits the filter."),
-        ("operarios", "None of the 6 operarios fits the filter."),
-        ("problems", "None of the 2 problems fits the filter."),
+        ("remediations", "None of the 11 remediations matches the filter."),
+        ("operarios", "None of the 6 operarios matches the filter."),
+        ("problems", "None of the 2 problems matches the filter."),
     ):
         assert words in page.one("section", id=section).text
         assert page.one("section", id=section).all("a", href="./")
@@ -684,7 +684,7 @@ async def test_no_operario() -> None:
     empty = catalog(root="production")
     page = await draw(showing(in_force=empty, synced=synced(empty, NOW)))
     text = page.one("section", id="operarios").text
-    assert "holds no operario" in text
+    assert "contains no operarios" in text
     assert "under production" in text
     assert "openfero.io/alertname" in text
 
@@ -692,14 +692,14 @@ async def test_no_operario() -> None:
 async def test_no_problem() -> None:
     """A repository without problems says so, and of which commit."""
     text = (await draw(pages.quiet(NOW))).one("section", id="problems").text
-    assert f"Validation found nothing wrong at {COMMIT[:7]}" in text
+    assert f"No problems at {COMMIT[:7]}" in text
 
 
 async def test_nothing_under_way() -> None:
     """Where everything has ended, that is said, and what ended is shown."""
     page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
-    assert "Nothing runs and nothing waits." in page.one("section", id="remediations").text
-    assert [one.one("caption").text for one in page.all("table", "remediations")] == ["Ended 1"]
+    assert "No Job is running or waiting." in page.one("section", id="remediations").text
+    assert [one.one("caption").text for one in page.all("table", "remediations")] == ["Finished 1"]
 
 
 # The state of the controller
@@ -709,12 +709,12 @@ async def test_healthy() -> None:
     """A healthy controller shows leader, conditions, revision, its author and its age."""
     page = await draw(pages.quiet(NOW))
     text = page.one("section", "status").text
-    assert f"Leader {pages.REPLICA} this replica" in text
-    assert f"Commit {COMMIT[:7]} of main by Platform Team" in text
+    assert f"Leader {pages.REPLICA} (this replica)" in text
+    assert f"Commit {COMMIT[:7]} on main by Platform Team" in text
     assert f"Signed by {pages.SIGNER} verified" in text
-    assert "In force 9h 12m ago 2026-11-20T17:52:05Z" in text
+    assert "Active since 9h 12m ago 2026-11-20T17:52:05Z" in text
     assert "Last sync 20s ago" in text
-    assert "State open" in text
+    assert "State active" in text
     badges = [one.text for one in page.one("ul", "conditions").all("span", "badge")]
     assert badges == ["catalog", "jobs"]
 
@@ -726,15 +726,15 @@ async def test_broken() -> None:
     concerns = [one.text for one in page.all("li", "concern")]
     assert concerns == [
         (
-            "No catalog is in force: alerts are answered 503 3m 0s ago 2026-11-21T03:01:05Z "
+            "No active catalog: deliveries are answered with 503 3m 0s ago 2026-11-21T03:01:05Z "
             f"git fetch {pages.REPOSITORY}: authentication failed"
         ),
         "Not ready: jobs openfero-jobs: connection refused",
-        "No replica leads alerts are taken and become Jobs, but no Job is started",
+        "No leader alerts still become Jobs, but no Job is started",
     ]
     assert page.one("title").text == "not healthy · openfero-gitops · production-west"
-    assert "none has succeeded yet" in page.one("section", "status").text
-    assert "No catalog is in force" in page.one("section", id="operarios").text
+    assert "no success yet" in page.one("section", "status").text
+    assert "No active catalog" in page.one("section", id="operarios").text
     assert row_of(page).one("code", "reason").text == "no-catalog"
 
 
@@ -742,8 +742,8 @@ async def test_before_the_first_sync() -> None:
     """A controller that has just started says that the first sync has not ended."""
     fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), known=[])
     text = (await draw(fresh)).text
-    assert "the first sync has not ended" in text
-    assert "not tried yet" in text
+    assert "the first sync has not finished yet" in text
+    assert "Last sync none yet" in text
 
 
 async def test_another_leads() -> None:
@@ -762,7 +762,7 @@ async def test_sync_fails() -> None:
         if "cannot" in one.text
     ]
     assert len(concern) == 1
-    assert f"The repository cannot be read: {COMMIT[:7]} stays in force" in concern[0]
+    assert f"The repository cannot be read; {COMMIT[:7]} stays active" in concern[0]
     assert "21m ago 2026-11-21T02:43:05Z" in concern[0]
     assert "could not resolve host git.example.com" in concern[0]
 
@@ -779,12 +779,12 @@ async def test_revision_refused() -> None:
     )
     page = await draw(showing(synced=status))
     concern = page.one("li", "concern").text
-    assert f"Revision {OLDER[:7]} is refused: {COMMIT[:7]} stays in force" in concern
+    assert f"Revision {OLDER[:7]} was refused; {COMMIT[:7]} stays active" in concern
     assert "unknown key 'pause'" in concern
     # Once a newer revision is in force, the refused one is history: told, but no concern.
     page = await draw(showing(synced=replace(status, error=None, failing_since=None)))
     assert not page.all("li", "concern")
-    assert f"Last refused {OLDER[:7]}" in page.one("section", "status").text
+    assert f"Refused {OLDER[:7]}" in page.one("section", "status").text
 
 
 async def test_from_the_mirror() -> None:
@@ -838,7 +838,7 @@ async def test_paused_since_nobody_knows() -> None:
 async def test_dry_run() -> None:
     """An envelope on trial says that nothing really runs."""
     page = await draw(showing(in_force=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
-    assert "Nothing really runs" in page.one("li", "concern").text
+    assert "Dry-run mode: Jobs are checked but do not run" in page.one("li", "concern").text
     assert "State dry-run" in page.one("section", "status").text
 
 
@@ -846,7 +846,7 @@ async def test_recent_failures_are_said_first() -> None:
     """A failure of the last hour is a concern; an older one is counted, and no more."""
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(minutes=50))))
     assert "1 remediation failed in the last hour" in page.one("li", "concern").text
-    assert page.one("title").text.startswith("1 to look at")
+    assert page.one("title").text.startswith("1 need attention")
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=2))))
     assert not page.all("li", "concern")
     assert "Failed 1" in page.one("nav", "chips").text
@@ -879,7 +879,7 @@ async def test_operarios() -> None:
     assert f"git show {COMMIT}:kubenodenotready/resolved.yaml" in copies
     assert row.all("td")[-1].text.startswith("Succeeded 2h 39m ago")
     assert row.all("td")[2].text == "none"
-    assert page.one("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none known"
+    assert page.one("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none"
 
 
 async def test_stale() -> None:
@@ -891,7 +891,7 @@ async def test_stale() -> None:
     assert "Operarius" in row.one("th").text
     assert len([one for one in page.all("span", "badge") if one.text == "stale"]) == 1
     concerns = " ".join(one.text for one in page.all("li", "concern"))
-    assert "1 operario in force in an older version" in concerns
+    assert "1 operario active in an older version" in concerns
 
 
 async def test_stale_without_an_error() -> None:
@@ -899,7 +899,7 @@ async def test_stale_without_an_error() -> None:
     origin = Origin("a.yaml", "", OLDER, stale=True)
     in_force = catalog(operario("a", "A", origin=origin))
     page = await draw(showing(in_force=in_force))
-    assert "1 operario in force in an older version" in page.one("li", "concern").text
+    assert "1 operario active in an older version" in page.one("li", "concern").text
 
 
 async def test_options() -> None:
@@ -950,7 +950,7 @@ async def test_ignored() -> None:
     """Documents that are no operario are counted, and listed where that is opened."""
     details = (await draw(pages.busy(NOW))).one("details", "ignored")
     assert "open" not in details.attributes
-    assert details.one("summary").text == "3 documents are no operario, and left alone"
+    assert details.one("summary").text == "3 documents are ignored: not an operario"
     assert "kustomization.yaml Kustomization" in [one.text for one in details.all("li")]
 
 
@@ -958,7 +958,7 @@ async def test_a_folder() -> None:
     """A catalog that was read from a folder is shown without a commit."""
     in_force = catalog(operario("a", "A"), revision=Revision("/srv/operarios", "", ""))
     page = await draw(showing(in_force=in_force, synced=synced(in_force, NOW)))
-    assert "no commit: a folder" in page.one("section", "status").text
+    assert "no commit (folder)" in page.one("section", "status").text
 
 
 async def test_the_envelope() -> None:
@@ -967,12 +967,12 @@ async def test_the_envelope() -> None:
     page = await draw(showing(in_force=catalog(envelope=envelope, root="production")))
     text = page.one("section", "status").text
     assert "0 of at most 7" in text
-    assert "at most 9 start in a minute" in text
-    assert "Remembered 2d" in text
+    assert "at most 9 per minute" in text
+    assert "Jobs kept for 2d" in text
     assert "Namespaces shop" in text
     assert "production/openfero.yaml" in text
     page = await draw(showing(in_force=catalog(has_envelope=False)))
-    assert "no openfero.yaml: the defaults hold" in page.one("section", "status").text
+    assert "defaults (no openfero.yaml)" in page.one("section", "status").text
 
 
 # Times, and the way to act
@@ -1015,7 +1015,7 @@ async def test_times() -> None:
 async def test_how_to_act() -> None:
     """The page says by which commands people change things, and that it does not."""
     footer = (await draw(pages.quiet(NOW))).one("footer")
-    assert "These pages only read." in footer.text
+    assert "This page is read-only." in footer.text
     for command in ("approve JOB", "refuse JOB", "cancel JOB", "pause", "audit --verify"):
         assert f"openfero-gitops {command}" in footer.text
 
