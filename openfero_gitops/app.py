@@ -1,7 +1,6 @@
-"""The composition root: every part is made here, started here, and stopped in reverse.
+"""The composition root of `serve` and `demo`: builds, starts and stops the parts of a replica.
 
-Nothing else knows which adapter stands behind a Protocol. `serve` and `demo` differ in what they
-hand in: a real API server or the in-memory one, and where operarios come from.
+`serve` connects to a real API server and a Git repository, `demo` may use the in-memory API server.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import gc
 import os
 import random
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +20,7 @@ from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Concluder
 from openfero_gitops.admission.pause import Control
+from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import Comparer
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, recall
@@ -63,7 +62,7 @@ from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -71,52 +70,34 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.leadership.elector import Term
     from openfero_gitops.ports import SourceWithHistory
-    from openfero_gitops.settings import Settings
+    from openfero_gitops.settings import ResolvedNamespaces, Settings
     from openfero_gitops.web.server import Address
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds for the Events that are still to be written when a replica stops.
-_LAST_EVENTS: Final = 1.0
-#: Seconds before work beside admission that failed begins anew.
-_REST: Final = 30.0
-#: Exit code of a process that could not end its own work.
-_STUCK: Final = 70
-#: How long a replica may lag behind the leader, beyond the interval: a fetch may be slow.
-_KEEPING_UP: Final = timedelta(minutes=1)
-#: Characters of a key that marks the mirror.
-_SHORTEST_KEY: Final = 16
-#: Seconds between two tries to read the mirror at the start.
-_RECALL_AGAIN: Final = 2.0
+#: Time to write the remaining Events when a replica stops.
+_FLUSH_EVENTS_SECONDS: Final = 1.0
+_EXIT_STUCK: Final = 70
+#: How long a replica may be behind the leader, in addition to the sync interval.
+_LAG_TOLERANCE: Final = timedelta(minutes=1)
+_MIN_MIRROR_KEY_CHARACTERS: Final = 16
+#: Between two attempts to read the mirror at startup.
+_MIRROR_RETRY_SECONDS: Final = 2.0
+#: Errors that end a term of leadership.
+_ENDS_TERM: Final = (TermEnded, ClockWrong)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Which namespaces a controller works in; `allowed` holds the jobs namespace first."""
-
-    own: str
-    jobs: str
-    allowed: tuple[str, ...]
-
-
-def places(settings: Settings, default_namespace: str) -> Places:
-    """Fill in what the settings leave open."""
-    own = settings.namespace or default_namespace
-    jobs = settings.jobs_namespace or own
-    return Places(own, jobs, tuple(dict.fromkeys((jobs, *settings.allowed_namespace))))
-
-
 class Controller:
-    """One replica."""
+    """One replica of the controller."""
 
     def __init__(
         self,
         settings: Settings,
-        where: Places,
+        namespaces: ResolvedNamespaces,
         api: ApiServer,
         source: SourceWithHistory,
         cluster: str,
@@ -125,28 +106,28 @@ class Controller:
         clock: Clock | None = None,
         wanted: asyncio.Event | None = None,
     ) -> None:
-        """Put one replica together; nothing is started and nothing connected.
+        """Build the parts of a replica; nothing is started or connected yet.
 
-        `lease_api` has connections of its own for the lease, so that a renewal never queues
-        behind a storm of Jobs. `clock` is the one that `api` compares with the API server's.
-        Whoever sets `wanted` gets a sync.
+        `cluster` describes the API server on the page. `lease_api` has its own connections, so
+        that many Job requests do not delay a renewal of the lease. `clock` is the one that `api`
+        compares with the API server's. Setting `wanted` requests a sync.
 
         Raises:
-            UsageError: a setting cannot work.
+            UsageError: a setting is not usable.
         """
         self._settings = settings
-        self._where = where
+        self._namespaces = namespaces
         self._api = api
         self.clock = clock or Clock(_now, boottime)
         self.metrics = Metrics(__version__)
         self.view = View()
-        jobs = JobStore(api, where.allowed)
-        self._config_maps = ConfigMapStore(api, where.own)
+        jobs = JobStore(api, namespaces.allowed)
+        self._config_maps = ConfigMapStore(api, namespaces.controller)
         self.syncer = Syncer(
             source=source,
             scope=Scope(
-                jobs_namespace=where.jobs,
-                allowed_namespaces=where.allowed,
+                jobs_namespace=namespaces.jobs,
+                allowed_namespaces=namespaces.allowed,
                 kubernetes_version=settings.kubernetes_version,
             ),
             counts=self.metrics,
@@ -161,10 +142,10 @@ class Controller:
             history=source,
             catalog=self._catalog,
             now=_now,
-            patience=settings.interval + _KEEPING_UP,
+            patience=settings.interval + _LAG_TOLERANCE,
         )
         self.observer = Observer(
-            ListWatch(api, JOBS, where.allowed, SELECTOR), self.view, where.allowed
+            ListWatch(api, JOBS, namespaces.allowed, SELECTOR), self.view, namespaces.allowed
         )
         self.control = Control(
             self._config_maps,
@@ -178,7 +159,7 @@ class Controller:
             counts=self.metrics,
             now=self.clock.now,
             identity=settings.identity,
-            jobs_namespace=where.jobs,
+            jobs_namespace=namespaces.jobs,
         )
         self._admitter = Admitter(
             jobs=jobs,
@@ -206,8 +187,8 @@ class Controller:
             syncer=self.syncer,
             counts=self.metrics,
             now=_now,
-            jobs_namespace=where.jobs,
-            namespaces=where.allowed,
+            jobs_namespace=namespaces.jobs,
+            namespaces=namespaces.allowed,
         )
         self._post = Post(
             events=EventStore(api), counts=self.metrics, identity=settings.identity, now=_now
@@ -220,7 +201,7 @@ class Controller:
             counts=self.metrics,
             tell=self._post.tell,
         )
-        self._lease = KubernetesLease(lease_api or api, where.own)
+        self._lease = KubernetesLease(lease_api or api, namespaces.controller)
         self._led = Leadership()
         self.elector = Elector(
             self._lease,
@@ -246,9 +227,9 @@ class Controller:
                 About(
                     version=__version__,
                     identity=settings.identity,
-                    namespace=where.own,
-                    jobs_namespace=where.jobs,
-                    allowed_namespaces=where.allowed,
+                    namespace=namespaces.controller,
+                    jobs_namespace=namespaces.jobs,
+                    allowed_namespaces=namespaces.allowed,
                     cluster=cluster,
                 ),
                 syncer=self.syncer,
@@ -297,12 +278,12 @@ class Controller:
             self._post.tell(event)
 
     async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
-        """Serve until `stop` is set, then hand over.
+        """Serve until `stop` is set, then release leadership and stop.
 
-        `started` is called once with the addresses that are listened on.
+        `started` is called once, with the addresses of the listeners.
 
         Raises:
-            UsageError: it cannot work as it was set up.
+            UsageError: the controller cannot work with these settings.
         """
         await self._preflight()
         recalled = await self._recall()
@@ -313,24 +294,24 @@ class Controller:
             exits.callback(self._schedule.stop)
             tasks: set[asyncio.Task[Any]] = set()
 
-            def begin(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            def start(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
                 task = asyncio.create_task(work, name=name)
-                exits.push_async_callback(_end, task)
+                exits.push_async_callback(_cancel, task)
                 tasks.add(task)
                 return task
 
-            begin("begin to sync", self._begin_to_sync(recalled=recalled))
-            begin("observe", self.observer.run())
-            stopping = begin("stop", stop.wait())
-            begin("control", self.control.run())
-            begin("compare", _aside(self.comparer.run))
-            begin("asked", _aside(self.asked.run))
-            begin("dry runs of the leader", _aside(self.dry_runner.follow))
-            exits.push_async_callback(self._post.flush, _LAST_EVENTS)
-            begin("events", _aside(self._post.run))
-            begin("first sync", self._first_sync())
-            # Last started and first stopped: the lease is free before anything else ends.
-            begin("lead", self._stand())
+            start("start syncing", self._start_syncing(recalled=recalled))
+            start("observe", self.observer.run())
+            stopping = start("stop", stop.wait())
+            start("control", self.control.run())
+            start("compare", restart_on_error(self.comparer.run))
+            start("sync requests", restart_on_error(self.asked.run))
+            start("follow dry runs", restart_on_error(self.dry_runner.follow))
+            exits.push_async_callback(self._post.flush, _FLUSH_EVENTS_SECONDS)
+            start("events", restart_on_error(self._post.run))
+            start("first sync", self._first_sync())
+            # Started last and stopped first, so that the lease is released before the rest stops.
+            start("lead", self._run_elector())
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
@@ -338,74 +319,80 @@ class Controller:
                 tasks -= done
             _log.info("stopping")
 
-    async def _stand(self) -> None:
+    async def _run_elector(self) -> None:
         try:
             await self.elector.run()
         except WorkStuck as error:
-            # Nothing inside of this process can end that work, and it must not go on.
-            _log.critical("ending the process", error=str(error))
-            os._exit(_STUCK)
+            # Work of an ended term must not go on, and nothing else can stop it.
+            _log.critical("work of an ended term did not stop; exiting", error=str(error))
+            os._exit(_EXIT_STUCK)
 
     async def _lead(self, term: Term) -> None:
-        """Do the leader's work until the term ends, or must not go on in it."""
+        """Do the leader's work until the term ends."""
+        workers = {
+            "mirror": lambda: self._mirrorer.run(term),
+            "conclude": lambda: self._concluder.run(term),
+            "dry run": lambda: self.dry_runner.run(term),
+            "announce": self._announcer.run,
+        }
         try:
             self.clock.now()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._admitter.run(term), name="admit")
-                tasks.create_task(_aside(lambda: self._mirrorer.run(term)), name="mirror")
-                tasks.create_task(_aside(lambda: self._concluder.run(term)), name="conclude")
-                tasks.create_task(_aside(lambda: self.dry_runner.run(term)), name="dry run")
-                tasks.create_task(_aside(self._announcer.run), name="announce")
+                for name, work in workers.items():
+                    tasks.create_task(restart_on_error(work, fatal=_ENDS_TERM), name=name)
         except* TermEnded:
-            _log.info("the term ended in mid-work", term=term.id)
+            _log.info("leadership ended; its work was stopped", term=term.id)
         except* ClockWrong:
-            _log.error("another must lead", term=term.id, error=self.clock.trouble)
+            _log.error(
+                "the clock is wrong; giving up leadership", term=term.id, error=self.clock.trouble
+            )
 
     async def _preflight(self) -> None:
-        """Find out what no waiting will mend: missing rights, wrong credentials."""
-        for namespace in self._where.allowed:
+        """Check access to Jobs: retrying would not fix missing permissions or credentials."""
+        for namespace in self._namespaces.allowed:
             try:
                 await self._api.list(
                     JOBS, namespace, label_selector=f"{SELECTOR},openfero.io/preflight"
                 )
             except Forbidden as error:
                 raise UsageError(
-                    f"the controller may not list Jobs in namespace {namespace!r}: {error}: grant "
-                    "its ServiceAccount get, list, watch, create, patch and delete on jobs there "
-                    "(the chart does)"
+                    f"cannot list Jobs in namespace {namespace!r}: {error}; grant the controller's "
+                    "ServiceAccount get, list, watch, create, patch and delete on jobs there, as "
+                    "the Helm chart does"
                 ) from error
             except Unauthorized as error:
                 raise UsageError(
-                    f"the API server does not accept the credentials of the kubeconfig: {error}"
+                    f"the API server rejected the credentials of the kubeconfig: {error}"
                 ) from error
             except ApiError as error:
-                _log.warning("the API server does not answer yet", error=str(error))
+                _log.warning("cannot reach the API server yet; retrying", error=str(error))
                 return
 
-    async def _begin_to_sync(self, *, recalled: bool) -> None:
-        """Fetch nothing before it is known what was in force, which a commit must continue."""
+    async def _start_syncing(self, *, recalled: bool) -> None:
+        """Start the schedule once the mirror was read: a new commit must continue its commit."""
         while not recalled:
-            await asyncio.sleep(_RECALL_AGAIN)
+            await asyncio.sleep(_MIRROR_RETRY_SECONDS)
             recalled = await self._recall()
         self._schedule.start()
 
     async def _recall(self) -> bool:
-        """Take over what the mirror remembers; False where it could not be asked."""
+        """Activate the catalog of the mirror; return False if the API server did not answer."""
         try:
             await recall(self._config_maps, self.syncer, self._mirror_keys)
         except Forbidden as error:
             raise UsageError(
-                f"the controller may not read ConfigMaps in namespace {self._where.own!r}: "
-                f"{error}: grant its ServiceAccount get, list, create, update and delete on "
-                "configmaps there (the chart does)"
+                f"cannot read ConfigMaps in namespace {self._namespaces.controller!r}: {error}; "
+                "grant the controller's ServiceAccount get, list, create, update and delete on "
+                "configmaps there, as the Helm chart does"
             ) from error
         except ApiError as error:
-            _log.warning("the mirror could not be read yet", error=str(error))
+            _log.warning("cannot read the mirror yet; retrying", error=str(error))
             return False
         return True
 
     async def _first_sync(self) -> None:
-        """End at once where the repository is wrong and there is nothing to serve from."""
+        """Stop if the first sync fails for good and there is no catalog from the mirror."""
         await self.syncer.tried.wait()
         error = self.syncer.lasting_error
         if self.syncer.catalog is None and error is not None:
@@ -416,10 +403,10 @@ class Controller:
 
 
 def git_source(settings: Settings) -> GitSource:
-    """Make the source of the operarios.
+    """Build the Git source of the operarios.
 
     Raises:
-        UsageError: the settings cannot work.
+        UsageError: a setting is not usable.
     """
     return GitSource(
         GitSettings(
@@ -451,10 +438,11 @@ async def serve(
 ) -> None:
     """Connect one replica to its cluster and its repository, and run it.
 
-    `on_signals` is given what a signal may set to end it, and what one may call for a sync now.
+    `on_signals` is called with an event that stops the replica, and a function that requests a
+    sync. `started` is called once, with the addresses of the listeners.
 
     Raises:
-        UsageError: it cannot work as it was set up.
+        UsageError: the controller cannot work with these settings.
     """
     stop = asyncio.Event()
     wanted = asyncio.Event()
@@ -467,14 +455,12 @@ async def serve(
         exits.push_async_callback(api.close)
         lease_api = await KubernetesApi.connect(settings.kubeconfig, clock=clock)
         exits.push_async_callback(lease_api.close)
-        where = places(settings, api.default_namespace)
-        cluster = f"Kubernetes at {api.server}"
         controller = Controller(
             settings,
-            where,
+            settings.resolve_namespaces(api.default_namespace),
             api,
             source,
-            cluster,
+            f"Kubernetes at {api.server}",
             lease_api=lease_api,
             clock=clock,
             wanted=wanted,
@@ -483,8 +469,8 @@ async def serve(
 
 
 def _check_keys(lines: Sequence[str]) -> None:
-    if not lines or min(map(len, lines)) < _SHORTEST_KEY:
-        raise ValueError(f"a mirror's key has at least {_SHORTEST_KEY} characters")
+    if not lines or min(map(len, lines)) < _MIN_MIRROR_KEY_CHARACTERS:
+        raise ValueError(f"each key needs at least {_MIN_MIRROR_KEY_CHARACTERS} characters")
 
 
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
@@ -492,19 +478,7 @@ def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
     return Guard(credentials, certificate=settings.client_ca_file is not None)
 
 
-async def _aside(work: Callable[[], Awaitable[None]]) -> None:
-    """Do what is good to have: that it fails must not end a leadership, nor the replica."""
-    while True:
-        try:
-            await work()
-        except (TermEnded, ClockWrong):
-            raise  # this replica must not lead
-        except Exception:  # noqa: BLE001, whatever it is
-            _log.exception("work beside admission failed; it begins anew")
-            await asyncio.sleep(_REST)
-
-
-async def _end(task: asyncio.Task[Any]) -> None:
+async def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task

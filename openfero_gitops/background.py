@@ -1,12 +1,18 @@
-"""What background tasks share: waiting for an event, and logging a lasting condition once."""
+"""What background tasks share: waiting, restarting after errors, logging a lasting error once."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+_log = structlog.get_logger(__name__)
+
+_RESTART_SECONDS: Final = 30.0
 
 
 async def wait_for_event(event: asyncio.Event, timeout_seconds: float) -> bool:
@@ -17,6 +23,24 @@ async def wait_for_event(event: asyncio.Event, timeout_seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def restart_on_error(
+    work: Callable[[], Awaitable[None]], *, fatal: tuple[type[Exception], ...] = ()
+) -> None:
+    """Run work that nothing else depends on; if it fails, log why and run it again after a pause.
+
+    Raises:
+        Exception: one of the `fatal` types.
+    """
+    while True:
+        try:
+            return await work()
+        except fatal:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the other work must go on
+            _log.exception("background work failed; restarting it", delay_seconds=_RESTART_SECONDS)
+        await asyncio.sleep(_RESTART_SECONDS)
 
 
 class OnChange:

@@ -95,6 +95,15 @@ Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
 
 
+@dataclass(frozen=True, slots=True)
+class ResolvedNamespaces:
+    """The namespaces of a controller; `allowed` holds the jobs namespace first."""
+
+    controller: str
+    jobs: str
+    allowed: tuple[str, ...]
+
+
 class Settings(BaseSettings):
     """Every setting of `serve`; durations are Prometheus' (`1m30s`)."""
 
@@ -217,6 +226,13 @@ class Settings(BaseSettings):
         default_factory=lambda: "console" if os.isatty(2) else "json",
         description="json or console; default: console on a terminal, json elsewhere",
     )
+
+    def resolve_namespaces(self, default: str) -> ResolvedNamespaces:
+        """Fill in the namespaces that the settings leave open; `default` is the kubeconfig's."""
+        controller = self.namespace or default
+        jobs = self.jobs_namespace or controller
+        allowed = dict.fromkeys((jobs, *self.allowed_namespace))
+        return ResolvedNamespaces(controller, jobs, tuple(allowed))
 
     @classmethod
     def settings_customise_sources(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import git
 
-from openfero_gitops.app import Controller, places
+from openfero_gitops.app import Controller
 from openfero_gitops.cluster.api import SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Outcome
@@ -91,7 +91,8 @@ async def play(
                 }
             )
             words = "a real cluster" if stage.kubeconfig else "an in-memory cluster (demo)"
-            controller = Controller(settings, places(settings, stage.namespace), api, source, words)
+            namespaces = settings.resolve_namespaces(stage.namespace)
+            controller = Controller(settings, namespaces, api, source, words)
             listening: asyncio.Future[list[Address]] = asyncio.get_running_loop().create_future()
             running = asyncio.create_task(
                 controller.run(stop, listening.set_result), name="controller"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.app import Controller, places
+from openfero_gitops.app import Controller
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.catalog.mirrorer import recall
 from openfero_gitops.demo.cluster import MemoryCluster
@@ -304,7 +304,7 @@ class TestRestart:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """An API server that does not answer is no reason to forget what was in force."""
-        monkeypatch.setattr("openfero_gitops.app._RECALL_AGAIN", 0.1)
+        monkeypatch.setattr("openfero_gitops.app._MIRROR_RETRY_SECONDS", 0.1)
         one = replicas()
         await one.sync()
         await one.mirror()
@@ -329,7 +329,7 @@ class TestRestart:
                 "cache_dir": tmp_path,
             }
         )
-        where = places(settings, NAMESPACE)
+        where = settings.resolve_namespaces(NAMESPACE)
         controller = Controller(settings, where, wire, fresh.source, "in memory")
         stop = asyncio.Event()
         running = asyncio.create_task(controller.run(stop, lambda _: None))

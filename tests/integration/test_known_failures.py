@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from openfero_gitops.app import Controller, places
+from openfero_gitops.app import Controller
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.settings import load_settings
@@ -370,7 +370,9 @@ async def controller(
         }
     )
     source = GitSource(GitSettings(url, folder))
-    made = Controller(settings, places(settings, NAMESPACE), cluster, source, "in memory")
+    made = Controller(
+        settings, settings.resolve_namespaces(NAMESPACE), cluster, source, "in memory"
+    )
     stop = asyncio.Event()
     listening: asyncio.Future[list[Address]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(made.run(stop, listening.set_result))

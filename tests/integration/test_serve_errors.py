@@ -203,7 +203,7 @@ def test_missing_rights(
         f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert f"may not list Jobs in namespace '{namespace}'" in complaint(said)
+    assert f"cannot list Jobs in namespace '{namespace}'" in complaint(said)
     assert "eyJ" not in said, "no part of the token"
 
 

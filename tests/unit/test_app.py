@@ -1,78 +1,42 @@
-"""Work that is good to have, and fails."""
+"""A replica goes on working while parts of it fail."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from openfero_gitops.app import Controller, _aside, places
+from openfero_gitops.app import Controller
 from openfero_gitops.demo.cluster import MemoryCluster
-from openfero_gitops.domain.errors import ClockWrong
-from openfero_gitops.leadership.elector import TermEnded
 from openfero_gitops.settings import load_settings
-from tests.support.workers import (
-    Commits,
-    in_background,
-    in_virtual_time,
-    operario_file,
-    seconds_so_far,
-    until,
-)
+from tests.support.workers import Commits, operario_file, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@in_virtual_time
-async def test_what_fails_begins_anew_and_ends_nothing_else() -> None:
-    """Half a minute later, however often it fails."""
-    began: list[float] = []
-
-    async def fails() -> None:
-        began.append(seconds_so_far())
-        await asyncio.sleep(1)
-        raise ZeroDivisionError
-
-    async with in_background(_aside(fails)):
-        await asyncio.sleep(100)
-    assert began == [0, 31, 62, 93]
+    import pytest
 
 
-@pytest.mark.parametrize("end", [TermEnded, ClockWrong])
-@in_virtual_time
-async def test_what_ends_a_leadership_is_no_failure(end: type[Exception]) -> None:
-    """It ends with the other work of that leadership."""
-
-    async def ends() -> None:
-        raise end("over")
-
-    with pytest.raises(end):
-        await _aside(ends)
-
-
-class Once:
-    """A part of a controller that fails the first time, of what nobody foresaw."""
+class FailsOnce:
+    """Makes a method of a part fail the first time it is called."""
 
     def __init__(self, part: object, name: str) -> None:
-        self.times = 0
+        self.calls = 0
         self._work = getattr(part, name)
-        setattr(part, name, self._do)
+        setattr(part, name, self._call)
 
-    async def _do(self, *arguments: Any) -> Any:
-        self.times += 1
-        if self.times == 1:
+    async def _call(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == 1:
             raise ZeroDivisionError
         return await self._work(*arguments)
 
 
-async def test_what_is_not_admission_ends_neither_a_leadership_nor_the_replica(
+async def test_a_failing_part_ends_neither_the_term_nor_the_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each part that fails begins anew, and whoever leads goes on leading."""
-    monkeypatch.setattr("openfero_gitops.app._REST", 0.1)
-    monkeypatch.setattr("openfero_gitops.admission.pause._SHOWN", 0.1)
+    """Each failing part other than admission is restarted; the replica keeps leading."""
+    monkeypatch.setattr("openfero_gitops.background._RESTART_SECONDS", 0.1)
+    monkeypatch.setattr("openfero_gitops.admission.pause._POLL_SECONDS", 0.1)
     settings = load_settings(
         {
             "repo": "https://git.example/ops",
@@ -83,24 +47,24 @@ async def test_what_is_not_admission_ends_neither_a_leadership_nor_the_replica(
     )
     source = Commits()
     source.commit({"disk.yaml": operario_file("disk")})
-    where = places(settings, "controller")
-    controller = Controller(settings, where, MemoryCluster(), source, "in memory")
+    namespaces = settings.resolve_namespaces("controller")
+    controller = Controller(settings, namespaces, MemoryCluster(), source, "in memory")
     parts = {
-        "mirror": Once(controller._mirrorer, "run"),
-        "conclude": Once(controller._concluder, "run"),
-        "compare": Once(controller.comparer, "run"),
-        "asked": Once(controller.asked, "run"),
-        "control": Once(controller.control, "paused"),
+        "mirror": FailsOnce(controller._mirrorer, "run"),
+        "conclude": FailsOnce(controller._concluder, "run"),
+        "compare": FailsOnce(controller.comparer, "run"),
+        "asked": FailsOnce(controller.asked, "run"),
+        "control": FailsOnce(controller.control, "read_pause"),
     }
-    admissions = Once(controller._admitter, "run")
-    admissions.times = 1  # it never fails
+    admitter = FailsOnce(controller._admitter, "run")
+    admitter.calls = 1  # it never fails
     stop = asyncio.Event()
     running = asyncio.create_task(controller.run(stop, lambda _: None))
     try:
-        await until(lambda: running.done() or all(part.times > 1 for part in parts.values()))
+        await until(lambda: running.done() or all(part.calls > 1 for part in parts.values()))
         assert not running.done()
-        assert {name for name, part in parts.items() if part.times < 2} == set()
-        assert admissions.times == 2
+        assert {name for name, part in parts.items() if part.calls < 2} == set()
+        assert admitter.calls == 2
     finally:
         stop.set()
         await running

@@ -1,13 +1,15 @@
-"""Waiting for events, and logging a lasting error once."""
+"""Waiting for events, restarting after errors, and logging a lasting error once."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from openfero_gitops.background import OnChange, wait_for_event
+from openfero_gitops.background import OnChange, restart_on_error, wait_for_event
+from tests.support.workers import in_background, in_virtual_time, seconds_so_far
 
 
 async def test_an_event_that_is_set_ends_the_wait() -> None:
@@ -20,6 +22,31 @@ async def test_an_event_that_is_set_ends_the_wait() -> None:
 async def test_a_wait_without_an_event_ends_at_its_timeout() -> None:
     """The wait returns False after the timeout."""
     assert not await wait_for_event(asyncio.Event(), 0.001)
+
+
+@in_virtual_time
+async def test_failed_work_is_restarted_after_a_pause() -> None:
+    """It is restarted 30 s after each failure, however often it fails."""
+    starts: list[float] = []
+
+    async def work() -> None:
+        starts.append(seconds_so_far())
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    async with in_background(restart_on_error(work)):
+        await asyncio.sleep(100)
+    assert starts == [0, 31, 62, 93]
+
+
+async def test_a_fatal_error_is_raised() -> None:
+    """Work is not restarted after an error of a type that the caller declares fatal."""
+
+    async def work() -> None:
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        await restart_on_error(work, fatal=(OSError,))
 
 
 def test_a_lasting_error_is_logged_when_it_begins_changes_and_begins_again() -> None:

@@ -373,7 +373,7 @@ def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> N
     [
         (b"repo: /r\nlisten-on: ':80'\n", "there is no setting 'listen-on'"),
         (b"repo: /r\nConfig: x\n", "there is no setting 'Config'"),
-        (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ":3:1: the key 'listen' stands twice"),
+        (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ':3:1: the key "listen" stands twice'),
         (b"repo: /r\nweb-listen: ':1'\nweb_listen: ':2'\n", "web_listen stands there twice"),
         (b"repo: /r\n\tlisten: x\n", ":2:"),
         (b"repo: [\n", ":2:1: "),

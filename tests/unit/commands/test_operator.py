@@ -9,7 +9,7 @@ import pytest
 
 from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.admission.pause import Control
-from openfero_gitops.app import Controller, places
+from openfero_gitops.app import Controller
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.operator import CANCEL, apply_action, write_pause
@@ -210,7 +210,9 @@ async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path)
     )
     source, cluster = Commits(), MemoryCluster()
     source.commit({"openfero.yaml": "paused: true\n", "disk.yaml": operario_file("disk")})
-    controller = Controller(settings, places(settings, NAMESPACE), cluster, source, "in memory")
+    controller = Controller(
+        settings, settings.resolve_namespaces(NAMESPACE), cluster, source, "in memory"
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(controller.run(stop, lambda _: None))
     try:
