@@ -1,4 +1,4 @@
-"""Whether an alert that is delivered again is owed another attempt."""
+"""Whether an alert that is delivered again gets another attempt."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.remediation import Remediation
 
-_DOUBLES: Final = frozenset({Reason.SAME_INCIDENT.value, Reason.SAME_OCCURRENCE.value})
+_DUPLICATE_REASONS: Final = frozenset({Reason.SAME_INCIDENT.value, Reason.SAME_OCCURRENCE.value})
 
 
-def stands_for(one: Remediation, incident: Iterable[Remediation]) -> Remediation:
-    """The Job that heals where `one` would: another of its incident, if `one` is its double.
+def healing_job(job: Remediation, incident: Iterable[Remediation]) -> Remediation:
+    """Return the Job that heals in place of a duplicate; any other Job itself.
 
-    Alertmanager may go on to deliver the startsAt of the double alone. What is owed to such an
-    alert depends on what became of the Job that the double gave way to; of several the one that
-    is not at its end, then one that started. Without any, `one` itself.
+    Alertmanager may continue to deliver only the startsAt of the duplicate. Whether that alert
+    gets another attempt depends on the Job in whose favour the duplicate was refused. If there
+    are several, one that has not ended comes first, then one that started.
     """
-    if not _is_double(one):
-        return one
+    if not _is_duplicate(job):
+        return job
     others = (
         other
         for other in incident
-        if other.key != one.key
-        and other.attempt == one.attempt
-        and not _is_double(other)
-        and (other.occurrence == one.occurrence or same_incident(one, other))
+        if other.key != job.key
+        and other.attempt == job.attempt
+        and not _is_duplicate(other)
+        and (other.occurrence == job.occurrence or same_incident(job, other))
     )
     return max(
         others,
         key=lambda other: (other.phase not in FINAL, other.started, other.order),
-        default=one,
+        default=job,
     )
 
 
-def _is_double(one: Remediation) -> bool:
-    return one.phase is Phase.REFUSED and one.reason in _DOUBLES
+def _is_duplicate(job: Remediation) -> bool:
+    return job.phase is Phase.REFUSED and job.reason in _DUPLICATE_REASONS
 
 
-def asks_for_another(latest: Remediation, runs: int, now: datetime) -> bool:
-    """Whether a firing delivery at `now`, after the `latest` attempt, begins the next one.
+def is_next_attempt_due(latest: Remediation, runs: int, now: datetime) -> bool:
+    """Whether a firing delivery at `now` begins another attempt after the `latest` one.
 
-    An attempt that waited too long is made anew; one that ended is repeated where its operario
-    says `rerun-after`, up to `max-runs` attempts that started.
+    An attempt that waited too long is always repeated. One that ended is repeated if its operario
+    sets `rerun-after`, up to `max-runs` attempts that started.
     """
     if latest.status is not Status.FIRING:
         return False
@@ -67,25 +67,25 @@ def asks_for_another(latest: Remediation, runs: int, now: datetime) -> bool:
     )
 
 
-def to_be_kept(incident: Iterable[Remediation]) -> list[Remediation]:
-    """The Jobs of an incident that are remembered for as long as its alert comes.
+def jobs_to_keep(incident: Iterable[Remediation]) -> list[Remediation]:
+    """Return the Jobs of an incident that are kept for as long as its alert is delivered.
 
-    Of attempts that waited too long the newest is enough: an alert that nobody lets run for days
-    makes one after the other.
+    Of the attempts that waited too long, the newest is enough: an alert that waits for days makes
+    a new one every `max-wait`.
     """
     jobs = list(incident)
     newest: dict[datetime | None, int] = {}
-    for one in jobs:
-        newest[one.starts_at] = max(one.attempt, newest.get(one.starts_at, 1))
+    for job in jobs:
+        newest[job.starts_at] = max(job.attempt, newest.get(job.starts_at, 1))
     return [
-        one for one in jobs if not _waited_too_long(one) or one.attempt == newest[one.starts_at]
+        job for job in jobs if not _waited_too_long(job) or job.attempt == newest[job.starts_at]
     ]
 
 
-def _waited_too_long(one: Remediation) -> bool:
-    return one.phase is Phase.REFUSED and one.reason == Reason.MAX_WAIT
+def _waited_too_long(job: Remediation) -> bool:
+    return job.phase is Phase.REFUSED and job.reason == Reason.MAX_WAIT
 
 
 def runs_so_far(attempts: Iterable[Remediation]) -> int:
-    """How many attempts started."""
+    """Count the attempts that started."""
     return sum(attempt.started for attempt in attempts)

@@ -1,8 +1,8 @@
-"""A delivery to Jobs: match, render, and create, each alert for itself.
+"""Creates the Jobs for a delivery: match, render and create, each alert independently.
 
-The answer is 200 only when every matched alert has its Job in the API server; nothing is kept
-here between deliveries. Alertmanager repeats what was answered with 503, and the names are
-deterministic, so repeating is always safe.
+The answer is 200 only if every matched alert has its Job in the API server; nothing is kept here
+between deliveries. Alertmanager repeats what was answered with 503. Repeating is always safe,
+because an occurrence's Job has the same name on every replica.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops.delivery.attempt import (
-    asks_for_another,
+    healing_job,
+    is_next_attempt_due,
+    jobs_to_keep,
     runs_so_far,
-    stands_for,
-    to_be_kept,
 )
 from openfero_gitops.delivery.match import NoMatch, match
-from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.domain.alert import Occurrence, Status, incident_digest
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import (
     AlreadyExists,
@@ -39,38 +39,39 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.jobs import patches
+from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs
 
 _log = structlog.get_logger(__name__)
 
-_REMEMBERED_COMPLAINTS: Final = 1000
-#: Seconds for which an API server that did not take a Job is not expected to take the next.
-_TROUBLED: Final = 10.0
+_MAX_LOGGED_INVALID: Final = 1000
+#: After an API error, deliveries count as likely to fail for this long.
+_API_ERROR_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How much work may be under way, and how long a sender waits (seconds)."""
+class DeliveryLimits:
+    """How many deliveries and requests may be in progress, and how long a sender waits."""
 
-    deadline: float = 8.5
+    deadline_seconds: float = 8.5
     deliveries: int = 256
     requests: int = 32
 
 
 class Submitter:
-    """Turns deliveries into Jobs, a bounded number at once."""
+    """Turns deliveries into Jobs."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Submitter:
         now: Callable[[], datetime],
         identity: str,
         jobs_namespace: str,
-        patience: Patience | None = None,
+        limits: DeliveryLimits | None = None,
     ) -> None:
         """Take what is needed; nothing is started."""
         self._jobs = jobs
@@ -92,40 +93,41 @@ class Submitter:
         self._now = now
         self._identity = identity
         self._jobs_namespace = jobs_namespace
-        self._patience = patience or Patience()
-        self._under_way = 0
-        self._requests = asyncio.Semaphore(self._patience.requests)
-        self._complained: dict[tuple[str, str], None] = {}
-        self._trouble: tuple[str, float] = ("", 0.0)  # and until when, by the loop's time
+        self._limits = limits or DeliveryLimits()
+        self._deliveries = 0
+        self._requests = asyncio.Semaphore(self._limits.requests)
+        #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
+        self._logged_invalid: dict[tuple[str, str], None] = {}
+        self._api_error = ("", 0.0)  # and until when it counts, by the event loop's clock
 
     @property
     def trouble(self) -> str:
-        """Why the next delivery will most likely be answered with 503; empty where it will not."""
-        if self._under_way >= self._patience.deliveries:
-            return f"{self._under_way} deliveries are under way: no more are taken"
-        words, until = self._trouble
-        return words if asyncio.get_running_loop().time() < until else ""
+        """Why the next delivery will probably be answered with 503; empty if it will not."""
+        if self._deliveries >= self._limits.deliveries:
+            return f"{self._deliveries} deliveries are in progress; no more are accepted"
+        message, until = self._api_error
+        return message if asyncio.get_running_loop().time() < until else ""
 
     async def deliver(self, group: AlertGroup) -> Answer:
-        """Take one delivery; never raises for what the API server does."""
-        if self._under_way >= self._patience.deliveries:
-            answer = _all(group, Reason.BUSY)
+        """Process one delivery; errors of the API server are part of the answer."""
+        if self._deliveries >= self._limits.deliveries:
+            answer = _all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
-            answer = _all(group, Reason.NO_CATALOG)
+            answer = _all_failed(group, Reason.NO_CATALOG)
         elif not self._view.whole:
-            answer = _all(group, Reason.API_UNAVAILABLE)
+            answer = _all_failed(group, Reason.API_UNAVAILABLE)
         else:
-            self._under_way += 1
+            self._deliveries += 1
             try:
-                answer = await self._take(group, catalog)
+                answer = await self._process(group, catalog)
             except ClockWrong:
-                answer = _all(group, Reason.CLOCK_WRONG)
+                answer = _all_failed(group, Reason.CLOCK_WRONG)
             finally:
-                self._under_way -= 1
+                self._deliveries -= 1
         self._counts.delivered(answer, group.truncated_alerts)
         return answer
 
-    async def _take(self, group: AlertGroup, catalog: Catalog) -> Answer:
+    async def _process(self, group: AlertGroup, catalog: Catalog) -> Answer:
         delivery = Delivery(
             id=uuid.uuid4().hex,
             group_key=group.group_key,
@@ -133,280 +135,279 @@ class Submitter:
             received_at=self._now(),
             received_by=self._identity,
         )
-        # One delivery may name an alert twice; it is still one alert.
-        distinct = list(dict.fromkeys(map(_Same, group.alerts)))
-        firing = [same for same in distinct if same.alert.status is Status.FIRING]
-        resolved = [same for same in distinct if same.alert.status is Status.RESOLVED]
-        unanswered = {
-            same: _failed(same.alert, Reason.API_UNAVAILABLE, "no answer in time")
-            for same in distinct
-        }
-        items = dict(unanswered)
+        alerts = _distinct(group.alerts)
+        items: dict[_Identity, Item] = {}
 
-        async def one(same: _Same) -> None:
-            items[same] = await self._submit(same.alert, catalog, delivery)
+        async def submit(identity: _Identity) -> None:
+            items[identity] = await self._submit(alerts[identity], catalog, delivery)
 
-        async def record(tasks: asyncio.TaskGroup) -> None:
-            """Resolved alerts are written down first, which holds up no alert that fires."""
+        async def process_resolved(tasks: asyncio.TaskGroup) -> None:
+            """Record that alerts were resolved, then submit them; firing alerts do not wait."""
+            resolved = _with_status(alerts, Status.RESOLVED)
             try:
-                await self._record_resolved([same.alert for same in resolved], delivery)
+                await self._record_resolved(resolved.values(), delivery)
             except ApiError as error:
                 _log.warning("a resolved alert could not be recorded", error=str(error))
-                self._note_trouble(error)
-                for same in resolved:
-                    items[same] = _failed(same.alert, _reason_of(error), str(error))
+                self._note_api_error(error)
+                for identity, alert in resolved.items():
+                    items[identity] = _failed(alert, _reason_of(error), str(error))
             else:
-                for same in resolved:
-                    tasks.create_task(one(same), name="submit")
+                for identity in resolved:
+                    tasks.create_task(submit(identity), name="submit")
 
         try:
-            async with asyncio.timeout(self._patience.deadline):
+            async with asyncio.timeout(self._limits.deadline_seconds):
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(record(tasks), name="record")
-                    for same in firing:
-                        tasks.create_task(one(same), name="submit")
-                await self._keep_alive(distinct, catalog, delivery)
+                    tasks.create_task(process_resolved(tasks), name="process resolved alerts")
+                    for identity in _with_status(alerts, Status.FIRING):
+                        tasks.create_task(submit(identity), name="submit")
+                await self._keep_alive(alerts.values(), catalog, delivery)
         except TimeoutError:
-            _log.warning("a delivery was cut off by its deadline", alerts=len(group.alerts))
-            if any(items[same] is none for same, none in unanswered.items()):
-                self._note_trouble(Unavailable("no answer in time"))
-        return Answer(tuple(items[_Same(alert)] for alert in group.alerts))
+            _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
+            if len(items) < len(alerts):
+                self._note_api_error(Unavailable("no answer in time"))
+        return _answer(group, items)
 
     async def _submit(self, alert: Alert, catalog: Catalog, delivery: Delivery) -> Item:
-        found = match(alert, catalog, self._view)
-        if isinstance(found, NoMatch):
-            return Item(alert, Outcome.NO_MATCH, found.reason, found.reason.text)
-        operario = found.operario
+        matched = match(alert, catalog, self._view)
+        if isinstance(matched, NoMatch):
+            return Item(alert, Outcome.NO_MATCH, matched.reason, matched.reason.text)
+        operario = matched.operario
         attempt = self._newest_attempt(alert)
         while True:
-            # (A large group is rendered a few alerts at a time: other work has its turns between.)
+            occurrence = Occurrence.of(alert, delivery.id, attempt)
+            key = job_key(occurrence, operario, self._jobs_namespace)
+            # Rendering is inside, so that a large group does not block the event loop.
             async with self._requests:
-                rendered = render(
-                    alert,
-                    operario,
-                    catalog.envelope,
-                    catalog.revision,
-                    delivery,
-                    jobs_namespace=self._jobs_namespace,
-                    attempt=attempt,
-                )
                 try:
-                    there = await self._create(rendered)
-                except _Forgotten:
+                    existing = await self._find(key, occurrence)
+                    if existing is None:
+                        rendered = render(
+                            alert,
+                            operario,
+                            catalog.envelope,
+                            catalog.revision,
+                            delivery,
+                            jobs_namespace=self._jobs_namespace,
+                            attempt=attempt,
+                        )
+                        existing = await self._create(rendered)
+                except _AttemptDeleted:
                     attempt = self._newest_attempt(alert)
                     continue
                 except ApiError as error:
-                    self._note_trouble(error)
-                    return self._complain(alert, operario, rendered, error)
-            self._trouble = ("", 0.0)
-            if there is None:
-                outcome = Outcome.CREATED if rendered.refusal is None else Outcome.REFUSED
+                    self._note_api_error(error)
+                    return self._not_created(alert, operario, key, error)
+            self._api_error = ("", 0.0)
+            if existing is None:
                 return Item(
                     alert,
-                    outcome,
+                    Outcome.CREATED if rendered.refusal is None else Outcome.REFUSED,
                     rendered.refusal,
                     rendered.message,
                     operario.name,
-                    rendered.key,
+                    key,
                 )
-            if not self._asks_for_another(there, delivery.received_at):
-                return Item(
-                    alert, Outcome.EXISTS, operario=there.operario or operario.name, job=there.key
-                )
-            attempt = there.attempt + 1
+            if not self._is_next_attempt_due(existing, delivery.received_at):
+                name = existing.operario or operario.name
+                return Item(alert, Outcome.EXISTS, operario=name, job=key)
+            attempt = existing.attempt + 1
 
     def _newest_attempt(self, alert: Alert) -> int:
-        """The attempt at which to begin: nothing is owed to those before, there or long gone.
+        """Return the attempt to begin with: earlier ones are over, whether or not they exist.
 
-        What the view does not know yet is found by going on from there.
+        Newer attempts that the view does not have yet are found from there.
         """
         incident = self._view.of_incident(incident_digest(alert.labels, alert.status))
-        return max((one.attempt for one in _same_start(alert.starts_at, incident)), default=1)
+        return max((job.attempt for job in _same_start(alert.starts_at, incident)), default=1)
 
-    def _asks_for_another(self, there: Remediation, now: datetime) -> bool:
-        incident = self._view.of_incident(there.incident)
+    def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
+        incident = self._view.of_incident(latest.incident)
         attempts: dict[int, Remediation] = {}
-        for one in _same_start(there.starts_at, incident):
-            if one.attempt not in attempts or one.key.namespace == there.key.namespace:
-                attempts[one.attempt] = one
-        attempts[there.attempt] = there
+        for job in _same_start(latest.starts_at, incident):
+            if job.attempt not in attempts or job.key.namespace == latest.key.namespace:
+                attempts[job.attempt] = job
+        attempts[latest.attempt] = latest
         healing = {
-            number: stands_for(one, incident)
-            for number, one in attempts.items()
-            if number <= there.attempt
+            number: healing_job(job, incident)
+            for number, job in attempts.items()
+            if number <= latest.attempt
         }
-        return asks_for_another(healing[there.attempt], runs_so_far(healing.values()), now)
+        return is_next_attempt_due(healing[latest.attempt], runs_so_far(healing.values()), now)
+
+    async def _find(self, key: JobKey, occurrence: Occurrence) -> Remediation | None:
+        """Read the occurrence's Job if the view has it: most deliveries are repetitions."""
+        known = self._view.get(key)
+        if known is None:
+            return None
+        try:
+            return await self._read(key, occurrence)
+        except NotFound as error:
+            self._view.remove(known.key, known.uid)
+            if occurrence.attempt > 1:
+                raise _AttemptDeleted from error
+            return None
 
     async def _create(self, rendered: Rendered) -> Remediation | None:
-        """Create the Job: None when it is new, else the one that was there for this occurrence."""
-        if (known := self._view.get(rendered.key)) is not None:
-            # A repetition, most likely: asking first saves the API server a refused write.
-            try:
-                return await self._there(rendered)
-            except NotFound as error:
-                self._view.remove(known.key, known.uid)
-                if rendered.occurrence.attempt > 1:
-                    raise _Forgotten from error
+        """Create a Job; return the occurrence's Job if there is one already, else None."""
         try:
             job = await self._jobs.create(rendered.manifest)
         except AlreadyExists:
             try:
-                return await self._there(rendered)
+                return await self._read(rendered.key, rendered.occurrence)
             except NotFound as error:
                 raise NameTaken(f"Job {rendered.key} is being deleted") from error
         self._view.apply(observe(job))
         return None
 
-    async def _there(self, rendered: Rendered) -> Remediation:
-        """Read the Job that has the name, and make sure that it is this occurrence's."""
-        there = observe(await self._jobs.get(rendered.key))
-        if there.deleting or there.occurrence != rendered.occurrence.digest:
-            whose = "is being deleted" if there.deleting else "was made for something else"
-            raise NameTaken(f"Job {rendered.key} {whose}")
-        self._view.apply(there)
-        return there
+    async def _read(self, key: JobKey, occurrence: Occurrence) -> Remediation:
+        """Read the Job of a name; raises NameTaken unless it is this occurrence's."""
+        job = observe(await self._jobs.get(key))
+        if job.deleting:
+            raise NameTaken(f"Job {key} is being deleted")
+        if job.occurrence != occurrence.digest:
+            raise NameTaken(f"Job {key} exists and belongs to another alert")
+        self._view.apply(job)
+        return job
 
-    def _note_trouble(self, error: ApiError) -> None:
-        """Take note of what befalls the next delivery, too, whatever it is about."""
+    def _note_api_error(self, error: ApiError) -> None:
+        """Remember an error that the next delivery will probably have too."""
         if isinstance(error, Throttled | Unauthorized | Unavailable):
-            lasts = max(_TROUBLED, error.retry_after if isinstance(error, Throttled) else 0.0)
-            what = "throttles" if isinstance(error, Throttled) else "does not take Jobs"
-            until = asyncio.get_running_loop().time() + lasts
-            self._trouble = (f"the API server {what}: {error}", until)
+            seconds = _API_ERROR_SECONDS
+            problem = "does not accept Jobs"
+            if isinstance(error, Throttled):
+                seconds = max(seconds, error.retry_after)
+                problem = "throttles requests"
+            until = asyncio.get_running_loop().time() + seconds
+            self._api_error = (f"the API server {problem}: {error}", until)
 
-    def _complain(
-        self, alert: Alert, operario: Operario, rendered: Rendered, error: ApiError
-    ) -> Item:
+    def _not_created(self, alert: Alert, operario: Operario, key: JobKey, error: ApiError) -> Item:
         reason = _reason_of(error)
         final = isinstance(error, Invalid)
-        complaint = (operario.name, operario.spec_digest) if final else ("", reason.value)
-        if complaint not in self._complained or not final:
-            # Alertmanager repeats a refused Job at every group_interval: once is enough.
+        logged = (operario.name, operario.spec_digest)
+        if not final or logged not in self._logged_invalid:
+            # Alertmanager repeats an invalid Job at every group_interval; one line is enough.
             _log.warning(
                 "a Job was not created",
                 alert=alert.name,
                 operario=operario.name,
-                job=str(rendered.key),
+                job=str(key),
                 reason=reason.value,
                 error=str(error),
             )
-        self._complained[complaint] = None
-        if len(self._complained) > _REMEMBERED_COMPLAINTS:
-            del self._complained[next(iter(self._complained))]
-        return Item(
-            alert,
-            Outcome.ERROR,
-            reason,
-            str(error),
-            operario.name,
-            rendered.key,
-            Verdict.UNPROCESSABLE if final else Verdict.REPEAT,
-        )
+        if final:
+            self._logged_invalid[logged] = None
+            if len(self._logged_invalid) > _MAX_LOGGED_INVALID:
+                del self._logged_invalid[next(iter(self._logged_invalid))]
+        verdict = Verdict.UNPROCESSABLE if final else Verdict.REPEAT
+        return Item(alert, Outcome.ERROR, reason, str(error), operario.name, key, verdict)
 
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
-        """Write down on every remembered firing Job of resolved alerts that they were resolved."""
-        resolved: dict[str, datetime] = {}
+        """Record on every firing Job of resolved alerts that they were resolved."""
+        resolved_at: dict[str, datetime] = {}
         for alert in alerts:
             incident = incident_digest(alert.labels, Status.FIRING)
             moment = alert.ends_at or delivery.received_at
-            resolved[incident] = max(moment, resolved.get(incident, moment))
-        if not resolved:
+            resolved_at[incident] = max(moment, resolved_at.get(incident, moment))
+        if not resolved_at:
             return
-        jobs = await self._jobs.of_incidents(list(resolved))
-
-        async def record(one: Remediation, moment: datetime) -> None:
-            async with self._requests:
-                try:
-                    self._view.apply(
-                        observe(await self._jobs.patch(one.key, patches.resolve(one, moment)))
-                    )
-                except NotFound:
-                    return  # forgotten in the meantime
-                except Invalid:
-                    await self._confirm_resolved(one)
+        jobs = await self._jobs.of_incidents(list(resolved_at))
 
         due = []
-        for one in map(observe, jobs):
-            moment = resolved[one.incident]
-            if one.resolved_at is None and (one.starts_at is None or one.starts_at <= moment):
-                due.append(record(one, moment))
+        for job in map(observe, jobs):
+            moment = resolved_at[job.incident]
+            if job.resolved_at is None and (job.starts_at is None or job.starts_at <= moment):
+                due.append(self._record(job, moment))
         for result in await asyncio.gather(*due, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
-    async def _confirm_resolved(self, one: Remediation) -> None:
-        """A patch whose test failed was too late; anything else is an error."""
+    async def _record(self, job: Remediation, resolved_at: datetime) -> None:
+        async with self._requests:
+            try:
+                patched = await self._jobs.patch(job.key, patches.resolve(job, resolved_at))
+            except NotFound:
+                return  # deleted in the meantime
+            except Invalid:
+                await self._confirm_resolved(job)
+            else:
+                self._view.apply(observe(patched))
+
+    async def _confirm_resolved(self, job: Remediation) -> None:
+        """Check that a patch failed only because the Job has its resolved-at already."""
         try:
-            now = observe(await self._jobs.get(one.key))
+            current = observe(await self._jobs.get(job.key))
         except NotFound:
             return
-        if now.uid == one.uid and now.resolved_at is None:
-            raise Conflict(f"Job {one.key} did not take its resolved-at")
+        if current.uid == job.uid and current.resolved_at is None:
+            raise Conflict(f"annotation resolved-at could not be written to Job {job.key}")
 
     async def _keep_alive(
-        self, alerts: Iterable[_Same], catalog: Catalog, delivery: Delivery
+        self, alerts: Iterable[Alert], catalog: Catalog, delivery: Delivery
     ) -> None:
-        """Let remembering slide: a repeated alert keeps its Job, and its incident's Jobs."""
+        """Extend how long the Jobs of repeated alerts are remembered."""
         remember = catalog.envelope.remember
         due = {
-            one.key: one
-            for same in alerts
-            for one in to_be_kept(
-                self._view.of_incident(incident_digest(same.alert.labels, same.alert.status))
+            job.key: job
+            for alert in alerts
+            for job in jobs_to_keep(
+                self._view.of_incident(incident_digest(alert.labels, alert.status))
             )
-            if delivery.received_at - one.delivered_at > remember / 10
+            if delivery.received_at - job.delivered_at > remember / 10
         }
 
-        async def keep(one: Remediation) -> None:
+        async def keep(job: Remediation) -> None:
             ttl = remember
-            if one.finished_at is not None:
-                ttl += delivery.received_at - one.finished_at
-            seconds = max(one.ttl_seconds or 0, -(-ttl // timedelta(seconds=1)))
+            if job.finished_at is not None:
+                ttl += delivery.received_at - job.finished_at
+            seconds = max(job.ttl_seconds or 0, -(-ttl // timedelta(seconds=1)))
+            patch = patches.keep_alive(job, delivery.received_at, seconds)
             try:
                 async with self._requests:
-                    changed = await self._jobs.patch(
-                        one.key, patches.keep_alive(one, delivery.received_at, seconds)
-                    )
-                self._view.apply(observe(changed))
+                    patched = await self._jobs.patch(job.key, patch)
+                self._view.apply(observe(patched))
             except ApiError as error:
-                # Nothing is lost: the next delivery tries again, long before the end.
-                _log.info("a Job was not kept alive", job=str(one.key), error=str(error))
+                # The next delivery tries again, long before the Job expires.
+                _log.info("a Job's expiry was not extended", job=str(job.key), error=str(error))
 
         async with asyncio.TaskGroup() as tasks:
-            for one in due.values():
-                tasks.create_task(keep(one), name="keep alive")
+            for job in due.values():
+                tasks.create_task(keep(job), name="keep alive")
 
 
-class _Forgotten(Exception):
-    """A later attempt is gone, which only the view still knew."""
+class _AttemptDeleted(Exception):
+    """An attempt after the first was deleted, and only the view still had it."""
 
 
 class NameTaken(Conflict):
-    """The name belongs to a Job that is ending, or to somebody else."""
+    """The name belongs to a Job that is being deleted, or to another alert."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Same:
-    """An alert, equal to another that makes the same occurrence."""
+_Identity = tuple[Status, "datetime | None", tuple[tuple[str, str], ...]]
 
-    alert: Alert
 
-    def _key(self) -> tuple[object, ...]:
-        alert = self.alert
-        return (alert.status, alert.starts_at, tuple(sorted(alert.labels.items())))
+def _identity(alert: Alert) -> _Identity:
+    """Return what is equal for alerts of one occurrence."""
+    return (alert.status, alert.starts_at, tuple(sorted(alert.labels.items())))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._key() == other._key()
 
-    def __hash__(self) -> int:
-        return hash(self._key())
+def _distinct(alerts: Iterable[Alert]) -> dict[_Identity, Alert]:
+    """Return the alerts to submit: one that is listed twice is submitted once."""
+    distinct: dict[_Identity, Alert] = {}
+    for alert in alerts:
+        distinct.setdefault(_identity(alert), alert)
+    return distinct
+
+
+def _with_status(alerts: Mapping[_Identity, Alert], status: Status) -> dict[_Identity, Alert]:
+    return {identity: alert for identity, alert in alerts.items() if alert.status is status}
 
 
 def _same_start(
     starts_at: datetime | None, incident: Iterable[Remediation]
 ) -> Iterator[Remediation]:
-    """The attempts of one occurrence; an alert that names no start has none but this delivery's."""
-    return (one for one in incident if starts_at is not None and one.starts_at == starts_at)
+    """Yield the attempts of one occurrence; there are none if the alert has no startsAt."""
+    return (job for job in incident if starts_at is not None and job.starts_at == starts_at)
 
 
 def _reason_of(error: ApiError) -> Reason:
@@ -423,9 +424,19 @@ def _reason_of(error: ApiError) -> Reason:
             return Reason.API_UNAVAILABLE
 
 
+def _answer(group: AlertGroup, items: Mapping[_Identity, Item]) -> Answer:
+    return Answer(
+        tuple(
+            items.get(_identity(alert))
+            or _failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
+            for alert in group.alerts
+        )
+    )
+
+
 def _failed(alert: Alert, reason: Reason, message: str) -> Item:
     return Item(alert, Outcome.ERROR, reason, message, verdict=Verdict.REPEAT)
 
 
-def _all(group: AlertGroup, reason: Reason) -> Answer:
+def _all_failed(group: AlertGroup, reason: Reason) -> Answer:
     return Answer(tuple(_failed(alert, reason, reason.text) for alert in group.alerts))

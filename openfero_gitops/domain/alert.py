@@ -1,17 +1,19 @@
 """What Alertmanager delivers, and what makes two deliveries the same.
 
-Source of the shape: Alertmanager's webhook payload, version "4".
+The fields are those of Alertmanager's webhook payload, version "4".
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Status(StrEnum):
-    """An alert's own state, whatever its group's is."""
+    """The state of one alert; its group may have another."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
@@ -28,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert of a delivery; times are UTC, None where the sender gave none."""
+    """One alert of a delivery; times are UTC, None if the sender gave none."""
 
     status: Status
     labels: Mapping[str, str]
@@ -40,7 +42,7 @@ class Alert:
 
     @property
     def name(self) -> str:
-        """The alert name, empty where the sender left it out."""
+        """The label `alertname`, empty if there is none."""
         return self.labels.get("alertname", "")
 
 
@@ -55,12 +57,12 @@ class AlertGroup:
     alerts: tuple[Alert, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Occurrence:
-    """What one Job is for: these labels in this state since this moment, this attempt.
+    """What one Job is created for: labels, state, start and attempt.
 
-    `delivery` stands in for `starts_at` where the sender gave none: such an alert is an
-    occurrence of its own at each delivery.
+    `delivery` is used instead of `starts_at` if the sender gave no start: each delivery of such
+    an alert is a new occurrence.
     """
 
     labels: Mapping[str, str]
@@ -69,9 +71,14 @@ class Occurrence:
     attempt: int = 1
     delivery: str = ""
 
-    @property
+    @classmethod
+    def of(cls, alert: Alert, delivery: str, attempt: int = 1) -> Self:
+        """Return what an attempt of an alert is for; `delivery` is the id of its delivery."""
+        return cls(alert.labels, alert.status, alert.starts_at, attempt, delivery)
+
+    @cached_property
     def digest(self) -> str:
-        """52 characters that fit a label; two replicas that see one occurrence agree on them."""
+        """52 characters that are valid in a label value; equal on every replica."""
         moment: int | str
         if self.starts_at is None:
             moment = f"delivery {self.delivery}"
@@ -83,16 +90,16 @@ class Occurrence:
 
     @property
     def incident(self) -> str:
-        """The digest of labels and state alone: equal over a startsAt that wobbles."""
+        """The digest of labels and state alone: independent of a wobbling startsAt."""
         return incident_digest(self.labels, self.status)
 
 
 def incident_digest(labels: Mapping[str, str], status: Status) -> str:
-    """The incident of a label set in a state, as in `Occurrence.incident`."""
+    """Return the digest of the incident that labels in a state belong to."""
     return _digest(["incident", sorted(labels.items()), status.value])
 
 
 def _digest(value: object) -> str:
-    """SHA-256 of the canonical JSON, in unpadded lower-case base32 (RFC 4648)."""
-    canonical = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return base64.b32encode(hashlib.sha256(canonical).digest()).decode().rstrip("=").lower()
+    """Hash with SHA-256, as unpadded lower-case base32 (RFC 4648)."""
+    digest = hashlib.sha256(canonical_json(value).encode()).digest()
+    return base64.b32encode(digest).decode().rstrip("=").lower()

@@ -1,14 +1,15 @@
-"""Alert data as environment variables, under OpenFero's names.
+"""The alert as its Job records it, and the environment variables made from it.
 
-Data stays data: every `$` is doubled, since Kubernetes would otherwise expand `$(NAME)` inside
-of a value; names that are invalid, or that two labels share, are left to the JSON.
+Variables have OpenFero's names. Every `$` in a value is doubled when the Job is rendered, because
+Kubernetes would expand `$(NAME)` in it. A label whose variable name would be invalid, or equal to
+that of another label, is only in `OPENFERO_ALERT_JSON`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.text import canonical_json
@@ -21,59 +22,70 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "OPENFERO_"
 _ANNOTATION_PREFIX: Final = PREFIX + "ANNOTATION_"
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
-_ALERT_BYTES: Final = 64 * 1024
-_GROUP_KEY_LENGTH: Final = 16 * 1024
-_CUT: Final = "…[cut]"
+_VALID_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_MAX_RECORD_BYTES: Final = 64 * 1024
+_MAX_GROUP_KEY_CHARACTERS: Final = 16 * 1024
+#: Tried in this order until the record fits.
+_CUT_CHARACTERS: Final[tuple[int | None, ...]] = (None, 4096, 1024, 256, 64, 0)
+_CUT_MARK: Final = "…[cut]"
 
 
-def alert_record(alert: Alert) -> str:
-    """The alert as canonical JSON of at most 64 KiB, long annotations cut and marked.
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """The values of an alert, long ones cut, and their canonical JSON."""
 
-    Labels are never cut: they are what the alert is. A result over 64 KiB is the caller's to
-    refuse.
+    values: Mapping[str, Any]
+    text: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the text is at most 64 KiB of UTF-8."""
+        return len(self.text.encode()) <= _MAX_RECORD_BYTES
+
+
+def record_alert(alert: Alert) -> AlertRecord:
+    """Record an alert; annotations are cut as far as necessary to make it fit.
+
+    Labels are never cut, because they identify the alert. If they are too long, the record does
+    not fit.
     """
-    limits: tuple[int | None, ...] = (None, 4096, 1024, 256, 64, 0)
-    record = ""
-    for limit in limits:
-        record = canonical_json(
-            {
-                "status": alert.status.value,
-                "labels": dict(alert.labels),
-                "annotations": {
-                    # (In order, since names that are cut may become one.)
-                    _cut(name, limit): _cut(text, limit)
-                    for name, text in sorted(alert.annotations.items())
-                },
-                "startsAt": format_time(alert.starts_at) if alert.starts_at else "",
-                "endsAt": format_time(alert.ends_at) if alert.ends_at else "",
-                "generatorURL": _cut(alert.generator_url, limit),
-                "fingerprint": _cut(alert.fingerprint, limit),
-            }
-        )
-        if fits(record):
+    for limit in _CUT_CHARACTERS:
+        values = _values(alert, limit)
+        record = AlertRecord(values, canonical_json(values))
+        if record.fits:
             break
     return record
 
 
-def fits(record: str) -> bool:
-    """Whether a recorded alert keeps within its 64 KiB."""
-    return len(record.encode()) <= _ALERT_BYTES
+def _values(alert: Alert, limit: int | None) -> dict[str, Any]:
+    return {
+        "status": alert.status.value,
+        "labels": dict(alert.labels),
+        # Sorted, because two names can become equal when they are cut.
+        "annotations": {
+            _cut(name, limit): _cut(value, limit)
+            for name, value in sorted(alert.annotations.items())
+        },
+        "startsAt": format_time(alert.starts_at) if alert.starts_at else "",
+        "endsAt": format_time(alert.ends_at) if alert.ends_at else "",
+        "generatorURL": _cut(alert.generator_url, limit),
+        "fingerprint": _cut(alert.fingerprint, limit),
+    }
 
 
 def cut_group_key(group_key: str) -> str:
-    """A group's key as far as it is handed on: a label in it may be of any length."""
-    return _cut(group_key, _GROUP_KEY_LENGTH)
+    """Cut a group key to the length that a Job records; a label in it may have any length."""
+    return _cut(group_key, _MAX_GROUP_KEY_CHARACTERS)
 
 
-def variables(record: str, group_key: str, commit: str) -> dict[str, str]:
-    """Every variable that an alert record gives, unescaped, in the order in which they stand.
+def variables(record: AlertRecord, group_key: str, commit: str) -> dict[str, str]:
+    """Return every variable of an alert, unescaped, in the order in which containers get them.
 
-    The reserved names win over labels that spell the same.
+    Reserved names take precedence over labels that would have the same variable name.
     """
-    alert: dict[str, Any] = json.loads(record)
+    alert = record.values
     reserved = {
-        "OPENFERO_ALERT_JSON": record,
+        "OPENFERO_ALERT_JSON": record.text,
         "OPENFERO_STATUS": alert["status"],
         "OPENFERO_FINGERPRINT": alert["fingerprint"],
         "OPENFERO_STARTS_AT": alert["startsAt"],
@@ -90,12 +102,14 @@ def variables(record: str, group_key: str, commit: str) -> dict[str, str]:
 
 
 def _named(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
-    names = {key: prefix + key.upper().replace("-", "_") for key in values if _NAME.fullmatch(key)}
-    shared = Counter(names.values())
-    return {name: values[key] for key, name in sorted(names.items()) if shared[name] == 1}
+    names = {
+        key: prefix + key.upper().replace("-", "_") for key in values if _VALID_NAME.fullmatch(key)
+    }
+    uses = Counter(names.values())
+    return {name: values[key] for key, name in sorted(names.items()) if uses[name] == 1}
 
 
 def _cut(text: str, limit: int | None) -> str:
     if limit is None or len(text) <= limit:
         return text
-    return text[:limit] + _CUT
+    return text[:limit] + _CUT_MARK

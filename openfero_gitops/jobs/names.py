@@ -1,34 +1,43 @@
-"""Names and label values that Kubernetes accepts, made from whatever text an alert brings."""
+"""Names and label values that Kubernetes accepts, from text that it may not accept."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.remediation import JobKey
+
 if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Occurrence
+    from openfero_gitops.domain.operario import Operario
 
-_SLUG_LENGTH: Final = 35
-_DIGEST_LENGTH: Final = 16
-_LABEL_LENGTH: Final = 63
+_SLUG_CHARACTERS: Final = 35
+_DIGEST_CHARACTERS: Final = 16
+_LABEL_CHARACTERS: Final = 63
 _LABEL: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?")
 
 
-def job_name(occurrence: Occurrence) -> str:
-    """The one name that every replica gives to an occurrence's Job; at most 52 characters.
+def job_key(occurrence: Occurrence, operario: Operario, jobs_namespace: str) -> JobKey:
+    """Return the place of an occurrence's Job."""
+    return JobKey(operario.namespace or jobs_namespace, job_name(occurrence))
 
-    The operario is not part of it: replicas that have reached different commits must collide.
+
+def job_name(occurrence: Occurrence) -> str:
+    """Return the name of an occurrence's Job: equal on every replica, at most 52 characters.
+
+    It does not depend on the operario: replicas that have different commits must collide, so that
+    only one of them creates a Job.
     """
     status = occurrence.status.value
-    alert = _slug(occurrence.labels.get("alertname", ""))[: _SLUG_LENGTH - 1 - len(status)]
-    return f"{alert.strip('-') or 'alert'}-{status}-{occurrence.digest[:_DIGEST_LENGTH]}"
+    alert = _slug(occurrence.labels.get("alertname", ""))[: _SLUG_CHARACTERS - 1 - len(status)]
+    return f"{alert.strip('-') or 'alert'}-{status}-{occurrence.digest[:_DIGEST_CHARACTERS]}"
 
 
 def label_value(text: str) -> str:
-    """The text itself where it is a valid label value, else the nearest one."""
-    if len(text) <= _LABEL_LENGTH and _LABEL.fullmatch(text):
+    """Return the text if it is a valid label value, else the text with invalid parts replaced."""
+    if len(text) <= _LABEL_CHARACTERS and _LABEL.fullmatch(text):
         return text
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:_LABEL_LENGTH].strip("._-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:_LABEL_CHARACTERS].strip("._-")
 
 
 def _slug(text: str) -> str:

@@ -1,14 +1,13 @@
-"""An alert, an operario and the envelope to the Job that heals: a pure function.
+"""Renders the Job for an alert: a pure function of alert, operario, envelope and delivery.
 
-The same inputs give the same Job on every replica. A remediation that cannot be rendered is a
-Job too, one that carries its refusal and none of the alert's data, so that it is seen.
+The same inputs give the same Job on every replica. A remediation that must not start is a Job
+too: it carries the refusal and none of the alert's data, so that people see it.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +17,10 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence
 from openfero_gitops.domain.errors import RenderRefusal
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs import environment, template
-from openfero_gitops.jobs.names import job_name, label_value
+from openfero_gitops.jobs.names import job_key, label_value
 from openfero_gitops.jobs.options_annotation import write_options
 
 if TYPE_CHECKING:
@@ -32,24 +30,27 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Alert, Status
     from openfero_gitops.domain.catalog import Envelope, Revision
     from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.remediation import JobKey
+    from openfero_gitops.jobs.environment import AlertRecord
 
-#: Written on each Job; it counts up when the same inputs give another Job than before.
+#: Recorded on each Job; increased when the same inputs give a different Job.
 RENDERER: Final = 1
 
 _NOT_TARGET: Final = frozenset({"alertname", "severity"})
-#: What Kubernetes allows, less what is written later: a decision, a container's last words.
-_ANNOTATION_BYTES: Final = (256 - 16) * 1024
-_VARIABLE_BYTES: Final = 128 * 1024
-_RECORD_OF_TOO_LARGE: Final = 1024
-_LONGEST_MESSAGE: Final = 1024
+#: Kubernetes' limit, less what is written later: a decision, a container's error.
+_MAX_ANNOTATION_BYTES: Final = (256 - 16) * 1024
+_MAX_VARIABLE_BYTES: Final = 128 * 1024
+#: For texts of an alert that are not part of its record.
+_MAX_TEXT_CHARACTERS: Final = 1024
+_MAX_SHOWN_CHARACTERS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The circumstances of a delivery: its group, when it came, and who took it.
+    """When, how and to which replica an alert was delivered.
 
-    `id` tells apart deliveries of alerts that name no start of their own. What a Job depends on
-    is recorded on it (`read_delivery`).
+    `id` distinguishes deliveries of alerts without startsAt. What a Job depends on is recorded
+    on it, in the annotation `openfero.io/delivery`.
     """
 
     id: str
@@ -61,7 +62,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A Job ready to be created, suspended; `refusal` where it must never start."""
+    """A Job to be created, suspended; `refusal` is set if it must never start."""
 
     key: JobKey
     occurrence: Occurrence
@@ -81,52 +82,48 @@ def render(
     attempt: int = 1,
 ) -> Rendered:
     """Build the Job of one alert occurrence."""
-    # As it is recorded, so that the Job can be derived again from what it carries.
+    # Cut as it is recorded, so that the Job can be rendered again from its own annotations.
     delivery = dataclasses.replace(
         delivery, group_key=environment.cut_group_key(delivery.group_key)
     )
-    occurrence = Occurrence(alert.labels, alert.status, alert.starts_at, attempt, delivery.id)
-    key = JobKey(operario.namespace or jobs_namespace, job_name(occurrence))
-    record = environment.alert_record(alert)
+    occurrence = Occurrence.of(alert, delivery.id, attempt)
+    key = job_key(occurrence, operario, jobs_namespace)
+    record = environment.record_alert(alert)
+    record_text = record.text
     refusal: Reason | None = None
     message = ""
     spec = _spec(operario, envelope)
-    aim = target(alert, operario)
-    if environment.fits(record):
+    target_text = target(alert, operario)
+    if record.fits:
         try:
-            _inject(spec, _Values(json.loads(record), delivery, record, operario.origin.commit))
+            _inject(spec, _Values(record, delivery, operario.origin.commit))
         except RenderRefusal as error:
-            refusal, message = error.reason, str(error)[:_LONGEST_MESSAGE]
-            # As its author wrote it and without the alert's data: if a person starts it all
-            # the same, no value of the alert reaches a command.
+            refusal, message = error.reason, str(error)[:_MAX_TEXT_CHARACTERS]
+            # The author's text without alert data: if somebody starts the Job in spite of the
+            # refusal, no value of the alert reaches a command.
             spec = _spec(operario, envelope)
     else:
         refusal = Reason.TOO_LARGE
-        message = "the alert's labels do not fit into 64 KiB: shorten them at their source"
-        name = {"alertname": alert.name[:_RECORD_OF_TOO_LARGE]}
-        aim = target(dataclasses.replace(alert, labels=name), operario)
-        record = canonical_json(
-            {
-                "status": alert.status.value,
-                "labels": name,
-                "annotations": {},
-                "truncated": True,
-            }
+        message = "the alert's labels are larger than 64 KiB; shorten them in the alerting rule"
+        name = {"alertname": alert.name[:_MAX_TEXT_CHARACTERS]}
+        target_text = target(dataclasses.replace(alert, labels=name), operario)
+        record_text = canonical_json(
+            {"status": alert.status.value, "labels": name, "annotations": {}, "truncated": True}
         )
     annotations = {
-        **_foreign(operario.job.get("annotations")),
-        **_annotations(operario, revision, occurrence, delivery, record),
-        keys.FINGERPRINT: alert.fingerprint[:_RECORD_OF_TOO_LARGE],
-        keys.TARGET: aim,
+        **_without_reserved(operario.job.get("annotations")),
+        **_annotations(operario, revision, occurrence, delivery, record_text),
+        keys.FINGERPRINT: alert.fingerprint[:_MAX_TEXT_CHARACTERS],
+        keys.TARGET: target_text,
         keys.OPTIONS: write_options(operario.options),
     }
     if queue := (operario.job.get("labels") or {}).get(keys.KUEUE_QUEUE):
         annotations[keys.QUEUE] = queue
-    if sum(len(k.encode()) + len(v.encode()) for k, v in annotations.items()) > _ANNOTATION_BYTES:
+    if _size(annotations) > _MAX_ANNOTATION_BYTES:
         annotations = {k: v for k, v in annotations.items() if k.startswith(keys.PREFIX)}
         if refusal is None:
             refusal = Reason.TOO_LARGE
-            message = "all annotations together would exceed Kubernetes' 256 KiB"
+            message = "the Job's annotations would exceed Kubernetes' limit of 256 KiB"
             spec = _spec(operario, envelope)
     if refusal is not None:
         annotations[keys.DECISION] = "refused"
@@ -139,7 +136,7 @@ def render(
             "name": key.name,
             "namespace": key.namespace,
             "labels": {
-                **_foreign(operario.job.get("labels")),
+                **_without_reserved(operario.job.get("labels")),
                 keys.MANAGED_BY: keys.MANAGER,
                 keys.OPERARIUS: label_value(operario.name),
                 keys.ALERT: label_value(alert.name),
@@ -156,14 +153,14 @@ def render(
 
 
 def target(alert: Alert, operario: Operario) -> str:
-    """What is being healed, as canonical JSON of the labels that name it."""
+    """Return what is to be healed: canonical JSON of the labels that identify it."""
     names = operario.options.target or tuple(n for n in alert.labels if n not in _NOT_TARGET)
     chosen = {name: alert.labels[name] for name in names if alert.labels.get(name)}
     return canonical_json(chosen or {"alertname": alert.name})
 
 
-def _foreign(mapping: Mapping[str, str] | None) -> dict[str, str]:
-    """An author's labels or annotations without those that mean something to us or to Kueue."""
+def _without_reserved(mapping: Mapping[str, str] | None) -> dict[str, str]:
+    """Drop labels or annotations that the controller or Kueue would interpret."""
     return {
         key: value
         for key, value in (mapping or {}).items()
@@ -171,12 +168,17 @@ def _foreign(mapping: Mapping[str, str] | None) -> dict[str, str]:
     }
 
 
+def _size(annotations: Mapping[str, str]) -> int:
+    """Count the bytes as Kubernetes does."""
+    return sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+
+
 def _annotations(
     operario: Operario,
     revision: Revision,
     occurrence: Occurrence,
     delivery: Delivery,
-    record: str,
+    record_text: str,
 ) -> dict[str, str]:
     origin = operario.origin
     received = format_time(delivery.received_at)
@@ -194,7 +196,7 @@ def _annotations(
         keys.SPEC_DIGEST: operario.spec_digest,
         keys.REVISION: revision.commit,
         keys.RENDERER: str(RENDERER),
-        keys.ALERT: record,
+        keys.ALERT: record_text,
         keys.STARTS_AT: format_time(occurrence.starts_at) if occurrence.starts_at else "",
         keys.ATTEMPT: str(occurrence.attempt),
         keys.RECEIVED_AT: received,
@@ -202,7 +204,7 @@ def _annotations(
         keys.RECEIVED_BY: delivery.received_by,
         keys.DELIVERY: canonical_json(
             {
-                # (An alert that names its start does not depend on who delivered it.)
+                # An alert with startsAt does not depend on its delivery.
                 "id": "" if occurrence.starts_at else delivery.id,
                 "groupKey": delivery.group_key,
                 "groupStatus": delivery.group_status.value,
@@ -212,7 +214,7 @@ def _annotations(
 
 
 def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
-    """The author's spec, suspended, with the envelope's defaults where it says nothing."""
+    """Copy the author's spec, suspended, with the envelope's defaults for missing fields."""
     defaults = envelope.defaults
     spec: dict[str, Any] = {
         "backoffLimit": defaults.backoff_limit,
@@ -223,39 +225,39 @@ def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
         "suspend": True,
     }
     if "backoffLimitPerIndex" in spec and "backoffLimit" not in operario.job["spec"]:
-        del spec["backoffLimit"]  # the first index that fails would end all the others
-    # A Job that is gone cannot tell a repeated delivery from a new one.
-    remember = -(-envelope.remember // timedelta(seconds=1))
-    spec["ttlSecondsAfterFinished"] = max(spec["ttlSecondsAfterFinished"], remember)
+        del spec["backoffLimit"]  # 0 would stop all other indexes when the first one fails
+    # A repeated delivery is recognized by its Job, so the Job must exist for that long.
+    remember_seconds = -(-envelope.remember // timedelta(seconds=1))
+    spec["ttlSecondsAfterFinished"] = max(spec["ttlSecondsAfterFinished"], remember_seconds)
     return spec
 
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """Where an operario's references find their values.
+    """The values of an operario's references.
 
-    In the record, not in the alert: what was cut there is not in the Job at all, so that the
-    Job can be derived again from what it carries.
+    They are those of the record, not of the alert: what was cut is nowhere in the Job, so that
+    the Job can be rendered again from its own annotations.
     """
 
-    alert: Mapping[str, Any]
+    record: AlertRecord
     delivery: Delivery
-    record: str
     commit: str
 
     def field(self, field: template.Field) -> str:
-        """The value of a field reference; a field that is missing refuses the remediation."""
+        """Return the value of a field reference; raises RenderRefusal if the alert has none."""
+        alert = self.record.values
         match field.kind:
             case "Status":
-                values, key = self.alert, "status"
+                values, key = alert, "status"
             case "GroupStatus":
                 return self.delivery.group_status.value
             case "GroupKey":
                 return self.delivery.group_key
             case "Labels":
-                values, key = self.alert["labels"], field.key
+                values, key = alert["labels"], field.key
             case _:
-                values, key = self.alert["annotations"], field.key
+                values, key = alert["annotations"], field.key
         try:
             value: str = values[key]
         except KeyError:
@@ -265,64 +267,64 @@ class _Values:
         return value
 
     def argument(self, field: template.Field) -> str:
-        """The same, where it becomes part of a command or an argument."""
+        """Return the value of a field reference in a command or an argument."""
         value = self.field(field)
         _require_safe(str(field), value)
         return value
 
     def variables(self) -> dict[str, str]:
-        """The variables that are injected, unescaped."""
+        """Return the variables to inject, unescaped."""
         return environment.variables(self.record, self.delivery.group_key, self.commit)
 
 
 def _inject(spec: dict[str, Any], values: _Values) -> None:
     """Put the alert into every container: variables, field references, checked arguments."""
     pod = spec["template"]["spec"]
-    ours = values.variables()
+    injected = values.variables()
     for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
-        theirs: list[dict[str, Any]] = container.get("env", [])
-        _check_references(container, theirs, ours, values)
-        for variable in theirs:
+        own: list[dict[str, Any]] = container.get("env", [])
+        _check_references(container, own, injected, values)
+        for variable in own:
             if isinstance(variable.get("value"), str):
-                variable["value"] = _filled(variable, values)
+                variable["value"] = _substituted(variable, values)
         for part in ("command", "args"):
             if part in container:
                 container[part] = [
                     template.substitute(word, values.argument) for word in container[part]
                 ]
-        defined = {variable["name"] for variable in theirs}
+        defined = {variable["name"] for variable in own}
         container["env"] = [
             {"name": name, "value": template.escape(value)}
-            for name, value in ours.items()
+            for name, value in injected.items()
             if name not in defined
-        ] + theirs
+        ] + own
 
 
-def _filled(variable: Mapping[str, Any], values: _Values) -> str:
-    """The value of an operario's own variable, with alert data in the place of its references."""
+def _substituted(variable: Mapping[str, Any], values: _Values) -> str:
+    """Return the value of an operario's own variable, its field references replaced."""
     written: str = variable["value"]
     value = template.substitute(written, lambda field: template.escape(values.field(field)))
     string = f"{variable['name']}={value.replace('$$', '$')}"
-    if value != written and len(string.encode()) >= _VARIABLE_BYTES:
+    if value != written and len(string.encode()) >= _MAX_VARIABLE_BYTES:
         raise RenderRefusal(
             Reason.TOO_LARGE,
-            f"with the alert's values the variable {variable['name']} is longer than Linux' "
-            "128 KiB, and the container could not start",
+            f"with the alert's values, the environment variable {variable['name']} exceeds "
+            "Linux' limit of 128 KiB, and the container could not start",
         )
     return value
 
 
 def _check_references(
     container: Mapping[str, Any],
-    theirs: list[dict[str, Any]],
-    ours: Mapping[str, str],
+    own: list[dict[str, Any]],
+    injected: Mapping[str, str],
     values: _Values,
 ) -> None:
-    """Refuse alert data that a `$(NAME)` would carry into a command, by whatever detour."""
-    # Of several variables of one name the last counts, and the earlier ones until then.
-    own: dict[str, list[str]] = defaultdict(list)
-    for variable in theirs:
-        own[variable["name"]].append(variable.get("value", ""))
+    """Refuse unsafe alert data that `$(NAME)` would put into a command, also indirectly."""
+    # If several variables have one name, the last one counts, and the others up to that point.
+    texts: dict[str, list[str]] = defaultdict(list)
+    for variable in own:
+        texts[variable["name"]].append(variable.get("value", ""))
     pending = [name for word in _expanded(container) for name in template.references(word)]
     seen: set[str] = set()
     while pending:
@@ -330,23 +332,23 @@ def _check_references(
         if name in seen:
             continue
         seen.add(name)
-        if name in own:
-            for text in own[name]:
+        if name in texts:
+            for text in texts[name]:
                 for field in template.fields(text):
                     if isinstance(field, template.Field):
                         values.argument(field)
                 pending += template.references(text)
-        elif name in ours:
-            _require_safe(f"$({name})", ours[name])
+        elif name in injected:
+            _require_safe(f"$({name})", injected[name])
         elif name.startswith(environment.PREFIX):
             raise RenderRefusal(
                 Reason.MISSING_VALUE,
-                f"a command uses $({name}), for which the alert has no label or annotation",
+                f"a command uses $({name}), but the alert has no such label or annotation",
             )
 
 
 def _expanded(container: Mapping[str, Any]) -> Iterator[str]:
-    """Every text of a container, besides its variables, in which the kubelet expands `$(NAME)`."""
+    """Yield the texts, apart from variables, in which the kubelet expands `$(NAME)`."""
     for part in ("command", "args"):
         yield from container.get(part, ())
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -355,12 +357,14 @@ def _expanded(container: Mapping[str, Any]) -> Iterator[str]:
         yield mount.get("subPathExpr", "")
 
 
-def _require_safe(what: str, value: str) -> None:
+def _require_safe(reference: str, value: str) -> None:
     if not template.is_safe_argument(value):
-        shown = value if len(value) <= 80 else value[:80] + "…"  # noqa: PLR2004
+        shown = value[:_MAX_SHOWN_CHARACTERS]
+        if len(value) > len(shown):
+            shown += "…"
         raise RenderRefusal(
             Reason.UNSAFE_VALUE,
-            f"{what} is {shown!r}, which may not become part of a command: only letters, digits "
-            "and . _ : / - may, beginning with a letter or digit and without '..'; read it from "
-            "the environment instead",
+            f"{reference} is {shown!r}, which is not allowed in a command: allowed are letters, "
+            "digits and . _ : / -, starting with a letter or digit, without '..'; read the value "
+            "from an environment variable instead",
         )

@@ -113,7 +113,7 @@ def test_a_slow_api_server_is_said_and_got_over(gateway: Gateway, replica: Repli
     assert answer["items"][0]["reason"] == "api-unavailable"
     code, amiss = readiness(replica)
     assert (code, list(amiss)) == (503, ["deliveries"])
-    assert "does not take Jobs" in amiss["deliveries"]
+    assert "does not accept Jobs" in amiss["deliveries"]
     gateway.rule = forward
     assert replica.deliver(alert("Here", host="h"))[0] == 200
     assert readiness(replica) == (200, {})
@@ -235,7 +235,7 @@ def test_a_full_queue_is_said(gateway: Gateway, replica: Replica) -> None:
     codes, late, ready, amiss = asyncio.run(storm())
     assert (ready, amiss) == (
         503,
-        {"deliveries": "256 deliveries are under way: no more are taken"},
+        {"deliveries": "256 deliveries are in progress; no more are accepted"},
     )
     assert (late[0], late[1]["items"][0]["reason"]) == (503, "busy")
     assert set(codes) <= {200, 503}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 
     from openfero_gitops.cluster.api import Created, Object, ObjectList, Operation, Resource
-    from openfero_gitops.delivery.submitter import Patience
+    from openfero_gitops.delivery.submitter import DeliveryLimits
     from openfero_gitops.demo.cluster import JobPlayer
     from openfero_gitops.demo.cluster.store import Write
     from openfero_gitops.domain.alert import Alert
@@ -430,7 +430,7 @@ class Replica:
         *,
         catalog: Catalog | None = None,
         namespaces: Sequence[str] = (build.JOBS_NAMESPACE,),
-        patience: Patience | None = None,
+        limits: DeliveryLimits | None = None,
     ) -> None:
         self.world = world
         self.name = name
@@ -453,7 +453,7 @@ class Replica:
             now=world.now,
             identity=name,
             jobs_namespace=namespaces[0],
-            patience=patience,
+            limits=limits,
         )
         self.admitter = Admitter(
             jobs=self.jobs,

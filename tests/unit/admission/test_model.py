@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from openfero_gitops.admission.decide import Admit, Refuse, decide
-from openfero_gitops.delivery.attempt import asks_for_another, runs_so_far, stands_for
+from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.demo.cluster.jsonpatch import apply_patch
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
@@ -162,8 +162,8 @@ class Story(RuleBasedStateMachine):
                 owed = attempt
                 break
             incident = [one for one in views.values() if one.incident == there[0].incident]
-            healing.append(stands_for(there[0], incident))
-            if not asks_for_another(healing[-1], runs_so_far(healing), self.now):
+            healing.append(healing_job(there[0], incident))
+            if not is_next_attempt_due(healing[-1], runs_so_far(healing), self.now):
                 break
         if all(one.key.namespace == namespace for one in views.values()):
             assert owed == self.rules.next_attempt(tuple(sorted(labels.items())), starts, self.now)

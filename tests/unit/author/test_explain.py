@@ -156,14 +156,14 @@ def test_a_stale_version_is_told_as_such() -> None:
 
 
 def test_a_refused_job_is_told_with_its_reason() -> None:
-    """A value that may not become part of a command is named, with the reason on the Job."""
+    """A value that is not allowed in a command is named, with the reason on the Job."""
     found = told(
         operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"])),
         one=alert(labels={"alertname": "PodCrashLooping", "pod": "--all"}),
     )
 
     assert (found.outcome, found.reason) == (Outcome.REFUSED, Reason.UNSAFE_VALUE)
-    assert "'--all', which may not become part of a command" in found.message
+    assert "'--all', which is not allowed in a command" in found.message
 
 
 @pytest.mark.parametrize(

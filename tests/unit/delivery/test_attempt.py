@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.delivery.attempt import (
-    asks_for_another,
+    healing_job,
+    is_next_attempt_due,
+    jobs_to_keep,
     runs_so_far,
-    stands_for,
-    to_be_kept,
 )
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.operario import Options
@@ -63,7 +63,7 @@ def test_the_next_attempt_is_made_when_it_is_owed(
     another: bool,  # noqa: FBT001
 ) -> None:
     """After max-wait always; after an end where rerun-after says so and max-runs leaves one."""
-    assert asks_for_another(latest, runs, NOW + minutes(after)) is another
+    assert is_next_attempt_due(latest, runs, NOW + minutes(after)) is another
 
 
 def test_attempts_that_started_are_runs() -> None:
@@ -78,9 +78,9 @@ def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
     other = refused("other", "max-wait", attempt=1, starts_at=STARTS_AT - minutes(5))
     others = [finished("done", attempt=1), refused("no", "refused-by-human", attempt=4)]
 
-    kept = {one.key.name for one in to_be_kept([*late, other, *others])}
+    kept = {one.key.name for one in jobs_to_keep([*late, other, *others])}
     assert kept == {"late-5", "other", "done", "no"}
-    assert to_be_kept([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
+    assert jobs_to_keep([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
 
 
 def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
@@ -101,7 +101,7 @@ def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
 )
 def test_a_double_shares_the_fate_of_the_job_it_gave_way_to(healer: Remediation) -> None:
     """Where the double's start alone is delivered from then on, the other's end is what counts."""
-    assert stands_for(double(), [double(), healer]) == healer
+    assert healing_job(double(), [double(), healer]) == healer
 
 
 def test_a_double_is_owed_what_the_other_is_owed() -> None:
@@ -109,9 +109,9 @@ def test_a_double_is_owed_what_the_other_is_owed() -> None:
     late = refused("healer", "max-wait")
     done = finished("healer", options=RERUN)
 
-    assert asks_for_another(stands_for(double(), [late]), 0, NOW)
-    assert asks_for_another(stands_for(double(), [done]), 1, NOW + minutes(5))
-    assert not asks_for_another(stands_for(double(), [running("healer")]), 1, NOW)
+    assert is_next_attempt_due(healing_job(double(), [late]), 0, NOW)
+    assert is_next_attempt_due(healing_job(double(), [done]), 1, NOW + minutes(5))
+    assert not is_next_attempt_due(healing_job(double(), [running("healer")]), 1, NOW)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_double_is_owed_what_the_other_is_owed() -> None:
 )
 def test_others_do_not_stand_for_a_double(other: Remediation) -> None:
     """Other attempts, other incidents and other doubles say nothing about it."""
-    assert stands_for(double(), [other]) == double()
+    assert healing_job(double(), [other]) == double()
 
 
 def test_a_namesake_in_another_namespace_stands_for_a_double() -> None:
@@ -135,7 +135,7 @@ def test_a_namesake_in_another_namespace_stands_for_a_double() -> None:
     one = double(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
     namesake = finished("healer", starts_at=None, occurrence="o", namespace="other")
 
-    assert stands_for(one, [one, namesake]) == namesake
+    assert healing_job(one, [one, namesake]) == namesake
 
 
 def test_of_several_the_one_that_goes_on_counts() -> None:
@@ -147,11 +147,11 @@ def test_of_several_the_one_that_goes_on_counts() -> None:
     ]
     waiting = remediation("d", received_at=NOW - seconds(1))
 
-    assert stands_for(double(), jobs).key.name == "c"
-    assert stands_for(double(), [*jobs, waiting]) == waiting
+    assert healing_job(double(), jobs).key.name == "c"
+    assert healing_job(double(), [*jobs, waiting]) == waiting
 
 
 @pytest.mark.parametrize("one", [remediation("a"), finished("a"), refused("a", "max-wait")])
 def test_any_other_job_stands_for_itself(one: Remediation) -> None:
     """Only a double looks to another."""
-    assert stands_for(one, [running("b")]) is one
+    assert healing_job(one, [running("b")]) is one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.delivery import submitter as submit
-from openfero_gitops.delivery.submitter import Patience
+from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.submitter import DeliveryLimits
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.answer import Verdict
@@ -58,6 +60,14 @@ if TYPE_CHECKING:
 
 REMEMBER = Envelope().remember
 OTHER_NAMESPACE = "other-jobs"
+RECORDED = '"description":"a text'
+DELIVERED = '"description": "a text'
+WIRE_ALERT = {
+    "status": "firing",
+    "labels": {"alertname": "PodCrashLooping", "pod": "web-1"},
+    "annotations": {"description": "a text"},
+    "startsAt": "2026-11-21T03:03:35.678901Z",
+}
 
 
 def befalls(
@@ -324,7 +334,42 @@ class TestNames:
         assert outcomes(answer) == [(Outcome.CREATED, None)]
 
 
-class TestPatience:
+class TestJson:
+    """How often an alert is written and read as JSON."""
+
+    @in_virtual_time
+    async def test_an_alert_is_serialized_once_on_its_way_to_a_job(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A Job's record is made once and parsed once, a repeated delivery's not at all."""
+        counts = Counter[str]()
+        encode, decode = json.JSONEncoder.encode, json.JSONDecoder.decode
+
+        def count_encode(encoder: json.JSONEncoder, value: Any) -> str:
+            text = encode(encoder, value)
+            counts["record serialized"] += RECORDED in text
+            return text
+
+        def count_decode(decoder: json.JSONDecoder, text: str, *rest: Any) -> Any:
+            counts["record parsed"] += RECORDED in text
+            counts["body parsed"] += DELIVERED in text
+            return decode(decoder, text, *rest)
+
+        body = json.dumps({"status": "firing", "alerts": [WIRE_ALERT]})
+        replica = World().replica()
+        async with replica.watching():
+            monkeypatch.setattr(json.JSONEncoder, "encode", count_encode)
+            monkeypatch.setattr(json.JSONDecoder, "decode", count_decode)
+            answer = await replica.submitter.deliver(read_payload(body))
+            assert outcomes(answer) == [(Outcome.CREATED, None)]
+            assert counts == {"body parsed": 1, "record serialized": 1, "record parsed": 1}
+            counts.clear()
+            answer = await replica.submitter.deliver(read_payload(body))
+            assert outcomes(answer) == [(Outcome.EXISTS, None)]
+            assert +counts == {"body parsed": 1}
+
+
+class TestLimits:
     """How much is taken at once, and how long a sender waits."""
 
     @in_virtual_time
@@ -437,7 +482,7 @@ class TestPatience:
             return await act()
 
         monkeypatch.setattr(submit, "render", counted)
-        replica = World().replica(patience=Patience(requests=4))
+        replica = World().replica(limits=DeliveryLimits(requests=4))
         async with replica.watching(), in_background(count_turns()):
             replica.wire.trouble = answers_later
             await replica.deliver(*(pods_of(f"web-{number}") for number in range(100)))
@@ -448,7 +493,7 @@ class TestPatience:
     async def test_too_many_deliveries_at_once_are_told_to_come_again(self) -> None:
         """The one beyond the bound is answered at once, and the place is free afterwards."""
         world = World()
-        replica = world.replica(patience=Patience(deadline=2, deliveries=1))
+        replica = world.replica(limits=DeliveryLimits(deadline_seconds=2, deliveries=1))
         async with replica.watching():
             replica.wire.trouble = silence
             async with in_background(replica.deliver(pods_of("web-1"))) as first:
@@ -467,7 +512,7 @@ class TestPatience:
     async def test_no_more_requests_are_under_way_than_allowed(self) -> None:
         """A storm of alerts presses the API server only so much at a time."""
         world = World()
-        replica = world.replica(patience=Patience(requests=4))
+        replica = world.replica(limits=DeliveryLimits(requests=4))
         under_way = most = 0
 
         async def trouble(_: Request, act: Act) -> Any:
@@ -487,10 +532,10 @@ class TestPatience:
     @pytest.mark.parametrize(
         ("error", "words", "lasts"),
         [
-            (Throttled("slow down", 3), "the API server throttles: slow down", 10),
-            (Throttled("slow down", 40), "the API server throttles: slow down", 40),
-            (Unavailable("no answer"), "the API server does not take Jobs: no answer", 10),
-            (Unauthorized("token"), "the API server does not take Jobs: token", 10),
+            (Throttled("slow down", 3), "the API server throttles requests: slow down", 10),
+            (Throttled("slow down", 40), "the API server throttles requests: slow down", 40),
+            (Unavailable("no answer"), "the API server does not accept Jobs: no answer", 10),
+            (Unauthorized("token"), "the API server does not accept Jobs: token", 10),
             (Forbidden("quota"), "", 0),
             (Invalid("spec"), "", 0),
         ],
@@ -818,7 +863,7 @@ class TestRemembering:
     @in_virtual_time
     async def test_a_large_group_is_kept_within_the_time_of_a_delivery(self) -> None:
         """As many writes are under way as may be, and not one after the other."""
-        replica = World().replica(patience=Patience(requests=10))
+        replica = World().replica(limits=DeliveryLimits(requests=10))
         group = [pods_of(f"web-{number}") for number in range(60)]
 
         async def slow(request: Request, act: Act) -> Any:

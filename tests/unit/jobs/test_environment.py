@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.text import canonical_json
-from openfero_gitops.jobs.environment import alert_record, fits, variables
+from openfero_gitops.jobs.environment import AlertRecord, record_alert, variables
 from tests.support.build import alert
 
 if TYPE_CHECKING:
@@ -21,17 +21,26 @@ TEXT = st.text(st.characters(codec="utf-8"))
 
 def made(*, group_key: str = "key", commit: str = "1a2b", **values: Any) -> dict[str, str]:
     """The variables of an alert with these values."""
-    return variables(alert_record(alert(**values)), group_key, commit)
+    return variables(record_alert(alert(**values)), group_key, commit)
 
 
 def test_the_record_is_the_alert_as_canonical_json() -> None:
     """What is recorded is everything delivered, sorted and without spaces."""
-    assert alert_record(alert(status=Status.RESOLVED, starts_at=None)) == (
+    assert record_alert(alert(status=Status.RESOLVED, starts_at=None)).text == (
         '{"annotations":{"summary":"web-1 restarts"},"endsAt":"","fingerprint":"c0ffee",'
         '"generatorURL":"http://prometheus.example/graph?g0.expr=up","labels":'
         '{"alertname":"PodCrashLooping","pod":"web-1","severity":"page"},"startsAt":"",'
         '"status":"resolved"}'
     )
+
+
+@given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT))
+def test_the_values_of_a_record_are_those_of_its_text(
+    labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    """Nobody has to parse the text again."""
+    record = record_alert(alert(labels=labels, annotations=annotations))
+    assert json.loads(record.text) == record.values
 
 
 @given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT), st.randoms())
@@ -43,7 +52,7 @@ def test_the_record_does_not_depend_on_order(
     for items in shuffled:
         random.shuffle(items)
 
-    assert alert_record(alert(labels=labels, annotations=annotations)) == alert_record(
+    assert record_alert(alert(labels=labels, annotations=annotations)) == record_alert(
         alert(labels=dict(shuffled[0]), annotations=dict(shuffled[1]))
     )
 
@@ -60,10 +69,10 @@ def test_the_record_does_not_depend_on_order(
 )
 def test_long_annotations_are_cut_and_marked(annotations: dict[str, str], longest: int) -> None:
     """Annotations give way until the record fits, as little as is needed and never silently."""
-    record = alert_record(alert(annotations=annotations))
-    kept = json.loads(record)["annotations"].values()
+    record = record_alert(alert(annotations=annotations))
+    kept = json.loads(record.text)["annotations"].values()
 
-    assert fits(record)
+    assert record.fits
     assert max(len(text.removesuffix("…[cut]")) for text in kept) == longest
     assert all(text.endswith("…[cut]") for text in kept) is (longest < 60 * KIB)
 
@@ -73,22 +82,22 @@ def test_a_cut_does_not_depend_on_order() -> None:
     one = {f"{'a' * 70}{n}": f"{n}{'x' * 100}" for n in range(900)}
     other = dict(reversed(one.items()))
 
-    assert alert_record(alert(annotations=one)) == alert_record(alert(annotations=other))
+    assert record_alert(alert(annotations=one)) == record_alert(alert(annotations=other))
 
 
 def test_labels_are_never_cut() -> None:
     """Labels are what the alert is: a record that they make too long is for others to refuse."""
-    record = alert_record(alert(labels={"a": "x" * 70 * KIB}, annotations={"b": "y"}))
+    record = record_alert(alert(labels={"a": "x" * 70 * KIB}, annotations={"b": "y"}))
 
-    assert json.loads(record)["labels"] == {"a": "x" * 70 * KIB}
-    assert not fits(record)
+    assert json.loads(record.text)["labels"] == {"a": "x" * 70 * KIB}
+    assert not record.fits
 
 
 @pytest.mark.parametrize(("size", "expected"), [(64 * KIB, True), (64 * KIB + 1, False)])
 def test_a_record_has_at_most_64_kib_of_utf_8(size: int, expected: bool) -> None:  # noqa: FBT001
     """Bytes count, not characters."""
-    assert fits("x" * size) is expected
-    assert fits("é" * (size // 2) + "x" * (size % 2)) is expected
+    assert AlertRecord({}, "x" * size).fits is expected
+    assert AlertRecord({}, "é" * (size // 2) + "x" * (size % 2)).fits is expected
 
 
 def test_every_reserved_variable_is_given() -> None:
@@ -98,9 +107,9 @@ def test_every_reserved_variable_is_given() -> None:
     )
 
     assert one == {
-        "OPENFERO_ALERT_JSON": alert_record(
+        "OPENFERO_ALERT_JSON": record_alert(
             alert(labels={}, annotations={"runbook-url": "http://x", "Summary": "s"})
-        ),
+        ).text,
         "OPENFERO_STATUS": "firing",
         "OPENFERO_FINGERPRINT": "c0ffee",
         "OPENFERO_STARTS_AT": "2026-11-21T03:03:35.678901Z",

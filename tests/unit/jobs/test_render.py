@@ -16,7 +16,7 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, JobDefaults
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.jobs.environment import alert_record, variables
+from openfero_gitops.jobs.environment import record_alert, variables
 from openfero_gitops.jobs.options_annotation import read_options, write_options
 from openfero_gitops.jobs.render import target
 from openfero_gitops.jobs.template import is_safe_argument
@@ -97,7 +97,7 @@ def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
             "openfero.io/spec-digest": "d1ge57",
             "openfero.io/revision": REVISION.commit,
             "openfero.io/renderer": "1",
-            "openfero.io/alert": alert_record(alert()),
+            "openfero.io/alert": record_alert(alert()).text,
             "openfero.io/fingerprint": "c0ffee",
             "openfero.io/starts-at": "2026-11-21T03:03:35.678901Z",
             "openfero.io/attempt": "1",
@@ -484,7 +484,7 @@ def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
     assert "$(OPENFERO_X) is '--all'" in healed(labelled(x="--all"), args=["$(OPENFERO_X)"]).message
     long = healed(labelled(x="!" * 10_000), args=["{{ .Labels.x }}"])
     assert ".Labels.x is '!!!" in long.message
-    assert "read it from the environment" in long.message
+    assert "from an environment variable" in long.message
     assert len(long.message) < 400
 
 
@@ -628,7 +628,7 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
     """
     body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
     (told,) = read_payload(json.dumps(body)).alerts
-    ours = variables(alert_record(told), delivery().group_key, COMMIT)
+    ours = variables(record_alert(told), delivery().group_key, COMMIT)
     plain = {name: value.replace("\0", "") for name, value in ours.items()}
     references = {
         "{{ .Labels.x }}": told.labels["x"],

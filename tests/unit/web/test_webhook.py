@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from openfero_gitops.delivery.submitter import Patience
+from openfero_gitops.delivery.submitter import DeliveryLimits
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.answer import Item, Verdict
 from openfero_gitops.domain.reason import Reason
@@ -374,7 +374,7 @@ async def test_work_that_takes_too_long_is_cut_off() -> None:
 
 def test_the_senders_patience_lasts() -> None:
     """The answer comes within 9 s, and who takes the delivery has given up before."""
-    assert Patience().deadline < PATIENCE <= 9
+    assert DeliveryLimits().deadline_seconds < PATIENCE <= 9
 
 
 @pytest.mark.parametrize(
