@@ -18,7 +18,7 @@ import structlog
 
 from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
-from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
@@ -170,7 +170,7 @@ class Controller:
             now=self.clock.now,
             identity=settings.identity,
         )
-        self._concluder = Concluder(
+        self._cleaner = Cleaner(
             jobs=jobs,
             view=self.view,
             catalog=self._catalog,
@@ -195,7 +195,7 @@ class Controller:
         )
         self._announcer = Announcer(
             view=self.view,
-            decided=lambda: self._admitter.last_look,
+            decided=lambda: self._admitter.decisions,
             syncer=self.syncer,
             store=self._config_maps,
             counts=self.metrics,
@@ -331,7 +331,7 @@ class Controller:
         """Do the leader's work until the term ends."""
         workers = {
             "mirror": lambda: self._mirrorer.run(term),
-            "conclude": lambda: self._concluder.run(term),
+            "conclude": lambda: self._cleaner.run(term),
             "dry run": lambda: self.dry_runner.run(term),
             "announce": self._announcer.run,
         }

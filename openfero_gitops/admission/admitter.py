@@ -1,26 +1,25 @@
-"""The single door through which Jobs start: the leader's work.
+"""Starts waiting Jobs, or refuses them. Only the leader does.
 
-A new leader lists the Jobs, stamps its term on every one that waits, and only then admits.
-A stamp takes a Job away from whoever led before: an admission of theirs that is still on its way
-tests the older stamp and fails. Whatever an admission without an answer may have done is found
-out by a new stamp; until then it counts as running.
+A new leader lists the Jobs, writes a stamp of its term on each waiting one, and only then admits.
+The stamp takes the Job away from earlier leaders: their patches test an older stamp, so that an
+admission of theirs that is still in flight fails. After an admission without an answer the Job
+counts as running, until a new stamp succeeds and proves that the admission did not.
 
-A leader that takes its own lease back, which nobody else had since, trusts the stamps of its term
-before: on an API server so slow that the lease is lost before all are written, each term would
-begin with the first of them again, and none would admit anything.
+A leader that takes its own lease back, with no other leader in between, trusts the stamps of its
+last term. Otherwise, on an API server so slow that the lease is lost before all stamps are
+written, each term would start again with the first Job and none would admit anything.
 
-A leader that is to stop sends nothing more, and waits for the answers to what it has sent. If none
-is missing then, nothing of anybody's is under way on a Job that waits: what earlier leaders had
-sent failed on the stamps of the take-over, and Jobs that are younger they never knew. The next
-leader is told so (`Term.handed_over`), and stamps nothing: it has as much reason to trust as the
-one that stamped. Where that cannot be said (an answer is missing, a namespace could not be listed
-when the term began, the stamps were not all written), the next one stamps.
+A leader that stops sends nothing more and waits for the answers. If it has all of them, no
+admission of any leader is in flight: those of earlier leaders failed on the stamps. The next
+leader learns this from the lease (`Term.handed_over`) and needs no stamps. It writes stamps if an
+answer is missing, if a namespace could not be listed when the term began, or if the stamps were
+not all written.
 
-A Job that somebody else started is never the leader's to start again: it writes `admitted-at` on
-it, since a person who suspends it soon enough leaves nothing else that tells of it.
+If somebody else starts a Job, the leader writes `admitted-at` on it and never starts it again: if
+the Job is suspended soon enough, nothing else on it shows that it was started.
 
-A Job that the API server will not have changed (no right in its namespace, a policy) is barred
-for a while, without a place in the queue, so that it does not stand in the way of the others.
+If the API server rejects changes to a Job (RBAC, an admission policy), the Job is blocked for a
+while and takes no place in the queue.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_look
+from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Lost
 from openfero_gitops.domain.reason import Reason
@@ -54,71 +53,77 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: As many requests as keep an API server busy; more would only make the lease's own wait longer.
-_AT_ONCE: Final = 8
-#: So many failures end a look: the API server has trouble enough.
-_MOST_FAILURES: Final = 32
-# Seconds.
-_GATHER: Final = 0.01  # the view's news of one moment are taken together
-_AFTER_FAILURE: Final = 1.0  # whatever news there is
-_LONGEST_REST: Final = 30.0  # whatever the API server asks for
-_BARRED: Final = 30.0
-_ON_ITS_WAY: Final = 90.0  # no request is; an API server gives one a minute, if not told otherwise
-_LONGEST_SLEEP: Final = 5.0  # so soon is a pause noticed when there is no news
-#: What ends such a wait is no Job's news, nor the clock's: so many seconds later it is asked for.
-_ASK_AGAIN: Final = 1.0
-_UNTOLD: Final = (Reason.PAUSED, Reason.NO_CATALOG)
-_REST: Final = 9.0  # times as long as deciding took
+#: Enough to keep an API server busy; with more the renewal of the lease would have to wait.
+_MAX_CONCURRENT_WRITES: Final = 8
+#: Failed writes after which a pass sends no more: the API server has a problem.
+_MAX_FAILURES_PER_PASS: Final = 32
+#: Changes within this time are handled in one pass.
+_BATCH_WINDOW_SECONDS: Final = 0.01
+#: Pause after a pass with a failed write, also if Jobs changed.
+_MIN_RETRY_SECONDS: Final = 1.0
+#: Longest pause, whatever `Retry-After` says.
+_MAX_RETRY_SECONDS: Final = 30.0
+_BLOCKED_SECONDS: Final = 30.0
+#: Longest time that a write can be in flight; an API server's default timeout is a minute.
+_MAX_IN_FLIGHT_SECONDS: Final = 90.0
+#: Longest time between two passes.
+_MAX_IDLE_SECONDS: Final = 5.0
+#: Time between two passes while a Job waits for what neither a Job event nor a deadline ends.
+_POLL_SECONDS: Final = 1.0
+_POLLED_REASONS: Final = (Reason.PAUSED, Reason.NO_CATALOG)
+#: Deciding blocks the event loop: it gets a tenth of the time.
+_IDLE_PER_BUSY: Final = 9.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Doubt:
-    """A Job of which nobody knows whether an admission was, or will be, carried out.
+class _Unconfirmed:
+    """A Job of which it is unknown whether an admission was, or will be, carried out.
 
-    `since` is when such an admission was last sent, or may have been, by the loop's time.
+    `since` is when the last such admission may have been sent, by the event loop's clock.
     """
 
-    one: Remediation
+    remediation: Remediation
     since: float
 
 
 @dataclass(slots=True)
-class _Reign:
-    """What belongs to one term, and ends with it.
+class _TermState:
+    """What the admitter knows in one term.
 
-    By uid, `barred` has until when a Job is not to be tried again, by the loop's time. `trusted`
-    are the terms whose stamps keep every other leader out. `whole` says that `unsettled` has every
-    Job on which something of an earlier leader's may be under way.
+    `trusted_terms` are those whose stamps keep every other leader out. `complete` means that
+    `unconfirmed` (by uid) holds each Job on which a write of an earlier leader may be in flight.
+    `blocked` has by uid until when a Job must not be tried again, by the event loop's clock.
     """
 
     term: Term
-    trusted: frozenset[str] = frozenset()
-    whole: bool = False
+    trusted_terms: frozenset[str] = frozenset()
+    complete: bool = False
     stamps: int = 0
-    unsettled: dict[str, _Doubt] = field(default_factory=dict)
-    barred: dict[str, float] = field(default_factory=dict)
-    failures: int = 0  # of this look
-    rest: float = 0.0  # seconds that the API server asked for in this look
-    thought: float = 0.0  # seconds for which nothing else could be done in it
+    unconfirmed: dict[str, _Unconfirmed] = field(default_factory=dict)
+    blocked: dict[str, float] = field(default_factory=dict)
+    # Of the current pass.
+    failures: int = 0
+    retry_after_seconds: float = 0.0
+    busy_seconds: float = 0.0
 
-    def stamp(self) -> str:
-        """A stamp that no write under way carries."""
+    def new_stamp(self) -> str:
+        """A stamp that no write in flight carries."""
         self.stamps += 1
         return f"{self.term.id}#{self.stamps}"
 
-    def has_stamped(self, one: Remediation) -> bool:
-        """Whether a Job bears a stamp of this leader, behind which nobody else can write."""
-        return (one.term or "").rpartition("#")[0] in self.trusted
+    def is_stamped(self, remediation: Remediation) -> bool:
+        """Whether a Job carries a stamp of a trusted term, so that no other leader can write."""
+        return (remediation.term or "").rpartition("#")[0] in self.trusted_terms
 
-    def following(self, term: Term) -> _Reign:
-        """What goes on in the next term of the same replica, if it follows this one directly."""
+    def continued_by(self, term: Term) -> _TermState:
+        """The state at the start of the next term of this replica."""
         if term.continues != self.term.id:
-            return _Reign(term, frozenset({term.id}))
-        return _Reign(term, self.trusted | {term.id}, unsettled=self.unsettled)
+            return _TermState(term, frozenset({term.id}))
+        return _TermState(term, self.trusted_terms | {term.id}, unconfirmed=self.unconfirmed)
 
 
 class Admitter:
-    """Admits and refuses waiting Jobs for as long as it leads."""
+    """Admits and refuses waiting Jobs while this replica leads."""
 
     def __init__(
         self,
@@ -132,7 +137,7 @@ class Admitter:
         identity: str,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take what is needed; nothing is started. `stopwatch` tells how long deciding takes."""
+        """Take the dependencies; `stopwatch` measures how long deciding blocks the event loop."""
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
@@ -141,238 +146,252 @@ class Admitter:
         self._now = now
         self._identity = identity
         self._stopwatch = stopwatch
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._last: _Reign | None = None
-        #: What was decided at the last look of this term, on everything that waited.
-        self.last_look: Sequence[tuple[Remediation, Decision]] = ()
+        self._write_slots = asyncio.Semaphore(_MAX_CONCURRENT_WRITES)
+        self._state: _TermState | None = None
+        #: The last decision of this term on each waiting Job.
+        self.decisions: Sequence[tuple[Remediation, Decision]] = ()
 
     async def run(self, term: Term) -> None:
-        """Lead until cancelled, or until the term has ended or is to end."""
-        reign = self._last.following(term) if self._last else _Reign(term, frozenset({term.id}))
-        self._last = reign
-        news = self._view.subscribe()
+        """Admit until cancelled, or until the term has ended or is about to."""
+        previous = self._state
+        state = previous.continued_by(term) if previous else _TermState(term, frozenset({term.id}))
+        self._state = state
+        changed = self._view.subscribe()
         try:
-            await self._take_over(reign)
+            await self._take_over(state)
             while not term.closing.is_set():
-                news.clear()
-                pause = await self._look(reign)
-                if reign.failures:
-                    rest = max(_AFTER_FAILURE, min(reign.rest, _LONGEST_REST))
-                    await _rest(rest, term.closing)
+                changed.clear()
+                idle_seconds = await self._pass(state)
+                if state.failures:
+                    retry_seconds = min(state.retry_after_seconds, _MAX_RETRY_SECONDS)
+                    await _wait_for_any(max(_MIN_RETRY_SECONDS, retry_seconds), term.closing)
                     continue
-                await _rest(pause, term.closing, news)
-                if news.is_set():
-                    # In a storm there is news all the time: deciding must not starve taking in.
-                    await _rest(max(_GATHER, reign.thought * _REST), term.closing)
-            # (What a look has sent, it waits for.)
-            settled = reign.whole and not reign.unsettled
-            _log.info("finished", term=term.id, settled=settled, in_doubt=len(reign.unsettled))
+                await _wait_for_any(idle_seconds, term.closing, changed)
+                if changed.is_set():
+                    # In a storm Jobs change all the time: deciding must not block deliveries.
+                    idle_seconds = max(_BATCH_WINDOW_SECONDS, state.busy_seconds * _IDLE_PER_BUSY)
+                    await _wait_for_any(idle_seconds, term.closing)
+            # A pass has waited for the answers to all its writes.
+            settled = state.complete and not state.unconfirmed
+            _log.info(
+                "admission stopped",
+                term=term.id,
+                settled=settled,
+                unconfirmed=len(state.unconfirmed),
+            )
             term.finish(settled=settled)
         finally:
-            self._view.unsubscribe(news)
-            self.last_look = ()
+            self._view.unsubscribe(changed)
+            self.decisions = ()
 
-    async def _take_over(self, reign: _Reign) -> None:
-        """List consistently, then stamp every Job that waits, unless nobody can have sent more."""
+    async def _take_over(self, state: _TermState) -> None:
+        """List the Jobs from the API server and stamp those that an earlier leader may start."""
         self._control.begin_term()
-        lost = set()
+        unlisted = set()
         for listed in await self._jobs.listed():
             if isinstance(listed, Lost):
-                lost.add(listed.namespace)
+                unlisted.add(listed.namespace)
                 _log.warning(
-                    "jobs cannot be listed", namespace=listed.namespace, error=str(listed.error)
+                    "cannot list Jobs", namespace=listed.namespace, error=str(listed.error)
                 )
                 continue
             self._view.replace(
                 listed.namespace, map(observe, listed.items), listed.resource_version
             )
-        waiting = [one for one in self._view if one.waiting and not one.deleting]
-        _log.info("leading", term=reign.term.id, jobs=len(self._view), waiting=len(waiting))
-        doubts, reign.unsettled = reign.unsettled, {}
-        for one in waiting:
-            # (What was not listed may have been admitted, however long ago.)
-            handed_over = reign.term.handed_over and one.key.namespace not in lost
-            if one.uid in doubts or not (handed_over or reign.has_stamped(one)):
-                reign.unsettled[one.uid] = _Doubt(one, _time())
-        reign.whole = reign.term.handed_over or not lost
-        await self._settle(reign)
+        waiting = [job for job in self._view if job.waiting and not job.deleting]
+        _log.info(
+            "admission started", term=state.term.id, jobs=len(self._view), waiting=len(waiting)
+        )
+        previous, state.unconfirmed = state.unconfirmed, {}
+        for job in waiting:
+            # A Job that could not be listed may have been admitted at any time.
+            handed_over = state.term.handed_over and job.key.namespace not in unlisted
+            if job.uid in previous or not (handed_over or state.is_stamped(job)):
+                state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
+        state.complete = state.term.handed_over or not unlisted
+        await self._confirm(state)
 
-    async def _look(self, reign: _Reign) -> float:
-        """Decide on what waits and carry it out; seconds until the clock asks for another look."""
-        began = _time()
-        reign.failures, reign.rest = 0, 0.0
-        reign.barred = {uid: until for uid, until in reign.barred.items() if until > began}
-        barred = len(reign.barred)
-        await self._settle(reign)
+    async def _pass(self, state: _TermState) -> float:
+        """Decide on all waiting Jobs and carry it out; return the seconds until the next pass."""
+        started = _loop_time()
+        state.failures, state.retry_after_seconds = 0, 0.0
+        state.blocked = {uid: until for uid, until in state.blocked.items() if until > started}
+        blocked_before = len(state.blocked)
+        await self._confirm(state)
         pause = await self._control.read_pause()
-        # From here to the decision nothing is waited for: it rests on what is known now.
-        thinking = self._stopwatch()
+        # No await from here to the decision: all of it must be about the same moment.
+        measured = self._stopwatch()
         catalog = self._catalog()
         now = self._now()
-        # (Where a namespace was never listed, nobody knows what runs there: nothing is decided.)
-        known = list(self._view) if self._view.whole else []
-        decided = decide(
-            [self._believed(one, reign) for one in known],
+        # Before every namespace has been listed it is unknown what is running: decide nothing.
+        jobs = list(self._view) if self._view.whole else []
+        decisions = decide(
+            [self._assumed(job, state) for job in jobs],
             catalog.envelope if catalog else None,
             pause=pause,
             now=now,
-            doubtful=reign.unsettled.keys(),
+            unconfirmed=state.unconfirmed.keys(),
         )
-        self.last_look = decided
-        reign.thought = self._stopwatch() - thinking
+        self.decisions = decisions
+        state.busy_seconds = self._stopwatch() - measured
         async with asyncio.TaskGroup() as tasks:
-            for one, decision in decided:
-                if isinstance(decision, Admit | Refuse) and one.uid not in reign.barred:
-                    tasks.create_task(self._carry_out(reign, one, decision), name="admit")
-            for one in known:
-                if one.unnoted and one.uid not in reign.barred:
-                    tasks.create_task(self._note_start(reign, one), name="note a start")
-        if not reign.unsettled:
-            await self._control.acknowledge(reign.term.check)
-        if len(reign.barred) > barred:
-            return 0.0  # there is room for others
-        pauses = [_LONGEST_SLEEP, *(until - began for until in reign.barred.values())]
-        if (moment := next_look(decided)) is not None:
-            pauses.append((moment - now).total_seconds())
-        if any(isinstance(found, Wait) and found.reason in _UNTOLD for _, found in decided):
-            pauses.append(_ASK_AGAIN)
-        return max(min(pauses), _GATHER)
+            for job, decision in decisions:
+                if isinstance(decision, Admit | Refuse) and job.uid not in state.blocked:
+                    tasks.create_task(self._carry_out(state, job, decision), name="admit")
+            for job in jobs:
+                if job.unnoted and job.uid not in state.blocked:
+                    tasks.create_task(self._record_start(state, job), name="record a start")
+        if not state.unconfirmed:
+            await self._control.acknowledge(state.term.check)
+        if len(state.blocked) > blocked_before:
+            return 0.0  # the limits have room for others
+        idle_seconds = [_MAX_IDLE_SECONDS, *(until - started for until in state.blocked.values())]
+        if (moment := next_change(decisions)) is not None:
+            idle_seconds.append((moment - now).total_seconds())
+        if any(
+            isinstance(decision, Wait) and decision.reason in _POLLED_REASONS
+            for _, decision in decisions
+        ):
+            idle_seconds.append(_POLL_SECONDS)
+        return max(min(idle_seconds), _BATCH_WINDOW_SECONDS)
 
     @staticmethod
-    def _believed(one: Remediation, reign: _Reign) -> Remediation:
+    def _assumed(job: Remediation, state: _TermState) -> Remediation:
         """A Job as it must be counted.
 
-        One whose admission has no answer runs. One that is barred waits as if for a human.
+        With an unconfirmed admission it counts as running; a blocked one waits as for approval.
         """
-        if one.waiting and one.uid in reign.unsettled:
-            return dataclasses.replace(one, phase=Phase.RUNNING, suspended=False, started=True)
-        if one.waiting and one.uid in reign.barred:
-            return dataclasses.replace(one, phase=Phase.AWAITING_APPROVAL)
-        return one
+        if job.waiting and job.uid in state.unconfirmed:
+            return dataclasses.replace(job, phase=Phase.RUNNING, suspended=False, started=True)
+        if job.waiting and job.uid in state.blocked:
+            return dataclasses.replace(job, phase=Phase.AWAITING_APPROVAL)
+        return job
 
-    async def _settle(self, reign: _Reign) -> None:
-        """Stamp what is in doubt: a stamp that succeeds proves that nothing else did."""
+    async def _confirm(self, state: _TermState) -> None:
+        """Stamp unconfirmed Jobs: a stamp that succeeds proves that no admission did, or will."""
 
-        async def settle(one: Remediation) -> None:
+        async def confirm(job: Remediation) -> None:
             try:
-                await self._write(reign, one, patches.stamp(one, reign.stamp()))
+                await self._write(state, job, patches.stamp(job, state.new_stamp()))
             except ApiError as error:
-                self._note(reign, one, error)
+                self._record_failure(state, job, error)
             else:
-                del reign.unsettled[one.uid]
+                del state.unconfirmed[job.uid]
 
         async with asyncio.TaskGroup() as tasks:
-            for uid, doubt in list(reign.unsettled.items()):
-                if uid not in reign.barred:
-                    tasks.create_task(settle(doubt.one), name="stamp")
+            for uid, unconfirmed in list(state.unconfirmed.items()):
+                if uid not in state.blocked:
+                    tasks.create_task(confirm(unconfirmed.remediation), name="stamp")
 
-    async def _carry_out(self, reign: _Reign, one: Remediation, decision: Admit | Refuse) -> None:
-        stamp = reign.stamp()
+    async def _carry_out(
+        self, state: _TermState, job: Remediation, decision: Admit | Refuse
+    ) -> None:
+        stamp = state.new_stamp()
         if isinstance(decision, Admit):
-            patch = patches.admit(one, stamp, self._identity, self._now())
+            patch = patches.admit(job, stamp, self._identity, self._now())
         else:
-            patch = patches.refuse(one, stamp, decision.reason, decision.message)
+            patch = patches.refuse(job, stamp, decision.reason, decision.message)
         try:
-            applied = await self._write(reign, one, patch)
+            applied = await self._write(state, job, patch)
         except ApiError as error:
             if not error.answered:
-                reign.unsettled[one.uid] = _Doubt(one, _time())
-            self._note(reign, one, error)
+                state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
+            self._record_failure(state, job, error)
             return
         except asyncio.CancelledError:
-            reign.unsettled[one.uid] = _Doubt(one, _time())  # it may be carried out all the same
+            # The API server may carry it out nevertheless.
+            state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
             raise
         if applied:
             self._counts.decided(decision.reason)
             _log.info(
-                "admitted" if isinstance(decision, Admit) else "refused",
-                job=str(one.key),
-                operario=one.operario,
+                "Job admitted" if isinstance(decision, Admit) else "Job refused",
+                job=str(job.key),
+                operario=job.operario,
                 reason=decision.reason.value,
-                commit=one.commit,
+                commit=job.commit,
             )
 
-    async def _note_start(self, reign: _Reign, one: Remediation) -> None:
+    async def _record_start(self, state: _TermState, job: Remediation) -> None:
+        """Write on a Job that somebody else started it."""
         try:
-            noted = await self._write(reign, one, patches.started_by_other(one, self._now()))
+            applied = await self._write(state, job, patches.started_by_other(job, self._now()))
         except ApiError as error:
-            self._note(reign, one, error)
+            self._record_failure(state, job, error)
             return
-        if noted:
-            _log.warning("somebody else started a Job", job=str(one.key), operario=one.operario)
+        if applied:
+            _log.warning(
+                "Job started outside of the controller", job=str(job.key), operario=job.operario
+            )
 
     @staticmethod
-    def _note(reign: _Reign, one: Remediation, error: ApiError) -> None:
-        """Take note of a write that failed, and of how soon it may be tried again."""
+    def _record_failure(state: _TermState, job: Remediation, error: ApiError) -> None:
+        """Note a failed write, and how soon it may be tried again."""
         if isinstance(error, Forbidden | Invalid):
-            reign.barred[one.uid] = _time() + _BARRED
-            doubt = reign.unsettled.get(one.uid)
-            if doubt is not None and _time() - doubt.since > _ON_ITS_WAY:
-                del reign.unsettled[one.uid]
-            _log.warning("a Job may not be changed", job=str(one.key), error=str(error))
+            state.blocked[job.uid] = _loop_time() + _BLOCKED_SECONDS
+            unconfirmed = state.unconfirmed.get(job.uid)
+            if unconfirmed and _loop_time() - unconfirmed.since > _MAX_IN_FLIGHT_SECONDS:
+                del state.unconfirmed[job.uid]
+            _log.warning("API server rejects changes to a Job", job=str(job.key), error=str(error))
             return
-        reign.failures += 1
+        state.failures += 1
         if isinstance(error, Throttled):
-            reign.rest = max(reign.rest, error.retry_after)
-        if reign.failures == 1:  # the others of this look fail of the same
-            _log.warning("a decision was not written", job=str(one.key), error=str(error))
+            state.retry_after_seconds = max(state.retry_after_seconds, error.retry_after)
+        if state.failures == 1:  # the others of this pass have the same cause
+            _log.warning("cannot write a decision", job=str(job.key), error=str(error))
 
-    async def _write(self, reign: _Reign, one: Remediation, patch: patches.Patch) -> bool:
-        """Send a patch; where its tests fail, read the Job and count it as what it is.
+    async def _write(self, state: _TermState, job: Remediation, patch: patches.Patch) -> bool:
+        """Send a patch; if a test in it fails, read the Job instead.
 
-        Returns whether it was applied. Raises ApiError where nobody knows, and where the API
-        server will not have it.
+        Returns whether the patch was applied. Raises ApiError if that is unknown, or if the API
+        server rejects the change itself.
         """
-        async with self._at_once:
-            if reign.failures >= _MOST_FAILURES:
-                raise Throttled("too many writes have failed: this one was not sent")
-            if reign.term.closing.is_set():
-                raise Throttled("this leader is about to hand over: this was not sent")
-            reign.term.check()
+        async with self._write_slots:
+            if state.failures >= _MAX_FAILURES_PER_PASS:
+                raise Throttled("not sent: too many writes failed")
+            if state.term.closing.is_set():
+                raise Throttled("not sent: this leader is about to hand over")
+            state.term.check()
             try:
-                self._view.apply(observe(await self._jobs.patch(one.key, patch)))
+                self._view.apply(observe(await self._jobs.patch(job.key, patch)))
             except Invalid:
                 try:
-                    now = observe(await self._jobs.get(one.key))
+                    current = observe(await self._jobs.get(job.key))
                 except NotFound:
-                    self._view.remove(one.key, one.uid)
+                    self._view.remove(job.key, job.uid)
                     return False
-                self._view.apply(now)
-                if _as_decided(one, now):
-                    raise  # it was no test that failed
+                self._view.apply(current)
+                if _tested(current) == _tested(job):
+                    raise  # it was not a test that failed
                 return False
             except NotFound:
-                self._view.remove(one.key, one.uid)
+                self._view.remove(job.key, job.uid)
                 return False
             return True
 
 
-def _as_decided(one: Remediation, now: Remediation) -> bool:
-    """Whether all that our patches test is as it was."""
-    return _tested(now) == _tested(one)
-
-
-def _tested(one: Remediation) -> tuple[object, ...]:
+def _tested(job: Remediation) -> tuple[object, ...]:
+    """Everything that the patches of the admitter test."""
     return (
-        one.uid,
-        one.waiting,
-        one.admitted_at,
-        one.decision,
-        one.term,
-        one.resolved_at,
-        one.approved_by,
+        job.uid,
+        job.waiting,
+        job.admitted_at,
+        job.decision,
+        job.term,
+        job.resolved_at,
+        job.approved_by,
     )
 
 
-def _time() -> float:
+def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _rest(seconds: float, *calls: asyncio.Event) -> None:
-    """Wait so many seconds, or until one of these is set."""
-    waits = [asyncio.create_task(call.wait(), name="rest") for call in calls]
+async def _wait_for_any(timeout_seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of the events is set, at most so long."""
+    waits = [asyncio.create_task(event.wait(), name="wait for an event") for event in events]
     try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()

@@ -1,6 +1,7 @@
-"""What finished Jobs leave behind: counts, a failed container's last words, and their end.
+"""Finishes what Kubernetes leaves open: failure messages, cancellations, old Jobs.
 
-The leader's work. Pods go before their Job does, so what they said is written on the Job.
+Only the leader does. A Job's Pods are deleted before the Job, so that the failure message of a
+container is copied to the Job.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.admission.expiry import expired
+from openfero_gitops.admission.expiry import expired_jobs
+from openfero_gitops.background import wait_for_event
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import (
     ApiError,
     Invalid,
@@ -35,21 +38,21 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
-    from openfero_gitops.ports import Counts, Jobs, Term
+    from openfero_gitops.ports import Counts, Jobs, RunningTerm
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_AGAIN: Final = 60.0
-_GATHER: Final = 0.2
-#: Seconds between two deletes: ten thousand Jobs go in a quarter of an hour, and not in a burst.
-_PACE: Final = 0.1
-#: Seconds to rest when the API server has trouble; it doubles up to the longest.
-_FIRST_REST: Final = 1.0
-_LONGEST_REST: Final = 10.0
+_POLL_SECONDS: Final = 60.0
+_RETRY: Final = timedelta(minutes=1)
+#: Changes within this time are handled in one pass.
+_BATCH_WINDOW_SECONDS: Final = 0.2
+#: Time between two deletions: ten thousand Jobs take a quarter of an hour.
+_DELETION_INTERVAL_SECONDS: Final = 0.1
+_BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=10.0)
 
 
-class Concluder:
-    """Follows Jobs to their end, and removes those that Kubernetes never would."""
+class Cleaner:
+    """Follows Jobs to their end, and deletes those that Kubernetes never would."""
 
     def __init__(
         self,
@@ -60,18 +63,18 @@ class Concluder:
         counts: Counts,
         now: Callable[[], datetime],
     ) -> None:
-        """Take what is needed; nothing is started."""
+        """Take the dependencies; nothing is started."""
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
         self._counts = counts
         self._now = now
-        # By uid: what was tried is not tried again before.
-        self._later: dict[str, datetime] = {}
-        self._deleted: dict[str, datetime] = {}
+        # When a Job that was tried may be tried again, by uid.
+        self._next_patch: dict[str, datetime] = {}
+        self._next_deletion: dict[str, datetime] = {}
 
-    async def run(self, term: Term) -> None:
-        """Follow and clean until cancelled."""
+    async def run(self, term: RunningTerm) -> None:
+        """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow(term), name="follow")
@@ -79,130 +82,126 @@ class Concluder:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _follow(self, term: Term) -> None:
-        news = self._view.subscribe()
-        # What ended before this term was counted in another's.
-        ended = {one.uid for one in self._view if one.phase in FINAL}
+    async def _follow(self, term: RunningTerm) -> None:
+        changed = self._view.subscribe()
+        # Jobs that ended before this term were counted in an earlier one.
+        ended = {job.uid for job in self._view if job.phase in FINAL}
         try:
             while True:
-                news.clear()
-                for one in self._view:
-                    if one.phase in FINAL and one.uid not in ended:
-                        ended.add(one.uid)
-                        self._counts.ended(one)
+                changed.clear()
+                for job in self._view:
+                    if job.phase in FINAL and job.uid not in ended:
+                        ended.add(job.uid)
+                        self._counts.ended(job)
                         _log.info(
-                            "ended", job=str(one.key), phase=one.phase.value, operario=one.operario
+                            "Job ended",
+                            job=str(job.key),
+                            phase=job.phase.value,
+                            operario=job.operario,
                         )
-                    if one.phase is Phase.FAILED and not one.explained and self._due(one):
-                        await self._explain(one, term)
-                    if _outlived_its_alert(one) and self._due(one):
-                        await self._stop(one, term)
-                known = {one.uid for one in self._view}
-                ended &= known
-                self._later = {uid: at for uid, at in self._later.items() if uid in known}
-                try:
-                    async with asyncio.timeout(_LOOK_AGAIN):
-                        await news.wait()
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(_GATHER)
+                    if job.phase is Phase.FAILED and not job.explained and self._may_patch(job):
+                        await self._record_failure(job, term)
+                    if _must_be_cancelled(job) and self._may_patch(job):
+                        await self._cancel(job, term)
+                uids = {job.uid for job in self._view}
+                ended &= uids
+                self._next_patch = {u: at for u, at in self._next_patch.items() if u in uids}
+                if await wait_for_event(changed, _POLL_SECONDS):
+                    await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
-            self._view.unsubscribe(news)
+            self._view.unsubscribe(changed)
 
-    def _due(self, one: Remediation) -> bool:
-        """Whether to work on a Job now: there is news all the time, and not all work succeeds."""
-        return _is_due(self._later, one, self._now())
+    def _may_patch(self, job: Remediation) -> bool:
+        """Whether to patch a Job now: Jobs change all the time, and not every patch succeeds."""
+        return _is_due(self._next_patch, job, self._now())
 
-    async def _explain(self, one: Remediation, term: Term) -> None:
+    async def _record_failure(self, job: Remediation, term: RunningTerm) -> None:
+        """Copy the failure message of a container to its Job."""
         try:
-            message = last_words(one, await self._jobs.pods(one.key))
+            message = last_words(job, await self._jobs.pods(job.key))
             term.check()
-            changed = await self._jobs.patch(one.key, patches.explain(one, message))
+            changed = await self._jobs.patch(job.key, patches.explain(job, message))
         except NotFound:
-            self._view.remove(one.key, one.uid)
+            self._view.remove(job.key, job.uid)
         except ApiError as error:
-            _log.info("a failure could not be explained", job=str(one.key), error=str(error))
+            _log.info("cannot record why a Job failed", job=str(job.key), error=str(error))
         else:
             self._view.apply(observe(changed))
 
-    async def _stop(self, one: Remediation, term: Term) -> None:
-        """End what runs for an alert that is resolved, where its operario asks for that."""
+    async def _cancel(self, job: Remediation, term: RunningTerm) -> None:
+        """Stop a Job whose alert is resolved."""
         term.check()
         try:
-            changed = await self._jobs.patch(one.key, patches.cancel_resolved(one))
+            changed = await self._jobs.patch(job.key, patches.cancel_resolved(job))
         except NotFound:
-            self._view.remove(one.key, one.uid)
+            self._view.remove(job.key, job.uid)
         except Invalid:
-            del self._later[one.uid]  # it changed in this very moment, and news of that comes
+            del self._next_patch[job.uid]  # it has just changed, and the view will show how
         except ApiError as error:
-            _log.info("a Job was not cancelled", job=str(one.key), error=str(error))
+            _log.info("cannot cancel a Job", job=str(job.key), error=str(error))
         else:
             self._view.apply(observe(changed))
-            _log.info("cancelled", job=str(one.key), reason=Reason.RESOLVED.value)
+            _log.info("Job cancelled", job=str(job.key), reason=Reason.RESOLVED.value)
 
-    async def _clean(self, term: Term) -> None:
-        """Delete what Kubernetes would keep for ever, one Job after the other."""
-        rest = 0.0
+    async def _clean(self, term: RunningTerm) -> None:
+        """Delete the Jobs that Kubernetes would keep forever, one after the other."""
+        failures = 0
         while True:
             catalog = self._catalog()
-            old = expired(self._view, catalog.envelope, self._now()) if catalog else []
-            self._deleted = {
-                one.uid: self._deleted[one.uid] for one, _ in old if one.uid in self._deleted
-            }
-            removed = 0
-            for one, why in old:
-                if not self._is_as_judged(one) or not _is_due(self._deleted, one, self._now()):
+            expired = expired_jobs(self._view, catalog.envelope, self._now()) if catalog else []
+            uids = {job.uid for job, _ in expired}
+            self._next_deletion = {u: at for u, at in self._next_deletion.items() if u in uids}
+            deleted = 0
+            for job, expiry in expired:
+                if not self._is_unchanged(job) or not _is_due(
+                    self._next_deletion, job, self._now()
+                ):
                     continue
+                pause_seconds = 0.0
                 term.check()
                 try:
-                    await self._jobs.delete(one.key, one.uid, one.resource_version)
+                    await self._jobs.delete(job.key, job.uid, job.resource_version)
                 except NotFound:
-                    self._view.remove(one.key, one.uid)
-                except ApiError as error:
-                    _log.info("an old Job was not removed", job=str(one.key), error=str(error))
-                    rest = _longer(rest, error)
+                    self._view.remove(job.key, job.uid)
+                except (Throttled, Unavailable, Unauthorized) as error:
+                    failures += 1
+                    retry_after = error.retry_after if isinstance(error, Throttled) else 0.0
+                    pause_seconds = _BACKOFF.delay(failures, retry_after=retry_after)
+                    _log.info("cannot delete an old Job", job=str(job.key), error=str(error))
+                except ApiError as error:  # of this Job alone
+                    failures = 0
+                    _log.info("cannot delete an old Job", job=str(job.key), error=str(error))
                 else:
-                    rest = 0.0
-                    removed += 1
-                    _log.debug("an old Job was removed", job=str(one.key), why=why.value)
-                await asyncio.sleep(max(_PACE, rest))
-            if removed:
-                _log.info("old Jobs were removed", jobs=removed)
-            await asyncio.sleep(_LOOK_AGAIN)
+                    failures = 0
+                    deleted += 1
+                    _log.debug("old Job deleted", job=str(job.key), because=expiry.value)
+                await asyncio.sleep(max(_DELETION_INTERVAL_SECONDS, pause_seconds))
+            if deleted:
+                _log.info("old Jobs deleted", jobs=deleted)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    def _is_as_judged(self, one: Remediation) -> bool:
-        """Whether nothing has changed since it was looked at, which may be minutes ago."""
-        now = self._view.get(one.key)
-        return now is not None and (now.uid, now.resource_version) == (
-            one.uid,
-            one.resource_version,
+    def _is_unchanged(self, job: Remediation) -> bool:
+        """Whether a Job is as it was when it was judged, which may be minutes ago."""
+        current = self._view.get(job.key)
+        return current is not None and (current.uid, current.resource_version) == (
+            job.uid,
+            job.resource_version,
         )
 
 
-def _is_due(later: dict[str, datetime], one: Remediation, now: datetime) -> bool:
-    if later.get(one.uid, now) > now:
+def _is_due(not_before: dict[str, datetime], job: Remediation, now: datetime) -> bool:
+    if not_before.get(job.uid, now) > now:
         return False
-    later[one.uid] = now + timedelta(seconds=_LOOK_AGAIN)
+    not_before[job.uid] = now + _RETRY
     return True
 
 
-def _longer(rest: float, error: ApiError) -> float:
-    """How long to rest after an error; what concerns one Job alone holds up no other."""
-    match error:
-        case Throttled():
-            return max(error.retry_after, min(max(_FIRST_REST, rest * 2), _LONGEST_REST))
-        case Unavailable() | Unauthorized():
-            return min(max(_FIRST_REST, rest * 2), _LONGEST_REST)
-        case _:
-            return 0.0
-
-
-def _outlived_its_alert(one: Remediation) -> bool:
-    """Whether a Job still works on what is resolved, and should not."""
+def _must_be_cancelled(job: Remediation) -> bool:
+    """Whether a Job is running for a resolved alert, and its operario says to cancel it."""
     return (
-        one.status is Status.FIRING
-        and one.resolved_at is not None
-        and one.options.on_resolve is OnResolve.CANCEL_RUNNING
-        and one.decision is None
-        and one.occupying
+        job.status is Status.FIRING
+        and job.resolved_at is not None
+        and job.options.on_resolve is OnResolve.CANCEL_RUNNING
+        and job.decision is None
+        and job.occupying
     )

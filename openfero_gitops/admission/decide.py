@@ -1,10 +1,7 @@
-"""Which waiting Jobs may start now, which never will, and why: the heart of the controller.
+"""Which waiting Jobs start now, which wait, which never start, and why.
 
-A pure function over every Job of ours, so that a new leader, a page and a test come to the same
-answer. It changes nothing; `workers.admit` carries it out.
-
-A Job that waits keeps waiting until the clock or another Job changes something; `until` tells
-when the clock will.
+A pure function over every Job of this controller, so that a new leader, a page and a test come
+to the same decision. The admitter carries it out.
 """
 
 from __future__ import annotations
@@ -17,9 +14,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import WOBBLE, Phase, same_incident
+from openfero_gitops.domain.text import plural
+from openfero_gitops.domain.timestamp import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not now; `until` where the clock alone may change that."""
+    """Do not start it yet. At `until` time alone may change that."""
 
     reason: Reason
     until: datetime | None = None
@@ -50,7 +50,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Never; final for the occurrence."""
+    """Never start it; final for the occurrence."""
 
     reason: Reason
     message: str = ""
@@ -65,45 +65,46 @@ def decide(
     *,
     pause: Pause | None,
     now: datetime,
-    doubtful: Collection[str] = frozenset(),
+    unconfirmed: Collection[str] = frozenset(),
 ) -> list[tuple[Remediation, Decision]]:
-    """Decide on every waiting remediation, in the order in which they would be admitted.
+    """Decide on every waiting remediation, in the order in which they are admitted.
 
     Refusals come first and by age, whatever the priority: a Job that is refused now must not
-    have another refused that stands behind it. Those of firing alerts come before those of
-    resolved ones, which depend on them. An `envelope` of None means that no catalog is in force:
-    nothing starts. `doubtful` are the uids of Jobs that may not have started after all: they are
-    given as running, which is right for limits, and nothing that is final may rest on it.
+    cause the refusal of a younger one. Those of firing alerts come before those of resolved ones,
+    which depend on them. `envelope` is None if there is no catalog: nothing starts.
+
+    `unconfirmed` are the uids of Jobs of which it is unknown whether they started. They are passed
+    as running, which is right for limits, but no final decision may depend on them.
     """
-    board = _Board(now, doubtful)
+    index = _Index(now, unconfirmed)
     waiting: list[Remediation] = []
     for remediation in sorted(remediations, key=lambda r: r.order):
-        board.place(remediation)
+        index.add(remediation)
         if remediation.waiting and not remediation.deleting:
             waiting.append(remediation)
     refusals: dict[JobKey, Refuse] = {}
     for remediation in sorted(waiting, key=lambda r: r.status is Status.RESOLVED):
-        if (refusal := _refusal(remediation, board, envelope)) is not None:
+        if (refusal := _refusal(remediation, index, envelope)) is not None:
             refusals[remediation.key] = refusal
-            board.refuse(remediation, refusal.reason)
-    decided: list[tuple[Remediation, Decision]] = []
+            index.refused[remediation.key] = refusal.reason.value
+    decisions: list[tuple[Remediation, Decision]] = []
     for remediation in sorted(waiting, key=lambda r: -r.options.priority):
         decision: Decision = (
             refusals.get(remediation.key)
-            or _duplicate(remediation, board)  # of one that this pass admitted
-            or _hold(remediation, board, envelope, pause)
+            or _duplicate(remediation, index)  # of one that this pass admitted
+            or _wait(remediation, index, envelope, pause)
             or Admit()
         )
         if isinstance(decision, Admit):
-            board.admit(remediation)
-        decided.append((remediation, decision))
-    return decided
+            index.admit(remediation)
+        decisions.append((remediation, decision))
+    return decisions
 
 
-def next_look(decided: Sequence[tuple[Remediation, Decision]]) -> datetime | None:
-    """When the clock alone may change a decision: the earliest end of a wait."""
+def next_change(decisions: Sequence[tuple[Remediation, Decision]]) -> datetime | None:
+    """When time alone may change a decision: the earliest end of a wait."""
     moments = []
-    for remediation, decision in decided:
+    for remediation, decision in decisions:
         if isinstance(decision, Wait):
             if decision.until is not None:
                 moments.append(decision.until)
@@ -113,11 +114,11 @@ def next_look(decided: Sequence[tuple[Remediation, Decision]]) -> datetime | Non
 
 
 @dataclass(slots=True)
-class _Board:
-    """What exists, indexed by what decisions ask for; admissions of this pass are placed on it."""
+class _Index:
+    """Every Job, indexed for the checks; admissions and refusals of this pass are added."""
 
     now: datetime
-    doubtful: Collection[str] = frozenset()
+    unconfirmed: Collection[str] = frozenset()
     by_incident: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     started: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
     by_occurrence: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
@@ -130,8 +131,8 @@ class _Board:
     admitted: set[JobKey] = field(default_factory=set)
     refused: dict[JobKey, str] = field(default_factory=dict)
 
-    def place(self, remediation: Remediation) -> None:
-        """Take note of a Job as it is; of one that is being deleted, that its Pods are there."""
+    def add(self, remediation: Remediation) -> None:
+        """Add a Job; of one that is being deleted only its Pods count."""
         if remediation.occupying:
             self._occupy(remediation)
         if remediation.deleting:
@@ -144,209 +145,241 @@ class _Board:
             return
         self.started[remediation.incident].append(remediation)
         if (end := remediation.finished_at) is not None:
-            lane = remediation.operario, remediation.target
-            self.last_end[lane] = max(end, self.last_end.get(lane, end))
-        began = remediation.admitted_at or remediation.started_at
-        if began and remediation.started_at and remediation.queue is None:
-            # An admission may have been on its way for long: it counts from when it came.
-            began = max(began, remediation.started_at)
-        if began is None and remediation.occupying:
-            began = self.now  # it was started a moment ago, or may have been
-        if began is not None:
-            self._count_start(remediation, began)
+            key = remediation.operario, remediation.target
+            self.last_end[key] = max(end, self.last_end.get(key, end))
+        start = remediation.admitted_at or remediation.started_at
+        if start and remediation.started_at and remediation.queue is None:
+            # An admission may have been in flight for long: the Job counts from its real start.
+            start = max(start, remediation.started_at)
+        if start is None and remediation.occupying:
+            start = self.now  # it started a moment ago, or may have
+        if start is not None:
+            self._count_start(remediation, start)
 
     def admit(self, remediation: Remediation) -> None:
-        """Take note of an admission that is about to happen."""
+        """Record an admission of this pass."""
         self.admitted.add(remediation.key)
         self.started[remediation.incident].append(remediation)
         self._occupy(remediation)
         self._count_start(remediation, self.now)
 
-    def before(self, one: Remediation, starts_at: datetime) -> Iterator[Remediation]:
-        """Of its incident what came before a Job, but not long before its start, and what started.
+    def earlier_of_incident(
+        self, remediation: Remediation, starts_at: datetime
+    ) -> Iterator[Remediation]:
+        """The Jobs that may be for the same incident: received before this one, or started.
 
-        (They were placed in order: a look at all of them for each would take long where an alert
-        comes again and again with another start.)
+        Those received long before `starts_at` are skipped by bisection, as the Jobs were added in
+        order: a scan of all of them would be slow if an alert fires again and again.
         """
-        jobs = self.by_incident[one.incident]
+        jobs = self.by_incident[remediation.incident]
         first = bisect_left(jobs, starts_at, key=lambda other: other.received_at + WOBBLE)
-        last = bisect_left(jobs, one.order, key=lambda other: other.order)
+        last = bisect_left(jobs, remediation.order, key=lambda other: other.order)
         yield from jobs[first:last]
-        yield from self.started[one.incident]
+        yield from self.started[remediation.incident]
 
-    def refuse(self, remediation: Remediation, reason: Reason) -> None:
-        """Take note of a refusal that is about to be written."""
-        self.refused[remediation.key] = reason.value
+    def firing(self, remediation: Remediation) -> list[Remediation]:
+        """The Jobs of the firing alert with the same labels."""
+        return self.by_incident.get(incident_digest(remediation.labels, Status.FIRING), [])
 
     def _occupy(self, remediation: Remediation) -> None:
         self.busy_targets.setdefault(remediation.target, remediation)
         self.occupying += 1
         self.occupying_by_operario[remediation.operario] += 1
 
-    def _count_start(self, remediation: Remediation, moment: datetime) -> None:
-        if moment > self.now - _HOUR:
-            self.last_hour[remediation.operario].append(moment)
-        if moment > self.now - _MINUTE:
-            self.last_minute.append(moment)
+    def _count_start(self, remediation: Remediation, start: datetime) -> None:
+        if start > self.now - _HOUR:
+            self.last_hour[remediation.operario].append(start)
+        if start > self.now - _MINUTE:
+            self.last_minute.append(start)
 
 
-def _refusal(one: Remediation, board: _Board, envelope: Envelope | None) -> Refuse | None:
+def _refusal(remediation: Remediation, index: _Index, envelope: Envelope | None) -> Refuse | None:
     """Why a Job must never start."""
-    refusal = _duplicate(one, board) or (
-        _refusal_of_firing(one) if one.status is Status.FIRING else _refusal_of_resolved(one, board)
+    refusal = _duplicate(remediation, index) or (
+        _refusal_of_firing(remediation)
+        if remediation.status is Status.FIRING
+        else _refusal_of_resolved(remediation, index)
     )
     if refusal is not None:
         return refusal
-    if one.options.max_wait and board.now - one.received_at > one.options.max_wait:
-        return Refuse(Reason.MAX_WAIT)
-    if one.options.mode is Mode.DRY_RUN or (envelope and envelope.mode is Mode.DRY_RUN):
+    max_wait = remediation.options.max_wait
+    if max_wait and index.now - remediation.received_at > max_wait:
+        message = f"the Job waited longer than max-wait ({format_duration(max_wait)})"
+        return Refuse(Reason.MAX_WAIT, message)
+    if Mode.DRY_RUN in (remediation.options.mode, envelope and envelope.mode):
         return Refuse(Reason.DRY_RUN)
     return None
 
 
-def _duplicate(one: Remediation, board: _Board) -> Refuse | None:
-    """Whether another Job is there for the same occurrence, or for the same incident."""
-    for other in board.by_occurrence[one.occurrence]:
-        if other is not one and (_stands_before(other, one, board) or _settled(other, board)):
-            return Refuse(Reason.SAME_OCCURRENCE, f"{other.key} is the Job of this occurrence")
-    if one.starts_at is None:
-        return None
-    for other in board.before(one, one.starts_at):
-        if (
-            other is not one
-            and other.attempt == one.attempt
-            and same_incident(one, other)
-            and _stands_before(other, one, board)
+def _duplicate(remediation: Remediation, index: _Index) -> Refuse | None:
+    """Whether another Job exists for the same occurrence, or for the same incident."""
+    for other in index.by_occurrence[remediation.occurrence]:
+        if other is not remediation and (
+            _takes_precedence(other, remediation, index) or _is_refused_for_good(other, index)
         ):
-            return Refuse(Reason.SAME_INCIDENT, f"{other.key} heals, or healed, this incident")
+            message = f"Job {other.key} exists for the same alert occurrence"
+            return Refuse(Reason.SAME_OCCURRENCE, message)
+    if remediation.starts_at is None:
+        return None
+    for other in index.earlier_of_incident(remediation, remediation.starts_at):
+        if (
+            other is not remediation
+            and other.attempt == remediation.attempt
+            and same_incident(remediation, other)
+            and _takes_precedence(other, remediation, index)
+        ):
+            message = f"Job {other.key} handles or handled this incident"
+            return Refuse(Reason.SAME_INCIDENT, message)
     return None
 
 
-def _settled(other: Remediation, board: _Board) -> bool:
-    """Whether an occurrence was refused with `other`, for good.
+def _is_refused_for_good(other: Remediation, index: _Index) -> bool:
+    """Whether the refusal of `other` is final for its occurrence.
 
-    Not where `other` only gave way to a namesake, nor where it waited too long.
+    It is not if `other` was only a duplicate, or waited too long.
     """
-    reason = board.refused.get(other.key, Reason.MAX_WAIT)
+    reason = index.refused.get(other.key, Reason.MAX_WAIT)
     return reason not in (Reason.SAME_OCCURRENCE, Reason.MAX_WAIT)
 
 
-def _stands_before(other: Remediation, one: Remediation, board: _Board) -> bool:
-    """Whether `other` has started, surely, or waits in front of `one`."""
-    if other.uid in board.doubtful:
+def _takes_precedence(other: Remediation, remediation: Remediation, index: _Index) -> bool:
+    """Whether `other` has certainly started, or waits in front of `remediation`."""
+    if other.uid in index.unconfirmed:
         return False
-    if other.started or other.key in board.admitted:
+    if other.started or other.key in index.admitted:
         return True
-    return other.waiting and other.order < one.order and other.key not in board.refused
+    return other.waiting and other.order < remediation.order and other.key not in index.refused
 
 
-def _refusal_of_firing(one: Remediation) -> Refuse | None:
-    if one.resolved_at is not None and one.options.on_resolve is not OnResolve.KEEP:
-        return Refuse(Reason.RESOLVED)
-    return None
+def _refusal_of_firing(remediation: Remediation) -> Refuse | None:
+    if remediation.resolved_at is None or remediation.options.on_resolve is OnResolve.KEEP:
+        return None
+    return Refuse(Reason.RESOLVED)
 
 
-def _refusal_of_resolved(one: Remediation, board: _Board) -> Refuse | None:
-    firing = _firing(one, board)
-    if one.starts_at is not None and any(
+def _refusal_of_resolved(remediation: Remediation, index: _Index) -> Refuse | None:
+    firing = index.firing(remediation)
+    if remediation.starts_at is not None and any(
         other.starts_at is not None
-        and other.starts_at > one.starts_at
+        and other.starts_at > remediation.starts_at
         and other.resolved_at is None
-        # (A startsAt that wobbled is no new fire.)
-        and board.refused.get(other.key) not in (Reason.SAME_INCIDENT, Reason.SAME_OCCURRENCE)
+        # A startsAt that only wobbled is not a new alert.
+        and index.refused.get(other.key) not in (Reason.SAME_INCIDENT, Reason.SAME_OCCURRENCE)
         for other in firing
     ):
         return Refuse(Reason.FIRING_AGAIN)
     if any(other.waiting or other.occupying for other in firing):
-        return None  # whether there is something to undo is known when they have ended
-    last_undone = max(
+        return None  # whether there is something to undo is known when they have finished
+    last_undo = max(
         (
             other.started_at
-            for other in board.by_incident[one.incident]
+            for other in index.by_incident[remediation.incident]
             if other.phase is Phase.SUCCEEDED and other.started_at is not None
         ),
         default=None,
     )
-    done = [other.started_at for other in firing if other.started and other.started_at is not None]
-    if not done or (last_undone is not None and max(done) <= last_undone):
+    starts = [other.started_at for other in firing if other.started and other.started_at]
+    if not starts or (last_undo is not None and max(starts) <= last_undo):
         return Refuse(Reason.NOTHING_TO_UNDO)
     return None
 
 
-def _hold(
-    one: Remediation, board: _Board, envelope: Envelope | None, pause: Pause | None
+def _wait(
+    remediation: Remediation, index: _Index, envelope: Envelope | None, pause: Pause | None
 ) -> Wait | None:
     """Why a Job must not start yet."""
     if envelope is None:
         return Wait(Reason.NO_CATALOG)
     if pause is not None:
         return Wait(Reason.PAUSED, message=pause.message)
-    if one.phase is Phase.AWAITING_APPROVAL:
+    if remediation.phase is Phase.AWAITING_APPROVAL:
         return Wait(Reason.APPROVAL)
     return (
-        _until_known(one, board)
-        or _until_undoing(one, board)
-        or _target(one, board)
-        or _cooldown(one, board)
-        or _limit(one, board, envelope)
+        _unconfirmed_of_incident(remediation, index)
+        or _resolve_delay(remediation, index)
+        or _busy_target(remediation, index)
+        or _cooldown(remediation, index)
+        or _limit(remediation, index, envelope)
     )
 
 
-def _until_known(one: Remediation, board: _Board) -> Wait | None:
-    """While it is not known whether another of its incident started, the rest of it waits."""
-    for other in board.by_incident[one.incident] if board.doubtful else ():
-        if other is not one and other.uid in board.doubtful:
-            return Wait(Reason.TARGET_BUSY, message=f"{other.key} may have started")
+def _unconfirmed_of_incident(remediation: Remediation, index: _Index) -> Wait | None:
+    """Wait while it is unknown whether another Job of the incident started."""
+    for other in index.by_incident[remediation.incident] if index.unconfirmed else ():
+        if other is not remediation and other.uid in index.unconfirmed:
+            return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} may have started")
     return None
 
 
-def _until_undoing(one: Remediation, board: _Board) -> Wait | None:
-    """A resolved alert's Job waits in case it fires again, and for the Job that it undoes."""
-    if one.status is not Status.RESOLVED:
+def _resolve_delay(remediation: Remediation, index: _Index) -> Wait | None:
+    """A Job for a resolved alert waits in case it fires again, and for the Job that it undoes."""
+    if remediation.status is not Status.RESOLVED:
         return None
-    ready = one.received_at + one.options.resolve_delay
-    if board.now < ready:
-        return Wait(Reason.RESOLVE_DELAY, ready)
-    for other in _firing(one, board):
+    delay = remediation.options.resolve_delay
+    if index.now < (end := remediation.received_at + delay):
+        message = f"waiting for resolve-delay ({format_duration(delay)}): the alert may fire again"
+        return Wait(Reason.RESOLVE_DELAY, end, message)
+    for other in index.firing(remediation):
         if other.waiting or other.occupying:
-            return Wait(Reason.FIRING_RUNS, message=f"{other.key} has not ended")
+            message = f"Job {other.key} of the firing alert has not finished"
+            return Wait(Reason.FIRING_RUNS, message=message)
     return None
 
 
-def _target(one: Remediation, board: _Board) -> Wait | None:
-    busy = board.busy_targets.get(one.target)
-    if busy is None:
+def _busy_target(remediation: Remediation, index: _Index) -> Wait | None:
+    other = index.busy_targets.get(remediation.target)
+    if other is None:
         return None
-    return Wait(Reason.TARGET_BUSY, message=f"{busy.key} works on the same target")
+    return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} is running on the same target")
 
 
-def _firing(one: Remediation, board: _Board) -> list[Remediation]:
-    """The firing Jobs of a resolved alert's labels."""
-    return board.by_incident.get(incident_digest(one.labels, Status.FIRING), [])
-
-
-def _cooldown(one: Remediation, board: _Board) -> Wait | None:
-    end = board.last_end.get((one.operario, one.target))
-    if end is None or (until := end + one.options.cooldown) <= board.now:
+def _cooldown(remediation: Remediation, index: _Index) -> Wait | None:
+    cooldown = remediation.options.cooldown
+    last_end = index.last_end.get((remediation.operario, remediation.target))
+    if last_end is None or last_end + cooldown <= index.now:
         return None
-    return Wait(Reason.COOLDOWN, until)
+    message = (
+        f"the last Job of this operario on this target finished at {format_seconds(last_end)}, "
+        f"its cooldown is {format_duration(cooldown)}"
+    )
+    return Wait(Reason.COOLDOWN, last_end + cooldown, message)
 
 
-def _limit(one: Remediation, board: _Board, envelope: Envelope) -> Wait | None:
-    options = one.options
-    hour = board.last_hour[one.operario]
-    if board.occupying_by_operario[one.operario] >= options.max_concurrent:
-        return Wait(Reason.MAX_CONCURRENT)
+def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait | None:
+    options, limits = remediation.options, envelope.limits
+    running = index.occupying_by_operario[remediation.operario]
+    if running >= options.max_concurrent:
+        message = (
+            f"{plural(running, 'Job')} of this operario running, "
+            f"max-concurrent is {options.max_concurrent}"
+        )
+        return Wait(Reason.MAX_CONCURRENT, message=message)
+    hour = index.last_hour[remediation.operario]
     if len(hour) >= options.max_per_hour:
-        return Wait(Reason.MAX_PER_HOUR, _room(hour, options.max_per_hour, board.now, _HOUR))
-    if board.occupying >= envelope.limits.concurrent:
-        return Wait(Reason.LIMIT_CONCURRENT)
-    if len(board.last_minute) >= (limit := envelope.limits.per_minute):
-        return Wait(Reason.LIMIT_PER_MINUTE, _room(board.last_minute, limit, board.now, _MINUTE))
+        return Wait(
+            Reason.MAX_PER_HOUR,
+            _next_free(hour, options.max_per_hour, index.now, _HOUR),
+            f"{plural(len(hour), 'Job')} of this operario started in the last hour, "
+            f"max-per-hour is {options.max_per_hour}",
+        )
+    if index.occupying >= limits.concurrent:
+        return Wait(
+            Reason.LIMIT_CONCURRENT,
+            message=f"{plural(index.occupying, 'remediation')} running, "
+            f"limits.concurrent in openfero.yaml is {limits.concurrent}",
+        )
+    minute = index.last_minute
+    if len(minute) >= limits.per_minute:
+        return Wait(
+            Reason.LIMIT_PER_MINUTE,
+            _next_free(minute, limits.per_minute, index.now, _MINUTE),
+            f"{plural(len(minute), 'remediation')} started in the last minute, "
+            f"limits.perMinute in openfero.yaml is {limits.per_minute}",
+        )
     return None
 
 
-def _room(starts: list[datetime], limit: int, now: datetime, window: timedelta) -> datetime:
-    """When a full window has room for one more."""
-    # (A limit is read from the Job, where somebody may have written one below 0.)
+def _next_free(starts: list[datetime], limit: int, now: datetime, window: timedelta) -> datetime:
+    """When a full window has room for one more start."""
+    # The limit is read from the Job, where somebody may have written one below 1.
     return heapq.nlargest(limit, starts)[-1] + window if limit > 0 else now + window

@@ -1,9 +1,8 @@
-"""Which Jobs are to be removed, and why: a pure function over every Job of ours.
+"""Which Jobs are deleted, and why: a pure function over every Job of this controller.
 
-Kubernetes removes a finished Job after its TTL, and no other one ever. Everything counts from
-the last delivery: an alert that is repeated keeps its Jobs.
-Nothing is removed inside of `remember`, nothing that may have a Pod, and nothing that is not
-whole enough to be surely ours.
+Kubernetes deletes finished Jobs after their TTL, and no others. Ages count from the last delivery:
+while an alert is repeated, its Jobs are kept. A Job is kept within `remember`, while it may have a
+Pod, and if it lacks annotations that this controller always writes.
 """
 
 from __future__ import annotations
@@ -22,71 +21,74 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.remediation import Remediation
 
-#: Times `remember`: what waits for a person, or was held by one, is kept so much longer.
-_FOR_A_PERSON: Final = 7
-#: So long after its time is a finished Job left to Kubernetes' own clean-up.
+#: Jobs that wait for a person, or that somebody suspended, are kept this many times `remember`.
+_OPEN_FACTOR: Final = 7
+#: Time that Kubernetes has to delete a finished Job after its TTL.
 _TTL_GRACE: Final = timedelta(minutes=15)
 _OPEN: Final = (Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.HELD)
 
 
-class Why(StrEnum):
-    """What makes a Job one that is to be removed."""
+class Expiry(StrEnum):
+    """Why a Job is deleted."""
 
-    DECIDED = "it never started, and its alert has not come for as long as is remembered"
-    ALERT_GONE = "it waits, or is held, and its alert has not come for much longer than that"
-    HISTORY = "its operario has as many newer ones that ended as are kept"
-    OVERDUE = "its time to live is over, and Kubernetes has not removed it"
-
-
-class Expired(NamedTuple):
-    """A Job to be removed."""
-
-    one: Remediation
-    why: Why
+    DECIDED = "it never started, and its alert did not come back within `remember`"
+    ALERT_GONE = "it waits or is held, and its alert did not come back for seven times `remember`"
+    HISTORY = "its operario has limits.history newer Jobs that ended"
+    OVERDUE = "its TTL has passed, and Kubernetes has not deleted it"
 
 
-def expired(
+class ExpiredJob(NamedTuple):
+    """A Job to delete."""
+
+    remediation: Remediation
+    because: Expiry
+
+
+def expired_jobs(
     remediations: Iterable[Remediation], envelope: Envelope, now: datetime
-) -> list[Expired]:
-    """What is to be removed, the longest unheard of first."""
-    ended: dict[str, list[Remediation]] = defaultdict(list)
-    found: list[Expired] = []
-    for one in remediations:
-        # What lacks these marks was not made by us, whatever its label says.
-        if one.deleting or not one.occurrence or not one.operario:
+) -> list[ExpiredJob]:
+    """List the Jobs to delete, the oldest last delivery first."""
+    finished: dict[str, list[Remediation]] = defaultdict(list)
+    expired: list[ExpiredJob] = []
+    for remediation in remediations:
+        # A Job without these was not made by this controller, whatever its labels say.
+        if remediation.deleting or not remediation.occurrence or not remediation.operario:
             continue
-        if one.finished:
-            ended[one.operario].append(one)
-        elif (why := _of_unfinished(one, envelope, now)) is not None:
-            found.append(Expired(one, why))
-    for of_operario in ended.values():
-        of_operario.sort(key=_last_heard, reverse=True)
-        for index, one in enumerate(of_operario):
-            if _last_heard(one) + envelope.remember >= now:
+        if remediation.finished:
+            finished[remediation.operario].append(remediation)
+        elif (because := _expiry_of_unfinished(remediation, envelope, now)) is not None:
+            expired.append(ExpiredJob(remediation, because))
+    for of_operario in finished.values():
+        of_operario.sort(key=_last_activity, reverse=True)
+        for position, remediation in enumerate(of_operario):
+            last_activity = _last_activity(remediation)
+            if last_activity + envelope.remember >= now:
                 continue
-            if index >= envelope.limits.history:
-                found.append(Expired(one, Why.HISTORY))
-            elif _last_heard(one) + _time_to_live(one, envelope) + _TTL_GRACE < now:
-                found.append(Expired(one, Why.OVERDUE))
-    found.sort(key=lambda each: (each.one.delivered_at, each.one.order))
-    return found
+            if position >= envelope.limits.history:
+                expired.append(ExpiredJob(remediation, Expiry.HISTORY))
+            elif last_activity + _ttl(remediation, envelope) + _TTL_GRACE < now:
+                expired.append(ExpiredJob(remediation, Expiry.OVERDUE))
+    expired.sort(key=lambda job: (job.remediation.delivered_at, job.remediation.order))
+    return expired
 
 
-def _of_unfinished(one: Remediation, envelope: Envelope, now: datetime) -> Why | None:
-    if not one.suspended or one.active:
+def _expiry_of_unfinished(
+    remediation: Remediation, envelope: Envelope, now: datetime
+) -> Expiry | None:
+    if not remediation.suspended or remediation.active:
         return None  # it has Pods, or will have
-    unheard = now - one.delivered_at
-    if one.phase in FINAL and unheard > envelope.remember:
-        return Why.DECIDED
-    if one.phase in _OPEN and unheard > envelope.remember * _FOR_A_PERSON:
-        return Why.ALERT_GONE
+    age = now - remediation.delivered_at
+    if remediation.phase in FINAL and age > envelope.remember:
+        return Expiry.DECIDED
+    if remediation.phase in _OPEN and age > envelope.remember * _OPEN_FACTOR:
+        return Expiry.ALERT_GONE
     return None
 
 
-def _last_heard(one: Remediation) -> datetime:
-    return max(one.delivered_at, one.finished_at or one.delivered_at)
+def _last_activity(remediation: Remediation) -> datetime:
+    return max(remediation.delivered_at, remediation.finished_at or remediation.delivered_at)
 
 
-def _time_to_live(one: Remediation, envelope: Envelope) -> timedelta:
-    """What its Job says; one that says nothing, or had it removed, is remembered like others."""
-    return max(timedelta(seconds=one.ttl_seconds or 0), envelope.remember)
+def _ttl(remediation: Remediation, envelope: Envelope) -> timedelta:
+    """The TTL of a Job, at least `remember`; a Job may have none."""
+    return max(timedelta(seconds=remediation.ttl_seconds or 0), envelope.remember)

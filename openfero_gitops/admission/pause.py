@@ -21,7 +21,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.text import printable
-from openfero_gitops.domain.timestamp import format_time, parse_time
+from openfero_gitops.domain.timestamp import format_seconds, format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ def _pause_by_command(data: Mapping[str, Any]) -> Pause | None:
         return None
     by = printable(str(data.get("by", ""))) or "somebody"
     since = parse_time(str(data.get("at", "")))
-    at = f" at {format_time(since)[:19]}Z" if since else ""
+    at = f" at {format_seconds(since)}" if since else ""
     return Pause(
         PauseCause.COMMAND,
         f"{by} paused admission{at}; run `openfero-gitops resume` to resume",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.audit.verify import Proof
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.text import printable
-from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.domain.timestamp import format_seconds, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def as_table(entries: Sequence[AuditEntry]) -> str:
     for entry in entries:
         one = entry.remediation
         row = (
-            format_time(one.received_at)[:19] + "Z",
+            format_seconds(one.received_at),
             one.phase.value,
             f"{one.alertname} ({one.status})",
             one.operario,

@@ -15,6 +15,11 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def format_seconds(value: datetime) -> str:
+    """RFC 3339 in UTC to the second, `2026-11-21T03:04:05Z`, as Kubernetes writes it."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def parse_time(text: str | None) -> datetime | None:
     """Read an RFC 3339 time; None for nothing, and for what names no time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.timestamp import format_time, parse_time
+from openfero_gitops.domain.timestamp import format_seconds, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ def short(commit: str) -> str:
 def rfc3339(value: datetime | str | None) -> str:
     """Format a time to the second, in UTC; empty if it is not a time."""
     moment = parse_time(value) if isinstance(value, str) else value
-    return format_time(moment)[:19] + "Z" if moment else ""
+    return format_seconds(moment) if moment else ""
 
 
 def ago(value: datetime | str, now: datetime) -> str:

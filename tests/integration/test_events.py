@@ -71,7 +71,9 @@ def test_kubectl_shows_what_was_decided_and_why(
         eventually(lambda: events(jobs_namespace, second, "Waiting"))
         assert kubectl.json("get", "job", second, "-n", jobs_namespace)["spec"]["suspend"]
         described = kubectl("describe", "job", second, "-n", jobs_namespace)
-        assert f"target-busy: {jobs_namespace}/{slow} works on the same target" in described
+        assert (
+            f"target-busy: Job {jobs_namespace}/{slow} is running on the same target" in described
+        )
         replica.deliver(alert("Second", "resolved", host="a"))
         eventually(lambda: events(jobs_namespace, second, "Refused"))
         listed = kubectl("events", "--for", f"job/{second}", "-n", jobs_namespace)

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.admission.admitter import Admitter
-from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror
@@ -111,7 +111,7 @@ class Replica:
             identity=name,
             stopwatch=loop.time,
         )
-        self.concluder = Concluder(
+        self.cleaner = Cleaner(
             jobs=jobs,
             view=self.view,
             catalog=lambda: self.syncer.catalog,
@@ -217,7 +217,7 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.admitter.run(term))
                 tasks.create_task(self.mirrorer.run(term))
-                tasks.create_task(self.concluder.run(term))
+                tasks.create_task(self.cleaner.run(term))
         except* (TermEnded, ClockWrong):
             pass
 

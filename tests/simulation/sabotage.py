@@ -59,8 +59,8 @@ async def _rest(*_: Any) -> None:
     await asyncio.sleep(100_000.0)
 
 
-async def _forget_doubts(_: Admitter, reign: Any) -> None:
-    reign.unsettled.clear()
+async def _forget_doubts(_: Admitter, state: Any) -> None:
+    state.unconfirmed.clear()
 
 
 async def _leave_at_once(_: Elector, term: Term, *__: Any) -> None:
@@ -89,7 +89,7 @@ _record = lease._record
 _write = lease._write
 _read = Control._read
 _carry_out = Admitter._carry_out
-_believed = Admitter._believed
+_assumed = Admitter._assumed
 
 
 async def _read_and_acknowledge(self: Control) -> None:
@@ -97,16 +97,16 @@ async def _read_and_acknowledge(self: Control) -> None:
     await Control.acknowledge(self, _nothing)
 
 
-async def _carry_out_and_forget(self: Admitter, reign: Any, one: Any, decision: Any) -> None:
-    await _carry_out(self, reign, one, decision)
-    reign.unsettled.pop(one.uid, None)
+async def _carry_out_and_forget(self: Admitter, state: Any, one: Any, decision: Any) -> None:
+    await _carry_out(self, state, one, decision)
+    state.unconfirmed.pop(one.uid, None)
 
 
-def _without_approval(one: Any, reign: Any) -> Any:
-    believed = _believed(one, reign)
-    if believed.phase is not Phase.AWAITING_APPROVAL or one.uid in reign.barred:
-        return believed
-    return dataclasses.replace(believed, phase=Phase.WAITING)
+def _without_approval(one: Any, state: Any) -> Any:
+    assumed = _assumed(one, state)
+    if assumed.phase is not Phase.AWAITING_APPROVAL or one.uid in state.blocked:
+        return assumed
+    return dataclasses.replace(assumed, phase=Phase.WAITING)
 
 
 async def _create_and_hope(self: Submitter, rendered: Any) -> None:
@@ -121,7 +121,7 @@ SABOTAGES: Final = (
     Sabotage(
         "no stamp before the first admission",
         frozenset({"limit", "two-leaders", "target", "healed-twice", "final", "paused"}),
-        (_replace(Admitter, "_settle", _forget_doubts),),
+        (_replace(Admitter, "_confirm", _forget_doubts),),
     ),
     Sabotage(
         "an admission without an answer did not happen",
@@ -173,12 +173,12 @@ SABOTAGES: Final = (
     Sabotage(
         "no cooldown", frozenset({"healed-twice"}), (_replace(decide, "_cooldown", _nothing),)
     ),
-    Sabotage("no target", frozenset({"target"}), (_replace(decide, "_target", _nothing),)),
+    Sabotage("no target", frozenset({"target"}), (_replace(decide, "_busy_target", _nothing),)),
     Sabotage("no limits", frozenset({"limit"}), (_replace(decide, "_limit", _nothing),)),
     Sabotage(
         "no wait for approval",
         frozenset({"approval"}),
-        (_replace(Admitter, "_believed", staticmethod(_without_approval)),),
+        (_replace(Admitter, "_assumed", staticmethod(_without_approval)),),
     ),
     Sabotage(
         "a patch that tests nothing",

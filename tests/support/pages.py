@@ -363,7 +363,7 @@ def busy(moment: datetime) -> Showcase:
             labels=pod("search-1"),
             decision="refused",
             reason="same-incident",
-            message="openfero-jobs/kubepodcrashlooping-firing-x heals, or healed, this incident",
+            message="Job openfero-jobs/kubepodcrashlooping-x handles or handled this incident",
         ),
         remediation(
             "KubeJobFailed",

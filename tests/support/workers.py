@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from structlog.testing import capture_logs
 
 from openfero_gitops.admission.admitter import Admitter
-from openfero_gitops.admission.cleaner import Concluder
+from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
@@ -464,7 +464,7 @@ class Replica:
             now=world.now,
             identity=name,
         )
-        self.concluder = Concluder(
+        self.cleaner = Cleaner(
             jobs=self.jobs,
             view=self.view,
             catalog=lambda: self.catalog,

@@ -51,7 +51,7 @@ async def test_a_failing_part_ends_neither_the_term_nor_the_replica(
     controller = Controller(settings, namespaces, MemoryCluster(), source, "in memory")
     parts = {
         "mirror": FailsOnce(controller._mirrorer, "run"),
-        "conclude": FailsOnce(controller._concluder, "run"),
+        "conclude": FailsOnce(controller._cleaner, "run"),
         "compare": FailsOnce(controller.comparer, "run"),
         "asked": FailsOnce(controller.asked, "run"),
         "control": FailsOnce(controller.control, "read_pause"),

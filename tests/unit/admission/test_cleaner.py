@@ -59,7 +59,7 @@ async def concluding(replica: Replica, term: Term | None = None) -> AsyncIterato
     async with (
         replica.world.playing(),
         replica.watching(),
-        in_background(replica.concluder.run(term)),
+        in_background(replica.cleaner.run(term)),
     ):
         yield term
 
@@ -283,7 +283,7 @@ class TestCleaning:
         """A Job controller that is down will make its Pods later, whatever decision it carries."""
         world = World()
         replica = world.replica()
-        async with replica.watching(), in_background(replica.concluder.run(new_term("a"))):
+        async with replica.watching(), in_background(replica.cleaner.run(new_term("a"))):
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key)
             await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": False})
@@ -367,7 +367,7 @@ class TestCleaning:
 
         replica.wire.trouble = trouble
         term = new_term("a")
-        async with in_background(replica.concluder._clean(term)):
+        async with in_background(replica.cleaner._clean(term)):
             await asyncio.sleep(1500)
         deletes = of_jobs(replica, "delete")
         assert [one.name for one in deletes] == [f"job-{n}" for n in reversed(range(10_000))]
@@ -456,7 +456,7 @@ class TestTerm:
             if about == "cleaning":
                 term.end()
             with pytest.raises(TermEnded):
-                await replica.concluder.run(term)
+                await replica.cleaner.run(term)
         assert replica.wire.writes() == []
 
 

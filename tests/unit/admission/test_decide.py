@@ -18,7 +18,7 @@ from openfero_gitops.admission.decide import (
     Refuse,
     Wait,
     decide,
-    next_look,
+    next_change,
 )
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
@@ -53,10 +53,10 @@ def decisions(
     envelope: Envelope | None = Envelope(),  # noqa: B008 (frozen)
     pause: Pause | None = None,
     now: datetime = NOW,
-    doubtful: Collection[str] = (),
+    unconfirmed: Collection[str] = (),
 ) -> dict[str, Decision]:
     """What is decided about each waiting Job, by its name."""
-    decided = decide(remediations, envelope, pause=pause, now=now, doubtful=doubtful)
+    decided = decide(remediations, envelope, pause=pause, now=now, unconfirmed=unconfirmed)
     return {one.key.name: decision for one, decision in decided}
 
 
@@ -130,7 +130,7 @@ def test_a_target_is_worked_on_by_one_job() -> None:
     other = running("b", namespace="other", labels={"alertname": "B"}, operario="x")
 
     assert decisions(remediation(), other) == {
-        "job-1": Wait(Reason.TARGET_BUSY, message="other/b works on the same target")
+        "job-1": Wait(Reason.TARGET_BUSY, message="Job other/b is running on the same target")
     }
     assert reasons(remediation(), dataclasses.replace(other, target="t")) == {"job-1": "admitted"}
 
@@ -176,7 +176,11 @@ def test_the_cooldown_counts_from_the_last_end() -> None:
     past = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(65)}
     one = finished("a", began=NOW - minutes(9), ended=NOW - minutes(8), **past)
     last = finished("b", began=NOW - minutes(9), ended=NOW - minutes(4), **past | {"attempt": 2})
-    wait = Wait(Reason.COOLDOWN, NOW + minutes(6))
+    why = (
+        "the last Job of this operario on this target finished at 2026-11-21T03:00:05Z, "
+        "its cooldown is 10m"
+    )
+    wait = Wait(Reason.COOLDOWN, NOW + minutes(6), why)
 
     for first in (NOW - minutes(70), NOW - minutes(60)):
         before = dataclasses.replace(one, received_at=first)
@@ -217,7 +221,11 @@ def test_an_operario_runs_so_many_jobs_at_once() -> None:
     busy = [running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}") for n in range(2)]
     one = elsewhere("a", **options(max_concurrent=2))
 
-    assert decisions(*busy, one) == {"a": Wait(Reason.MAX_CONCURRENT)}
+    assert decisions(*busy, one) == {
+        "a": Wait(
+            Reason.MAX_CONCURRENT, None, "2 Jobs of this operario running, max-concurrent is 2"
+        )
+    }
     assert reasons(*busy, dataclasses.replace(one, operario="x"))["a"] == "admitted"
     assert reasons(busy[0], one)["a"] == "admitted"
 
@@ -227,7 +235,8 @@ def test_an_operario_starts_so_many_jobs_an_hour() -> None:
     ran = [ran_elsewhere(f"r{n}", minutes(15 * n)) for n in range(5)]
     one = elsewhere("a", **options(max_per_hour=2))
 
-    assert decisions(*ran, one) == {"a": Wait(Reason.MAX_PER_HOUR, NOW + minutes(45))}
+    why = "4 Jobs of this operario started in the last hour, max-per-hour is 2"
+    assert decisions(*ran, one) == {"a": Wait(Reason.MAX_PER_HOUR, NOW + minutes(45), why)}
     then = NOW + minutes(45)
     assert reasons(*ran, one, now=then - seconds(1))["a"] == "max-per-hour"
     assert reasons(*ran, one, now=then)["a"] == "admitted"
@@ -240,7 +249,9 @@ def test_so_many_jobs_start_a_minute() -> None:
     given = {"envelope": Envelope(limits=Limits(per_minute=2))}
     one = elsewhere("a")
 
-    assert decisions(*ran, one, **given) == {"a": Wait(Reason.LIMIT_PER_MINUTE, NOW + seconds(40))}
+    why = "3 remediations started in the last minute, limits.perMinute in openfero.yaml is 2"
+    wait = Wait(Reason.LIMIT_PER_MINUTE, NOW + seconds(40), why)
+    assert decisions(*ran, one, **given) == {"a": wait}
     assert reasons(*ran, one, now=NOW + seconds(39), **given)["a"] == "limit-per-minute"
     assert reasons(*ran, one, now=NOW + seconds(40), **given)["a"] == "admitted"
 
@@ -249,7 +260,7 @@ def test_a_limit_of_zero_is_looked_at_again() -> None:
     """With no room at all, the clock still asks for a look, so that max-wait is kept."""
     decided = decide([remediation(**options(max_per_hour=0))], Envelope(), pause=None, now=NOW)
 
-    assert decided[0][1] == Wait(Reason.MAX_PER_HOUR, NOW + minutes(60))
+    assert (decided[0][1].reason, next_change(decided)) == (Reason.MAX_PER_HOUR, NOW + minutes(60))
 
 
 def test_all_operarios_together_run_so_many_jobs() -> None:
@@ -260,7 +271,9 @@ def test_all_operarios_together_run_so_many_jobs() -> None:
     ]
     full = Envelope(limits=Limits(concurrent=2))
 
-    assert decisions(*busy, elsewhere("a"), envelope=full) == {"a": Wait(Reason.LIMIT_CONCURRENT)}
+    why = "2 remediations running, limits.concurrent in openfero.yaml is 2"
+    wait = Wait(Reason.LIMIT_CONCURRENT, None, why)
+    assert decisions(*busy, elsewhere("a"), envelope=full) == {"a": wait}
     assert reasons(busy[0], elsewhere("a"), envelope=full)["a"] == "admitted"
 
 
@@ -336,11 +349,11 @@ def test_the_refusal_names_the_other_job() -> None:
     one = remediation("b", starts_at=STARTS_AT + seconds(1))
 
     assert decisions(running("a"), one)["b"] == Refuse(
-        Reason.SAME_INCIDENT, "jobs/a heals, or healed, this incident"
+        Reason.SAME_INCIDENT, "Job jobs/a handles or handled this incident"
     )
     twin = remediation("a", namespace="b")
     assert decisions(running("a"), twin)["a"] == Refuse(
-        Reason.SAME_OCCURRENCE, "jobs/a is the Job of this occurrence"
+        Reason.SAME_OCCURRENCE, "Job jobs/a exists for the same alert occurrence"
     )
 
 
@@ -426,17 +439,19 @@ def test_a_job_is_compared_with_what_started_or_stands_before_it(
 @pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
 def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: datetime) -> None:
     """Others of its incident wait until that is known, whatever else they could do."""
-    doubtful = running("a", target="t", operario="x")
+    unconfirmed = running("a", target="t", operario="x")
     one = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
     same = remediation("c", namespace="other", received_at=received_at)
     elsewhere = remediation("d", **OTHER)
 
-    assert reasons(doubtful, one, same, elsewhere, doubtful={doubtful.uid})["d"] == "admitted"
+    assert (
+        reasons(unconfirmed, one, same, elsewhere, unconfirmed={unconfirmed.uid})["d"] == "admitted"
+    )
     for other in (one, same):
-        assert decisions(doubtful, other, doubtful={doubtful.uid}) == {
-            other.key.name: Wait(Reason.TARGET_BUSY, message="jobs/a may have started")
+        assert decisions(unconfirmed, other, unconfirmed={unconfirmed.uid}) == {
+            other.key.name: Wait(Reason.TARGET_BUSY, message="Job jobs/a may have started")
         }
-        assert isinstance(decisions(doubtful, other)[other.key.name], Refuse)
+        assert isinstance(decisions(unconfirmed, other)[other.key.name], Refuse)
 
 
 def test_an_alert_without_a_start_is_healed_each_time() -> None:
@@ -554,7 +569,8 @@ def undo(name: str = "u", **given: Any) -> Remediation:
 
 def test_a_resolved_job_waits_in_case_the_alert_fires_again() -> None:
     """Only after resolve-delay, counted from its arrival, does it run."""
-    assert decisions(fired(), undo()) == {"u": Wait(Reason.RESOLVE_DELAY, NOW + minutes(1))}
+    why = "waiting for resolve-delay (1m): the alert may fire again"
+    assert decisions(fired(), undo()) == {"u": Wait(Reason.RESOLVE_DELAY, NOW + minutes(1), why)}
     assert reasons(fired(), undo(), now=NOW + minutes(1))["u"] == "admitted"
     at_once = undo(**options(resolve_delay=timedelta(0)))
     assert reasons(fired(), at_once)["u"] == "admitted"
@@ -584,7 +600,9 @@ def test_a_resolved_job_waits_for_the_firing_one(members: dict[str, Any]) -> Non
     """Nothing is undone while it is being done, whatever the targets are called."""
     waits = decisions(fired(target="t", **members), undo(), now=NOW + minutes(1))
 
-    assert waits == {"u": Wait(Reason.FIRING_RUNS, message="jobs/f has not ended")}
+    assert waits == {
+        "u": Wait(Reason.FIRING_RUNS, message="Job jobs/f of the firing alert has not finished")
+    }
 
 
 def test_a_resolved_job_waits_for_a_firing_one_that_waits() -> None:
@@ -747,7 +765,7 @@ def test_admissions_of_one_pass_count_toward_every_limit() -> None:
 # When to look again.
 
 
-def test_the_next_look_is_when_the_clock_may_change_something() -> None:
+def test_the_next_change_is_when_the_clock_may_change_something() -> None:
     """The earliest end of a wait, the end of max-wait included."""
     cooling = finished("a", starts_at=STARTS_AT - minutes(99), resolved_at=NOW - minutes(98))
     waiting = remediation("b")
@@ -755,7 +773,7 @@ def test_the_next_look_is_when_the_clock_may_change_something() -> None:
     endless = elsewhere("d", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(0)))
 
     def look(*jobs: Remediation) -> datetime | None:
-        return next_look(decide(jobs, Envelope(), pause=None, now=NOW))
+        return next_change(decide(jobs, Envelope(), pause=None, now=NOW))
 
     assert look(cooling, waiting) == NOW + minutes(10)
     assert look(cooling, waiting, approval) == NOW + minutes(3)
@@ -999,5 +1017,7 @@ def test_an_admission_that_was_long_under_way_counts_from_when_it_came() -> None
     late = dataclasses.replace(late, started_at=NOW - seconds(20))
 
     assert decisions(late, remediation(), envelope=one_a_minute)["job-1"] == Wait(
-        Reason.LIMIT_PER_MINUTE, NOW + seconds(40)
+        Reason.LIMIT_PER_MINUTE,
+        NOW + seconds(40),
+        "1 remediation started in the last minute, limits.perMinute in openfero.yaml is 1",
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.admission.expiry import Why, expired
+from openfero_gitops.admission.expiry import Expiry, expired_jobs
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.remediation import JobKey, Phase
 from tests.support import build
@@ -34,9 +34,9 @@ def unheard(one: Remediation, since: timedelta) -> Remediation:
     )
 
 
-def why(*jobs: Remediation, **envelope: Any) -> dict[str, Why]:
+def why(*jobs: Remediation, **envelope: Any) -> dict[str, Expiry]:
     """What is to be removed, by name."""
-    found = expired(jobs, replace(ENVELOPE, **envelope), build.NOW)
+    found = expired_jobs(jobs, replace(ENVELOPE, **envelope), build.NOW)
     return {one.key.name: reason for one, reason in found}
 
 
@@ -45,7 +45,7 @@ def test_a_refused_job_goes_when_it_is_not_remembered_any_more(reason: str) -> N
     """Counted from its last delivery, not from its first."""
     refused = build.refused(reason=reason)
     assert why(unheard(refused, DAY)) == {}
-    assert why(unheard(refused, DAY + SECOND)) == {"job-1": Why.DECIDED}
+    assert why(unheard(refused, DAY + SECOND)) == {"job-1": Expiry.DECIDED}
     repeated = replace(unheard(refused, 30 * DAY), delivered_at=build.NOW - DAY)
     assert why(repeated) == {}
 
@@ -55,7 +55,7 @@ def test_what_waits_for_a_person_is_kept_much_longer(phase: Phase) -> None:
     """A week by default; then its alert has surely gone, though nobody said so."""
     one = replace(build.remediation(), phase=phase, suspended=True)
     assert why(unheard(one, 7 * DAY)) == {}
-    assert why(unheard(one, 7 * DAY + SECOND)) == {"job-1": Why.ALERT_GONE}
+    assert why(unheard(one, 7 * DAY + SECOND)) == {"job-1": Expiry.ALERT_GONE}
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -89,11 +89,11 @@ def ended(number: int, age: timedelta, **given: Any) -> Remediation:
 def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
     """The newest are kept; another operario's do not count, nor is anything young removed."""
     old = [ended(number, DAY * (2 + number)) for number in range(6)]
-    assert why(*old) == {f"job-{n}": Why.HISTORY for n in (3, 4, 5)}
+    assert why(*old) == {f"job-{n}": Expiry.HISTORY for n in (3, 4, 5)}
     young = [ended(number, timedelta(hours=number)) for number in range(6)]
     assert why(*young) == {}
     mixed = [*young[:2], *(ended(10 + n, DAY * (2 + n)) for n in range(3))]
-    assert why(*mixed) == {"job-11": Why.HISTORY, "job-12": Why.HISTORY}
+    assert why(*mixed) == {"job-11": Expiry.HISTORY, "job-12": Expiry.HISTORY}
     others = [replace(one, operario=f"op-{n}") for n, one in enumerate(old)]
     assert why(*others) == {}
     assert len(why(*old, limits=Limits(history=0))) == 6
@@ -105,9 +105,9 @@ def test_a_finished_job_is_kubernetes_until_it_forgets_it() -> None:
     spared = unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=10))
     assert why(spared) == {}
     assert why(unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
-        "job-1": Why.OVERDUE
+        "job-1": Expiry.OVERDUE
     }
-    assert why(unheard(replace(one, ttl_seconds=None), 2 * DAY)) == {"job-1": Why.OVERDUE}
+    assert why(unheard(replace(one, ttl_seconds=None), 2 * DAY)) == {"job-1": Expiry.OVERDUE}
     assert why(unheard(replace(one, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
 
 
@@ -144,7 +144,7 @@ def test_nothing_that_is_remembered_is_ever_removed(
         for index, (phase, age, finished, suspended, active) in enumerate(drawn)
     ]
     envelope = Envelope(remember=remember, limits=Limits(history=history))
-    found = [one for one, _ in expired(jobs, envelope, build.NOW)]
+    found = [one for one, _ in expired_jobs(jobs, envelope, build.NOW)]
     assert all(one.delivered_at < build.NOW - remember for one in found)
     assert all(one.finished or (one.suspended and not one.active) for one in found)
     assert [one.delivered_at for one in found] == sorted(one.delivered_at for one in found)

@@ -79,7 +79,7 @@ class Desk:
         )
         self.announcer = Announcer(
             view=self.replica.view,
-            decided=lambda: self.replica.admitter.last_look,
+            decided=lambda: self.replica.admitter.decisions,
             syncer=self.syncer,
             store=self.replica.config_maps,
             counts=self,
@@ -104,7 +104,7 @@ class Desk:
             self.world.playing(),
             self.replica.watching(),
             self.replica.leading() as term,
-            in_background(self.replica.concluder.run(term)),
+            in_background(self.replica.cleaner.run(term)),
             in_background(self.announcer.run()),
             in_background(self.post.run()),
         ):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_look
-from openfero_gitops.admission.expiry import expired
+from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
+from openfero_gitops.admission.expiry import expired_jobs
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
@@ -412,8 +412,8 @@ def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
     envelope = Envelope(remember=parse_duration(LONGEST), limits=Limits(per_minute=1))
 
     decided = decide(seen, envelope, pause=None, now=NOW)
-    expired(seen, envelope, NOW)
-    next_look(decided)
+    expired_jobs(seen, envelope, NOW)
+    next_change(decided)
 
     assert {one.key for one, _ in decided} == {one.key for one in seen if one.waiting}
 
@@ -437,7 +437,9 @@ def test_a_limit_below_zero_admits_nothing() -> None:
 
     decided = decide([edited], Envelope(), pause=None, now=NOW)
 
-    assert decided == [(edited, Wait(Reason.MAX_PER_HOUR, NOW + timedelta(hours=1)))]
+    [(_, wait)] = decided
+    assert isinstance(wait, Wait)
+    assert (wait.reason, wait.until) == (Reason.MAX_PER_HOUR, NOW + timedelta(hours=1))
 
 
 @pytest.mark.parametrize("written", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
@@ -449,7 +451,7 @@ def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) 
 
     assert one.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
     assert decided == [(one, Admit())]
-    assert next_look(decided) is None
+    assert next_change(decided) is None
 
 
 def test_jobs_of_ours_are_selected_by_their_label() -> None:

@@ -441,7 +441,7 @@ async def test_waits_for_a_busy_target() -> None:
     page = await draw(showing(first, replace(second, target=first.target)))
     why = page.one("tbody", "idle").one("td", "why")
     assert why.one("code", "reason").text == "target-busy"
-    assert f"{first.key} works on the same target" in why.text
+    assert f"{first.key} is running on the same target" in why.text
 
 
 async def test_waits_for_the_clock() -> None:
