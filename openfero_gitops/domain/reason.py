@@ -1,4 +1,4 @@
-"""Why: the one enumeration that the webhook, the Jobs, the pages and the logs share."""
+"""Reasons of decisions, shared by the webhook, the Jobs, the pages, the logs and the metrics."""
 
 from __future__ import annotations
 
@@ -7,58 +7,58 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """A decision's reason, in kebab case; `docs/reasons.md` is made from these texts."""
+    """A decision's reason in kebab case, with a text; `docs/reasons.md` lists them."""
 
     text: str
 
     def __new__(cls, value: str, text: str) -> Self:
-        """Keep the sentence beside the word."""
+        """Attach the text to the value."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.text = text
         return member
 
-    # No Job.
-    NO_OPERARIO = "no-operario", "no operario in force is written for this alert in this state"
-    MATCHERS = "matchers", "operarios exist for this alert, but their matchers fit other labels"
-    DISABLED = "disabled", "the operario for this alert is switched off (enabled: false)"
-    OWN_JOB = "own-job", "the alert is about a Job of this controller: healing it would loop"
+    # No Job is created.
+    NO_OPERARIO = "no-operario", "no operario in the active catalog handles this alert and status"
+    MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
+    DISABLED = "disabled", "the operario for this alert is disabled (enabled: false)"
+    OWN_JOB = "own-job", "the alert is about a Job of this controller: a Job for it could loop"
 
-    # Refused for good.
-    UNSAFE_VALUE = "unsafe-value", "a value of the alert is not safe in the command that uses it"
+    # Refused, final.
+    UNSAFE_VALUE = "unsafe-value", "an alert value is not safe in the command that uses it"
     MISSING_VALUE = "missing-value", "the operario uses a value that the alert does not have"
-    TOO_LARGE = "too-large", "the alert does not fit into a Job"
-    SAME_INCIDENT = "same-incident", "another Job heals, or healed, this incident"
-    SAME_OCCURRENCE = "same-occurrence", "another namespace holds a Job of this very occurrence"
-    MAX_WAIT = "max-wait", "it waited longer than max-wait: too late to be run unseen"
+    TOO_LARGE = "too-large", "the alert is too large for a Job"
+    SAME_INCIDENT = "same-incident", "another Job handles or handled this incident"
+    SAME_OCCURRENCE = "same-occurrence", "another Job exists for the same alert occurrence"
+    MAX_WAIT = "max-wait", "the Job waited longer than max-wait"
     RESOLVED = "resolved", "the alert was resolved before the Job started"
-    FIRING_AGAIN = "firing-again", "the alert fires again: there is nothing to undo yet"
-    NOTHING_TO_UNDO = "nothing-to-undo", "no firing Job started since the last undoing"
-    DRY_RUN = "dry-run", "mode is dry-run: the API server accepted the Job, nothing ran"
-    REFUSED_BY_HUMAN = "refused-by-human", "a person refused it"
-    CANCELLED_BY_HUMAN = "cancelled-by-human", "a person cancelled it"
+    FIRING_AGAIN = "firing-again", "the alert is firing again: there is nothing to undo yet"
+    NOTHING_TO_UNDO = "nothing-to-undo", "no firing Job has started since the last successful undo"
+    DRY_RUN = "dry-run", "mode is dry-run: the Job was created, but never runs"
+    REFUSED_BY_HUMAN = "refused-by-human", "refused with openfero-gitops refuse"
+    CANCELLED_BY_HUMAN = "cancelled-by-human", "cancelled with openfero-gitops cancel"
 
-    # Waiting, for now.
+    # Waiting.
     PAUSED = "paused", "admission is paused"
-    NO_CATALOG = "no-catalog", "there is no catalog in force, so nobody knows the limits"
-    APPROVAL = "approval", "a person must approve it"
-    TARGET_BUSY = "target-busy", "another Job works on the same target"
-    COOLDOWN = "cooldown", "the last Job of this operario on this target ended too recently"
-    MAX_CONCURRENT = "max-concurrent", "as many Jobs of this operario run as may"
-    MAX_PER_HOUR = "max-per-hour", "as many Jobs of this operario started this hour as may"
-    LIMIT_CONCURRENT = "limit-concurrent", "as many remediations run as openfero.yaml allows"
-    LIMIT_PER_MINUTE = "limit-per-minute", "as many remediations started this minute as may"
-    RESOLVE_DELAY = "resolve-delay", "a resolved alert waits, in case it fires again"
-    FIRING_RUNS = "firing-runs", "the firing Job of this alert has not ended"
+    NO_CATALOG = "no-catalog", "there is no active catalog, so the limits are unknown"
+    APPROVAL = "approval", "the Job must be approved before it starts"
+    TARGET_BUSY = "target-busy", "another Job is running on the same target"
+    COOLDOWN = "cooldown", "the cooldown after the last Job on this target has not passed"
+    MAX_CONCURRENT = "max-concurrent", "the operario's max-concurrent limit is reached"
+    MAX_PER_HOUR = "max-per-hour", "the operario's max-per-hour limit is reached"
+    LIMIT_CONCURRENT = "limit-concurrent", "limits.concurrent in openfero.yaml is reached"
+    LIMIT_PER_MINUTE = "limit-per-minute", "limits.perMinute in openfero.yaml is reached"
+    RESOLVE_DELAY = "resolve-delay", "waiting for resolve-delay: the alert may fire again"
+    FIRING_RUNS = "firing-runs", "the Job of the firing alert has not finished"
 
     # Admitted.
-    ADMITTED = "admitted", "nothing stands against it"
+    ADMITTED = "admitted", "all checks passed"
 
-    # A delivery that must be repeated.
-    BUSY = "busy", "too many deliveries are under way; deliver again"
-    CLOCK_WRONG = "clock-wrong", "this replica's clock is not the API server's; deliver again"
-    API_UNAVAILABLE = "api-unavailable", "the API server did not take the Job; deliver again"
-    API_FORBIDDEN = "api-forbidden", "the API server forbids the Job: RBAC, quota or namespace"
-    API_CONFLICT = "api-conflict", "the API server reported a conflict; deliver again"
-    NAME_TAKEN = "name-taken", "a Job of that name is being deleted or is somebody else's"
-    API_REFUSED = "api-refused", "the API server says the Job itself is wrong"
+    # The delivery must be repeated.
+    BUSY = "busy", "too many deliveries are being processed; retry later"
+    CLOCK_WRONG = "clock-wrong", "this replica's clock differs from the API server's; retry later"
+    API_UNAVAILABLE = "api-unavailable", "the API server did not create the Job; retry later"
+    API_FORBIDDEN = "api-forbidden", "the API server forbids the Job (RBAC, quota or namespace)"
+    API_CONFLICT = "api-conflict", "the API server reported a conflict; retry later"
+    NAME_TAKEN = "name-taken", "a Job with this name exists: it is being deleted, or not ours"
+    API_REFUSED = "api-refused", "the API server rejects the Job as invalid"

@@ -80,7 +80,7 @@ def of_wait(one: Remediation, wait: Wait) -> Event:
     if wait.until is not None:
         note += f", until {format_time(wait.until)[:19]}Z"
     if wait.reason is Reason.APPROVAL:
-        note += f" (openfero-gitops approve {one.key})"
+        note += f"; run `openfero-gitops approve {one.key}`"
     return Event(subject(one), "Waiting", "Wait", note, passing=True)
 
 

@@ -165,7 +165,10 @@ class TestTurns:
         assert [(one["reason"], one["note"]) for one in stored] == [
             (
                 "Waiting",
-                f"approval: a person must approve it (openfero-gitops approve {key})",
+                (
+                    "approval: the Job must be approved before it starts; "
+                    f"run `openfero-gitops approve {key}`"
+                ),
             ),
             ("Approved", "approved by ada"),
             ("Admitted", f"started: restart-pod of commit {build.COMMIT[:12]}"),
