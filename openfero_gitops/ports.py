@@ -156,16 +156,16 @@ class Source(Protocol):
     """Where operarios come from: a Git repository, or a folder."""
 
     async def fetch(self) -> Snapshot:
-        """Fetch the current commit and return its files; raises `Unusable` for this commit."""
-        ...
-
-    async def snapshot(self, commit: str) -> Snapshot:
-        """Return the files at a commit; raises `Unusable` for this commit."""
+        """Fetch the current files; raises `Unusable` if the commit cannot be used."""
         ...
 
 
 class History(Protocol):
-    """The commits behind a snapshot."""
+    """The commits of a repository. A folder has none."""
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """Return the files at a commit; raises `Unusable` if the commit cannot be used."""
+        ...
 
     async def ancestors(self, commit: str, limit: int = 100) -> Sequence[str]:
         """Return the first-parent ancestors of a commit, newest first."""
@@ -188,7 +188,7 @@ class History(Protocol):
 
 
 class SourceWithHistory(Source, History, Protocol):
-    """What a sync reads."""
+    """A Git repository."""
 
 
 class Counts(Protocol):

@@ -25,6 +25,7 @@ from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.domain.errors import CatalogRefusal, NotFound, UsageError
 from openfero_gitops.jobs.render import Delivery, render
 from openfero_gitops.sources.folder import repository_root
+from openfero_gitops.sources.git.source import GitSource
 from openfero_gitops.sources.opening import open_commit, open_source
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog, Snapshot
     from openfero_gitops.sources.folder import FolderSource
     from openfero_gitops.sources.git.access import GitAccess
-    from openfero_gitops.sources.git.source import GitSource
 
 #: Git's own placeholder for "no commit": a folder that is read as it is has none.
 _NO_COMMIT: Final = "0" * 40
@@ -163,9 +163,10 @@ async def _read(
 ) -> tuple[Catalog, CatalogRefusal | None]:
     """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
     memo = memo or FileMemo(scope.kubernetes_version)
+    versions = opened.versions if isinstance(opened, GitSource) else None
     try:
         catalog = await load_catalog(
-            snapshot, scope, memo, opened.versions, previous_has_envelope=had_envelope
+            snapshot, scope, memo, versions, previous_has_envelope=had_envelope
         )
     except CatalogRefusal as refusal:
         rest = _without({problem.path for problem in refusal.problems}, snapshot)
@@ -231,7 +232,7 @@ async def run_cases(source: CatalogSource) -> golden.CaseReport:
         catalog, refusal = await _read(opened, snapshot, source.scope)
         if refusal is not None:
             raise refusal
-        cases = await opened.cases(snapshot.revision.commit)
+        cases = await opened.cases(snapshot)
     return golden.run_cases(cases, _committed(catalog), jobs_namespace=source.jobs_namespace)
 
 

@@ -38,6 +38,11 @@ def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def is_printable(text: str) -> bool:
+    """Whether `printable` would leave every character of a text as it is."""
+    return _UNPRINTABLE.search(text) is None
+
+
 def quoted(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Untrusted text as in `printable`, in double quotes."""
     return '"' + printable(text, limit).replace('"', '\\"') + '"'

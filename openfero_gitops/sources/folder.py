@@ -1,7 +1,7 @@
-"""A working copy as a source of snapshots, so that files can be tried before they are committed.
+"""A working copy as a source, so that files can be tested before they are committed.
 
-The same files are read as a commit of them would have (`tree`), ignored ones included: a folder
-is read as it lies there. Paths count from the repository's root where the folder is inside one.
+The same rules select the files as in a commit (see `tree`), but also files that Git ignores are
+read. Paths are relative to the root of the repository, if the folder is in one.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot
 from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,
     Entry,
     Kind,
     assemble,
-    hidden,
+    is_skipped_folder,
     normalise,
+    printable_name,
     select,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -33,98 +34,89 @@ if TYPE_CHECKING:
 
 
 class FolderSource:
-    """A folder of operarios; `subpath` is the part of it that counts.
+    """A folder of operarios: `subpath` below `path`.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: the folder does not exist.
     """
 
     def __init__(self, path: Path, subpath: str = ".", budgets: Budgets | None = None) -> None:
         self._budgets = budgets or Budgets()
         folder = path / normalise(subpath)
+        shown = printable(str(folder))
         if not path.exists() or not folder.exists():
-            raise UsageError(f"folder {shown(str(folder))!r}: there is none; correct the path")
+            raise UsageError(f"folder {shown!r} does not exist; correct the path")
         if not folder.is_dir():
-            raise UsageError(f"folder {shown(str(folder))!r}: this is a file, name its folder")
-        self._folder = folder.resolve()
+            raise UsageError(f"{shown!r} is a file; give the folder that contains it")
+        resolved = folder.resolve()
         self._repository = repository_root(path) or path.resolve()
-        if not self._folder.is_relative_to(self._repository):
+        if not resolved.is_relative_to(self._repository):
             raise UsageError(
-                f"folder {shown(str(folder))!r}: a symlink leads out of"
-                f" {shown(str(self._repository))!r}; name the folder that it leads to"
+                f"folder {shown!r} is a symlink to a folder outside"
+                f" {printable(str(self._repository))!r}; give the folder that it points to"
             )
-        self._root = normalise(str(self._folder.relative_to(self._repository)))
-        self._where = f"folder {shown(str(folder))}"
+        self._root = normalise(str(resolved.relative_to(self._repository)))
+        self._where = f"folder {shown}"
 
     @property
     def url(self) -> str:
-        """The folder from which paths count."""
+        """The folder that paths are relative to."""
         return str(self._repository)
 
     async def fetch(self) -> Snapshot:
-        """Read the files as they lie there; the revision's commit is empty.
+        """Read the files; the revision has no commit.
 
         Raises:
-            SourceError: a file or folder cannot be read, or the whole is over a budget.
+            SourceError: a file or folder cannot be read, or the folder is over a budget.
         """
-        return await asyncio.to_thread(self._read)
+        return await asyncio.to_thread(self._read, self._root)
 
-    async def cases(
-        self,
-        commit: str = "",  # noqa: ARG002 - as in the Git source
-    ) -> Snapshot:
-        """Read the golden cases, `tests` below the path; nothing where there is no such folder.
+    async def cases(self, snapshot: Snapshot) -> Snapshot:
+        """Read the golden cases: the `tests` folder below a snapshot's path, if there is one.
 
         Raises:
-            SourceError: a file or folder cannot be read, or the whole is over a budget.
+            SourceError: a file or folder cannot be read, or the folder is over a budget.
         """
-        return await asyncio.to_thread(self._read, CASES)
-
-    async def versions(
-        self,
-        path: str,  # noqa: ARG002 - as in the Git source
-        commit: str,  # noqa: ARG002 - the same
-        limit: int = 100,  # noqa: ARG002 - the same
-    ) -> list[SourceFile]:
-        """Return nothing: a folder has no history."""
-        return []
+        root = f"{snapshot.root}/{CASES}".strip("/")
+        return await asyncio.to_thread(self._read, root, optional=True)
 
     async def aclose(self) -> None:
         """Do nothing: nothing is kept open."""
 
-    def _read(self, below: str = "") -> Snapshot:
-        folder, root = self._folder / below, f"{self._root}/{below}".strip("/")
-        missing = below and (folder.is_symlink() or not folder.is_dir())
+    def _read(self, root: str, *, optional: bool = False) -> Snapshot:
+        folder = self._repository / root
+        skipped = optional and (folder.is_symlink() or not folder.is_dir())
         try:
             selection = select(
-                () if missing else self._walk(folder),
+                () if skipped else self._walk(folder),
                 root=root,
                 budgets=self._budgets,
                 where=self._where,
             )
             contents = {file.path: self._content(file) for file in selection.wanted}
         except OSError as error:
+            path = printable_name(os.fsencode(error.filename or ""))
             raise SourceError(
-                f"{self._where}: {shown(os.fsencode(error.filename or ''))} cannot be read"
-                f" ({error.strerror}); make it readable, or leave it out of the path"
+                f"{self._where}: cannot read {path} ({error.strerror}); make it readable, or move"
+                " it out of the path"
             ) from error
         return assemble(Revision(self.url, "", ""), root, selection, contents)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
-        """List everything below a folder that could be read, following no link."""
-        with os.scandir(folder) as found:
-            listed = sorted(found, key=lambda one: one.name)
-        for one in listed:
-            path = Path(one.path)
+        """List everything below a folder, without following symlinks."""
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+        for entry in entries:
+            path = Path(entry.path)
             name = os.fsencode(path.relative_to(self._repository))
-            status = one.stat(follow_symlinks=False)
+            status = entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 yield Entry(name, Kind.LINK)
             elif stat.S_ISREG(status.st_mode):
                 yield Entry(name, Kind.FILE, status.st_size)
             elif not stat.S_ISDIR(status.st_mode):
                 yield Entry(name, Kind.OTHER)
-            elif hidden(os.fsencode(one.name)):
+            elif is_skipped_folder(os.fsencode(entry.name)):
                 continue
             elif Path(path, ".git").exists():
                 yield Entry(name, Kind.SUBMODULE)
@@ -132,19 +124,19 @@ class FolderSource:
                 yield from self._walk(path)
 
     def _content(self, file: Wanted) -> bytes:
-        """Read one file, which must still be the one that was listed."""
+        """Read a file that was listed."""
         path = self._repository / file.path
-        # No link put in its place meanwhile is followed, no pipe waited for.
+        # If a symlink or a pipe has replaced it meanwhile, do not follow it or wait for it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             content = stream.read(self._budgets.file_bytes + 1)
         if len(content) > self._budgets.file_bytes:
-            raise SourceError(f"{self._where}: {file.path} grew while it was read; try again")
+            raise SourceError(f"{self._where}: {file.path} grew while it was being read; try again")
         return content
 
 
 def repository_root(path: Path) -> Path | None:
-    """Return the folder with a `.git` that a path is in; None outside any repository."""
+    """Return the root of the repository that a path is in; None outside of any repository."""
     resolved = path.resolve()
     for folder in (resolved, *resolved.parents):
         if (folder / ".git").exists():

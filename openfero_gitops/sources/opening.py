@@ -1,4 +1,4 @@
-"""From what a person wrote to the source that is meant."""
+"""Opens the source that an argument of the command line names."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 from pathlib import Path
 
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.folder import FolderSource, repository_root
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.process import Git
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.sources.git.url import Protocol, Remote, is_commit, looks_like_url
-from openfero_gitops.sources.tree import normalise, shown
+from openfero_gitops.sources.tree import normalise
 
 
 def open_source(
@@ -21,29 +22,27 @@ def open_source(
 ) -> FolderSource | GitSource:
     """Open a folder or a Git URL.
 
-    A folder is read as it lies there; with another `ref` than HEAD, or where it is a bare
-    repository, the commit that is meant is read instead.
+    The files of a folder are read, committed or not. With another `ref` than HEAD, or if the
+    folder is a bare repository, the commit is read instead.
 
     Args:
         source: a folder, or a Git URL.
-        ref: HEAD where nobody asked for one.
-        path: the part of it that counts.
-        cache_dir: for what is fetched.
-        access: the way to a Git URL.
+        ref: HEAD if no ref was given.
+        path: the folder of the operarios in the source.
+        cache_dir: where fetched objects are stored.
+        access: the settings for the connection to a Git URL.
 
     Raises:
-        UsageError: it is neither, or cannot work.
+        UsageError: `source` is neither, or the settings are not valid.
     """
     url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
         if ref == "HEAD" and not _is_bare(folder):
-            access.check(Remote(shown(source), Protocol.FILE))
+            access.check(Remote(printable(source), Protocol.FILE))
             return FolderSource(folder, path)
         root, path = _repository(folder, path)
         url = str(root)
-    return GitSource(
-        GitSettings(url=url, cache_dir=cache_dir, ref=ref, path=path, access=access or GitAccess())
-    )
+    return GitSource(GitSettings(url=url, cache_dir=cache_dir, ref=ref, path=path, access=access))
 
 
 def open_commit(
@@ -55,22 +54,22 @@ def open_commit(
     *,
     access: GitAccess | None = None,
 ) -> GitSource:
-    """Open a Git URL, or the repository that a folder is in, at a commit and never as it lies.
+    """Open a commit of a Git URL, or of the repository that a folder is in.
 
-    In a repository on this machine a ref may be anything that git takes for a commit (`HEAD~1`,
-    `origin/main`, the first characters of an id); a branch that only the remote has is found
-    without `origin/`, as a fresh clone has it.
+    In a local repository, a ref may be anything that Git resolves to a commit (`HEAD~1`,
+    `origin/main`, an abbreviated ID). A branch that only the remote has is found without
+    `origin/`.
 
     Args:
         source: a folder, or a Git URL.
-        ref: which commit is meant.
-        path: the part of it that counts.
-        cache_dir: for what is fetched.
-        trust: what must be signed; nothing, if left out.
-        access: the way to a Git URL.
+        ref: the commit.
+        path: the folder of the operarios in the source.
+        cache_dir: where fetched objects are stored.
+        trust: what must be signed; nothing by default.
+        access: the settings for the connection to a Git URL.
 
     Raises:
-        UsageError: it is neither, or there is no such commit.
+        UsageError: `source` is neither, or there is no such commit.
         SourceError: git does not work.
     """
     url = source
@@ -90,7 +89,7 @@ def open_commit(
 
 
 def _folder(source: str) -> Path | None:
-    """The folder that is meant; None where it is a Git URL.
+    """Return the folder that `source` names; None where it is a Git URL.
 
     Raises:
         UsageError: it is neither.
@@ -99,27 +98,29 @@ def _folder(source: str) -> Path | None:
     if looks_like_url(source) and ("://" in source or not folder.is_dir()):
         return None
     if not source or not folder.is_dir():
-        raise UsageError(f"{shown(source)!r}: there is no such folder, and it is no Git URL either")
+        raise UsageError(f"{printable(source)!r} is neither a folder nor a Git URL")
     return folder
 
 
 def _repository(folder: Path, path: str) -> tuple[Path, str]:
-    """The root of the repository that a folder is in, and the path from there.
+    """Return the root of the repository that a folder is in, and the path relative to it.
 
     Raises:
-        UsageError: it is in none.
+        UsageError: the folder is in no repository.
     """
     root = folder.resolve() if _is_bare(folder) else repository_root(folder)
     if root is None:
-        raise UsageError(f"{shown(str(folder))!r}: a ref is for a Git repository, this is none")
+        raise UsageError(
+            f"folder {printable(str(folder))!r} is not in a Git repository; use --ref only with one"
+        )
     return root, str(folder.resolve().relative_to(root) / normalise(path))
 
 
 def resolve_commit(root: Path, ref: str) -> str:
-    """Find the commit that a person means in a repository on this machine.
+    """Resolve a ref to a commit in a local repository.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such commit.
         SourceError: git does not work.
     """
     git = Git(
@@ -137,18 +138,18 @@ def resolve_commit(root: Path, ref: str) -> str:
     )
     if "\0" not in ref:
         for name in (ref, f"origin/{ref}"):
-            asked = git.run(
+            resolved = git.run(
                 *("-c", "safe.directory=*", "-C", str(root)),
                 *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"),
             )
-            if asked.code == 0 and is_commit(commit := asked.stdout.decode().strip()):
+            if resolved.code == 0 and is_commit(commit := resolved.stdout.decode().strip()):
                 return commit
     raise UsageError(
-        f"{shown(str(root))}: there is no commit {shown(ref)!r}; in a clone that was made with"
-        " --depth, fetch what is missing (git fetch --unshallow)"
+        f"{printable(str(root))} has no commit {printable(ref)!r}; if it is a shallow clone, run"
+        " git fetch --unshallow"
     )
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether a folder is a repository without a working copy."""
+    """Whether a folder is a bare repository."""
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir()

@@ -409,10 +409,10 @@ def test_diff_of_an_envelope_that_is_gone(
 @pytest.mark.parametrize(
     ("refs", "said"),
     [
-        (("main", "nowhere"), "there is no commit 'nowhere'"),
-        (("--", "--upload-pack=id", "main"), "there is no commit '--upload-pack=id'"),
-        (("main", "main:ops"), "there is no commit 'main:ops'"),
-        (("main", ""), "there is no commit ''"),
+        (("main", "nowhere"), "has no commit 'nowhere'"),
+        (("--", "--upload-pack=id", "main"), "has no commit '--upload-pack=id'"),
+        (("main", "main:ops"), "has no commit 'main:ops'"),
+        (("main", ""), "has no commit ''"),
     ],
 )
 def test_diff_without_such_a_commit(

@@ -288,8 +288,11 @@ def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None
         ((*there, "--verify"), "--verify and --repo belong together"),
         ((*there, "--repo", "x"), "--verify and --repo belong together"),
         ((*there, "--since", "soon"), "is not a duration"),
-        ((*there, "--verify", "--repo", str(tmp_path)), "a ref is for a Git repository"),
-        ((*there, "--verify", "--repo", str(tmp_path / "none")), "no such folder"),
+        ((*there, "--verify", "--repo", str(tmp_path)), "is not in a Git repository"),
+        (
+            (*there, "--verify", "--repo", str(tmp_path / "none")),
+            "is neither a folder nor a Git URL",
+        ),
     ):
         said = audited(*arguments)
         assert said.returncode == 2, said

@@ -106,7 +106,6 @@ class TestFolder:
         assert snapshot.revision.repository == source.url == str(repository.folder)
         assert (snapshot.revision.commit, snapshot.revision.ref) == ("", "")
         assert {file.commit for file in snapshot.files} == {""}
-        assert await source.versions("ops/a.yaml", "") == []
         await source.aclose()
 
     async def test_paths_count_from_the_root_of_the_repository(
@@ -160,12 +159,12 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("path", "subpath", "told"),
         [
-            ("nowhere", ".", "there is none"),
-            ("work", "nowhere", "there is none"),
-            ("work/ops/a.yaml", ".", "this is a file"),
-            ("work", "ops/a.yaml", "this is a file"),
-            ("work", "../work", r"without \.\."),
-            ("work", "out", "a symlink leads out"),
+            ("nowhere", ".", "does not exist"),
+            ("work", "nowhere", "does not exist"),
+            ("work/ops/a.yaml", ".", "is a file"),
+            ("work", "ops/a.yaml", "is a file"),
+            ("work", "../work", r"without '\.\.'"),
+            ("work", "out", "is a symlink to a folder outside"),
         ],
     )
     def test_a_folder_that_is_none_is_refused(
@@ -230,13 +229,13 @@ class TestOpenSource:
     @pytest.mark.parametrize(
         ("source", "told"),
         [
-            ("nowhere", "no such folder, and it is no Git URL either"),
-            ("", "no such folder"),
-            ("-x", "no such folder"),
+            ("nowhere", "is neither a folder nor a Git URL"),
+            ("", "is neither a folder nor a Git URL"),
+            ("-x", "is neither a folder nor a Git URL"),
             ("ext::sh -c id", "Git URL"),
             ("ftp://host/path", "Git URL"),
             ("https://ada:s3cret@host/path", "--git-credentials-file"),
-            ("git@host:path", "ssh needs --git-ssh-key-file"),
+            ("git@host:path", "ssh requires --git-ssh-key-file"),
         ],
     )
     def test_what_is_neither_is_refused(self, tmp_path: Path, source: str, told: str) -> None:
@@ -251,14 +250,16 @@ class TestOpenSource:
         """A key that would go unused is said, as it lies there and at a commit."""
         source = str(Repository(tmp_path / "repository").folder)
 
-        with pytest.raises(UsageError, match="--git-ca-file and --git-proxy are for https URLs"):
+        with pytest.raises(
+            UsageError, match="--git-ca-file and --git-proxy are only for https URLs"
+        ):
             open_source(source, ref, ".", tmp_path, GitAccess(proxy="http://proxy:3128"))
-        with pytest.raises(UsageError, match="--git-known-hosts-file are for ssh URLs"):
+        with pytest.raises(UsageError, match="--git-known-hosts-file are only for ssh URLs"):
             open_source(source, ref, ".", tmp_path, GitAccess(ssh_key_file=tmp_path / "key"))
 
     def test_a_ref_outside_any_repository_is_refused(self, tmp_path: Path) -> None:
         """A plain folder has no branches."""
         (tmp_path / "plain").mkdir()
 
-        with pytest.raises(UsageError, match="a ref is for a Git repository"):
+        with pytest.raises(UsageError, match="is not in a Git repository"):
             open_source(str(tmp_path / "plain"), "main", ".", tmp_path)

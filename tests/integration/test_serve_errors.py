@@ -123,8 +123,8 @@ def test_wrong_git_credentials(
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--verify=commit"], "--verify commit needs --allowed-signers-file (ssh) or"),
-        (["--allowed-signers-file=/x"], "nothing is verified; say --verify commit or"),
+        (["--verify=commit"], "--verify commit requires --allowed-signers-file (ssh) or"),
+        (["--allowed-signers-file=/x"], "--verify is none; set --verify commit or"),
         (["--verify=tag", "--allowed-signers-file=/x"], "'HEAD': --verify tag needs the name of"),
     ],
 )

@@ -86,8 +86,8 @@ class TestRefused:
 
         assert one.catalog is in_force
         assert status.error == (
-            f"Git repository {repository.url}: commit {pushed[:12]} is not signed: a signer whom"
-            " you trust signs a commit on top of it (git commit --allow-empty --gpg-sign)"
+            f"Git repository {repository.url}: commit {pushed[:12]} is not signed; have a trusted"
+            " signer sign a commit on top of it (git commit --allow-empty --gpg-sign)"
         )
         assert status.refused is not None
         assert (status.refused.commit, status.refused.reason) == (pushed, status.error)
@@ -355,12 +355,12 @@ class TestAttackers:
         await in_vain("is not signed")
         eve.sign_in(repository)
         change(repository, "signed with a key of one's own")
-        await in_vain("not among the allowed signers")
+        await in_vain("not an allowed signer")
         repository.git("reset", "--quiet", "--hard", older)
         await in_vain("is older than")
         repository.git("reset", "--quiet", "--hard", older)
         change(repository, "forced")
-        await in_vain("not among the allowed signers")
+        await in_vain("not an allowed signer")
         stop_signing(repository)
         repository.tag("main")
         repository.git("checkout", "--quiet", "--detach")
@@ -394,4 +394,4 @@ class TestAttackers:
             await one.sync()
 
             assert one.catalog is in_force
-            assert f"the signature of commit {commit[:12]} is not good" in one.error
+            assert f"the signature of commit {commit[:12]} is not valid" in one.error

@@ -1,8 +1,8 @@
-"""What git is told about the way to a repository, and what it is kept from finding by itself.
+"""Configures how Git connects to a repository, and isolates it from the machine.
 
-Git reads configuration, credentials and helpers from many places. Here it gets an environment
-made from nothing, an empty home and no system configuration, so that it does the same on every
-machine; and secrets reach it by the paths of files alone, never by argv or a variable.
+Git reads configuration, credentials and helpers from many places. Here it runs with a minimal
+environment, an empty home directory and no system configuration, so that it behaves the same on
+every machine. Secrets reach it only as paths of files, never as arguments or variables.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from openfero_gitops.sources.git.url import Protocol
 if TYPE_CHECKING:
     from openfero_gitops.sources.git.url import Remote
 
-# Git asks `Username for 'https://host': `, then `Password for 'https://user@host': `. A file of
-# one word is a token, which hosts take as a password under any user name.
+# Git prompts `Username for 'https://host': `, then `Password for 'https://user@host': `. A file
+# without a colon contains a token, which hosts accept as a password with any user name.
 _ASKPASS: Final = """#!/bin/sh
 IFS= read -r line < {file} || [ -n "$line" ] || exit 1
 line=${{line%"$(printf '\\r')"}}
@@ -42,23 +42,23 @@ esac
 _ANY_USER: Final = "x-access-token"
 _PROXY: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?")
 _NO_PROXY: Final = re.compile(r"[A-Za-z0-9.,:/*_\[\] -]*")
-# ssh expands % and ${} in the names of these files, and cuts them at blanks and quotes.
+# ssh expands % and ${} in the names of these files, and splits them at spaces and quotes.
 _UNSAFE_FOR_SSH: Final = re.compile(r"[\s\"'%$\\]")
-_LONGEST_CREDENTIALS: Final = 64 * 1024
+_MAX_CREDENTIALS_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitAccess:
-    """The way to a repository, as a person names it, and how much may come along it.
+    """The settings for the connection to a repository, and the limit of its size.
 
     Attributes:
-        credentials_file: one line, `user:password` or a token, for http and https.
+        credentials_file: a line `user:password` or a token, for http and https.
         ssh_key_file: a private key without a passphrase.
         known_hosts_file: the only host keys that are trusted.
-        ca_file: certificates in PEM that are trusted instead of the system's.
-        proxy: `http://host:port`, for http and https; none of the environment's is used.
-        no_proxy: hosts, with commas, that are reached without it.
-        pack_bytes: the most that its history may take on the disk, whatever was fetched of it.
+        ca_file: certificates in PEM format that replace the system's trusted certificates.
+        proxy: `http://host:port`, for http and https; the environment's proxy is not used.
+        no_proxy: hosts, separated by commas, that are reached without the proxy.
+        pack_bytes: how much disk space the fetched history may take.
     """
 
     credentials_file: Path | None = None
@@ -70,88 +70,90 @@ class GitAccess:
     pack_bytes: int = 1024 * 1024 * 1024
 
     def check(self, remote: Remote) -> None:
-        """Hold it against the address that it is for.
+        """Validate the settings for a remote.
 
         Raises:
-            UsageError: two settings contradict each other, or one could not be handed on safely.
+            UsageError: settings contradict each other, or one cannot be passed to Git safely.
         """
         http = remote.protocol in {Protocol.HTTP, Protocol.HTTPS}
         if not http and (self.credentials_file is not None or self.proxy or self.ca_file):
             raise UsageError(
                 f"Git URL {remote.url!r}: --git-credentials-file, --git-ca-file and --git-proxy are"
-                " for https URLs"
+                " only for https URLs"
             )
         if remote.protocol is Protocol.SSH:
             if self.ssh_key_file is None or self.known_hosts_file is None:
                 raise UsageError(
-                    f"Git URL {remote.url!r}: ssh needs --git-ssh-key-file and"
+                    f"Git URL {remote.url!r}: ssh requires --git-ssh-key-file and"
                     " --git-known-hosts-file"
                 )
             for file in (self.ssh_key_file.absolute(), self.known_hosts_file.absolute()):
                 if _UNSAFE_FOR_SSH.search(str(file)):
                     raise UsageError(
-                        f"file {str(file)!r}: ssh cannot be given blanks, quotes, %, $ or \\ in a"
-                        " path; rename it"
+                        f"file {str(file)!r}: ssh does not support spaces, quotes, %, $ or \\ in"
+                        " this path; rename the file"
                     )
         elif self.ssh_key_file is not None or self.known_hosts_file is not None:
             raise UsageError(
-                f"Git URL {remote.url!r}: --git-ssh-key-file and --git-known-hosts-file are for ssh"
-                " URLs"
+                f"Git URL {remote.url!r}: --git-ssh-key-file and --git-known-hosts-file are only"
+                " for ssh URLs"
             )
         if self.proxy and not _PROXY.fullmatch(self.proxy):
-            raise UsageError("--git-proxy: write http://host:port, without a user name or password")
+            raise UsageError(
+                "--git-proxy must be http://host:port, without a user name or password"
+            )
         if not _NO_PROXY.fullmatch(self.no_proxy):
             raise UsageError(
-                "--git-no-proxy: write host names and addresses with commas between them"
+                "--git-no-proxy must be a list of host names and addresses, separated by commas"
             )
 
 
 class Access:
-    """The way to one repository: which files hold the secrets, and what git is told of them.
+    """Passes the settings of a connection to Git.
 
     Raises:
-        UsageError: two settings contradict each other, or one could not be handed on safely.
+        UsageError: settings contradict each other, or one cannot be passed to Git safely.
     """
 
-    def __init__(self, remote: Remote, given: GitAccess) -> None:
-        given.check(remote)
+    def __init__(self, remote: Remote, settings: GitAccess) -> None:
+        settings.check(remote)
         self._remote = remote
-        self._credentials_file = given.credentials_file and given.credentials_file.absolute()
-        self._ssh_key_file = given.ssh_key_file and given.ssh_key_file.absolute()
-        self._known_hosts_file = given.known_hosts_file and given.known_hosts_file.absolute()
-        self._ca_file = given.ca_file and given.ca_file.absolute()
-        self._proxy = given.proxy
-        self._no_proxy = given.no_proxy
+        self._credentials_file = settings.credentials_file and settings.credentials_file.absolute()
+        self._ssh_key_file = settings.ssh_key_file and settings.ssh_key_file.absolute()
+        self._known_hosts_file = settings.known_hosts_file and settings.known_hosts_file.absolute()
+        self._ca_file = settings.ca_file and settings.ca_file.absolute()
+        self._proxy = settings.proxy
+        self._no_proxy = settings.no_proxy
 
     def options(self) -> list[str]:
-        """Configuration for the network operation, ahead of git's command."""
-        chosen = [
-            "http.followRedirects=false",  # a redirect would carry the credentials elsewhere
+        """Return the configuration of a network operation, to be placed before the command."""
+        options = [
+            "http.followRedirects=false",  # a redirect could send the credentials to another host
             "credential.helper=",
             "fetch.fsckObjects=true",
-            # Harmless defects of the past, found in many an old history.
+            # Harmless defects that old versions of Git have left in many histories.
             "fetch.fsck.zeroPaddedFilemode=ignore",
             "fetch.fsck.badTimezone=ignore",
             "fetch.fsck.missingSpaceBeforeDate=ignore",
-            "fetch.unpackLimit=1",  # a pack appears whole, loose objects one by one
+            "fetch.unpackLimit=1",  # a pack appears at once, loose objects one by one
             "gc.auto=0",
             "maintenance.auto=false",
             "submodule.recurse=false",
         ]
         if self._ca_file is not None:
-            chosen.append(f"http.sslCAInfo={self._ca_file}")
+            options.append(f"http.sslCAInfo={self._ca_file}")
         if self._proxy:
-            chosen.append(f"http.proxy={self._proxy}")
-        return [word for option in chosen for word in ("-c", option)]
+            options.append(f"http.proxy={self._proxy}")
+        return [word for option in options for word in ("-c", option)]
 
     def environment(self, private: Path) -> dict[str, str]:
-        """Everything that git and its children find in their environment.
+        """Return the complete environment of Git.
 
         Args:
-            private: a folder of ours alone; the askpass program is put there.
+            private: a folder that only we use, for the home directory and the askpass program.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder is not writable.
         """
         home = private / "home"
         home.mkdir(exist_ok=True, mode=0o700)
@@ -160,13 +162,13 @@ class Access:
             "HOME": str(home),
             "LC_ALL": "C",
             "GIT_ALLOW_PROTOCOL": self._remote.protocol.value,
-            "GIT_ASKPASS": "false",  # refuses, where there is nothing to answer
+            "GIT_ASKPASS": "false",  # fails instead of prompting
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_DEFAULT_REF_FORMAT": "files",  # GitPython reads them
-            # What is missing is fetched by us, or never: git itself would do it one by one, in
-            # the middle of anything, and without end where it is damaged.
+            "GIT_DEFAULT_REF_FORMAT": "files",  # the format that GitPython reads
+            # Git would fetch each missing object separately, during any command, and without end
+            # where the repository is damaged.
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_OPTIONAL_LOCKS": "0",
@@ -182,10 +184,10 @@ class Access:
         return environment
 
     def secrets(self) -> tuple[str, ...]:
-        """Read what must never be shown, as it stands at this moment.
+        """Read the secrets, which must not appear in any output.
 
         Raises:
-            SourceError: a file that was named cannot be read, or holds nothing.
+            SourceError: a file cannot be read, or contains no credentials.
         """
         for file in (self._ssh_key_file, self._known_hosts_file, self._ca_file):
             if file is not None:
@@ -197,10 +199,10 @@ class Access:
         secret = password if separator else user
         if not secret:
             raise SourceError(
-                f"{self._credentials_file}: its first line holds no password; write"
+                f"{self._credentials_file}: the first line contains no password; write"
                 " user:password or a token"
             )
-        # As it is sent, too: a server may answer with what it was told.
+        # Also in encoded form: a server may repeat what was sent.
         pair = f"{user}:{secret}" if separator else f"{_ANY_USER}:{secret}"
         sent = base64.b64encode(pair.encode()).decode()
         return tuple(dict.fromkeys((secret, quote(secret, safe=""), quote(secret), sent)))
@@ -225,7 +227,7 @@ class Access:
 
 
 def _write_askpass(private: Path, credentials: Path) -> Path:
-    """Put the askpass program in place; one name for one content, so that writers agree."""
+    """Write the askpass program; its name depends on its content, so that writers agree."""
     script = _ASKPASS.format(file=shlex.quote(str(credentials)), any_user=_ANY_USER).encode()
     path = private / f"askpass-{hashlib.sha256(script).hexdigest()[:16]}"
     with suppress(FileNotFoundError):
@@ -242,7 +244,7 @@ def _write_askpass(private: Path, credentials: Path) -> Path:
 def _read(file: Path) -> str:
     try:
         with file.open("rb") as stream:
-            content = stream.read(_LONGEST_CREDENTIALS)
+            content = stream.read(_MAX_CREDENTIALS_BYTES)
     except OSError as error:
         raise SourceError(f"{file}: {error.strerror}; mount it, or correct its path") from error
     return content.decode("utf-8", "replace")

@@ -1,13 +1,13 @@
-"""The directory in which one remote repository is kept between two fetches.
+"""The directory that keeps a remote repository between two fetches.
 
     <cache_dir>/<digest of the URL>/
         lock              held by the one process that fetches
         repository.git    the bare repository
-        fresh.git         a new one while it is made; it takes the other's place once it is whole
-        home              empty: what git takes for a home
-        askpass-…         hands the mounted credentials to git
+        fresh.git         a new repository until it is complete; then it replaces the other
+        home              an empty folder, the home directory of Git
+        askpass-…         a program that passes the mounted credentials to Git
 
-Several replicas may share it. A reader needs no lock: what it reads is named by content.
+Replicas may share it. Readers need no lock, since what they read is addressed by content.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ if TYPE_CHECKING:
 
     from openfero_gitops.sources.git.process import Git
 
-_TICK: Final = 0.05  # seconds between two tries for the lock
+_LOCK_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """One remote's directory. Every method may raise OSError where the disk does not allow it."""
+    """The directory of one remote. Every method may raise OSError."""
 
     folder: Path
 
     @classmethod
     def of(cls, cache_dir: Path, url: str) -> Cache:
-        """Name the directory of a URL; no other URL has it."""
+        """Return the directory of a URL."""
         return cls(cache_dir.absolute() / hashlib.sha256(url.encode()).hexdigest()[:32])
 
     @property
     def repository(self) -> Path:
-        """The repository to read from."""
+        """The bare repository."""
         return self.folder / "repository.git"
 
     @property
     def fresh(self) -> Path:
-        """Where a new one is made."""
+        """The repository while it is being made."""
         return self.folder / "fresh.git"
 
     @property
     def home(self) -> Path:
-        """An empty folder."""
+        """An empty folder, the home directory of Git."""
         return self.folder / "home"
 
     def open(self) -> None:
-        """Make the directory, for ourselves alone."""
+        """Make the directory, which other users cannot read."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.home.mkdir(exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
     def locked(self, git: Git) -> Iterator[None]:
-        """Keep other processes and threads out; the lock ends with the process that holds it.
+        """Hold a lock against other processes and threads; it ends with the process.
 
         Raises:
-            SourceError: another held it for as long as one command of `git` may take.
+            SourceError: another process held the lock for as long as a command may take.
         """
         deadline = time.monotonic() + git.timeout
         descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -77,18 +77,19 @@ class Cache:
                 git.check()
                 if time.monotonic() > deadline:
                     raise SourceUnavailable(
-                        f"{git.where}: another process has been fetching into {self.folder} for"
-                        f" {git.timeout:g} s; wait for it, or use another cache directory"
+                        f"{git.where}: another process has been using {self.folder} for more than"
+                        f" {git.timeout:g} s; wait for it, or set another --cache-dir"
                     )
-                time.sleep(_TICK)
+                time.sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
             os.close(descriptor)
 
     def sweep(self, age: float) -> None:
-        """Remove what a killed git left: half a pack, a lock file older than `age` seconds.
+        """Remove the files of a killed git process: incomplete packs, lock files older than `age`.
 
-        To be called with the lock held: then nobody of ours is writing.
+        The caller must hold the lock, so that no other process of ours is writing. `age` is in
+        seconds.
         """
         for leftover in (self.fresh, self.folder / "old.git"):
             remove(leftover)
@@ -97,12 +98,12 @@ class Cache:
             for name in names:
                 path = Path(folder, name)
                 if name.startswith(("tmp_", ".tmp-")) or (
-                    name.endswith(".lock") and _changed(path) < oldest
+                    name.endswith(".lock") and _modified_at(path) < oldest
                 ):
                     path.unlink(missing_ok=True)
 
     def swap(self) -> None:
-        """Put the fresh repository in the other's place."""
+        """Replace the repository with the fresh one."""
         old = self.folder / "old.git"
         with contextlib.suppress(FileNotFoundError):
             self.repository.rename(old)
@@ -111,7 +112,7 @@ class Cache:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with everything in it, or what stands in its place, if it is there."""
+    """Remove a folder with everything in it, or a file of that name, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
@@ -127,8 +128,8 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _changed(path: Path) -> float:
-    """When a file was last written, in seconds since 1970; now for one that is gone."""
+def _modified_at(path: Path) -> float:
+    """Return when a file was last written, in seconds since 1970; now if it does not exist."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""What git's words mean, in ours: what happened, and what a person can do.
+"""Translates errors of Git into what happened and what to do about it.
 
-Git says why it failed on stderr and nowhere else, in a stable wording under `LC_ALL=C`. What is
-not in the table is passed on as git's own last line. A server writes to that stream too, so
-every line is untrusted: cleaned, cut, and without secrets.
+Git reports why it failed only on stderr, in stable wording under `LC_ALL=C`. Messages that are not
+in the table are passed on as the last line of Git's output. A server writes to this stream too, so
+every line is untrusted: it is made printable, shortened, and secrets are removed.
 """
 
 from __future__ import annotations
@@ -11,58 +11,61 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
+from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.url import redact
-from openfero_gitops.sources.tree import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONGEST_LINE: Final = 300
+_MAX_LINE: Final = 300  # characters
 
 
-class _Passing(str):
-    """A meaning that may mend by itself, so that it is worth trying again."""
+class _Transient(str):
+    """The explanation of an error that may disappear without any change."""
 
     __slots__ = ()
 
 
-# The first that fits. `{what}` is what git was refused.
-_MEANINGS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), meaning)
-    for pattern, meaning in (
+# The first match counts.
+_EXPLANATIONS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), explanation)
+    for pattern, explanation in (
         (
             r"no space left on device|disk quota exceeded",
-            _Passing("the disk of the cache directory is full; give it more room"),
+            _Transient("the disk of the cache directory is full; enlarge it"),
         ),
         (
             r"unable to create '': file exists",
-            "the lock file of another git is in the way; it is removed once older than the timeout",
+            (
+                "another git process left a lock file, which is removed once it is older than"
+                " --git-timeout"
+            ),
         ),
         (
             r"read-only file system",
-            "the cache directory is read-only; mount it writable",
+            "the cache directory is read-only; mount it read-write",
         ),
         (
             r"unpack-objects error|fsck error|error in object|(?:^|\n)error: object [0-9a-f]{40}: ",
-            "the repository holds an object that git's own check refuses; mend it there",
+            "the repository contains an object that Git's check refuses; run `git fsck` in it",
         ),
         (
             (
                 r"could not resolve (?:host|proxy)|name or service not known"
                 r"|temporary failure in name resolution"
             ),
-            _Passing("the host's name is not known; check the URL and the DNS"),
+            _Transient("the host name cannot be resolved; check the URL and DNS"),
         ),
         (
             r"host key verification failed|no matching host key|host key .* (?:changed|revoked)",
             (
-                "the server's host key is not the one in the known_hosts file; check whether it was"
-                " replaced, then add the new key"
+                "the server's host key is not in the known_hosts file; if the server was given a"
+                " new key, add that key"
             ),
         ),
         (
             r"unprotected private key|bad permissions",
-            "ssh refuses a key file that others may read; mount it with mode 0400",
+            "ssh refuses a key file that other users can read; mount it with mode 0400",
         ),
         (
             r"error in libcrypto|invalid format|incorrect passphrase|load key",
@@ -70,39 +73,39 @@ _MEANINGS: Final = tuple(
         ),
         (
             r"permission denied \(",
-            "the server refused the ssh key; add its public half there",
+            "the server refused the SSH key; add its public key on the server",
         ),
         (
             r"error setting certificate|problem with the (?:ssl )?ca cert",
-            "the CA file cannot be used; it must hold certificates in PEM",
+            "the CA file cannot be used; it must contain certificates in PEM format",
         ),
         (
             r"certificate|gnutls|ssl_error|ssl routines|ssl connection|tls alert",
             (
-                "no trusted TLS connection; check the server's certificate (its name, its dates),"
-                " and give --git-ca-file if it is signed by a CA of your own"
+                "the TLS connection failed; check the name and dates of the server's certificate,"
+                " and set --git-ca-file if a private CA issued it"
             ),
         ),
         (
             r"terminal prompts disabled|could not read (?:username|password)",
-            "the server asks for a user name and password; give --git-credentials-file",
+            "the server requires a user name and password; set --git-credentials-file",
         ),
         (
             r"authentication failed|http basic: access denied|returned error: 401",
             (
-                "the server refused the credentials; renew the user name, password or token in the"
+                "the server refused the credentials; update the user name, password or token in the"
                 " credentials file"
             ),
         ),
         (
             r"returned error: 403",
-            "the server forbids reading it (403); grant these credentials read access",
+            "the server denies access (403); grant these credentials read access",
         ),
         (
             r"returned error: 3\d\d|unable to update url base from redirection",
             (
-                "the server redirects elsewhere, which is not followed; give the repository's final"
-                " URL (many hosts want it to end in .git)"
+                "the server redirects to another URL, which is not followed; set the final URL (on"
+                " many hosts it ends in .git)"
             ),
         ),
         (
@@ -110,26 +113,26 @@ _MEANINGS: Final = tuple(
                 r"repository .{0,400} not found|returned error: 404"
                 r"|does not appear to be a git repository|no such file or directory"
             ),
-            "there is no such repository, or these credentials may not see it; check the URL",
+            "the repository does not exist, or these credentials cannot see it; check the URL",
         ),
         (
             r"dubious ownership",
-            "its files belong to another user; serve it over https or ssh, or change their owner",
+            "its files belong to another user; change their owner, or use https or ssh",
         ),
         (
             r"returned error: (?:429|5\d\d)",
-            _Passing("the server is overloaded or broken; its own log says why"),
+            _Transient("the server is overloaded or failing; check its log"),
         ),
         (
             r"transport '.{0,40}' not allowed",
-            "the server points to a protocol that is not allowed",
+            "the server redirects to a protocol that is not allowed; set the final URL",
         ),
         (
             (
                 r"connection refused|failed to connect|couldn't connect|connection timed out"
                 r"|no route to host|network is unreachable|connection closed by|unable to connect"
             ),
-            _Passing("no connection; check the URL, the network and that the server is up"),
+            _Transient("cannot connect; check the URL, the network and the server"),
         ),
         (
             (
@@ -137,7 +140,7 @@ _MEANINGS: Final = tuple(
                 r"|expected flush|unexpected line|received http/0\.9|bad pack header"
                 r"|unable to parse remote"
             ),
-            "the answer is not that of a Git server; check the URL",
+            "the response is not from a Git server; check the URL",
         ),
         (
             (
@@ -145,9 +148,9 @@ _MEANINGS: Final = tuple(
                 r"|invalid index-pack output|index-pack failed|kex_exchange|connection was closed"
                 r"|transfer closed|recv failure"
             ),
-            _Passing(
-                "the connection broke off; if that goes on, look at the network and the server's"
-                " log"
+            _Transient(
+                "the connection was interrupted; if this continues, check the network and the"
+                " server's log"
             ),
         ),
     )
@@ -164,7 +167,7 @@ _NO_FILTER: Final = re.compile(
     r"(?:^|\n)(?:fatal: remote error: filter '[^']*' not supported"
     r"|warning: filtering not recognized by server)"
 )
-# What was sent is told by its difference to something that is not here.
+# The server sent a delta against an object that is missing here.
 _BASELESS: Final = re.compile(r"(?:^|\n)fatal: pack has \d+ unresolved deltas?")
 _DAMAGE: Final = re.compile(
     r"(?:^|\n)(?:fatal|error): (?:not a git repository"
@@ -178,7 +181,7 @@ _DAMAGE: Final = re.compile(
     r"|invalid sha1 pointer|.{0,400} does not point to a valid object|.{0,400}bad pack entry)",
     re.IGNORECASE,
 )
-# Lines that say nothing, or that ssh and git add under what matters.
+# Lines without information, which ssh and Git print after the one that matters.
 _FILLER: Final = re.compile(
     r"(?:hint: |warning: |Please make sure you have|and the repository exists"
     r"|fatal: Could not read from remote repository|fatal: the remote end hung up"
@@ -188,62 +191,61 @@ _FILLER: Final = re.compile(
 
 
 class Damaged(Exception):
-    """The cache of a repository cannot be read; a fresh one may be. Never leaves the adapter."""
+    """The cache of a repository cannot be read; a new one may be. Never leaves this package."""
 
 
 class Cut(Exception):
-    """The answer lies in history that was not fetched. Never leaves the adapter."""
+    """The answer is in history that was not fetched. Never leaves this package."""
 
 
 def no_such_ref(stderr: str) -> bool:
-    """Whether the server answered and has no such ref."""
+    """Whether the server has no such ref."""
     return _NO_SUCH_REF.search(stderr) is not None
 
 
 def not_offered(stderr: str) -> bool:
-    """Whether the server does not hand out this commit by its id."""
+    """Whether the server does not allow fetching this commit by its ID."""
     return _NOT_OFFERED.search(stderr) is not None
 
 
 def no_filter(stderr: str) -> bool:
-    """Whether the server does not leave out large files."""
+    """Whether the server cannot leave out large files."""
     return _NO_FILTER.search(stderr) is not None
 
 
 def no_shallow(stderr: str) -> bool:
-    """Whether the server gives its history whole or not at all."""
+    """Whether the server cannot limit the history."""
     return _NO_SHALLOW.search(stderr) is not None
 
 
 def explain(where: str, stderr: str, secrets: Iterable[str]) -> SourceError | Damaged:
-    """Turn what git said when a fetch failed into an error of one line.
+    """Translate the error of a failed fetch.
 
     Args:
-        where: begins the line.
-        stderr: git's, of the operation that failed.
-        secrets: never to be repeated.
+        where: begins the text.
+        stderr: the output of the failed command.
+        secrets: removed from the text.
     """
-    said = last_line(stderr, secrets)
-    # What the server says of itself, and names that a person chose, are no signs.
-    ours = "\n".join(line for line in stderr.splitlines() if not line.startswith("remote:"))
-    ours = _QUOTED.sub("''", ours)
-    if _BASELESS.search(ours):
-        return Damaged(said)
-    for pattern, meaning in _MEANINGS:
-        if pattern.search(ours):
-            kind = SourceUnavailable if isinstance(meaning, _Passing) else SourceError
-            return kind(f"{where}: {meaning} (git: {said})")
-    if _DAMAGE.search(ours):
-        return Damaged(said)
-    return SourceError(f"{where}: git could not fetch (git: {said})")
+    reason = last_line(stderr, secrets)
+    # Messages of the server and quoted names can contain anything; they must not match.
+    own = "\n".join(line for line in stderr.splitlines() if not line.startswith("remote:"))
+    own = _QUOTED.sub("''", own)
+    if _BASELESS.search(own):
+        return Damaged(reason)
+    for pattern, explanation in _EXPLANATIONS:
+        if pattern.search(own):
+            kind = SourceUnavailable if isinstance(explanation, _Transient) else SourceError
+            return kind(f"{where}: {explanation} (git: {reason})")
+    if _DAMAGE.search(own):
+        return Damaged(reason)
+    return SourceError(f"{where}: git could not fetch (git: {reason})")
 
 
 def last_line(stderr: str, secrets: Iterable[str] = ()) -> str:
-    """Return the last line that says something, fit to be shown."""
+    """Return the last informative line, printable and without secrets."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if not _FILLER.match(line)] or lines
-    text = telling[-1] if telling else "no message"
+    informative = [line for line in lines if not _FILLER.match(line)] or lines
+    text = informative[-1] if informative else "no message"
     for secret in secrets:
         text = text.replace(secret, "…")
-    text = shown(redact(text)).removeprefix("fatal: ")
-    return text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + "…"
+    return printable(redact(text).removeprefix("fatal: "), _MAX_LINE)

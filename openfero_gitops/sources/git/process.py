@@ -1,11 +1,11 @@
-"""Children that a deadline really ends.
+"""Runs Git as a child process with a deadline that always holds.
 
-A network operation of git is a small tree of processes (git, git-remote-https or ssh, index-pack),
-any of which may hang. So each operation leads a session of its own: when its time is over, when
-its caller is cancelled or when it says too much, the whole process group gets SIGTERM, then
-SIGKILL, and nothing of it is left, not even a zombie where this process is a container's init.
+A network operation of Git is a tree of processes (git, git-remote-https or ssh, index-pack), each
+of which may hang. So each command gets a session of its own: when its deadline passes, its caller
+is cancelled or its output exceeds a limit, the whole process group gets SIGTERM, then SIGKILL. No
+process remains, not even a zombie where this process is the init process of a container.
 
-Everything here blocks and belongs in a thread; `stop` is how the event loop reaches into it.
+Everything here blocks and must run in a thread; the event loop stops it with `stop`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
 
-_TICK: Final = 0.05  # seconds between two looks at the deadline and at `stop`
-_GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL
-_LAST_WAIT: Final = 5.0  # seconds that a killed process may take to vanish
-_CHUNK: Final = 1 << 16  # bytes
-_STDERR_KEPT: Final = 1 << 16  # bytes, the last ones: a server can talk without end
+_POLL_SECONDS: Final = 0.05  # between two checks of the deadline and of `stop`
+_TERMINATION_SECONDS: Final = 1.0  # between SIGTERM and SIGKILL
+_REAP_SECONDS: Final = 5.0  # that a killed process may take to disappear
+_CHUNK_BYTES: Final = 1 << 16
+_MAX_STDERR_BYTES: Final = 1 << 16  # only the last ones are kept: a server can write without end
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a child ended; `stderr` is the end of it. A negative code is the signal it died of."""
+    """The result of a command. A negative code is the signal that ended it; `stderr` may be cut."""
 
     code: int
     stdout: bytes
@@ -42,14 +42,15 @@ class Finished:
 
 
 class TooMuchOutput(Exception):
-    """The child wrote more to stdout than it was allowed."""
+    """The command wrote more to stdout than its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """Git with one environment, one deadline for each command and one way to be stopped.
+    """Git with an environment, a deadline for each command, and a way to stop it.
 
-    `where` begins every error; `timeout` is in seconds; a set `stop` ends the command under way.
+    `where` begins the text of every error; `timeout` is in seconds; setting `stop` ends the
+    running command.
     """
 
     where: str
@@ -61,25 +62,25 @@ class Git:
         self,
         *arguments: str,
         stdin: bytes = b"",
-        most: int = 1 << 20,
+        max_bytes: int = 1 << 20,
         file_blocks: int | None = None,
     ) -> Finished:
         """Run one command to its end.
 
         Args:
             arguments: after `git`.
-            stdin: all that the command may read.
-            most: bytes of stdout.
-            file_blocks: of 512 bytes, the largest file that the command may write.
+            stdin: the input of the command.
+            max_bytes: the limit for stdout.
+            file_blocks: of 512 bytes, the size of the largest file that the command may write.
 
         Raises:
-            SourceError: git is not there, did not end in time or was stopped.
-            TooMuchOutput: it wrote more than `most`.
+            SourceError: git is not installed, did not end in time or was stopped.
+            TooMuchOutput: stdout exceeded `max_bytes`.
         """
         argv = ["git", *arguments]
         if file_blocks is not None:
-            # Set by a shell before git is there: nothing of Python's is safe between fork and exec
-            # in a process with threads, and a limit that is set later comes too late for some.
+            # A shell sets the limit before it starts git: in a process with threads, Python code
+            # between fork and exec is not safe, and a limit set afterwards may come too late.
             argv = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(file_blocks), *argv]
         try:
             child = subprocess.Popen(
@@ -92,45 +93,47 @@ class Git:
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            raise SourceError(f"{self.where}: there is no git command; install git") from error
-        talk = _Talk(child, stdin, most)
+            raise SourceError(
+                f"{self.where}: the git command is not installed; install git"
+            ) from error
+        pipes = _Pipes(child, stdin, max_bytes)
         try:
-            self._converse(child, talk)
+            self._communicate(child, pipes)
         finally:
             _end(child)
-            talk.close()
+            pipes.close()
         return Finished(
-            child.returncode, bytes(talk.stdout), talk.stderr.decode("utf-8", "replace")
+            child.returncode, bytes(pipes.stdout), pipes.stderr.decode("utf-8", "replace")
         )
 
     def check(self) -> None:
-        """Raise where the operation was stopped."""
+        """Raise `SourceUnavailable` if the operation was stopped."""
         if self.stop.is_set():
-            raise SourceUnavailable(f"{self.where}: reading was stopped")
+            raise SourceUnavailable(f"{self.where}: the operation was stopped")
 
-    def _converse(self, child: subprocess.Popen[bytes], talk: _Talk) -> None:
-        """Write and read until the child has ended, or its time is over."""
+    def _communicate(self, child: subprocess.Popen[bytes], pipes: _Pipes) -> None:
+        """Write and read until the child has ended or its deadline has passed."""
         deadline = time.monotonic() + self.timeout
         pauses = _pauses()
-        while talk.is_open or not _has_exited(child.pid):
+        while pipes.are_open or not _has_exited(child.pid):
             self.check()
             if time.monotonic() > deadline:
                 raise SourceUnavailable(
-                    f"{self.where}: git did not end within {self.timeout:g} s and was stopped;"
-                    " check that the server answers, or allow more time"
+                    f"{self.where}: git did not finish within {self.timeout:g} s and was stopped;"
+                    " check that the server responds, or raise --git-timeout"
                 )
-            if not talk.is_open:
+            if not pipes.are_open:
                 time.sleep(next(pauses))
-            elif not talk.turn(_TICK) and _has_exited(child.pid):
-                return  # only a stray child of it still holds a pipe open
+            elif not pipes.transfer(_POLL_SECONDS) and _has_exited(child.pid):
+                return  # a process that the child has left behind still holds a pipe open
 
 
-class _Talk:
-    """The three pipes of a child: all is written that it may read, all is read that it writes."""
+class _Pipes:
+    """Stdin, stdout and stderr of a child."""
 
-    def __init__(self, child: subprocess.Popen[bytes], stdin: bytes, most: int) -> None:
-        self._rest = memoryview(stdin)
-        self._most = most
+    def __init__(self, child: subprocess.Popen[bytes], stdin: bytes, max_bytes: int) -> None:
+        self._unwritten = memoryview(stdin)
+        self._max_bytes = max_bytes
         self._out = _pipe(child.stdout)
         self._err = _pipe(child.stderr)
         self.stdout = bytearray()
@@ -143,17 +146,17 @@ class _Talk:
             self._selector.register(child.stdin, selectors.EVENT_WRITE)
 
     @property
-    def is_open(self) -> bool:
+    def are_open(self) -> bool:
         """Whether there is something left to read or to write."""
         return bool(self._selector.get_map())
 
-    def turn(self, patience: float) -> bool:
-        """Serve every pipe that is ready; False where none was within `patience` seconds.
+    def transfer(self, timeout: float) -> bool:
+        """Read or write each pipe that is ready; False if none is within `timeout` seconds.
 
         Raises:
-            TooMuchOutput: on stdout.
+            TooMuchOutput: stdout exceeded its limit.
         """
-        ready = self._selector.select(patience)
+        ready = self._selector.select(timeout)
         for key, events in ready:
             stream = cast("IO[bytes]", key.fileobj)
             more = self._feed(stream) if events & selectors.EVENT_WRITE else self._drain(stream)
@@ -163,29 +166,30 @@ class _Talk:
         return bool(ready)
 
     def close(self) -> None:
-        """Close what is still open."""
+        """Close the pipes that are still open."""
         for key in list(self._selector.get_map().values()):
             cast("IO[bytes]", key.fileobj).close()
         self._selector.close()
 
     def _feed(self, stream: IO[bytes]) -> bool:
-        """Write what a ready pipe takes; False once all is written or the child reads no more."""
+        """Write a chunk; False once all is written or the child has closed its end."""
         try:
-            self._rest = self._rest[os.write(stream.fileno(), self._rest[:_CHUNK]) :]
+            written = os.write(stream.fileno(), self._unwritten[:_CHUNK_BYTES])
         except BrokenPipeError:
             return False
-        return bool(self._rest)
+        self._unwritten = self._unwritten[written:]
+        return bool(self._unwritten)
 
     def _drain(self, stream: IO[bytes]) -> bool:
-        """Read what is there; False at the end."""
-        chunk = os.read(stream.fileno(), _CHUNK)
+        """Read a chunk; False at the end."""
+        chunk = os.read(stream.fileno(), _CHUNK_BYTES)
         if stream is self._out:
             self.stdout += chunk
-            if len(self.stdout) > self._most:
+            if len(self.stdout) > self._max_bytes:
                 raise TooMuchOutput
         else:
             self.stderr += chunk
-            del self.stderr[:-_STDERR_KEPT]
+            del self.stderr[:-_MAX_STDERR_BYTES]
         return bool(chunk)
 
 
@@ -196,17 +200,17 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of the group.
+    """End every process of the group.
 
-    The leader is reaped last: until then its id, which is the group's, cannot become another's.
+    The leader is reaped last: until then, no other process can get its ID, which is the group's.
     """
     if not _has_exited(child.pid):
         _signal_group(child.pid, signal.SIGTERM)
-        _await_exit(child.pid, _GRACE)
+        _await_exit(child.pid, _TERMINATION_SECONDS)
     _signal_group(child.pid, signal.SIGKILL)
-    _await_exit(child.pid, _LAST_WAIT)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # in the kernel's hands: nothing helps
-        child.wait(timeout=_LAST_WAIT)
+    _await_exit(child.pid, _REAP_SECONDS)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # blocked in the kernel
+        child.wait(timeout=_REAP_SECONDS)
     _reap_orphans(child.pid)
 
 
@@ -216,36 +220,36 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _has_exited(pid: int) -> bool:
-    """Whether a child has ended; it stays to be reaped."""
+    """Whether a child has ended; does not reap it."""
     try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return True
-    return found is not None
+    return result is not None
 
 
-def _await_exit(pid: int, patience: float) -> None:
-    deadline = time.monotonic() + patience
+def _await_exit(pid: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
     pauses = _pauses()
     while not _has_exited(pid) and time.monotonic() < deadline:
         time.sleep(next(pauses))
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between two looks: a child is gone a moment after its pipes are, or it hangs."""
-    pause = _TICK / 250
+    """Yield growing pauses in seconds: most children exit right after they close their pipes."""
+    pause = _POLL_SECONDS / 250
     while True:
         yield pause
-        pause = min(2 * pause, _TICK / 10)
+        pause = min(2 * pause, _POLL_SECONDS / 10)
 
 
 def _reap_orphans(group: int) -> None:
-    """Reap what the leader left behind, where this process is init and inherits it."""
-    deadline = time.monotonic() + _LAST_WAIT
+    """Reap the other processes of a group, which this process inherits where it is init."""
+    deadline = time.monotonic() + _REAP_SECONDS
     while time.monotonic() < deadline:
         try:
             pid, _ = os.waitpid(-group, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
-            time.sleep(_TICK / 10)
+            time.sleep(_POLL_SECONDS / 10)

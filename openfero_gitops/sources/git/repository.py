@@ -1,9 +1,9 @@
-"""One bare repository on disk: what is fetched into it and read from it.
+"""One bare repository on disk: fetching into it and reading from it.
 
-Nothing is ever checked out, and no name in a tree becomes a name on disk. Files are read by the
-id of a commit through git's plumbing (`ls-tree`, `cat-file --batch`), a process a question;
-GitPython reads refs, tags and commits, in objects that live for one question, since each holds
-children and file descriptors until it is closed.
+Nothing is ever checked out, and no name in a tree becomes a file name on disk. Files are read by
+the ID of a commit with Git's plumbing commands (`ls-tree`, `cat-file --batch`), one process for a
+question. GitPython reads refs, tags and commits; its objects are closed after each question, since
+they hold child processes and file descriptors.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from git import Repo, SymbolicReference, TagObject
 from git.exc import GitError, InvalidGitRepositoryError, NoSuchPathError, ODBError
 
 from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
 from openfero_gitops.sources.git.process import TooMuchOutput
-from openfero_gitops.sources.tree import Change, Entry, Kind, blob_id, shown, too_many_entries
+from openfero_gitops.sources.tree import Entry, Kind, blob_id, printable_name, too_many_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
     from openfero_gitops.sources.git.process import Finished, Git
     from openfero_gitops.sources.tree import Budgets
 
-_REMOTE: Final = "openfero"  # as one command of git calls it; it is written nowhere
-_LISTED: Final = 256  # bytes of ls-tree's output that one entry has on average, at most
-_HEADER: Final = 64  # bytes that cat-file puts around one blob, at most
-_MANY_PACKS: Final = 50  # then they are rolled up: each is opened at every read
-_LONGEST_NAME: Final = 200  # characters of an author
-_TAGS_OF_TAGS: Final = 8
-_ZEROS: Final = "0" * 40
+_REMOTE: Final = "openfero"  # a name for one fetch command; it is not configured anywhere
+_BYTES_PER_ENTRY: Final = 256  # of ls-tree's output, on average at most
+_HEADER_BYTES: Final = 64  # that cat-file puts around one blob, at most
+_MAX_OUTPUT_BYTES: Final = 1 << 26  # of commands whose output has no other limit
+_MAX_PACKS: Final = 50  # each read opens all of them; then they are joined
+_MAX_AUTHOR: Final = 200  # characters
+_MAX_NESTED_TAGS: Final = 8
+_NO_BLOB: Final = "0" * 40
 _TREE: Final = "040000"
-_ABSENT: Final = b"000000"
 _KINDS: Final = {
     "100644": Kind.FILE,
     "100755": Kind.FILE,
@@ -48,13 +49,12 @@ _KINDS: Final = {
     "160000": Kind.SUBMODULE,
 }
 _LISTING: Final = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40}) +(\d+|-|BAD)\t(.*)", re.DOTALL)
-_DIFFERENCE: Final = re.compile(rb":(\d{6}) (\d{6}) [0-9a-f]{40} ([0-9a-f]{40}) [A-Z]\d*")
 _CHANGE: Final = re.compile(rb":(\d{6}) \d{6} ([0-9a-f]{40}) [0-9a-f]{40} [A-Z]\d*")
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit; `author` is `Name <email>`, `time` RFC 3339, both empty where unreadable."""
+    """One commit; `author` is `Name <email>`, `time` RFC 3339; both are empty if unreadable."""
 
     sha: str
     author: str
@@ -62,8 +62,8 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What a path was in the first parent of a commit that changed it."""
+class EarlierFile:
+    """What a path was in `parent`, the first parent of a commit that changed it."""
 
     parent: str
     mode: str
@@ -72,11 +72,11 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class BareRepository:
-    """A bare repository in `folder`, read and written through `git`.
+    """A bare repository in `folder`, read and written with `git`.
 
-    Of its history the newest part may be all that is here. A question that leads beyond that
-    raises `Cut`, unless what is here is to be taken for the `whole` of it. Another process may
-    fetch the rest meanwhile: what was `cut` before the question counts as cut.
+    Only the newest part of its history may have been fetched. A question that needs more raises
+    `Cut`, unless `whole` says to answer from what was fetched. Another process may fetch the rest
+    meanwhile, hence `cut`: whether history was missing before the question.
     """
 
     folder: Path
@@ -86,25 +86,25 @@ class BareRepository:
 
     @property
     def is_cut(self) -> bool:
-        """Whether there is history that was not fetched."""
+        """Whether part of the history was not fetched."""
         return (self.folder / "shallow").exists()
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether an answer may lie in history that was not fetched, and that is to be minded."""
+        """Whether an answer may be in history that was not fetched, and `Cut` is to be raised."""
         return not self.whole and (self.cut or self.is_cut)
 
     def create(self, template: Path) -> None:
         """Make an empty repository; its folder must not exist.
 
-        Not by GitPython, whose children have this process's environment as well: run by a git
-        hook, `git init` would make another repository than this.
+        GitPython is not used: its child processes inherit this process's environment, in which
+        a Git hook's variables would make `git init` create another repository.
 
         Args:
-            template: an empty folder, so that no hook of the machine's is copied.
+            template: an empty folder, so that no hooks of the machine are copied.
 
         Raises:
-            SourceError: git could not make it.
+            SourceError: Git could not make it.
         """
         made = self.git.run(
             "init",
@@ -116,8 +116,8 @@ class BareRepository:
             str(self.folder),
         )
         if made.code != 0:
-            said = last_line(made.stderr)
-            raise SourceError(f"{self.git.where}: {self.folder} could not be made (git: {said})")
+            reason = last_line(made.stderr)
+            raise SourceError(f"{self.git.where}: cannot create {self.folder} (git: {reason})")
 
     def fetch(
         self,
@@ -129,32 +129,32 @@ class BareRepository:
         blob_bytes: int | None = None,
         file_blocks: int | None = None,
     ) -> Finished:
-        """Fetch with a refspec; the caller judges how it went.
+        """Fetch a refspec; the caller checks the result.
 
-        With a pattern, refs that are gone are removed here too: one may stand where another's
-        folder must.
+        With a pattern, refs that the remote has deleted are deleted here too: one of them may be
+        in the way of a new ref, as `a` is of `a/b`.
 
         Args:
-            options: configuration, ahead of git's command.
-            url: of the remote.
+            options: configuration, before Git's command.
+            url: the URL of the remote.
             refspec: what to fetch, and under which of our refs.
-            history: how far back, `--depth=N` or `--unshallow`; what is here goes on, if empty.
-            blob_bytes: the largest file to bring, where the server can leave others out.
-            file_blocks: of 512 bytes, the largest file that may be written.
+            history: how far back, `--depth=N` or `--unshallow`; if empty, what is here goes on.
+            blob_bytes: the size of the largest file to fetch, if the server can leave out others.
+            file_blocks: of 512 bytes, the size of the largest file that may be written.
         """
         remote = [f"remote.{_REMOTE}.url={url}"]
         filters = []
         if blob_bytes is not None:
-            # Said to this one command: where the repository's own configuration says so, whatever
-            # reads may go to the network.
-            chosen = f"blob:limit={blob_bytes + 1}"
+            # Only for this command. In the configuration of the repository it would allow commands
+            # that read to use the network.
+            filter_spec = f"blob:limit={blob_bytes + 1}"
             remote.append(f"remote.{_REMOTE}.promisor=true")
-            remote.append(f"remote.{_REMOTE}.partialCloneFilter={chosen}")
-            filters.append(f"--filter={chosen}")
+            remote.append(f"remote.{_REMOTE}.partialCloneFilter={filter_spec}")
+            filters.append(f"--filter={filter_spec}")
         fetched = self.git.run(
             f"--git-dir={self.folder}",
             *options,
-            *(word for one in remote for word in ("-c", one)),
+            *(word for option in remote for word in ("-c", option)),
             "fetch",
             "--quiet",
             "--force",
@@ -163,8 +163,8 @@ class BareRepository:
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--no-show-forced-updates",
-            # From a clone that was made with --depth, as pipelines make theirs: without it git
-            # rejects the ref, and says that all went well.
+            # Without it, Git rejects refs of a remote that is itself a shallow clone, as in CI
+            # pipelines, and still reports success.
             "--update-shallow",
             *(["--prune"] if "*" in refspec else []),
             *history,
@@ -175,23 +175,23 @@ class BareRepository:
             file_blocks=file_blocks,
         )
         if fetched.code == 0:
-            # Of each pack with this mark, the next fetch would look at every object.
-            for mark in (self.folder / "objects" / "pack").glob("*.promisor"):
-                mark.unlink(missing_ok=True)
+            # The next fetch would read every object of each pack with this marker.
+            for marker in (self.folder / "objects" / "pack").glob("*.promisor"):
+                marker.unlink(missing_ok=True)
         return fetched
 
     def packed(self) -> int:
-        """Return the size in bytes of everything that was fetched."""
+        """Return the size in bytes of everything fetched so far."""
         packs = (self.folder / "objects" / "pack").glob("*.pack")
         return sum(path.stat().st_size for path in packs)
 
     def half_a_pack(self) -> int:
-        """Return the size in bytes of what a fetch had written when it was ended, 0 for nothing."""
-        left = (self.folder / "objects" / "pack").glob("tmp_pack_*")
-        return max((path.stat().st_size for path in left), default=0)
+        """Return the size in bytes of the incomplete pack that a stopped fetch has left, or 0."""
+        packs = (self.folder / "objects" / "pack").glob("tmp_pack_*")
+        return max((path.stat().st_size for path in packs), default=0)
 
     def tip(self, ref: str) -> str:
-        """Return the id that one of our own refs holds, read without a process.
+        """Return the ID that one of our own refs holds.
 
         Raises:
             Damaged: there is no such ref.
@@ -200,103 +200,57 @@ class BareRepository:
             try:
                 return SymbolicReference.dereference_recursive(repo, ref)
             except ValueError as error:
-                raise Damaged(f"no ref {ref}") from error
+                raise Damaged(f"ref {ref} is missing") from error
 
     def has(self, commit: str) -> bool:
-        """Whether a commit is here."""
+        """Whether a commit was fetched."""
         checked = self._run("cat-file", "-e", f"{commit}^{{commit}}")
         return checked.code == 0
 
     def has_folder(self, commit: str, path: str) -> bool:
-        """Whether a commit that is here has a folder at a path."""
+        """Whether a fetched commit has a folder at a path."""
         kind = self._run("cat-file", "-t", f"{commit}:{path}")
         return kind.code == 0 and kind.stdout.strip() == b"tree"
 
     def commits(self, names: Iterable[str]) -> list[Commit]:
-        """Read commits; an annotated tag stands for the commit that it names.
+        """Read commits; an annotated tag is resolved to its commit.
 
         Raises:
             Damaged: one cannot be read.
-            SourceError: one is something else than a commit.
+            SourceError: one is not a commit.
         """
         with self._repo() as repo:
             return [self._commit(repo, name) for name in names]
 
     def entries(self, commit: str, root: str, budgets: Budgets) -> list[Entry]:
-        """List everything below a path of a commit, symlinks and submodules as themselves.
+        """List everything below a path of a commit; symlinks and submodules are not followed.
 
-        A file that is not here has no size.
+        A file that was not fetched has no size.
 
         Raises:
             Damaged: the tree cannot be read.
-            SourceError: there is no such folder in the commit, or far too much below it.
+            SourceError: there is no such folder in the commit, or too much below it.
         """
-        most = budgets.entries * _LISTED
         paths = ["--", root] if root else []
         arguments = ("ls-tree", "-r", "-t", "-z", "-l", "--full-tree", commit, *paths)
         try:
-            listed = self._run("--literal-pathspecs", *arguments, most=most)
+            max_bytes = budgets.entries * _BYTES_PER_ENTRY
+            listed = self._run("--literal-pathspecs", *arguments, max_bytes=max_bytes)
         except TooMuchOutput:
             raise SourceError(too_many_entries(self.git.where, budgets)) from None
         if listed.code != 0 or listed.stderr:
             raise Damaged(last_line(listed.stderr))
-        return list(self._below(listed.stdout, commit, root))
-
-    def changes(self, older: str, newer: str, root: str, most: int) -> list[Change] | None:
-        """List what two commits differ in below a path, at most so many names.
-
-        None says that all must be listed anew: the older commit is not here, the path itself
-        became something else, or they differ in more. A file that is not here has no size.
-
-        Raises:
-            Damaged: the new blobs cannot be read.
-        """
-        paths = ["--", root] if root else []
-        options = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
-        arguments = ("diff-tree", *options, older, newer, *paths)
-        try:
-            compared = self._run("--literal-pathspecs", *arguments, most=most * _LISTED)
-        except TooMuchOutput:
-            return None
-        if compared.code != 0:
-            return None
-        tokens = compared.stdout.split(b"\0")[:-1]
-        inside = root.encode() + b"/" if root else b""
-        found = [
-            (_DIFFERENCE.fullmatch(said), name)
-            for said, name in zip(tokens[::2], tokens[1::2], strict=True)
-        ]
-        if len(found) > most or not all(said and name.startswith(inside) for said, name in found):
-            return None
-        modes = [
-            (said[1], said[2].decode(), said[3].decode(), name) for said, name in found if said
-        ]
-        sizes = self.sizes({blob for _, mode, blob, _ in modes if _KINDS.get(mode) is Kind.FILE})
-        return [
-            Change(
-                name,
-                was=before != _ABSENT,
-                now=None
-                if after == _ABSENT.decode()
-                else Entry(
-                    name,
-                    kind := _KINDS.get(after, Kind.OTHER),
-                    sizes.get(blob) if kind is Kind.FILE else 0,
-                    blob,
-                ),
-            )
-            for before, after, blob, name in modes
-        ]
+        return list(self._parse_listing(listed.stdout, commit, root))
 
     def blobs(self, ids: Iterable[str], total: int) -> dict[str, bytes]:
-        """Read the content of blobs, each held against its id.
+        """Read the contents of blobs, and verify each against its ID.
 
         Args:
-            ids: of blobs that `entries` or `older` listed.
-            total: bytes that they have together, as listed.
+            ids: of blobs that `entries` or `earlier` listed.
+            total: their total size in bytes, as listed.
 
         Raises:
-            Damaged: one is missing or not what its id says.
+            Damaged: a blob is missing, or its content does not match its ID.
         """
         wanted = list(dict.fromkeys(ids))
         if not wanted:
@@ -308,67 +262,69 @@ class BareRepository:
                 "--batch",
                 "--buffer",
                 stdin=stdin,
-                most=total + _HEADER * len(wanted),
+                max_bytes=total + _HEADER_BYTES * len(wanted),
             )
         except TooMuchOutput:
             raise Damaged("a blob is larger than listed") from None
         if read.code != 0:
             raise Damaged(last_line(read.stderr))
         contents: dict[str, bytes] = {}
-        at = 0
+        start = 0
         for blob in wanted:
-            end = read.stdout.find(b"\n", at)
-            header = read.stdout[at:end].split()
+            end = read.stdout.find(b"\n", start)
+            header = read.stdout[start:end].split()
             if end < 0 or len(header) != 3 or header[1] != b"blob":  # noqa: PLR2004 - id, type, size
                 raise Damaged(f"blob {blob} cannot be read")
-            at = end + 1 + int(header[2]) + 1
-            contents[blob] = read.stdout[end + 1 : at - 1]
+            start = end + 1 + int(header[2]) + 1
+            contents[blob] = read.stdout[end + 1 : start - 1]
             if blob_id(contents[blob]) != blob:
-                raise Damaged(f"blob {blob} is not what its id says")
+                raise Damaged(f"the content of blob {blob} does not match its ID")
         return contents
 
-    def older(
-        self, path: str, commit: str, limit: int, changed: Mapping[bytes, list[Before]] | None
+    def earlier(
+        self,
+        path: str,
+        commit: str,
+        limit: int,
+        changes: Mapping[bytes, list[EarlierFile]] | None,
     ) -> list[tuple[str, str]]:
-        """List (commit, blob) of what a path held among the first first-parent ancestors.
+        """List (commit, blob) of the earlier versions of a file, newest first.
 
-        Newest first, each blob once, with the newest of these ancestors that holds it there;
-        never the blob that `commit` itself has there, a symlink or a submodule.
+        Each blob is listed once, with the newest of the first-parent ancestors that has it at this
+        path. The blob in `commit` itself, symlinks and submodules are skipped.
 
         Args:
-            path: of a file.
-            commit: where to begin.
-            limit: how many ancestors count.
-            changed: what `changed` said of them, None to ask about this path alone.
+            path: of the file.
+            commit: where to start.
+            limit: how many ancestors to search.
+            changes: what `changes` returned for them; None to read only the changes of this path.
 
         Raises:
             Damaged: the history cannot be read.
         """
-        name = path.encode()
-        if changed is None:
+        if changes is None:
             try:
-                changed = _changed(self._log(commit, limit, path))
+                changes = _parse_log(self._log(commit, limit, path))
             except TooMuchOutput:
-                raise Damaged("more output than can be") from None
-        # What a commit changed, its first parent still had; and no newer ancestor had it since.
-        found: dict[str, str] = {}
-        before = changed.get(name, [])
-        current = self._blob_at(commit, path) if before else ""
-        for one in before:
-            if _KINDS.get(one.mode) is Kind.FILE and one.blob != current:
-                found.setdefault(one.blob, one.parent)
-        return [(parent, blob) for blob, parent in found.items()]
+                raise Damaged("the history of one file is too long to be read") from None
+        # The first parent of a commit that changed the file still had the version before it, and
+        # no newer ancestor has it.
+        versions: dict[str, str] = {}
+        candidates = changes.get(path.encode(), [])
+        current = self._blob_at(commit, path) if candidates else ""
+        for file in candidates:
+            if _KINDS.get(file.mode) is Kind.FILE and file.blob != current:
+                versions.setdefault(file.blob, file.parent)
+        return [(parent, blob) for blob, parent in versions.items()]
 
-    def changed(self, commit: str, limit: int) -> dict[bytes, list[Before]] | None:
-        """List what each path was before each first-parent ancestor that changed it.
-
-        None says that this is too much to be listed.
+    def changes(self, commit: str, limit: int) -> dict[bytes, list[EarlierFile]] | None:
+        """List by path what each first-parent ancestor changed; None where that is too much.
 
         Raises:
             Damaged: the history cannot be read.
         """
         try:
-            return _changed(self._log(commit, limit))
+            return _parse_log(self._log(commit, limit))
         except TooMuchOutput:
             return None
 
@@ -376,7 +332,7 @@ class BareRepository:
         skip = f"--skip={limit}"
         beyond = self._checked("rev-list", "--first-parent", "--max-count=1", skip, commit, "--")
         if not beyond and self.may_be_cut:
-            self.first_parents(commit, limit)  # is that the beginning, or only of what is here?
+            self.first_parents(commit, limit)  # raises Cut where the history only seems to end
         spans = [commit, *(f"^{sha}" for sha in beyond.decode().split())]
         log = self._run(
             "--literal-pathspecs",
@@ -402,16 +358,17 @@ class BareRepository:
 
         Raises:
             Damaged: the history cannot be read.
-            Cut: not as much of it as is asked for.
+            Cut: part of these ancestors was not fetched.
         """
         most = f"--max-count={limit + 1}"
-        line = self._checked("rev-list", "--first-parent", most, commit, "--").decode().split()
-        if len(line) <= limit and self._ends_at(line[-1]):
+        listed = self._checked("rev-list", "--first-parent", most, commit, "--")
+        commits = listed.decode().split()
+        if len(commits) <= limit and self._ends_at(commits[-1]):
             raise Cut
-        return line[1:]
+        return commits[1:]
 
     def blobs_at(self, path: str, commits: Iterable[str]) -> list[str]:
-        """Return the id of what each commit has at a path, empty for nothing.
+        """Return the ID of what each commit has at a path, empty where it has nothing.
 
         Raises:
             Damaged: one cannot be read.
@@ -425,10 +382,10 @@ class BareRepository:
         return ["" if line.endswith(b" missing") else line.decode() for line in listed.splitlines()]
 
     def sizes(self, blobs: Iterable[str]) -> dict[str, int]:
-        """Return the size in bytes of each blob that is here.
+        """Return the size in bytes of each blob that was fetched.
 
         Raises:
-            Damaged: one is here and cannot be read.
+            Damaged: a fetched blob cannot be read.
         """
         wanted = list(blobs)
         if not wanted:
@@ -443,49 +400,49 @@ class BareRepository:
         }
 
     def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether one commit is in the history of another; a commit that is not here is not.
+        """Whether one commit is in the history of another.
 
         Raises:
             Damaged: the history cannot be read.
-            Cut: it may be, further back than what is here.
+            Cut: it may be in the part that was not fetched.
         """
-        if self._leads_to(older, newer):
+        if self._reaches(older, newer):
             return True
-        if self.may_be_cut and not (self.has(older) and self._leads_to(newer, older)):
+        if self.may_be_cut and not (self.has(older) and self._reaches(newer, older)):
             raise Cut
         return False
 
-    def merge_base(self, one: str, other: str) -> str:
-        """The newest commit in the history of both; empty where they have none in common.
+    def merge_base(self, first: str, second: str) -> str:
+        """Return the newest common ancestor of two commits; empty where there is none.
 
         Raises:
             Damaged: the history cannot be read.
-            Cut: they may have one, further back than what is here.
+            Cut: it may be in the part that was not fetched.
         """
-        answered = self._run("merge-base", one, other)
-        if answered.code != 0 and self.may_be_cut:
+        base = self._run("merge-base", first, second)
+        if base.code != 0 and self.may_be_cut:
             raise Cut
-        if answered.code not in {0, 1}:
-            raise Damaged(last_line(answered.stderr))
-        return answered.stdout.decode().strip()
+        if base.code not in {0, 1}:
+            raise Damaged(last_line(base.stderr))
+        return base.stdout.decode().strip()
 
-    def roll_up(self) -> Finished | None:
-        """Join packs once there are many, at a cost that follows what was added since."""
-        if sum(1 for _ in (self.folder / "objects" / "pack").glob("*.pack")) <= _MANY_PACKS:
+    def repack(self) -> Finished | None:
+        """Join packs once there are many; the cost depends on what was added since."""
+        if sum(1 for _ in (self.folder / "objects" / "pack").glob("*.pack")) <= _MAX_PACKS:
             return None
         return self._run("repack", "--geometric=2", "-d", "-q", "-n")
 
-    def _leads_to(self, older: str, newer: str) -> bool:
-        """Whether what is here of a commit's history holds another."""
-        answered = self._run("merge-base", "--is-ancestor", older, newer)
-        if answered.code not in {0, 1}:
+    def _reaches(self, older: str, newer: str) -> bool:
+        """Whether the fetched history of a commit contains another."""
+        compared = self._run("merge-base", "--is-ancestor", older, newer)
+        if compared.code not in {0, 1}:
             if self.has(newer) and not self.has(older):
                 return False
-            raise Damaged(last_line(answered.stderr))
-        return answered.code == 0
+            raise Damaged(last_line(compared.stderr))
+        return compared.code == 0
 
     def _ends_at(self, commit: str) -> bool:
-        """Whether a commit without parents here may have some that were not fetched."""
+        """Whether a commit without fetched parents may have parents on the server."""
         if not self.may_be_cut:
             return False
         try:
@@ -493,83 +450,87 @@ class BareRepository:
         except FileNotFoundError:
             return True
         except (OSError, ValueError) as error:
-            raise Damaged("the list of where history ends cannot be read") from error
+            raise Damaged("the file `shallow` cannot be read") from error
 
-    def _run(self, *arguments: str, stdin: bytes = b"", most: int = 1 << 26) -> Finished:
-        return self.git.run(f"--git-dir={self.folder}", *arguments, stdin=stdin, most=most)
+    def _run(
+        self, *arguments: str, stdin: bytes = b"", max_bytes: int = _MAX_OUTPUT_BYTES
+    ) -> Finished:
+        return self.git.run(
+            f"--git-dir={self.folder}", *arguments, stdin=stdin, max_bytes=max_bytes
+        )
 
     def _checked(self, *arguments: str, stdin: bytes = b"") -> bytes:
         try:
             finished = self._run(*arguments, stdin=stdin)
         except TooMuchOutput:
-            raise Damaged("more output than can be") from None
+            raise Damaged("git printed more than expected") from None
         if finished.code != 0:
             raise Damaged(last_line(finished.stderr))
         return finished.stdout
 
     def _blob_at(self, commit: str, path: str) -> str:
-        """Return the id of what a commit has at a path, empty for nothing."""
+        """Return the ID of what a commit has at a path, empty where it has nothing."""
         listed = self._checked(
             "--literal-pathspecs", "ls-tree", "-z", "--full-tree", commit, "--", path
         )
         fields = listed.split(b"\t")[0].split()
         return fields[2].decode() if listed.count(b"\0") == 1 else ""
 
-    def _below(self, listing: bytes, commit: str, root: str) -> Iterator[Entry]:
-        """Read ls-tree's listing; the path itself must be a folder in it."""
+    def _parse_listing(self, listing: bytes, commit: str, root: str) -> Iterator[Entry]:
+        """Parse the output of ls-tree, in which the path itself must be a folder."""
+        where = f"{self.git.where}: {printable(root)}"
         top = root.encode()
-        inside = top + b"/" if root else b""
-        is_folder = not root
+        prefix = top + b"/" if root else b""
+        has_root = not root
         for line in listing.split(b"\0")[:-1]:
-            found = _LISTING.fullmatch(line)
-            if found is None:
-                raise Damaged(f"tree of {commit}: {shown(line)}")
-            mode, name = found[1].decode(), found[5]
+            fields = _LISTING.fullmatch(line)
+            if fields is None:
+                raise Damaged(f"tree of {commit}: {printable_name(line)}")
+            mode, name, size = fields[1].decode(), fields[5], fields[4]
             if name == top and root:
                 if mode != _TREE:
                     raise SourceError(
-                        f"{self.git.where}: {shown(root)} is no folder in commit {commit[:12]};"
-                        " name a folder as the path"
+                        f"{where} is not a folder in commit {commit[:12]}; set --path to a folder"
                     )
-                is_folder = True
-            elif mode != _TREE and name.startswith(inside):
-                size = None if found[4] == b"BAD" else int(found[4]) if found[4].isdigit() else 0
-                yield Entry(name, _KINDS.get(mode, Kind.OTHER), size, found[3].decode())
-        if not is_folder:
+                has_root = True
+            elif mode != _TREE and name.startswith(prefix):
+                kind = _KINDS.get(mode, Kind.OTHER)
+                length = None if size == b"BAD" else int(size) if size.isdigit() else 0
+                yield Entry(name, kind, length, fields[3].decode())
+        if not has_root:
             raise SourceError(
-                f"{self.git.where}: there is no folder {shown(root)} in commit {commit[:12]};"
-                " correct the path, or bring the folder back"
+                f"{where} does not exist in commit {commit[:12]}; correct --path, or restore the"
+                " folder"
             )
 
     def _commit(self, repo: Repo, name: str) -> Commit:
         try:
-            found = repo.rev_parse(name)
-            for _ in range(_TAGS_OF_TAGS):
-                if isinstance(found, TagObject):
-                    found = found.object
+            object_ = repo.rev_parse(name)
+            for _ in range(_MAX_NESTED_TAGS):
+                if isinstance(object_, TagObject):
+                    object_ = object_.object
         except (GitError, ODBError, ValueError, OSError) as error:
             raise Damaged(f"commit {name} cannot be read") from error
-        if not isinstance(found, CommitObject):
+        if not isinstance(object_, CommitObject):
             raise SourceError(
-                f"{self.git.where}: {name[:12]} is a {found.type}; name a branch, a tag of a commit"
-                " or a commit"
+                f"{self.git.where}: {name[:12]} is a {object_.type}; set --ref to a branch, a tag"
+                " of a commit, or a commit"
             )
         try:
-            author = shown(f"{found.author.name or ''} <{found.author.email or ''}>".strip())
-            time = format_time(datetime.fromtimestamp(found.committed_date, UTC))
+            author = f"{object_.author.name or ''} <{object_.author.email or ''}>".strip()
+            time = format_time(datetime.fromtimestamp(object_.committed_date, UTC))
         except (GitError, ODBError, LookupError, ValueError, OverflowError, OSError):
-            # A commit that was written by hand: what it holds still counts, who wrote it is not
-            # to be known.
-            return Commit(found.hexsha, "", "")
-        return Commit(found.hexsha, author[:_LONGEST_NAME], time)
+            # A commit with a malformed header: its files are read, its author is unknown.
+            return Commit(object_.hexsha, "", "")
+        return Commit(object_.hexsha, printable(author, _MAX_AUTHOR), time)
 
     @contextlib.contextmanager
     def _repo(self) -> Iterator[Repo]:
-        """Open the repository for one question; nothing of it is left afterwards."""
+        """Open the repository with GitPython, and close it with everything that it holds."""
         try:
             repo = Repo(self.folder, expand_vars=False)
         except (InvalidGitRepositoryError, NoSuchPathError) as error:
-            raise Damaged(f"{self.folder} is no repository") from error
+            raise Damaged(f"{self.folder} is not a repository") from error
         try:
             repo.git.update_environment(**self.git.environment, **self._location())
             yield repo
@@ -577,7 +538,7 @@ class BareRepository:
             repo.close()
 
     def _location(self) -> dict[str, str]:
-        """GitPython's children inherit this process's environment: say where, whatever it says."""
+        """Override what GitPython's child processes inherit from this process's environment."""
         return {
             "GIT_DIR": str(self.folder),
             "GIT_COMMON_DIR": str(self.folder),
@@ -585,19 +546,19 @@ class BareRepository:
         }
 
 
-def _changed(log: bytes) -> dict[bytes, list[Before]]:
-    """Read git's log of what each commit, newest first, changed."""
-    # A name may hold anything but NUL, so what a token is follows from its place alone.
+def _parse_log(log: bytes) -> dict[bytes, list[EarlierFile]]:
+    """Parse `git log --raw -z` into what each path was before each change, newest first."""
+    # A name may hold any byte but NUL: only its place tells a name from other tokens.
     tokens = iter(log.split(b"\0"))
     parents: list[bytes] = []
-    changed: dict[bytes, list[Before]] = {}
+    changes: dict[bytes, list[EarlierFile]] = {}
     for token in tokens:
-        found = _CHANGE.fullmatch(token.strip())
-        if found is None:
+        fields = _CHANGE.fullmatch(token.strip())
+        if fields is None:
             parents = token.split()[1:]
             continue
         name = next(tokens, b"")
-        if parents and found[2].decode() != _ZEROS:
-            before = Before(parents[0].decode(), found[1].decode(), found[2].decode())
-            changed.setdefault(name, []).append(before)
-    return changed
+        if parents and fields[2].decode() != _NO_BLOB:
+            file = EarlierFile(parents[0].decode(), fields[1].decode(), fields[2].decode())
+            changes.setdefault(name, []).append(file)
+    return changes

@@ -1,13 +1,13 @@
-"""Whether somebody who is trusted signed a commit, or the tag that names it.
+"""Verifies that a trusted key signed a commit, or the tag that names it.
 
-Git decides, by the exit code of `verify-commit` and `verify-tag` alone: it prints `Good signature`
-for a key that nobody knows, too. What it prints only makes the words, and the signer's name once
-the code is 0.
+Only the exit code of `git verify-commit` and `git verify-tag` decides: Git prints `Good signature`
+for unknown keys, too. Their output only provides the text of errors, and the name of the signer
+once the exit code is 0.
 
-The files of keys are read anew for each question and handed on as copies in a folder of our own:
-a file that is replaced meanwhile cannot be half of an answer, and gpg gets a home that holds
-nothing but these keys, no agent, no network and no web of trust: a key in the file is trusted,
-unless it says itself that it is expired or revoked.
+Key files are read again for each verification and passed on as copies in a private folder, so
+that a file replaced meanwhile cannot affect half of a verification. gpg gets a home directory with
+nothing but these keys, no agent, no network and no web of trust: a key in the file is trusted
+unless it is expired or revoked.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.signature import CLOCKS_APART, Verify
+from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.errors import last_line
 from openfero_gitops.sources.git.process import TooMuchOutput
-from openfero_gitops.sources.tree import shown
+from openfero_gitops.sources.tree import printable_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -36,13 +37,12 @@ if TYPE_CHECKING:
 
     from openfero_gitops.sources.git.process import Git
 
-_LONGEST_FILE: Final = 8 * 1024 * 1024  # bytes of a file of keys
-_LONGEST_SIGNER: Final = 200  # characters
-_LONGEST_OBJECT: Final = 4 * 1024 * 1024  # bytes of a commit or tag that are looked at
-_REMEMBERED: Final = 4096  # verdicts
-_LEFT_BEHIND: Final = 3600.0  # seconds after which a folder of keys can be nobody's any more
+_MAX_KEY_FILE_BYTES: Final = 8 * 1024 * 1024
+_MAX_OBJECT_BYTES: Final = 4 * 1024 * 1024  # of a commit or tag
+_MAX_REMEMBERED: Final = 4096  # verdicts
+_ABANDONED_SECONDS: Final = 3600.0  # after which no running process can use a folder of keys
 _PREFIX: Final = "trust-"
-# No agent, no network, no trust database: the file of keys is all that counts.
+# No agent, no network, no trust database: only the key file counts.
 _GPG_CONF: Final = """batch
 no-autostart
 no-auto-key-retrieve
@@ -59,19 +59,21 @@ _ARMORED: Final = b"-----BEGIN PGP"
 _PRIVATE: Final = b"PRIVATE KEY"
 _PACKET: Final = 0x80  # the first bit of every OpenPGP packet
 _SSH_GOOD: Final = re.compile(
-    r'^Good "git" signature for (?P<who>.+) with \S+ key (?P<key>SHA256:\S+)$', re.MULTILINE
+    r'^Good "git" signature for (?P<signer>.+) with \S+ key (?P<key>SHA256:\S+)$', re.MULTILINE
 )
 _SSH_KEY: Final = re.compile(r"with (?P<kind>\S+) key (?P<key>SHA256:\S+)$", re.MULTILINE)
-_GPG_GOOD: Final = re.compile(r"^\[GNUPG:\] GOODSIG \S+ (?P<who>.+)$", re.MULTILINE)
+_GPG_GOOD: Final = re.compile(r"^\[GNUPG:\] GOODSIG \S+ (?P<signer>.+)$", re.MULTILINE)
 _GPG_VALID: Final = re.compile(
     r"^\[GNUPG:\] VALIDSIG (?:\S+ ){9}(?P<key>[0-9A-F]{40,64})", re.MULTILINE
 )
 _GPG_UNKNOWN: Final = re.compile(r"^\[GNUPG:\] NO_PUBKEY (?P<key>[0-9A-F]+)", re.MULTILINE)
-_GPG_OVER: Final = re.compile(r"^\[GNUPG:\] (?P<what>REV|EXP)KEYSIG (?P<key>\S+)", re.MULTILINE)
+_GPG_INVALID: Final = re.compile(
+    r"^\[GNUPG:\] (?P<status>REV|EXP)KEYSIG (?P<key>\S+)", re.MULTILINE
+)
 _SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
 _PGP_SIGNATURE: Final = b"-----BEGIN PGP "
 _X509_SIGNATURE: Final = b"-----BEGIN SIGNED MESSAGE-----"
-_MACHINE: Final = re.compile(
+_LOCAL_FAILURE: Final = re.compile(
     r"^(?:No user exists for uid|error: cannot run |error: could not create temporary"
     r"|.*(?:No space left on device|Read-only file system))",
     re.MULTILINE,
@@ -86,8 +88,8 @@ class Trust:
 
     Attributes:
         verify: what must be signed.
-        allowed_signers_file: ssh keys, as ssh-keygen(1) describes under ALLOWED SIGNERS.
-        openpgp_keyring_file: OpenPGP public keys, as `gpg --export` writes them, armored or not.
+        allowed_signers_file: SSH keys, in the format ALLOWED SIGNERS of ssh-keygen(1).
+        openpgp_keyring_file: OpenPGP public keys in the format of `gpg --export`, armored or not.
 
     Raises:
         UsageError: the settings contradict each other.
@@ -98,30 +100,29 @@ class Trust:
     openpgp_keyring_file: Path | None = None
 
     def __post_init__(self) -> None:
-        """Hold the settings against each other."""
+        """Validate the settings."""
         files = [self.allowed_signers_file, self.openpgp_keyring_file]
         if self.verify is Verify.NONE and any(files):
-            # Nobody names signers to trust everybody.
             raise UsageError(
-                "a file of signers is given and nothing is verified; say --verify commit or"
+                "a file of trusted keys is set, but --verify is none; set --verify commit or"
                 " --verify tag"
             )
         if self.verify is not Verify.NONE and not any(files):
             raise UsageError(
-                f"--verify {self.verify} needs --allowed-signers-file (ssh) or"
+                f"--verify {self.verify} requires --allowed-signers-file (SSH) or"
                 " --openpgp-keyring-file"
             )
 
     def read(self) -> Keys:
-        """Read who is trusted at this moment.
+        """Read the trusted keys.
 
         Raises:
-            SourceError: a file cannot be read, or holds no keys.
+            SourceError: a file cannot be read, or contains no keys.
         """
         ssh = _read(self.allowed_signers_file)
         if self.allowed_signers_file is not None and not _has_signers(ssh):
             raise SourceError(
-                f"{self.allowed_signers_file}: there is no signer in it; write lines such as"
+                f"{self.allowed_signers_file}: the file contains no signer; add lines such as"
                 " `ada@example.com ssh-ed25519 AAAA…`"
             )
         openpgp = b""
@@ -132,37 +133,37 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Who is trusted, as the files said at one moment; both empty where nothing is verified."""
+    """The contents of the key files at one moment; both are empty where nothing is verified."""
 
     allowed_signers: bytes = b""
     openpgp: bytes = b""
 
     @property
     def digest(self) -> str:
-        """Equal for equal keys."""
+        """A digest of the keys."""
         lengths = f"{len(self.allowed_signers)} {len(self.openpgp)} ".encode()
         return hashlib.sha256(lengths + self.allowed_signers + self.openpgp).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one commit or tag: its signer, or why it is not trusted.
+    """The result for a commit or tag: its signer, or why it is not trusted.
 
-    `passing` says that the reason may have been the machine's, so that it is worth asking again.
+    `transient` says that the machine may be the reason, so that the next attempt may differ.
     """
 
     signer: str = ""
     refusal: str = ""
-    passing: bool = False
+    transient: bool = False
 
 
 class Verifier:
-    """Judges the commits and tags of one repository, and remembers what it found."""
+    """Verifies the commits and tags of one repository, and remembers the results."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._digest = ""
-        self._known: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
 
     @property
     def verify(self) -> Verify:
@@ -171,31 +172,31 @@ class Verifier:
 
     @contextlib.contextmanager
     def judging(self, git: Git, git_dir: Path, private: Path) -> Iterator[Judge]:
-        """Read the keys and judge by them.
+        """Read the keys and provide a judge that uses them.
 
         Args:
             git: for one operation.
             git_dir: the bare repository.
-            private: a folder of ours alone, where the keys lie meanwhile.
+            private: a folder that only we use, for copies of the keys.
 
         Raises:
-            SourceError: a file of keys cannot be used, or a program is not installed.
-            OSError: the folder cannot be written.
+            SourceError: a key file cannot be used, or a program is not installed.
+            OSError: the folder is not writable.
         """
         if self.verify is Verify.NONE:
             yield Judge(git, git_dir, Keys(), None, {})
             return
         keys = self._trust.read()
-        if keys.digest != self._digest or len(self._known) > _REMEMBERED:
-            self._digest, self._known = keys.digest, {}
+        if keys.digest != self._digest or len(self._verdicts) > _MAX_REMEMBERED:
+            self._digest, self._verdicts = keys.digest, {}
         _require_programs(git, keys)
         _sweep(private)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=private) as folder:
-            yield Judge(git, git_dir, keys, Path(folder), self._known)
+            yield Judge(git, git_dir, keys, Path(folder), self._verdicts)
 
 
 class Judge:
-    """One look at the keys, and the verdicts that follow from it."""
+    """Verifies signatures with the keys that were read at one moment."""
 
     def __init__(
         self,
@@ -203,12 +204,12 @@ class Judge:
         git_dir: Path,
         keys: Keys,
         folder: Path | None,
-        known: dict[tuple[str, str], Verdict],
+        verdicts: dict[tuple[str, str], Verdict],
     ) -> None:
         self._git = git
         self._git_dir = git_dir
         self._folder = folder
-        self._known = known
+        self._verdicts = verdicts
         self.keys = keys
         if folder is not None:
             home = folder / "gnupg"
@@ -218,69 +219,69 @@ class Judge:
             (folder / "allowed_signers").write_bytes(keys.allowed_signers)
 
     def commit(self, sha: str) -> Verdict:
-        """Judge a commit by its own signature.
+        """Verify the signature of a commit.
 
         Raises:
-            SourceError: git could not be asked.
+            SourceError: git could not verify it.
         """
         return self._remembered("commit", sha)
 
     def tag(self, sha: str, name: str, committed: datetime | None) -> Verdict:
-        """Judge an annotated tag by its own signature, and by the name and date that were signed.
+        """Verify the signature of an annotated tag, and the name and date that were signed.
 
-        Who may move refs, and has no key, could otherwise let a new name stand for an old tag.
-        And an ssh key is held against the tag's date: with one that is older than what it names,
-        a key that ran out would sign for ever.
+        Without the name, an account that may push refs could publish an old signed tag under a
+        new name. Without the date, an expired SSH key could still sign: the key is checked at the
+        date of the tag, which the signer chooses.
 
         Args:
-            sha: of the tag; of a commit where the ref is no annotated tag.
+            sha: of the tag; of a commit where the ref is not an annotated tag.
             name: of the ref, without `refs/tags/`.
-            committed: when the commit that it names was made, None where that is not known.
+            committed: when the tagged commit was made; None if unknown.
 
         Raises:
-            SourceError: git could not be asked.
+            SourceError: git could not verify it.
         """
         content = self._content("tag", sha)
         if content is None:
             return Verdict(
-                refusal=f"the tag {shown(name)} has more than {_LONGEST_OBJECT} bytes: make it anew"
-                " with a shorter message (git tag --sign --force)"
+                refusal=f"tag {printable(name)} has more than {_MAX_OBJECT_BYTES} bytes; replace it"
+                " by one with a shorter message (git tag --sign --force)"
             )
         if not content:
             return Verdict(
-                refusal=f"{shown(name)} is no annotated tag, and a signed one is demanded: make it"
-                " anew with git tag --sign --force"
+                refusal=f"tag {printable(name)} is not an annotated tag, but --verify tag requires"
+                " a signed one; replace it with git tag --sign --force"
             )
         head = content.split(b"\n\n", 1)[0] + b"\n"
-        found = _TAG_NAME.search(head)
-        signed_name = found[1] if found else b""
+        name_line = _TAG_NAME.search(head)
+        signed_name = name_line[1] if name_line else b""
         if signed_name != name.encode():
             return Verdict(
-                refusal=f"the tag that {shown(name)} holds was signed under the name"
-                f" {shown(signed_name)}: sign one of this name with git tag --sign --force"
+                refusal=f"ref {printable(name)} holds a tag that was signed under the name"
+                f" {printable_name(signed_name)}; replace it with git tag --sign --force"
             )
         tagged = _TAGGER.search(head)
         if tagged and committed and int(tagged[1]) < (committed - CLOCKS_APART).timestamp():
             return Verdict(
-                refusal=f"the tag {shown(name)} is dated more than a day before its commit: sign it"
-                " anew with git tag --sign --force"
+                refusal=f"tag {printable(name)} is dated more than a day before its commit; replace"
+                " it with git tag --sign --force"
             )
         return self._remembered("tag", sha)
 
     def newest_signed(
         self, held: Iterable[tuple[str, str]], wanted: Collection[str]
     ) -> tuple[list[tuple[str, str]], dict[str, str]]:
-        """Choose for each blob the newest commit that holds it and is signed, if there is one.
+        """Choose for each blob the newest signed commit that has it.
 
         Args:
-            held: commits, newest first, each with the blob that it holds.
+            held: commits, newest first, each with the blob that it has.
             wanted: the blobs.
 
         Returns:
-            (commit, blob) in the same order, and the signer of each commit chosen.
+            (commit, blob) in the same order, and the signer of each chosen commit.
 
         Raises:
-            SourceError: git could not be asked.
+            SourceError: git could not verify it.
         """
         missing = set(wanted)
         chosen: list[tuple[str, str]] = []
@@ -293,18 +294,18 @@ class Judge:
         return chosen, signers
 
     def _remembered(self, kind: str, sha: str) -> Verdict:
-        verdict = self._known.get((kind, sha))
+        verdict = self._verdicts.get((kind, sha))
         if verdict is None:
-            verdict = self._ask(kind, sha)
-            if not verdict.passing:
-                self._known[kind, sha] = verdict
+            verdict = self._verify(kind, sha)
+            if not verdict.transient:
+                self._verdicts[kind, sha] = verdict
         return verdict
 
-    def _ask(self, kind: str, sha: str) -> Verdict:
+    def _verify(self, kind: str, sha: str) -> Verdict:
         if self._folder is None:
-            raise ValueError("nothing is verified, so nothing can be asked")
-        chosen = (
-            "gpg.minTrustLevel=undefined",  # the file of keys is the trust
+            raise ValueError("no keys were read, since nothing is verified")
+        configuration = (
+            "gpg.minTrustLevel=undefined",  # only the key file counts
             "gpg.program=gpg",
             "gpg.openpgp.program=gpg",
             "gpg.ssh.program=ssh-keygen",
@@ -317,78 +318,79 @@ class Judge:
             environment={
                 **self._git.environment,
                 "GNUPGHOME": str(self._folder / "gnupg"),
-                "TMPDIR": str(self._folder),  # git hands the signature over in a file
+                "TMPDIR": str(self._folder),  # git passes the signature in a file
             },
         )
-        options = [word for option in chosen for word in ("-c", option)]
-        asked = git.run(f"--git-dir={self._git_dir}", *options, f"verify-{kind}", "--raw", sha)
-        if asked.code == 0:
-            return Verdict(signer=_signer(asked.stderr))
-        if asked.code != 1 or _MACHINE.search(asked.stderr):
-            # A signature that does not fit is 1; anything else says nothing of the signature.
+        options = [word for option in configuration for word in ("-c", option)]
+        verified = git.run(f"--git-dir={self._git_dir}", *options, f"verify-{kind}", "--raw", sha)
+        if verified.code == 0:
+            return Verdict(signer=_signer(verified.stderr))
+        if verified.code != 1 or _LOCAL_FAILURE.search(verified.stderr):
+            # Exit code 1 means a bad signature; any other says nothing about the signature.
             raise SourceError(
-                f"{git.where}: the signature of {kind} {sha[:12]} could not be judged"
-                f" (git: {last_line(asked.stderr)})"
+                f"{git.where}: cannot verify the signature of {kind} {sha[:12]}"
+                f" (git: {last_line(verified.stderr)})"
             )
-        return _refusal(kind, sha, self._content(kind, sha) or b"", asked.stderr)
+        return _refusal(kind, sha, self._content(kind, sha) or b"", verified.stderr)
 
     def _content(self, kind: str, sha: str) -> bytes | None:
-        """The object as it stands, empty where it is of another kind, None where it is too long."""
+        """Return the raw object: empty if it is of another kind, None if it is too long."""
         try:
             read = self._git.run(
-                f"--git-dir={self._git_dir}", "cat-file", kind, sha, most=_LONGEST_OBJECT
+                f"--git-dir={self._git_dir}", "cat-file", kind, sha, max_bytes=_MAX_OBJECT_BYTES
             )
         except TooMuchOutput:
             return None
         return read.stdout if read.code == 0 else b""
 
 
-def _refusal(kind: str, sha: str, content: bytes, said: str) -> Verdict:
-    """Word why a signature is not taken, and who must do what."""
+def _refusal(kind: str, sha: str, content: bytes, output: str) -> Verdict:
+    """Explain why a signature is not accepted, and who must do what."""
     name = f"{kind} {sha[:12]}"
-    anew = (
-        "a signer whom you trust signs a commit on top of it (git commit --allow-empty --gpg-sign)"
+    sign = (
+        "have a trusted signer sign a commit on top of it (git commit --allow-empty --gpg-sign)"
         if kind == "commit"
-        else "a signer whom you trust makes it anew (git tag --sign --force)"
+        else "have a trusted signer replace it (git tag --sign --force)"
     )
-    if over := _GPG_OVER.search(said):
-        word = "revoked" if over["what"] == "REV" else "expired"
+    if invalid := _GPG_INVALID.search(output):
+        status = "revoked" if invalid["status"] == "REV" else "expired"
         return Verdict(
-            refusal=f"{name} is signed with the OpenPGP key {over['key']}, which is {word}: {anew}"
+            refusal=f"{name} is signed with the OpenPGP key {invalid['key']}, which is {status};"
+            f" {sign}"
         )
-    if unknown := _GPG_UNKNOWN.search(said):
+    if unknown := _GPG_UNKNOWN.search(output):
         return Verdict(
             refusal=f"{name} is signed with the OpenPGP key {unknown['key']}, which is not in the"
-            f" keyring file: whoever keeps that file adds it, or {anew}"
+            f" keyring file; add the key, or {sign}"
         )
-    if "No principal matched" in said and (key := _SSH_KEY.search(said)):
+    if "No principal matched" in output and (key := _SSH_KEY.search(output)):
         return Verdict(
-            refusal=f"{name} is signed with the {key['kind']} key {key['key']}, which is not among"
-            f" the allowed signers at that time: whoever keeps that file adds it, or {anew}"
+            refusal=f"{name} is signed with the {key['kind']} key {key['key']}, which was not an"
+            f" allowed signer at the time of the signature; add the key, or {sign}"
         )
     head, _, text = content.partition(b"\n\n")
     signature = head.partition(b"\ngpgsig ")[2] if kind == "commit" else text
     if _X509_SIGNATURE in signature:
         return Verdict(
-            refusal=f"{name} is signed with an X.509 certificate, which is not supported: {anew}"
+            refusal=f"{name} is signed with an X.509 certificate, which is not supported; {sign}"
         )
     if _SSH_SIGNATURE not in signature and _PGP_SIGNATURE not in signature:
-        return Verdict(refusal=f"{name} is not signed: {anew}")
-    said = last_line(said)
+        return Verdict(refusal=f"{name} is not signed; {sign}")
+    reason = last_line(output)
     return Verdict(
-        refusal=f"the signature of {name} is not good (git: {said}): {anew}", passing=True
+        refusal=f"the signature of {name} is not valid (git: {reason}); {sign}", transient=True
     )
 
 
-def _signer(said: str) -> str:
-    """Who signed, in the words of the file of keys, and with which key."""
-    if good := _SSH_GOOD.search(said):
-        who, key = good["who"], good["key"]
+def _signer(output: str) -> str:
+    """Return the name of the signer in the key file, and the key."""
+    if good := _SSH_GOOD.search(output):
+        signer, key = good["signer"], good["key"]
     else:
-        named, valid = _GPG_GOOD.search(said), _GPG_VALID.search(said)
-        who = named["who"] if named else "unnamed"
+        named, valid = _GPG_GOOD.search(output), _GPG_VALID.search(output)
+        signer = named["signer"] if named else "unnamed"
         key = valid["key"] if valid else ""
-    return f"{shown(who)[:_LONGEST_SIGNER]} {key}".strip()
+    return f"{printable(signer)} {key}".strip()
 
 
 def _read(file: Path | None) -> bytes:
@@ -396,11 +398,13 @@ def _read(file: Path | None) -> bytes:
         return b""
     try:
         with file.open("rb") as stream:
-            content = stream.read(_LONGEST_FILE + 1)
+            content = stream.read(_MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise SourceError(f"{file}: {error.strerror}; mount it, or correct its path") from error
-    if len(content) > _LONGEST_FILE:
-        raise SourceError(f"{file}: more than {_LONGEST_FILE} bytes are no file of keys")
+    if len(content) > _MAX_KEY_FILE_BYTES:
+        raise SourceError(
+            f"{file}: the file is not a key file; it has more than {_MAX_KEY_FILE_BYTES} bytes"
+        )
     return content
 
 
@@ -410,13 +414,15 @@ def _has_signers(content: bytes) -> bool:
 
 
 def _binary_keys(content: bytes, file: Path) -> bytes:
-    """Bring OpenPGP keys to the form that gpg keeps them in.
+    """Return OpenPGP keys in binary form, as gpg stores them.
 
     Raises:
-        SourceError: they are none, or not public ones.
+        SourceError: the content is not a list of public keys.
     """
     if _PRIVATE in content:
-        raise SourceError(f"{file}: this is a private key; give what gpg --export writes")
+        raise SourceError(
+            f"{file}: the file contains a private key; use the output of gpg --export"
+        )
     try:
         if _ARMORED in content:
             lines = content.replace(b"\r\n", b"\n")
@@ -426,29 +432,32 @@ def _binary_keys(content: bytes, file: Path) -> bytes:
             )
     except binascii.Error as error:
         raise SourceError(
-            f"{file}: an armored key in it is damaged; write it anew with gpg --export --armor"
+            f"{file}: the file contains a damaged armored key; export it again with"
+            " gpg --export --armor"
         ) from error
     if not content or not content[0] & _PACKET:
-        raise SourceError(f"{file}: there is no OpenPGP key in it; give what gpg --export writes")
+        raise SourceError(
+            f"{file}: the file contains no OpenPGP key; use the output of gpg --export"
+        )
     return content
 
 
 def _require_programs(git: Git, keys: Keys) -> None:
     path = git.environment.get("PATH")
-    for wanted, program, package in (
+    for needed, program, package in (
         (keys.allowed_signers, "ssh-keygen", "openssh-client"),
         (keys.openpgp, "gpg", "gnupg"),
     ):
-        if wanted and shutil.which(program, path=path) is None:
+        if needed and shutil.which(program, path=path) is None:
             raise SourceError(
-                f"{git.where}: there is no {program} command, which checks signatures; install"
-                f" {package}"
+                f"{git.where}: the {program} command, which verifies signatures, is not installed;"
+                f" install {package}"
             )
 
 
 def _sweep(private: Path) -> None:
-    """Remove what a killed process of ours left."""
-    oldest = time.time() - _LEFT_BEHIND
+    """Remove the folders of killed processes."""
+    oldest = time.time() - _ABANDONED_SECONDS
     for folder in private.glob(_PREFIX + "*"):
         with contextlib.suppress(FileNotFoundError):
             if folder.stat().st_mtime < oldest:

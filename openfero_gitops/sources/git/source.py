@@ -1,27 +1,20 @@
 """A Git repository as a source of snapshots.
 
-One fetch is one network operation (two for a tag or an unadvertised commit), which resolves the
-ref once; everything after it is read by the commit's id. It ends with a complete snapshot or with
-an error of one line, and never changes what an earlier one returned: the catalog in force is the
-caller's.
+A fetch is one network operation (two for a tag or a commit that the server does not list) that
+resolves the ref once; everything afterwards is read by the ID of the commit. It returns a complete
+snapshot or raises an error of one line, and never changes a snapshot that it returned before.
 
-The first fetch takes as much of the history as a broken file's older versions are looked for in,
-where the server can count it off, and leaves out files that are larger than any that is read, where
-the server can do that. What leads further back (that the newest commit continues one from long
-ago, a commit that a Job names) has the rest fetched, once.
+The first fetch brings only part of the history (see `remote`). A question that needs more of it,
+such as whether the new commit continues a much older one, fetches the rest once.
 
-The event loop only waits. Each operation is one hop into a thread, where children do the work
-under a deadline (`git_process`) in a directory of their own (`git_cache`); cancelling the caller
-ends the children first.
+The event loop is never blocked: each operation runs in a thread (see `threads`), in which child
+processes work with a deadline (see `process`) in a directory of their own (see `cache`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
 import shutil
-import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -36,68 +29,53 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.sources.git.access import Access, GitAccess
 from openfero_gitops.sources.git.cache import Cache, remove
-from openfero_gitops.sources.git.errors import (
-    Cut,
-    Damaged,
-    explain,
-    last_line,
-    no_filter,
-    no_shallow,
-    no_such_ref,
-    not_offered,
-)
-from openfero_gitops.sources.git.process import Git, TooMuchOutput
+from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
+from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import Trust, Verdict, Verifier
+from openfero_gitops.sources.git.threads import GitThreads
 from openfero_gitops.sources.git.url import is_commit, parse_ref, parse_remote
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,
-    Known,
     assemble,
-    carry,
     is_lfs_pointer,
     is_readable,
     normalise,
-    revise,
     select,
-    shown,
+    unchanged,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from openfero_gitops.sources.git.process import Finished
-    from openfero_gitops.sources.git.repository import BareRepository, Before, Commit
+    from openfero_gitops.sources.git.process import Git
+    from openfero_gitops.sources.git.repository import BareRepository, Commit, EarlierFile
     from openfero_gitops.sources.git.signatures import Judge
-    from openfero_gitops.sources.tree import Entry, Selection
+    from openfero_gitops.sources.tree import Entry
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-_ANCESTORS: Final = 100  # of a commit: as far back as an older version of a file may come from
-_BLOCK: Final = 512  # bytes, the unit of a file limit
-_LISTED_ALONE: Final = ("refs/heads/", "refs/tags/")  # a server can be asked for these only
-_MOST_REFS: Final = 1 << 20  # bytes of a list of refs; where it is longer, a fetch is cheaper
-_TAGS: Final = "refs/tags/"
-_WHOLE: Final = ("--unshallow",)
+_MAX_ANCESTORS: Final = 100  # that are searched for older versions of a file
 
 
 @dataclass(frozen=True, slots=True)
 class GitSettings:
-    """Where the repository is, how it is reached and how much of it is taken.
+    """Where the repository is, how it is reached and how much of it is read.
 
     Attributes:
         url: `https://`, `http://`, `ssh://user@host/path`, `user@host:path`, `file:///path` or an
             absolute path; without secrets.
-        cache_dir: a directory that may be shared by replicas and lost at any time.
-        ref: a branch, a tag (a branch of the same name goes first), `HEAD` for what the remote
-            calls its default, `refs/…`, or all 40 characters of a commit.
-        path: the folder of the operarios, from the repository's root.
-        timeout: seconds that one command of git may take; a fetch that takes longer is ended.
-        access: the way there, and how much may come along it.
+        cache_dir: a directory that replicas may share and that may be lost at any time.
+        ref: a branch, a tag (a branch of the same name takes precedence), `HEAD` for the default
+            branch of the remote, `refs/…`, or all 40 characters of a commit.
+        path: the folder of the operarios, relative to the root of the repository.
+        timeout: seconds after which a command of Git is stopped.
+        access: credentials and other options for the connection.
         budgets: how much of a commit is read.
         trust: what must be signed, and by whom.
     """
@@ -113,11 +91,15 @@ class GitSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """The last fetch: what the ref held (the tag, not its commit), and what was made of it.
+class _Fetched:
+    """The result of the last fetch.
 
-    `keys` is the digest of those that it was judged by, empty where that may change by itself;
-    with an `error` it cannot be taken.
+    Attributes:
+        tip: the ID that the ref had (of an annotated tag, not of its commit).
+        keys: the digest of the keys that verified it; empty where the result may change without
+            them.
+        snapshot: what was read.
+        error: why the commit cannot be used.
     """
 
     tip: str
@@ -127,70 +109,72 @@ class _Seen:
 
 
 class GitSource:
-    """One ref of one repository.
+    """One ref of one repository, with its history.
 
-    A rewritten branch is followed: whether the new commit may replace the one in force is for
-    the caller to judge, with `is_ancestor`.
+    A rewritten branch is followed: the caller decides with `is_ancestor` whether the new commit
+    may replace the active one.
 
     Raises:
-        UsageError: the settings cannot work.
+        UsageError: the settings are not valid.
     """
 
     def __init__(self, settings: GitSettings) -> None:
         self._settings = settings
-        self._remote = parse_remote(settings.url)
+        self._url = parse_remote(settings.url)
         self._ref = parse_ref(settings.ref)
         self._root = normalise(settings.path)
         self._verifier = Verifier(settings.trust)
-        self._check_tag()
+        self._require_tag_ref()
         if settings.timeout <= 0:
-            raise UsageError(f"timeout {settings.timeout}: write a number of seconds above 0")
-        self._access = Access(self._remote, settings.access)
+            raise UsageError(f"timeout {settings.timeout}: must be more than 0 seconds")
+        access = Access(self._url, settings.access)
         self._where = f"Git repository {self.url}"
-        self._cache = Cache.of(settings.cache_dir, self._remote.url)
-        self._own_ref = f"refs/openfero/tip/{hashlib.sha256(self._ref.encode()).hexdigest()[:16]}"
-        self._seen: _Seen | None = None
-        self._known: Known | None = None
-        self._history: tuple[str, int, dict[bytes, list[Before]] | None] | None = None
-        self._too_many_refs = False
-        # The largest file to fetch. None is for all: where commits must be signed, the server is
-        # not trusted to say what is large.
+        self._cache = Cache.of(settings.cache_dir, self._url.url)
+        self._threads = GitThreads(self._where, self._cache, access, settings.timeout)
+        # Where commits must be signed, the server is not trusted to tell which files are large.
         signed = settings.trust.verify is not Verify.NONE
-        self._blob_bytes = None if signed else settings.budgets.file_bytes
-        self._left_out: set[str] = set()  # blobs that a fetch did not bring, for their size
-        self._suspect = False  # a read found the cache damaged: the next fetch makes a new one
-        self._under_way: dict[asyncio.Task[object], threading.Event] = {}
-        self._closed = False
+        self._remote = RemoteRef(
+            access,
+            self._url.url,
+            self._ref,
+            tag_only=settings.trust.verify is Verify.TAG,
+            blob_bytes=None if signed else settings.budgets.file_bytes,
+            pack_bytes=settings.access.pack_bytes,
+        )
+        self._fetched: _Fetched | None = None
+        self._last: Snapshot | None = None  # read by a fetch, also of a commit that is refused
+        self._changes: tuple[str, int, dict[bytes, list[EarlierFile]] | None] | None = None
+        self._left_out: set[str] = set()  # IDs of blobs that are too large to be fetched
+        self._damaged = False  # the next fetch makes a new cache
 
     @property
     def url(self) -> str:
-        """The repository's address, fit to be shown: there never is a secret in it."""
-        return self._remote.url
+        """The address of the repository; it contains no secrets."""
+        return self._url.url
 
     async def fetch(self) -> Snapshot:
-        """Bring the cache up to date, and read the commit that the ref now names.
+        """Update the cache and read the commit that the ref now names.
 
-        A snapshot without files is no error here: an emptied path is for the caller to judge.
+        A snapshot without files is not an error here; the caller decides about it.
 
         Raises:
-            Unusable: the commit that the ref names cannot be taken: the path is not in it, a
-                budget is exceeded, or (`Unverified`) nobody who is trusted signed it.
-            SourceError: in one line, what failed and what to do; the ref may be gone, the server
-                or the disk in trouble.
+            Unusable: the commit cannot be used: it does not contain the path, exceeds a budget,
+                or (`Unverified`) no trusted key signed it.
+            SourceError: the fetch failed: the ref does not exist, or the server or disk fails.
         """
-        seen = await self._hop(self._fetch)
-        if seen.error is not None:
-            raise seen.error.with_traceback(None)
-        if seen.snapshot is None:
+        fetched = await self._threads.run(self._fetch)
+        if fetched.error is not None:
+            raise fetched.error.with_traceback(None)
+        if fetched.snapshot is None:
             raise SourceError(f"{self._where}: nothing was read")
-        return seen.snapshot
+        return fetched.snapshot
 
     async def snapshot(self, commit: str) -> Snapshot:
-        """Read a commit that is already in the cache.
+        """Read a commit that is in the cache.
 
         Raises:
-            Unusable: it cannot be taken, as in `fetch`.
-            SourceError: it is not there, or cannot be read.
+            Unusable: the commit cannot be used, as in `fetch`.
+            SourceError: the commit is not in the cache, or cannot be read.
         """
 
         def read(repository: BareRepository, sha: str) -> Snapshot:
@@ -198,42 +182,43 @@ class GitSource:
                 revision, verdict = self._judged(repository, sha, judge)
             if verdict.refusal:
                 raise Unverified(f"{self._where}: {verdict.refusal}", revision)
-            return self._files_or_why(repository, revision)[0]
+            return self._usable_files(repository, revision)
 
-        return await self._hop(lambda git: self._read_cached(git, commit, read))
+        return await self._read(commit, read)
 
-    async def cases(self, commit: str) -> Snapshot:
-        """Read a cached commit's golden cases, `tests` below the path; nothing where there is none.
+    async def cases(self, snapshot: Snapshot) -> Snapshot:
+        """Read the golden cases of a snapshot: the `tests` folder below its path, if there is one.
 
         Raises:
-            SourceError: the commit is not there, or cannot be read.
+            SourceError: the commit is not in the cache, or cannot be read.
         """
 
         def read(repository: BareRepository, sha: str) -> Snapshot:
-            root = f"{self._root}/{CASES}".strip("/")
-            revision = self._revision(repository, sha)
+            root = f"{snapshot.root}/{CASES}".strip("/")
             if not repository.has_folder(sha, root):
-                return Snapshot(revision, root, ())
-            return self._files(repository, revision, root)[0]
+                return Snapshot(snapshot.revision, root, ())
+            return self._files(repository, snapshot.revision, root)
 
-        return await self._hop(lambda git: self._read_cached(git, commit, read))
+        return await self._read(snapshot.revision.commit, read)
 
     async def revision(self, commit: str) -> Revision:
-        """Tell who made a commit that is in the cache, and when.
+        """Read the author and time of a commit that is in the cache.
 
         Raises:
-            SourceError: it is not there, or cannot be read.
+            SourceError: the commit is not in the cache, or cannot be read.
         """
-        return await self._hop(lambda git: self._read_cached(git, commit, self._revision))
+        return await self._read(commit, self._revision)
 
-    async def versions(self, path: str, commit: str, limit: int = _ANCESTORS) -> list[SourceFile]:
-        """Read what a file was before, newest first, each content once, all of them stale.
+    async def versions(
+        self, path: str, commit: str, limit: int = _MAX_ANCESTORS
+    ) -> list[SourceFile]:
+        """Read the earlier versions of a file, newest first, each content once, all marked stale.
 
-        Looked at are the first `limit` first-parent ancestors of `commit`; what the file is in
-        `commit` itself is left out, and so is what is over a budget. Each carries the newest of
-        these ancestors that has it, so that `git show COMMIT:PATH` gives exactly this content.
-        Where commits must be signed, only those count that are; where tags must be, none does:
-        no tag speaks for a commit before its own.
+        Only the first `limit` first-parent ancestors of `commit` are searched. The version in
+        `commit` itself and versions over a budget are skipped. Each version names the newest of
+        these ancestors that has it, so that `git show COMMIT:PATH` prints exactly this content.
+        Where commits must be signed, only versions in signed commits are returned; where tags must
+        be signed, none are, since a tag does not vouch for earlier commits.
 
         Raises:
             SourceError: the commit is not in the cache, or its history cannot be read.
@@ -242,23 +227,22 @@ class GitSource:
         def read(repository: BareRepository, sha: str) -> list[SourceFile]:
             return self._versions(repository, path, sha, limit)
 
-        return await self._hop(lambda git: self._read_cached(git, commit, read))
+        return await self._read(commit, read)
 
-    async def existed(self, path: str, commit: str, limit: int = _ANCESTORS) -> bool:
-        """Whether an ancestor, of those that `versions` looks at, had another file there.
-
-        Signed or not: that something was there is no reason to trust it.
+    async def existed(self, path: str, commit: str, limit: int = _MAX_ANCESTORS) -> bool:
+        """Whether an ancestor that `versions` searches has another version, signed or not.
 
         Raises:
             SourceError: as `versions`.
         """
 
-        def look(repository: BareRepository, sha: str) -> bool:
-            return bool(repository.older(path, sha, limit, self._changed(repository, sha, limit)))
+        def read(repository: BareRepository, sha: str) -> bool:
+            changes = self._changes_before(repository, sha, limit)
+            return bool(repository.earlier(path, sha, limit, changes))
 
-        return await self._hop(lambda git: self._read_cached(git, commit, look))
+        return await self._read(commit, read)
 
-    async def ancestors(self, commit: str, limit: int = _ANCESTORS) -> list[str]:
+    async def ancestors(self, commit: str, limit: int = _MAX_ANCESTORS) -> list[str]:
         """List the first-parent ancestors of a commit, newest first, at most `limit`.
 
         Raises:
@@ -268,12 +252,12 @@ class GitSource:
         def read(repository: BareRepository, sha: str) -> list[str]:
             return repository.first_parents(sha, limit)
 
-        return await self._hop(lambda git: self._read_cached(git, commit, read))
+        return await self._read(commit, read)
 
     async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:
-        """Whether a fetched commit continues an earlier one; False says that it was rewritten.
+        """Whether a fetched commit continues an older one; False where history was rewritten.
 
-        Where it is not to `deepen` the history, and False, that may only lie too far back.
+        Without `deepen`, False may also mean that the older commit was not fetched.
 
         Raises:
             SourceError: `newer` is not in the cache, or its history cannot be read.
@@ -282,298 +266,160 @@ class GitSource:
         def compare(repository: BareRepository, sha: str) -> bool:
             return is_commit(older) and repository.is_ancestor(older, sha)
 
-        return await self._hop(lambda git: self._read_cached(git, newer, compare, deepen=deepen))
+        return await self._read(newer, compare, deepen=deepen)
 
-    async def merge_base(self, one: str, other: str) -> str:
-        """The newest commit in the history of two fetched ones; empty where there is none.
+    async def merge_base(self, first: str, second: str) -> str:
+        """Return the newest common ancestor of two fetched commits; empty where there is none.
 
         Raises:
             SourceError: one of them is not in the cache, or its history cannot be read.
         """
 
         def find(repository: BareRepository, sha: str) -> str:
-            return repository.merge_base(one, sha) if is_commit(one) else ""
+            return repository.merge_base(first, sha) if is_commit(first) else ""
 
-        return await self._hop(lambda git: self._read_cached(git, other, find))
+        return await self._read(second, find)
 
     async def aclose(self) -> None:
-        """End what is under way, and wait for it; nothing is left running. May be repeated."""
-        self._closed = True
-        for stop in self._under_way.values():
-            stop.set()
-        while self._under_way:
-            await asyncio.wait(list(self._under_way))
+        """Stop every operation and wait for its end. May be repeated."""
+        await self._threads.aclose()
 
-    async def _hop(self, operation: Callable[[Git], _T]) -> _T:
-        """Run one operation in a thread; a cancelled caller waits until its children are gone."""
-        if self._closed:
-            raise SourceError(f"{self._where}: the source is closed")
-        stop = threading.Event()
-        work = asyncio.create_task(
-            asyncio.to_thread(self._guard, operation, stop), name=f"git {self.url}"
+    async def _read(
+        self,
+        commit: str,
+        read: Callable[[BareRepository, str], _T],
+        *,
+        deepen: bool = True,
+    ) -> _T:
+        return await self._threads.run(
+            lambda git: self._read_cached(git, commit, read, deepen=deepen)
         )
-        self._under_way[work] = stop
-        work.add_done_callback(self._under_way.pop)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            stop.set()
-            while not work.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({work})
-            work.exception()  # it is the cancellation that the caller hears of
-            raise
 
-    # All below runs in a thread.
+    # Everything below runs in a thread.
 
-    def _guard(self, operation: Callable[[Git], _T], stop: threading.Event) -> _T:
-        """Word what the disk says; everything else has been worded where it happened."""
-        try:
-            self._cache.open()
-            environment = self._access.environment(self._cache.folder)
-            return operation(Git(self._where, environment, self._settings.timeout, stop))
-        except OSError as error:
-            raise SourceError(
-                f"{self._where}: the cache directory {self._settings.cache_dir} cannot be used"
-                f" ({error.strerror or error}); it must be writable and have room"
-            ) from error
-
-    def _check_tag(self) -> None:
-        """A branch may move without anybody's signature: only a tag can be held to its own."""
+    def _require_tag_ref(self) -> None:
+        """Refuse `--verify tag` for a ref that is not a tag: a branch moves without a signature."""
         if self._verifier.verify is Verify.TAG and (
             is_commit(self._ref)
             or self._ref == "HEAD"
-            or (self._ref.startswith("refs/") and not self._ref.startswith(_TAGS))
+            or (self._ref.startswith("refs/") and not self._ref.startswith(TAGS))
         ):
-            raise UsageError(f"ref {shown(self._ref)!r}: --verify tag needs the name of a tag")
+            raise UsageError(
+                f"ref {printable(self._ref)!r}: --verify tag needs the name of a tag as --ref"
+            )
 
-    def _fetch(self, git: Git) -> _Seen:
-        if (seen := self._unchanged(git)) is not None:
-            return seen
+    def _fetch(self, git: Git) -> _Fetched:
+        if (fetched := self._if_unchanged(git)) is not None:
+            return fetched
         with self._cache.locked(git):
             self._cache.sweep(self._settings.timeout)
-            if self._cache.repository.is_dir() and not self._suspect:
+            if self._cache.repository.is_dir() and not self._damaged:
+                repository = _repository(self._cache.repository, git)
                 try:
-                    seen = self._update(_repository(self._cache.repository, git))
+                    fetched = self._update(repository)
                 except Damaged as damage:
                     _log.warning(
-                        "git cache unusable; a new one is made",
+                        "Git cache is damaged; making a new one",
                         repository=self.url,
                         reason=str(damage),
                     )
                 else:
-                    self._roll_up(_repository(self._cache.repository, git))
-                    return seen
+                    self._repack(repository)
+                    return fetched
             return self._rebuild(git)
 
-    def _unchanged(self, git: Git) -> _Seen | None:
-        """Ask the server what the ref holds; return what is known of it, if that is the same.
+    def _if_unchanged(self, git: Git) -> _Fetched | None:
+        """Return the last result if the ref and the keys have not changed.
 
-        It costs one list of refs, and touches neither the disk nor the lock.
+        This costs one list of refs, and uses neither the disk nor the lock.
         """
-        seen = self._seen
-        if seen is None or self._suspect or not self._cache.repository.is_dir():
+        fetched = self._fetched
+        if fetched is None or self._damaged or not self._cache.repository.is_dir():
             return None
-        tip = self._ref if is_commit(self._ref) else self._listed(git)
-        if tip != seen.tip:
+        if self._remote.listed(git) != fetched.tip:
             return None
         with self._judging(_repository(self._cache.repository, git)) as judge:
-            return seen if seen.keys == judge.keys.digest else None
+            return fetched if fetched.keys == judge.keys.digest else None
 
-    def _listed(self, git: Git) -> str:
-        """The id that the server says the ref holds; empty where only a fetch can tell."""
-        if self._too_many_refs:
-            return ""
-        names = [refspec.removeprefix("+").split(":")[0] for refspec in self._refspecs()]
-        kinds = {f"--{name.split('/')[1]}" for name in names if name.startswith(_LISTED_ALONE)}
-        narrow = sorted(kinds) if all(name.startswith(_LISTED_ALONE) for name in names) else []
-        secrets = self._access.secrets()
-        options = [*self._access.options(), "ls-remote", "--quiet", *narrow]
-        try:
-            listed = git.run(*options, "--", self._remote.url, most=_MOST_REFS)
-        except TooMuchOutput:
-            self._too_many_refs = True
-            return ""
-        if listed.code != 0:
-            error = explain(self._where, listed.stderr, secrets)
-            if isinstance(error, Damaged):
-                return ""
-            raise error
-        lines = (line.partition(b"\t") for line in listed.stdout.split(b"\n"))
-        held = {name: sha.decode() for sha, _, name in lines}
-        return next((held[name.encode()] for name in names if name.encode() in held), "")
-
-    def _rebuild(self, git: Git) -> _Seen:
+    def _rebuild(self, git: Git) -> _Fetched:
         """Make a repository beside the old one, which stays until the new one can be read."""
         repository = _repository(self._cache.fresh, git)
-        self._seen = None
+        self._fetched = None
         try:
             repository.create(self._cache.home)
-            seen = self._update(repository, history=(f"--depth={_ANCESTORS + 1}",))
+            fetched = self._update(repository, history=(f"--depth={_MAX_ANCESTORS + 1}",))
             self._cache.swap()
         except Damaged as damage:
             raise SourceError(
-                f"{self._where}: what was fetched cannot be read (git: {damage}); check the"
-                " repository with git fsck, and the disk of the cache directory"
+                f"{self._where}: cannot read what was fetched (git: {damage}); check the"
+                " repository with `git fsck`, and the disk of the cache directory"
             ) from damage
         finally:
             remove(self._cache.fresh)
-        self._suspect = False
-        return seen
+        self._damaged = False
+        return fetched
 
-    def _update(self, repository: BareRepository, history: Sequence[str] = ()) -> _Seen:
+    def _update(self, repository: BareRepository, history: Sequence[str] = ()) -> _Fetched:
         """Fetch, resolve the ref once, and read the commit that it names."""
-        tip = self._fetch_tip(repository, history)
+        with self._swept_on_error():
+            tip = self._remote.fetch(repository, history)
         with self._judging(repository) as judge:
-            if self._seen is None or (self._seen.tip, self._seen.keys) != (tip, judge.keys.digest):
-                self._seen = self._look(repository, tip, judge)
-        return self._seen
+            last = self._fetched
+            if last is None or (last.tip, last.keys) != (tip, judge.keys.digest):
+                self._fetched = last = self._read_tip(repository, tip, judge)
+        return last
 
-    def _look(self, repository: BareRepository, tip: str, judge: Judge) -> _Seen:
-        """Read what the ref holds; what is wrong with it is no reason to fetch it again."""
+    @contextlib.contextmanager
+    def _swept_on_error(self) -> Iterator[None]:
+        """Remove what a failed fetch has left: half a pack may fill the disk."""
+        try:
+            yield
+        except BaseException:
+            self._cache.sweep(self._settings.timeout)
+            raise
+
+    def _read_tip(self, repository: BareRepository, tip: str, judge: Judge) -> _Fetched:
+        """Read what was fetched; a commit that cannot be used is not fetched again."""
         revision, verdict = self._judged(repository, tip, judge)
         try:
-            snapshot, selection = self._files_or_why(repository, revision, fetched=True)
+            snapshot = self._usable_files(repository, revision, fetched=True)
         except Unusable as error:
-            return _Seen(tip, "", None, error)
-        self._known = Known(snapshot, selection)
+            return _Fetched(tip, "", None, error)
+        self._last = snapshot
         if verdict.refusal:
-            keys = "" if verdict.passing else judge.keys.digest
+            keys = "" if verdict.transient else judge.keys.digest
             refusal = Unverified(f"{self._where}: {verdict.refusal}", revision, snapshot)
-            return _Seen(tip, keys, snapshot, refusal)
-        return _Seen(tip, judge.keys.digest, snapshot)
+            return _Fetched(tip, keys, snapshot, refusal)
+        return _Fetched(tip, judge.keys.digest, snapshot)
 
     def _judging(self, repository: BareRepository) -> contextlib.AbstractContextManager[Judge]:
         return self._verifier.judging(repository.git, repository.folder, self._cache.folder)
 
-    def _verdict(self, tip: str, revision: Revision, judge: Judge) -> Verdict:
-        """Judge what a ref holds, or one of the commits before it."""
+    def _judged(
+        self, repository: BareRepository, tip: str, judge: Judge
+    ) -> tuple[Revision, Verdict]:
+        """Read the revision that a tip names, and verify its signature if that is required."""
+        revision = self._revision(repository, tip)
         match self._verifier.verify:
             case Verify.NONE:
-                return Verdict()
+                verdict = Verdict()
             case Verify.COMMIT:
-                return judge.commit(revision.commit)
+                verdict = judge.commit(revision.commit)
             case Verify.TAG:
-                name = self._ref.removeprefix(_TAGS)
-                return judge.tag(tip, name, parse_time(revision.time))
+                verdict = judge.tag(tip, self._ref.removeprefix(TAGS), parse_time(revision.time))
+        return replace(revision, verified_signer=verdict.signer), verdict
 
-    def _fetch_tip(self, repository: BareRepository, history: Sequence[str]) -> str:
-        """Fetch, and return the id that the ref holds: a commit's, or an annotated tag's."""
-        if is_commit(self._ref) and repository.has(self._ref):
-            return self._ref  # it can never be another
-        self._ask(repository, history)
-        if not is_commit(self._ref):
-            return repository.tip(self._own_ref)
-        if repository.is_cut and not repository.has(self._ref):
-            self._ask(repository, _WHOLE)  # it may lie further back than each branch was cut
-        if not repository.has(self._ref):
-            raise SourceError(f"{self._where}: {self._missing()}")
-        return self._ref
-
-    def _deepen(self, git: Git) -> None:
-        """Fetch the rest of the history."""
-        with self._cache.locked(git):
-            repository = _repository(self._cache.repository, git)
-            if repository.is_cut:
-                self._ask(repository, _WHOLE)
-
-    def _ask(self, repository: BareRepository, history: Sequence[str]) -> None:
-        """Fetch what the ref means; nothing is left of a fetch that fails."""
-        secrets = self._access.secrets()
+    def _repack(self, repository: BareRepository) -> None:
+        """Keep the number of packs small; reading works also where this fails."""
         try:
-            self._ask_in_turn(repository, history, secrets)
-        except BaseException:
-            self._cache.sweep(self._settings.timeout)  # half a pack would fill the disk
-            raise
-
-    def _ask_in_turn(
-        self, repository: BareRepository, history: Sequence[str], secrets: tuple[str, ...]
-    ) -> None:
-        """Fetch the first thing that the server has of those that the ref may mean."""
-        held = repository.packed()
-        most = self._settings.access.pack_bytes
-        blocks = max(0, most - held) // _BLOCK
-        for refspec in self._refspecs():
-            fetched = self._fetch_as_offered(repository, refspec, history, blocks)
-            if fetched.code == 0:
-                return
-            said = fetched.stderr
-            if not (no_such_ref(said) or (is_commit(self._ref) and not_offered(said))):
-                # A process that reached its file limit dies of it without a word.
-                if repository.half_a_pack() >= blocks * _BLOCK:
-                    if held > most // 2:
-                        # Much of it may be history that was rewritten since.
-                        raise Damaged(f"{held} bytes are held already, there is no room for more")
-                    raise SourceError(
-                        f"{self._where}: the repository is larger than the {most} bytes that"
-                        " --git-max-size allows; raise that, or use a smaller repository"
-                    )
-                raise explain(self._where, said, secrets)
-        raise SourceError(f"{self._where}: {self._missing()}")
-
-    def _fetch_as_offered(
-        self, repository: BareRepository, refspec: str, history: Sequence[str], blocks: int
-    ) -> Finished:
-        """Fetch as little as the server can be made to send; the caller judges how it went."""
-        while True:
-            fetched = repository.fetch(
-                self._access.options(),
-                self._remote.url,
-                refspec,
-                history=history,
-                blob_bytes=self._blob_bytes,
-                file_blocks=blocks,
-            )
-            said = fetched.stderr
-            if self._blob_bytes is not None and no_filter(said):
-                self._blob_bytes = None
-                if fetched.code == 0:
-                    return fetched
-            elif history and fetched.code != 0 and no_shallow(said):
-                history = ()
-            else:
-                return fetched
-
-    def _refspecs(self) -> Iterator[str]:
-        """What to ask for, in order, until the server has one.
-
-        Git alone would take a tag before a branch of the same name; but who may push a tag may
-        not always push the branch.
-        """
-        if is_commit(self._ref):
-            yield f"+{self._ref}:{self._own_ref}"
-            yield "+refs/heads/*:refs/openfero/heads/*"
-        elif self._verifier.verify is Verify.TAG:
-            yield f"+{_TAGS}{self._ref.removeprefix(_TAGS)}:{self._own_ref}"
-        elif self._ref == "HEAD" or self._ref.startswith("refs/"):
-            yield f"+{self._ref}:{self._own_ref}"
-        else:
-            yield f"+refs/heads/{self._ref}:{self._own_ref}"
-            yield f"+refs/tags/{self._ref}:{self._own_ref}"
-
-    def _missing(self) -> str:
-        if self._ref == "HEAD":
-            return (
-                "it is empty, or its default branch does not exist; push a commit, name a branch"
-                " as the ref, or check the URL"
-            )
-        name = shown(self._ref)
-        if is_commit(self._ref):
-            return f"there is no commit {name} on any branch; correct the ref"
-        if self._ref.startswith("refs/"):
-            return f"there is no {name}; correct the ref, or bring it back"
-        return f"there is no branch or tag {name}; correct the ref, or bring it back"
-
-    def _roll_up(self, repository: BareRepository) -> None:
-        """Keep the number of packs level; where that fails, reading still works."""
-        try:
-            rolled = repository.roll_up()
+            repacked = repository.repack()
         except SourceError as error:
             reason = str(error)
         else:
-            reason = last_line(rolled.stderr) if rolled is not None and rolled.code != 0 else ""
+            failed = repacked is not None and repacked.code != 0
+            reason = last_line(repacked.stderr) if repacked is not None and failed else ""
         if reason:
-            _log.warning("git cache not repacked", repository=self.url, reason=reason)
+            _log.warning("Git cache could not be repacked", repository=self.url, reason=reason)
 
     def _read_cached(
         self,
@@ -581,41 +427,38 @@ class GitSource:
         commit: str,
         read: Callable[[BareRepository, str], _T],
         *,
-        deepen: bool = True,
+        deepen: bool,
     ) -> _T:
-        """Read about a commit by its full id.
-
-        Without the network, unless it leads further back than what is here; and without it even
-        then, where it is not to `deepen`.
-        """
+        """Read from the cache; only where history is missing, and with `deepen`, fetch the rest."""
         if not is_commit(commit):
             raise SourceError(
-                f"{self._where}: {shown(commit)!r} is no commit, write all 40 characters"
+                f"{self._where}: {printable(commit)!r} is not a commit; write all 40 characters"
             )
         repository = _repository(self._cache.repository, git)
         try:
-            here = replace(repository, whole=not deepen, cut=repository.is_cut)
+            as_fetched = replace(repository, whole=not deepen, cut=repository.is_cut)
             try:
-                return self._read_here(here, commit, read)
+                return self._read_commit(as_fetched, commit, read)
             except Cut:
-                self._deepen(git)
-            return self._read_here(replace(repository, whole=True), commit, read)
+                with self._cache.locked(git), self._swept_on_error():
+                    self._remote.deepen(repository)
+            return self._read_commit(replace(repository, whole=True), commit, read)
         except Damaged as damage:
-            self._suspect = True
+            self._damaged = True
             raise SourceError(
-                f"{self._where}: the cache is damaged (git: {damage}); the next fetch makes a new"
+                f"{self._where}: the cache is damaged (git: {damage}); the next sync makes a new"
                 " one"
             ) from damage
 
-    def _read_here(
+    def _read_commit(
         self, repository: BareRepository, commit: str, read: Callable[[BareRepository, str], _T]
     ) -> _T:
-        fetched = self._known is not None and self._known.snapshot.revision.commit == commit
-        if not fetched and not repository.has(commit):
+        just_fetched = self._last is not None and self._last.revision.commit == commit
+        if not just_fetched and not repository.has(commit):
             if repository.may_be_cut:
                 raise Cut
             raise SourceError(
-                f"{self._where}: commit {commit} is not in the cache; fetch a ref that holds it"
+                f"{self._where}: commit {commit} is not in the cache; fetch a ref that contains it"
             )
         return read(repository, commit)
 
@@ -623,18 +466,9 @@ class GitSource:
         [commit] = repository.commits([tip])
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
-    def _judged(
-        self, repository: BareRepository, tip: str, judge: Judge
-    ) -> tuple[Revision, Verdict]:
-        """Read which commit is named, and say whether it may be taken."""
-        revision = self._revision(repository, tip)
-        verdict = self._verdict(tip, revision, judge)
-        return replace(revision, verified_signer=verdict.signer), verdict
-
-    def _files_or_why(
+    def _usable_files(
         self, repository: BareRepository, revision: Revision, *, fetched: bool = False
-    ) -> tuple[Snapshot, Selection]:
-        """Read the operarios of a commit, or say that it has none that can be read."""
+    ) -> Snapshot:
         try:
             return self._files(repository, revision, self._root, fetched=fetched)
         except SourceUnavailable:
@@ -644,98 +478,74 @@ class GitSource:
 
     def _files(
         self, repository: BareRepository, revision: Revision, root: str, *, fetched: bool = False
-    ) -> tuple[Snapshot, Selection]:
-        """Read what lies below a path of a commit; what the last fetch found there is known.
+    ) -> Snapshot:
+        """Read what is below a path of a commit, except files that the last fetch has read.
 
-        `fetched` says that the commit has just come.
+        `fetched` says that the commit has just been fetched.
         """
-        known = self._known if root == self._root else None
-        selection = None
-        if known is not None:
-            selection = self._revised(repository, known, revision.commit, fetched=fetched)
-        if selection is None:
-            entries = repository.entries(revision.commit, root, self._settings.budgets)
-            self._require_there(entries, fetched=repository.folder == self._cache.fresh)
-            selection = select(
-                entries,
-                root=root,
-                budgets=self._settings.budgets,
-                where=self._where,
-                commit=revision.commit,
-            )
-        carried = carry(selection, known)
-        unknown = [selection.wanted[place] for place in carried.missing]
-        sizes = {file.blob: file.size for file in unknown}
-        blobs = repository.blobs(sizes, sum(sizes.values()))
-        contents = {file.path: blobs[file.blob] for file in unknown}
-        return assemble(revision, root, selection, contents, carried), selection
-
-    def _revised(
-        self, repository: BareRepository, known: Known, commit: str, *, fetched: bool
-    ) -> Selection | None:
-        """Choose by what a commit changed; None where it must be listed as a whole."""
         budgets = self._settings.budgets
-        before = known.snapshot.revision.commit
-        changes = repository.changes(before, commit, self._root, budgets.files)
-        if changes is None:
-            return None
-        self._require_there((change.now for change in changes if change.now), fetched=fetched)
-        selection = revise(
-            known.selection,
-            changes,
-            root=self._root,
-            budgets=budgets,
-            where=self._where,
-            commit=commit,
+        entries = repository.entries(revision.commit, root, budgets)
+        self._require_blobs(entries, fetched=fetched, fresh=repository.folder == self._cache.fresh)
+        selection = select(
+            entries, root=root, budgets=budgets, where=self._where, commit=revision.commit
         )
-        return selection if selection.names.entries else None  # the path may be gone
+        held = unchanged(selection, self._last)
+        unread = [wanted for wanted in selection.wanted if wanted.path not in held]
+        sizes = {wanted.blob: wanted.size for wanted in unread}
+        blobs = repository.blobs(sizes, sum(sizes.values()))
+        contents = {wanted.path: blobs[wanted.blob] for wanted in unread}
+        return assemble(revision, root, selection, contents, held)
 
-    def _require_there(self, entries: Iterable[Entry], *, fetched: bool) -> None:
-        """Tell a file that a fetch left out from one that was lost.
+    def _require_blobs(self, entries: Iterable[Entry], *, fetched: bool, fresh: bool) -> None:
+        """Distinguish a blob that a fetch left out for its size from one that was lost.
 
-        What is not there right after it should have been `fetched` was left out. What is not there
-        at another time may be either: then all is fetched anew.
+        A blob that is missing right after its commit was `fetched`, and that no earlier fetch has
+        brought, was left out. Any other missing blob may be lost: then all is fetched again.
         """
-        absent = {one.blob for one in entries if one.size is None and is_readable(one.name)}
-        if fetched and self._blob_bytes is not None:
-            self._left_out |= absent
-        elif lost := absent - self._left_out:
-            raise Damaged(f"blob {min(lost)} is not there")
+        missing = {
+            entry.blob for entry in entries if entry.size is None and is_readable(entry.name)
+        }
+        if fetched and (fresh or self._last) and self._remote.blob_bytes is not None:
+            held = {file.blob for file in self._last.files} if self._last and not fresh else set()
+            self._left_out |= missing - held
+        if lost := missing - self._left_out:
+            raise Damaged(f"blob {min(lost)} is missing")
 
-    def _changed(
+    def _changes_before(
         self, repository: BareRepository, commit: str, limit: int
-    ) -> dict[bytes, list[Before]] | None:
-        """What the ancestors of a commit changed: a thousand broken files ask for it one by one."""
-        if self._history is None or self._history[:2] != (commit, limit):
-            self._history = (commit, limit, repository.changed(commit, limit))
-        return self._history[2]
+    ) -> dict[bytes, list[EarlierFile]] | None:
+        """Read what the ancestors of a commit changed, once for all of its broken files."""
+        if self._changes is None or self._changes[:2] != (commit, limit):
+            self._changes = (commit, limit, repository.changes(commit, limit))
+        return self._changes[2]
 
     def _versions(
         self, repository: BareRepository, path: str, commit: str, limit: int
     ) -> list[SourceFile]:
         if self._verifier.verify is Verify.TAG:
             return []
-        changed = self._changed(repository, commit, limit)
-        found = repository.older(path, commit, limit, changed)
+        changes = self._changes_before(repository, commit, limit)
+        versions = repository.earlier(path, commit, limit, changes)
         signers: dict[str, str] = {}
-        if self._verifier.verify is Verify.COMMIT and found:
+        if self._verifier.verify is Verify.COMMIT and versions:
             with self._judging(repository) as judge:
-                line = repository.first_parents(commit, limit)
-                held = zip(line, repository.blobs_at(path, line), strict=True)
-                found, signers = judge.newest_signed(held, {blob for _, blob in found})
-        most = self._settings.budgets.file_bytes
-        sizes = repository.sizes(blob for _, blob in found)
-        absent = {blob for _, blob in found} - sizes.keys()
-        if absent and self._blob_bytes is None:
-            raise Damaged(f"blob {min(absent)} is not there")
-        found = [(sha, blob) for sha, blob in found if sizes.get(blob, most + 1) <= most]
+                ancestors = repository.first_parents(commit, limit)
+                held = zip(ancestors, repository.blobs_at(path, ancestors), strict=True)
+                versions, signers = judge.newest_signed(held, {blob for _, blob in versions})
+        max_bytes = self._settings.budgets.file_bytes
+        sizes = repository.sizes(blob for _, blob in versions)
+        missing = {blob for _, blob in versions} - sizes.keys()
+        if missing and self._remote.blob_bytes is None:
+            raise Damaged(f"blob {min(missing)} is missing")
+        small = {blob for blob, size in sizes.items() if size <= max_bytes}
+        versions = [(sha, blob) for sha, blob in versions if blob in small]
         contents = repository.blobs(
-            (blob for _, blob in found), sum(sizes[blob] for _, blob in found)
+            (blob for _, blob in versions), sum(sizes[blob] for _, blob in versions)
         )
-        commits = repository.commits(sha for sha, _ in found)
+        commits = repository.commits(sha for sha, _ in versions)
         return [
             _version(path, blob, contents[blob], commit, signers.get(commit.sha, ""))
-            for (_, blob), commit in zip(found, commits, strict=True)
+            for (_, blob), commit in zip(versions, commits, strict=True)
             if not is_lfs_pointer(contents[blob])
         ]
 
@@ -754,11 +564,14 @@ def _version(path: str, blob: str, content: bytes, commit: Commit, signer: str) 
 
 
 def _repository(folder: Path, git: Git) -> BareRepository:
-    """Import GitPython where it is used: it refuses to be imported without a git command."""
+    """Open a repository.
+
+    GitPython is imported here, since importing it fails where there is no git command.
+    """
     try:
         from openfero_gitops.sources.git.repository import BareRepository  # noqa: PLC0415
     except ImportError as error:
         if shutil.which("git") is not None:
-            raise  # something else is missing: this is no matter of git's
-        raise SourceError(f"{git.where}: there is no git command; install git") from error
+            raise  # not a missing git command
+        raise SourceError(f"{git.where}: the git command is not installed; install git") from error
     return BareRepository(folder, git)

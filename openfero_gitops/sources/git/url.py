@@ -1,9 +1,8 @@
-"""Which addresses git may be given, and which names it may be asked for.
+"""Validates the URLs and refs that are given to Git.
 
-Git takes much for a URL or a ref that is neither: an option (`--upload-pack=…`), a command
-(`ext::sh -c …`), the name of a helper. So both are held against a grammar first, and what is
-handed on can only be what it looks like. Secrets have no place in a URL: it is shown on pages
-and written on every Job.
+Git accepts much that is neither a URL nor a ref: an option (`--upload-pack=…`), a command
+(`ext::sh -c …`), the name of a helper. So both must match a strict grammar first. A URL must not
+contain secrets, since pages show it and every Job carries it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from enum import StrEnum
 from typing import Final
 
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.sources.tree import shown
+from openfero_gitops.domain.text import printable
 
-_LONGEST_URL: Final = 2048
-_LONGEST_REF: Final = 255
+_MAX_URL: Final = 2048  # characters
+_MAX_REF: Final = 255  # characters
 _NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _HOST: Final = rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?"
 _USER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -28,14 +27,14 @@ _SCP: Final = re.compile(rf"{_USER}@{_NAME}:(?!-){_PATH}")
 _LOCAL: Final = re.compile(r"(?:file://)?/[^\x00-\x1f\x7f]*")
 _USERINFO: Final = re.compile(r"(://)[^/@\s]*@")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-# What git-check-ref-format(1) refuses, one rule an alternative.
+# What git-check-ref-format(1) refuses, one alternative for each rule.
 _NO_REF: Final = re.compile(
     r"^[-/.]|[/.]$|\.\.|//|/\.|\.lock(?:/|$)|@\{|^@$|[\x00-\x20\x7f~^:?*\[\\]"
 )
 
 
 class Protocol(StrEnum):
-    """How the repository is reached, in the word of git's own allow-list."""
+    """A protocol, named as in Git's `protocol.allow`."""
 
     HTTPS = "https"
     HTTP = "http"
@@ -45,26 +44,26 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An address that holds no secret and can be nothing but an address."""
+    """A valid URL that contains no secrets."""
 
     url: str
     protocol: Protocol
 
 
 def parse_remote(url: str) -> Remote:
-    """Hold an address against the grammar.
+    """Validate a URL.
 
     Accepted are `https://`, `http://`, `ssh://user@host/path`, `user@host:path`, `file:///path`
     and an absolute path.
 
     Raises:
-        UsageError: the address is none of them, or holds a password.
+        UsageError: the URL has another form, or contains a password.
     """
     text = _safe(url)
-    if len(url) > _LONGEST_URL:
-        raise UsageError(f"Git URL of {len(url)} characters: at most {_LONGEST_URL} are taken")
+    if len(url) > _MAX_URL:
+        raise UsageError(f"Git URL has {len(url)} characters, more than {_MAX_URL}")
     if "${" in url:
-        raise UsageError(f"Git URL {text!r}: variables are not expanded, write it out")
+        raise UsageError(f"Git URL {text!r}: variables are not expanded; write the URL in full")
     if url.startswith(("http://", "https://")):
         return _parse_http(url, text)
     if url.startswith("ssh://"):
@@ -74,65 +73,65 @@ def parse_remote(url: str) -> Remote:
     if _SCP.fullmatch(url):
         return Remote(url, Protocol.SSH)
     raise UsageError(
-        f"Git URL {text!r}: write https://host/path, ssh://git@host/path, git@host:path,"
-        " file:///path or an absolute path"
+        f"Git URL {text!r} is not supported; use https://host/path, ssh://git@host/path,"
+        " git@host:path, file:///path or an absolute path"
     )
 
 
 def parse_ref(ref: str) -> str:
-    """Hold a ref against git's own grammar.
+    """Validate a ref by the rules of git-check-ref-format(1).
 
     Raises:
-        UsageError: no branch, tag or ref can have this name.
+        UsageError: the ref is not valid.
     """
-    if not ref or len(ref) > _LONGEST_REF or _NO_REF.search(ref):
+    if not ref or len(ref) > _MAX_REF or _NO_REF.search(ref):
         raise UsageError(
-            f"ref {shown(ref)!r}: write a branch, a tag, HEAD, refs/… or all 40 characters of a"
-            " commit"
+            f"ref {printable(ref)!r} is not valid; use a branch, a tag, HEAD, refs/… or all 40"
+            " characters of a commit"
         )
     return ref
 
 
 def is_commit(text: str) -> bool:
-    """Whether a text is the full id of a commit."""
+    """Whether a text is the full ID of a commit."""
     return _COMMIT.fullmatch(text) is not None
 
 
 def looks_like_url(source: str) -> bool:
-    """Whether a person who wrote this meant a URL, right or wrong, and not a folder."""
+    """Whether a text is meant as a URL, valid or not, rather than as a folder."""
     return "://" in source or "::" in source or _SCP.fullmatch(source) is not None
 
 
 def redact(text: str) -> str:
-    """Take user names and passwords out of every URL in a text."""
+    """Remove user names and passwords from every URL in a text."""
     return _USERINFO.sub(r"\1", text)
 
 
 def _safe(url: str) -> str:
-    """What of a refused address can be repeated: nothing before its last @ or after its first ?."""
+    """Return the part of a URL that can hold no secret: after its last @ and before its first ?."""
     scheme, separator, rest = url.rpartition("@")
     text = ("…@" if separator else scheme) + rest
-    return shown(re.split("[?#]", text, maxsplit=1)[0])
+    return printable(re.split("[?#]", text, maxsplit=1)[0])
 
 
 def _parse_http(url: str, text: str) -> Remote:
-    if "@" in url:  # in a path, too: a password may hold a slash
+    if "@" in url:  # anywhere, since a password may contain a slash
         raise UsageError(
-            f"Git URL {text!r}: leave out what stands before the @; a user name and a password or"
-            " token go into the file of --git-credentials-file"
+            f"Git URL {text!r} contains credentials; remove everything before the @ and put the"
+            " user name and password, or the token, into the file of --git-credentials-file"
         )
     if "?" in url or "#" in url:
-        raise UsageError(f"Git URL {text!r}: leave out ? and #, and what follows")
+        raise UsageError(f"Git URL {text!r} has a query or fragment; remove it (from ? or # on)")
     _checked(_HTTP, url, text, "https://host/path")
     return Remote(url, Protocol.HTTPS if url.startswith("https://") else Protocol.HTTP)
 
 
 def _checked(grammar: re.Pattern[str], url: str, text: str, example: str) -> str:
-    found = grammar.fullmatch(url)
-    if found is None:
-        hint = "a password goes into no URL" if "@" in url else "it may hold no blanks"
-        raise UsageError(f"Git URL {text!r}: write it like {example}; {hint}")
-    port = found.groupdict().get("port")
+    match = grammar.fullmatch(url)
+    if match is None:
+        hint = "a password" if "@" in url else "spaces"
+        raise UsageError(f"Git URL {text!r} is not valid; write {example}, without {hint}")
+    port = match.groupdict().get("port")
     if port is not None and not 0 < int(port) < 65_536:  # noqa: PLR2004
-        raise UsageError(f"Git URL {text!r}: {port} is no port")
+        raise UsageError(f"Git URL {text!r}: {port} is not a port; use 1 to 65535")
     return url

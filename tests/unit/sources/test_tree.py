@@ -17,8 +17,8 @@ from openfero_gitops.sources.tree import (
     assemble,
     blob_id,
     normalise,
+    printable_name,
     select,
-    shown,
 )
 
 SMALL = Budgets(file_bytes=10, path_bytes=40, depth=3, files=5, total_bytes=25, entries=9)
@@ -160,14 +160,14 @@ def test_a_file_exactly_within_a_budget_is_read(entry: Entry) -> None:
     ("entries", "told"),
     [
         (files(*(f"{n}.yaml" for n in range(6))), "more than 5 YAML and JSON files"),
-        (files(*(f"{n}.yaml" for n in range(3)), size=9), "27 bytes together, more than 25"),
+        (files(*(f"{n}.yaml" for n in range(3)), size=9), "27 bytes in total, more than 25"),
         (files(*(f"{n}.txt" for n in range(10))), "more than 9 entries"),
         ([Entry(b"%d" % n, Kind.LINK) for n in range(6)], "more than 5 YAML and JSON files"),
     ],
 )
 def test_a_repository_over_a_budget_is_refused_whole(entries: list[Entry], told: str) -> None:
     """What is too much together is refused, and the text says what to do."""
-    with pytest.raises(SourceError, match=rf"folder x: .*{told}.*as the path"):
+    with pytest.raises(SourceError, match=rf"folder x: .*{told}.*set --path"):
         choose(entries, budgets=SMALL)
 
 
@@ -230,7 +230,7 @@ def test_a_path_that_cannot_work_is_refused_in_one_line(path: str) -> None:
 @given(st.binary(max_size=2000))
 def test_any_name_can_be_shown(name: bytes) -> None:
     """Whatever bytes an author chose, a reader gets one bounded printable line."""
-    text = shown(name)
+    text = printable_name(name)
 
     assert len(text) <= 513
     assert not any(ord(one) < 32 or 126 < ord(one) < 160 for one in text)

@@ -146,16 +146,22 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"url": "ssh://git@h/p"}, "ssh needs --git-ssh-key-file"),
-        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh needs --git-ssh-key-file"),
-        ({"url": "ssh://git@h/p", "ssh_key_file": "a b", "known_hosts_file": "k"}, "ssh cannot"),
-        ({"url": "ssh://git@h/p", "ssh_key_file": "%d", "known_hosts_file": "k"}, "ssh cannot"),
-        ({"url": "https://h/p", "ssh_key_file": "k"}, "are for ssh URLs"),
-        ({"url": "https://h/p", "known_hosts_file": "k"}, "are for ssh URLs"),
-        ({"url": "/p", "credentials_file": "c"}, "are for https URLs"),
-        ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy: write"),
-        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "--git-proxy: write"),
-        ({"url": "https://h/p", "no_proxy": "a\nb"}, "--git-no-proxy: write"),
+        ({"url": "ssh://git@h/p"}, "ssh requires --git-ssh-key-file"),
+        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh requires --git-ssh-key-file"),
+        (
+            {"url": "ssh://git@h/p", "ssh_key_file": "a b", "known_hosts_file": "k"},
+            "ssh does not support",
+        ),
+        (
+            {"url": "ssh://git@h/p", "ssh_key_file": "%d", "known_hosts_file": "k"},
+            "ssh does not support",
+        ),
+        ({"url": "https://h/p", "ssh_key_file": "k"}, "are only for ssh URLs"),
+        ({"url": "https://h/p", "known_hosts_file": "k"}, "are only for ssh URLs"),
+        ({"url": "/p", "credentials_file": "c"}, "are only for https URLs"),
+        ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy must be"),
+        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "--git-proxy must be"),
+        ({"url": "https://h/p", "no_proxy": "a\nb"}, "--git-no-proxy must be"),
         ({"url": "https://h/p", "timeout": 0.0}, "timeout 0"),
         ({"url": "https://h/p", "path": "../x"}, "leaves the repository"),
     ],
@@ -181,7 +187,7 @@ def test_settings_that_contradict_each_other_are_refused_at_once(
     ("said", "told"),
     [
         ("fatal: write error: No space left on device\nfatal: index-pack failed", "disk"),
-        ("error: RPC failed; curl 18 transfer closed\nfatal: early EOF", "broke off"),
+        ("error: RPC failed; curl 18 transfer closed\nfatal: early EOF", "interrupted"),
         ("error: cannot lock ref 'a': Unable to create '/c/a.lock': File exists.", "lock file"),
         ("fatal: something that nobody has heard of", "git could not fetch"),
     ],
@@ -221,7 +227,7 @@ def test_a_name_that_sounds_like_a_cause_is_not_taken_for_it() -> None:
     """The repository's own name does not decide what its errors mean."""
     said = "fatal: unable to access 'https://h/certificate-401.git/': Could not resolve host: h"
 
-    assert "name is not known" in str(explain("x", said, ()))
+    assert "cannot be resolved" in str(explain("x", said, ()))
 
 
 def test_the_last_line_is_one_line_without_secrets_or_escapes() -> None:

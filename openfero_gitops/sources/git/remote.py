@@ -1,0 +1,208 @@
+"""One ref of a remote repository: listing it, and fetching no more than necessary.
+
+A fetch without options would bring the whole history and every file. Where the server supports
+it, the first fetch brings only as many commits as are searched for older versions of a broken
+file, and no file that is too large to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.text import printable
+from openfero_gitops.sources.git.errors import (
+    Damaged,
+    explain,
+    no_filter,
+    no_shallow,
+    no_such_ref,
+    not_offered,
+)
+from openfero_gitops.sources.git.process import TooMuchOutput
+from openfero_gitops.sources.git.url import is_commit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from openfero_gitops.sources.git.access import Access
+    from openfero_gitops.sources.git.process import Finished, Git
+    from openfero_gitops.sources.git.repository import BareRepository
+
+TAGS: Final = "refs/tags/"
+_BLOCK_BYTES: Final = 512  # the unit of a file size limit
+_LISTED_ALONE: Final = ("refs/heads/", "refs/tags/")  # a server can be asked for only these
+_MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a longer one
+_UNSHALLOW: Final = ("--unshallow",)
+
+
+class RemoteRef:
+    """A ref on the server.
+
+    Args:
+        access: the credentials and options for the repository.
+        url: the repository's URL.
+        ref: a branch, a tag, `HEAD`, `refs/…` or a commit.
+        tag_only: the ref must be a tag.
+        blob_bytes: the size of the largest file to fetch; None fetches all files.
+        pack_bytes: how much the fetched history may take on disk.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        url: str,
+        ref: str,
+        *,
+        tag_only: bool,
+        blob_bytes: int | None,
+        pack_bytes: int,
+    ) -> None:
+        self._access = access
+        self._url = url
+        self._ref = ref
+        self._tag_only = tag_only
+        self._pack_bytes = pack_bytes
+        self._own_ref = f"refs/openfero/tip/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
+        self._too_many_refs = False
+        #: None once the server has refused to leave out large files.
+        self.blob_bytes = blob_bytes
+
+    def listed(self, git: Git) -> str:
+        """Return the ID that the server lists for the ref; empty where only a fetch can tell.
+
+        Raises:
+            SourceError: the server could not be asked.
+        """
+        if is_commit(self._ref):
+            return self._ref
+        if self._too_many_refs:
+            return ""
+        names = [refspec.removeprefix("+").split(":")[0] for refspec in self._refspecs()]
+        kinds = {f"--{name.split('/')[1]}" for name in names if name.startswith(_LISTED_ALONE)}
+        narrow = sorted(kinds) if all(name.startswith(_LISTED_ALONE) for name in names) else []
+        secrets = self._access.secrets()
+        options = [*self._access.options(), "ls-remote", "--quiet", *narrow]
+        try:
+            listed = git.run(*options, "--", self._url, max_bytes=_MAX_LIST_BYTES)
+        except TooMuchOutput:
+            self._too_many_refs = True
+            return ""
+        if listed.code != 0:
+            error = explain(git.where, listed.stderr, secrets)
+            if isinstance(error, Damaged):
+                return ""
+            raise error
+        lines = (line.partition(b"\t") for line in listed.stdout.split(b"\n"))
+        ids = {name: sha.decode() for sha, _, name in lines}
+        return next((ids[name.encode()] for name in names if name.encode() in ids), "")
+
+    def fetch(self, repository: BareRepository, history: Sequence[str]) -> str:
+        """Fetch, and return the ID of the ref: a commit's, or an annotated tag's.
+
+        Args:
+            repository: where to fetch into.
+            history: options that limit it.
+
+        Raises:
+            SourceError: there is no such ref, or the fetch failed.
+            Damaged: the repository cannot be used.
+        """
+        if is_commit(self._ref) and repository.has(self._ref):
+            return self._ref  # a commit never changes
+        self._fetch(repository, history)
+        if not is_commit(self._ref):
+            return repository.tip(self._own_ref)
+        if repository.is_cut and not repository.has(self._ref):
+            self._fetch(repository, _UNSHALLOW)  # it may be older than the history of the branches
+        if not repository.has(self._ref):
+            raise SourceError(f"{repository.git.where}: {self._missing()}")
+        return self._ref
+
+    def deepen(self, repository: BareRepository) -> None:
+        """Fetch the rest of the history.
+
+        Raises:
+            SourceError: the fetch failed.
+            Damaged: the repository cannot be used.
+        """
+        if repository.is_cut:
+            self._fetch(repository, _UNSHALLOW)
+
+    def _fetch(self, repository: BareRepository, history: Sequence[str]) -> None:
+        """Fetch the first of the refs that `ref` can mean and that the server has."""
+        secrets = self._access.secrets()
+        where = repository.git.where
+        held_bytes = repository.packed()
+        blocks = max(0, self._pack_bytes - held_bytes) // _BLOCK_BYTES
+        for refspec in self._refspecs():
+            fetched = self._fetch_least(repository, refspec, history, blocks)
+            if fetched.code == 0:
+                return
+            stderr = fetched.stderr
+            if no_such_ref(stderr) or (is_commit(self._ref) and not_offered(stderr)):
+                continue
+            # A process that reaches its file size limit is killed and prints nothing.
+            if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
+                if held_bytes > self._pack_bytes // 2:
+                    # Most of it may be history that has been rewritten since.
+                    raise Damaged(f"no room beside the {held_bytes} bytes that are held already")
+                raise SourceError(
+                    f"{where}: the repository is larger than the {self._pack_bytes} bytes that"
+                    " --git-max-size allows; raise the limit, or use a smaller repository"
+                )
+            raise explain(where, stderr, secrets)
+        raise SourceError(f"{where}: {self._missing()}")
+
+    def _fetch_least(
+        self, repository: BareRepository, refspec: str, history: Sequence[str], blocks: int
+    ) -> Finished:
+        """Fetch as little as the server supports; the caller checks the result."""
+        while True:
+            fetched = repository.fetch(
+                self._access.options(),
+                self._url,
+                refspec,
+                history=history,
+                blob_bytes=self.blob_bytes,
+                file_blocks=blocks,
+            )
+            if self.blob_bytes is not None and no_filter(fetched.stderr):
+                self.blob_bytes = None
+                if fetched.code == 0:
+                    return fetched
+            elif history and fetched.code != 0 and no_shallow(fetched.stderr):
+                history = ()
+            else:
+                return fetched
+
+    def _refspecs(self) -> Iterator[str]:
+        """Yield what `ref` can mean, in order of precedence.
+
+        A branch precedes a tag of the same name, unlike in Git: an account that may push tags may
+        not always push to the branch.
+        """
+        if is_commit(self._ref):
+            yield f"+{self._ref}:{self._own_ref}"
+            yield "+refs/heads/*:refs/openfero/heads/*"
+        elif self._tag_only:
+            yield f"+{TAGS}{self._ref.removeprefix(TAGS)}:{self._own_ref}"
+        elif self._ref == "HEAD" or self._ref.startswith("refs/"):
+            yield f"+{self._ref}:{self._own_ref}"
+        else:
+            yield f"+refs/heads/{self._ref}:{self._own_ref}"
+            yield f"+{TAGS}{self._ref}:{self._own_ref}"
+
+    def _missing(self) -> str:
+        if self._ref == "HEAD":
+            return (
+                "the repository is empty, or its default branch does not exist; push a commit, set"
+                " --ref to a branch, or check the URL"
+            )
+        name = printable(self._ref)
+        if is_commit(self._ref):
+            return f"there is no commit {name} on any branch; correct --ref"
+        if self._ref.startswith("refs/"):
+            return f"there is no ref {name}; correct --ref, or restore the ref"
+        return f"there is no branch or tag {name}; correct --ref, or restore the branch or tag"

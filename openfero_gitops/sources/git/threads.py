@@ -1,0 +1,82 @@
+"""Runs Git in threads on behalf of the event loop, and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.sources.git.process import Git
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from openfero_gitops.sources.git.access import Access
+    from openfero_gitops.sources.git.cache import Cache
+
+_T = TypeVar("_T")
+
+
+class GitThreads:
+    """Runs each operation on a repository in a thread of its own.
+
+    Args:
+        where: begins the text of every error.
+        cache: the directory of the repository; it is created where it is missing.
+        access: the environment of the commands.
+        timeout: seconds that one command may take.
+    """
+
+    def __init__(self, where: str, cache: Cache, access: Access, timeout: float) -> None:
+        self._where = where
+        self._cache = cache
+        self._access = access
+        self._timeout = timeout
+        self._running: dict[asyncio.Task[object], threading.Event] = {}
+        self._closed = False
+
+    async def run(self, operation: Callable[[Git], _T]) -> _T:
+        """Run an operation; a cancelled caller waits until its child processes have ended.
+
+        Raises:
+            SourceError: the operation failed, the cache directory cannot be used, or this is
+                closed.
+        """
+        if self._closed:
+            raise SourceError(f"{self._where}: the source is closed")
+        stop = threading.Event()
+        task = asyncio.create_task(
+            asyncio.to_thread(self._run_in_thread, operation, stop), name=f"git: {self._where}"
+        )
+        self._running[task] = stop
+        task.add_done_callback(self._running.pop)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            task.exception()  # retrieved, since the caller gets the cancellation instead
+            raise
+
+    async def aclose(self) -> None:
+        """Stop every operation and wait for its end. May be repeated."""
+        self._closed = True
+        for stop in self._running.values():
+            stop.set()
+        while self._running:
+            await asyncio.wait(list(self._running))
+
+    def _run_in_thread(self, operation: Callable[[Git], _T], stop: threading.Event) -> _T:
+        try:
+            self._cache.open()
+            environment = self._access.environment(self._cache.folder)
+            return operation(Git(self._where, environment, self._timeout, stop))
+        except OSError as error:
+            raise SourceError(
+                f"{self._where}: cannot use the cache directory {self._cache.folder.parent}"
+                f" ({error.strerror or error}); check that it is writable and has free space"
+            ) from error
