@@ -1,11 +1,25 @@
-"""One remediation definition and the options that its author chose."""
+"""An operario: one remediation definition, and the options that its author chose."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain.option import (
+    APPROVAL,
+    BOOLEAN,
+    COUNT,
+    DURATION,
+    INTEGER,
+    LABEL_NAMES,
+    MATCHERS,
+    RUNS,
+    choice,
+    declared_options,
+    option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,25 +51,141 @@ class OnResolve(StrEnum):
     CANCEL_RUNNING = "cancel-running"
 
 
+#: From the value that permits least to the one that permits most.
+_ON_RESOLVE: Final = (OnResolve.CANCEL_RUNNING, OnResolve.CANCEL, OnResolve.KEEP)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The annotations an author may set; every default is safe in a storm."""
+    """The options of an operario, each an annotation `openfero.io/NAME`.
 
-    matchers: tuple[Matcher, ...] = ()
-    priority: int = 0
-    enabled: bool = True
-    mode: Mode = Mode.RUN
-    target: tuple[str, ...] = ()
-    cooldown: timedelta = timedelta(minutes=10)
-    max_concurrent: int = 5
-    max_per_hour: int = 30
-    max_wait: timedelta = timedelta(hours=1)
-    rerun_after: timedelta = timedelta(0)
-    max_runs: int = 3
-    approval: bool = False
-    on_resolve: OnResolve = OnResolve.CANCEL
-    resolve_delay: timedelta = timedelta(minutes=1)
-    own_jobs: bool = False
+    Every default is safe in an alert storm.
+    """
+
+    matchers: tuple[Matcher, ...] = option(
+        MATCHERS,
+        "Alertmanager matchers in addition to the alert name; all of them must match.",
+        default=(),
+        example='severity="critical", namespace!="dev"',
+        recorded=False,
+    )
+    priority: int = option(
+        INTEGER,
+        "If several operarios match an alert, the highest priority wins, then the first name.",
+        default=0,
+        example="10",
+    )
+    enabled: bool = option(
+        BOOLEAN,
+        "`false` disables the operario.",
+        default=True,
+        example="false",
+        recorded=False,
+        permits=bool,
+    )
+    mode: Mode = option(
+        choice(Mode),
+        "`dry-run` submits each Job to the API server as a dry run and then refuses it.",
+        default=Mode.RUN,
+        example="dry-run",
+        permits=lambda mode: mode is Mode.RUN,
+    )
+    target: tuple[str, ...] = option(
+        LABEL_NAMES,
+        "The labels that identify what is remediated: at most one Job runs per target, across all"
+        " operarios. Default: all labels except `alertname` and `severity`.",
+        default=(),
+        example="namespace,pod",
+        recorded=False,
+    )
+    cooldown: timedelta = option(
+        DURATION,
+        "The time after the end of a Job during which no other Job starts for the same target.",
+        default=timedelta(minutes=10),
+        example="30m",
+        permits=lambda cooldown: -cooldown,
+    )
+    max_concurrent: int = option(
+        COUNT,
+        "The maximum number of Jobs of the operario that run at the same time; others wait.",
+        default=5,
+        example="5",
+        permits=int,
+    )
+    max_per_hour: int = option(
+        COUNT,
+        "The maximum number of Jobs of the operario that start within an hour; others wait.",
+        default=30,
+        example="30",
+        permits=int,
+    )
+    max_wait: timedelta = option(
+        DURATION,
+        "A Job that has waited longer is refused, because it would run late and unnoticed;"
+        " `0` disables the limit.",
+        default=timedelta(hours=1),
+        example="1h",
+        permits=lambda wait: wait or timedelta.max,
+    )
+    rerun_after: timedelta = option(
+        DURATION,
+        "If the alert still fires this long after its Job ended, another Job is created;"
+        " `0` disables reruns.",
+        default=timedelta(0),
+        example="1h",
+        permits=lambda after: -after if after else timedelta.min,
+    )
+    max_runs: int = option(
+        RUNS,
+        "The maximum number of Jobs for one occurrence of an alert, with `rerun-after`.",
+        default=3,
+        example="3",
+        permits=int,
+    )
+    approval: bool = option(
+        APPROVAL,
+        "With `required`, each Job waits for a person to approve it; this time counts toward"
+        " `max-wait`.",
+        default=False,
+        example="required",
+        if_unreadable=True,
+        permits=lambda required: not required,
+    )
+    on_resolve: OnResolve = option(
+        choice(OnResolve),
+        "What happens to Jobs whose alert is resolved: `cancel` cancels those that wait,"
+        " `cancel-running` also stops those that run, `keep` does neither.",
+        default=OnResolve.CANCEL,
+        example="cancel",
+        permits=_ON_RESOLVE.index,
+    )
+    resolve_delay: timedelta = option(
+        DURATION,
+        "How long a Job for a resolved alert waits, in case the alert fires again.",
+        default=timedelta(minutes=1),
+        example="5m",
+        permits=lambda delay: -delay,
+    )
+    own_jobs: bool = option(
+        BOOLEAN,
+        "`true` also remediates alerts about Jobs that this controller created.",
+        default=False,
+        example="true",
+        permits=bool,
+    )
+
+
+#: All options, in the order of the documentation.
+OPTIONS: Final = declared_options(Options)
+
+
+def changed_options(options: Options) -> tuple[tuple[str, str], ...]:
+    """List the options that differ from their default, each with its text, sorted by name."""
+    return tuple(
+        (option.name, option.type.text(option.of(options)))
+        for option in sorted(OPTIONS, key=lambda option: option.name)
+        if option.of(options) != option.default
+    )
 
 
 @dataclass(frozen=True, slots=True)

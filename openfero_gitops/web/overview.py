@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
-from openfero_gitops.domain.operario import Operario, Options
+from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
-from openfero_gitops.jobs.options_annotation import write_options
 from openfero_gitops.web import shapes
 from openfero_gitops.web.concerns import list_concerns
 from openfero_gitops.web.formats import is_sha
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.ports import ReplicaState
@@ -225,7 +225,7 @@ def _remediation_row(
         until=until,
         approver_note=approver_note,
         target=_target(remediation.target),
-        options=_non_default(_option_texts(remediation.options)),
+        options=changed_options(remediation.options),
         commands=tuple(_commands(remediation)),
     )
 
@@ -279,36 +279,8 @@ def _target(text: str) -> dict[str, str]:
 
 
 def _operario_row(operario: Operario, latest: Remediation | None) -> OperarioRow:
-    options = _option_texts(operario.options)
-    options["matchers"] = ", ".join(str(matcher) for matcher in operario.options.matchers)
-    options["target"] = ",".join(operario.options.target)
-    options["enabled"] = "true" if operario.options.enabled else "false"
     command = _git_show(operario.origin.commit, operario.origin.path)
-    return OperarioRow(operario, _non_default(options), command, latest)
-
-
-def _option_texts(options: Options) -> dict[str, str]:
-    """Write options as an author writes them in annotations."""
-    values = json.loads(write_options(options))
-    values["approval"] = "required" if options.approval else ""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in values.items()
-    }
-
-
-_DEFAULT_OPTIONS: Final = {
-    **_option_texts(Options()),
-    "matchers": "",
-    "target": "",
-    "enabled": "true",
-}
-
-
-def _non_default(options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (name, value) for name, value in sorted(options.items()) if value != _DEFAULT_OPTIONS[name]
-    )
+    return OperarioRow(operario, changed_options(operario.options), command, latest)
 
 
 def _search_texts(remediation: Remediation, decision: Decision | None) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.operario import OPTIONS
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
 
@@ -78,7 +78,6 @@ def remediation(
 
 def operario(value: Operario) -> dict[str, Any]:
     """An operario in force, with the commit that it comes from."""
-    options = value.options
     return {
         "name": value.name,
         "alert": value.alertname,
@@ -93,22 +92,7 @@ def operario(value: Operario) -> dict[str, Any]:
         "verifiedSigner": value.origin.verified_signer or None,
         "stale": value.origin.stale,
         "specDigest": value.spec_digest,
-        "options": {
-            "matchers": [str(matcher) for matcher in options.matchers],
-            "priority": options.priority,
-            "enabled": options.enabled,
-            "mode": options.mode.value,
-            "target": list(options.target) or None,
-            "cooldown": format_duration(options.cooldown),
-            "maxConcurrent": options.max_concurrent,
-            "maxPerHour": options.max_per_hour,
-            "maxWait": format_duration(options.max_wait),
-            "rerunAfter": format_duration(options.rerun_after),
-            "maxRuns": options.max_runs,
-            "approval": "required" if options.approval else None,
-            "onResolve": options.on_resolve.value,
-            "resolveDelay": format_duration(options.resolve_delay),
-        },
+        "options": {option.member: option.to_api(option.of(value.options)) for option in OPTIONS},
     }
 
 

@@ -54,7 +54,7 @@ SAMPLE: Final = {
     "catalog/yaml/document.py": ("catalog/yaml/test_document.py",),
     "jobs/environment.py": ("jobs/test_environment.py",),
     "delivery/match.py": ("delivery/test_match.py",),
-    "catalog/matchers.py": ("catalog/test_matchers.py",),
+    "domain/matcher_parser.py": ("domain/test_matcher_parser.py",),
     "jobs/observe.py": ("jobs/test_observe.py",),
     "catalog/options.py": ("catalog/test_options.py",),
     "jobs/patches.py": ("jobs/test_patches.py",),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.catalog.matchers import MatcherError, parse_matchers
+from openfero_gitops.domain.matcher_parser import MatcherError, parse_matchers
 from tests.support.amtool import Amtool, require_amtool
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.diff.change import BehaviourChange, ChangeEffect, ChangeKind, Quote
-from openfero_gitops.catalog.options import OPTIONS
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.domain.operario import Mode, OnResolve
+from openfero_gitops.domain.operario import OPTIONS, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,25 +18,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario, Options
 
 _LONGEST_INLINE: Final = 80
-_FOREVER: Final = timedelta.max
-_KEEPS: Final = (OnResolve.CANCEL_RUNNING, OnResolve.CANCEL, OnResolve.KEEP)
-
-# How much a value of an option allows: a larger number allows more. Options that are not here
-# only choose otherwise.
-_ALLOWS: Final[dict[str, Callable[[Any], Any]]] = {
-    "enabled": bool,
-    "mode": lambda mode: mode is Mode.RUN,
-    "cooldown": lambda cooldown: -cooldown,
-    "max_concurrent": int,
-    "max_per_hour": int,
-    "max_runs": int,
-    "max_wait": lambda wait: wait or _FOREVER,
-    "rerun_after": lambda after: -after if after else timedelta.min,
-    "approval": lambda approval: not approval,
-    "on_resolve": _KEEPS.index,
-    "resolve_delay": lambda delay: -delay,
-    "own_jobs": bool,
-}
 _ENVELOPE: Final[dict[str, tuple[Callable[[Envelope], Any], Callable[[Any], Any] | None]]] = {
     "paused": (lambda one: one.paused, lambda paused: not paused),
     "mode": (lambda one: one.mode, lambda mode: mode is Mode.RUN),
@@ -96,18 +76,19 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourCha
 def option_changes(name: str, before: Options, after: Options) -> Iterator[BehaviourChange]:
     """Which options an operario has otherwise."""
     for option in OPTIONS:
-        old, new = getattr(before, option.field), getattr(after, option.field)
+        old, new = option.of(before), option.of(after)
         if old == new:
             continue
         if option.field == "matchers":
             effect = _matchers_effect(old, new)
         else:
-            effect = _effect(old, new, _ALLOWS.get(option.field))
+            effect = _effect(old, new, option.permits)
+        old_text, new_text = (option.type.text(value) or "none" for value in (old, new))
         yield BehaviourChange(
             effect,
             ChangeKind.OPTION,
             name,
-            (f"{option.name}: ", Quote(_shown(old)), " → ", Quote(_shown(new))),
+            (f"{option.name}: ", Quote(old_text), " → ", Quote(new_text)),
         )
 
 
@@ -123,9 +104,7 @@ def _shown(value: Any) -> str:
             return "true" if value else "false"
         case timedelta():
             return format_duration(value) if value else "0"
-        case tuple():
-            return ", ".join(map(str, value)) or "none"
-        case Mode() | OnResolve():
+        case Mode():
             return value.value
         case _:
             return str(value)

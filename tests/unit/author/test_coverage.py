@@ -7,8 +7,8 @@ import pytest
 
 from openfero_gitops.author.alert_rules import AlertRule, read_rules
 from openfero_gitops.author.coverage import Coverage, as_json, as_text, cover
-from openfero_gitops.catalog.matchers import parse_matchers
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Options
 from tests.support.build import catalog, operario
 from tests.support.paths import FIXTURES

@@ -273,7 +273,7 @@ def test_a_revision_that_the_controller_refuses(envelope: str | None) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
-        ({"approval": "required"}, {}, "approval: true → false"),
+        ({"approval": "required"}, {}, "approval: required → none"),
         ({"enabled": "false"}, {}, "enabled: false → true"),
         ({"mode": "dry-run"}, {}, "mode: dry-run → run"),
         ({}, {"own-jobs": "true"}, "own-jobs: false → true"),

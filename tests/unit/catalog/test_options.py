@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.catalog.options import OPTIONS, Given, Option, read_options
+from openfero_gitops.catalog.options import Given, read_options
 from openfero_gitops.domain.matcher import Matcher, Operator
-from openfero_gitops.domain.operario import Mode, OnResolve, Options
+from openfero_gitops.domain.operario import OPTIONS, Mode, OnResolve, Options
 
 if TYPE_CHECKING:
+    from openfero_gitops.domain.option import Option
     from openfero_gitops.domain.rule import Finding
 
 
@@ -112,9 +113,12 @@ def test_a_wrong_value_is_told_with_a_right_one(name: str, text: str, words: str
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_example_is_right(option: Option) -> None:
-    """The example that an error shows is a value that the option takes."""
-    _, findings = read(**{option.name: option.example})
+    """The example in an error is a valid value, and reading back what is written gives the same."""
+    options, findings = read(**{option.name: option.example})
     assert findings == []
+    value = option.of(options)
+    assert option.type.parse(option.type.text(value)) == value
+    assert not option.recorded or option.from_json(option.type.to_json(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.catalog.build import Scope
-from openfero_gitops.catalog.matchers import parse_matchers
-from openfero_gitops.catalog.options import Options
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Created
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -30,6 +28,8 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     Unavailable,
 )
+from openfero_gitops.domain.matcher_parser import parse_matchers
+from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import trial as dryrun
 from openfero_gitops.dryrun.runner import DryRunner

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.catalog.matchers import parse_matchers
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Form, Mode, OnResolve, Options
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import JobKey, Phase
@@ -212,6 +212,7 @@ async def test_the_shape_of_an_operario() -> None:
             "approval": "required",
             "onResolve": "cancel-running",
             "resolveDelay": "30s",
+            "ownJobs": False,
         },
     }
     assert found["items"][0]["options"]["approval"] is None

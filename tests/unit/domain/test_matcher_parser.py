@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.catalog.matchers import MatcherError, parse_matchers
 from openfero_gitops.domain.matcher import Matcher, Operator
+from openfero_gitops.domain.matcher_parser import MatcherError, parse_matchers
 
 EQUAL, NOT_EQUAL = Operator.EQUAL, Operator.NOT_EQUAL
 MATCHES, NOT_MATCHES = Operator.MATCHES, Operator.NOT_MATCHES
