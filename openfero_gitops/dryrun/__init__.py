@@ -1,5 +1,5 @@
-"""Try every operario in the cluster with `dryRun=All`, and report what the cluster says.
+"""Create every operario's Job with `dryRun=All`, and report what the cluster answers.
 
-`trial` is pure and reads the answers; the runner sends the requests. It reports problems and
-never changes the catalog.
+`trial` is pure: it makes the Jobs and interprets the answers. The runner sends the requests. Both
+report problems and never change the catalog.
 """

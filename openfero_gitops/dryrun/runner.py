@@ -1,9 +1,9 @@
-"""The leader tries every operario in the cluster, which knows what no repository can.
+"""The leader tries every operario in the cluster, because no repository has its policies.
 
-One request at a time and a few a second: a repository of a thousand operarios takes minutes, and
-nothing waits for it. What was said is kept by the digest of the Job that was tried, so that a
-commit tries only what it changed. It is written to a ConfigMap, from which the other replicas
-and the next leader know it. Nothing here changes the catalog, nor what may run.
+It sends one request at a time and at most five a second: a thousand operarios take minutes, and
+nothing waits for them. A result is kept by the digest of the Job, so that a commit tries only what
+it changed. Results are saved in a ConfigMap, from which the other replicas and the next leader
+load them. They change neither the catalog nor what may run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 
-from openfero_gitops.domain import keys
-from openfero_gitops.domain.dryrun import DryRuns, Remark, Tried
+from openfero_gitops.background import OnChange, wait_for_event
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import ApiError, Throttled
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun.trial import (
@@ -24,20 +24,24 @@ from openfero_gitops.dryrun.trial import (
     CONFIG_MAP,
     NOT_ALLOWED,
     RULES,
+    DryRun,
+    DryRuns,
+    Remark,
     account_missing,
     approval_probe,
+    from_config_map,
     is_forgery_refused,
+    is_ours,
     manifest,
     problems,
-    read,
+    remark_of,
+    remarks_of,
+    to_config_map,
     trials,
-    understood,
-    warned,
-    write,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
@@ -47,40 +51,40 @@ if TYPE_CHECKING:
     from openfero_gitops.ports import ConfigMaps, Counts, RunningTerm
 
 _log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
 
-# Seconds.
-_PACE: Final = 0.2  # between two trials
-_LOOK_AGAIN: Final = 60.0
-_READ_AGAIN: Final = 30.0  # by replicas that do not lead
-_FIRST_REST: Final = 1.0  # after a failure; the next one is twice as long
-_LONGEST_REST: Final = 60.0
-#: So often is one thing asked for before another has its turn.
-_TRIES: Final = 3
-#: A cluster changes, too: so old may an answer be that found something, and one that did not.
-_FOUND: Final = timedelta(minutes=10)
-_CLEAN: Final = timedelta(hours=6)
-#: So many trials may be lost when a leader dies.
-_UNWRITTEN: Final = 50
+_REQUEST_INTERVAL_SECONDS: Final = 0.2
+_PASS_INTERVAL_SECONDS: Final = 60.0
+#: Poll interval of replicas that do not lead.
+_LOAD_INTERVAL_SECONDS: Final = 30.0
+_BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=60.0)
+#: After so many failures of one request, the next operario is tried.
+_MAX_TRIES: Final = 3
+# The cluster changes, too, so results expire.
+_REMARKS_EXPIRE_AFTER: Final = timedelta(minutes=10)
+_ACCEPTED_EXPIRES_AFTER: Final = timedelta(hours=6)
+#: The most results that are lost when a leader dies.
+_MAX_UNSAVED: Final = 50
 
 
 class Cluster(Protocol):
-    """Where operarios are tried."""
+    """The cluster in which operarios are tried."""
 
     async def version(self) -> str:
-        """Which Kubernetes it is; raises ApiError."""
+        """Return the version of Kubernetes; raises ApiError."""
         ...
 
     async def dry_run(self, manifest: dict[str, Any]) -> Sequence[str]:
-        """What the API server warns of when it would take a Job; raises ApiError."""
+        """Create a Job with `dryRun=All` and return the warnings; raises ApiError."""
         ...
 
     async def has_account(self, namespace: str, name: str) -> bool:
-        """Whether there is such a ServiceAccount; raises ApiError."""
+        """Whether a ServiceAccount exists; raises ApiError."""
         ...
 
 
 class DryRunner:
-    """Tries operarios for as long as it leads, and knows what was said when it does not."""
+    """Tries operarios while this replica leads; otherwise loads the results of the leader."""
 
     def __init__(
         self,
@@ -101,277 +105,269 @@ class DryRunner:
         self._now = now
         self._jobs_namespace = jobs_namespace
         self._namespaces = tuple(namespaces)
-        self._known = DryRuns()
-        self._written = DryRuns()
+        self._results = DryRuns()
+        self._saved = DryRuns()
+        self._loaded_version = ""  # the resourceVersion of the ConfigMap
         self._trials: tuple[Catalog, tuple[Trial, ...]] | None = None
         self._shown: tuple[Catalog, DryRuns, tuple[Problem, ...]] | None = None
         self._places: Places = {}
-        self._version = ""  # of the ConfigMap as it was read
         self._leads = False
-        self._rest = 0.0
-        self._trouble = ""
-        self._swapped = asyncio.Event()
-        self._to_show = asyncio.Event()
-        syncer.on_change(self._swapped.set)
-        syncer.on_change(self._to_show.set)
+        self._failures = 0
+        self._pause_seconds = 0.0
+        self._request_error = OnChange(_log.info, "dry run request failed")
+        self._catalog_changed = asyncio.Event()
+        self._show_changed = asyncio.Event()
+        syncer.on_change(self._catalog_changed.set)
+        syncer.on_change(self._show_changed.set)
 
     def problems(self, catalog: Catalog) -> tuple[Problem, ...]:
-        """What the cluster said of the operarios of a catalog, as far as it is known here."""
+        """Return the problems of a catalog's operarios, as far as this replica knows them."""
         shown = self._shown
         return shown[2] if shown is not None and shown[0] is catalog else ()
 
-    def is_approval_verified(self, one: Remediation) -> bool:
-        """Whether nobody could have written another name than their own as the approver."""
-        since = self._known.approvals.get(one.key.namespace)
-        return since is not None and one.received_at >= since
+    def is_approval_verified(self, remediation: Remediation) -> bool:
+        """Whether the cluster has kept people from approving under another name than their own."""
+        since = self._results.approvals.get(remediation.key.namespace)
+        return since is not None and remediation.received_at >= since
 
     async def follow(self) -> None:
-        """Know what the leader wrote down, until cancelled; the leader itself knows better."""
+        """Load the leader's results until cancelled; does nothing while this replica leads."""
         while True:
-            self._to_show.clear()
+            self._show_changed.clear()
             if not self._leads:
                 await self._load()
                 await self._show()
-            try:
-                async with asyncio.timeout(_READ_AGAIN):
-                    await self._to_show.wait()
-            except TimeoutError:
-                continue
+            await wait_for_event(self._show_changed, _LOAD_INTERVAL_SECONDS)
 
     async def run(self, term: RunningTerm) -> None:
-        """Try what is new or old for as long as the term lasts."""
+        """Try new operarios, and those whose results expired, while the term lasts."""
         self._leads = True
         try:
             await self._load()
             while True:
-                self._swapped.clear()
+                self._catalog_changed.clear()
                 await self._show()
-                await self._pass(term)
+                await self._try_all(term)
                 await self._show()
                 await self._save(term)
-                try:
-                    async with asyncio.timeout(_LOOK_AGAIN):
-                        await self._swapped.wait()
-                except TimeoutError:
-                    continue
+                await wait_for_event(self._catalog_changed, _PASS_INTERVAL_SECONDS)
         finally:
             self._leads = False
 
-    async def _pass(self, term: RunningTerm) -> None:
-        """Try everything that is due, one after the other; a new catalog ends it."""
-        if await self._prepare() is None:
+    async def _try_all(self, term: RunningTerm) -> None:
+        """Try everything that is due; a new catalog ends it."""
+        if self._syncer.catalog is None:
             return
         try:
             version = await self._cluster.version()
         except ApiError as error:
-            _log.info("operarios cannot be tried yet", error=str(error))
+            self._request_error.set(str(error))
             return
-        if version != self._known.kubernetes:
-            # Another API server knows other fields, and other policies.
-            self._known = DryRuns(version, approvals=self._known.approvals)
+        if version != self._results.kubernetes:
+            # Another API server has other fields and other policies.
+            self._results = DryRuns(version, approvals=self._results.approvals)
         for namespace in self._namespaces:
-            await self._probe(namespace, term)
-        unwritten = 0
-        found = await self._prepare() or ()
-        for trial in found:
-            if self._swapped.is_set():
+            await self._probe_approval(namespace, term)
+        unsaved = 0
+        catalog_trials = await self._prepare() or ()
+        for trial in catalog_trials:
+            if self._catalog_changed.is_set():
                 return
-            known = self._known.operarios.get(trial.digest)
-            if self._is_fresh(known) or self._is_barred(trial.namespace):
+            result = self._results.operarios.get(trial.digest)
+            if self._is_current(result) or self._is_forbidden(trial.namespace):
                 continue
             await self._try(trial, term)
-            unwritten += 1
-            if unwritten >= _UNWRITTEN:
-                unwritten = 0
+            unsaved += 1
+            if unsaved >= _MAX_UNSAVED:
+                unsaved = 0
                 await self._show()
                 await self._save(term)
-        digests = {trial.digest for trial in found}
-        if not self._known.operarios.keys() <= digests:
-            kept = {k: tried for k, tried in self._known.operarios.items() if k in digests}
-            self._known = replace(self._known, operarios=kept)
+        digests = {trial.digest for trial in catalog_trials}
+        if not self._results.operarios.keys() <= digests:
+            kept = {k: result for k, result in self._results.operarios.items() if k in digests}
+            self._results = replace(self._results, operarios=kept)
 
     async def _try(self, trial: Trial, term: RunningTerm) -> None:
-        remarks = await self._ask(term, lambda: self._said(trial))
+        remarks = await self._request(term, lambda: self._dry_run(trial))
         if remarks is None:
             return
         if remarks and remarks[0].rule == NOT_ALLOWED.id:
-            # It is said once for the namespace, not for every operario.
-            self._note_namespace(trial.namespace, remarks)
+            # Shown once for the namespace, not for every operario.
+            self._set_namespace(trial.namespace, remarks)
             return
-        self._counts.tried(_result(remarks))
+        self._counts.tried(_result_label(remarks))
         accounts = f"{trial.namespace}/serviceaccounts"
-        if trial.account and not self._is_barred(accounts):
-            missing = await self._ask(term, lambda: self._missing(trial))
+        if trial.account and not self._is_forbidden(accounts):
+            missing = await self._request(term, lambda: self._check_account(trial))
             if missing is None:
                 return
             if missing and missing[0].rule != ACCOUNT_MISSING.id:
-                self._note_namespace(accounts, missing)
+                self._set_namespace(accounts, missing)
             else:
                 remarks += missing
-        before = self._known.operarios.get(trial.digest)
+        before = self._results.operarios.get(trial.digest)
         if remarks and (before is None or before.remarks != remarks):
             _log.warning(
                 "the cluster objects to an operario",
                 operario=trial.operario.name,
                 path=trial.operario.origin.path,
-                said=[remark.message for remark in remarks],
+                messages=[remark.message for remark in remarks],
             )
-        tried = {**self._known.operarios, trial.digest: Tried(self._now(), remarks)}
-        self._known = replace(self._known, operarios=tried)
+        operarios = {**self._results.operarios, trial.digest: DryRun(self._now(), remarks)}
+        self._results = replace(self._results, operarios=operarios)
 
-    async def _said(self, trial: Trial) -> tuple[Remark, ...]:
-        """What the API server says of a Job; raises ApiError where that says nothing."""
+    async def _dry_run(self, trial: Trial) -> tuple[Remark, ...]:
+        """Return what the API server says about a Job; raises ApiError if it says nothing."""
         catalog = self._syncer.catalog
         if catalog is None:
-            return ()  # it never goes once it was there
+            return ()  # cannot happen: a catalog is only ever replaced
         job = manifest(trial.operario, catalog, self._jobs_namespace)
         try:
-            return warned(await self._cluster.dry_run(job))
+            return remarks_of(await self._cluster.dry_run(job))
         except ApiError as error:
-            if (no := understood(error)) is None:
-                raise
-            return (no,)
+            return (_remark_or_raise(error),)
 
-    async def _missing(self, trial: Trial) -> tuple[Remark, ...]:
-        """What is to be said of a Job's ServiceAccount; raises ApiError."""
+    async def _check_account(self, trial: Trial) -> tuple[Remark, ...]:
+        """Return what there is to say about a Job's ServiceAccount; raises ApiError."""
         try:
-            there = await self._cluster.has_account(trial.namespace, trial.account)
+            exists = await self._cluster.has_account(trial.namespace, trial.account)
         except ApiError as error:
-            if (no := understood(error)) is None:
-                raise
-            return (no,)
-        return () if there else (account_missing(trial),)
+            return (_remark_or_raise(error),)
+        return () if exists else (account_missing(trial),)
 
-    async def _probe(self, namespace: str, term: RunningTerm) -> None:
-        """Find out whether the cluster lets anybody claim to have approved a Job."""
-        if self._is_fresh(self._known.namespaces.get(namespace), _FOUND):
+    async def _probe_approval(self, namespace: str, term: RunningTerm) -> None:
+        """Find out whether the cluster accepts a forged approval."""
+        if self._is_current(self._results.namespaces.get(namespace), _REMARKS_EXPIRE_AFTER):
             return
 
-        async def ask() -> tuple[bool, tuple[Remark, ...]]:
+        async def probe() -> tuple[bool, tuple[Remark, ...]]:
             try:
                 await self._cluster.dry_run(approval_probe(namespace))
             except ApiError as error:
                 if is_forgery_refused(error):
                     return True, ()
-                no = understood(error)
-                if no is None:
-                    raise
-                return False, (no,) if no.rule == NOT_ALLOWED.id else ()
+                remark = _remark_or_raise(error)
+                return False, (remark,) if remark.rule == NOT_ALLOWED.id else ()
             return False, ()
 
-        answer = await self._ask(term, ask)
+        answer = await self._request(term, probe)
         if answer is None:
             return
         refused, remarks = answer
-        approvals = {k: v for k, v in self._known.approvals.items() if k != namespace}
+        approvals = {k: v for k, v in self._results.approvals.items() if k != namespace}
         if refused:
-            approvals[namespace] = self._known.approvals.get(namespace, self._now())
-        self._known = replace(self._known, approvals=approvals)
-        self._note_namespace(namespace, remarks)
+            approvals[namespace] = self._results.approvals.get(namespace, self._now())
+        self._results = replace(self._results, approvals=approvals)
+        self._set_namespace(namespace, remarks)
 
-    def _note_namespace(self, namespace: str, remarks: tuple[Remark, ...]) -> None:
-        before = self._known.namespaces.get(namespace)
+    def _set_namespace(self, namespace: str, remarks: tuple[Remark, ...]) -> None:
+        before = self._results.namespaces.get(namespace)
         if remarks and (before is None or before.remarks != remarks):
-            _log.warning("operarios cannot be tried", namespace=namespace, error=remarks[0].message)
-        noted = {**self._known.namespaces, namespace: Tried(self._now(), remarks)}
-        self._known = replace(self._known, namespaces=noted)
+            _log.warning("dry runs are not allowed", namespace=namespace, error=remarks[0].message)
+        namespaces = {**self._results.namespaces, namespace: DryRun(self._now(), remarks)}
+        self._results = replace(self._results, namespaces=namespaces)
 
-    def _is_barred(self, what: str) -> bool:
-        """Whether the right to something was missing a moment ago."""
-        tried = self._known.namespaces.get(what)
-        return tried is not None and bool(tried.remarks) and self._is_fresh(tried)
+    def _is_forbidden(self, namespace: str) -> bool:
+        """Whether a permission was missing at the last request."""
+        result = self._results.namespaces.get(namespace)
+        return result is not None and bool(result.remarks) and self._is_current(result)
 
-    def _is_fresh(self, tried: Tried | None, clean: timedelta = _CLEAN) -> bool:
-        if tried is None:
+    def _is_current(
+        self, result: DryRun | None, accepted_expires_after: timedelta = _ACCEPTED_EXPIRES_AFTER
+    ) -> bool:
+        if result is None:
             return False
-        # (A clock that was set back makes nothing fresh for ever.)
-        return abs(self._now() - tried.at) < (_FOUND if tried.remarks else clean)
+        expires_after = _REMARKS_EXPIRE_AFTER if result.remarks else accepted_expires_after
+        # The clock may have been set back.
+        return abs(self._now() - result.at) < expires_after
 
-    async def _ask(self, term: RunningTerm, request: Callable[[], Any]) -> Any:
-        """Ask, once a moment and less often where that fails; None: there is no answer now.
+    async def _request(self, term: RunningTerm, request: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Send a request, with a pause before it; None if there is no answer now.
 
-        Whatever is due is still due then: it is asked for again at the next look.
+        What gets no answer is still due at the next pass.
         """
-        for _ in range(_TRIES):
-            await asyncio.sleep(max(_PACE, self._rest))
-            if self._swapped.is_set():
+        for _ in range(_MAX_TRIES):
+            await asyncio.sleep(max(_REQUEST_INTERVAL_SECONDS, self._pause_seconds))
+            if self._catalog_changed.is_set():
                 return None
             term.check()
             try:
                 answer = await request()
             except ApiError as error:
                 self._counts.tried("failed")
-                self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
-                if isinstance(error, Throttled):
-                    self._rest = max(self._rest, error.retry_after)
-                if self._trouble != str(error):
-                    self._trouble = str(error)
-                    _log.info("an operario could not be tried yet", error=str(error))
+                self._failures += 1
+                retry_after = error.retry_after if isinstance(error, Throttled) else 0.0
+                self._pause_seconds = _BACKOFF.delay(self._failures, retry_after=retry_after)
+                self._request_error.set(str(error))
             else:
-                self._rest = 0.0
-                self._trouble = ""
+                self._failures = 0
+                self._pause_seconds = 0.0
+                self._request_error.clear()
                 return answer
         return None
 
     async def _prepare(self) -> tuple[Trial, ...] | None:
-        """The trials of the catalog in force; None where there is no catalog."""
+        """Return the trials of the active catalog; None if there is no catalog."""
         catalog = self._syncer.catalog
         if catalog is None:
             return None
         if self._trials is None or self._trials[0] is not catalog:
-            made = await asyncio.to_thread(trials, catalog, self._jobs_namespace, self._trials)
-            self._trials = (catalog, made)
+            prepared = await asyncio.to_thread(trials, catalog, self._jobs_namespace, self._trials)
+            self._trials = (catalog, prepared)
         return self._trials[1]
 
     async def _show(self) -> None:
-        """Work out the problems: not where pages are drawn, since it reads files."""
-        found = await self._prepare()
-        if self._trials is None or found is None:
+        """Compute the problems: not when a page is requested, because it parses files."""
+        catalog_trials = await self._prepare()
+        if self._trials is None or catalog_trials is None:
             return
-        catalog, known = self._trials[0], self._known
-        if self._shown is not None and self._shown[0] is catalog and self._shown[1] is known:
+        catalog, results = self._trials[0], self._results
+        if self._shown is not None and self._shown[0] is catalog and self._shown[1] is results:
             return
-        told, self._places = await asyncio.to_thread(problems, known, found, catalog, self._places)
-        self._shown = (catalog, known, told)
+        shown, self._places = await asyncio.to_thread(
+            problems, results, catalog_trials, catalog, self._places
+        )
+        self._shown = (catalog, results, shown)
 
     async def _load(self) -> None:
         try:
             config_map = await self._store.get(CONFIG_MAP)
         except ApiError as error:
-            _log.info("what the last leader tried cannot be read", error=str(error))
+            _log.info("dry run results could not be loaded", error=str(error))
             return
         version = config_map["metadata"]["resourceVersion"] if config_map else ""
-        if config_map is None or version == self._version:
+        if config_map is None or version == self._loaded_version:
             return
-        self._version = version
-        known = read(config_map)
-        if known is not None:
-            self._known = self._written = known
+        self._loaded_version = version
+        results = from_config_map(config_map)
+        if results is not None:
+            self._results = self._saved = results
 
     async def _save(self, term: RunningTerm) -> None:
-        """Write down what is known; it is only lost for a while where that fails."""
-        if self._known == self._written:
+        if self._results == self._saved:
             return
-        known = self._known
+        results = self._results
         try:
-            there = await self._store.get(CONFIG_MAP)
-            if there is not None and not _is_ours(there):
-                _log.warning("a ConfigMap of somebody else is in the way", name=CONFIG_MAP)
-                self._written = known
+            existing = await self._store.get(CONFIG_MAP)
+            if existing is not None and not is_ours(existing):
+                _log.warning("ConfigMap exists and belongs to somebody else", name=CONFIG_MAP)
+                self._saved = results
                 return
-            await self._store.put(write(known, self._store.namespace), term.check)
+            await self._store.put(to_config_map(results, self._store.namespace), term.check)
         except ApiError as error:
-            _log.info("what was tried could not be written down", error=str(error))
+            _log.info("dry run results could not be saved", error=str(error))
         else:
-            self._written = known
+            self._saved = results
 
 
-def _is_ours(config_map: Mapping[str, Any]) -> bool:
-    labels = config_map["metadata"].get("labels") or {}
-    return bool(labels.get(keys.MANAGED_BY) == keys.MANAGER)
+def _remark_or_raise(error: ApiError) -> Remark:
+    remark = remark_of(error)
+    if remark is None:
+        raise error
+    return remark
 
 
-def _result(remarks: tuple[Remark, ...]) -> str:
+def _result_label(remarks: tuple[Remark, ...]) -> str:
     if not remarks:
         return "accepted"
     return "refused" if RULES[remarks[0].rule].severity is Severity.ERROR else "warning"

@@ -1,7 +1,9 @@
-"""Trying an operario in a cluster: the Job to try, and what the answer means.
+"""The Job to create with `dryRun=All` for an operario, and what the API server's answer means.
 
-The Job is rendered as for an alert, with a word in the place of each value, so that the API
-server and its policies see what they would see. It is created with `dryRun=All` alone.
+The Job is rendered as for an alert, with an example text for each value, so that the API server
+and its policies see what they would see for an alert. The results are not part of the catalog,
+which is a function of the commit: another cluster, or this one a minute later, may answer
+differently.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert
-from openfero_gitops.domain.dryrun import DryRuns, Remark, Tried
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound
 from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Form
@@ -35,21 +36,31 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.rule import Pointer
 
-# (Not in the register of rules: no file of a repository breaks them by itself.)
+# Not in the register of rules, because a file alone cannot violate them.
 REFUSED: Final = Rule(
-    "dry-run-refused", Severity.ERROR, "The API server, and the cluster's policies, take the Job."
+    "dry-run-refused",
+    Severity.ERROR,
+    "The API server and the cluster's policies must accept the Job.",
 )
 WARNED: Final = Rule(
-    "dry-run-warning", Severity.WARNING, "The API server has nothing to say about the Job."
+    "dry-run-warning",
+    Severity.WARNING,
+    "The API server should accept the Job without warnings.",
 )
 NO_ROOM: Final = Rule(
-    "dry-run-forbidden", Severity.WARNING, "Its namespace is there and has room for the Job."
+    "dry-run-forbidden",
+    Severity.WARNING,
+    "The Job's namespace should exist and its quotas should allow the Job.",
 )
 NOT_ALLOWED: Final = Rule(
-    "dry-run-not-allowed", Severity.WARNING, "The controller may try operarios in the cluster."
+    "dry-run-not-allowed",
+    Severity.WARNING,
+    "The controller should have the permissions that dry runs need.",
 )
 ACCOUNT_MISSING: Final = Rule(
-    "service-account-missing", Severity.WARNING, "The ServiceAccount that a Job runs as exists."
+    "service-account-missing",
+    Severity.WARNING,
+    "The ServiceAccount that a Job uses should exist.",
 )
 RULES: Final[Mapping[str, Rule]] = {
     rule.id: rule for rule in (REFUSED, WARNED, NO_ROOM, NOT_ALLOWED, ACCOUNT_MISSING)
@@ -57,24 +68,24 @@ RULES: Final[Mapping[str, Rule]] = {
 
 CONFIG_MAP: Final = "openfero-dry-runs"
 _FORMAT: Final = "1"
-#: Half of what a ConfigMap may hold: JSON escapes make its stored form longer.
-_MOST_BYTES: Final = 512 * 1024
+#: Half of what a ConfigMap can hold, because escapes make its stored JSON longer.
+_MAX_CONFIG_MAP_BYTES: Final = 512 * 1024
 
-_WORD: Final = "example"
+_EXAMPLE: Final = "example"
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: How admission policies and webhooks say no; RBAC and quotas say it otherwise.
+#: The wording of admission policies and webhooks; RBAC and quotas have others.
 _DENIAL: Final = re.compile(r"denied (?:the )?request")
-_NO_RIGHT: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
+_NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
 _FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[0-9]+\])+")
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """An operario to be tried; `digest` is equal for all that the API server cannot tell apart.
+    """An operario to try; `digest` is equal if the API server sees the same Job.
 
-    `namespace` is where its Job would run, `account` the ServiceAccount that it names, empty
-    where it names none. (The Job itself is not kept: there may be thousands.)
+    `namespace` is where its Job would run; `account` is the ServiceAccount that the Job names,
+    empty if it names none. The Job itself is not kept, because there may be thousands.
     """
 
     operario: Operario
@@ -83,47 +94,88 @@ class Trial:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One statement of the cluster; `rule` is the id of one of `RULES`."""
+
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What the cluster answered, and when (UTC); without remarks it accepted."""
+
+    at: datetime
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DryRuns:
+    """All results of one cluster, at one version of its API server.
+
+    `operarios` is by the digest of the Job. `namespaces` concerns every Job of a namespace.
+    `approvals` has the time since which nobody can forge an approval in a namespace; a namespace
+    in which somebody can is not in it.
+    """
+
+    kubernetes: str = ""
+    operarios: Mapping[str, DryRun] = field(default_factory=dict)
+    namespaces: Mapping[str, DryRun] = field(default_factory=dict)
+    approvals: Mapping[str, datetime] = field(default_factory=dict)
+
+
+# The Jobs to try.
+
+
 def trials(
     catalog: Catalog, jobs_namespace: str, before: tuple[Catalog, Sequence[Trial]] | None = None
 ) -> tuple[Trial, ...]:
-    """What is to be tried: every operario that is switched on.
+    """Return a trial for every enabled operario.
 
-    Of the trials of a catalog before, those are taken over whose operarios are as they were.
+    Trials of an earlier catalog are reused for operarios that have not changed.
     """
-    known: dict[tuple[object, ...], Trial] = {}
+    earlier: dict[tuple[object, ...], Trial] = {}
     if before is not None and before[0].envelope == catalog.envelope:
-        known = {_identity(trial.operario): trial for trial in before[1]}
+        earlier = {_identity(trial.operario): trial for trial in before[1]}
     return tuple(
-        replace(trial, operario=one)
-        if (trial := known.get(_identity(one))) is not None
-        else _trial(one, catalog, jobs_namespace)
-        for one in catalog.operarios
-        if one.options.enabled
+        replace(trial, operario=operario)
+        if (trial := earlier.get(_identity(operario))) is not None
+        else _trial(operario, catalog, jobs_namespace)
+        for operario in catalog.operarios
+        if operario.options.enabled
     )
 
 
-def _identity(one: Operario) -> tuple[object, ...]:
-    """All that its Job is made from, but for the commit."""
-    return (one.name, one.alertname, one.status, one.options, one.namespace, one.spec_digest)
+def _identity(operario: Operario) -> tuple[object, ...]:
+    """Return everything that an operario's Job depends on, except the commit."""
+    return (
+        operario.name,
+        operario.alertname,
+        operario.status,
+        operario.options,
+        operario.namespace,
+        operario.spec_digest,
+    )
 
 
 def _trial(operario: Operario, catalog: Catalog, jobs_namespace: str) -> Trial:
     job = manifest(operario, catalog, jobs_namespace)
     metadata = job["metadata"]
-    theirs = {k: v for k, v in metadata["annotations"].items() if not k.startswith(keys.PREFIX)}
-    told_apart = {**job, "metadata": {**metadata, "annotations": theirs}}
-    digest = hashlib.sha256(canonical_json(told_apart).encode()).hexdigest()[:32]
+    authors = {k: v for k, v in metadata["annotations"].items() if not k.startswith(keys.PREFIX)}
+    hashed = canonical_json({**job, "metadata": {**metadata, "annotations": authors}})
+    digest = hashlib.sha256(hashed.encode()).hexdigest()[:32]
     pod = job["spec"]["template"]["spec"]
     account = pod.get("serviceAccountName") or pod.get("serviceAccount") or ""
     return Trial(operario, metadata["namespace"], account, digest)
 
 
 def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[str, Any]:
-    """The Job to try of an operario."""
-    # Of no commit in particular: containers are told it, and nothing else differs by it.
+    """Render the Job to try."""
+    # Without its commit, which is a variable of every container but changes nothing else.
     origin = replace(operario.origin, commit=_NO_COMMIT, commit_author="", commit_time="")
     return render(
-        _sample(operario),
+        _example_alert(operario),
         replace(operario, origin=origin),
         catalog.envelope,
         catalog.revision,
@@ -132,72 +184,41 @@ def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[
     ).manifest
 
 
-def _sample(operario: Operario) -> Alert:
-    """An alert with all that the operario asks for, as far as plain equality goes."""
+def _example_alert(operario: Operario) -> Alert:
+    """Make an alert that has every value that the operario uses.
+
+    Only matchers that compare with `=` are fulfilled.
+    """
     labels = {"alertname": operario.alertname}
     annotations: dict[str, str] = {}
-    of_kind = {"Labels": labels, "Annotations": annotations}
-    for text in _texts(operario.job.get("spec") or {}):
-        for found in template.fields(text):
-            if isinstance(found, template.Field) and found.kind in of_kind:
-                of_kind[found.kind].setdefault(found.key, _WORD)
+    values = {"Labels": labels, "Annotations": annotations}
+    for text in _texts_with_references(operario.job.get("spec") or {}):
+        for reference in template.fields(text):
+            if isinstance(reference, template.Field) and reference.kind in values:
+                values[reference.kind].setdefault(reference.key, _EXAMPLE)
         for name in template.references(text):
             if name.startswith(PREFIX):
-                labels.setdefault(name.removeprefix(PREFIX).lower(), _WORD)
+                labels.setdefault(name.removeprefix(PREFIX).lower(), _EXAMPLE)
     for matcher in operario.options.matchers:
         if matcher.operator is Operator.EQUAL:
             labels[matcher.name] = matcher.value
     return Alert(operario.status, labels, annotations, None, None, "", "")
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text that may ask for alert data."""
+def _texts_with_references(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if "{{" in value or "$(" in value:
             yield value
     elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
+        for member in value.values():
+            yield from _texts_with_references(member)
     elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def warned(warnings: Iterable[str]) -> tuple[Remark, ...]:
-    """What an API server said beside its yes."""
-    return tuple(Remark(WARNED.id, text) for text in dict.fromkeys(warnings))
-
-
-def understood(error: ApiError) -> Remark | None:
-    """What a no means; None where it says nothing about the Job, so that it is to be asked again.
-
-    Only what the API server calls wrong in the Job itself, and what a policy denies, are errors.
-    """
-    said = str(error)
-    match error:
-        case Invalid():
-            return Remark(REFUSED.id, said)
-        case Forbidden() if _DENIAL.search(said):
-            return Remark(REFUSED.id, said)
-        case Forbidden() if _NO_RIGHT.search(said):
-            return Remark(NOT_ALLOWED.id, said)
-        case Forbidden() | NotFound():
-            return Remark(NO_ROOM.id, said)
-        case _:
-            return None
-
-
-def account_missing(trial: Trial) -> Remark:
-    """What is said where the ServiceAccount that a Job runs as is not there."""
-    return Remark(
-        ACCOUNT_MISSING.id,
-        f"there is no ServiceAccount {trial.account!r} in namespace {trial.namespace!r}: the Job "
-        "would be started and get no Pod",
-    )
+        for item in value:
+            yield from _texts_with_references(item)
 
 
 def approval_probe(namespace: str) -> dict[str, Any]:
-    """A Job that somebody claims to have approved, to see whether the cluster lets them."""
+    """Return a Job with a forged approval, to find out whether the cluster accepts it."""
     container = {"name": "probe", "image": "registry.example/never-pulled:1"}
     return {
         "apiVersion": "batch/v1",
@@ -215,8 +236,44 @@ def approval_probe(namespace: str) -> dict[str, Any]:
     }
 
 
+# What an answer means.
+
+
+def remarks_of(warnings: Iterable[str]) -> tuple[Remark, ...]:
+    """Return the warnings with which an API server accepted a Job."""
+    return tuple(Remark(WARNED.id, text) for text in dict.fromkeys(warnings))
+
+
+def remark_of(error: ApiError) -> Remark | None:
+    """Return what an error says about the Job; None if it says nothing, and is to be retried.
+
+    Only an invalid Job and the denial of a policy are errors of the operario.
+    """
+    message = str(error)
+    match error:
+        case Invalid():
+            return Remark(REFUSED.id, message)
+        case Forbidden() if _DENIAL.search(message):
+            return Remark(REFUSED.id, message)
+        case Forbidden() if _NO_PERMISSION.search(message):
+            return Remark(NOT_ALLOWED.id, message)
+        case Forbidden() | NotFound():
+            return Remark(NO_ROOM.id, message)
+        case _:
+            return None
+
+
+def account_missing(trial: Trial) -> Remark:
+    """Return the remark for a ServiceAccount that does not exist."""
+    return Remark(
+        ACCOUNT_MISSING.id,
+        f"there is no ServiceAccount {trial.account!r} in namespace {trial.namespace!r}; "
+        "the Job could not create a Pod",
+    )
+
+
 def is_forgery_refused(error: ApiError) -> bool:
-    """Whether an API server refused the probe because of its approval."""
+    """Whether an API server refused `approval_probe` because of its approval."""
     return (
         isinstance(error, Forbidden | Invalid)
         and _DENIAL.search(str(error)) is not None
@@ -224,41 +281,44 @@ def is_forgery_refused(error: ApiError) -> bool:
     )
 
 
-#: Where in a file a field stands: found once, since a whole file is read for it.
+# The problems to show.
+
+#: Line and column of a field, by path, blob, document and pointer. Kept between calls, because
+#: finding one parses the whole file.
 Places = dict[tuple[str, str, int, "Pointer"], tuple[int, int]]
 
 
 def problems(
-    known: DryRuns, found: Sequence[Trial], catalog: Catalog, before: Places
+    results: DryRuns, catalog_trials: Sequence[Trial], catalog: Catalog, known: Places
 ) -> tuple[tuple[Problem, ...], Places]:
-    """What is known, as problems of the files in force, and the places that were looked up.
+    """Return the problems of a catalog's operarios, and their places.
 
-    Those of the time `before` are not looked up again.
+    Places that are `known` are not searched again.
     """
-    told = [
+    located = [
         _problem(remark, catalog.root or ".", catalog.revision.commit)
-        for tried in known.namespaces.values()
-        for remark in tried.remarks
+        for result in results.namespaces.values()
+        for remark in result.remarks
     ]
     contents = {(file.path, file.blob): file.content for file in catalog.files}
     locators: dict[tuple[str, str], Locator] = {}
     places: Places = {}
-    for trial in found:
-        tried = known.operarios.get(trial.digest)
-        if tried is None or not tried.remarks:
+    for trial in catalog_trials:
+        result = results.operarios.get(trial.digest)
+        if result is None or not result.remarks:
             continue
         origin = trial.operario.origin
         file = (origin.path, origin.blob)
-        for remark in tried.remarks:
+        for remark in result.remarks:
             pointer = _pointer(trial.operario, remark.message)
             key = (*file, origin.document, pointer)
-            if (place := before.get(key)) is None:
+            if (place := known.get(key)) is None:
                 if file not in locators:
                     locators[file] = Locator(contents.get(file, b""))
                 place = locators[file].place(origin.document, pointer)
             places[key] = place
-            told.append(_problem(remark, origin.path, origin.commit, place, pointer))
-    return tuple(told), places
+            located.append(_problem(remark, origin.path, origin.commit, place, pointer))
+    return tuple(located), places
 
 
 def _problem(
@@ -282,7 +342,7 @@ def _problem(
 
 
 def _pointer(operario: Operario, message: str) -> Pointer:
-    """The field that the API server names, in the document that it was written in."""
+    """Return the field that the API server names, in the document of the operario."""
     match operario.form:
         case Form.JOB:
             return _field(message)
@@ -293,29 +353,35 @@ def _pointer(operario: Operario, message: str) -> Pointer:
 
 
 def _field(message: str) -> Pointer:
-    """The first field that a message of the API server names, up to what we put in ourselves."""
-    found = _FIELD.search(message)
-    if found is None:
+    """Return the first field that a message names, up to `env`.
+
+    Injected variables shift the indexes in `env`.
+    """
+    named = _FIELD.search(message)
+    if named is None:
         return ()
     parts: list[str | int] = []
-    for name, index in re.findall(r"([A-Za-z]+)|\[([0-9]+)\]", found[0]):
+    for name, index in re.findall(r"([A-Za-z]+)|\[([0-9]+)\]", named[0]):
         parts.append(int(index) if index else name)
         if name == "env":
-            break  # counted among the variables that are injected
+            break
     return tuple(parts)
 
 
-def write(known: DryRuns, namespace: str) -> dict[str, Any]:
-    """The ConfigMap by which other replicas, and the next leader, know the same.
+# The ConfigMap through which other replicas, and the next leader, get the results.
 
-    What does not fit is left out, what nothing was said of first: it is tried again.
+
+def to_config_map(results: DryRuns, namespace: str) -> dict[str, Any]:
+    """Serialize the results; what does not fit is left out and will be tried again.
+
+    Operarios that were accepted are left out first.
     """
-    room = _MOST_BYTES
+    room = _MAX_CONFIG_MAP_BYTES
     kept: dict[str, Any] = {}
-    for digest, tried in sorted(
-        known.operarios.items(), key=lambda item: (not item[1].remarks, item[0])
+    for digest, result in sorted(
+        results.operarios.items(), key=lambda item: (not item[1].remarks, item[0])
     ):
-        entry = _entry(tried)
+        entry = _entry(result)
         room -= len(canonical_json(entry).encode()) + len(digest) + len('"":,')
         if room < 0:
             break
@@ -330,29 +396,34 @@ def write(known: DryRuns, namespace: str) -> dict[str, Any]:
         },
         "data": {
             "format": _FORMAT,
-            "kubernetes": known.kubernetes,
+            "kubernetes": results.kubernetes,
             "operarios.json": canonical_json(kept),
             "namespaces.json": canonical_json(
-                {name: _entry(tried) for name, tried in known.namespaces.items()}
+                {name: _entry(result) for name, result in results.namespaces.items()}
             ),
             "approvals.json": canonical_json(
-                {name: format_time(since) for name, since in known.approvals.items()}
+                {name: format_time(since) for name, since in results.approvals.items()}
             ),
         },
     }
 
 
-def read(config_map: Mapping[str, Any]) -> DryRuns | None:
-    """Read `write`'s ConfigMap; None where it is not ours, or says nothing that can be used."""
+def is_ours(config_map: Mapping[str, Any]) -> bool:
+    """Whether a ConfigMap has the label of this controller."""
     labels = config_map["metadata"].get("labels") or {}
+    return bool(labels.get(keys.MANAGED_BY) == keys.MANAGER)
+
+
+def from_config_map(config_map: Mapping[str, Any]) -> DryRuns | None:
+    """Parse the results; None if the ConfigMap is not ours, damaged, or of another format."""
     data = config_map.get("data") or {}
-    if labels.get(keys.MANAGED_BY) != keys.MANAGER or data.get("format") != _FORMAT:
+    if not is_ours(config_map) or data.get("format") != _FORMAT:
         return None
     try:
         return DryRuns(
             data["kubernetes"],
-            {key: _tried(entry) for key, entry in json.loads(data["operarios.json"]).items()},
-            {key: _tried(entry) for key, entry in json.loads(data["namespaces.json"]).items()},
+            {key: _dry_run(entry) for key, entry in json.loads(data["operarios.json"]).items()},
+            {key: _dry_run(entry) for key, entry in json.loads(data["namespaces.json"]).items()},
             {
                 key: since
                 for key, text in json.loads(data["approvals.json"]).items()
@@ -363,14 +434,13 @@ def read(config_map: Mapping[str, Any]) -> DryRuns | None:
         return None
 
 
-def _entry(tried: Tried) -> dict[str, Any]:
-    remarks = [[remark.rule, remark.message] for remark in tried.remarks]
-    return {"at": format_time(tried.at), "remarks": remarks}
+def _entry(result: DryRun) -> dict[str, Any]:
+    remarks = [[remark.rule, remark.message] for remark in result.remarks]
+    return {"at": format_time(result.at), "remarks": remarks}
 
 
-def _tried(entry: Mapping[str, Any]) -> Tried:
-    remarks = [Remark(str(rule), str(message)) for rule, message in entry["remarks"]]
-    # (What this version has no rule for was written by another one.)
-    return Tried(
-        parse_time(entry["at"]) or _EPOCH, tuple(one for one in remarks if one.rule in RULES)
-    )
+def _dry_run(entry: Mapping[str, Any]) -> DryRun:
+    remarks = (Remark(str(rule), str(message)) for rule, message in entry["remarks"])
+    # A rule that this version does not know was written by another version.
+    known = tuple(remark for remark in remarks if remark.rule in RULES)
+    return DryRun(parse_time(entry["at"]) or _EPOCH, known)

@@ -17,7 +17,6 @@ from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Cre
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import JobStore
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.dryrun import DryRuns, Remark, Tried
 from openfero_gitops.domain.errors import (
     ApiError,
     Conflict,
@@ -33,6 +32,7 @@ from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import trial as dryrun
 from openfero_gitops.dryrun.runner import DryRunner
+from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark
 from openfero_gitops.leadership.elector import TermEnded
 from tests.support import build
 from tests.support.paths import ROOT
@@ -236,7 +236,7 @@ class TestMeaning:
         self, error: ApiError, rule: str | None
     ) -> None:
         """A quota, a missing right and trouble say nothing that the author has to mend."""
-        remark = dryrun.understood(error)
+        remark = dryrun.remark_of(error)
         assert (remark.rule if remark else None) == rule
         if remark is not None:
             assert remark.message == str(error)
@@ -247,23 +247,23 @@ class TestMeaning:
         """The ConfigMap gives back what is known; one of another format, or damaged, nothing."""
         known = DryRuns(
             "v1.36.3",
-            {"a" * 32: Tried(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
-            {"jobs": Tried(build.NOW)},
+            {"a" * 32: DryRun(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
+            {"jobs": DryRun(build.NOW)},
             {"jobs": build.NOW},
         )
-        written = dryrun.write(known, NAMESPACE)
-        assert dryrun.read(written) == known
+        written = dryrun.to_config_map(known, NAMESPACE)
+        assert dryrun.from_config_map(written) == known
         for change in ({"format": "2"}, {"operarios.json": "[1]"}, {"approvals.json": "{"}):
             damaged = {**written, "data": {**written["data"], **change}}
-            assert dryrun.read(damaged) is None
-        assert dryrun.read({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
+            assert dryrun.from_config_map(damaged) is None
+        assert dryrun.from_config_map({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
 
     def test_what_does_not_fit_is_left_out(self) -> None:
         """A ConfigMap has a limit; what was found wrong is kept before what was not."""
         said = (Remark("dry-run-warning", "w" * 1000),)
-        many = {f"{n:032}": Tried(build.NOW, said if n % 2 else ()) for n in range(2000)}
-        written = dryrun.write(DryRuns("v1.36.3", many), NAMESPACE)
-        known = dryrun.read(written)
+        many = {f"{n:032}": DryRun(build.NOW, said if n % 2 else ()) for n in range(2000)}
+        written = dryrun.to_config_map(DryRuns("v1.36.3", many), NAMESPACE)
+        known = dryrun.from_config_map(written)
         assert known is not None
         assert 400 < len(known.operarios) < 1000
         assert all(tried.remarks for tried in known.operarios.values())
@@ -548,7 +548,7 @@ class TestOthers:
                 await desk.sync(disk=operario_file("disk", f"true-{number}"))
                 await asyncio.sleep(120)
         there = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
-        known = dryrun.read(there)
+        known = dryrun.from_config_map(there)
         assert known is not None
         assert len(known.operarios) == 1
 
