@@ -1,7 +1,7 @@
-"""A Job's body as the checks see it: its parts, and where each one stands.
+"""A Job's body for the checks: its parts with their pointers.
 
-Pointers count from the Job's own root. The schema has been passed: what is there is of its type;
-anything may be missing.
+Pointers count from the root of the Job. The Job has passed its schema: every value has the type of
+its field, but any field may be missing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Container:
 
     @property
     def name(self) -> str:
-        """Its name, as messages call it."""
+        """Its name, empty if it has none."""
         return str(self.fields.get("name", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A whole Job; `braced` are its texts that hold `{{`, keys left out."""
+    """A whole Job; `braced` are the texts that contain `{{`, without the keys of mappings."""
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -46,11 +46,17 @@ class Body:
     volumes: tuple[tuple[Pointer, Mapping[str, Any]], ...]
     braced: tuple[tuple[Pointer, str], ...]
 
+    def pod_and_containers(self) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
+        """The fields of the Pod, then those of each container."""
+        yield POD, self.pod
+        for container in self.containers:
+            yield container.pointer, container.fields
+
 
 def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
-    """Take apart a Job's `labels`, `annotations` and `spec`.
+    """Split a Job, given as its `labels`, `annotations` and `spec`.
 
-    `may_be_braced` False spares the search for `{{`.
+    `may_be_braced` False saves the search for `{{`.
     """
     spec = job["spec"]
     template = spec.get("template", {})
@@ -62,7 +68,7 @@ def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
         spec=spec,
         template=template,
         pod=pod,
-        # Init containers first, as they run.
+        # Init containers first, in the order in which they run.
         containers=tuple(
             Container((*POD, key, index), fields, key == "initContainers")
             for key in ("initContainers", "containers")
@@ -76,8 +82,8 @@ def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
     )
 
 
-def _braced(value: Any) -> Iterator[tuple[Pointer, str]]:
-    pending: list[tuple[Pointer, Any]] = [((), value)]
+def _braced(root: Any) -> Iterator[tuple[Pointer, str]]:
+    pending: list[tuple[Pointer, Any]] = [((), root)]
     while pending:
         pointer, value = pending.pop()
         if isinstance(value, str):

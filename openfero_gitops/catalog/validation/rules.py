@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.rule import Pointer
+from openfero_gitops.domain.rule import Pointer, error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[Body], Iterator["Breach"]]
 
-#: A place, what is wrong there, and what to write instead (empty: the rule's advice).
+#: A pointer, what is wrong there, and what to do instead (empty: the rule's advice).
 Breach = tuple[Pointer, str, str]
 #: The reason of every rule that only repeats what Kubernetes requires.
 API_SERVER_REJECTS: Final = (
@@ -22,6 +22,11 @@ API_SERVER_REJECTS: Final = (
     " alert fires."
 )
 CHECKS: Final[list[tuple[Rule, Check]]] = []
+
+
+def kubernetes_error(name: str, text: str, advice: str = "") -> Rule:
+    """Declare a rule that only repeats what Kubernetes requires."""
+    return error(name, text, API_SERVER_REJECTS, advice)
 
 
 def check(rule: Rule) -> Callable[[Check], Check]:

@@ -33,7 +33,7 @@ def problem(path: str = "disks/full.yaml", rule: str = "restart-policy", **other
         "line": 9,
         "column": 7,
         "pointer": "/spec/template/spec/restartPolicy",
-        "message": "restartPolicy is Always: a Job's is Never or OnFailure",
+        "message": "restartPolicy is Always: a Job requires Never or OnFailure",
         "suggestion": "write restartPolicy: Never",
     }
     return Problem(path=path, rule=rule, severity=RULES[rule].severity, **(given | other))

@@ -342,7 +342,7 @@ def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran])
     assert here("validate", folder, "--strict").returncode == 0
     older = here("validate", folder, "--strict", "--kubernetes-version", "v1.33.2")
     assert older.returncode == 1
-    assert "(Kubernetes has it from 1.34 on) [unknown-field]" in older.stdout
+    assert "(Kubernetes has it since 1.34) [unknown-field]" in older.stdout
     assert f"[default: {DEFAULT}]" in here("validate", "--help").stdout
 
 

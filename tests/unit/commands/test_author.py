@@ -78,7 +78,7 @@ WRONG = [
     (
         "norway",
         put(b"metadata:\n", b"metadata:\n  labels: {country: NO}\n"),
-        "disks/full.yaml:4:12: error: country is text, not false (put it in quotes:",
+        "disks/full.yaml:4:12: error: country must be a string, not false (put it in quotes:",
     ),
     (
         "picture",

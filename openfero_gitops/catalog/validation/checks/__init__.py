@@ -1,8 +1,8 @@
-"""The rules about a Job's body, one function each; to import this is to register them.
+"""The rules about a Job's body, one function each; importing this package registers them.
 
-A check yields any number of breaches and tolerates what is missing: what a schema says has been
-said before. Generated Jobs are held against the API server's own verdict; where the two differ,
-the list beside that test says why.
+A check yields any number of breaches and ignores missing fields, which the schema reports. The
+tests compare the verdicts on generated Jobs with the API server's; `docs/verdicts.md` lists the
+intended differences.
 """
 
 from openfero_gitops.catalog.validation.checks import (

@@ -1,4 +1,4 @@
-"""What Kubernetes accepts in a Job and a reviewer should still see: warnings, one function each."""
+"""Warnings about what Kubernetes accepts but a reviewer should notice."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ NO_EFFECT = warning(
     "no-effect",
     "A setting should have an effect.",
     "Somebody wrote it to change something, but it changes nothing.",
+    "delete it",
 )
 
 
@@ -26,19 +27,19 @@ NO_EFFECT = warning(
         "duplicate-env",
         "A variable should be set only once in its container.",
         "Kubernetes uses the last value, but a reader may see only the first.",
+        "delete one of them",
     )
 )
 def _duplicate_env(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        variables = container.fields.get("env", ())
         seen = set()
-        for index, variable in enumerate(variables):
+        for index, variable in enumerate(container.fields.get("env", ())):
             name = variable.get("name")
             if name and name in seen:
                 yield (
                     (*container.pointer, "env", index, "name"),
-                    f"{shown(name)} is set twice, and this one counts",
-                    "delete one of them",
+                    f"variable {shown(name)} is set twice; this value is used",
+                    "",
                 )
             seen.add(name)
 
@@ -47,8 +48,9 @@ def _duplicate_env(body: Body) -> Iterator[Breach]:
     warning(
         "no-limits",
         "A container should have a memory limit.",
-        "A remediation runs when the cluster is already in trouble. Without a limit it "
-        "can use the memory that the failing workload needs.",
+        "A remediation runs when the cluster is already in trouble. Without a limit it can use the "
+        "memory that the failing workload needs.",
+        "add resources: {limits: {memory: 128Mi}}",
     )
 )
 def _no_limits(body: Body) -> Iterator[Breach]:
@@ -58,8 +60,8 @@ def _no_limits(body: Body) -> Iterator[Breach]:
         if "memory" not in container.fields.get("resources", {}).get("limits", {}):
             yield (
                 (*container.pointer, "resources", "limits", "memory"),
-                f"the container {shown(container.name)} may use all of its node's memory",
-                "add resources: {limits: {memory: 128Mi}}",
+                f"container {shown(container.name)} has no memory limit",
+                "",
             )
 
 
@@ -67,8 +69,9 @@ def _no_limits(body: Body) -> Iterator[Breach]:
     warning(
         "image-tag",
         "An image should be pinned to a version or a digest.",
-        "The commit on a Job should identify what ran. An image with the tag `latest` "
-        "can change without a commit.",
+        "The commit on a Job should identify what ran. An image with the tag `latest` can change "
+        "without a commit.",
+        "write a version, NAME:1.2.3, or a digest, NAME@sha256:…",
     )
 )
 def _image_tag(body: Body) -> Iterator[Breach]:
@@ -76,19 +79,17 @@ def _image_tag(body: Body) -> Iterator[Breach]:
         image = container.fields.get("image", "")
         tag = image.rpartition("/")[2].partition(":")[2]
         if image and "@" not in image and tag in ("", "latest"):
-            yield (
-                (*container.pointer, "image"),
-                f"{shown(image)} is another image tomorrow, and no commit says so",
-                "name a version, NAME:1.2.3, or a digest, NAME@sha256:…",
-            )
+            problem = 'tag "latest" is not pinned' if tag else "no tag means latest"
+            yield (*container.pointer, "image"), f"image {shown(image)}: {problem}", ""
 
 
 @check(
     warning(
         "privileged",
         "A container should not be privileged.",
-        "A privileged container is root on its node, and so is everybody who can get a "
-        "change merged.",
+        "A privileged container is root on its node, and so is everybody who can get a change "
+        "merged.",
+        "add single capabilities instead",
     )
 )
 def _privileged(body: Body) -> Iterator[Breach]:
@@ -96,8 +97,8 @@ def _privileged(body: Body) -> Iterator[Breach]:
         if container.fields.get("securityContext", {}).get("privileged"):
             yield (
                 (*container.pointer, "securityContext", "privileged"),
-                f"the container {shown(container.name)} may do on its node whatever root may",
-                "add single capabilities instead",
+                f"container {shown(container.name)} is privileged: it is root on its node",
+                "",
             )
 
 
@@ -106,46 +107,46 @@ def _privileged(body: Body) -> Iterator[Breach]:
         "host-path",
         "A Pod should not mount a path of its node.",
         "The Job can read and write files of the node, including the credentials of its kubelet.",
+        "mount an emptyDir, a ConfigMap or a PersistentVolumeClaim",
     )
 )
 def _host_path(body: Body) -> Iterator[Breach]:
-    for at, volume in body.volumes:
+    for pointer, volume in body.volumes:
         if "hostPath" in volume:
-            yield (
-                (*at, "hostPath"),
-                f"the volume {shown(volume.get('name', ''))} is a path of the node",
-                "mount an emptyDir, a ConfigMap or a claim",
-            )
+            name = shown(volume.get("name", ""))
+            yield (*pointer, "hostPath"), f"volume {name} is a path of the node", ""
 
 
 @check(
     warning(
         "host-namespace",
         "A Pod should not share the network, process or IPC namespace of its node.",
-        "The Job can see and reach everything that runs on the node, and NetworkPolicies "
-        "do not apply to it.",
+        "The Job can see and reach everything that runs on the node, and NetworkPolicies do not "
+        "apply to it.",
     )
 )
 def _host_namespace(body: Body) -> Iterator[Breach]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if body.pod.get(field):
-            yield (*POD, field), f"{field} lets the Pod into its node", f"delete {field}"
+            message = f"{field}: true shares a namespace of the node with the Pod"
+            yield (*POD, field), message, f"delete {field}"
 
 
 @check(
     warning(
         "default-account",
         "A Job should run as a ServiceAccount of its own, or without a token.",
-        "The default ServiceAccount is shared by all Pods of the namespace, so its "
-        "permissions are rarely those that the remediation needs.",
+        "The default ServiceAccount is shared by all Pods of the namespace, so its permissions are "
+        "rarely those that the remediation needs.",
+        "set serviceAccountName, or automountServiceAccountToken: false",
     )
 )
 def _default_account(body: Body) -> Iterator[Breach]:
-    named = body.pod.get("serviceAccountName") or body.pod.get("serviceAccount") or "default"
+    account = body.pod.get("serviceAccountName") or body.pod.get("serviceAccount") or "default"
     has_token = body.pod.get("automountServiceAccountToken") is not False
-    if named == "default" and has_token and body.containers:
+    if account == "default" and has_token and body.containers:
         yield (
             (*POD, "serviceAccountName"),
-            "the Job gets the token, and all rights, of its namespace's default ServiceAccount",
-            "name one with the rights it needs, or write automountServiceAccountToken: false",
+            "the Job gets the token of its namespace's default ServiceAccount",
+            "",
         )

@@ -1,8 +1,8 @@
-"""Where alert data may stand in a Job, and how it is asked for."""
+"""Where alert data is allowed in a Job, and in which form."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from openfero_gitops.catalog.validation import shell
 from openfero_gitops.catalog.validation.body import POD
@@ -18,52 +18,45 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.validation.body import Body, Container
 
-_FIELDS: Final = (
-    "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
-    " {{ .GroupKey }}; braces of another program belong into a mounted file"
-)
-
 
 @check(
     error(
         "template-place",
         "A `{{ … }}` placeholder is allowed only in `command`, `args` and the values of `env`.",
-        "An alert must not choose what runs. In an image, a mount or a name, a "
-        "placeholder would let anyone who can send an alert do that, so it is an error "
-        "there.",
+        "An alert must not choose what runs. In an image, a mount or a name, a placeholder would "
+        "let anyone who can send an alert do that, so it is an error there.",
+        "read the variable OPENFERO_… in the container instead",
     )
 )
 def _template_place(body: Body) -> Iterator[Breach]:
     for pointer, _ in body.braced:
-        if not _takes_fields(pointer):
-            yield (
-                pointer,
-                "{{ … }} is read in command, args and the values of env, and not here",
-                "read the variable OPENFERO_… in the container instead",
-            )
+        if not _allows_placeholders(pointer):
+            message = "{{ … }} is allowed only in command, args and the values of env"
+            yield pointer, message, ""
 
 
 @check(
     error(
         "template-syntax",
         "A `{{ … }}` placeholder must name one field of the alert, and nothing else.",
-        "OpenFero evaluates Go templates; here a placeholder only inserts a field. "
-        "Rendering is therefore the same on every replica, and alert data is never "
-        "executed as a template.",
+        "OpenFero evaluates Go templates; here a placeholder only inserts a field. Rendering is "
+        "therefore the same on every replica, and alert data is never executed as a template.",
+        "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
+        " {{ .GroupKey }}; mount a file for the braces of another program",
     )
 )
 def _template_syntax(body: Body) -> Iterator[Breach]:
     for pointer, text in body.braced:
-        if not _takes_fields(pointer):
+        if not _allows_placeholders(pointer):
             continue
         rest = template.substitute(text, lambda _: "")
-        wrong = [found for found in template.fields(rest) if isinstance(found, str)]
-        for found in wrong or (["{{"] if "{{" in rest else []):
-            yield pointer, f"{shown(found)} names no field of the alert", _FIELDS
+        invalid = [field for field in template.fields(rest) if isinstance(field, str)]
+        for field in invalid or (["{{"] if "{{" in rest else []):
+            yield pointer, f"{shown(field)} does not name a field of the alert", ""
 
 
-def _takes_fields(pointer: Pointer) -> bool:
-    """Whether fields are honoured there: a word of command or args, the value of a variable."""
+def _allows_placeholders(pointer: Pointer) -> bool:
+    """Whether it is an item of command or args, or the value of a variable."""
     depth = len(POD)
     if pointer[:depth] != POD or pointer[depth] not in ("containers", "initContainers"):
         return False
@@ -78,34 +71,30 @@ def _takes_fields(pointer: Pointer) -> bool:
     warning(
         "label-in-shell",
         "A shell should read alert data only from quoted variables, never as part of its script.",
-        "An alert can name a Pod `x; rm -rf /`, and the shell would run it. The "
-        "controller refuses such values in scripts, so the remediation may be refused "
-        "just when it is needed. It cannot check unquoted variables and `eval`: an alert "
-        "may also name a Pod `--all`.",
+        "An alert can name a Pod `x; rm -rf /`, and the shell would run it. The controller refuses "
+        "such values in scripts, so the remediation may be refused just when it is needed. It "
+        "cannot check unquoted variables and `eval`: an alert may also name a Pod `--all`.",
     )
 )
 def _label_in_shell(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        named = _named_after_alert_data(container)
+        variables = _alert_variables(container)
         for pointer, script in _scripts(container):
-            names = [f for f in template.fields(script) if isinstance(f, template.Field)]
-            pasted = [f"{{{{ {name} }}}}" for name in names] + [
+            fields = [f for f in template.fields(script) if isinstance(f, template.Field)]
+            inserted = [f"{{{{ {field} }}}}" for field in fields] + [
                 f"$({name})" for name in template.references(script) if name.startswith(PREFIX)
             ]
-            if pasted:
-                message = (
-                    f"{pasted[0]} is pasted into a shell script: its value becomes part of the"
-                    " program"
-                )
-                suggestion = 'read it as a variable, in quotes and after --: -- "$OPENFERO_POD"'
+            if inserted:
+                message = f"{inserted[0]} inserts alert data into a shell script"
+                suggestion = 'use a quoted variable after --: -- "$OPENFERO_POD"'
                 yield pointer, message, suggestion
-            if any(name in script for name in named):
-                for message, suggestion in _misread(script, named):
+            if any(name in script for name in variables):
+                for message, suggestion in _unsafe_uses(script, variables):
                     yield pointer, message, suggestion
 
 
-def _named_after_alert_data(container: Container) -> tuple[str, ...]:
-    """The beginnings and names of variables that hold alert data: ours, and an author's own."""
+def _alert_variables(container: Container) -> tuple[str, ...]:
+    """The variables that hold alert data: the prefix of ours, and the names of the author's own."""
     own = (
         variable.get("name", "")
         for variable in container.fields.get("env", ())
@@ -114,46 +103,51 @@ def _named_after_alert_data(container: Container) -> tuple[str, ...]:
     return (PREFIX, *filter(None, own))
 
 
-# (One script serves many operarios, and a hundred older versions of one.)
+# Many operarios and all their older versions often share a script.
 @remembered(most=512, longest=8192)
-def _misread(script: str, named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Where a script lets a shell read more into alert data than one word."""
-    return tuple(_found(script, named))
+def _unsafe_uses(script: str, variables: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Where a shell could read alert data as more than one word: messages and suggestions."""
+    return tuple(_find_unsafe_uses(script, variables))
 
 
-def _found(script: str, named: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    # (What Kubernetes makes of it: a doubled dollar sign is one.)
+def _find_unsafe_uses(script: str, variables: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    # Kubernetes turns $$ into $ before the shell sees it.
     words = shell.words(script.replace("$$", "$"))
 
-    def alert_data(names: Iterable[str]) -> str:
-        return next((name for name in names if name.startswith(PREFIX) or name in named), "")
+    def alert_variable(names: Iterable[str]) -> str:
+        return next((name for name in names if name.startswith(PREFIX) or name in variables), "")
 
-    if name := alert_data(name for word in words for name in word.bare):
-        message = f"${name} stands without quotes: its value may become many words, and flags"
-        yield message, f'write it in quotes, and after --: -- "${name}"'
+    if name := alert_variable(name for word in words for name in word.bare):
+        message = f"${name} is not quoted: the shell splits its value into words and options"
+        yield message, f'quote it, after --: -- "${name}"'
     programs = [words[index] for index in _programs((word.text, word.leads) for word in words)]
-    if name := alert_data(name for word in programs for name in word.bare + word.quoted):
-        message = f"${name} is pasted into a script of its own: its value becomes part of it"
-        yield message, f"""hand it over: sh -c '… -- "$1"' sh "${name}\""""
+    if name := alert_variable(name for word in programs for name in word.bare + word.quoted):
+        message = f"${name} is inserted into the script of another shell"
+        yield message, f"""pass it as an argument: sh -c '… -- "$1"' sh "${name}\""""
     evals = any(word.leads and word.text == "eval" for word in words)
-    if evals and (name := alert_data(name for word in words for name in word.bare + word.quoted)):
-        message = f"eval reads its words as a program, and ${name} may come to be among them"
-        yield message, f'run the command itself, with -- "${name}"'
+    if evals and (
+        name := alert_variable(name for word in words for name in word.bare + word.quoted)
+    ):
+        message = f"eval runs its arguments as a script, which may contain ${name}"
+        yield message, f'run the command without eval, with -- "${name}"'
 
 
 def _scripts(container: Container) -> Iterator[tuple[Pointer, str]]:
-    """The words of command and args that a shell gets as its program: `sh -ec SCRIPT`."""
+    """The items of command and args that a shell runs as a script: `sh -ec SCRIPT`."""
     words: list[tuple[Pointer, str]] = [
-        ((*container.pointer, part, index), word)
-        for part in ("command", "args")
-        for index, word in enumerate(container.fields.get(part, ()))
+        ((*container.pointer, field, index), word)
+        for field in ("command", "args")
+        for index, word in enumerate(container.fields.get(field, ()))
     ]
     for index in _programs((word, False) for _, word in words):
         yield words[index]
 
 
 def _programs(words: Iterable[tuple[str, bool]]) -> Iterator[int]:
-    """Which of some words, each of which may begin a command, a shell gets as its program."""
+    """The indexes of the words that a shell runs as a script.
+
+    Each word comes with whether it is the beginning of a command.
+    """
     is_shell = is_next = False
     for index, (word, leads) in enumerate(words):
         if leads:

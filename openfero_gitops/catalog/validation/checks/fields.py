@@ -1,7 +1,7 @@
-"""What the API server refuses in single fields: each judged by its own value alone.
+"""What the API server rejects in a single field, judged by its value alone.
 
-A table says which; a Job is walked beside it, so that only what is there costs anything. What
-needs two fields at once is a function of another module.
+A table maps fields to judges. A Job is traversed along the fields of the table that it has, so
+fields that are not set cost nothing. Checks that need two fields are in the other modules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import SPEC
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
+from openfero_gitops.catalog.validation.checks.volumes import is_relative
+from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 from openfero_gitops.domain.dns import (
     is_dns_label,
     is_dns_subdomain,
@@ -23,68 +24,72 @@ from openfero_gitops.domain.dns import (
     is_qualified_name,
 )
 from openfero_gitops.domain.quantity import parse_quantity
-from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.rule import error
 from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body
-    from openfero_gitops.domain.rule import Rule
+    from openfero_gitops.domain.rule import Pointer, Rule
 
-    # A value to what is wrong with it and what to write instead, or to nothing.
+    # From a value to a message and a suggestion, or to None if the value is valid.
     Judge = Callable[[Any], tuple[str, str] | None]
 
-REQUIRED_FIELD: Final = error(
-    "required-field",
-    "A field that Kubernetes requires must be set.",
-    API_SERVER_REJECTS,
+REQUIRED_FIELD: Final = kubernetes_error(
+    "required-field", "A field that Kubernetes requires must be set."
 )
 NOT_ONE_OF: Final = error(
     "not-one-of",
     "A field with a fixed set of values must have one of them.",
     "Kubernetes compares these values case-sensitively and rejects a Job with any other value.",
 )
-FIELD_FORMAT: Final = error(
-    "field-format",
-    "A name, key, address, path or time must have a valid format.",
-    API_SERVER_REJECTS,
+FIELD_FORMAT: Final = kubernetes_error(
+    "field-format", "A name, key, address, path or time must have a valid format."
 )
+_MAX_DRIVER_CHARACTERS: Final = 63
 
 
 def _required(value: Any) -> tuple[str, str] | None:
-    return None if value else ("it is empty", "write it, or delete what it belongs to")
+    return None if value else ("must not be empty", "write a value, or delete the object around it")
 
 
 def _one_of(*words: str) -> Judge:
+    """Accept only these words; the empty word is accepted but not suggested."""
+
     def judge(value: Any) -> tuple[str, str] | None:
         if value in words:
             return None
-        known = [word for word in words if word]
-        return f"{shown(value)} is none of {', '.join(known)}", did_you_mean(value, known)
+        choices = [word for word in words if word]
+        message = f"must be one of {', '.join(choices)}, not {shown(value)}"
+        return message, did_you_mean(value, choices)
 
     return judge
 
 
-def _form(fits: Callable[[Any], bool], what: str) -> Judge:
-    """A text of some form."""
+def _format(is_valid: Callable[[Any], bool], name: str, suggestion: str) -> Judge:
+    """Accept only values of a format, which has a name with its article."""
 
     def judge(value: Any) -> tuple[str, str] | None:
-        return None if fits(value) else (f"{shown(value)} is no {what}", "")
+        return None if is_valid(value) else (f"{shown(value)} is not {name}", suggestion)
 
     return judge
 
 
 def _between(least: int, most: int) -> Judge:
     def judge(value: Any) -> tuple[str, str] | None:
-        return None if least <= value <= most else (f"{value} is not from {least} to {most}", "")
+        if least <= value <= most:
+            return None
+        return f"must be from {least} to {most}, but is {value}", f"write {least} to {most}"
 
     return judge
 
 
-def _at_most(most: int) -> Judge:
+def _at_most(most: int, noun: str) -> Judge:
     def judge(value: Any) -> tuple[str, str] | None:
-        return None if len(value) <= most else (f"there are {len(value)}, more than {most}", "")
+        if len(value) <= most:
+            return None
+        return f"must have at most {most} {noun}, but has {len(value)}", "delete some of them"
 
     return judge
 
@@ -92,6 +97,10 @@ def _at_most(most: int) -> Judge:
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
     return lambda text: compiled.fullmatch(text) is not None
+
+
+def _optional(is_valid: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda text: not text or is_valid(text)
 
 
 def _is_address(text: str) -> bool:
@@ -105,7 +114,7 @@ def _is_address(text: str) -> bool:
 
 def _is_time(text: str) -> bool:
     try:
-        return _TIME(text) and datetime.fromisoformat(text) is not None
+        return _MATCHES_TIME(text) and datetime.fromisoformat(text) is not None
     except ValueError:
         return False
 
@@ -117,37 +126,36 @@ def _is_quantity(value: str | float) -> bool:
         return False
 
 
-def _is_below(path: str) -> bool:
-    return not path.startswith("/") and ".." not in path.split("/")
-
-
-def _is_search(text: str) -> bool:
+def _is_search_domain(text: str) -> bool:
     return text == "." or is_dns_subdomain(text.removesuffix(".").replace("_", "-"))
 
 
 def _is_driver(text: str) -> bool:
-    return len(text) <= 63 and is_dns_subdomain(text.lower())  # noqa: PLR2004
+    return len(text) <= _MAX_DRIVER_CHARACTERS and is_dns_subdomain(text.lower())
 
 
 def _are_labels(labels: dict[str, str]) -> bool:
     return all(is_qualified_name(key) and is_label_value(text) for key, text in labels.items())
 
 
-_TIME: Final = _matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_HEADER: Final = _matches(r"[-A-Za-z0-9]+")
-_SYSCTL: Final = _matches(
+_MATCHES_TIME: Final = _matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_IS_HEADER_NAME: Final = _matches(r"[-A-Za-z0-9]+")
+_IS_SYSCTL: Final = _matches(
     r"(?=.{1,253}$)([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 )
-_INITIATOR: Final = _matches(
+_IS_ISCSI_NAME: Final = _matches(
     r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.-]+:[^,;*&$|\s]+"
     r"|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{32}"
 )
-_USER: Final = _matches(
+_IS_WINDOWS_USER: Final = _matches(
     r'([^\x00-\x1f\x7f\\]{1,255}\\)?(?![. ]+$)[^\x00-\x1f\x7f"/\\:;|=,+*?<>@\[\]]{1,104}'
 )
 
-# `[]` is any item of a list, `*` any member of a mapping. POD. is the Pod, C. its containers of
-# both kinds, V. its volumes, CLAIM. a volume's own claim, TERM. what it says of other Pods.
+_SUBDOMAIN: Final = "write at most 253 lower-case letters, digits, - and ."
+
+# `[]` is any item of a list, `*` any member of a mapping. For the abbreviations see _PREFIXES:
+# POD. is the Pod, C. its containers of both kinds, V. its volumes, CLAIM. the claim template of a
+# volume, TERM. an affinity term about other Pods.
 _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     (
         REQUIRED_FIELD,
@@ -187,7 +195,7 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     (NOT_ONE_OF, _one_of("Recursive", "MountOption"), "POD.securityContext.seLinuxChangePolicy"),
     (
         FIELD_FORMAT,
-        _form(is_dns_label, "name of one part: lower-case letters, digits and -, at most 63"),
+        _format(is_dns_label, "a DNS label", "write at most 63 lower-case letters, digits and -"),
         """
         POD.resourceClaims[].name
         TERM.namespaces[]
@@ -195,12 +203,14 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(lambda text: not text or is_dns_label(text), "name of a request: a-z, 0-9 and -"),
+        _format(
+            _optional(is_dns_label), "a request name", "write lower-case letters, digits and -"
+        ),
         "C.resources.claims[].request",
     ),
     (
         FIELD_FORMAT,
-        _form(is_dns_subdomain, "name: lower-case letters, digits, - and ., at most 253"),
+        _format(is_dns_subdomain, "a valid name", _SUBDOMAIN),
         """
         POD.hostAliases[].hostnames[] POD.hostnameOverride
         POD.resourceClaims[].resourceClaimName POD.resourceClaims[].resourceClaimTemplateName
@@ -210,7 +220,7 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(lambda text: not text or is_dns_subdomain(text), "name: a-z, 0-9, - and ."),
+        _format(_optional(is_dns_subdomain), "a valid name", _SUBDOMAIN),
         """
         CLAIM.spec.storageClassName CLAIM.spec.volumeAttributesClassName
         V.csi.nodePublishSecretRef.name
@@ -218,7 +228,7 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(is_qualified_name, "key: write name or domain/name"),
+        _format(is_qualified_name, "a valid key", "write name or domain/name"),
         """
         podFailurePolicy.rules[].onPodConditions[].type POD.readinessGates[].conditionType
         POD.schedulingGates[].name
@@ -226,13 +236,17 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(_is_address, "IP address: write 10.0.0.7 or 2001:db8::7"),
+        _format(_is_address, "an IP address", "for example 10.0.0.7 or 2001:db8::7"),
         "POD.dnsConfig.nameservers[] POD.hostAliases[].ip",
     ),
-    (FIELD_FORMAT, _form(_is_search, "domain to search in"), "POD.dnsConfig.searches[]"),
     (
         FIELD_FORMAT,
-        _form(_HEADER, "header of HTTP: letters, digits and -"),
+        _format(_is_search_domain, "a search domain", "for example svc.cluster.local"),
+        "POD.dnsConfig.searches[]",
+    ),
+    (
+        FIELD_FORMAT,
+        _format(_IS_HEADER_NAME, "an HTTP header name", "write letters, digits and -"),
         """
         C.livenessProbe.httpGet.httpHeaders[].name C.readinessProbe.httpGet.httpHeaders[].name
         C.startupProbe.httpGet.httpHeaders[].name C.lifecycle.postStart.httpGet.httpHeaders[].name
@@ -241,16 +255,20 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(_is_below, "path below a folder: no leading / and no .."),
+        _format(is_relative, "a relative path", "write a path without leading / and without .."),
         """
         POD.securityContext.seccompProfile.localhostProfile
         C.securityContext.seccompProfile.localhostProfile
         """,
     ),
-    (FIELD_FORMAT, _form(_SYSCTL, "sysctl"), "POD.securityContext.sysctls[].name"),
     (
         FIELD_FORMAT,
-        _form(_USER, "user of Windows: write NAME or DOMAIN\\NAME"),
+        _format(_IS_SYSCTL, "a sysctl name", "for example net.core.somaxconn"),
+        "POD.securityContext.sysctls[].name",
+    ),
+    (
+        FIELD_FORMAT,
+        _format(_IS_WINDOWS_USER, "a Windows user name", "write NAME or DOMAIN\\NAME"),
         """
         POD.securityContext.windowsOptions.runAsUserName
         C.securityContext.windowsOptions.runAsUserName
@@ -258,18 +276,22 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(lambda path: path.startswith("/"), "path from the root: begin it with /"),
+        _format(lambda path: path.startswith("/"), "an absolute path", "begin it with /"),
         "V.nfs.path",
     ),
     (
         FIELD_FORMAT,
-        _form(_INITIATOR, "name of iSCSI: write iqn.2001-04.com.example:storage"),
+        _format(_IS_ISCSI_NAME, "an iSCSI name", "for example iqn.2001-04.com.example:storage"),
         "V.iscsi.iqn V.iscsi.initiatorName",
     ),
-    (FIELD_FORMAT, _form(_is_driver, "driver's name: write csi.example.com"), "V.csi.driver"),
     (
         FIELD_FORMAT,
-        _form(_is_quantity, "quantity: write 500m, 0.5, 64Mi or 1Gi"),
+        _format(_is_driver, "a driver name", "for example csi.example.com"),
+        "V.csi.driver",
+    ),
+    (
+        FIELD_FORMAT,
+        _format(_is_quantity, "a quantity", "for example 500m, 0.5, 64Mi or 1Gi"),
         """
         C.env[].valueFrom.resourceFieldRef.divisor V.downwardAPI.items[].resourceFieldRef.divisor
         V.projected.sources[].downwardAPI.items[].resourceFieldRef.divisor
@@ -278,26 +300,30 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     ),
     (
         FIELD_FORMAT,
-        _form(_is_time, "time, and Kubernetes sets it: delete it"),
+        _format(_is_time, "a time", "delete it: Kubernetes sets it"),
         """
         template.metadata.creationTimestamp template.metadata.deletionTimestamp
         CLAIM.metadata.creationTimestamp CLAIM.metadata.deletionTimestamp
         """,
     ),
-    (FIELD_FORMAT, _form(_are_labels, "set of labels"), "CLAIM.metadata.labels"),
+    (
+        FIELD_FORMAT,
+        _format(_are_labels, "a valid set of labels", "write keys as name or domain/name"),
+        "CLAIM.metadata.labels",
+    ),
     (OUT_OF_RANGE, _between(0, 2**31 - 1), "POD.securityContext.supplementalGroups[]"),
     (OUT_OF_RANGE, _between(0, 255), "V.iscsi.lun V.fc.lun"),
     (OUT_OF_RANGE, _between(0, 0o777), "V.projected.defaultMode"),
-    (OUT_OF_RANGE, _at_most(3), "POD.dnsConfig.nameservers"),
-    (OUT_OF_RANGE, _at_most(32), "POD.dnsConfig.searches"),
-    (OUT_OF_RANGE, _at_most(64), "POD.hostnameOverride"),
+    (OUT_OF_RANGE, _at_most(3, "items"), "POD.dnsConfig.nameservers"),
+    (OUT_OF_RANGE, _at_most(32, "items"), "POD.dnsConfig.searches"),
+    (OUT_OF_RANGE, _at_most(64, "characters"), "POD.hostnameOverride"),
     (
         OUT_OF_RANGE,
-        _at_most(20),
+        _at_most(20, "items"),
         "successPolicy.rules podFailurePolicy.rules[].onPodConditions C.restartPolicyRules",
     ),
 )
-_SHORT: Final = {
+_PREFIXES: Final = {
     "POD.": ("template.spec.",),
     "C.": ("template.spec.containers[].", "template.spec.initContainers[]."),
     "V.": ("template.spec.volumes[].",),
@@ -315,56 +341,56 @@ _SHORT: Final = {
 
 @dataclass(slots=True)
 class _Node:
-    """What is known of a place in a Job: how to judge it, and the places below."""
+    """A place in a Job: the judges of its value, and the places below it."""
 
     judges: list[Judge] = field(default_factory=list)
     below: dict[str, _Node] = field(default_factory=dict)
 
 
 def _tree(rule: Rule) -> _Node:
-    """The places that a rule has something to say about."""
+    """The places that a rule concerns."""
     root = _Node()
-    for owner, judge, paths in _TABLE:
-        if owner is not rule:
+    for row_rule, judge, paths in _TABLE:
+        if row_rule is not rule:
             continue
         for path in paths.split():
             head, _, rest = path.partition(".")
-            for beginning in _SHORT.get(f"{head}.", (f"{head}.",)):
+            for prefix in _PREFIXES.get(f"{head}.", (f"{head}.",)):
                 node = root
-                for part in (beginning + rest).replace("[]", ".[]").split("."):
+                for part in (prefix + rest).replace("[]", ".[]").split("."):
                     node = node.below.setdefault(part, _Node())
                 node.judges.append(judge)
     return root
 
 
 def _breaches(tree: _Node, body: Body) -> Iterator[Breach]:
-    found: list[Breach] = []
-    _walk(tree, body.spec, SPEC, found)
-    return iter(found)
+    breaches: list[Breach] = []
+    _walk(tree, body.spec, SPEC, breaches)
+    return iter(breaches)
 
 
-def _walk(node: _Node, value: Any, at: Pointer, found: list[Breach]) -> None:
+def _walk(node: _Node, value: Any, pointer: Pointer, breaches: list[Breach]) -> None:
     for judge in node.judges:
-        if wrong := judge(value):
-            message, suggestion = wrong
-            found.append((at, f"{_called(at)}: {message}", suggestion))
+        if verdict := judge(value):
+            message, suggestion = verdict
+            breaches.append((pointer, f"{_field(pointer)}: {message}", suggestion))
     below = node.below
     if not below:
         return
     if (items := below.get("[]")) is not None:
         for index, item in enumerate(value):
-            _walk(items, item, (*at, index), found)
+            _walk(items, item, (*pointer, index), breaches)
     elif (members := below.get("*")) is not None:
         for key, member in value.items():
-            _walk(members, member, (*at, key), found)
+            _walk(members, member, (*pointer, key), breaches)
     else:
         for key, member in below.items():
             if key in value:
-                _walk(member, value[key], (*at, key), found)
+                _walk(member, value[key], (*pointer, key), breaches)
 
 
-def _called(at: Pointer) -> str:
-    return str(next(part for part in reversed(at) if isinstance(part, str)))
+def _field(pointer: Pointer) -> str:
+    return str(next(part for part in reversed(pointer) if isinstance(part, str)))
 
 
 for _rule in (REQUIRED_FIELD, NOT_ONE_OF, FIELD_FORMAT, OUT_OF_RANGE):

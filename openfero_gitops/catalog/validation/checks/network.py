@@ -1,26 +1,24 @@
-"""What the API server refuses in names, DNS and ports that a Pod shares with its node."""
+"""What the API server rejects in DNS settings, host ports and shared namespaces of the node."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
-from openfero_gitops.domain.rule import error
+from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from openfero_gitops.catalog.validation.body import Body
 
-_SEARCHES = 2048  # characters, the spaces between them included
+_MAX_SEARCHES_CHARACTERS: Final = 2048  # including the spaces between them
 
 
 @check(
-    error(
+    kubernetes_error(
         "dns",
         "A Pod with `dnsPolicy: None` must name its DNS servers, and DNS settings must be valid.",
-        API_SERVER_REJECTS,
     )
 )
 def _dns(body: Body) -> Iterator[Breach]:
@@ -28,74 +26,72 @@ def _dns(body: Body) -> Iterator[Breach]:
     if body.pod.get("dnsPolicy") == "None" and not config.get("nameservers"):
         yield (
             (*POD, "dnsConfig", "nameservers"),
-            "dnsPolicy: None needs a server to ask",
-            "add dnsConfig: {nameservers: [10.0.0.10]}, or leave dnsPolicy out",
+            "dnsPolicy: None requires nameservers",
+            "add dnsConfig: {nameservers: [10.0.0.10]}, or delete dnsPolicy",
         )
     for index, option in enumerate(config.get("options", ())):
         if not option.get("name"):
             message = "an option of dnsConfig has no name"
-            yield (*POD, "dnsConfig", "options", index), message, "add name: ndots"
-    if len(" ".join(config.get("searches", ()))) > _SEARCHES:
-        message = f"the search domains have more than {_SEARCHES} characters together"
-        yield (*POD, "dnsConfig", "searches"), message, "name fewer"
+            yield (*POD, "dnsConfig", "options", index), message, "for example name: ndots"
+    if len(" ".join(config.get("searches", ()))) > _MAX_SEARCHES_CHARACTERS:
+        message = f"searches has more than {_MAX_SEARCHES_CHARACTERS} characters in total"
+        yield (*POD, "dnsConfig", "searches"), message, "delete some of them"
 
 
 @check(
-    error(
+    kubernetes_error(
         "host-port",
         "A host port must be used only once; with `hostNetwork` it is the container port.",
-        API_SERVER_REJECTS,
     )
 )
 def _host_port(body: Body) -> Iterator[Breach]:
-    on_host = body.pod.get("hostNetwork") is True
-    taken: dict[str, set[tuple[object, ...]]] = {"containers": set(), "initContainers": set()}
+    uses_host_network = body.pod.get("hostNetwork") is True
+    used: dict[bool, set[tuple[object, ...]]] = {False: set(), True: set()}  # by is_init
     for container in body.containers:
         for index, port in enumerate(container.fields.get("ports", ())):
-            inside = port.get("containerPort")
-            number = port.get("hostPort") or (inside if on_host else None)
-            if not number:
+            container_port = port.get("containerPort")
+            host_port = port.get("hostPort") or (container_port if uses_host_network else None)
+            if not host_port:
                 continue
-            at = (*container.pointer, "ports", index, "hostPort")
-            if on_host and number != inside and not container.is_init:
+            pointer = (*container.pointer, "ports", index, "hostPort")
+            if uses_host_network and host_port != container_port and not container.is_init:
                 message = (
-                    f"with hostNetwork, hostPort {number} would have to be containerPort {inside}"
+                    f"with hostNetwork, hostPort {host_port} must equal containerPort"
+                    f" {container_port}"
                 )
-                yield at, message, "delete it"
-            asked = (port.get("protocol") or "TCP", port.get("hostIP", ""), number)
-            kind = "initContainers" if container.is_init else "containers"
-            if asked in taken[kind]:
-                message = f"another container has the port {number} of the node already"
-                yield at, message, "delete it, or write another one"
-            taken[kind].add(asked)
+                yield pointer, message, "delete hostPort"
+            binding = (port.get("protocol") or "TCP", port.get("hostIP", ""), host_port)
+            if binding in used[container.is_init]:
+                message = f"port {host_port} of the node is already in use"
+                yield pointer, message, "delete it, or use another port"
+            used[container.is_init].add(binding)
 
 
 @check(
-    error(
+    kubernetes_error(
         "host-fields",
         "Fields that share the node's namespaces must be consistent.",
-        API_SERVER_REJECTS,
+        "delete one of them",
     )
 )
 def _host_fields(body: Body) -> Iterator[Breach]:
     pod = body.pod
     if pod.get("hostPID") and pod.get("shareProcessNamespace"):
         message = "shareProcessNamespace contradicts hostPID"
-        yield (*POD, "shareProcessNamespace"), message, "delete one of them"
+        yield (*POD, "shareProcessNamespace"), message, ""
     if pod.get("hostUsers") is False:
         for field in ("hostPID", "hostIPC", "hostNetwork"):
             if pod.get(field):
-                yield (*POD, field), f"hostUsers: false contradicts {field}", "delete one of them"
+                yield (*POD, field), f"{field} contradicts hostUsers: false", ""
     if pod.get("hostnameOverride") is not None:
         for field in ("setHostnameAsFQDN", "hostNetwork"):
             if pod.get(field):
-                message = f"hostnameOverride contradicts {field}"
-                yield (*POD, "hostnameOverride"), message, "delete one of them"
+                yield (*POD, "hostnameOverride"), f"hostnameOverride contradicts {field}", ""
     for container in body.containers:
-        unmasked = container.fields.get("securityContext", {}).get("procMount") == "Unmasked"
-        if unmasked and pod.get("hostUsers") is not False:
+        is_unmasked = container.fields.get("securityContext", {}).get("procMount") == "Unmasked"
+        if is_unmasked and pod.get("hostUsers") is not False:
             yield (
                 (*container.pointer, "securityContext", "procMount"),
-                "procMount: Unmasked needs a Pod with hostUsers: false",
-                "delete it",
+                "procMount: Unmasked requires hostUsers: false in the Pod",
+                "delete procMount",
             )

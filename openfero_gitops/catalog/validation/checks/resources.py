@@ -1,14 +1,13 @@
-"""What the API server refuses in requests and limits."""
+"""What the API server rejects in resource requests and limits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import API_SERVER_REJECTS, Breach, check
+from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 from openfero_gitops.domain.dns import is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
-from openfero_gitops.domain.rule import Pointer, error
 from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
@@ -16,13 +15,15 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from openfero_gitops.catalog.validation.body import Body
+    from openfero_gitops.domain.rule import Pointer
+
+_OVERCOMMITTED: Final = ("cpu", "memory", "ephemeral-storage")
 
 
 @check(
-    error(
+    kubernetes_error(
         "quantity",
         "A quantity must be a non-negative number, optionally with a Kubernetes unit.",
-        API_SERVER_REJECTS,
     )
 )
 def _quantity(body: Body) -> Iterator[Breach]:
@@ -30,113 +31,110 @@ def _quantity(body: Body) -> Iterator[Breach]:
         if isinstance(amount := _amount(value), ValueError):
             yield pointer, f"{resource}: {amount}", ""
         elif amount < 0:
-            yield pointer, f"{resource} is {value}: an amount is not negative", "write 0 or more"
-        elif resource.startswith("hugepages-") and _parts(amount, resource):
-            message = f"{resource} is {value}: pages are whole, and there is one at least"
-            yield pointer, message, f"write {resource.removeprefix('hugepages-')}"
+            yield pointer, f"{resource} must not be negative, but is {value}", "write 0 or more"
+        elif resource.startswith("hugepages-") and not _is_whole_pages(amount, resource):
+            size = resource.removeprefix("hugepages-")
+            message = f"{resource} must be a positive multiple of {size}, but is {value}"
+            yield pointer, message, f"write {size}"
         elif "/" in resource and amount % 1:
-            message = f"{resource} is {value}: of it there are whole ones only"
-            yield pointer, message, "write 1"
+            yield pointer, f"{resource} must be a whole number, but is {value}", "write 1"
 
 
-_OVER_LIMITS: Final = error(
+def _is_whole_pages(amount: Decimal, resource: str) -> bool:
+    size = _amount(resource.removeprefix("hugepages-"))
+    return not isinstance(size, ValueError) and size > 0 and amount > 0 and amount % size == 0
+
+
+_OVER_LIMITS: Final = kubernetes_error(
     "requests-over-limits",
     "Requests must not exceed limits, in each container and in the Pod as a whole.",
-    API_SERVER_REJECTS,
 )
 
 
 @check(_OVER_LIMITS)
 def _requests_over_limits(body: Body) -> Iterator[Breach]:
-    for at, resources in _resources(body):
+    for pointer, resources in _resources(body):
         limits = resources.get("limits", {})
         for name, value in resources.get("requests", {}).items():
-            requested, limit = _amount(value), _amount(limits.get(name, value))
-            if isinstance(requested, ValueError) or isinstance(limit, ValueError):
+            request, limit = _amount(value), _amount(limits.get(name, value))
+            if isinstance(request, ValueError) or isinstance(limit, ValueError):
                 continue
-            if requested > limit:
+            if request > limit:
                 yield (
-                    (*at, "requests", name),
-                    f"requests {name} {value}, more than its limit {limits[name]}",
-                    "raise the limit, or request less",
+                    (*pointer, "requests", name),
+                    f"the {name} request {value} exceeds the limit {limits[name]}",
+                    "raise the limit or lower the request",
                 )
-            elif name not in _OVERCOMMITTED and (name not in limits or requested < limit):
+            elif name not in _OVERCOMMITTED and (name not in limits or request < limit):
                 yield (
-                    (*at, "requests", name),
-                    f"of {name} one requests exactly the limit",
+                    (*pointer, "requests", name),
+                    f"the {name} request must equal its limit",
                     f"write limits: {{{name}: {value}}}",
                 )
 
 
+@check(_OVER_LIMITS)
+def _pod_resources(body: Body) -> Iterator[Breach]:
+    pod_resources = body.pod.get("resources", {})
+    pod_limits = pod_resources.get("limits", {})
+    resources = [
+        (container, container.fields.get("resources", {}))
+        for container in body.containers
+        if not container.is_init
+    ]
+    for container, of_container in resources:
+        for name, value in of_container.get("limits", {}).items():
+            limit, pod_limit = _amount(value), _amount(pod_limits.get(name, value))
+            if isinstance(limit, ValueError) or isinstance(pod_limit, ValueError):
+                continue
+            if limit > pod_limit:
+                yield (
+                    (*container.pointer, "resources", "limits", name),
+                    f"the {name} limit {value} exceeds the Pod's limit {pod_limits[name]}",
+                    "lower it, or raise the Pod's limit",
+                )
+    for name, value in pod_resources.get("requests", {}).items():
+        pod_request = _amount(value)
+        requests = [
+            _amount(
+                of_container.get("requests", {}).get(
+                    name, of_container.get("limits", {}).get(name, 0)
+                )
+            )
+            for _, of_container in resources
+        ]
+        total = sum(request for request in requests if not isinstance(request, ValueError))
+        if not isinstance(pod_request, ValueError) and total > pod_request:
+            message = f"the containers request more {name} than the Pod's request {value}"
+            yield (*POD, "resources", "requests", name), message, "raise the Pod's request"
+
+
 @check(
-    error(
+    kubernetes_error(
         "resource-name",
         "A resource must be cpu, memory, ephemeral-storage, hugepages-SIZE or domain/name.",
-        API_SERVER_REJECTS,
     )
 )
 def _resource_name(body: Body) -> Iterator[Breach]:
     for pointer, name, _ in _quantities(body):
-        standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
-        qualified = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
-        of_pod = len(pointer) == len(POD) + 3
-        if not standard and not (qualified and not of_pod):
-            where = " of a Pod as a whole" if qualified else ""
-            meant = nearest(name, _OVERCOMMITTED)
-            suggestion = f"did you mean {meant}?" if meant else "write cpu, memory or domain/name"
-            yield (
-                pointer,
-                f"there is no resource {shown(name)}{where}",
-                "move it to a container" if qualified else suggestion,
-            )
-
-
-def _parts(amount: Decimal, resource: str) -> bool:
-    """Whether an amount of huge pages is none, or more than whole ones."""
-    size = _amount(resource.removeprefix("hugepages-"))
-    return isinstance(size, ValueError) or size <= 0 or not amount or amount % size != 0
-
-
-@check(_OVER_LIMITS)
-def _pod_resources(body: Body) -> Iterator[Breach]:
-    of_pod = body.pod.get("resources", {})
-    limits, requests = of_pod.get("limits", {}), of_pod.get("requests", {})
-    for container in body.containers:
-        if container.is_init:
+        is_standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
+        is_extended = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
+        is_of_pod = len(pointer) == len(POD) + 3
+        if is_standard or (is_extended and not is_of_pod):
             continue
-        for name, value in container.fields.get("resources", {}).get("limits", {}).items():
-            own, whole = _amount(value), _amount(limits.get(name, value))
-            if (
-                not isinstance(own, ValueError)
-                and not isinstance(whole, ValueError)
-                and own > whole
-            ):
-                yield (
-                    (*container.pointer, "resources", "limits", name),
-                    f"the limit {value} is above the Pod's, {limits[name]}",
-                    "lower it, or raise the Pod's",
-                )
-    for name, value in requests.items():
-        whole = _amount(value)
-        asked = [
-            _amount(
-                resources.get("requests", {}).get(name, resources.get("limits", {}).get(name, 0))
-            )
-            for container in body.containers
-            if not container.is_init
-            for resources in (container.fields.get("resources", {}),)
-        ]
-        amounts = [one for one in asked if not isinstance(one, ValueError)]
-        if not isinstance(whole, ValueError) and sum(amounts) > whole:
-            message = f"the containers request more {name} than the Pod, {value}"
-            yield (*POD, "resources", "requests", name), message, "raise it"
+        if is_extended:
+            message = f"resource {shown(name)} cannot be set for the Pod as a whole"
+            yield pointer, message, "move it to a container"
+        else:
+            choice = nearest(name, _OVERCOMMITTED)
+            suggestion = f"did you mean {choice}?" if choice else "write cpu, memory or domain/name"
+            yield pointer, f"resource {shown(name)} does not exist", suggestion
 
 
 @check(
-    error(
+    kubernetes_error(
         "resize-policy",
         "A `resizePolicy` must be unique per resource and fit the Pod's `restartPolicy`.",
-        API_SERVER_REJECTS,
     )
 )
 def _resize_policy(body: Body) -> Iterator[Breach]:
@@ -144,17 +142,13 @@ def _resize_policy(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         seen: set[str] = set()
         for index, policy in enumerate(container.fields.get("resizePolicy", ())):
-            at = (*container.pointer, "resizePolicy", index)
+            pointer = (*container.pointer, "resizePolicy", index)
             if (name := policy.get("resourceName", "")) in seen:
-                message = f"there are two policies of resizing {shown(name)}"
-                yield at, message, "delete one of them"
+                yield pointer, f"resizePolicy of {shown(name)} is not unique", "delete one of them"
             seen.add(name)
             if never and policy.get("restartPolicy") == "RestartContainer":
-                message = "a Pod that restarts Never restarts no container"
-                yield (*at, "restartPolicy"), message, "write NotRequired"
-
-
-_OVERCOMMITTED: Final = ("cpu", "memory", "ephemeral-storage")
+                message = "RestartContainer contradicts the Pod's restartPolicy: Never"
+                yield (*pointer, "restartPolicy"), message, "write NotRequired"
 
 
 def _resources(body: Body) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
@@ -164,14 +158,14 @@ def _resources(body: Body) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
 
 
 def _quantities(body: Body) -> Iterator[tuple[Pointer, str, Any]]:
-    for at, resources in _resources(body):
+    for pointer, resources in _resources(body):
         for kind in ("requests", "limits"):
             for name, value in resources.get(kind, {}).items():
-                yield (*at, kind, name), name, value
+                yield (*pointer, kind, name), name, value
 
 
 def _amount(value: str | float) -> Decimal | ValueError:
     try:
         return parse_quantity(value)
-    except ValueError as problem:
-        return problem
+    except ValueError as error:
+        return error

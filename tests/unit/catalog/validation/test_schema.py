@@ -158,7 +158,7 @@ def test_a_field_that_was_dropped_is_said_to_be() -> None:
     claim = [{"name": "gpu", "source": {"resourceClaimName": "gpu"}}]
     assert read_document(job(claims, claim), schemas_of("1.30")).findings == ()
     finding, left = read_document(job(claims, claim), schemas_of("1.31")).findings
-    assert finding.suggestion == "Kubernetes has dropped it after 1.30"
+    assert finding.suggestion == "Kubernetes removed it after 1.30"
     assert left.rule.id == "claim"  # (of which nothing is left that says what is claimed)
     assert versions_with("PodResourceClaim", "source") == ("1.30",)
 
