@@ -48,7 +48,7 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership
-from openfero_gitops.events.recorder import Post
+from openfero_gitops.events.recorder import Recorder
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck, boottime
 from openfero_gitops.metrics import Metrics
@@ -190,16 +190,16 @@ class Controller:
             jobs_namespace=namespaces.jobs,
             namespaces=namespaces.allowed,
         )
-        self._post = Post(
+        self._recorder = Recorder(
             events=EventStore(api), counts=self.metrics, identity=settings.identity, now=_now
         )
         self._announcer = Announcer(
             view=self.view,
-            decided=lambda: self._admitter.decisions,
+            decisions=lambda: self._admitter.decisions,
             syncer=self.syncer,
             store=self._config_maps,
             counts=self.metrics,
-            tell=self._post.tell,
+            record=self._recorder.record,
         )
         self._lease = KubernetesLease(lease_api or api, namespaces.controller)
         self._led = Leadership()
@@ -272,10 +272,10 @@ class Controller:
 
     def _tell_leadership(self, status: Leadership) -> None:
         self.metrics.leads(leading=status.leader)
-        event = of_leadership(self._led, status, self._lease.subject, self._settings.identity)
+        event = of_leadership(self._led, status, self._lease.reference, self._settings.identity)
         self._led = status
         if event is not None:
-            self._post.tell(event)
+            self._recorder.record(event)
 
     async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
         """Serve until `stop` is set, then release leadership and stop.
@@ -307,8 +307,8 @@ class Controller:
             start("compare", restart_on_error(self.comparer.run))
             start("sync requests", restart_on_error(self.asked.run))
             start("follow dry runs", restart_on_error(self.dry_runner.follow))
-            exits.push_async_callback(self._post.flush, _FLUSH_EVENTS_SECONDS)
-            start("events", restart_on_error(self._post.run))
+            exits.push_async_callback(self._recorder.flush, _FLUSH_EVENTS_SECONDS)
+            start("events", restart_on_error(self._recorder.run))
             start("first sync", self._first_sync())
             # Started last and stopped first, so that the lease is released before the rest stops.
             start("lead", self._run_elector())

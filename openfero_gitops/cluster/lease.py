@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from openfero_gitops.cluster.api import LEASES, Change, Object
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Conflict, NotFound
-from openfero_gitops.domain.event import Subject
+from openfero_gitops.domain.event import ObjectReference
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.timestamp import format_time, parse_time
 
@@ -37,10 +37,10 @@ class KubernetesLease:
         self._last: Object | None = None  # as the API server last showed it
 
     @property
-    def subject(self) -> Subject:
+    def reference(self) -> ObjectReference:
         """The Lease as an event is about it; its uid is known once it was read."""
         uid = self._last["metadata"].get("uid", "") if self._last else ""
-        return Subject(LEASES.api_version, LEASES.kind, self._namespace, self._name, uid)
+        return ObjectReference(LEASES.api_version, LEASES.kind, self._namespace, self._name, uid)
 
     async def read(self, *, timeout: float) -> LeaseRecord | None:
         """Return the record, None where there is no such Lease."""

@@ -1,4 +1,4 @@
-"""What happened, in the shape in which Kubernetes tells people of it."""
+"""What is reported as a Kubernetes Event."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """The object that an event is about; without its uid `kubectl describe` does not find it."""
+class ObjectReference:
+    """The object that an event is about; `kubectl describe` needs the uid to find the event."""
 
     api_version: str
     kind: str
@@ -18,14 +18,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line for people: `reason` is a word to filter by, `note` the sentence.
+    """An event: `reason` is one word to filter by, `note` a sentence.
 
-    `passing` says that a later event about the same subject makes this one not worth telling.
+    A `transient` one is not worth sending any more if another about the same object follows.
     """
 
-    about: Subject
+    about: ObjectReference
     reason: str
     action: str
     note: str
     warning: bool = False
-    passing: bool = False
+    transient: bool = False

@@ -1,7 +1,7 @@
-"""What the leader tells people of: each remediation's turns, and what became of each sync.
+"""Finds what the leader reports as Events: changes of remediations, waits, and syncs.
 
-It looks at what others have done (the view, the last decisions, the sync) and takes no part in
-it: nothing waits for it. What was so when its term began was told by the leader before.
+It only reads (the view, the last decisions, the sync), and nothing waits for it. The state at the
+start of its term is not reported: an earlier leader did.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops.admission.decide import Wait
+from openfero_gitops.background import wait_for_event
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.domain.errors import ApiError
-from openfero_gitops.domain.event import Event, Subject
+from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import SyncStatus
@@ -33,103 +34,99 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# Seconds.
-_GATHER: Final = 0.5
-_LOOK_AGAIN: Final = 2.0
+#: Changes within this time are reported together.
+_BATCH_WINDOW_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 2.0
 
 
 class Announcer:
-    """Tells of changes for as long as it leads."""
+    """Reports changes while this replica leads."""
 
     def __init__(
         self,
         *,
         view: View,
-        decided: Callable[[], Iterable[tuple[Remediation, Decision]]],
+        decisions: Callable[[], Iterable[tuple[Remediation, Decision]]],
         syncer: Syncer,
         store: ConfigMaps,
         counts: Counts,
-        tell: Callable[[Event], None],
+        record: Callable[[Event], None],
     ) -> None:
-        """Take what is looked at, and who is told; nothing is started.
-
-        `decided` gives the leader's last decisions on what waits.
-        """
+        """Take what is read, and where events go; `decisions` are the leader's last ones."""
         self._view = view
-        self._decided = decided
+        self._decisions = decisions
         self._syncer = syncer
         self._store = store
         self._counts = counts
-        self._tell = tell
+        self._record = record
 
     async def run(self) -> None:
-        """Tell until cancelled."""
-        news = self._view.subscribe()
+        """Report until cancelled."""
+        changed = self._view.subscribe()
         try:
-            known: dict[str, Remediation] | None = None
+            reported: dict[str, Remediation] | None = None
             waits: dict[str, Reason] = {}
             synced: tuple[SyncStatus, Catalog | None] = (SyncStatus(), None)
             while True:
-                news.clear()
-                if known is None and self._view.whole:
-                    known = {one.uid: one for one in self._view}
-                elif known is not None:
-                    known = self._tell_changes(known)
-                    waits = self._tell_waits(waits)
-                synced = await self._tell_sync(synced)
-                try:
-                    async with asyncio.timeout(_LOOK_AGAIN):
-                        await news.wait()
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(_GATHER)
+                changed.clear()
+                if reported is None and self._view.whole:
+                    reported = {remediation.uid: remediation for remediation in self._view}
+                elif reported is not None:
+                    reported = self._report_changes(reported)
+                    waits = self._report_waits(waits)
+                synced = await self._report_sync(synced)
+                if await wait_for_event(changed, _POLL_SECONDS):
+                    await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
-            self._view.unsubscribe(news)
+            self._view.unsubscribe(changed)
             self._counts.waiting({})
 
-    def _tell_changes(self, before: Mapping[str, Remediation]) -> dict[str, Remediation]:
-        now = {one.uid: one for one in self._view}
-        for uid, one in now.items():
-            was = before.get(uid)
-            if was is not one:
-                for event in of_change(was, one):
-                    self._tell(event)
+    def _report_changes(self, before: Mapping[str, Remediation]) -> dict[str, Remediation]:
+        now = {remediation.uid: remediation for remediation in self._view}
+        for uid, remediation in now.items():
+            previous = before.get(uid)
+            if previous is not remediation:
+                for event in of_change(previous, remediation):
+                    self._record(event)
         for uid in before.keys() - now.keys():
             if (loss := of_loss(before[uid])) is not None:
-                self._tell(loss)
+                self._record(loss)
         return now
 
-    def _tell_waits(self, before: Mapping[str, Reason]) -> dict[str, Reason]:
-        """Tell once of each reason, not at each look."""
+    def _report_waits(self, before: Mapping[str, Reason]) -> dict[str, Reason]:
+        """Report each reason of a wait once."""
         waits: dict[str, Reason] = {}
-        for judged, decision in self._decided():
-            one = self._view.get(judged.key)
-            if not isinstance(decision, Wait) or one is None or not one.waiting:
+        for judged, decision in self._decisions():
+            remediation = self._view.get(judged.key)
+            if not isinstance(decision, Wait) or remediation is None or not remediation.waiting:
                 continue
-            if decision.reason is Reason.APPROVAL and one.phase is not Phase.AWAITING_APPROVAL:
-                continue  # the API server will not have it changed now: that is in the log
-            waits[one.uid] = decision.reason
-            if before.get(one.uid) is not decision.reason:
-                self._tell(of_wait(one, decision))
+            if (
+                decision.reason is Reason.APPROVAL
+                and remediation.phase is not Phase.AWAITING_APPROVAL
+            ):
+                continue  # it is blocked since the API server rejects changes, which is logged
+            waits[remediation.uid] = decision.reason
+            if before.get(remediation.uid) is not decision.reason:
+                self._record(of_wait(remediation, decision))
         self._counts.waiting(Counter(waits.values()))
         return waits
 
-    async def _tell_sync(
+    async def _report_sync(
         self, before: tuple[SyncStatus, Catalog | None]
     ) -> tuple[SyncStatus, Catalog | None]:
         after = (self._syncer.status, self._syncer.catalog)
         if after[0] is before[0]:
             return after
-        about = Subject("v1", "ConfigMap", self._store.namespace, HEAD)
+        about = ObjectReference("v1", "ConfigMap", self._store.namespace, HEAD)
         if not list(of_sync(before, after, about)):
             return after
         try:
             head = await self._store.get(HEAD)
         except ApiError as error:
-            _log.info("the catalog's ConfigMap cannot be read", error=str(error))
+            _log.info("cannot read the catalog's ConfigMap", configmap=HEAD, error=str(error))
             return before
         uid = head["metadata"]["uid"] if head else ""
-        about = Subject("v1", "ConfigMap", self._store.namespace, HEAD, uid)
+        about = ObjectReference("v1", "ConfigMap", self._store.namespace, HEAD, uid)
         for event in of_sync(before, after, about):
-            self._tell(event)
+            self._record(event)
         return after

@@ -1,7 +1,7 @@
-"""What is worth telling people, as Kubernetes Events (`events.k8s.io/v1`).
+"""Which changes are reported as Kubernetes Events (`events.k8s.io/v1`), and their texts.
 
-Events are for whoever looks at a Job with kubectl; nothing is decided by them, and losing one
-loses nothing: what was decided stands on the Job.
+Events are for people who look at a Job with kubectl. No decision depends on them, and nothing is
+lost with one: each decision is recorded on its Job.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.event import Event, Subject
+from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.domain.text import plural
+from openfero_gitops.domain.timestamp import format_seconds, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import SyncStatus
 
-#: What Kubernetes allows; a cut is marked.
-_NOTE: Final = 1024
-_WORD: Final = 128
-_NAME: Final = 253
-#: So many quarantined files are named of one sync.
-_MOST_FILES: Final = 10
-_SHORT: Final = 12
+# Limits of the API server; a cut is marked.
+_MAX_NOTE_BYTES: Final = 1024
+_MAX_INSTANCE_BYTES: Final = 128
+_MAX_NAME_CHARACTERS: Final = 253
+#: Quarantined files that get an Event of their own per sync.
+_MAX_FILES: Final = 10
+_COMMIT_CHARACTERS: Final = 12
 
-#: Refusals that say that something is not as it should be; the others are how it should go.
-_ALARMING: Final = frozenset(
+#: Refusals that somebody should look into; the others are part of normal operation.
+_WARNING_REASONS: Final = frozenset(
     {
         Reason.UNSAFE_VALUE.value,
         Reason.MISSING_VALUE.value,
@@ -45,117 +46,126 @@ _OPEN: Final = (Phase.WAITING, Phase.AWAITING_APPROVAL)
 
 
 def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]:
-    """What is to be told of a remediation that changed, or that is new."""
-    about = subject(after)
-    was = before.phase if before else Phase.WAITING
+    """The events of a remediation that changed, or that is new."""
+    about = reference(after)
+    phase_before = before.phase if before else Phase.WAITING
     if after.approved_by and not (before and before.approved_by):
         yield Event(about, "Approved", "Approve", f"approved by {after.approved_by}")
     admitted = after.admitted_at is not None and not after.started_by_other
     if admitted and not (before and before.admitted_at):
-        how = f"handed to Kueue, queue {after.queue}" if after.queue else "started"
+        how = f"passed to Kueue queue {after.queue}" if after.queue else "started"
         yield Event(about, "Admitted", "Admit", f"{how}: {_origin(after)}")
     if after.phase is Phase.FAILED and after.explained and not (before and before.explained):
         yield Event(about, "Failed", "Observe", after.message, warning=True)
-    if after.phase is was:
+    if after.phase is phase_before:
         return
     match after.phase:
         case Phase.REFUSED:
-            alarming = after.reason in _ALARMING
-            yield Event(about, "Refused", "Refuse", _why(after), warning=alarming)
+            warning = after.reason in _WARNING_REASONS
+            yield Event(about, "Refused", "Refuse", _reason_and_message(after), warning=warning)
         case Phase.CANCELLED:
-            yield Event(about, "Cancelled", "Cancel", _why(after))
+            yield Event(about, "Cancelled", "Cancel", _reason_and_message(after))
         case Phase.HELD:
-            said = "somebody suspended it after it had started: nothing restarts it"
-            yield Event(about, "Held", "Observe", said, warning=True)
-        case Phase.RUNNING if was is Phase.HELD:
-            yield Event(about, "Resumed", "Observe", "somebody let it go on")
+            note = "somebody suspended the running Job; the controller does not resume it"
+            yield Event(about, "Held", "Observe", note, warning=True)
+        case Phase.RUNNING if phase_before is Phase.HELD:
+            yield Event(about, "Resumed", "Observe", "somebody resumed the suspended Job")
         case Phase.RUNNING if after.started_by_other:
-            said = "somebody else than the controller started it: no limit was asked, it counts"
-            yield Event(about, "StartedByOther", "Observe", said, warning=True)
+            note = (
+                "somebody else started the Job; no limit was checked, but the Job counts toward "
+                "all limits"
+            )
+            yield Event(about, "StartedByOther", "Observe", note, warning=True)
 
 
-def of_wait(one: Remediation, wait: Wait) -> Event:
-    """What stands before a waiting remediation."""
+def of_wait(remediation: Remediation, wait: Wait) -> Event:
+    """The event of a remediation that waits."""
     note = f"{wait.reason.value}: {wait.message or wait.reason.text}"
     if wait.until is not None:
-        note += f", until {format_time(wait.until)[:19]}Z"
+        note += f", until {format_seconds(wait.until)}"
     if wait.reason is Reason.APPROVAL:
-        note += f"; run `openfero-gitops approve {one.key}`"
-    return Event(subject(one), "Waiting", "Wait", note, passing=True)
+        note += f"; run `openfero-gitops approve {remediation.key}`"
+    return Event(reference(remediation), "Waiting", "Wait", note, transient=True)
 
 
-def of_loss(one: Remediation) -> Event | None:
-    """What is to be told of a remediation whose Job is gone."""
-    if one.phase not in _OPEN:
+def of_loss(remediation: Remediation) -> Event | None:
+    """The event of a remediation whose Job is gone."""
+    if remediation.phase not in _OPEN:
         return None
-    said = "the Job was deleted before it started: its alert makes another when it comes again"
-    return Event(subject(one), "Forgotten", "Observe", said, warning=True)
+    note = "the Job was deleted before it started; the next notification of its alert creates one"
+    return Event(reference(remediation), "Forgotten", "Observe", note, warning=True)
 
 
 def of_leadership(
-    before: Leadership, after: Leadership, lease: Subject, identity: str
+    before: Leadership, after: Leadership, lease: ObjectReference, identity: str
 ) -> Event | None:
-    """What is to be told of the lease, in the words that client-go uses."""
+    """The event of a change of the leader, worded as client-go does."""
     if after.leader and not before.leader:
         return Event(lease, "LeaderElection", "Lead", f"{identity} became leader")
     if before.leader and not after.leader:
-        why = f": {after.reason}" if after.reason else ""
-        return Event(lease, "LeaderElection", "Lead", f"{identity} stopped leading{why}")
+        reason = f": {after.reason}" if after.reason else ""
+        return Event(lease, "LeaderElection", "Lead", f"{identity} stopped leading{reason}")
     return None
 
 
 def of_sync(
     before: tuple[SyncStatus, Catalog | None],
     after: tuple[SyncStatus, Catalog | None],
-    about: Subject,
+    about: ObjectReference,
 ) -> Iterator[Event]:
-    """What is to be told of a sync: what came into force, what was refused, what is broken."""
-    (was, old), (now, catalog) = before, after
-    if now.refused is not None and now.refused != was.refused and now.error:
-        commit = now.refused.commit[:_SHORT]
-        note = f"revision {commit} is refused: {now.refused.reason}"
+    """The events of a sync: an active revision, a refused one, files with errors."""
+    (old_status, old_catalog), (status, catalog) = before, after
+    if status.refused is not None and status.refused != old_status.refused and status.error:
+        commit = status.refused.commit[:_COMMIT_CHARACTERS]
+        note = f"revision {commit} was refused: {status.refused.reason}"
         yield Event(about, "RevisionRefused", "Sync", note, warning=True)
-    elif now.error and now.error != was.error:
-        yield Event(about, "SyncFailed", "Sync", now.error, warning=True)
-    if catalog is None or catalog is old:
+    elif status.error and status.error != old_status.error:
+        yield Event(about, "SyncFailed", "Sync", status.error, warning=True)
+    if catalog is None or catalog is old_catalog:
         return
-    commit = catalog.revision.commit[:_SHORT] or "the folder"
-    number = f"{len(catalog.operarios)} operarios"
-    yield Event(about, "Synced", "Sync", f"{commit} is in force: {number}, from {now.origin}")
-    told = _quarantined(old)
-    fresh = {path: said for path, said in _quarantined(catalog).items() if told.get(path) != said}
-    for path in sorted(fresh)[:_MOST_FILES]:
-        yield Event(about, "Quarantined", "Sync", f"{path}{fresh[path]}", warning=True)
-    if len(fresh) > _MOST_FILES:
-        rest = f"and {len(fresh) - _MOST_FILES} more files with errors"
-        yield Event(about, "Quarantined", "Sync", rest, warning=True)
+    commit = catalog.revision.commit[:_COMMIT_CHARACTERS]
+    revision = f"revision {commit}" if commit else "the folder"
+    operarios = plural(len(catalog.operarios), "operario")
+    note = f"{revision} is active: {operarios}, from {status.origin}"
+    yield Event(about, "Synced", "Sync", note)
+    old_errors, errors = _first_errors(old_catalog), _first_errors(catalog)
+    paths = [path for path in sorted(errors) if old_errors.get(path) != errors[path]]
+    for path in paths[:_MAX_FILES]:
+        yield Event(about, "Quarantined", "Sync", f"{path}{errors[path]}", warning=True)
+    if len(paths) > _MAX_FILES:
+        note = f"{plural(len(paths) - _MAX_FILES, 'more file')} with errors"
+        yield Event(about, "Quarantined", "Sync", note, warning=True)
 
 
-def _quarantined(catalog: Catalog | None) -> dict[str, str]:
-    """The first error of each file that has any, as it follows the path."""
-    found: dict[str, str] = {}
+def _first_errors(catalog: Catalog | None) -> dict[str, str]:
+    """The first error of each file that has one, by path, as the text after the path."""
+    errors: dict[str, str] = {}
     for problem in sorted(catalog.problems if catalog else ()):
         if problem.is_error:
-            place = f":{problem.line}" if problem.line else ""
-            found.setdefault(problem.path, f"{place}: {problem.message} ({problem.rule})")
-    return found
+            line = f":{problem.line}" if problem.line else ""
+            errors.setdefault(problem.path, f"{line}: {problem.message} ({problem.rule})")
+    return errors
 
 
-def subject(one: Remediation) -> Subject:
-    """A remediation's Job."""
-    return Subject("batch/v1", "Job", one.key.namespace, one.key.name, one.uid)
+def reference(remediation: Remediation) -> ObjectReference:
+    """The reference to a remediation's Job."""
+    key = remediation.key
+    return ObjectReference("batch/v1", "Job", key.namespace, key.name, remediation.uid)
 
 
-def _origin(one: Remediation) -> str:
-    return f"{one.operario} of commit {one.commit[:_SHORT]}" if one.commit else one.operario
+def _origin(remediation: Remediation) -> str:
+    commit = remediation.commit[:_COMMIT_CHARACTERS]
+    return f"operario {remediation.operario}" + (f" at revision {commit}" if commit else "")
 
 
-def _why(one: Remediation) -> str:
-    return f"{one.reason}: {one.message}" if one.message else one.reason
+def _reason_and_message(remediation: Remediation) -> str:
+    if not remediation.message:
+        return remediation.reason
+    return f"{remediation.reason}: {remediation.message}"
 
 
 def manifest(event: Event, name: str, identity: str, now: datetime) -> dict[str, Any]:
-    """The object to create; `name` tells it from every other event."""
+    """The Event object to create; no two events have the same `name`."""
     about = event.about
     regarding = {
         "apiVersion": about.api_version,
@@ -170,29 +180,27 @@ def manifest(event: Event, name: str, identity: str, now: datetime) -> dict[str,
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {
-            "name": about.name[: _NAME - len(suffix)].rstrip(".-") + suffix,
+            "name": about.name[: _MAX_NAME_CHARACTERS - len(suffix)].rstrip(".-") + suffix,
             "namespace": about.namespace,
         },
         "eventTime": format_time(now),
         "reportingController": f"{keys.PREFIX}{keys.MANAGER}",
-        "reportingInstance": _cut(identity, _WORD),
+        "reportingInstance": _cut(identity, _MAX_INSTANCE_BYTES),
         "action": event.action,
         "reason": event.reason,
         "regarding": regarding,
-        "note": _cut(event.note, _NOTE),
+        "note": _cut(event.note, _MAX_NOTE_BYTES),
         "type": "Warning" if event.warning else "Normal",
     }
 
 
-def again(count: int, now: datetime) -> list[dict[str, Any]]:
-    """The patch that says that the same happened again."""
-    series = {"count": count, "lastObservedTime": format_time(now)}
-    return [{"op": "add", "path": "/series", "value": series}]
+def series(count: int, now: datetime) -> dict[str, Any]:
+    """The member of an Event that counts how often it happened."""
+    return {"count": count, "lastObservedTime": format_time(now)}
 
 
-def _cut(text: str, limit: int) -> str:
-    """At most so many bytes (the limit is the API server's), a cut marked."""
+def _cut(text: str, max_bytes: int) -> str:
     raw = text.encode()
-    if len(raw) <= limit:
+    if len(raw) <= max_bytes:
         return text
-    return raw[: limit - len("…".encode())].decode(errors="ignore") + "…"
+    return raw[: max_bytes - len("…".encode())].decode(errors="ignore") + "…"

@@ -20,14 +20,14 @@ from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, Throttled, Unavailable
-from openfero_gitops.domain.event import Event, Subject
+from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.events import events
 from openfero_gitops.events.announcer import Announcer
-from openfero_gitops.events.recorder import Post
+from openfero_gitops.events.recorder import Recorder
 from tests.support import build
 from tests.support.paths import ROOT
 from tests.support.workers import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.sync import SyncStatus
 
-LEASE = Subject("coordination.k8s.io/v1", "Lease", "controller", "openfero-gitops", "u1d")
+LEASE = ObjectReference("coordination.k8s.io/v1", "Lease", "controller", "openfero-gitops", "u1d")
 
 
 class Desk:
@@ -71,7 +71,7 @@ class Desk:
             now=self.world.now,
             clock=seconds_so_far,
         )
-        self.post = Post(
+        self.recorder = Recorder(
             events=EventStore(self.replica.wire),
             counts=self,
             identity="replica-a",
@@ -79,11 +79,11 @@ class Desk:
         )
         self.announcer = Announcer(
             view=self.replica.view,
-            decided=lambda: self.replica.admitter.decisions,
+            decisions=lambda: self.replica.admitter.decisions,
             syncer=self.syncer,
             store=self.replica.config_maps,
             counts=self,
-            tell=self.post.tell,
+            record=self.recorder.record,
         )
 
     def synced(self, status: SyncStatus) -> None:
@@ -106,7 +106,7 @@ class Desk:
             self.replica.leading() as term,
             in_background(self.replica.cleaner.run(term)),
             in_background(self.announcer.run()),
-            in_background(self.post.run()),
+            in_background(self.recorder.run()),
         ):
             await asyncio.sleep(1)
             yield
@@ -130,7 +130,9 @@ class Desk:
 
 def event(number: int = 0, **given: Any) -> Event:
     """One event about a Job of its own."""
-    about = Subject("batch/v1", "Job", build.JOBS_NAMESPACE, f"job-{number}", f"uid-{number}")
+    about = ObjectReference(
+        "batch/v1", "Job", build.JOBS_NAMESPACE, f"job-{number}", f"uid-{number}"
+    )
     values: dict[str, Any] = {
         "about": about,
         "reason": "Admitted",
@@ -171,7 +173,7 @@ class TestTurns:
                 ),
             ),
             ("Approved", "approved by ada"),
-            ("Admitted", f"started: restart-pod of commit {build.COMMIT[:12]}"),
+            ("Admitted", f"started: operario restart-pod at revision {build.COMMIT[:12]}"),
         ]
         job = await desk.world.cluster.get(JOBS, key.namespace, key.name)
         for one in stored:
@@ -343,33 +345,33 @@ class TestController:
             await asyncio.sleep(30)
         stored = [one for one in await desk.stored("controller") if one["reason"] == "Quarantined"]
         assert len(stored) == 11
-        assert stored[-1]["note"] == "and 90 more files with errors"
+        assert stored[-1]["note"] == "90 more files with errors"
 
 
-class TestPost:
+class TestRecorder:
     """The way to the API server."""
 
     @asynccontextmanager
-    async def sending(self, desk: Desk) -> AsyncIterator[Post]:
+    async def sending(self, desk: Desk) -> AsyncIterator[Recorder]:
         """Send for as long as the block lasts."""
-        async with in_background(desk.post.run()):
-            yield desk.post
+        async with in_background(desk.recorder.run()):
+            yield desk.recorder
 
     @in_virtual_time
     async def test_the_same_within_minutes_is_counted_on_one_event(self) -> None:
         """As a series; much later, or once the Event has expired, it is a new one."""
         desk = Desk()
-        async with self.sending(desk) as post:
+        async with self.sending(desk) as recorder:
             for _ in range(4):
-                post.tell(event())
+                recorder.record(event())
                 await asyncio.sleep(60)
             (stored,) = await desk.stored()
             assert stored["series"]["count"] == 4
             name = stored["metadata"]["name"]
             await desk.world.cluster.delete(EVENTS, build.JOBS_NAMESPACE, name)
-            post.tell(event())
+            recorder.record(event())
             await asyncio.sleep(700)
-            post.tell(event())
+            recorder.record(event())
             await asyncio.sleep(1)
         assert len(await desk.stored()) == 2
 
@@ -377,14 +379,14 @@ class TestPost:
     async def test_what_was_sent_is_remembered_for_as_long_as_it_may_come_again(self) -> None:
         """A storm leaves a bounded number, and minutes later nothing."""
         desk = Desk()
-        async with self.sending(desk) as post:
+        async with self.sending(desk) as recorder:
             for number in range(1500):
-                post.tell(event(number, note="a storm"))
+                recorder.record(event(number, note="a storm"))
             await asyncio.sleep(120)
             assert desk.told_results.count("sent") == 1500
             assert len(remembered("a storm")) <= 1024
             await asyncio.sleep(360)
-            post.tell(event(note="a storm"))
+            recorder.record(event(note="a storm"))
             await asyncio.sleep(1)
             assert remembered("a storm") == [event(note="a storm")]
 
@@ -392,9 +394,9 @@ class TestPost:
     async def test_a_storm_is_sent_little_by_little_and_no_more_than_fits(self) -> None:
         """Twenty a second at most; what is lost is counted, and telling never waits."""
         desk = Desk()
-        async with self.sending(desk) as post:
+        async with self.sending(desk) as recorder:
             for number in range(5000):
-                post.tell(event(number))
+                recorder.record(event(number))
             await asyncio.sleep(120)
         moments = [one.at for one in desk.replica.wire.asked]
         assert len(moments) == 2000
@@ -407,10 +409,12 @@ class TestPost:
         """That a Job waits is not told any more when it has started meanwhile."""
         desk = Desk()
         for number in range(10):
-            desk.post.tell(event(number, reason="Waiting", note="cooldown", passing=True))
-            desk.post.tell(event(number, reason="Waiting", note="target-busy", passing=True))
+            desk.recorder.record(event(number, reason="Waiting", note="cooldown", transient=True))
+            desk.recorder.record(
+                event(number, reason="Waiting", note="target-busy", transient=True)
+            )
             if number % 2:
-                desk.post.tell(event(number))
+                desk.recorder.record(event(number))
         async with self.sending(desk):
             await asyncio.sleep(10)
         notes = [one["note"] for one in await desk.stored()]
@@ -426,9 +430,9 @@ class TestPost:
             raise error
 
         desk.replica.wire.trouble = trouble
-        async with self.sending(desk) as post:
+        async with self.sending(desk) as recorder:
             for number in range(50):
-                post.tell(event(number))
+                recorder.record(event(number))
             await asyncio.sleep(600)
             assert len(desk.replica.wire.asked) <= 20
             desk.replica.wire.trouble = none
@@ -448,9 +452,9 @@ class TestPost:
             return await act()
 
         desk.replica.wire.trouble = trouble
-        async with self.sending(desk) as post:
+        async with self.sending(desk) as recorder:
             for number in range(5):
-                post.tell(event(number))
+                recorder.record(event(number))
             await asyncio.sleep(10)
         assert len(await desk.stored()) == 4
         assert desk.told_results.count("lost") == 1
@@ -476,17 +480,17 @@ class TestPost:
     async def test_the_last_events_are_sent_before_the_end_within_bounds(self) -> None:
         """A replica that stops says so; an API server that is silent does not keep it."""
         desk = Desk()
-        desk.post.tell(event())
-        await desk.post.flush(1.0)
+        desk.recorder.record(event())
+        await desk.recorder.flush(1.0)
         assert len(await desk.stored()) == 1
 
         async def trouble(_: Request, __: Act) -> Any:
             await asyncio.Event().wait()
 
         desk.replica.wire.trouble = trouble
-        desk.post.tell(event(1))
+        desk.recorder.record(event(1))
         began = seconds_so_far()
-        await desk.post.flush(1.0)
+        await desk.recorder.flush(1.0)
         assert seconds_so_far() - began <= 1.0
 
     def test_an_event_fits_whatever_it_says(self) -> None:
@@ -503,7 +507,7 @@ class TestPost:
         """docs/events.md has each reason that the code tells."""
         root = ROOT
         code = (root / "openfero_gitops" / "events" / "events.py").read_text()
-        told = set(re.findall(r'Event\(\w+(?:\(one\))?, "(\w+)"', code))
+        told = set(re.findall(r'Event\(\w+(?:\(remediation\))?, "(\w+)"', code))
         page = (root / "docs" / "events.md").read_text()
         assert len(told) >= 14
         assert told == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
@@ -513,4 +517,4 @@ class TestPost:
         one = build.remediation()
         told = events.of_wait(one, Wait(Reason.PAUSED))
         assert told.note == "paused: admission is paused"
-        assert told.about == events.subject(one)
+        assert told.about == events.reference(one)
