@@ -43,7 +43,7 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.health import About
-from openfero_gitops.domain.lease import Leadership, LeaseDurations
+from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
@@ -206,11 +206,7 @@ class Controller:
         self.elector = Elector(
             self._lease,
             settings.identity,
-            LeaseDurations(
-                settings.lease_duration.total_seconds(),
-                settings.renew_deadline.total_seconds(),
-                settings.retry_period.total_seconds(),
-            ),
+            settings.lease_durations(),
             self._lead,
             on_change=(self._tell_leadership,),
         )

@@ -1,7 +1,7 @@
-"""What `serve` is told: flags, then the environment, then a file, to one frozen value.
+"""Reads the settings of `serve` from flags, the environment and a file into one frozen value.
 
-A secret is only ever named by the path of the file that holds it. An empty flag or variable counts
-as not given.
+A secret is always given by the path of the file that contains it. An empty flag or variable counts
+as not set.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.quantity import format_size, parse_size
 from openfero_gitops.domain.signature import Verify
 
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
-#: Names the settings file.
+#: The variable with the path of the settings file.
 CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
 
 
 class Auth(StrEnum):
-    """How a caller proves who it is."""
+    """How a client authenticates."""
 
     NONE = "none"
     BASIC = "basic"
@@ -55,13 +56,13 @@ class Auth(StrEnum):
 
 
 def _duration(value: object) -> object:
-    # (A bare number would be taken for seconds.)
+    # (Pydantic would read a bare number as seconds.)
     return value if isinstance(value, timedelta) else parse_duration(str(value))
 
 
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
-        raise ValueError("must be longer than 0")
+        raise ValueError("must be greater than 0")
     return value
 
 
@@ -75,12 +76,12 @@ def _split(value: object) -> object:
 
 def _namespace(name: str) -> str:
     if not is_dns_label(name):
-        raise ValueError(f"{name!r} is no namespace's name")
+        raise ValueError(f"{name!r} is not a valid namespace name")
     return name
 
 
 class Size(int):
-    """A number of bytes, which people write as a Kubernetes quantity."""
+    """A number of bytes, written as a Kubernetes quantity."""
 
     __slots__ = ()
 
@@ -105,7 +106,7 @@ class ResolvedNamespaces:
 
 
 class Settings(BaseSettings):
-    """Every setting of `serve`; durations are Prometheus' (`1m30s`)."""
+    """The settings of `serve`; durations are written as in Prometheus (`1m30s`)."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
@@ -115,116 +116,146 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    # (Kept out of the repr: until it is parsed, it may hold a password.)
+    # (Not in the repr: before it is parsed, it may contain a password.)
     repo: str = Field(
         repr=False,
-        description="Git repository of the operarios: https://, ssh://, file:// or a local path",
+        description="Git repository with the operarios: https://, ssh://, file:// or a local path.",
     )
-    ref: str = Field("HEAD", description="branch, tag or full commit; HEAD is the remote's default")
-    path: str = Field(".", description="folder inside the repository that holds the operarios")
+    ref: str = Field(
+        "HEAD",
+        description="Branch, tag or full commit SHA to follow; HEAD is the default branch.",
+    )
+    path: str = Field(".", description="Folder of the repository that contains the operarios.")
     follow_rewrites: bool = Field(
         default=False,
-        description="take commits too that do not continue the one in force (a rewritten branch)",
+        description="Also activate commits that do not descend from the active commit (for "
+        "example after a force push).",
     )
     verify: Verify = Field(
         Verify.NONE,
-        description="what somebody whom you trust must have signed: none, commit (the one that the "
-        "ref names) or tag (the ref, an annotated tag); docs/trust.md",
+        description="Which signature to require from a trusted signer: none, commit (of the "
+        "commit that the ref names) or tag (the ref is a signed annotated tag). See "
+        "docs/trust.md.",
     )
     allowed_signers_file: Path | None = Field(
-        None, description="ssh keys of those whom you trust, an ALLOWED SIGNERS of ssh-keygen(1)"
+        None,
+        description="Trusted SSH keys, in the ALLOWED SIGNERS format of ssh-keygen(1).",
     )
     openpgp_keyring_file: Path | None = Field(
-        None, description="OpenPGP keys of those whom you trust, as gpg --export writes them"
+        None, description="Trusted OpenPGP public keys, as written by gpg --export."
     )
     mirror_key_file: Path | None = Field(
         None,
-        description="file with secrets, a line each, 16 characters or longer: the first marks the "
-        "mirror, any is accepted at a start",
+        description="Keys that authenticate the mirror, one per line, at least 16 characters "
+        "each. The first signs; all are accepted when a replica starts.",
     )
-    interval: Duration = Field(timedelta(minutes=1), description="time between two syncs")
+    interval: Duration = Field(timedelta(minutes=1), description="Time between two syncs.")
     git_timeout: Duration = Field(
-        timedelta(seconds=60), description="longest time one Git operation may take"
+        timedelta(seconds=60), description="Maximum duration of one Git operation."
     )
     git_credentials_file: Path | None = Field(
-        None, description="file with username:password or a token, for https"
+        None, description="username:password or a token, for https."
     )
-    git_ssh_key_file: Path | None = Field(None, description="private key file, for ssh")
-    git_known_hosts_file: Path | None = Field(None, description="known_hosts file, for ssh")
-    git_ca_file: Path | None = Field(None, description="PEM file of the CA of the Git server")
+    git_ssh_key_file: Path | None = Field(None, description="Private key, for ssh.")
+    git_known_hosts_file: Path | None = Field(
+        None, description="Host keys of the Git server (known_hosts), for ssh."
+    )
+    git_ca_file: Path | None = Field(
+        None, description="CA certificate of the Git server, in PEM format."
+    )
     git_proxy: str = Field(
         "",
-        description="http://host:port of the proxy before an https repository; the environment's "
-        "is not used",
+        description="HTTP proxy for https repositories (http://host:port). Proxy variables of the "
+        "environment are ignored.",
     )
-    git_no_proxy: str = Field(
-        "", description="hosts, with commas between them, that are reached without it"
-    )
+    git_no_proxy: str = Field("", description="Comma-separated hosts to reach without the proxy.")
     git_max_size: Bytes = Field(
         Size(2**30),
-        description="most that the repository's history may take on the disk, in bytes or like 1Gi",
+        description="Maximum size of the repository's history on disk, in bytes or with a unit, "
+        "such as 1Gi.",
     )
     cache_dir: Path = Field(
-        Path("/var/cache/openfero-gitops"), description="folder for the bare clone; may be lost"
+        Path("/var/cache/openfero-gitops"),
+        description="Folder for the bare clone. Its content can be deleted at any time.",
     )
     kubeconfig: Path | None = Field(
-        None, description="kubeconfig file; default: $KUBECONFIG, the Pod's own, ~/.kube/config"
+        None,
+        description="kubeconfig file. Default: $KUBECONFIG, the Pod's ServiceAccount, "
+        "~/.kube/config",
     )
     namespace: Namespace | None = Field(
-        None, description="the controller's own namespace (Lease, mirror); default: the context's"
+        None,
+        description="Namespace of the controller (Lease and mirror). Default: the current "
+        "context's namespace",
     )
     jobs_namespace: Namespace | None = Field(
-        None, description="where Jobs go that name no namespace; default: the controller's"
+        None,
+        description="Namespace for Jobs whose operario names none. Default: the controller's "
+        "namespace",
     )
     allowed_namespace: Namespaces = Field(
-        (), description="further namespace that operarios may name (repeat, or separate by comma)"
+        (),
+        description="Another namespace that operarios may use. Repeat the flag, or separate "
+        "namespaces by commas.",
     )
     kubernetes_version: str = Field(
         DEFAULT,
-        description="Kubernetes whose Jobs operarios are judged by; a field that came later is "
-        "dropped with a warning",
+        description="Kubernetes version to validate Jobs against. Fields that a later version "
+        "introduced are dropped with a warning.",
     )
-    listen: str = Field(":8080", description="address of the webhook")
+    listen: str = Field(":8080", description="Address of the webhook.")
     web_listen: str | None = Field(
-        None, description="address of pages and API; default: the webhook's"
+        None, description="Address of the pages and the API. Default: the webhook's address"
     )
     webhook_auth: Auth = Field(
-        Auth.NONE, description="how Alertmanager proves who it is: none, basic or bearer"
+        Auth.NONE, description="How Alertmanager authenticates: none, basic or bearer."
     )
     webhook_credentials_file: Path | None = Field(
-        None, description="file with user:password, or with a token, a line each"
+        None, description="Accepted user:password pairs or tokens of the webhook, one per line."
     )
     web_auth: Auth = Field(
         Auth.NONE,
-        description="how readers of pages and API prove who they are: none, basic or bearer",
+        description="How users of the pages and the API authenticate: none, basic or bearer.",
     )
-    web_credentials_file: Path | None = Field(None, description="the same, for pages and API")
+    web_credentials_file: Path | None = Field(
+        None,
+        description="Accepted user:password pairs or tokens of the pages and the API, one per "
+        "line.",
+    )
     hook_secret_file: Path | None = Field(
         None,
-        description="file with the secret of push hooks (POST /hooks/git), a line each; without "
-        "it they are off",
+        description="Secrets of push hooks (POST /hooks/git), one per line. Without it, push "
+        "hooks are off.",
     )
-    tls_cert_file: Path | None = Field(None, description="PEM certificate chain to serve https")
-    tls_key_file: Path | None = Field(None, description="PEM private key of that certificate")
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain in PEM format; turns on https."
+    )
+    tls_key_file: Path | None = Field(
+        None, description="Private key of the certificate, in PEM format."
+    )
     client_ca_file: Path | None = Field(
-        None, description="PEM file of the CA that clients' certificates must come from"
+        None,
+        description="CA certificate in PEM format. Clients need a certificate that it issued.",
     )
     identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}",
-        description="this replica's name; default: host name and a random part",
+        description="Name of this replica. Default: the host name and a random suffix",
     )
     lease_duration: Duration = Field(
-        timedelta(seconds=15), description="time after which another replica may lead"
+        timedelta(seconds=15),
+        description="Time after the last renewal when another replica may become leader.",
     )
     renew_deadline: Duration = Field(
-        timedelta(seconds=10), description="time after which a leader stops that could not renew"
+        timedelta(seconds=10),
+        description="Time after the last renewal when a leader stops leading.",
     )
     retry_period: Duration = Field(
-        timedelta(seconds=2), description="time between two tries to lead, or to renew"
+        timedelta(seconds=2),
+        description="Time between two attempts to become leader or to renew the lease.",
     )
     log_format: Literal["json", "console"] = Field(
         default_factory=lambda: "console" if os.isatty(2) else "json",
-        description="json or console; default: console on a terminal, json elsewhere",
+        description="Log format: json or console. Default: console on a terminal, else json",
     )
 
     def resolve_namespaces(self, default: str) -> ResolvedNamespaces:
@@ -240,44 +271,51 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature of the library
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags win over the environment, the environment over the file."""
+        """Give flags precedence over the environment, and that over the file."""
         config = os.environ.get(CONFIG_VARIABLE)
         file = _read_file(Path(config)) if config else {}
         return (init_settings, env_settings, InitSettingsSource(settings_cls, file))
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        for what, auth, file in (
+    def _check_combinations(self) -> Self:
+        for name, auth, file in (
             ("webhook", self.webhook_auth, self.webhook_credentials_file),
             ("web", self.web_auth, self.web_credentials_file),
         ):
             if auth is not Auth.NONE and file is None:
-                raise ValueError(f"--{what}-auth {auth} needs --{what}-credentials-file")
+                raise ValueError(f"--{name}-auth {auth} requires --{name}-credentials-file")
             if auth is Auth.NONE and file is not None:
-                # Nobody gives credentials to leave the door open.
                 raise ValueError(
-                    f"--{what}-credentials-file needs --{what}-auth basic or --{what}-auth bearer"
+                    f"--{name}-credentials-file requires --{name}-auth basic or bearer"
                 )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("--tls-cert-file and --tls-key-file go together")
+            raise ValueError("--tls-cert-file and --tls-key-file require each other")
         if self.client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("--client-ca-file needs --tls-cert-file and --tls-key-file")
-        if not self.lease_duration > self.renew_deadline > self.retry_period * 1.2:
-            raise ValueError(
-                "--lease-duration must be longer than --renew-deadline, and that longer than 1.2 "
-                "times --retry-period"
-            )
+            raise ValueError("--client-ca-file requires --tls-cert-file and --tls-key-file")
+        self.lease_durations()
         return self
+
+    def lease_durations(self) -> LeaseDurations:
+        """Return the durations of the lease.
+
+        Raises:
+            UsageError: they do not fit together.
+        """
+        return LeaseDurations(
+            self.lease_duration.total_seconds(),
+            self.renew_deadline.total_seconds(),
+            self.retry_period.total_seconds(),
+        )
 
 
 def load_settings(flags: dict[str, Any]) -> Settings:
-    """Read every source.
+    """Read flags, the environment and the file.
 
     Raises:
-        UsageError: a value is missing or wrong; the text names its flag.
+        UsageError: a value is missing or invalid; the message names its flag.
     """
     try:
         return Settings(**flags)
@@ -288,92 +326,92 @@ def load_settings(flags: dict[str, Any]) -> Settings:
         name = str(first["loc"][0])
         flag = flag_of(name)
         if first["type"] == "missing":
-            raise UsageError(f"{flag} is missing: give it, or set {variable_of(name)}") from error
+            raise UsageError(f"{flag} is required; set it or {variable_of(name)}") from error
         raise UsageError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _read_file(file: Path) -> dict[str, Any]:
-    """Read the settings file: YAML, with the flags' names as keys (`jobs-namespace`, or `_`).
+    """Read the settings file: YAML whose keys are flag names, with - or _ (`jobs-namespace`).
 
     Raises:
-        UsageError: it cannot be read, or is not of that shape.
+        UsageError: the file cannot be read or is invalid.
     """
     try:
-        documents = [one for one in load(file.read_bytes()) if one is not None]
+        documents = [document for document in load(file.read_bytes()) if document is not None]
     except OSError as error:
-        raise UsageError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{CONFIG_VARIABLE}: cannot read {file}: {error.strerror}") from error
     except Unreadable as error:
         raise UsageError(f"{file}:{error.line}:{error.column}: {error}") from error
     if not documents:
         return {}
     if len(documents) > 1 or not isinstance(documents[0], dict):
-        raise UsageError(f"{file}: write one mapping of settings, such as `interval: 2m`")
+        raise UsageError(f"{file}: must be one mapping of settings, such as `interval: 2m`")
     settings: dict[str, Any] = {}
     for key, value in documents[0].items():
         name = key.replace("-", "_")
         if name not in Settings.model_fields:
-            # (What is no name at all may be a value in the wrong place, and a secret.)
+            # (A key that is not a name may be a misplaced value, and that may be a secret.)
             raise UsageError(
-                f"{file}: there is no setting {key!r}"
+                f"{file}: unknown setting {key!r}"
                 if name.isidentifier()
-                else f"{file}: write one setting a line, such as `interval: 2m`"
+                else f"{file}: keys must be names of settings, such as `interval: 2m`"
             )
         if name in settings:
-            raise UsageError(f"{file}: {key} stands there twice, once with _ and once with -")
+            raise UsageError(f"{file}: {key} is set twice, once with _ and once with -")
         settings[name] = value
     return settings
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class SettingDoc:
     """A setting, for `--help` and the documentation.
 
-    `default` is a value, `otherwise` describes a default that is determined at the start; both are
-    empty if there is none. `type` names the type of the value, `choices` are its values if there
-    are only a few. A flag with `many` is repeatable, a `switch` needs no value.
+    `default` is a value, `default_text` describes a default that is determined at startup; both
+    are empty if there is none. `type` names the type of the value, `choices` lists its values if
+    there are only a few. A `switch` needs no value.
     """
 
     name: str
     flag: str
     variable: str
     default: str
-    otherwise: str
-    meaning: str
+    default_text: str
+    description: str
     type: str
     choices: tuple[str, ...]
-    many: bool
+    repeatable: bool
     switch: bool
 
 
-def describe() -> list[Described]:
-    """Every setting, in the order of the class."""
+def describe() -> list[SettingDoc]:
+    """List all settings, in the order of the class."""
     return [
         _describe(name, field.annotation, field.get_default(), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
 
 
-def _describe(name: str, annotation: Any, default: Any, description: str) -> Described:
-    meaning, _, otherwise = description.partition("; default: ")
-    given = ""
+def _describe(name: str, annotation: Any, default: Any, description: str) -> SettingDoc:
+    description, _, default_text = description.partition(" Default: ")
+    default_value = ""
     if isinstance(default, timedelta):
-        given = format_duration(default)
+        default_value = format_duration(default)
     elif isinstance(default, bool):
-        given = str(default).lower()
+        default_value = str(default).lower()
     elif isinstance(default, Size):
-        given = format_size(default)
+        default_value = format_size(default)
     elif isinstance(default, str | Path):
-        given = str(default)
-    return Described(
+        default_value = str(default)
+    return SettingDoc(
         name=name,
         flag=flag_of(name),
         variable=variable_of(name),
-        default=given,
-        otherwise=otherwise,
-        meaning=meaning,
+        default=default_value,
+        default_text=default_text,
+        description=description,
         type=_type_name(name, annotation),
         choices=_choices(annotation),
-        many=typing.get_origin(annotation) is tuple,
+        repeatable=typing.get_origin(annotation) is tuple,
         switch=annotation is bool,
     )
 
@@ -396,10 +434,10 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def flag_of(name: str) -> str:
-    """A setting's flag."""
+    """Return the flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def variable_of(name: str) -> str:
-    """A setting's environment variable."""
+    """Return the environment variable of a setting."""
     return ENVIRONMENT_PREFIX + name.upper()

@@ -15,7 +15,7 @@ from openfero_gitops.cli.options import DONE, FILE, namespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from openfero_gitops.settings import Described
+    from openfero_gitops.settings import SettingDoc
     from openfero_gitops.web.server import Address
 
 #: What `--help` shows for the values of settings that are plain texts.
@@ -50,13 +50,13 @@ def _settings_options() -> list[click.Parameter]:
 
     options: list[click.Parameter] = []
     for setting in describe():
-        default = setting.default or setting.otherwise
-        shown = setting.meaning + (f"  [default: {default}]" if default else "")
+        default = setting.default or setting.default_text
+        shown = setting.description + (f"  [default: {default}]" if default else "")
         switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if setting.switch else {}
         options.append(
             click.Option(
                 [setting.flag, setting.name],
-                multiple=setting.many,
+                multiple=setting.repeatable,
                 default=None,
                 metavar=_metavar(setting),
                 help=shown,
@@ -66,7 +66,7 @@ def _settings_options() -> list[click.Parameter]:
     return options
 
 
-def _metavar(setting: Described) -> str:
+def _metavar(setting: SettingDoc) -> str:
     """What `--help` shows for a setting's value.
 
     The type of the option stays text, since the settings themselves check their values.

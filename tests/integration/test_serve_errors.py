@@ -67,7 +67,7 @@ def test_no_repository(tmp_path: Path) -> None:
     """A missing --repo is named, with the environment variable that would do."""
     code, said = serve(tmp_path)
     assert code == 2
-    assert "--repo is missing" in complaint(said)
+    assert "--repo is required" in complaint(said)
     assert "OPENFERO_GITOPS_REPO" in said
 
 
@@ -146,7 +146,7 @@ def test_a_key_of_the_mirror_that_is_none(
         f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert "a mirror's key has at least 16 characters" in complaint(said)
+    assert "each key needs at least 16 characters" in complaint(said)
     assert "12345" not in said
 
 

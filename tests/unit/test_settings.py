@@ -217,7 +217,7 @@ def test_what_is_empty_is_not_given(file: Path, monkeypatch: pytest.MonkeyPatch)
     assert settings.kubeconfig is None
     assert settings.webhook_auth is Auth.NONE
     monkeypatch.setenv(CONFIG, "")
-    assert complaint({}) == "--repo is missing: give it, or set OPENFERO_GITOPS_REPO"
+    assert complaint({}) == "--repo is required; set it or OPENFERO_GITOPS_REPO"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n---\n"])
@@ -284,13 +284,13 @@ def test_settings_do_not_change() -> None:
         ("interval", "soon", "'soon' is not a duration"),
         ("interval", "-1m", "'-1m' is not a duration"),
         ("interval", "1.5h", "'1.5h' is not a duration"),
-        ("interval", "0", "must be longer than 0"),
-        ("interval", "0s", "must be longer than 0"),
+        ("interval", "0", "must be greater than 0"),
+        ("interval", "0s", "must be greater than 0"),
         ("interval", "99y", "longer than ten years"),
         ("interval", "9" * 5000 + "s", "is not a duration"),
         ("git_timeout", "1 minute", "'1 minute' is not a duration"),
         ("lease_duration", "15", "is not a duration"),
-        ("renew_deadline", "0", "must be longer than 0"),
+        ("renew_deadline", "0", "must be greater than 0"),
         ("retry_period", "", "is not a duration"),
         ("git_max_size", "large", "'large' is no size: write bytes, 500Mi or 1Gi"),
         ("git_max_size", "1GB", "'1GB' is no size"),
@@ -301,11 +301,11 @@ def test_settings_do_not_change() -> None:
         ("web_auth", "Basic", "Input should be 'none', 'basic' or 'bearer'"),
         ("log_format", "xml", "Input should be 'json' or 'console'"),
         ("follow_rewrites", "perhaps", "valid boolean"),
-        ("namespace", "Shop", "'Shop' is no namespace's name"),
-        ("namespace", "a/b", "'a/b' is no namespace's name"),
-        ("jobs_namespace", "x" * 64, "is no namespace's name"),
-        ("allowed_namespace", "shop,../default", "'../default' is no namespace's name"),
-        ("allowed_namespace", "a b", "'a b' is no namespace's name"),
+        ("namespace", "Shop", "'Shop' is not a valid namespace name"),
+        ("namespace", "a/b", "'a/b' is not a valid namespace name"),
+        ("jobs_namespace", "x" * 64, "is not a valid namespace name"),
+        ("allowed_namespace", "shop,../default", "'../default' is not a valid namespace name"),
+        ("allowed_namespace", "a b", "'a b' is not a valid namespace name"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_flag(name: str, text: str, why: str) -> None:
@@ -348,16 +348,22 @@ def test_a_wrong_value_of_the_file(file: Path, line: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"webhook_auth": "basic"}, "--webhook-auth basic needs --webhook-credentials-file"),
-        ({"web_auth": "bearer"}, "--web-auth bearer needs --web-credentials-file"),
-        ({"webhook_credentials_file": "/t"}, "--webhook-credentials-file needs --webhook-auth"),
-        ({"web_credentials_file": "/t"}, "--web-credentials-file needs --web-auth basic or"),
-        ({"tls_cert_file": "/c"}, "--tls-cert-file and --tls-key-file go together"),
-        ({"tls_key_file": "/k"}, "--tls-cert-file and --tls-key-file go together"),
-        ({"client_ca_file": "/ca"}, "--client-ca-file needs --tls-cert-file"),
-        ({"lease_duration": "10s"}, "--lease-duration must be longer than --renew-deadline"),
-        ({"renew_deadline": "2s400ms"}, "1.2 times --retry-period"),
-        ({"retry_period": "9s"}, "1.2 times --retry-period"),
+        ({"webhook_auth": "basic"}, "--webhook-auth basic requires --webhook-credentials-file"),
+        ({"web_auth": "bearer"}, "--web-auth bearer requires --web-credentials-file"),
+        ({"webhook_credentials_file": "/t"}, "--webhook-credentials-file requires --webhook-auth"),
+        (
+            {"web_credentials_file": "/t"},
+            "--web-credentials-file requires --web-auth basic or bearer",
+        ),
+        ({"tls_cert_file": "/c"}, "--tls-cert-file and --tls-key-file require each other"),
+        ({"tls_key_file": "/k"}, "--tls-cert-file and --tls-key-file require each other"),
+        ({"client_ca_file": "/ca"}, "--client-ca-file requires --tls-cert-file"),
+        (
+            {"lease_duration": "10s"},
+            "renew-deadline (10 s) must be shorter than lease-duration (10 s)",
+        ),
+        ({"renew_deadline": "2s400ms"}, "retry-period (2 s), times 1.2, must be shorter than"),
+        ({"retry_period": "9s"}, "retry-period (9 s), times 1.2, must be shorter than"),
     ],
 )
 def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> None:
@@ -371,18 +377,18 @@ def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"repo: /r\nlisten-on: ':80'\n", "there is no setting 'listen-on'"),
-        (b"repo: /r\nConfig: x\n", "there is no setting 'Config'"),
+        (b"repo: /r\nlisten-on: ':80'\n", "unknown setting 'listen-on'"),
+        (b"repo: /r\nConfig: x\n", "unknown setting 'Config'"),
         (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ':3:1: the key "listen" stands twice'),
-        (b"repo: /r\nweb-listen: ':1'\nweb_listen: ':2'\n", "web_listen stands there twice"),
+        (b"repo: /r\nweb-listen: ':1'\nweb_listen: ':2'\n", "web_listen is set twice"),
         (b"repo: /r\n\tlisten: x\n", ":2:"),
         (b"repo: [\n", ":2:1: "),
         (b"repo: \xff\n", "UTF-8"),
-        (b"https://git.example.com/x.git: 1\n", "write one setting a line"),
-        (b"REPO: /r\n", "there is no setting 'REPO'"),
-        (b"- repo\n", "write one mapping of settings"),
-        (b"/r\n", "write one mapping of settings"),
-        (b"repo: /r\n---\nref: main\n", "write one mapping of settings"),
+        (b"https://git.example.com/x.git: 1\n", "keys must be names of settings"),
+        (b"REPO: /r\n", "unknown setting 'REPO'"),
+        (b"- repo\n", "must be one mapping of settings"),
+        (b"/r\n", "must be one mapping of settings"),
+        (b"repo: /r\n---\nref: main\n", "must be one mapping of settings"),
         (b"repo: !!python/object/apply:os.system [id]\n", "tag"),
     ],
 )
@@ -396,11 +402,9 @@ def test_a_file_that_cannot_be_meant(file: Path, content: bytes, said: str) -> N
 
 def test_a_file_that_cannot_be_read(file: Path) -> None:
     """A file that was named and is not there is an error, not a file without settings."""
-    assert (
-        complaint({"repo": "/r"}) == f"{CONFIG}: {file} cannot be read: No such file or directory"
-    )
+    assert complaint({"repo": "/r"}) == f"{CONFIG}: cannot read {file}: No such file or directory"
     file.mkdir()
-    assert complaint({"repo": "/r"}).endswith("cannot be read: Is a directory")
+    assert complaint({"repo": "/r"}).endswith(f"cannot read {file}: Is a directory")
 
 
 # Secrets
@@ -487,8 +491,8 @@ def test_every_setting_is_documented() -> None:
     }
     assert list(rows) == ["--" + name.replace("_", "-") for name in Settings.model_fields]
     assert all(meaning for _, _, meaning in rows.values())
-    assert rows["--interval"] == ["`OPENFERO_GITOPS_INTERVAL`", "`1m`", "time between two syncs"]
-    assert rows["--kubeconfig"][1] == "$KUBECONFIG, the Pod's own, ~/.kube/config"
+    assert rows["--interval"] == ["`OPENFERO_GITOPS_INTERVAL`", "`1m`", "Time between two syncs."]
+    assert rows["--kubeconfig"][1] == "$KUBECONFIG, the Pod's ServiceAccount, ~/.kube/config"
     assert rows["--follow-rewrites"][1] == "`false`"
 
 

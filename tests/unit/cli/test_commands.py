@@ -153,8 +153,8 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     said = " ".join(capsys.readouterr().out.split())
     for one in describe():
         assert f"{one.flag} " in said
-        assert one.meaning.split("(")[0].strip() in said
-        if default := one.default or one.otherwise:
+        assert one.description.split("(")[0].strip() in said
+        if default := one.default or one.default_text:
             assert f"[default: {default}]" in said
 
 
@@ -663,11 +663,11 @@ def test_render_without_an_envelope_that_can_be_kept(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "--repo is missing: give it, or set OPENFERO_GITOPS_REPO"),
-        (["--repo="], "--repo is missing"),
+        ([], "--repo is required; set it or OPENFERO_GITOPS_REPO"),
+        (["--repo="], "--repo is required"),
         (["--repo=/r", "--interval=5"], "--interval: '5' is not a duration"),
         (["--repo=/r", "--webhook-auth=digest"], "--webhook-auth: "),
-        (["--repo=/r", "--webhook-auth=basic"], "needs --webhook-credentials-file"),
+        (["--repo=/r", "--webhook-auth=basic"], "requires --webhook-credentials-file"),
         (["--repo=/r", "--allowed-namespace=a", "--allowed-namespace=B"], "--allowed-namespace: "),
         (["--repo=/r", "--follow-rewrites=perhaps"], "--follow-rewrites: "),
         (["--repo=https://user:s3cret@example.com/x"], "--git-credentials-file"),
