@@ -267,7 +267,7 @@ class Controller:
         return self.syncer.catalog
 
     def _tell_leadership(self, status: Leadership) -> None:
-        self.metrics.leads(leading=status.leader)
+        self.metrics.leadership(leading=status.leader)
         event = of_leadership(self._led, status, self._lease.reference, self._settings.identity)
         self._led = status
         if event is not None:

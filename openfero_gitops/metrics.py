@@ -1,7 +1,7 @@
-"""What is counted, in Prometheus' exposition format.
+"""The Prometheus metrics of a replica.
 
-OpenFero's three names are kept: dashboards outlive what they watch. Those about the end of Jobs
-are counted by the leader alone, so that a sum over replicas is right.
+Three metrics keep the names that OpenFero uses, so that its dashboards work. Only the leader counts
+finished Jobs, so that a sum over replicas is correct.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """Every counter of one process."""
+    """The metrics of one process."""
 
     def __init__(self, version: str) -> None:
-        """Register the metrics with a registry of their own."""
+        """Register all metrics with a new registry."""
         self._registry = registry = CollectorRegistry()
         self._leading = False
-        self._waited_for: set[Reason] = set()
+        self._waiting_reasons: set[Reason] = set()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -48,111 +48,117 @@ class Metrics:
             "openfero_jobs_created_total", "Jobs created for alerts", registry=registry
         )
         self._succeeded = Counter(
-            "openfero_jobs_succeeded_total", "Jobs that completed", registry=registry
+            "openfero_jobs_succeeded_total", "Jobs that completed successfully", registry=registry
         )
         self._failed = Counter("openfero_jobs_failed_total", "Jobs that failed", registry=registry)
         self._alerts = Counter(
             "openfero_gitops_alerts_total",
-            "Alerts delivered, by what became of them",
+            "Alerts received, by outcome and reason",
             ("outcome", "reason"),
             registry=registry,
         )
         self._truncated = Counter(
             "openfero_gitops_alerts_truncated_total",
-            "Alerts that Alertmanager left out of its deliveries (max_alerts)",
+            "Alerts that Alertmanager left out of deliveries because of max_alerts",
             registry=registry,
         )
         self._deliveries = Counter(
             "openfero_gitops_deliveries_total",
-            "Deliveries answered, by HTTP status",
+            "Webhook deliveries answered, by HTTP status code",
             ("code",),
             registry=registry,
         )
         self._seconds = Histogram(
             "openfero_gitops_delivery_seconds",
-            "Time from a delivery to its answer",
+            "Time to answer a webhook delivery",
             registry=registry,
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 9),
         )
         self._decisions = Counter(
             "openfero_gitops_decisions_total",
-            "Decisions on waiting Jobs that were carried out",
+            "Decisions on waiting Jobs that the leader carried out, by reason",
             ("reason",),
             registry=registry,
         )
         self._waiting = Gauge(
             "openfero_gitops_waiting",
-            "Jobs that wait, by what stands before them, as the leader sees it",
+            "Waiting Jobs on the leader, by the reason they wait for",
             ("reason",),
             registry=registry,
         )
         self._transitions = Counter(
             "openfero_gitops_leader_transitions_total",
-            "How often this replica began or ceased to lead",
+            "Times this replica became leader or stopped being leader",
             registry=registry,
         )
         self._events = Counter(
             "openfero_gitops_events_total",
-            "Kubernetes Events written, and lost",
+            "Kubernetes Events, by whether they were sent or lost",
             ("result",),
             registry=registry,
         )
         self._leader = Gauge(
-            "openfero_gitops_leader", "1 on the replica that leads", registry=registry
+            "openfero_gitops_leader", "1 if this replica is the leader, else 0", registry=registry
         )
         self._syncs = Counter(
-            "openfero_gitops_syncs_total", "Syncs, by result", ("result",), registry=registry
+            "openfero_gitops_syncs_total",
+            "Syncs with the Git repository, by result",
+            ("result",),
+            registry=registry,
         )
         self._sync_seconds = Gauge(
-            "openfero_gitops_sync_seconds", "Time the last sync took", registry=registry
+            "openfero_gitops_sync_seconds", "Duration of the last sync", registry=registry
         )
         self._step_seconds = Gauge(
             "openfero_gitops_sync_step_seconds",
-            "Time that each step of the last sync took",
+            "Duration of each step of the last sync",
             ("step",),
             registry=registry,
         )
         self._failing_since = Gauge(
             "openfero_gitops_sync_failing_since_timestamp_seconds",
-            "Since when no sync has succeeded; 0 while the last one did",
+            "Time of the first failed sync since the last success; 0 if the last sync succeeded",
             registry=registry,
         )
         self._changes = Counter(
             "openfero_gitops_sync_changes_total",
-            "Operarios that came into force as added or changed, or went out of it",
+            "Operarios added, changed or removed by syncs",
             ("change",),
             registry=registry,
         )
         self._revision = Gauge(
             "openfero_gitops_revision_info",
-            "1 for the commit in force on this replica",
+            "1 for the active commit of this replica",
             ("commit",),
             registry=registry,
         )
         self._last_success = Gauge(
             "openfero_gitops_sync_last_success_timestamp_seconds",
-            "When a sync last succeeded",
+            "Time of the last successful sync",
             registry=registry,
         )
         self._operarios = Gauge(
-            "openfero_gitops_operarios", "Operarios in force", registry=registry
+            "openfero_gitops_operarios", "Operarios in the active catalog", registry=registry
         )
         self._problems = Gauge(
-            "openfero_gitops_problems", "Errors in the catalog in force", registry=registry
+            "openfero_gitops_problems", "Errors in the active catalog", registry=registry
         )
         self._dry_runs = Counter(
             "openfero_gitops_dry_runs_total",
-            "Operarios tried in the cluster by the leader, by what the API server said",
+            "Server-side dry runs of operarios, by result",
             ("result",),
             registry=registry,
         )
         self._info = Gauge(
-            "openfero_gitops_build_info", "Always 1", ("version",), registry=registry
+            "openfero_gitops_build_info",
+            "Always 1; the label is the version",
+            ("version",),
+            registry=registry,
         )
         self._info.labels(version).set(1)
 
     def delivered(self, answer: Answer, truncated: int) -> None:
-        """One delivery was taken, alert by alert."""
+        """Count one delivery, and the alerts that Alertmanager left out of it."""
         self._truncated.inc(truncated)
         for item in answer.items:
             reason = item.reason.value if isinstance(item.reason, Reason) else ""
@@ -161,46 +167,46 @@ class Metrics:
         self._created.inc(created)
 
     def answered(self, code: int, seconds: float) -> None:
-        """A delivery was answered with an HTTP status, also one that could not be read."""
+        """Count an answer to a delivery, including deliveries that could not be read."""
         self._deliveries.labels(str(code)).inc()
         self._seconds.observe(seconds)
 
     def decided(self, reason: Reason) -> None:
-        """A decision was carried out."""
+        """Count one decision that was carried out."""
         self._decisions.labels(reason.value).inc()
 
     def ended(self, remediation: Remediation) -> None:
-        """A remediation reached a phase that it never leaves."""
+        """Count a remediation that reached a final phase."""
         if remediation.phase is Phase.SUCCEEDED:
             self._succeeded.inc()
         elif remediation.phase is Phase.FAILED:
             self._failed.inc()
 
-    def leads(self, *, leading: bool) -> None:
-        """Leadership was won or lost, or is as it was."""
+    def leadership(self, *, leading: bool) -> None:
+        """Set whether this replica is the leader; count a change."""
         if leading is not self._leading:
             self._transitions.inc()
         self._leading = leading
         self._leader.set(leading)
 
     def waiting(self, reasons: Mapping[Reason, int]) -> None:
-        """So many remediations wait now, by what stands before them."""
-        for gone in self._waited_for - reasons.keys():
-            self._waiting.labels(gone.value).set(0)
-        self._waited_for |= reasons.keys()
+        """Set how many remediations wait, by reason."""
+        for reason in self._waiting_reasons - reasons.keys():
+            self._waiting.labels(reason.value).set(0)
+        self._waiting_reasons |= reasons.keys()
         for reason, count in reasons.items():
             self._waiting.labels(reason.value).set(count)
 
-    def told(self, result: str) -> None:
-        """An Event was `sent`, or `lost`."""
+    def event_recorded(self, result: str) -> None:
+        """Count an Event that was `sent` or `lost`."""
         self._events.labels(result).inc()
 
-    def tried(self, result: str) -> None:
-        """An operario was tried: `accepted`, `warning`, `refused`; `failed`: no answer yet."""
+    def dry_run(self, result: str) -> None:
+        """Count a dry run: `accepted`, `warning`, `refused` or `failed`."""
         self._dry_runs.labels(result).inc()
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended, well or not."""
+        """Count a sync, successful or not."""
         self._syncs.labels("success" if status.error is None else "failure").inc()
         self._sync_seconds.set(status.seconds)
         if status.last_success is not None:
@@ -216,11 +222,11 @@ class Metrics:
         self._problems.set(status.problems)
 
     def changed(self, changes: Changes) -> None:
-        """A new catalog came into force."""
+        """Count the operarios that a new catalog added, changed or removed."""
         self._changes.labels("added").inc(len(changes.added))
         self._changes.labels("changed").inc(len(changes.changed))
         self._changes.labels("removed").inc(len(changes.removed))
 
     def expose(self) -> bytes:
-        """Everything, as Prometheus scrapes it."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

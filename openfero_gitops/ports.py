@@ -210,11 +210,11 @@ class Counts(Protocol):
         """Set how many remediations wait, by reason."""
         ...
 
-    def told(self, result: str) -> None:
+    def event_recorded(self, result: str) -> None:
         """Count an Event that was `sent` or `lost`."""
         ...
 
-    def tried(self, result: str) -> None:
+    def dry_run(self, result: str) -> None:
         """Count a dry run: `accepted`, `warning`, `refused` or `failed`."""
         ...
 

@@ -1,8 +1,8 @@
-"""The controller as pages, API and probes see it.
+"""The state of a replica for pages, API and probes.
 
-`State` reads the parts that it is handed; every call is quick and does no I/O. Decisions are the
-one costly answer, since deciding looks at every Job in one turn of the event loop. `Decided`
-bounds their share of the time, however often pages are read and however fast Jobs change.
+`State` reads the parts of the controller; its methods are fast and do no I/O. Only decisions are
+expensive: `decide` looks at every Job, on the event loop. `DecisionCache` limits the time spent on
+them, however often pages are read and however fast Jobs change.
 """
 
 from __future__ import annotations
@@ -32,63 +32,63 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.leadership.elector import Elector
 
-#: Seconds after which the clock alone may have changed what is shown.
-_FRESH: Final = 1.0
-#: Times as long as deciding took is its answer used, whatever changed.
-_REST: Final = 9.0
+#: Decisions depend on the time, so they are computed again after this time.
+_MAX_AGE_SECONDS: Final = 1.0
+#: Decisions are reused for at least this many times the time it took to compute them.
+_REUSE_FACTOR: Final = 9.0
 
 
-class Decided:
-    """The decisions on what is known, made anew when they may have changed."""
+class DecisionCache:
+    """Caches the decisions on waiting Jobs."""
 
     def __init__(self, view: View, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the view, and a clock in seconds."""
+        """Cache decisions on the Jobs of a view; `clock` returns seconds."""
         self._view = view
         self._clock = clock
-        self._answer: Mapping[JobKey, Decision] = {}
-        self._rests_on: tuple[int, Envelope | None, Pause | None] | None = None
+        self._decisions: Mapping[JobKey, Decision] = {}
+        self._inputs: tuple[int, Envelope | None, Pause | None] | None = None
         self._not_before = self._until = clock()
 
     def get(
         self, envelope: Envelope | None, pause: Pause | None, *, now: datetime
     ) -> Mapping[JobKey, Decision]:
-        """What is decided on each waiting Job: as of now, or of a moment ago."""
-        rests_on = (self._view.changes, envelope, pause)
-        began = self._clock()
-        stale = began >= self._until or rests_on != self._rests_on
-        if stale and began >= self._not_before:
-            decided = decide(self._view, envelope, pause=pause, now=now)
-            self._answer = {remediation.key: decision for remediation, decision in decided}
-            self._rests_on = rests_on
+        """Return the decision on each waiting Job, computed now or a moment ago."""
+        inputs = (self._view.changes, envelope, pause)
+        started = self._clock()
+        stale = started >= self._until or inputs != self._inputs
+        if stale and started >= self._not_before:
+            pairs = decide(self._view, envelope, pause=pause, now=now)
+            self._decisions = {remediation.key: decision for remediation, decision in pairs}
+            self._inputs = inputs
             ended = self._clock()
-            self._not_before = ended + (ended - began) * _REST
-            self._until = ended + _FRESH
-        return self._answer
+            self._not_before = ended + (ended - started) * _REUSE_FACTOR
+            self._until = ended + _MAX_AGE_SECONDS
+        return self._decisions
 
 
 class ClusterFindings(Protocol):
-    """What the cluster says of the catalog's operarios."""
+    """What dry runs in the cluster found about operarios."""
 
     def problems(self, catalog: Catalog) -> tuple[Problem, ...]:
         """The problems found in the cluster; the same object until they change."""
         ...
 
     def is_approval_verified(self, remediation: Remediation, /) -> bool:
-        """Whether an admission policy ties the approver's name to the requesting user."""
+        """Whether the cluster verified the approver's name."""
         ...
 
 
-class Part(Protocol):
-    """A part of the controller that can say why it does not work."""
+class HealthSource(Protocol):
+    """A part of the controller that reports why it does not work."""
 
     @property
     def trouble(self) -> str:
-        """Why it does not work; empty if it does."""
+        """Why the part does not work; empty if it does."""
         ...
 
 
 class State:
-    """One replica of the controller, as values."""
+    """The state of one replica, read from its parts."""
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class State:
         view: View,
         control: Control,
         cluster_findings: ClusterFindings,
-        deliveries: Part,
-        clock: Part,
+        deliveries: HealthSource,
+        clock: HealthSource,
         now: Callable[[], datetime],
     ) -> None:
-        """Read these parts; `about` does not change while the replica runs."""
+        """Read from these parts; `about` does not change while the replica runs."""
         self._about = about
         self._syncer = syncer
         self._comparer = comparer
@@ -117,15 +117,15 @@ class State:
         self._deliveries = deliveries
         self._clock = clock
         self._now = now
-        self._decided = Decided(view)
+        self._decisions = DecisionCache(view)
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
     def about(self) -> About:
-        """What this replica is."""
+        """Return version, name and namespaces of this replica."""
         return self._about
 
     def catalog(self) -> Catalog | None:
-        """The catalog in use, with the problems that the cluster reported added to its own."""
+        """Return the active catalog, including the problems found by dry runs in the cluster."""
         catalog = self._syncer.catalog
         if catalog is None:
             return None
@@ -137,40 +137,40 @@ class State:
         return self._shown[2]
 
     def sync(self) -> SyncStatus:
-        """The status of the sync that produced the catalog."""
+        """Return the status of the last sync."""
         return self._syncer.status
 
     def standing(self) -> Standing | None:
-        """How this replica compares with the leader; None if unknown."""
+        """Compare this replica's commit with the leader's; None if unknown."""
         return self._comparer.standing
 
     def leadership(self) -> Leadership:
-        """Who leads."""
+        """Return which replica leads."""
         return self._elector.status
 
     def remediations(self) -> Iterable[Remediation]:
-        """Every remediation known."""
+        """Return all remediations."""
         return self._view
 
-    def is_approval_verified(self, one: Remediation) -> bool:
-        """Whether an admission policy ties the approver's name to the requesting user."""
-        return self._cluster_findings.is_approval_verified(one)
+    def is_approval_verified(self, remediation: Remediation) -> bool:
+        """Whether the cluster verified the approver's name."""
+        return self._cluster_findings.is_approval_verified(remediation)
 
     def pause(self) -> Pause | None:
-        """What pauses admission; None if nothing is known to."""
+        """Return the pause of admission; None if there is none."""
         return self._control.pause
 
     def decisions(self) -> Mapping[JobKey, Decision]:
-        """The decision on each waiting Job, as a leader would make it now."""
+        """Return the decision on each waiting Job, as a leader would make it now."""
         catalog = self.catalog()
-        return self._decided.get(
+        return self._decisions.get(
             catalog.envelope if catalog else None,
             self._control.pause,
             now=self._now(),
         )
 
     def conditions(self) -> Sequence[Condition]:
-        """What this replica needs to do its job, and whether it has it."""
+        """Check what this replica needs to work."""
         status = self._syncer.status
         catalog = self._syncer.catalog
         trouble = self._observer.trouble
@@ -179,22 +179,22 @@ class State:
             Condition(
                 "catalog",
                 catalog is not None,
-                "" if catalog else status.error or "the first sync has not ended",
+                "" if catalog else status.error or "the first sync has not finished yet",
             ),
             Condition(
                 "jobs",
                 whole and not trouble,
                 "; ".join(f"{namespace}: {why}" for namespace, why in trouble.items())
-                or ("" if whole else "the Jobs have not been listed yet"),
-                # (Of several namespaces, those that are left are worked in.)
+                or ("" if whole else "Jobs have not been listed yet"),
+                # (The other namespaces still work.)
                 vital=not whole or len(trouble) == len(self._about.allowed_namespaces),
             ),
-            _free_of("deliveries", self._deliveries.trouble),
-            _free_of("clock", self._clock.trouble),
-            _free_of("control", self._control.trouble, vital=False),
-            _free_of("in step", self._comparer.trouble, vital=False),
+            _condition("deliveries", self._deliveries.trouble),
+            _condition("clock", self._clock.trouble),
+            _condition("control", self._control.trouble, vital=False),
+            _condition("in step", self._comparer.trouble, vital=False),
         )
 
 
-def _free_of(name: str, trouble: str, *, vital: bool = True) -> Condition:
+def _condition(name: str, trouble: str, *, vital: bool = True) -> Condition:
     return Condition(name, not trouble, trouble, vital=vital)

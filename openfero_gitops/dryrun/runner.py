@@ -195,7 +195,7 @@ class DryRunner:
             # Shown once for the namespace, not for every operario.
             self._set_namespace(trial.namespace, remarks)
             return
-        self._counts.tried(_result_label(remarks))
+        self._counts.dry_run(_result_label(remarks))
         accounts = f"{trial.namespace}/serviceaccounts"
         if trial.account and not self._is_forbidden(accounts):
             missing = await self._request(term, lambda: self._check_account(trial))
@@ -294,7 +294,7 @@ class DryRunner:
             try:
                 answer = await request()
             except ApiError as error:
-                self._counts.tried("failed")
+                self._counts.dry_run("failed")
                 self._failures += 1
                 retry_after = error.retry_after if isinstance(error, Throttled) else 0.0
                 self._pause_seconds = _BACKOFF.delay(self._failures, retry_after=retry_after)

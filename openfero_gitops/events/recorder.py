@@ -82,7 +82,7 @@ class Recorder:
         if len(self._queue) > _MAX_QUEUED:
             oldest, _ = self._queue.popitem(last=False)
             self._transient.pop(oldest.about, None)
-            self._counts.told("lost")
+            self._counts.event_recorded("lost")
         self._queued.set()
 
     async def run(self) -> None:
@@ -121,10 +121,10 @@ class Recorder:
             return _BACKOFF.delay(self._failures, retry_after=retry_after)
         except ApiError as error:
             self._log_once(error)
-            self._counts.told("lost")
+            self._counts.event_recorded("lost")
         else:
             self._write_error.clear()
-            self._counts.told("sent")
+            self._counts.event_recorded("sent")
         self._failures = 0
         return 0.0
 

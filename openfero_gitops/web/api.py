@@ -1,4 +1,4 @@
-"""The API that reads: what is in force, what ran, what is wrong."""
+"""Serves the read-only JSON API."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ if TYPE_CHECKING:
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.ports import ReplicaState
 
-_PAGE: Final = 100
-_LARGEST_PAGE: Final = 1000
+_DEFAULT_LIMIT: Final = 100
+_MAX_LIMIT: Final = 1000
 _LIMIT: Final = re.compile("[0-9]{1,4}")
 _PAGING: Final = ("limit", "continue")
-#: Of what a caller wrote, this many characters are repeated to it.
-_SHOWN: Final = 200
 
-#: What a list of remediations can be narrowed by.
+#: Filters of the list of remediations.
 _FILTERS: Final[Mapping[str, Callable[[Remediation], str]]] = {
-    "phase": lambda one: one.phase.value,
-    "status": lambda one: one.status.value,
-    "alert": lambda one: one.alertname,
-    "operario": lambda one: one.operario,
-    "namespace": lambda one: one.key.namespace,
-    "commit": lambda one: one.commit,
+    "phase": lambda r: r.phase.value,
+    "status": lambda r: r.status.value,
+    "alert": lambda r: r.alertname,
+    "operario": lambda r: r.operario,
+    "namespace": lambda r: r.key.namespace,
+    "commit": lambda r: r.commit,
 }
 
 T = TypeVar("T")
@@ -50,26 +48,26 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
         guard.check(request)
         _refuse_unknown(request.query, *_FILTERS, *_PAGING)
         chosen = _filtered(state.remediations(), request.query)
-        # Newest first; a token names the last one shown, so that new ones do not shift a page.
+        # Newest first. A token names the last item, so that new items do not shift the pages.
         chosen.sort(key=_arrival, reverse=True)
         decisions = state.decisions()
         return _page(
             request,
             chosen,
-            lambda one: shapes.remediation(
-                one, decisions.get(one.key), verified=state.is_approval_verified(one)
+            lambda r: shapes.remediation(
+                r, decisions.get(r.key), verified=state.is_approval_verified(r)
             ),
             _arrival,
-            lambda one, token: _arrival(one) < token,
+            lambda r, token: _arrival(r) < token,
         )
 
     async def operarios(request: web.Request) -> web.Response:
         guard.check(request)
         _refuse_unknown(request.query, *_PAGING)
         catalog = state.catalog()
-        values = sorted(catalog.operarios, key=lambda one: one.name) if catalog else []
+        values = sorted(catalog.operarios, key=lambda o: o.name) if catalog else []
         return _page(
-            request, values, shapes.operario, lambda one: one.name, lambda one, t: one.name > t
+            request, values, shapes.operario, lambda o: o.name, lambda o, token: o.name > token
         )
 
     async def problems(request: web.Request) -> web.Response:
@@ -84,7 +82,7 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
             lambda pair: problem_members(pair[1]),
             lambda pair: f"{pair[0]:09d}",
             lambda pair, token: f"{pair[0]:09d}" > token,
-            ignored=[ignored_members(one) for one in catalog.ignored] if catalog else [],
+            ignored=[ignored_members(document) for document in catalog.ignored] if catalog else [],
         )
 
     async def sync(request: web.Request) -> web.Response:
@@ -102,8 +100,8 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
         namespace = state.about().jobs_namespace
         return web.json_response(
             [
-                shapes.openfero_job(one, one.namespace or namespace, runs.get(one.name, ()))
-                for one in sorted(catalog.operarios if catalog else (), key=lambda one: one.name)
+                shapes.openfero_job(o, o.namespace or namespace, runs.get(o.name, ()))
+                for o in sorted(catalog.operarios if catalog else (), key=lambda o: o.name)
             ]
         )
 
@@ -115,47 +113,47 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
     app.router.add_get("/api/jobs", jobs)
 
 
-def _arrival(one: Remediation) -> str:
-    """A text that sorts as remediations arrived; no two are equal."""
-    return f"{format_time(one.received_at)} {one.key}"
+def _arrival(remediation: Remediation) -> str:
+    """Return a unique text that sorts in order of arrival."""
+    return f"{format_time(remediation.received_at)} {remediation.key}"
 
 
-def _runs(every: Iterable[Remediation]) -> dict[str, list[Remediation]]:
-    """Every remediation that started by its operario, as they arrived."""
+def _runs(remediations: Iterable[Remediation]) -> dict[str, list[Remediation]]:
+    """Return the started remediations of each operario, in order of arrival."""
     runs: dict[str, list[Remediation]] = {}
-    for one in sorted(every, key=_arrival):
-        if one.started:
-            runs.setdefault(one.operario, []).append(one)
+    for remediation in sorted(remediations, key=_arrival):
+        if remediation.started:
+            runs.setdefault(remediation.operario, []).append(remediation)
     return runs
 
 
-def _refuse_unknown(query: Iterable[str], *known: str) -> None:
-    """Refuse a parameter that would have no effect, such as a filter with a typing error."""
+def _refuse_unknown(query: Iterable[str], *allowed: str) -> None:
+    """Refuse parameters that would have no effect, such as a misspelled filter."""
     for name in query:
-        if name not in known:
+        if name not in allowed:
             raise web.HTTPBadRequest(
-                text=f"unknown parameter {name[:_SHOWN]!r}: there are {', '.join(sorted(known))}"
+                text=f"unknown parameter {name[:200]!r}; use {', '.join(sorted(allowed))}"
             )
 
 
-def _filtered(every: Iterable[Remediation], query: MultiMapping[str]) -> list[Remediation]:
-    """Apply the filters; each may repeat, and then any of its values fits."""
-    _one_of("phase", query.getall("phase", []), Phase)
-    _one_of("status", query.getall("status", []), Status)
+def _filtered(remediations: Iterable[Remediation], query: MultiMapping[str]) -> list[Remediation]:
+    """Apply the filters; a repeated filter matches any of its values."""
+    _check_values("phase", query.getall("phase", []), Phase)
+    _check_values("status", query.getall("status", []), Status)
     wanted = {name: set(query.getall(name)) for name in _FILTERS if name in query}
     return [
-        one
-        for one in every
-        if all(_FILTERS[name](one) in values for name, values in wanted.items())
+        remediation
+        for remediation in remediations
+        if all(_FILTERS[name](remediation) in values for name, values in wanted.items())
     ]
 
 
-def _one_of(name: str, given: Iterable[str], values: Iterable[str]) -> None:
+def _check_values(name: str, given: Iterable[str], values: Iterable[str]) -> None:
     allowed = [str(value) for value in values]
     for value in given:
         if value not in allowed:
             raise web.HTTPBadRequest(
-                text=f"{name} {value[:_SHOWN]!r} does not exist: there are {', '.join(allowed)}"
+                text=f"unknown {name} {value[:200]!r}; use {', '.join(allowed)}"
             )
 
 
@@ -167,10 +165,10 @@ def _page(
     after: Callable[[T, str], bool],
     **members: Any,
 ) -> web.Response:
-    """One page of a sorted list, and the token of the next."""
-    limit = request.query.get("limit", str(_PAGE))
-    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= _LARGEST_PAGE:
-        raise web.HTTPBadRequest(text=f"limit must be a number from 1 to {_LARGEST_PAGE}")
+    """Return one page of a sorted list, and the token of the next page."""
+    limit = request.query.get("limit", str(_DEFAULT_LIMIT))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= _MAX_LIMIT:
+        raise web.HTTPBadRequest(text=f"limit must be a number from 1 to {_MAX_LIMIT}")
     if token := request.query.get("continue"):
         last = _read_token(request.path, token)
         values = [value for value in values if after(value, last)]
@@ -183,12 +181,12 @@ def _page(
 
 
 def _make_token(path: str, last: str) -> str:
-    """A place in a list, to be handed back as it is."""
+    """Make an opaque token for a position in a list."""
     return base64.urlsafe_b64encode(f"{path} {last}".encode()).decode()
 
 
 def _read_token(path: str, token: str) -> str:
-    """Read it back; one that was made up, or for another list, is refused."""
+    """Read a token; raise 400 if it was not made for this list."""
     try:
         text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every error as `application/problem+json` (RFC 9457)."""
+"""Answers errors with `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: Headers of an error that say what to do instead.
-_KEPT: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
-#: Characters of a path that are repeated.
-_SHOWN: Final = 200
+#: Headers of an aiohttp error that the answer keeps.
+_KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
+_MAX_PATH_CHARACTERS: Final = 200
 
 
 def problem_response(
     status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
 ) -> web.Response:
-    """A problem document; `members` are added to it."""
+    """Build a problem document; `members` are added to it."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -35,7 +34,7 @@ def problem_response(
     }
     return web.Response(
         status=status,
-        # (Half a character, which UTF-8 cannot hold, becomes an escape that JSON knows.)
+        # (Lone surrogates, which UTF-8 cannot encode, become JSON escapes.)
         body=json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace"),
         content_type="application/problem+json",
         headers=headers,
@@ -43,47 +42,49 @@ def problem_response(
 
 
 def problem_of(error: Exception, request: web.Request, **members: Any) -> web.Response:
-    """The problem document of a fault that is the caller's; `members` are added to it."""
+    """Build the problem document of a client error; `members` are added to it."""
     match error:
         case PayloadError():
             return problem_response(400, str(error), **members)
         case web.RequestPayloadError():
-            return problem_response(400, "the body is not encoded as its headers say", **members)
+            return problem_response(
+                400, "the encoding of the body does not match its headers", **members
+            )
         case web.HTTPRequestEntityTooLarge():
             detail = f"the body is larger than {request.client_max_size} bytes"
             return problem_response(413, detail, **members)
         case web.HTTPNotFound():
-            return problem_response(404, f"nothing is served at {_path(request)}", **members)
+            return problem_response(404, f"there is no {_path(request)}", **members)
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            detail = f"{_path(request)} is for {allowed}, not for {request.method}"
+            detail = f"{_path(request)} does not support {request.method}; use {allowed}"
             return problem_response(405, detail, {"Allow": allowed}, **members)
         case web.HTTPException():
-            kept = {k: v for k, v in error.headers.items() if k in _KEPT}
+            kept = {k: v for k, v in error.headers.items() if k in _KEPT_HEADERS}
             return problem_response(error.status, error.text or error.reason, kept, **members)
-    raise TypeError(f"{type(error).__name__} is no fault of a caller") from error
+    raise TypeError(f"{type(error).__name__} is not a client error") from error
 
 
-#: What `problem_of` takes.
-CALLERS_FAULT: Final = (PayloadError, web.RequestPayloadError, web.HTTPException)
+#: The types that `problem_of` accepts.
+CLIENT_ERRORS: Final = (PayloadError, web.RequestPayloadError, web.HTTPException)
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what was raised into a problem document; a defect of ours is logged and is a 500."""
+    """Turn exceptions into problem documents; an unexpected one is logged and answered with 500."""
     try:
         return await handler(request)
-    except CALLERS_FAULT as error:
+    except CLIENT_ERRORS as error:
         if isinstance(error, web.HTTPException) and error.status < HTTPStatus.BAD_REQUEST:
             raise
         return problem_of(error, request)
-    except Exception as error:  # noqa: BLE001 - the last line of defence, which logs what it caught
+    except Exception as error:  # noqa: BLE001 - logged below
         if isinstance(error, ConnectionError) and request.transport is None:
-            _log.info("a caller broke off", method=request.method, path=_path(request))
-            return problem_response(400, "the request broke off")  # to nobody
-        _log.exception("a request failed", method=request.method, path=_path(request))
-        return problem_response(500, "this is a defect of openfero-gitops: its log says more")
+            _log.info("client disconnected", method=request.method, path=_path(request))
+            return problem_response(400, "the client disconnected")  # nobody reads it
+        _log.exception("internal error", method=request.method, path=_path(request))
+        return problem_response(500, "internal error; see the controller's log")
 
 
 def _path(request: web.Request) -> str:
-    return request.path[:_SHOWN]
+    return request.path[:_MAX_PATH_CHARACTERS]

@@ -1,16 +1,16 @@
-"""A forge tells that something was pushed: who proves to be one, and which refs it speaks of.
+"""Verifies push hooks of forges and reads the pushed refs.
 
-A push hook is a reason to look at the configured repository now, and nothing else: no address,
-commit or content of it is used. So a captured one that is sent again costs one look.
+A push hook only triggers a sync of the configured repository. No address, commit or other content
+of it is used, so replaying one costs one sync.
 
-Each forge signs in its own way; what decides is the first of these headers that is there:
+Each forge signs in its own way. The first of these headers decides:
 
-- `webhook-signature`: GitLab's signing token (Standard Webhooks): HMAC-SHA256 in base64 over id,
+- `webhook-signature`: GitLab's signing token (Standard Webhooks): HMAC-SHA256 in base64 of id,
   time and body; old ones are refused;
-- `X-Gitlab-Token`: GitLab's secret token, as it is;
+- `X-Gitlab-Token`: GitLab's secret token itself;
 - `X-Forgejo-Signature`, `X-Gitea-Signature`: HMAC-SHA256 of the body in hex;
-- `X-Hub-Signature-256`: GitHub's, the same behind `sha256=`;
-- `X-Hub-Signature`: Bitbucket's, the same; GitHub's of this name is SHA-1, and not taken.
+- `X-Hub-Signature-256`: the same by GitHub, after `sha256=`;
+- `X-Hub-Signature`: the same by Bitbucket. (GitHub's header of this name is SHA-1 and refused.)
 
 Sources: the forges' documentation of their webhooks; standardwebhooks.com.
 """
@@ -31,15 +31,15 @@ from openfero_gitops.domain.errors import PayloadError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-#: Seconds that a signed time may be away from ours (Standard Webhooks).
-_TOLERANCE: Final = 300
-_SIGNING_TOKEN: Final = "whsec_"  # noqa: S105 - how GitLab's tokens begin
+#: Maximum difference of a signed time from ours (Standard Webhooks).
+_MAX_CLOCK_SKEW_SECONDS: Final = 300
+_SIGNING_TOKEN: Final = "whsec_"  # noqa: S105 - prefix of GitLab's tokens
 _HEADS: Final = "refs/heads/"
 _TAGS: Final = "refs/tags/"
 
 
 class Forge(StrEnum):
-    """Who sent a push hook, by its way of signing; Gitea and Forgejo sign alike."""
+    """The sender of a push hook, by its signature; Gitea and Forgejo sign in the same way."""
 
     GITHUB = "github"
     GITLAB = "gitlab"
@@ -49,10 +49,10 @@ class Forge(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What a forge tells of: refs in full (`refs/heads/main`), and the default branch's name.
+    """The full refs that were pushed (`refs/heads/main`), and the name of the default branch.
 
-    `refs` is empty for an event that is no push, such as a forge's own test of the hook;
-    `default_branch` is empty where the forge does not tell.
+    `refs` is empty for other events, such as a forge's test of the hook. `default_branch` is empty
+    if the forge does not send it.
     """
 
     forge: Forge
@@ -64,20 +64,19 @@ class Push:
 def authenticate(
     headers: Mapping[str, str], body: bytes, secrets: Iterable[bytes], now: float
 ) -> Forge | None:
-    """Which forge has signed this with one of the secrets; None where none has.
+    """Return the forge that signed this with one of the secrets; None if the signature is wrong.
 
-    Takes the same time for a wrong secret as for a right one. `headers` are looked up without
-    regard to case where the mapping does so; `now` is in seconds since 1970.
+    It takes the same time for a wrong secret as for a right one. `now` is in seconds since 1970.
     """
-    for header, forge, proves in _SCHEMES:
-        given = headers.get(header)
-        if given is None:
+    for header, forge, verifies in _SCHEMES:
+        value = headers.get(header)
+        if value is None:
             continue
-        signature = given.encode("utf-8", "surrogateescape")
-        proven = False
-        for secret in secrets:  # every one, so that the time does not tell which came close
-            proven |= proves(signature, secret, body, headers, now)
-        return forge if proven else None
+        signature = value.encode("utf-8", "surrogateescape")
+        verified = False
+        for secret in secrets:  # all of them, so that the time does not depend on which matches
+            verified |= verifies(signature, secret, body, headers, now)
+        return forge if verified else None
     return None
 
 
@@ -90,8 +89,8 @@ def _is_hex(signature: bytes, secret: bytes, body: bytes, *_: Any) -> bool:
 
 
 def _is_prefixed_hex(signature: bytes, secret: bytes, body: bytes, *_: Any) -> bool:
-    made = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
-    return _same(signature, made.encode())
+    expected = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    return _same(signature, expected.encode())
 
 
 def _is_standard(
@@ -104,18 +103,18 @@ def _is_standard(
     try:
         key = base64.b64decode(text.removeprefix(_SIGNING_TOKEN), validate=True)
     except (binascii.Error, ValueError):
-        return False  # a secret of another kind, which cannot have made this
+        return False  # a secret of another kind
     signed = f"{name}.{moment}.".encode("utf-8", "surrogateescape") + body
-    made = b"v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
-    proven = False
-    for one in signature.split():  # several, while the forge's token is being changed
-        proven |= _same(one, made)
-    return proven and abs(now - int(moment)) <= _TOLERANCE
+    expected = b"v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
+    verified = False
+    for part in signature.split():  # several while the forge's token is being rotated
+        verified |= _same(part, expected)
+    return verified and abs(now - int(moment)) <= _MAX_CLOCK_SKEW_SECONDS
 
 
-def _same(given: bytes, made: bytes) -> bool:
-    """Compare in a time that depends on neither (digests also hide the length)."""
-    return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(made).digest())
+def _same(value: bytes, expected: bytes) -> bool:
+    """Compare in constant time (the digests also hide the length)."""
+    return hmac.compare_digest(hashlib.sha256(value).digest(), hashlib.sha256(expected).digest())
 
 
 _SCHEMES: Final[tuple[tuple[str, Forge, Callable[..., bool]], ...]] = (
@@ -144,27 +143,27 @@ def read_push(forge: Forge, headers: Mapping[str, str], body: bytes) -> Push:
     Raises:
         PayloadError: the body is not what this forge sends.
     """
-    event = next((found for name in _EVENTS[forge] if (found := headers.get(name))), "")
+    event = next((value for name in _EVENTS[forge] if (value := headers.get(name))), "")
     if event not in _PUSHES:
         return Push(forge, event, (), "")
     try:
-        told = json.loads(body)
+        payload = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise PayloadError(
-            "the body is no JSON: let the forge send application/json, not a form"
+            "the body is not JSON; set the content type of the hook to application/json"
         ) from error
-    refs = tuple(dict.fromkeys(_refs(told)))
-    if not refs and event != "System Hook":  # (which tells of everything on the server)
-        raise PayloadError(f"the body of this {event!r} event names no ref")
-    return Push(forge, event, refs, _default_branch(told))
+    refs = tuple(dict.fromkeys(_refs(payload)))
+    if not refs and event != "System Hook":  # (which reports all events of the server)
+        raise PayloadError(f"the body of this {event!r} event contains no ref")
+    return Push(forge, event, refs, _default_branch(payload))
 
 
-def _refs(told: Any) -> Iterator[str]:
-    """The refs of a push: of GitHub, Gitea and GitLab; of Bitbucket Data Center; of its cloud."""
-    for change in (_at(told, "ref"), *_each(_at(told, "changes"), "ref", "id")):
+def _refs(payload: Any) -> Iterator[str]:
+    """List the refs of a push: GitHub, Gitea, GitLab and Bitbucket Data Center, Bitbucket Cloud."""
+    for change in (_at(payload, "ref"), *_each(_at(payload, "changes"), "ref", "id")):
         if isinstance(change, str):
             yield change if change.startswith("refs/") else _HEADS + change
-    changes = _at(told, "push", "changes")
+    changes = _at(payload, "push", "changes")
     for change in changes if isinstance(changes, list) else ():
         for side in ("new", "old"):
             name, kind = _at(change, side, "name"), _at(change, side, "type")
@@ -172,12 +171,12 @@ def _refs(told: Any) -> Iterator[str]:
                 yield (_TAGS if kind in ("tag", "annotated_tag") else _HEADS) + name
 
 
-def _default_branch(told: Any) -> str:
-    for where in ("repository", "project"):
-        name = _at(told, where, "default_branch")
+def _default_branch(payload: Any) -> str:
+    for owner in ("repository", "project"):
+        name = _at(payload, owner, "default_branch")
         if isinstance(name, str):
             return name
-    name = _at(told, "repository", "mainbranch", "name")
+    name = _at(payload, "repository", "mainbranch", "name")
     return name if isinstance(name, str) else ""
 
 
@@ -192,16 +191,15 @@ def _each(values: Any, *path: str) -> Iterator[Any]:
         yield _at(value, *path)
 
 
-def concerns(push: Push, ref: str) -> bool:
-    """Whether a push may have moved the ref that is followed, written as in `--ref`.
+def may_move(push: Push, ref: str) -> bool:
+    """Whether a push may have changed the followed ref, as written in `--ref`.
 
-    A full commit never moves. `HEAD` is the default branch; where the forge does not say which
-    that is, any branch may be it.
+    A full commit never changes. `HEAD` is the default branch; if the forge does not send its name,
+    it may be any branch.
     """
     if ref == "HEAD":
-        return any(
-            one == _HEADS + push.default_branch if push.default_branch else one.startswith(_HEADS)
-            for one in push.refs
-        )
-    wanted = {ref} if ref.startswith("refs/") else {_HEADS + ref, _TAGS + ref}
-    return not wanted.isdisjoint(push.refs)
+        if push.default_branch:
+            return _HEADS + push.default_branch in push.refs
+        return any(pushed.startswith(_HEADS) for pushed in push.refs)
+    names = {ref} if ref.startswith("refs/") else {_HEADS + ref, _TAGS + ref}
+    return not names.isdisjoint(push.refs)

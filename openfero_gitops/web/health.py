@@ -1,4 +1,4 @@
-"""Probes and metrics: on every listener, for everybody; they hold no secrets."""
+"""Serves probes and metrics, on all listeners and without authentication."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 def add_health(app: web.Application, state: ReplicaState, exposition: Exposition) -> None:
-    """Serve `/livez`, `/readyz`, OpenFero's three probes, and `/metrics`."""
+    """Serve `/livez`, `/readyz`, `/metrics`, and the paths of OpenFero's probes."""
 
-    async def live(_: web.Request) -> web.Response:
+    async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def ready(_: web.Request) -> web.Response:
+    async def readyz(_: web.Request) -> web.Response:
         conditions = state.conditions()
-        lacking = [c for c in conditions if not c.holds]
-        can_work = not any(c.vital for c in lacking)
+        failing = [c for c in conditions if not c.holds]
+        ready = not any(c.vital for c in failing)
         body = {
-            "status": ("degraded" if lacking else "ok") if can_work else "not ready",
+            "status": ("degraded" if failing else "ok") if ready else "not ready",
             "conditions": [
                 {"name": c.name, "holds": c.holds, "message": c.message or None} for c in conditions
             ],
         }
-        return web.json_response(body, status=200 if can_work else 503)
+        return web.json_response(body, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
@@ -35,7 +35,7 @@ def add_health(app: web.Application, state: ReplicaState, exposition: Exposition
         )
 
     for path in ("/livez", "/healthz", "/startupz"):
-        app.router.add_get(path, live)
+        app.router.add_get(path, livez)
     for path in ("/readyz", "/readiness"):
-        app.router.add_get(path, ready)
+        app.router.add_get(path, readyz)
     app.router.add_get("/metrics", metrics)

@@ -1,7 +1,6 @@
-"""The push hook: a forge says that there is something new, so that nobody waits for the interval.
+"""Serves the push hook: a forge reports a push, and the controller syncs at once.
 
-It is a way to ask for a sync and nothing else; which repository and ref are read stands in the
-settings alone.
+A hook can only request a sync. Which repository and ref are read depends on the settings alone.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from openfero_gitops.web.errors import CALLERS_FAULT, problem_of
-from openfero_gitops.web.forges import authenticate, concerns, read_push
+from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of
+from openfero_gitops.web.forges import authenticate, may_move, read_push
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,33 +23,32 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: Bytes; forges cut the commits of a large push, not its refs.
-BODY_LIMIT: Final = 8 * 1024 * 1024
-#: Seconds in which a body has to come.
-PATIENCE: Final = 10.0
-#: Bytes from which JSON is read beside the event loop.
-_LARGE: Final = 128 * 1024
+#: Forges shorten the list of commits of a large push, but not its refs.
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+BODY_TIMEOUT_SECONDS: Final = 10.0
+#: Larger bodies are parsed in a thread.
+_MAX_BYTES_PARSED_INLINE: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PushHook:
-    """What to do when a forge tells of a push to `ref`, and the secrets that prove a forge."""
+    """Requests a sync for pushes to `ref` that are signed with one of the secrets."""
 
-    ask_for_sync: Callable[[], None]
+    request_sync: Callable[[], None]
     ref: str
     secrets: SecretLines | None
 
 
 def add_push_hook(app: web.Application, push: PushHook) -> None:
-    """Serve `POST /hooks/git`: 202 where a sync was asked for, 200 where the push is of no concern.
+    """Serve `POST /hooks/git`: 202 if a sync was requested, 200 if the push is not relevant.
 
-    Without secrets the hook is off: whoever could call it could keep the controller busy.
+    Without secrets the hook is off, so that nobody can flood the controller with syncs.
     """
 
     async def hook(request: web.Request) -> web.Response:
         try:
-            return await _take(request, push)
-        except CALLERS_FAULT as error:
+            return await _handle(request, push)
+        except CLIENT_ERRORS as error:
             response = problem_of(error, request)
             _log.warning(
                 "push hook refused",
@@ -63,39 +61,38 @@ def add_push_hook(app: web.Application, push: PushHook) -> None:
     app.router.add_post("/hooks/git", hook)
 
 
-async def _take(request: web.Request, hook: PushHook) -> web.Response:
+async def _handle(request: web.Request, hook: PushHook) -> web.Response:
     if hook.secrets is None:
-        raise web.HTTPForbidden(text="push hooks are off: start with --hook-secret-file")
-    if (request.content_length or 0) > BODY_LIMIT:
-        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length or 0)
+        raise web.HTTPForbidden(text="push hooks are off; set --hook-secret-file")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             body = await request.read()
     except TimeoutError:
-        raise web.HTTPRequestTimeout(text=f"the body did not come in {PATIENCE:g} s") from None
-    if len(body) > BODY_LIMIT:
-        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, len(body))
+        raise web.HTTPRequestTimeout(
+            text=f"the body was not received within {BODY_TIMEOUT_SECONDS:g} s"
+        ) from None
+    if len(body) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
     forge = authenticate(request.headers, body, hook.secrets.now(), time.time())
     if forge is None:
         raise web.HTTPUnauthorized(
-            text="no signature of a forge that is known here, or a wrong one: give the hook the "
-            "secret of --hook-secret-file"
+            text="missing or wrong signature; use a secret from --hook-secret-file for the hook"
         )
-    if len(body) > _LARGE:
+    if len(body) > _MAX_BYTES_PARSED_INLINE:
         push = await asyncio.to_thread(read_push, forge, request.headers, body)
     else:
         push = read_push(forge, request.headers, body)
-    concerned = concerns(push, hook.ref)
+    relevant = may_move(push, hook.ref)
     _log.info(
         "push hook",
         forge=forge.value,
         push=push.event[:80],
-        refs=[one[:200] for one in push.refs[:20]],
-        sync=concerned,
+        refs=[ref[:200] for ref in push.refs[:20]],
+        sync=relevant,
     )
-    if not concerned:
-        return web.json_response({"sync": False, "message": f"this does not move {hook.ref}"})
-    hook.ask_for_sync()
-    return web.json_response(
-        {"sync": True, "message": "a sync was asked for: /api/sync tells of it"}, status=202
-    )
+    if not relevant:
+        return web.json_response({"sync": False, "message": f"the push does not change {hook.ref}"})
+    hook.request_sync()
+    return web.json_response({"sync": True, "message": "sync requested; see /api/sync"}, status=202)

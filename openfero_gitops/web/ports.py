@@ -1,4 +1,4 @@
-"""What the web side reads of the controller: values, and one thing that it may ask for."""
+"""What the web package needs from the rest of the controller."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ if TYPE_CHECKING:
 
 
 class ReplicaState(Protocol):
-    """The controller as it is now; every call is quick and does no I/O."""
+    """The state of a replica; its methods are fast and do no I/O."""
 
     def about(self) -> About:
-        """What this replica is."""
+        """Return version, name and namespaces of this replica."""
         ...
 
     def catalog(self) -> Catalog | None:
-        """The catalog in force."""
+        """Return the active catalog; None if there is none."""
         ...
 
     def sync(self) -> SyncStatus:
-        """How it came about."""
+        """Return the status of the last sync."""
         ...
 
     def standing(self) -> Standing | None:
-        """Where this replica is beside the leader; None where that is not known."""
+        """Compare this replica's commit with the leader's; None if unknown."""
         ...
 
     def leadership(self) -> Leadership:
-        """Who leads."""
+        """Return which replica leads."""
         ...
 
     def remediations(self) -> Iterable[Remediation]:
-        """Every remediation known."""
+        """Return all remediations."""
         ...
 
-    def is_approval_verified(self, one: Remediation) -> bool:
-        """Whether nobody could have written another name than their own as the approver."""
+    def is_approval_verified(self, remediation: Remediation, /) -> bool:
+        """Whether the cluster verified the approver's name."""
         ...
 
     def pause(self) -> Pause | None:
-        """What pauses admission; None if nothing is known to."""
+        """Return the pause of admission; None if there is none."""
         ...
 
     def decisions(self) -> Mapping[JobKey, Decision]:
-        """What stands before each waiting Job, as a leader would decide it now."""
+        """Return the decision on each waiting Job, as a leader would make it now."""
         ...
 
     def conditions(self) -> Sequence[Condition]:
-        """What this replica needs to do its job."""
+        """Check what this replica needs to work."""
         ...
 
 
 class Deliveries(Protocol):
-    """Who takes deliveries."""
+    """Accepts deliveries."""
 
     async def deliver(self, group: AlertGroup) -> Answer:
-        """Take one delivery."""
+        """Create the Jobs for one delivery."""
         ...
 
 
 class Exposition(Protocol):
-    """Who counts."""
+    """The metrics of the web package."""
 
     def answered(self, code: int, seconds: float) -> None:
-        """A delivery was answered with an HTTP status, and took so long."""
+        """Count an answer to a delivery, with its HTTP status and duration."""
         ...
 
     def expose(self) -> bytes:
-        """Everything counted, as Prometheus scrapes it."""
+        """Return all metrics in the text format of Prometheus."""
         ...

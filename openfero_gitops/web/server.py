@@ -1,8 +1,9 @@
-"""The listeners: one for everything, or the webhook on its own."""
+"""Serves HTTP on one listener, or on separate ones for the webhook and the pages."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.tls import tls_context
-from openfero_gitops.web.webhook import BODY_LIMIT, add_webhook
+from openfero_gitops.web.webhook import MAX_BODY_BYTES, add_webhook
 
 if TYPE_CHECKING:
     import ssl
@@ -27,27 +28,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Server", "parse_address", "runner_of", "tls_context"]
 
-#: An IPv6 address stands in brackets; a zone (`%eth0`) may follow it.
+#: An IPv6 address is in brackets, optionally with a zone (`%eth0`).
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)\]|(?P<host>[^\s:/\[\]]*))"
     r":(?P<port>[0-9]{1,5})"
 )
-_LARGEST_PORT: Final = 65535
-#: Seconds in which answers under way are finished at the end.
-_GRACE: Final = 9.0
-#: Seconds in which the rest of a refused body is read, so that its sender sees the answer.
-_LINGERING: Final = 2.0
+_MAX_PORT: Final = 65535
+#: Time to finish requests in flight on shutdown.
+_SHUTDOWN_SECONDS: Final = 9.0
+#: Time to read the rest of a refused body, so that its sender receives the answer.
+_LINGER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a listener listens; no host means every interface."""
+    """The address of a listener; without a host, all interfaces."""
 
     host: str | None
     port: int
 
     def __str__(self) -> str:
-        """As a person types it."""
+        """Format as `HOST:PORT`."""
         host = self.host or ""
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
@@ -56,16 +57,16 @@ def parse_address(text: str, flag: str) -> Address:
     """Read `HOST:PORT`, `:PORT` or `[IPv6]:PORT`.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is not an address.
     """
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found["port"]) > _LARGEST_PORT:
-        raise UsageError(f"{flag}: {text!r} is no address: write HOST:PORT, for example :8080")
-    return Address(found["six"] or found["host"] or None, int(found["port"]))
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > _MAX_PORT:
+        raise UsageError(f"{flag}: {text!r} is not an address; use HOST:PORT, for example :8080")
+    return Address(match["six"] or match["host"] or None, int(match["port"]))
 
 
 class Server:
-    """The HTTP side; `bound` tells where it listens once started."""
+    """The HTTP server; `bound` lists the addresses of its listeners once it is started."""
 
     def __init__(
         self,
@@ -80,31 +81,31 @@ class Server:
         tls: ssl.SSLContext | None,
         push: PushHook,
     ) -> None:
-        """Put the applications together; nothing listens yet."""
+        """Build the applications; nothing listens yet."""
         webhook = self._application(state, exposition)
         add_webhook(webhook, deliveries, exposition, webhook_guard)
         add_push_hook(webhook, push)
-        reading = webhook if web_listen is None else self._application(state, exposition)
-        add_api(reading, state, web_guard)
-        add_pages(reading, state, web_guard)
+        pages = webhook if web_listen is None else self._application(state, exposition)
+        add_api(pages, state, web_guard)
+        add_pages(pages, state, web_guard)
         self._listeners = [(webhook, listen, "--listen")]
         if web_listen is not None:
-            self._listeners.append((reading, web_listen, "--web-listen"))
+            self._listeners.append((pages, web_listen, "--web-listen"))
         self._tls = tls
         self._runners: list[web.AppRunner] = []
         self.bound: list[Address] = []
 
     @staticmethod
     def _application(state: ReplicaState, exposition: Exposition) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[problems], client_max_size=MAX_BODY_BYTES)
         add_health(app, state, exposition)
         return app
 
     async def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
-            UsageError: an address is taken or not ours.
+            UsageError: an address is not available.
         """
         for app, address, flag in self._listeners:
             runner = runner_of(app)
@@ -115,39 +116,39 @@ class Server:
                 await site.start()
             except (OSError, UnicodeError) as error:
                 await self.stop()
-                why = getattr(error, "strerror", None) or str(error)
+                errno = getattr(error, "errno", None) or 0
+                reason = os.strerror(errno) if errno > 0 else str(error)
                 raise UsageError(
-                    f"cannot listen on {address}: {why}: choose another with {flag}"
+                    f"cannot listen on {address}: {reason}; set another address with {flag}"
                 ) from error
             self.bound.append(Address(address.host, runner.addresses[0][1]))
 
     async def stop(self) -> None:
-        """Finish what is under way, then close; safe to call again."""
+        """Finish requests in flight, then close; can be called more than once."""
         while self._runners:
             await self._runners.pop().cleanup()
 
 
-def runner_of(app: web.Application, lingering: float = _LINGERING) -> web.AppRunner:
-    """An application as this module serves it."""
+def runner_of(app: web.Application, lingering: float = _LINGER_SECONDS) -> web.AppRunner:
+    """Build the runner of an application."""
     logger = logging.getLogger(__name__)
-    logger.addFilter(_is_ours)
+    logger.addFilter(_is_not_client_error)
     return web.AppRunner(
         app,
         access_log=None,
         logger=logger,
-        shutdown_timeout=_GRACE,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
         lingering_time=lingering,
-        # Else aiohttp would unpack what a caller sends before anybody has asked for it, and go on
-        # after it was refused.
+        # aiohttp would decompress a body before the handler reads it, even after it was refused.
         auto_decompress=False,
     )
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether what aiohttp logs is about us, and not about a request that is no HTTP.
+def _is_not_client_error(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's log entries about requests that are not valid HTTP.
 
-    Those are answered with 400; logged, each would be a traceback with what was sent in it, which
-    may be a secret.
+    Those are answered with 400. Each entry would be a traceback with the request, which may contain
+    a secret.
     """
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError | web.RequestPayloadError)

@@ -1,4 +1,4 @@
-"""Values to the JSON that other programs read: a public contract, field by field."""
+"""Converts values to the JSON of the API, which is a public contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def item(value: Item) -> dict[str, Any]:
-    """One alert of a delivery's answer."""
+    """Convert one alert of the answer to a delivery."""
     return {
         "alertname": value.alert.name,
         "status": value.alert.status.value,
@@ -40,10 +40,9 @@ def item(value: Item) -> dict[str, Any]:
 def remediation(
     value: Remediation, decision: Decision | None = None, *, verified: bool | None = None
 ) -> dict[str, Any]:
-    """A remediation; a waiting one's reason is what stands before it now.
+    """Convert a remediation; the reason of a waiting one is that of the current decision.
 
-    `verified` tells whether the cluster lets nobody write another name than their own as the
-    approver; None where that is not known.
+    `verified` says whether the cluster verified the approver's name; None if unknown.
     """
     reason, message = value.reason, value.message
     if decision is not None and value.waiting:
@@ -77,7 +76,7 @@ def remediation(
 
 
 def operario(value: Operario) -> dict[str, Any]:
-    """An operario in force, with the commit that it comes from."""
+    """Convert an operario of the active catalog, with its commit."""
     return {
         "name": value.name,
         "alert": value.alertname,
@@ -97,7 +96,7 @@ def operario(value: Operario) -> dict[str, Any]:
 
 
 def revision(value: Revision | None) -> dict[str, Any] | None:
-    """One commit of one repository."""
+    """Convert a commit of the repository."""
     if value is None:
         return None
     return {
@@ -111,7 +110,7 @@ def revision(value: Revision | None) -> dict[str, Any] | None:
 
 
 def sync(value: SyncStatus, standing: Standing | None = None) -> dict[str, Any]:
-    """How the catalog in force came about, and where this replica is beside the leader."""
+    """Convert the status of the last sync, and how this replica compares with the leader."""
     refused = value.refused
     return {
         "revision": revision(value.revision),
@@ -135,12 +134,12 @@ def sync(value: SyncStatus, standing: Standing | None = None) -> dict[str, Any]:
         }
         if standing
         else None,
-        "story": [_chapter(one) for one in value.story],
+        "story": [_chapter(chapter) for chapter in value.story],
     }
 
 
 def _chapter(value: Chapter) -> dict[str, Any]:
-    """A sync that brought something into force, or syncs in a row that failed of one thing."""
+    """Convert a sync that changed the catalog, or consecutive syncs that failed with one error."""
     changes = value.changes
     return {
         "at": _time(value.at),
@@ -160,16 +159,16 @@ def _chapter(value: Chapter) -> dict[str, Any]:
 
 
 def _names(names: Sequence[str]) -> dict[str, Any]:
-    """How many, and the first of them."""
-    return {"count": len(names), "names": list(names[:_MOST_NAMES])}
+    """Return the number of names, and the first of them."""
+    return {"count": len(names), "names": list(names[:_MAX_NAMES])}
 
 
 def _seconds(steps: Mapping[str, float]) -> dict[str, float]:
-    return {step: round(took, 3) for step, took in steps.items()}
+    return {step: round(seconds, 3) for step, seconds in steps.items()}
 
 
 def about(value: About, leadership: Leadership) -> dict[str, Any]:
-    """What a replica is, and who leads."""
+    """Convert version, name and namespaces of a replica, and which replica leads."""
     return {
         "name": "openfero-gitops",
         "version": value.version,
@@ -185,9 +184,9 @@ def about(value: About, leadership: Leadership) -> dict[str, Any]:
 
 
 def openfero_job(value: Operario, namespace: str, runs: Sequence[Remediation]) -> dict[str, Any]:
-    """An operario as OpenFero's `/api/jobs` has it; `runs` are those that started, as they came.
+    """Convert an operario to an item of OpenFero's `/api/jobs`; `runs` are its started Jobs.
 
-    Its counts are over what is remembered, where OpenFero's are since the definition was made.
+    The count covers Jobs that still exist, while OpenFero counts since the definition was created.
     """
     containers = value.job.get("spec", {}).get("template", {}).get("spec", {}).get("containers")
     shape = {
@@ -205,9 +204,9 @@ def openfero_job(value: Operario, namespace: str, runs: Sequence[Remediation]) -
     return shape
 
 
-#: Of the operarios that a sync changed.
-_MOST_NAMES: Final = 100
-#: Of a Job that started.
+#: Names of changed operarios in one chapter.
+_MAX_NAMES: Final = 100
+#: OpenFero's status of a started Job, by phase.
 _OPENFERO_STATUS: Final = {
     Phase.SUCCEEDED: "Successful",
     Phase.FAILED: "Failed",

@@ -1,7 +1,7 @@
-"""What https is served with: files that are read again when they change.
+"""Loads the certificates for https, again when the files change.
 
-A mounted Secret rotates without a restart: at every handshake the files are looked at, and the
-connection is given the newest certificates that could be used.
+A mounted Secret rotates without a restart: each handshake checks the files, and the connection uses
+the newest usable certificates.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ _log = structlog.get_logger(__name__)
 def tls_context(
     certificate: Path | None, key: Path | None, client_ca: Path | None
 ) -> ssl.SSLContext | None:
-    """What https is served with, None for http.
+    """Build the TLS context; None for http.
 
     Raises:
-        UsageError: a file cannot be used; the text names its flag.
+        UsageError: a file is not usable; the message names its flag.
     """
     if certificate is None or key is None:
         return None
-    files = _Files(certificate, key, client_ca)
+    files = _CertificateFiles(certificate, key, client_ca)
     context = files.context
 
-    def newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    def use_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = files.read_again()
 
-    # (Called for clients that name no server, too.)
-    context.sni_callback = newest
+    # (Also called for clients that send no server name.)
+    context.sni_callback = use_newest
     return context
 
 
-class _Files:
-    """The files, and the newest context that could be made of them."""
+class _CertificateFiles:
+    """The files, and the newest TLS context that could be built from them."""
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
-        self._given = [
+        self._paths = [
             (flag, path)
             for flag, path in (
                 ("--tls-cert-file", certificate),
@@ -56,66 +56,68 @@ class _Files:
             )
             if path is not None
         ]
-        self._stamp = self._look()
+        self._stamp = self._read_stamp()
         self.context = self._load()
 
     def read_again(self) -> ssl.SSLContext:
-        """Give the newest context; files that cannot be used are told of once."""
+        """Return the newest context; log once if the files have become unusable."""
         try:
-            stamp = self._look()
+            stamp = self._read_stamp()
             if stamp == self._stamp:
                 return self.context
-            # Also where they cannot be used: a certificate is replaced before its key, and the
-            # second change makes them fit.
+            # Set this also if the files are not usable: a certificate may be replaced before its
+            # key, and then the second change makes them usable.
             self._stamp = stamp
             self.context = self._load()
         except UsageError as error:
-            _log.warning("TLS files cannot be used; the last good ones hold", error=str(error))
+            _log.warning(
+                "cannot use the TLS files; the previous ones stay in use", error=str(error)
+            )
         else:
-            _log.info("TLS files read again")
+            _log.info("reloaded the TLS files")
         return self.context
 
-    def _look(self) -> tuple[tuple[int, ...], ...] | None:
-        """Tell one state of the files from another; None where one of them is gone."""
+    def _read_stamp(self) -> tuple[tuple[int, ...], ...] | None:
+        """Return a value that changes with the files; None if one of them is missing."""
         try:
-            states = [path.stat() for _, path in self._given]
+            states = [path.stat() for _, path in self._paths]
         except OSError:
             return None
         return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
 
     def _load(self) -> ssl.SSLContext:
-        for flag, path in self._given:
+        for flag, path in self._paths:
             try:
                 path.read_bytes()
             except OSError as error:
-                raise UsageError(f"{flag}: {path} cannot be read: {error.strerror}") from error
+                raise UsageError(f"{flag}: cannot read {path}: {error.strerror}") from error
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._certificate, self._key, _no_passphrase)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"--tls-cert-file {self._certificate} and --tls-key-file {self._key} cannot be "
-                f"used: {_why(error)}"
+                f"cannot use --tls-cert-file {self._certificate} and --tls-key-file {self._key}: "
+                f"{_reason(error)}"
             ) from error
         if self._client_ca is not None:
             try:
                 context.load_verify_locations(self._client_ca)
             except (OSError, ValueError) as error:
                 raise UsageError(
-                    f"--client-ca-file {self._client_ca} cannot be used: {_why(error)}"
+                    f"cannot use --client-ca-file {self._client_ca}: {_reason(error)}"
                 ) from error
-            # Optional here, so that probes pass; guards demand it where it matters.
+            # Optional, so that probes work; guards require a certificate elsewhere.
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
 
 def _no_passphrase() -> NoReturn:
-    """Refuse an encrypted key, for which OpenSSL would ask on the terminal."""
-    raise ValueError("the key has a passphrase: store it without one")
+    """Refuse an encrypted key; OpenSSL would ask for the passphrase on the terminal."""
+    raise ValueError("the key is encrypted; store it without a passphrase")
 
 
-def _why(error: Exception) -> str:
-    """OpenSSL's reason in its own words."""
+def _reason(error: Exception) -> str:
+    """Return OpenSSL's reason."""
     reason = getattr(error, "reason", None) or str(error)
     return str(reason).replace("_", " ").lower() if isinstance(error, ssl.SSLError) else str(reason)

@@ -45,7 +45,7 @@ def used() -> Metrics:
     metrics.decided(Reason.ADMITTED)
     metrics.ended(remediation("A", Phase.SUCCEEDED, NOW))
     metrics.ended(remediation("A", Phase.FAILED, NOW))
-    metrics.leads(leading=True)
+    metrics.leadership(leading=True)
     metrics.synced(SyncStatus(last_success=NOW, seconds=0.4, operarios=6, problems=2))
     return metrics
 
@@ -98,7 +98,7 @@ def test_decisions_and_leadership() -> None:
     metrics = used()
     assert value(metrics, "openfero_gitops_decisions_total", reason="admitted") == 1
     assert value(metrics, "openfero_gitops_leader") == 1
-    metrics.leads(leading=False)
+    metrics.leadership(leading=False)
     assert value(metrics, "openfero_gitops_leader") == 0
     assert value(Metrics("1"), "openfero_gitops_leader") == 0
 
@@ -107,10 +107,10 @@ def test_every_change_of_leadership_is_counted() -> None:
     """Being told the same again, at each renewal say, is no change."""
     metrics = Metrics("1")
     name = "openfero_gitops_leader_transitions_total"
-    metrics.leads(leading=False)
+    metrics.leadership(leading=False)
     assert value(metrics, name) == 0
     for leading in (True, True, False, False, True):
-        metrics.leads(leading=leading)
+        metrics.leadership(leading=leading)
     assert value(metrics, name) == 3
 
 
@@ -129,9 +129,9 @@ def test_events_and_dry_runs_are_counted_by_result() -> None:
     """What was lost, refused or not answered is told from what went well."""
     metrics = Metrics("1")
     for result in ("sent", "sent", "lost"):
-        metrics.told(result)
+        metrics.event_recorded(result)
     for result in ("accepted", "warning", "refused", "failed", "accepted"):
-        metrics.tried(result)
+        metrics.dry_run(result)
     assert value(metrics, "openfero_gitops_events_total", result="sent") == 2
     assert value(metrics, "openfero_gitops_events_total", result="lost") == 1
     assert value(metrics, "openfero_gitops_dry_runs_total", result="accepted") == 2

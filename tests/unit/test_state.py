@@ -1,4 +1,4 @@
-"""What the pages show of decisions, without deciding at each look."""
+"""Decisions on the page are cached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.view import View
-from openfero_gitops.state import Decided
+from openfero_gitops.state import DecisionCache
 from tests.support.build import NOW, remediation, seconds
 
 ENVELOPE = Envelope()
@@ -16,25 +16,23 @@ JOB = JobKey("jobs", "a")
 
 
 class Clock:
-    """Each look at it takes as long as is said."""
+    """A clock that advances by `step` at each call."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.looks = 0
-        self.takes = 0.0
+        self.step = 0.0
 
     def __call__(self) -> float:
-        """Seconds."""
-        self.looks += 1
-        self.now += self.takes
+        """Return the time in seconds."""
+        self.now += self.step
         return self.now
 
 
-def test_an_answer_is_used_until_something_changed() -> None:
-    """A Job, the envelope, a pause or a second that passes make another."""
+def test_decisions_are_cached_until_an_input_changes() -> None:
+    """A changed Job, envelope or pause, or a second of time, causes a new decision."""
     clock, view = Clock(), View()
     view.apply(remediation("a"))
-    decided = Decided(view, clock)
+    decided = DecisionCache(view, clock)
     first = decided.get(ENVELOPE, None, now=NOW)
 
     assert first[JOB].reason is Reason.ADMITTED
@@ -49,13 +47,13 @@ def test_an_answer_is_used_until_something_changed() -> None:
     assert decided.get(None, PAUSE, now=NOW + seconds(1)) is not later
 
 
-def test_what_takes_long_is_not_done_at_each_change() -> None:
-    """With very many Jobs in a storm the pages are a little behind, and the loop is free."""
+def test_slow_decisions_are_reused_for_longer() -> None:
+    """With very many Jobs the page may be a little behind, so that the event loop is free."""
     clock, view = Clock(), View()
-    decided = Decided(view, clock)
-    clock.takes = 0.1
+    decided = DecisionCache(view, clock)
+    clock.step = 0.1
     first = decided.get(ENVELOPE, None, now=NOW)
-    clock.takes = 0.0
+    clock.step = 0.0
 
     view.apply(remediation("a"))
     clock.now += 0.5

@@ -713,7 +713,7 @@ def test_demo_on_an_address_that_is_none() -> None:
     """The demonstration's address is checked as that of `serve`."""
     ran = run("demo", "--listen", "nowhere")
     assert ran.returncode == 2
-    assert "openfero-gitops: --listen: 'nowhere' is no address" in ran.stderr
+    assert "openfero-gitops: --listen: 'nowhere' is not an address" in ran.stderr
 
 
 # Where output goes

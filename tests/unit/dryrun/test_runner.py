@@ -93,7 +93,7 @@ class Desk:
     def synced(self, status: SyncStatus) -> None:
         """A sync ended: nothing is counted."""
 
-    def tried(self, result: str) -> None:
+    def dry_run(self, result: str) -> None:
         """Something was tried."""
         self.results.append(result)
 

@@ -89,7 +89,7 @@ class Desk:
     def synced(self, status: SyncStatus) -> None:
         """A sync ended: nothing is counted."""
 
-    def told(self, result: str) -> None:
+    def event_recorded(self, result: str) -> None:
         """An Event was sent, or lost."""
         self.told_results.append(result)
 

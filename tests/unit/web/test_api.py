@@ -459,13 +459,13 @@ async def test_filters_narrow_the_list() -> None:
 @pytest.mark.parametrize(
     ("path", "query", "detail"),
     [
-        ("/api/remediations", "phase=failed", "phase 'failed' does not exist: there are Waiting, "),
-        ("/api/remediations", "phase=Failed&phase=x", "phase 'x' does not exist"),
-        ("/api/remediations", "status=gone", "there are firing, resolved"),
-        ("/api/remediations", "alertname=A", "unknown parameter 'alertname': there are alert, "),
+        ("/api/remediations", "phase=failed", "unknown phase 'failed'; use Waiting, "),
+        ("/api/remediations", "phase=Failed&phase=x", "unknown phase 'x'"),
+        ("/api/remediations", "status=gone", "; use firing, resolved"),
+        ("/api/remediations", "alertname=A", "unknown parameter 'alertname'; use alert, "),
         ("/api/remediations", "%ff=1", "unknown parameter"),
         ("/api/remediations", "x" * 5000, "unknown parameter 'xxx"),
-        ("/api/operarios", "phase=Failed", "unknown parameter 'phase': there are continue, limit"),
+        ("/api/operarios", "phase=Failed", "unknown parameter 'phase'; use continue, limit"),
         ("/api/problems", "path=a", "unknown parameter 'path'"),
         *(
             (path, f"limit={limit}", "limit must be a number from 1 to 1000")
@@ -620,9 +620,7 @@ async def test_what_is_not_there_is_a_problem() -> None:
     async with api(pages.quiet(NOW)) as client:
         answer = await client.get("/api/remediation")
         assert (answer.status, answer.content_type) == (404, PROBLEM)
-        assert problem(await answer.text(), 404)["detail"] == (
-            "nothing is served at /api/remediation"
-        )
+        assert problem(await answer.text(), 404)["detail"] == ("there is no /api/remediation")
         answer = await client.get("/api/" + "x" * 4000)
         assert len(await answer.text()) < 500
 

@@ -143,9 +143,9 @@ def test_the_locale_does_not_matter(file: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "content", "why"),
     [
-        ("bearer", b"", "it is empty"),
-        ("bearer", b" \n\t\n\r\n", "it is empty"),
-        ("bearer", b"s3cret\xff\xfe", "not text in UTF-8"),
+        ("bearer", b"", "the file is empty"),
+        ("bearer", b" \n\t\n\r\n", "the file is empty"),
+        ("bearer", b"s3cret\xff\xfe", "not UTF-8 text"),
         ("basic", b"s3cret\n", "user:password"),
         ("basic", b"user:s3cret\ns3cret\n", "user:password"),
         ("basic", b"s3cret:\n", "neither may be empty"),
@@ -253,7 +253,7 @@ def test_a_refused_caller_is_told_how(file: Path, scheme: str, challenge: str) -
         with pytest.raises(web.HTTPUnauthorized) as caught:
             guard.check(make_mocked_request("GET", "/", headers=headers))
         assert caught.value.headers["WWW-Authenticate"] == challenge
-        assert caught.value.text == "no credentials, or wrong ones"
+        assert caught.value.text == "missing or wrong credentials"
 
 
 def test_a_guard_that_demands_nothing() -> None:
@@ -320,7 +320,7 @@ async def test_the_rest_needs_a_certificate(guarded: str, authority: Authority) 
     allowed = authority.client(*authority.issue("alertmanager"))
     status, text = await request("POST", f"{guarded}/alerts", authority.client(), json=body)
     assert status == 401
-    assert problem(text, 401)["detail"] == "a client certificate is needed"
+    assert problem(text, 401)["detail"] == "a client certificate is required"
     assert (await request("POST", f"{guarded}/alerts", allowed, json=body))[0] == 200
     for path in ("/alerts", "/api/remediations", "/api/about", "/"):
         assert (await request("GET", guarded + path, authority.client()))[0] == 401

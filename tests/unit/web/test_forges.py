@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openfero_gitops.domain.errors import PayloadError
-from openfero_gitops.web.forges import Forge, Push, authenticate, concerns, read_push
+from openfero_gitops.web.forges import Forge, Push, authenticate, may_move, read_push
 
 SECRET = b"s3cret"
 KEY = b"k" * 32
@@ -173,7 +173,7 @@ def test_each_forge_says_what_was_pushed(
 )
 def test_what_names_no_ref_is_refused(body: bytes) -> None:
     """A push that cannot be read is an error that says so, and no push."""
-    with pytest.raises(PayloadError, match=r"JSON|names no ref"):
+    with pytest.raises(PayloadError, match=r"JSON|contains no ref"):
         read_push(Forge.GITHUB, {"X-GitHub-Event": "push"}, body)
 
 
@@ -200,4 +200,4 @@ def test_only_pushes_to_the_followed_ref_are_of_concern(
     wanted: bool,  # noqa: FBT001, pytest gives it by name
 ) -> None:
     """Another ref moves nothing here; the default branch may be unknown."""
-    assert concerns(Push(Forge.GITHUB, "push", (pushed,), default), ref) is wanted
+    assert may_move(Push(Forge.GITHUB, "push", (pushed,), default), ref) is wanted

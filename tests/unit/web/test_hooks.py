@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from openfero_gitops.web.auth import SecretLines
 from openfero_gitops.web.errors import problems
-from openfero_gitops.web.hooks import BODY_LIMIT, PushHook, add_push_hook
+from openfero_gitops.web.hooks import MAX_BODY_BYTES, PushHook, add_push_hook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,7 +73,11 @@ async def test_other_refs_and_events_are_of_no_concern(
     """They are 200, so that the forge shows no failure, and nothing is asked for."""
     for told, event in ((PUSH | {"ref": "refs/heads/other"}, "push"), (PUSH, "issues")):
         code, answer = await push(client, told, event=event)
-        assert (code, answer["sync"], answer["message"]) == (200, False, "this does not move main")
+        assert (code, answer["sync"], answer["message"]) == (
+            200,
+            False,
+            "the push does not change main",
+        )
     assert asked == []
 
 
@@ -108,7 +112,7 @@ async def test_what_cannot_be_read_is_refused(
     code, answer = await push(client, b"payload=%7B%7D")
     assert code == 400
     assert "application/json" in answer["detail"]
-    assert (await push(client, b" " * (BODY_LIMIT + 1)))[0] == 413
+    assert (await push(client, b" " * (MAX_BODY_BYTES + 1)))[0] == 413
     assert asked == []
 
 

@@ -20,7 +20,7 @@ from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.server import Address, Server, parse_address, tls_context
-from openfero_gitops.web.webhook import BODY_LIMIT
+from openfero_gitops.web.webhook import MAX_BODY_BYTES
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.process import free_port
@@ -230,7 +230,7 @@ async def test_a_port_in_use() -> None:
             with pytest.raises(UsageError) as caught:
                 await server.start()
             assert str(caught.value).startswith(f"cannot listen on {address}: ")
-            assert str(caught.value).endswith(f"choose another with {flag}")
+            assert str(caught.value).endswith(f"set another address with {flag}")
             assert "in use" in str(caught.value)
             for bound in server.bound:
                 with pytest.raises(aiohttp.ClientConnectorError):
@@ -288,7 +288,7 @@ async def test_idle_connections_do_not_hold_up_the_end() -> None:
 async def test_the_largest_delivery() -> None:
     """A delivery of more than 16 MiB is refused with 413 and a problem."""
     async with running(make()) as (only,):
-        body = io.BytesIO(json.dumps(BODY).encode().ljust(BODY_LIMIT + 1))
+        body = io.BytesIO(json.dumps(BODY).encode().ljust(MAX_BODY_BYTES + 1))
         status, text = await send("POST", f"http://{only}/alerts", data=body)
         assert status == 413
         assert problem(text, 413)["detail"] == "the body is larger than 16777216 bytes"

@@ -19,7 +19,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
-from openfero_gitops.web.webhook import PATIENCE, add_webhook
+from openfero_gitops.web.webhook import TIMEOUT_SECONDS, add_webhook
 from tests.support.depth import scaled
 from tests.support.replica import alert, group
 from tests.support.serving import OPEN, PROBLEM, Inbox, created, problem, say, serving
@@ -137,7 +137,7 @@ async def test_a_job_that_is_wrong_is_named() -> None:
         found = problem(await answer.text(), 422)
     assert found["title"] == "Unprocessable Entity"
     assert found["detail"] == (
-        "1 of 2 alerts have no Job (mend the operario): HostDown, Job "
+        "1 of 2 alerts have no Job (fix the operario): HostDown, Job "
         "openfero-jobs/hostdown-firing-abc: api-refused: spec: «no»"
     )
     assert [one["outcome"] for one in found["items"]] == ["created", "error"]
@@ -219,7 +219,7 @@ async def test_other_methods_are_refused(method: str, path: str, allowed: str) -
         assert answer.headers["Allow"] == allowed
         if method != "HEAD":
             found = problem(await answer.text(), 405)
-            assert found["detail"] == f"{path} is for {allowed}, not for {method}"
+            assert found["detail"] == f"{path} does not support {method}; use {allowed}"
     assert not inbox.groups
 
 
@@ -343,7 +343,7 @@ async def test_a_sender_that_dies_in_mid_body() -> None:
                 assert await say(port, HEAD + head + body, end=True) == b""
     assert not inbox.groups
     assert [(line["event"], line["log_level"]) for line in log] == [
-        ("a caller broke off", "info")
+        ("client disconnected", "info")
     ] * 3
 
 
@@ -357,10 +357,10 @@ async def test_a_sender_that_never_ends_its_body() -> None:
             answer = await say(port, HEAD + b"Content-Length: 5000\r\n\r\n" + BODY, patience=2)
     assert answer.startswith(b"HTTP/1.1 503 ")
     found = problem(answer.partition(b"\r\n\r\n")[2], 503)
-    assert found["detail"] == "the delivery was not taken within 0.3 s: repeat it"
+    assert found["detail"] == "the delivery was not processed within 0.3 s; repeat it"
     assert found["items"] == []
     assert not inbox.groups
-    assert [line["event"] for line in log] == ["delivery cut off"]
+    assert [line["event"] for line in log] == ["delivery timed out"]
     assert b'openfero_gitops_deliveries_total{code="503"} 1.0' in counts.expose()
 
 
@@ -374,7 +374,7 @@ async def test_work_that_takes_too_long_is_cut_off() -> None:
 
 def test_the_senders_patience_lasts() -> None:
     """The answer comes within 9 s, and who takes the delivery has given up before."""
-    assert DeliveryLimits().deadline_seconds < PATIENCE <= 9
+    assert DeliveryLimits().deadline_seconds < TIMEOUT_SECONDS <= 9
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ async def test_a_defect_of_ours_is_500_and_says_nothing() -> None:
             answer = await client.post("/alerts", data=BODY)
             assert (answer.status, answer.content_type) == (500, PROBLEM)
             assert "s3cret" not in await answer.text()
-    assert [(line["event"], line["log_level"]) for line in log] == [("a request failed", "error")]
+    assert [(line["event"], line["log_level"]) for line in log] == [("internal error", "error")]
     assert log[0]["exc_info"]
 
 
@@ -498,7 +498,7 @@ async def test_a_broken_connection_of_ours_is_a_defect_too() -> None:
     with capture_logs() as log:
         async with webhook(Inbox(failure=ConnectionResetError("elsewhere"))) as client:
             assert (await client.post("/alerts", data=BODY)).status == 500
-    assert [line["event"] for line in log] == ["a request failed"]
+    assert [line["event"] for line in log] == ["internal error"]
 
 
 async def test_each_delivery_is_one_log_line() -> None:
