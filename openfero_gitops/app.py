@@ -50,7 +50,8 @@ from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership
 from openfero_gitops.events.recorder import Recorder
 from openfero_gitops.jobs.view import Observer, View
-from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck, boottime
+from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
+from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.settings import Auth
 from openfero_gitops.sources.git.access import GitAccess
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
     from openfero_gitops.ports import SourceWithHistory
     from openfero_gitops.settings import ResolvedNamespaces, Settings
     from openfero_gitops.web.server import Address
@@ -323,7 +324,7 @@ class Controller:
             _log.critical("work of an ended term did not stop; exiting", error=str(error))
             os._exit(_EXIT_STUCK)
 
-    async def _lead(self, term: Term) -> None:
+    async def _lead(self, term: LeaseTerm) -> None:
         """Do the leader's work until the term ends."""
         workers = {
             "mirror": lambda: self._mirrorer.run(term),

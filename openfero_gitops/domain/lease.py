@@ -1,7 +1,7 @@
-"""The lease by which one replica leads, and the leadership that comes of it.
+"""The Lease that makes one replica the leader, and what is known of the leader.
 
-The shape is Kubernetes' own (`coordination.k8s.io/v1`), so that `kubectl get lease` and every
-client-go based tool read it.
+It has the shape of `coordination.k8s.io/v1`, which `kubectl get lease` and all tools based on
+client-go read.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from openfero_gitops.domain.errors import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: How much longer than asked for a pause between two tries may be drawn: client-go's factor.
+#: Jitter of the retry period, up and down: client-go's factor.
 JITTER: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """Who holds the lease, since when, and for how long without a further sign of life.
+    """Who holds the lease, since when, and how long without a renewal.
 
-    `holder` is empty where nobody does; `duration` is in whole seconds, 0 where its writer left
-    it out. Both times are the holder's wall clock, in UTC, for people to read: nothing is
-    decided by them. `resource_version` is that of the stored object, and no part of what the
-    record says. `settled` is True where the last holder released it and said that no admission
-    was under way any more, its own or anybody's, on any Job that waits.
+    `holder` is empty if nobody does; `duration` is in whole seconds, 0 if it was not set. Both
+    times are the holder's wall clock in UTC, for people to read: no decision depends on them.
+    `resource_version` is that of the stored object and is not compared. `settled` is True if the
+    last holder released the lease and no admission of any leader was in flight.
     """
 
     holder: str
@@ -38,9 +37,9 @@ class LeaseRecord:
     settled: bool = False
 
     def same_term(self, other: LeaseRecord) -> bool:
-        """Whether both are of one acquisition, however often it was renewed.
+        """Whether both are of one acquisition, renewed or not.
 
-        The name alone would not do: two processes may have been given the same one.
+        The holder's name alone is not enough: two processes may have the same.
         """
         return (self.holder, self.transitions, self.acquired_at) == (
             other.holder,
@@ -51,15 +50,15 @@ class LeaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class LeaseDurations:
-    """How long a lease lasts and how it is kept, in seconds.
+    """The durations of the lease in seconds.
 
-    A leader that could not renew for `renew_deadline` has stopped acting; another may take the
-    lease `lease_duration` after the last renewal it saw. What lies between the two is the time
-    in which requests on their way come to an end. `retry_period` lies between two renewals, and
-    between two looks at a lease that somebody else holds.
+    A leader that could not renew for `renew_deadline` stops; another replica may take the lease
+    `lease_duration` after the last renewal that it read. The time in between lets requests in
+    flight come to an end. `retry_period` is the time between two renewals, and between two reads
+    of a lease that another replica holds.
 
     Raises:
-        UsageError: the three do not fit together.
+        UsageError: the durations contradict each other.
     """
 
     lease_duration: float = 15.0
@@ -67,11 +66,11 @@ class LeaseDurations:
     retry_period: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse what would let two lead, or nobody."""
+        """Reject durations with which two replicas could lead, or none."""
         if not float(self.lease_duration).is_integer() or not 1 <= self.lease_duration <= 86_400:  # noqa: PLR2004
             raise UsageError(
-                f"lease-duration is {self.lease_duration:g} s: a Lease holds whole seconds,"
-                " give 1 s to 24 h"
+                f"lease-duration is {self.lease_duration:g} s: it must be whole seconds,"
+                " 1 s to 24 h"
             )
         if not self.lease_duration > self.renew_deadline:
             raise UsageError(
@@ -80,25 +79,25 @@ class LeaseDurations:
             )
         if not self.renew_deadline > self.retry_period * JITTER:
             raise UsageError(
-                f"retry-period ({self.retry_period:g} s), times {JITTER:g}, must be shorter than"
+                f"retry-period ({self.retry_period:g} s) times {JITTER:g} must be shorter than"
                 f" renew-deadline ({self.renew_deadline:g} s), or one lost request ends the term"
             )
         if not self.retry_period > 0:
-            raise UsageError(f"retry-period is {self.retry_period:g} s: give more than 0")
+            raise UsageError(f"retry-period is {self.retry_period:g} s: it must be greater than 0")
 
     @property
     def request_timeout(self) -> float:
-        """For one request: a renewal that hangs leaves time for another before the deadline."""
+        """The timeout of one request: after one that hangs there is time for another."""
         return self.renew_deadline * 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """What a replica knows of who leads; for pages, metrics and Events.
+    """What a replica knows of the leader, for pages, metrics and Events.
 
-    `leader` says whether it is this replica; `holder` who it is, empty where nobody is known;
-    `term` is this replica's own, empty where it does not lead; `since` is when the holder took
-    the lease, by the holder's clock; `reason` is a few words on how it came to this.
+    `leader` says whether it is this replica, `holder` who it is, empty if unknown. `term` is the
+    id of this replica's term, empty if it does not lead. `since` is when the holder took the
+    lease, by the holder's clock. `reason` says how this replica came to lead, or why it does not.
     """
 
     leader: bool = False

@@ -1,5 +1,5 @@
 """One leader through a Kubernetes Lease.
 
-`election` is the pure protocol; the elector runs it and ends a term before anyone else can begin
-one. What the leader does is handed in.
+`election` is the pure protocol. The elector follows it, runs the leader's work under a term, and
+ends that term before another replica can lead. What the leader does is passed in.
 """

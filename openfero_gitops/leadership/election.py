@@ -1,18 +1,18 @@
-"""Who may take the lease, and who must let go of it: client-go's rules, as pure functions.
+"""When a replica may take the lease, and when it must give it up: client-go's rules, as functions.
 
-Nobody's wall clock counts. A replica notes when, by its own clock, it first saw the record as
-it is; the holder is gone when that lies further back than the record's own duration. Whether
-the record is still so at the moment of writing, the API server says: every write carries the
-resourceVersion that was read.
+No wall clock counts. A replica notes when, by its own clock, it first read the record as it is
+now. The lease has expired when that is longer ago than the record's own duration. The API server
+detects whether the record changed before a write: every write carries the resourceVersion that was
+read.
 
 Four rules are stricter than client-go's:
 
-* a lease that disappears is not free before its last known record has run out, so that deleting
-  it does not make two leaders (a replica that never saw it may create it at once);
-* a record is one's own by its acquisition, not by its name, so that two processes of one name
-  do not lead together, and one that was restarted waits for its predecessor as for anybody;
-* a record without a duration counts with the candidate's, not with none;
-* a renewal changes the record even where the wall clock stands still.
+* A deleted lease is not free before its last known record has expired, so that deleting it does
+  not make two leaders. (A replica that never saw the record may create it at once.)
+* A record is recognized as one's own by its acquisition, not by its holder's name. So two processes
+  of one name do not lead together, and a restarted one waits for the lease to expire.
+* A record without a duration counts with the candidate's duration, not with none.
+* A renewal changes the record even if the wall clock stands still.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from typing import Final
 from openfero_gitops.domain.lease import LeaseRecord
 
 _TRANSITIONS: Final = 2**31  # the API's field is an int32
-_RELEASED_FOR: Final = 1  # seconds; the API wants a duration above 0, client-go writes this one
+_RELEASED_SECONDS: Final = 1  # the API requires a duration above 0; client-go writes this one
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """Who stands: its name, and the duration in whole seconds that it would write."""
+class LeaseCandidate:
+    """A replica that wants to lead, and the duration in whole seconds that it writes."""
 
     identity: str
     duration: int
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """What one replica saw of the lease.
+class ObservedLease:
+    """What one replica has read of the lease.
 
-    `record` is the latest, None where there is no Lease. `held` is the last one that named a
-    holder, unless it was released since, and `held_at` the moment (monotonic seconds) when it
-    was first seen to say just that.
+    `record` is the latest, None if there is no Lease. `held` is the last one that named a holder,
+    unless it was released since. `held_at` is when it was first read like this, in seconds of a
+    monotonic clock.
     """
 
     record: LeaseRecord | None = None
@@ -50,30 +50,30 @@ class Sighting:
     held_at: float = 0.0
 
 
-class Because(StrEnum):
+class LeadershipReason(StrEnum):
     """Why a replica does not lead, or no longer."""
 
     HELD = "another replica holds the lease"
-    GONE = "the lease was deleted, and its holder may not know yet"
+    GONE = "the lease was deleted, but its holder may not know yet"
     TAKEN = "another replica took the lease"
     DELETED = "the lease was deleted"
-    EXPIRED = "no renewal came through within the renew deadline"
-    FAILED = "the guarded work failed"
-    RETURNED = "the guarded work came to an end by itself"
-    RESTING = "the guarded work failed here; others may lead first"
-    STOPPING = "this replica stops"
+    EXPIRED = "the lease was not renewed before the renew deadline"
+    FAILED = "the leader's work failed"
+    RETURNED = "the leader's work ended by itself"
+    BACKING_OFF = "the leader's work failed on this replica, another one may lead first"
+    STOPPING = "this replica is stopping"
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Store a new Lease that says this."""
+    """Create the Lease with this record."""
 
     record: LeaseRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Replace the Lease of that resourceVersion, which nobody holds any more."""
+    """Replace the Lease of this resourceVersion, which nobody holds any more."""
 
     record: LeaseRecord
     resource_version: str
@@ -81,7 +81,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Replace the Lease of that resourceVersion, which is one's own."""
+    """Replace the Lease of this resourceVersion, which this replica holds."""
 
     record: LeaseRecord
     resource_version: str
@@ -89,17 +89,17 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Replace the Lease of that resourceVersion by one that names nobody."""
+    """Replace the Lease of this resourceVersion by one without a holder."""
 
     record: LeaseRecord
     resource_version: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Somebody may still lead, until that moment (monotonic seconds) if nothing is heard."""
+class StandBy:
+    """Another replica may lead; unless it renews, until this time of the monotonic clock."""
 
-    reason: Because
+    reason: LeadershipReason
     holder: str
     until: float
 
@@ -108,82 +108,89 @@ class Wait:
 class StepDown:
     """The term is over."""
 
-    reason: Because
+    reason: LeadershipReason
 
 
-def see(before: Sighting, record: LeaseRecord | None, now: float) -> Sighting:
-    """Note what was read just now; the clock of a holder starts anew only if its record changed.
+def observe_lease(before: ObservedLease, record: LeaseRecord | None, now: float) -> ObservedLease:
+    """Add what was just read; the holder's time starts again only if its record changed.
 
-    `now` must not lie before the answer was read. A change of labels is no sign of life: only
-    what the record says counts.
+    `now` must not be earlier than the answer. A change of labels does not count as a renewal.
     """
     if record is None:
         return replace(before, record=None)
     if not record.holder:
-        return Sighting(record)
+        return ObservedLease(record)
     if record == before.held:
         return replace(before, record=record)
-    return Sighting(record, record, now)
+    return ObservedLease(record, record, now)
 
 
-def runs_out(candidate: Candidate, seen: Sighting) -> float:
-    """When (monotonic seconds) the last known holder is gone, if nothing more is heard of it."""
-    if seen.held is None:
-        return seen.held_at
-    return seen.held_at + (seen.held.duration or candidate.duration)
+def expires_at(candidate: LeaseCandidate, observed: ObservedLease) -> float:
+    """When the last known holder's lease expires, unless it renews."""
+    if observed.held is None:
+        return observed.held_at
+    return observed.held_at + (observed.held.duration or candidate.duration)
 
 
-def stand(
-    candidate: Candidate, seen: Sighting, mine: LeaseRecord | None, *, now: float, wall: datetime
-) -> Create | Acquire | Wait:
-    """What a replica without a term may do.
+def acquire_or_wait(
+    candidate: LeaseCandidate,
+    observed: ObservedLease,
+    acquired: LeaseRecord | None,
+    *,
+    now: float,
+    wall: datetime,
+) -> Create | Acquire | StandBy:
+    """The next step of a replica that does not lead.
 
-    `mine` is the record with which this very process last took the lease, or tried to without
-    hearing the answer: its work has ended, or never began, so that nobody need wait for it.
+    `acquired` is the record with which this process last took the lease, or tried to without an
+    answer. Nobody has to wait for that one: its work has ended, or never began.
     """
-    held = seen.held
-    if held is not None and (mine is None or not held.same_term(mine)):
-        until = runs_out(candidate, seen)
+    held = observed.held
+    if held is not None and (acquired is None or not held.same_term(acquired)):
+        until = expires_at(candidate, observed)
         if now < until:
-            reason = Because.HELD if seen.record is not None else Because.GONE
-            return Wait(reason, held.holder, until)
-    last = seen.record or held
-    taken = LeaseRecord(
+            exists = observed.record is not None
+            reason = LeadershipReason.HELD if exists else LeadershipReason.GONE
+            return StandBy(reason, held.holder, until)
+    last = observed.record or held
+    record = LeaseRecord(
         holder=candidate.identity,
         duration=candidate.duration,
         acquired_at=wall,
         renewed_at=wall,
         transitions=(last.transitions + 1) % _TRANSITIONS if last is not None else 0,
     )
-    if seen.record is None:
-        return Create(taken)
-    return Acquire(taken, seen.record.resource_version)
+    if observed.record is None:
+        return Create(record)
+    return Acquire(record, observed.record.resource_version)
 
 
-def keep(record: LeaseRecord | None, mine: LeaseRecord, *, wall: datetime) -> Renew | StepDown:
-    """What a leader does about the lease as it was last read; `mine` began its term."""
+def renew_or_step_down(
+    record: LeaseRecord | None, acquired: LeaseRecord, *, wall: datetime
+) -> Renew | StepDown:
+    """The next step of a leader whose term began with `acquired`; `record` was last read."""
     if record is None:
-        return StepDown(Because.DELETED)
-    if not record.same_term(mine):
-        return StepDown(Because.TAKEN)
-    renewed_at = _unlike(record.renewed_at, wall)
-    renewed = replace(record, duration=mine.duration, renewed_at=renewed_at)
+        return StepDown(LeadershipReason.DELETED)
+    if not record.same_term(acquired):
+        return StepDown(LeadershipReason.TAKEN)
+    renewed_at = _different_from(record.renewed_at, wall)
+    renewed = replace(record, duration=acquired.duration, renewed_at=renewed_at)
     return Renew(renewed, record.resource_version)
 
 
 def release(
-    record: LeaseRecord | None, mine: LeaseRecord, *, wall: datetime, settled: bool = False
+    record: LeaseRecord | None, acquired: LeaseRecord, *, wall: datetime, settled: bool = False
 ) -> Release | None:
-    """How to hand a lease over; None where it is no longer one's own.
+    """How to release the lease; None if another replica holds it.
 
-    `settled` is what the next holder is told: that nothing of anybody's is under way.
+    `settled` tells the next leader that no admission of anybody is in flight.
     """
-    if record is None or not record.same_term(mine):
+    if record is None or not record.same_term(acquired):
         return None
     free = replace(
         record,
         holder="",
-        duration=_RELEASED_FOR,
+        duration=_RELEASED_SECONDS,
         acquired_at=wall,
         renewed_at=wall,
         settled=settled,
@@ -191,11 +198,11 @@ def release(
     return Release(free, record.resource_version)
 
 
-def _unlike(before: datetime | None, wall: datetime) -> datetime:
-    """Return the time of a renewal, which must differ from those of the last ones.
+def _different_from(before: datetime | None, wall: datetime) -> datetime:
+    """The time of a renewal, different from that of the last one.
 
-    To the API server a write that changes nothing is none, and to the others it is no sign of
-    life: a wall clock that stands still would let them take a lease that was renewed.
+    The API server ignores a write that changes nothing, and other replicas would not see a
+    renewal: with a wall clock that stands still they would take a lease that was renewed.
     """
     if before is not None and timedelta(0) <= before - wall < timedelta(seconds=1):
         return before + timedelta(microseconds=1)

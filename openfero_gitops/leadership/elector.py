@@ -1,27 +1,27 @@
-"""One replica leads: takes the lease, runs the guarded work, and stops it in time.
+"""Takes the lease, runs the leader's work, and ends it before another replica can lead.
 
-The work runs under a `Term`. A term lasts until `renew_deadline` after the *start* of the last
-renewal that succeeded, by CLOCK_BOOTTIME, which counts while a process is frozen and while a
-machine sleeps. Another replica waits for `lease_duration` after it *saw* that renewal, which is
-later, and longer. So a term is over before the lease can pass on, whatever happens to the wall
-clock, the process or the network; and `Term.check`, called after the last await before each
-write, is what makes a replica that was frozen in mid-work keep still when it thaws.
+A term lasts until `renew_deadline` after the *start* of the last successful renewal, measured by
+CLOCK_BOOTTIME, which runs on while a process is frozen or a machine sleeps. Another replica waits
+for `lease_duration`, which is longer, after it *read* that renewal, which is later. So a term has
+ended before the lease can pass on, whatever happens to the wall clock, the process or the network.
+`LeaseTerm.check`, called after the last await before each write, keeps a replica from writing that
+was frozen in the middle of its work.
 
-What a check cannot stop is a request that is on its way already. What starts Jobs therefore tests
-the stamp that was read from the object: whoever leads next stamps it first, and the request then
-fails, however late it comes.
+The check cannot stop a request that is already in flight. Therefore each patch that starts a Job
+tests the stamp that was read from the Job. The next leader first writes new stamps, after which
+older requests fail.
 
-A replica that is told to stop lets the work finish first what it has begun, for as long as one
-request of the lease may take, and the work says how it leaves things. Where nothing is under way
-any more, of its own or of those who led before, the release says so (`LeaseRecord.settled`), and
-whoever takes the lease in exactly that state is spared the stamps (`Term.handed_over`). It stays
-true however late the release arrives, since nobody can have led in between. A term that ends in
-any other way says nothing, and whoever takes a lease takes the word away with it.
+A replica that stops lets its work finish what it has started, for as long as one request for the
+lease may take. If no admission is in flight then, of this leader or earlier ones, the release of
+the lease says so (`LeaseRecord.settled`), and a replica that takes the lease in exactly that state
+needs no stamps (`LeaseTerm.handed_over`). That stays true however late the release arrives, as
+nobody can have led in between. If a term ends in any other way, the lease does not say so, and
+whoever takes the lease removes the mark.
 
-The work is cancelled when its term ends, and waited for: the lease is released, so that another
-replica takes it over at once, only after the work has ended. Work that does not end within
-another lease duration cannot be ended from inside this process: `Elector.run` then raises
-`WorkStuck` without releasing, and the program exits. Until it has, `Term.check` keeps it still.
+When a term ends, its work is cancelled. The lease is released only after the work has ended, so
+that another replica can take it at once. Work that does not end within a lease duration cannot be
+stopped from within this process: `Elector.run` raises `WorkStuck` without releasing the lease, and
+the program exits. Until then `LeaseTerm.check` keeps the work from writing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import structlog
 
+from openfero_gitops.background import OnChange
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -48,196 +50,90 @@ from openfero_gitops.domain.lease import JITTER, Leadership
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.leadership.election import (
     Acquire,
-    Because,
-    Candidate,
     Create,
-    Sighting,
+    LeadershipReason,
+    LeaseCandidate,
+    ObservedLease,
+    StandBy,
     StepDown,
-    Wait,
-    keep,
+    acquire_or_wait,
+    expires_at,
+    observe_lease,
     release,
-    runs_out,
-    see,
-    stand,
+    renew_or_step_down,
 )
+from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
 
-#: Of the retry period: how long at most to hold back before reading a lease that just changed,
-#: so that the candidates do not come all in the same instant.
-_MOMENT: Final = 0.05
-#: Of the retry period: how long a watched lease may rest before it is read all the same.
-_SILENCE: Final = 1.5
-#: Seconds: how long one watch of the lease lasts.
-_WATCH: Final = 300.0
-#: Seconds: the longest rest of a replica whose work fails again and again.
-_LONGEST_REST: Final = 60.0
-#: `time.CLOCK_BOOTTIME` is Linux'; elsewhere CLOCK_MONOTONIC counts a sleeping machine's time.
+#: Part of the retry period: longest delay before a lease that has just changed is read, so that
+#: the candidates do not all come at the same instant.
+_MAX_SHORT_DELAY: Final = 0.05
+#: In retry periods: longest silence of a watch before the lease is read.
+_MAX_WATCH_SILENCE: Final = 1.5
+_WATCH_SECONDS: Final = 300.0
+#: Longest pause of a replica whose work fails again and again; longer work resets the back-off.
+_MAX_BACKOFF_SECONDS: Final = 60.0
+#: `time.CLOCK_BOOTTIME` exists on Linux; elsewhere CLOCK_MONOTONIC runs on during sleep.
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-#: Somebody wrote since the lease was read: read it again.
-_IN_BETWEEN: Final = (AlreadyExists, Conflict, NotFound)
+#: Another replica wrote since the lease was read: read it again.
+_CONFLICTS: Final = (AlreadyExists, Conflict, NotFound)
 
 _log = structlog.get_logger(__name__)
 
 
 def boottime() -> float:
-    """Seconds since the machine started, those that it slept included."""
+    """Seconds since the machine started, including the time that it slept."""
     return time.clock_gettime(_CLOCK)
 
 
 def utc_now() -> datetime:
-    """Return the wall clock's time, which goes into the Lease for people to read."""
+    """The wall clock's time, which the Lease shows to people."""
     return datetime.now(UTC)
 
 
-class TermEnded(OpenFeroError):
-    """The replica does not lead any more: what was about to be written must not be."""
-
-
 class WorkStuck(OpenFeroError):
-    """Cancelled work did not end: only the end of this process ends it."""
-
-
-class Term:
-    """One leadership, as the work it guards sees it.
-
-    `id` is this leadership's alone: a replica that leads twice has two. A term that has ended
-    stays so. `clock` gives seconds; `deadline` is by that clock. `continues` is the id of this
-    replica's own term before, where it took back a lease that nobody else had since. `closing` is
-    set when the replica is to stop: the work then begins nothing more, and calls `finish` when
-    all that it had begun is done.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_continues",
-        "_deadline",
-        "_ended",
-        "_handed_over",
-        "_id",
-        "_settled",
-        "closing",
-        "finished",
-    )
-
-    def __init__(
-        self,
-        term_id: str,
-        clock: Callable[[], float],
-        deadline: float,
-        continues: str = "",
-        *,
-        handed_over: bool = False,
-    ) -> None:
-        self._id = term_id
-        self._continues = continues
-        self._handed_over = handed_over
-        self._clock = clock
-        self._deadline = deadline
-        self._ended = False
-        self._settled = False
-        self.closing = asyncio.Event()
-        self.finished = asyncio.Event()
-
-    @property
-    def id(self) -> str:
-        """The name of this leadership, one line of text."""
-        return self._id
-
-    @property
-    def continues(self) -> str:
-        """The id of the own term that this one follows; empty where another may have led since."""
-        return self._continues
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether whoever led before left nothing under way that could still start a Job."""
-        return self._handed_over
-
-    @property
-    def settled(self) -> bool:
-        """Whether the work was finished, and left nothing under way either."""
-        return self._settled
-
-    def finish(self, *, settled: bool) -> None:
-        """Say that all is done that was begun; what ends by itself is not handed over.
-
-        `settled` says that no admission is under way, this term's or an earlier one's.
-        """
-        self._settled = settled and self.closing.is_set() and self.holds()
-        self.finished.set()
-
-    def holds(self) -> bool:
-        """Whether the replica still leads; asks nothing but the clock."""
-        return self.remaining() > 0
-
-    def check(self) -> None:
-        """Call it after the last await before each write.
-
-        Raises:
-            TermEnded: the replica does not lead any more.
-        """
-        if not self.holds():
-            raise TermEnded(f"the term {self._id} has ended: nothing may be written in it")
-
-    def remaining(self) -> float:
-        """How many seconds the term lasts if no renewal follows; fit as a write's timeout."""
-        left = self._deadline - self._clock()
-        if left <= 0:
-            self._ended = True
-        return 0.0 if self._ended else left
-
-    def extend(self, deadline: float) -> bool:
-        """Move the deadline; False, and no effect, where the term has ended before."""
-        if not self.holds():
-            return False
-        self._deadline = max(self._deadline, deadline)
-        return True
-
-    def end(self) -> None:
-        """End it now and for good."""
-        self._ended = True
+    """Cancelled work did not end; only the end of this process ends it."""
 
 
 class LeaseStore(Protocol):
-    """Where the lease lies. Every method raises `ApiError` alone, within its timeout (seconds)."""
+    """Reads and writes the lease. Each method raises only `ApiError`, within its timeout."""
 
     async def read(self, *, timeout: float) -> LeaseRecord | None:
-        """Return what it says, None where there is none."""
+        """Return the record, None if there is no Lease."""
         ...
 
     async def create(self, record: LeaseRecord, *, timeout: float) -> LeaseRecord:
-        """Store a new one; return it as stored."""
+        """Create the Lease; return the record as stored."""
         ...
 
     async def replace(
         self, record: LeaseRecord, resource_version: str, *, timeout: float
     ) -> LeaseRecord:
-        """Write it, if it is still of that version; return it as stored."""
+        """Replace the Lease if it is still at this version; return the record as stored."""
         ...
 
     def changes(
         self, resource_version: str, *, timeout: float
     ) -> AsyncGenerator[LeaseRecord | None, None]:
-        """Yield what it says after that version, at each change, None when it was deleted.
+        """Yield the record at each change after this version, None when it was deleted.
 
-        Ends by itself; may say nothing at all. It saves reading again and again, and tells of a
-        release at once, but nothing is written on the strength of it.
+        Ends by itself, and may yield nothing. It saves reads and shows a release at once, but no
+        write depends on it.
         """
         ...
 
 
 class Elector:
-    """Stands for the lease, leads, and stands again.
+    """Takes the lease whenever it is free, and leads.
 
-    `lead` is the guarded work: it runs until it is cancelled, and heeds `Term.closing`. Each of
-    `on_change` is called with the new status when something about it changed; it must not block.
-    `identity` names this replica, best uniquely: two of one name do not lead together, but nobody
-    can tell them apart. `clock` gives seconds that never jump, `wall` the time for people to read.
+    `lead` is the leader's work: it runs until it is cancelled, and reacts to `LeaseTerm.closing`.
+    Each of `on_change` is called with a status that changed, and must not block. `identity` should
+    be unique: two replicas of one name do not lead together, but cannot be told apart. `clock`
+    returns seconds that never jump, `wall` the time for people to read.
     """
 
     def __init__(
@@ -245,7 +141,7 @@ class Elector:
         lease: LeaseStore,
         identity: str,
         durations: LeaseDurations,
-        lead: Callable[[Term], Awaitable[None]],
+        lead: Callable[[LeaseTerm], Awaitable[None]],
         *,
         on_change: Sequence[Callable[[Leadership], None]] = (),
         clock: Callable[[], float] = boottime,
@@ -253,119 +149,131 @@ class Elector:
         rng: random.Random | None = None,
     ) -> None:
         if not identity:
-            raise UsageError("identity is empty: a lease without a holder is held by nobody")
+            raise UsageError("identity is empty: a lease without a holder counts as free")
         self._lease = lease
-        self._candidate = Candidate(identity, int(durations.lease_duration))
+        self._candidate = LeaseCandidate(identity, int(durations.lease_duration))
         self._durations = durations
         self._lead = lead
         self._on_change = tuple(on_change)
         self._clock = clock
         self._wall = wall
         self._rng = rng if rng is not None else random.Random()  # noqa: S311, not a secret
-        self._seen = Sighting()
-        # With what this process last took the lease, or tried to without hearing the answer.
-        self._mine: LeaseRecord | None = None
-        self._to_release = False  # it may still lie there, and nothing runs under it
-        self._settled = False  # nor is anything under way any more
-        # The own last term, and how it left the lease: what lies there while nobody followed it.
-        self._left: tuple[tuple[str, LeaseRecord], ...] = ()
-        self._trouble: type[ApiError] | None = None
+        self._work_backoff = Backoff(durations.retry_period * 2, _MAX_BACKOFF_SECONDS)
+        self._observed = ObservedLease()
+        # The record with which this process last took the lease, or tried to without an answer.
+        self._acquired: LeaseRecord | None = None
+        self._must_release = False  # the Lease may still have that record, and no work is running
+        self._settled = False  # and no admission is in flight
+        # The id of the own last term, with each record that it may have left in the Lease.
+        self._last_term: tuple[tuple[str, LeaseRecord], ...] = ()
+        self._lease_error = OnChange(_log.warning, "cannot read or write the Lease")
         self._status = Leadership()
 
     @property
     def status(self) -> Leadership:
-        """Who leads, as far as is known here."""
+        """Who leads, as far as this replica knows."""
         return self._status
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled; then stop the work, release the lease, and end.
+        """Run until cancelled; then stop the work, release the lease, and end.
 
         Raises:
-            WorkStuck: the work ignores that it was cancelled; end the process.
+            WorkStuck: the work does not end after it was cancelled; end the process.
         """
         failures = 0
-        rested = self._clock()
+        not_before = self._clock()
         try:
             while True:
-                term, mine = await self._win(rested)
-                began = self._clock()
-                reason = await self._serve(term, mine)
+                term, acquired = await self._acquire(not_before)
+                started = self._clock()
+                reason = await self._run_term(term, acquired)
                 await self._release()
-                rested = self._clock()
-                if reason in (Because.FAILED, Because.RETURNED):
-                    failures = failures + 1 if rested - began < _LONGEST_REST else 1
-                    rested += self._rest(failures)
+                not_before = self._clock()
+                if reason in (LeadershipReason.FAILED, LeadershipReason.RETURNED):
+                    failures = failures + 1 if not_before - started < _MAX_BACKOFF_SECONDS else 1
+                    delay = self._work_backoff.delay(failures)
+                    not_before += delay * self._rng.uniform(1 / JITTER, JITTER)
         finally:
             await self._release()
 
-    async def _win(self, rested: float) -> tuple[Term, LeaseRecord]:
-        """Wait for the lease and take it, but not before that time; return the record, too."""
-        at_once = False  # it is read again at once after somebody wrote in between, but once only
+    async def _acquire(self, not_before: float) -> tuple[LeaseTerm, LeaseRecord]:
+        """Wait for the lease and take it, but not before this time."""
+        is_retry = False  # after a conflict the lease is read again at once, but only once
         while True:
             try:
-                self._note(await self._lease.read(timeout=self._durations.request_timeout))
-                step = stand(
-                    self._candidate, self._seen, self._mine, now=self._clock(), wall=self._wall()
+                self._observe(await self._lease.read(timeout=self._durations.request_timeout))
+                step = acquire_or_wait(
+                    self._candidate,
+                    self._observed,
+                    self._acquired,
+                    now=self._clock(),
+                    wall=self._wall(),
                 )
-                if isinstance(step, Wait):
+                if isinstance(step, StandBy):
                     self._publish(step.reason)
-                    pause = await self._follow(step)
-                elif self._clock() < rested:
-                    self._publish(Because.RESTING)
-                    pause = self._until(rested)
+                    delay = await self._watch_holder(step)
+                elif self._clock() < not_before:
+                    self._publish(LeadershipReason.BACKING_OFF)
+                    delay = self._delay_until(not_before)
                 else:
-                    term = await self._take(step)
+                    term = await self._write_acquisition(step)
                     if term.holds():
                         return term, step.record
-                    pause = 0.0  # frozen over the write: what was won is over already
-                at_once = False
+                    delay = 0.0  # frozen during the write: the term has already ended
+                is_retry = False
             except ApiError as error:
-                at_once = isinstance(error, _IN_BETWEEN) and not at_once
-                if at_once:
-                    pause = self._moment()
+                is_retry = isinstance(error, _CONFLICTS) and not is_retry
+                if is_retry:
+                    delay = self._short_delay()
                 else:
-                    pause = self._survive(error)
-                    self._publish(f"the lease cannot be had: {error}")
-            await asyncio.sleep(pause)
+                    delay = self._delay_after(error)
+                    self._publish(f"cannot read or write the Lease: {error}")
+            await asyncio.sleep(delay)
 
-    async def _follow(self, step: Wait) -> float:
-        """Look on while another leads; return in how many seconds to read the lease again."""
+    async def _watch_holder(self, step: StandBy) -> float:
+        """Watch the lease while another replica leads; return when to read it, in seconds."""
         now = asyncio.get_running_loop().time
-        began = self._clock()
-        if self._seen.record is not None:
-            version = self._seen.record.resource_version
+        started = self._clock()
+        if self._observed.record is not None:
+            version = self._observed.record.resource_version
             try:
                 async with (
-                    asyncio.timeout(self._patience()) as limit,
-                    aclosing(self._lease.changes(version, timeout=_WATCH)) as changes,
+                    asyncio.timeout(self._max_silence()) as limit,
+                    aclosing(self._lease.changes(version, timeout=_WATCH_SECONDS)) as changes,
                 ):
                     async for record in changes:
-                        self._note(record)
-                        if self._seen.held is None:
-                            return self._moment()  # it was released
+                        self._observe(record)
+                        if self._observed.held is None:
+                            return self._short_delay()  # it was released
                         self._publish(step.reason)
-                        limit.reschedule(now() + self._patience())
+                        limit.reschedule(now() + self._max_silence())
             except TimeoutError:
                 return 0.0
             except ApiError as error:
-                _log.debug("the lease cannot be watched, only read", error=str(error))
-        # Not less, or a watch that ends at once would be begun again at once.
-        return max(0.0, self._until(step.until) - (self._clock() - began))
+                _log.debug("cannot watch the Lease, reading it instead", error=str(error))
+        # Not less, or a watch that ends at once would be started again at once.
+        return max(0.0, self._delay_until(step.until) - (self._clock() - started))
 
-    def _patience(self) -> float:
-        """How long to wait for the holder's next sign of life before reading it oneself."""
-        left = max(0.0, runs_out(self._candidate, self._seen) - self._clock())
-        return min(self._durations.retry_period * _SILENCE, left + self._moment())
+    def _max_silence(self) -> float:
+        """How long to wait for the holder's next renewal before the lease is read."""
+        left = max(0.0, expires_at(self._candidate, self._observed) - self._clock())
+        return min(self._durations.retry_period * _MAX_WATCH_SILENCE, left + self._short_delay())
 
-    async def _take(self, step: Create | Acquire) -> Term:
-        before = (self._mine, self._to_release)
-        there = self._seen.record
-        # (It is replaced in exactly the state that was read.)
-        handed_over = there is not None and there.settled
-        continues = next((own for own, left in self._left if there and there.same_term(left)), "")
-        taken = format_time(step.record.acquired_at) if step.record.acquired_at else ""
-        term_id = f"{self._candidate.identity}/{step.record.transitions}/{taken}"
-        self._mine, self._to_release, self._settled = step.record, True, False
+    async def _write_acquisition(self, step: Create | Acquire) -> LeaseTerm:
+        before = (self._acquired, self._must_release)
+        replaced = self._observed.record  # in exactly this state, by its resourceVersion
+        handed_over = replaced is not None and replaced.settled
+        continues = next(
+            (
+                term_id
+                for term_id, record in self._last_term
+                if replaced and replaced.same_term(record)
+            ),
+            "",
+        )
+        acquired_at = format_time(step.record.acquired_at) if step.record.acquired_at else ""
+        term_id = f"{self._candidate.identity}/{step.record.transitions}/{acquired_at}"
+        self._acquired, self._must_release, self._settled = step.record, True, False
         timeout = self._durations.request_timeout
         started = self._clock()
         try:
@@ -376,21 +284,21 @@ class Elector:
                     step.record, step.resource_version, timeout=timeout
                 )
         except ApiError as error:
-            if error.answered:  # it was refused, so that nothing of it lies there
-                self._mine, self._to_release = before
+            if error.answered:  # it was rejected: the Lease does not have this record
+                self._acquired, self._must_release = before
             raise
-        self._note(stored)
-        self._left = ((term_id, step.record),)
+        self._observe(stored)
+        self._last_term = ((term_id, step.record),)
         deadline = started + self._durations.renew_deadline
-        return Term(term_id, self._clock, deadline, continues, handed_over=handed_over)
+        return LeaseTerm(term_id, self._clock, deadline, continues, handed_over=handed_over)
 
-    async def _serve(self, term: Term, mine: LeaseRecord) -> Because:
-        """Run the work as long as the term lasts; say why it ended."""
-        _log.info("leading", term=term.id)
+    async def _run_term(self, term: LeaseTerm, acquired: LeaseRecord) -> LeadershipReason:
+        """Run the work while the term lasts; return why it ended."""
+        _log.info("became leader", term=term.id)
         self._publish("took the lease", term)
-        work = asyncio.create_task(self._guard(term), name=f"guarded work of {term.id}")
-        renewal = asyncio.create_task(self._renew(term, mine), name=f"renewal of {term.id}")
-        reason = Because.STOPPING
+        work = asyncio.create_task(self._run_work(term), name=f"work of {term.id}")
+        renewal = asyncio.create_task(self._renew(term, acquired), name=f"renewal of {term.id}")
+        reason = LeadershipReason.STOPPING
         try:
             while term.holds() and not work.done() and not renewal.done():
                 await asyncio.wait(
@@ -401,35 +309,35 @@ class Elector:
             if renewal.done():
                 reason = renewal.result()
             elif not term.holds():
-                reason = Because.EXPIRED  # and work that noticed it first has not failed
+                reason = LeadershipReason.EXPIRED  # work that noticed it first has not failed
             else:
-                crashed = work.cancelled() or work.exception() is not None
-                reason = Because.FAILED if crashed else Because.RETURNED
+                failed = work.cancelled() or work.exception() is not None
+                reason = LeadershipReason.FAILED if failed else LeadershipReason.RETURNED
         except asyncio.CancelledError:
-            await self._close(term, work, renewal)
+            await self._finish_work(term, work, renewal)
             raise
         finally:
             self._settled = term.settled
             term.end()
-            _log.info("not leading any more", term=term.id, reason=reason.value)
+            _log.info("stopped leading", term=term.id, reason=reason.value)
             self._publish(reason)
-            await self._stop(work, renewal)
+            await self._cancel_work(work, renewal)
         return reason
 
-    async def _guard(self, term: Term) -> None:
+    async def _run_work(self, term: LeaseTerm) -> None:
         try:
             await self._lead(term)
         except TermEnded:
             if term.holds():
                 raise
         except Exception:
-            _log.exception("the guarded work failed", term=term.id)
+            _log.exception("the leader's work failed", term=term.id)
             raise
 
-    async def _close(
-        self, term: Term, work: asyncio.Task[None], renewal: asyncio.Task[Because]
+    async def _finish_work(
+        self, term: LeaseTerm, work: asyncio.Task[None], renewal: asyncio.Task[LeadershipReason]
     ) -> None:
-        """Let the work finish what it has begun, if that does not take long."""
+        """Let the work finish what it has started, if that does not take long."""
         term.closing.set()
         finished = asyncio.create_task(term.finished.wait(), name=f"end of the work of {term.id}")
         try:
@@ -441,129 +349,128 @@ class Elector:
         finally:
             finished.cancel()
 
-    async def _stop(self, work: asyncio.Task[None], renewal: asyncio.Task[Because]) -> None:
-        """Cancel both and wait; nothing is released, and nobody leaves, before they have ended."""
-        self._to_release = False
+    async def _cancel_work(
+        self, work: asyncio.Task[None], renewal: asyncio.Task[LeadershipReason]
+    ) -> None:
+        """Cancel both tasks and wait until they have ended; only then the lease is released."""
+        self._must_release = False
         renewal.cancel()
         work.cancel()
-        patience = self._durations.lease_duration
-        until = self._clock() + patience
+        until = self._clock() + self._durations.lease_duration
         cancelled: asyncio.CancelledError | None = None
-        both: set[asyncio.Task[Any]] = {work, renewal}
+        tasks: set[asyncio.Task[Any]] = {work, renewal}
         while not work.done() or not renewal.done():
             try:
-                await asyncio.wait(both, timeout=max(0.0, until - self._clock()))
+                await asyncio.wait(tasks, timeout=max(0.0, until - self._clock()))
             except asyncio.CancelledError as error:
-                cancelled = error  # SIGTERM, while the term had ended for another reason
+                cancelled = error  # SIGTERM, after the term had ended for another reason
             if self._clock() >= until:
                 break
         if not work.done():
             raise WorkStuck(
-                f"the guarded work did not end within {patience:g} s of being cancelled:"
-                " this process must end"
+                "the leader's work did not end within "
+                f"{self._durations.lease_duration:g} s of being cancelled: this process must end"
             )
-        for task in both:
+        for task in tasks:
             if task.done() and not task.cancelled():
-                task.exception()  # seen, and logged where it arose
-        self._to_release = True
+                task.exception()  # mark as retrieved: it was logged where it was raised
+        self._must_release = True
         if cancelled is not None:
             raise cancelled
 
-    async def _renew(self, term: Term, mine: LeaseRecord) -> Because:
-        """Renew until the lease is lost; the deadline is watched by whoever awaits this."""
-        pause = self._durations.retry_period
-        unsure = at_once = False
+    async def _renew(self, term: LeaseTerm, acquired: LeaseRecord) -> LeadershipReason:
+        """Renew until the lease is lost; the caller watches the deadline."""
+        delay = self._durations.retry_period
+        must_read = is_retry = False
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
             try:
-                if unsure:
-                    self._note(await self._lease.read(timeout=self._timeout(term)))
-                    unsure = False
-                step = keep(self._seen.record, mine, wall=self._wall())
+                if must_read:
+                    self._observe(await self._lease.read(timeout=self._timeout(term)))
+                    must_read = False
+                step = renew_or_step_down(self._observed.record, acquired, wall=self._wall())
                 if isinstance(step, StepDown):
                     return step.reason
                 if not term.holds():
-                    return Because.EXPIRED
+                    return LeadershipReason.EXPIRED
                 started = self._clock()
                 stored = await self._lease.replace(
                     step.record, step.resource_version, timeout=self._timeout(term)
                 )
             except ApiError as error:
-                written = isinstance(error, _IN_BETWEEN)
-                unsure = unsure or written
-                at_once = written and not at_once
-                pause = self._moment() if at_once else self._survive(error)
+                conflict = isinstance(error, _CONFLICTS)
+                must_read = must_read or conflict
+                is_retry = conflict and not is_retry
+                delay = self._short_delay() if is_retry else self._delay_after(error)
             else:
                 if not term.extend(started + self._durations.renew_deadline):
-                    return Because.EXPIRED
-                self._note(stored)
-                at_once = False
-                pause = max(0.0, started + self._durations.retry_period - self._clock())
+                    return LeadershipReason.EXPIRED
+                self._observe(stored)
+                is_retry = False
+                delay = max(0.0, started + self._durations.retry_period - self._clock())
 
     async def _release(self) -> None:
-        """Free the lease if it is still ours, in the time of one request."""
-        mine = self._mine
-        if mine is None or not self._to_release:
+        """Release the lease if this replica still holds it, within the time of one request."""
+        acquired = self._acquired
+        if acquired is None or not self._must_release:
             return
         try:
             async with asyncio.timeout(self._durations.request_timeout):
                 while True:
-                    if await self._try_release(mine):
+                    if await self._try_release(acquired):
                         return
-                    await asyncio.sleep(self._durations.retry_period * _MOMENT)
+                    await asyncio.sleep(self._durations.retry_period * _MAX_SHORT_DELAY)
         except TimeoutError:
-            _log.warning("the lease could not be released, it runs out", holder=mine.holder)
+            _log.warning("cannot release the Lease, it will expire", holder=acquired.holder)
 
-    async def _try_release(self, mine: LeaseRecord) -> bool:
+    async def _try_release(self, acquired: LeaseRecord) -> bool:
         timeout = self._durations.request_timeout
         try:
-            self._note(await self._lease.read(timeout=timeout))
-            step = release(self._seen.record, mine, wall=self._wall(), settled=self._settled)
+            self._observe(await self._lease.read(timeout=timeout))
+            step = release(
+                self._observed.record, acquired, wall=self._wall(), settled=self._settled
+            )
             if step is not None:
-                self._left += tuple((own, step.record) for own, _ in self._left[:1])
-                self._note(
+                self._last_term += tuple(
+                    (term_id, step.record) for term_id, _ in self._last_term[:1]
+                )
+                self._observe(
                     await self._lease.replace(step.record, step.resource_version, timeout=timeout)
                 )
         except ApiError as error:
-            if not isinstance(error, _IN_BETWEEN):
-                self._survive(error)
+            if not isinstance(error, _CONFLICTS):
+                self._delay_after(error)
             return False
-        self._to_release = False
+        self._must_release = False
         self._publish(self._status.reason)
         return True
 
-    def _until(self, moment: float) -> float:
-        """How long to look away from a lease about which nothing can be done before then."""
-        return min(self._jittered(), max(0.0, moment - self._clock()) + self._moment())
+    def _delay_until(self, moment: float) -> float:
+        """How long to wait before the lease is read, if nothing can be done before then."""
+        left = max(0.0, moment - self._clock())
+        return min(self._retry_delay(), left + self._short_delay())
 
-    def _timeout(self, term: Term) -> float:
+    def _timeout(self, term: LeaseTerm) -> float:
         return min(self._durations.request_timeout, max(term.remaining(), 0.001))
 
-    def _jittered(self) -> float:
+    def _retry_delay(self) -> float:
         return self._durations.retry_period * self._rng.uniform(1 / JITTER, JITTER)
 
-    def _moment(self) -> float:
-        return self._durations.retry_period * self._rng.uniform(0.0, _MOMENT)
+    def _short_delay(self) -> float:
+        return self._durations.retry_period * self._rng.uniform(0.0, _MAX_SHORT_DELAY)
 
-    def _rest(self, failures: int) -> float:
-        """How long to leave the lease to others after work that failed, so many times in a row."""
-        doubled = self._durations.retry_period * 2.0 ** min(failures, 16)
-        return min(doubled, _LONGEST_REST) * self._rng.uniform(1 / JITTER, JITTER)
+    def _delay_after(self, error: ApiError) -> float:
+        """Log each kind of error once; return the seconds to wait before the next attempt."""
+        self._lease_error.set(type(error).__name__, message=str(error))
+        retry_after = error.retry_after if isinstance(error, Throttled) else 0.0
+        return max(self._retry_delay(), min(retry_after, self._durations.lease_duration))
 
-    def _survive(self, error: ApiError) -> float:
-        """Say once what is wrong, and how many seconds to wait before the next try."""
-        if type(error) is not self._trouble:
-            self._trouble = type(error)
-            _log.warning("the lease cannot be had or kept", error=str(error))
-        asked = error.retry_after if isinstance(error, Throttled) else 0.0
-        return max(self._jittered(), min(asked, self._durations.lease_duration))
+    def _observe(self, record: LeaseRecord | None) -> None:
+        self._lease_error.clear()
+        self._observed = observe_lease(self._observed, record, self._clock())
 
-    def _note(self, record: LeaseRecord | None) -> None:
-        self._trouble = None
-        self._seen = see(self._seen, record, self._clock())
-
-    def _publish(self, reason: str, term: Term | None = None) -> None:
-        held = self._seen.held
+    def _publish(self, reason: str, term: LeaseTerm | None = None) -> None:
+        held = self._observed.held
         status = Leadership(
             leader=term is not None,
             holder=held.holder if held else "",
@@ -574,8 +481,8 @@ class Elector:
         if status == self._status:
             return
         self._status = status
-        for tell in self._on_change:
+        for listener in self._on_change:
             try:
-                tell(status)
-            except Exception:  # noqa: BLE001, a page that fails must not keep work from stopping
-                _log.exception("a listener to leadership failed")
+                listener(status)
+            except Exception:  # noqa: BLE001 - a page that fails must not keep the work running
+                _log.exception("a listener to leadership changes failed")

@@ -17,7 +17,8 @@ from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot
-from openfero_gitops.leadership.elector import Term, boottime
+from openfero_gitops.leadership.elector import boottime
+from openfero_gitops.leadership.term import LeaseTerm
 from tests.support.git_servers import http_server
 from tests.support.process import free_port
 from tests.support.replica import Replica, alert, operario
@@ -117,7 +118,7 @@ async def test_a_leader_killed_between_any_two_writes_leaves_a_whole_catalog(
         now=lambda: pytest.fail("nothing is synced here"),
         clock=boottime,
     )
-    term = Term("a/1", boottime, float("inf"))
+    term = LeaseTerm("a/1", boottime, float("inf"))
 
     async def mirror(catalog: Catalog, left: int = 1_000_000) -> int:
         """Mirror a catalog with so many writes left, and return how many were made."""

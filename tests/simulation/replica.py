@@ -23,7 +23,8 @@ from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import ApiError, ClockWrong, SourceError
 from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.jobs.view import Observer, View
-from openfero_gitops.leadership.elector import Elector, TermEnded, WorkStuck
+from openfero_gitops.leadership.elector import Elector, WorkStuck
+from openfero_gitops.leadership.term import TermEnded
 from tests.simulation.loop import context_of
 from tests.support.workers import NAMESPACE, Tally
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.syncer import Source
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
     from tests.simulation.loop import Loop
     from tests.simulation.network import Network
 
@@ -60,7 +61,7 @@ class Replica:
         true: Callable[[], datetime],
         namespaces: Sequence[str],
         rng: Random,
-        began: Callable[[Term], None],
+        began: Callable[[LeaseTerm], None],
     ) -> None:
         self.name = name
         self._began = began
@@ -210,7 +211,7 @@ class Replica:
             await self.syncer.sync()
             await asyncio.sleep(_INTERVAL)
 
-    async def _lead(self, term: Term) -> None:
+    async def _lead(self, term: LeaseTerm) -> None:
         try:
             self.clock.now()
             self._began(term)

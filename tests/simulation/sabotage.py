@@ -24,7 +24,8 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.jobs import patches
-from openfero_gitops.leadership.elector import Elector, Term
+from openfero_gitops.leadership.elector import Elector
+from openfero_gitops.leadership.term import LeaseTerm
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -63,12 +64,12 @@ async def _forget_doubts(_: Admitter, state: Any) -> None:
     state.unconfirmed.clear()
 
 
-async def _leave_at_once(_: Elector, term: Term, *__: Any) -> None:
+async def _leave_at_once(_: Elector, term: LeaseTerm, *__: Any) -> None:
     term.closing.set()
     term.finish(settled=True)
 
 
-def _finish_whatever_is_left(self: Term, **_: Any) -> None:
+def _finish_whatever_is_left(self: LeaseTerm, **_: Any) -> None:
     _finish(self, settled=True)
 
 
@@ -84,7 +85,7 @@ def _write_and_keep_the_mark(body: Any, record: Any) -> None:
         body["metadata"]["annotations"].setdefault(keys.SETTLED, mark)
 
 
-_finish = Term.finish
+_finish = LeaseTerm.finish
 _record = lease._record
 _write = lease._write
 _read = Control._read
@@ -131,12 +132,12 @@ SABOTAGES: Final = (
     Sabotage(
         "a leader that leaves while an admission is under way",
         frozenset({"under-way", "paused"}),
-        (_replace(Elector, "_close", _leave_at_once),),
+        (_replace(Elector, "_finish_work", _leave_at_once),),
     ),
     Sabotage(
         "a leader that leaves and forgets what has no answer",
         frozenset({"under-way", "paused"}),
-        (_replace(Term, "finish", _finish_whatever_is_left),),
+        (_replace(LeaseTerm, "finish", _finish_whatever_is_left),),
     ),
     Sabotage(
         "a word of the last leader that outlasts the next",
@@ -150,9 +151,9 @@ SABOTAGES: Final = (
         "a term that never ends",
         frozenset({"limit", "two-leaders", "target", "healed-twice", "paused", "leads"}),
         (
-            _replace(Term, "check", _nothing),
-            _replace(Term, "holds", lambda _: True),
-            _replace(Term, "remaining", lambda _: 1000.0),
+            _replace(LeaseTerm, "check", _nothing),
+            _replace(LeaseTerm, "holds", lambda _: True),
+            _replace(LeaseTerm, "remaining", lambda _: 1000.0),
             _replace(Elector, "_renew", _rest),
         ),
     ),

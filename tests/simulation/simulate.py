@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.demo.cluster.store import Write
     from openfero_gitops.domain.alert import AlertGroup
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
 
 _REPLICAS: Final = 3
 #: Seconds in which alerts fire, people act and faults happen.
@@ -273,7 +273,7 @@ class Story:
         replica.start()
         return replica
 
-    def _began(self, term: Term) -> None:
+    def _began(self, term: LeaseTerm) -> None:
         if term.handed_over:
             self.counts["terms handed over"] += 1
             self._handed_over = max(self._handed_over, _number(term.id))

@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.domain.lease import LeaseDurations
-from openfero_gitops.leadership.elector import Elector, TermEnded
+from openfero_gitops.leadership.elector import Elector
+from openfero_gitops.leadership.term import TermEnded
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
 
 TICK = 0.01
 
@@ -63,7 +64,7 @@ class Work:
         """Make it fail at its next step."""
         self._broken = True
 
-    async def __call__(self, term: Term) -> None:
+    async def __call__(self, term: LeaseTerm) -> None:
         """Run until cancelled."""
         self._journal("begin", term=term.id, handed_over=term.handed_over)
         cancelled: float | None = None
@@ -83,7 +84,7 @@ class Work:
         finally:
             self._journal("end", term=term.id)
 
-    def _write(self, term: Term) -> None:
+    def _write(self, term: LeaseTerm) -> None:
         try:
             term.check()
         except TermEnded:

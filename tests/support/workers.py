@@ -34,7 +34,7 @@ from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
-from openfero_gitops.leadership.elector import Term
+from openfero_gitops.leadership.term import LeaseTerm
 from tests.support import build
 
 if TYPE_CHECKING:
@@ -485,7 +485,7 @@ class Replica:
             yield self
 
     @asynccontextmanager
-    async def leading(self, term: Term | None = None) -> AsyncIterator[Term]:
+    async def leading(self, term: LeaseTerm | None = None) -> AsyncIterator[LeaseTerm]:
         """Admit for as long as the block lasts."""
         term = term or new_term(self.name)
         async with in_background(self.admitter.run(term)):
@@ -500,10 +500,10 @@ class Replica:
         )
 
 
-def new_term(name: str, lasts: float = float("inf")) -> Term:
+def new_term(name: str, lasts: float = float("inf")) -> LeaseTerm:
     """A term that begins now and lasts so many seconds."""
     loop = asyncio.get_running_loop()
-    return Term(f"{name}/1", loop.time, loop.time() + lasts)
+    return LeaseTerm(f"{name}/1", loop.time, loop.time() + lasts)
 
 
 def pods_of(labels: str = "web-1", **given: Any) -> Alert:

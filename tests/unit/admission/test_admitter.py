@@ -31,7 +31,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
-from openfero_gitops.leadership.elector import Term, TermEnded
+from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support import build
 from tests.support.depth import scaled
 from tests.support.workers import (
@@ -225,7 +225,7 @@ class TestTakeover:
             replica.wire.asked.clear()
             own = before.id if continues else ""
             later = asyncio.get_running_loop().time
-            async with replica.leading(Term("replica/2", later, float("inf"), own)):
+            async with replica.leading(LeaseTerm("replica/2", later, float("inf"), own)):
                 await until(lambda: len(world.starts()) == 5)
         stamps = {key_of(request) for request in replica.wire.writes() if is_stamp(request)}
         assert stamps == (left if continues else set(jobs))
@@ -255,7 +255,7 @@ class TestTakeover:
             lambda request: is_stamp(request) and key_of(request) == jobs[0], first(arrives), 1
         )
         later = asyncio.get_running_loop().time
-        async with replica.leading(Term("replica/2", later, float("inf"), before.id)):
+        async with replica.leading(LeaseTerm("replica/2", later, float("inf"), before.id)):
             await asyncio.sleep(300)
         assert not on_its_way, "the doubt was stamped"
         assert world.starts() == [jobs[0]]
@@ -540,13 +540,13 @@ class TestHandingOver:
         assert not any(map(is_stamp, one.wire.asked))
 
 
-def handed_over() -> Term:
+def handed_over() -> LeaseTerm:
     """A term before which nothing was under way."""
     clock = asyncio.get_running_loop().time
-    return Term("told/1", clock, float("inf"), handed_over=True)
+    return LeaseTerm("told/1", clock, float("inf"), handed_over=True)
 
 
-async def close(term: Term) -> None:
+async def close(term: LeaseTerm) -> None:
     """Let a leader that has nothing to wait for finish, at once."""
     term.closing.set()
     await until(term.finished.is_set, within=0.1)

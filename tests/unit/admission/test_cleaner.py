@@ -19,7 +19,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import Conflict, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.remediation import JobKey, Phase
-from openfero_gitops.leadership.elector import TermEnded
+from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
 from tests.support.workers import (
     Act,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from openfero_gitops.cluster.api import Object
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
 
 REMEMBER = Envelope().remember.total_seconds()
 DAY = 24 * 3600
@@ -53,7 +53,7 @@ def fails(_: Object) -> Ending:
 
 
 @asynccontextmanager
-async def concluding(replica: Replica, term: Term | None = None) -> AsyncIterator[Term]:
+async def concluding(replica: Replica, term: LeaseTerm | None = None) -> AsyncIterator[LeaseTerm]:
     """Conclude, and play Jobs, for as long as the block lasts."""
     term = term or new_term(replica.name)
     async with (

@@ -13,7 +13,7 @@ from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import ApiError, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.pause import Pause, PauseCause
-from openfero_gitops.leadership.elector import TermEnded
+from openfero_gitops.leadership.term import TermEnded
 from tests.support.workers import (
     Act,
     Request,

@@ -27,7 +27,7 @@ from openfero_gitops.domain.errors import (
     Unavailable,
 )
 from openfero_gitops.domain.sync import RefusedRevision
-from openfero_gitops.leadership.elector import TermEnded
+from openfero_gitops.leadership.term import TermEnded
 from tests.support.workers import (
     Act,
     Commits,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.sync import SyncStatus
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
 
 NAMESPACE = "controller"
 #: Makes a file so long that a ConfigMap of the size below holds only two of them.
@@ -101,7 +101,7 @@ class Desk:
         )
 
     @asynccontextmanager
-    async def mirroring(self, term: Term | None = None) -> AsyncIterator[None]:
+    async def mirroring(self, term: LeaseTerm | None = None) -> AsyncIterator[None]:
         """Mirror for as long as the block lasts, which begins when the first pass is over."""
         async with in_background(self.mirrorer.run(term or new_term("a"))):
             await asyncio.sleep(1)
@@ -593,7 +593,7 @@ class TestTerm:
             term = new_term("b")
 
             async def ends(
-                _: Request, act: Act, desk: Desk = desk, term: Term = term, last: int = last
+                _: Request, act: Act, desk: Desk = desk, term: LeaseTerm = term, last: int = last
             ) -> Any:
                 if len(desk.writes()) >= last:
                     term.end()

@@ -33,7 +33,7 @@ from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import trial as dryrun
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark
-from openfero_gitops.leadership.elector import TermEnded
+from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
 from tests.support.paths import ROOT
 from tests.support.workers import (
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.sync import SyncStatus
-    from openfero_gitops.leadership.elector import Term
+    from openfero_gitops.leadership.term import LeaseTerm
 
 DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no such image"
 NO_RIGHT = (
@@ -123,7 +123,7 @@ class Desk:
         ]
 
     @asynccontextmanager
-    async def leading(self, term: Term | None = None) -> AsyncIterator[None]:
+    async def leading(self, term: LeaseTerm | None = None) -> AsyncIterator[None]:
         """Try operarios for as long as the block lasts."""
         async with in_background(self.runner.run(term or new_term("a"))):
             yield

@@ -11,22 +11,22 @@ from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
 from openfero_gitops.leadership.election import (
     Acquire,
-    Because,
-    Candidate,
     Create,
+    LeadershipReason,
+    LeaseCandidate,
+    ObservedLease,
     Renew,
-    Sighting,
+    StandBy,
     StepDown,
-    Wait,
-    keep,
+    acquire_or_wait,
+    expires_at,
+    observe_lease,
     release,
-    runs_out,
-    see,
-    stand,
+    renew_or_step_down,
 )
 
 WALL = datetime(2026, 11, 21, 3, 4, 5, 678901, tzinfo=UTC)
-ME = Candidate("replica-a", 15)
+ME = LeaseCandidate("replica-a", 15)
 OTHERS = LeaseRecord(
     holder="replica-b",
     duration=7,
@@ -55,66 +55,80 @@ records = st.builds(
 )
 
 
+def observed(*reads: tuple[LeaseRecord | None, float]) -> ObservedLease:
+    """What a replica has observed after it read these records at these times."""
+    lease = ObservedLease()
+    for record, at in reads:
+        lease = observe_lease(lease, record, at)
+    return lease
+
+
 class TestStanding:
     """What a replica without a term does."""
 
     def test_fresh_cluster_gets_its_lease(self) -> None:
         """Where there is no Lease, and none was seen, it is created with transitions 0."""
-        step = stand(ME, Sighting(), None, now=5, wall=WALL)
+        step = acquire_or_wait(ME, ObservedLease(), None, now=5, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 0))
 
     def test_held_lease_is_left_alone_until_its_own_duration_is_over(self) -> None:
         """The record's duration counts, from when it was first seen, and not the candidate's."""
-        seen = see(Sighting(), OTHERS, 100)
-        assert stand(ME, seen, None, now=106.9, wall=WALL) == Wait(Because.HELD, "replica-b", 107.0)
-        step = stand(ME, seen, None, now=107, wall=WALL)
+        seen = observed((OTHERS, 100))
+        assert acquire_or_wait(ME, seen, None, now=106.9, wall=WALL) == StandBy(
+            LeadershipReason.HELD, "replica-b", 107.0
+        )
+        step = acquire_or_wait(ME, seen, None, now=107, wall=WALL)
         assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 5), "100")
         assert isinstance(step, Acquire)
         assert step.resource_version == "100"
 
     def test_record_of_unknown_duration_is_not_taken_at_once(self) -> None:
         """A record that says no duration counts with the candidate's."""
-        seen = see(Sighting(), replace(OTHERS, duration=0), 100)
-        assert stand(ME, seen, None, now=114, wall=WALL) == Wait(Because.HELD, "replica-b", 115.0)
-        assert isinstance(stand(ME, seen, None, now=115, wall=WALL), Acquire)
+        seen = observed((replace(OTHERS, duration=0), 100))
+        assert acquire_or_wait(ME, seen, None, now=114, wall=WALL) == StandBy(
+            LeadershipReason.HELD, "replica-b", 115.0
+        )
+        assert isinstance(acquire_or_wait(ME, seen, None, now=115, wall=WALL), Acquire)
 
     def test_released_lease_is_taken_at_once(self) -> None:
         """An empty holder is nobody, however short ago somebody was there."""
-        seen = see(see(Sighting(), OTHERS, 100), FREE, 100.1)
-        step = stand(ME, seen, None, now=100.1, wall=WALL)
+        seen = observed((OTHERS, 100), (FREE, 100.1))
+        step = acquire_or_wait(ME, seen, None, now=100.1, wall=WALL)
         assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 5), "101")
 
     def test_deleted_lease_is_not_free_while_its_holder_may_act(self) -> None:
         """Deleting a lease does not make a second leader before the first one's has run out."""
-        seen = see(see(Sighting(), OTHERS, 100), None, 101)
-        assert stand(ME, seen, None, now=106, wall=WALL) == Wait(Because.GONE, "replica-b", 107.0)
-        step = stand(ME, seen, None, now=107, wall=WALL)
+        seen = observed((OTHERS, 100), (None, 101))
+        assert acquire_or_wait(ME, seen, None, now=106, wall=WALL) == StandBy(
+            LeadershipReason.GONE, "replica-b", 107.0
+        )
+        step = acquire_or_wait(ME, seen, None, now=107, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 5))
 
     def test_own_former_term_is_not_waited_for(self) -> None:
         """What this process itself wrote, it replaces at once, as a term of its own."""
-        seen = see(Sighting(), MINE, 100)
-        step = stand(ME, seen, MINE, now=100, wall=WALL)
+        seen = observed((MINE, 100))
+        step = acquire_or_wait(ME, seen, MINE, now=100, wall=WALL)
         assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 6), "102")
         assert not step.record.same_term(MINE)
 
     def test_deleted_lease_of_ones_own_is_created_at_once(self) -> None:
         """A leader whose lease was deleted knows that its own work has ended."""
-        seen = see(see(Sighting(), MINE, 100), None, 101)
-        step = stand(ME, seen, MINE, now=101, wall=WALL)
+        seen = observed((MINE, 100), (None, 101))
+        step = acquire_or_wait(ME, seen, MINE, now=101, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 6))
 
     def test_namesake_is_somebody_else(self) -> None:
         """A record under the same name that this process did not write is waited for."""
-        seen = see(Sighting(), MINE, 100)
+        seen = observed((MINE, 100))
         for mine in (None, replace(MINE, transitions=3), replace(MINE, acquired_at=WALL)):
-            step = stand(ME, seen, mine, now=101, wall=WALL)
-            assert step == Wait(Because.HELD, "replica-a", 115.0)
+            step = acquire_or_wait(ME, seen, mine, now=101, wall=WALL)
+            assert step == StandBy(LeadershipReason.HELD, "replica-a", 115.0)
 
     def test_transitions_stay_an_int32(self) -> None:
         """The count starts again rather than being refused by the API server."""
-        seen = see(Sighting(), replace(FREE, transitions=2**31 - 1), 100)
-        step = stand(ME, seen, None, now=100, wall=WALL)
+        seen = observed((replace(FREE, transitions=2**31 - 1), 100))
+        step = acquire_or_wait(ME, seen, None, now=100, wall=WALL)
         assert isinstance(step, Acquire)
         assert step.record.transitions == 0
 
@@ -126,25 +140,25 @@ class TestStanding:
 
         A model keeps the last moment at which each change was seen; the wall clock is any.
         """
-        seen, now = Sighting(), 0.0
+        seen, now = ObservedLease(), 0.0
         holder: LeaseRecord | None = None
         since = 0.0
         for passed, record in looks:
             now += passed
-            seen = see(seen, record, now)
+            seen = observe_lease(seen, record, now)
             if record is not None and not record.holder:
                 holder = None
             elif record is not None and record != holder:
                 holder, since = record, now
-            step = stand(ME, seen, None, now=now, wall=wall)
+            step = acquire_or_wait(ME, seen, None, now=now, wall=wall)
             free = holder is None or now >= since + (holder.duration or ME.duration)
-            assert isinstance(step, Wait) is not free
+            assert isinstance(step, StandBy) is not free
             if isinstance(step, Create | Acquire):
                 assert isinstance(step, Create) is (record is None)
                 assert step.record.holder == ME.identity
                 assert step.record.acquired_at == step.record.renewed_at == wall
             else:
-                assert step.until == runs_out(ME, seen) > now
+                assert step.until == expires_at(ME, seen) > now
 
 
 class TestSeeing:
@@ -152,22 +166,22 @@ class TestSeeing:
 
     def test_renewal_starts_the_clock_anew(self) -> None:
         """A record that says something new is a sign of life."""
-        seen = see(Sighting(), OTHERS, 100)
+        seen = observed((OTHERS, 100))
         renewed = replace(OTHERS, renewed_at=WALL, resource_version="101")
-        assert see(seen, renewed, 102) == Sighting(renewed, renewed, 102)
+        assert observe_lease(seen, renewed, 102) == ObservedLease(renewed, renewed, 102)
 
     def test_change_beside_the_record_is_no_sign_of_life(self) -> None:
         """A label that is put on the Lease does not prolong it, but its version is noted."""
-        seen = see(Sighting(), OTHERS, 100)
-        seen = see(seen, replace(OTHERS, resource_version="101"), 104)
+        seen = observed((OTHERS, 100))
+        seen = observe_lease(seen, replace(OTHERS, resource_version="101"), 104)
         assert seen.held_at == 100
-        step = stand(ME, seen, None, now=107, wall=WALL)
+        step = acquire_or_wait(ME, seen, None, now=107, wall=WALL)
         assert isinstance(step, Acquire)
         assert step.resource_version == "101"
 
     def test_lease_that_comes_back_unchanged_is_no_sign_of_life(self) -> None:
         """Deleted and restored from a backup, it still runs out when it would have."""
-        seen = see(see(see(Sighting(), OTHERS, 100), None, 101), OTHERS, 102)
+        seen = observed((OTHERS, 100), (None, 101), (OTHERS, 102))
         assert seen.held_at == 100
 
     @given(records, moments, moments)
@@ -177,7 +191,7 @@ class TestSeeing:
         """When a lease may be taken depends on no time that is written in it."""
         other = replace(record, acquired_at=WALL, renewed_at=WALL + timedelta(days=1))
         steps = [
-            stand(ME, see(Sighting(), one, at), None, now=at + passed, wall=WALL)
+            acquire_or_wait(ME, observed((one, at)), None, now=at + passed, wall=WALL)
             for one in (record, other)
         ]
         assert steps[0] == steps[1]
@@ -188,7 +202,7 @@ class TestKeeping:
 
     def test_own_lease_is_renewed(self) -> None:
         """A renewal changes the time alone; term and transitions stay."""
-        step = keep(replace(MINE, resource_version="110"), MINE, wall=WALL)
+        step = renew_or_step_down(replace(MINE, resource_version="110"), MINE, wall=WALL)
         assert step == Renew(replace(MINE, renewed_at=WALL), "110")
         assert step.record.same_term(MINE)
 
@@ -201,7 +215,7 @@ class TestKeeping:
         said = [record]
         for step in steps:
             wall += step
-            renewal = keep(record, MINE, wall=wall)
+            renewal = renew_or_step_down(record, MINE, wall=wall)
             assert isinstance(renewal, Renew)
             record = renewal.record
             assert record not in said
@@ -220,11 +234,11 @@ class TestKeeping:
     )
     def test_any_other_record_ends_the_term(self, record: LeaseRecord) -> None:
         """A namesake's record, or an own later one, is no longer this term."""
-        assert keep(record, MINE, wall=WALL) == StepDown(Because.TAKEN)
+        assert renew_or_step_down(record, MINE, wall=WALL) == StepDown(LeadershipReason.TAKEN)
 
     def test_deleted_lease_ends_the_term(self) -> None:
         """Whoever deletes the Lease wants a new election."""
-        assert keep(None, MINE, wall=WALL) == StepDown(Because.DELETED)
+        assert renew_or_step_down(None, MINE, wall=WALL) == StepDown(LeadershipReason.DELETED)
 
 
 class TestReleasing:
@@ -247,10 +261,10 @@ class TestReleasing:
         step = release(MINE, MINE, wall=WALL, settled=settled)
         assert step is not None
         assert step.record.settled is settled
-        taken = stand(ME, see(Sighting(), step.record, 0.0), None, now=0.0, wall=WALL)
+        taken = acquire_or_wait(ME, observed((step.record, 0.0)), None, now=0.0, wall=WALL)
         assert isinstance(taken, Acquire)
         assert not taken.record.settled
-        renewed = keep(taken.record, taken.record, wall=WALL)
+        renewed = renew_or_step_down(taken.record, taken.record, wall=WALL)
         assert isinstance(renewed, Renew)
         assert not renewed.record.settled
 
@@ -267,8 +281,8 @@ class TestReleasing:
         mine = replace(record, holder="replica-b", acquired_at=wall)
         step = release(mine, mine, wall=wall)
         assert step is not None
-        seen = see(see(Sighting(), mine, now), step.record, now)
-        taken = stand(ME, seen, None, now=now, wall=wall)
+        seen = observed((mine, now), (step.record, now))
+        taken = acquire_or_wait(ME, seen, None, now=now, wall=wall)
         assert isinstance(taken, Acquire)
         assert taken.record.transitions == (mine.transitions + 1) % 2**31
 

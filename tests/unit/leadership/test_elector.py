@@ -35,8 +35,9 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.lease import LeaseDurations, LeaseRecord
-from openfero_gitops.leadership.election import Because
-from openfero_gitops.leadership.elector import Elector, Term, TermEnded, WorkStuck, boottime
+from openfero_gitops.leadership.election import LeadershipReason
+from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
+from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support.depth import scaled
 from tests.support.workers import until
 
@@ -248,7 +249,7 @@ class Replica:
         self.wall = datetime(2026, 11, 21, tzinfo=UTC)
         self.wall_runs = True
         self.history: list[Leadership] = []
-        self.terms: list[Term] = []
+        self.terms: list[LeaseTerm] = []
         self.begun: list[float] = []
         self.ended: list[float] = []
         self.held: list[tuple[float, float]] = []  # from when to when the term's check said yes
@@ -267,7 +268,7 @@ class Replica:
             rng=random.Random(seed),  # noqa: S311
         )
 
-    async def _work(self, term: Term) -> None:
+    async def _work(self, term: LeaseTerm) -> None:
         self.terms.append(term)
         self.begun.append(now())
         cancelled: float | None = None
@@ -324,7 +325,7 @@ class TestTerm:
     def test_check_refuses_from_the_deadline_on(self) -> None:
         """The deadline itself is too late, and a clock that went back changes nothing."""
         clock = iter([9.9, 9.9, 10.0, 5.0, 5.0])
-        term = Term("a/1", clock.__next__, 10.0)
+        term = LeaseTerm("a/1", clock.__next__, 10.0)
         assert term.holds()
         assert term.remaining() == pytest.approx(0.1)
         with pytest.raises(TermEnded, match="a/1"):
@@ -334,7 +335,7 @@ class TestTerm:
 
     def test_renewal_moves_the_deadline_forward_only(self) -> None:
         """A renewal that was begun earlier and answered later takes nothing away."""
-        term = Term("a/1", lambda: 5.0, 10.0)
+        term = LeaseTerm("a/1", lambda: 5.0, 10.0)
         assert term.extend(12.0)
         assert term.extend(11.0)
         assert term.remaining() == 7.0
@@ -342,14 +343,14 @@ class TestTerm:
     def test_ended_term_is_not_revived(self) -> None:
         """A renewal that succeeds too late does not bring a term back."""
         clock = [0.0]
-        term = Term("a/1", lambda: clock[0], 10.0)
+        term = LeaseTerm("a/1", lambda: clock[0], 10.0)
         clock[0] = 10.5
         assert not term.extend(19.0)
         assert not term.holds()
 
     def test_term_that_was_ended_early_stays_so(self) -> None:
         """Whatever its deadline, work that was told to stop writes nothing more."""
-        term = Term("a/1", lambda: 0.0, 10.0)
+        term = LeaseTerm("a/1", lambda: 0.0, 10.0)
         term.end()
         assert not term.extend(20.0)
         with pytest.raises(TermEnded):
@@ -358,7 +359,7 @@ class TestTerm:
     def test_work_that_ends_unasked_or_too_late_hands_nothing_over(self) -> None:
         """Nothing is settled before the replica is to stop, nor after its term."""
         clock = [0.0]
-        term = Term("a/1", lambda: clock[0], 10.0)
+        term = LeaseTerm("a/1", lambda: clock[0], 10.0)
         term.finish(settled=True)
         assert not term.settled
         term.closing.set()
@@ -542,7 +543,7 @@ class TestLeading:
 
         ended = []
 
-        async def lead(term: Term) -> None:
+        async def lead(term: LeaseTerm) -> None:
             try:
                 await asyncio.Event().wait()
             finally:
@@ -813,7 +814,7 @@ class TestFaults:
             started = [at for at, verb, _ in replica.network.asked if verb == "replace"][-1]
             await asyncio.sleep(12)
             assert replica.ended == [pytest.approx(started + DURATIONS.renew_deadline)]
-            assert replica.history[-1].reason == Because.EXPIRED
+            assert replica.history[-1].reason == LeadershipReason.EXPIRED
             assert not replica.terms[0].holds()
 
     @in_virtual_time
@@ -910,7 +911,7 @@ class TestWork:
             assert 4 / 1.3 < rests[0] < 4 * 1.3
             assert 8 / 1.3 < rests[1] < 8 * 1.3
             assert all(60 / 1.3 < rest < 60 * 1.3 + 3 for rest in rests[4:])
-            assert replica.elector.status.reason == Because.RESTING
+            assert replica.elector.status.reason == LeadershipReason.BACKING_OFF
 
     @in_virtual_time
     async def test_crash_after_a_long_term_rests_shortly(self) -> None:
@@ -930,7 +931,7 @@ class TestWork:
         network = Network(api)
         begun: list[float] = []
 
-        async def lead(term: Term) -> None:
+        async def lead(term: LeaseTerm) -> None:
             begun.append(now())
             while True:
                 term.check()
