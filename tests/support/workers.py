@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 #: The controller's own.
 NAMESPACE = "controller"
 #: Real seconds that a test in virtual time may take.
-_BOUND = 60.0
+_BOUND = 600.0
 #: Of every commit.
 _AUTHOR = "Ada <ada@git.example>"
 _TIME = "2026-11-21T03:00:00Z"
@@ -75,7 +75,7 @@ class _Leap(selectors.DefaultSelector):
             ready = super().select(5.0)
             assert ready, "everything waits for something that never comes"
             return ready
-        ready = super().select(0)
+        ready = super().select(0) if len(self.get_map()) > 1 else []  # more than the self-pipe
         if not ready:
             self.now += timeout
         return ready

@@ -34,7 +34,7 @@ def bodies() -> list[str]:
 def digest() -> str:
     """What is found in a repository and rendered from it, in the order in which it comes."""
     made = hashlib.sha256()
-    for number in range(0, 400, 2):  # (files; the payloads between them are others)
+    for number in range(0, 200, 2):  # (files; the payloads between them are others)
         kind, content = fuzz.content(3, number)
         for problem in fuzz.problems_of(kind, content):
             made.update(repr(problem).encode(errors="replace"))
@@ -44,7 +44,7 @@ def digest() -> str:
     return made.hexdigest()
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "4711"])
+@pytest.mark.parametrize("seed", ["0", "4711"])
 def test_every_process_gives_the_same_bytes(seed: str) -> None:
     """Neither the order of sets nor anything else of a process shows in findings or in Jobs."""
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}

@@ -1061,7 +1061,7 @@ class TestPace:
     )
     @in_virtual_time
     async def test_a_failing_api_server_is_not_pressed(self, error: ApiError) -> None:
-        """With two hundred Jobs that wait and news all the time a few dozen writes a second go."""
+        """With sixty Jobs that wait and news all the time a few dozen writes a second go."""
         world = World(forever())
         limits = Envelope(limits=Limits(concurrent=1000, per_minute=1000))
         options = Options(max_concurrent=1000, max_per_hour=1000)
@@ -1069,7 +1069,7 @@ class TestPace:
         replica = world.replica(catalog=catalog)
         replica.wire.trouble = when(lambda request: request.verb == "patch", fails(error))
         async with replica.watching():
-            await replica.deliver(*(pods_of(f"web-{number}") for number in range(200)))
+            await replica.deliver(*(pods_of(f"web-{number}") for number in range(60)))
             one = next(iter(replica.view)).key
             replica.wire.asked.clear()
             async with replica.leading():
@@ -1078,7 +1078,7 @@ class TestPace:
                     await asyncio.sleep(0.1)
                 pressed = len(replica.wire.writes())
                 replica.wire.trouble = none
-                await until(lambda: len(world.starts()) == 200, within=10)
+                await until(lambda: len(world.starts()) == 60, within=10)
         assert 20 <= pressed <= 20 * 64
 
     @in_virtual_time
@@ -1333,10 +1333,10 @@ class TestPause:
         async with replica.watching(), replica.leading():
             (job,) = await waiting(replica, 1)
             await world.switch("stop", paused=True)
-            for moment in range(600):
+            for moment in range(200):
                 await world.annotate(job, "example.org/note", str(moment))
                 await asyncio.sleep(0.1)
-            assert 10 <= len(replica.wire.writes(CONFIG_MAPS)) <= 61
+            assert 10 <= len(replica.wire.writes(CONFIG_MAPS)) <= 21
             replica.wire.trouble = none
             await asyncio.sleep(6)
             assert await world.acknowledged() == "stop"

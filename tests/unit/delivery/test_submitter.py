@@ -921,7 +921,7 @@ class TestAttempts:
         world = World()
         replica = world.replica()
         async with replica.watching():
-            for _ in range(150):
+            for _ in range(40):
                 replica.wire.asked.clear()
                 await waited_too_long(world, replica)
                 verbs = [one.verb for one in replica.wire.asked if one.verb in ("get", "create")]
@@ -930,7 +930,7 @@ class TestAttempts:
                 answer = await replica.deliver(build.alert())
                 await asyncio.sleep(60)
         assert outcomes(answer) == [(Outcome.CREATED, None)]
-        assert max(one.attempt for one in await world.jobs()) == 151
+        assert max(one.attempt for one in await world.jobs()) == 41
         assert world.starts() == [answer.items[0].job]
 
     @in_virtual_time

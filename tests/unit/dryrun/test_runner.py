@@ -380,14 +380,14 @@ class TestLeader:
             assert len(desk.trials()) == 5
 
     @in_virtual_time
-    async def test_a_thousand_operarios_are_no_burst(self) -> None:
+    async def test_hundreds_of_operarios_are_no_burst(self) -> None:
         """At most five requests in any second, one at a time; all are tried within minutes."""
         desk = Desk()
-        files = {f"op{number}": operario_file(f"op{number}") for number in range(1000)}
+        files = {f"op{number}": operario_file(f"op{number}") for number in range(200)}
         await desk.sync(**files)
         async with desk.leading():
-            await asyncio.sleep(260)
-        assert len({one.name for one in desk.trials()}) == 1000
+            await asyncio.sleep(60)
+        assert len({one.name for one in desk.trials()}) == 200
         moments = [one.at for one in desk.wire.asked if one.verb == "create"]
         busiest = max(sum(at <= one < at + 0.99 for one in moments) for at in moments[::20])
         assert busiest <= 5

@@ -380,7 +380,7 @@ class TestFeed:
                 if broken:
                     gone = found[0].key
                     await world.cluster.delete(JOBS, gone.namespace, gone.name)
-                await asyncio.sleep(3600)
+                await asyncio.sleep(900)
             broken = False
             await until(lambda: not replica.observer.trouble, within=60)
             await asyncio.sleep(1)
