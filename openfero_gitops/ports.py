@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Snapshot, SourceFile
-    from openfero_gitops.domain.feed import Listed, Lost
+    from openfero_gitops.domain.feed import Failed, Listed
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Changes, SyncStatus
@@ -46,10 +46,10 @@ class Jobs(Protocol):
         """Read one Job from the API server, not from a cache."""
         ...
 
-    async def listed(self) -> Sequence[Listed | Lost]:
+    async def listed(self) -> Sequence[Listed | Failed]:
         """List the Jobs that carry our labels, namespace by namespace.
 
-        `Lost` is returned for a namespace in which listing is forbidden.
+        `Failed` is returned for a namespace in which listing is forbidden.
         """
         ...
 

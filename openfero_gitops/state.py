@@ -174,7 +174,7 @@ class State:
         status = self._syncer.status
         catalog = self._syncer.catalog
         trouble = self._observer.trouble
-        whole = self._view.whole
+        whole = self._view.complete
         return (
             Condition(
                 "catalog",

@@ -34,7 +34,7 @@ import structlog
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
-from openfero_gitops.domain.feed import Lost
+from openfero_gitops.domain.feed import Failed
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.jobs import patches
@@ -189,7 +189,7 @@ class Admitter:
         self._control.begin_term()
         unlisted = set()
         for listed in await self._jobs.listed():
-            if isinstance(listed, Lost):
+            if isinstance(listed, Failed):
                 unlisted.add(listed.namespace)
                 _log.warning(
                     "cannot list Jobs", namespace=listed.namespace, error=str(listed.error)
@@ -224,7 +224,7 @@ class Admitter:
         catalog = self._catalog()
         now = self._now()
         # Before every namespace has been listed it is unknown what is running: decide nothing.
-        jobs = list(self._view) if self._view.whole else []
+        jobs = list(self._view) if self._view.complete else []
         decisions = decide(
             [self._assumed(job, state) for job in jobs],
             catalog.envelope if catalog else None,

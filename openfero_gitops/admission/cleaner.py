@@ -28,7 +28,7 @@ from openfero_gitops.domain.operario import OnResolve
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.jobs import patches
-from openfero_gitops.jobs.failure import last_words
+from openfero_gitops.jobs.failure import failure_message
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Cleaner:
     async def _record_failure(self, job: Remediation, term: RunningTerm) -> None:
         """Copy the failure message of a container to its Job."""
         try:
-            message = last_words(job, await self._jobs.pods(job.key))
+            message = failure_message(job, await self._jobs.pods(job.key))
             term.check()
             changed = await self._jobs.patch(job.key, patches.explain(job, message))
         except NotFound:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from openfero_gitops.cluster.api import JOBS, PODS, SERVICE_ACCOUNTS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, NotFound
-from openfero_gitops.domain.feed import Listed, Lost
+from openfero_gitops.domain.feed import Failed, Listed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -59,15 +59,15 @@ class JobStore:
         """Read one Job, consistently."""
         return await self._api.get(JOBS, key.namespace, key.name)
 
-    async def listed(self) -> Sequence[Listed | Lost]:
-        """Every Job of ours, consistently, namespace by namespace; `Lost` for a forbidden one."""
+    async def listed(self) -> Sequence[Listed | Failed]:
+        """Every Job of ours, consistently, namespace by namespace; `Failed` for a forbidden one."""
         return await _all(self._listed(namespace) for namespace in self._namespaces)
 
-    async def _listed(self, namespace: str) -> Listed | Lost:
+    async def _listed(self, namespace: str) -> Listed | Failed:
         try:
             found = await self._api.list(JOBS, namespace, label_selector=SELECTOR)
         except Forbidden as error:
-            return Lost(namespace, error)
+            return Failed(namespace, error)
         return Listed(namespace, found.items, found.resource_version)
 
     async def of_incidents(self, incidents: Sequence[str]) -> list[Object]:

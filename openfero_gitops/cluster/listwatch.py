@@ -2,7 +2,7 @@
 
 Each namespace has a loop of its own: list, watch from the list's resourceVersion, watch again from
 the last version seen (bookmarks count). It lists again when that version is `Expired`, and after
-a `Lost`: the `Listed` that follows is how a reader knows that its knowledge is fresh again. A
+a `Failed`: the `Listed` that follows is how a reader knows that its knowledge is fresh again. A
 watch that broke once after it had been accepted is only resumed; nothing is lost by that.
 
 No answer, however quick and empty, makes it a hot loop: every attempt that led to nothing doubles
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import Change
 from openfero_gitops.domain.errors import ApiError, Expired, Unavailable
-from openfero_gitops.domain.feed import Changed, Gone, Listed, Lost
+from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from openfero_gitops.cluster.api import ApiServer, Resource, WatchEvent
-    from openfero_gitops.domain.feed import News
+    from openfero_gitops.domain.feed import FeedEvent
 
 ROOM: Final = 1000  # news that wait for their reader; then the streams are not read, either
 
@@ -68,7 +68,7 @@ class ListWatch:
     label_selector: str = ""
     pace: Pace = PACE
 
-    def follow(self) -> AsyncGenerator[News, None]:
+    def follow(self) -> AsyncGenerator[FeedEvent, None]:
         """See `follow`."""
         return follow(
             self.api,
@@ -86,13 +86,13 @@ async def follow(
     *,
     label_selector: str = "",
     pace: Pace = PACE,
-) -> AsyncGenerator[News, None]:
-    """News of all these namespaces, until it is closed, which ends every request of it.
+) -> AsyncGenerator[FeedEvent, None]:
+    """FeedEvent of all these namespaces, until it is closed, which ends every request of it.
 
     In each namespace `Listed` comes first, then changes in their order. While requests fail there
-    is a `Lost` at each further attempt; the next `Listed` ends that.
+    is a `Failed` at each further attempt; the next `Listed` ends that.
     """
-    news: asyncio.Queue[News | Exception] = asyncio.Queue(ROOM)
+    news: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(ROOM)
     loops = [
         asyncio.create_task(
             _Loop(
@@ -125,7 +125,7 @@ class _Loop:
         *,
         label_selector: str,
         pace: Pace,
-        news: asyncio.Queue[News | Exception],
+        news: asyncio.Queue[FeedEvent | Exception],
     ) -> None:
         self._api = api
         self._resource = resource
@@ -189,7 +189,7 @@ class _Loop:
         version = event.object["metadata"]["resourceVersion"]
         self._moved = self._moved or version != self._version
         if event.change is Change.DELETED:
-            await self._news.put(Gone(self._namespace, event.object))
+            await self._news.put(Deleted(self._namespace, event.object))
         elif event.change is not Change.BOOKMARK:
             await self._news.put(Changed(self._namespace, event.object))
         self._version = version
@@ -202,7 +202,7 @@ class _Loop:
             return
         self._version = ""
         said = error or Unavailable(f"watches of {self._resource.plural} end as soon as they begin")
-        await self._news.put(Lost(self._namespace, said))
+        await self._news.put(Failed(self._namespace, said))
 
     async def _pause(self, failures: int, *, at_least: float = 0.0) -> None:
         pace = self._pace

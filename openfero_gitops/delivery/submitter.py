@@ -114,7 +114,7 @@ class Submitter:
             answer = _all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
             answer = _all_failed(group, Reason.NO_CATALOG)
-        elif not self._view.whole:
+        elif not self._view.complete:
             answer = _all_failed(group, Reason.API_UNAVAILABLE)
         else:
             self._deliveries += 1

@@ -278,7 +278,7 @@ class _Story:
         await _until(lambda: self._controller.syncer.catalog, "the first sync")
         catalog = self._controller.syncer.catalog
         assert catalog is not None  # noqa: S101 - just waited for
-        await _until(lambda: self._controller.view.whole, "the list of Jobs")
+        await _until(lambda: self._controller.view.complete, "the list of Jobs")
         await _until(lambda: self._controller.elector.status.leader, "leadership")
         self._title("Git is synced, this replica leads")
         self._fact("commit", self._repository.describe(catalog.revision.commit))

@@ -1,4 +1,4 @@
-"""What a list and a watch tell, namespace by namespace; objects are in the API's JSON shape."""
+"""What a list and a watch report, namespace by namespace; objects are in the API's JSON shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Everything in a namespace, as of a resource version: replaces what was known."""
+    """All objects of a namespace at a resource version; they replace what was known."""
 
     namespace: str
     items: list[dict[str, Any]]
@@ -27,19 +27,19 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """An object was deleted; its last state."""
+class Deleted:
+    """An object was deleted; `object` is its last state."""
 
     namespace: str
     object: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """The connection failed, and is being tried again: what is known grows old."""
+class Failed:
+    """A list or a watch failed and is retried; what is known may be outdated until it succeeds."""
 
     namespace: str
     error: ApiError
 
 
-News = Listed | Changed | Gone | Lost
+FeedEvent = Listed | Changed | Deleted | Failed

@@ -69,7 +69,7 @@ class Announcer:
             synced: tuple[SyncStatus, Catalog | None] = (SyncStatus(), None)
             while True:
                 changed.clear()
-                if reported is None and self._view.whole:
+                if reported is None and self._view.complete:
                     reported = {remediation.uid: remediation for remediation in self._view}
                 elif reported is not None:
                     reported = self._report_changes(reported)

@@ -1,4 +1,4 @@
-"""Why a Job failed, in one sentence a person can act on."""
+"""Why a Job failed, in one sentence."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.remediation import Remediation
 
-_LONGEST: Final = 2048
+_MAX_MESSAGE_CHARACTERS: Final = 2048
 
 
-def last_words(one: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
-    """The Job's condition, then the last container that failed: exit code and what it said."""
-    parts = [f"{one.reason}: {one.message}" if one.message else one.reason or "the Job failed"]
-    ends = sorted(_ends(pods), key=lambda end: end[0])
-    if ends:
-        _, container, state = ends[-1]
-        words = f"container {container} exited with code {state.get('exitCode')}"
+def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
+    """Return the Job's condition and its last failed container: exit code, reason, message."""
+    parts = [f"{job.reason}: {job.message}" if job.message else job.reason or "the Job failed"]
+    failed = sorted(_failed_containers(pods), key=lambda container: container[0])
+    if failed:
+        _, name, state = failed[-1]
+        text = f"container {name} exited with code {state.get('exitCode')}"
         if state.get("reason"):
-            words += f" ({state['reason']})"
-        if said := (state.get("message") or "").strip():
-            words += f": {said}"
-        parts.append(words)
-    return "; ".join(parts)[:_LONGEST]
+            text += f" ({state['reason']})"
+        if message := (state.get("message") or "").strip():
+            text += f": {message}"
+        parts.append(text)
+    return "; ".join(parts)[:_MAX_MESSAGE_CHARACTERS]
 
 
-def _ends(pods: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _failed_containers(
+    pods: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield when each container failed, its name, and its state."""
     for pod in pods:
         status = pod.get("status") or {}
         for kind in ("initContainerStatuses", "containerStatuses"):

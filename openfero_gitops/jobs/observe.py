@@ -1,4 +1,4 @@
-"""A Job, as the API server shows it, to the Remediation it stands for."""
+"""Reads a Remediation from its Job as the API server returns it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from openfero_gitops.jobs.options_annotation import read_options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Selects our Jobs; the label is written at creation and never changed.
+#: Selects the controller's Jobs; the label is set at creation and never changes.
 SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def observe(job: Mapping[str, Any]) -> Remediation:
-    """Read a Job of ours; a damaged annotation is never an error.
+    """Read one of the controller's Jobs; a damaged annotation is not an error.
 
-    It reads as absent, but for the marks that forbid a start: `admitted-at` and `resolved-at`
-    count by being there.
+    It is treated as absent, except for those that prevent a start: `admitted-at` and `resolved-at`
+    count even if they contain no time.
     """
     metadata = job["metadata"]
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
@@ -41,10 +41,10 @@ def observe(job: Mapping[str, Any]) -> Remediation:
     created = parse_time(metadata.get("creationTimestamp")) or _EPOCH
     received = parse_time(annotations.get(keys.RECEIVED_AT)) or created
     admitted = _mark(annotations, keys.ADMITTED_AT, received)
-    began = parse_time(status.get("startTime"))
-    end = conditions.get("Complete") or conditions.get("Failed")
+    started_at = parse_time(status.get("startTime"))
+    ended = conditions.get("Complete") or conditions.get("Failed")
     suspended = spec.get("suspend") is True
-    started = admitted is not None or began is not None or not suspended or _had_pods(status)
+    started = admitted is not None or started_at is not None or not suspended or _had_pods(status)
     options = read_options(annotations.get(keys.OPTIONS, ""))
     phase = _phase(
         decision=annotations.get(keys.DECISION),
@@ -59,8 +59,8 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         phase=phase,
-        reason=annotations.get(keys.REASON) or (end or {}).get("reason", ""),
-        message=annotations.get(keys.MESSAGE) or (end or {}).get("message", ""),
+        reason=annotations.get(keys.REASON) or (ended or {}).get("reason", ""),
+        message=annotations.get(keys.MESSAGE) or (ended or {}).get("message", ""),
         operario=annotations.get(keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=alert.get("alertname", ""),
         status=Status.RESOLVED
@@ -77,12 +77,12 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
         admitted_at=admitted,
         admitted_by=annotations.get(keys.ADMITTED_BY, ""),
-        started_at=began or admitted,
+        started_at=started_at or admitted,
         finished_at=parse_time(
-            status.get("completionTime") or (end or {}).get("lastTransitionTime")
+            status.get("completionTime") or (ended or {}).get("lastTransitionTime")
         ),
         started=started,
-        finished=end is not None,
+        finished=ended is not None,
         explained=keys.MESSAGE in annotations,
         deleting="deletionTimestamp" in metadata,
         suspended=suspended,
@@ -111,7 +111,7 @@ def _phase(
     queued: bool,
     approval: bool,
 ) -> Phase:
-    """The first that fits."""
+    """Return the first phase whose condition holds."""
     states = (
         (decision == "cancelled", Phase.CANCELLED),
         (decision is not None, Phase.REFUSED),
@@ -125,32 +125,31 @@ def _phase(
     return next((phase for holds, phase in states if holds), Phase.WAITING)
 
 
-def _mark(annotations: Mapping[str, str], key: str, otherwise: datetime) -> datetime | None:
-    """When something was marked; `otherwise` where the mark is there and names no time."""
+def _mark(annotations: Mapping[str, str], key: str, default: datetime) -> datetime | None:
+    """Return the time of an annotation; `default` if it contains no time, None if it is absent."""
     if key not in annotations:
         return None
-    return parse_time(annotations[key]) or otherwise
+    return parse_time(annotations[key]) or default
 
 
 def _had_pods(status: Mapping[str, Any]) -> bool:
-    """Whether Pods were ever counted, also of a Job that was suspended again."""
+    """Whether the Job ever had Pods; also true after it was suspended again."""
     return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
 
 
-# (A Job changes a few times within a minute, and its labels are kept where it is kept. Reading one
-# anew costs 10 µs.)
+# A Job changes several times within a minute; parsing its alert costs 10 µs.
 @remembered(most=1024, longest=2048)
 def _alert(text: str) -> dict[str, str]:
-    """The labels of a recorded alert, parsed once for all states of its Job; not to be changed."""
+    """Return the labels of a recorded alert; the mapping is shared and must not be changed."""
     labels = _json_object(text).get("labels")
     if not isinstance(labels, dict):
         return {}
-    found = {str(name): str(value) for name, value in labels.items()}
+    texts = {str(name): str(value) for name, value in labels.items()}
     try:
-        "".join((*found, *found.values())).encode()
+        "".join((*texts, *texts.values())).encode()
     except UnicodeEncodeError:
-        return {}  # half of a surrogate pair, which JSON can spell and nothing can digest
-    return found
+        return {}  # a lone surrogate, which JSON can contain but which cannot be hashed as UTF-8
+    return texts
 
 
 def _json_object(text: str) -> dict[str, Any]:

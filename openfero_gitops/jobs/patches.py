@@ -1,8 +1,9 @@
-"""Every change that we make to a Job after its creation, as a JSON Patch.
+"""Every change of a Job after its creation, as a JSON Patch.
 
-Each patch first tests what its decision rested on; the API server applies all of it or nothing
-(a failed test answers 422). A resourceVersion would not do: the Job controller writes to a new
-Job at once. `test` with null holds where the member is absent.
+Each patch first tests the fields on which its decision was based; the API server applies all of
+it or nothing (if a test fails, it answers 422). A test of the resourceVersion would fail too often,
+because the Job controller writes to a new Job at once. `test` with null succeeds if the member is
+absent.
 """
 
 from __future__ import annotations
@@ -20,39 +21,38 @@ if TYPE_CHECKING:
 
 Patch = list[dict[str, Any]]
 
-#: How a running Job is stopped: it fails of its deadline at once, and its Pods go.
+#: Stops a running Job: its deadline is exceeded at once, and its Pods are deleted.
 _DEADLINE: Final = {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 0}
 
 
-def stamp(one: Remediation, stamp_id: str) -> Patch:
-    """Claim a waiting Job: whoever still acts on the stamp before fails from here on."""
-    return [*_still_waiting(one), _set(keys.TERM, stamp_id)]
+def stamp(job: Remediation, stamp_id: str) -> Patch:
+    """Claim a waiting Job; patches that test the previous stamp fail from now on."""
+    return [*_still_waiting(job), _set(keys.TERM, stamp_id)]
 
 
-def admit(one: Remediation, stamp_id: str, by: str, now: datetime) -> Patch:
-    """Start a waiting Job: unsuspend it, or hand it to Kueue by the label that was held back.
+def admit(job: Remediation, stamp_id: str, by: str, now: datetime) -> Patch:
+    """Start a waiting Job: unsuspend it, or add the label that makes Kueue start it.
 
-    A resolved alert, or an approval that was taken back, that came after the Job was read stops
-    it.
+    The patch fails if the alert was resolved, or an approval withdrawn, after the Job was read.
     """
     start = (
         {"op": "replace", "path": "/spec/suspend", "value": False}
-        if one.queue is None
+        if job.queue is None
         else {
             "op": "add",
             "path": f"/metadata/labels/{keys.pointer(keys.KUEUE_QUEUE)}",
-            "value": one.queue,
+            "value": job.queue,
         }
     )
-    rested_on = []
-    if one.resolved_at is None:
-        rested_on.append(_absent(keys.RESOLVED_AT))
-    if one.options.approval:
-        approved = {"op": "test", "path": _path(keys.APPROVED_BY), "value": one.approved_by}
-        rested_on.append(approved)
+    preconditions = []
+    if job.resolved_at is None:
+        preconditions.append(_absent(keys.RESOLVED_AT))
+    if job.options.approval:
+        approved = {"op": "test", "path": _path(keys.APPROVED_BY), "value": job.approved_by}
+        preconditions.append(approved)
     return [
-        *_still_waiting(one),
-        *rested_on,
+        *_still_waiting(job),
+        *preconditions,
         _set(keys.TERM, stamp_id),
         _set(keys.ADMITTED_AT, format_time(now)),
         _set(keys.ADMITTED_BY, by),
@@ -60,25 +60,25 @@ def admit(one: Remediation, stamp_id: str, by: str, now: datetime) -> Patch:
     ]
 
 
-def started_by_other(one: Remediation, now: datetime) -> Patch:
-    """Write down that a Job runs, or ran, which no leader had admitted.
+def started_by_other(job: Remediation, now: datetime) -> Patch:
+    """Record that a Job was started that no leader had admitted.
 
-    Where it is suspended again at once, nothing else on it tells so; whether it is by now makes
-    no difference. It counts from its start, as far as that is known.
+    Nothing else shows it once the Job is suspended again. The time is that of the start, if it is
+    known.
     """
     return [
-        _same(one),
+        _same(job),
         _absent(keys.ADMITTED_AT),
         _absent(keys.DECISION),
-        _set(keys.ADMITTED_AT, format_time(one.started_at or now)),
+        _set(keys.ADMITTED_AT, format_time(job.started_at or now)),
         _set(keys.ADMITTED_BY, keys.SOMEBODY_ELSE),
     ]
 
 
-def refuse(one: Remediation, stamp_id: str, reason: Reason, message: str) -> Patch:
-    """Write down that a waiting Job never starts."""
+def refuse(job: Remediation, stamp_id: str, reason: Reason, message: str) -> Patch:
+    """Refuse a waiting Job: it never starts."""
     return [
-        *_still_waiting(one),
+        *_still_waiting(job),
         _set(keys.TERM, stamp_id),
         _set(keys.DECISION, "refused"),
         _set(keys.REASON, reason.value),
@@ -86,49 +86,49 @@ def refuse(one: Remediation, stamp_id: str, reason: Reason, message: str) -> Pat
     ]
 
 
-def resolve(one: Remediation, moment: datetime) -> Patch:
-    """Record that the alert of a firing Job was resolved; the first record stays."""
-    return [_same(one), _absent(keys.RESOLVED_AT), _set(keys.RESOLVED_AT, format_time(moment))]
+def resolve(job: Remediation, moment: datetime) -> Patch:
+    """Record that the alert of a firing Job was resolved; an earlier record is kept."""
+    return [_same(job), _absent(keys.RESOLVED_AT), _set(keys.RESOLVED_AT, format_time(moment))]
 
 
-def keep_alive(one: Remediation, now: datetime, ttl_seconds: int) -> Patch:
-    """Remember a Job for longer: its alert was delivered again."""
-    patch = [_same(one), _set(keys.LAST_DELIVERED_AT, format_time(now))]
-    if one.finished:
+def keep_alive(job: Remediation, now: datetime, ttl_seconds: int) -> Patch:
+    """Extend the expiry of a Job whose alert was delivered again."""
+    patch = [_same(job), _set(keys.LAST_DELIVERED_AT, format_time(now))]
+    if job.finished:
         patch.append({"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": ttl_seconds})
     return patch
 
 
-def explain(one: Remediation, message: str) -> Patch:
-    """Keep the last words of a failed Job's container, which go with its Pod."""
-    return [_same(one), _absent(keys.MESSAGE), _set(keys.MESSAGE, message)]
+def explain(job: Remediation, message: str) -> Patch:
+    """Record why a Job failed, before its Pods are deleted."""
+    return [_same(job), _absent(keys.MESSAGE), _set(keys.MESSAGE, message)]
 
 
-def approve(one: Remediation, who: str) -> Patch:
-    """Let a Job that waits for a person be admitted when its limits allow."""
-    return [*_undecided(one), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, who)]
+def approve(job: Remediation, approver: str) -> Patch:
+    """Approve a Job: it starts as soon as its limits allow."""
+    return [*_undecided(job), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, approver)]
 
 
-def refuse_by_hand(one: Remediation, who: str) -> Patch:
-    """Let a waiting Job never start; the leader's own patch then fails its tests."""
+def refuse_by_hand(job: Remediation, user: str) -> Patch:
+    """Refuse a waiting Job for a user; a patch of the leader that would start it then fails."""
     return [
-        *_undecided(one),
+        *_undecided(job),
         _set(keys.DECISION, "refused"),
         _set(keys.REASON, Reason.REFUSED_BY_HUMAN.value),
-        _set(keys.MESSAGE, f"refused by {who}"),
+        _set(keys.MESSAGE, f"refused by {user}"),
     ]
 
 
-def cancel_by_hand(one: Remediation, who: str) -> Patch:
-    """Stop a Job that runs, or keep a waiting one from starting; it is not forgotten."""
-    marks = _cancelled(Reason.CANCELLED_BY_HUMAN, f"cancelled by {who}")
-    return [*_undecided(one), *marks] if one.waiting else [*_unfinished(one), *marks, _DEADLINE]
+def cancel_by_hand(job: Remediation, user: str) -> Patch:
+    """Stop a running Job, or refuse a waiting job, for a user."""
+    marks = _cancelled(Reason.CANCELLED_BY_HUMAN, f"cancelled by {user}")
+    return [*_undecided(job), *marks] if job.waiting else [*_unfinished(job), *marks, _DEADLINE]
 
 
-def cancel_resolved(one: Remediation) -> Patch:
-    """Stop a Job that runs for an alert that is resolved."""
-    marks = _cancelled(Reason.RESOLVED, "the alert was resolved: on-resolve is cancel-running")
-    return [*_unfinished(one), *marks, _DEADLINE]
+def cancel_resolved(job: Remediation) -> Patch:
+    """Stop a running Job because its alert was resolved."""
+    marks = _cancelled(Reason.RESOLVED, "the alert was resolved, and on-resolve is cancel-running")
+    return [*_unfinished(job), *marks, _DEADLINE]
 
 
 def _cancelled(reason: Reason, message: str) -> Patch:
@@ -139,38 +139,38 @@ def _cancelled(reason: Reason, message: str) -> Patch:
     ]
 
 
-def _unfinished(one: Remediation) -> Patch:
-    """What must hold for a started Job to be stopped: that it is as it was when it was read.
+def _unfinished(job: Remediation) -> Patch:
+    """Preconditions for stopping a started Job: it has not changed since it was read.
 
-    One that has ended in the meantime stays what it became; of a failed one nothing but its
-    conditions tells, which no test of a patch can look into.
+    That a Job has failed is only in its conditions, which a patch cannot test. So this job tests
+    the resourceVersion.
     """
-    version = {"op": "test", "path": "/metadata/resourceVersion", "value": one.resource_version}
-    return [_same(one), _absent(keys.DECISION), version]
+    version = {"op": "test", "path": "/metadata/resourceVersion", "value": job.resource_version}
+    return [_same(job), _absent(keys.DECISION), version]
 
 
-def _undecided(one: Remediation) -> Patch:
-    """What must still hold for a person's word to count, whoever leads."""
+def _undecided(job: Remediation) -> Patch:
+    """Preconditions for the decision of a user, independent of the leader's term."""
     return [
-        _same(one),
+        _same(job),
         {"op": "test", "path": "/spec/suspend", "value": True},
         _absent(keys.ADMITTED_AT),
         _absent(keys.DECISION),
     ]
 
 
-def _still_waiting(one: Remediation) -> Patch:
+def _still_waiting(job: Remediation) -> Patch:
     return [
-        _same(one),
+        _same(job),
         {"op": "test", "path": "/spec/suspend", "value": True},
-        {"op": "test", "path": _path(keys.TERM), "value": one.term},
+        {"op": "test", "path": _path(keys.TERM), "value": job.term},
         _absent(keys.ADMITTED_AT),
         _absent(keys.DECISION),
     ]
 
 
-def _same(one: Remediation) -> dict[str, Any]:
-    return {"op": "test", "path": "/metadata/uid", "value": one.uid}
+def _same(job: Remediation) -> dict[str, Any]:
+    return {"op": "test", "path": "/metadata/uid", "value": job.uid}
 
 
 def _absent(key: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-r"""The two ways in which an operario's text may ask for alert data.
+r"""The two kinds of references to alert data in an operario's texts.
 
-OpenFero's field references, `{{ .Alert.Labels.pod }}`: fields alone, no functions, pipelines
-or blocks, and a value is never read as a template again. Kubernetes' own variable references,
-`$(OPENFERO_POD)`, in which `$$` stands for one dollar sign.
+OpenFero's field references, `{{ .Alert.Labels.pod }}`: fields only, without functions, pipelines
+or blocks; a value is never interpreted as a template. Kubernetes' own variable references,
+`$(OPENFERO_POD)`, in which `$$` means one dollar sign.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _FIELD: Final = re.compile(
 )
 _REFERENCE: Final = re.compile(r"\$(?:\$|\((?P<name>[^)]*)\))")
 _DOLLARS: Final = re.compile(r"\$(?:\$|\([^)]*\))?")
-_LONE: Final = re.compile(r"\$\$?")
+_UNPAIRED_DOLLARS: Final = re.compile(r"\$\$?")
 
-#: What alert data may look like inside a command or an argument: no flag, no path upwards, no
-#: white space, nothing that a shell reads.
-SAFE_ARGUMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+#: Alert data that is allowed in a command or an argument: no option, no `..`, no white space, no
+#: character that a shell interprets.
+_SAFE_ARGUMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Field:
     key: str = ""
 
     def __str__(self) -> str:
-        """As an author would write it."""
+        """The reference as in a template, without braces."""
         return f".{self.kind}.{self.key}" if self.key else f".{self.kind}"
 
 
@@ -48,17 +48,17 @@ _NAMED: Final = {
 
 
 def parse_field(inside: str) -> Field | None:
-    """The field named between two pairs of braces, None where it is no plain field."""
-    found = _FIELD.fullmatch(inside.strip())
-    if found is None:
+    """Parse the text between double braces; None if it is not a field reference."""
+    match = _FIELD.fullmatch(inside.strip())
+    if match is None:
         return None
-    if found["kind"]:
-        return Field(found["kind"], found["key"])
-    return _NAMED[found["name"]]
+    if match["kind"]:
+        return Field(match["kind"], match["key"])
+    return _NAMED[match["name"]]
 
 
 def fields(text: str) -> list[Field | str]:
-    """Every reference in a text; one that is no plain field comes as the text it is."""
+    """Return the references in a text; one that is not a field reference as its text."""
     return [
         parse_field(inside) or f"{{{{{inside}}}}}"
         for _, inside in _split(text)
@@ -67,38 +67,35 @@ def fields(text: str) -> list[Field | str]:
 
 
 def substitute(text: str, value_of: Callable[[Field], str]) -> str:
-    """Put values in the place of field references, once; anything else stays as it is.
+    """Replace field references by values; anything else is kept.
 
-    A `$` of the author's that is no whole `$$` or `$(NAME)` before the values are there is
-    doubled: Kubernetes gives it back as one, and it does not become a reference by what follows
-    (`${{ .Labels.x }}` where x is `(TOKEN)`, `$({{ .Labels.x }})` where it is `TOKEN`).
+    An author's `$` that is not part of a complete `$$` or `$(NAME)` before the replacement is
+    doubled. Kubernetes turns it back into one, and the value after it cannot make it a reference
+    (`${{ .Labels.x }}` if x is `(TOKEN)`, `$({{ .Labels.x }})` if it is `TOKEN`).
     """
     parts: list[str] = []
-    found = False
+    has_fields = False
     for literal, field in _pieces(text):
         parts.append(_self_contained(literal))
         if field is not None:
-            found = True
+            has_fields = True
             parts.append(value_of(field))
-    return "".join(parts) if found else text
+    return "".join(parts) if has_fields else text
 
 
 def references(text: str) -> list[str]:
-    """The variables that Kubernetes would expand in a text, in its own grammar.
-
-    Of a text with field references, those of what `substitute` makes of it.
-    """
+    """Return the variables that Kubernetes would expand in a text after `substitute`."""
     return [
         match["name"]
         for literal, _ in _pieces(text)
-        # No reference ends behind the last parenthesis; to look would take quadratic time.
+        # No reference ends after the last parenthesis; searching there takes quadratic time.
         for match in _REFERENCE.finditer(literal, 0, literal.rfind(")") + 1)
         if match["name"] is not None
     ]
 
 
 def _split(text: str) -> Iterator[tuple[str, str | None]]:
-    """A text before each pair of double braces, and what they hold; None at the text's end."""
+    """Yield the text before each pair of double braces and their content; None at the end."""
     position = 0
     while (opens := text.find("{{", position)) >= 0:
         closes = text.find("}}", opens + 2)
@@ -110,7 +107,7 @@ def _split(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, Field | None]]:
-    """The author's own text before each field reference, and the field; None at the end."""
+    """Yield the author's text before each field reference, and the field; None at the end."""
     literal = ""
     for before, inside in _split(text):
         literal += before
@@ -123,20 +120,20 @@ def _pieces(text: str) -> Iterator[tuple[str, Field | None]]:
 
 
 def _self_contained(literal: str) -> str:
-    """The same to Kubernetes' expansion, whatever text follows it."""
+    """Escape a text so that what follows it cannot change how Kubernetes expands it."""
     end = literal.rfind(")") + 1
-    return _DOLLARS.sub(_doubled, literal[:end]) + _LONE.sub(_doubled, literal[end:])
+    return _DOLLARS.sub(_doubled, literal[:end]) + _UNPAIRED_DOLLARS.sub(_doubled, literal[end:])
 
 
-def _doubled(found: re.Match[str]) -> str:
-    return found[0] if len(found[0]) > 1 else "$$"
+def _doubled(match: re.Match[str]) -> str:
+    return match[0] if len(match[0]) > 1 else "$$"
 
 
 def escape(value: str) -> str:
-    """A value that Kubernetes' expansion gives back unchanged; NUL cannot be in a variable."""
+    """Escape a value so that Kubernetes' expansion returns it; drop NUL, which cannot be passed."""
     return value.replace("\0", "").replace("$", "$$")
 
 
 def is_safe_argument(value: str) -> bool:
-    """Whether alert data may become part of a command or an argument."""
-    return SAFE_ARGUMENT.fullmatch(value) is not None and ".." not in value
+    """Whether alert data is allowed in a command or an argument."""
+    return _SAFE_ARGUMENT.fullmatch(value) is not None and ".." not in value

@@ -201,7 +201,7 @@ def test_a_silent_watch_is_found_out(gateway: Gateway, replica: Replica) -> None
     gateway.silence()
     assert replica.deliver(alert("Here", host="h"))[0] == 200
     replica.wait_for(lambda: phases(replica) == {"h": "Succeeded"}, 120)
-    assert "its watch is silent" in replica.process.output
+    assert "the watch is stalled" in replica.process.output
     gateway.speak()
 
 

@@ -307,7 +307,7 @@ async def test_a_remote_that_is_down_does_not_end_the_controller(
             assert await deliver(address) == 503
             with http_server(root, port=port):
                 await until(lambda: bare_one.syncer.catalog, PATIENCE)
-                await until(lambda: bare_one.view.whole, PATIENCE)
+                await until(lambda: bare_one.view.complete, PATIENCE)
                 await until(lambda: bare_one.syncer.status.error is None, PATIENCE)
                 follower = Follower(url, tmp_path / "m", cluster=cluster)
                 await follower.sync()
@@ -316,7 +316,7 @@ async def test_a_remote_that_is_down_does_not_end_the_controller(
             assert await deliver(address) == 200
         async with controller(url, tmp_path / "b", cluster) as (mirrored, address):
             await until(lambda: mirrored.syncer.failures > 0, PATIENCE)
-            await until(lambda: mirrored.view.whole, PATIENCE)
+            await until(lambda: mirrored.view.complete, PATIENCE)
             assert mirrored.syncer.status.origin == "mirror"
             assert await status(address, "/readyz") == 200
             assert await deliver(address) == 200

@@ -29,7 +29,7 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     Unavailable,
 )
-from openfero_gitops.domain.feed import Changed, Listed, Lost
+from openfero_gitops.domain.feed import Changed, Failed, Listed
 from tests.cluster.controlplane import COMPONENTS
 from tests.contract.objects import config_map, job
 from tests.integration.odd_server import (
@@ -664,7 +664,7 @@ async def test_following_empty_answers(tmp_path: Path) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(drain(news, seen), 2)
         watches = sum("watch" in request.query for request in odd.asked)
-    assert [type(each) for each in seen[:3]] == [Listed, Lost, Listed]
+    assert [type(each) for each in seen[:3]] == [Listed, Failed, Listed]
     assert 4 <= watches <= 9
 
 
@@ -738,7 +738,7 @@ async def test_killed_api_server(private_control_plane: Callable[..., ControlPla
         with pytest.raises(Unavailable, match="Connection refused") as refused:
             await api.create(CONFIG_MAPS, "default", config_map("during"))
         assert refused.value.answered
-        assert isinstance(await anext(news), Lost)
+        assert isinstance(await anext(news), Failed)
         await asyncio.to_thread(plane.start_component, "kube-apiserver")
         await api.create(CONFIG_MAPS, "default", config_map("after"))
         known: set[str] = set()

@@ -481,7 +481,7 @@ class Replica:
     async def watching(self) -> AsyncIterator[Replica]:
         """Keep the view true for as long as the block lasts."""
         async with in_background(self.observer.run()):
-            await until(lambda: self.view.whole)
+            await until(lambda: self.view.complete)
             yield self
 
     @asynccontextmanager

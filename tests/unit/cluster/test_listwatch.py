@@ -11,14 +11,14 @@ from openfero_gitops.cluster.api import CONFIG_MAPS, LEASES, Resource
 from openfero_gitops.cluster.listwatch import ROOM, ListWatch, Pace, follow
 from openfero_gitops.demo.cluster import Fault, MemoryCluster
 from openfero_gitops.domain.errors import Expired, Forbidden, Throttled, Unavailable
-from openfero_gitops.domain.feed import Changed, Gone, Listed, Lost
+from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from tests.contract.objects import config_map, lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from openfero_gitops.domain.errors import ApiError
-    from openfero_gitops.domain.feed import News
+    from openfero_gitops.domain.feed import FeedEvent
 
 
 class Time:
@@ -74,7 +74,7 @@ async def _no_task_is_left() -> AsyncGenerator[None, None]:
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
 
 
-def told(news: News) -> str:
+def told(news: FeedEvent) -> str:
     """Return one as text."""
     match news:
         case Listed(namespace, items):
@@ -82,13 +82,13 @@ def told(news: News) -> str:
             return f"{namespace} listed {names}".rstrip()
         case Changed(namespace, changed):
             return f"{namespace} changed {changed['metadata']['name']}"
-        case Gone(namespace, gone):
+        case Deleted(namespace, gone):
             return f"{namespace} gone {gone['metadata']['name']}"
-        case Lost(namespace, error):
+        case Failed(namespace, error):
             return f"{namespace} lost {type(error).__name__}"
 
 
-async def take(news: AsyncGenerator[News, None], count: int) -> list[str]:
+async def take(news: AsyncGenerator[FeedEvent, None], count: int) -> list[str]:
     """Return the next news as text."""
     async with asyncio.timeout(10):
         return [told(await anext(news)) for _ in range(count)]

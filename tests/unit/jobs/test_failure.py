@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.jobs.failure import last_words
+from openfero_gitops.jobs.failure import failure_message
 from tests.support.build import finished
 
 FAILED = finished(
@@ -26,7 +26,9 @@ def ended(name: str, code: int, at: str = "2026-11-21T03:04:05Z", **state: str) 
 
 def test_condition_exit_code_and_message_are_told() -> None:
     """A person reads why Kubernetes gave up and what the container said at its end."""
-    words = last_words(FAILED, [pod(ended("heal", 3, reason="Error", message="no such pod\n"))])
+    words = failure_message(
+        FAILED, [pod(ended("heal", 3, reason="Error", message="no such pod\n"))]
+    )
 
     assert words == f"{CONDITION}; container heal exited with code 3 (Error): no such pod"
 
@@ -41,7 +43,7 @@ def test_condition_exit_code_and_message_are_told() -> None:
 )
 def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], words: str) -> None:
     """Reason and termination message are optional."""
-    assert last_words(FAILED, [pod(container)]) == f"{CONDITION}; {words}"
+    assert failure_message(FAILED, [pod(container)]) == f"{CONDITION}; {words}"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], wor
 )
 def test_without_a_failed_container_the_condition_stands_alone(pods: list[dict[str, Any]]) -> None:
     """Pods may be gone, pending, or have succeeded."""
-    assert last_words(FAILED, pods) == CONDITION
+    assert failure_message(FAILED, pods) == CONDITION
 
 
 def test_the_last_container_that_failed_has_the_word() -> None:
@@ -67,7 +69,7 @@ def test_the_last_container_that_failed_has_the_word() -> None:
     last = pod(ended("b", 0, "2026-11-21T03:09:00Z"), init=(ended("i", 2, "2026-11-21T03:05:00Z"),))
 
     for pods in ([first, last], [last, first]):
-        assert last_words(FAILED, pods).endswith("; container i exited with code 2")
+        assert failure_message(FAILED, pods).endswith("; container i exited with code 2")
 
 
 @pytest.mark.parametrize(
@@ -80,12 +82,12 @@ def test_the_last_container_that_failed_has_the_word() -> None:
 )
 def test_a_condition_says_what_it_has_to_say(reason: str, message: str, words: str) -> None:
     """Reason and message are both optional."""
-    assert last_words(finished(reason=reason, message=message), []) == words
+    assert failure_message(finished(reason=reason, message=message), []) == words
 
 
 def test_last_words_are_short_enough_for_an_annotation() -> None:
     """A termination message of any length is cut."""
-    words = last_words(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
+    words = failure_message(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
 
     assert len(words) == 2048
     assert words.startswith(CONDITION)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Unavailable
-from openfero_gitops.domain.feed import Changed, Gone, Listed, Lost
+from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
@@ -34,7 +34,7 @@ from tests.support.workers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from openfero_gitops.domain.feed import News
+    from openfero_gitops.domain.feed import FeedEvent
     from openfero_gitops.domain.remediation import Remediation
 
 KEY = JobKey(build.JOBS_NAMESPACE, "job-1")
@@ -48,10 +48,10 @@ def at(version: int, uid: str = "one", **given: Any) -> Remediation:
 class Script:
     """A feed that tells what a test wrote for it, and then stays silent."""
 
-    def __init__(self, *news: News) -> None:
+    def __init__(self, *news: FeedEvent) -> None:
         self._news = news
 
-    async def follow(self) -> AsyncGenerator[News]:
+    async def follow(self) -> AsyncGenerator[FeedEvent]:
         """Tell it."""
         for item in self._news:
             yield item
@@ -59,7 +59,7 @@ class Script:
         await asyncio.Event().wait()
 
 
-async def told(*news: News, namespaces: Sequence[str] = (build.JOBS_NAMESPACE,)) -> View:
+async def told(*news: FeedEvent, namespaces: Sequence[str] = (build.JOBS_NAMESPACE,)) -> View:
     """A view that was told this."""
     view = View()
     async with in_background(Observer(Script(*news), view, namespaces).run()):
@@ -183,12 +183,12 @@ class TestLists:
     def test_it_is_whole_when_every_namespace_was_listed(self) -> None:
         """Not before, and not when nothing was expected at all."""
         view = View()
-        assert not view.whole
+        assert not view.complete
         view.expect(["jobs", "other"])
         view.replace("jobs", [], "1")
-        assert not view.whole
+        assert not view.complete
         view.replace("other", [], "1")
-        assert view.whole
+        assert view.complete
 
     @settings(max_examples=scaled(20))
     @given(seed=st.integers(0, 2**32))
@@ -244,28 +244,28 @@ class TestFeed:
         )
         view = await told(Listed("jobs", [job], "6"), Changed("jobs", admitted))
         assert [(one.key.name, one.phase) for one in view] == [(name, Phase.RUNNING)]
-        view = await told(Listed("jobs", [job], "6"), Gone("jobs", admitted))
+        view = await told(Listed("jobs", [job], "6"), Deleted("jobs", admitted))
         assert len(view) == 0
-        assert view.whole
+        assert view.complete
 
     @in_virtual_time
     async def test_a_deletion_is_remembered_by_its_version(self) -> None:
         """An answer from before the deletion, read after it, is known to be old."""
         job = build.stored(metadata={"resourceVersion": "5"})
         last = build.stored(metadata={"resourceVersion": "9"})
-        view = await told(Listed("jobs", [job], "6"), Gone("jobs", last))
+        view = await told(Listed("jobs", [job], "6"), Deleted("jobs", last))
         late = dataclasses.replace(observe(job), resource_version="8")
         assert not view.apply(late)
         assert len(view) == 0
 
     @in_virtual_time
-    async def test_trouble_is_said_while_it_lasts_and_logged_once(self) -> None:
+    async def test_an_error_is_reported_while_it_lasts_and_logged_when_it_changes(self) -> None:
         """Each namespace for itself; the next list ends it, and what was known is kept."""
         job = build.stored()
-        news: asyncio.Queue[News] = asyncio.Queue()
+        news: asyncio.Queue[FeedEvent] = asyncio.Queue()
 
         class Live:
-            async def follow(self) -> AsyncGenerator[News]:
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
                 while True:
                     yield await news.get()
 
@@ -275,19 +275,20 @@ class TestFeed:
             async with in_background(observer.run()):
                 for item in (
                     Listed("jobs", [job], "6"),
-                    Lost("jobs", Unavailable("no connection")),
-                    Lost("jobs", Unavailable("still none")),
-                    Lost("other", Forbidden("no right")),
+                    Failed("jobs", Unavailable("no connection")),
+                    Failed("jobs", Unavailable("still none")),
+                    Failed("other", Forbidden("no right")),
                 ):
                     news.put_nowait(item)
                 await asyncio.sleep(1)
                 assert observer.trouble == {"jobs": "still none", "other": "no right"}
                 assert len(view) == 1
-                assert not view.whole
+                assert not view.complete
                 news.put_nowait(Listed("jobs", [job], "8"))
                 await asyncio.sleep(1)
                 assert observer.trouble == {"other": "no right"}
         assert [(one["log_level"], one["namespace"]) for one in logs] == [
+            ("warning", "jobs"),
             ("warning", "jobs"),
             ("warning", "other"),
             ("info", "jobs"),
@@ -298,7 +299,7 @@ class TestFeed:
         """An error that is none of the API server's ends the observer, for its owner to see."""
 
         class Broken:
-            async def follow(self) -> AsyncGenerator[News]:
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
                 yield Listed("jobs", [], "1")
                 raise ZeroDivisionError
 
@@ -312,7 +313,7 @@ class TestFeed:
         lists = 0
 
         class Silent:
-            async def follow(self) -> AsyncGenerator[News]:
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
                 nonlocal lists
                 lists += 1
                 if lists == 2:
@@ -328,7 +329,7 @@ class TestFeed:
             view.apply(dataclasses.replace(observe(job), resource_version="12"))
             await asyncio.sleep(30)
             assert lists == 2
-            assert "silent" in observer.trouble["jobs"]
+            assert "stalled" in observer.trouble["jobs"]
             await asyncio.sleep(3600)
             assert (lists, observer.trouble) == (2, {})
 
@@ -339,7 +340,7 @@ class TestFeed:
         lists = 0
 
         class Late:
-            async def follow(self) -> AsyncGenerator[News]:
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
                 nonlocal lists
                 lists += 1
                 yield Listed("jobs", [jobs[0]], "9")
@@ -400,8 +401,8 @@ class TestRestored:
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
             Changed(namespace, job("ghost", 60)),
             Changed(namespace, job("old", 61)),
-            Gone(namespace, job("gone", 62)),
-            Lost(namespace, Unavailable("too large resource version")),
+            Deleted(namespace, job("gone", 62)),
+            Failed(namespace, Unavailable("too large resource version")),
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
             Changed(namespace, job("new", 46)),
         )
@@ -415,7 +416,7 @@ class TestRestored:
 
     @in_virtual_time
     async def test_it_is_told_once_and_other_namespaces_stay(self) -> None:
-        """Nor is a watch that counts from there taken for a silent one."""
+        """Nor is a watch that counts from there considered stalled."""
         here, there = build.JOBS_NAMESPACE, "other"
         elsewhere = job("elsewhere", 70)
         elsewhere["metadata"]["namespace"] = there
@@ -431,7 +432,7 @@ class TestRestored:
                 await asyncio.sleep(100)
         assert {one.key.name for one in view} == {"elsewhere", "new"}
         assert len(logs) == 1
-        assert "restored from a backup" in logs[0]["event"]
+        assert "a restore of etcd" in logs[0]["event"]
 
     @in_virtual_time
     async def test_a_list_that_only_missed_our_last_write_undoes_nothing(self) -> None:
@@ -440,7 +441,7 @@ class TestRestored:
         view = View()
 
         class Feed(Script):
-            async def follow(self) -> AsyncGenerator[News]:
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
                 yield Listed(namespace, [job("job-1", 40)], "50")
                 view.apply(at(60, job("job-1", 60)["metadata"]["uid"], term="ours"))
                 yield Listed(namespace, [job("job-1", 40)], "55")
