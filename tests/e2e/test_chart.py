@@ -156,10 +156,16 @@ def test_lint_finds_nothing(values: Values) -> None:
     [
         ({"repository": {"url": ""}}, "repository.url is required"),
         ({"repository": {"url": "ftp://git.example.com/a"}}, "/repository/url"),
-        ({"repository": {"url": "https://token@git.example.com/a"}}, "must not carry credentials"),
-        ({"repository": {"url": "ssh://git:password@example.com/a"}}, "must not carry credentials"),
+        (
+            {"repository": {"url": "https://token@git.example.com/a"}},
+            "must not contain credentials",
+        ),
+        (
+            {"repository": {"url": "ssh://git:password@example.com/a"}},
+            "must not contain credentials",
+        ),
         ({"repository": {"url": "git@git.example.com:a.git"}}, "repository.secret.knownHostsKey"),
-        ({"repository": {"secret": {"name": "git"}}}, "say what is in it"),
+        ({"repository": {"secret": {"name": "git"}}}, "secret.name is set: also set"),
         ({"repository": {"secret": {"caKey": "ca.crt"}}}, "which is not set"),
         ({"repository": {"url": "ssh://git.example.com/a.git"}}, "/repository/url"),
         (
@@ -191,11 +197,11 @@ def test_lint_finds_nothing(values: Values) -> None:
             "repository.proxy is for HTTPS",
         ),
         ({"repository": {"verify": {"mode": "all"}}}, "/repository/verify/mode"),
-        ({"repository": {"verify": {"mode": "commit"}}}, "say whom you trust"),
-        ({"repository": {"verify": {"allowedSigners": "a b c"}}}, "which trusts everybody"),
+        ({"repository": {"verify": {"mode": "commit"}}}, "set the trusted keys"),
+        ({"repository": {"verify": {"allowedSigners": "a b c"}}}, "which checks no signatures"),
         (
             {"repository": {"verify": {"mode": "commit", "existingSecret": "s"}}},
-            "verify.existingSecret is set: say what is in it",
+            "verify.existingSecret is set: also set",
         ),
         (
             {"repository": {"verify": {"mode": "commit", "allowedSignersKey": "k"}}},
@@ -203,14 +209,14 @@ def test_lint_finds_nothing(values: Values) -> None:
         ),
         (
             {"repository": {"verify": {"mode": "tag", "allowedSigners": "a b c"}}},
-            "name the tag with repository.ref",
+            "set repository.ref to the tag",
         ),
         ({"replicas": 3}, "'replicas' not allowed"),
         ({"webhook": {"token": "secret"}}, "'token' not allowed"),
         ({"webhook": {"auth": "digest"}}, "/webhook/auth"),
-        ({"web": {"expose": True}}, "web.expose needs a login"),
+        ({"web": {"expose": True}}, "web.expose requires authentication"),
         ({"web": {"expose": True, "auth": "basic"}}, "set web.existingSecret"),
-        ({"web": {"port": 8080}}, "where the webhook listens"),
+        ({"web": {"port": 8080}}, "the port of the webhook"),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
         ({"allowedNamespaces": ["Production"]}, "/allowedNamespaces/0"),
     ],

@@ -357,14 +357,14 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
             return str(error)
 
     # It takes the API server a while until a policy is in force.
-    eventually(lambda: "and nobody else" in steal({"openfero.io/approved-by": who}))
+    eventually(lambda: "the requesting user" in steal({"openfero.io/approved-by": who}))
     assert "created" in steal({}), "Jobs without an annotation are as they were"
     with desk.replica("a") as a:
         leads(a)
         eventually(lambda: namespace in _data(kubectl, namespace).get("approvals.json", ""))
         first = deliver(a, "Risky", "one", "AwaitingApproval")
-        assert "and nobody else" in forge(first, f"approved-by={who}")
-        assert "and nobody else" in forge(first, f"approved-by={who}", subresource="status")
+        assert "the requesting user" in forge(first, f"approved-by={who}")
+        assert "the requesting user" in forge(first, f"approved-by={who}", subresource="status")
         forged = forge(
             first, "decision=refused", "reason=refused-by-human", f"message=refused by {who}"
         )

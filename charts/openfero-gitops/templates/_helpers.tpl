@@ -36,12 +36,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.jobsNamespace.name | default (printf "%s-jobs" (.Release.Namespace | trunc 58 | trimSuffix "-")) }}
 {{- end }}
 
-{{- /* Every namespace that a Job may run in, as a JSON list; the jobs namespace is the first. */}}
+{{- /* The namespaces that Jobs may run in, as a JSON list; the jobs namespace is the first. */}}
 {{- define "openfero-gitops.allowedNamespaces" -}}
 {{- prepend .Values.allowedNamespaces (include "openfero-gitops.jobsNamespace" .) | uniq | toJson }}
 {{- end }}
 
-{{- /* The Secret that the webhook's senders are checked against; empty where nobody is asked. */}}
+{{- /* The Secret with the credentials of the webhook; empty without authentication. */}}
 {{- define "openfero-gitops.webhookSecret" -}}
 {{- if ne .Values.webhook.auth "none" }}
 {{- .Values.webhook.existingSecret | default (printf "%s-webhook" (include "openfero-gitops.fullname" .)) }}
@@ -66,7 +66,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
 {{- end }}
 
-{{- /* The ports that Git is spoken on: the proxy's, and the repository's where it may be passed by. */}}
+{{- /* The ports for Git: the proxy's, and the repository's if it can be reached without the proxy. */}}
 {{- define "openfero-gitops.gitPorts" -}}
 {{- $ports := list }}
 {{- with .Values.repository }}
@@ -92,16 +92,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{- /* What no schema can say clearly: settings that contradict each other stop the installation. */}}
+{{- /* Stops the installation if values contradict each other, which the schema cannot express. */}}
 {{- define "openfero-gitops.check" -}}
-{{- $url := required "repository.url is required: the address of the Git repository that holds the operarios, for example --set repository.url=https://git.example.com/platform/operarios.git" .Values.repository.url }}
+{{- $url := required "repository.url is required: the address of the Git repository with the operarios, for example --set repository.url=https://git.example.com/platform/operarios.git" .Values.repository.url }}
 {{- $ssh := not (hasPrefix "http" $url) }}
 {{- if or (regexMatch "^https?://[^/]*@" $url) (regexMatch "^ssh://[^/]*:[^/]*@" $url) }}
-{{- fail "repository.url must not carry credentials, which everybody who may read a Pod would see: put them in a Secret and set repository.secret.name and repository.secret.credentialsKey" }}
+{{- fail "repository.url must not contain credentials, because everyone who can read Pods would see them: put them in a Secret and set repository.secret.name and repository.secret.credentialsKey" }}
 {{- end }}
 {{- with .Values.repository.secret }}
 {{- if and .name (not (or .credentialsKey .sshKey .knownHostsKey .caKey)) }}
-{{- fail "repository.secret.name is set: say what is in it with repository.secret.credentialsKey, sshKey, knownHostsKey or caKey" }}
+{{- fail "repository.secret.name is set: also set repository.secret.credentialsKey, sshKey, knownHostsKey or caKey" }}
 {{- end }}
 {{- if and (not .name) (or .credentialsKey .sshKey .knownHostsKey .caKey) }}
 {{- fail "repository.secret.credentialsKey, sshKey, knownHostsKey and caKey are keys of the Secret repository.secret.name, which is not set" }}
@@ -113,7 +113,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "repository.url is an SSH address: repository.secret.credentialsKey and caKey are for HTTPS" }}
 {{- end }}
 {{- if and (not $ssh) (or .sshKey .knownHostsKey) }}
-{{- fail "repository.url is no SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
+{{- fail "repository.url is not an SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
 {{- end }}
 {{- end }}
 {{- with .Values.repository }}
@@ -121,38 +121,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "repository.url is an SSH address: repository.proxy is for HTTPS" }}
 {{- end }}
 {{- if and .noProxy (not .proxy) }}
-{{- fail "repository.noProxy names hosts that are reached without repository.proxy, which is not set" }}
+{{- fail "repository.noProxy lists hosts to reach without repository.proxy, which is not set" }}
 {{- end }}
 {{- end }}
 {{- with .Values.repository.verify }}
 {{- if and .allowedSigners .allowedSignersKey }}
-{{- fail "repository.verify.allowedSigners and allowedSignersKey both name ssh keys: set one of them" }}
+{{- fail "repository.verify.allowedSigners and allowedSignersKey both set SSH keys: set only one of them" }}
 {{- end }}
 {{- if and .existingSecret (not (or .allowedSignersKey .openpgpKeyringKey)) }}
-{{- fail "repository.verify.existingSecret is set: say what is in it with repository.verify.allowedSignersKey or openpgpKeyringKey" }}
+{{- fail "repository.verify.existingSecret is set: also set repository.verify.allowedSignersKey or openpgpKeyringKey" }}
 {{- end }}
 {{- if and (not .existingSecret) (or .allowedSignersKey .openpgpKeyringKey) }}
 {{- fail "repository.verify.allowedSignersKey and openpgpKeyringKey are keys of the Secret repository.verify.existingSecret, which is not set" }}
 {{- end }}
 {{- if and (eq .mode "none") (or .allowedSigners .existingSecret) }}
-{{- fail "repository.verify names signers, and repository.verify.mode is none, which trusts everybody: set it to commit or tag" }}
+{{- fail "repository.verify lists signers, but repository.verify.mode is none, which checks no signatures: set it to commit or tag" }}
 {{- end }}
 {{- if and (ne .mode "none") (not (or .allowedSigners .existingSecret)) }}
-{{- fail (printf "repository.verify.mode is %s: say whom you trust with repository.verify.allowedSigners or existingSecret" .mode) }}
+{{- fail (printf "repository.verify.mode is %s: set the trusted keys with repository.verify.allowedSigners or existingSecret" .mode) }}
 {{- end }}
 {{- if and (eq .mode "tag") (not $.Values.repository.ref) }}
-{{- fail "repository.verify.mode is tag: name the tag with repository.ref" }}
+{{- fail "repository.verify.mode is tag: set repository.ref to the tag" }}
 {{- end }}
 {{- end }}
 {{- with .Values.web }}
 {{- if eq (int .port) 8080 }}
-{{- fail "web.port must not be 8080, where the webhook listens" }}
+{{- fail "web.port must not be 8080, the port of the webhook" }}
 {{- end }}
 {{- if and .expose (eq .auth "none") }}
-{{- fail "web.expose needs a login: set web.auth to basic or bearer, and web.existingSecret to the Secret that holds the credentials" }}
+{{- fail "web.expose requires authentication: set web.auth to basic or bearer, and web.existingSecret to the Secret with the credentials" }}
 {{- end }}
 {{- if and (ne .auth "none") (not .existingSecret) }}
-{{- fail (printf "web.auth is %s: set web.existingSecret to the Secret that holds the credentials" .auth) }}
+{{- fail (printf "web.auth is %s: set web.existingSecret to the Secret with the credentials" .auth) }}
 {{- end }}
 {{- end }}
 {{- if and .Values.tls.clientCaKey (not .Values.tls.existingSecret) }}
