@@ -22,9 +22,9 @@ from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
-from openfero_gitops.catalog.lag import Comparer
-from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, recall
-from openfero_gitops.catalog.schedule import Asked, Schedule, pause_before_sync
+from openfero_gitops.catalog.lag import LagMonitor
+from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, restore_from_mirror
+from openfero_gitops.catalog.schedule import Schedule, SyncRequests, delay_before_sync
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -137,13 +137,13 @@ class Controller:
             follow_rewrites=settings.follow_rewrites,
             signed=settings.verify is not Verify.NONE,
         )
-        self.syncer.on_change(lambda: self.metrics.changed(self.syncer.status.story[0].changes))
-        self.comparer = Comparer(
+        self.syncer.on_change(lambda: self.metrics.changed(self.syncer.status.history[0].changes))
+        self.lag_monitor = LagMonitor(
             store=self._config_maps,
             history=source,
             catalog=self._catalog,
             now=_now,
-            patience=settings.interval + _LAG_TOLERANCE,
+            tolerance=settings.interval + _LAG_TOLERANCE,
         )
         self.observer = Observer(
             ListWatch(api, JOBS, namespaces.allowed, SELECTOR), self.view, namespaces.allowed
@@ -213,11 +213,11 @@ class Controller:
         )
         self._schedule = Schedule(self.syncer.sync, self._pause)
         self.control.on_sync(self._schedule.now)
-        self.asked = Asked(
+        self.sync_requests = SyncRequests(
             sync=self._schedule.now,
-            notice=self.control,
+            publish=self.control.ask_for_sync,
             identity=settings.identity,
-            wanted=wanted or asyncio.Event(),
+            requested=wanted or asyncio.Event(),
         )
         self.server = Server(
             state=State(
@@ -230,7 +230,7 @@ class Controller:
                     cluster=cluster,
                 ),
                 syncer=self.syncer,
-                comparer=self.comparer,
+                lag_monitor=self.lag_monitor,
                 elector=self.elector,
                 observer=self.observer,
                 view=self.view,
@@ -252,7 +252,7 @@ class Controller:
             else None,
             tls=tls_context(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
             push=PushHook(
-                self.asked.ask,
+                self.sync_requests.request,
                 settings.ref,
                 SecretLines(settings.hook_secret_file, lambda _: None)
                 if settings.hook_secret_file
@@ -262,7 +262,7 @@ class Controller:
 
     def _pause(self) -> timedelta:
         chance = random.random()  # noqa: S311 - no secret
-        return pause_before_sync(self._settings.interval, self.syncer.failures, chance)
+        return delay_before_sync(self._settings.interval, self.syncer.failures, chance)
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
@@ -301,8 +301,8 @@ class Controller:
             start("observe", self.observer.run())
             stopping = start("stop", stop.wait())
             start("control", self.control.run())
-            start("compare", restart_on_error(self.comparer.run))
-            start("sync requests", restart_on_error(self.asked.run))
+            start("compare", restart_on_error(self.lag_monitor.run))
+            start("sync requests", restart_on_error(self.sync_requests.run))
             start("follow dry runs", restart_on_error(self.dry_runner.follow))
             exits.push_async_callback(self._recorder.flush, _FLUSH_EVENTS_SECONDS)
             start("events", restart_on_error(self._recorder.run))
@@ -376,7 +376,7 @@ class Controller:
     async def _recall(self) -> bool:
         """Activate the catalog of the mirror; return False if the API server did not answer."""
         try:
-            await recall(self._config_maps, self.syncer, self._mirror_keys)
+            await restore_from_mirror(self._config_maps, self.syncer, self._mirror_keys)
         except Forbidden as error:
             raise UsageError(
                 f"cannot read ConfigMaps in namespace {self._namespaces.controller!r}: {error}; "
@@ -390,7 +390,7 @@ class Controller:
 
     async def _first_sync(self) -> None:
         """Stop if the first sync fails for good and there is no catalog from the mirror."""
-        await self.syncer.tried.wait()
+        await self.syncer.attempted.wait()
         error = self.syncer.lasting_error
         if self.syncer.catalog is None and error is not None:
             raise UsageError(error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.pause import Control
-    from openfero_gitops.catalog.lag import Comparer
+    from openfero_gitops.catalog.lag import LagMonitor
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog, Envelope
     from openfero_gitops.domain.health import About
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
-    from openfero_gitops.domain.sync import Standing, SyncStatus
+    from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.leadership.elector import Elector
 
@@ -95,7 +95,7 @@ class State:
         about: About,
         *,
         syncer: Syncer,
-        comparer: Comparer,
+        lag_monitor: LagMonitor,
         elector: Elector,
         observer: Observer,
         view: View,
@@ -108,7 +108,7 @@ class State:
         """Read from these parts; `about` does not change while the replica runs."""
         self._about = about
         self._syncer = syncer
-        self._comparer = comparer
+        self._lag_monitor = lag_monitor
         self._elector = elector
         self._observer = observer
         self._view = view
@@ -140,9 +140,9 @@ class State:
         """Return the status of the last sync."""
         return self._syncer.status
 
-    def standing(self) -> Standing | None:
+    def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
-        return self._comparer.standing
+        return self._lag_monitor.lag
 
     def leadership(self) -> Leadership:
         """Return which replica leads."""
@@ -192,7 +192,7 @@ class State:
             _condition("deliveries", self._deliveries.trouble),
             _condition("clock", self._clock.trouble),
             _condition("control", self._control.trouble, vital=False),
-            _condition("in step", self._comparer.trouble, vital=False),
+            _condition("in step", self._lag_monitor.message, vital=False),
         )
 
 

@@ -242,7 +242,7 @@ def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -
     first = next(problem for problem in problems if problem.is_error)
     where = f"{first.path}:{first.line}" if first.line else first.path
     hint = f" ({first.suggestion})" if first.suggestion else ""
-    message = f"{where}: {first.message}{hint}; the catalog in force stays"
+    message = f"{where}: {first.message}{hint}; the active catalog is kept"
     return CatalogRefusal(message, _of(snapshot, problems), paused=paused)
 
 

@@ -1,6 +1,7 @@
-"""Whether this replica has come as far as the leader, which mirrors what it has in force.
+"""Whether this replica has activated the same commit as the leader.
 
-Every replica fetches Git itself, so one that cannot is behind without knowing it; the mirror tells.
+Every replica fetches Git itself, so a replica that cannot fetch does not know that it lags; the
+mirror has the leader's commit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import structlog
 
 from openfero_gitops.catalog.mirror import HEAD, read_revision
 from openfero_gitops.domain.errors import ApiError, SourceError
-from openfero_gitops.domain.sync import Standing, Step
+from openfero_gitops.domain.sync import LagState, ReplicaLag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds between two looks.
-_LOOK: Final = 10.0
-_OUT_OF_STEP: Final = frozenset({Step.BEHIND, Step.APART})
+_POLL_SECONDS: Final = 10.0
+_OUT_OF_SYNC: Final = frozenset({LagState.BEHIND, LagState.APART})
 
 
-class Comparer:
-    """Compares what is in force here with what the leader has mirrored."""
+class LagMonitor:
+    """Compares the active commit of this replica with the one that the leader mirrored."""
 
     def __init__(
         self,
@@ -38,75 +38,72 @@ class Comparer:
         history: History,
         catalog: Callable[[], Catalog | None],
         now: Callable[[], datetime],
-        patience: timedelta,
+        tolerance: timedelta,
     ) -> None:
-        """Take what is compared; nothing is started.
-
-        `patience` is how long replicas may differ before it is told as trouble.
-        """
+        """Prepare; a difference is reported as a problem after `tolerance`."""
         self._store = store
         self._history = history
         self._catalog = catalog
         self._now = now
-        self._patience = patience
-        #: None where nothing is mirrored, or nothing in force.
-        self.standing: Standing | None = None
+        self._tolerance = tolerance
+        #: None if nothing is mirrored or no catalog is active.
+        self.lag: ReplicaLag | None = None
 
     @property
-    def trouble(self) -> str:
-        """What is amiss, empty where this replica keeps up."""
-        standing = self.standing
-        if standing is None or standing.step not in _OUT_OF_STEP:
+    def message(self) -> str:
+        """What is wrong; empty while this replica keeps up."""
+        lag = self.lag
+        if lag is None or lag.state not in _OUT_OF_SYNC:
             return ""
-        if self._now() - standing.since < self._patience:
+        if self._now() - lag.since < self._tolerance:
             return ""
-        how = "behind" if standing.step is Step.BEHIND else "on another history than"
+        relation = "is behind" if lag.state is LagState.BEHIND else "has another history than"
         return (
-            f"this replica is {how} the leader, which has commit {standing.leader[:12]} in force; "
-            f"they have been out of step since {standing.since:%Y-%m-%dT%H:%M:%SZ}"
+            f"this replica {relation} the leader, whose active commit is {lag.leader[:12]}; "
+            f"they have differed since {lag.since:%Y-%m-%dT%H:%M:%SZ}"
         )
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Compare repeatedly, until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(_LOOK)
+            await self.compare()
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def look(self) -> None:
-        """Look once; where the mirror cannot be read, the last answer stands."""
+    async def compare(self) -> None:
+        """Compare once; if the mirror cannot be read, the previous result is kept."""
         try:
             head = await self._store.get(HEAD)
             leader = read_revision(head).commit if head is not None else ""
         except (ApiError, SourceError) as error:
-            _log.debug("the leader's revision could not be read", error=str(error))
+            _log.debug("cannot read the leader's revision", error=str(error))
             return
         catalog = self._catalog()
         if not leader or catalog is None:
-            self.standing = None
+            self.lag = None
             return
-        step = await self._step(catalog.revision.commit, leader)
-        before = self.standing
-        # Behind an ever newer commit, or on a history that first looked like the leader's own, is
-        # out of step all the while.
-        if before is not None and (before.step is step or {before.step, step} <= _OUT_OF_STEP):
+        state = await self._state(catalog.revision.commit, leader)
+        before = self.lag
+        # A replica that is behind ever newer commits, or whose commit first looked like the
+        # leader's history and then did not, has differed all the time.
+        if before is not None and (before.state is state or {before.state, state} <= _OUT_OF_SYNC):
             since = before.since
         else:
             since = self._now()
-        self.standing = Standing(step, leader, since)
-        if before is not None and before.step is not step:
-            _log.info("beside the leader", step=step.value, leader=leader)
+        self.lag = ReplicaLag(state, leader, since)
+        if before is not None and before.state is not state:
+            _log.info("lag behind the leader changed", state=state.value, leader=leader)
 
-    async def _step(self, own: str, leader: str) -> Step:
+    async def _state(self, own: str, leader: str) -> LagState:
         if own == leader:
-            return Step.SAME
-        # (Replicas differ for a moment at every commit: that is no reason to fetch all history.)
+            return LagState.SAME
+        # Replicas differ for a moment at every commit: that is no reason to fetch all history.
         try:
             if await self._history.is_ancestor(leader, own, deepen=False):
-                return Step.AHEAD  # it is about to be mirrored, or the leader is behind
+                return LagState.AHEAD  # it is about to be mirrored, or the leader is behind
         except SourceError:
-            return Step.APART
+            return LagState.APART
         try:
             behind = await self._history.is_ancestor(own, leader, deepen=False)
         except SourceError:
-            return Step.BEHIND  # of a commit that was not fetched here yet
-        return Step.BEHIND if behind else Step.APART
+            return LagState.BEHIND  # of a commit that was not fetched here yet
+        return LagState.BEHIND if behind else LagState.APART

@@ -1,7 +1,7 @@
-"""The leader keeps the catalog's mirror true; a starting replica reads it.
+"""Mirror the active catalog to ConfigMaps: the leader writes it, a starting replica reads it.
 
-New ConfigMaps are created first, the head is switched last, and what it no longer names is
-removed after: a writer that dies between any two of these leaves a whole catalog.
+New ConfigMaps are created first, then the head is switched, then ConfigMaps that it no longer
+names are deleted: a writer that dies in between leaves a complete catalog.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.catalog.mirror import (
     HEAD,
     SELECTOR,
@@ -36,26 +37,26 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds between looks at whether the mirror is still what was written.
-_LOOK_AGAIN: Final = 60.0
-_AFTER_FAILURE: Final = 5.0
+#: Between checks that the mirror is still as it was written.
+_CHECK_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 5.0
 
 
 def no_keys() -> Sequence[bytes]:
-    """A mirror that is not marked."""
+    """The keys of a mirror without signature."""
     return ()
 
 
 async def load_mirror(
     store: ConfigMaps, keys: Callable[[], Sequence[bytes]] = no_keys
 ) -> tuple[Snapshot, RefusedRevision | None] | None:
-    """What the mirror holds, every digest checked; None where there is no mirror.
+    """Load the mirror and check every digest; None if there is no mirror.
 
-    With `keys` it must be marked by one of them.
+    If there are `keys`, it must be signed with one of them.
 
     Raises:
         SourceError: it is damaged.
-        ApiError: it could not be read.
+        ApiError: it cannot be read.
     """
     while True:
         head = await store.get(HEAD)
@@ -66,37 +67,37 @@ async def load_mirror(
             shards = [shard for name in names if (shard := await store.get(name)) is not None]
             return read_mirror(head, shards, keys()), read_refused(head)
         except SourceError:
-            # Read while it was switched, the old one seems to lack what has been removed.
+            # If the mirror was replaced in the meantime, shards of the old one may be gone.
             if _version(await store.get(HEAD)) == _version(head):
                 raise
 
 
-async def recall(
+async def restore_from_mirror(
     store: ConfigMaps, syncer: Syncer, keys: Callable[[], Sequence[bytes]] = no_keys
 ) -> None:
-    """Let a replica that starts take over what the mirror remembers.
+    """Restore the catalog of a starting replica from the mirror.
 
-    Where its files are damaged, its head still tells which revision was in force, and whether a
-    refused one paused admission.
+    If the files are damaged, the head still has the active revision, and whether a refused one
+    paused admission.
 
     Raises:
-        ApiError: it could not be read.
+        ApiError: it cannot be read.
     """
     try:
-        loaded = await load_mirror(store, keys)
-        if loaded is not None:
-            await syncer.adopt(*loaded)
+        mirrored = await load_mirror(store, keys)
+        if mirrored is not None:
+            await syncer.restore(*mirrored)
     except SourceError as error:
-        _log.warning("the mirror cannot be used", error=str(error))
+        _log.warning("mirror not usable", error=str(error))
     else:
         return
     head = await store.get(HEAD)
     if head is not None:
         try:
-            syncer.remember(read_revision(head, keys()))
-            syncer.remember_refused(read_refused(head))
+            syncer.restore_revision(read_revision(head, keys()))
+            syncer.restore_refused(read_refused(head))
         except SourceError as error:
-            _log.warning("the mirror does not tell what was in force", error=str(error))
+            _log.warning("cannot read the active revision from the mirror", error=str(error))
 
 
 def _version(config_map: dict[str, Any] | None) -> str | None:
@@ -104,7 +105,7 @@ def _version(config_map: dict[str, Any] | None) -> str | None:
 
 
 class Mirrorer:
-    """Writes the catalog in force to ConfigMaps for as long as it leads."""
+    """Writes the active catalog to ConfigMaps while this replica leads."""
 
     def __init__(
         self,
@@ -112,72 +113,71 @@ class Mirrorer:
         syncer: Syncer,
         keys: Callable[[], Sequence[bytes]] = no_keys,
     ) -> None:
-        """Take the store and whose catalog is mirrored; the first of `keys` marks it."""
+        """Prepare to mirror the catalog of `syncer`; the first of `keys` signs the mirror."""
         self._store = store
         self._keys = keys
         self._syncer = syncer
         self._changed = asyncio.Event()
-        self._trouble = ""
+        self._error = OnChange(_log.warning, "mirror not written")
         syncer.on_change(self._changed.set)
         syncer.on_refusal(self._changed.set)
 
     async def run(self, term: RunningTerm) -> None:
-        """Keep the mirror true until cancelled."""
+        """Keep the mirror current until cancelled."""
         while True:
             self._changed.clear()
-            pause = _LOOK_AGAIN
+            seconds = _CHECK_SECONDS
             try:
-                await self._look(term)
+                await self._update(term)
             except (ApiError, SourceError) as error:
-                if self._trouble != str(error):
-                    _log.warning("the mirror was not written", error=str(error))
-                self._trouble = str(error)
-                pause = _AFTER_FAILURE
+                self._error.set(str(error))
+                seconds = _RETRY_SECONDS
             else:
-                self._trouble = ""
-            try:
-                async with asyncio.timeout(pause):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+                self._error.clear()
+            await wait_for_event(self._changed, seconds)
 
-    async def _look(self, term: RunningTerm) -> None:
+    async def _update(self, term: RunningTerm) -> None:
         catalog, status = self._syncer.catalog, self._syncer.status
-        # A catalog that came from the mirror proves nothing about Git: it is not written.
+        # A catalog from the mirror proves nothing about Git, so it is not written.
         if catalog is not None and status.origin == "git":
             await self._write(catalog, term)
         elif status.refused is not None and status.refused.reason == status.error:
-            await self._note_refused(status.refused, term)
+            await self._write_refused(status.refused, term)
 
-    async def _note_refused(self, refused: RefusedRevision, term: RunningTerm) -> None:
-        """Write down what Git said just now beside the files in force, which are not touched."""
+    async def _write_refused(self, refused: RefusedRevision, term: RunningTerm) -> None:
+        """Record the last refusal in the head; the mirrored files stay as they are."""
         head = await self._store.get(HEAD)
         if head is None:
             return
         shard_names(head, self._keys())
         if read_refused(head) != refused:
-            key = next(iter(self._keys()), b"")
-            noted = with_refused(head, self._store.namespace, refused, key)
-            await self._store.put(noted, term.check)
+            updated = with_refused(head, self._store.namespace, refused, self._signing_key())
+            await self._store.put(updated, term.check)
+
+    def _signing_key(self) -> bytes:
+        return next(iter(self._keys()), b"")
 
     async def _write(self, catalog: Catalog, term: RunningTerm) -> None:
-        wanted = write_mirror(
+        mirror = write_mirror(
             Snapshot(catalog.revision, catalog.root, catalog.files),
             self._store.namespace,
             self._syncer.status.refused,
-            next(iter(self._keys()), b""),
+            self._signing_key(),
         )
-        there = {shard["metadata"]["name"]: shard for shard in await self._store.labelled(SELECTOR)}
-        head = there.pop(HEAD, None)
-        changed = await self._write_shards(wanted, there, term)
+        stored = {
+            config_map["metadata"]["name"]: config_map
+            for config_map in await self._store.labelled(SELECTOR)
+        }
+        head = stored.pop(HEAD, None)
+        changed = await self._write_shards(mirror, stored, term)
         if head is None:
-            await self._create(wanted.head, term)
+            await self._create(mirror.head, term)
             changed = True
-        elif head.get("data") != wanted.head["data"]:
-            await self._store.put(wanted.head, term.check)
+        elif head.get("data") != mirror.head["data"]:
+            await self._store.put(mirror.head, term.check)
             changed = True
-        names = {shard["metadata"]["name"] for shard in wanted.shards}
-        for name, shard in there.items():
+        names = {shard["metadata"]["name"] for shard in mirror.shards}
+        for name, shard in stored.items():
             if name not in names:
                 term.check()
                 await self._store.delete(shard)
@@ -186,17 +186,17 @@ class Mirrorer:
             _log.info("mirror written", commit=catalog.revision.commit, config_maps=len(names) + 1)
 
     async def _write_shards(
-        self, wanted: Mirror, there: dict[str, dict[str, Any]], term: RunningTerm
+        self, mirror: Mirror, stored: dict[str, dict[str, Any]], term: RunningTerm
     ) -> bool:
         changed = False
-        for shard in wanted.shards:
+        for shard in mirror.shards:
             name = shard["metadata"]["name"]
-            if name in there:
-                if there[name].get("data") == shard["data"]:
+            if name in stored:
+                if stored[name].get("data") == shard["data"]:
                     continue
-                # Its name is the digest of what it should hold. It is ours by its labels.
+                # Its name is the digest of what it should contain, and its labels say it is ours.
                 term.check()
-                await self._store.delete(there[name])
+                await self._store.delete(stored[name])
             await self._create(shard, term)
             changed = True
         return changed
@@ -205,6 +205,6 @@ class Mirrorer:
         term.check()
         if not await self._store.create(body):
             raise SourceError(
-                f"ConfigMap {self._store.namespace}/{body['metadata']['name']} is there without "
-                f"the label {keys.MIRROR}: remove it, so that the catalog can be mirrored"
+                f"ConfigMap {self._store.namespace}/{body['metadata']['name']} exists without the "
+                f"label {keys.MIRROR}; delete it, so that the catalog can be mirrored"
             )

@@ -1,12 +1,11 @@
-"""Git to the catalog in force: build the new one completely, then swap one reference.
+"""Sync Git to the active catalog: build the new catalog completely, then swap one reference.
 
-Whatever fails, the catalog in force stays, and the reason is told. Where none is in force yet,
-the newest acceptable ancestor of a refused commit takes its place, so that a replica which
-starts comes to what the others have.
+On any failure the active catalog is kept and the reason is reported. If no catalog is active yet,
+the newest acceptable ancestor of a refused commit is activated, so that a starting replica
+activates what the others have.
 
-A revision must continue the one before it: that which is in force here or, after a start, was
-in force when the mirror was written. A new repository or ref in the settings is a person's word
-that it need not.
+A revision must continue the previous one: the active revision or, after a start, the one that was
+mirrored. If the repository or ref of the settings changed, it need not.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.signature import CLOCKS_APART
-from openfero_gitops.domain.sync import Changes, Chapter, RefusedRevision, SyncStatus
+from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncRecord, SyncStatus
 from openfero_gitops.domain.timestamp import format_time, parse_time
 
 if TYPE_CHECKING:
@@ -45,13 +44,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: How much of the story is kept, and how many names of each kind the log has.
-_CHAPTERS: Final = 20
-_NAMED: Final = 20
+_MAX_RECORDS: Final = 20
+_MAX_LOGGED_NAMES: Final = 20
 
 
 class Syncer:
-    """Holds the catalog in force, and replaces it."""
+    """Holds the active catalog and replaces it."""
 
     def __init__(
         self,
@@ -64,10 +62,10 @@ class Syncer:
         follow_rewrites: bool = False,
         signed: bool = False,
     ) -> None:
-        """Take the source and what a catalog depends on besides it; nothing is started.
+        """Prepare for syncs; nothing is started.
 
-        `follow_rewrites` takes a commit too that does not continue the one in force; `signed`
-        says that the source lets in what carries a verified signer alone.
+        `follow_rewrites` also accepts a commit that does not continue the active one. `signed`
+        says that the source only returns files with a verified signer.
         """
         self._source = source
         self._scope = scope
@@ -76,19 +74,19 @@ class Syncer:
         self._clock = clock
         self._follow_rewrites = follow_rewrites
         self._signed = signed
-        #: What was in force last, here or when the mirror was written.
-        self._known: Revision | None = None
+        #: The last active revision, of this process or when the mirror was written.
+        self._last_active: Revision | None = None
         self._memo = FileMemo(scope.kubernetes_version)
         self._one_at_a_time = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
         self.catalog: Catalog | None = None
         self.status = SyncStatus()
-        #: Set when the first try has ended.
-        self.tried = asyncio.Event()
-        #: How many tries in a row have failed.
+        #: Set when the first attempt has ended.
+        self.attempted = asyncio.Event()
+        #: The number of consecutive failures.
         self.failures = 0
-        #: Why the last try failed, where trying again will not help.
+        #: The error of the last attempt, if a retry cannot succeed.
         self.lasting_error: str | None = None
 
     @property
@@ -97,19 +95,19 @@ class Syncer:
         return pause_in_git(self.catalog, self.status.refused)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Be told after each swap."""
+        """Call a listener after a new catalog was activated."""
         self._listeners.append(listener)
 
     def on_refusal(self, listener: Callable[[], None]) -> None:
-        """Be told after each sync that changed what is known of the last refused revision."""
+        """Call a listener after a sync that changed `status.refused`."""
         self._refusal_listeners.append(listener)
 
     async def sync(self) -> None:
-        """Try once; never raises for what Git or its content does."""
+        """Sync once; does not raise for an error of Git or of its content."""
         async with self._one_at_a_time:
             began = self._clock()
             moment = self._now()
-            known = self.status.refused
+            refused_before = self.status.refused
             status = replace(self.status, last_attempt=moment)
             revision: Revision | None = None
             self.lasting_error = None
@@ -119,9 +117,9 @@ class Syncer:
                     snapshot = await self._source.fetch()
                 revision = snapshot.revision
                 with steps.time("judge"):
-                    await self._judge(snapshot)
+                    await self._check(snapshot)
                 with steps.time("build"):
-                    catalog: Catalog | None = await self._build(snapshot)
+                    catalog: Catalog | None = await self._load(snapshot)
             except OpenFeroError as error:
                 self.failures += 1
                 lasting = not isinstance(error, SourceError) or error.lasting
@@ -129,140 +127,147 @@ class Syncer:
                 if isinstance(error, Unusable):
                     revision = error.revision
                 if status.error != str(error):
-                    _log.warning("sync failed; the catalog in force stays", error=str(error))
+                    _log.warning("sync failed; the active catalog is kept", error=str(error))
                 status = replace(
                     status, error=str(error), failing_since=status.failing_since or moment
                 )
                 catalog = None
                 if revision is not None and isinstance(error, CatalogRefusal | Unusable):
-                    status = _refused(status, revision, error, moment)
+                    status = _with_refusal(status, revision, error, moment)
                     catalog = await self._newest_acceptable(revision)
             else:
                 self.failures = 0
-                refused = replace(known, paused=False) if known else None
+                refused = replace(refused_before, paused=False) if refused_before else None
                 status = replace(
                     status, last_success=moment, error=None, failing_since=None, refused=refused
                 )
             if status.error is not None:
-                status = _failed(status, revision, moment, steps.seconds)
-            self.status = replace(status, seconds=self._clock() - began, steps=steps.seconds)
-            if catalog is not None:
-                self._take(catalog, "git", self.status)
+                status = _with_failure(status, revision, moment, steps.seconds)
+            status = replace(status, seconds=self._clock() - began, steps=steps.seconds)
+            if catalog is None:
+                self.status = status
+            else:
+                await self._activate(catalog, "git", status)
             self._counts.synced(self.status)
-            self.tried.set()
-            if self.status.refused != known:
+            self.attempted.set()
+            if self.status.refused != refused_before:
                 for listener in self._refusal_listeners:
                     listener()
 
-    def remember(self, revision: Revision) -> None:
-        """Be told what was in force when the mirror was written: what comes must continue it.
+    def restore_revision(self, revision: Revision) -> None:
+        """Take over the revision that was active when the mirror was written.
 
-        Without a verified signer, where one is demanded, it binds to nothing.
+        The next revision must continue it. If signatures are required, a revision without a
+        verified signer is ignored.
         """
-        if self._known is None and (revision.verified_signer or not self._signed):
-            self._known = revision
+        if self._last_active is None and (revision.verified_signer or not self._signed):
+            self._last_active = revision
 
-    def remember_refused(self, refused: RefusedRevision | None) -> None:
-        """Be told of the last refusal before this replica: a pause outlasts a restart.
+    def restore_refused(self, refused: RefusedRevision | None) -> None:
+        """Take over the last refusal from the mirror, so that a pause survives a restart.
 
-        Whoever wrote it, signed or not: to start nothing is the safe side.
+        It need not be signed: to start nothing is safe.
         """
         if self.status.refused is None:
             self.status = replace(self.status, refused=refused)
 
-    async def adopt(self, snapshot: Snapshot, refused: RefusedRevision | None) -> None:
-        """Take the mirror's files into force, where nothing else is.
+    async def restore(self, snapshot: Snapshot, refused: RefusedRevision | None) -> None:
+        """Activate the files of the mirror, if no catalog is active.
 
         Raises:
-            SourceError: they are no catalog, or not signed where that is demanded.
+            SourceError: they are no catalog, or they are not signed although that is required.
         """
         async with self._one_at_a_time:
             signers = [snapshot.revision.verified_signer]
             signers += (file.verified_signer for file in snapshot.files)
             if self._signed and not all(signers):
                 raise SourceError(
-                    f"the mirror holds commit {snapshot.revision.commit[:12]}, of which no signer "
-                    "was verified: it is not used while signatures are demanded"
+                    f"the mirror contains commit {snapshot.revision.commit[:12]} without a "
+                    "verified signer; it is not used because signatures are required"
                 )
-            self.remember(snapshot.revision)
-            # (Git is not asked for older versions: it may be down, and these are in force.)
+            self.restore_revision(snapshot.revision)
+            # Without history: Git may be down, and the mirror has older versions already.
             catalog = await load_catalog(snapshot, self._scope, self._memo)
             if self.catalog is None:
-                self.remember_refused(refused)
-                self._take(catalog, "mirror", self.status)
+                self.restore_refused(refused)
+                await self._activate(catalog, "mirror", self.status)
 
     async def _newest_acceptable(self, refused: Revision) -> Catalog | None:
-        """Where nothing is in force: the catalog of the newest ancestor that may be."""
+        """Load the newest acceptable ancestor, if no catalog is active."""
         if self.catalog is not None:
             return None
         try:
             ancestors = await self._source.ancestors(refused.commit)
         except SourceError as error:
-            _log.warning("the history was not read", error=str(error))
+            _log.warning("cannot read the history", error=str(error))
             return None
         for commit in ancestors:
             try:
                 snapshot = await self._source.snapshot(commit)
-                await self._judge(snapshot)
-                return await self._build(snapshot)
+                await self._check(snapshot)
+                return await self._load(snapshot)
             except SourceUnavailable as error:
-                _log.warning("the history was not read", error=str(error))
+                _log.warning("cannot read the history", error=str(error))
                 return None
             except SourceError:
                 continue
         return None
 
-    async def _judge(self, snapshot: Snapshot) -> None:
-        """Refuse a revision that must not replace the one in force, whatever its files say."""
+    async def _check(self, snapshot: Snapshot) -> None:
+        """Refuse a revision that must not replace the active one, whatever its files contain."""
+        before, after = self._last_active, snapshot.revision
         if not snapshot.files:
-            where = snapshot.root or "the repository's root"
+            where = snapshot.root or "the repository"
             raise _refusal(
                 snapshot,
-                f"{where} holds no YAML or JSON file at commit {snapshot.revision.commit[:12]}: "
-                "is --path the folder of the operarios?",
+                f"commit {after.commit[:12]} has no YAML or JSON file in {where}; check --path",
             )
-        before, after = self._known, snapshot.revision
         if before is None or self._follow_rewrites or before.commit == after.commit:
             return
         if (before.repository, before.ref) != (after.repository, after.ref):
-            return  # a person has said in the settings that another one counts
-        names = f"commit {after.commit[:12]} %s {before.commit[:12]}, which is in force"
+            return  # the settings changed, which only an operator can do
+        new, active = f"commit {after.commit[:12]}", f"the active commit {before.commit[:12]}"
         if not await self._source.is_ancestor(before.commit, after.commit):
-            moved = await self._went_back(before, after)
-            if moved:
+            moved_back = await self._moved_back(before, after)
+            if moved_back:
                 raise _refusal(
                     snapshot,
-                    names % "is older than" + ": the ref was moved back; undo a change by a new "
-                    "commit (git revert), or allow it with --follow-rewrites",
+                    f"{new} is older than {active}: the ref was moved back; use git revert to undo "
+                    "a change, or set --follow-rewrites to allow this",
                 )
-            how = "moved back or rewritten" if moved is None else "rewritten"
+            how = "moved back or rewritten" if moved_back is None else "rewritten"
             raise _refusal(
                 snapshot,
-                names % "does not continue" + f": the ref was {how}, or leads to another history; "
-                f"merge {before.commit[:12]} into it, or allow it with --follow-rewrites",
+                f"{new} does not continue {active}: the ref was {how}, or points to another "
+                f"history; merge {before.commit[:12]} into it, or set --follow-rewrites to allow "
+                "this",
             )
-        was, dated = parse_time(before.time), parse_time(after.time)
-        # (What is in force may be of somebody whose clock is years ahead: that binds nobody.)
-        if self._signed and was and dated and dated < min(was, self._now()) - CLOCKS_APART:
-            # A key is held against the date that its holder wrote: one that is no longer valid
-            # could sign for ever with a date at which it was.
+        before_time, after_time = parse_time(before.time), parse_time(after.time)
+        # The date of the active commit may be years ahead: then it does not count.
+        if (
+            self._signed
+            and before_time
+            and after_time
+            and after_time < min(before_time, self._now()) - CLOCKS_APART
+        ):
+            # Whether a key was valid depends on the date that its holder wrote: with an expired
+            # key one could otherwise sign forever, with an old date.
             raise _refusal(
                 snapshot,
-                names % "is dated before" + f": {after.time} is more than a day before "
-                f"{before.time}; sign a commit of today on top of it, or allow it with "
-                "--follow-rewrites",
+                f"{new} is dated {after.time}, more than a day before {active} ({before.time}); "
+                "sign a new commit on top of it, or set --follow-rewrites to allow this",
             )
 
-    async def _went_back(self, before: Revision, after: Revision) -> bool | None:
-        """Whether the ref went back; None where what was in force is not there any more."""
+    async def _moved_back(self, before: Revision, after: Revision) -> bool | None:
+        """Whether the ref was moved back; None if the last active commit no longer exists."""
         try:
             return await self._source.is_ancestor(after.commit, before.commit)
         except SourceError:
             return None
 
-    async def _build(self, snapshot: Snapshot) -> Catalog:
+    async def _load(self, snapshot: Snapshot) -> Catalog:
         before = self.catalog
-        # (What was mirrored are the files in force: what was found wrong is not among them.)
+        # A catalog from the mirror has only the active files: it lacks the problems of others.
         if before and before.revision == snapshot.revision and self.status.origin == "git":
             return before
         return await load_catalog(
@@ -274,7 +279,7 @@ class Syncer:
         )
 
     async def _had_envelope(self, snapshot: Snapshot) -> bool:
-        """Whether there was an `openfero.yaml`: in the catalog in force, else in the ancestors."""
+        """Whether the active catalog, otherwise an ancestor, has an `openfero.yaml`."""
         if self.catalog is not None:
             return self.catalog.has_envelope
         path = _envelope_path(snapshot)
@@ -282,24 +287,24 @@ class Syncer:
             return True
         return await self._source.existed(path, snapshot.revision.commit)
 
-    def _take(self, catalog: Catalog, origin: str, status: SyncStatus) -> None:
-        """Swap, and then tell; whoever is told finds the status of what is in force."""
+    async def _activate(self, catalog: Catalog, origin: str, status: SyncStatus) -> None:
+        """Swap the catalog and its status, then call the listeners."""
         errors = sum(problem.is_error for problem in catalog.problems)
+        changes = await asyncio.to_thread(changes_between, self.catalog, catalog)
         before, self.catalog = self.catalog, catalog
-        self._known = catalog.revision
+        self._last_active = catalog.revision
         self.status = replace(
             status,
             revision=catalog.revision,
             origin=origin,
-            in_force_since=status.in_force_since if catalog is before else self._now(),
+            active_since=status.active_since if catalog is before else self._now(),
             operarios=len(catalog.operarios),
             problems=errors,
         )
         if catalog is before:
             return
-        changes = changes_between(before, catalog)
         moment = self._now()
-        chapter = Chapter(
+        record = SyncRecord(
             at=moment,
             until=moment,
             times=1,
@@ -309,19 +314,19 @@ class Syncer:
             changes=changes,
             steps=self.status.steps,
         )
-        self.status = replace(self.status, story=(chapter, *self.status.story)[:_CHAPTERS])
+        self.status = replace(self.status, history=(record, *self.status.history)[:_MAX_RECORDS])
         _log.info(
-            "catalog in force",
-            commit=chapter.after,
-            before=chapter.before,
+            "catalog activated",
+            commit=record.after,
+            before=record.before,
             origin=origin,
             operarios=len(catalog.operarios),
             errors=errors,
             added=len(changes.added),
-            changed=list(changes.changed[:_NAMED]),
-            removed=list(changes.removed[:_NAMED]),
-            quarantined=list(changes.quarantined[:_NAMED]),
-            seconds={step: round(took, 3) for step, took in chapter.steps.items()},
+            changed=list(changes.changed[:_MAX_LOGGED_NAMES]),
+            removed=list(changes.removed[:_MAX_LOGGED_NAMES]),
+            quarantined=list(changes.quarantined[:_MAX_LOGGED_NAMES]),
+            seconds={step: round(seconds, 3) for step, seconds in record.steps.items()},
         )
         for listener in self._listeners:
             listener()
@@ -332,7 +337,7 @@ def _envelope_path(snapshot: Snapshot) -> str:
 
 
 def _refusal(snapshot: Snapshot, message: str) -> CatalogRefusal:
-    """Refuse a revision for what it is; that it says `paused: true` counts all the same."""
+    """Refuse a revision; if it sets `paused: true`, admission is paused nevertheless."""
     return CatalogRefusal(message, (), paused=_says_paused(snapshot))
 
 
@@ -341,32 +346,32 @@ def _says_paused(snapshot: Snapshot) -> bool:
     return any(says_paused(file.content) for file in snapshot.files if file.path == path)
 
 
-def _refused(
+def _with_refusal(
     status: SyncStatus, revision: Revision, error: CatalogRefusal | Unusable, moment: datetime
 ) -> SyncStatus:
-    """Remember a refused revision; one that is refused again for the same is as old as it was.
+    """Record a refused revision; if it was refused for the same reason before, keep that time.
 
-    One of which nothing could be read leaves a pause as it was.
+    If nothing of the revision could be read, an earlier pause is kept.
     """
-    known = status.refused
+    before = status.refused
     refused = RefusedRevision(revision.commit, str(error), format_time(moment))
-    if known is not None and (known.commit, known.reason) == (refused.commit, refused.reason):
-        refused = known
+    if before is not None and (before.commit, before.reason) == (refused.commit, refused.reason):
+        refused = before
     if isinstance(error, CatalogRefusal):
         paused = error.paused
     elif error.snapshot is not None:
         paused = _says_paused(error.snapshot)
     else:
-        paused = known is not None and known.paused
+        paused = before is not None and before.paused
     return replace(status, refused=replace(refused, paused=paused))
 
 
-def _failed(
+def _with_failure(
     status: SyncStatus, revision: Revision | None, moment: datetime, steps: Mapping[str, float]
 ) -> SyncStatus:
-    """Tell of a failure; one that repeats the last is the same chapter."""
+    """Record a failure; one that repeats the previous one extends its record."""
     after = revision.commit if revision else ""
-    chapter = Chapter(
+    record = SyncRecord(
         at=moment,
         until=moment,
         times=1,
@@ -377,24 +382,25 @@ def _failed(
         steps=steps,
         error=status.error,
     )
-    earlier = status.story
-    if earlier and (earlier[0].error, earlier[0].after) == (chapter.error, after):
+    earlier = status.history
+    if earlier and (earlier[0].error, earlier[0].after) == (record.error, after):
         last = earlier[0]
-        chapter = replace(last, until=moment, times=last.times + 1, steps=steps)
+        record = replace(last, until=moment, times=last.times + 1, steps=steps)
         earlier = earlier[1:]
-    return replace(status, story=(chapter, *earlier)[:_CHAPTERS])
+    return replace(status, history=(record, *earlier)[:_MAX_RECORDS])
 
 
 class _Steps:
-    """How long each step of a sync took; `seconds` by name, in their order."""
+    """Measures the duration of each step of a sync."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        #: By name, in the order of the steps.
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Note how long a block takes, also where it fails."""
+        """Measure a block, also if it fails."""
         began = self._clock()
         try:
             yield

@@ -1,4 +1,4 @@
-"""How the catalog in force came about, and what stands in a newer one's way."""
+"""The result of syncs: how the active catalog was loaded, and why a newer one was not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRevision:
-    """The last revision that was not taken, and why; `time` is RFC 3339.
+    """The last revision that was refused, and why; `time` is RFC 3339.
 
-    `paused` is True while it lets nothing start, since its `openfero.yaml` says so; that ends with
-    a revision that is taken, or refused without the word.
+    If its `openfero.yaml` sets `paused: true`, `paused` is True and nothing starts until a revision
+    is accepted, or refused without that setting.
     """
 
     commit: str
@@ -31,7 +31,7 @@ class RefusedRevision:
 class Changes:
     """What a revision changed: operarios by name, `quarantined` files by path.
 
-    `envelope` says that `openfero.yaml` says something else than before.
+    `envelope` is True if the meaning of `openfero.yaml` changed.
     """
 
     added: tuple[str, ...] = ()
@@ -42,12 +42,19 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
-    """A sync that brought something into force, or syncs in a row that failed of one thing.
+class SyncRecord:
+    """A sync that activated a catalog, or consecutive syncs that failed with the same error.
 
-    Commits are full ids, empty where there was none; `origin` is `git` or `mirror`. `at` is when
-    it happened, `until` when the last of `times` in a row did; `steps` has the seconds of each
-    step of the last one. `error` is None where it went well.
+    Attributes:
+        at: when it happened first.
+        until: when it happened last.
+        times: how many consecutive syncs failed.
+        before: the active commit before; empty if there was none.
+        after: the commit of the sync; empty if it is not known.
+        origin: `git` or `mirror`.
+        changes: what the new catalog changes.
+        steps: the duration in seconds of each step of the last one.
+        error: None if it succeeded.
     """
 
     at: datetime
@@ -61,8 +68,8 @@ class Chapter:
     error: str | None = None
 
 
-class Step(StrEnum):
-    """How far a replica is beside the leader."""
+class LagState(StrEnum):
+    """How the active commit of a replica relates to the leader's."""
 
     SAME = "same"
     BEHIND = "behind"
@@ -71,29 +78,40 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a replica stands beside the commit that the leader has mirrored, and since when.
+class ReplicaLag:
+    """How the active commit of a replica relates to the commit `leader` of the leader.
 
-    Of one that is behind or apart, `since` is when it was in step for the last time.
+    While it is behind or apart, `since` is the last time that it was neither.
     """
 
-    step: Step
+    state: LagState
     leader: str
     since: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
-    """How the last try to sync ended; times are UTC.
+    """The result of the last sync; times are UTC.
 
-    `origin` is `git` or `mirror`; `error` is None where the last try succeeded, and
-    `failing_since` tells since when none has. `seconds` is how long the last try took, `steps`
-    each part of it. `story` is what happened lately, the newest first.
+    Attributes:
+        revision: of the active catalog.
+        origin: of the active catalog, `git` or `mirror`.
+        active_since: when it was activated.
+        last_attempt: when the last sync began.
+        last_success: when the last successful sync began.
+        seconds: how long the last sync took.
+        error: None if the last sync succeeded.
+        failing_since: when the first of the current failures was.
+        refused: the last refused revision.
+        operarios: how many the active catalog has.
+        problems: how many errors were found in its files.
+        steps: the duration in seconds of each step of the last sync.
+        history: recent syncs, newest first.
     """
 
     revision: Revision | None = None
     origin: str = ""
-    in_force_since: datetime | None = None
+    active_since: datetime | None = None
     last_attempt: datetime | None = None
     last_success: datetime | None = None
     seconds: float = 0.0
@@ -103,4 +121,4 @@ class SyncStatus:
     operarios: int = 0
     problems: int = 0
     steps: Mapping[str, float] = field(default_factory=dict)
-    story: tuple[Chapter, ...] = ()
+    history: tuple[SyncRecord, ...] = ()

@@ -87,7 +87,7 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
 
     async def sync(request: web.Request) -> web.Response:
         guard.check(request)
-        return web.json_response(shapes.sync(state.sync(), state.standing()))
+        return web.json_response(shapes.sync(state.sync(), state.lag()))
 
     async def about(request: web.Request) -> web.Response:
         guard.check(request)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
-    from openfero_gitops.domain.sync import Standing, SyncStatus
+    from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
 
 
 class ReplicaState(Protocol):
@@ -33,7 +33,7 @@ class ReplicaState(Protocol):
         """Return the status of the last sync."""
         ...
 
-    def standing(self) -> Standing | None:
+    def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
         ...
 

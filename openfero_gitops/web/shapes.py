@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.domain.sync import Chapter, Standing, SyncStatus
+    from openfero_gitops.domain.sync import ReplicaLag, SyncRecord, SyncStatus
 
 
 def item(value: Item) -> dict[str, Any]:
@@ -109,13 +109,13 @@ def revision(value: Revision | None) -> dict[str, Any] | None:
     }
 
 
-def sync(value: SyncStatus, standing: Standing | None = None) -> dict[str, Any]:
+def sync(value: SyncStatus, lag: ReplicaLag | None = None) -> dict[str, Any]:
     """Convert the status of the last sync, and how this replica compares with the leader."""
     refused = value.refused
     return {
         "revision": revision(value.revision),
         "origin": value.origin or None,
-        "inForceSince": _time(value.in_force_since),
+        "inForceSince": _time(value.active_since),
         "lastAttempt": _time(value.last_attempt),
         "lastSuccess": _time(value.last_success),
         "seconds": round(value.seconds, 3),
@@ -128,17 +128,17 @@ def sync(value: SyncStatus, standing: Standing | None = None) -> dict[str, Any]:
         "problems": value.problems,
         "steps": _seconds(value.steps),
         "besideLeader": {
-            "step": standing.step.value,
-            "leader": standing.leader,
-            "since": _time(standing.since),
+            "step": lag.state.value,
+            "leader": lag.leader,
+            "since": _time(lag.since),
         }
-        if standing
+        if lag
         else None,
-        "story": [_chapter(chapter) for chapter in value.story],
+        "story": [_sync_record(record) for record in value.history],
     }
 
 
-def _chapter(value: Chapter) -> dict[str, Any]:
+def _sync_record(value: SyncRecord) -> dict[str, Any]:
     """Convert a sync that changed the catalog, or consecutive syncs that failed with one error."""
     changes = value.changes
     return {

@@ -13,7 +13,7 @@ import pytest
 
 from openfero_gitops.app import Controller
 from openfero_gitops.catalog.mirror import HEAD
-from openfero_gitops.catalog.mirrorer import recall
+from openfero_gitops.catalog.mirrorer import restore_from_mirror
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import Unavailable
 from openfero_gitops.settings import load_settings
@@ -82,9 +82,9 @@ class TestBranches:
 
         assert one.catalog is in_force
         assert status.error == (
-            f"commit {forced[:12]} does not continue {before[:12]}, which is in force: the ref was"
-            f" rewritten, or leads to another history; merge {before[:12]} into it, or allow it"
-            " with --follow-rewrites"
+            f"commit {forced[:12]} does not continue the active commit {before[:12]}: the ref was"
+            f" rewritten, or points to another history; merge {before[:12]} into it, or set"
+            " --follow-rewrites to allow this"
         )
         assert status.refused is not None
         assert (status.refused.commit, status.refused.reason) == (forced, status.error)
@@ -119,9 +119,8 @@ class TestBranches:
 
         assert one.commit == before
         assert status.error == (
-            f"commit {older[:12]} is older than {before[:12]}, which is in force: the ref was"
-            " moved back; undo a change by a new commit (git revert), or allow it with"
-            " --follow-rewrites"
+            f"commit {older[:12]} is older than the active commit {before[:12]}: the ref was"
+            " moved back; use git revert to undo a change, or set --follow-rewrites to allow this"
         )
         repository.git("reset", "--quiet", "--hard", before)
         repository.git("revert", "--no-edit", "HEAD")
@@ -201,7 +200,10 @@ class TestBranches:
         await one.sync()
 
         assert one.commit == before
-        assert f"commit {unrelated[:12]} does not continue {before[:12]}" in one.error
+        assert (
+            f"commit {unrelated[:12]} does not continue the active commit {before[:12]}"
+            in one.error
+        )
         repository.git("merge", "--quiet", "-sours", "--allow-unrelated-histories", before)
         await one.sync()
         assert (one.commit, one.error) == (repository.head, "")
@@ -228,12 +230,12 @@ class TestTags:
         repository.git("tag", "--force", *options, "live", first)
         await one.sync()
         assert one.commit == second
-        assert f"commit {first[:12]} is older than {second[:12]}" in one.error
+        assert f"commit {first[:12]} is older than the active commit {second[:12]}" in one.error
         aside = rewrite(repository)
         repository.git("tag", "--force", *options, "live")
         await one.sync()
         assert one.commit == second
-        assert f"commit {aside[:12]} does not continue {second[:12]}" in one.error
+        assert f"commit {aside[:12]} does not continue the active commit {second[:12]}" in one.error
 
         repository.git("tag", "--force", *options, "live", second)
         await one.sync()
@@ -286,7 +288,7 @@ class TestRestart:
         status = await fresh.start()
 
         assert status.error is not None
-        assert f"does not continue {before[:12]}, which is in force" in status.error
+        assert f"does not continue the active commit {before[:12]}" in status.error
         assert "the ref was moved back or rewritten" in status.error
         if damage:
             assert fresh.syncer.catalog is None
@@ -334,7 +336,7 @@ class TestRestart:
         stop = asyncio.Event()
         running = asyncio.create_task(controller.run(stop, lambda _: None))
         await until(lambda: controller.syncer.status.last_attempt)
-        await until(controller.syncer.tried.is_set)
+        await until(controller.syncer.attempted.is_set)
         stop.set()
         await running
 
@@ -359,7 +361,7 @@ class TestRestart:
         await one.mirror()
 
         fresh = replicas()
-        await recall(fresh.store, fresh.syncer)
+        await restore_from_mirror(fresh.store, fresh.syncer)
 
         assert fresh.syncer.status.refused == refused
         assert (fresh.commit, fresh.syncer.status.origin) == (good, "mirror")
@@ -483,7 +485,7 @@ def spoil(repository: Repository, why: str, number: int) -> str:
             if number == 0:
                 repository.delete("ops")
             repository.write("ops/README.md", f"{number}")
-            told = "ops holds no YAML or JSON file"
+            told = "has no YAML or JSON file in ops"
         case "path":
             if number == 0:
                 repository.git("mv", "ops", "moved")

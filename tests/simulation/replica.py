@@ -204,7 +204,7 @@ class Replica:
         try:
             loaded = await load_mirror(self.config_maps)
             if loaded is not None:
-                await self.syncer.adopt(*loaded)
+                await self.syncer.restore(*loaded)
         except (ApiError, SourceError):
             pass
         while True:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.catalog.build import Scope
-from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, recall
+from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from_mirror
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.demo.cluster import MemoryCluster
@@ -71,7 +71,7 @@ class Follower:
 
     async def start(self) -> SyncStatus:
         """Do what a replica does first: ask the mirror, then sync."""
-        await recall(self.store, self.syncer, lambda: self.keys)
+        await restore_from_mirror(self.store, self.syncer, lambda: self.keys)
         return await self.sync()
 
     async def mirror(self) -> None:

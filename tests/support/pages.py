@@ -15,7 +15,7 @@ from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.pause import Pause, pause_in_git
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
-from openfero_gitops.domain.sync import Standing, SyncStatus
+from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
 from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Showcase:
     )
     leader: Leadership = field(default_factory=lambda: Leadership(leader=True, holder=REPLICA))
     paused: Pause | None = None
-    beside: Standing | None = None
+    beside: ReplicaLag | None = None
     approvals_verified: bool = False
 
     def about(self) -> About:
@@ -65,7 +65,7 @@ class Showcase:
         """Tell how it came about."""
         return self.synced
 
-    def standing(self) -> Standing | None:
+    def lag(self) -> ReplicaLag | None:
         """Tell where it is beside the leader."""
         return self.beside
 
@@ -198,7 +198,7 @@ def synced(in_force: Catalog, moment: datetime) -> SyncStatus:
     return SyncStatus(
         revision=in_force.revision,
         origin="git",
-        in_force_since=moment - timedelta(hours=9, minutes=12),
+        active_since=moment - timedelta(hours=9, minutes=12),
         last_attempt=moment - timedelta(seconds=20),
         last_success=moment - timedelta(seconds=20),
         seconds=0.412,

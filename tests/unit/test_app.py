@@ -52,8 +52,8 @@ async def test_a_failing_part_ends_neither_the_term_nor_the_replica(
     parts = {
         "mirror": FailsOnce(controller._mirrorer, "run"),
         "conclude": FailsOnce(controller._cleaner, "run"),
-        "compare": FailsOnce(controller.comparer, "run"),
-        "asked": FailsOnce(controller.asked, "run"),
+        "compare": FailsOnce(controller.lag_monitor, "run"),
+        "asked": FailsOnce(controller.sync_requests, "run"),
         "control": FailsOnce(controller.control, "read_pause"),
     }
     admitter = FailsOnce(controller._admitter, "run")

@@ -421,7 +421,7 @@ def test_a_broken_envelope_refuses_the_whole_revision(
     assert [problem.rule for problem in refusal.problems] == [rule]
     assert refusal.paused is paused
     assert str(refusal).startswith("openfero.yaml:")
-    assert str(refusal).endswith("; the catalog in force stays")
+    assert str(refusal).endswith("; the active catalog is kept")
     assert "\n" not in str(refusal)
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.mirror import HEAD, write_mirror
-from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, recall
+from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from_mirror
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -266,12 +266,12 @@ class TestWriting:
             await desk.sync(openfero="paused: true\nlimit: 3\n")
             await asyncio.sleep(1)
             fresh = Desk(desk.source)
-            await recall(desk.store, fresh.syncer)
+            await restore_from_mirror(desk.store, fresh.syncer)
             assert fresh.syncer.pause
             await desk.sync(openfero="paused: false\n")
             await asyncio.sleep(1)
         fresh = Desk(desk.source)
-        await recall(desk.store, fresh.syncer)
+        await restore_from_mirror(desk.store, fresh.syncer)
         assert fresh.syncer.catalog is not None
         assert not fresh.syncer.pause
 
@@ -286,7 +286,7 @@ class TestWriting:
         shard = next(name for name in await desk.stored() if name != HEAD)
         await desk.drop(shard)
         fresh = Desk(desk.source)
-        await recall(desk.store, fresh.syncer)
+        await restore_from_mirror(desk.store, fresh.syncer)
         assert fresh.syncer.catalog is None
         assert fresh.syncer.pause
 
@@ -301,7 +301,7 @@ class TestWriting:
         async with desk.mirroring():
             pass
         second = Desk(desk.source)
-        await recall(desk.store, second.syncer)
+        await restore_from_mirror(desk.store, second.syncer)
         second.mirrorer = Mirrorer(desk.store, second.syncer)
         desk.wire.asked.clear()
         async with second.mirroring():
@@ -312,7 +312,7 @@ class TestWriting:
         assert second.syncer.status.origin == "mirror"
         assert [one.verb for one in desk.writes()] == ["replace"]
         third = Desk(desk.source)
-        await recall(desk.store, third.syncer)
+        await restore_from_mirror(desk.store, third.syncer)
         assert third.syncer.pause
         assert await desk.load() == (snapshot, second.syncer.status.refused)
 
@@ -323,7 +323,7 @@ class TestWriting:
         old, new = await two_catalogs()
         desk = Desk()
         if origin == "mirror":
-            await desk.syncer.adopt(in_force(new), None)
+            await desk.syncer.restore(in_force(new), None)
         other = Desk()
         other.hold(old)
         async with other.mirroring():
@@ -513,7 +513,7 @@ class TestDrift:
                 assert await desk.load() == (snapshot, None)
         said = [one["error"] for one in logs if one["log_level"] == "warning"]
         assert len(said) == 1
-        assert f"{NAMESPACE}/{name} is there without the label" in said[0]
+        assert f"{NAMESPACE}/{name} exists without the label" in said[0]
 
     @pytest.mark.parametrize(
         "damage", ["shard gone", "shard changed", "head changed", "format", "no data"]

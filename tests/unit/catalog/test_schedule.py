@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.admission.pause import NAME, Control
-from openfero_gitops.catalog.schedule import Asked, pause_before_sync
+from openfero_gitops.catalog.schedule import SyncRequests, delay_before_sync
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import Unavailable
@@ -36,8 +36,11 @@ class Desk:
         self.control = Control(ConfigMapStore(self.wire, NAMESPACE), seconds_so_far)
         self.syncs: list[float] = []
         self.control.on_sync(self.sync)
-        self.asked = Asked(
-            sync=self.sync, notice=self.control, identity=name, wanted=asyncio.Event()
+        self.requests = SyncRequests(
+            sync=self.sync,
+            publish=self.control.ask_for_sync,
+            identity=name,
+            requested=asyncio.Event(),
         )
 
     def sync(self) -> None:
@@ -48,7 +51,7 @@ class Desk:
         """Do what a replica does all the time."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.run())
-            tasks.create_task(self.asked.run())
+            tasks.create_task(self.requests.run())
 
 
 @in_virtual_time
@@ -64,7 +67,7 @@ async def test_whoever_is_asked_tells_the_others() -> None:
         for asked in range(2):  # the first time there is no ConfigMap yet
             await asyncio.sleep(60)
             began = seconds_so_far()
-            desks[asked].asked.ask()
+            desks[asked].requests.request()
             await asyncio.sleep(30)
             for desk in desks:
                 assert len(desk.syncs) == asked + 1
@@ -80,7 +83,7 @@ async def test_a_flood_is_answered_by_few_syncs() -> None:
     desk = Desk(World(), "a")
     async with in_background(desk.run()):
         for _ in range(1000):
-            desk.asked.ask()
+            desk.requests.request()
             await asyncio.sleep(0.01)
         last = seconds_so_far() - 0.01
         await asyncio.sleep(30)
@@ -99,7 +102,7 @@ async def test_an_api_server_that_is_gone_stops_no_sync() -> None:
     desk.wire.trouble = trouble
     async with in_background(desk.run()):
         for _ in range(3):
-            desk.asked.ask()
+            desk.requests.request()
             await asyncio.sleep(10)
     assert len(desk.syncs) == 3
 
@@ -112,7 +115,7 @@ async def test_what_was_asked_before_a_replica_started_is_no_news() -> None:
     await world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
     early, late = Desk(world, "early"), Desk(world, "late")
     async with in_background(early.run()):
-        early.asked.ask()
+        early.requests.request()
         await asyncio.sleep(10)
         async with in_background(late.run()):
             await asyncio.sleep(30)
@@ -145,22 +148,22 @@ async def test_two_that_are_asked_first_are_both_heard() -> None:
 
 def test_failures_are_tried_again_soon_at_first_and_ever_more_rarely() -> None:
     """5 s, 10 s, … up to five minutes; a success goes back to the interval."""
-    pauses = [pause_before_sync(MINUTE, n, 0.5).total_seconds() for n in range(9)]
+    pauses = [delay_before_sync(MINUTE, n, 0.5).total_seconds() for n in range(9)]
     assert pauses == [60, 5, 10, 20, 40, 80, 160, 300, 300]
 
 
 def test_a_long_interval_is_its_own_ceiling() -> None:
     """Whoever syncs once an hour is not asked more rarely, nor more often for long."""
     hour = timedelta(hours=1)
-    assert pause_before_sync(hour, 40, 0.5) == hour
-    assert pause_before_sync(timedelta(seconds=1), 1, 0.5) == timedelta(seconds=1)
+    assert delay_before_sync(hour, 40, 0.5) == hour
+    assert delay_before_sync(timedelta(seconds=1), 1, 0.5) == timedelta(seconds=1)
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**9), st.floats(0, 1))
 def test_it_varies_by_a_tenth_and_never_ends(seconds: int, failures: int, chance: float) -> None:
     """Whatever fails for however long, the next try is near the ceiling at the latest."""
     interval = timedelta(seconds=seconds)
-    pause = pause_before_sync(interval, failures, chance)
-    middle = pause_before_sync(interval, failures, 0.5)
+    pause = delay_before_sync(interval, failures, chance)
+    middle = delay_before_sync(interval, failures, 0.5)
     assert middle * 0.899 <= pause <= middle * 1.101
     assert timedelta(0) < pause <= max(interval, timedelta(minutes=5)) * 1.101

@@ -100,7 +100,7 @@ class TestSwap:
         """The catalog, its status and the count of it speak of the same commit."""
         desk = Desk()
         assert desk.syncer.catalog is None
-        assert not desk.syncer.tried.is_set()
+        assert not desk.syncer.attempted.is_set()
         first = await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await asyncio.sleep(60)
         second = await desk.sync(node=operario_file("node"))
@@ -112,9 +112,9 @@ class TestSwap:
         assert status.revision == catalog.revision
         assert (status.origin, status.operarios, status.problems) == ("git", 2, 0)
         assert status.error is status.failing_since is status.refused is None
-        assert status.last_success == status.in_force_since == desk.now()
+        assert status.last_success == status.active_since == desk.now()
         assert desk.counted[-1] == status
-        assert desk.syncer.tried.is_set()
+        assert desk.syncer.attempted.is_set()
 
     @in_virtual_time
     async def test_the_same_commit_is_not_taken_again(self) -> None:
@@ -123,11 +123,11 @@ class TestSwap:
         told: list[str] = []
         desk.syncer.on_change(lambda: told.append("swap"))
         await desk.sync(disk=operario_file("disk"))
-        before, since = desk.syncer.catalog, desk.syncer.status.in_force_since
+        before, since = desk.syncer.catalog, desk.syncer.status.active_since
         await asyncio.sleep(60)
         await desk.sync()
         assert desk.syncer.catalog is before
-        assert desk.syncer.status.in_force_since == since
+        assert desk.syncer.status.active_since == since
         assert desk.syncer.status.last_success == desk.now()
         assert told == ["swap"]
 
@@ -244,7 +244,7 @@ class TestFailure:
         desk.source.commit({"disk.yaml": operario_file("disk")})
         desk.source.trouble = failing(error)
         await desk.sync()
-        assert desk.syncer.tried.is_set()
+        assert desk.syncer.attempted.is_set()
         assert desk.syncer.catalog is None
         assert desk.syncer.lasting_error == (DOWN if lasting else None)
         desk.source.trouble = nothing
@@ -510,11 +510,11 @@ class TestMirror:
         fresh = Desk(desk.source)
         fresh.source.trouble = failing(SourceError(DOWN))
         if whole:
-            await fresh.syncer.adopt(
+            await fresh.syncer.restore(
                 read_mirror(mirror.head, mirror.shards), read_refused(mirror.head)
             )
         else:
-            fresh.syncer.remember_refused(read_refused(mirror.head))
+            fresh.syncer.restore_refused(read_refused(mirror.head))
         await fresh.sync()
         assert fresh.syncer.pause
         fresh.source.trouble = nothing
@@ -534,7 +534,7 @@ class TestMirror:
         fresh.source.trouble = failing(SourceError(DOWN))
         told: list[str] = []
         fresh.syncer.on_change(lambda: told.append(fresh.syncer.status.origin))
-        await fresh.syncer.adopt(snapshot, refused)
+        await fresh.syncer.restore(snapshot, refused)
         await fresh.sync()
         status = fresh.syncer.status
         assert set(fresh.in_force().values()) == {commit}
@@ -555,7 +555,7 @@ class TestMirror:
         fresh = Desk(desk.source)
         told: list[str] = []
         fresh.syncer.on_change(lambda: told.append(fresh.syncer.status.origin))
-        await fresh.syncer.adopt(mirrored, None)
+        await fresh.syncer.restore(mirrored, None)
         assert fresh.in_force() == desk.in_force()
         assert fresh.syncer.status.problems == 0
         await fresh.sync()
@@ -571,7 +571,7 @@ class TestMirror:
         snapshot = await desk.source.fetch()
         desk.source.asked.clear()
         desk.source.trouble = failing(SourceError(DOWN), only="versions")
-        await desk.syncer.adopt(snapshot, None)
+        await desk.syncer.restore(snapshot, None)
         assert list(desk.in_force()) == ["openfero-node-firing"]
         assert desk.source.asked == []
 
@@ -590,7 +590,7 @@ class TestMirror:
         refused = RefusedRevision("e" * 40, "gone", "T")
         synced = asyncio.create_task(desk.sync(node=operario_file("node")))
         await asyncio.sleep(1)
-        await desk.syncer.adopt(snapshot, refused)
+        await desk.syncer.restore(snapshot, refused)
         await synced
         assert list(desk.in_force()) == ["openfero-node-firing"]
         assert desk.syncer.status.origin == "git"
@@ -602,7 +602,7 @@ class TestMirror:
         desk = Desk()
         desk.source.commit({"openfero.yaml": "limit: 3\n", "disk.yaml": operario_file("disk")})
         with pytest.raises(SourceError, match="limit"):
-            await desk.syncer.adopt(await desk.source.fetch(), None)
+            await desk.syncer.restore(await desk.source.fetch(), None)
         assert desk.syncer.catalog is None
         assert desk.syncer.status == SyncStatus()
 
@@ -615,7 +615,7 @@ class TestStory:
         """Added, changed, removed and quarantined are named, from which commit to which."""
         desk = Desk()
         first = await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
-        [chapter] = desk.syncer.status.story
+        [chapter] = desk.syncer.status.history
         assert (chapter.before, chapter.after, chapter.error) == ("", first, None)
         assert chapter.changes == Changes(added=("openfero-disk-firing", "openfero-node-firing"))
         assert set(chapter.steps) == {"fetch", "judge", "build"}
@@ -623,7 +623,7 @@ class TestStory:
         second = await desk.sync(
             disk=moved, node=None, web=operario_file("web"), broken="kind: Job\nspec: [\n"
         )
-        chapter = desk.syncer.status.story[0]
+        chapter = desk.syncer.status.history[0]
         assert (chapter.before, chapter.after) == (first, second)
         assert chapter.changes == Changes(
             added=("openfero-web-firing",),
@@ -634,7 +634,7 @@ class TestStory:
             web=operario_file("web").replace("registry.example/", "registry.example/v2/"),
             openfero=ENVELOPE,
         )
-        changes = desk.syncer.status.story[0].changes
+        changes = desk.syncer.status.history[0].changes
         assert (changes.changed, changes.envelope) == (("openfero-web-firing",), True)
 
     @in_virtual_time
@@ -647,13 +647,13 @@ class TestStory:
         for _ in range(5):
             await desk.sync()
             await asyncio.sleep(60)
-        failed, _ = desk.syncer.status.story
+        failed, _ = desk.syncer.status.history
         assert (failed.error, failed.times, failed.before) == ("the server is away", 5, first)
         assert (failed.at, failed.until) == (began, began + timedelta(seconds=240))
         assert list(failed.steps) == ["fetch"]
         desk.source.trouble = nothing
         await desk.sync(node=operario_file("node"))
-        assert [one.error for one in desk.syncer.status.story] == [None, failed.error, None]
+        assert [one.error for one in desk.syncer.status.history] == [None, failed.error, None]
 
     @in_virtual_time
     async def test_the_story_is_bounded(self) -> None:
@@ -661,7 +661,7 @@ class TestStory:
         desk = Desk()
         for number in range(30):
             await desk.sync(**{f"n{number}": operario_file(f"n{number}")})
-        story = desk.syncer.status.story
+        story = desk.syncer.status.history
         assert len(story) == 20
         assert story[0].changes.added == ("openfero-n29-firing",)
 
@@ -670,9 +670,9 @@ class TestStory:
         """Nor does it forget."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
-        story = desk.syncer.status.story
+        story = desk.syncer.status.history
         await desk.sync()
-        assert desk.syncer.status.story == story
+        assert desk.syncer.status.history == story
 
 
 class TestSchedule:

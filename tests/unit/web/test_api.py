@@ -15,10 +15,10 @@ from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.sync import (
     Changes,
-    Chapter,
+    LagState,
     RefusedRevision,
-    Standing,
-    Step,
+    ReplicaLag,
+    SyncRecord,
     SyncStatus,
 )
 from openfero_gitops.web.api import add_api
@@ -262,7 +262,7 @@ async def test_the_shape_of_a_sync() -> None:
     state = pages.busy(NOW)
     state.synced = replace(
         state.synced,
-        in_force_since=NOW,
+        active_since=NOW,
         last_attempt=NOW,
         last_success=NOW,
         seconds=0.41249,
@@ -272,8 +272,8 @@ async def test_the_shape_of_a_sync() -> None:
         operarios=6,
         problems=1,
         steps={"fetch": 0.31249, "judge": 0.1},
-        story=(
-            Chapter(
+        history=(
+            SyncRecord(
                 at=NOW,
                 until=NOW,
                 times=3,
@@ -285,7 +285,7 @@ async def test_the_shape_of_a_sync() -> None:
             ),
         ),
     )
-    state.beside = Standing(Step.BEHIND, OLDER, NOW)
+    state.beside = ReplicaLag(LagState.BEHIND, OLDER, NOW)
     async with api(state) as client:
         found = await get(client, "/api/sync")
     moment = "2026-11-21T03:04:05.678901Z"
