@@ -125,7 +125,7 @@ def test_a_throttling_api_server_is_left_in_peace(gateway: Gateway, replica: Rep
 
     async def throttle(request: web.Request) -> web.Response | None:
         if creates(request) or (request.method == "PATCH" and "/jobs/" in request.path):
-            return status(429, "TooManyRequests", "too many requests", Retry_After="5")
+            return status(429, "TooManyRequests", "too many requests", {"Retry-After": "5"})
         return None
 
     assert replica.deliver(alert("Here", host="first"))[0] == 200

@@ -98,20 +98,6 @@ async def raw_api(
         await server.wait_closed()
 
 
-def status(code: int, reason: str = "", message: str = "no", **details: Any) -> web.Response:
-    """Return an API server's refusal."""
-    body = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "status": "Failure",
-        "code": code,
-        "reason": reason,
-        "message": message,
-        "details": details,
-    }
-    return web.json_response(body, status=code)
-
-
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     """Read a request with a body; return its method and body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.cluster.config_maps import ConfigMapStore
-    from tests.support.workers import Act, Request
+    from tests.support.relay import Act, Request
 
 DISK, NODE = "openfero-disk-firing", "openfero-node-firing"
 BROKEN = operario_file("disk").replace("restartPolicy: Never", "restartPolicy: Always")

@@ -38,8 +38,8 @@ from tests.integration.odd_server import (
     odd_api,
     raw_api,
     read_request,
-    status,
 )
+from tests.support.gateway import status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator

@@ -123,7 +123,7 @@ def test_wrong_git_credentials(
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--verify=commit"], "--verify commit requires --allowed-signers-file (ssh) or"),
+        (["--verify=commit"], "--verify commit requires --allowed-signers-file (SSH) or"),
         (["--allowed-signers-file=/x"], "--verify is none; set --verify commit or"),
         (["--verify=tag", "--allowed-signers-file=/x"], "'HEAD': --verify tag needs the name of"),
     ],

@@ -22,6 +22,7 @@ from openfero_gitops.domain.errors import (
     Unavailable,
 )
 from tests.simulation.loop import context_of
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from openfero_gitops.cluster.api import (
-        Created,
-        Object,
-        ObjectList,
         Operation,
         Resource,
         WatchEvent,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.clock import Clock
     from openfero_gitops.demo.cluster import MemoryCluster
     from tests.simulation.loop import Loop
+    from tests.support.relay import Act, Request
 
 #: Seconds after which nothing that was sent arrives any more: the connection is given up.
 _LATEST: Final = 60.0
@@ -251,104 +250,22 @@ class Stream:
     task: asyncio.Task[Any] | None = None
 
 
-class Wire:
+class Wire(Relay):
     """An `ApiServer` over one replica's way to it."""
 
     def __init__(self, network: Network, cluster: MemoryCluster) -> None:
+        super().__init__(cluster)
         self.link = Link()
         self.clock: Clock | None = None
         #: Told of the next admission that is sent; answers with how long it is under way.
         self.ambush: Callable[[], float] | None = None
         self.closed = False
         self._network = network
-        self._cluster = cluster
 
-    async def create(
-        self,
-        resource: Resource,
-        namespace: str,
-        body: Object,
-        *,
-        dry_run: bool = False,
-        timeout: float = 10.0,
-    ) -> Created:
-        """See `ApiServer`."""
-        return await self._ask(
-            "create",
-            namespace,
-            timeout,
-            lambda: self._cluster.create(resource, namespace, body, dry_run=dry_run),
-        )
-
-    async def get(
-        self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        return await self._ask(
-            "get", namespace, timeout, lambda: self._cluster.get(resource, namespace, name)
-        )
-
-    async def list(
-        self,
-        resource: Resource,
-        namespace: str,
-        *,
-        label_selector: str = "",
-        timeout: float = 30.0,
-    ) -> ObjectList:
-        """See `ApiServer`."""
-        return await self._ask(
-            "list",
-            namespace,
-            timeout,
-            lambda: self._cluster.list(resource, namespace, label_selector=label_selector),
-        )
-
-    async def replace(
-        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        return await self._ask(
-            "replace", namespace, timeout, lambda: self._cluster.replace(resource, namespace, body)
-        )
-
-    async def patch(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        operations: Sequence[Operation],
-        *,
-        timeout: float = 10.0,
-    ) -> Object:
-        """See `ApiServer`."""
-        return await self._ask(
-            "patch",
-            namespace,
-            timeout,
-            lambda: self._cluster.patch(resource, namespace, name, operations),
-            late=self._under_way(operations),
-        )
-
-    async def delete(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        *,
-        uid: str = "",
-        resource_version: str = "",
-        timeout: float = 10.0,
-    ) -> None:
-        """See `ApiServer`."""
-        await self._ask(
-            "delete",
-            namespace,
-            timeout,
-            lambda: self._cluster.delete(
-                resource, namespace, name, uid=uid, resource_version=resource_version
-            ),
-        )
+    async def send(self, request: Request, timeout: float, act: Act) -> Any:
+        """Send a request over the network, and wait for its answer."""
+        late = self._under_way(request.body) if request.verb == "patch" else 0.0
+        return await self._ask(request.verb, request.namespace, timeout, act, late)
 
     async def watch(
         self,
@@ -361,7 +278,7 @@ class Wire:
     ) -> AsyncGenerator[WatchEvent, None]:
         """See `ApiServer`."""
         stream = Stream(
-            self._cluster.watch(
+            self._api.watch(
                 resource,
                 namespace,
                 resource_version=resource_version,
@@ -389,9 +306,6 @@ class Wire:
                 yield item
         finally:
             self._network.closed(self, stream)
-
-    async def close(self) -> None:
-        """Nothing to give back."""
 
     def _under_way(self, operations: Sequence[Operation]) -> float:
         ambush = self.ambush

@@ -20,6 +20,7 @@ from aiohttp import web
 from tests.cluster.controlplane import LOOPBACK, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Rule = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -152,8 +153,21 @@ class Gateway:
         return answer
 
 
-def status(code: int, reason: str, message: str, **headers: str) -> web.Response:
-    """An answer as the API server gives it when it refuses."""
-    body = {"kind": "Status", "code": code, "reason": reason, "message": message}
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return web.json_response(body, status=code, headers=named)
+def status(
+    code: int,
+    reason: str = "",
+    message: str = "no",
+    headers: Mapping[str, str] | None = None,
+    **details: Any,
+) -> web.Response:
+    """Return the response with which the API server refuses a request."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+        "details": details,
+    }
+    return web.json_response(body, status=code, headers=headers)

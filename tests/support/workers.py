@@ -10,7 +10,6 @@ import selectors
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +35,12 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.term import LeaseTerm
 from tests.support import build
+from tests.support.relay import Act, Relay, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 
-    from openfero_gitops.cluster.api import Created, Object, ObjectList, Operation, Resource
+    from openfero_gitops.cluster.api import Operation, Resource
     from openfero_gitops.delivery.submitter import DeliveryLimits
     from openfero_gitops.demo.cluster import JobPlayer
     from openfero_gitops.demo.cluster.store import Write
@@ -146,31 +146,6 @@ async def in_background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio
             task.result()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked of the API server, and when; `body` is an object or a patch."""
-
-    at: float
-    verb: str
-    resource: Resource
-    namespace: str
-    name: str
-    body: Any = None
-
-    @property
-    def writes(self) -> bool:
-        """Whether it would change something."""
-        return self.verb in ("create", "replace", "patch", "delete")
-
-    def sets(self, key: str) -> bool:
-        """Whether it is a patch that writes this annotation."""
-        path = f"/metadata/annotations/{keys.pointer(key)}"
-        return self.verb == "patch" and any(
-            operation["op"] == "add" and operation["path"] == path for operation in self.body
-        )
-
-
-Act = Callable[[], Awaitable[Any]]
 Trouble = Callable[[Request, Act], Awaitable[Any]]
 
 
@@ -184,143 +159,26 @@ async def silence(*_: object) -> Any:
     await asyncio.Event().wait()
 
 
-class Wire:
-    """The in-memory cluster as one replica reaches it: `trouble` carries out what is asked.
+class Wire(Relay):
+    """The connection of one replica to the in-memory cluster: `trouble` carries out each request.
 
-    It may raise, wait, do something else first, or lose the answer after all was done.
+    It may raise, wait, do something else first, or lose the answer of a request that was done.
     """
 
     def __init__(self, api: MemoryCluster) -> None:
+        super().__init__(api)
         self.asked: list[Request] = []
         self.trouble: Trouble = none
-        self._api = api
 
     def writes(self, resource: Resource = JOBS) -> list[Request]:
-        """The writes that were asked for."""
-        return [one for one in self.asked if one.writes and one.resource == resource]
+        """Return the writes to a resource."""
+        return [
+            request for request in self.asked if request.writes and request.resource == resource
+        ]
 
-    async def version(self, *, timeout: float = 10.0) -> str:
-        """See `ApiServer`."""
-        request = self._note("version", None, "", "")
-        return str(await self._pass(request, timeout, self._api.version))
-
-    async def create(
-        self,
-        resource: Resource,
-        namespace: str,
-        body: Object,
-        *,
-        dry_run: bool = False,
-        timeout: float = 10.0,
-    ) -> Created:
-        """See `ApiServer`."""
-        request = self._note("create", resource, namespace, body["metadata"]["name"], body)
-        return await self._pass(
-            request,
-            timeout,
-            lambda: self._api.create(resource, namespace, body, dry_run=dry_run),
-        )
-
-    async def get(
-        self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        request = self._note("get", resource, namespace, name)
-        return await self._pass(request, timeout, lambda: self._api.get(resource, namespace, name))
-
-    async def list(
-        self,
-        resource: Resource,
-        namespace: str,
-        *,
-        label_selector: str = "",
-        timeout: float = 30.0,
-    ) -> ObjectList:
-        """See `ApiServer`."""
-        request = self._note("list", resource, namespace, "")
-        return await self._pass(
-            request,
-            timeout,
-            lambda: self._api.list(resource, namespace, label_selector=label_selector),
-        )
-
-    async def replace(
-        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        request = self._note("replace", resource, namespace, body["metadata"]["name"], body)
-        return await self._pass(
-            request, timeout, lambda: self._api.replace(resource, namespace, body)
-        )
-
-    async def patch(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        operations: Sequence[Operation],
-        *,
-        timeout: float = 10.0,
-    ) -> Object:
-        """See `ApiServer`."""
-        request = self._note("patch", resource, namespace, name, operations)
-        return await self._pass(
-            request, timeout, lambda: self._api.patch(resource, namespace, name, operations)
-        )
-
-    async def delete(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        *,
-        uid: str = "",
-        resource_version: str = "",
-        timeout: float = 10.0,
-    ) -> None:
-        """See `ApiServer`; the preconditions are the request's body."""
-        request = self._note("delete", resource, namespace, name, (uid, resource_version))
-        await self._pass(
-            request,
-            timeout,
-            lambda: self._api.delete(
-                resource, namespace, name, uid=uid, resource_version=resource_version
-            ),
-        )
-
-    async def watch(
-        self,
-        resource: Resource,
-        namespace: str,
-        *,
-        resource_version: str,
-        label_selector: str = "",
-        timeout: float = 300.0,
-    ) -> AsyncIterator[Any]:
-        """See `ApiServer`; trouble comes when it is opened."""
-        request = self._note("watch", resource, namespace, "")
-        await self._pass(request, timeout, lambda: asyncio.sleep(0))
-        events = self._api.watch(
-            resource,
-            namespace,
-            resource_version=resource_version,
-            label_selector=label_selector,
-            timeout=timeout,
-        )
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
-
-    async def close(self) -> None:
-        """Nothing to give back."""
-
-    def _note(self, verb: str, *request: Any) -> Request:
-        self.asked.append(Request(seconds_so_far(), verb, *request))
-        return self.asked[-1]
-
-    async def _pass(self, request: Request, timeout: float, act: Act) -> Any:
+    async def send(self, request: Request, timeout: float, act: Act) -> Any:
+        """Carry out a request within its timeout."""
+        self.asked.append(request)
         try:
             async with asyncio.timeout(timeout):
                 return await self.trouble(request, act)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openfero_gitops.demo.cluster.cluster import Fault, MemoryCluster
+from openfero_gitops.demo.cluster.cluster import MemoryCluster
 from openfero_gitops.demo.cluster.player import (
     FOREVER,
     Durations,
@@ -14,7 +14,6 @@ from openfero_gitops.demo.cluster.player import (
 __all__ = [
     "FOREVER",
     "Durations",
-    "Fault",
     "JobPlayer",
     "MemoryCluster",
     "Outcome",

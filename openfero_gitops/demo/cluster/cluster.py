@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from openfero_gitops.cluster.api import (
     EVENTS,
@@ -38,18 +36,19 @@ from openfero_gitops.demo.cluster.selector import Selector
 from openfero_gitops.demo.cluster.store import Store, copied, through_json
 from openfero_gitops.domain.errors import (
     AlreadyExists,
-    ApiError,
     Conflict,
     Invalid,
     NotFound,
     Unavailable,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
 _T = TypeVar("_T")
 
 _VERSION: Final = "v1.36.0+memory"
 _EVENT_TTL: Final = timedelta(hours=1)
-_SERVER: Final = Resource("", "", "version", "Info")  # what a fault of that request is asked for
 _METADATA: Final = frozenset(
     {
         "annotations",
@@ -68,34 +67,12 @@ _CREATED_BY_PUT: Final = (EVENTS, LEASES)
 _UPDATE_NEEDS_VERSION: Final = (LEASES,)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A request that fails: as if it never arrived, or after all was done (the answer is lost)."""
-
-    error: ApiError
-    carried_out: bool = False
-
-
-Faults = Callable[[str, Resource, str, str], Fault | None]
-"""Asked at each request with verb, resource, namespace and name ("" for collections).
-
-The verbs are the methods' names; a watch asks as `watch` when it is opened, and as `event`, with
-the object's name, before each event.
-"""
-
-
-def no_faults(*_: object) -> None:
-    """Let everything succeed that can."""
-
-
 class MemoryCluster:
     """Objects in memory behind the `ApiServer` Protocol.
 
     Args:
         player: how Jobs are played while `run` runs, or whenever `play` is called.
         clock: for timestamps, deadlines and TTLs.
-        faults: what is to go wrong.
-        latency: seconds that each way takes, to the server and back.
         history: how many writes a watch can go back, at least.
     """
 
@@ -104,14 +81,10 @@ class MemoryCluster:
         *,
         player: JobPlayer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        faults: Faults = no_faults,
-        latency: float = 0.0,
         history: int = 10_000,
     ) -> None:
         self.default_namespace = "default"
         self._clock = clock
-        self._faults = faults
-        self._latency = latency
         self._store = Store(history)
         self._events: deque[tuple[datetime, str, str]] = deque()  # as they were created
         self._jobs = JobController(self._store, player or JobPlayer(), clock)
@@ -147,7 +120,7 @@ class MemoryCluster:
 
     async def version(self, *, timeout: float = 10.0) -> str:
         """See `ApiServer`; it behaves as this one does, and says that it is none."""
-        return await self._call(("version", _SERVER, "", ""), timeout, lambda: _VERSION)
+        return await self._call(timeout, lambda: _VERSION)
 
     async def create(
         self,
@@ -167,18 +140,13 @@ class MemoryCluster:
                 raise Unavailable("resourceVersion should not be set on objects to be created")
             return self._create(resource, namespace, new, dry_run=dry_run)
 
-        name = (body.get("metadata") or {}).get("name") or ""
-        return Created(await self._call(("create", resource, namespace, name), timeout, act))
+        return Created(await self._call(timeout, act))
 
     async def get(
         self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
     ) -> Object:
         """See `ApiServer`."""
-        return await self._call(
-            ("get", resource, namespace, name),
-            timeout,
-            lambda: self._existing(resource, namespace, name),
-        )
+        return await self._call(timeout, lambda: self._existing(resource, namespace, name))
 
     async def list(
         self,
@@ -196,7 +164,7 @@ class MemoryCluster:
             items = [copied(each) for each in found if selector.fits(_labels(each))]
             return ObjectList(items, str(self._store.version))
 
-        return await self._call(("list", resource, namespace, ""), timeout, act)
+        return await self._call(timeout, act)
 
     async def replace(
         self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
@@ -223,7 +191,7 @@ class MemoryCluster:
                 )
             return self._update(resource, namespace, old, new, version)
 
-        return await self._call(("replace", resource, namespace, name), timeout, act)
+        return await self._call(timeout, act)
 
     async def patch(
         self,
@@ -247,7 +215,7 @@ class MemoryCluster:
             new = _read(resource, namespace, patched)
             return self._update(resource, namespace, old, new, metadata.get("resourceVersion"))
 
-        return await self._call(("patch", resource, namespace, name), timeout, act)
+        return await self._call(timeout, act)
 
     async def delete(
         self,
@@ -277,7 +245,7 @@ class MemoryCluster:
                 }
                 self._store.put(resource, namespace, old)
 
-        await self._call(("delete", resource, namespace, name), timeout, act)
+        await self._call(timeout, act)
 
     async def watch(
         self,
@@ -298,7 +266,7 @@ class MemoryCluster:
             self._store.since(int(resource_version))
             return Selector(label_selector), int(resource_version)
 
-        selector, version = await self._call(("watch", resource, namespace, ""), timeout, act)
+        selector, version = await self._call(timeout, act)
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         with self._store.news() as news:
@@ -313,7 +281,6 @@ class MemoryCluster:
                     if seen is None:
                         continue
                     change, changed = seen
-                    self._strike("event", resource, namespace, changed["metadata"]["name"])
                     yield WatchEvent(change, copied(changed))
                 if version < self._store.version:
                     continue
@@ -324,28 +291,16 @@ class MemoryCluster:
                     break
             yield _bookmark(resource, version)
 
-    async def _call(
-        self, request: tuple[str, Resource, str, str], timeout: float, act: Callable[[], _T]
-    ) -> _T:
-        """Carry a request out at one moment between two, as a server somewhere else does."""
+    async def _call(self, timeout: float, act: Callable[[], _T]) -> _T:
+        """Carry out a request at one moment between two, as a remote server does."""
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.sleep(self._latency)
-                fault = self._faults(*request)
-                if fault is not None and not fault.carried_out:
-                    raise fault.error
-                done = act()
-                if fault is not None:
-                    raise fault.error
-                await asyncio.sleep(self._latency)
-                return done
+                await asyncio.sleep(0)
+                result = act()
+                await asyncio.sleep(0)
+                return result
         except TimeoutError as error:
             raise Unavailable(f"memory: no answer within {timeout:g} s") from error
-
-    def _strike(self, verb: str, resource: Resource, namespace: str, name: str) -> None:
-        fault = self._faults(verb, resource, namespace, name)
-        if fault is not None:
-            raise fault.error
 
     def _existing(self, resource: Resource, namespace: str, name: str) -> Object:
         """A copy of what is stored."""

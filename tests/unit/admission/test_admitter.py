@@ -35,9 +35,7 @@ from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support import build
 from tests.support.depth import scaled
 from tests.support.workers import (
-    Act,
     Replica,
-    Request,
     Trouble,
     World,
     in_background,
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.remediation import Remediation
+    from tests.support.relay import Act, Request
 
 OTHER = "other-jobs"
 BOTH = (build.JOBS_NAMESPACE, OTHER)

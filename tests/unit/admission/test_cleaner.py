@@ -22,9 +22,7 @@ from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
 from tests.support.workers import (
-    Act,
     Replica,
-    Request,
     World,
     in_background,
     in_virtual_time,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.leadership.term import LeaseTerm
+    from tests.support.relay import Act, Request
 
 DAY = 24 * 3600
 #: Of a controller that remembers for an hour.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,16 +14,10 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import ApiError, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.leadership.term import TermEnded
-from tests.support.workers import (
-    Act,
-    Request,
-    Wire,
-    World,
-    in_background,
-    in_virtual_time,
-    none,
-    seconds_so_far,
-)
+from tests.support.workers import Wire, World, in_background, in_virtual_time, none, seconds_so_far
+
+if TYPE_CHECKING:
+    from tests.support.relay import Act, Request
 
 NAMESPACE = "controller"
 

@@ -29,9 +29,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.leadership.term import TermEnded
 from tests.support.workers import (
-    Act,
     Commits,
-    Request,
     Wire,
     World,
     in_background,
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.leadership.term import LeaseTerm
+    from tests.support.relay import Act, Request
 
 NAMESPACE = "controller"
 #: Makes a file so long that a ConfigMap of the size below holds only two of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,15 +14,10 @@ from openfero_gitops.catalog.schedule import SyncRequests, delay_before_sync
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import Unavailable
-from tests.support.workers import (
-    Act,
-    Request,
-    Wire,
-    World,
-    in_background,
-    in_virtual_time,
-    seconds_so_far,
-)
+from tests.support.workers import Wire, World, in_background, in_virtual_time, seconds_so_far
+
+if TYPE_CHECKING:
+    from tests.support.relay import Act, Request
 
 NAMESPACE = "controller"
 MINUTE = timedelta(minutes=1)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.cluster.api import CONFIG_MAPS, LEASES, Resource
+from openfero_gitops.cluster.api import CONFIG_MAPS, LEASES, ApiServer, Change, Resource, WatchEvent
 from openfero_gitops.cluster.listwatch import ROOM, ListWatch, Pace, follow
-from openfero_gitops.demo.cluster import Fault, MemoryCluster
+from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import Expired, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from tests.contract.objects import config_map, lease
+from tests.support.relay import Act, Relay, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -39,20 +40,36 @@ class Time:
         return self.now
 
 
-class Faults:
-    """Faults by verb, used up one by one; and how often each verb was asked."""
+class Faulty(Relay):
+    """An in-memory cluster with planned faults by verb; `event` is the next event of a watch."""
 
     def __init__(self, **planned: list[ApiError | None]) -> None:
+        self.cluster = MemoryCluster()
+        super().__init__(self.cluster)
         self.planned = planned
         self.asked: Counter[str] = Counter()
 
-    def __call__(self, verb: str, _: Resource, namespace: str, name: str) -> Fault | None:
-        """Say what goes wrong with a request."""
-        del namespace, name
+    async def send(self, request: Request, timeout: float, act: Act) -> Any:
+        """Raise the next planned error, or carry out the request."""
+        del timeout
+        self._strike(request.verb)
+        return await act()
+
+    async def watch(
+        self, resource: Resource, namespace: str, **options: Any
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """Raise the next planned error before an event."""
+        async with aclosing(super().watch(resource, namespace, **options)) as events:
+            async for event in events:
+                if event.change is not Change.BOOKMARK:
+                    self._strike("event")
+                yield event
+
+    def _strike(self, verb: str) -> None:
         self.asked[verb] += 1
-        left = self.planned.get(verb)
-        error = left.pop(0) if left else None
-        return None if error is None else Fault(error)
+        errors = self.planned.get(verb)
+        if errors and (error := errors.pop(0)) is not None:
+            raise error
 
 
 @pytest.fixture
@@ -94,7 +111,7 @@ async def take(news: AsyncGenerator[FeedEvent, None], count: int) -> list[str]:
         return [told(await anext(news)) for _ in range(count)]
 
 
-async def create(api: MemoryCluster, *names: str, namespace: str = "a", **labels: str) -> None:
+async def create(api: ApiServer, *names: str, namespace: str = "a", **labels: str) -> None:
     """Create ConfigMaps."""
     for name in names:
         await api.create(CONFIG_MAPS, namespace, config_map(name, labels))
@@ -144,8 +161,7 @@ async def test_selection(pace: Pace) -> None:
 
 async def test_watch_that_ends_is_continued() -> None:
     """A watch that ended as it should is followed by the next at once, without a list."""
-    faults, time = Faults(), Time()
-    api = MemoryCluster(faults=faults)
+    api, time = Faulty(), Time()
     pace = Pace(watch=0.05, steady=0.01, sleep=time.sleep)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 1) == ["a listed"]
@@ -153,44 +169,42 @@ async def test_watch_that_ends_is_continued() -> None:
             await asyncio.sleep(0.08)
             await create(api, f"n-{n}")
             assert await take(news, 1) == [f"a changed n-{n}"]
-    assert faults.asked["list"] == 1
-    assert faults.asked["watch"] >= 5
+    assert api.asked["list"] == 1
+    assert api.asked["watch"] >= 5
     assert time.pauses == []
 
 
 async def test_bookmarks_count() -> None:
     """What happened elsewhere moves the version to continue from, so that it does not expire."""
-    faults = Faults()
-    api = MemoryCluster(faults=faults)
+    api = Faulty()
     pace = Pace(watch=0.05, steady=0.01)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 1) == ["a listed"]
         await api.create(LEASES, "a", lease("elsewhere"))
         await asyncio.sleep(0.1)
-        api.compact()
+        api.cluster.compact()
         await asyncio.sleep(0.1)
         await create(api, "one")
         assert await take(news, 1) == ["a changed one"]
-    assert faults.asked["list"] == 1
+    assert api.asked["list"] == 1
 
 
 async def test_expired_version(pace: Pace, time: Time) -> None:
     """When the version is no longer kept, everything is listed again, and nothing was lost."""
-    faults = Faults(event=[Expired("too old")])
-    api = MemoryCluster(faults=faults)
+    api = Faulty(event=[Expired("too old")])
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one")
         assert await take(news, 1) == ["a listed one"]
         await create(api, "two")
         assert await take(news, 1) == ["a changed two"]
-    assert faults.asked["list"] == 2
+    assert api.asked["list"] == 2
     assert time.pauses == [0.2]
 
 
 async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> None:
     """A server that calls even the version of its own list too old is not asked in a hot loop."""
-    api = MemoryCluster(faults=Faults(watch=[Expired("too old")] * 4))
+    api = Faulty(watch=[Expired("too old")] * 4)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         listed, lost = "a listed", "a lost Expired"
         assert await take(news, 8) == [listed, listed, lost, listed, lost, listed, lost, listed]
@@ -199,8 +213,7 @@ async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> N
 
 async def test_server_that_is_down(pace: Pace, time: Time) -> None:
     """Each failed attempt is told and doubles the pause, up to a ceiling; then all is listed."""
-    faults = Faults(list=[Unavailable("down")] * 10)
-    api = MemoryCluster(faults=faults)
+    api = Faulty(list=[Unavailable("down")] * 10)
     await create(api, "one")
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 11) == ["a lost Unavailable"] * 10 + ["a listed one"]
@@ -211,7 +224,7 @@ async def test_pauses_by_chance() -> None:
     """A pause is shortened by chance, to half at most, so that replicas spread."""
     time = Time()
     pace = Pace(sleep=time.sleep, clock=time.clock, chance=lambda: 0.0)
-    api = MemoryCluster(faults=Faults(list=[Unavailable("down")] * 3))
+    api = Faulty(list=[Unavailable("down")] * 3)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         await take(news, 4)
     assert time.pauses == [0.1, 0.2, 0.4]
@@ -219,13 +232,12 @@ async def test_pauses_by_chance() -> None:
 
 async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
     """After a watch that brought news the pauses are short again."""
-    faults = Faults(list=[Unavailable("down")] * 3)
-    api = MemoryCluster(faults=faults)
+    api = Faulty(list=[Unavailable("down")] * 3)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         await take(news, 4)
         await create(api, "one")
         await take(news, 1)
-        faults.planned |= {"event": [Unavailable("cut")], "watch": [Unavailable("down")] * 2}
+        api.planned |= {"event": [Unavailable("cut")], "watch": [Unavailable("down")] * 2}
         await create(api, "two")
         # The stream breaks, and then the server is down: the first is no loss, the others are.
         lost, listed = "a lost Unavailable", "a listed one two"
@@ -235,20 +247,18 @@ async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
 
 async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
     """A stream that breaks is resumed where it was; nothing is missed, told twice, or lost."""
-    faults = Faults(event=[None, Unavailable("cut")])
-    api = MemoryCluster(faults=faults)
+    api = Faulty(event=[None, Unavailable("cut")])
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one", "two", "three")
         assert await take(news, 3) == ["a changed one", "a changed two", "a changed three"]
-    assert faults.asked["list"] == 1
+    assert api.asked["list"] == 1
     assert time.pauses == [0.2]
 
 
 async def test_stream_that_breaks_always(pace: Pace) -> None:
     """A stream that breaks twice without any news between is a loss."""
-    faults = Faults(event=[Unavailable("cut")] * 2)
-    api = MemoryCluster(faults=faults)
+    api = Faulty(event=[Unavailable("cut")] * 2)
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one")
@@ -257,7 +267,7 @@ async def test_stream_that_breaks_always(pace: Pace) -> None:
 
 async def test_missing_rights(pace: Pace) -> None:
     """What only a person can mend is told, and tried again all the same."""
-    api = MemoryCluster(faults=Faults(list=[Forbidden("no")], watch=[Forbidden("no")]))
+    api = Faulty(list=[Forbidden("no")], watch=[Forbidden("no")])
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 4) == [
             "a lost Forbidden",
@@ -280,7 +290,7 @@ async def test_empty_watches(time: Time) -> None:
 
 async def test_throttled(pace: Pace, time: Time) -> None:
     """Who is told to wait waits so long at least."""
-    api = MemoryCluster(faults=Faults(list=[Throttled("slowly", 40), Throttled("slowly", 0.1)]))
+    api = Faulty(list=[Throttled("slowly", 40), Throttled("slowly", 0.1)])
     async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
         assert await take(news, 3) == ["a lost Throttled", "a lost Throttled", "a listed"]
     assert time.pauses == [40, 0.4]
@@ -289,10 +299,14 @@ async def test_throttled(pace: Pace, time: Time) -> None:
 async def test_one_namespace_fails_alone() -> None:
     """What fails in one namespace does not disturb another."""
 
-    def faults(verb: str, _: Resource, namespace: str, __: str) -> Fault | None:
-        return Fault(Forbidden("no")) if (verb, namespace) == ("list", "b") else None
+    class Partly(Relay):
+        async def send(self, request: Request, timeout: float, act: Act) -> Any:
+            del timeout
+            if (request.verb, request.namespace) == ("list", "b"):
+                raise Forbidden("no")
+            return await act()
 
-    api = MemoryCluster(faults=faults)
+    api = Partly(MemoryCluster())
     slow = Pace(first=60)
     async with aclosing(follow(api, CONFIG_MAPS, ["a", "b"], pace=slow)) as news:
         assert sorted(await take(news, 2)) == ["a listed", "b lost Forbidden"]
@@ -330,7 +344,7 @@ async def test_cancelled_reader(pace: Pace) -> None:
 
 async def test_closed_while_waiting_to_try_again() -> None:
     """Closing does not wait for a pause to end."""
-    api = MemoryCluster(faults=Faults(list=[Unavailable("down")]))
+    api = Faulty(list=[Unavailable("down")])
     async with asyncio.timeout(5):
         async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=Pace(first=60))) as news:
             assert await take(news, 1) == ["a lost Unavailable"]
@@ -339,11 +353,10 @@ async def test_closed_while_waiting_to_try_again() -> None:
 async def test_defect(pace: Pace) -> None:
     """An error that is none of the API server's ends the feed where it is read."""
 
-    def broken(*_: Any) -> Fault | None:
-        raise ZeroDivisionError
+    class Broken(Relay):
+        async def send(self, *_: object) -> Any:
+            raise ZeroDivisionError
 
-    async with aclosing(
-        follow(MemoryCluster(faults=broken), CONFIG_MAPS, ["a"], pace=pace)
-    ) as news:
+    async with aclosing(follow(Broken(MemoryCluster()), CONFIG_MAPS, ["a"], pace=pace)) as news:
         with pytest.raises(ZeroDivisionError):
             await anext(news)

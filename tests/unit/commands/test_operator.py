@@ -20,9 +20,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.settings import load_settings
 from tests.support.workers import (
     NAMESPACE,
-    Act,
     Commits,
-    Request,
     Wire,
     World,
     in_background,
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.domain.remediation import JobKey
+    from tests.support.relay import Act, Request
 
 
 async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]]) -> Phase:

@@ -39,9 +39,7 @@ from openfero_gitops.domain.remediation import JobKey, Outcome, Phase
 from openfero_gitops.jobs.render import render
 from tests.support import build
 from tests.support.workers import (
-    Act,
     Replica,
-    Request,
     Trouble,
     World,
     in_background,
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from openfero_gitops.domain.answer import Answer
+    from tests.support.relay import Act, Request
 
 REMEMBER = Envelope().remember
 OTHER_NAMESPACE = "other-jobs"

@@ -38,9 +38,7 @@ from tests.support import build
 from tests.support.paths import ROOT
 from tests.support.workers import (
     NAMESPACE,
-    Act,
     Commits,
-    Request,
     Wire,
     World,
     in_background,
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.leadership.term import LeaseTerm
+    from tests.support.relay import Act, Request
 
 DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no such image"
 NO_RIGHT = (

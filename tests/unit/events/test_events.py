@@ -31,10 +31,8 @@ from openfero_gitops.events.recorder import Recorder
 from tests.support import build
 from tests.support.paths import ROOT
 from tests.support.workers import (
-    Act,
     Commits,
     Replica,
-    Request,
     World,
     in_background,
     in_virtual_time,
@@ -51,6 +49,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.sync import SyncStatus
+    from tests.support.relay import Act, Request
 
 LEASE = ObjectReference("coordination.k8s.io/v1", "Lease", "controller", "openfero-gitops", "u1d")
 

@@ -21,21 +21,14 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from tests.support import build
 from tests.support.depth import scaled
-from tests.support.workers import (
-    Act,
-    Request,
-    World,
-    in_background,
-    in_virtual_time,
-    pods_of,
-    until,
-)
+from tests.support.workers import World, in_background, in_virtual_time, pods_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from openfero_gitops.domain.feed import FeedEvent
     from openfero_gitops.domain.remediation import Remediation
+    from tests.support.relay import Act, Request
 
 KEY = JobKey(build.JOBS_NAMESPACE, "job-1")
 

@@ -3,20 +3,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.cluster.api import CONFIG_MAPS, EVENTS, JOBS, PODS, Change, Resource
+from openfero_gitops.cluster.api import CONFIG_MAPS, EVENTS, JOBS, PODS, Change
 from openfero_gitops.demo.cluster import (
     FOREVER,
     Durations,
-    Fault,
     JobPlayer,
     MemoryCluster,
     Outcome,
 )
-from openfero_gitops.domain.errors import Expired, NotFound, Unavailable
+from openfero_gitops.domain.errors import Expired
 from tests.contract.objects import config_map, event, job
 
 if TYPE_CHECKING:
@@ -183,70 +182,6 @@ async def test_a_storm_is_played_in_time() -> None:
     with pytest.raises(asyncio.CancelledError):
         await controllers
     assert len(found) == 300
-
-
-async def test_fault_before(clock: Clock) -> None:
-    """A request that never arrives changes nothing."""
-    api = MemoryCluster(clock=clock, faults=lambda *_: Fault(Unavailable("down")))
-    with pytest.raises(Unavailable, match="down"):
-        await api.create(CONFIG_MAPS, "a", config_map("one"))
-    api = MemoryCluster(faults=striking("create", Fault(Unavailable("down"))))
-    with pytest.raises(Unavailable):
-        await api.create(CONFIG_MAPS, "a", config_map("one"))
-    with pytest.raises(NotFound):
-        await api.get(CONFIG_MAPS, "a", "one")
-
-
-async def test_fault_after() -> None:
-    """A request whose answer is lost was carried out."""
-    fault = Fault(Unavailable("lost"), carried_out=True)
-    api = MemoryCluster(faults=striking("create", fault))
-    with pytest.raises(Unavailable, match="lost"):
-        await api.create(CONFIG_MAPS, "a", config_map("one"))
-    assert await api.get(CONFIG_MAPS, "a", "one")
-
-
-def striking(struck: str, fault: Fault) -> Any:
-    """Return faults that strike one verb."""
-
-    def faults(verb: str, *_: object) -> Fault | None:
-        return fault if verb == struck else None
-
-    return faults
-
-
-async def test_who_is_asked_for_faults() -> None:
-    """Each request is named by verb, resource, namespace and name; events one by one."""
-    asked: list[tuple[str, str, str, str]] = []
-
-    def faults(verb: str, resource: Resource, namespace: str, name: str) -> None:
-        asked.append((verb, resource.plural, namespace, name))
-
-    api = MemoryCluster(faults=faults)
-    await api.create(CONFIG_MAPS, "a", config_map("one"))
-    await api.patch(CONFIG_MAPS, "a", "one", [])
-    await api.list(CONFIG_MAPS, "a")
-    async with aclosing(api.watch(CONFIG_MAPS, "a", resource_version="1", timeout=0.05)) as events:
-        assert [each.change async for each in events] == ["BOOKMARK", "ADDED", "BOOKMARK"]
-    assert asked == [
-        ("create", "configmaps", "a", "one"),
-        ("patch", "configmaps", "a", "one"),
-        ("list", "configmaps", "a", ""),
-        ("watch", "configmaps", "a", ""),
-        ("event", "configmaps", "a", "one"),
-    ]
-
-
-async def test_latency() -> None:
-    """A slow server is given up at the deadline: before it has done anything, or after."""
-    api = MemoryCluster(latency=0.1)
-    with pytest.raises(Unavailable) as refused:
-        await api.create(CONFIG_MAPS, "a", config_map("never"), timeout=0.05)
-    assert not refused.value.answered
-    with pytest.raises(Unavailable):
-        await api.create(CONFIG_MAPS, "a", config_map("done"), timeout=0.15)
-    found = await api.list(CONFIG_MAPS, "a")
-    assert [item["metadata"]["name"] for item in found.items] == ["done"]
 
 
 async def test_bounded_history() -> None:
