@@ -1,5 +1,4 @@
-"""Prove which commit did what: remediations as a table, and each Job derived again from Git.
+"""Prove which commit a remediation came from: remediations as a table, and each Job verified.
 
-Pure functions over Jobs and catalogs; reading the cluster and the repository is the command's
-part (`commands/audit`).
+Pure functions over Jobs and catalogs; `commands/audit` reads the cluster and the repository.
 """

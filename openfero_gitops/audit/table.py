@@ -1,67 +1,68 @@
-"""Remediations as an auditor reads them: a table, JSON, or CSV for a spreadsheet."""
+"""Remediations for an auditor: a table, JSON, or CSV for a spreadsheet."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.audit.verify import Proof
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.text import printable
+from openfero_gitops.domain.rule import format_pointer
+from openfero_gitops.domain.text import canonical_json, plural, pretty_json, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from openfero_gitops.audit.verify import FieldDifference, Verification
+    from openfero_gitops.audit.verify import Verification
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.jobs.compare import FieldDifference
 
-_COMMIT: Final = 12
+_COMMIT_CHARACTERS: Final = 12
 _MAX_CELL_CHARACTERS: Final = 4096
-#: What a spreadsheet would take for a formula.
+#: First characters that make a spreadsheet read a cell as a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A remediation, its Job, and what could be proven of it; None where that was not asked."""
+    """A remediation, its Job, and the result of verifying it; None without `--verify`."""
 
     remediation: Remediation
     job: Mapping[str, Any]
-    verdict: Verification | None = None
+    verification: Verification | None = None
 
     @property
     def proven(self) -> bool:
-        """Whether nothing speaks against it."""
-        return self.verdict is None or self.verdict.proof is Proof.VERIFIED
+        """False if verification found a problem."""
+        return self.verification is None or self.verification.proof is Proof.VERIFIED
 
     def annotation(self, key: str) -> str:
-        """An annotation of the Job, empty where it is absent."""
+        """An annotation of the Job; empty if it is absent."""
         return str((self.job["metadata"].get("annotations") or {}).get(key) or "")
 
 
 def as_table(entries: Sequence[AuditEntry]) -> str:
-    """A line for each, differences below it, and a summary."""
-    verified = any(entry.verdict for entry in entries)
+    """One line per remediation with its differences below, then a summary."""
+    verified = any(entry.verification for entry in entries)
     head = ("RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON")
     rows: list[tuple[str, ...]] = [(*head, "PROOF") if verified else head]
     for entry in entries:
-        one = entry.remediation
+        remediation = entry.remediation
         row = (
-            format_seconds(one.received_at),
-            one.phase.value,
-            f"{one.alertname} ({one.status})",
-            one.operario,
-            one.commit[:_COMMIT],
-            str(one.key),
-            one.reason or "-",
+            format_seconds(remediation.received_at),
+            remediation.phase.value,
+            f"{remediation.alertname} ({remediation.status})",
+            remediation.operario,
+            remediation.commit[:_COMMIT_CHARACTERS],
+            str(remediation.key),
+            remediation.reason or "-",
         )
-        rows.append((*row, entry.verdict.proof.value) if entry.verdict else row)
-    rows = [tuple(printable(cell, _MAX_CELL_CHARACTERS) for cell in row) for row in rows]
+        rows.append((*row, entry.verification.proof.value) if entry.verification else row)
+    rows = [tuple(_cell(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -70,30 +71,39 @@ def as_table(entries: Sequence[AuditEntry]) -> str:
     table = [lines[0]]
     for entry, line in zip(entries, lines[1:], strict=True):
         table.append(line)
-        if entry.verdict is not None:
-            table += _explained(entry.verdict)
+        if entry.verification is not None:
+            table += (f"    {_cell(detail)}" for detail in _details(entry.verification))
     return "\n".join([*(table if entries else ()), summary(entries)])
 
 
-def _explained(verdict: Verification) -> list[str]:
-    lines = [f"    {printable(verdict.message, _MAX_CELL_CHARACTERS)}"] if verdict.message else []
-    lines += [f"    {printable(str(one), _MAX_CELL_CHARACTERS)}" for one in verdict.differences]
-    lines += [
-        f"    changed since, as anybody may: {printable(str(one), _MAX_CELL_CHARACTERS)}"
-        for one in verdict.changed
-    ]
-    return lines
+def _cell(text: str) -> str:
+    return printable(text, _MAX_CELL_CHARACTERS)
+
+
+def _details(verification: Verification) -> Iterator[str]:
+    if verification.message:
+        yield verification.message
+    for difference in verification.differences:
+        yield _difference_text(difference)
+    for difference in verification.changed:
+        yield f"allowed change: {_difference_text(difference)}"
+
+
+def _difference_text(difference: FieldDifference) -> str:
+    found = _json(difference.after) or "nothing"
+    wanted = _json(difference.before) or "nothing"
+    return f"{format_pointer(difference.pointer)}: {found} instead of {wanted}"
 
 
 def summary(entries: Sequence[AuditEntry]) -> str:
-    """How many there are, and how many are proven."""
-    count = f"{len(entries)} remediation" + ("" if len(entries) == 1 else "s")
-    proofs = Counter(entry.verdict.proof for entry in entries if entry.verdict)
-    return ", ".join([count, *(f"{proofs[proof]} {proof}" for proof in Proof if proofs[proof])])
+    """How many remediations there are, and how many of each proof."""
+    proofs = Counter(entry.verification.proof for entry in entries if entry.verification)
+    counts = (f"{proofs[proof]} {proof}" for proof in Proof if proofs[proof])
+    return ", ".join([plural(len(entries), "remediation"), *counts])
 
 
 def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) -> str:
-    """A list `items`; `shape` has each remediation's public members by its index."""
+    """A list `items`; `shape` has the public members of each remediation, by index."""
     items = []
     for index, entry in enumerate(entries):
         item = {
@@ -107,21 +117,29 @@ def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) 
             "admittedBy": entry.annotation(keys.ADMITTED_BY) or None,
             "approvedBy": entry.annotation(keys.APPROVED_BY) or None,
         }
-        if entry.verdict is not None:
-            item["proof"] = entry.verdict.proof.value
-            item["proofMessage"] = entry.verdict.message or None
-            item["differences"] = [_difference(one) for one in entry.verdict.differences]
-            item["changed"] = [_difference(one) for one in entry.verdict.changed]
+        if verification := entry.verification:
+            item["proof"] = verification.proof.value
+            item["proofMessage"] = verification.message or None
+            item["differences"] = list(map(_difference_members, verification.differences))
+            item["changed"] = list(map(_difference_members, verification.changed))
         items.append(item)
-    return json.dumps({"items": items}, indent=2, ensure_ascii=False)
+    return pretty_json({"items": items})
 
 
-def _difference(one: FieldDifference) -> dict[str, str | None]:
-    return {"pointer": one.pointer, "wanted": one.wanted or None, "found": one.found or None}
+def _difference_members(difference: FieldDifference) -> dict[str, str | None]:
+    return {
+        "pointer": format_pointer(difference.pointer),
+        "wanted": _json(difference.before) or None,
+        "found": _json(difference.after) or None,
+    }
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else canonical_json(value)
 
 
 def as_csv(entries: Sequence[AuditEntry]) -> str:
-    """One row for each, with a heading; no cell is a formula to a spreadsheet."""
+    """One row per remediation, with a heading; no cell is a formula to a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = (
@@ -130,28 +148,28 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     )
     writer.writerow(head.split())
     for entry in entries:
-        one = entry.remediation
+        remediation = entry.remediation
         row = (
-            format_time(one.received_at),
-            one.key.namespace,
-            one.key.name,
-            one.phase.value,
-            one.reason,
-            one.alertname,
-            one.status.value,
-            one.operario,
-            one.repository,
-            one.ref,
-            one.commit,
-            one.path,
+            format_time(remediation.received_at),
+            remediation.key.namespace,
+            remediation.key.name,
+            remediation.phase.value,
+            remediation.reason,
+            remediation.alertname,
+            remediation.status.value,
+            remediation.operario,
+            remediation.repository,
+            remediation.ref,
+            remediation.commit,
+            remediation.path,
             entry.annotation(keys.BLOB),
             entry.annotation(keys.COMMIT_AUTHOR),
-            format_time(one.admitted_at) if one.admitted_at else "",
+            format_time(remediation.admitted_at) if remediation.admitted_at else "",
             entry.annotation(keys.ADMITTED_BY),
             entry.annotation(keys.APPROVED_BY),
-            format_time(one.finished_at) if one.finished_at else "",
-            entry.verdict.proof.value if entry.verdict else "",
-            entry.verdict.message if entry.verdict else "",
+            format_time(remediation.finished_at) if remediation.finished_at else "",
+            entry.verification.proof.value if entry.verification else "",
+            entry.verification.message if entry.verification else "",
         )
         writer.writerow(["'" + cell if cell.startswith(_FORMULA) else cell for cell in row])
     return text.getvalue().rstrip("\n")

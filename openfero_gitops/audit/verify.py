@@ -1,9 +1,10 @@
-"""Whether a Job is what its recorded commit and alert give: an audit's question.
+"""Verify that a Job is what its recorded commit and alert produce.
 
-A Job is derived again by the renderer, from the catalog of the revision that it names and from
-the alert that it carries, and compared with what the API server shows. What the API server adds by
-itself is known (`_DEFAULTS`); what Kubernetes lets Kueue, its own controllers or a person change
-on a suspended Job is listed as such (`_CHANGEABLE`), since it proves nothing about Git.
+The renderer produces the Job again, from the catalog of the recorded revision and from the
+recorded alert, and the result is compared with the Job in the cluster. Values that the API server
+fills in are known (`_DEFAULTS`). Values that Kubernetes lets Kueue, its own controllers or a user
+change on a suspended Job are listed separately (`_CHANGEABLE`), since they prove nothing about
+Git.
 
 Sources: the Job API's defaulting (k8s.io/kubernetes pkg/apis/batch/v1, pkg/apis/core/v1) and its
 rules for updates of suspended Jobs (pkg/apis/batch/validation).
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -22,21 +23,22 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, format_pointer
-from openfero_gitops.domain.text import shown
+from openfero_gitops.domain.text import plural, shown
 from openfero_gitops.domain.timestamp import parse_time
+from openfero_gitops.jobs.compare import FieldDifference, compare
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import RENDERER, Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: Where two spellings of a quantity are one value.
+#: Fields whose values are quantities, which have several spellings.
 _QUANTITIES: Final = frozenset({"limits", "requests", "sizeLimit", "divisor", "storage"})
-#: What the API server gives to a field that an author left out, wherever it stands.
+#: Defaults of the API server for absent fields, by the name of the field.
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "parallelism": (1,),
     "completions": (1,),
@@ -71,7 +73,7 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nodeAffinityPolicy": ("Honor",),
     "nodeTaintsPolicy": ("Ignore",),
 }
-#: What Kubernetes lets others change after a Job was created, while it is suspended or runs.
+#: Fields that Kubernetes lets users and controllers change after a Job was created.
 _CHANGEABLE: Final = re.compile(
     r"/metadata/(labels|annotations)/.*"
     r"|/spec/(suspend|parallelism|completions|activeDeadlineSeconds|ttlSecondsAfterFinished)"
@@ -79,8 +81,8 @@ _CHANGEABLE: Final = re.compile(
     r"|/spec/template/spec/(nodeSelector|affinity|tolerations|schedulingGates)(/.*)?"
     r"|/spec/template/spec/(initContainers|containers)/[0-9]+/resources(/.*)?"
 )
-#: Written, or written again, after a Job was created: the audit's content, not its question.
-_LIVING: Final = frozenset(
+#: Annotations that the controller writes or updates after a Job was created.
+_UPDATED_LATER: Final = frozenset(
     {
         keys.LAST_DELIVERED_AT,
         keys.RESOLVED_AT,
@@ -93,6 +95,7 @@ _LIVING: Final = frozenset(
         keys.MESSAGE,
     }
 )
+#: The labels by which Kubernetes finds the Pods of a Job.
 _GENERATED_LABELS: Final = frozenset(
     {
         "batch.kubernetes.io/controller-uid",
@@ -101,41 +104,32 @@ _GENERATED_LABELS: Final = frozenset(
         "job-name",
     }
 )
+_METADATA: Final = ("name", "namespace", "labels", "annotations")
+_OWN_METADATA: Final = tuple(
+    format_pointer(("metadata", part, keys.PREFIX)) for part in ("labels", "annotations")
+)
 
 
 class Proof(StrEnum):
-    """What an audit can say of a Job."""
+    """The result of verifying a Job."""
 
-    VERIFIED = "verified"  # it is what Git and its alert give
+    VERIFIED = "verified"  # the Job is what Git and its alert produce
     DIFFERS = "differs"  # it is not
-    UNPROVABLE = "unprovable"  # Git, or the Job, lacks what it takes to tell
-
-
-@dataclass(frozen=True, slots=True)
-class FieldDifference:
-    """A field that is not as rendered; `wanted` and `found` are JSON, empty where absent."""
-
-    pointer: str
-    wanted: str
-    found: str
-
-    def __str__(self) -> str:
-        """One line for a person."""
-        return f"{self.pointer}: {self.found or 'nothing'} instead of {self.wanted or 'nothing'}"
+    UNPROVABLE = "unprovable"  # data is missing, in Git or on the Job
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A Job's proof; `changed` are differences that others may make to any Job."""
+    """The proof for a Job; `changed` are the differences that any user may have made."""
 
     proof: Proof
     message: str = ""
     differences: tuple[FieldDifference, ...] = ()
-    changed: tuple[FieldDifference, ...] = field(default=())
+    changed: tuple[FieldDifference, ...] = ()
 
 
 def recorded_revision(job: Mapping[str, Any]) -> str:
-    """The commit of the catalog that a Job was rendered from; empty where it names none."""
+    """The commit whose catalog a Job was rendered from, as recorded; empty if it is not."""
     annotations = job["metadata"].get("annotations") or {}
     return str(annotations.get(keys.REVISION) or annotations.get(keys.COMMIT) or "")
 
@@ -143,66 +137,65 @@ def recorded_revision(job: Mapping[str, Any]) -> str:
 def verify(
     job: Mapping[str, Any], catalog: Catalog, *, jobs_namespace: str, signed: bool = False
 ) -> Verification:
-    """Derive a Job again and compare.
+    """Render a Job again and compare.
 
     Args:
-        job: as the API server shows it; not changed.
-        catalog: that of `recorded_revision(job)`.
-        jobs_namespace: where Jobs go that name no namespace.
-        signed: whether the catalog's signers were verified; else what the Job says of its
-            signer is taken as it is.
+        job: the Job in the cluster; it is not changed.
+        catalog: the catalog of `recorded_revision(job)`.
+        jobs_namespace: namespace for Jobs whose operario names none.
+        signed: whether the signatures of the catalog were verified; otherwise the signer that the
+            Job names is not checked.
     """
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     renderer = annotations.get(keys.RENDERER, "")
     if renderer != str(RENDERER):
         return Verification(
             Proof.UNPROVABLE,
-            f"it was rendered by renderer {shown(renderer)}, this one is {RENDERER}: use the "
-            "version of openfero-gitops that made it",
+            f"the Job was created by renderer version {shown(renderer)}, this is version "
+            f"{RENDERER}: use the release of openfero-gitops that created the Job",
         )
     name = annotations.get(keys.OPERARIUS, "")
-    operario = next((one for one in catalog.operarios if one.name == name), None)
+    operario = next((operario for operario in catalog.operarios if operario.name == name), None)
     if operario is None:
-        return Verification(
-            Proof.DIFFERS, f"commit {catalog.revision.commit[:12]} has no operario {shown(name)}"
-        )
+        commit = catalog.revision.commit[:12]
+        return Verification(Proof.DIFFERS, f"commit {commit} has no operario {shown(name)}")
     if not signed:
-        claimed = annotations.get(keys.VERIFIED_SIGNER, "")
-        origin = replace(operario.origin, verified_signer=claimed)
-        operario = replace(operario, origin=origin)
+        signer = annotations.get(keys.VERIFIED_SIGNER, "")
+        operario = replace(operario, origin=replace(operario.origin, verified_signer=signer))
     if '"truncated":true' in annotations.get(keys.ALERT, ""):
         return Verification(
-            Proof.UNPROVABLE, "its alert was too large to be recorded: it never starts"
+            Proof.UNPROVABLE, "the alert was too large to be recorded; the Job never starts"
         )
     try:
-        rendered = _derive(job, annotations, operario, catalog, jobs_namespace)
+        rendered = _render_again(job, annotations, operario, catalog, jobs_namespace)
     except (KeyError, TypeError, ValueError) as error:
         return Verification(
             Proof.UNPROVABLE,
-            f"its annotations {keys.ALERT} and {keys.DELIVERY} cannot be read: {error}",
+            f"the annotations {keys.ALERT} and {keys.DELIVERY} cannot be read: {error}",
         )
-    found = list(_differences(job, rendered))
-    changed = tuple(one for one in found if _CHANGEABLE.fullmatch(one.pointer) and not _ours(one))
-    differences = tuple(one for one in found if one not in changed)
+    differences: list[FieldDifference] = []
+    changed: list[FieldDifference] = []
+    for difference in compare(_expected(rendered), _actual(job), is_equal=_is_equal):
+        (changed if _anybody_may_change(difference) else differences).append(difference)
     if differences:
-        count = f"{len(differences)} field" + ("s differ" if len(differences) > 1 else " differs")
+        verb = "differs" if len(differences) == 1 else "differ"
         return Verification(
             Proof.DIFFERS,
-            f"{count} from commit {operario.origin.commit[:12]}:{operario.origin.path}",
-            differences,
-            changed,
+            f"{plural(len(differences), 'field')} {verb}"
+            f" from {operario.origin.path} at commit {operario.origin.commit[:12]}",
+            tuple(differences),
+            tuple(changed),
         )
-    return Verification(Proof.VERIFIED, changed=changed)
+    return Verification(Proof.VERIFIED, changed=tuple(changed))
 
 
-def _ours(one: FieldDifference) -> bool:
-    """Whether a label or annotation of a Job means something to us: nobody else changes it."""
-    return one.pointer.startswith(
-        tuple(f"/metadata/{kind}/openfero.io~1" for kind in ("labels", "annotations"))
-    )
+def _anybody_may_change(difference: FieldDifference) -> bool:
+    """Whether Kubernetes allows the change; labels and annotations of our own are excluded."""
+    pointer = format_pointer(difference.pointer)
+    return _CHANGEABLE.fullmatch(pointer) is not None and not pointer.startswith(_OWN_METADATA)
 
 
-def _derive(
+def _render_again(
     job: Mapping[str, Any],
     annotations: Mapping[str, str],
     operario: Operario,
@@ -210,7 +203,7 @@ def _derive(
     jobs_namespace: str,
 ) -> Rendered:
     record = json.loads(annotations[keys.ALERT])
-    told = json.loads(annotations[keys.DELIVERY])
+    delivered = json.loads(annotations[keys.DELIVERY])
     alert = Alert(
         status=Status(record["status"]),
         labels=record["labels"],
@@ -220,11 +213,10 @@ def _derive(
         generator_url=record["generatorURL"],
         fingerprint=record["fingerprint"],
     )
-    one = observe(job)
     delivery = Delivery(
-        id=told["id"],
-        group_key=told["groupKey"],
-        group_status=Status(told["groupStatus"]),
+        id=delivered["id"],
+        group_key=delivered["groupKey"],
+        group_status=Status(delivered["groupStatus"]),
         received_at=parse_time(annotations[keys.RECEIVED_AT]) or _EPOCH,
         received_by=annotations[keys.RECEIVED_BY],
     )
@@ -235,86 +227,59 @@ def _derive(
         catalog.revision,
         delivery,
         jobs_namespace=jobs_namespace,
-        attempt=one.attempt,
+        attempt=observe(job).attempt,
     )
 
 
-def _differences(job: Mapping[str, Any], rendered: Rendered) -> Iterator[FieldDifference]:
-    wanted = rendered.manifest
-    for part in ("name", "namespace"):
-        found = job["metadata"].get(part)
-        if found != wanted["metadata"][part]:
-            yield _difference(("metadata", part), wanted["metadata"][part], found)
-    yield from _texts(job, wanted, "labels", lambda _: False)
-    yield from _texts(job, wanted, "annotations", _LIVING.__contains__)
-    spec = {name: value for name, value in wanted["spec"].items() if name != "suspend"}
-    found = {name: value for name, value in job["spec"].items() if name != "suspend"}
-    found.pop("selector", None)  # of the Job's own uid
-    yield from _compare(spec, _without_generated(found), ("spec",))
+def _expected(rendered: Rendered) -> dict[str, Any]:
+    """The part of a rendered Job that is compared."""
+    metadata = {key: rendered.manifest["metadata"][key] for key in _METADATA}
+    metadata["annotations"] = _without(metadata["annotations"], _UPDATED_LATER)
+    spec = _without(rendered.manifest["spec"], {"suspend"})
+    template = {**spec["template"], "spec": _with_one_account(spec["template"]["spec"])}
+    return {"metadata": metadata, "spec": {**spec, "template": template}}
 
 
-def _texts(
-    job: Mapping[str, Any], wanted: Mapping[str, Any], kind: str, living: Callable[[str], bool]
-) -> Iterator[FieldDifference]:
-    """Labels or annotations; what was added besides ours is everybody's."""
-    there = job["metadata"].get(kind) or {}
-    rendered = wanted["metadata"][kind]
-    for name in sorted({*rendered, *there}):
-        if not living(name) and there.get(name) != rendered.get(name):
-            yield _difference(("metadata", kind, name), rendered.get(name), there.get(name))
-
-
-def _without_generated(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without the labels by which Kubernetes finds a Job's Pods."""
+def _actual(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a Job in the cluster that is compared, without what Kubernetes generates."""
+    metadata = {key: job["metadata"].get(key) for key in _METADATA}
+    metadata["labels"] = metadata["labels"] or {}
+    metadata["annotations"] = _without(metadata["annotations"] or {}, _UPDATED_LATER)
+    spec = _without(job["spec"], {"suspend", "selector"})  # the selector contains the Job's uid
     template = dict(spec.get("template") or {})
-    metadata = dict(template.get("metadata") or {})
-    labels = {
-        name: value
-        for name, value in (metadata.pop("labels", None) or {}).items()
-        if name not in _GENERATED_LABELS
-    }
+    template_metadata = dict(template.pop("metadata", None) or {})
+    labels = _without(template_metadata.pop("labels", None) or {}, _GENERATED_LABELS)
     if labels:
-        metadata["labels"] = labels
-    metadata = {name: value for name, value in metadata.items() if value is not None}
-    if metadata:
-        template["metadata"] = metadata
-    else:
-        template.pop("metadata", None)
-    return {**spec, "template": template}
+        template_metadata["labels"] = labels
+    if template_metadata := {k: v for k, v in template_metadata.items() if v is not None}:
+        template["metadata"] = template_metadata
+    template["spec"] = _with_one_account(template.get("spec") or {})
+    return {"metadata": metadata, "spec": {**spec, "template": template}}
 
 
-def _compare(wanted: Any, found: Any, pointer: Pointer) -> Iterator[FieldDifference]:
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        for name in sorted({*wanted, *found}):
-            if name in wanted:
-                yield from _compare(wanted[name], found.get(name), (*pointer, name))
-            elif not _is_default(name, found[name], wanted):
-                yield _difference((*pointer, name), None, found[name])
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
-            yield from _compare(one, other, (*pointer, index))
-    elif not _same(wanted, found, pointer):
-        yield _difference(pointer, wanted, found)
+def _with_one_account(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """A Pod's spec without `serviceAccount`, which the API server keeps equal to the name."""
+    pod = dict(pod)
+    account = pod.get("serviceAccount")
+    if account and pod.get("serviceAccountName") in (None, account):
+        pod["serviceAccountName"] = pod.pop("serviceAccount")
+    return pod
 
 
-def _is_default(name: str, value: Any, beside: Mapping[str, Any]) -> bool:
-    """Whether the API server gives a field this value where an author gave none."""
-    if name == "serviceAccount":
-        return bool(value == beside.get("serviceAccountName"))
-    return value in _DEFAULTS.get(name, ()) or _empty(value)
+def _without(members: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name not in names}
 
 
-def _empty(value: Any) -> bool:
-    """What the API server leaves away, or adds, without a change of meaning."""
-    if isinstance(value, dict):
-        return all(map(_empty, value.values()))
-    return value is None or value in ([], "")
-
-
-def _same(wanted: Any, found: Any, pointer: Pointer) -> bool:
+def _is_equal(pointer: Pointer, wanted: Any, found: Any) -> bool:
     """Whether two values mean the same to the API server."""
-    if (wanted == found and type(wanted) is type(found)) or (_empty(wanted) and _empty(found)):
+    if pointer[0] == "metadata":
+        return bool(wanted == found)
+    if (wanted == found and type(wanted) is type(found)) or (
+        _is_empty(wanted) and _is_empty(found)
+    ):
         return True
+    if wanted is None:
+        return found in _DEFAULTS.get(str(pointer[-1]), ())
     if not _QUANTITIES.intersection(str(part) for part in pointer[-2:]):
         return False
     try:
@@ -323,9 +288,8 @@ def _same(wanted: Any, found: Any, pointer: Pointer) -> bool:
         return False
 
 
-def _difference(pointer: Pointer, wanted: Any, found: Any) -> FieldDifference:
-    return FieldDifference(format_pointer(pointer), _json(wanted), _json(found))
-
-
-def _json(value: Any) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+def _is_empty(value: Any) -> bool:
+    """Whether the API server may drop or add a value without a change of meaning."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return value is None or value in ([], "")

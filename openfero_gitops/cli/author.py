@@ -22,7 +22,6 @@ from openfero_gitops.cli.options import (
     jobs_namespace_option,
     read_file,
     ref_option,
-    to_json,
 )
 
 if TYPE_CHECKING:
@@ -140,12 +139,13 @@ def explain(
     from openfero_gitops.author.explain import as_json, as_text  # noqa: PLC0415
     from openfero_gitops.commands.author import explain_all, read_catalog  # noqa: PLC0415
     from openfero_gitops.delivery.alertmanager import read_payload  # noqa: PLC0415
+    from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     group = read_payload(read_file(alert_file))
     catalog = asyncio.run(read_catalog(source))
     explanations = explain_all(catalog, group, source.jobs_namespace)
-    click.echo(to_json(as_json(explanations)) if form == "json" else as_text(explanations))
+    click.echo(pretty_json(as_json(explanations)) if form == "json" else as_text(explanations))
     return DONE if any(explanation.operario for explanation in explanations) else FINDINGS
 
 
@@ -221,12 +221,13 @@ def diff(
     from openfero_gitops.author.diff.comment import as_markdown  # noqa: PLC0415
     from openfero_gitops.author.diff.plain import as_json, as_text  # noqa: PLC0415
     from openfero_gitops.commands.author import compare_revisions  # noqa: PLC0415
+    from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     difference = asyncio.run(compare_revisions(source, base, head, from_merge_base=merge_base))
     formats = {
         "text": as_text,
-        "json": lambda diff: to_json(as_json(diff)),
+        "json": lambda diff: pretty_json(as_json(diff)),
         "markdown": as_markdown,
     }
     click.echo(formats[form](difference))
@@ -268,6 +269,7 @@ def coverage(
     from openfero_gitops.author.alert_rules import read_rules  # noqa: PLC0415
     from openfero_gitops.author.coverage import as_json, as_text, cover  # noqa: PLC0415
     from openfero_gitops.commands.author import read_catalog  # noqa: PLC0415
+    from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     rules = [
@@ -275,5 +277,5 @@ def coverage(
     ]
     catalog = asyncio.run(read_catalog(source))
     report = cover(catalog, rules, ignore)
-    click.echo(to_json(as_json(report)) if form == "json" else as_text(report))
+    click.echo(pretty_json(as_json(report)) if form == "json" else as_text(report))
     return DONE if report.complete else FINDINGS

@@ -167,7 +167,7 @@ def audit(
     from openfero_gitops.audit import table  # noqa: PLC0415
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
     from openfero_gitops.commands.audit import AuditFilter, Reviewed, signed_by  # noqa: PLC0415
-    from openfero_gitops.commands.audit import audit as read  # noqa: PLC0415
+    from openfero_gitops.commands.audit import audit as list_remediations  # noqa: PLC0415
     from openfero_gitops.web import shapes  # noqa: PLC0415
 
     if verify != bool(repo):
@@ -189,7 +189,7 @@ def audit(
             access,
         )
     entries = asyncio.run(
-        read(
+        list_remediations(
             kubeconfig,
             AuditFilter(namespace, operario, alert, commit, since),
             reviewed,

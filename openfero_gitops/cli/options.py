@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -258,11 +257,6 @@ def _with(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def to_json(value: Any) -> str:
-    """Format a value as JSON, indented."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def read_file(file: str) -> bytes:

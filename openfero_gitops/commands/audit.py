@@ -1,7 +1,7 @@
-"""What ran, from which commit, and whether that can be proven.
+"""List remediations from the Jobs in a cluster, and verify them against a repository.
 
-The Jobs are the record; nothing else is asked. `--verify` derives each of them again from a
-repository that the auditor names: what a Job says of its own repository proves nothing.
+`--verify` renders each Job again from a repository that the auditor names. The repository that is
+recorded on a Job is not used, because it proves nothing.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which remediations are asked for; what is empty or None does not narrow.
+    """Which remediations to list; a member that is empty or None selects all.
 
-    `namespaces` are those of the Jobs; `commit` may be shortened; `since` counts back from now.
+    `namespaces` are those of the Jobs, `commit` may be abbreviated, `since` is a period before
+    now.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -58,24 +59,29 @@ class AuditFilter:
     commit: str = ""
     since: timedelta | None = None
 
-    def takes(self, one: Remediation, now: datetime) -> bool:
-        """Whether a remediation is among them."""
+    def matches(self, remediation: Remediation, now: datetime) -> bool:
+        """Whether a remediation is selected; its namespace is not checked."""
         return (
-            (not self.operario or one.operario == self.operario)
-            and (not self.alert or one.alertname.lower() == self.alert.lower())
-            and one.commit.startswith(self.commit)
-            and (self.since is None or one.received_at >= now - self.since)
+            (not self.operario or remediation.operario == self.operario)
+            and (not self.alert or remediation.alertname.lower() == self.alert.lower())
+            and remediation.commit.startswith(self.commit)
+            and (self.since is None or remediation.received_at >= now - self.since)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """What an auditor trusts: a repository, the ref that holds what was reviewed, its signers.
+    """What an auditor trusts.
 
-    `kubernetes_version` is the controller's setting; `access` is the way to the repository.
-
-    `jobs_namespace` and `allowed_namespaces` are what the controller was given; where no
-    jobs namespace is named, that of each Job is taken.
+    Attributes:
+        repository: a Git URL or a folder.
+        ref: the branch whose commits were reviewed.
+        path: folder inside the repository that holds the operarios.
+        jobs_namespace: the controller's setting; empty means each Job's own namespace.
+        allowed_namespaces: the controller's setting.
+        trust: whose signatures commits must have.
+        kubernetes_version: the controller's setting.
+        access: how to reach a Git URL.
     """
 
     repository: str
@@ -89,9 +95,9 @@ class Reviewed:
 
 
 def signed_by(ssh: Path | None, openpgp: Path | None) -> Trust:
-    """Demand signatures where signers are named."""
-    verify = Verify.COMMIT if ssh or openpgp else Verify.NONE
-    return Trust(verify, ssh, openpgp)
+    """Require signatures if there is a file of signers."""
+    verify_commits = Verify.COMMIT if ssh or openpgp else Verify.NONE
+    return Trust(verify_commits, ssh, openpgp)
 
 
 async def audit(
@@ -100,10 +106,10 @@ async def audit(
     reviewed: Reviewed | None,
     progress: Callable[[str], None],
 ) -> list[AuditEntry]:
-    """Read the remediations, by when they came; with `reviewed`, prove each.
+    """List remediations, oldest first; with `reviewed`, verify each.
 
     Raises:
-        UsageError: RBAC forbids it, or the repository cannot be named so.
+        UsageError: RBAC forbids it, or the arguments do not name a repository.
         SourceError: the repository cannot be read.
         ApiError: the API server did not answer.
     """
@@ -115,30 +121,36 @@ async def audit(
             try:
                 jobs += (await api.list(JOBS, namespace, label_selector=SELECTOR)).items
             except Forbidden as error:
-                where = "every namespace" if namespace == EVERYWHERE else f"namespace {namespace!r}"
-                raise UsageError(
-                    f"Jobs may not be listed in {where}: {error}: name the namespaces that you may "
-                    "read with --namespace"
-                ) from error
+                if namespace == EVERYWHERE:
+                    message = (
+                        f"no permission to list Jobs in all namespaces: {error}; use --namespace "
+                        "to list the Jobs of some namespaces"
+                    )
+                else:
+                    message = f"no permission to list Jobs in namespace {namespace!r}: {error}"
+                raise UsageError(message) from error
     now = datetime.now(UTC)
-    chosen = [(one, job) for job in jobs if selection.takes(one := observe(job), now)]
-    chosen.sort(key=lambda pair: pair[0].order)
+    selected = [
+        (remediation, job) for job in jobs if selection.matches(remediation := observe(job), now)
+    ]
+    selected.sort(key=lambda pair: pair[0].order)
     if reviewed is None:
-        return [AuditEntry(one, job) for one, job in chosen]
-    verdicts = await _verify([job for _, job in chosen], reviewed, progress)
+        return [AuditEntry(remediation, job) for remediation, job in selected]
+    verifications = await _verify([job for _, job in selected], reviewed, progress)
     return [
-        AuditEntry(one, job, verdict) for (one, job), verdict in zip(chosen, verdicts, strict=True)
+        AuditEntry(remediation, job, verification)
+        for (remediation, job), verification in zip(selected, verifications, strict=True)
     ]
 
 
 async def _verify(
     jobs: Sequence[Mapping[str, Any]], reviewed: Reviewed, progress: Callable[[str], None]
 ) -> list[Verification]:
-    """The verdict on each Job; a commit's catalog is built once for all its Jobs."""
+    """Verify each Job; the catalog of a commit is built once for all its Jobs."""
     by_commit: dict[str, list[int]] = defaultdict(list)
     for index, job in enumerate(jobs):
         by_commit[recorded_revision(job)].append(index)
-    verdicts: dict[int, Verification] = {}
+    verifications: dict[int, Verification] = {}
     scope = Scope(reviewed.jobs_namespace, reviewed.allowed_namespaces, reviewed.kubernetes_version)
     memo = FileMemo(scope.kubernetes_version)
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as cache:
@@ -150,51 +162,50 @@ async def _verify(
             reviewed.trust,
             access=reviewed.access,
         )
-        async with contextlib.AsyncExitStack() as exits:
-            exits.push_async_callback(source.aclose)
-            progress(f"reading {source.url} ...")
+        async with contextlib.aclosing(source):
+            progress(f"fetching {source.url} ...")
             tip = (await source.fetch()).revision.commit
             for number, (commit, indexes) in enumerate(by_commit.items(), 1):
-                progress(f"commit {number} of {len(by_commit)}: {commit[:12]} ...")
-                found = await _catalog_at(source, commit, tip, scope, memo)
+                progress(f"verifying commit {commit[:12]} ({number} of {len(by_commit)}) ...")
+                catalog = await _catalog_at(source, commit, tip, scope, memo)
                 for index in indexes:
-                    verdicts[index] = (
-                        found
-                        if isinstance(found, Verification)
-                        else _verdict(jobs[index], found, reviewed)
+                    verifications[index] = (
+                        catalog
+                        if isinstance(catalog, Verification)
+                        else _verify_job(jobs[index], catalog, reviewed)
                     )
-    return [verdicts[index] for index in range(len(jobs))]
+    return [verifications[index] for index in range(len(jobs))]
 
 
 async def _catalog_at(
     source: GitSource, commit: str, tip: str, scope: Scope, memo: FileMemo
 ) -> Catalog | Verification:
-    """The catalog of a commit, or why nothing of that commit can be proven."""
+    """The catalog of a commit, or why no Job of that commit can be verified."""
     if not commit:
-        return Verification(Proof.DIFFERS, "it names no commit")
+        return Verification(Proof.DIFFERS, "the Job records no commit")
     if not await source.is_ancestor(commit, tip):
         return Verification(
             Proof.DIFFERS,
-            f"commit {commit[:12]} is not part of what was reviewed, which ends at {tip[:12]}",
+            f"commit {commit[:12]} is not part of the reviewed history, which ends at {tip[:12]}",
         )
     try:
         snapshot = await source.snapshot(commit)
         return await load_catalog(snapshot, scope, memo, source.versions)
     except CatalogRefusal as error:
-        return Verification(Proof.DIFFERS, f"commit {commit[:12]} is one that is refused: {error}")
+        return Verification(Proof.DIFFERS, f"the controller rejects commit {commit[:12]}: {error}")
     except Unverified as error:
         return Verification(Proof.DIFFERS, str(error))
     except SourceError as error:
         return Verification(Proof.UNPROVABLE, str(error))
 
 
-def _verdict(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verification:
-    """Compare; the address under which a controller knows the repository is its own affair."""
-    one = observe(job)
-    revision = replace(catalog.revision, repository=one.repository, ref=one.ref)
+def _verify_job(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verification:
+    """Compare, whatever URL and ref the controller used for the repository."""
+    remediation = observe(job)
+    revision = replace(catalog.revision, repository=remediation.repository, ref=remediation.ref)
     return verify(
         job,
         replace(catalog, revision=revision),
-        jobs_namespace=reviewed.jobs_namespace or one.key.namespace,
+        jobs_namespace=reviewed.jobs_namespace or remediation.key.namespace,
         signed=reviewed.trust.verify is not Verify.NONE,
     )

@@ -32,6 +32,11 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
+def pretty_json(value: Any) -> str:
+    """Serialize for people and programs: indented, UTF-8."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Untrusted text on one line: at most `limit` characters, control characters escaped."""
     text = text if len(text) <= limit else text[:limit] + "…"

@@ -19,6 +19,7 @@ from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.commands.audit import Reviewed, _verify, signed_by
+from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.jobs.render import render
 from openfero_gitops.sources.folder import FolderSource
 from openfero_gitops.sources.git.signatures import Trust
@@ -149,7 +150,7 @@ def stored(kubeconfig: Path, namespace: str, manifests: list[dict[str, Any]]) ->
 
 
 def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verification:
-    """The verdict on a Job, with these operarios in its commit."""
+    """Verify a Job, with these operarios in its commit."""
     return verify(job, catalog(*operarios), jobs_namespace=namespace)
 
 
@@ -182,8 +183,8 @@ def test_every_operario_of_the_example_is_proven(kubeconfig: Path, namespace: st
         )
     assert len(manifests) >= 10
     for job in stored(kubeconfig, namespace, manifests):
-        verdict = verify(job, found, jobs_namespace=namespace)
-        assert verdict == Verification(Proof.VERIFIED), (job["metadata"]["name"], verdict)
+        verification = verify(job, found, jobs_namespace=namespace)
+        assert verification == Verification(Proof.VERIFIED), job["metadata"]["name"]
 
 
 def audited(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -277,7 +278,7 @@ def test_an_auditor_proves_what_ran(
     repository.git("reset", "--quiet", "--hard", first)
     rewritten = audited(*prove)
     assert rewritten.returncode == 1
-    assert f"commit {second[:12]} is not part of what was reviewed" in rewritten.stdout
+    assert f"commit {second[:12]} is not part of the reviewed history" in rewritten.stdout
     assert rewritten.stdout.splitlines()[-1] == "4 remediations, 2 verified, 2 differs"
 
 
@@ -285,8 +286,8 @@ def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None
     """Each mistake is one line and exit code 2, without a traceback."""
     there = ("--kubeconfig", str(kubeconfig), "--namespace", "default")
     for arguments, word in (
-        ((*there, "--verify"), "--verify and --repo belong together"),
-        ((*there, "--repo", "x"), "--verify and --repo belong together"),
+        ((*there, "--verify"), "use --verify and --repo together"),
+        ((*there, "--repo", "x"), "use --verify and --repo together"),
         ((*there, "--since", "soon"), "is not a duration"),
         ((*there, "--verify", "--repo", str(tmp_path)), "is not in a Git repository"),
         (
@@ -335,13 +336,13 @@ def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> 
             jobs_namespace="jobs",
         ).manifest
         reviewed = Reviewed(str(signed.folder), jobs_namespace="jobs", trust=trust)
-        [verdict] = asyncio.run(_verify([job], reviewed, lambda _: None))
-        return verdict
+        [verification] = asyncio.run(_verify([job], reviewed, lambda _: None))
+        return verification
 
     first, second = signed.git("rev-list", "--reverse", "HEAD").split()
     assert proven(second, trust) == Verification(Proof.VERIFIED)
     for forged in (proven(second, Trust()), proven(second, trust, "eve@git.example")):
-        assert [one.pointer for one in forged.differences] == [
+        assert [format_pointer(one.pointer) for one in forged.differences] == [
             "/metadata/annotations/openfero.io~1verified-signer"
         ]
     unsigned = proven(first, Trust())

@@ -8,17 +8,18 @@ import json
 from typing import Any
 
 from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, summary
-from openfero_gitops.audit.verify import FieldDifference, Proof, Verification
+from openfero_gitops.audit.verify import Proof, Verification
 from openfero_gitops.domain import keys
+from openfero_gitops.jobs.compare import FieldDifference
 from openfero_gitops.jobs.observe import observe
 from tests.support.build import alert, rendered, stored
 
 
-def entry(verdict: Verification | None = None, **labels: str) -> AuditEntry:
+def entry(verification: Verification | None = None, **labels: str) -> AuditEntry:
     """A remediation of an alert with these labels."""
     one = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
     job = stored(rendered(one).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
-    return AuditEntry(observe(job), job, verdict)
+    return AuditEntry(observe(job), job, verification)
 
 
 def test_a_table_has_a_line_for_each_and_a_summary() -> None:
@@ -32,19 +33,19 @@ def test_a_table_has_a_line_for_each_and_a_summary() -> None:
 
 def test_differences_stand_below_their_remediation() -> None:
     """What was found, and what instead of what, is read where it belongs."""
-    wrong = FieldDifference("/spec/x", '"a"', "")
-    verdict = Verification(
-        Proof.DIFFERS, "1 field differs", (wrong,), (FieldDifference("/y", "", "2"),)
+    difference = FieldDifference(("spec", "x"), "a", None)
+    verification = Verification(
+        Proof.DIFFERS, "1 field differs", (difference,), (FieldDifference(("y",), None, 2),)
     )
-    lines = as_table([entry(verdict), entry(Verification(Proof.VERIFIED))]).splitlines()
+    lines = as_table([entry(verification), entry(Verification(Proof.VERIFIED))]).splitlines()
     assert lines[1].endswith("differs")
     assert lines[2:5] == [
         "    1 field differs",
         '    /spec/x: nothing instead of "a"',
-        "    changed since, as anybody may: /y: 2 instead of nothing",
+        "    allowed change: /y: 2 instead of nothing",
     ]
     assert lines[-1] == "2 remediations, 1 verified, 1 differs"
-    assert not entry(verdict).proven
+    assert not entry(verification).proven
     assert entry().proven
 
 
@@ -68,9 +69,9 @@ def test_csv_has_no_formula() -> None:
 def test_json_adds_what_an_auditor_asks_for() -> None:
     """Beside a remediation's own members stand who, which blob, and the proof."""
     shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k"}}
-    wrong = FieldDifference("/spec/x", '"a"', "")
+    difference = FieldDifference(("spec", "x"), "a", None)
     one, other = json.loads(
-        as_json([entry(Verification(Proof.DIFFERS, "m", (wrong,))), entry()], shape)
+        as_json([entry(Verification(Proof.DIFFERS, "m", (difference,))), entry()], shape)
     )["items"]
     assert (one["job"], one["blob"], one["admittedBy"]) == ("j", "2" * 40, "replica-a")
     assert one["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]

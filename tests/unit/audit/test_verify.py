@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, JobDefaults
 from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.jobs.observe import observe
 from tests.support.build import (
     JOBS_NAMESPACE,
@@ -28,7 +28,10 @@ from tests.support.build import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.jobs.compare import FieldDifference
 
 
 def judged(
@@ -52,6 +55,11 @@ def changed(pointer: str, value: Any) -> dict[str, Any]:
     else:
         place[last] = value
     return job
+
+
+def pointers(differences: Iterable[FieldDifference]) -> list[str]:
+    """Where the differences are, as JSON Pointers."""
+    return [format_pointer(difference.pointer) for difference in differences]
 
 
 def test_a_job_as_it_was_rendered_is_verified() -> None:
@@ -99,22 +107,26 @@ def test_a_refused_job_is_verified_too() -> None:
 )
 def test_a_forged_field_is_found(pointer: str, value: object) -> None:
     """Whatever a Job has that its commit does not give is named, with both values."""
-    verdict = judged(changed(pointer, value))
-    assert verdict.proof is Proof.DIFFERS
-    assert pointer in [one.pointer for one in verdict.differences]
-    (one,) = [one for one in verdict.differences if one.pointer == pointer]
-    assert one.found == ("" if value is None else json.dumps(value, sort_keys=True))
+    verification = judged(changed(pointer, value))
+    assert verification.proof is Proof.DIFFERS
+    assert pointer in pointers(verification.differences)
+    (found,) = [
+        difference.after
+        for difference in verification.differences
+        if format_pointer(difference.pointer) == pointer
+    ]
+    assert found == value
 
 
 def test_an_alert_that_was_rewritten_is_found() -> None:
     """The recorded alert belongs to the Job's name and its containers' environment."""
     job = stored()
     record = job["metadata"]["annotations"][keys.ALERT].replace("web-1", "db-1")
-    verdict = judged(stored(annotations={keys.ALERT: record}))
-    assert verdict.proof is Proof.DIFFERS
-    assert {"/metadata/name", "/metadata/labels/openfero.io~1occurrence"} <= {
-        one.pointer for one in verdict.differences
-    }
+    verification = judged(stored(annotations={keys.ALERT: record}))
+    assert verification.proof is Proof.DIFFERS
+    assert {"/metadata/name", "/metadata/labels/openfero.io~1occurrence"} <= set(
+        pointers(verification.differences)
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,9 +143,9 @@ def test_an_alert_that_was_rewritten_is_found() -> None:
 )
 def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) -> None:
     """Kueue, cancel and sliding memory change a Job without making it another one."""
-    verdict = judged(changed(pointer, value))
-    assert verdict.proof is Proof.VERIFIED
-    assert [one.pointer for one in verdict.changed] == [pointer]
+    verification = judged(changed(pointer, value))
+    assert verification.proof is Proof.VERIFIED
+    assert pointers(verification.changed) == [pointer]
 
 
 @pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.ADMITTED_AT])
@@ -147,8 +159,8 @@ def test_a_signer_is_proven_where_signatures_are_verified() -> None:
     by = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
     job = stored(rendered(by=by).manifest)
     assert judged(job) == Verification(Proof.VERIFIED)
-    verdict = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
-    assert [one.pointer for one in verdict.differences] == [
+    verification = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
+    assert pointers(verification.differences) == [
         "/metadata/annotations/openfero.io~1verified-signer"
     ]
     assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verification(
@@ -165,21 +177,21 @@ def test_quantities_are_compared_by_value() -> None:
     container["resources"] = {"limits": {"cpu": "500m", "memory": "1Gi"}}
     assert judged(job, by) == Verification(Proof.VERIFIED)
     container["resources"] = {"limits": {"cpu": "501m", "memory": "1Gi"}}
-    assert [one.found for one in judged(job, by).changed] == ['"501m"']
+    assert [difference.after for difference in judged(job, by).changed] == ["501m"]
 
 
 def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
     """A Job that names an operario of its own invention is not from Git."""
-    verdict = judged(stored(), operario("another"))
-    assert verdict.proof is Proof.DIFFERS
-    assert 'has no operario "restart-pod"' in verdict.message
+    verification = judged(stored(), operario("another"))
+    assert verification.proof is Proof.DIFFERS
+    assert 'has no operario "restart-pod"' in verification.message
 
 
 @pytest.mark.parametrize(
     ("annotations", "word"),
     [
-        ({keys.RENDERER: "7"}, 'renderer "7"'),
-        ({keys.RENDERER: None}, 'renderer ""'),
+        ({keys.RENDERER: "7"}, 'renderer version "7"'),
+        ({keys.RENDERER: None}, 'renderer version ""'),
         ({keys.ALERT: "{"}, "cannot be read"),
         ({keys.ALERT: "[]"}, "cannot be read"),
         ({keys.DELIVERY: None}, "cannot be read"),
@@ -188,17 +200,17 @@ def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
 )
 def test_what_cannot_be_told_is_said(annotations: dict[str, str | None], word: str) -> None:
     """A Job of another renderer, or with damaged records, is neither proven nor accused."""
-    verdict = judged(stored(annotations=annotations))
-    assert verdict.proof is Proof.UNPROVABLE
-    assert word in verdict.message
+    verification = judged(stored(annotations=annotations))
+    assert verification.proof is Proof.UNPROVABLE
+    assert word in verification.message
 
 
 def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
     """Such a Job never starts, and says so."""
     made = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))
-    verdict = judged(stored(made.manifest))
-    assert verdict.proof is Proof.UNPROVABLE
-    assert "too large" in verdict.message
+    verification = judged(stored(made.manifest))
+    assert verification.proof is Proof.UNPROVABLE
+    assert "too large" in verification.message
 
 
 def test_the_revision_is_the_catalogs_commit() -> None:
@@ -213,4 +225,4 @@ def test_the_jobs_own_key_is_compared() -> None:
     """A copy of a Job under another name or in another namespace is found."""
     job = stored(metadata={"name": "copy"})
     assert observe(job).key == JobKey(JOBS_NAMESPACE, "copy")
-    assert [one.pointer for one in judged(job).differences] == ["/metadata/name"]
+    assert pointers(judged(job).differences) == ["/metadata/name"]
