@@ -1,4 +1,4 @@
-"""One change in behaviour, as a value: how dangerous, of what, whose, and in which words."""
+"""Changes in behaviour, as values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ChangeEffect(StrEnum):
-    """What a change does to what may happen; the first needs the most attention."""
+    """Whether a change allows more or less; the most dangerous comes first."""
 
     BREAKS = "breaks"
     WIDENS = "allows more"
@@ -23,7 +23,7 @@ class ChangeEffect(StrEnum):
 
 
 class ChangeKind(StrEnum):
-    """What is changed; of one effect the first needs the most attention."""
+    """What changed; within one effect, the most dangerous comes first."""
 
     REVISION = "revision"
     QUARANTINE = "quarantine"
@@ -48,21 +48,21 @@ _KINDS: Final = {kind: rank for rank, kind in enumerate(ChangeKind)}
 
 
 class Quote(str):
-    """Words of the repository's author inside a sentence of ours: nothing that is obeyed."""
+    """Untrusted text from the repository inside a sentence; it is escaped when it is printed."""
 
     __slots__ = ()
 
 
-#: A sentence: our own words, and quotes.
+#: Parts of a sentence: our own text, and quotes.
 Sentence = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviourChange:
-    """One thing that behaves otherwise.
+    """One change in behaviour.
 
-    `operario` is empty where it concerns the whole. `before` and `after` are texts of several
-    lines, to be shown line against line; both are empty where the sentence says it all.
+    `operario` is empty for a change that concerns the whole repository. `before` and `after` are
+    multi-line texts, to be shown as a line diff; both are empty if the sentence is complete.
     """
 
     effect: ChangeEffect
@@ -74,15 +74,15 @@ class BehaviourChange:
 
     @property
     def rank(self) -> tuple[int, int, str, Sentence]:
-        """Sorts the most dangerous first."""
+        """Sort key: the most dangerous change first."""
         return _EFFECTS[self.effect], _KINDS[self.kind], self.operario, self.sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """An alert that another operario answers than before, or nobody, for example with `labels`.
+    """An alert for which the matching operario changes; empty names mean no operario.
 
-    `always` says that it is so whatever its labels.
+    `labels` are an example of labels for which it changes; with `always` it changes for all.
     """
 
     alertname: str
@@ -95,10 +95,10 @@ class Winner:
 
 @dataclass(frozen=True, slots=True)
 class BehaviourDiff:
-    """What one revision does otherwise than another.
+    """The changes in behaviour between two revisions.
 
-    `files` counts those that differ in anything, comments included. `broken` says that `head`
-    has an error that `base` did not have.
+    `files` counts the files that differ, if only in a comment. `broken` means that `head` has an
+    error that `base` does not have.
     """
 
     base: Revision

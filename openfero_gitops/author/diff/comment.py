@@ -1,8 +1,9 @@
-"""A difference as the comment on a pull request, in GitHub's and GitLab's Markdown.
+"""The changes as a comment for a pull request, in the Markdown of GitHub and GitLab.
 
-Its reader decides by it, and its quotes are written by the one who is judged. So every character
-of a quote that Markdown or HTML could obey is written as its number, inside of `<code>`, where
-nobody is mentioned and nothing is linked; and a block is fenced by more backticks than are in it.
+The author of the pull request controls the quotes, so they must not change how the comment is
+rendered. Every special character of a quote becomes a numeric character reference inside
+`<code>`, where neither mentions nor links work, and a code block has a longer fence than any run
+of backticks in it.
 """
 
 from __future__ import annotations
@@ -17,77 +18,79 @@ from openfero_gitops.domain.text import labels, plural, printable
 if TYPE_CHECKING:
     from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
 
-#: By which a later run finds its comment again.
+#: A later run finds its comment by this text.
 MARKER: Final = "<!-- openfero-gitops diff -->"
-_OBEYED: Final = re.compile(r"[^A-Za-z0-9 ,/=-]")
-_LONGEST_QUOTE: Final = 200
+_SPECIAL: Final = re.compile(r"[^A-Za-z0-9 ,/=-]")
+_MAX_QUOTE_CHARACTERS: Final = 200
 _BACKTICKS: Final = re.compile("`+")
-#: Characters: GitHub takes 65,536 in a comment, in which a reader gets lost long before.
-_MOST: Final = 60_000
-_MOST_OF_TABLE: Final = 20_000
-_MOST_ROWS: Final = 100
-_MOST_LINES: Final = 200
+#: GitHub allows 65,536 characters in a comment.
+_MAX_CHARACTERS: Final = 60_000
+_MAX_TABLE_CHARACTERS: Final = 20_000
+_MAX_ROWS: Final = 100
+_MAX_LINES: Final = 200
 
 
 def as_markdown(difference: BehaviourDiff) -> str:
-    """A summary, a table, and the lines to unfold."""
+    """A summary, tables, and line diffs to unfold."""
     between = (
-        f"{_code(difference.base.commit[:12])} → {_code(difference.head.commit[:12])}, as the"
-        " controller would run them; changes in text alone are left out."
+        f"{_code(difference.base.commit[:12])} → {_code(difference.head.commit[:12])}. Changes"
+        " of text that do not change behaviour are left out."
     )
     text = "\n".join([MARKER, f"### Operarios: {summary(difference)}", "", between, "", ""])
-    text += _table("| | operario | what |", [*map(_row, difference.changes)])
-    text += _table("| alert | answered by | now by | |", [*map(_winner_row, difference.winners)])
-    return text + _details(difference, _MOST - len(text))
+    text += _table("| effect | operario | change |", [*map(_row, difference.changes)])
+    text += _table(
+        "| alert | matched by | now matched by | example |", [*map(_winner_row, difference.winners)]
+    )
+    return text + _details(difference, _MAX_CHARACTERS - len(text))
 
 
 def _table(head: str, rows: list[str]) -> str:
-    """A table of as many rows as there is room for; nothing for none."""
+    """A table with as many rows as fit; empty without rows."""
     if not rows:
         return ""
-    room = _MOST_OF_TABLE
-    told = []
-    for row in rows[:_MOST_ROWS]:
+    room = _MAX_TABLE_CHARACTERS
+    shown = []
+    for row in rows[:_MAX_ROWS]:
         room -= len(row)
         if room < 0:
             break
-        told.append(row)
+        shown.append(row)
     columns = head.count("|") - 1
-    if left := len(rows) - len(told):
-        told.append("| " * (columns - 1) + f"| and {left} more |")
-    return "\n".join([head, "|---" * columns + "|", *told]) + "\n\n"
+    if left := len(rows) - len(shown):
+        shown.append("| " * (columns - 1) + f"| and {left} more |")
+    return "\n".join([head, "|---" * columns + "|", *shown]) + "\n\n"
 
 
 def _row(change: BehaviourChange) -> str:
     word = change.effect.value
     if change.effect in (ChangeEffect.BREAKS, ChangeEffect.WIDENS):
         word = f"**{word}**"
-    return f"| {word} | {_whose(change)} | {_sentence(change.sentence)} |"
+    return f"| {word} | {_subject(change)} | {_sentence(change.sentence)} |"
 
 
 def _winner_row(winner: Winner) -> str:
     alert = f"{_code(winner.alertname)} ({winner.status})"
-    return f"| {alert} | {_name(winner.before)} | {_name(winner.after)} | {_where(winner)} |"
+    return f"| {alert} | {_name(winner.before)} | {_name(winner.after)} | {_example(winner)} |"
 
 
-def _where(winner: Winner) -> str:
+def _example(winner: Winner) -> str:
     if winner.always:
         return ""
-    return f"for example with {_code(labels(winner.labels))}" if winner.labels else "without labels"
+    return _code(labels(winner.labels)) if winner.labels else "without labels"
 
 
 def _name(operario: str) -> str:
-    return _code(operario) if operario else "nobody"
+    return _code(operario) if operario else "no operario"
 
 
-def _whose(change: BehaviourChange) -> str:
+def _subject(change: BehaviourChange) -> str:
     if change.operario:
         return _code(change.operario)
     return _code("openfero.yaml") if change.kind is ChangeKind.ENVELOPE else ""
 
 
 def _details(difference: BehaviourDiff, room: int) -> str:
-    """The lines of each change that has some, as many as there is room for."""
+    """The line diffs of the changes, as many as fit."""
     blocks = []
     left_out = 0
     for change in difference.changes:
@@ -101,37 +104,39 @@ def _details(difference: BehaviourDiff, room: int) -> str:
         room -= len(block)
         blocks.append(block)
     if left_out:
-        left = plural(left_out, "change")
         blocks.append(
-            f"The lines of {left} are left out here; `openfero-gitops diff` shows them.\n"
+            f"The line diffs of {plural(left_out, 'change')} do not fit into this comment; run "
+            "`openfero-gitops diff` to see them.\n"
         )
     return "\n".join(blocks)
 
 
 def _block(change: BehaviourChange, lines: list[str]) -> str:
-    shown = lines[:_MOST_LINES]
-    if len(lines) > _MOST_LINES:
-        shown.append(f" … {len(lines) - _MOST_LINES} lines more")
+    shown = lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        shown.append(f" … {len(lines) - _MAX_LINES} more lines")
     body = "\n".join(shown)
     longest = max((len(run) for run in _BACKTICKS.findall(body)), default=0)
     fence = "`" * max(3, longest + 1)
-    title = f"{_whose(change)} {_sentence(change.sentence)}"
+    title = f"{_subject(change)} {_sentence(change.sentence)}"
     return f"<details><summary>{title}</summary>\n\n{fence}diff\n{body}\n{fence}\n\n</details>\n"
 
 
 def _sentence(sentence: Sentence) -> str:
-    return "".join(_code(part) if isinstance(part, Quote) else _own(part) for part in sentence)
+    return "".join(_code(part) if isinstance(part, Quote) else _escaped(part) for part in sentence)
 
 
-def _own(text: str) -> str:
-    """Our own words, in which nothing is meant as Markdown either."""
-    return re.sub(r"[|<>&*_`\[\]\\]", _number, text)
+def _escaped(text: str) -> str:
+    """Our own text, without any Markdown."""
+    return re.sub(r"[|<>&*_`\[\]\\]", _character_reference, text)
 
 
 def _code(text: str) -> str:
-    """A quote that can be nothing but text."""
-    return f"<code>{_OBEYED.sub(_number, printable(text, _LONGEST_QUOTE))}</code>"
+    """Untrusted text that is rendered as text."""
+    return (
+        f"<code>{_SPECIAL.sub(_character_reference, printable(text, _MAX_QUOTE_CHARACTERS))}</code>"
+    )
 
 
-def _number(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
+def _character_reference(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"

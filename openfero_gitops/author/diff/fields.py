@@ -1,37 +1,36 @@
-"""Options, envelopes and Jobs, field by field: what is another value, and which way it leads."""
+"""Changes of options, envelopes and Jobs, field by field, and whether they allow more."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.diff.change import BehaviourChange, ChangeEffect, ChangeKind, Quote
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import OPTIONS, Mode
+from openfero_gitops.jobs.compare import compare, is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.operario import Operario, Options
 
-_LONGEST_INLINE: Final = 80
-_ENVELOPE: Final[dict[str, tuple[Callable[[Envelope], Any], Callable[[Any], Any] | None]]] = {
-    "paused": (lambda one: one.paused, lambda paused: not paused),
-    "mode": (lambda one: one.mode, lambda mode: mode is Mode.RUN),
-    "limits.concurrent": (lambda one: one.limits.concurrent, int),
-    "limits.perMinute": (lambda one: one.limits.per_minute, int),
-    "limits.history": (lambda one: one.limits.history, None),
-    "remember": (lambda one: one.remember, lambda remember: -remember),
-    "defaults.backoffLimit": (lambda one: one.defaults.backoff_limit, int),
-    "defaults.activeDeadlineSeconds": (lambda one: one.defaults.active_deadline_seconds, int),
-    "defaults.podReplacementPolicy": (lambda one: one.defaults.pod_replacement_policy, None),
-    "defaults.ttlSecondsAfterFinished": (
-        lambda one: one.defaults.ttl_seconds_after_finished,
-        None,
-    ),
+_MAX_INLINE_CHARACTERS: Final = 80
+# Members of `openfero.yaml`: where the envelope has them, and how much a value allows.
+_ENVELOPE: Final[dict[str, tuple[str, Callable[[Any], Any] | None]]] = {
+    "paused": ("paused", lambda paused: not paused),
+    "mode": ("mode", lambda mode: mode is Mode.RUN),
+    "limits.concurrent": ("limits.concurrent", int),
+    "limits.perMinute": ("limits.per_minute", int),
+    "limits.history": ("limits.history", None),
+    "remember": ("remember", lambda remember: -remember),
+    "defaults.backoffLimit": ("defaults.backoff_limit", int),
+    "defaults.activeDeadlineSeconds": ("defaults.active_deadline_seconds", int),
+    "defaults.podReplacementPolicy": ("defaults.pod_replacement_policy", None),
+    "defaults.ttlSecondsAfterFinished": ("defaults.ttl_seconds_after_finished", None),
 }
 
 
@@ -42,9 +41,9 @@ def _effect(before: Any, after: Any, allows: Callable[[Any], Any] | None) -> Cha
 
 
 def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourChange]:
-    """What the safety envelope lets happen that it did not, and the reverse."""
-    for name, (get, allows) in _ENVELOPE.items():
-        old, new = get(before), get(after)
+    """Changes of `openfero.yaml`."""
+    for name, (attribute, allows) in _ENVELOPE.items():
+        old, new = map(attrgetter(attribute), (before, after))
         if old != new:
             yield BehaviourChange(
                 _effect(old, new, allows),
@@ -56,16 +55,24 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourCha
     if old_names == new_names:
         return
     if new_names is None:
-        sentence = ("namespaces: no longer narrowed",)
+        sentence = ("namespaces: no longer restricted",)
         yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.ENVELOPE, "", sentence)
         return
     if old_names is None:
-        narrowed = ("namespaces: narrowed to ", Quote(", ".join(new_names)))
-        yield BehaviourChange(ChangeEffect.NARROWS, ChangeKind.ENVELOPE, "", narrowed)
+        restricted = ("namespaces: restricted to ", Quote(", ".join(new_names)))
+        yield BehaviourChange(ChangeEffect.NARROWS, ChangeKind.ENVELOPE, "", restricted)
         return
     for effect, word, names in (
-        (ChangeEffect.WIDENS, "also allows ", [n for n in new_names if n not in old_names]),
-        (ChangeEffect.NARROWS, "no longer allows ", [n for n in old_names if n not in new_names]),
+        (
+            ChangeEffect.WIDENS,
+            "also allows ",
+            [name for name in new_names if name not in old_names],
+        ),
+        (
+            ChangeEffect.NARROWS,
+            "no longer allows ",
+            [name for name in old_names if name not in new_names],
+        ),
     ):
         if names:
             yield BehaviourChange(
@@ -73,8 +80,12 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourCha
             )
 
 
+def _missing(names: Sequence[str], others: Collection[str]) -> list[str]:
+    return [name for name in names if name not in others]
+
+
 def option_changes(name: str, before: Options, after: Options) -> Iterator[BehaviourChange]:
-    """Which options an operario has otherwise."""
+    """Changes of an operario's options."""
     for option in OPTIONS:
         old, new = option.of(before), option.of(after)
         if old == new:
@@ -111,7 +122,7 @@ def _shown(value: Any) -> str:
 
 
 def job_changes(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
-    """What an operario's Job holds otherwise."""
+    """Changes of an operario's Job."""
     name = after.name
     old, new = before.job, after.job
     for key in ("labels", "annotations"):
@@ -135,14 +146,14 @@ def _pods(
         yield from _containers(name, key, old.pop(key, []), new.pop(key, []))
     for pod in (old, new):
         for key in ("serviceAccountName", "serviceAccount"):
-            pod.pop(key, None)  # told by whoever asks for its rights
+            pod.pop(key, None)  # compared together with its rights
     volumes = _by_name(old.pop("volumes", [])), _by_name(new.pop("volumes", []))
     yield from _maps(name, ChangeKind.VOLUMES, ("volume ",), *volumes)
     yield from _maps(name, ChangeKind.JOB, ("spec of the Pod: ",), old, new)
 
 
 def _by_name(items: list[Any]) -> dict[str, Any]:
-    return {one.get("name", ""): one for one in items}
+    return {item.get("name", ""): item for item in items}
 
 
 def _containers(
@@ -151,21 +162,23 @@ def _containers(
     word = "init container " if key == "initContainers" else "container "
     old, new = _by_name(before), _by_name(after)
     sentence: tuple[str, ...]
-    for one in [one for one in new if one not in old]:
-        sentence = (word, Quote(one), " is new, with image ", Quote(new[one].get("image", "")))
+    for container in [container for container in new if container not in old]:
+        image = new[container].get("image", "")
+        sentence = (word, Quote(container), " was added, with image ", Quote(image))
         yield BehaviourChange(
-            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, "", to_yaml([new[one]])
+            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, "", to_yaml([new[container]])
         )
-    for one in [one for one in old if one not in new]:
-        sentence = (word, Quote(one), " is gone")
+    for container in [container for container in old if container not in new]:
+        sentence = (word, Quote(container), " was removed")
         yield BehaviourChange(
-            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, to_yaml([old[one]]), ""
+            ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, to_yaml([old[container]]), ""
         )
-    for one in [one for one in new if one in old]:
-        yield from _container(name, (word, Quote(one), ": "), old[one], new[one])
-    kept = [one for one in old if one in new]
-    if kept != [one for one in new if one in old]:
-        sentence = (f"{word.strip()}s are in another order: ", Quote(", ".join(new)))
+    kept = [container for container in new if container in old]
+    for container in kept:
+        intro = (word, Quote(container), ": ")
+        yield from _container(name, intro, old[container], new[container])
+    if kept != [container for container in old if container in new]:
+        sentence = (f"order of {word.strip()}s changed: ", Quote(", ".join(new)))
         yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence)
 
 
@@ -192,7 +205,7 @@ def _container(
     changes = list(_maps(name, ChangeKind.ENVIRONMENT, (*intro, "env "), *variables))
     yield from changes
     if not changes and own[0] != own[1]:
-        sentence = (*intro, "env is in another order")
+        sentence = (*intro, "order of env changed")
         yield BehaviourChange(
             ChangeEffect.CHANGES, ChangeKind.ENVIRONMENT, name, sentence, *map(_text, own)
         )
@@ -208,37 +221,36 @@ def _maps(
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
 ) -> Iterator[BehaviourChange]:
-    """Each member that is another; `intro` is in front of its name."""
-    old, new = before or {}, after or {}
-    for key in [*old, *(key for key in new if key not in old)]:
-        yield from _value(name, kind, (*intro, Quote(key)), old.get(key), new.get(key))
+    """Each member that differs; `intro` precedes its name."""
+    for difference in compare(dict(before or {}), dict(after or {}), max_depth=1):
+        field = (*intro, Quote(difference.pointer[0]))
+        yield _change(name, kind, field, difference.before, difference.after)
 
 
 def _value(
-    name: str, kind: ChangeKind, where: tuple[str, ...], before: Any, after: Any
+    name: str, kind: ChangeKind, field: tuple[str, ...], before: Any, after: Any
 ) -> Iterator[BehaviourChange]:
-    if _canonical(before) == _canonical(after):
-        return
+    if not is_same((), before, after):
+        yield _change(name, kind, field, before, after)
+
+
+def _change(
+    name: str, kind: ChangeKind, field: tuple[str, ...], before: Any, after: Any
+) -> BehaviourChange:
     if _is_short(before) and _is_short(after):
-        sentence = (*where, ": ", *_inline(before), " → ", *_inline(after))
-        yield BehaviourChange(ChangeEffect.CHANGES, kind, name, sentence)
-        return
+        sentence = (*field, ": ", *_inline(before), " → ", *_inline(after))
+        return BehaviourChange(ChangeEffect.CHANGES, kind, name, sentence)
     if before is None or after is None:
-        word = " is new" if before is None else " is gone"
+        word = " was added" if before is None else " was removed"
     else:
         word = " changed"
-    yield BehaviourChange(
-        ChangeEffect.CHANGES, kind, name, (*where, word), _text(before), _text(after)
+    return BehaviourChange(
+        ChangeEffect.CHANGES, kind, name, (*field, word), _text(before), _text(after)
     )
 
 
-def _canonical(value: Any) -> str:
-    """A text that is equal for equal values alone; 1 and true are not."""
-    return json.dumps(value, sort_keys=True)
-
-
 def _text(value: Any) -> str:
-    """A value over several lines; nothing for none."""
+    """A value as YAML; empty for None."""
     return "" if value is None else to_yaml([value], sort_keys=True).removesuffix("...\n")
 
 
@@ -246,11 +258,11 @@ def _is_short(value: Any) -> bool:
     if isinstance(value, dict) and set(value) == {"name", "value"}:
         value = value["value"]
     return not isinstance(value, dict | list) and (
-        not isinstance(value, str) or (len(value) <= _LONGEST_INLINE and "\n" not in value)
+        not isinstance(value, str) or (len(value) <= _MAX_INLINE_CHARACTERS and "\n" not in value)
     )
 
 
 def _inline(value: Any) -> tuple[str, ...]:
     if isinstance(value, dict):
         value = value["value"]
-    return ("nothing",) if value is None else (Quote(_shown(value)),)
+    return ("unset",) if value is None else (Quote(_shown(value)),)

@@ -1,11 +1,11 @@
-"""A difference for a terminal, and for a program."""
+"""The changes as text for a terminal, and as JSON."""
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind, Quote
+from openfero_gitops.author.report.lines import diff_lines
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
@@ -14,86 +14,83 @@ if TYPE_CHECKING:
     from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
 
 NO_CHANGE: Final = "no change in behaviour"
-_NOBODY: Final = "nobody"
-_LONGEST_QUOTE: Final = 300
-_LONGEST_LINE: Final = 400
+_NO_OPERARIO: Final = "no operario"
+_MAX_QUOTE_CHARACTERS: Final = 300
 
 
 def sentence_text(sentence: Sentence) -> str:
-    """A sentence on one line, its quotes made fit to be printed."""
+    """A sentence on one line, its quotes escaped."""
     return "".join(
-        printable(part, _LONGEST_QUOTE) if isinstance(part, Quote) else part for part in sentence
+        printable(part, _MAX_QUOTE_CHARACTERS) if isinstance(part, Quote) else part
+        for part in sentence
     )
 
 
 def difference_lines(change: BehaviourChange) -> list[str]:
-    """What is shown line against line, of one change."""
-    lines = difflib.unified_diff(
-        change.before.splitlines(), change.after.splitlines(), lineterm="", n=2
-    )
-    # (Without the two lines that would name files.)
-    return [printable(line, _LONGEST_LINE) for line in list(lines)[2:]]
+    """The line diff of one change."""
+    return diff_lines(change.before, change.after, context=2)[2:]  # without the names of files
 
 
 def summary(difference: BehaviourDiff) -> str:
     """The whole in one line."""
-    told = [
-        f"{number} {(_ONE if number == 1 else _MANY)[effect]}"
+    parts = [
+        f"{number} {(_SINGULAR if number == 1 else _PLURAL)[effect]}"
         for effect in ChangeEffect
         if (number := sum(change.effect is effect for change in difference.changes))
     ]
     if difference.winners:
-        told.append(f"{plural(len(difference.winners), 'alert')} answered otherwise")
-    if told:
-        return ", ".join(told)
+        parts.append(f"{plural(len(difference.winners), 'alert')} matched differently")
+    if parts:
+        return ", ".join(parts)
     files = f" ({plural(difference.files, 'file')} changed)" if difference.files else ""
     return NO_CHANGE + files
 
 
-_ONE: Final = {
-    ChangeEffect.BREAKS: "change breaks something",
-    ChangeEffect.WIDENS: "allows more",
-    ChangeEffect.CHANGES: "changes what happens",
-    ChangeEffect.NARROWS: "allows less",
+_SINGULAR: Final = {
+    ChangeEffect.BREAKS: "breaking change",
+    ChangeEffect.WIDENS: "change allows more",
+    ChangeEffect.CHANGES: "change in behaviour",
+    ChangeEffect.NARROWS: "change allows less",
 }
-_MANY: Final = {
-    ChangeEffect.BREAKS: "changes break something",
-    ChangeEffect.WIDENS: "allow more",
-    ChangeEffect.CHANGES: "change what happens",
-    ChangeEffect.NARROWS: "allow less",
+_PLURAL: Final = {
+    ChangeEffect.BREAKS: "breaking changes",
+    ChangeEffect.WIDENS: "changes allow more",
+    ChangeEffect.CHANGES: "changes in behaviour",
+    ChangeEffect.NARROWS: "changes allow less",
 }
 
 
 def winner_text(winner: Winner) -> str:
-    """Who answered an alert, who does now, and for which labels."""
-    who = f"{printable(winner.before) or _NOBODY} → {printable(winner.after) or _NOBODY}"
-    return f"alert {printable(winner.alertname)} ({winner.status}): {who}{where_text(winner)}"
+    """Which operario matched an alert, which one does now, and an example of its labels."""
+    before = printable(winner.before) or _NO_OPERARIO
+    after = printable(winner.after) or _NO_OPERARIO
+    alert = f"alert {printable(winner.alertname)} ({winner.status})"
+    return f"{alert}: {before} → {after}{_example_text(winner)}"
 
 
-def where_text(winner: Winner) -> str:
-    """For which labels, for example."""
+def _example_text(winner: Winner) -> str:
     if winner.always:
         return ""
     return f", for example with {labels(winner.labels)}" if winner.labels else ", without labels"
 
 
 def as_text(difference: BehaviourDiff) -> str:
-    """For a terminal: the most dangerous first, each change with its lines."""
+    """For a terminal: the most dangerous changes first, each with its line diff."""
     return "\n".join([*_lines(difference), summary(difference)])
 
 
 def _lines(difference: BehaviourDiff) -> Iterator[str]:
     for change in difference.changes:
-        whose = f"{change.operario}: " if change.operario else ""
+        subject = f"{change.operario}: " if change.operario else ""
         if change.kind is ChangeKind.ENVELOPE:
-            whose = "openfero.yaml: "
-        yield f"{change.effect.value}: {whose}{sentence_text(change.sentence)}"
+            subject = "openfero.yaml: "
+        yield f"{change.effect.value}: {subject}{sentence_text(change.sentence)}"
         yield from (f"    {line}" for line in difference_lines(change))
     yield from map(winner_text, difference.winners)
 
 
 def as_json(difference: BehaviourDiff) -> dict[str, Any]:
-    """For programs; null is what there is not."""
+    """For programs; absent members are null."""
     return {
         "base": difference.base.commit,
         "head": difference.head.commit,

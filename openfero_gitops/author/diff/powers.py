@@ -1,7 +1,7 @@
-"""What a Job may do to its node and to Secrets, beyond what its ServiceAccount may ask of the API.
+"""What a Job may do on its node and with Secrets, beyond the RBAC rights of its ServiceAccount.
 
-Powers are compared as sets: one that was not there before allows more, wherever in the file it
-was written. Those that are `grave` are told of a new operario, too.
+Powers are compared as sets: a power that is new allows more, wherever the file sets it. Powers
+that are `grave` are also reported for a new operario.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """One of them, as a sentence after "it" or "container NAME"."""
+    """One power, as a sentence without its subject."""
 
     sentence: Sentence
     grave: bool = True
 
 
 def powers(spec: Mapping[str, Any]) -> frozenset[Power]:
-    """Everything of the kind that a Job's spec asks for, or does not forbid."""
+    """The powers that a Job's spec requests, or does not forbid."""
     pod = spec["template"]["spec"]
     return frozenset((*_of_pod(pod), *_of_containers(pod)))
 
 
 def _of_pod(pod: Mapping[str, Any]) -> Iterator[Power]:
-    for name, what in (
+    for field, text in (
         ("hostNetwork", "uses the network of its node"),
         ("hostPID", "sees the processes of its node"),
-        ("hostIPC", "shares memory with its node"),
+        ("hostIPC", "shares the IPC namespace of its node"),
     ):
-        if pod.get(name):
-            yield Power((f"{what} ({name})",))
+        if pod.get(field):
+            yield Power((f"{text} ({field})",))
     if pod.get("automountServiceAccountToken") is not False:
-        yield Power(("has the token of its ServiceAccount",), grave=False)
+        yield Power(("gets the token of its ServiceAccount",), grave=False)
     for volume in pod.get("volumes", ()):
         if path := (volume.get("hostPath") or {}).get("path"):
-            yield Power(("mounts ", Quote(path), " of its node"))
+            yield Power(("mounts ", Quote(path), " of its node (hostPath)"))
         if secret := (volume.get("secret") or {}).get("secretName"):
             yield _reads(secret)
         for source in (volume.get("projected") or {}).get("sources", ()):
@@ -52,14 +52,14 @@ def _of_pod(pod: Mapping[str, Any]) -> Iterator[Power]:
 
 
 def _reads(secret: str) -> Power:
-    return Power(("reads the Secret ", Quote(secret)))
+    return Power(("reads Secret ", Quote(secret)))
 
 
 def _of_containers(pod: Mapping[str, Any]) -> Iterator[Power]:
-    around = pod.get("securityContext") or {}
+    pod_context = pod.get("securityContext") or {}
     for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
         name = Quote(container.get("name", ""))
-        for power in _of_container(container, around):
+        for power in _of_container(container, pod_context):
             yield Power(("container ", name, " ", *power.sentence), power.grave)
         for variable in container.get("env", ()):
             source = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
@@ -70,30 +70,30 @@ def _of_containers(pod: Mapping[str, Any]) -> Iterator[Power]:
                 yield _reads(secret)
 
 
-def _of_container(container: Mapping[str, Any], around: Mapping[str, Any]) -> Iterator[Power]:
+def _of_container(container: Mapping[str, Any], pod_context: Mapping[str, Any]) -> Iterator[Power]:
     own = container.get("securityContext") or {}
     capabilities = own.get("capabilities") or {}
-    user, profile = (own.get(key, around.get(key)) for key in ("runAsUser", "seccompProfile"))
+    user, profile = (own.get(key, pod_context.get(key)) for key in ("runAsUser", "seccompProfile"))
     if own.get("privileged"):
         yield Power(("is privileged",))
     if own.get("procMount") == "Unmasked":
-        yield Power(("sees all of /proc",))
+        yield Power(("sees all of /proc (procMount: Unmasked)",))
     for capability in capabilities.get("add", ()):
-        yield Power(("has the capability ", Quote(capability)))
+        yield Power(("has capability ", Quote(capability)))
     for port in container.get("ports", ()):
         if number := port.get("hostPort"):
-            yield Power((f"listens on port {number} of its node",))
+            yield Power((f"listens on port {number} of its node (hostPort)",))
     if user == 0:
         yield Power(("runs as root",))
-    for allowed, what in (
+    for is_allowed, text in (
         (
-            user != 0 and own.get("runAsNonRoot", around.get("runAsNonRoot")) is not True,
+            user != 0 and own.get("runAsNonRoot", pod_context.get("runAsNonRoot")) is not True,
             "may run as root",
         ),
-        (own.get("allowPrivilegeEscalation") is not False, "may gain privileges"),
+        (own.get("allowPrivilegeEscalation") is not False, "may escalate privileges"),
         ("ALL" not in capabilities.get("drop", ()), "keeps the default capabilities"),
-        (own.get("readOnlyRootFilesystem") is not True, "can write to its root file system"),
+        (own.get("readOnlyRootFilesystem") is not True, "can write to its root filesystem"),
         ((profile or {}).get("type", "Unconfined") == "Unconfined", "has no seccomp profile"),
     ):
-        if allowed:
-            yield Power((what,), grave=False)
+        if is_allowed:
+            yield Power((text,), grave=False)

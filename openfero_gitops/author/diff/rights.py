@@ -1,8 +1,8 @@
-"""What the RBAC objects beside operarios let a ServiceAccount do.
+"""What the RBAC objects in the repository let a ServiceAccount do.
 
-The controller applies none of them, but they are reviewed in the same pull request, and whoever
-applies them gives an operario its reach. Where it is not sure that a binding means an operario's
-ServiceAccount (no namespace, which kustomize adds), it is taken to.
+The controller does not apply them, but they are reviewed in the same pull request as the
+operarios. A binding without a namespace (kustomize adds it later) is assumed to apply to an
+operario's ServiceAccount of that name.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 _GROUP: Final = "rbac.authorization.k8s.io"
 _ANY: Final = "*"
 #: The namespace of a binding that names none.
-_UNNAMED: Final = "-"
-_MOST_RULES: Final = 20_000
-_WORDED: Final = 20
+_NO_NAMESPACE: Final = "-"
+_MAX_RIGHTS_PER_RULE: Final = 20_000
+_MAX_CLAUSES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One verb on one kind of thing; empty means everywhere (`namespace`) or all (`name`).
+    """One verb on one resource; empty means all namespaces (`namespace`) or all names (`name`).
 
-    `role` is set alone where a role is granted whose rules the repository does not hold.
+    Only `role` is set if a role is granted whose rules are not in the repository.
     """
 
     namespace: str
@@ -46,7 +46,7 @@ class Right:
     role: str = ""
 
     def covers(self, other: Right) -> bool:
-        """Whether who has this right has the other."""
+        """Whether this right implies the other."""
         if self == other:
             return True
         if self.role or other.role or bool(self.url) != bool(other.url):
@@ -75,40 +75,40 @@ class Right:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RbacSubject:
-    """Whom a binding names."""
+    """A subject of a binding."""
 
     kind: str
     name: str
     namespace: str = ""
 
-    def words(self) -> Sentence:
-        """The subject in a sentence."""
-        where = (" in ", Quote(self.namespace)) if self.namespace else ()
-        return (f"{self.kind} ", Quote(self.name), *where)
+    def text(self) -> Sentence:
+        """The subject as part of a sentence."""
+        namespace = (" in ", Quote(self.namespace)) if self.namespace else ()
+        return (f"{self.kind} ", Quote(self.name), *namespace)
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """All that the bindings of a revision grant, by subject."""
+    """The rights that the bindings of a revision grant, by subject."""
 
     by_subject: Mapping[RbacSubject, frozenset[Right]]
     _by_account: Mapping[str, list[RbacSubject]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Index by the ServiceAccount that is meant, empty for groups."""
+        """Index the subjects by the name of their ServiceAccount; empty for groups."""
         index: dict[str, list[RbacSubject]] = defaultdict(list)
         for subject in self.by_subject:
             index[_account(subject)].append(subject)
         object.__setattr__(self, "_by_account", index)
 
     def of(self, operario: Operario) -> tuple[frozenset[Right], frozenset[RbacSubject]]:
-        """The rights of the ServiceAccount that an operario runs as, and the subjects it is."""
+        """The rights of an operario's ServiceAccount, and the subjects that it belongs to."""
         account = account_of(operario)
         subjects = frozenset(
             subject
             for key in (account, "")
             for subject in self._by_account.get(key, ())
-            if _is(subject, operario.namespace)
+            if _may_be_in(subject, operario.namespace)
         )
         rights = (right for subject in subjects for right in self.by_subject[subject])
         return frozenset(rights), subjects
@@ -121,7 +121,7 @@ def account_of(operario: Operario) -> str:
 
 
 def _account(subject: RbacSubject) -> str:
-    """The name of the ServiceAccount that a subject is; empty for a group, or anybody else."""
+    """The name of the ServiceAccount that a subject is; empty for other subjects."""
     if subject.kind == "ServiceAccount":
         return subject.name
     parts = subject.name.split(":")
@@ -130,8 +130,8 @@ def _account(subject: RbacSubject) -> str:
     return ""
 
 
-def _is(subject: RbacSubject, namespace: str | None) -> bool:
-    """Whether a subject may be one of a namespace; None is the jobs namespace, whatever it is."""
+def _may_be_in(subject: RbacSubject, namespace: str | None) -> bool:
+    """Whether a subject may include a ServiceAccount of a namespace; None matches any."""
     if subject.kind == "ServiceAccount":
         return namespace is None or subject.namespace in ("", namespace)
     group, _, place = subject.name.rpartition(":")
@@ -144,13 +144,13 @@ def _is(subject: RbacSubject, namespace: str | None) -> bool:
 
 
 def read_grants(*revisions: Iterable[SourceFile]) -> tuple[Grants, ...]:
-    """Read every Role and binding of some revisions; a file that cannot be read grants nothing.
+    """Read the roles and bindings of some revisions; a file that cannot be read grants nothing.
 
-    Most files are the same in all of them, and are read once.
+    A file that is the same in several revisions is read once.
     """
-    known: dict[tuple[bytes, bool], list[dict[str, Any]]] = {}
+    cache: dict[tuple[bytes, bool], list[dict[str, Any]]] = {}
     return tuple(
-        _grants(document for file in files for document in _documents(file, known))
+        _grants(document for file in files for document in _documents(file, cache))
         for files in revisions
     )
 
@@ -192,15 +192,15 @@ def _grants(documents: Iterable[dict[str, Any]]) -> Grants:
 
 
 def _documents(
-    file: SourceFile, known: dict[tuple[bytes, bool], list[dict[str, Any]]]
+    file: SourceFile, cache: dict[tuple[bytes, bool], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """The RBAC objects of one file."""
     if _GROUP.encode() not in file.content:
         return []
     key = file.content, file.path.endswith(".json")
-    if key not in known:
-        known[key] = list(_read(*key))
-    return known[key]
+    if key not in cache:
+        cache[key] = list(_read(*key))
+    return cache[key]
 
 
 def _read(content: bytes, is_json: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one key
@@ -210,10 +210,10 @@ def _read(content: bytes, is_json: bool) -> Iterator[dict[str, Any]]:  # noqa: F
         return
     for document in documents:
         inner = _mapping(document).get("items")
-        for one in _list(inner) if inner else [document]:
-            version = _text(_mapping(one).get("apiVersion"))
-            if version.startswith(f"{_GROUP}/") and isinstance(one.get("kind"), str):
-                yield one
+        for item in _list(inner) if inner else [document]:
+            version = _text(_mapping(item).get("apiVersion"))
+            if version.startswith(f"{_GROUP}/") and isinstance(item.get("kind"), str):
+                yield item
 
 
 def _bound(
@@ -221,10 +221,10 @@ def _bound(
 ) -> set[Right]:
     namespace = ""
     if binding["kind"] == "RoleBinding":
-        namespace = _text(_mapping(binding.get("metadata")).get("namespace")) or _UNNAMED
+        namespace = _text(_mapping(binding.get("metadata")).get("namespace")) or _NO_NAMESPACE
     reference = _mapping(binding.get("roleRef"))
     kind, name = _text(reference.get("kind")), _text(reference.get("name"))
-    in_cluster = kind == "ClusterRole" or namespace == _UNNAMED
+    in_cluster = kind == "ClusterRole" or namespace == _NO_NAMESPACE
     rules = roles.get((kind, "" if in_cluster else namespace, name))
     if rules is None:
         return {Right(namespace, role=f"{kind} {name}")}
@@ -236,8 +236,8 @@ def _rights(rule: Mapping[str, Any], namespace: str) -> Iterator[Right]:
     names = _texts(rule.get("resourceNames")) or [""]
     groups, resources = _texts(rule.get("apiGroups")), _texts(rule.get("resources"))
     urls = _texts(rule.get("nonResourceURLs"))
-    if len(verbs) * (len(names) * len(groups) * len(resources) + len(urls)) > _MOST_RULES:
-        yield Right(namespace, role="a rule that is too long to be compared")
+    if len(verbs) * (len(names) * len(groups) * len(resources) + len(urls)) > _MAX_RIGHTS_PER_RULE:
+        yield Right(namespace, role="a rule that is too long to compare")
         return
     for verb in verbs:
         for group in groups:
@@ -249,15 +249,15 @@ def _rights(rule: Mapping[str, Any], namespace: str) -> Iterator[Right]:
 
 
 def _subjects(binding: Mapping[str, Any]) -> Iterator[RbacSubject]:
-    for one in map(_mapping, _list(binding.get("subjects"))):
-        kind, name = _text(one.get("kind")), _text(one.get("name"))
-        namespace = _text(one.get("namespace")) if kind == "ServiceAccount" else ""
+    for subject in map(_mapping, _list(binding.get("subjects"))):
+        kind, name = _text(subject.get("kind")), _text(subject.get("name"))
+        namespace = _text(subject.get("namespace")) if kind == "ServiceAccount" else ""
         if name:
             yield RbacSubject(kind, name, namespace)
 
 
-def beyond(some: frozenset[Right], others: frozenset[Right]) -> list[Right]:
-    """Those of some rights that are not among others, nor covered by one of them, in order."""
+def not_covered(some: frozenset[Right], others: frozenset[Right]) -> list[Right]:
+    """The rights of `some` that no right of `others` implies, in order."""
     wide = [right for right in others if _is_wide(right)]
     return sorted(
         right
@@ -267,7 +267,7 @@ def beyond(some: frozenset[Right], others: frozenset[Right]) -> list[Right]:
 
 
 def _is_wide(right: Right) -> bool:
-    """Whether a right may cover another than itself."""
+    """Whether a right may cover others besides itself."""
     return (
         not right.namespace
         or not right.name
@@ -277,46 +277,45 @@ def _is_wide(right: Right) -> bool:
     )
 
 
-def words(rights: Iterable[Right]) -> Sentence:
-    """Rights as they are read: `get, list pods in monitoring; patch nodes in every namespace`."""
+def rights_text(rights: Iterable[Right]) -> Sentence:
+    """Format rights: `get, list pods in monitoring; patch nodes in all namespaces`."""
     grouped: dict[tuple[str, str, str, str, str, str], list[str]] = defaultdict(list)
-    for one in rights:
-        grouped[one.namespace, one.role, one.url, one.group, one.resource, one.name].append(
-            one.verb
-        )
+    for right in rights:
+        key = (right.namespace, right.role, right.url, right.group, right.resource, right.name)
+        grouped[key].append(right.verb)
     clauses: list[Sentence] = []
     for (namespace, role, url, group, resource, name), verbs in sorted(grouped.items()):
         if role:
-            what: Sentence = ("do all that ", Quote(role), " allows")
+            action: Sentence = ("do everything that ", Quote(role), " allows")
         else:
             shown = "do anything with" if _ANY in verbs else ", ".join(sorted(verbs))
-            what = (Quote(f"{shown} {url or _thing(resource, group)}"),)
+            action = (Quote(f"{shown} {url or _resource_text(resource, group)}"),)
             if name:
-                what += (" named ", Quote(name))
-        if namespace == _UNNAMED:
-            where: Sentence = (" in the namespace where it is applied",)
+                action += (" named ", Quote(name))
+        if namespace == _NO_NAMESPACE:
+            place: Sentence = (" in the namespace it is applied to",)
         else:
-            where = (" in ", Quote(namespace)) if namespace else (" in every namespace",)
-        clauses.append((*what, *where))
-    told = clauses if len(clauses) <= _WORDED else clauses[: _WORDED - 1]
+            place = (" in ", Quote(namespace)) if namespace else (" in all namespaces",)
+        clauses.append((*action, *place))
+    listed = clauses if len(clauses) <= _MAX_CLAUSES else clauses[: _MAX_CLAUSES - 1]
     sentence: list[str] = []
-    for clause in told:
+    for clause in listed:
         sentence += (("; ",) if sentence else ()) + clause
-    if len(told) < len(clauses):
-        sentence.append(f"; and {len(clauses) - len(told)} more")
+    if len(listed) < len(clauses):
+        sentence.append(f"; and {len(clauses) - len(listed)} more")
     return tuple(sentence)
 
 
-def _thing(resource: str, group: str) -> str:
+def _resource_text(resource: str, group: str) -> str:
     """A resource as kubectl names it."""
     if resource == _ANY:
-        of = "" if group == _ANY else f" of {group}" if group else " of the core group"
-        return f"everything{of}"
+        of_group = f" of API group {group}" if group else " of the core API group"
+        return "all resources" + ("" if group == _ANY else of_group)
     return resource if group in ("", _ANY) else f"{resource}.{group}"
 
 
-def hidden_secrets(rights: Iterable[Right]) -> bool:
-    """Whether some of these rights read Secrets without naming them."""
+def includes_secrets(rights: Iterable[Right]) -> bool:
+    """Whether some of these rights read Secrets through a wildcard."""
     return any(
         right.resource == _ANY
         and right.covers(Right(right.namespace, verb, "", "secrets", right.name))
@@ -338,4 +337,4 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    return [one for one in _list(value) if isinstance(one, str)]
+    return [item for item in _list(value) if isinstance(item, str)]

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A revision: its files, and what is in force of them.
+    """A revision: its files and its catalog.
 
-    With a `refusal` the catalog is that of the other files, without any envelope.
+    If `openfero.yaml` has errors (`refusal`), the catalog is built from the other files.
     """
 
     snapshot: Snapshot
@@ -24,6 +24,6 @@ class Side:
 
     @property
     def errors(self) -> list[Problem]:
-        """Everything that keeps something out of force."""
+        """All problems that are errors."""
         refused = self.refusal.problems if self.refusal else ()
-        return [one for one in (*refused, *self.catalog.problems) if one.is_error]
+        return [problem for problem in (*refused, *self.catalog.problems) if problem.is_error]

@@ -1,7 +1,7 @@
-"""Which alerts another operario answers than before: the controller's own choice, asked twice.
+"""Alerts for which the matching operario changes, found by matching examples against both catalogs.
 
-Alerts differ in labels without end, but only those that some matcher looks at can change a choice.
-So the matchers of both revisions say with which values the question is asked.
+An alert may have any labels, but only labels that some matcher uses can change the match. So the
+examples have the values that the matchers of both revisions distinguish.
 """
 
 from __future__ import annotations
@@ -22,63 +22,70 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.matcher import Matcher
     from openfero_gitops.domain.operario import Operario
 
-_OTHER: Final = "other"
-_MOST: Final = 2000
+_OTHER_VALUE: Final = "other"
+_MAX_EXAMPLES: Final = 2000
 _WORDS: Final = re.compile(r"[A-Za-z0-9_./:-]+")
 
 
 def winners(base: Catalog, head: Catalog) -> Iterator[Winner]:
-    """Every alert, by name and state, that is answered otherwise, with an example each."""
+    """Find the alerts, by name and status, whose operario changes, with one example each."""
     for name in sorted({*base.by_alert, *head.by_alert}):
         before, after = base.by_alert.get(name, ()), head.by_alert.get(name, ())
-        for status in sorted({one.status for one in (*before, *after)}):
-            old = [one for one in before if one.status is status]
-            new = [one for one in after if one.status is status]
+        for status in sorted({operario.status for operario in (*before, *after)}):
+            old = [operario for operario in before if operario.status is status]
+            new = [operario for operario in after if operario.status is status]
             if _choice(old) != _choice(new):
-                matchers = [m for one in (*old, *new) for m in one.options.matchers]
+                matchers = [
+                    matcher for operario in (*old, *new) for matcher in operario.options.matchers
+                ]
                 yield from _transitions((new or old)[0], matchers, base, head)
 
 
 def _choice(operarios: Sequence[Operario]) -> list[tuple[str, bool, tuple[Matcher, ...]]]:
-    return [(one.name.lower(), one.options.enabled, one.options.matchers) for one in operarios]
+    """What the match depends on."""
+    return [
+        (operario.name.lower(), operario.options.enabled, operario.options.matchers)
+        for operario in operarios
+    ]
 
 
 def _transitions(
-    one: Operario, matchers: Sequence[Matcher], base: Catalog, head: Catalog
+    operario: Operario, matchers: Sequence[Matcher], base: Catalog, head: Catalog
 ) -> Iterator[Winner]:
-    """What becomes of the alerts of one operario's name and state."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    """The changes for alerts with an operario's alert name and status."""
+    alertname, status = operario.alertname, operario.status
+    examples: dict[tuple[str, str], dict[str, str]] = {}
     for labels in _samples(matchers):
-        named = {"alertname": one.alertname, **labels}
-        alert = Alert(one.status, named, {}, None, None, "", "")
-        # (The first that is found has the fewest labels.)
-        found.setdefault((_winner(alert, base), _winner(alert, head)), labels)
-    for (before, after), labels in sorted(found.items()):
+        alert = Alert(status, {"alertname": alertname, **labels}, {}, None, None, "", "")
+        # The first example of a transition has the fewest labels.
+        examples.setdefault((_winner(alert, base), _winner(alert, head)), labels)
+    for (before, after), labels in sorted(examples.items()):
         if before.lower() != after.lower():
-            yield Winner(one.alertname, one.status, before, after, labels, always=len(found) == 1)
+            yield Winner(alertname, status, before, after, labels, always=len(examples) == 1)
 
 
 def _winner(alert: Alert, catalog: Catalog) -> str:
-    found = match(alert, catalog, ())
-    return found.operario.name if isinstance(found, Match) else ""
+    result = match(alert, catalog, ())
+    return result.operario.name if isinstance(result, Match) else ""
 
 
 def _samples(matchers: Sequence[Matcher]) -> Iterator[dict[str, str]]:
-    """Label sets that matchers tell apart, few labels first."""
+    """Label sets that the matchers distinguish, small sets first."""
     values: dict[str, dict[str, None]] = {}
     for matcher in matchers:
-        of_label = values.setdefault(matcher.name, {"": None, _OTHER: None})
+        of_label = values.setdefault(matcher.name, {"": None, _OTHER_VALUE: None})
         of_label.update(dict.fromkeys(_values(matcher)))
     names = sorted(values)
+    products = itertools.product(*(values[name] for name in names))
     sets = [
-        {name: value for name, value in zip(names, chosen, strict=True) if value}
-        for chosen in itertools.islice(itertools.product(*(values[name] for name in names)), _MOST)
+        {name: value for name, value in zip(names, product, strict=True) if value}
+        for product in itertools.islice(products, _MAX_EXAMPLES)
     ]
     yield from sorted(sets, key=len)
 
 
 def _values(matcher: Matcher) -> Iterator[str]:
-    """Values that a matcher may tell from others: its own, or words of its expression."""
+    """Values that a matcher may distinguish: its own, or words of its regular expression."""
     if matcher.operator in (Operator.EQUAL, Operator.NOT_EQUAL):
         yield matcher.value
         return

@@ -184,15 +184,15 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
     assert (
         ChangeEffect.CHANGES,
         ChangeKind.OPERARIO,
-        "is new; it answers diskfull (firing)",
+        "is new; it matches alert diskfull (firing)",
     ) in changes
-    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, "mounts /var of its node") in changes
+    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, "mounts /var of its node (hostPath)") in changes
     assert (
         ChangeEffect.WIDENS,
         ChangeKind.SECURITY,
         "sees the processes of its node (hostPID)",
     ) in changes
-    assert (ChangeEffect.WIDENS, ChangeKind.NAMESPACE, "runs in the namespace shop") in changes
+    assert (ChangeEffect.WIDENS, ChangeKind.NAMESPACE, "runs in namespace shop") in changes
     rights = compare(side(job()), side(job(), new, role(rule("delete", "pods")))).changes[0]
     assert (rights.kind, rights.effect) == (ChangeKind.RIGHTS, ChangeEffect.WIDENS)
 
@@ -204,7 +204,7 @@ def test_an_operario_that_is_gone_allows_less() -> None:
     assert [(one.effect, one.operario) for one in found.changes] == [
         (ChangeEffect.NARROWS, "openfero-x-firing")
     ]
-    assert "alert x (firing): openfero-x-firing → nobody" in as_text(found)
+    assert "alert x (firing): openfero-x-firing → no operario" in as_text(found)
 
 
 def test_an_operario_that_answers_another_alert() -> None:
@@ -212,7 +212,7 @@ def test_an_operario_that_answers_another_alert() -> None:
     after = job(options={"alertname": "HostGone"})
     found = compare(side(job()), side(after))
 
-    assert "answers HostGone (firing) instead of hostdown (firing)" in as_text(found)
+    assert "matches alert HostGone (firing) instead of hostdown (firing)" in as_text(found)
     assert {(one.alertname, one.before, one.after) for one in found.winners} == {
         ("hostdown", "openfero-hostdown-firing", ""),
         ("HostGone", "", "openfero-hostdown-firing"),
@@ -234,7 +234,7 @@ def test_an_error_is_told_with_what_stays_in_force() -> None:
     assert change.effect is ChangeEffect.BREAKS
     sentence = "".join(change.sentence)
     assert sentence.startswith("a.yaml:2: ")
-    assert "in force stays openfero-hostdown-firing of commit 222222222222" in sentence
+    assert "still active: openfero-hostdown-firing of commit 222222222222" in sentence
 
 
 def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
@@ -242,7 +242,7 @@ def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
     found = compare(side(("a.yaml", job())), side(("a.yaml", "a: [")))
 
     assert [one.effect for one in found.changes] == [ChangeEffect.BREAKS, ChangeEffect.NARROWS]
-    assert "nothing of this file is in force" in as_text(found)
+    assert "no operario of this file is active" in as_text(found)
 
 
 def test_an_old_error_is_no_news() -> None:
@@ -251,7 +251,7 @@ def test_an_old_error_is_no_news() -> None:
 
     assert told(side(job(), broken), side(job(), broken)) == []
     [change] = told(side(job(), broken), side(job(), ("b.yaml", "a: []")))
-    assert change == (ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "b.yaml has no error any more")
+    assert change == (ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "b.yaml no longer has errors")
 
 
 @pytest.mark.parametrize("envelope", ["paused: perhaps\n", None])
@@ -264,7 +264,7 @@ def test_a_revision_that_the_controller_refuses(envelope: str | None) -> None:
 
     assert found.broken
     assert [one.kind for one in found.changes] == [ChangeKind.REVISION]
-    assert "the controller would not take this revision: openfero.yaml" in as_text(found)
+    assert "the controller would reject this revision: openfero.yaml" in as_text(found)
 
 
 # Options and the envelope.
@@ -330,7 +330,7 @@ def test_options_that_only_choose(
         ("remember: 48h", "", "remember: 2d → 1d"),
         ("", "defaults: {backoffLimit: 1}", "defaults.backoffLimit: 0 → 1"),
         ("", "defaults: {activeDeadlineSeconds: 901}", "defaults.activeDeadlineSeconds: 900 → 901"),
-        ("namespaces: [jobs]", "", "namespaces: no longer narrowed"),
+        ("namespaces: [jobs]", "", "namespaces: no longer restricted"),
         ("namespaces: [jobs]", "namespaces: [jobs, shop]", "namespaces: also allows shop"),
     ],
 )
@@ -391,27 +391,27 @@ def test_every_option_is_compared(name: str, changed: Options) -> None:
             "container heal: image: registry.example/heal:1 → registry.example/heal:2",
         ),
         ({"command": ["heal", "--now"]}, ChangeKind.COMMAND, "container heal: command changed"),
-        ({"args": ["--now"]}, ChangeKind.ARGS, "container heal: args is new"),
+        ({"args": ["--now"]}, ChangeKind.ARGS, "container heal: args was added"),
         (
             {"env": [{"name": "MODE", "value": "fast"}]},
             ChangeKind.ENVIRONMENT,
-            "container heal: env MODE: nothing → fast",
+            "container heal: env MODE: unset → fast",
         ),
-        ({"workingDir": "/tmp"}, ChangeKind.JOB, "container heal: workingDir: nothing → /tmp"),
+        ({"workingDir": "/tmp"}, ChangeKind.JOB, "container heal: workingDir: unset → /tmp"),
         (
             {"spec": {"backoffLimit": 3}},
             ChangeKind.JOB,
-            "spec of the Job: backoffLimit: nothing → 3",
+            "spec of the Job: backoffLimit: unset → 3",
         ),
         (
             {"pod": {"nodeSelector": {"a": "b"}}},
             ChangeKind.JOB,
-            "spec of the Pod: nodeSelector is new",
+            "spec of the Pod: nodeSelector was added",
         ),
         (
             {"metadata": {"labels": {"team": "sre"}}},
             ChangeKind.JOB,
-            "labels of the Job: team: nothing → sre",
+            "labels of the Job: team: unset → sre",
         ),
     ],
 )
@@ -438,7 +438,7 @@ def test_the_order_of_variables_counts() -> None:
     assert change == (
         ChangeEffect.CHANGES,
         ChangeKind.ENVIRONMENT,
-        "container heal: env is in another order",
+        "container heal: order of env changed",
     )
 
 
@@ -448,8 +448,8 @@ def test_containers_come_and_go() -> None:
         pod={"initContainers": [{"name": "first", "image": "x:1", "securityContext": SECURE}]}
     )
 
-    assert one_change(job(), more)[2] == "init container first is new, with image x:1"
-    assert one_change(more, job())[2] == "init container first is gone"
+    assert one_change(job(), more)[2] == "init container first was added, with image x:1"
+    assert one_change(more, job())[2] == "init container first was removed"
 
 
 def test_init_containers_in_another_order() -> None:
@@ -457,7 +457,7 @@ def test_init_containers_in_another_order() -> None:
     one, two = ({"name": name, "image": "x:1", "securityContext": SECURE} for name in "ab")
     before, after = job(pod={"initContainers": [one, two]}), job(pod={"initContainers": [two, one]})
 
-    assert one_change(before, after)[2] == "init containers are in another order: b, a"
+    assert one_change(before, after)[2] == "order of init containers changed: b, a"
 
 
 def test_another_service_account() -> None:
@@ -466,7 +466,7 @@ def test_another_service_account() -> None:
 
     assert one_change(job(), after)[1:] == (
         ChangeKind.SERVICE_ACCOUNT,
-        "runs as admin instead of healer",
+        "runs as ServiceAccount admin instead of healer",
     )
     alias = job(pod={"serviceAccount": "healer"})
     del alias["spec"]["template"]["spec"]["serviceAccountName"]
@@ -479,7 +479,7 @@ def test_another_namespace() -> None:
 
     effect, kind, sentence = one_change(job(), there)
     assert (effect, kind) == (ChangeEffect.WIDENS, ChangeKind.NAMESPACE)
-    assert sentence == "runs in the namespace kube-system instead of the jobs namespace"
+    assert sentence == "runs in namespace kube-system instead of the jobs namespace"
     assert one_change(there, job())[0] is ChangeEffect.CHANGES
 
 
@@ -494,7 +494,7 @@ def test_another_namespace() -> None:
         ({"securityContext": SECURE | {"runAsNonRoot": False}}, "container heal may run as root"),
         (
             {"securityContext": SECURE | {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}},
-            "container heal has the capability NET_ADMIN",
+            "container heal has capability NET_ADMIN",
         ),
         (
             {"securityContext": SECURE | {"capabilities": {}}},
@@ -506,14 +506,14 @@ def test_another_namespace() -> None:
         ),
         (
             {"securityContext": SECURE | {"readOnlyRootFilesystem": False}},
-            "container heal can write to its root file system",
+            "container heal can write to its root filesystem",
         ),
         ({"pod": {"hostNetwork": True}}, "uses the network of its node (hostNetwork)"),
         (
             {"pod": {"volumes": [{"name": "v", "secret": {"secretName": "key"}}]}},
-            "reads the Secret key",
+            "reads Secret key",
         ),
-        ({"envFrom": [{"secretRef": {"name": "key"}}]}, "reads the Secret key"),
+        ({"envFrom": [{"secretRef": {"name": "key"}}]}, "reads Secret key"),
         (
             {
                 "pod": {
@@ -522,19 +522,19 @@ def test_another_namespace() -> None:
                     ]
                 }
             },
-            "reads the Secret key",
+            "reads Secret key",
         ),
         (
             {"ports": [{"containerPort": 80, "hostPort": 80}]},
-            "container heal listens on port 80 of its node",
+            "container heal listens on port 80 of its node (hostPort)",
         ),
         (
             {"securityContext": SECURE | {"procMount": "Unmasked"}, "pod": {"hostUsers": False}},
-            "container heal sees all of /proc",
+            "container heal sees all of /proc (procMount: Unmasked)",
         ),
         (
             {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]},
-            "reads the Secret key",
+            "reads Secret key",
         ),
     ],
 )
@@ -543,7 +543,7 @@ def test_what_a_job_may_besides_the_api(change: dict[str, Any], sentence: str) -
     before, after = side(job()), side(job(**change))
 
     assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, sentence) in told(before, after)
-    assert (ChangeEffect.NARROWS, ChangeKind.SECURITY, f"no longer so: {sentence}") in told(
+    assert (ChangeEffect.NARROWS, ChangeKind.SECURITY, f"no longer {sentence}") in told(
         after, before
     )
 
@@ -565,31 +565,31 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
-        (rule("get", "pods"), rule("get,delete", "pods"), "may now delete pods in every namespace"),
+        (rule("get", "pods"), rule("get,delete", "pods"), "may now delete pods in all namespaces"),
         (
             rule("get", "pods"),
             rule("*", "pods"),
-            "may now do anything with pods in every namespace",
+            "may now do anything with pods in all namespaces",
         ),
         (
             rule("get", "pods"),
             rule("get", "*"),
-            "may now get everything of the core group in every namespace; Secrets are among that",
+            "may now get all resources of the core API group in all namespaces; this includes Secrets",
         ),
         (
             rule("list", "deployments", "apps"),
             rule("list", "*", "apps"),
-            "may now list everything of apps in every namespace",
+            "may now list all resources of API group apps in all namespaces",
         ),
         (
             rule("get", "deployments", "apps", resourceNames=["web"]),
             rule("get", "deployments", "apps"),
-            "may now get deployments.apps in every namespace",
+            "may now get deployments.apps in all namespaces",
         ),
         (
             rule("get", "pods"),
             {**rule("get", "pods"), "nonResourceURLs": ["/metrics"]},
-            "may now get /metrics in every namespace",
+            "may now get /metrics in all namespaces",
         ),
     ],
 )
@@ -625,7 +625,7 @@ def test_rights_in_one_namespace() -> None:
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in shop")
     ]
     assert told(side(job(), here), side(job(), everywhere)) == [
-        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in every namespace")
+        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in all namespaces")
     ]
 
 
@@ -657,7 +657,7 @@ def test_a_namespace_that_is_named_must_fit() -> None:
 
     assert change.operario == ""
     assert "".join(change.sentence) == (
-        "ServiceAccount healer in x, which no operario uses: may now delete pods in every namespace"
+        "ServiceAccount healer in x, used by no operario, may now delete pods in all namespaces"
     )
 
 
@@ -670,7 +670,7 @@ def test_rights_of_a_role_that_is_not_there() -> None:
         (
             ChangeEffect.WIDENS,
             ChangeKind.RIGHTS,
-            "may now do all that ClusterRole cluster-admin allows in every namespace",
+            "may now do everything that ClusterRole cluster-admin allows in all namespaces",
         )
     ]
 
@@ -683,7 +683,7 @@ def test_an_aggregated_role_has_the_rules_of_others() -> None:
     part["metadata"] = {"name": "part", "labels": {"heals": "yes"}}
 
     assert told(side(job(), gathering), side(job(), [*gathering, part])) == [
-        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete nodes in every namespace")
+        (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete nodes in all namespaces")
     ]
 
 
@@ -702,7 +702,7 @@ def test_another_service_account_brings_other_rights() -> None:
     assert changes[0] == (
         ChangeEffect.WIDENS,
         ChangeKind.RIGHTS,
-        "may now delete nodes in every namespace",
+        "may now delete nodes in all namespaces",
     )
 
 
@@ -756,7 +756,7 @@ def test_rights_are_not_mixed_up() -> None:
     added = told(side(job(), everything), side(job(), everything, role(urls), elsewhere, admin))
 
     expected = (
-        "may now get /metrics in every namespace; do all that ClusterRole admin allows in every"
+        "may now get /metrics in all namespaces; do everything that ClusterRole admin allows in all"
         " namespace; get pods in web"
     )
     assert [sentence for _, _, sentence in added] == [expected]
@@ -772,7 +772,7 @@ def test_a_binding_without_a_namespace() -> None:
         (
             ChangeEffect.WIDENS,
             ChangeKind.RIGHTS,
-            "may now get secrets named key in the namespace where it is applied",
+            "may now get secrets named key in the namespace it is applied to",
         )
     ]
 
@@ -784,7 +784,7 @@ def test_rules_beyond_measure() -> None:
     many = rule("get", ",".join(names))
 
     assert (
-        "a rule that is too long to be compared" in told(side(job()), side(job(), role(huge)))[0][2]
+        "a rule that is too long to compare" in told(side(job()), side(job(), role(huge)))[0][2]
     )
     assert told(side(job()), side(job(), role(many)))[0][2].endswith("; and 381 more")
 
@@ -894,7 +894,7 @@ def test_the_comment_is_a_table_and_lines_to_unfold() -> None:
     page = skeleton(found)
 
     assert as_markdown(found).startswith(
-        "<!-- openfero-gitops diff -->\n### Operarios: 1 changes what happens\n"
+        "<!-- openfero-gitops diff -->\n### Operarios: 1 change in behaviour\n"
     )
     assert {"<h3>", "<table>", "<details>", "<summary>", "<pre>"} <= set(page.tags)
 
@@ -949,8 +949,8 @@ def test_a_large_difference_stays_a_comment() -> None:
 
     assert len(comment) < 65_536
     assert re.search(r"^\| \| \| and \d+ more \|$", comment, re.MULTILINE)
-    assert "are left out here" in comment
-    assert "lines more" in comment
+    assert "do not fit into this comment" in comment
+    assert "more lines" in comment
 
 
 def test_a_terminal_is_told_nothing_but_text() -> None:
