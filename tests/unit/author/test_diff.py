@@ -757,7 +757,7 @@ def test_rights_are_not_mixed_up() -> None:
 
     expected = (
         "may now get /metrics in all namespaces; do everything that ClusterRole admin allows in all"
-        " namespace; get pods in web"
+        " namespaces; get pods in web"
     )
     assert [sentence for _, _, sentence in added] == [expected]
 
