@@ -186,7 +186,11 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
         ChangeKind.OPERARIO,
         "is new; it matches alert diskfull (firing)",
     ) in changes
-    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, "mounts /var of its node (hostPath)") in changes
+    assert (
+        ChangeEffect.WIDENS,
+        ChangeKind.SECURITY,
+        "mounts /var of its node (hostPath)",
+    ) in changes
     assert (
         ChangeEffect.WIDENS,
         ChangeKind.SECURITY,
@@ -783,9 +787,7 @@ def test_rules_beyond_measure() -> None:
     huge = {"verbs": names[:60], "resources": names, "apiGroups": [""]}
     many = rule("get", ",".join(names))
 
-    assert (
-        "a rule that is too long to compare" in told(side(job()), side(job(), role(huge)))[0][2]
-    )
+    assert "a rule that is too long to compare" in told(side(job()), side(job(), role(huge)))[0][2]
     assert told(side(job()), side(job(), role(many)))[0][2].endswith("; and 381 more")
 
 
