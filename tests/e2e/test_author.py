@@ -234,7 +234,7 @@ def test_goldens_are_written_into_a_folder_alone(
     victim.write_text("mine\n")
     repository.commit("A case")
     for arguments, said in (
-        ((repository.url, "--path", "ops"), "--update writes into a folder, and this is none"),
+        ((repository.url, "--path", "ops"), "is not a folder: --update needs one"),
         ((repository.folder / "ops", "--ref", "main"), "leave out --ref"),
     ):
         ran = openfero("test", *arguments, "--update")
@@ -278,7 +278,7 @@ def test_diff_of_branches(pull_request: Repository, openfero: Callable[..., Ran]
     for source in (pull_request.folder, bare, pull_request.url):
         ran = openfero("diff", source, "main", "pr", "--path", "ops")
         assert ran.code == 0, ran.err
-        assert ran.out.endswith("1 changes what happens\n")
+        assert ran.out.endswith("1 change in behaviour\n")
         assert "image: " in ran.out
         assert "registry.example/new:2" in ran.out
         assert "other" not in ran.out
@@ -308,7 +308,7 @@ def test_diff_takes_what_git_takes_for_a_commit(
         ("refs/heads/main", "HEAD^2"),
     ):
         ran = openfero("diff", folder, base, tip)
-        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 changes what happens"), (base, ran)
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behaviour"), (base, ran)
 
 
 def test_diff_in_a_fresh_clone(
@@ -318,7 +318,7 @@ def test_diff_in_a_fresh_clone(
     clone = tmp_path / "clone"
     pull_request.git("clone", "--quiet", "--branch=pr", pull_request.url, str(clone))
 
-    assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 changes what happens\n")
+    assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 change in behaviour\n")
 
 
 def test_a_shallow_clone(
@@ -333,7 +333,7 @@ def test_a_shallow_clone(
 
     ran = openfero("diff", clone / "ops", "HEAD~1", "HEAD")
     assert ran.code == 1, ran.err
-    assert "in force stays openfero-hostdown-firing of commit" in ran.out
+    assert "still active: openfero-hostdown-firing of commit" in ran.out
     at_ref = openfero("validate", clone / "ops", "--ref", "pr")
     assert "2 operarios in force, 1 error" in at_ref.out
     deeper = openfero("diff", clone / "ops", "HEAD~2", "HEAD")
@@ -348,9 +348,9 @@ def test_diff_since_the_branch_was_made(
     pull_request.commit("Meanwhile")
     for source in (pull_request.folder, pull_request.url):
         asked = ("diff", source, "main", "pr", "--path", "ops")
-        assert "openfero-third-firing: is gone" in openfero(*asked).out
+        assert "openfero-third-firing: was removed" in openfero(*asked).out
         ran = openfero(*asked, "--merge-base")
-        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 changes what happens")
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behaviour")
     pull_request.git("checkout", "--quiet", "--orphan", "strange")
     pull_request.commit("Another history")
     ran = openfero("diff", pull_request.folder / "ops", "main", "strange", "--merge-base")
@@ -373,7 +373,7 @@ def test_diff_as_a_comment(pull_request: Repository, openfero: Callable[..., Ran
     ran = openfero("diff", pull_request.folder / "ops", "main", "pr", "--format", "markdown")
 
     assert ran.code == 0
-    assert ran.out.startswith("<!-- openfero-gitops diff -->\n### Operarios: 1 changes what")
+    assert ran.out.startswith("<!-- openfero-gitops diff -->\n### Operarios: 1 change in")
     assert "| changes | <code>openfero-hostdown-firing</code> | container " in ran.out
     found = openfero("diff", pull_request.folder / "ops", "main", "pr", "--format", "json").json
     assert found["base"] == pull_request.git("rev-parse", "main")
@@ -388,7 +388,7 @@ def test_diff_of_a_file_that_breaks(pull_request: Repository, openfero: Callable
     ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
 
     assert ran.code == 1
-    assert f"in force stays openfero-hostdown-firing of commit {good[:12]}" in ran.out
+    assert f"still active: openfero-hostdown-firing of commit {good[:12]}" in ran.out
     assert ran.out.splitlines()[0].startswith("breaks: ops/hostdown.json:1: ")
 
 
@@ -403,7 +403,7 @@ def test_diff_of_an_envelope_that_is_gone(
     ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
 
     assert ran.code == 1
-    assert "the controller would not take this revision" in ran.out
+    assert "the controller would reject this revision" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_diff_outside_of_a_repository(tmp_path: Path, openfero: Callable[..., Ra
     """Commits are a repository's."""
     ran = openfero("diff", tmp_path, "a", "b")
     assert ran.code == 2
-    assert "this is none" in ran.err
+    assert "is not in a Git repository" in ran.err
 
 
 def test_diff_loads_no_client_of_kubernetes(pull_request: Repository) -> None:
