@@ -578,8 +578,10 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
         (
             rule("get", "pods"),
             rule("get", "*"),
-            "may now get all resources of the core API group in all namespaces; "
-            "this includes Secrets",
+            (
+                "may now get all resources of the core API group in all namespaces; "
+                "this includes Secrets"
+            ),
         ),
         (
             rule("list", "deployments", "apps"),
