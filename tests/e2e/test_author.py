@@ -235,7 +235,7 @@ def test_goldens_are_written_into_a_folder_alone(
     repository.commit("A case")
     for arguments, said in (
         ((repository.url, "--path", "ops"), "is not a folder: --update needs one"),
-        ((repository.folder / "ops", "--ref", "main"), "leave out --ref"),
+        ((repository.folder / "ops", "--ref", "main"), "remove --ref"),
     ):
         ran = openfero("test", *arguments, "--update")
         assert ran.code == 2
