@@ -96,6 +96,7 @@ FILE_TOO_LARGE: Final = error(
     "A file must not exceed 512 KiB or 100,000 values.",
     "Every replica parses every file of every new commit. A file this large is "
     "generated or is not an operario, so it is skipped before it costs memory or CPU.",
+    "split it, or move it out of the configured path",
 )
 PATH_TOO_LONG: Final = error(
     "path-too-long",

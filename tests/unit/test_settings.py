@@ -379,7 +379,7 @@ def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> N
     [
         (b"repo: /r\nlisten-on: ':80'\n", "unknown setting 'listen-on'"),
         (b"repo: /r\nConfig: x\n", "unknown setting 'Config'"),
-        (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ':3:1: the key "listen" stands twice'),
+        (b"repo: /r\nlisten: ':1'\nlisten: ':2'\n", ':3:1: key "listen" occurs twice'),
         (b"repo: /r\nweb-listen: ':1'\nweb_listen: ':2'\n", "web_listen is set twice"),
         (b"repo: /r\n\tlisten: x\n", ":2:"),
         (b"repo: [\n", ":2:1: "),

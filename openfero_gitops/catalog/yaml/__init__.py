@@ -1,4 +1,4 @@
-"""YAML from strangers to plain values, with positions, in bounded time and memory.
+"""Parses untrusted YAML and JSON into plain values with positions, in bounded time and memory.
 
-Pure. What the values mean is not known here.
+Pure. The meaning of the values does not belong here: see `catalog.forms`.
 """

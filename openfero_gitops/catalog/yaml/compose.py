@@ -1,6 +1,6 @@
-"""The bytes of a file to the nodes of its YAML, in bounded time and memory.
+"""Parse the bytes of a file into YAML nodes, in bounded time and memory.
 
-libyaml composes; a node knows where it stands, so this is also what positions are read from.
+libyaml composes the nodes. They have positions, which `locate` uses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-# (PyYAML exports it here alone.)
+# PyYAML exports it only here.
 from yaml._yaml import CParser
 
 from openfero_gitops.catalog.yaml.scalar import NOT_TEXT
@@ -27,20 +27,20 @@ MAX_VALUES: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one file may hold."""
+    """The maximum size in bytes, number of values and number of documents of a file."""
 
     size: int
     values: int
     documents: int
 
 
-#: Of a file of operarios.
 _OPERARIOS: Final = Bounds(512 * 1024, MAX_VALUES, 1000)
 
 NOT_UTF_8 = error(
     "not-utf-8",
     "A file must be UTF-8 text.",
     "Kubernetes reads only UTF-8. In another encoding the meaning of a byte could only be guessed.",
+    "save the file as UTF-8",
 )
 SYNTAX = error(
     "syntax",
@@ -52,11 +52,13 @@ NESTING = error(
     "nesting",
     "Values must not be nested more than 64 levels deep.",
     "No Kubernetes object is nested this deep, and recursive parsers crash on such a file.",
+    "check for an alias inside its own anchor",
 )
 TOO_MANY_DOCUMENTS = error(
     "too-many-documents",
     "A file must not contain more than 1,000 documents.",
     "A file with this many documents is generated and cannot be reviewed.",
+    "split the file",
 )
 
 #: The tags of scalars that have none in the file.
@@ -72,35 +74,35 @@ _NOT_PRINTABLE_IN_YAML: Final = re.compile(
 )
 _CONFLICT: Final = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
 
-# What libyaml says, in our words. It is told where the trouble shows, or (`_FROM_BEGINNING`)
-# where that began which has no end.
-_WORDING: Final = {
-    "found a tab character that violates indentation": "a tab indents the line: write spaces",
-    "mapping values are not allowed in this context": "a second `: ` in one value, or a line "
-    "indented too far: quote the value, or move the line",
-    "did not find expected key": "the line fits no mapping that is open above it: check its "
-    "indentation, and the quotes before it",
-    "did not find expected '-' indicator": "the line fits no list that is open above it: check "
-    "its indentation",
+# libyaml's messages, and ours for them. A problem is reported where libyaml noticed it or, if it is
+# in _REPORTED_AT_BEGINNING, where the unclosed construct begins.
+_MESSAGES: Final = {
+    "found a tab character that violates indentation": "a tab indents the line: use spaces",
+    "mapping values are not allowed in this context": "unexpected `: ` in a value, or wrong "
+    "indentation: quote the value, or indent the line as its siblings",
+    "did not find expected key": "the line does not belong to any open mapping: check its "
+    "indentation and the quotes before it",
+    "did not find expected '-' indicator": "the line does not belong to any open list: check its "
+    "indentation",
     "block sequence entries are not allowed in this context": "a list begins on the line of its "
     "key: put it on the next line",
-    "could not find expected ':'": "a key has no `:` after it",
+    "could not find expected ':'": "`:` is missing after a key",
     "found unexpected end of stream": "a quotation mark is not closed",
-    "did not find expected ',' or ']'": "a [ is not closed, or a comma is missing in it",
-    "did not find expected ',' or '}'": "a { is not closed, or a comma is missing in it",
-    "did not find expected node content": "a value is missing, or a bracket is one too many",
-    "found undefined alias": "an alias (*name) has no anchor (&name) before it",
-    "found unknown escape character": r"in double quotes \ begins an escape, and this is none: "
-    r"write \\, or single quotes",
-    "found invalid Unicode character escape code": r"an escape (\u…) names no character",
-    "found undefined tag handle": "a tag (!x!y) is not declared",
-    "found incompatible YAML document": "the %YAML line names a version other than 1.1",
-    "did not find expected <document start>": "a further document begins without ---",
-    "did not find expected comment or line break": "after | or > the line must end",
-    "did not find expected alphabetic or numeric character": "a value that begins with * or & "
-    "must be quoted",
+    "did not find expected ',' or ']'": "[ is not closed, or a comma is missing",
+    "did not find expected ',' or '}'": "{ is not closed, or a comma is missing",
+    "did not find expected node content": "a value is missing, or there is an extra bracket",
+    "found undefined alias": "alias (*name) without an anchor (&name) before it",
+    "found unknown escape character": r"invalid escape sequence in double quotes: write \\ or use "
+    "single quotes",
+    "found invalid Unicode character escape code": r"\u… is not a valid character",
+    "found undefined tag handle": "the tag handle (!x!) is not declared",
+    "found incompatible YAML document": "only %YAML 1.1 is supported",
+    "did not find expected <document start>": "--- is missing before another document",
+    "did not find expected comment or line break": "unexpected text after | or >: begin a new line",
+    "did not find expected alphabetic or numeric character": "a value that begins with * or & must "
+    "be quoted",
 }
-_FROM_BEGINNING: Final = {
+_REPORTED_AT_BEGINNING: Final = {
     "could not find expected ':'",
     "found unexpected end of stream",
     "did not find expected ',' or ']'",
@@ -109,65 +111,67 @@ _FROM_BEGINNING: Final = {
 
 
 class Unreadable(Exception):
-    """A file that gives no values; line and column count from 1, 0 where there is no place."""
+    """A file that cannot be parsed; line and column count from 1, 0 if there is no place."""
 
     def __init__(
         self, rule: Rule, line: int, column: int, message: str, suggestion: str = ""
     ) -> None:
-        """Keep what a Problem needs."""
+        """Keep the members of a Problem."""
         super().__init__(message)
         self.rule = rule
         self.line = line
         self.column = column
         self.message = message
-        self.suggestion = suggestion
+        self.suggestion = suggestion or rule.advice
 
 
 def unreadable(rule: Rule, node: yaml.Node, message: str, suggestion: str = "") -> Unreadable:
-    """The same, at a node."""
+    """An error at a node."""
     mark = node.start_mark
     return Unreadable(rule, mark.line + 1, mark.column + 1, message, suggestion)
 
 
 def decode(content: bytes, bounds: Bounds = _OPERARIOS) -> str:
-    """The text of a file, without a byte order mark; raises Unreadable."""
+    """Decode a file, without its byte order mark.
+
+    Raises:
+        Unreadable: it is too large or not UTF-8.
+    """
     if len(content) > bounds.size:
         raise Unreadable(
             FILE_TOO_LARGE,
             0,
             0,
-            f"the file has {len(content)} bytes, more than {bounds.size}",
-            "split it, or move it out of the configured path",
+            f"the file has {len(content)} bytes; at most {bounds.size} are allowed",
         )
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return content.decode()
-    except UnicodeDecodeError as problem:
-        before = lines_of(content[: problem.start].decode(errors="replace"))
-        utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    except UnicodeDecodeError as error:
+        before = lines_of(content[: error.start].decode(errors="replace"))
+        is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise Unreadable(
             NOT_UTF_8,
             len(before),
             len(before[-1]) + 1,
             "the file is UTF-16"
-            if utf_16
-            else f"the byte 0x{content[problem.start]:02x} is not UTF-8",
-            "save the file as UTF-8",
+            if is_utf_16
+            else f"byte 0x{content[error.start]:02x} is not valid UTF-8",
         ) from None
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text as YAML counts them."""
+    """Split a text into lines as YAML counts them."""
     return _BREAK.split(text)
 
 
 def compose(text: str, bounds: Bounds = _OPERARIOS) -> Iterator[yaml.Node | None]:
-    """The root nodes of a text's documents, None for an empty one.
+    """Compose the root node of each document, None for an empty one.
 
     Raises:
-        Unreadable: the text is no YAML, or there is too much of it.
+        Unreadable: the text is not YAML or exceeds the bounds.
     """
-    _bound(text, bounds.values)
+    _check_bounds(text, bounds.values)
     count = 0
     try:
         parser = _Composer(text)
@@ -177,25 +181,19 @@ def compose(text: str, bounds: Bounds = _OPERARIOS) -> Iterator[yaml.Node | None
             if count > bounds.documents:
                 line = node.start_mark.line + 1 if node else 0
                 message = f"the file has more than {bounds.documents} documents"
-                raise Unreadable(TOO_MANY_DOCUMENTS, line, min(line, 1), message, "split it")
+                raise Unreadable(TOO_MANY_DOCUMENTS, line, min(line, 1), message)
             yield node
-    except yaml.YAMLError as problem:
-        raise _worded(problem, text) from None
+    except yaml.YAMLError as error:
+        raise _translate(error, text) from None
 
 
 def too_deep(line: int, column: int) -> Unreadable:
-    """The refusal of a value that nests too deeply."""
-    return Unreadable(
-        NESTING,
-        line,
-        column,
-        f"values nest deeper than {MAX_DEPTH}",
-        "does an alias stand inside of its own anchor?",
-    )
+    """The error for a value that is nested too deeply."""
+    return Unreadable(NESTING, line, column, f"values are nested more than {MAX_DEPTH} levels deep")
 
 
 class _Composer(CParser):
-    """libyaml's composer; a scalar's tag says only whether it was plain or quoted."""
+    """libyaml's composer; the tag of a scalar only tells whether it was plain or quoted."""
 
     def resolve(self, kind: type[yaml.Node], _value: str, implicit: tuple[bool, bool]) -> str:
         if kind is yaml.ScalarNode:
@@ -203,24 +201,24 @@ class _Composer(CParser):
         return ""
 
     def descend_resolver(self, parent: yaml.Node, index: object) -> None:
-        """Nothing: tags do not depend on where a value stands."""
+        """Do nothing: tags do not depend on the position of a value."""
 
     def ascend_resolver(self) -> None:
-        """The same."""
+        """Do nothing, as above."""
 
 
-def _bound(text: str, most: int) -> None:
-    """Refuse what nests too deeply or holds too much, before memory or C's stack pays for it.
+def _check_bounds(text: str, max_values: int) -> None:
+    """Reject a text that is nested too deeply or has too many values, before it is composed.
 
-    The composer recurses in C. Only a text that could be deep or large, by a bound that costs
-    next to nothing, is looked at event by event.
+    The composer recurses in C. To save time, events are counted only if an estimate that is never
+    too low exceeds the bounds.
     """
     if text.count("\n%") > _MAX_DIRECTIVES:  # libyaml compares each with all others
-        raise Unreadable(SYNTAX, 1, 1, f"there are more than {_MAX_DIRECTIVES} directives (%…)")
+        raise Unreadable(SYNTAX, 1, 1, f"the file has more than {_MAX_DIRECTIVES} directives (%…)")
     brackets = text.count("[") + text.count("{")
     widest = max(map(len, text.split("\n")))
     separators = brackets + sum(text.count(mark) for mark in ",:-?\n")
-    if brackets + 2 * widest <= 1000 and 2 * separators <= most:  # noqa: PLR2004
+    if brackets + 2 * widest <= 1000 and 2 * separators <= max_values:  # noqa: PLR2004
         return
     depth = values = 0
     try:
@@ -230,52 +228,50 @@ def _bound(text: str, most: int) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             mark = event.start_mark
-            if mark and (depth > MAX_DEPTH or values > most):
+            if mark and (depth > MAX_DEPTH or values > max_values):
                 line, column = mark.line + 1, mark.column + 1
                 if depth > MAX_DEPTH:
                     raise too_deep(line, column)
-                message = f"the file has more than {most} values"
-                raise Unreadable(FILE_TOO_LARGE, line, column, message, "split it")
-    except yaml.YAMLError as problem:
-        raise _worded(problem, text) from None
+                message = f"the file has more than {max_values} values"
+                raise Unreadable(FILE_TOO_LARGE, line, column, message)
+    except yaml.YAMLError as error:
+        raise _translate(error, text) from None
 
 
-def _worded(problem: yaml.YAMLError, text: str) -> Unreadable:
-    """Tell libyaml's complaint in our words."""
+def _translate(error: yaml.YAMLError, text: str) -> Unreadable:
+    """Report an error of libyaml in our words."""
     if conflict := _CONFLICT.search(text):
         line = len(lines_of(text[: conflict.start()]))
-        return Unreadable(SYNTAX, line, 1, "a merge conflict is not resolved")
-    if isinstance(problem, yaml.reader.ReaderError):
-        found = _NOT_PRINTABLE_IN_YAML.search(text)
-        before = lines_of(text[: found.start()] if found else "")
-        character = f" U+{ord(found[0]):04X}" if found else ""
+        message = "unresolved merge conflict"
+        return Unreadable(SYNTAX, line, 1, message, "resolve it and delete the markers")
+    if isinstance(error, yaml.reader.ReaderError):
+        match = _NOT_PRINTABLE_IN_YAML.search(text)
+        before = lines_of(text[: match.start()] if match else "")
+        character = f"character U+{ord(match[0]):04X}" if match else "a character"
+        message = f"{character} is not allowed in YAML"
         return Unreadable(
-            SYNTAX,
-            len(before),
-            len(before[-1]) + 1,
-            f"the character{character} may not stand in YAML",
-            "is this a text file?",
+            SYNTAX, len(before), len(before[-1]) + 1, message, "check that it is a text file"
         )
-    if not isinstance(problem, yaml.MarkedYAMLError) or not problem.problem_mark:
-        return Unreadable(SYNTAX, 0, 0, f"not YAML: {problem}")
-    said = problem.problem or ""
-    mark = problem.problem_mark
-    if said in _FROM_BEGINNING and problem.context_mark:
-        mark = problem.context_mark
-    message = _WORDING.get(said, f"not YAML: {said}")
-    if said == "found character that cannot start any token":
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
+        return Unreadable(SYNTAX, 0, 0, f"not valid YAML: {error}")
+    problem = error.problem or ""
+    mark = error.problem_mark
+    if problem in _REPORTED_AT_BEGINNING and error.context_mark:
+        mark = error.context_mark
+    message = _MESSAGES.get(problem, f"not valid YAML: {problem}")
+    if problem == "found character that cannot start any token":
         character = lines_of(text)[mark.line][mark.column : mark.column + 1]
         message = (
-            "a tab indents the line: write spaces"
+            _MESSAGES["found a tab character that violates indentation"]
             if character == "\t"
             else f"a value that begins with {character} must be quoted"
         )
-    elif said == "second occurrence" and problem.context_mark:
-        message = f"an anchor (&name) has the name of one on line {problem.context_mark.line + 1}"
+    elif problem == "second occurrence" and error.context_mark:
+        message = f"the anchor (&name) is already defined on line {error.context_mark.line + 1}"
     return Unreadable(SYNTAX, mark.line + 1, mark.column + 1, message)
 
 
-# What documents and positions both ask of a node.
+# Shared by `document` and `locate`.
 
 
 def is_merge(node: yaml.Node) -> bool:
@@ -288,5 +284,5 @@ def is_merge(node: yaml.Node) -> bool:
 
 
 def is_text(node: yaml.ScalarNode) -> bool:
-    """Whether a scalar's value is its text, at first sight."""
+    """Whether a scalar is certainly a string; False means that it must be parsed."""
     return node.tag is QUOTED or (node.tag is PLAIN and node.value[:1] not in NOT_TEXT)

@@ -1,9 +1,9 @@
-"""The bytes of one file to plain values, read as Kubernetes reads them.
+"""Parse the bytes of a file into plain values, as Kubernetes reads them.
 
-Kubernetes reads YAML through go-yaml v2 (`scalar`), then as JSON: keys become strings, merge keys
-are allowed. What its readers disagree on is refused: a key that stands twice, and a merge over
-a key before it. So is what would not end: files, documents, values and nesting are bounded, and
-an alias counts for all that it stands for.
+Kubernetes reads YAML with go-yaml v2 (`scalar`) and converts it to JSON: keys become strings, merge
+keys are supported. What YAML parsers disagree on is rejected: a duplicate key, and a merge after a
+key that it would set. Files, documents, values and nesting are bounded, and an alias counts as
+everything that it expands to.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ from openfero_gitops.catalog.yaml.scalar import NOT_TEXT, number, plain
 from openfero_gitops.domain.rule import error
 from openfero_gitops.domain.text import shown
 
-_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
-_SHORT: Final = 32  # characters of a key that is worth remembering
+_MAX_CACHED_KEY_CHARACTERS: Final = 32
 
 DUPLICATE_KEY = error(
     "duplicate-key",
     "A key must occur only once in a mapping.",
     "YAML parsers disagree on which of the values they use, so what runs may differ "
     "from what was reviewed.",
+    "delete one of them",
 )
 KEY_NOT_TEXT = error(
     "key-not-text",
@@ -54,76 +55,85 @@ KEY_NOT_TEXT = error(
     "Kubernetes objects are JSON, where keys are strings. A common cause is a value "
     "that begins with `{{` and is not quoted: YAML reads it as a mapping used as a "
     "key.",
+    "quote a value that begins with {{ or [",
 )
 NOT_A_NUMBER = error(
     "not-a-number",
     "A number must be one that JSON can represent.",
     "Kubernetes objects are JSON, which has neither infinity nor NaN.",
+    "quote it",
 )
 CUSTOM_TAG = error(
     "custom-tag",
     "A value must not have a custom tag (`!name`).",
     "A tag tells the parser to construct a special object, which in some parsers "
     "runs code. No custom tag is interpreted here.",
+    "delete the tag; quote a value that begins with !",
 )
 ALIAS_BOMB = error(
     "alias-bomb",
     "The aliases of a file must not expand to more than 100,000 values or 4 MiB of text.",
     "A few lines of aliases can expand to gigabytes. They are counted before they are expanded.",
+    "replace the aliases by values",
 )
 
 
 def load(content: bytes, *, is_json: bool = False) -> list[Any]:
-    """The documents of a file in its order, empty ones as None.
+    """Parse the documents of a file, empty ones as None.
 
     Values are dict (with str keys), list, str, int, float (finite), bool and None.
 
     Raises:
-        Unreadable: nothing of the file is used.
+        Unreadable: the file cannot be parsed; no part of it is used.
     """
     text = decode(content)
     return _load_json(text) if is_json else load_text(text)
 
 
 def load_text(text: str) -> list[Any]:
-    """The documents of a YAML text; raises Unreadable."""
+    """Parse the documents of a YAML text.
+
+    Raises:
+        Unreadable: it cannot be parsed.
+    """
     builder = _Builder()
     return [None if node is None else builder.value(node, 0) for node in compose(text)]
 
 
 def key_text(node: yaml.Node) -> str:
-    """A key as Kubernetes' JSON has it; raises Unreadable where it is no scalar."""
+    """Convert a key to the string that Kubernetes' JSON has for it.
+
+    Raises:
+        Unreadable: it is not a scalar.
+    """
     key = None
     if isinstance(node, yaml.ScalarNode):
         key = _key(node.value if is_text(node) else _scalar(node))
     if key is None:
         raise unreadable(
-            KEY_NOT_TEXT,
-            node,
-            "a key is text, and this is nothing, a list or a mapping",
-            "if a value begins with {{ or with [, quote it",
+            KEY_NOT_TEXT, node, "a key must be a string, not null, a list or a mapping"
         )
     return key
 
 
 def _key(value: object) -> str | None:
-    """A scalar as a key, None for nothing."""
+    """Convert a scalar to a key; None for null."""
     match value:
-        case str(text):
-            return text
-        case bool(truth):
-            return "true" if truth else "false"
-        case int(whole):
-            return str(whole)
-        case float(real):
-            return f"{real:g}"
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return f"{value:g}"
     return None
 
 
-# (Ten thousand files have the same few keys: one text for all of them.)
+# Thousands of files have the same few keys; they share one string for each.
 @lru_cache(maxsize=2048)
-def _word_as_key(word: str) -> str:
-    """A word without quotes as a key; empty for one that is none, or says more than a key."""
+def _plain_key(word: str) -> str:
+    """Convert an unquoted word to a key; empty for null, a merge key and an invalid number."""
     try:
         return sys.intern("" if word == MERGE else _key(plain(word)) or "")
     except ValueError:
@@ -131,7 +141,7 @@ def _word_as_key(word: str) -> str:
 
 
 class _Builder:
-    """Nodes to values, with one budget for a whole file."""
+    """Converts nodes to values, with one budget for a whole file."""
 
     def __init__(self) -> None:
         self._values = MAX_VALUES
@@ -143,14 +153,13 @@ class _Builder:
             raise unreadable(
                 ALIAS_BOMB,
                 node,
-                f"the aliases (*name) stand for more than {MAX_VALUES} values or"
+                f"the aliases (*name) expand to more than {MAX_VALUES} values or"
                 f" {_MAX_CHARACTERS // 1024 // 1024} MiB of text",
-                "write the values out, and fewer of them",
             )
         if isinstance(node, yaml.ScalarNode):
             tag, text = node.tag, node.value
             self._characters -= len(text)
-            if tag is QUOTED or (tag is PLAIN and text[:1] not in NOT_TEXT):  # `is_text`
+            if tag is QUOTED or (tag is PLAIN and text[:1] not in NOT_TEXT):  # is_text, inlined
                 return text
             return _scalar(node)
         if depth >= MAX_DEPTH:
@@ -166,17 +175,17 @@ class _Builder:
         merged: dict[str, Any] | None = None
         for key_node, value_node in node.value:
             word = key_node.value if key_node.tag is PLAIN else ""
-            known = _word_as_key(word) if 0 < len(word) <= _SHORT else ""
-            if not known and is_merge(key_node):
+            key = _plain_key(word) if 0 < len(word) <= _MAX_CACHED_KEY_CHARACTERS else ""
+            if not key and is_merge(key_node):
                 if merged is not None:
                     raise _duplicate(node, key_node, MERGE)
                 merged = self._merged(value_node, depth)
                 self._values -= len(merged)
-                for key, value in merged.items():
-                    if result.setdefault(key, value) != value:
-                        raise _merged_over(node, key_node, key)
+                for merged_key, value in merged.items():
+                    if result.setdefault(merged_key, value) != value:
+                        raise _merged_over(node, key_node, merged_key)
                 continue
-            key = known or sys.intern(key_text(key_node))
+            key = key or sys.intern(key_text(key_node))
             if key in result:
                 if merged is None or key not in merged:
                     raise _duplicate(node, key_node, key)
@@ -186,15 +195,15 @@ class _Builder:
         return result
 
     def _merged(self, node: yaml.Node, depth: int) -> dict[str, Any]:
-        """What `<<` brings; of several mappings the first one's value stays."""
+        """The members that `<<` adds; of several mappings the first has priority."""
         result: dict[str, Any] = {}
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(source, yaml.MappingNode):
                 raise unreadable(
                     SYNTAX,
                     node,
-                    "<< merges mappings, and this is none",
-                    "name the anchor of a mapping, <<: *name, or quote the key",
+                    "<< must be followed by a mapping",
+                    "write the alias of a mapping, <<: *name, or quote the key",
                 )
             for key, value in self.value(source, depth).items():
                 result.setdefault(key, value)
@@ -203,8 +212,8 @@ class _Builder:
 
 def _duplicate(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> Unreadable:
     first, second = _places(mapping, node, key)
-    message = f"the key {shown(key)} stands twice: on {first} and on {second}"
-    return unreadable(DUPLICATE_KEY, node, message, "delete one of them")
+    message = f"key {shown(key)} occurs twice: on {first} and on {second}"
+    return unreadable(DUPLICATE_KEY, node, message)
 
 
 def _merged_over(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> Unreadable:
@@ -212,14 +221,14 @@ def _merged_over(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> Unread
     return unreadable(
         DUPLICATE_KEY,
         node,
-        f"the key {shown(key)} stands on {first} and is merged again on {second}: readers of YAML"
-        " differ on which one counts",
-        "put the << first in its mapping",
+        f"key {shown(key)} on {first} is merged again on {second}: YAML parsers disagree on which"
+        " value they use",
+        "put << first in its mapping",
     )
 
 
 def _places(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> tuple[str, str]:
-    """Where a key stands first, and where again; with columns where both are on one line."""
+    """The first and the second place of a key; with columns if both are on one line."""
     first = next(
         other.start_mark
         for other, _ in mapping.value
@@ -237,20 +246,15 @@ def _places(mapping: yaml.MappingNode, node: yaml.Node, key: str) -> tuple[str, 
 
 def _require_tag(node: yaml.Node, kind: str) -> None:
     if node.tag and node.tag != STANDARD + kind:
-        raise _tagged(node)
+        raise _custom_tag(node)
 
 
-def _tagged(node: yaml.Node) -> Unreadable:
+def _custom_tag(node: yaml.Node) -> Unreadable:
     tag = node.tag.replace(STANDARD, "!!")
-    return unreadable(
-        CUSTOM_TAG,
-        node,
-        f"the tag {shown(tag)} means nothing to Kubernetes here",
-        "delete the tag; quote a value that begins with !",
-    )
+    return unreadable(CUSTOM_TAG, node, f"tag {shown(tag)} is not supported")
 
 
-_TAGGED: Final[dict[str, type | tuple[type, ...]]] = {
+_TYPES_OF_TAGS: Final[dict[str, type | tuple[type, ...]]] = {
     STANDARD + "bool": bool,
     STANDARD + "null": type(None),
     STANDARD + "int": int,
@@ -266,23 +270,22 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     try:
         value = plain(text)
     except ValueError:
-        raise unreadable(
-            NOT_A_NUMBER, node, f"{text} is no number that JSON can write", f'quote it: "{text}"'
-        ) from None
+        message = f"{text} cannot be represented in JSON"
+        raise unreadable(NOT_A_NUMBER, node, message, f'quote it: "{text}"') from None
     if node.tag is PLAIN:
         return value
-    kind = _TAGGED.get(node.tag)
-    truth_as_number = isinstance(value, bool) and kind in (int, (int, float))
-    if kind is None or not isinstance(value, kind) or truth_as_number:
-        raise _tagged(node)
+    type_ = _TYPES_OF_TAGS.get(node.tag)
+    is_bool_as_number = isinstance(value, bool) and type_ in (int, (int, float))
+    if type_ is None or not isinstance(value, type_) or is_bool_as_number:
+        raise _custom_tag(node)
     return value
 
 
 # JSON.
 
 
-class _TwiceError(ValueError):
-    """An object holds a key twice; its text is the key."""
+class _DuplicateKeyError(ValueError):
+    """An object has a key twice; the error's text is the key."""
 
 
 def _load_json(text: str) -> list[Any]:
@@ -292,25 +295,24 @@ def _load_json(text: str) -> list[Any]:
         value = json.loads(
             text,
             object_pairs_hook=_object,
-            parse_constant=_no_number,
+            parse_constant=_reject_number,
             parse_int=_json_number,
             parse_float=_json_number,
         )
-    except json.JSONDecodeError as problem:
-        message = f"not JSON: {problem.msg[:1].lower()}{problem.msg[1:]}"
-        raise Unreadable(SYNTAX, problem.lineno, problem.colno, message) from None
-    except _TwiceError as problem:
-        message = f"the key {problem} stands twice in one object"
-        twice = Unreadable(DUPLICATE_KEY, 0, 0, message, "delete one of them")
+    except json.JSONDecodeError as error:
+        message = f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        raise Unreadable(SYNTAX, error.lineno, error.colno, message) from None
+    except _DuplicateKeyError as error:
+        duplicate = Unreadable(DUPLICATE_KEY, 0, 0, f"key {error} occurs twice in one object")
         try:
-            load_text(text)  # JSON is YAML, nearly always: it says on which lines
+            load_text(text)  # nearly all JSON is YAML, whose error has the lines
         except Unreadable as located:
-            twice = located if located.rule is DUPLICATE_KEY else twice
-        raise twice from None
+            duplicate = located if located.rule is DUPLICATE_KEY else duplicate
+        raise duplicate from None
     except RecursionError:
         raise too_deep(0, 0) from None
     _require_shallow(value)
-    _require_characters(text, value)
+    _require_whole_characters(text, value)
     return [value]
 
 
@@ -318,19 +320,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise _TwiceError(shown(key))
+            raise _DuplicateKeyError(shown(key))
         result[key] = value
     return result
 
 
 def _json_number(text: str) -> int | float:
     value = number(text)
-    return _no_number(text) if value is None else value
+    return _reject_number(text) if value is None else value
 
 
-def _no_number(text: str) -> int:
-    message = f"{shown(text)} is no number that Kubernetes can read"
-    raise Unreadable(NOT_A_NUMBER, 0, 0, message, "quote it")
+def _reject_number(text: str) -> int:
+    message = f"{shown(text)} is not a number that Kubernetes can read"
+    raise Unreadable(NOT_A_NUMBER, 0, 0, message)
 
 
 def _require_shallow(value: Any) -> None:
@@ -346,10 +348,10 @@ def _require_shallow(value: Any) -> None:
         ]
 
 
-def _require_characters(text: str, value: Any) -> None:
-    """Refuse half of a surrogate pair, which no UTF-8 can hold."""
-    found = _SURROGATE.search(text)
-    if found and _SURROGATES.search(json.dumps(value, ensure_ascii=False)):
-        before = lines_of(text[: found.start()])
-        message = f"the escape {found[0]} is half a character"
+def _require_whole_characters(text: str, value: Any) -> None:
+    """Reject half of a surrogate pair, which UTF-8 cannot encode."""
+    match = _SURROGATE_ESCAPE.search(text)
+    if match and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        before = lines_of(text[: match.start()])
+        message = f"the escape sequence {match[0]} is only half of a character"
         raise Unreadable(SYNTAX, len(before), len(before[-1]) + 1, message)

@@ -1,4 +1,4 @@
-"""Objects to YAML that people read: multi-line text as a block, and every text still a text."""
+"""Writes objects as readable YAML: multi-line text as a block, and every string still a string."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WIDTH: Final = 4096
-# What some readers take for the end of a line: to be written as escapes.
+# Line breaks to some YAML parsers: written as escape sequences.
 _BREAKS: Final = re.compile("[\r\x85\u2028\u2029]")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `document.load` reads back as the same value, and so does Kubernetes."""
+    """Writes YAML that `document.load` and Kubernetes read as the same value."""
 
     def ignore_aliases(self, _data: Any) -> bool:
-        """Write everything out: a reader looks for no anchor."""
+        """Write every value in full, without anchors."""
         return True
 
 
@@ -37,7 +37,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 
 def _is_text(value: str) -> bool:
-    """Whether an unquoted word stays text for Kubernetes, whose numbers are not PyYAML's."""
+    """Whether Kubernetes reads it as a string without quotes; its numbers differ from PyYAML's."""
     try:
         return isinstance(plain(value), str)
     except ValueError:
@@ -48,7 +48,7 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(objects: Iterable[Any], *, sort_keys: bool = False) -> str:
-    """Several objects as one YAML stream; nothing for none."""
+    """Write objects as one YAML stream, empty if there are none."""
     return yaml.dump_all(
         list(objects), Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True, width=_WIDTH
     )

@@ -1,4 +1,4 @@
-"""Where in a file a value stands: asked of the few files of which something must be said."""
+"""Finds the line and column of a value. Used only for files with problems."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
 
 
 class Locator:
-    """One readable file; nothing is composed before something is asked."""
+    """Finds places in one file that can be parsed; the file is composed on first use."""
 
     def __init__(self, content: bytes) -> None:
-        """Take the file's bytes."""
+        """Keep the bytes of the file."""
         self._content = content
         self._documents: list[yaml.Node | None] | None = None
         self._lines: list[str] = []
 
     def place(self, document: int, pointer: Pointer) -> tuple[int, int]:
-        """Line and column, from 1, of the nearest thing there is.
+        """Line and column, from 1, of a pointer's target or its nearest existing parent.
 
-        That is the key of a mapping's member, or the beginning of a list's item. A pointer into
-        a text (a ConfigMap's wrapped Job) goes on in the YAML that the text holds.
+        The place of a member is its key, that of an item its beginning. A pointer can continue
+        inside a block of text that is YAML itself, such as the Job in a ConfigMap.
         """
         node = self._document(document)
         if node is None:
             return 1, 1
         mark = node.start_mark
         for depth, part in enumerate(pointer):
-            found = _member(node, part)
-            if found is None:
+            member = _member(node, part)
+            if member is None:
                 if isinstance(node, yaml.ScalarNode) and node.style == "|":
                     inner = Locator(node.value.encode()).place(0, pointer[depth:])
                     return self._shift(node, *inner)
                 break
-            mark, node = found
+            mark, node = member
         return mark.line + 1, mark.column + 1
 
     def within(self, document: int, pointer: Pointer, line: int, column: int) -> tuple[int, int]:
-        """The place in the file of a line and column in the text that a pointer names."""
+        """The place in the file of a line and column in the text at a pointer."""
         node = self._document(document)
         for part in pointer:
-            found = _member(node, part) if node is not None else None
-            node = found[1] if found else None
+            member = _member(node, part) if node is not None else None
+            node = member[1] if member else None
         if isinstance(node, yaml.ScalarNode) and node.style == "|" and line:
             return self._shift(node, line, column)
         return self.place(document, pointer)
@@ -58,12 +58,12 @@ class Locator:
             self._lines = lines_of(text)
             try:
                 self._documents = list(compose(text))
-            except Unreadable:  # JSON that is no YAML: what is found in it has no place
+            except Unreadable:  # JSON that is not YAML: its findings have no place
                 self._documents = []
         return self._documents[index] if index < len(self._documents) else None
 
     def _shift(self, node: yaml.ScalarNode, line: int, column: int) -> tuple[int, int]:
-        """From a block's text (`|`) to the file: below its mark, right of its indentation."""
+        """Convert a place in the text of a block (`|`) to a place in the file."""
         number = node.start_mark.line + line  # counts from 0
         inner = node.value.split("\n")
         if number >= len(self._lines) or line > len(inner):
@@ -72,7 +72,7 @@ class Locator:
 
 
 def _member(node: yaml.Node, part: str | int) -> tuple[yaml.Mark, yaml.Node] | None:
-    """Where a member of a node is named, and the node that it is."""
+    """The mark and the node of a member or an item."""
     if isinstance(node, yaml.SequenceNode):
         if isinstance(part, int) and part < len(node.value):
             return node.value[part].start_mark, node.value[part]
@@ -85,4 +85,4 @@ def _member(node: yaml.Node, part: str | int) -> tuple[yaml.Mark, yaml.Node] | N
             merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
         elif key_text(key) == part:
             return key.start_mark, value
-    return next((found for source in merged if (found := _member(source, part))), None)
+    return next((member for source in merged if (member := _member(source, part))), None)

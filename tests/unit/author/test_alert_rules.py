@@ -106,7 +106,7 @@ def test_a_large_installation_in_one_file() -> None:
         ("a: [\n", "rules.yaml:2: "),
         ("a:\n{{- if .Values.rules }}\n", "render it first (helm template)"),
         (b"\xff\xfea", "UTF-16"),
-        ("[" * 100_000, "nest deeper"),
+        ("[" * 100_000, "nested more than 64"),
         ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group is a mapping"),
     ],
 )
