@@ -239,7 +239,7 @@ class Admitter:
                 if isinstance(decision, Admit | Refuse) and job.uid not in state.blocked:
                     tasks.create_task(self._carry_out(state, job, decision), name="admit")
             for job in jobs:
-                if job.unnoted and job.uid not in state.blocked:
+                if job.has_unrecorded_start and job.uid not in state.blocked:
                     tasks.create_task(self._record_start(state, job), name="record a start")
         if not state.unconfirmed:
             await self._control.acknowledge(state.term.check)

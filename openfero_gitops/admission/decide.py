@@ -17,7 +17,7 @@ from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import WOBBLE, Phase, same_incident
+from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_seconds
 
@@ -172,7 +172,9 @@ class _Index:
         order: a scan of all of them would be slow if an alert fires again and again.
         """
         jobs = self.by_incident[remediation.incident]
-        first = bisect_left(jobs, starts_at, key=lambda other: other.received_at + WOBBLE)
+        first = bisect_left(
+            jobs, starts_at, key=lambda other: other.received_at + STARTS_AT_TOLERANCE
+        )
         last = bisect_left(jobs, remediation.order, key=lambda other: other.order)
         yield from jobs[first:last]
         yield from self.started[remediation.incident]

@@ -1,4 +1,4 @@
-"""One alert occurrence, one operario, one revision, one Job, and how far it came."""
+"""A remediation: one alert occurrence, one operario, one revision, one Job, and its phase."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Status
     from openfero_gitops.domain.operario import Options
 
-#: How far the startsAt of one continuing problem may lie behind the delivery that was healed:
-#: the clocks of two Prometheus servers and Alertmanager's own delays.
-WOBBLE: Final = timedelta(seconds=60)
+#: An alert that starts at most this long after the delivery of another is the same incident: the
+#: clocks of two Prometheus servers differ, and Alertmanager adds delays.
+STARTS_AT_TOLERANCE: Final = timedelta(seconds=60)
 
 
 class Phase(StrEnum):
-    """How far a remediation came; derived from its Job, never stored."""
+    """The phase of a remediation; derived from its Job, never stored."""
 
     WAITING = "Waiting"
     AWAITING_APPROVAL = "AwaitingApproval"
@@ -40,7 +40,7 @@ FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED, Phase.CANCELLED
 
 
 class Outcome(StrEnum):
-    """What became of one alert of a delivery."""
+    """The result of one alert of a delivery."""
 
     CREATED = "created"
     EXISTS = "exists"
@@ -51,24 +51,23 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """The place of a Job: its namespace and name."""
+    """A Job's namespace and name."""
 
     namespace: str
     name: str
 
     def __str__(self) -> str:
-        """As people write it: NAMESPACE/NAME."""
+        """NAMESPACE/NAME."""
         return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Remediation:
-    """A Job of ours, read back: nothing here is known from anywhere else.
+    """A Job of this controller, with everything read from the Job itself.
 
     Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those
-    that do. `options` are those
-    recorded on the Job when it was rendered, so that a decision about it does not depend on
-    which commit a replica has reached.
+    that exist. `options` were recorded when the Job was rendered, so that a decision about it does
+    not depend on the revision that a replica has.
     """
 
     key: JobKey
@@ -114,19 +113,19 @@ class Remediation:
 
     @property
     def waiting(self) -> bool:
-        """Suspended, neither admitted nor decided: what admission is about."""
+        """Whether admission decides about it: suspended, neither admitted nor decided."""
         return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
 
     @property
     def started_by_other(self) -> bool:
-        """Whether it was started past the limits, by a person or another controller."""
+        """Whether a person or another controller started it, without a check of the limits."""
         if self.admitted_at is None:
             return self.started
         return self.admitted_by == SOMEBODY_ELSE
 
     @property
-    def unnoted(self) -> bool:
-        """Whether it has started, and nothing on it will tell so once it is suspended."""
+    def has_unrecorded_start(self) -> bool:
+        """Whether it has started, and nothing will show that once it is suspended."""
         return (
             self.started
             and self.admitted_at is None
@@ -137,10 +136,10 @@ class Remediation:
 
     @property
     def occupying(self) -> bool:
-        """Whether Pods of it exist, or may at any moment without our doing.
+        """Whether Pods of it exist, or may be created at any moment.
 
-        Told from the Job's own fields: a decision written on a Job that a person started all
-        the same does not make its Pods go away.
+        This depends on the Job's own fields only: if a person started the Job in spite of a
+        decision, the decision does not delete its Pods.
         """
         if self.finished:
             return False
@@ -148,14 +147,14 @@ class Remediation:
 
     @property
     def order(self) -> tuple[datetime, str, str]:
-        """Who stands before whom: by arrival, then name."""
+        """Sort key: by time of arrival, then name."""
         return (self.received_at, self.key.name, self.key.namespace)
 
 
-def same_incident(one: Remediation, other: Remediation) -> bool:
-    """Whether `one` tells of the problem that `other` was made for, although it wobbles."""
-    if one.starts_at is None or other.starts_at is None:
+def same_incident(remediation: Remediation, other: Remediation) -> bool:
+    """Whether a Job is for the incident that `other` was created for, in spite of its startsAt."""
+    if remediation.starts_at is None or other.starts_at is None:
         return False
-    if other.resolved_at is not None and one.starts_at > other.resolved_at:
+    if other.resolved_at is not None and remediation.starts_at > other.resolved_at:
         return False
-    return one.starts_at <= other.received_at + WOBBLE
+    return remediation.starts_at <= other.received_at + STARTS_AT_TOLERANCE

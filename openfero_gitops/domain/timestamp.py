@@ -1,13 +1,12 @@
-"""Times as Kubernetes and Alertmanager write them: RFC 3339, kept in UTC microseconds."""
+"""Times as Kubernetes and Alertmanager write them: RFC 3339, in UTC, with microseconds."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Final
 
-#: Far from both ends of what a datetime holds: whatever is added to a time that was read, and the
-#: longest is a few lifetimes, cannot overflow.
-_YEARS: Final = range(1000, 9000)
+#: Far from both ends of what a datetime holds, so that adding a duration cannot overflow.
+_VALID_YEARS: Final = range(1000, 9000)
 
 
 def format_time(value: datetime) -> str:
@@ -21,13 +20,11 @@ def format_seconds(value: datetime) -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Read an RFC 3339 time; None for nothing, and for what names no time.
+    """Parse an RFC 3339 time; None for an empty or invalid one.
 
-    A year that nobody lives in is no time either, Go's zero time among them: times are read from
-    where people may write anything, and are calculated with.
-
-    Finer fractions than microseconds are cut, so that the two members of a Prometheus pair
-    that differ below them still name the same moment.
+    Years far from the present are invalid, such as Go's zero time: people may have written the
+    text, and the result is calculated with. Fractions below a microsecond are cut, so that two
+    Prometheus servers that differ in them name the same time.
     """
     if not text:
         return None
@@ -38,4 +35,4 @@ def parse_time(text: str | None) -> datetime | None:
         value = value.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return value if value.year in _YEARS else None
+    return value if value.year in _VALID_YEARS else None

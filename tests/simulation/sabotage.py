@@ -189,7 +189,7 @@ SABOTAGES: Final = (
     Sabotage(
         "no note of what a person started",
         frozenset({"restarted"}),
-        (_replace(Remediation, "unnoted", property(_nothing)),),
+        (_replace(Remediation, "has_unrecorded_start", property(_nothing)),),
     ),
     Sabotage(
         "200 without a Job",

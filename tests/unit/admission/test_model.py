@@ -248,7 +248,7 @@ class Story(RuleBasedStateMachine):
         decisions = {one.uid: decision for one, decision in decided}
         self._expect(decisions)
         for one in views:
-            if one.unnoted:
+            if one.has_unrecorded_start:
                 self._patch(one.uid, patches.started_by_other(one, self.now))
                 self.noted[one.uid] = one.started_at or self.now
         for run in self.runs.values():
