@@ -215,7 +215,7 @@ class Controller:
         self.control.on_sync(self._schedule.now)
         self.sync_requests = SyncRequests(
             sync=self._schedule.now,
-            publish=self.control.ask_for_sync,
+            publish=self.control.request_sync,
             identity=settings.identity,
             requested=wanted or asyncio.Event(),
         )

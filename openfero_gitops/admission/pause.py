@@ -108,7 +108,7 @@ class Control:
         """Call this when another replica was asked to sync."""
         self._on_sync = listener
 
-    async def ask_for_sync(self, by: str) -> None:
+    async def request_sync(self, by: str) -> None:
         """Ask the other replicas to sync.
 
         Raises:

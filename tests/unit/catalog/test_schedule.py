@@ -33,7 +33,7 @@ class Desk:
         self.control.on_sync(self.sync)
         self.requests = SyncRequests(
             sync=self.sync,
-            publish=self.control.ask_for_sync,
+            publish=self.control.request_sync,
             identity=name,
             requested=asyncio.Event(),
         )
@@ -128,13 +128,13 @@ async def test_two_that_are_asked_first_are_both_heard() -> None:
     async def overtaken(request: Request, act: Act) -> Any:
         if request.verb == "create" and left:
             left.clear()
-            await desks[1].control.ask_for_sync("b")
+            await desks[1].control.request_sync("b")
         return await act()
 
     desks[0].wire.trouble = overtaken
     async with in_background(desks[2].run()):
         await asyncio.sleep(60)
-        await desks[0].control.ask_for_sync("a")
+        await desks[0].control.request_sync("a")
         await asyncio.sleep(10)
     assert len(desks[2].syncs) == 1
     control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import itertools
 import random
-import selectors
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from openfero_gitops.cluster.api import LEASES
 from openfero_gitops.cluster.lease import KubernetesLease
@@ -39,7 +35,8 @@ from openfero_gitops.leadership.election import LeadershipReason
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support.depth import scaled
-from tests.support.workers import until
+from tests.support.workers import in_virtual_time, until
+from tests.support.workers import seconds_so_far as now
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -47,8 +44,6 @@ if TYPE_CHECKING:
         AsyncIterator,
         Awaitable,
         Callable,
-        Coroutine,
-        Iterator,
     )
 
     from openfero_gitops.cluster.api import ApiServer, Created, Object, Resource, WatchEvent
@@ -69,61 +64,6 @@ EVERY_ERROR = [
     Unavailable("fault"),
 ]
 by_kind = pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
-
-
-class Leap(selectors.DefaultSelector):
-    """Waits for nothing: where a loop would, its time moves on instead."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        """Return what is ready; with nothing to wait for either, the test hangs."""
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "everything waits for something that never comes"
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which an hour takes no time."""
-
-    def __init__(self) -> None:
-        self._leap = Leap()
-        super().__init__(self._leap)
-
-    def time(self) -> float:
-        """Seconds since the loop began."""
-        return self._leap.now
-
-
-def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in a loop of its own, and see that it leaves no task behind."""
-
-    async def watched(*arguments: Any, **named: Any) -> None:
-        await test(*arguments, **named)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, left
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(watched(*arguments, **named))
-
-    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
-    return run
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> Iterator[None]:
-    """Keep the log, with a traceback for each crash, out of the way."""
-    with capture_logs():
-        yield
-
-
-def now() -> float:
-    """Return the seconds since the test began."""
-    return asyncio.get_running_loop().time()
 
 
 class Lost:
