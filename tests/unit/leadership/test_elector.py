@@ -35,18 +35,17 @@ from openfero_gitops.leadership.election import LeadershipReason
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support.depth import scaled
-from tests.support.workers import in_virtual_time, until
+from tests.support.workers import Act, Request, Wire, in_virtual_time, until
 from tests.support.workers import seconds_so_far as now
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
-        Awaitable,
         Callable,
     )
 
-    from openfero_gitops.cluster.api import ApiServer, Created, Object, Resource, WatchEvent
+    from openfero_gitops.cluster.api import Object, WatchEvent
     from openfero_gitops.domain.lease import Leadership
 
 NAMESPACE = "healing"
@@ -84,74 +83,32 @@ class Late:
 Fault = ApiError | Lost | Unheard | Late | None
 
 
-class Network:
-    """The in-memory cluster as one replica reaches it: `fault` says what befalls a request."""
+class Network(Wire):
+    """The in-memory cluster as one replica reaches it: `fault` chooses what happens to a request.
 
-    def __init__(self, api: ApiServer) -> None:
-        self.asked: list[tuple[float, str, float]] = []
+    `sent` has the time, verb and timeout of each request, `done` those that were carried out.
+    """
+
+    def __init__(self, api: MemoryCluster) -> None:
+        super().__init__(api)
+        self.sent: list[tuple[float, str, float]] = []
         self.done: list[tuple[float, str]] = []
         self.fault: Callable[[str], Fault] = lambda _: None
-        self._api = api
         self._late: set[asyncio.Task[Any]] = set()
-
-    async def get(
-        self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        return await self._pass("get", lambda: self._api.get(resource, namespace, name), timeout)
-
-    async def create(
-        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
-    ) -> Created:
-        """See `ApiServer`."""
-        return await self._pass(
-            "create", lambda: self._api.create(resource, namespace, body), timeout
-        )
-
-    async def replace(
-        self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
-    ) -> Object:
-        """See `ApiServer`."""
-        return await self._pass(
-            "replace", lambda: self._api.replace(resource, namespace, body), timeout
-        )
-
-    async def watch(
-        self,
-        resource: Resource,
-        namespace: str,
-        *,
-        resource_version: str,
-        label_selector: str = "",
-        timeout: float = 300.0,
-    ) -> AsyncGenerator[WatchEvent, None]:
-        """See `ApiServer`; a watch that arrived tells everything."""
-        await self._pass("watch", lambda: asyncio.sleep(0), timeout)
-        events = self._api.watch(
-            resource,
-            namespace,
-            resource_version=resource_version,
-            label_selector=label_selector,
-            timeout=timeout,
-        )
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
 
     async def settle(self) -> None:
         """Wait for the requests that are still on their way."""
         if self._late:
             await asyncio.wait(self._late)
 
-    async def _pass(self, verb: str, call: Callable[[], Awaitable[Any]], timeout: float) -> Any:
-        self.asked.append((now(), verb, timeout))
+    async def _pass(self, request: Request, timeout: float, act: Act) -> Any:
+        verb = request.verb
+        self.sent.append((now(), verb, timeout))
         fault = self.fault(verb)
         if isinstance(fault, ApiError):
             raise type(fault)(str(fault))
         if isinstance(fault, Late):
-            task = asyncio.create_task(self._later(verb, call, fault.seconds), name="late")
+            task = asyncio.create_task(self._later(verb, act, fault.seconds), name="late")
             self._late.add(task)
             task.add_done_callback(self._arrived)
             done, _ = await asyncio.wait({task}, timeout=timeout)
@@ -159,7 +116,7 @@ class Network:
                 raise Unavailable("no answer in time")
             return task.result()
         if not isinstance(fault, Lost):
-            answer = await call()
+            answer = await act()
             if not isinstance(fault, Unheard):
                 self.done.append((now(), verb))
                 return answer
@@ -172,9 +129,9 @@ class Network:
         if not task.cancelled():
             task.exception()
 
-    async def _later(self, verb: str, call: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    async def _later(self, verb: str, act: Act, seconds: float) -> Any:
         await asyncio.sleep(seconds)
-        answer = await call()
+        answer = await act()
         self.done.append((now(), verb))
         return answer
 
@@ -183,7 +140,12 @@ class Replica:
     """An elector, and guarded work that notes when it believed what."""
 
     def __init__(
-        self, api: ApiServer, identity: str, *, seed: int = 1, durations: LeaseDurations = DURATIONS
+        self,
+        api: MemoryCluster,
+        identity: str,
+        *,
+        seed: int = 1,
+        durations: LeaseDurations = DURATIONS,
     ) -> None:
         self.network = Network(api)
         self.wall = datetime(2026, 11, 21, tzinfo=UTC)
@@ -254,7 +216,7 @@ async def stop(task: asyncio.Task[Any]) -> None:
         await task
 
 
-async def lease_of(api: ApiServer) -> Any:
+async def lease_of(api: MemoryCluster) -> Any:
     """Return the Lease's spec."""
     return (await api.get(LEASES, NAMESPACE, NAME))["spec"]
 
@@ -335,7 +297,7 @@ class TestLeading:
                 "leaseTransitions": 0,
             }
             assert spec["renewTime"] >= "2026-11-21T00:00:58.000000Z"
-            renewals = [at for at, verb, _ in replica.network.asked if verb == "replace"]
+            renewals = [at for at, verb, _ in replica.network.sent if verb == "replace"]
             assert renewals == pytest.approx(range(2, 61, 2))
             status = replica.elector.status
             assert (status.leader, status.holder) == (True, "a")
@@ -469,7 +431,7 @@ class TestLeading:
             await asyncio.sleep(20)
         assert all(
             0 < timeout < DURATIONS.renew_deadline / 2
-            for _, verb, timeout in replica.network.asked
+            for _, verb, timeout in replica.network.sent
             if verb != "watch"
         )
 
@@ -703,7 +665,7 @@ class TestFaults:
             await asyncio.sleep(300)
             assert not task.done()
             assert not replica.begun
-            assert len(replica.network.asked) < 300 / 0.05
+            assert len(replica.network.sent) < 300 / 0.05
             replica.network.fault = lambda _: None
             await asyncio.sleep(3)
             assert len(replica.begun) == 1
@@ -736,11 +698,11 @@ class TestFaults:
         async with replica.standing():
             await asyncio.sleep(20)
             replica.network.fault = lambda verb: Conflict("fault") if verb == "replace" else None
-            before = len(replica.network.asked)
+            before = len(replica.network.sent)
             await asyncio.sleep(60)
             assert not replica.elector.status.leader
             assert len(replica.ended) == 1
-            assert len(replica.network.asked) - before < 200
+            assert len(replica.network.sent) - before < 200
 
     @in_virtual_time
     async def test_work_stops_ten_seconds_after_the_start_of_the_last_renewal(self) -> None:
@@ -751,7 +713,7 @@ class TestFaults:
             replica.network.fault = lambda verb: Late(1.5) if verb == "replace" else None
             await asyncio.sleep(2)
             replica.network.fault = lambda _: Lost()
-            started = [at for at, verb, _ in replica.network.asked if verb == "replace"][-1]
+            started = [at for at, verb, _ in replica.network.sent if verb == "replace"][-1]
             await asyncio.sleep(12)
             assert replica.ended == [pytest.approx(started + DURATIONS.renew_deadline)]
             assert replica.history[-1].reason == LeadershipReason.EXPIRED
@@ -826,7 +788,7 @@ class TestFaults:
         async with replica.standing():
             await asyncio.sleep(25)
             replica.network.fault = lambda _: None
-            assert [at for at, _, _ in replica.network.asked] == pytest.approx([0, 8, 16, 24])
+            assert [at for at, _, _ in replica.network.sent] == pytest.approx([0, 8, 16, 24])
 
 
 class TestWork:
@@ -961,7 +923,7 @@ class TestFollowing:
             async with follower.standing():
                 await asyncio.sleep(52)
                 assert not follower.begun
-                reads = [at for at, verb, _ in follower.network.asked if verb == "get"]
+                reads = [at for at, verb, _ in follower.network.sent if verb == "get"]
                 assert 15 < len(reads) < 40
                 leader.crash_after = 0
                 await asyncio.sleep(DURATIONS.retry_period * 1.5 + 0.5)
@@ -974,7 +936,7 @@ class TestFollowing:
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
 
         async def nothing(*_: object, **__: object) -> AsyncGenerator[WatchEvent, None]:
-            follower.network.asked.append((now(), "watch", 0))
+            follower.network.sent.append((now(), "watch", 0))
             if now() < 0:
                 yield None  # type: ignore[misc]
 
@@ -983,7 +945,7 @@ class TestFollowing:
             await asyncio.sleep(1)
             async with follower.standing():
                 await asyncio.sleep(60)
-                assert 20 < len(follower.network.asked) < 100
+                assert 20 < len(follower.network.sent) < 100
 
     @in_virtual_time
     async def test_quiet_follower_reads_nothing(self) -> None:
@@ -994,7 +956,7 @@ class TestFollowing:
             await asyncio.sleep(1)
             async with follower.standing():
                 await asyncio.sleep(200)
-                assert [verb for _, verb, _ in follower.network.asked] == ["get", "watch"]
+                assert [verb for _, verb, _ in follower.network.sent] == ["get", "watch"]
 
     @in_virtual_time
     async def test_namesakes_are_two_even_in_the_same_microsecond(self) -> None:
@@ -1071,7 +1033,7 @@ class TestFollowing:
 class Crowd:
     """Three replicas to which things happen, drawn from a seed."""
 
-    def __init__(self, rng: random.Random, api: ApiServer) -> None:
+    def __init__(self, rng: random.Random, api: MemoryCluster) -> None:
         self.everyone: list[Replica] = []
         self.tasks: dict[Replica, asyncio.Task[Any]] = {}
         self._rng = rng
