@@ -99,7 +99,7 @@ class Cleaner:
                             phase=job.phase.value,
                             operario=job.operario,
                         )
-                    if job.phase is Phase.FAILED and not job.explained and self._may_patch(job):
+                    if job.phase is Phase.FAILED and not job.has_message and self._may_patch(job):
                         await self._record_failure(job, term)
                     if _must_be_cancelled(job) and self._may_patch(job):
                         await self._cancel(job, term)
@@ -120,7 +120,7 @@ class Cleaner:
         try:
             message = failure_message(job, await self._jobs.pods(job.key))
             term.check()
-            changed = await self._jobs.patch(job.key, patches.explain(job, message))
+            changed = await self._jobs.patch(job.key, patches.record_failure(job, message))
         except NotFound:
             self._view.remove(job.key, job.uid)
         except ApiError as error:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.admission.decide import Wait, decide
-from openfero_gitops.delivery.match import Match, NoMatch, Standing, consider, match
+from openfero_gitops.delivery.match import CandidateResult, Match, NoMatch, consider, match
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
@@ -60,7 +60,9 @@ def explain(
     found = match(alert, catalog, ())
     candidates = list(consider(alert, catalog, ()))
     passed_over = tuple(
-        _passed_over(one, alert, found) for one in candidates if one.standing is not Standing.CHOSEN
+        _passed_over(one, alert, found)
+        for one in candidates
+        if one.result is not CandidateResult.CHOSEN
     )
     if not isinstance(found, Match):
         hints = tuple(_hints(alert, catalog, candidates))
@@ -102,7 +104,7 @@ def _where(operario: Operario) -> str:
 
 def _passed_over(candidate: Candidate, alert: Alert, found: Match | NoMatch) -> str:
     operario = candidate.operario
-    if isinstance(found, Match) and candidate.standing is Standing.OUTRANKED:
+    if isinstance(found, Match) and candidate.result is CandidateResult.OUTRANKED:
         why = _outranked(operario, found.operario)
     else:
         why = _unfit(candidate, alert)
@@ -117,12 +119,12 @@ def _outranked(operario: Operario, winner: Operario) -> str:
 
 
 def _unfit(candidate: Candidate, alert: Alert) -> str:
-    match candidate.standing:
-        case Standing.OTHER_STATUS:
+    match candidate.result:
+        case CandidateResult.OTHER_STATUS:
             return f"it answers {candidate.operario.status} alerts, this one is {alert.status}"
-        case Standing.DISABLED:
+        case CandidateResult.DISABLED:
             return "it is switched off (enabled: false)"
-        case Standing.MATCHERS:
+        case CandidateResult.MATCHERS:
             return "; ".join(
                 f"its matcher {printable(str(one))} does not hold, {_has(alert, one.name)}"
                 for one in candidate.unfulfilled

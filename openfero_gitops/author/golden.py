@@ -320,6 +320,6 @@ def _bad_alert(file: SourceFile, error: PayloadError) -> Problem:
         return _problem("case-alert", file, message, "", (cause.lineno, cause.colno))
     place = (1, 1)
     with contextlib.suppress(Unreadable):  # JSON that is no YAML: what is found has no place
-        place = Locator(file.content).place(0, error.where)
+        place = Locator(file.content).place(0, error.path)
     problem = _problem("case-alert", file, printable(str(error), _LONGEST_LINE), "", place)
-    return replace(problem, pointer=format_pointer(error.where))
+    return replace(problem, pointer=format_pointer(error.path))

@@ -1,5 +1,5 @@
-"""From a webhook body to a Job: read the alerts, match, choose the attempt, submit.
+"""From a webhook body to a Job: parse the alerts, match, choose the attempt, submit.
 
-Reading and matching are pure; the submitter creates the Jobs. Whether a Job starts is not decided
-here (admission).
+Parsing and matching are pure; the submitter creates the Jobs. When a Job starts is decided in
+`admission`.
 """

@@ -1,8 +1,7 @@
-"""The body of a delivery to an AlertGroup.
+"""Parses the body of a delivery: Alertmanager's webhook payload, version "4".
 
-Alertmanager's webhook payload version "4" is read; unknown members are left alone, as newer
-Alertmanagers add some. What a person types is read too: a group or a single alert with no
-more than `status` and `labels`.
+Unknown members are ignored, because newer versions of Alertmanager add some. For requests by hand,
+a single alert is accepted too, and only `status` and `labels` are required.
 """
 
 from __future__ import annotations
@@ -15,22 +14,16 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert, AlertGroup, Status
 from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.domain.text import quoted, without_surrogates
 from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-#: Of what a sender wrote, this many characters are repeated to it.
-_SHOWN: Final = 200
-
-
-def _whole(text: str) -> str:
-    """Replace lone surrogates, which JSON can spell and UTF-8 cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_Text = Annotated[str, AfterValidator(_whole)]
+_MAX_POINTER_CHARACTERS: Final = 200
+# JSON can contain lone surrogates, UTF-8 cannot.
+_Text = Annotated[str, AfterValidator(without_surrogates)]
 
 
 class _AlertBody(BaseModel):
@@ -56,19 +49,19 @@ class _GroupBody(BaseModel):
 
 
 def read_payload(body: bytes | str) -> AlertGroup:
-    """Read a webhook body, or one alert of one.
+    """Parse a webhook body, or a single alert.
 
     Raises:
-        PayloadError: no JSON, or not of that shape; the text names the member.
+        PayloadError: the body is not JSON, or not such a payload; the text names the member.
     """
     try:
         raw: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"the body is not JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise _no_payload((), "it is no JSON object")
-    alone = "alerts" not in raw and "labels" in raw
-    if alone:
+        raise _invalid_payload((), "it is not a JSON object")
+    is_single = "alerts" not in raw and "labels" in raw
+    if is_single:
         raw = {"status": raw.get("status", ""), "alerts": [raw]}
     try:
         group = _GroupBody.model_validate(raw)
@@ -77,13 +70,15 @@ def read_payload(body: bytes | str) -> AlertGroup:
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _no_payload(_as_sent(first["loc"], alone=alone), first["msg"]) from error
-    except _Unreadable as error:
-        raise _no_payload(_as_sent(error.where, alone=alone), str(error)) from None
-    fires = any(alert.status is Status.FIRING for alert in alerts)
+        raise _invalid_payload(
+            _sent_path(first["loc"], is_single=is_single), first["msg"]
+        ) from error
+    except _InvalidMember as error:
+        raise _invalid_payload(_sent_path(error.path, is_single=is_single), str(error)) from None
+    is_firing = any(alert.status is Status.FIRING for alert in alerts)
     return AlertGroup(
-        # Alertmanager's own rule, which also serves senders that leave the group's status out.
-        status=Status.FIRING if fires else Status.RESOLVED,
+        # Alertmanager's rule; other senders may omit the status of the group.
+        status=Status.FIRING if is_firing else Status.RESOLVED,
         group_key=group.group_key,
         receiver=group.receiver,
         truncated_alerts=max(0, group.truncated_alerts),
@@ -91,12 +86,12 @@ def read_payload(body: bytes | str) -> AlertGroup:
     )
 
 
-class _Unreadable(Exception):
-    """A member has the right type, and says nothing that can be understood."""
+class _InvalidMember(Exception):
+    """A member has the right type and an invalid value."""
 
     def __init__(self, index: int, member: str, message: str) -> None:
         super().__init__(message)
-        self.where = ("alerts", index, member)
+        self.path = ("alerts", index, member)
 
 
 def _alert(body: _AlertBody, index: int, group_status: str) -> Alert:
@@ -104,9 +99,8 @@ def _alert(body: _AlertBody, index: int, group_status: str) -> Alert:
     try:
         status = Status(given)
     except ValueError:
-        what = repr(given[:_SHOWN]) if given else "no status"
-        message = f"{what} is neither 'firing' nor 'resolved'"
-        raise _Unreadable(index, "status", message) from None
+        message = f'the status must be "firing" or "resolved", not {quoted(given)}'
+        raise _InvalidMember(index, "status", message) from None
     return Alert(
         status=status,
         labels=body.labels,
@@ -119,29 +113,30 @@ def _alert(body: _AlertBody, index: int, group_status: str) -> Alert:
 
 
 def _time(text: str, index: int, member: str) -> datetime | None:
-    """Read a time; one that cannot be read is an error.
+    """Parse a time.
 
-    Taken for none, it would make every repetition of one alert an occurrence of its own.
+    An invalid startsAt must be an error: without startsAt, each repetition of the alert would be a
+    new occurrence.
     """
     moment = parse_time(text)
     if member == "endsAt" and text.startswith("9999-"):
-        return None  # never, as some write it
+        return None  # some senders write this for an alert that does not end
     if moment is None and text and not text.startswith("0001-"):  # Go's zero time
-        raise _Unreadable(
+        raise _InvalidMember(
             index,
             member,
-            f"{text[:_SHOWN]!r} is no RFC 3339 time with an offset, like 2026-11-21T03:04:05Z",
+            f"{quoted(text)} is not an RFC 3339 time with an offset, like 2026-11-21T03:04:05Z",
         )
     return moment
 
 
-def _as_sent(where: Sequence[str | int], *, alone: bool) -> Sequence[str | int]:
-    """A place in a group as the sender knows it, who may have sent an alert alone."""
-    return where[2:] if alone and where[:1] == ("alerts",) else where
+def _sent_path(path: Sequence[str | int], *, is_single: bool) -> Sequence[str | int]:
+    """Return the path in the body, in which a single alert is not part of a group."""
+    return path[2:] if is_single and path[:1] == ("alerts",) else path
 
 
-def _no_payload(where: Sequence[str | int], message: str) -> PayloadError:
-    place = "".join("/" + keys.pointer(str(part)) for part in where)[:_SHOWN]
-    at = f"at {place}: " if place else ""
+def _invalid_payload(path: Sequence[str | int], message: str) -> PayloadError:
+    pointer = "".join("/" + keys.pointer(str(part)) for part in path)[:_MAX_POINTER_CHARACTERS]
+    at = f"at {pointer}: " if pointer else ""
     message = f"the body is not an Alertmanager payload: {at}{message}"
-    return PayloadError(message, tuple(where))
+    return PayloadError(message, tuple(path))

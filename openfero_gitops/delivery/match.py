@@ -1,4 +1,4 @@
-"""Which operario, if any, is written for an alert."""
+"""Chooses the operario for an alert."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
 
 
-class Standing(StrEnum):
-    """What became of one operario that an alert's name leads to."""
+class CandidateResult(StrEnum):
+    """Whether an operario for the alert's name was chosen, and if not, why."""
 
     CHOSEN = "chosen"
     OUTRANKED = "outranked"
@@ -31,54 +31,54 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An operario that was considered; `unfulfilled` are the matchers that kept it out."""
+    """An operario for the alert's name; `unfulfilled` are its matchers that do not match."""
 
     operario: Operario
-    standing: Standing
+    result: CandidateResult
     unfulfilled: tuple[Matcher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The operario that answers the alert."""
+    """The operario for the alert."""
 
     operario: Operario
 
 
 @dataclass(frozen=True, slots=True)
 class NoMatch:
-    """Nothing answers the alert, and why."""
+    """There is no operario for the alert, and why."""
 
     reason: Reason
 
 
-#: Without a chosen one, the candidate that came furthest says why.
+#: If no candidate is chosen, the one that met most conditions gives the reason.
 _REASONS: Final = (
-    (Standing.OWN_JOB, Reason.OWN_JOB),
-    (Standing.MATCHERS, Reason.MATCHERS),
-    (Standing.DISABLED, Reason.DISABLED),
+    (CandidateResult.OWN_JOB, Reason.OWN_JOB),
+    (CandidateResult.MATCHERS, Reason.MATCHERS),
+    (CandidateResult.DISABLED, Reason.DISABLED),
 )
 
 
 def match(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Match | NoMatch:
-    """Choose the operario of highest priority, then first name, whose conditions all hold.
+    """Choose the operario with the highest priority, then the first name, that matches.
 
-    `own_jobs` are the Jobs of this controller: an alert about one of them is left alone, unless
-    the operario asks for it.
+    `own_jobs` are the Jobs of this controller. An alert about one of them only matches operarios
+    with the option own-jobs.
     """
-    standings: set[Standing] = set()
+    results: set[CandidateResult] = set()
     for candidate in consider(alert, catalog, own_jobs):
-        if candidate.standing is Standing.CHOSEN:
+        if candidate.result is CandidateResult.CHOSEN:
             return Match(candidate.operario)
-        standings.add(candidate.standing)
-    found = (reason for standing, reason in _REASONS if standing in standings)
-    return NoMatch(next(found, Reason.NO_OPERARIO))
+        results.add(candidate.result)
+    reasons = (reason for result, reason in _REASONS if result in results)
+    return NoMatch(next(reasons, Reason.NO_OPERARIO))
 
 
 def consider(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Iterator[Candidate]:
-    """Every operario that bears the alert's name, in the order of choice, and what became of it.
+    """Yield every operario for the alert's name, in order of priority, and whether it matches.
 
-    At most one is chosen; those after it are judged all the same, so that all of them can be told.
+    At most one is chosen. Those after it are evaluated too, so that all can be explained.
     """
     is_own: bool | None = None
     chosen = False
@@ -86,26 +86,31 @@ def consider(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Ite
         options = operario.options
         unfulfilled: tuple[Matcher, ...] = ()
         if operario.status is not alert.status:
-            standing = Standing.OTHER_STATUS
+            result = CandidateResult.OTHER_STATUS
         elif not options.enabled:
-            standing = Standing.DISABLED
-        elif unfulfilled := tuple(one for one in options.matchers if not one.matches(alert.labels)):
-            standing = Standing.MATCHERS
+            result = CandidateResult.DISABLED
+        elif unfulfilled := _unfulfilled(operario, alert):
+            result = CandidateResult.MATCHERS
         else:
             if is_own is None:
-                is_own = any(key in own_jobs for key in _jobs_spoken_of(alert))
+                is_own = any(key in own_jobs for key in _jobs_named_by(alert))
             if is_own and not options.own_jobs:
-                standing = Standing.OWN_JOB
+                result = CandidateResult.OWN_JOB
             else:
-                standing = Standing.OUTRANKED if chosen else Standing.CHOSEN
+                result = CandidateResult.OUTRANKED if chosen else CandidateResult.CHOSEN
                 chosen = True
-        yield Candidate(operario, standing, unfulfilled)
+        yield Candidate(operario, result, unfulfilled)
 
 
-def _jobs_spoken_of(alert: Alert) -> Iterator[JobKey]:
-    """Every Job that an alert's labels may be about, by kube-state-metrics' label names.
+def _unfulfilled(operario: Operario, alert: Alert) -> tuple[Matcher, ...]:
+    matchers = operario.options.matchers
+    return tuple(matcher for matcher in matchers if not matcher.matches(alert.labels))
 
-    A Job's Pod is named after it with a suffix, two of them where the Job is indexed.
+
+def _jobs_named_by(alert: Alert) -> Iterator[JobKey]:
+    """Yield the Jobs that an alert may be about, by the labels of kube-state-metrics.
+
+    The name of a Job's Pod is the Job's name with a suffix, or with two if the Job is indexed.
     """
     namespace = alert.labels.get("namespace", "")
     if job := alert.labels.get("job_name"):

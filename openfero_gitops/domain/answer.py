@@ -1,4 +1,4 @@
-"""What a delivery is answered with."""
+"""The answer to a delivery."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Verdict(IntEnum):
-    """What the sender is to do, as an HTTP status: Alertmanager repeats a 5xx and nothing else.
+    """What the sender must do, as an HTTP status: Alertmanager only repeats after a 5xx.
 
-    Ordered by precedence: of several alerts' verdicts the greatest stands.
+    The verdict of a delivery is the greatest of its alerts' verdicts.
     """
 
     ACCEPTED = 200
@@ -25,7 +25,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What became of one alert."""
+    """The result of one alert."""
 
     alert: Alert
     outcome: Outcome
@@ -38,15 +38,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a whole delivery, alert by alert in its order."""
+    """The results of a delivery, in the order of its alerts."""
 
     items: tuple[Item, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """200 only where every matched alert has its Job."""
+        """200 only if every matched alert has its Job."""
         return max((item.verdict for item in self.items), default=Verdict.ACCEPTED)
 
     def count(self, outcome: Outcome) -> int:
-        """How many alerts ended so."""
+        """Count the alerts with an outcome."""
         return sum(item.outcome is outcome for item in self.items)

@@ -1,4 +1,4 @@
-"""Durations as Prometheus writes them: `1h30m`, `15s`, `0`."""
+"""Durations in Prometheus' syntax: `1h30m`, `15s`, `0`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _DURATION: Final = re.compile(
     r"(?:(?P<y>[0-9]+)y)?(?:(?P<w>[0-9]+)w)?(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?"
     r"(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+)s)?(?:(?P<ms>[0-9]+)ms)?"
 )
-_LONGEST: Final = timedelta(days=3650)
-#: Characters; longer than any that is useful, which also keeps int() away from endless digits.
-_LONGEST_TEXT: Final = 40
+_MAX_DURATION: Final = timedelta(days=3650)
+#: Longer than any useful duration; it also limits the digits that int() parses.
+_MAX_CHARACTERS: Final = 40
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a duration in the grammar of prometheus/common `model.ParseDuration`.
+    """Parse a duration as prometheus/common `model.ParseDuration` does.
 
     Raises:
-        ValueError: the text is no duration; a bare number is not one, `0` is.
+        ValueError: the text is not a duration; `0` is one, any other bare number is not.
     """
     text = text.strip()
     if text == "0":
         return timedelta(0)
-    match = _DURATION.fullmatch(text) if 0 < len(text) <= _LONGEST_TEXT else None
+    match = _DURATION.fullmatch(text) if 0 < len(text) <= _MAX_CHARACTERS else None
     if match is None:
-        text = text[:_LONGEST_TEXT]
+        text = text[:_MAX_CHARACTERS]
         hint = (
             f", for example {text}s or {text}m"
             if text.isdecimal() and text.isascii()
@@ -48,14 +48,14 @@ def parse_duration(text: str) -> timedelta:
             timedelta(0),
         )
     except OverflowError:
-        total = _LONGEST + timedelta(1)
-    if total > _LONGEST:
+        total = _MAX_DURATION + timedelta(1)
+    if total > _MAX_DURATION:
         raise ValueError(f"{text!r} is longer than ten years")
     return total
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration so that `parse_duration` reads the same value."""
+    """Format a duration; `parse_duration` returns the same value."""
     rest = round(value / timedelta(milliseconds=1))
     if rest == 0:
         return "0"

@@ -1,24 +1,24 @@
-"""Every failure the controller distinguishes, named after what happens next.
+"""Every error that the controller distinguishes, named after what happens next.
 
 OpenFeroError
-├── UsageError            a person gave a setting, file or argument that cannot work
+├── UsageError            a setting, file or argument of the user is invalid
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
-├── RenderRefusal         this alert must not reach this operario (a refused Job, 200)
-├── SourceError           Git or a folder could not be read; the catalog in force stays
+├── RenderRefusal         the alert's values are not safe in this operario (a refused Job, 200)
+├── SourceError           Git or a folder could not be read; the active catalog stays active
 │   ├── Unusable          the commit that the ref names cannot be taken: no such folder, too large
 │   │   └── Unverified    nobody who is trusted signed it
-│   └── CatalogRefusal    it was read, and its openfero.yaml cannot be followed
-├── ClockWrong            this replica's clock is not the API server's: decide nothing by it
-└── ApiError              the API server did not do what was asked
+│   └── CatalogRefusal    it was read, and its openfero.yaml is missing or invalid
+├── ClockWrong            this replica's clock differs too much from the API server's
+└── ApiError              a request to the API server failed
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken
-    ├── Conflict          every other 409: somebody wrote in between, or a quota did
+    ├── Conflict          every other 409: a concurrent write, also to a quota
     ├── Expired           410: the resourceVersion is too old, list again
-    ├── Forbidden         403: RBAC, a full quota, a namespace that is ending
-    ├── Invalid           400, 413, 422: the object itself; repeating does not help
+    ├── Forbidden         403: RBAC, a policy, a full quota, a terminating namespace
+    ├── Invalid           400, 413, 422: the object itself is invalid; do not retry
     ├── NotFound          404
-    ├── Throttled         429: wait, then repeat
-    ├── Unauthorized      401: the credentials are wrong or expired
-    └── Unavailable       5xx, no connection, no answer in time: repeat
+    ├── Throttled         429: wait, then retry
+    ├── Unauthorized      401: the credentials are invalid or expired
+    └── Unavailable       5xx, no connection, no answer in time: retry
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 
 class OpenFeroError(Exception):
-    """The root: its text is one line that says what, where, and what to do."""
+    """The root; the text is one line: what happened, where, and what to do."""
 
 
 class UsageError(OpenFeroError):
-    """A setting, file or argument cannot work; the text says how to mend it."""
+    """A setting, file or argument is invalid; the text says how to correct it."""
 
 
 class PayloadError(OpenFeroError):
-    """The body of a delivery is not an Alertmanager payload; `where` leads to the member."""
+    """The body of a delivery is not an Alertmanager payload; `path` is that of the member."""
 
-    def __init__(self, message: str, where: tuple[str | int, ...] = ()) -> None:
-        """Keep where the trouble is."""
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        """Keep the path of the invalid member."""
         super().__init__(message)
-        self.where = where
+        self.path = path
 
 
 class RenderRefusal(OpenFeroError):
-    """An alert's values are missing, or not safe, in the place where an operario uses them."""
+    """An alert lacks a value that an operario uses, or the value is not safe there."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        """Keep the reason beside the sentence."""
+        """Keep the reason beside the message."""
         super().__init__(message)
         self.reason = reason
 
@@ -60,99 +60,99 @@ class RenderRefusal(OpenFeroError):
 class SourceError(OpenFeroError):
     """A repository or folder could not be read.
 
-    `lasting` says that trying again will not help until a person has changed something.
+    `lasting` is whether retrying is useless until somebody changes something.
     """
 
     lasting = True
 
 
 class SourceUnavailable(SourceError):
-    """The same for now: the network, the server or the disk may mend by itself."""
+    """A repository could not be read for now: an error of the network, server or disk."""
 
     lasting = False
 
 
 class Unusable(SourceError):
-    """A commit is there and cannot be taken as it is.
+    """A commit exists and cannot become active.
 
-    `snapshot` is what was read of it, if it could be: to be told of, never to be put in force.
+    `snapshot` has its files, if they could be read: to report on, never to activate.
     """
 
     def __init__(self, message: str, revision: Revision, snapshot: Snapshot | None = None) -> None:
-        """Keep which it was."""
+        """Keep the revision."""
         super().__init__(message)
         self.revision = revision
         self.snapshot = snapshot
 
 
 class Unverified(Unusable):
-    """A commit's signature is missing, bad, or of nobody who is trusted."""
+    """A commit's signature is missing, invalid, or not of a trusted signer."""
 
 
 class CatalogRefusal(SourceError):
-    """A revision is not taken: its safety envelope is missing, or says what it cannot mean.
+    """A revision is refused: its openfero.yaml is missing or invalid.
 
-    `paused` is True where it says all the same that nothing may start.
+    `paused` is whether that file says nevertheless that nothing may start.
     """
 
     def __init__(self, message: str, problems: tuple[Problem, ...], *, paused: bool) -> None:
-        """Keep what was found."""
+        """Keep the problems."""
         super().__init__(message)
         self.problems = problems
         self.paused = paused
 
 
 class ClockWrong(OpenFeroError):
-    """This replica's clock cannot be right: others must decide until it is."""
+    """This replica's clock is wrong; other replicas must decide until it is right."""
 
 
 class ApiError(OpenFeroError):
-    """The API server refused, failed or did not answer.
+    """A request to the API server failed.
 
-    `answered` is False where the request may have been carried out all the same.
+    `answered` is False if the request may have been carried out nevertheless.
     """
 
     answered = True
 
 
 class AlreadyExists(ApiError):
-    """An object of that name is there."""
+    """An object of that name exists."""
 
 
 class Conflict(ApiError):
-    """Somebody else's write came first, or a quota was contended."""
+    """There was a concurrent write, also to a quota."""
 
 
 class Expired(ApiError):
-    """The resourceVersion asked for is no longer kept."""
+    """The resourceVersion is too old."""
 
 
 class Forbidden(ApiError):
-    """RBAC, an admission policy, a full quota or an ending namespace said no."""
+    """RBAC, an admission policy, a full quota or a terminating namespace forbids the request."""
 
 
 class Invalid(ApiError):
-    """The object or patch is not acceptable, and will not be when repeated."""
+    """The object or patch is invalid; retrying is useless."""
 
 
 class NotFound(ApiError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class Throttled(ApiError):
     """Too many requests; `retry_after` is in seconds."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        """Keep what the server asked for."""
+        """Keep the server's Retry-After."""
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class Unauthorized(ApiError):
-    """The credentials are missing, wrong or expired."""
+    """The credentials are missing, invalid or expired."""
 
 
 class Unavailable(ApiError):
-    """No connection, no answer in time, or a server error: nobody knows whether it happened."""
+    """No connection, no answer in time, or a server error; it may have been carried out."""
 
     answered = False

@@ -1,4 +1,4 @@
-"""Whether a replica can do its job, and if not, what it lacks."""
+"""Whether a replica works, and what this replica is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that a replica needs; `message` says what is amiss.
+    """One thing that a replica needs; `message` is the error if it does not hold.
 
-    Without what is not `vital` it still does the rest of its job.
+    A replica is ready if all `vital` conditions hold.
     """
 
     name: str
@@ -20,7 +20,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What this replica is."""
+    """The identity and configuration of this replica."""
 
     version: str
     identity: str

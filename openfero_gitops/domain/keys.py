@@ -1,7 +1,7 @@
-"""The labels and annotations of a remediation's Job, and of the Lease: a public contract.
+"""The labels and annotations of a remediation's Job and of the Lease: a public contract.
 
-Auditors select by them and Jobs outlive releases, so a key never changes its
-meaning. OpenFero's own label keys are kept where it has one.
+Auditors select by them and Jobs outlive releases, so a key never changes its meaning. Where
+OpenFero has a label for something, its key is used.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ OCCURRENCE: Final = PREFIX + "occurrence"
 INCIDENT: Final = PREFIX + "incident"
 MIRROR: Final = PREFIX + "mirror"
 
-# Annotations: where the Job came from. (OPERARIUS, ALERT and STATUS are annotations too: the
-# operario's whole name, the whole alert as JSON, and in a definition file what it answers.)
+# Annotations: the origin of the Job. OPERARIUS, ALERT and STATUS are annotations, too: the full
+# name of the operario, the full alert as JSON, and in a definition file the status of the alert.
 ALERTNAME: Final = PREFIX + "alertname"
 REPOSITORY: Final = PREFIX + "repository"
 REF: Final = PREFIX + "ref"
@@ -35,8 +35,8 @@ COMMIT_AUTHOR: Final = PREFIX + "commit-author"
 COMMIT_TIME: Final = PREFIX + "commit-time"
 VERIFIED_SIGNER: Final = PREFIX + "verified-signer"
 SPEC_DIGEST: Final = PREFIX + "spec-digest"
-# (The catalog's commit, whose openfero.yaml held; COMMIT is that of the operario's file, which is
-# older where the newest version of it is broken.)
+# The catalog's commit, which has the openfero.yaml. COMMIT is that of the operario's file, which is
+# older if the newest version of the file has errors.
 REVISION: Final = PREFIX + "revision"
 RENDERER: Final = PREFIX + "renderer"
 
@@ -54,7 +54,7 @@ RESOLVED_AT: Final = PREFIX + "resolved-at"
 TERM: Final = PREFIX + "term"
 ADMITTED_AT: Final = PREFIX + "admitted-at"
 ADMITTED_BY: Final = PREFIX + "admitted-by"
-#: As its value, where the leader found a Job started that no leader had admitted.
+#: The value of ADMITTED_BY on a Job that no leader has admitted.
 SOMEBODY_ELSE: Final = "somebody else"
 DECISION: Final = PREFIX + "decision"
 REASON: Final = PREFIX + "reason"
@@ -62,14 +62,14 @@ MESSAGE: Final = PREFIX + "message"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
 
-# Annotation of the Lease: its last holder left nothing under way.
+# Annotation of the Lease: its last holder finished all admissions.
 SETTLED: Final = PREFIX + "settled"
 
-# Annotations: what admission needs to know, as it was when the Job was rendered (JSON both).
+# Annotations: what admission needs, as of when the Job was rendered (both JSON).
 TARGET: Final = PREFIX + "target"
 OPTIONS: Final = PREFIX + "options"
 
 
 def pointer(key: str) -> str:
-    """The JSON Pointer token of an annotation or label key (RFC 6901)."""
+    """Escape a key for use in a JSON Pointer (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")

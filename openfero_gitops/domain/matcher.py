@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import re2
 
+from openfero_gitops.domain.text import without_surrogates
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -101,11 +103,10 @@ def _message(re2_message: str, pattern: str) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    """Encode; a lone surrogate becomes U+FFFD, as when Go reads it from JSON."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        return without_surrogates(text).encode()
 
 
 def _quoted(text: str) -> str:

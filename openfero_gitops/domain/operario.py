@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """Which of OpenFero's three generations a file was written in."""
+    """Which of OpenFero's three formats a definition has."""
 
     JOB = "Job"
     CONFIG_MAP = "ConfigMap"
@@ -44,7 +44,7 @@ class Mode(StrEnum):
 
 
 class OnResolve(StrEnum):
-    """What becomes of a firing operario's Jobs when their alert is resolved."""
+    """What happens to the Jobs of a firing operario when their alert is resolved."""
 
     CANCEL = "cancel"
     KEEP = "keep"
@@ -190,10 +190,10 @@ def changed_options(options: Options) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where in Git a definition was read.
+    """The place of a definition in Git.
 
-    `commit` is the catalog's revision, or an older one where the newest version of the file is
-    broken (`stale`); `document` counts the YAML documents of the file from 0.
+    `commit` is the catalog's revision, or an older one if the newest version of the file has
+    errors (`stale`); `document` counts the YAML documents of the file from 0.
     """
 
     path: str
@@ -208,10 +208,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Operario:
-    """A valid definition: for this alert in this state, this Job.
+    """A valid definition: the Job for an alert in a state.
 
-    `job` is the Job as its author wrote it, unknown fields dropped: `labels`, `annotations` and
-    `spec`. Nobody changes it: rendering copies. `namespace` is None for the jobs namespace.
+    `job` has the author's `labels`, `annotations` and `spec`, without unknown fields. It must not
+    be changed; rendering copies it. `namespace` is None for the jobs namespace.
     """
 
     name: str

@@ -93,7 +93,7 @@ class Remediation:
     finished_at: datetime | None
     started: bool
     finished: bool
-    explained: bool
+    has_message: bool
     deleting: bool
     suspended: bool
     active: int

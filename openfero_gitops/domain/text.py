@@ -37,6 +37,11 @@ def pretty_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD, as Go's decoders do."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Untrusted text on one line: at most `limit` characters, control characters escaped."""
     text = text if len(text) <= limit else text[:limit] + "…"

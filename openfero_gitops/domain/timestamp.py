@@ -10,7 +10,7 @@ _VALID_YEARS: Final = range(1000, 9000)
 
 
 def format_time(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, `2026-11-21T03:04:05.000000Z`."""
+    """Format a time as `2026-11-21T03:04:05.000000Z`."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

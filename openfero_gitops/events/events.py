@@ -55,7 +55,7 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
     if admitted and not (before and before.admitted_at):
         how = f"passed to Kueue queue {after.queue}" if after.queue else "started"
         yield Event(about, "Admitted", "Admit", f"{how}: {_origin(after)}")
-    if after.phase is Phase.FAILED and after.explained and not (before and before.explained):
+    if after.phase is Phase.FAILED and after.has_message and not (before and before.has_message):
         yield Event(about, "Failed", "Observe", after.message, warning=True)
     if after.phase is phase_before:
         return

@@ -83,7 +83,7 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         ),
         started=started,
         finished=ended is not None,
-        explained=keys.MESSAGE in annotations,
+        has_message=keys.MESSAGE in annotations,
         deleting="deletionTimestamp" in metadata,
         suspended=suspended,
         active=_integer(status.get("active"), 0) + _integer(status.get("terminating"), 0),

@@ -99,7 +99,7 @@ def keep_alive(job: Remediation, now: datetime, ttl_seconds: int) -> Patch:
     return patch
 
 
-def explain(job: Remediation, message: str) -> Patch:
+def record_failure(job: Remediation, message: str) -> Patch:
     """Record why a Job failed, before its Pods are deleted."""
     return [_same(job), _absent(keys.MESSAGE), _set(keys.MESSAGE, message)]
 

@@ -159,7 +159,7 @@ def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: 
         finished_at=finished,
         started=started,
         finished=finished is not None,
-        explained=False,
+        has_message=False,
         deleting=False,
         suspended=phase not in (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED),
         active=1 if phase is Phase.RUNNING else 0,
@@ -346,7 +346,7 @@ def busy(moment: datetime) -> Showcase:
                 'forbidden: User "system:serviceaccount:openfero-jobs:operario-crash" cannot list '
                 'resource "pods" in API group "" in the namespace "shop"'
             ),
-            explained=True,
+            has_message=True,
         ),
         remediation("KubeNodeNotReady", Phase.SUCCEEDED, ago(hours=3), labels=node),
         remediation(

@@ -122,7 +122,7 @@ class TestLastWords:
         replica, other = world.replica("a"), world.replica("b")
         async with concluding(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
-            await until(lambda: any(one.explained for one in replica.view))
+            await until(lambda: any(one.has_message for one in replica.view))
             await world.annotate(key, "example.org/note", "seen")
             await asyncio.sleep(600)
         async with concluding(other):
@@ -217,7 +217,7 @@ class TestLastWords:
             await asyncio.sleep(600)
         (left,) = await world.jobs()
         assert left.key not in gone
-        assert left.explained
+        assert left.has_message
         assert gone[0] not in replica.view
 
 

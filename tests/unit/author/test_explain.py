@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.author.explain import Explanation, as_json, as_text, explain
-from openfero_gitops.delivery.match import Candidate, Standing, consider
+from openfero_gitops.delivery.match import Candidate, CandidateResult, consider
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.matcher import Matcher, Operator
@@ -45,11 +45,11 @@ def test_every_candidate_is_judged() -> None:
     considered = consider(alert(), catalog(late, picky, off, resolved, chosen), ())
 
     assert list(considered) == [
-        Candidate(resolved, Standing.OTHER_STATUS),
-        Candidate(off, Standing.DISABLED),
-        Candidate(picky, Standing.MATCHERS, (SHOP,)),
-        Candidate(chosen, Standing.CHOSEN),
-        Candidate(late, Standing.OUTRANKED),
+        Candidate(resolved, CandidateResult.OTHER_STATUS),
+        Candidate(off, CandidateResult.DISABLED),
+        Candidate(picky, CandidateResult.MATCHERS, (SHOP,)),
+        Candidate(chosen, CandidateResult.CHOSEN),
+        Candidate(late, CandidateResult.OUTRANKED),
     ]
 
 
@@ -60,7 +60,7 @@ def test_own_jobs_leave_the_choice_to_who_asks_for_them() -> None:
 
     considered = consider(about, catalog(plain, asking), {JobKey("jobs", "x")})
 
-    assert [one.standing for one in considered] == [Standing.OWN_JOB, Standing.CHOSEN]
+    assert [one.result for one in considered] == [CandidateResult.OWN_JOB, CandidateResult.CHOSEN]
 
 
 def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:

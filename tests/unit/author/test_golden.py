@@ -155,8 +155,8 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
         ('{\n  "status": "firing",\n  "labels": {"a" 1}\n}', (3, 18), "not JSON"),
         ("", (1, 1), "not JSON"),
         ('{\n"status": "firing",\n"labels": {\n  "alertname": 7}}', (4, 3), "/labels/alertname"),
-        ('{"alerts": [\n {"labels": {}, "status": "up"}]}', (2, 17), "neither 'firing'"),
-        ("[]", (1, 1), "no JSON object"),
+        ('{"alerts": [\n {"labels": {}, "status": "up"}]}', (2, 17), 'not "up"'),
+        ("[]", (1, 1), "not a JSON object"),
     ],
 )
 def test_a_bad_alert_is_a_finding_at_its_line(

@@ -284,7 +284,7 @@ class TestTurns:
         running = build.running()
         failed = replace(running, phase=Phase.FAILED, message="exit code 3: no")
         assert list(events.of_change(running, failed)) == []
-        explained = replace(failed, explained=True)
+        explained = replace(failed, has_message=True)
         (told,) = events.of_change(failed, explained)
         assert (told.reason, told.note, told.warning) == ("Failed", "exit code 3: no", True)
         assert list(events.of_change(explained, replace(explained, resource_version="9"))) == []

@@ -153,7 +153,7 @@ def test_a_job_that_was_just_rendered_is_read_back() -> None:
     assert (one.attempt, one.fingerprint, one.target) == (2, "c0ffee", '{"pod":"web-1"}')
     assert (one.starts_at, one.received_at, one.delivered_at) == (STARTS_AT, NOW, NOW)
     assert (one.resolved_at, one.admitted_at, one.started_at, one.finished_at) == (None,) * 4
-    assert not any((one.started, one.finished, one.explained, one.deleting, one.occupying))
+    assert not any((one.started, one.finished, one.has_message, one.deleting, one.occupying))
     assert (one.suspended, one.active, one.term, one.decision) == (True, 0, None, None)
     assert (one.approved_by, one.queue, one.ttl_seconds) == (None, "nightly", 86_400)
     assert one.options == options
@@ -181,11 +181,11 @@ def test_a_job_that_ended_has_its_conditions_reason() -> None:
     assert (one.reason, one.message) == ("BackoffLimitExceeded", "too often")
     assert one.finished
     assert one.finished_at == LATER
-    assert not one.explained
+    assert not one.has_message
     explained = observe(
         stored(spec=RUNNING, status=FAILED, annotations=ADMITTED | {keys.MESSAGE: "exit 1"})
     )
-    assert explained.explained
+    assert explained.has_message
     assert explained.message == "exit 1"
 
 
