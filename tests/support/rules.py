@@ -1,8 +1,10 @@
-"""What each rule is tried on: a file, or a path, that breaks it, and one in which it is mended."""
+"""What each rule is tested with: a file or a path that violates it, and one that does not."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import yaml
 
 from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 BAD = FIXTURES / "rules" / "bad"
 GOOD = FIXTURES / "rules" / "good"
+#: Examples for docs/rules.md that cannot be shown as a file.
+IN_WORDS = yaml.safe_load((FIXTURES / "rules" / "in_words.yaml").read_text("utf-8"))
 SCOPE = Scope("jobs", ("jobs",))
 REVISION = Revision("repository", "main", "commit")
 # What would be silly to keep as a file: with its defect, and mended.

@@ -12,6 +12,7 @@ from tests.support.rules import (
     BAD,
     GOOD,
     IN_A_FILE,
+    IN_WORDS,
     MADE,
     PATHS,
     path_of,
@@ -54,10 +55,11 @@ def test_every_rule_about_a_path_finds_its_defect(rule: str) -> None:
 
 
 def test_every_fixture_is_of_a_rule() -> None:
-    """No rule is without its fixture, and none is left over from a rule that is gone."""
+    """Every rule has its fixtures, and no fixture belongs to a rule that no longer exists."""
     names = RULES.keys() - ABSENT - MADE.keys() - PATHS.keys()
     assert {path.stem for path in BAD.iterdir()} == names
     assert {path.stem for path in GOOD.iterdir()} == names
+    assert IN_WORDS.keys() == ABSENT | MADE.keys() | PATHS.keys() | {"envelope-name"}
 
 
 def test_rules_describe_themselves() -> None:
