@@ -1,7 +1,7 @@
-"""What is made of short texts, remembered; of long ones it is made each time.
+"""A bounded cache for functions of short texts.
 
-Manifests are written in the same few words, but whoever writes them may also write long ones: so
-the number of what is remembered bounds the memory that it takes.
+Manifests consist of the same few words, but their authors may also write long ones. With a bound on
+both the number and the length of the texts, the memory of the cache is bounded.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-_Reader = TypeVar("_Reader", bound="Callable[..., Any]")
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 
-def remembered(*, most: int, longest: int) -> Callable[[_Reader], _Reader]:
-    """Remember the last `most` results of a function for texts of at most `longest` characters.
+def cache_short_texts(*, max_entries: int, max_characters: int) -> Callable[[_Function], _Function]:
+    """Cache the last results of a function for texts of at most `max_characters`.
 
-    The text comes first; what follows must be hashable, and what is returned is not to be changed.
+    The text is the first argument; the others must be hashable. Results are shared, so callers must
+    not change them.
     """
 
-    def decorate(read: _Reader) -> _Reader:
-        known = lru_cache(maxsize=most)(read)
+    def decorate(function: _Function) -> _Function:
+        cached = lru_cache(maxsize=max_entries)(function)
 
-        @wraps(read)
-        def recall(text: str, *rest: Hashable) -> Any:
-            return known(text, *rest) if len(text) <= longest else read(text, *rest)
+        @wraps(function)
+        def call(text: str, *arguments: Hashable) -> Any:
+            is_short = len(text) <= max_characters
+            return cached(text, *arguments) if is_short else function(text, *arguments)
 
-        return cast("_Reader", recall)
+        return cast("_Function", call)
 
     return decorate

@@ -1,4 +1,4 @@
-"""A located finding about the repository."""
+"""Problems found in the repository."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Severity(StrEnum):
 class Problem:
     """What is wrong, where, and what to do about it.
 
-    `path` is relative to the repository's root; `line` and `column` count from 1, 0 where the
-    finding has no place in a file; `pointer` is a JSON Pointer into the document; `commit` is
-    where the finding was made, empty for a folder that is no commit.
+    `path` is relative to the repository's root; `line` and `column` count from 1 and are 0 if the
+    problem has no place in the file; `pointer` is a JSON Pointer into the document; `commit` is the
+    commit that was checked, empty for a plain folder.
     """
 
     path: str
@@ -35,20 +35,20 @@ class Problem:
 
     @property
     def is_error(self) -> bool:
-        """Whether the finding keeps its operario out of the catalog."""
+        """Whether it keeps its operario out of the catalog."""
         return self.severity is Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ignored:
-    """A document that is no operario: read, and left alone."""
+    """A document that is not an operario and was skipped."""
 
     path: str
     kind: str
 
 
 def problem_members(problem: Problem) -> dict[str, Any]:
-    """A problem; null is what it does not have."""
+    """The JSON members of a problem; an empty suggestion or commit is null."""
     return {
         "path": problem.path,
         "line": problem.line,
@@ -63,5 +63,5 @@ def problem_members(problem: Problem) -> dict[str, Any]:
 
 
 def ignored_members(document: Ignored) -> dict[str, Any]:
-    """A document that is no operario."""
+    """The JSON members of a skipped document."""
     return {"path": document.path, "kind": document.kind}

@@ -1,4 +1,4 @@
-"""Kubernetes' quantities: `500m`, `1.5Gi`, `2e3`."""
+"""Kubernetes quantities: `500m`, `1.5Gi`, `2e3`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.memo import cache_short_texts
+from openfero_gitops.domain.text import quoted
 
 _QUANTITY: Final = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
@@ -19,50 +20,57 @@ _SUFFIXES: Final = {
         for letter, power in zip("numkMGTPE", (-9, -6, -3, 3, 6, 9, 12, 15, 18), strict=True)
     },
 }
-_LONGEST: Final = 100  # characters
-_SMALLEST_SIZE: Final = 2**20  # bytes
-_LARGEST_SIZE: Final = 2**50
+_MAX_CHARACTERS: Final = 100
+_MAX_QUOTED_CHARACTERS: Final = 40
+_MIN_SIZE_BYTES: Final = 2**20
+_MAX_SIZE_BYTES: Final = 2**50
 
 
 def parse_quantity(value: str | float) -> Decimal:
-    """Read a quantity.
+    """Parse a quantity.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
-    return Decimal(value) if isinstance(value, int) else _read(str(value))
+    return Decimal(value) if isinstance(value, int) else _parse(str(value))
 
 
-# (Manifests are written in a few dozen quantities.)
-@remembered(most=1024, longest=16)
-def _read(text: str) -> Decimal:
+# Manifests contain a few dozen different quantities.
+@cache_short_texts(max_entries=1024, max_characters=16)
+def _parse(text: str) -> Decimal:
     text = text.strip()
-    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
-    if found is None:
-        raise ValueError(f"{text[:40]!r} is no quantity: write 500m, 0.5, 64Mi or 1Gi")
-    number = Decimal(found["number"])
-    if found["exponent"]:
-        return number.scaleb(int(found["exponent"]))
-    return number * _SUFFIXES.get(found["suffix"] or "", Decimal(1))
+    match = _QUANTITY.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+    if match is None:
+        raise ValueError(
+            f"{quoted(text, _MAX_QUOTED_CHARACTERS)} is not a quantity:"
+            " write for example 500m, 0.5, 64Mi or 1Gi"
+        )
+    number = Decimal(match["number"])
+    if match["exponent"]:
+        return number.scaleb(int(match["exponent"]))
+    return number * _SUFFIXES.get(match["suffix"] or "", Decimal(1))
 
 
 def parse_size(value: str | float) -> int:
-    """Read how much a disk may hold, in bytes: `1Gi`, `500M`, `1073741824`.
+    """Parse an amount of disk space into bytes: `1Gi`, `500M`, `1073741824`.
 
     Raises:
-        ValueError: it is no quantity, or none of a disk's.
+        ValueError: it is not a quantity, or not between 1Mi and 1Pi.
     """
+    name = quoted(str(value), _MAX_QUOTED_CHARACTERS)
     try:
         size = int(parse_quantity(value))
     except ValueError as error:
-        raise ValueError(f"{str(value)[:40]!r} is no size: write bytes, 500Mi or 1Gi") from error
-    if not _SMALLEST_SIZE <= size <= _LARGEST_SIZE:
-        raise ValueError(f"{str(value)[:40]!r} is no size from 1Mi to 1Pi")
+        raise ValueError(
+            f"{name} is not a size: write a number of bytes, or for example 500Mi or 1Gi"
+        ) from error
+    if not _MIN_SIZE_BYTES <= size <= _MAX_SIZE_BYTES:
+        raise ValueError(f"{name} is not a size from 1Mi to 1Pi")
     return size
 
 
 def format_size(size: int) -> str:
-    """Write a number of bytes so that `parse_size` reads the same value."""
+    """Format a number of bytes so that `parse_size` returns the same number."""
     for letter, power in (("P", 5), ("T", 4), ("G", 3), ("M", 2), ("K", 1)):
         if size and not size % 1024**power:
             return f"{size // 1024**power}{letter}i"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.options_annotation import read_options
@@ -138,7 +138,7 @@ def _had_pods(status: Mapping[str, Any]) -> bool:
 
 
 # A Job changes several times within a minute; parsing its alert costs 10 µs.
-@remembered(most=1024, longest=2048)
+@cache_short_texts(max_entries=1024, max_characters=2048)
 def _alert(text: str) -> dict[str, str]:
     """Return the labels of a recorded alert; the mapping is shared and must not be changed."""
     labels = _json_object(text).get("labels")

@@ -213,4 +213,4 @@ def test_validate_goes_through_a_proxy_and_keeps_to_a_size(
     assert re.search("the 1048576 bytes that --git-max-size allows", err)
     code, _, err = ran(*asked, "--git-max-size", "1GB")
     assert code == 2
-    assert "'--git-max-size': '1GB' is no size" in err
+    assert "'--git-max-size': \"1GB\" is not a size" in err

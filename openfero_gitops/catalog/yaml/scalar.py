@@ -12,7 +12,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.memo import cache_short_texts
 
 #: A plain scalar that begins with another character is a string.
 NOT_TEXT: Final = frozenset("yYnNtTfFoO~0123456789+-.") | {""}
@@ -37,7 +37,7 @@ _MIN_EXPONENT_VALUE: Final = 1e21  # from here on Go writes an exponent
 
 
 # Manifests consist of a few hundred words: `name`, `false`, `100m`.
-@remembered(most=2048, longest=24)
+@cache_short_texts(max_entries=2048, max_characters=24)
 def plain(text: str) -> str | int | float | bool | None:
     """Parse an unquoted word.
 

@@ -1,46 +1,46 @@
-"""Short texts are read once, long ones each time."""
+"""Results for short texts are cached, those for long texts are not."""
 
 from __future__ import annotations
 
 import pytest
 
-from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.memo import cache_short_texts
 
 
-@pytest.mark.parametrize(("text", "times"), [("", 1), ("12345678", 1), ("123456789", 2)])
-def test_only_what_is_short_is_remembered(text: str, times: int) -> None:
-    """The longest counts as short."""
-    asked: list[tuple[str, int]] = []
+@pytest.mark.parametrize(("text", "count"), [("", 1), ("12345678", 1), ("123456789", 2)])
+def test_only_short_texts_are_cached(text: str, count: int) -> None:
+    """A text of exactly the maximum length is cached."""
+    calls: list[tuple[str, int]] = []
 
-    @remembered(most=2, longest=8)
-    def read(text: str, number: int) -> str:
-        asked.append((text, number))
+    @cache_short_texts(max_entries=2, max_characters=8)
+    def repeat(text: str, number: int) -> str:
+        calls.append((text, number))
         return text * number
 
-    assert [read(text, 2), read(text, 2)] == [text * 2] * 2
-    assert len(asked) == times
-    assert read(text, 3) == text * 3
+    assert [repeat(text, 2), repeat(text, 2)] == [text * 2] * 2
+    assert len(calls) == count
+    assert repeat(text, 3) == text * 3
 
 
-def test_no_more_than_the_last_are_remembered() -> None:
-    """What was not asked for longest is read anew."""
-    asked: list[str] = []
+def test_the_number_of_cached_texts_is_bounded() -> None:
+    """The least recently used text is computed again."""
+    calls: list[str] = []
 
-    @remembered(most=2, longest=8)
+    @cache_short_texts(max_entries=2, max_characters=8)
     def read(text: str) -> str:
-        asked.append(text)
+        calls.append(text)
         return text
 
     for text in "abcab":
         read(text)
     read("b")
-    assert asked == ["a", "b", "c", "a", "b"]
+    assert calls == ["a", "b", "c", "a", "b"]
 
 
-def test_what_cannot_be_read_is_an_error_each_time() -> None:
-    """Nothing is remembered of it."""
+def test_errors_are_not_cached() -> None:
+    """An invalid text raises each time."""
 
-    @remembered(most=2, longest=8)
+    @cache_short_texts(max_entries=2, max_characters=8)
     def read(text: str) -> int:
         return int(text)
 

@@ -16,7 +16,7 @@ from openfero_gitops.domain.quantity import format_size, parse_size
     ],
 )
 def test_a_size_is_read_and_written_as_the_same(text: str, size: int) -> None:
-    """What people write as a quantity is a number of bytes, and written again it is the same."""
+    """A size is parsed into bytes, and formatted so that it parses to the same."""
     assert parse_size(text) == size
     assert parse_size(format_size(size)) == size
 
@@ -25,12 +25,12 @@ def test_a_size_is_read_and_written_as_the_same(text: str, size: int) -> None:
     ("size", "text"), [(2**30, "1Gi"), (3 * 2**20, "3Mi"), (2**20 + 1024, "1025Ki"), (7, "7")]
 )
 def test_a_size_is_written_short(size: int, text: str) -> None:
-    """The largest unit is taken of which it is a whole number."""
+    """The largest unit is used in which the size is a whole number."""
     assert format_size(size) == text
 
 
 @pytest.mark.parametrize("text", ["", "1GB", "Gi", "1 Gi", "0", "1Ki", "-1Gi", "1Ei", "1e999"])
-def test_what_no_disk_holds_is_no_size(text: str) -> None:
-    """What is no quantity, and what no repository could keep to, is refused."""
-    with pytest.raises(ValueError, match="is no size"):
+def test_invalid_sizes_are_rejected(text: str) -> None:
+    """Invalid quantities and sizes outside 1Mi to 1Pi are rejected."""
+    with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from openfero_gitops.catalog.validation import shell
 from openfero_gitops.catalog.validation.body import POD
 from openfero_gitops.catalog.validation.rules import Breach, check
-from openfero_gitops.domain.memo import remembered
+from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.rule import Pointer, error, warning
 from openfero_gitops.domain.text import shown
 from openfero_gitops.jobs import template
@@ -104,7 +104,7 @@ def _alert_variables(container: Container) -> tuple[str, ...]:
 
 
 # Many operarios and all their older versions often share a script.
-@remembered(most=512, longest=8192)
+@cache_short_texts(max_entries=512, max_characters=8192)
 def _unsafe_uses(script: str, variables: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Where a shell could read alert data as more than one word: messages and suggestions."""
     return tuple(_find_unsafe_uses(script, variables))
