@@ -310,32 +310,42 @@ ACTING: Final = [script for script in SCRIPTS if script.acts]
 
 # Answers in which a script that could act must not, by what it then says.
 RESTRAINED: Final = (
-    ("openfero-kubepodnotready-firing", {".status.phase": "Running//ReplicaSet"}, 0, "left alone"),
-    ("openfero-kubepodnotready-firing", {".status.phase": "Failed/Evicted/"}, 0, "left alone"),
+    (
+        "openfero-kubepodnotready-firing",
+        {".status.phase": "Running//ReplicaSet"},
+        0,
+        "Nothing was changed",
+    ),
+    (
+        "openfero-kubepodnotready-firing",
+        {".status.phase": "Failed/Evicted/"},
+        0,
+        "Nothing was changed",
+    ),
     ("openfero-kubedeploymentreplicasmismatch-firing", {"io/restart": "true"}, 0, "not allow"),
     (
         "openfero-kubedeploymentreplicasmismatch-firing",
         {"io/restart": "allowed", ".spec.replicas": "2", ".status.updatedReplicas": "1"},
         0,
-        "under way",
+        "in progress",
     ),
     (
         "openfero-kubestatefulsetreplicasmismatch-firing",
         {".spec.updateStrategy": "RollingUpdate/2/good", ".items": "db-1 StatefulSet/LABEL bad"},
         0,
-        "on purpose",
+        "keeps old revisions",
     ),
     (
         "openfero-kubestatefulsetreplicasmismatch-firing",
         {".spec.updateStrategy": "OnDelete//good", ".items": "db-1 StatefulSet/LABEL bad"},
         0,
-        "on purpose",
+        "keeps old revisions",
     ),
     (
         "openfero-kubehpamaxedout-firing",
         {".spec.maxReplicas": "30", "io/max-replicas": "30"},
         1,
-        "a person must decide",
+        "Raise it manually",
     ),
     (
         "openfero-kubehpamaxedout-firing",
@@ -347,13 +357,13 @@ RESTRAINED: Final = (
         "openfero-kubehpamaxedout-resolved",
         {".spec.maxReplicas": "12", ".status.currentReplicas": "10", "io/original-max": "10"},
         1,
-        "a person must decide",
+        "Decide manually",
     ),
     (
         "openfero-kubepersistentvolumefillingup-expand",
         {"io/max-size": "100Gi", ".spec.resources.requests.storage": "100Gi"},
         1,
-        "a person must decide",
+        "Expand the claim manually",
     ),
     (
         "openfero-kubepersistentvolumefillingup-expand",
@@ -369,7 +379,7 @@ RESTRAINED: Final = (
             ".status.conditions": "FileSystemResizePending",
         },
         1,
-        "under way",
+        "in progress",
     ),
     ("openfero-kubenodenotready-firing", {".status.conditions": "True/"}, 0, "ready again"),
     ("openfero-kubenodenotready-firing", {".status.conditions": "False/true"}, 0, "already"),
@@ -379,7 +389,12 @@ RESTRAINED: Final = (
         1,
         "the limit is 2",
     ),
-    ("openfero-kubenodenotready-resolved", {"io/cordoned-for": "a person"}, 0, "left alone"),
+    (
+        "openfero-kubenodenotready-resolved",
+        {"io/cordoned-for": "a person"},
+        0,
+        "Nothing was changed",
+    ),
     (
         "openfero-kubejobfailed-firing",
         {
@@ -388,13 +403,13 @@ RESTRAINED: Final = (
             "2026-11-21T02:00:00Z CronJob/hourly True",
         },
         0,
-        "left for a person",
+        "Nothing was changed",
     ),
     (
         "openfero-kubejobfailed-firing",
         {"failed=": "failed= owner=CronJob/nightly created=2026-11-20T02:00:00Z"},
         0,
-        "left alone",
+        "Nothing was changed",
     ),
 )
 
