@@ -1,5 +1,4 @@
-"""The Kubernetes API, as the rest of the code needs it.
+"""The Kubernetes API: one client, list and watch, and a small store for each kind of object.
 
-One client, one list and watch, and one small store for each kind of object; every error is
-translated to `domain/errors`. No decision is made here.
+Errors are translated to `domain/errors`. No decision is made here.
 """

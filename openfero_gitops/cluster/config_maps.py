@@ -1,4 +1,4 @@
-"""The ConfigMaps that the controller keeps beside its Jobs: the catalog's mirror, the control."""
+"""The ConfigMaps of the controller: the mirror of the catalog, and the pause."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -13,32 +14,32 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer, Object, Operation
 
-#: Seconds after each try to write what somebody else writes, too.
-_RESTS: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
+_MAX_ATTEMPTS: Final = 5  # to write a ConfigMap that others write, too
+_BACKOFF: Final = Backoff(first_seconds=0.05, max_seconds=0.4)
 
 
 class ConfigMapStore:
-    """ConfigMaps of the controller's own namespace."""
+    """The ConfigMaps of the controller's namespace."""
 
     def __init__(self, api: ApiServer, namespace: str) -> None:
-        """Take the API and the namespace."""
+        """Use this API and namespace."""
         self._api = api
         self.namespace = namespace
 
     async def get(self, name: str) -> Object | None:
-        """One ConfigMap, None where there is none."""
+        """Read a ConfigMap; None if it does not exist."""
         try:
             return await self._api.get(CONFIG_MAPS, self.namespace, name)
         except NotFound:
             return None
 
     async def labelled(self, label_selector: str) -> Sequence[Object]:
-        """Those that carry certain labels."""
-        found = await self._api.list(CONFIG_MAPS, self.namespace, label_selector=label_selector)
-        return found.items
+        """List the ConfigMaps that a label selector matches."""
+        listed = await self._api.list(CONFIG_MAPS, self.namespace, label_selector=label_selector)
+        return listed.items
 
     async def create(self, body: Object) -> bool:
-        """Create one; False where one of that name is there."""
+        """Create a ConfigMap; False if the name is taken."""
         try:
             await self._api.create(CONFIG_MAPS, self.namespace, body)
         except AlreadyExists:
@@ -46,60 +47,63 @@ class ConfigMapStore:
         return True
 
     async def put(self, body: Object, check: Callable[[], None]) -> None:
-        """Create one or replace its data and labels, whatever stood there of ours."""
+        """Create or replace a ConfigMap; `check` is called before a write and may raise."""
         name = body["metadata"]["name"]
-        there = await self.get(name)
+        existing = await self.get(name)
         check()
-        if there is None:
+        if existing is None:
             if await self.create(body):
                 return
-            raise Conflict(f"ConfigMap {self.namespace}/{name} was created by somebody else")
-        version = there["metadata"]["resourceVersion"]
+            raise Conflict(
+                f"ConfigMap {self.namespace}/{name} was created by another client meanwhile"
+            )
+        version = existing["metadata"]["resourceVersion"]
         metadata = {**body["metadata"], "resourceVersion": version}
         await self._api.replace(CONFIG_MAPS, self.namespace, {**body, "metadata": metadata})
 
     async def patch(self, name: str, operations: Sequence[Operation]) -> None:
-        """Change one, whole or not at all."""
+        """Apply a JSON Patch to a ConfigMap."""
         await self._api.patch(CONFIG_MAPS, self.namespace, name, operations)
 
     async def merge(self, name: str, members: Mapping[str, str], labels: Mapping[str, str]) -> None:
-        """Write these members of one and leave the others; made, with labels, where none is.
+        """Write some members of a ConfigMap, which is created with these labels if necessary.
 
-        Tried again where somebody else writes in the same moment: their word stays beside ours.
+        Other members stay. Repeated if another client writes the ConfigMap at the same time.
         """
         writes = [{"op": "add", "path": f"/data/{key}", "value": members[key]} for key in members]
-        if_bare = {"op": "test", "path": "/data", "value": None}
+        has_no_data = {"op": "test", "path": "/data", "value": None}
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels)},
             "data": dict(members),
         }
-        failed: ApiError
-        for rest in _RESTS:
+        last_error: ApiError | None = None
+        for failures in range(_MAX_ATTEMPTS):
+            await asyncio.sleep(_BACKOFF.delay(failures))
             try:
                 await self.patch(name, writes)
             except NotFound as error:
                 if await self.create(body):
                     return
-                failed = error
-            except Invalid as error:  # somebody made one without data
+                last_error = error
+            except Invalid as error:  # it exists, but without data
                 try:
-                    bare = {"op": "add", "path": "/data", "value": dict(members)}
-                    await self.patch(name, [if_bare, bare])
+                    add_data = {"op": "add", "path": "/data", "value": dict(members)}
+                    await self.patch(name, [has_no_data, add_data])
                 except (Invalid, NotFound, Conflict):
-                    failed = error
+                    last_error = error
                 else:
                     return
             except Conflict as error:
-                failed = error
+                last_error = error
             else:
                 return
-            await asyncio.sleep(rest)
-        raise failed
+        if last_error is not None:
+            raise last_error
 
     async def delete(self, body: Object) -> None:
-        """Delete exactly this state of this one; gone is gone."""
+        """Delete a ConfigMap if it is still at the version of `body`, or does not exist."""
         metadata = body["metadata"]
         try:
             await self._api.delete(

@@ -1,12 +1,12 @@
-"""List and watch, for ever: what is there, and then every change, over whatever breaks.
+"""Lists and watches objects without end, and recovers from every error.
 
-Each namespace has a loop of its own: list, watch from the list's resourceVersion, watch again from
-the last version seen (bookmarks count). It lists again when that version is `Expired`, and after
-a `Failed`: the `Listed` that follows is how a reader knows that its knowledge is fresh again. A
-watch that broke once after it had been accepted is only resumed; nothing is lost by that.
+Each namespace has a loop of its own: list, watch from the resourceVersion of the list, and watch
+again from the last version seen (of a bookmark, too). It lists again when that version is
+`Expired` and after a `Failed`; the `Listed` that follows tells the reader that its data is current
+again. A watch that fails once after it was accepted is only resumed: nothing is lost.
 
-No answer, however quick and empty, makes it a hot loop: every attempt that led to nothing doubles
-the pause before the next, up to a ceiling.
+Every attempt without progress doubles the pause before the next one, so that no response, however
+fast and empty, causes a busy loop.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import asyncio
 import random
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import Change
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import ApiError, Expired, Unavailable
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 
@@ -28,183 +29,153 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import ApiServer, Resource, WatchEvent
     from openfero_gitops.domain.feed import FeedEvent
 
-ROOM: Final = 1000  # news that wait for their reader; then the streams are not read, either
+_BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=15.0)
+#: Events that are queued for the reader. When the queue is full, the watches are not read.
+QUEUE_SIZE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When to try again; all in seconds.
+    """When to try again.
 
     Args:
-        first: pause after the first attempt that led to nothing; doubled with each further one.
-        ceiling: of that pause.
-        steady: an accepted watch that lasted so long led to something, even without news.
-        watch: how long a watch is to last, give or take a quarter. A silent connection is found
-            out at its end, so this is short; the price is one small request.
+        backoff: the pause after consecutive attempts without progress.
+        stable_seconds: an accepted watch that lasts this long is progress, even without events.
+        watch_seconds: how long a watch lasts, give or take a quarter. A dead connection is only
+            noticed at the end of a watch, so this is short; it costs one small request.
         sleep: waits.
-        clock: tells a time that only goes forward.
-        chance: tells a random number from 0 to 1, so that replicas do not come all at once.
+        clock: returns monotonic time.
+        jitter: returns a number from 0 to 1, so that replicas do not all try at once.
     """
 
-    first: float = 0.2
-    ceiling: float = 15.0
-    steady: float = 1.0
-    watch: float = 60.0
+    backoff: Backoff = _BACKOFF
+    stable_seconds: float = 1.0
+    watch_seconds: float = 60.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
-    chance: Callable[[], float] = random.random
-
-
-PACE: Final = Pace()
+    jitter: Callable[[], float] = random.random
 
 
 @dataclass(frozen=True, slots=True)
 class ListWatch:
-    """What to follow, for those who only want to read its news."""
+    """What to list and watch, in one or more namespaces."""
 
     api: ApiServer
     resource: Resource
     namespaces: Sequence[str]
     label_selector: str = ""
-    pace: Pace = PACE
+    pace: Pace = field(default_factory=Pace)
 
-    def follow(self) -> AsyncGenerator[FeedEvent, None]:
-        """See `follow`."""
-        return follow(
-            self.api,
-            self.resource,
-            self.namespaces,
-            label_selector=self.label_selector,
-            pace=self.pace,
-        )
+    async def follow(self) -> AsyncGenerator[FeedEvent, None]:
+        """Yield what happens in these namespaces until closed, which ends all its requests.
 
-
-async def follow(
-    api: ApiServer,
-    resource: Resource,
-    namespaces: Sequence[str],
-    *,
-    label_selector: str = "",
-    pace: Pace = PACE,
-) -> AsyncGenerator[FeedEvent, None]:
-    """FeedEvent of all these namespaces, until it is closed, which ends every request of it.
-
-    In each namespace `Listed` comes first, then changes in their order. While requests fail there
-    is a `Failed` at each further attempt; the next `Listed` ends that.
-    """
-    news: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(ROOM)
-    loops = [
-        asyncio.create_task(
-            _Loop(
-                api, resource, namespace, label_selector=label_selector, pace=pace, news=news
-            ).run(),
-            name=f"follow {resource.plural} in {namespace}",
-        )
-        for namespace in namespaces
-    ]
-    try:
-        while True:
-            item = await news.get()
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        In each namespace `Listed` comes first, then the changes in order. While requests fail,
+        each attempt but the first yields `Failed`; the next `Listed` ends this state.
+        """
+        queue: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(QUEUE_SIZE)
+        loops = [
+            asyncio.create_task(
+                _Loop(self, namespace, queue).run(),
+                name=f"list and watch {self.resource.plural} in {namespace}",
+            )
+            for namespace in self.namespaces
+        ]
+        try:
+            while True:
+                event = await queue.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
 
 
 class _Loop:
     """The loop of one namespace."""
 
     def __init__(
-        self,
-        api: ApiServer,
-        resource: Resource,
-        namespace: str,
-        *,
-        label_selector: str,
-        pace: Pace,
-        news: asyncio.Queue[FeedEvent | Exception],
+        self, followed: ListWatch, namespace: str, queue: asyncio.Queue[FeedEvent | Exception]
     ) -> None:
-        self._api = api
-        self._resource = resource
+        self._followed = followed
         self._namespace = namespace
-        self._label_selector = label_selector
-        self._pace = pace
-        self._news = news
-        self._version = ""  # the last one seen; "" is: list first
-        self._accepted = False  # the present watch was
-        self._moved = False  # by the present watch, or the list before it
+        self._queue = queue
+        self._version = ""  # the last one seen; empty to list first
+        self._accepted = False  # whether the server has accepted the current watch
+        self._advanced = False  # whether the current watch has brought a new version
 
     async def run(self) -> None:
-        """Go on until cancelled; an error that is none of the API server's ends the feed."""
+        """Run until cancelled; the reader gets every error that is not an `ApiError`."""
         try:
             failures = 0
             while True:
                 failures = await self._attempt(failures)
         except Exception as error:  # noqa: BLE001, raised where the feed is read
-            await self._news.put(error)
+            await self._queue.put(error)
 
     async def _attempt(self, failures: int) -> int:
-        """List if need be, and watch to the end; return how often in a row that led to nothing."""
-        pace, began = self._pace, self._pace.clock()
-        self._accepted = self._moved = False
+        """List if necessary, and watch to the end; return the consecutive failures."""
+        pace = self._followed.pace
+        began = pace.clock()
+        self._accepted = self._advanced = False
         error: ApiError | None = None
         try:
             await self._list_and_watch()
         except ApiError as raised:
             error = raised
-        lasted = pace.clock() - began >= pace.steady
-        useful = self._accepted and (self._moved or lasted)
-        if useful and error is None:
-            if not lasted:
+        stable = pace.clock() - began >= pace.stable_seconds
+        progress = self._accepted and (self._advanced or stable)
+        if progress and error is None:
+            if not stable:
                 await self._pause(1)
             return 0
-        failures = 1 if useful else failures + 1
-        await self._note(error, failures)
-        await self._pause(failures, at_least=getattr(error, "retry_after", 0.0))
+        failures = 1 if progress else failures + 1
+        await self._report(error, failures)
+        await self._pause(failures, retry_after=getattr(error, "retry_after", 0.0))
         return failures
 
     async def _list_and_watch(self) -> None:
+        followed, pace = self._followed, self._followed.pace
         if not self._version:
-            found = await self._api.list(
-                self._resource, self._namespace, label_selector=self._label_selector
+            listed = await followed.api.list(
+                followed.resource, self._namespace, label_selector=followed.label_selector
             )
-            self._version = found.resource_version
-            await self._news.put(Listed(self._namespace, found.items, found.resource_version))
-        events = self._api.watch(
-            self._resource,
+            self._version = listed.resource_version
+            await self._queue.put(Listed(self._namespace, listed.items, listed.resource_version))
+        events = followed.api.watch(
+            followed.resource,
             self._namespace,
             resource_version=self._version,
-            label_selector=self._label_selector,
-            timeout=self._pace.watch * (0.75 + self._pace.chance() / 2),
+            label_selector=followed.label_selector,
+            timeout=pace.watch_seconds * (0.75 + pace.jitter() / 2),
         )
         async with aclosing(events):
             async for event in events:
                 self._accepted = True
-                await self._take(event)
+                await self._forward(event)
 
-    async def _take(self, event: WatchEvent) -> None:
+    async def _forward(self, event: WatchEvent) -> None:
         version = event.object["metadata"]["resourceVersion"]
-        self._moved = self._moved or version != self._version
+        self._advanced = self._advanced or version != self._version
         if event.change is Change.DELETED:
-            await self._news.put(Deleted(self._namespace, event.object))
+            await self._queue.put(Deleted(self._namespace, event.object))
         elif event.change is not Change.BOOKMARK:
-            await self._news.put(Changed(self._namespace, event.object))
+            await self._queue.put(Changed(self._namespace, event.object))
         self._version = version
 
-    async def _note(self, error: ApiError | None, failures: int) -> None:
-        """Decide what an attempt that led to nothing means for the next, and for the reader."""
+    async def _report(self, error: ApiError | None, failures: int) -> None:
+        """Decide whether to resume the watch, or to report the error and list again."""
         if isinstance(error, Expired):
             self._version = ""
         if failures == 1 and (self._accepted or isinstance(error, Expired)):
             return
         self._version = ""
-        said = error or Unavailable(f"watches of {self._resource.plural} end as soon as they begin")
-        await self._news.put(Failed(self._namespace, said))
+        plural = self._followed.resource.plural
+        reason = error or Unavailable(f"the API server ends watches of {plural} immediately")
+        await self._queue.put(Failed(self._namespace, reason))
 
-    async def _pause(self, failures: int, *, at_least: float = 0.0) -> None:
-        pace = self._pace
-        pause = min(pace.first * 2.0 ** min(failures - 1, 32), pace.ceiling)
-        await pace.sleep(max(pause * (0.5 + pace.chance() / 2), at_least))
+    async def _pause(self, failures: int, *, retry_after: float = 0.0) -> None:
+        pace = self._followed.pace
+        seconds = pace.backoff.delay(failures) * (0.5 + pace.jitter() / 2)
+        await pace.sleep(max(seconds, retry_after))

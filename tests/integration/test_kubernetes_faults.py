@@ -16,7 +16,8 @@ from aiohttp import web
 from openfero_gitops.cluster import client as kubernetes
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Change
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.cluster.listwatch import Pace, follow
+from openfero_gitops.cluster.listwatch import ListWatch, Pace
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -638,9 +639,9 @@ async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.Mon
         version = int(request.query["resourceVersion"]) + 1
         return await stream(line("MODIFIED", version), hold=True)(request)
 
-    pace = Pace(first=0.02, watch=0.3)
+    pace = Pace(backoff=Backoff(0.02, 15.0), watch_seconds=0.3)
     async with odd_api(tmp_path, answer) as (api, odd), asyncio.timeout(20):
-        async with aclosing(follow(api, JOBS, ["shop"], pace=pace)) as news:
+        async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
             found = [await anext(news) for _ in range(4)]
         asked = [request.query.get("resourceVersion") for request in odd.asked]
     assert isinstance(found[0], Listed)
@@ -657,9 +658,9 @@ async def test_following_empty_answers(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         return await stream()(request) if "watch" in request.query else page(range(1))
 
-    pace = Pace(first=0.05, ceiling=0.4, chance=lambda: 1.0)
+    pace = Pace(backoff=Backoff(0.05, 0.4), jitter=lambda: 1.0)
     async with odd_api(tmp_path, answer) as (api, odd):
-        async with aclosing(follow(api, JOBS, ["shop"], pace=pace)) as news:
+        async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
             seen: list[Any] = []
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(drain(news, seen), 2)
@@ -723,7 +724,7 @@ async def test_killed_api_server(private_control_plane: Callable[..., ControlPla
     """While the API server is down every call says so; once it is back everything goes on."""
     plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
     api = await KubernetesApi.connect(plane.kubeconfig)
-    news = follow(api, CONFIG_MAPS, ["default"], pace=Pace(first=0.05, ceiling=0.2))
+    news = ListWatch(api, CONFIG_MAPS, ["default"], pace=Pace(backoff=Backoff(0.05, 0.2))).follow()
     async with asyncio.timeout(60), aclosing(news):
         assert isinstance(await anext(news), Listed)
         await api.create(CONFIG_MAPS, "default", config_map("before"))

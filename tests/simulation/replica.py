@@ -88,7 +88,7 @@ class Replica:
             clock=loop.time,
         )
         self.view = View()
-        pace = Pace(clock=loop.time, chance=rng.random)
+        pace = Pace(clock=loop.time, jitter=rng.random)
         self.observer = Observer(
             ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace), self.view, namespaces
         )

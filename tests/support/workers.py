@@ -300,7 +300,7 @@ class Replica:
         self.control = Control(self.config_maps, seconds_so_far, pause_in_git=self._pause)
         self.tally = Tally()
         self.view = View()
-        pace = Pace(watch=3600.0, clock=seconds_so_far)
+        pace = Pace(watch_seconds=3600.0, clock=seconds_so_far)
         feed = ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace)
         self.observer = Observer(feed, self.view, namespaces)
         self.submitter = Submitter(

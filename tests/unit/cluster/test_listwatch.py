@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.cluster.api import CONFIG_MAPS, LEASES, ApiServer, Change, Resource, WatchEvent
-from openfero_gitops.cluster.listwatch import ROOM, ListWatch, Pace, follow
+from openfero_gitops.cluster.listwatch import QUEUE_SIZE, ListWatch, Pace
 from openfero_gitops.demo.cluster import MemoryCluster
+from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import Expired, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from tests.contract.objects import config_map, lease
@@ -81,7 +82,7 @@ def time() -> Time:
 @pytest.fixture
 def pace(time: Time) -> Pace:
     """Give a pace in that time, without chance."""
-    return Pace(sleep=time.sleep, clock=time.clock, chance=lambda: 1.0)
+    return Pace(sleep=time.sleep, clock=time.clock, jitter=lambda: 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +122,7 @@ async def test_list_and_then_changes(pace: Pace) -> None:
     """What is there comes first, as one list, and then each change in order."""
     api = MemoryCluster()
     await create(api, "one", "two")
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         listed = await anext(news)
         assert told(listed) == "a listed one two"
         assert isinstance(listed, Listed)
@@ -137,7 +138,7 @@ async def test_several_namespaces(pace: Pace) -> None:
     api = MemoryCluster()
     await create(api, "one")
     await create(api, "two", namespace="b")
-    async with aclosing(follow(api, CONFIG_MAPS, ["a", "b", "c"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a", "b", "c"], pace=pace).follow()) as news:
         assert sorted(await take(news, 3)) == ["a listed one", "b listed two", "c listed"]
         for namespace in "cab":
             await create(api, "new", namespace=namespace)
@@ -162,8 +163,8 @@ async def test_selection(pace: Pace) -> None:
 async def test_watch_that_ends_is_continued() -> None:
     """A watch that ended as it should is followed by the next at once, without a list."""
     api, time = Faulty(), Time()
-    pace = Pace(watch=0.05, steady=0.01, sleep=time.sleep)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    pace = Pace(watch_seconds=0.05, stable_seconds=0.01, sleep=time.sleep)
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
         for n in range(5):
             await asyncio.sleep(0.08)
@@ -177,8 +178,8 @@ async def test_watch_that_ends_is_continued() -> None:
 async def test_bookmarks_count() -> None:
     """What happened elsewhere moves the version to continue from, so that it does not expire."""
     api = Faulty()
-    pace = Pace(watch=0.05, steady=0.01)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    pace = Pace(watch_seconds=0.05, stable_seconds=0.01)
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
         await api.create(LEASES, "a", lease("elsewhere"))
         await asyncio.sleep(0.1)
@@ -192,7 +193,7 @@ async def test_bookmarks_count() -> None:
 async def test_expired_version(pace: Pace, time: Time) -> None:
     """When the version is no longer kept, everything is listed again, and nothing was lost."""
     api = Faulty(event=[Expired("too old")])
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one")
         assert await take(news, 1) == ["a listed one"]
@@ -205,7 +206,7 @@ async def test_expired_version(pace: Pace, time: Time) -> None:
 async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> None:
     """A server that calls even the version of its own list too old is not asked in a hot loop."""
     api = Faulty(watch=[Expired("too old")] * 4)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         listed, lost = "a listed", "a lost Expired"
         assert await take(news, 8) == [listed, listed, lost, listed, lost, listed, lost, listed]
     assert time.pauses == [0.2, 0.4, 0.8, 1.6]
@@ -215,7 +216,7 @@ async def test_server_that_is_down(pace: Pace, time: Time) -> None:
     """Each failed attempt is told and doubles the pause, up to a ceiling; then all is listed."""
     api = Faulty(list=[Unavailable("down")] * 10)
     await create(api, "one")
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 11) == ["a lost Unavailable"] * 10 + ["a listed one"]
     assert time.pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15, 15]
 
@@ -223,9 +224,9 @@ async def test_server_that_is_down(pace: Pace, time: Time) -> None:
 async def test_pauses_by_chance() -> None:
     """A pause is shortened by chance, to half at most, so that replicas spread."""
     time = Time()
-    pace = Pace(sleep=time.sleep, clock=time.clock, chance=lambda: 0.0)
+    pace = Pace(sleep=time.sleep, clock=time.clock, jitter=lambda: 0.0)
     api = Faulty(list=[Unavailable("down")] * 3)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         await take(news, 4)
     assert time.pauses == [0.1, 0.2, 0.4]
 
@@ -233,7 +234,7 @@ async def test_pauses_by_chance() -> None:
 async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
     """After a watch that brought news the pauses are short again."""
     api = Faulty(list=[Unavailable("down")] * 3)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         await take(news, 4)
         await create(api, "one")
         await take(news, 1)
@@ -248,7 +249,7 @@ async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
 async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
     """A stream that breaks is resumed where it was; nothing is missed, told twice, or lost."""
     api = Faulty(event=[None, Unavailable("cut")])
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one", "two", "three")
         assert await take(news, 3) == ["a changed one", "a changed two", "a changed three"]
@@ -259,7 +260,7 @@ async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
 async def test_stream_that_breaks_always(pace: Pace) -> None:
     """A stream that breaks twice without any news between is a loss."""
     api = Faulty(event=[Unavailable("cut")] * 2)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one")
         assert await take(news, 2) == ["a lost Unavailable", "a listed one"]
@@ -268,7 +269,7 @@ async def test_stream_that_breaks_always(pace: Pace) -> None:
 async def test_missing_rights(pace: Pace) -> None:
     """What only a person can mend is told, and tried again all the same."""
     api = Faulty(list=[Forbidden("no")], watch=[Forbidden("no")])
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 4) == [
             "a lost Forbidden",
             "a listed",
@@ -279,9 +280,9 @@ async def test_missing_rights(pace: Pace) -> None:
 
 async def test_empty_watches(time: Time) -> None:
     """Watches that end as soon as they begin are opened ever more rarely, and that is a loss."""
-    pace = Pace(watch=0, sleep=time.sleep, clock=time.clock, chance=lambda: 1.0)
+    pace = Pace(watch_seconds=0, sleep=time.sleep, clock=time.clock, jitter=lambda: 1.0)
     api = MemoryCluster()
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         lost = "a lost Unavailable"
         assert await take(news, 5) == ["a listed", lost, "a listed", lost, "a listed"]
     assert time.pauses == [0.2, 0.4, 0.8][: len(time.pauses)]
@@ -291,7 +292,7 @@ async def test_empty_watches(time: Time) -> None:
 async def test_throttled(pace: Pace, time: Time) -> None:
     """Who is told to wait waits so long at least."""
     api = Faulty(list=[Throttled("slowly", 40), Throttled("slowly", 0.1)])
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 3) == ["a lost Throttled", "a lost Throttled", "a listed"]
     assert time.pauses == [40, 0.4]
 
@@ -307,8 +308,8 @@ async def test_one_namespace_fails_alone() -> None:
             return await act()
 
     api = Partly(MemoryCluster())
-    slow = Pace(first=60)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a", "b"], pace=slow)) as news:
+    slow = Pace(backoff=Backoff(60, 60.0))
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a", "b"], pace=slow).follow()) as news:
         assert sorted(await take(news, 2)) == ["a listed", "b lost Forbidden"]
         await create(api, "one")
         assert await take(news, 1) == ["a changed one"]
@@ -316,13 +317,13 @@ async def test_one_namespace_fails_alone() -> None:
 
 async def test_slow_reader(pace: Pace) -> None:
     """A reader that comes late is told everything, in order."""
-    api = MemoryCluster(history=10 * ROOM)
-    async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=pace)) as news:
+    api = MemoryCluster(history=10 * QUEUE_SIZE)
+    async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
-        names = [f"n-{n}" for n in range(3 * ROOM)]
+        names = [f"n-{n}" for n in range(3 * QUEUE_SIZE)]
         await create(api, *names)
         await asyncio.sleep(0.05)
-        assert await take(news, 3 * ROOM) == [f"a changed {name}" for name in names]
+        assert await take(news, 3 * QUEUE_SIZE) == [f"a changed {name}" for name in names]
 
 
 async def test_cancelled_reader(pace: Pace) -> None:
@@ -331,7 +332,7 @@ async def test_cancelled_reader(pace: Pace) -> None:
     listed = asyncio.Event()
 
     async def read() -> None:
-        async with aclosing(follow(api, CONFIG_MAPS, ["a", "b"], pace=pace)) as news:
+        async with aclosing(ListWatch(api, CONFIG_MAPS, ["a", "b"], pace=pace).follow()) as news:
             async for _ in news:
                 listed.set()
 
@@ -346,7 +347,9 @@ async def test_closed_while_waiting_to_try_again() -> None:
     """Closing does not wait for a pause to end."""
     api = Faulty(list=[Unavailable("down")])
     async with asyncio.timeout(5):
-        async with aclosing(follow(api, CONFIG_MAPS, ["a"], pace=Pace(first=60))) as news:
+        async with aclosing(
+            ListWatch(api, CONFIG_MAPS, ["a"], pace=Pace(backoff=Backoff(60, 60.0))).follow()
+        ) as news:
             assert await take(news, 1) == ["a lost Unavailable"]
 
 
@@ -357,6 +360,8 @@ async def test_defect(pace: Pace) -> None:
         async def send(self, *_: object) -> Any:
             raise ZeroDivisionError
 
-    async with aclosing(follow(Broken(MemoryCluster()), CONFIG_MAPS, ["a"], pace=pace)) as news:
+    async with aclosing(
+        ListWatch(Broken(MemoryCluster()), CONFIG_MAPS, ["a"], pace=pace).follow()
+    ) as news:
         with pytest.raises(ZeroDivisionError):
             await anext(news)
