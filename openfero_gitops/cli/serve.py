@@ -125,13 +125,13 @@ def demo(
     The starter repository is committed to a temporary Git repository, sample alerts arrive, an
     in-memory API server takes the Jobs through their phases, and the pages are served.
     """
-    from openfero_gitops.demo.story import Stage, play  # noqa: PLC0415
+    from openfero_gitops.demo.story import DemoOptions, run_demo  # noqa: PLC0415
 
     log.to_stderr("console", "error")
-    stage = Stage(
+    options = DemoOptions(
         once=once, listen=listen, kubeconfig=kubeconfig, namespace=namespace, example=example
     )
-    asyncio.run(play(stage, _stop_on_signals, click.echo))
+    asyncio.run(run_demo(options, _stop_on_signals, click.echo))
     return DONE
 
 

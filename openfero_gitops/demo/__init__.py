@@ -1,1 +1,1 @@
-"""The demonstration: a story played with the real controller."""
+"""The demonstration (`story`), and the in-memory API server that it uses (`cluster`)."""

@@ -1,15 +1,15 @@
-"""The demonstration: a real repository, the real controller, and alerts that come by HTTP.
+"""The demonstration: a Git repository, the real controller, and alerts that arrive over HTTP.
 
-Only the cluster is in memory, and says so; with a kubeconfig it is a real one. The story is the
-same: a sync at a commit, an alert and its Job, a repetition that changes nothing, an alert that
-is resolved, an alert that nobody has an operario for, and a reviewed change that the next Job
-carries.
+Only the cluster is simulated in memory, unless a kubeconfig names a real one. The steps: a sync, an
+alert and its Job, a repeated delivery that changes nothing, a resolved alert, an alert without an
+operario, and a merged change that the next Job uses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import secrets
 import shutil
@@ -23,36 +23,36 @@ import aiohttp
 import git
 
 from openfero_gitops.app import Controller
+from openfero_gitops.background import wait_for_event
 from openfero_gitops.cluster.api import SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Outcome
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
+from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.settings import load_settings
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.server import Address
 
-_PATIENCE: Final = 60.0
-#: Seconds within which a signal that ended git's process has reached us, too.
-_MOMENT: Final = 0.5
-#: Seconds between two alerts while the pages are open.
-_BEAT: Final = 8.0
-#: Seconds that a played Job runs.
-_RUN: Final = 1.5
+_STEP_TIMEOUT_SECONDS: Final = 60.0
+#: Ctrl-C also ends git's processes, perhaps before it reaches this process.
+_SIGNAL_SECONDS: Final = 0.5
+_ALERT_INTERVAL_SECONDS: Final = 8.0  # between two alerts while the pages are open
+_JOB_SECONDS: Final = 1.5  # that a simulated Job runs
 _AUTHOR: Final = git.Actor("openfero-gitops demo", "demo@openfero-gitops.invalid")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """Where and how the story is played."""
+class DemoOptions:
+    """The options of the command."""
 
     once: bool
     listen: str
@@ -61,38 +61,39 @@ class Stage:
     example: Path | None
 
 
-async def play(
-    stage: Stage,
+async def run_demo(
+    options: DemoOptions,
     stop_on_signals: Callable[[asyncio.Event], None],
     say: Callable[[str], None],
 ) -> None:
-    """Play the story once; without `once`, go on until told to stop.
+    """Run the steps once; without `once`, continue with more alerts until stopped.
 
     Raises:
-        UsageError: the stage cannot be set.
+        UsageError: the options cannot be used.
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
     with tempfile.TemporaryDirectory(prefix="openfero-demo-") as folder:
-        example = stage.example or _example()
+        example = options.example or _example()
         repository = _Repository(Path(folder) / "operarios", example)
         async with (
-            _cluster(stage, example, say) as api,
+            _cluster(options, example, say) as api,
             _source(repository, Path(folder)) as source,
         ):
+            say("Git:     a temporary repository of operarios. An operario is a Job and its alert.")
             settings = load_settings(
                 {
                     "repo": str(repository.folder),
                     "interval": "5s",
-                    "listen": "127.0.0.1:0" if stage.once else stage.listen,
-                    "namespace": stage.namespace,
+                    "listen": "127.0.0.1:0" if options.once else options.listen,
+                    "namespace": options.namespace,
                     "identity": "demo",
                     "cache_dir": folder,
                 }
             )
-            words = "a real cluster" if stage.kubeconfig else "an in-memory cluster (demo)"
-            namespaces = settings.resolve_namespaces(stage.namespace)
-            controller = Controller(settings, namespaces, api, source, words)
+            cluster = "a real cluster" if options.kubeconfig else "an in-memory cluster (demo)"
+            namespaces = settings.resolve_namespaces(options.namespace)
+            controller = Controller(settings, namespaces, api, source, cluster)
             listening: asyncio.Future[list[Address]] = asyncio.get_running_loop().create_future()
             running = asyncio.create_task(
                 controller.run(stop, listening.set_result), name="controller"
@@ -105,83 +106,79 @@ async def play(
                     return
                 url = f"http://127.0.0.1:{listening.result()[0].port}"
                 async with aiohttp.ClientSession(url) as http:
-                    story = _Story(controller, repository, http, say)
-                    if not stage.once:
-                        say(f"pages: {url}/  (Ctrl-C ends it)")
-                    await _unless_stopped(story.tell(), running, stop)
-                    if not stage.once and not stop.is_set():
-                        say(f"\nAlerts go on coming; look at {url}/ and end with Ctrl-C.")
-                        await _unless_stopped(story.go_on(), running, stop)
+                    demo = _Demo(controller, repository, http, say)
+                    if not options.once:
+                        say(f"Web pages: {url}/ (stop with Ctrl-C)")
+                    await _unless_stopped(demo.run_steps(), running, stop)
+                    if not options.once and not stop.is_set():
+                        say(f"\nMore alerts follow every few seconds: {url}/ (stop with Ctrl-C)")
+                        await _unless_stopped(demo.send_alerts(), running, stop)
             finally:
                 stop.set()
                 await running
 
 
-async def _unless_stopped(story: Any, running: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Tell the story until it is told, or the controller has ended.
-
-    Ctrl-C in a terminal ends git's processes, too: what fails of that is no failure.
-    """
-    telling = asyncio.ensure_future(story)
-    await asyncio.wait({telling, running}, return_when=asyncio.FIRST_COMPLETED)
-    if not telling.done():
-        telling.cancel()
+async def _unless_stopped(
+    steps: Coroutine[Any, Any, None], running: asyncio.Task[None], stop: asyncio.Event
+) -> None:
+    """Run the steps to their end, or until the controller has ended."""
+    task = asyncio.ensure_future(steps)
+    await asyncio.wait({task, running}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await telling
+            await task
         running.result()
-    elif telling.exception() is not None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _MOMENT)
-        if not stop.is_set():
-            telling.result()
+    elif task.exception() is not None and not await wait_for_event(stop, _SIGNAL_SECONDS):
+        task.result()  # not caused by Ctrl-C, which also ends git's processes
 
 
 def _example() -> Path:
-    """The starter repository: beside the package in a checkout, inside of it in a wheel."""
+    """Return the example repository: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parents[1]
     for folder in (package / "example", package.parent / "operarios-example"):
         if folder.is_dir():
             return folder
-    raise UsageError("the starter repository is not installed: name one with --example")
+    raise UsageError("the example repository is not installed; set --example to a folder")
 
 
 @contextlib.asynccontextmanager
 async def _cluster(
-    stage: Stage, example: Path, say: Callable[[str], None]
+    options: DemoOptions, example: Path, say: Callable[[str], None]
 ) -> AsyncIterator[ApiServer]:
-    if stage.kubeconfig is not None:
-        api = await KubernetesApi.connect(stage.kubeconfig)
-        say(f"cluster: the real one at {api.server}, namespace {stage.namespace}")
+    if options.kubeconfig is not None:
+        api = await KubernetesApi.connect(options.kubeconfig)
+        say(f"Cluster: {api.server}, namespace {options.namespace}")
         try:
             yield api
         finally:
             await api.close()
         return
-    say("cluster: in memory; it plays Jobs through their phases, nothing is really repaired")
-    cluster = MemoryCluster(player=JobPlayer(Durations(run=_RUN), _outcome))
+    say("Cluster: simulated in memory. Jobs change their phase, but no container runs.")
+    cluster = MemoryCluster(player=JobPlayer(Durations(run=_JOB_SECONDS), _outcome))
     for account in await asyncio.to_thread(_accounts, example):
         body = {"metadata": {"name": account}}
-        await cluster.create(SERVICE_ACCOUNTS, stage.namespace, body)
-    playing = asyncio.create_task(cluster.run(), name="cluster in memory")
+        await cluster.create(SERVICE_ACCOUNTS, options.namespace, body)
+    task = asyncio.create_task(cluster.run(), name="in-memory cluster")
     try:
         yield cluster
     finally:
-        playing.cancel()
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await playing
+            await task
         await cluster.close()
 
 
 def _accounts(example: Path) -> set[str]:
-    """The ServiceAccounts that the example's Jobs run as."""
-    named = re.compile(r"^ *serviceAccountName: *([a-z0-9-]+)", re.MULTILINE)
-    return {name for file in example.rglob("*.yaml") for name in named.findall(file.read_text())}
+    """Return the ServiceAccounts that the Jobs of the example use."""
+    pattern = re.compile(r"^ *serviceAccountName: *([a-z0-9-]+)", re.MULTILINE)
+    return {name for file in example.rglob("*.yaml") for name in pattern.findall(file.read_text())}
 
 
 def _outcome(job: dict[str, Any]) -> Outcome:
-    """Let some remediations fail, so that the pages show what that looks like."""
+    """Let some Jobs fail, so that the pages show a failure."""
     if keys.ALERT in job["metadata"].get("labels", {}) and "statefulset" in job["metadata"]["name"]:
-        return Outcome(3, "the StatefulSet has a Pod that is Pending: a restart would not help")
+        return Outcome(3, "a Pod of the StatefulSet is Pending: a restart does not help")
     return Outcome()
 
 
@@ -193,38 +190,35 @@ async def _source(repository: _Repository, folder: Path) -> AsyncIterator[GitSou
 
 
 class _Repository:
-    """A Git repository of its own, made of the starter's files."""
+    """A new Git repository with the files of the example."""
 
     def __init__(self, folder: Path, example: Path) -> None:
-        """Copy and commit."""
+        """Copy and commit the files."""
         self.folder = folder
         shutil.copytree(example, folder)
         with git.Repo.init(folder, initial_branch="main") as repo:
             repo.git.add(all=True)
             repo.index.commit("Operarios for the cluster", author=_AUTHOR, committer=_AUTHOR)
 
-    def head(self) -> str:
-        """The newest commit."""
-        with git.Repo(self.folder) as repo:
-            return repo.head.commit.hexsha
-
-    def review(self, path: str) -> str:
-        """Commit a harmless change to one file, as a merged pull request would."""
+    def merge_change(self, path: str) -> str:
+        """Commit a comment to one file, as a merged pull request would."""
         file = self.folder / path
-        file.write_text(file.read_text() + "# Reviewed again.\n")
+        file.write_text(file.read_text() + "# Reviewed.\n")
         with git.Repo(self.folder) as repo:
             repo.index.add([path])
-            commit = repo.index.commit(f"Review {path}", author=_AUTHOR, committer=_AUTHOR)
+            commit = repo.index.commit(
+                f"Add a comment to {path}", author=_AUTHOR, committer=_AUTHOR
+            )
             return commit.hexsha
 
     def describe(self, commit: str) -> str:
-        """A commit as `git log --oneline` shows it."""
+        """Describe a commit as `git log --oneline` does."""
         with git.Repo(self.folder) as repo:
             return str(repo.git.log("-1", "--format=%h %s (%an)", commit))
 
 
-class _Story:
-    """The steps, each told as it happens."""
+class _Demo:
+    """The steps, which print what happens."""
 
     def __init__(
         self,
@@ -238,21 +232,21 @@ class _Story:
         self._http = http
         self._say = say
         self._step = 0
-        #: Tells apart the stories that one real cluster has seen.
-        self._run = secrets.token_hex(2)
+        #: Part of every alert's labels, since a real cluster may have seen an earlier run.
+        self._run_id = secrets.token_hex(2)
 
-    async def tell(self) -> None:
-        """Play every step once."""
-        await self._sync()
-        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"cart-{self._run}-x2x9q")
-        job = await self._heal(alert)
+    async def run_steps(self) -> None:
+        """Run every step once."""
+        await self._start()
+        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"cart-{self._run_id}-x2x9q")
+        remediation = await self._fire(alert)
         await self._repeat(alert)
         await self._resolve(alert)
-        await self._nobody()
-        await self._change(job)
+        await self._fire_without_operario()
+        await self._merge(remediation)
 
-    async def go_on(self) -> None:
-        """Send alerts of every kind for as long as the pages are open."""
+    async def send_alerts(self) -> None:
+        """Send alerts of all kinds until cancelled."""
         names = [
             ("KubePodCrashLooping", "pod"),
             ("KubeDeploymentReplicasMismatch", "deployment"),
@@ -263,103 +257,100 @@ class _Story:
             ("KubeJobNotCompleted", "job_name"),
             ("KubeAPIErrorBudgetBurn", "long"),
         ]
-        number = 0
-        while True:
-            name, label = names[number % len(names)]
-            number += 1
-            labels = {"namespace": "shop", label: f"{label}-{self._run}-{number}"}
+        for number, (name, label) in enumerate(itertools.cycle(names), start=1):
+            labels = {"namespace": "shop", label: f"{label}-{self._run_id}-{number}"}
             alert = _alert(name, **labels)
             await self._deliver(alert)
-            await asyncio.sleep(_BEAT)
+            await asyncio.sleep(_ALERT_INTERVAL_SECONDS)
             if number % 3 == 0:
                 await self._deliver(_resolved(alert))
 
-    async def _sync(self) -> None:
+    async def _start(self) -> None:
         await _until(lambda: self._controller.syncer.catalog, "the first sync")
         catalog = self._controller.syncer.catalog
         assert catalog is not None  # noqa: S101 - just waited for
         await _until(lambda: self._controller.view.complete, "the list of Jobs")
         await _until(lambda: self._controller.elector.status.leader, "leadership")
-        self._title("Git is synced, this replica leads")
+        self._title("The controller has loaded the operarios from Git and is the leader")
         self._fact("commit", self._repository.describe(catalog.revision.commit))
         errors = sum(problem.is_error for problem in catalog.problems)
-        self._fact("catalog", f"{len(catalog.operarios)} operarios in force, {errors} errors")
+        count = plural(len(catalog.operarios), "operario")
+        self._fact("catalog", f"{count}, {errors} errors")
 
-    async def _heal(self, alert: dict[str, Any]) -> Remediation:
-        self._title(f"{_name(alert)} fires")
+    async def _fire(self, alert: dict[str, Any]) -> Remediation:
+        self._title(f"The alert {_name(alert)} fires, and Alertmanager sends it")
         status, item = await self._deliver(alert)
         key = JobKey(item["namespace"], item["job"])
-        self._fact("answer", f"HTTP {status}, {item['outcome']}: Job {key}")
-        one = await self._seen(key)
-        self._fact("operario", f"{one.operario} in {one.path}")
-        self._fact("commit", f"{one.commit}")
-        await self._follow(key)
-        self._fact("proof", f"git show {one.commit[:12]}:{one.path}")
-        return one
+        self._fact("response", f"HTTP {status}, {item['outcome']}: Job {key}")
+        remediation = await self._remediation(key)
+        self._fact("operario", f"{remediation.operario}, defined in {remediation.path}")
+        self._fact("commit", f"{remediation.commit}")
+        await self._print_phases(key)
+        source = f"{remediation.commit[:12]}:{remediation.path}"
+        self._fact("audit", f"git show {source}")
+        self._fact("", "prints the operario from which this Job was made")
+        return remediation
 
-    async def _follow(self, key: JobKey) -> None:
-        """Say each phase as it is reached."""
+    async def _print_phases(self, key: JobKey) -> None:
+        """Print each phase of a Job as it is reached."""
         phases: list[Phase] = []
-        news = self._controller.view.subscribe()
+        changed = self._controller.view.subscribe()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_STEP_TIMEOUT_SECONDS):
                 while not phases or phases[-1] not in FINAL:
-                    news.clear()
-                    one = self._controller.view.get(key)
-                    if one is not None and (not phases or phases[-1] is not one.phase):
-                        phases.append(one.phase)
-                        why = f" ({one.message})" if one.message else ""
-                        self._fact("phase", f"{one.phase}{why}")
+                    changed.clear()
+                    remediation = self._controller.view.get(key)
+                    if remediation and (not phases or phases[-1] is not remediation.phase):
+                        phases.append(remediation.phase)
+                        message = f" ({remediation.message})" if remediation.message else ""
+                        self._fact("phase", f"{remediation.phase}{message}")
                         continue
-                    await news.wait()
+                    await changed.wait()
         except TimeoutError:
             raise UsageError(
-                f"Job {key} did not end within {_PATIENCE:.0f} s: does the cluster run Pods, and "
-                "are the operarios' ServiceAccounts installed?"
+                f"Job {key} did not finish within {_STEP_TIMEOUT_SECONDS:.0f} s; check that the"
+                " cluster runs Pods and that the ServiceAccounts of the example exist"
             ) from None
         finally:
-            self._controller.view.unsubscribe(news)
+            self._controller.view.unsubscribe(changed)
 
     async def _repeat(self, alert: dict[str, Any]) -> None:
-        self._title("Alertmanager delivers it again, as it does while an alert fires")
+        self._title("Alertmanager sends the same alert again, as it does while an alert fires")
         before = len(self._controller.view)
         status, item = await self._deliver(alert)
         after = len(self._controller.view)
-        self._fact("answer", f"HTTP {status}, {item['outcome']}: Job {item['job']}")
-        self._fact("Jobs", f"{before} before, {after} after: nothing was healed twice")
+        self._fact("response", f"HTTP {status}, {item['outcome']}: Job {item['job']}")
+        self._fact("Jobs", f"{before} before, {after} after: an incident gets one Job")
 
     async def _resolve(self, alert: dict[str, Any]) -> None:
-        self._title(f"{_name(alert)} is resolved")
+        self._title(f"The alert {_name(alert)} is resolved")
         status, item = await self._deliver(_resolved(alert))
-        self._fact("answer", f"HTTP {status}, {item['outcome']}: {item['message']}")
-        recorded = [
-            one
-            for one in self._controller.view
-            if one.resolved_at and one.labels == alert["labels"]
-        ]
-        for one in recorded:
-            moment = format_time(one.resolved_at) if one.resolved_at else ""
-            self._fact("recorded", f"resolved-at {moment} on Job {one.key.name}")
+        self._fact("response", f"HTTP {status}, {item['outcome']}: {item['message']}")
+        for remediation in self._controller.view:
+            if remediation.resolved_at and remediation.labels == alert["labels"]:
+                moment = format_time(remediation.resolved_at)
+                self._fact("Job", f"{remediation.key.name} now records: resolved at {moment}")
 
-    async def _nobody(self) -> None:
-        self._title("KubeAPIErrorBudgetBurn fires, and nobody has an operario for it")
+    async def _fire_without_operario(self) -> None:
+        self._title("The alert KubeAPIErrorBudgetBurn fires, for which there is no operario")
         status, item = await self._deliver(_alert("KubeAPIErrorBudgetBurn", long="1h"))
-        self._fact("answer", f"HTTP {status}, {item['outcome']}: {item['message']}")
+        self._fact("response", f"HTTP {status}, {item['outcome']}: {item['message']}")
 
-    async def _change(self, before: Remediation) -> None:
-        self._title("A pull request is merged; the next alert runs what was merged")
-        commit = self._repository.review(before.path)
+    async def _merge(self, before: Remediation) -> None:
+        self._title("A change of the operario is merged, and the next alert uses it")
+        commit = self._repository.merge_change(before.path)
         await self._controller.syncer.sync()
         self._fact("commit", self._repository.describe(commit))
-        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"pay-{self._run}-h7d4m")
+        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"pay-{self._run_id}-h7d4m")
         _, item = await self._deliver(alert)
-        one = await self._seen(JobKey(item["namespace"], item["job"]))
-        same = "as it must be" if one.commit == commit else "NOT the merged one"
-        self._fact("Job", f"{one.key.name} carries {one.commit[:12]}, {same}")
-        await self._follow(one.key)
+        remediation = await self._remediation(JobKey(item["namespace"], item["job"]))
+        verdict = "the merged commit" if remediation.commit == commit else "NOT the merged commit"
+        name = remediation.key.name
+        self._fact("Job", f"{name} was made from {remediation.commit[:12]}, {verdict}")
+        await self._print_phases(remediation.key)
 
     async def _deliver(self, alert: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """POST one alert as Alertmanager does."""
+        """Send an alert as Alertmanager does."""
         payload = {
             "version": "4",
             "groupKey": f'{{}}:{{alertname="{_name(alert)}"}}',
@@ -372,11 +363,11 @@ class _Story:
             answer = await response.json()
             return response.status, answer["items"][0]
 
-    async def _seen(self, key: JobKey) -> Remediation:
+    async def _remediation(self, key: JobKey) -> Remediation:
         await _until(lambda: self._controller.view.get(key), f"Job {key}")
-        one = self._controller.view.get(key)
-        assert one is not None  # noqa: S101 - just waited for
-        return one
+        remediation = self._controller.view.get(key)
+        assert remediation is not None  # noqa: S101 - just waited for
+        return remediation
 
     def _title(self, text: str) -> None:
         self._step += 1
@@ -386,21 +377,23 @@ class _Story:
         self._say(f"   {name:<9} {text}")
 
 
-async def _until(condition: Callable[[], object], what: str) -> None:
+async def _until(condition: Callable[[], object], subject: str) -> None:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_STEP_TIMEOUT_SECONDS):
             while not condition():  # noqa: ASYNC110 - a condition over several parts
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise UsageError(f"{what} did not come within {_PATIENCE:.0f} s") from None
+        raise UsageError(
+            f"waited {_STEP_TIMEOUT_SECONDS:.0f} s in vain for {subject}; see the log"
+        ) from None
 
 
 def _alert(name: str, **labels: str) -> dict[str, Any]:
-    """An alert that fires now, as Alertmanager would describe it."""
+    """Return an alert that is firing, in the format of Alertmanager's webhook."""
     return {
         "status": "firing",
         "labels": {"alertname": name, "severity": "warning", **labels},
-        "annotations": {"summary": f"{name}, told by the demo"},
+        "annotations": {"summary": f"{name}, sent by the demo"},
         "startsAt": format_time(datetime.now(UTC) - timedelta(seconds=30)),
         "endsAt": "0001-01-01T00:00:00Z",
         "generatorURL": "",
