@@ -29,7 +29,7 @@ from openfero_gitops.domain.errors import (
     Unusable,
 )
 from openfero_gitops.domain.pause import pause_in_git
-from openfero_gitops.domain.signature import CLOCKS_APART
+from openfero_gitops.domain.signature import MAX_CLOCK_DIFFERENCE
 from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncRecord, SyncStatus
 from openfero_gitops.domain.timestamp import format_time, parse_time
 
@@ -248,7 +248,7 @@ class Syncer:
             self._signed
             and before_time
             and after_time
-            and after_time < min(before_time, self._now()) - CLOCKS_APART
+            and after_time < min(before_time, self._now()) - MAX_CLOCK_DIFFERENCE
         ):
             # Whether a key was valid depends on the date that its holder wrote: with an expired
             # key one could otherwise sign forever, with an old date.

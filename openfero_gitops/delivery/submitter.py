@@ -71,7 +71,7 @@ class DeliveryLimits:
 
 
 class Submitter:
-    """Turns deliveries into Jobs."""
+    """Creates the Jobs for deliveries."""
 
     def __init__(
         self,
@@ -237,13 +237,13 @@ class Submitter:
 
     async def _find(self, key: JobKey, occurrence: Occurrence) -> Remediation | None:
         """Read the occurrence's Job if the view has it: most deliveries are repetitions."""
-        known = self._view.get(key)
-        if known is None:
+        job = self._view.get(key)
+        if job is None:
             return None
         try:
             return await self._read(key, occurrence)
         except NotFound as error:
-            self._view.remove(known.key, known.uid)
+            self._view.remove(key, job.uid)
             if occurrence.attempt > 1:
                 raise _AttemptDeleted from error
             return None

@@ -5,8 +5,8 @@ OpenFeroError
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
 ├── RenderRefusal         the alert's values are not safe in this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the active catalog stays active
-│   ├── Unusable          the commit that the ref names cannot be taken: no such folder, too large
-│   │   └── Unverified    nobody who is trusted signed it
+│   ├── Unusable          the commit of the ref cannot become active: no such folder, too large
+│   │   └── Unverified    it has no valid signature of a trusted signer
 │   └── CatalogRefusal    it was read, and its openfero.yaml is missing or invalid
 ├── ClockWrong            this replica's clock differs too much from the API server's
 └── ApiError              a request to the API server failed

@@ -1,4 +1,4 @@
-"""What must be signed before a revision may come into force."""
+"""What must be signed before a revision can become active."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-#: How far the clocks of two people who sign may be apart.
-CLOCKS_APART: Final = timedelta(days=1)
+#: How much the clocks of two signers may differ.
+MAX_CLOCK_DIFFERENCE: Final = timedelta(days=1)
 
 
 class Verify(StrEnum):
-    """Whose signature is asked for: nobody's, the commit's, or that of the tag that names it."""
+    """Which signature is required: none, that of the commit, or that of its tag."""
 
     NONE = "none"
     COMMIT = "commit"

@@ -289,11 +289,11 @@ Places = dict[tuple[str, str, int, "Pointer"], tuple[int, int]]
 
 
 def problems(
-    results: DryRuns, catalog_trials: Sequence[Trial], catalog: Catalog, known: Places
+    results: DryRuns, catalog_trials: Sequence[Trial], catalog: Catalog, known_places: Places
 ) -> tuple[tuple[Problem, ...], Places]:
     """Return the problems of a catalog's operarios, and their places.
 
-    Places that are `known` are not searched again.
+    Known places are not searched again.
     """
     located = [
         _problem(remark, catalog.root or ".", catalog.revision.commit)
@@ -312,7 +312,7 @@ def problems(
         for remark in result.remarks:
             pointer = _pointer(trial.operario, remark.message)
             key = (*file, origin.document, pointer)
-            if (place := known.get(key)) is None:
+            if (place := known_places.get(key)) is None:
                 if file not in locators:
                     locators[file] = Locator(contents.get(file, b""))
                 place = locators[file].place(origin.document, pointer)

@@ -1,5 +1,5 @@
-"""A Job rendered, read back and changed.
+"""A Job: rendered, parsed, compared and patched.
 
-All that the controller writes on a Job, and how it reads it. Pure, but for the view, which keeps
-the remediations that the watch has shown.
+Everything that the controller writes to a Job or reads from one. Pure, except for the view, which
+holds the remediations that the watch delivers.
 """

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.errors import SourceError, UsageError
-from openfero_gitops.domain.signature import CLOCKS_APART, Verify
+from openfero_gitops.domain.signature import MAX_CLOCK_DIFFERENCE, Verify
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.errors import last_line
 from openfero_gitops.sources.git.process import TooMuchOutput
@@ -261,7 +261,7 @@ class Judge:
                 f" {printable_name(signed_name)}; replace it with git tag --sign --force"
             )
         tagged = _TAGGER.search(head)
-        if tagged and committed and int(tagged[1]) < (committed - CLOCKS_APART).timestamp():
+        if tagged and committed and int(tagged[1]) < (committed - MAX_CLOCK_DIFFERENCE).timestamp():
             return Verdict(
                 refusal=f"tag {printable(name)} is dated more than a day before its commit; replace"
                 " it with git tag --sign --force"
