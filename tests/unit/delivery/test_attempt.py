@@ -78,7 +78,7 @@ def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
     other = refused("other", "max-wait", attempt=1, starts_at=STARTS_AT - minutes(5))
     others = [finished("done", attempt=1), refused("no", "refused-by-human", attempt=4)]
 
-    kept = {one.key.name for one in jobs_to_keep([*late, other, *others])}
+    kept = {job.key.name for job in jobs_to_keep([*late, other, *others])}
     assert kept == {"late-5", "other", "done", "no"}
     assert jobs_to_keep([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
 
@@ -132,10 +132,10 @@ def test_others_do_not_stand_for_a_double(other: Remediation) -> None:
 
 def test_a_namesake_in_another_namespace_stands_for_a_double() -> None:
     """An occurrence is one over all namespaces, also without a start."""
-    one = double(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
+    job = double(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
     namesake = finished("healer", starts_at=None, occurrence="o", namespace="other")
 
-    assert healing_job(one, [one, namesake]) == namesake
+    assert healing_job(job, [job, namesake]) == namesake
 
 
 def test_of_several_the_one_that_goes_on_counts() -> None:
@@ -151,7 +151,7 @@ def test_of_several_the_one_that_goes_on_counts() -> None:
     assert healing_job(double(), [*jobs, waiting]) == waiting
 
 
-@pytest.mark.parametrize("one", [remediation("a"), finished("a"), refused("a", "max-wait")])
-def test_any_other_job_stands_for_itself(one: Remediation) -> None:
+@pytest.mark.parametrize("job", [remediation("a"), finished("a"), refused("a", "max-wait")])
+def test_any_other_job_stands_for_itself(job: Remediation) -> None:
     """Only a double looks to another."""
-    assert healing_job(one, [running("b")]) is one
+    assert healing_job(job, [running("b")]) is job

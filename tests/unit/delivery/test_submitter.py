@@ -112,12 +112,12 @@ class TestDurability:
         replica = world.replica()
         async with replica.watching():
             answer = await replica.deliver(pods_of("web-1"), pods_of("web-2"), truncated=3)
-        stored = {one.key: one for one in await world.jobs()}
+        stored = {job.key: job for job in await world.jobs()}
         assert answer.verdict is Verdict.ACCEPTED
         assert outcomes(answer) == [(Outcome.CREATED, None)] * 2
         assert {item.job for item in answer.items} == set(stored)
-        assert all(one.waiting and one.term is None for one in stored.values())
-        assert {one.labels["pod"] for one in stored.values()} == {"web-1", "web-2"}
+        assert all(job.waiting and job.term is None for job in stored.values())
+        assert {job.labels["pod"] for job in stored.values()} == {"web-1", "web-2"}
         assert replica.tally.truncated == 3
 
     @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ class TestDurability:
             Verdict.REPEAT,
             Verdict.ACCEPTED,
         ]
-        assert [one.labels["pod"] for one in await world.jobs()] == ["web-3"]
+        assert [job.labels["pod"] for job in await world.jobs()] == ["web-3"]
 
     @in_virtual_time
     async def test_a_refused_job_is_logged_once(self) -> None:
@@ -186,8 +186,8 @@ class TestDurability:
             with capture_logs() as logs:
                 for _ in range(3):
                     assert (await replica.deliver(build.alert())).verdict is Verdict.UNPROCESSABLE
-        said = [one for one in logs if one["log_level"] == "warning"]
-        assert [one["error"] for one in said] == ["spec.template: wrong"]
+        warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert [entry["error"] for entry in warnings] == ["spec.template: wrong"]
 
     @in_virtual_time
     async def test_a_lost_answer_makes_no_second_job(self) -> None:
@@ -200,21 +200,25 @@ class TestDurability:
             second = await replica.deliver(build.alert())
         assert (first.verdict, second.verdict) == (Verdict.REPEAT, Verdict.ACCEPTED)
         assert outcomes(second) == [(Outcome.EXISTS, None)]
-        assert [one.key for one in await world.jobs()] == [second.items[0].job]
+        assert [job.key for job in await world.jobs()] == [second.items[0].job]
 
     @in_virtual_time
     async def test_an_occurrence_delivered_twenty_times_at_once_is_one_job(self) -> None:
         """Of simultaneous deliveries to two replicas one creates, and all are answered 200."""
         world = World()
-        one, other = world.replica("a"), world.replica("b")
-        async with one.watching(), other.watching():
+        replica_a, replica_b = world.replica("a"), world.replica("b")
+        async with replica_a.watching(), replica_b.watching():
             answers = await asyncio.gather(
-                *(replica.deliver(build.alert()) for replica in (one, other) for _ in range(10))
+                *(
+                    replica.deliver(build.alert())
+                    for replica in (replica_a, replica_b)
+                    for _ in range(10)
+                )
             )
-        found = [answer.items[0].outcome for answer in answers]
+        results = [answer.items[0].outcome for answer in answers]
         assert {answer.verdict for answer in answers} == {Verdict.ACCEPTED}
-        assert found.count(Outcome.CREATED) == 1
-        assert found.count(Outcome.EXISTS) == 19
+        assert results.count(Outcome.CREATED) == 1
+        assert results.count(Outcome.EXISTS) == 19
         assert len(await world.jobs()) == 1
 
     @in_virtual_time
@@ -225,7 +229,7 @@ class TestDurability:
             answer = await replica.deliver(build.alert(), pods_of("web-2"), build.alert())
         assert [item.outcome for item in answer.items] == [Outcome.CREATED] * 3
         assert answer.items[0].job == answer.items[2].job != answer.items[1].job
-        assert len([one for one in replica.wire.asked if one.verb == "create"]) == 2
+        assert len([request for request in replica.wire.asked if request.verb == "create"]) == 2
 
     @in_virtual_time
     async def test_an_alert_without_a_start_is_new_at_each_delivery(self) -> None:
@@ -529,7 +533,7 @@ class TestLimits:
         assert most == 4
 
     @pytest.mark.parametrize(
-        ("error", "words", "lasts"),
+        ("error", "text", "lasts"),
         [
             (Throttled("slow down", 3), "the API server throttles requests: slow down", 10),
             (Throttled("slow down", 40), "the API server throttles requests: slow down", 40),
@@ -541,7 +545,7 @@ class TestLimits:
     )
     @in_virtual_time
     async def test_what_befalls_the_next_delivery_too_is_told(
-        self, error: ApiError, words: str, lasts: float
+        self, error: ApiError, text: str, lasts: float
     ) -> None:
         """For a while, or until a Job is taken; what one Job alone met is not."""
         world = World()
@@ -550,11 +554,11 @@ class TestLimits:
             assert replica.submitter.trouble == ""
             replica.wire.trouble = befalls(error, times=2)
             await replica.deliver(pods_of("web-1"))
-            assert replica.submitter.trouble == words
+            assert replica.submitter.trouble == text
             await asyncio.sleep(lasts)
             assert replica.submitter.trouble == ""
             await replica.deliver(pods_of("web-1"))
-            assert replica.submitter.trouble == words
+            assert replica.submitter.trouble == text
             await replica.deliver(pods_of("web-1"))
             assert replica.submitter.trouble == ""
 
@@ -620,58 +624,58 @@ class TestResolved:
                 await replica.deliver(build.alert(starts_at=start))
             await replica.deliver(build.alert(starts_at=None), pods_of("web-2"))
             answer = await replica.deliver(resolved(build.alert(), ends))
-            known = {one.key: one.resolved_at for one in replica.view}
-        found = {
-            one.starts_at: one.resolved_at
-            for one in await world.jobs()
-            if one.labels["pod"] == "web-1"
+            seen = {job.key: job.resolved_at for job in replica.view}
+        resolved_at = {
+            job.starts_at: job.resolved_at
+            for job in await world.jobs()
+            if job.labels["pod"] == "web-1"
         }
         assert answer.verdict is Verdict.ACCEPTED
-        assert found == {starts[0]: ends, starts[1]: ends, starts[2]: None, None: ends}
-        assert {one.resolved_at for one in await world.jobs() if one.labels["pod"] == "web-2"} == {
+        assert resolved_at == {starts[0]: ends, starts[1]: ends, starts[2]: None, None: ends}
+        assert {job.resolved_at for job in await world.jobs() if job.labels["pod"] == "web-2"} == {
             None
         }
-        assert known == {one.key: one.resolved_at for one in await world.jobs()}
+        assert seen == {job.key: job.resolved_at for job in await world.jobs()}
 
     @in_virtual_time
     async def test_jobs_that_the_view_does_not_know_are_recorded_too(self) -> None:
         """What another replica created a moment ago is read from the API server, in all places."""
         world = World()
         both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
-        there = world.replica("a", namespaces=(OTHER_NAMESPACE,))
+        elsewhere = world.replica("a", namespaces=(OTHER_NAMESPACE,))
         blind = world.replica("b", namespaces=both)
-        async with there.watching():
+        async with elsewhere.watching():
             async with blind.watching():
                 pass
             many = [pods_of(f"web-{number}") for number in range(200)]
-            await there.deliver(*many)
+            await elsewhere.deliver(*many)
             answer = await blind.deliver(*(resolved(alert, world.now()) for alert in many))
         assert answer.verdict is Verdict.ACCEPTED
-        found = await world.jobs(OTHER_NAMESPACE)
-        assert len(found) == 200
-        assert all(one.resolved_at is not None for one in found)
+        jobs = await world.jobs(OTHER_NAMESPACE)
+        assert len(jobs) == 200
+        assert all(job.resolved_at is not None for job in jobs)
 
     @in_virtual_time
     async def test_the_first_record_stays(self) -> None:
         """A repetition with another end changes nothing, whether or not it was known of."""
         world = World()
-        one, other = world.replica("a"), world.replica("b")
+        replica_a, replica_b = world.replica("a"), world.replica("b")
         first, later = build.NOW + build.minutes(1), build.NOW + build.minutes(2)
-        async with one.watching(), other.watching():
-            await one.deliver(build.alert())
+        async with replica_a.watching(), replica_b.watching():
+            await replica_a.deliver(build.alert())
 
             async def overtaken(request: Request, act: Act) -> Any:
                 if request.sets(keys.RESOLVED_AT):
-                    await one.deliver(resolved(build.alert(), first))
+                    await replica_a.deliver(resolved(build.alert(), first))
                 return await act()
 
-            other.wire.trouble = overtaken
-            racing = await other.deliver(resolved(build.alert(), later))
-            again = await other.deliver(resolved(build.alert(), later))
+            replica_b.wire.trouble = overtaken
+            racing = await replica_b.deliver(resolved(build.alert(), later))
+            again = await replica_b.deliver(resolved(build.alert(), later))
         (job,) = await world.jobs()
         assert (racing.verdict, again.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
         assert job.resolved_at == first
-        assert len(patches_of(other, keys.RESOLVED_AT)) == 1
+        assert len(patches_of(replica_b, keys.RESOLVED_AT)) == 1
 
     @pytest.mark.parametrize(
         "error",
@@ -744,7 +748,7 @@ class TestResolved:
                 resolved(build.alert(), ends), resolved(pods_of("web-2"), ends)
             )
         assert answer.verdict is Verdict.ACCEPTED
-        assert [one.resolved_at for one in await world.jobs()] == [ends]
+        assert [job.resolved_at for job in await world.jobs()] == [ends]
 
     @pytest.mark.parametrize("verb", ["list", "patch"])
     @in_virtual_time
@@ -812,7 +816,7 @@ class TestRemembering:
         async with world.playing(), replica.watching():
             async with replica.leading():
                 await replica.deliver(build.alert())
-                await until(lambda: all(one.finished for one in replica.view))
+                await until(lambda: all(job.finished for job in replica.view))
             for _ in range(3 * 24 // 4):
                 await asyncio.sleep(4 * 3600)
                 answer = await replica.deliver(build.alert())
@@ -836,7 +840,7 @@ class TestRemembering:
         replica = world.replica(catalog=build.catalog(build.operario(spec=spec)))
         async with world.playing(), replica.watching(), replica.leading():
             await replica.deliver(build.alert())
-            await until(lambda: all(one.finished for one in replica.view))
+            await until(lambda: all(job.finished for job in replica.view))
             await asyncio.sleep(4 * 3600)
             await replica.deliver(build.alert())
         (job,) = await world.jobs()
@@ -855,7 +859,7 @@ class TestRemembering:
             await replica.deliver(build.alert(), wobbled)
             kept = patches_of(replica, keys.LAST_DELIVERED_AT)
         assert sorted(request.name for request in kept) == sorted(
-            one.key.name for one in await world.jobs()
+            job.key.name for job in await world.jobs()
         )
         assert len(kept) == 2
 
@@ -876,7 +880,7 @@ class TestRemembering:
             replica.wire.trouble = slow
             answer = await replica.deliver(*group)
         assert answer.verdict is Verdict.ACCEPTED
-        assert min(one.delivered_at for one in replica.view) > build.NOW + timedelta(hours=3)
+        assert min(job.delivered_at for job in replica.view) > build.NOW + timedelta(hours=3)
         assert replica.submitter.trouble == ""
 
     @in_virtual_time
@@ -897,7 +901,7 @@ class TestRemembering:
         assert newest is not None
         assert [request.name for request in kept] == [newest.name]
         assert [each.items[0].job for each in (again, later)] == [newest, newest]
-        assert [one.key for one in await world.jobs()] == [newest]
+        assert [job.key for job in await world.jobs()] == [newest]
 
 
 async def waited_too_long(world: World, replica: Replica) -> JobKey:
@@ -923,13 +927,17 @@ class TestAttempts:
             for _ in range(40):
                 replica.wire.asked.clear()
                 await waited_too_long(world, replica)
-                verbs = [one.verb for one in replica.wire.asked if one.verb in ("get", "create")]
+                verbs = [
+                    request.verb
+                    for request in replica.wire.asked
+                    if request.verb in ("get", "create")
+                ]
                 assert verbs in (["create"], ["get", "create"])
             async with world.playing(), replica.leading():
                 answer = await replica.deliver(build.alert())
                 await asyncio.sleep(60)
         assert outcomes(answer) == [(Outcome.CREATED, None)]
-        assert max(one.attempt for one in await world.jobs()) == 41
+        assert max(job.attempt for job in await world.jobs()) == 41
         assert world.starts() == [answer.items[0].job]
 
     @in_virtual_time
@@ -943,20 +951,20 @@ class TestAttempts:
             await world.cluster.delete(JOBS, key.namespace, key.name)
         answer = await replica.deliver(build.alert())
         assert outcomes(answer) == [(Outcome.CREATED, None)]
-        assert [one.attempt for one in await world.jobs()] == [1]
+        assert [job.attempt for job in await world.jobs()] == [1]
 
     @in_virtual_time
     async def test_attempts_that_the_view_does_not_know_yet_are_found(self) -> None:
         """Another replica has made some since the last news: the next one follows on the last."""
         world = World()
-        one, other = world.replica("a"), world.replica("b")
-        async with other.watching():
-            await waited_too_long(world, other)
-            async with one.watching():
+        replica_a, replica_b = world.replica("a"), world.replica("b")
+        async with replica_b.watching():
+            await waited_too_long(world, replica_b)
+            async with replica_a.watching():
                 pass  # and hears of nothing from here on
-            await waited_too_long(world, other)
-            await waited_too_long(world, other)
-            answer = await one.deliver(build.alert())
+            await waited_too_long(world, replica_b)
+            await waited_too_long(world, replica_b)
+            answer = await replica_a.deliver(build.alert())
         assert outcomes(answer) == [(Outcome.CREATED, None)]
         assert sorted(job.attempt for job in await world.jobs()) == [1, 2, 3, 4]
 
@@ -976,7 +984,7 @@ class TestAttempts:
         assert outcomes(answer) == [(Outcome.CREATED, None)]
         assert outcomes(again) == [(Outcome.EXISTS, None)]
         assert answer.items[0].job == again.items[0].job
-        assert sorted(one.attempt for one in await world.jobs()) == [1, 2]
+        assert sorted(job.attempt for job in await world.jobs()) == [1, 2]
 
     @in_virtual_time
     async def test_rerun_after_repeats_up_to_max_runs(self) -> None:
@@ -991,7 +999,7 @@ class TestAttempts:
                 if answer.items[0].outcome is Outcome.CREATED:
                     created.append(seconds_so_far())
                 await asyncio.sleep(600)
-        assert [one.attempt for one in sorted(await world.jobs(), key=lambda one: one.attempt)] == [
+        assert [job.attempt for job in sorted(await world.jobs(), key=lambda job: job.attempt)] == [
             1,
             2,
             3,
@@ -1011,7 +1019,7 @@ class TestAttempts:
             await asyncio.sleep(30)
             await replica.deliver(wobbled)
             await asyncio.sleep(30)
-            phases = {one.starts_at: (one.phase, one.reason) for one in replica.view}
+            phases = {job.starts_at: (job.phase, job.reason) for job in replica.view}
             early = await replica.deliver(wobbled)
             await asyncio.sleep(1200)
             answer = await replica.deliver(wobbled)
@@ -1084,8 +1092,8 @@ class TestTwoCommits:
                 older.deliver(build.alert()), newer.deliver(build.alert())
             )
             await asyncio.sleep(60)
-            phases = sorted(one.phase for one in await world.jobs(*both))
-            reasons = {one.reason for one in older.view if one.phase is Phase.REFUSED}
+            phases = sorted(job.phase for job in await world.jobs(*both))
+            reasons = {job.reason for job in older.view if job.phase is Phase.REFUSED}
         assert [answer.verdict for answer in answers] == [Verdict.ACCEPTED] * 2
         assert [answer.items[0].outcome for answer in answers] == [Outcome.CREATED] * 2
         assert answers[0].items[0].job != answers[1].items[0].job

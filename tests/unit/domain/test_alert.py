@@ -84,10 +84,10 @@ def test_the_order_of_labels_does_not_matter(labels: dict[str, str], random: Ran
     """Two senders that order one label set differently name one occurrence and one incident."""
     items = list(labels.items())
     random.shuffle(items)
-    one = Occurrence(labels, Status.FIRING, MOMENT)
+    occurrence = Occurrence(labels, Status.FIRING, MOMENT)
     other = Occurrence(dict(items), Status.FIRING, MOMENT)
 
-    assert (one.digest, one.incident) == (other.digest, other.incident)
+    assert (occurrence.digest, occurrence.incident) == (other.digest, other.incident)
 
 
 @given(st.dictionaries(st.text("ab=,"), st.text("ab=,"), max_size=3))
@@ -102,27 +102,27 @@ def test_a_digest_fits_a_label(labels: dict[str, str]) -> None:
 @given(st.lists(st.dictionaries(st.text("ab"), st.text("ab")), min_size=2, max_size=2))
 def test_other_labels_are_another_incident(pair: list[dict[str, str]]) -> None:
     """Two label sets share an incident exactly where they are equal."""
-    one, other = (incident_digest(labels, Status.FIRING) for labels in pair)
+    left, right = (incident_digest(labels, Status.FIRING) for labels in pair)
 
-    assert (one == other) is (pair[0] == pair[1])
+    assert (left == right) is (pair[0] == pair[1])
 
 
 def test_a_microsecond_is_another_occurrence_of_the_same_incident() -> None:
     """The start counts to the microsecond, and only for the occurrence."""
-    one = Occurrence(LABELS, Status.FIRING, MOMENT)
+    occurrence = Occurrence(LABELS, Status.FIRING, MOMENT)
     other = Occurrence(LABELS, Status.FIRING, MOMENT + timedelta(microseconds=1))
 
-    assert one.digest != other.digest
-    assert one.incident == other.incident
+    assert occurrence.digest != other.digest
+    assert occurrence.incident == other.incident
 
 
 def test_the_time_zone_does_not_matter() -> None:
     """One moment written in two time zones is one occurrence."""
-    there = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    in_kathmandu = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=45)))
 
     assert (
         Occurrence(LABELS, Status.FIRING, MOMENT).digest
-        == Occurrence(LABELS, Status.FIRING, there).digest
+        == Occurrence(LABELS, Status.FIRING, in_kathmandu).digest
     )
 
 
@@ -138,19 +138,19 @@ def test_status_and_attempt_are_part_of_an_occurrence() -> None:
 
 def test_without_a_start_each_delivery_is_an_occurrence() -> None:
     """An alert that a person sends without startsAt is never taken for an earlier one."""
-    one = Occurrence(LABELS, Status.FIRING, None, delivery="a")
+    occurrence = Occurrence(LABELS, Status.FIRING, None, delivery="a")
     other = Occurrence(LABELS, Status.FIRING, None, delivery="b")
 
-    assert one.digest != other.digest
-    assert one.incident == other.incident
+    assert occurrence.digest != other.digest
+    assert occurrence.incident == other.incident
 
 
 def test_with_a_start_the_delivery_does_not_matter() -> None:
     """What Alertmanager delivers twice is one occurrence."""
-    one = Occurrence(LABELS, Status.FIRING, MOMENT, delivery="a")
+    occurrence = Occurrence(LABELS, Status.FIRING, MOMENT, delivery="a")
     other = Occurrence(LABELS, Status.FIRING, MOMENT, delivery="b")
 
-    assert one.digest == other.digest
+    assert occurrence.digest == other.digest
 
 
 def test_an_alert_without_a_name_has_an_empty_one() -> None:

@@ -109,16 +109,16 @@ class Desk:
         assert self.syncer.catalog is not None
         return list(self.runner.problems(self.syncer.catalog))
 
-    def said(self) -> list[tuple[str, str]]:
+    def shown(self) -> list[tuple[str, str]]:
         """Rule and message of each problem."""
         return [(problem.rule, problem.message) for problem in self.problems]
 
     def trials(self) -> list[Request]:
         """The dry runs of operarios that were asked for."""
         return [
-            one
-            for one in self.wire.asked
-            if one.verb == "create" and one.resource == JOBS and "probe" not in one.name
+            request
+            for request in self.wire.asked
+            if request.verb == "create" and request.resource == JOBS and "probe" not in request.name
         ]
 
     @asynccontextmanager
@@ -165,7 +165,7 @@ class TestTrial:
         assert keys.DECISION not in job["metadata"]["annotations"]
         (container,) = job["spec"]["template"]["spec"]["containers"]
         assert container["command"][1] == "example"
-        values = {one["name"]: one["value"] for one in container["env"]}
+        values = {variable["name"]: variable["value"] for variable in container["env"]}
         assert values["OPENFERO_TEAM"] == "payments"
         assert (values["WHY"], values["OPENFERO_ZONE"]) == ("example", "example")
         assert job["spec"]["suspend"] is True
@@ -173,12 +173,12 @@ class TestTrial:
     def test_another_commit_of_the_same_file_is_the_same_job(self) -> None:
         """Nor does a change of an option make it another: the API server sees none of these."""
         origin = build.operario().origin
-        one = self.trial()
-        assert self.trial(origin=replace(origin, commit="3" * 40)).digest == one.digest
-        assert self.trial(options=Options(priority=7)).digest == one.digest
-        assert self.trial(spec=build.job_spec(command=["a"])).digest != one.digest
-        assert self.trial(namespace="elsewhere").digest != one.digest
-        assert self.trial(labels={"team": "a"}).digest != one.digest
+        trial = self.trial()
+        assert self.trial(origin=replace(origin, commit="3" * 40)).digest == trial.digest
+        assert self.trial(options=Options(priority=7)).digest == trial.digest
+        assert self.trial(spec=build.job_spec(command=["a"])).digest != trial.digest
+        assert self.trial(namespace="elsewhere").digest != trial.digest
+        assert self.trial(labels={"team": "a"}).digest != trial.digest
 
     def test_a_commit_costs_what_it_changed(self) -> None:
         """An operario that is as it was is not rendered anew, but known by its new commit."""
@@ -187,7 +187,7 @@ class TestTrial:
         old = build.catalog(*ops)
         before = dryrun.trials(old, build.JOBS_NAMESPACE)
         marked = tuple(replace(trial, digest=f"known-{n}") for n, trial in enumerate(before))
-        moved = [replace(one, origin=replace(origin, commit="3" * 40)) for one in ops]
+        moved = [replace(operario, origin=replace(origin, commit="3" * 40)) for operario in ops]
         moved[1] = replace(moved[1], spec_digest="other")
         new = build.catalog(*moved)
         after = dryrun.trials(new, build.JOBS_NAMESPACE, (old, marked))
@@ -244,14 +244,14 @@ class TestMeaning:
 
     def test_what_was_written_is_read_the_same(self) -> None:
         """The ConfigMap gives back what is known; one of another format, or damaged, nothing."""
-        known = DryRuns(
+        results = DryRuns(
             "v1.36.3",
             {"a" * 32: DryRun(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
             {"jobs": DryRun(build.NOW)},
             {"jobs": build.NOW},
         )
-        written = dryrun.to_config_map(known, NAMESPACE)
-        assert dryrun.from_config_map(written) == known
+        written = dryrun.to_config_map(results, NAMESPACE)
+        assert dryrun.from_config_map(written) == results
         for change in ({"format": "2"}, {"operarios.json": "[1]"}, {"approvals.json": "{"}):
             damaged = {**written, "data": {**written["data"], **change}}
             assert dryrun.from_config_map(damaged) is None
@@ -259,13 +259,13 @@ class TestMeaning:
 
     def test_what_does_not_fit_is_left_out(self) -> None:
         """A ConfigMap has a limit; what was found wrong is kept before what was not."""
-        said = (Remark("dry-run-warning", "w" * 1000),)
-        many = {f"{n:032}": DryRun(build.NOW, said if n % 2 else ()) for n in range(2000)}
+        remarks = (Remark("dry-run-warning", "w" * 1000),)
+        many = {f"{n:032}": DryRun(build.NOW, remarks if n % 2 else ()) for n in range(2000)}
         written = dryrun.to_config_map(DryRuns("v1.36.3", many), NAMESPACE)
-        known = dryrun.from_config_map(written)
-        assert known is not None
-        assert 400 < len(known.operarios) < 1000
-        assert all(tried.remarks for tried in known.operarios.values())
+        results = dryrun.from_config_map(written)
+        assert results is not None
+        assert 400 < len(results.operarios) < 1000
+        assert all(tried.remarks for tried in results.operarios.values())
         assert sum(map(len, written["data"].values())) < 600_000
 
 
@@ -310,8 +310,8 @@ async def test_a_field_is_found_in_every_form(
 ) -> None:
     """In an Operarius below its template; a variable's number counts injected ones, too."""
     desk = Desk()
-    said = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
-    desk.answers(Invalid(said))
+    message = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
+    desk.answers(Invalid(message))
     await desk.sync(op=text)
     async with desk.leading():
         await asyncio.sleep(10)
@@ -326,8 +326,8 @@ class TestLeader:
     async def test_the_api_server_s_words_become_problems_at_their_place(self) -> None:
         """Path, line and commit of the field that was named; the catalog itself stays."""
         desk = Desk()
-        said = 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Invalid value'
-        desk.answers(Invalid(said), about="evil")
+        message = 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Invalid value'
+        desk.answers(Invalid(message), about="evil")
         catalog = await desk.sync(
             disk=operario_file("disk"), node="# A comment.\n" + operario_file("node", "evil")
         )
@@ -338,7 +338,7 @@ class TestLeader:
         assert problem.path == "node.yaml"
         assert "image:" in text[problem.line - 1]
         assert problem.pointer == "/spec/template/spec/containers/0/image"
-        assert (problem.rule, problem.message) == ("dry-run-refused", said)
+        assert (problem.rule, problem.message) == ("dry-run-refused", message)
         assert problem.commit == catalog.revision.commit
         assert desk.syncer.catalog is catalog
         assert len(catalog.operarios) == 2
@@ -353,7 +353,7 @@ class TestLeader:
         await desk.sync(disk=operario_file("disk"))
         async with desk.leading():
             await asyncio.sleep(10)
-        assert [message for _, message in desk.said()] == [
+        assert [message for _, message in desk.shown()] == [
             "would violate PodSecurity",
             "deprecated",
         ]
@@ -386,9 +386,9 @@ class TestLeader:
         await desk.sync(**files)
         async with desk.leading():
             await asyncio.sleep(60)
-        assert len({one.name for one in desk.trials()}) == 200
-        moments = [one.at for one in desk.wire.asked if one.verb == "create"]
-        busiest = max(sum(at <= one < at + 0.99 for one in moments) for at in moments[::20])
+        assert len({request.name for request in desk.trials()}) == 200
+        moments = [request.at for request in desk.wire.asked if request.verb == "create"]
+        busiest = max(sum(at <= moment < at + 0.99 for moment in moments) for at in moments[::20])
         assert busiest <= 5
         others = len(desk.wire.asked) - len(moments)
         assert others <= 100, "what was found is written down now and then"
@@ -401,16 +401,18 @@ class TestLeader:
         await desk.sync(disk=operario_file("disk"))
         async with desk.leading():
             await asyncio.sleep(600)
-            asked = [
-                one.at for one in desk.wire.asked if one.verb == "create" and one.resource == JOBS
+            moments = [
+                request.at
+                for request in desk.wire.asked
+                if request.verb == "create" and request.resource == JOBS
             ]
-            gaps = [b - a for a, b in itertools.pairwise(asked)]
+            gaps = [b - a for a, b in itertools.pairwise(moments)]
             assert min(gaps) >= 17.0
             assert max(gaps) >= 60.0
             assert desk.problems == []
             desk.answers(Invalid("no"))
             await asyncio.sleep(130)
-            assert desk.said() == [("dry-run-refused", "no")]
+            assert desk.shown() == [("dry-run-refused", "no")]
 
     @pytest.mark.parametrize("error", [Unavailable("gone"), Conflict("quota"), Unauthorized("who")])
     @in_virtual_time
@@ -448,7 +450,7 @@ class TestLeader:
         await desk.sync(**{f"op{n}": operario_file(f"op{n}") for n in range(20)})
         async with desk.leading():
             await asyncio.sleep(120)
-            assert desk.said() == [("dry-run-not-allowed", NO_RIGHT)]
+            assert desk.shown() == [("dry-run-not-allowed", NO_RIGHT)]
             assert [problem.path for problem in desk.problems] == ["."]
             assert desk.trials() == [], "the probe has told already"
             desk.answers(())
@@ -463,7 +465,7 @@ class TestLeader:
         await desk.sync(disk=with_account("mender"), node=operario_file("node"))
         async with desk.leading():
             await asyncio.sleep(60)
-            ((rule, message),) = desk.said()
+            ((rule, message),) = desk.shown()
             assert rule == "service-account-missing"
             assert "'mender' in namespace 'jobs'" in message
             body = {"metadata": {"name": "mender"}}
@@ -487,7 +489,7 @@ class TestLeader:
         await desk.sync(disk=with_account("mender"))
         async with desk.leading():
             await asyncio.sleep(60)
-        assert [rule for rule, _ in desk.said()] == ["dry-run-not-allowed", "dry-run-refused"]
+        assert [rule for rule, _ in desk.shown()] == ["dry-run-not-allowed", "dry-run-refused"]
 
     @in_virtual_time
     async def test_it_stops_with_its_term(self) -> None:
@@ -497,10 +499,10 @@ class TestLeader:
         with pytest.raises(TermEnded):
             async with asyncio.timeout(60):
                 await desk.runner.run(new_term("a", lasts=2.0))
-        asked = len(desk.wire.asked)
+        sent = len(desk.wire.asked)
         assert 3 < len(desk.trials()) < 12
         await asyncio.sleep(600)
-        assert len(desk.wire.asked) == asked
+        assert len(desk.wire.asked) == sent
         assert not (await desk.world.cluster.list(CONFIG_MAPS, NAMESPACE)).items
 
 
@@ -519,7 +521,7 @@ class TestOthers:
             async with leader.leading():
                 await asyncio.sleep(60)
             assert follower.problems == leader.problems
-            assert follower.said() == [("dry-run-refused", "no")]
+            assert follower.shown() == [("dry-run-refused", "no")]
             async with follower.leading():
                 await asyncio.sleep(300)
         assert follower.trials() == []
@@ -534,9 +536,9 @@ class TestOthers:
         await desk.sync(disk=operario_file("disk"))
         async with desk.leading():
             await asyncio.sleep(300)
-            there = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
-        assert there["data"] == {"precious": "yes"}
-        assert desk.said() == [("dry-run-refused", "no")]
+            config_map = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
+        assert config_map["data"] == {"precious": "yes"}
+        assert desk.shown() == [("dry-run-refused", "no")]
 
     @in_virtual_time
     async def test_what_left_the_repository_is_forgotten(self) -> None:
@@ -546,10 +548,10 @@ class TestOthers:
             for number in range(5):
                 await desk.sync(disk=operario_file("disk", f"true-{number}"))
                 await asyncio.sleep(120)
-        there = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
-        known = dryrun.from_config_map(there)
-        assert known is not None
-        assert len(known.operarios) == 1
+        config_map = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, dryrun.CONFIG_MAP)
+        results = dryrun.from_config_map(config_map)
+        assert results is not None
+        assert len(results.operarios) == 1
 
 
 class TestApprovals:
@@ -565,8 +567,8 @@ class TestApprovals:
         async with desk.leading():
             await asyncio.sleep(60)
             assert not desk.runner.is_approval_verified(early)
-            said = f"denied request: {keys.APPROVED_BY} names who approves, and nobody else"
-            desk.answers(Invalid(said), about="openfero-approval-probe")
+            message = f"denied request: {keys.APPROVED_BY} names who approves, and nobody else"
+            desk.answers(Invalid(message), about="openfero-approval-probe")
             await asyncio.sleep(700)
             late = replace(early, received_at=desk.world.now())
             assert desk.runner.is_approval_verified(late)

@@ -79,10 +79,12 @@ def test_long_annotations_are_cut_and_marked(annotations: dict[str, str], longes
 
 def test_a_cut_does_not_depend_on_order() -> None:
     """Names that become one when they are cut keep the same one of their texts."""
-    one = {f"{'a' * 70}{n}": f"{n}{'x' * 100}" for n in range(900)}
-    other = dict(reversed(one.items()))
+    annotations = {f"{'a' * 70}{n}": f"{n}{'x' * 100}" for n in range(900)}
+    reordered = dict(reversed(annotations.items()))
 
-    assert record_alert(alert(annotations=one)) == record_alert(alert(annotations=other))
+    assert record_alert(alert(annotations=annotations)) == record_alert(
+        alert(annotations=reordered)
+    )
 
 
 def test_labels_are_never_cut() -> None:
@@ -102,11 +104,11 @@ def test_a_record_has_at_most_64_kib_of_utf_8(size: int, expected: bool) -> None
 
 def test_every_reserved_variable_is_given() -> None:
     """The alert, its state and the circumstances are there under the documented names."""
-    one = made(
+    values = made(
         labels={}, annotations={"runbook-url": "http://x", "Summary": "s"}, group_key="{}:{}"
     )
 
-    assert one == {
+    assert values == {
         "OPENFERO_ALERT_JSON": record_alert(
             alert(labels={}, annotations={"runbook-url": "http://x", "Summary": "s"})
         ).text,
@@ -137,22 +139,22 @@ def test_labels_have_openferos_names(label: str, variable: str) -> None:
 @pytest.mark.parametrize("label", ["", "a.b", "a b", "é", "a=b", "a\n", "ß", "a\0", "k8s.io/x"])
 def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
     """A label no variable can be named after makes no variable, and is not lost."""
-    one = made(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
+    values = made(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
 
-    assert "hidden" not in {v for k, v in one.items() if k != "OPENFERO_ALERT_JSON"}
-    assert json.loads(one["OPENFERO_ALERT_JSON"])["labels"][label] == "hidden"
-    assert one["OPENFERO_POD"] == "p"
+    assert "hidden" not in {v for k, v in values.items() if k != "OPENFERO_ALERT_JSON"}
+    assert json.loads(values["OPENFERO_ALERT_JSON"])["labels"][label] == "hidden"
+    assert values["OPENFERO_POD"] == "p"
 
 
 def test_a_name_that_two_labels_share_is_only_in_the_json() -> None:
     """No label's value is taken for another's."""
-    one = made(
+    values = made(
         labels={"a-b": "1", "a_b": "2", "A_b": "3", "c": "4"}, annotations={"x-y": "1", "x_y": "2"}
     )
 
-    assert "OPENFERO_A_B" not in one
-    assert "OPENFERO_ANNOTATION_X_Y" not in one
-    assert one["OPENFERO_C"] == "4"
+    assert "OPENFERO_A_B" not in values
+    assert "OPENFERO_ANNOTATION_X_Y" not in values
+    assert values["OPENFERO_C"] == "4"
 
 
 def test_reserved_names_win_over_labels() -> None:
@@ -165,12 +167,12 @@ def test_reserved_names_win_over_labels() -> None:
         "annotation-other": "evil",
         "GROUP_KEY": "evil",
     }
-    one = made(labels=labels)
+    values = made(labels=labels)
 
-    assert "evil" not in one.values()
-    assert one["OPENFERO_COMMIT"] == "1a2b"
-    assert one["OPENFERO_ANNOTATION_SUMMARY"] == "web-1 restarts"
-    assert "OPENFERO_ANNOTATION_OTHER" not in one
+    assert "evil" not in values.values()
+    assert values["OPENFERO_COMMIT"] == "1a2b"
+    assert values["OPENFERO_ANNOTATION_SUMMARY"] == "web-1 restarts"
+    assert "OPENFERO_ANNOTATION_OTHER" not in values
 
 
 def test_a_long_group_key_is_cut() -> None:
@@ -183,12 +185,12 @@ def test_every_variable_has_a_valid_name_and_a_delivered_value(
     labels: dict[str, str], annotations: dict[str, str]
 ) -> None:
     """Names are what Kubernetes accepts; values are the alert's own and nothing made of them."""
-    known = {"firing", "c0ffee", "2026-11-21T03:03:35.678901Z", "key", "1a2b"}
+    fixed = {"firing", "c0ffee", "2026-11-21T03:03:35.678901Z", "key", "1a2b"}
     for name, value in made(labels=labels, annotations=annotations).items():
         assert name.isascii()
         assert name.replace("_", "").isalnum()
         assert name == "OPENFERO_ALERT_JSON" or value in {
-            *known,
+            *fixed,
             *labels.values(),
             *annotations.values(),
         }

@@ -26,24 +26,24 @@ def ended(name: str, code: int, at: str = "2026-11-21T03:04:05Z", **state: str) 
 
 def test_condition_exit_code_and_message_are_told() -> None:
     """A person reads why Kubernetes gave up and what the container said at its end."""
-    words = failure_message(
+    message = failure_message(
         FAILED, [pod(ended("heal", 3, reason="Error", message="no such pod\n"))]
     )
 
-    assert words == f"{CONDITION}; container heal exited with code 3 (Error): no such pod"
+    assert message == f"{CONDITION}; container heal exited with code 3 (Error): no such pod"
 
 
 @pytest.mark.parametrize(
-    ("container", "words"),
+    ("container", "expected"),
     [
         (ended("heal", 137, reason="OOMKilled"), "container heal exited with code 137 (OOMKilled)"),
         (ended("heal", 1, message=" "), "container heal exited with code 1"),
         (ended("heal", 1), "container heal exited with code 1"),
     ],
 )
-def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], words: str) -> None:
+def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], expected: str) -> None:
     """Reason and termination message are optional."""
-    assert failure_message(FAILED, [pod(container)]) == f"{CONDITION}; {words}"
+    assert failure_message(FAILED, [pod(container)]) == f"{CONDITION}; {expected}"
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_the_last_container_that_failed_has_the_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "message", "words"),
+    ("reason", "message", "expected"),
     [
         ("DeadlineExceeded", "", "DeadlineExceeded"),
         ("", "", "the Job failed"),
         ("DeadlineExceeded", "too slow", "DeadlineExceeded: too slow"),
     ],
 )
-def test_a_condition_says_what_it_has_to_say(reason: str, message: str, words: str) -> None:
+def test_a_condition_says_what_it_has_to_say(reason: str, message: str, expected: str) -> None:
     """Reason and message are both optional."""
-    assert failure_message(finished(reason=reason, message=message), []) == words
+    assert failure_message(finished(reason=reason, message=message), []) == expected
 
 
 def test_last_words_are_short_enough_for_an_annotation() -> None:
     """A termination message of any length is cut."""
-    words = failure_message(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
+    message = failure_message(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
 
-    assert len(words) == 2048
-    assert words.startswith(CONDITION)
+    assert len(message) == 2048
+    assert message.startswith(CONDITION)

@@ -128,10 +128,10 @@ def test_the_first_phase_that_fits_is_the_one(
         (Phase.WAITING, suspended and not admitted and not approval),
     ]
 
-    one = observe(job)
+    remediation = observe(job)
 
-    assert one.phase is next(phase for phase, fits in order if fits)
-    assert one.waiting is (suspended and not admitted and not decision and not finished)
+    assert remediation.phase is next(phase for phase, fits in order if fits)
+    assert remediation.waiting is (suspended and not admitted and not decision and not finished)
 
 
 def test_a_job_that_was_just_rendered_is_read_back() -> None:
@@ -139,27 +139,60 @@ def test_a_job_that_was_just_rendered_is_read_back() -> None:
     options = Options(priority=3, cooldown=timedelta(minutes=5))
     made = rendered(by=operario(options=options, labels=QUEUE), attempt=2)
 
-    one = observe(stored(made.manifest))
+    remediation = observe(stored(made.manifest))
 
-    assert one.key == JobKey("jobs", made.key.name)
-    assert (one.uid, one.resource_version) == ("uid-1", "7")
-    assert (one.operario, one.alertname, one.status) == (
+    assert remediation.key == JobKey("jobs", made.key.name)
+    assert (remediation.uid, remediation.resource_version) == ("uid-1", "7")
+    assert (remediation.operario, remediation.alertname, remediation.status) == (
         "restart-pod",
         "PodCrashLooping",
         Status.FIRING,
     )
-    assert one.labels == alert().labels
-    assert (one.occurrence, one.incident) == (made.occurrence.digest, made.occurrence.incident)
-    assert (one.attempt, one.fingerprint, one.target) == (2, "c0ffee", '{"pod":"web-1"}')
-    assert (one.starts_at, one.received_at, one.delivered_at) == (STARTS_AT, NOW, NOW)
-    assert (one.resolved_at, one.admitted_at, one.started_at, one.finished_at) == (None,) * 4
-    assert not any((one.started, one.finished, one.has_message, one.deleting, one.occupying))
-    assert (one.suspended, one.active, one.term, one.decision) == (True, 0, None, None)
-    assert (one.approved_by, one.queue, one.ttl_seconds) == (None, "nightly", 86_400)
-    assert one.options == options
-    assert (one.repository, one.ref) == ("https://git.example/ops", "main")
-    assert (one.commit, one.path) == (COMMIT, "operarios/restart-pod.yaml")
-    assert (one.reason, one.message) == ("", "")
+    assert remediation.labels == alert().labels
+    assert (remediation.occurrence, remediation.incident) == (
+        made.occurrence.digest,
+        made.occurrence.incident,
+    )
+    assert (remediation.attempt, remediation.fingerprint, remediation.target) == (
+        2,
+        "c0ffee",
+        '{"pod":"web-1"}',
+    )
+    assert (remediation.starts_at, remediation.received_at, remediation.delivered_at) == (
+        STARTS_AT,
+        NOW,
+        NOW,
+    )
+    assert (
+        remediation.resolved_at,
+        remediation.admitted_at,
+        remediation.started_at,
+        remediation.finished_at,
+    ) == (None,) * 4
+    assert not any(
+        (
+            remediation.started,
+            remediation.finished,
+            remediation.has_message,
+            remediation.deleting,
+            remediation.occupying,
+        )
+    )
+    assert (remediation.suspended, remediation.active, remediation.term, remediation.decision) == (
+        True,
+        0,
+        None,
+        None,
+    )
+    assert (remediation.approved_by, remediation.queue, remediation.ttl_seconds) == (
+        None,
+        "nightly",
+        86_400,
+    )
+    assert remediation.options == options
+    assert (remediation.repository, remediation.ref) == ("https://git.example/ops", "main")
+    assert (remediation.commit, remediation.path) == (COMMIT, "operarios/restart-pod.yaml")
+    assert (remediation.reason, remediation.message) == ("", "")
 
 
 def test_a_refused_remediation_keeps_its_reason() -> None:
@@ -168,20 +201,20 @@ def test_a_refused_remediation_keeps_its_reason() -> None:
         alert(labels={"alertname": "A", "pod": "--all"}),
         operario(spec={"template": {"spec": {"containers": [{"args": ["$(OPENFERO_POD)"]}]}}}),
     )
-    one = observe(stored(made.manifest))
+    remediation = observe(stored(made.manifest))
 
-    assert (one.phase, one.reason) == (Phase.REFUSED, "unsafe-value")
-    assert one.message == made.message
+    assert (remediation.phase, remediation.reason) == (Phase.REFUSED, "unsafe-value")
+    assert remediation.message == made.message
 
 
 def test_a_job_that_ended_has_its_conditions_reason() -> None:
     """Kubernetes' own words stand where nothing was decided."""
-    one = observe(stored(spec=RUNNING, status=FAILED, annotations=ADMITTED))
+    remediation = observe(stored(spec=RUNNING, status=FAILED, annotations=ADMITTED))
 
-    assert (one.reason, one.message) == ("BackoffLimitExceeded", "too often")
-    assert one.finished
-    assert one.finished_at == LATER
-    assert not one.has_message
+    assert (remediation.reason, remediation.message) == ("BackoffLimitExceeded", "too often")
+    assert remediation.finished
+    assert remediation.finished_at == LATER
+    assert not remediation.has_message
     explained = observe(
         stored(spec=RUNNING, status=FAILED, annotations=ADMITTED | {keys.MESSAGE: "exit 1"})
     )
@@ -195,16 +228,16 @@ def test_a_job_completed_when_its_status_says() -> None:
         "completionTime": "2026-11-21T03:04:59Z",
         "startTime": "2026-11-21T03:04:10Z",
     }
-    one = observe(stored(spec=RUNNING, status=status, annotations=ADMITTED))
+    remediation = observe(stored(spec=RUNNING, status=status, annotations=ADMITTED))
 
-    assert one.finished_at == datetime(2026, 11, 21, 3, 4, 59, tzinfo=UTC)
-    assert one.started_at == datetime(2026, 11, 21, 3, 4, 10, tzinfo=UTC)
-    assert one.admitted_at == LATER
+    assert remediation.finished_at == datetime(2026, 11, 21, 3, 4, 59, tzinfo=UTC)
+    assert remediation.started_at == datetime(2026, 11, 21, 3, 4, 10, tzinfo=UTC)
+    assert remediation.admitted_at == LATER
 
 
 def test_what_happened_to_an_alert_is_read() -> None:
     """A repeated delivery, its resolution and a leader's stamp are on the Job."""
-    one = observe(
+    remediation = observe(
         stored(
             annotations={
                 keys.LAST_DELIVERED_AT: AT,
@@ -218,10 +251,14 @@ def test_what_happened_to_an_alert_is_read() -> None:
         )
     )
 
-    assert (one.delivered_at, one.resolved_at) == (LATER, LATER)
-    assert (one.term, one.approved_by, one.decision) == ("replica-a/4#2", "ada", "refused")
-    assert one.status is Status.RESOLVED
-    assert one.deleting
+    assert (remediation.delivered_at, remediation.resolved_at) == (LATER, LATER)
+    assert (remediation.term, remediation.approved_by, remediation.decision) == (
+        "replica-a/4#2",
+        "ada",
+        "refused",
+    )
+    assert remediation.status is Status.RESOLVED
+    assert remediation.deleting
 
 
 @pytest.mark.parametrize(
@@ -250,9 +287,9 @@ def test_what_ran_and_what_runs_is_told_from_the_jobs_own_fields(
     occupying: bool,  # noqa: FBT001
 ) -> None:
     """A Job counts while Pods of it exist or may come, whoever started it, decided or not."""
-    one = observe(stored(**changes))
+    remediation = observe(stored(**changes))
 
-    assert (one.started, one.occupying) == (started, occupying)
+    assert (remediation.started, remediation.occupying) == (started, occupying)
 
 
 @pytest.mark.parametrize(
@@ -281,9 +318,9 @@ def test_both_kinds_of_pods_are_counted() -> None:
 
 def test_a_mark_that_names_no_time_still_counts() -> None:
     """Whoever damages admitted-at or resolved-at does not make a Job start."""
-    one = observe(stored(annotations={keys.ADMITTED_AT: "x", keys.RESOLVED_AT: ""}))
+    remediation = observe(stored(annotations={keys.ADMITTED_AT: "x", keys.RESOLVED_AT: ""}))
 
-    assert (one.admitted_at, one.resolved_at) == (NOW, NOW)
+    assert (remediation.admitted_at, remediation.resolved_at) == (NOW, NOW)
 
 
 def test_a_job_of_unknown_origin_is_read() -> None:
@@ -291,11 +328,20 @@ def test_a_job_of_unknown_origin_is_read() -> None:
     bare = {
         "metadata": {"name": "j", "namespace": "n", "creationTimestamp": "2026-11-21T03:04:06Z"}
     }
-    one = observe(bare)
+    remediation = observe(bare)
 
-    assert one.received_at == one.delivered_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
-    assert one.phase is Phase.RUNNING
-    assert (one.occurrence, one.target, one.attempt, one.operario) == ("", "", 1, "")
+    assert (
+        remediation.received_at
+        == remediation.delivered_at
+        == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
+    )
+    assert remediation.phase is Phase.RUNNING
+    assert (
+        remediation.occurrence,
+        remediation.target,
+        remediation.attempt,
+        remediation.operario,
+    ) == ("", "", 1, "")
     del bare["metadata"]["creationTimestamp"]
     assert observe(bare).received_at == datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -310,9 +356,9 @@ def test_a_missing_annotation_falls_back_to_the_label() -> None:
 )
 def test_a_damaged_alert_has_no_labels(text: str) -> None:
     """What cannot be read is as if it were not there."""
-    one = observe(stored(annotations={keys.ALERT: text}))
+    remediation = observe(stored(annotations={keys.ALERT: text}))
 
-    assert (one.labels, one.alertname) == ({}, "")
+    assert (remediation.labels, remediation.alertname) == ({}, "")
 
 
 def test_a_long_alert_is_read_as_a_short_one() -> None:
@@ -337,10 +383,10 @@ def test_labels_are_text() -> None:
 )
 def test_no_annotation_makes_reading_fail(annotations: dict[str, str]) -> None:
     """A person with kubectl cannot stop the controller from seeing its Jobs."""
-    one = observe(stored(annotations=annotations))
+    remediation = observe(stored(annotations=annotations))
 
-    assert one.phase in Phase
-    assert one.received_at.tzinfo is not None
+    assert remediation.phase in Phase
+    assert remediation.received_at.tzinfo is not None
 
 
 #: What a person with kubectl may write where a time, or the options, are expected.
@@ -415,20 +461,24 @@ def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
     expired_jobs(seen, envelope, NOW)
     next_change(decided)
 
-    assert {one.key for one, _ in decided} == {one.key for one in seen if one.waiting}
+    assert {remediation.key for remediation, _ in decided} == {
+        remediation.key for remediation in seen if remediation.waiting
+    }
 
 
 def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
     """JSON can spell it, and no digest of it can be made: the Job is decided on without labels."""
-    one = observe(
+    remediation = observe(
         stored(
             annotations={keys.ALERT: r'{"labels": {"a": "\ud800"}}'},
             labels={keys.STATUS: "resolved"},
         )
     )
 
-    assert one.labels == {}
-    assert decide([one], Envelope(), pause=None, now=NOW) == [(one, Refuse(Reason.NOTHING_TO_UNDO))]
+    assert remediation.labels == {}
+    assert decide([remediation], Envelope(), pause=None, now=NOW) == [
+        (remediation, Refuse(Reason.NOTHING_TO_UNDO))
+    ]
 
 
 def test_a_limit_below_zero_admits_nothing() -> None:
@@ -445,12 +495,12 @@ def test_a_limit_below_zero_admits_nothing() -> None:
 @pytest.mark.parametrize("written", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
 def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) -> None:
     """One edited annotation keeps no Job from its turn, that one included."""
-    one = observe(stored(annotations={keys.RECEIVED_AT: written}))
+    remediation = observe(stored(annotations={keys.RECEIVED_AT: written}))
 
-    decided = decide([one], Envelope(), pause=None, now=NOW)
+    decided = decide([remediation], Envelope(), pause=None, now=NOW)
 
-    assert one.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
-    assert decided == [(one, Admit())]
+    assert remediation.received_at == datetime(2026, 11, 21, 3, 4, 6, tzinfo=UTC)
+    assert decided == [(remediation, Admit())]
     assert next_change(decided) is None
 
 
@@ -463,10 +513,10 @@ def test_jobs_of_ours_are_selected_by_their_label() -> None:
 
 def test_jobs_are_written_as_people_write_them() -> None:
     """A Job's key reads NAMESPACE/NAME, and earlier Jobs come first."""
-    one = observe(stored())
+    remediation = observe(stored())
 
     assert str(JobKey("jobs", "a")) == "jobs/a"
-    assert one.order == (NOW, one.key.name, "jobs")
+    assert remediation.order == (NOW, remediation.key.name, "jobs")
 
 
 def test_little_is_remembered_of_jobs_that_are_gone() -> None:

@@ -26,54 +26,54 @@ AT = "2026-11-21T03:04:06.678901Z"
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": AT}]}
 
 
-def admit(one: Remediation) -> patches.Patch:
+def admit(remediation: Remediation) -> patches.Patch:
     """The admission of a Job."""
-    return patches.admit(one, "t#2", "replica-a", LATER)
+    return patches.admit(remediation, "t#2", "replica-a", LATER)
 
 
-def refuse(one: Remediation) -> patches.Patch:
+def refuse(remediation: Remediation) -> patches.Patch:
     """The refusal of a Job."""
-    return patches.refuse(one, "t#2", Reason.MAX_WAIT, "")
+    return patches.refuse(remediation, "t#2", Reason.MAX_WAIT, "")
 
 
-def stamp(one: Remediation) -> patches.Patch:
+def stamp(remediation: Remediation) -> patches.Patch:
     """A leader's stamp on a Job."""
-    return patches.stamp(one, "t#2")
+    return patches.stamp(remediation, "t#2")
 
 
-def resolve(one: Remediation) -> patches.Patch:
+def resolve(remediation: Remediation) -> patches.Patch:
     """The record that an alert was resolved."""
-    return patches.resolve(one, LATER)
+    return patches.resolve(remediation, LATER)
 
 
-def keep_alive(one: Remediation) -> patches.Patch:
+def keep_alive(remediation: Remediation) -> patches.Patch:
     """The record that an alert was delivered again."""
-    return patches.keep_alive(one, LATER, 100_000)
+    return patches.keep_alive(remediation, LATER, 100_000)
 
 
-def explain(one: Remediation) -> patches.Patch:
+def record_failure(remediation: Remediation) -> patches.Patch:
     """The record of a failed Job's last words."""
-    return patches.record_failure(one, "exit 1")
+    return patches.record_failure(remediation, "exit 1")
 
 
-def approve(one: Remediation) -> patches.Patch:
+def approve(remediation: Remediation) -> patches.Patch:
     """A person's approval."""
-    return patches.approve(one, "ada")
+    return patches.approve(remediation, "ada")
 
 
-def refuse_by_hand(one: Remediation) -> patches.Patch:
+def refuse_by_hand(remediation: Remediation) -> patches.Patch:
     """A person's refusal."""
-    return patches.refuse_by_hand(one, "ada")
+    return patches.refuse_by_hand(remediation, "ada")
 
 
-def cancel_by_hand(one: Remediation) -> patches.Patch:
+def cancel_by_hand(remediation: Remediation) -> patches.Patch:
     """A person's cancelling."""
-    return patches.cancel_by_hand(one, "ada")
+    return patches.cancel_by_hand(remediation, "ada")
 
 
-def started_by_other(one: Remediation) -> patches.Patch:
+def started_by_other(remediation: Remediation) -> patches.Patch:
     """A leader's note."""
-    return patches.started_by_other(one, LATER)
+    return patches.started_by_other(remediation, LATER)
 
 
 EVERY = [
@@ -82,7 +82,7 @@ EVERY = [
     stamp,
     resolve,
     keep_alive,
-    explain,
+    record_failure,
     approve,
     refuse_by_hand,
     cancel_by_hand,
@@ -262,11 +262,11 @@ def test_a_repeated_delivery_keeps_a_job_alive(given: dict[str, Any], ttl: int) 
 def test_last_words_are_written_once() -> None:
     """What a failed Job said is not written over."""
     job = stored()
-    after = patched(job, explain)
+    after = patched(job, record_failure)
 
     assert changes(job, after) == {keys.MESSAGE: "exit 1"}
     with pytest.raises(Invalid):
-        apply_patch(after, explain(observe(job)))
+        apply_patch(after, record_failure(observe(job)))
 
 
 def test_an_approval_lets_a_job_be_admitted() -> None:
@@ -294,10 +294,10 @@ def test_a_person_stops_a_waiting_job(
     """The decision and who made it are on the Job, and a leader that read it before fails."""
     job = stored()
     after = patched(job, patch)
-    one = observe(after)
+    remediation = observe(after)
 
-    assert (one.phase, one.reason) == (phase, reason)
-    assert "by ada" in one.message
+    assert (remediation.phase, remediation.reason) == (phase, reason)
+    assert "by ada" in remediation.message
     assert after["spec"] == job["spec"]
     with pytest.raises(Invalid):
         apply_patch(after, admit(observe(job)))

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 KIB = 1024
 
 
-def container(one: Rendered) -> dict[str, Any]:
+def container(result: Rendered) -> dict[str, Any]:
     """The first container of what was rendered."""
-    found: dict[str, Any] = one.manifest["spec"]["template"]["spec"]["containers"][0]
-    return found
+    first: dict[str, Any] = result.manifest["spec"]["template"]["spec"]["containers"][0]
+    return first
 
 
 def labelled(**labels: str) -> Alert:
@@ -53,9 +53,9 @@ def labelled(**labels: str) -> Alert:
     return alert(labels={"alertname": "PodCrashLooping"} | labels)
 
 
-def healed(one: Alert, **container_members: Any) -> Rendered:
+def healed(alert_: Alert, **container_members: Any) -> Rendered:
     """The alert rendered with an operario that has one such container."""
-    return rendered(one, operario(spec=job_spec(**container_members)))
+    return rendered(alert_, operario(spec=job_spec(**container_members)))
 
 
 # The Job as a whole.
@@ -63,17 +63,17 @@ def healed(one: Alert, **container_members: Any) -> Rendered:
 
 def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
     """Name, labels and annotations are the documented ones, and the Job is suspended."""
-    one = rendered()
-    digest, incident = one.occurrence.digest, one.occurrence.incident
+    result = rendered()
+    digest, incident = result.occurrence.digest, result.occurrence.incident
 
-    assert one.refusal is None
-    assert str(one.key) == f"jobs/podcrashlooping-firing-{digest[:16]}"
-    assert {key: one.manifest[key] for key in ("apiVersion", "kind")} == {
+    assert result.refusal is None
+    assert str(result.key) == f"jobs/podcrashlooping-firing-{digest[:16]}"
+    assert {key: result.manifest[key] for key in ("apiVersion", "kind")} == {
         "apiVersion": "batch/v1",
         "kind": "Job",
     }
-    assert one.manifest["spec"]["suspend"] is True
-    assert one.manifest["metadata"] == {
+    assert result.manifest["spec"]["suspend"] is True
+    assert result.manifest["metadata"] == {
         "name": f"podcrashlooping-firing-{digest[:16]}",
         "namespace": "jobs",
         "labels": {
@@ -116,11 +116,11 @@ def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
 def test_the_revision_names_the_repository_and_the_operario_its_commit() -> None:
     """Where an older version of a file is in force, the Job carries that commit, not the tip's."""
     stale = replace(operario().origin, commit="3" * 40, stale=True)
-    one = rendered(by=operario(origin=stale))
-    annotations = one.manifest["metadata"]["annotations"]
+    result = rendered(by=operario(origin=stale))
+    annotations = result.manifest["metadata"]["annotations"]
 
     assert annotations[keys.COMMIT] == "3" * 40 != REVISION.commit
-    assert environment(container(one))["OPENFERO_COMMIT"] == "3" * 40
+    assert environment(container(result))["OPENFERO_COMMIT"] == "3" * 40
     assert annotations[keys.REPOSITORY] == REVISION.repository
 
 
@@ -128,10 +128,12 @@ def test_the_job_carries_who_signed_what_it_was_made_of() -> None:
     """Where signatures are demanded; no author can write it, and nothing stands for nobody."""
     signed = replace(operario().origin, verified_signer="ada@git.example SHA256:x")
     theirs = {keys.VERIFIED_SIGNER: "me"}
-    one = rendered(by=operario(origin=signed, annotations=theirs))
+    result = rendered(by=operario(origin=signed, annotations=theirs))
     other = rendered(by=operario(annotations=theirs))
 
-    assert one.manifest["metadata"]["annotations"][keys.VERIFIED_SIGNER] == signed.verified_signer
+    assert (
+        result.manifest["metadata"]["annotations"][keys.VERIFIED_SIGNER] == signed.verified_signer
+    )
     assert keys.VERIFIED_SIGNER == "openfero.io/verified-signer"
     assert keys.VERIFIED_SIGNER not in other.manifest["metadata"]["annotations"]
 
@@ -142,13 +144,13 @@ def test_what_the_author_wrote_is_kept_and_nobody_changes_it() -> None:
     spec["parallelism"] = 2
     by = operario(spec=spec, labels={"team": "shop"}, annotations={"note": "n"})
     before = copy.deepcopy(by.job)
-    one = rendered(by=by)
+    result = rendered(by=by)
 
     assert by.job == before
-    assert one.manifest["metadata"]["labels"]["team"] == "shop"
-    assert one.manifest["metadata"]["annotations"]["note"] == "n"
-    assert one.manifest["spec"]["parallelism"] == 2
-    assert container(one)["image"] == "registry.example/heal:1"
+    assert result.manifest["metadata"]["labels"]["team"] == "shop"
+    assert result.manifest["metadata"]["annotations"]["note"] == "n"
+    assert result.manifest["spec"]["parallelism"] == 2
+    assert container(result)["image"] == "registry.example/heal:1"
 
 
 def test_an_author_cannot_write_what_is_ours_or_kueues() -> None:
@@ -159,12 +161,12 @@ def test_an_author_cannot_write_what_is_ours_or_kueues() -> None:
         "kueue.x-k8s.io/queue-name": "nightly",
         "kueue.x-k8s.io/priority-class": "high",
     }
-    one = rendered(by=operario(labels=theirs, annotations=theirs))
-    labels, annotations = (one.manifest["metadata"][kind] for kind in ("labels", "annotations"))
+    result = rendered(by=operario(labels=theirs, annotations=theirs))
+    labels, annotations = (result.manifest["metadata"][kind] for kind in ("labels", "annotations"))
 
     assert not [key for key in {**labels, **annotations} if key.startswith("kueue.")]
     assert keys.APPROVED_BY not in {**labels, **annotations}
-    assert labels[keys.OCCURRENCE] == one.occurrence.digest
+    assert labels[keys.OCCURRENCE] == result.occurrence.digest
     assert annotations[keys.QUEUE] == "nightly"
 
 
@@ -235,11 +237,11 @@ def test_an_attempt_is_a_job_of_its_own() -> None:
 
 def test_without_a_start_every_delivery_gets_a_job() -> None:
     """A person's alert without startsAt is its own occurrence at each delivery."""
-    one = rendered(alert(starts_at=None), told=delivery(id="a"))
+    result = rendered(alert(starts_at=None), told=delivery(id="a"))
     other = rendered(alert(starts_at=None), told=delivery(id="b"))
 
-    assert one.key != other.key
-    assert one.manifest["metadata"]["annotations"][keys.STARTS_AT] == ""
+    assert result.key != other.key
+    assert result.manifest["metadata"]["annotations"][keys.STARTS_AT] == ""
 
 
 def test_two_replicas_at_two_commits_collide() -> None:
@@ -338,7 +340,7 @@ def test_a_variable_that_the_operario_sets_is_its_own() -> None:
 
 def test_fields_are_filled_in_in_command_arguments_and_variables() -> None:
     """The three places that are documented get the alert's values, under either name."""
-    one = container(
+    result = container(
         healed(
             alert(),
             command=["heal", "--pod={{ .Alert.Labels.pod }}"],
@@ -350,18 +352,18 @@ def test_fields_are_filled_in_in_command_arguments_and_variables() -> None:
         )
     )
 
-    assert one["command"] == ["heal", "--pod=web-1"]
-    assert one["args"] == ["page", "firing", "firing"]
-    assert environment(one)["WHY"] == "<web-1 restarts>"
-    assert environment(one)["GROUP"] == delivery().group_key * 2
+    assert result["command"] == ["heal", "--pod=web-1"]
+    assert result["args"] == ["page", "firing", "firing"]
+    assert environment(result)["WHY"] == "<web-1 restarts>"
+    assert environment(result)["GROUP"] == delivery().group_key * 2
 
 
 def test_an_alerts_state_and_its_groups_are_told_apart() -> None:
     """A resolved alert in a group that fires is resolved."""
     by = operario(spec=job_spec(args=["{{ .Status }}", "{{ .HookMessage.Status }}"]))
-    one = rendered(alert(status=Status.RESOLVED), by)
+    result = rendered(alert(status=Status.RESOLVED), by)
 
-    assert container(one)["args"] == ["resolved", "firing"]
+    assert container(result)["args"] == ["resolved", "firing"]
 
 
 def test_fields_are_honoured_nowhere_else() -> None:
@@ -371,11 +373,11 @@ def test_fields_are_honoured_nowhere_else() -> None:
     by = operario(
         spec=job_spec(image=text, workingDir=text, livenessProbe=probe), annotations={"a": text}
     )
-    one = rendered(by=by)
+    result = rendered(by=by)
 
-    assert container(one)["image"] == container(one)["workingDir"] == text
-    assert container(one)["livenessProbe"] == probe
-    assert one.manifest["metadata"]["annotations"]["a"] == text
+    assert container(result)["image"] == container(result)["workingDir"] == text
+    assert container(result)["livenessProbe"] == probe
+    assert result.manifest["metadata"]["annotations"]["a"] == text
 
 
 # What must not reach a command.
@@ -434,49 +436,49 @@ WAYS: list[dict[str, Any]] = [
 def test_an_unsafe_value_reaches_no_command(way: dict[str, Any], value: str) -> None:
     """By whatever detour it would come, the remediation is refused, its Job without the data."""
     before = job_spec(**copy.deepcopy(way))
-    one = healed(labelled(x=value, y="ok"), **copy.deepcopy(way))
-    annotations = one.manifest["metadata"]["annotations"]
+    result = healed(labelled(x=value, y="ok"), **copy.deepcopy(way))
+    annotations = result.manifest["metadata"]["annotations"]
 
-    assert one.refusal is Reason.UNSAFE_VALUE
+    assert result.refusal is Reason.UNSAFE_VALUE
     assert annotations[keys.DECISION] == "refused"
     assert annotations[keys.REASON] == "unsafe-value"
-    assert annotations[keys.MESSAGE] == one.message
-    assert one.manifest["spec"]["template"] == before["template"]
-    assert one.manifest["spec"]["suspend"] is True
+    assert annotations[keys.MESSAGE] == result.message
+    assert result.manifest["spec"]["template"] == before["template"]
+    assert result.manifest["spec"]["suspend"] is True
 
 
 def test_a_refusal_takes_back_what_was_filled_in() -> None:
     """Where a later container is refused, the earlier ones have none of the alert's data either."""
     spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "OWN", "value": "{{ .Labels.pod }}"}])
     spec["template"]["spec"]["containers"].append({"name": "b", "args": ["$(OPENFERO_X)"]})
-    one = rendered(labelled(pod="web-1", x="--all"), operario(spec=copy.deepcopy(spec)))
+    result = rendered(labelled(pod="web-1", x="--all"), operario(spec=copy.deepcopy(spec)))
 
-    assert one.refusal is Reason.UNSAFE_VALUE
-    assert one.manifest["spec"]["template"] == spec["template"]
+    assert result.refusal is Reason.UNSAFE_VALUE
+    assert result.manifest["spec"]["template"] == spec["template"]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_safe_value_may_reach_a_command(way: dict[str, Any]) -> None:
     """Plain values are passed on, so that operarios need no shell."""
-    one = healed(labelled(x="web-1", y="ok"), **copy.deepcopy(way))
+    result = healed(labelled(x="web-1", y="ok"), **copy.deepcopy(way))
 
-    assert one.refusal is None
-    line = command_line(container(one))
+    assert result.refusal is None
+    line = command_line(container(result))
     assert not line or any("web-1" in word for word in line)
 
 
 def test_an_unsafe_value_may_be_a_variable() -> None:
     """Where no command uses it, any value is handed over as it is."""
     for value in UNSAFE:
-        one = healed(
+        result = healed(
             labelled(x=value), args=["run"], env=[{"name": "OWN", "value": "<{{ .Labels.x }}>"}]
         )
-        known = environment(container(one), {"SECRET": "s3cret"})
+        actual = environment(container(result), {"SECRET": "s3cret"})
 
-        assert one.refusal is None
-        assert known["OPENFERO_X"] == value.replace("\0", "")
-        assert known["OWN"] == f"<{value.replace(chr(0), '')}>"
-        assert json.loads(known["OPENFERO_ALERT_JSON"])["labels"]["x"] == value
+        assert result.refusal is None
+        assert actual["OPENFERO_X"] == value.replace("\0", "")
+        assert actual["OWN"] == f"<{value.replace(chr(0), '')}>"
+        assert json.loads(actual["OPENFERO_ALERT_JSON"])["labels"]["x"] == value
 
 
 def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
@@ -502,16 +504,16 @@ def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
 )
 def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any]) -> None:
     """A missing key is an error, as in OpenFero; so is a variable that two labels would share."""
-    one = healed(alert(labels={"alertname": "A", "a-b": "1", "a_b": "2"}), **way)
+    result = healed(alert(labels={"alertname": "A", "a-b": "1", "a_b": "2"}), **way)
 
-    assert one.refusal is Reason.MISSING_VALUE
-    assert "A_B" in one.message or "absent" in one.message.lower() or "XXX" in one.message
-    assert len(one.message) <= 1024
+    assert result.refusal is Reason.MISSING_VALUE
+    assert "A_B" in result.message or "absent" in result.message.lower() or "XXX" in result.message
+    assert len(result.message) <= 1024
 
 
 def test_other_variables_are_the_authors_affair() -> None:
     """References to the operario's own constants, to Secrets and to services are left alone."""
-    one = healed(
+    result = healed(
         labelled(x="--all"),
         args=["$(CONSTANT)", "$(FROM_SECRET)", "$(WEB_SERVICE_HOST)", "$$(OPENFERO_X)", "$"],
         env=[
@@ -520,8 +522,8 @@ def test_other_variables_are_the_authors_affair() -> None:
         ],
     )
 
-    assert one.refusal is None
-    assert command_line(container(one)) == [
+    assert result.refusal is None
+    assert command_line(container(result)) == [
         "--all",
         "from elsewhere",
         "$(WEB_SERVICE_HOST)",
@@ -542,9 +544,9 @@ def test_the_shells_own_syntax_survives() -> None:
     script = (
         "for i in $(seq 3); do echo $i $(date) {{ .Labels.pod }} $HOME $(id -u {{ .Status }}); done"
     )
-    one = healed(alert(), command=["sh", "-c", script])
+    result = healed(alert(), command=["sh", "-c", script])
 
-    assert command_line(container(one))[2] == (
+    assert command_line(container(result))[2] == (
         "for i in $(seq 3); do echo $i $(date) web-1 $HOME $(id -u firing); done"
     )
 
@@ -603,18 +605,18 @@ class Model:
 
     def is_unsafe(self, pieces: list[str]) -> bool:
         """Whether any alert data in it is not fit for a command."""
-        asked: set[str] = set()
+        used: set[str] = set()
 
         class Spy(dict[str, str]):
             def get(self, key: str, default: str | None = None) -> str:  # type: ignore[override]
-                asked.add(key)
+                used.add(key)
                 return default or ""
 
         for run in self.runs(pieces):
             if "{{" in run and not is_safe_argument(self.values[run]):
                 return True
             expand(run if "{{" not in run else "", Spy())
-        return bool(asked & self.unsafe)
+        return bool(used & self.unsafe)
 
 
 @settings(max_examples=scaled(60))
@@ -627,16 +629,16 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
     not plain is refused, and any other is not.
     """
     body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
-    (told,) = read_payload(json.dumps(body)).alerts
-    ours = variables(record_alert(told), delivery().group_key, COMMIT)
+    (delivered,) = read_payload(json.dumps(body)).alerts
+    ours = variables(record_alert(delivered), delivery().group_key, COMMIT)
     plain = {name: value.replace("\0", "") for name, value in ours.items()}
     references = {
-        "{{ .Labels.x }}": told.labels["x"],
-        "{{.Alert.Labels.y}}": told.labels["y"],
-        "{{ .Annotations.z }}": told.annotations["z"],
+        "{{ .Labels.x }}": delivered.labels["x"],
+        "{{.Alert.Labels.y}}": delivered.labels["y"],
+        "{{ .Annotations.z }}": delivered.annotations["z"],
     }
     env = [{"name": "OWN", "value": "".join(own)}]
-    one = healed(told, command=["run"], args=["".join(argument)], env=copy.deepcopy(env))
+    result = healed(delivered, command=["run"], args=["".join(argument)], env=copy.deepcopy(env))
 
     unsafe = {name for name, value in ours.items() if not is_safe_argument(value)}
     of_own = Model(references, plain | {"SECRET": "s3cret"}, unsafe)
@@ -645,14 +647,17 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
         unsafe = unsafe | {"OWN"}
     of_argument = Model(references, of_own.known | {"OWN": own_value}, unsafe)
     if of_argument.is_unsafe(argument):
-        assert one.refusal is Reason.UNSAFE_VALUE
-        assert container(one)["env"] == env
-        assert container(one)["args"] == ["".join(argument)]
+        assert result.refusal is Reason.UNSAFE_VALUE
+        assert container(result)["env"] == env
+        assert container(result)["args"] == ["".join(argument)]
         return
-    assert one.refusal is None
-    known = environment(container(one), {"SECRET": "s3cret"})
-    assert known == of_argument.known
-    assert command_line(container(one), {"SECRET": "s3cret"}) == ["run", of_argument.text(argument)]
+    assert result.refusal is None
+    actual = environment(container(result), {"SECRET": "s3cret"})
+    assert actual == of_argument.known
+    assert command_line(container(result), {"SECRET": "s3cret"}) == [
+        "run",
+        of_argument.text(argument),
+    ]
 
 
 # What does not fit.
@@ -660,10 +665,10 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
 
 def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
     """It is seen, with its name and no more of it, and Kubernetes takes it."""
-    one = rendered(alert(labels={"alertname": "A" * 2000, "pod": "x" * 300 * KIB}))
-    annotations = one.manifest["metadata"]["annotations"]
+    result = rendered(alert(labels={"alertname": "A" * 2000, "pod": "x" * 300 * KIB}))
+    annotations = result.manifest["metadata"]["annotations"]
 
-    assert one.refusal is Reason.TOO_LARGE
+    assert result.refusal is Reason.TOO_LARGE
     assert json.loads(annotations[keys.ALERT]) == {
         "status": "firing",
         "labels": {"alertname": "A" * 1024},
@@ -671,39 +676,40 @@ def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
         "truncated": True,
     }
     assert sum(len(k) + len(v.encode()) for k, v in annotations.items()) < 16 * KIB
-    assert one.manifest["spec"]["template"] == job_spec()["template"]
-    assert len(json.dumps(one.manifest)) < 32 * KIB
+    assert result.manifest["spec"]["template"] == job_spec()["template"]
+    assert len(json.dumps(result.manifest)) < 32 * KIB
 
 
 def test_annotations_that_would_not_fit_together_refuse_the_remediation() -> None:
     """The author's are left out, ours stay, and no data of the alert is in the Job."""
     by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
-    one = rendered(by=by)
-    annotations = one.manifest["metadata"]["annotations"]
+    result = rendered(by=by)
+    annotations = result.manifest["metadata"]["annotations"]
 
-    assert one.refusal is Reason.TOO_LARGE
+    assert result.refusal is Reason.TOO_LARGE
     assert "256 KiB" in annotations[keys.MESSAGE]
     assert "note" not in annotations
     assert annotations[keys.COMMIT] == COMMIT
     assert (
-        container(one) == job_spec(args=["{{ .Labels.pod }}"])["template"]["spec"]["containers"][0]
+        container(result)
+        == job_spec(args=["{{ .Labels.pod }}"])["template"]["spec"]["containers"][0]
     )
 
 
 def test_a_refused_job_fits_too() -> None:
     """A remediation that is refused for its values is not lost for the size of annotations."""
     by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
-    one = rendered(labelled(pod="--all"), by)
+    result = rendered(labelled(pod="--all"), by)
 
-    assert one.refusal is Reason.UNSAFE_VALUE
-    assert "note" not in one.manifest["metadata"]["annotations"]
+    assert result.refusal is Reason.UNSAFE_VALUE
+    assert "note" not in result.manifest["metadata"]["annotations"]
 
 
 @pytest.mark.parametrize("note", [200_000, 240_000, 245_000, 250_000])
 def test_annotations_leave_room_for_what_is_decided(note: int) -> None:
     """Whatever is accepted has room for the words that are written on the Job later."""
-    one = rendered(alert(annotations={}), operario(annotations={"note": "x" * note}))
-    annotations = one.manifest["metadata"]["annotations"]
+    result = rendered(alert(annotations={}), operario(annotations={"note": "x" * note}))
+    annotations = result.manifest["metadata"]["annotations"]
     total = sum(len(key) + len(value.encode()) for key, value in annotations.items())
 
     assert total + 16 * KIB <= 256 * KIB
@@ -713,42 +719,42 @@ def test_a_variable_that_linux_would_not_take_refuses_the_remediation() -> None:
     """An author's text with values in it may grow over what a process can be given."""
     long = alert(labels={"x": "v" * 50 * KIB})
     env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 3}]
-    one = healed(long, env=env)
+    result = healed(long, env=env)
 
-    assert one.refusal is Reason.TOO_LARGE
-    assert "OWN" in one.message
+    assert result.refusal is Reason.TOO_LARGE
+    assert "OWN" in result.message
     assert healed(long, env=[{"name": "OWN", "value": "{{ .Labels.x }}" * 2}]).refusal is None
 
 
 def test_dollars_do_not_count_twice() -> None:
     """The length that counts is the one that the process sees."""
     env = [{"name": "OWN", "value": "{{ .Labels.x }}{{ .Labels.x }}"}]
-    one = healed(alert(labels={"x": "$" * 60 * KIB}), env=env)
+    result = healed(alert(labels={"x": "$" * 60 * KIB}), env=env)
 
-    assert one.refusal is None
-    assert environment(container(one))["OWN"] == "$" * 120 * KIB
+    assert result.refusal is None
+    assert environment(container(result))["OWN"] == "$" * 120 * KIB
 
 
 def test_a_field_has_the_value_that_is_recorded() -> None:
     """A long annotation is cut wherever it is used, so that the Job can be derived again."""
-    one = healed(
+    result = healed(
         alert(annotations={"a": "x" * 300 * KIB}),
         env=[{"name": "OWN", "value": "{{ .Annotations.a }}"}],
     )
-    known = environment(container(one))
+    actual = environment(container(result))
 
-    assert known["OWN"] == known["OPENFERO_ANNOTATION_A"] == "x" * 4096 + "…[cut]"
+    assert actual["OWN"] == actual["OPENFERO_ANNOTATION_A"] == "x" * 4096 + "…[cut]"
 
 
 def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
     """A group's key may hold labels of any length."""
     by = operario(spec=job_spec(env=[{"name": "OWN", "value": "{{ .GroupKey }}"}]))
-    one = rendered(by=by, told=delivery(group_key="k" * 300 * KIB))
-    known = environment(container(one))
+    result = rendered(by=by, told=delivery(group_key="k" * 300 * KIB))
+    actual = environment(container(result))
 
-    assert one.refusal is None
-    assert known["OWN"] == known["OPENFERO_GROUP_KEY"]
-    assert len(known["OWN"]) < 17 * KIB
+    assert result.refusal is None
+    assert actual["OWN"] == actual["OPENFERO_GROUP_KEY"]
+    assert len(actual["OWN"]) < 17 * KIB
 
 
 # The record of options.

@@ -138,16 +138,16 @@ def test_references_to_variables_are_found(text: str, names: list[str]) -> None:
 @given(EXPANDABLE)
 def test_the_references_found_are_those_that_the_kubelet_expands(text: str) -> None:
     """The kubelet asks for exactly these variables, in this order."""
-    asked: list[str] = []
+    expanded: list[str] = []
 
     class Spy(dict[str, str]):
         def get(self, key: str, default: str | None = None) -> str:  # type: ignore[override]
-            asked.append(key)
+            expanded.append(key)
             return default or ""
 
     expand(text, Spy())
 
-    assert references(text) == asked
+    assert references(text) == expanded
 
 
 @given(VALUES)

@@ -52,7 +52,7 @@ class Script:
         await asyncio.Event().wait()
 
 
-async def told(*news: FeedEvent, namespaces: Sequence[str] = (build.JOBS_NAMESPACE,)) -> View:
+async def view_after(*news: FeedEvent, namespaces: Sequence[str] = (build.JOBS_NAMESPACE,)) -> View:
     """A view that was told this."""
     view = View()
     async with in_background(Observer(Script(*news), view, namespaces).run()):
@@ -71,15 +71,15 @@ class TestOneJob:
         assert not view.apply(at(9, term="the same version"))
         assert not view.apply(at(8, term="9 is less than 10, and so is 8"))
         assert view.apply(at(10, term="newest"))
-        assert [one.term for one in view] == ["newest"]
+        assert [remediation.term for remediation in view] == ["newest"]
 
     def test_a_namesake_replaces_the_job_that_was(self) -> None:
         """A Job that was deleted and made again is another one."""
         view = View()
         view.apply(at(9, "one"))
         assert view.apply(at(12, "two"))
-        assert [one.uid for one in view] == ["two"]
-        assert [one.uid for one in view.of_incident(at(9).incident)] == ["two"]
+        assert [remediation.uid for remediation in view] == ["two"]
+        assert [remediation.uid for remediation in view.of_incident(at(9).incident)] == ["two"]
 
     def test_late_news_of_the_old_job_do_not_hide_its_namesake(self) -> None:
         """What the watch still tells of a Job that is gone changes nothing about the new one."""
@@ -88,7 +88,7 @@ class TestOneJob:
         view.apply(at(12, "two", term="ours"))
         assert not view.apply(at(10, "one"))
         assert view.remove(KEY, "one", "11") is None
-        assert [(one.uid, one.term) for one in view] == [("two", "ours")]
+        assert [(remediation.uid, remediation.term) for remediation in view] == [("two", "ours")]
 
     def test_an_answer_that_the_deletion_has_overtaken_brings_nothing_back(self) -> None:
         """A write's answer that is read after the watch told of the end leaves no ghost."""
@@ -113,7 +113,7 @@ class TestOneJob:
         view.apply(at(9, incident="a"))
         view.apply(at(10, incident="b"))
         assert view.of_incident("a") == []
-        assert [one.key for one in view.of_incident("b")] == [KEY]
+        assert [remediation.key for remediation in view.of_incident("b")] == [KEY]
         view.remove(KEY, "one")
         assert view.of_incident("a") == view.of_incident("b") == []
 
@@ -147,7 +147,7 @@ class TestLists:
         elsewhere = build.remediation(namespace="other", resource_version="5")
         view.apply(elsewhere)
         view.replace(build.JOBS_NAMESPACE, [], "9")
-        assert [one.key for one in view] == [elsewhere.key]
+        assert [remediation.key for remediation in view] == [elsewhere.key]
 
     def test_a_write_of_our_own_is_not_undone_by_an_older_list(self) -> None:
         """What was created or admitted after the list was made stays as it is."""
@@ -155,7 +155,10 @@ class TestLists:
         view.apply(at(12, term="admitted"))
         view.apply(build.remediation("job-2", resource_version="13"))
         view.replace(build.JOBS_NAMESPACE, [at(8, term="waiting")], "11")
-        assert {one.key.name: one.term for one in view} == {"job-1": "admitted", "job-2": None}
+        assert {remediation.key.name: remediation.term for remediation in view} == {
+            "job-1": "admitted",
+            "job-2": None,
+        }
 
     def test_a_list_from_before_a_deletion_brings_nothing_back(self) -> None:
         """A new leader's list may be older than what its watch has told meanwhile."""
@@ -196,30 +199,34 @@ class TestLists:
         watched: list[tuple[str, Remediation, str]] = []
         for version in range(2, 40):
             name = rng.choice("abc")
-            known = stored.pop(name, None)
-            if known is not None and rng.random() < 0.3:
-                watched.append(("gone", known, str(version)))
+            existing = stored.pop(name, None)
+            if existing is not None and rng.random() < 0.3:
+                watched.append(("gone", existing, str(version)))
                 continue
-            uid = known.uid if known else f"{name}-{version}"
-            one = build.remediation(name, uid=uid, resource_version=str(version))
-            watched.append(("changed", one, str(version)))
-            stored[name] = one
-        answers = [one for kind, one, _ in watched if kind == "changed" and rng.random() < 0.5]
+            uid = existing.uid if existing else f"{name}-{version}"
+            remediation = build.remediation(name, uid=uid, resource_version=str(version))
+            watched.append(("changed", remediation, str(version)))
+            stored[name] = remediation
+        answers = [
+            remediation
+            for kind, remediation, _ in watched
+            if kind == "changed" and rng.random() < 0.5
+        ]
         rng.shuffle(answers)
         view = View()
-        for kind, one, version in watched:
+        for kind, remediation, version in watched:
             while answers and rng.random() < 0.3:
                 view.apply(answers.pop())
             if kind == "gone":
-                view.remove(one.key, one.uid, version)
+                view.remove(remediation.key, remediation.uid, version)
             else:
-                view.apply(one)
-        for one in answers:
-            view.apply(one)
-        assert {one.key.name: one for one in view} == stored
-        assert {one.key for one in view.of_incident(build.remediation().incident)} == {
-            one.key for one in stored.values()
-        }
+                view.apply(remediation)
+        for remediation in answers:
+            view.apply(remediation)
+        assert {remediation.key.name: remediation for remediation in view} == stored
+        assert {
+            remediation.key for remediation in view.of_incident(build.remediation().incident)
+        } == {remediation.key for remediation in stored.values()}
 
 
 class TestFeed:
@@ -235,9 +242,11 @@ class TestFeed:
             spec={"suspend": False},
             metadata={"resourceVersion": "7"},
         )
-        view = await told(Listed("jobs", [job], "6"), Changed("jobs", admitted))
-        assert [(one.key.name, one.phase) for one in view] == [(name, Phase.RUNNING)]
-        view = await told(Listed("jobs", [job], "6"), Deleted("jobs", admitted))
+        view = await view_after(Listed("jobs", [job], "6"), Changed("jobs", admitted))
+        assert [(remediation.key.name, remediation.phase) for remediation in view] == [
+            (name, Phase.RUNNING)
+        ]
+        view = await view_after(Listed("jobs", [job], "6"), Deleted("jobs", admitted))
         assert len(view) == 0
         assert view.complete
 
@@ -246,7 +255,7 @@ class TestFeed:
         """An answer from before the deletion, read after it, is known to be old."""
         job = build.stored(metadata={"resourceVersion": "5"})
         last = build.stored(metadata={"resourceVersion": "9"})
-        view = await told(Listed("jobs", [job], "6"), Deleted("jobs", last))
+        view = await view_after(Listed("jobs", [job], "6"), Deleted("jobs", last))
         late = dataclasses.replace(observe(job), resource_version="8")
         assert not view.apply(late)
         assert len(view) == 0
@@ -280,7 +289,7 @@ class TestFeed:
                 news.put_nowait(Listed("jobs", [job], "8"))
                 await asyncio.sleep(1)
                 assert observer.trouble == {"other": "no right"}
-        assert [(one["log_level"], one["namespace"]) for one in logs] == [
+        assert [(entry["log_level"], entry["namespace"]) for entry in logs] == [
             ("warning", "jobs"),
             ("warning", "jobs"),
             ("warning", "other"),
@@ -369,17 +378,17 @@ class TestFeed:
                 broken = round_ % 2 == 0
                 if broken:
                     world.cluster.compact()
-                await sender.deliver(*(pods_of(f"web-{round_}-{one}") for one in range(3)))
-                found = await world.jobs()
+                await sender.deliver(*(pods_of(f"web-{round_}-{number}") for number in range(3)))
+                jobs = await world.jobs()
                 if broken:
-                    gone = found[0].key
+                    gone = jobs[0].key
                     await world.cluster.delete(JOBS, gone.namespace, gone.name)
                 await asyncio.sleep(900)
             broken = False
             await until(lambda: not replica.observer.trouble, within=60)
             await asyncio.sleep(1)
-            stored = {one.key: one for one in await world.jobs()}
-        assert {one.key: one for one in replica.view} == stored
+            stored = {remediation.key: remediation for remediation in await world.jobs()}
+        assert {remediation.key: remediation for remediation in replica.view} == stored
         assert len(stored) == 15
 
 
@@ -390,7 +399,7 @@ class TestRestored:
     async def test_its_jobs_are_taken_as_they_are(self) -> None:
         """What was made since is a ghost; what was changed or deleted since is as it was."""
         namespace = build.JOBS_NAMESPACE
-        view = await told(
+        view = await view_after(
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
             Changed(namespace, job("ghost", 60)),
             Changed(namespace, job("old", 61)),
@@ -399,7 +408,7 @@ class TestRestored:
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
             Changed(namespace, job("new", 46)),
         )
-        assert {one.key.name: one.resource_version for one in view} == {
+        assert {remediation.key.name: remediation.resource_version for remediation in view} == {
             "old": "40",
             "gone": "41",
             "other": "42",
@@ -410,20 +419,20 @@ class TestRestored:
     @in_virtual_time
     async def test_it_is_told_once_and_other_namespaces_stay(self) -> None:
         """Nor is a watch that counts from there considered stalled."""
-        here, there = build.JOBS_NAMESPACE, "other"
+        namespace, other = build.JOBS_NAMESPACE, "other"
         elsewhere = job("elsewhere", 70)
-        elsewhere["metadata"]["namespace"] = there
+        elsewhere["metadata"]["namespace"] = other
         script = Script(
-            Listed(here, [job("old", 40)], "50"),
-            Listed(there, [elsewhere], "70"),
-            Listed(here, [], "30"),
-            Listed(here, [job("new", 31)], "32"),
+            Listed(namespace, [job("old", 40)], "50"),
+            Listed(other, [elsewhere], "70"),
+            Listed(namespace, [], "30"),
+            Listed(namespace, [job("new", 31)], "32"),
         )
         view = View()
         with capture_logs() as logs:
-            async with in_background(Observer(script, view, [here, there]).run()):
+            async with in_background(Observer(script, view, [namespace, other]).run()):
                 await asyncio.sleep(100)
-        assert {one.key.name for one in view} == {"elsewhere", "new"}
+        assert {remediation.key.name for remediation in view} == {"elsewhere", "new"}
         assert len(logs) == 1
         assert "a restore of etcd" in logs[0]["event"]
 
@@ -442,7 +451,9 @@ class TestRestored:
 
         async with in_background(Observer(Feed(), view, [namespace]).run()):
             await asyncio.sleep(1)
-        assert [(one.resource_version, one.term) for one in view] == [("60", "ours")]
+        assert [(remediation.resource_version, remediation.term) for remediation in view] == [
+            ("60", "ours")
+        ]
 
 
 def job(name: str, version: int) -> dict[str, Any]:
