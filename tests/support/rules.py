@@ -23,15 +23,15 @@ GOOD = FIXTURES / "rules" / "good"
 IN_WORDS = yaml.safe_load((FIXTURES / "rules" / "in_words.yaml").read_text("utf-8"))
 SCOPE = Scope("jobs", ("jobs",))
 REVISION = Revision("repository", "main", "commit")
-# What would be silly to keep as a file: with its defect, and mended.
+# Contents that are too large for a fixture file: bad, good.
 MADE = {
     "file-too-large": (b"#" * (512 * 1024 + 1), b"#" * (512 * 1024)),
     "too-many-documents": (b"---\n" * 1000 + b"--- {} # <- here\n", b"---\n" * 999 + b"--- {}\n"),
 }
-# (The one rule about a file that is not there is tested with the catalog.)
+# The rule about a missing file is tested with the catalog.
 ABSENT = {"envelope-missing"}
 OF_THE_ENVELOPE = {"short-remember", "namespace-not-granted"}
-# What lies in a repository before anything is parsed: with its defect, and mended.
+# Entries of a repository before anything is parsed: bad, good.
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 PATHS: dict[str, tuple[list[Entry], list[Entry]]] = {
     "path-too-long": ([Entry(b"a" * 4092 + b".yaml", Kind.FILE)], [Entry(b"a.yaml", Kind.FILE)]),
@@ -61,7 +61,7 @@ IN_A_FILE = sorted(RULES.keys() - ABSENT - PATHS.keys())
 
 
 def problems_of(content: bytes, path: str, scope: Scope = SCOPE) -> tuple[Problem, ...]:
-    """Everything found wrong with a repository of one file."""
+    """All problems of a repository with one file."""
     snapshot = Snapshot(REVISION, "", (SourceFile(path, "", content, "commit"),))
     try:
         return build_catalog(snapshot, scope).problems
@@ -70,7 +70,7 @@ def problems_of(content: bytes, path: str, scope: Scope = SCOPE) -> tuple[Proble
 
 
 def problems_of_paths(entries: list[Entry]) -> tuple[Problem, ...]:
-    """Everything found wrong with what lies in a repository, whatever is in it."""
+    """All problems of the entries of a repository."""
     chosen = select(entries, root="", budgets=Budgets(), where="repository", commit="commit")
 
     def content(file: Wanted) -> bytes:
@@ -81,9 +81,9 @@ def problems_of_paths(entries: list[Entry]) -> tuple[Problem, ...]:
     ).problems
 
 
-def path_of(rule: str, *, mended: bool = False) -> str:
-    """Where in a repository a rule's fixture would stand."""
+def path_of(rule: str, *, fixed: bool = False) -> str:
+    """The path of a rule's fixture in its repository."""
     if rule == "envelope-name":
-        return "openfero.yaml" if mended else "openfero.yml"
+        return "openfero.yaml" if fixed else "openfero.yml"
     is_envelope = rule.startswith("envelope-") or rule in OF_THE_ENVELOPE
     return "openfero.yaml" if is_envelope else "disks/full.yaml"

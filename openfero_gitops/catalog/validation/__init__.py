@@ -1,5 +1,5 @@
-"""Is a Job correct, and safe to run? Every rule, its text and its reason.
+"""Checks whether a Job is valid and safe to run: the schemas and the rules.
 
-Pure: a document goes in, findings come out. Reading YAML is `catalog/yaml`; which document is an
-operario is `catalog/forms`.
+Pure: a document goes in, findings come out. Parsing YAML belongs in `catalog/yaml`; whether a
+document is an operario is decided in `catalog/forms`.
 """

@@ -1,8 +1,8 @@
-"""A shell's script as far as alert data in it is concerned: its words, and what they expand.
+"""Splits a shell script into words and finds the variables that each word expands.
 
-No shell is imitated: what is told apart is whether a variable stands in quotes, through quotes,
-`${…}`, `$(…)`, here-documents and comments. Where none splits a value (`x=$y`, `case $x in`,
-`[[ $x ]]`), it counts as quoted. Time is linear, whatever the text.
+This is not a full shell parser: it determines whether a variable is quoted, across quotes, `${…}`,
+`$(…)`, here-documents and comments. Where the shell does not split a value (`x=$y`, `case $x in`,
+`[[ $x ]]`), the variable counts as quoted. The time is linear in the length of the script.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-#: The programs that take a script after `-c`.
+#: Programs that run a script given after `-c`.
 SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh"})
 
 _TOKEN: Final = re.compile(
@@ -34,9 +34,9 @@ _TOKEN: Final = re.compile(
 _BLANKS: Final = " \t\r"
 _PLAIN: Final = ("plain", "whole")
 _CLOSED: Final = ("text", "value")
-_LONGEST_TEXT: Final = 64  # to name commands and flags; a script is one word in no time
+_MAX_WORD_CHARACTERS: Final = 64  # enough for the names of commands and options
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*\+?=")
-# A command follows these words.
+# Words after which a command begins.
 _BEFORE_COMMANDS: Final = frozenset(
     {"!", "{", "do", "elif", "else", "if", "then", "time", "until", "while"}
 )
@@ -45,9 +45,9 @@ _BEFORE_COMMANDS: Final = frozenset(
 class Word(NamedTuple):
     """One word of a command.
 
-    `text` is without quotes, and the beginning of a long one; `leads` says that it is the command
-    itself. `bare` are the variables whose values become words of their own, `quoted` those that
-    stay within this one.
+    `text` is without quotes, and cut if it is long; `leads` is True for the name of the command.
+    `bare` are the unquoted variables, whose values the shell splits into words; `quoted` are the
+    others.
     """
 
     text: str
@@ -58,7 +58,7 @@ class Word(NamedTuple):
 
 @dataclass(slots=True)
 class _Command:
-    """A list of commands while it is read: the whole script, or what `$(…)` holds."""
+    """The state of parsing a list of commands: the whole script, or the content of `$(…)`."""
 
     leads: bool = True
     is_open: bool = False  # whether a word has begun
@@ -71,25 +71,25 @@ class _Command:
 
     def add(self, text: str) -> None:
         self.is_open = True
-        if len(self.text) < _LONGEST_TEXT:
+        if len(self.text) < _MAX_WORD_CHARACTERS:
             self.text += text
 
-    def add_word(self, text: str, found: list[Word]) -> None:
-        """Add what ends a word."""
+    def add_word(self, text: str, words: list[Word]) -> None:
+        """Add text that ends a word."""
         if self.is_open or self.leads or self.in_test or self.last:
             self.add(text)
-            self.end_word(found)
-        else:  # the commonest by far: a word in the middle, that expands nothing
-            found.append(Word(text, leads=False, bare=(), quoted=()))
+            self.end_word(words)
+        else:  # the most common case: a word in the middle without variables
+            words.append(Word(text, leads=False, bare=(), quoted=()))
 
-    def end_word(self, found: list[Word]) -> None:
+    def end_word(self, words: list[Word]) -> None:
         if not self.is_open:
             return
         text, bare, quoted = self.text, self.bare, self.quoted
         assigns = self.leads and "=" in text and _ASSIGNMENT.match(text) is not None
         if assigns or self.in_test or self.last == "case":
             bare, quoted = (), bare + quoted
-        found.append(Word(text, self.leads and not assigns, bare, quoted))
+        words.append(Word(text, self.leads and not assigns, bare, quoted))
         if self.leads:
             self.cases += (text == "case") - (text == "esac" and self.cases > 0)
             self.in_test = text != "]]" and (self.in_test or text == "[[")
@@ -100,14 +100,14 @@ class _Command:
             self.last = ""
         self.is_open, self.text, self.bare, self.quoted = False, "", (), ()
 
-    def end(self, found: list[Word]) -> None:
-        self.end_word(found)
+    def end(self, words: list[Word]) -> None:
+        self.end_word(words)
         self.leads, self.last = True, ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What is open: it ends at `closes`; a list of commands is one in which words end."""
+    """An open construct that ends at `closes`; `has_words` if it is a list of commands."""
 
     closes: str
     command: _Command
@@ -115,38 +115,38 @@ class _Frame:
     has_words: bool = True
 
 
-def words(script: str) -> list[Word]:
-    """The words of a script, those of a `$(…)` before the word that holds it."""
-    found: list[Word] = []
+def split_words(script: str) -> list[Word]:
+    """Split a script into words; those of a `$(…)` come before the word that contains it."""
+    words: list[Word] = []
     frames = [_Frame("", _Command())]
     documents: list[str] = []
     position = 0
     while position < len(script):
-        position = _read(script, position, frames, documents, found)
+        position = _read(script, position, frames, documents, words)
     for frame in reversed(frames):
-        frame.command.end(found)
-    return found
+        frame.command.end(words)
+    return words
 
 
 def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
-    script: str, position: int, frames: list[_Frame], documents: list[str], found: list[Word]
+    script: str, position: int, frames: list[_Frame], documents: list[str], words: list[Word]
 ) -> int:
-    """Read token by token until one says that the script goes on elsewhere; where that is."""
+    """Read tokens until one moves the position; return the position to continue at."""
     frame = frames[-1]
     command, has_words = frame.command, frame.has_words
     for token in _TOKEN.finditer(script, position):
         kind = token.lastgroup
         if kind == "whole" and has_words:
-            command.add_word(token[0].rstrip(_BLANKS), found)
+            command.add_word(token[0].rstrip(_BLANKS), words)
         elif kind in _PLAIN or (kind == "space" and not has_words):
             command.add(token[0])
         elif kind == "space":
-            command.end_word(found)
+            command.end_word(words)
         elif kind == "end" and has_words:
-            command.end(found)
+            command.end(words)
             if documents and token[0] == "\n":
                 return _after(script, token.end(), documents)
-        elif kind in _CLOSED and frame.closes == '"':  # its first mark ends what is open
+        elif kind in _CLOSED and frame.closes == '"':  # its first quote closes the frame
             frames.pop()
             return token.start() + 1
         elif kind == "text":
@@ -160,24 +160,24 @@ def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
             command.quoted += (token["valued"],)
             command.add(token[0][1:-1])
         elif not has_words or not _ends(text := token[0], token, command):
-            _inside(token, frames, found)
+            _inside(token, frames, words)
             frame = frames[-1]
             command, has_words = frame.command, frame.has_words
         elif text == "#":
             end = script.find("\n", token.end())
             return len(script) if end < 0 else end
         elif kind == "document":
-            command.end_word(found)
+            command.end_word(words)
             documents.append(token["ends"])
         else:
-            _bracket(text, frames, found)
+            _bracket(text, frames, words)
             frame = frames[-1]
             command, has_words = frame.command, frame.has_words
-    return len(script)  # (Every character is of some token.)
+    return len(script)  # every character belongs to a token
 
 
-def _inside(token: re.Match[str], frames: list[_Frame], found: list[Word]) -> None:
-    """Read what is part of a word, and what it opens or closes."""
+def _inside(token: re.Match[str], frames: list[_Frame], words: list[Word]) -> None:
+    """Handle a token inside a word, which may open or close a frame."""
     text, frame = token[0], frames[-1]
     command = frame.command
     if name := token["name"] or token["braced"]:
@@ -188,7 +188,7 @@ def _inside(token: re.Match[str], frames: list[_Frame], found: list[Word]) -> No
     if text == frame.closes:
         frames.pop()
         if frame.has_words:
-            command.end(found)
+            command.end(words)
     elif token["brace"]:
         command.add(text)
         frames.append(_Frame("}", command, frame.is_quoted, has_words=False))
@@ -202,26 +202,26 @@ def _inside(token: re.Match[str], frames: list[_Frame], found: list[Word]) -> No
         command.add(text.removeprefix("\\"))
 
 
-def _bracket(text: str, frames: list[_Frame], found: list[Word]) -> None:
-    """End a command, and with a parenthesis more than that."""
+def _bracket(text: str, frames: list[_Frame], words: list[Word]) -> None:
+    """Handle a token that ends a command; a parenthesis also opens or closes a frame."""
     frame = frames[-1]
-    frame.command.end_word(found)  # (An `esac` ends a case.)
+    frame.command.end_word(words)  # an `esac` ends a case
     if text == "(":
         frames.append(_Frame(")", _Command()))
     elif text == frame.closes and not frame.command.cases:
         frames.pop()
-    frame.command.end(found)
+    frame.command.end(words)
 
 
 def _ends(text: str, token: re.Match[str], command: _Command) -> bool:
-    """Whether a token is more than a part of a word where words end."""
+    """Whether a token ends a word in a list of commands."""
     return text in "()" or (text == "#" and not command.is_open) or bool(token["document"])
 
 
 def _after(script: str, position: int, documents: list[str]) -> int:
-    """Where the script goes on behind the here-documents that begin here; none is left."""
-    for ends in documents:
-        found = re.compile(rf"^\t*{ends}$", re.MULTILINE).search(script, position)
-        position = found.end() if found else len(script)
+    """Skip the here-documents that begin here; return the position after them."""
+    for delimiter in documents:
+        match = re.compile(rf"^\t*{delimiter}$", re.MULTILINE).search(script, position)
+        position = match.end() if match else len(script)
     documents.clear()
     return position

@@ -112,7 +112,7 @@ def _unsafe_uses(script: str, variables: tuple[str, ...]) -> tuple[tuple[str, st
 
 def _find_unsafe_uses(script: str, variables: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     # Kubernetes turns $$ into $ before the shell sees it.
-    words = shell.words(script.replace("$$", "$"))
+    words = shell.split_words(script.replace("$$", "$"))
 
     def alert_variable(names: Iterable[str]) -> str:
         return next((name for name in names if name.startswith(PREFIX) or name in variables), "")

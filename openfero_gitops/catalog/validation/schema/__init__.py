@@ -1,8 +1,8 @@
-"""The shape of a Job, as one Kubernetes version publishes it.
+"""The schema of a Job in each version of Kubernetes.
 
-An API server's own OpenAPI document is boiled down to one JSON Schema (draft 2020-12) that holds
-what a Job needs and nothing to read. Objects whose members are known allow no others, so that one
-pass says whether there is anything to look at; integers are bounded as Go's are.
+The OpenAPI document of an API server is reduced to one JSON Schema (draft 2020-12) with the
+definitions of a Job, without descriptions. Objects with known members allow no others, so one pass
+tells whether a Job has any problem; integers have the bounds of their type in Go.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from typing import TYPE_CHECKING, Any, Final
 import jsonschema_rs
 
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _JOB: Final = "io.k8s.api.batch.v1.Job"
 _REFERENCE: Final = "#/components/schemas/"
-# What the server writes and nobody reads here.
+# Written by the server and not validated.
 _OPAQUE: Final = frozenset({"JobStatus", "ManagedFieldsEntry", "FieldsV1"})
+_MAX_PATH_PARTS: Final = 10
 _RANGES: Final = {
     "int32": {"minimum": -(2**31), "maximum": 2**31 - 1},
     "int64": {"minimum": -(2**63), "maximum": 2**63 - 1},
 }
-_KEPT: Final = frozenset({"type", "required", "enum"})
+_KEPT_KEYWORDS: Final = frozenset({"type", "required", "enum"})
 
-#: How a field is reached: a member's name, `*` for any member of a map, `[]` for a list's items.
+#: The path of a field: names of members, `*` for any member of a map, `[]` for items of a list.
 Path = tuple[str, ...]
 
 
 def bundle(openapi: Mapping[str, Any]) -> dict[str, Any]:
-    """The Job schema in an API server's `/openapi/v3/apis/batch/v1`.
+    """Extract the schema of a Job from an API server's `/openapi/v3/apis/batch/v1`.
 
     Raises:
-        ValueError: the document holds none.
+        ValueError: the document has none.
     """
     schemas = openapi.get("components", {}).get("schemas", {})
     if _JOB not in schemas:
@@ -52,7 +54,7 @@ def bundle(openapi: Mapping[str, Any]) -> dict[str, Any]:
         if short in definitions:
             continue
         definitions[short] = {} if short in _OPAQUE else _simplify(schemas[name], pending)
-    # (Without it the server misses the template in it.)
+    # The server requires it, because the spec has a required template.
     definitions[_short(_JOB)]["required"] = ["spec"]
     return _document(dict(sorted(definitions.items())))
 
@@ -74,18 +76,19 @@ def _simplify(schema: Mapping[str, Any], pending: list[str]) -> dict[str, Any]:
         name = schema["$ref"].removeprefix(_REFERENCE)
         pending.append(name)
         return {"$ref": f"#/$defs/{_short(name)}"}
-    if len(schema.get("allOf", ())) == 1:  # how OpenAPI puts a description beside a reference
+    if len(schema.get("allOf", ())) == 1:  # OpenAPI wraps a reference to add a description
         return _simplify(schema["allOf"][0], pending)
-    result = {key: value for key, value in schema.items() if key in _KEPT}
+    result = {key: value for key, value in schema.items() if key in _KEPT_KEYWORDS}
     result |= _RANGES.get(schema.get("format", ""), {})
     if "oneOf" in schema:
-        # (A quantity is a text or a number; both fit no value at once.)
-        result["type"] = [one["type"] for one in schema["oneOf"]]
+        # A quantity is a string or a number, which exclude each other.
+        result["type"] = [choice["type"] for choice in schema["oneOf"]]
     if "items" in schema:
         result["items"] = _simplify(schema["items"], pending)
     if "properties" in schema:
         result["properties"] = {
-            name: _simplify(one, pending) for name, one in sorted(schema["properties"].items())
+            name: _simplify(member, pending)
+            for name, member in sorted(schema["properties"].items())
         }
         result["additionalProperties"] = False
     elif isinstance(schema.get("additionalProperties"), dict):
@@ -94,38 +97,40 @@ def _simplify(schema: Mapping[str, Any], pending: list[str]) -> dict[str, Any]:
 
 
 class Schema:
-    """One kind of object, compiled."""
+    """The compiled schema of one kind of object."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        """Take what `bundle` made."""
+        """Compile a document made by `bundle`."""
         self.document = dict(document)
         self._definitions = document["$defs"]
         self._validator = jsonschema_rs.validator_for(self.document)
 
     def is_valid(self, job: Mapping[str, Any]) -> bool:
-        """Whether every field is known and of its type; decided in microseconds."""
+        """Whether every field is known and has a valid type; takes microseconds."""
         return self._validator.is_valid(job)
 
     def at(self, path: Sequence[str | int]) -> dict[str, Any]:
-        """The schema of a field, references followed; empty where anything goes."""
+        """The schema of a field with references resolved; empty if any value is valid."""
         schema = self._resolve(self.document)
         for part in path:
             schema = self.member(schema, part)
         return schema
 
     def member(self, schema: Mapping[str, Any], part: str | int) -> dict[str, Any]:
-        """The schema of a member or an item, references followed; empty where none is known."""
+        """The schema of a member or item with references resolved; empty if there is none."""
         if isinstance(part, int) or part == "[]":
             return self._resolve(schema.get("items", {}))
-        found = schema.get("properties", {}).get(part)
-        if found is None:
+        member = schema.get("properties", {}).get(part)
+        if member is None:
             extra = schema.get("additionalProperties", {})
-            found = extra if isinstance(extra, dict) else {}
-        return self._resolve(found)
+            member = extra if isinstance(extra, dict) else {}
+        return self._resolve(member)
 
     def name_of(self, schema: Mapping[str, Any]) -> str:
-        """What Kubernetes calls the kind of object that a schema is of; empty where it has none."""
-        return next((name for name, one in self._definitions.items() if one is schema), "")
+        """The name of a definition, for example `PodSpec`; empty if the schema is not one."""
+        return next(
+            (name for name, definition in self._definitions.items() if definition is schema), ""
+        )
 
     def _resolve(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
@@ -134,15 +139,14 @@ class Schema:
 
     @functools.cached_property
     def fields(self) -> Mapping[str, tuple[Path, ...]]:
-        """Where in a Job each field's name occurs, outermost first."""
-        found: dict[str, list[Path]] = {}
+        """The paths at which each field name occurs in a Job, shortest first."""
+        fields: dict[str, list[Path]] = {}
         for path in self._paths():
-            found.setdefault(path[-1], []).append(path)
-        return {name: tuple(sorted(paths, key=len)) for name, paths in found.items()}
+            fields.setdefault(path[-1], []).append(path)
+        return {name: tuple(sorted(paths, key=len)) for name, paths in fields.items()}
 
     def _paths(self) -> Iterator[Path]:
-        # A volume may hold a claim template, which holds metadata, and so on: deep enough is deep
-        # enough, and no definition is entered inside of itself.
+        # Definitions can be recursive, so the depth is limited.
         pending: list[tuple[Path, dict[str, Any]]] = [((), self.at(()))]
         while pending:
             path, schema = pending.pop()
@@ -152,13 +156,13 @@ class Schema:
                 below = (*path, name)
                 if "items" in inner:
                     below, inner = (*below, "[]"), self._resolve(inner["items"])
-                if len(below) <= 10:  # noqa: PLR2004
+                if len(below) <= _MAX_PATH_PARTS:
                     pending.append((below, inner))
 
 
 @dataclass(frozen=True)
 class Schemas:
-    """The kinds of object that an operario is written as."""
+    """The schemas of the kinds of object that can define an operario."""
 
     job: Schema
     config_map: Schema
@@ -166,7 +170,7 @@ class Schemas:
 
 
 def schemas(bundled: Mapping[str, Any]) -> Schemas:
-    """Compile what `bundle` made, and put the two other forms around it."""
+    """Compile a document made by `bundle`, and the other two kinds that contain a Job."""
     definitions = bundled["$defs"]
     envelope = {
         "apiVersion": _TEXT,
@@ -219,14 +223,14 @@ def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
 
 # The versions that come with this package.
 
-#: The one that the tests run against, and that is meant where nobody names another.
+#: The version used by default; the tests run against it.
 DEFAULT: Final = "1.36"
 _FILE: Final = "jobs.json"
 _VERSION: Final = re.compile(r"v?(?P<minor>1\.[0-9]+)(?:[.+-].*)?")
 
 
 def changes(versions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Definitions by version, oldest first, to what each changed; null is what it dropped."""
+    """Reduce definitions by version, oldest first, to what each version changed; None: removed."""
     before: Mapping[str, Any] = {}
     changed = {}
     for version, definitions in versions.items():
@@ -240,43 +244,45 @@ def changes(versions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def bundled(version: str) -> dict[str, Any]:
-    """What `bundle` made of a Kubernetes version that comes with this package.
+    """Load the schema of a Kubernetes version.
 
     Args:
-        version: `1.33`, or as a cluster calls itself: `v1.33.4-eks-1`.
+        version: `1.33`, or as clusters report it: `v1.33.4-eks-1`.
 
     Raises:
-        UsageError: it does not; the text names those that do.
+        UsageError: the version does not come with this package; the message lists those that do.
     """
-    known = _changes()
-    found = _VERSION.fullmatch(version.strip())
-    if found is None or found["minor"] not in known:
+    changes_by_version = _changes()
+    match = _VERSION.fullmatch(version.strip())
+    if match is None or match["minor"] not in changes_by_version:
         raise UsageError(
-            f"there is no Job schema of Kubernetes {version!r} here: name one of {', '.join(known)}"
+            f"no Job schema for Kubernetes {quoted(version)}: use one of"
+            f" {', '.join(changes_by_version)}"
         )
     definitions: dict[str, Any] = {}
-    for each, changed in known.items():
+    for minor, changed in changes_by_version.items():
         definitions |= changed
-        if each == found["minor"]:
+        if minor == match["minor"]:
             break
-    kept = {name: one for name, one in sorted(definitions.items()) if one is not None}
-    return _document(kept)
+    return _document(
+        {name: schema for name, schema in sorted(definitions.items()) if schema is not None}
+    )
 
 
 def versions() -> tuple[str, ...]:
-    """Every version that comes with this package, oldest first."""
+    """The versions that come with this package, oldest first."""
     return tuple(_changes())
 
 
 def versions_with(definition: str, field: str) -> tuple[str, ...]:
-    """Those of these versions in which a kind of object, `PodSpec`, has a field; oldest first."""
-    found = []
+    """The versions in which a definition, such as `PodSpec`, has a field; oldest first."""
+    matching = []
     schema: Mapping[str, Any] = {}
     for version, changed in _changes().items():
         schema = changed.get(definition, schema) or {}
         if field in schema.get("properties", {}):
-            found.append(version)
-    return tuple(found)
+            matching.append(version)
+    return tuple(matching)
 
 
 @functools.cache
@@ -287,9 +293,9 @@ def _changes() -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def schemas_of(version: str) -> Schemas:
-    """The schemas of a Kubernetes version that comes with this package.
+    """Compile the schemas of a Kubernetes version.
 
     Raises:
-        UsageError: it does not; see `bundled`.
+        UsageError: the version does not come with this package.
     """
     return schemas(bundled(version))

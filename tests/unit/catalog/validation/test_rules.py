@@ -23,7 +23,7 @@ from tests.support.rules import (
 
 @pytest.mark.parametrize("rule", IN_A_FILE)
 def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
-    """A file with one defect gives one problem: that rule, at the line that is marked."""
+    """The bad fixture has exactly one problem: of its rule, at the marked line."""
     content = MADE[rule][0] if rule in MADE else (BAD / f"{rule}.yaml").read_bytes()
     marked = [
         number for number, line in enumerate(content.split(b"\n"), start=1) if b"# <- here" in line
@@ -37,21 +37,21 @@ def test_every_rule_finds_its_fixture_and_nothing_else(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", IN_A_FILE)
-def test_a_mended_fixture_has_nothing_wrong(rule: str) -> None:
-    """What the documentation shows as right is right by every rule."""
+def test_a_good_fixture_has_no_problems(rule: str) -> None:
+    """The good example in the documentation violates no rule."""
     content = MADE[rule][1] if rule in MADE else (GOOD / f"{rule}.yaml").read_bytes()
-    assert problems_of(content, path_of(rule, mended=True)) == ()
+    assert problems_of(content, path_of(rule, fixed=True)) == ()
 
 
 @pytest.mark.parametrize("rule", sorted(PATHS))
 def test_every_rule_about_a_path_finds_its_defect(rule: str) -> None:
-    """What is wrong with a path, and not with what is in the file, has rules of its own."""
-    wrong, mended = PATHS[rule]
-    (problem,) = problems_of_paths(wrong)
+    """Each rule about paths finds its bad example and nothing in its good one."""
+    bad, good = PATHS[rule]
+    (problem,) = problems_of_paths(bad)
     assert (problem.rule, problem.severity) == (rule, RULES[rule].severity)
     assert problem.message
     assert problem.suggestion
-    assert problems_of_paths(mended) == ()
+    assert problems_of_paths(good) == ()
 
 
 def test_every_fixture_is_of_a_rule() -> None:
@@ -63,7 +63,7 @@ def test_every_fixture_is_of_a_rule() -> None:
 
 
 def test_rules_describe_themselves() -> None:
-    """Each rule has an id in kebab case of its own, a sentence, and a reason."""
+    """Each rule has a unique id in kebab case, a sentence and a reason."""
     for name, rule in RULES.items():
         assert name == rule.id == name.lower().replace("_", "-")
         assert rule.text.endswith(".")
@@ -74,7 +74,7 @@ def test_rules_describe_themselves() -> None:
 
 
 def test_the_documentation_has_every_rule() -> None:
-    """Each rule has its section, with its reason and a bad and a good example."""
+    """Each rule has a section with its requirement and a bad and a good example."""
     page = (ROOT / "docs" / "rules.md").read_text("utf-8")
     sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert list(sections) == sorted(RULES)

@@ -28,12 +28,12 @@ from tests.support.rules import BAD, GOOD, SCOPE, path_of, problems_of
 VERSIONS = versions()
 EXAMPLE = ROOT / "operarios-example"
 GO_MOD = (ROOT / "tests" / "cluster" / "go.mod").read_text()
-Way = tuple[str | int, ...]
-POD: Way = ("spec", "template", "spec")
-CONTAINER: Way = (*POD, "containers", 0)
+FieldPath = tuple[str | int, ...]
+POD: FieldPath = ("spec", "template", "spec")
+CONTAINER: FieldPath = (*POD, "containers", 0)
 MEMORY = {"limits": {"memory": "64Mi"}}
-#: A field, the versions that have it (`-` and what follows: all later ones), and a right value.
-CORPUS: list[tuple[Way, str, Any]] = [
+#: A field, the versions that have it (`1.30-`: and all later ones), and a valid value.
+CORPUS: list[tuple[FieldPath, str, Any]] = [
     (("spec", "successPolicy"), "1.30-", {"rules": [{"succeededCount": 1}]}),
     ((*POD, "volumes", 0, "image"), "1.31-", {"reference": "registry.example/data:1"}),
     ((*POD, "securityContext", "supplementalGroupsPolicy"), "1.31-", "Strict"),
@@ -52,8 +52,8 @@ CORPUS: list[tuple[Way, str, Any]] = [
 ]
 
 
-def job(way: Way, value: object) -> dict[str, Any]:
-    """Make a Job that has one field more."""
+def job(path: FieldPath, value: object) -> dict[str, Any]:
+    """Make a Job with one more field."""
     made: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -75,27 +75,27 @@ def job(way: Way, value: object) -> dict[str, Any]:
         },
     }
     target: Any = made
-    if "volumes" in way:
+    if "volumes" in path:
         made["spec"]["template"]["spec"]["volumes"] = [{"name": "data"}]
-    if "env" in way:
+    if "env" in path:
         made["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "A"}]
-    if "successPolicy" in way:
+    if "successPolicy" in path:
         made["spec"] |= {"completionMode": "Indexed", "completions": 1}
-    for part in way[:-1]:
+    for part in path[:-1]:
         target = target.setdefault(part, {}) if isinstance(target, dict) else target[part]
-    target[way[-1]] = copy.deepcopy(value)
+    target[path[-1]] = copy.deepcopy(value)
     return made
 
 
 def has(version: str, range_: str) -> bool:
-    """Whether a version is one of a field's."""
+    """Whether a version is in the range of a field."""
     first = range_.removesuffix("-")
     at = VERSIONS.index(version) - VERSIONS.index(first)
     return at >= 0 if range_.endswith("-") else at == 0
 
 
-def test_the_versions_are_those_that_people_run() -> None:
-    """Each version from 1.30 on is there, and the one that the tests run is the default."""
+def test_the_versions_are_complete() -> None:
+    """Every version since 1.30 is included, and the default is the version of the tests."""
     assert VERSIONS[0] == "1.30"
     numbers = [int(version.removeprefix("1.")) for version in VERSIONS]
     assert numbers == list(range(30, 30 + len(numbers)))
@@ -107,8 +107,8 @@ def test_the_versions_are_those_that_people_run() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_each_version_is_whole(version: str) -> None:
-    """A version's schema is one, and holds whatever it refers to."""
+def test_each_version_is_self_contained(version: str) -> None:
+    """The schema of a version is valid and contains every definition that it refers to."""
     document = bundled(version)
     Draft202012Validator.check_schema(document)
     referred = set(re.findall(r"#/\$defs/(\w+)", str(document)))
@@ -117,18 +117,20 @@ def test_each_version_is_whole(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_right_is_right_in_every_version(version: str) -> None:
-    """The mended fixtures have no defect, the others their own, whatever the version."""
+def test_fixtures_have_the_same_problems_in_every_version(version: str) -> None:
+    """In every version the good fixtures have no problem, and the bad ones have theirs."""
     for fixture in sorted([*BAD.iterdir(), *GOOD.iterdir()]):
         rule = fixture.stem
-        path = path_of(rule, mended=fixture.parent == GOOD)
-        found = problems_of(fixture.read_bytes(), path, replace(SCOPE, kubernetes_version=version))
+        path = path_of(rule, fixed=fixture.parent == GOOD)
+        problems = problems_of(
+            fixture.read_bytes(), path, replace(SCOPE, kubernetes_version=version)
+        )
         expected = [rule] if fixture.parent == BAD else []
-        assert [problem.rule for problem in found] == expected, fixture
+        assert [problem.rule for problem in problems] == expected, fixture
 
 
 async def test_the_starter_repository_runs_on_every_version() -> None:
-    """Nothing in the example asks for more than the oldest version has."""
+    """The example uses only fields of the oldest version."""
     snapshot = await FolderSource(EXAMPLE).fetch()
     for version in VERSIONS:
         catalog = build_catalog(snapshot, Scope(kubernetes_version=version))
@@ -137,34 +139,36 @@ async def test_the_starter_repository_runs_on_every_version() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(("way", "known", "value"), CORPUS, ids=lambda one: str(one)[-40:])
-def test_a_field_is_known_where_it_is(version: str, way: Way, known: str, value: object) -> None:
-    """What a version does not have is a warning that names those that do; else nothing is said."""
-    reading = read_document(job(way, value), schemas_of(version))
+@pytest.mark.parametrize(("path", "range_", "value"), CORPUS, ids=lambda value: str(value)[-40:])
+def test_a_field_is_known_in_its_versions(
+    version: str, path: FieldPath, range_: str, value: object
+) -> None:
+    """In a version without the field there is a warning that names the versions with it."""
+    reading = read_document(job(path, value), schemas_of(version))
     unknown = [finding for finding in reading.findings if finding.rule.id == "unknown-field"]
-    if has(version, known):
+    if has(version, range_):
         assert reading.findings == ()
         assert reading.draft is not None
         return
     (finding,) = unknown
-    assert finding.pointer == way
+    assert finding.pointer == path
     assert not finding.is_error
-    assert known.removesuffix("-") in finding.suggestion
+    assert range_.removesuffix("-") in finding.suggestion
 
 
-def test_a_field_that_was_dropped_is_said_to_be() -> None:
-    """A field that only older versions have is told as such."""
-    claims: Way = (*POD, "resourceClaims")
+def test_a_removed_field_has_its_last_version() -> None:
+    """For a field of older versions only, the suggestion names the last one."""
+    claims: FieldPath = (*POD, "resourceClaims")
     claim = [{"name": "gpu", "source": {"resourceClaimName": "gpu"}}]
     assert read_document(job(claims, claim), schemas_of("1.30")).findings == ()
     finding, left = read_document(job(claims, claim), schemas_of("1.31")).findings
     assert finding.suggestion == "Kubernetes removed it after 1.30"
-    assert left.rule.id == "claim"  # (of which nothing is left that says what is claimed)
+    assert left.rule.id == "claim"  # because the claim has no source any more
     assert versions_with("PodResourceClaim", "source") == ("1.30",)
 
 
 def test_what_is_required_differs() -> None:
-    """A member that a version requires is missed there, and not where it became optional."""
+    """A field is required only in the versions that require it."""
     rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
     made = job(("spec", "podFailurePolicy"), {"rules": [rule]})
     older = read_document(made, schemas_of("1.34")).findings
@@ -173,20 +177,26 @@ def test_what_is_required_differs() -> None:
 
 
 @pytest.mark.parametrize("name", ["1.33", "v1.33", "1.33.4", "v1.33.4-eks-1", " 1.33+ "])
-def test_a_version_is_named_as_a_cluster_names_itself(name: str) -> None:
-    """What `kubectl version` prints can be copied."""
+def test_a_version_can_be_copied_from_a_cluster(name: str) -> None:
+    """The version can be written as `kubectl version` prints it."""
     assert bundled(name) == bundled("1.33")
 
 
 @pytest.mark.parametrize("name", ["", "1", "33", "1.29", "1.3", "1.333", "2.33", "latest", "1.33x"])
-def test_a_version_that_is_not_here_is_told(name: str) -> None:
-    """Another version is refused with the list of those that there are."""
+def test_an_unknown_version_is_an_error(name: str) -> None:
+    """The error for an unknown version lists the known ones."""
     with pytest.raises(UsageError, match=re.escape(", ".join(VERSIONS))):
         bundled(name)
 
 
-def test_changes_come_to_the_same() -> None:
-    """What each version changed adds up to what each version is."""
+def test_bundling_requires_the_document_of_an_api_server() -> None:
+    """A document without a Job is an error, not an empty schema."""
+    with pytest.raises(ValueError, match="/openapi/v3/apis/batch/v1"):
+        bundle({"components": {"schemas": {}}})
+
+
+def test_changes_are_computed_by_version() -> None:
+    """Each version has only its changed definitions, None for removed ones."""
     given = {"1.0": {"A": {"x": 1}, "B": {}}, "1.1": {"A": {"x": 1}}, "1.2": {"A": {}, "B": {}}}
     changed = changes(given)
     assert changed == {
@@ -196,8 +206,8 @@ def test_changes_come_to_the_same() -> None:
     }
 
 
-def test_words_are_read_from_the_source() -> None:
-    """The words that a field, or a list's items, take are put into the published document."""
+def test_enumerations_are_read_from_the_source() -> None:
+    """The allowed values of fields and list items are added to the published document."""
     text = {"type": "string"}
     properties = {"mode": dict(text), "modes": {"type": "array", "items": dict(text)}}
     schemas = {"io.k8s.api.core.v1.Thing": {"properties": properties}}
@@ -216,8 +226,8 @@ def test_words_are_read_from_the_source() -> None:
     assert properties["modes"]["items"]["enum"] == ["C"]
 
 
-def test_a_document_is_boiled_down() -> None:
-    """What is left of an OpenAPI document says of each field its type, range and words alone."""
+def test_a_document_is_reduced() -> None:
+    """Only the type, range and allowed values of each field are kept of an OpenAPI document."""
     job = "io.k8s.api.batch.v1.Job"
     spec = "io.k8s.api.batch.v1.JobSpec"
     quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.catalog.forms import read_document
-from openfero_gitops.catalog.validation.schema import bundle, schemas_of
+from openfero_gitops.catalog.validation.schema import schemas_of
 from openfero_gitops.catalog.validation.validate import check_body, clean
-from openfero_gitops.domain.errors import UsageError
 from tests.support.paths import FIXTURES
 
 if TYPE_CHECKING:
@@ -45,22 +44,22 @@ CONTAINER = (*POD, "containers", 0)
 def changed(*changes: tuple[tuple[str | int, ...], Any]) -> dict[str, Any]:
     """Copy the Job with some of its members set."""
     job = copy.deepcopy(JOB)
-    for (*way, last), value in changes:
+    for (*path, last), value in changes:
         target: Any = job
-        for part in way:
+        for part in path:
             target = target.setdefault(part, {}) if isinstance(target, dict) else target[part]
         target[last] = value
     return job
 
 
-def found(*changes: tuple[tuple[str | int, ...], Any]) -> set[tuple[str, str]]:
-    """The rules that a changed Job breaks, each with the last part of its pointer."""
+def violations(*changes: tuple[tuple[str | int, ...], Any]) -> set[tuple[str, str]]:
+    """The rules that a changed Job violates, each with the last part of its pointer."""
     reading = read_document(changed(*changes), SCHEMAS)
     return {(finding.rule.id, str(finding.pointer[-1])) for finding in reading.findings}
 
 
 @pytest.mark.parametrize(
-    ("way", "value", "suggestion"),
+    ("path", "value", "suggestion"),
     [
         (("spec", "template", "labels"), {}, "did you mean template.metadata.labels?"),
         (("spec", "template", "annotations"), {}, "did you mean template.metadata.annotations?"),
@@ -76,12 +75,12 @@ def found(*changes: tuple[tuple[str | int, ...], Any]) -> set[tuple[str, str]]:
     ],
 )
 def test_an_unknown_field_is_dropped_with_a_suggestion(
-    way: tuple[str | int, ...], value: object, suggestion: str
+    path: tuple[str | int, ...], value: object, suggestion: str
 ) -> None:
-    """What the API server would drop is dropped, and where it belongs is told."""
-    cleaned, (finding,) = clean(changed((way, value)), SCHEMAS.job)
+    """A field that the API server would drop is dropped, and its right place is suggested."""
+    cleaned, (finding,) = clean(changed((path, value)), SCHEMAS.job)
     assert cleaned == JOB
-    assert (finding.rule.id, finding.pointer) == ("unknown-field", way)
+    assert (finding.rule.id, finding.pointer) == ("unknown-field", path)
     assert not finding.is_error
     assert finding.suggestion == suggestion
 
@@ -95,7 +94,7 @@ DEADLINE = (*POD, "activeDeadlineSeconds")
 
 
 @pytest.mark.parametrize(
-    ("way", "value", "rule", "words", "suggestion"),
+    ("path", "value", "rule", "words", "suggestion"),
     [
         (RETRIES, "3", "wrong-type", 'an integer, not the string "3"', "write 3 without quotes"),
         (("spec", "suspend"), "true", "wrong-type", "true or false", "write true without quotes"),
@@ -126,13 +125,13 @@ DEADLINE = (*POD, "activeDeadlineSeconds")
         ((*CONTAINER, "env"), [{"value": "x"}], "required-field", "env[0] has no name", "add name"),
     ],
 )
-def test_a_wrong_type_is_told_in_words(
-    way: tuple[str | int, ...], value: object, rule: str, words: str, suggestion: str
+def test_a_wrong_type_is_reported_with_the_expected_type(
+    path: tuple[str | int, ...], value: object, rule: str, words: str, suggestion: str
 ) -> None:
-    """A value of the wrong type is told in terms of the file, with how to write it."""
-    _, (finding,) = clean(changed((way, value)), SCHEMAS.job)
+    """The message has the expected and the actual type, the suggestion how to write the value."""
+    _, (finding,) = clean(changed((path, value)), SCHEMAS.job)
     assert finding.rule.id == rule
-    assert finding.pointer[: len(way)] == way
+    assert finding.pointer[: len(path)] == path
     assert words in finding.message
     assert suggestion in finding.suggestion
 
@@ -151,27 +150,27 @@ def test_a_wrong_type_is_told_in_words(
         ("alertname", 5, "put it in quotes"),
     ],
 )
-def test_an_option_of_a_wrong_type_is_shown_as_one_that_is_taken(
+def test_an_option_of_a_wrong_type_has_a_valid_suggestion(
     option: str, value: object, suggestion: str
 ) -> None:
-    """Quotes are suggested where they make the option right, and its own example elsewhere."""
+    """Quotes are suggested if they make the option valid, otherwise an example of the option."""
     notes = (("metadata", "annotations"), {f"openfero.io/{option}": value})
     (finding,) = read_document(changed(notes), SCHEMAS).findings
     assert finding.rule.id == "wrong-type"
     assert finding.suggestion == suggestion
 
 
-@pytest.mark.parametrize("way", [("livenessProbe",), ("lifecycle", "preStop")])
-def test_each_handler_that_is_suggested_is_one_that_is_taken(way: tuple[str, ...]) -> None:
-    """Of what a probe or a hook may do nothing is named that the schema does not know there."""
-    job = changed(((*CONTAINER, *way), {}))
+@pytest.mark.parametrize("path", [("livenessProbe",), ("lifecycle", "preStop")])
+def test_suggested_actions_are_valid(path: tuple[str, ...]) -> None:
+    """Every action suggested for a probe or a hook is in its schema."""
+    job = changed(((*CONTAINER, *path), {}))
     (finding,) = read_document(job, SCHEMAS).findings
-    known = SCHEMAS.job.at((*POD, "containers", "[]", *way))["properties"]
-    assert set(finding.suggestion.removeprefix("write one of ").split(", ")) <= known.keys()
+    properties = SCHEMAS.job.at((*POD, "containers", "[]", *path))["properties"]
+    assert set(finding.suggestion.removeprefix("write one of ").split(", ")) <= properties.keys()
 
 
-def test_null_and_empty_words_count_as_absent() -> None:
-    """null, and an empty word where one of a list is wanted, read as if they were not there."""
+def test_null_and_empty_enumerations_count_as_missing() -> None:
+    """null, and an empty string in place of an enumeration, are read as a missing field."""
     job = changed(
         (("metadata", "labels"), {"a": None}),
         (("spec", "backoffLimit"), None),
@@ -183,9 +182,9 @@ def test_null_and_empty_words_count_as_absent() -> None:
     assert cleaned == changed((("metadata", "labels"), {"a": ""}))
 
 
-def test_everything_is_told_at_once() -> None:
-    """Findings of every kind come together, and what follows from another is not told again."""
-    assert found(
+def test_all_findings_are_reported_at_once() -> None:
+    """Findings of all kinds are reported together, without those that follow from another."""
+    assert violations(
         (("spec", "backoffLimit"), "x"),
         ((*POD, "restartPolicy"), "Always"),
         ((*CONTAINER, "name"), 5),
@@ -254,47 +253,47 @@ OTHER = {**JOB["spec"]["template"]["spec"]["containers"][0], "image": "registry.
 def test_an_error_hides_only_what_follows_from_it(
     fields: dict[str, Any], expected: set[tuple[str, str]]
 ) -> None:
-    """A wrong or missing value inside of something leaves what else is wrong there to be told."""
+    """Other problems next to a wrong or missing value are still reported."""
     changes = [((*CONTAINER, field), value) for field, value in fields.items()]
-    assert found(((*POD, "initContainers"), [OTHER]), *changes) == expected
+    assert violations(((*POD, "initContainers"), [OTHER]), *changes) == expected
 
 
-def test_what_is_missing_is_told_once() -> None:
-    """Of a required field that is missing no rule says anything but that it is."""
+def test_a_missing_field_is_reported_once() -> None:
+    """For a missing required field only the rule required-field reports a problem."""
     specs = yaml.safe_load((FIXTURES / "sound_jobs.yaml").read_text())
     for spec in specs.values():
         job = {**JOB, "spec": spec}
-        sound = told(job)
-        for *way, last in required(job, SCHEMAS.job.at(())):
-            lacking = copy.deepcopy(job)
-            inner: Any = lacking
-            for part in way:
+        sound = violations_at(job)
+        for *path, last in required(job, SCHEMAS.job.at(())):
+            incomplete = copy.deepcopy(job)
+            inner: Any = incomplete
+            for part in path:
                 inner = inner[part]
             del inner[last]
             above = {
                 (rule, pointer)
-                for rule, pointer in told(lacking) - sound
-                if (*way, last)[: len(pointer)] == pointer
+                for rule, pointer in violations_at(incomplete) - sound
+                if (*path, last)[: len(pointer)] == pointer
             }
-            assert above == {("required-field", (*way, last))}
+            assert above == {("required-field", (*path, last))}
 
 
-def told(job: dict[str, Any]) -> set[tuple[str, tuple[str | int, ...]]]:
-    """The rules that a Job breaks, and where."""
+def violations_at(job: dict[str, Any]) -> set[tuple[str, tuple[str | int, ...]]]:
+    """The rules that a Job violates, each with its pointer."""
     findings = read_document(job, SCHEMAS).findings
     return {(finding.rule.id, finding.pointer) for finding in findings}
 
 
 def required(value: Any, schema: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
-    """Where in a value the fields stand that its schema requires."""
+    """The paths of the required fields in a value."""
     members: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict | list):
         members = value.items() if isinstance(value, dict) else enumerate(value)
     for part, inner in members:
         if part in schema.get("required", ()):
             yield (part,)
-        for way in required(inner, SCHEMAS.job.member(schema, part)):
-            yield (part, *way)
+        for path in required(inner, SCHEMAS.job.member(schema, part)):
+            yield (part, *path)
 
 
 PLACES: dict[str, tuple[str | int, ...]] = {
@@ -307,36 +306,36 @@ CASES: list[dict[str, Any]] = yaml.safe_load((FIXTURES / "refused_jobs.yaml").re
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_what_the_api_server_refuses(case: dict[str, Any]) -> None:
-    """What a schema cannot say is found, and what the API server takes is not called wrong."""
+def test_finds_what_the_api_server_rejects(case: dict[str, Any]) -> None:
+    """Exactly the problems that the API server finds beyond the schema are reported."""
     changes = [
-        ((*way, field), value)
-        for place, way in PLACES.items()
+        ((*path, field), value)
+        for place, path in PLACES.items()
         for field, value in case.get(place, {}).items()
     ]
     expected = {(rule, str(field)) for rule, fields in case["finds"].items() for field in fields}
-    assert found(*changes) == expected
+    assert violations(*changes) == expected
     for finding in read_document(changed(*changes), SCHEMAS).findings:
         assert finding.suggestion or ": " in finding.message, finding
 
 
-def test_finds_what_is_too_long_or_missing_altogether() -> None:
-    """Names and annotations have a length, policies a number of rules, and a Job has a template."""
-    assert found(((*CONTAINER, "name"), "a" * 64)) == {("invalid-name", "name")}
-    assert found((("metadata", "labels"), {"a": "x" * 64})) == {("invalid-label", "a")}
+def test_finds_what_is_too_long_or_missing() -> None:
+    """Lengths and counts are limited, and a Job must have a template."""
+    assert violations(((*CONTAINER, "name"), "a" * 64)) == {("invalid-name", "name")}
+    assert violations((("metadata", "labels"), {"a": "x" * 64})) == {("invalid-label", "a")}
     notes = {"a": "x" * (256 * 1024)}
-    assert found((("metadata", "annotations"), notes)) == {("invalid-label", "annotations")}
+    assert violations((("metadata", "annotations"), notes)) == {("invalid-label", "annotations")}
     rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}
     policy = (("spec", "podFailurePolicy"), {"rules": [rule] * 21})
-    assert found(policy) == {("pod-failure-policy", "rules")}
+    assert violations(policy) == {("pod-failure-policy", "rules")}
     searches = ["a" * 63 + ".example"] * 32
-    assert found(((*POD, "dnsConfig"), {"searches": searches})) == {("dns", "searches")}
+    assert violations(((*POD, "dnsConfig"), {"searches": searches})) == {("dns", "searches")}
     restart = {"action": "Restart", "exitCodes": {"operator": "In", "values": [*range(256)]}}
     changes = [((*CONTAINER, "restartPolicy"), "Never")]
     rules = [*changes, ((*CONTAINER, "restartPolicyRules"), [restart])]
-    assert found(*rules) == {("restart-policy", "values")}
-    assert found((("spec",), {})) == {("required-field", "template")}
-    assert found((("spec", "template"), {})) == {
+    assert violations(*rules) == {("restart-policy", "values")}
+    assert violations((("spec",), {})) == {("required-field", "template")}
+    assert violations((("spec", "template"), {})) == {
         ("restart-policy", "restartPolicy"),
         ("no-containers", "containers"),
     }
@@ -364,8 +363,8 @@ def test_finds_what_is_too_long_or_missing_altogether() -> None:
 def test_alert_data_in_commands(
     command: list[str], args: list[str], expected: set[tuple[str, str]]
 ) -> None:
-    """Fields are read in commands, other braces are not, and shells are warned of."""
-    assert found(((*CONTAINER, "command"), command), ((*CONTAINER, "args"), args)) == expected
+    """Fields are valid in commands, other braces are not, and shells cause a warning."""
+    assert violations(((*CONTAINER, "command"), command), ((*CONTAINER, "args"), args)) == expected
 
 
 @pytest.mark.parametrize(
@@ -408,7 +407,7 @@ def test_alert_data_in_commands(
     ],
 )
 def test_alert_data_in_scripts(script: str, words: str) -> None:
-    """A script keeps alert data in quotes, away from eval and out of scripts of its own."""
+    """Unquoted variables, eval and scripts of other shells cause a warning."""
     job = changed(
         ((*CONTAINER, "command"), ["sh", "-c", script]),
         ((*CONTAINER, "env"), [{"name": "POD", "value": "{{ .Labels.pod }}"}]),
@@ -422,14 +421,14 @@ def test_alert_data_in_scripts(script: str, words: str) -> None:
 @pytest.mark.parametrize(
     "part", ["\\a", '"$(', "`a ", "${a ", "<<a\n", "$OPENFERO_A'", "case a in "]
 )
-def test_a_long_script_is_read_in_no_time(part: str) -> None:
-    """A script as long as a file may be is read in time that grows with it, however it nests."""
+def test_a_long_script_is_parsed_in_linear_time(part: str) -> None:
+    """A script of the maximum size is parsed in bounded time, however it is nested."""
     job = changed(((*CONTAINER, "command"), ["sh", "-c", "OPENFERO_" + part * 20_000]))
     assert read_document(job, SCHEMAS).draft is not None
 
 
 @pytest.mark.parametrize(
-    "way",
+    "path",
     [
         ("metadata", "annotations", "note"),
         ("spec", "template", "metadata", "annotations", "note"),
@@ -438,90 +437,17 @@ def test_a_long_script_is_read_in_no_time(part: str) -> None:
         (*POD, "nodeName"),
     ],
 )
-def test_alert_data_stands_nowhere_else(way: tuple[str | int, ...]) -> None:
-    """A reference where none is read is an error, not a text that stays as it is."""
-    assert ("template-place", str(way[-1])) in found((way, "a{{ .Labels.x }}:1"))
+def test_alert_data_is_an_error_elsewhere(path: tuple[str | int, ...]) -> None:
+    """A placeholder in any other field is an error, not literal text."""
+    assert ("template-place", str(path[-1])) in violations((path, "a{{ .Labels.x }}:1"))
 
 
-def test_alert_data_may_stand_in_the_value_of_a_variable() -> None:
-    """A variable's value may name a field; its name may not."""
-    assert found(((*CONTAINER, "env"), [{"name": "A", "value": "{{ .Labels.a }}"}])) == set()
-    assert ("template-place", "name") in found(
+def test_alert_data_is_allowed_in_the_value_of_a_variable() -> None:
+    """The value of a variable can be a placeholder; its name cannot."""
+    assert violations(((*CONTAINER, "env"), [{"name": "A", "value": "{{ .Labels.a }}"}])) == set()
+    assert ("template-place", "name") in violations(
         ((*CONTAINER, "env"), [{"name": "{{ .Labels.a }}", "value": "x"}])
     )
-
-
-def test_a_version_without_a_schema_is_told() -> None:
-    """Asking for a version that is not here names those that are."""
-    with pytest.raises(UsageError, match=r"no Job schema of Kubernetes '1\.12'.*1\.36"):
-        schemas_of("1.12")
-
-
-def test_bundling_wants_an_api_servers_document() -> None:
-    """A document that is not an API server's is refused, not turned into an empty schema."""
-    with pytest.raises(ValueError, match="/openapi/v3/apis/batch/v1"):
-        bundle({"components": {"schemas": {}}})
-
-
-def test_bundling_keeps_what_a_job_needs() -> None:
-    """Of an API server's document the types, the words and the bounds stay, and nothing to read."""
-    job = "io.k8s.api.batch.v1.Job"
-    schemas = {
-        job: {
-            "description": "A Job.",
-            "type": "object",
-            "properties": {
-                "spec": {"allOf": [{"$ref": "#/components/schemas/io.k8s.Spec"}], "default": {}},
-                "status": {"$ref": "#/components/schemas/io.k8s.JobStatus"},
-            },
-            "x-kubernetes-group-version-kind": [],
-        },
-        "io.k8s.Spec": {
-            "type": "object",
-            "required": ["mode"],
-            "properties": {
-                "mode": {"type": "string", "enum": ["a", "b"]},
-                "count": {"type": "integer", "format": "int32"},
-                "limits": {
-                    "type": "object",
-                    "additionalProperties": {"$ref": "#/components/schemas/io.k8s.Quantity"},
-                },
-                "again": {"type": "array", "items": {"$ref": "#/components/schemas/io.k8s.Spec"}},
-            },
-        },
-        "io.k8s.Quantity": {"oneOf": [{"type": "string"}, {"type": "number"}]},
-        "io.k8s.JobStatus": {"type": "object", "properties": {"active": {"type": "integer"}}},
-        "io.k8s.Unrelated": {"type": "object"},
-    }
-    spec = {"$ref": "#/$defs/Spec"}
-    assert bundle({"components": {"schemas": schemas}}) == {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/$defs/Job",
-        "$defs": {
-            "Job": {
-                "type": "object",
-                "required": ["spec"],
-                "properties": {"spec": spec, "status": {"$ref": "#/$defs/JobStatus"}},
-                "additionalProperties": False,
-            },
-            "JobStatus": {},
-            "Quantity": {"type": ["string", "number"]},
-            "Spec": {
-                "type": "object",
-                "required": ["mode"],
-                "properties": {
-                    "again": {"type": "array", "items": spec},
-                    "count": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
-                    "limits": {
-                        "type": "object",
-                        "additionalProperties": {"$ref": "#/$defs/Quantity"},
-                    },
-                    "mode": {"type": "string", "enum": ["a", "b"]},
-                },
-                "additionalProperties": False,
-            },
-        },
-    }
 
 
 ANYTHING = st.recursive(
@@ -532,7 +458,7 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 POD_PATH = ("spec", "template", "spec")
-WAYS = st.sampled_from(
+PATHS = st.sampled_from(
     [
         ("metadata",),
         ("metadata", "labels"),
@@ -553,16 +479,16 @@ WAYS = st.sampled_from(
 )
 
 
-@given(WAYS, ANYTHING)
-def test_any_value_anywhere_is_judged(way: tuple[str | int, ...], value: object) -> None:
-    """Whatever stands in any field, a Job is judged without an accident."""
-    reading = read_document(changed((way, value)), SCHEMAS)
+@given(PATHS, ANYTHING)
+def test_any_value_in_any_field_is_checked(path: tuple[str | int, ...], value: object) -> None:
+    """No value in any field raises an exception."""
+    reading = read_document(changed((path, value)), SCHEMAS)
     assert reading.draft is None or not any(finding.is_error for finding in reading.findings)
 
 
 def test_a_body_without_findings_is_its_own_canonical_json() -> None:
-    """A sound Job has no findings, and its canonical JSON does not depend on the order of keys."""
-    one = {"labels": {"a": "b", "c": "d"}, "annotations": {}, "spec": JOB["spec"]}
-    other = {"spec": JOB["spec"], "annotations": {}, "labels": {"c": "d", "a": "b"}}
-    assert check_body(one) == check_body(other)
-    assert check_body(one)[1] == []
+    """A valid Job has no findings, and its canonical JSON does not depend on the order of keys."""
+    body = {"labels": {"a": "b", "c": "d"}, "annotations": {}, "spec": JOB["spec"]}
+    reordered = {"spec": JOB["spec"], "annotations": {}, "labels": {"c": "d", "a": "b"}}
+    assert check_body(body) == check_body(reordered)
+    assert check_body(body)[1] == []

@@ -12,23 +12,23 @@ from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.locate import Locator
 
-LARGEST = 512 * 1024
+MAX_BYTES = 512 * 1024
 
 
-def one(text: str) -> Any:
-    """Read a text of one document."""
+def parse(text: str) -> Any:
+    """Parse a text of one document."""
     (value,) = load(text.encode())
     return value
 
 
-def refusal(content: bytes | str, *, is_json: bool = False) -> Unreadable:
-    """Read a file that must be refused, and return why."""
+def error_of(content: bytes | str, *, is_json: bool = False) -> Unreadable:
+    """Parse an invalid file and return the error."""
     with pytest.raises(Unreadable) as caught:
         load(content.encode() if isinstance(content, str) else content, is_json=is_json)
     return caught.value
 
 
-# What sigs.k8s.io/yaml 1.6 turns a plain scalar into.
+# The values that sigs.k8s.io/yaml 1.6 reads.
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -85,35 +85,35 @@ def refusal(content: bytes | str, *, is_json: bool = False) -> Unreadable:
     ],
 )
 def test_reads_scalars_as_kubernetes_does(text: str, value: object) -> None:
-    """An unquoted word becomes what go-yaml makes of it: YAML 1.1 without dates and base 60."""
-    found = one(f"value: {text}\n" if text != "-" else "value:\n-\n")["value"]
-    assert found == value
-    assert isinstance(found, bool) is isinstance(value, bool)
+    """An unquoted word has its value in go-yaml: YAML 1.1 without dates and base 60."""
+    parsed = parse(f"value: {text}\n" if text != "-" else "value:\n-\n")["value"]
+    assert parsed == value
+    assert isinstance(parsed, bool) is isinstance(value, bool)
 
 
 def test_turns_keys_into_text() -> None:
-    """Keys that read as something else are text, as in Kubernetes' JSON."""
+    """Keys of other types become strings, as in Kubernetes' JSON."""
     text = "on: a\n1: b\n0x10: c\n1.5: d\nfalse: e\nx: f\n"
-    assert one(text) == {"true": "a", "1": "b", "16": "c", "1.5": "d", "false": "e", "x": "f"}
+    assert parse(text) == {"true": "a", "1": "b", "16": "c", "1.5": "d", "false": "e", "x": "f"}
 
 
 def test_merges_mappings() -> None:
-    """A merge key brings what its mapping lacks; of several the first counts."""
+    """A merge key adds missing members; of several mappings the first has priority."""
     text = (
         "a: &a {p: 1, q: 2}\nb: &b {p: 3, r: 4}\n"
         "one:\n  <<: *a\n  q: 5\nboth:\n  <<: [*b, *a]\nquoted: {'<<': 1}\n"
     )
-    found = one(text)
-    assert found["one"] == {"p": 1, "q": 5}
-    assert found["both"] == {"p": 3, "q": 2, "r": 4}
-    assert found["quoted"] == {"<<": 1}
+    values = parse(text)
+    assert values["one"] == {"p": 1, "q": 5}
+    assert values["both"] == {"p": 3, "q": 2, "r": 4}
+    assert values["quoted"] == {"<<": 1}
 
 
-def test_copies_what_an_alias_stands_for() -> None:
-    """Two aliases of one anchor give two values, so that changing one leaves the other."""
-    found = one("a: &a [1]\nb: *a\n")
-    found["b"].append(2)
-    assert found["a"] == [1]
+def test_copies_the_value_of_an_alias() -> None:
+    """Each alias has its own value, so changing one does not change another."""
+    values = parse("a: &a [1]\nb: *a\n")
+    values["b"].append(2)
+    assert values["a"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_copies_what_an_alias_stands_for() -> None:
     ],
 )
 def test_reads_files_as_they_are_in_the_wild(content: bytes, documents: list[object]) -> None:
-    """Empty documents, comments, a byte order mark, CRLF, JSON: each has its answer."""
+    """Empty documents, comments, a byte order mark, CRLF and JSON are supported."""
     assert load(content) == documents
 
 
 def test_reads_json_by_its_own_grammar() -> None:
-    """A .json file may hold what YAML reads differently: tabs, surrogate pairs, 1.0."""
+    """A .json file is parsed as JSON: tabs, surrogate pairs, 1.0."""
     content = b'{\n\t"a": "\\ud83c\\udf89",\n\t"b": 1.0, "c": 1e2, "yes": "no"\n}'
     assert load(content, is_json=True) == [{"a": "\U0001f389", "b": 1, "c": 100, "yes": "no"}]
     assert load(b"  \n", is_json=True) == []
@@ -171,13 +171,11 @@ def test_reads_json_by_its_own_grammar() -> None:
         ("%FOO\n" * 102, 1, 1, "directives"),
     ],
 )
-def test_says_in_words_what_is_wrong_with_yaml(
-    text: str, line: int, column: int, words: str
-) -> None:
-    """Broken YAML is refused with the line, the column and what a person can do about it."""
-    found = refusal(text)
-    assert (found.rule.id, found.line, found.column) == ("syntax", line, column)
-    assert words in found.message
+def test_reports_invalid_yaml_plainly(text: str, line: int, column: int, words: str) -> None:
+    """The error for invalid YAML has a line, a column and a readable message."""
+    error = error_of(text)
+    assert (error.rule.id, error.line, error.column) == ("syntax", line, column)
+    assert words in error.message
 
 
 @pytest.mark.parametrize(
@@ -211,11 +209,11 @@ def test_says_in_words_what_is_wrong_with_yaml(
         ("a: &a [*a]\n", "nesting", 1, "more than 64 levels deep"),
     ],
 )
-def test_refuses_what_readers_differ_on(text: str, rule: str, line: int, words: str) -> None:
-    """Duplicate keys, odd keys, numbers and tags are refused where they stand."""
-    found = refusal(text)
-    assert (found.rule.id, found.line) == (rule, line)
-    assert words in found.message
+def test_rejects_what_parsers_disagree_on(text: str, rule: str, line: int, words: str) -> None:
+    """Duplicate keys and unsupported keys, numbers and tags are reported at their line."""
+    error = error_of(text)
+    assert (error.rule.id, error.line) == (rule, line)
+    assert words in error.message
 
 
 @pytest.mark.parametrize(
@@ -233,16 +231,16 @@ def test_refuses_what_readers_differ_on(text: str, rule: str, line: int, words: 
         (b"[" * 200_000 + b"]" * 200_000, "nesting", 0),
     ],
 )
-def test_refuses_json_alike(content: bytes, rule: str, line: int) -> None:
-    """A .json file is held to the same rules, with the line where there is one."""
-    found = refusal(content, is_json=True)
-    assert (found.rule.id, found.line) == (rule, line)
+def test_rejects_invalid_json(content: bytes, rule: str, line: int) -> None:
+    """The same rules apply to a .json file; the error has a line if it is known."""
+    error = error_of(content, is_json=True)
+    assert (error.rule.id, error.line) == (rule, line)
 
 
 def test_half_a_character_in_json_is_pointed_at() -> None:
-    """A lone surrogate is told at its escape, not at the value or the line."""
-    found = refusal(b'{\n"a": "x\\ud83d"}', is_json=True)
-    assert (found.line, found.column) == (2, 8)
+    """A lone surrogate is reported at its escape sequence."""
+    error = error_of(b'{\n"a": "x\\ud83d"}', is_json=True)
+    assert (error.line, error.column) == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -253,15 +251,15 @@ def test_half_a_character_in_json_is_pointed_at() -> None:
         (bytes(range(256)), 3, 115, "0x80"),
     ],
 )
-def test_refuses_what_is_not_utf_8(content: bytes, line: int, column: int, words: str) -> None:
-    """Bytes that are no UTF-8 are refused at the first of them."""
-    found = refusal(content)
-    assert (found.rule.id, found.line, found.column) == ("not-utf-8", line, column)
-    assert words in found.message
+def test_rejects_other_encodings(content: bytes, line: int, column: int, words: str) -> None:
+    """The first byte that is not UTF-8 is reported."""
+    error = error_of(content)
+    assert (error.rule.id, error.line, error.column) == ("not-utf-8", line, column)
+    assert words in error.message
 
 
 def _filled(unit: str) -> str:
-    return unit * (LARGEST // len(unit))
+    return unit * (MAX_BYTES // len(unit))
 
 
 def _bomb() -> str:
@@ -283,11 +281,11 @@ def _merges() -> str:
         (_filled("- "), "nesting"),
         (_filled("? "), "nesting"),
         ("".join(" " * depth + "a:\n" for depth in range(1000)), "nesting"),
-        ("[" + "a," * (LARGEST // 2 - 1) + "]", "file-too-large"),
+        ("[" + "a," * (MAX_BYTES // 2 - 1) + "]", "file-too-large"),
         ("a: &a 1\nb: [" + "*a," * 170_000 + "]", "file-too-large"),
         ("---\n" * 130_000, "file-too-large"),
         ("---\na: 1\n" * 1001, "too-many-documents"),
-        ("x" * (LARGEST + 1), "file-too-large"),
+        ("x" * (MAX_BYTES + 1), "file-too-large"),
         (_bomb(), "alias-bomb"),
         ('a: &a "' + "x" * 300_000 + '"\nb: [' + "*a," * 40_000 + "]", "alias-bomb"),
         ("a: &a {x: 1}\nb: {<<: [" + "*a," * 60_000 + "]}", "alias-bomb"),
@@ -303,7 +301,7 @@ def _merges() -> str:
     ],
 )
 def test_answers_in_bounded_time_and_memory(text: str, rule: str | None) -> None:
-    """A hostile file of any kind gets its answer within seconds and a few hundred megabytes."""
+    """Parsing a malicious file takes seconds and a few hundred megabytes at most."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     _, reason = attempt(text.encode())
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -312,11 +310,11 @@ def test_answers_in_bounded_time_and_memory(text: str, rule: str | None) -> None
     assert after.ru_maxrss - before.ru_maxrss < 300 * 1024  # KiB
 
 
-def test_takes_what_is_just_within_its_bounds() -> None:
-    """64 levels, 1,000 documents and 512 KiB are fine."""
-    assert one("a: " + "[" * 63 + "]" * 63)
+def test_accepts_files_at_the_limits() -> None:
+    """64 levels, 1,000 documents and 512 KiB are valid."""
+    assert parse("a: " + "[" * 63 + "]" * 63)
     assert len(load(b"---\na: 1\n" * 1000)) == 1000
-    assert one("a: " + "x" * (LARGEST - 3))
+    assert parse("a: " + "x" * (MAX_BYTES - 3))
 
 
 JOB = b"""\
@@ -357,7 +355,7 @@ top:
 def test_locates_a_pointer(
     document: int, pointer: tuple[str | int, ...], place: tuple[int, int]
 ) -> None:
-    """A pointer leads to its key or item, or to the nearest thing there is."""
+    """The place of a pointer is its key or item, or the nearest existing parent."""
     assert Locator(JOB).place(document, pointer) == place
 
 
@@ -376,7 +374,7 @@ data:
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_locates_a_pointer_into_a_wrapped_text(newline: str) -> None:
-    """A pointer into a block of text leads to the line and column of the file around it."""
+    """A pointer into a block of text has a line and column in the file around it."""
     locator = Locator(WRAPPED.replace("\n", newline).encode())
     assert locator.place(0, ("data", "Alert", "kind")) == (4, 5)
     assert locator.place(0, ("data", "Alert", "spec", "backoffLimit")) == (7, 7)
@@ -387,8 +385,8 @@ def test_locates_a_pointer_into_a_wrapped_text(newline: str) -> None:
     assert locator.within(0, ("data", "Folded"), 1, 1) == (8, 3)
 
 
-def test_locates_nothing_in_json_that_is_no_yaml() -> None:
-    """Where YAML cannot follow JSON, a finding is placed at the beginning of its file."""
+def test_locates_nothing_in_json_that_is_not_yaml() -> None:
+    """In JSON that is not YAML every place is the beginning of the file."""
     content = b'{"a": "\\ud83c\\udf89"}'
     assert load(content, is_json=True)
     assert Locator(content).place(0, ("a",)) == (1, 1)
@@ -407,7 +405,7 @@ VALUES = st.recursive(
 
 
 def attempt(content: bytes, *, is_json: bool = False) -> tuple[list[Any], Unreadable | None]:
-    """Read a file, or tell why it cannot be read."""
+    """Parse a file, or return the error."""
     try:
         return load(content, is_json=is_json), None
     except Unreadable as reason:
@@ -416,7 +414,7 @@ def attempt(content: bytes, *, is_json: bool = False) -> tuple[list[Any], Unread
 
 @given(VALUES)
 def test_json_reads_alike_as_json_and_as_yaml(value: object) -> None:
-    """A value written as JSON is itself again, by either grammar."""
+    """A value serialized as JSON is parsed to the same value as JSON and as YAML."""
     content = json.dumps(value, ensure_ascii=False).encode()
     assert load(content, is_json=True) == [value]
     assert load(content) == [value]
@@ -424,7 +422,7 @@ def test_json_reads_alike_as_json_and_as_yaml(value: object) -> None:
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"%#@`,?~<1. \n\t", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Whatever stands in a file, it is read or refused at a line of it, and can be located."""
+    """Any text is parsed, or rejected at one of its lines, and its values have places."""
     content = text.encode()
     lines = text.count("\n") + 2
     documents, reason = attempt(content)
@@ -437,7 +435,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
-    """No content raises anything but its refusal, as YAML or as JSON."""
+    """No content raises another exception than Unreadable."""
     for is_json in (False, True):
         _, reason = attempt(content, is_json=is_json)
         assert reason is None or reason.message
