@@ -1,5 +1,5 @@
-"""What authors of operarios read: explanations, golden cases, coverage of alert rules.
+"""What authors of operarios use: explanations, golden cases, coverage of alerting rules.
 
-Pure functions over a catalog; `diff` compares two of them, `report` prints what was found.
-Nothing here runs in the controller.
+Pure functions over a catalog; `diff` compares two catalogs, `report` formats problems. Nothing
+here runs in the controller.
 """

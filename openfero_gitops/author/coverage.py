@@ -1,8 +1,8 @@
-"""Alerting rules beside operarios: which alerts nobody answers, which operarios nobody reaches.
+"""Compare alerting rules with operarios: rules without an operario, and unreachable operarios.
 
-A matcher contradicts a rule where the rule itself gives the label another value. A label that the
-rule does not write may come with the alert, so a matcher on it may hold: such an alert is covered
-for some of its labels.
+A matcher contradicts a rule if the rule itself sets the label to a value that does not match. A
+label that the rule does not set may still come with the alert, so a matcher for it may match: such
+a rule is covered for some labels.
 """
 
 from __future__ import annotations
@@ -24,98 +24,100 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One alerting rule and who answers its alerts.
+class RuleCoverage:
+    """One alerting rule and the operarios for its alerts.
 
-    `operarios` may answer the firing alert, in the order of choice; `surely` says that one of
-    them does, whatever labels it comes with. `resolved` may answer the resolved one. `why` is
-    there where nobody answers, or for some labels alone.
+    `operarios` may match the firing alert, in the order of precedence; with `always`, one of them
+    matches whatever the labels. `resolved` may match the resolved alert. `reason` explains why
+    no operario matches, or for which labels.
     """
 
     rule: AlertRule
     operarios: tuple[str, ...]
-    surely: bool
+    always: bool
     resolved: tuple[str, ...]
-    why: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Unreached:
-    """An operario that no rule can reach, and why."""
+class UnreachableOperario:
+    """An operario that no alerting rule can reach, and why."""
 
     operario: str
     path: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The whole; `left_out` counts the rules that were asked to be left out."""
+    """The coverage of all rules; `ignored` counts the rules that were ignored."""
 
-    answered: tuple[Answered, ...]
-    unreached: tuple[Unreached, ...]
+    rules: tuple[RuleCoverage, ...]
+    unreachable: tuple[UnreachableOperario, ...]
     notes: tuple[str, ...]
-    left_out: int
+    ignored: int
 
     @property
-    def gaps(self) -> tuple[Answered, ...]:
-        """The rules whose alerts nobody answers."""
-        return tuple(one for one in self.answered if not one.operarios)
+    def gaps(self) -> tuple[RuleCoverage, ...]:
+        """The rules without an operario."""
+        return tuple(rule for rule in self.rules if not rule.operarios)
 
     @property
     def percentage(self) -> float:
-        """How many of a hundred rules are answered, cut: 100 is all of them, and none is 0."""
-        total = len(self.answered)
+        """The percentage of rules with an operario, rounded down: 100 means all of them."""
+        total = len(self.rules)
         return (total - len(self.gaps)) * 1000 // total / 10 if total else 0.0
 
     @property
     def complete(self) -> bool:
-        """Whether there is no gap on either side."""
-        return bool(self.answered) and not self.gaps and not self.unreached
+        """Whether every rule has an operario, and every operario can be reached."""
+        return bool(self.rules) and not self.gaps and not self.unreachable
 
 
 def cover(catalog: Catalog, rules: Iterable[AlertRule], ignore: Collection[str] = ()) -> Coverage:
-    """Hold a catalog against alerting rules; `ignore` are names of alerts that need nobody."""
-    passed = {name.lower() for name in ignore}
-    known = sorted(rules, key=lambda rule: (rule.name, rule.path, rule.line))
-    asked = [rule for rule in known if rule.name.lower() not in passed]
+    """Compare a catalog with alerting rules; `ignore` are names of alerts that need no operario."""
+    ignored_names = {name.lower() for name in ignore}
+    rules = sorted(rules, key=lambda rule: (rule.name, rule.path, rule.line))
     reached: set[str] = set()
-    answered = []
-    for rule in known:
-        firing, surely = _answering(rule, catalog, Status.FIRING)
-        resolved, _ = _answering(rule, catalog, Status.RESOLVED)
-        reached |= {one.name for one in (*firing, *resolved)}
-        if rule.name.lower() not in passed:
-            answered.append(
-                Answered(
-                    rule,
-                    tuple(one.name for one in firing),
-                    surely,
-                    tuple(one.name for one in resolved),
-                    "" if surely else _why(rule, firing, catalog),
-                )
+    covered = []
+    ignored = 0
+    for rule in rules:
+        firing, always = _matching(rule, catalog, Status.FIRING)
+        resolved, _ = _matching(rule, catalog, Status.RESOLVED)
+        reached |= {operario.name for operario in (*firing, *resolved)}
+        if rule.name.lower() in ignored_names:
+            ignored += 1
+            continue
+        covered.append(
+            RuleCoverage(
+                rule,
+                tuple(operario.name for operario in firing),
+                always,
+                tuple(operario.name for operario in resolved),
+                "" if always else _reason(rule, firing, catalog),
             )
+        )
     return Coverage(
-        answered=tuple(answered),
-        unreached=tuple(_unreached(catalog, known, reached)),
+        rules=tuple(covered),
+        unreachable=tuple(_unreachable(catalog, rules, reached)),
         notes=tuple(_notes(catalog)),
-        left_out=len(known) - len(asked),
+        ignored=ignored,
     )
 
 
-def _answering(rule: AlertRule, catalog: Catalog, status: Status) -> tuple[list[Operario], bool]:
-    """Who may answer a rule's alerts in a state, up to the first who surely does."""
-    found = []
+def _matching(rule: AlertRule, catalog: Catalog, status: Status) -> tuple[list[Operario], bool]:
+    """The operarios that may match a rule's alerts, up to the first that always does."""
+    operarios = []
     for operario in _of_name(rule.name, catalog):
         if operario.status is not status or not operario.options.enabled:
             continue
         matchers = operario.options.matchers
-        if any(_contradicts(rule, one) for one in matchers):
+        if any(_contradicts(rule, matcher) for matcher in matchers):
             continue
-        found.append(operario)
-        if all(_is_known(rule, one) for one in matchers):
-            return found, True
-    return found, False
+        operarios.append(operario)
+        if all(_is_known(rule, matcher) for matcher in matchers):
+            return operarios, True
+    return operarios, False
 
 
 def _of_name(name: str, catalog: Catalog) -> Sequence[Operario]:
@@ -130,115 +132,119 @@ def _contradicts(rule: AlertRule, matcher: Matcher) -> bool:
     return _is_known(rule, matcher) and not matcher.matches({**rule.labels, "alertname": rule.name})
 
 
-def _why(rule: AlertRule, firing: Sequence[Operario], catalog: Catalog) -> str:
-    """Why nobody answers, or for which labels somebody does."""
+def _reason(rule: AlertRule, firing: Sequence[Operario], catalog: Catalog) -> str:
+    """Why no operario matches, or for which labels one does."""
     if firing:
-        return "; ".join(f"{one.name} where {_matchers(one, rule)}" for one in firing)
-    named = _of_name(rule.name, catalog)
-    if not named:
-        near = nearest(rule.name, {one.alertname for one in catalog.operarios})
-        return f"an operario is there for {near}: is that meant?" if near else ""
+        return "; ".join(
+            f"{operario.name} if {_unknown_matchers(operario, rule)}" for operario in firing
+        )
+    operarios = _of_name(rule.name, catalog)
+    if not operarios:
+        near = nearest(rule.name, {operario.alertname for operario in catalog.operarios})
+        return f"there is an operario for {near}, is that the same alert?" if near else ""
     reasons = []
-    for one in named:
-        if one.status is not Status.FIRING:
-            reasons.append(f"{one.name} answers it when it is resolved, alone")
-        elif not one.options.enabled:
-            reasons.append(f"{one.name} is switched off (enabled: false)")
+    for operario in operarios:
+        if operario.status is not Status.FIRING:
+            reasons.append(f"{operario.name} matches only the resolved alert")
+        elif not operario.options.enabled:
+            reasons.append(f"{operario.name} is disabled (enabled: false)")
         else:
-            reasons.append(f"{one.name} does not, {_contradiction(one, rule)}")
+            reasons.append(f"{operario.name} does not match: {_contradiction(operario, rule)}")
     return "; ".join(reasons)
 
 
-def _matchers(operario: Operario, rule: AlertRule) -> str:
+def _unknown_matchers(operario: Operario, rule: AlertRule) -> str:
     return ", ".join(
-        printable(str(one)) for one in operario.options.matchers if not _is_known(rule, one)
+        printable(str(matcher))
+        for matcher in operario.options.matchers
+        if not _is_known(rule, matcher)
     )
 
 
 def _contradiction(operario: Operario, rule: AlertRule) -> str:
-    matcher = next(one for one in operario.options.matchers if _contradicts(rule, one))
-    has = labels({matcher.name: rule.labels.get(matcher.name, rule.name)})
-    return f"its matcher {printable(str(matcher))} contradicts the rule's {has}"
+    matcher = next(matcher for matcher in operario.options.matchers if _contradicts(rule, matcher))
+    label = labels({matcher.name: rule.labels.get(matcher.name, rule.name)})
+    return f"matcher {printable(str(matcher))} contradicts the rule's {label}"
 
 
-def _unreached(
+def _unreachable(
     catalog: Catalog, rules: Sequence[AlertRule], reached: Collection[str]
-) -> Iterator[Unreached]:
+) -> Iterator[UnreachableOperario]:
     by_name: dict[str, list[AlertRule]] = defaultdict(list)
     for rule in rules:
         by_name[rule.name.lower()].append(rule)
-    for operario in sorted(catalog.operarios, key=lambda one: one.name):
+    for operario in sorted(catalog.operarios, key=lambda operario: operario.name):
         if operario.name in reached or not operario.options.enabled:
             continue
-        named = by_name.get(operario.alertname.lower())
-        if named is None:
-            why = f"no rule is named {printable(operario.alertname)}"
+        of_name = by_name.get(operario.alertname.lower())
+        if of_name is None:
+            reason = f"no rule has the name {printable(operario.alertname)}"
             if near := nearest(operario.alertname, {rule.name for rule in rules}):
-                why += f" (did you mean {printable(near)}?)"
+                reason += f" (did you mean {printable(near)}?)"
         elif contradicted := [
             rule
-            for rule in named
-            if any(_contradicts(rule, one) for one in operario.options.matchers)
+            for rule in of_name
+            if any(_contradicts(rule, matcher) for matcher in operario.options.matchers)
         ]:
-            why = _contradiction(operario, contradicted[0])
-            if len(contradicted) < len(named):
-                why += ", and before it comes one that answers the others"
+            reason = _contradiction(operario, contradicted[0])
+            if len(contradicted) < len(of_name):
+                reason += ", and the other rules match an operario that comes before it"
         else:
-            first = _answering(named[0], catalog, operario.status)[0][-1]
-            why = f"{first.name} goes first, whatever the labels"
-        yield Unreached(operario.name, operario.origin.path, why)
+            first = _matching(of_name[0], catalog, operario.status)[0][-1]
+            reason = f"{first.name} comes before it and matches whatever the labels"
+        yield UnreachableOperario(operario.name, operario.origin.path, reason)
 
 
 def _notes(catalog: Catalog) -> Iterator[str]:
-    """Operarios for resolved alerts that never have anything to undo."""
-    for operario in sorted(catalog.operarios, key=lambda one: one.name):
+    """Operarios for resolved alerts whose Jobs never start, because no firing Job precedes them."""
+    for operario in sorted(catalog.operarios, key=lambda operario: operario.name):
         if operario.status is Status.RESOLVED and not any(
-            one.status is Status.FIRING and one.options.enabled
-            for one in _of_name(operario.alertname, catalog)
+            other.status is Status.FIRING and other.options.enabled
+            for other in _of_name(operario.alertname, catalog)
         ):
             yield (
-                f"{operario.name} answers {printable(operario.alertname)} when it is resolved, and"
-                " no operario answers it firing: there is nothing to undo"
+                f"{operario.name} is for the resolved alert {printable(operario.alertname)}, but"
+                " there is no operario for the firing one: its Jobs never start"
             )
 
 
-# What is told.
+# Output
 
 
 def as_text(coverage: Coverage) -> str:
-    """For a terminal: gaps first, then what is covered in part, then a line that counts."""
-    lines = [f"no operario: {_rule(one.rule)}{_reason(one.why)}" for one in coverage.gaps]
-    lines += (f"unreachable: {one.operario} ({one.path}): {one.why}" for one in coverage.unreached)
-    partly = [one for one in coverage.answered if one.operarios and not one.surely]
-    lines += (f"some labels: {_rule(one.rule)}{_reason(one.why)}" for one in partly)
+    """For a terminal: gaps first, then partial coverage, then a summary."""
+    lines = [f"no operario: {_rule_text(gap)}" for gap in coverage.gaps]
+    lines += (
+        f"unreachable: {unreachable.operario} ({unreachable.path}): {unreachable.reason}"
+        for unreachable in coverage.unreachable
+    )
+    partly = [rule for rule in coverage.rules if rule.operarios and not rule.always]
+    lines += (f"some labels: {_rule_text(rule)}" for rule in partly)
     lines += (f"note: {note}" for note in coverage.notes)
-    total = len(coverage.answered)
+    total = len(coverage.rules)
     if not total:
-        lines.append("no alert: the rules are recording rules, or left out")
-    resolved = sum(bool(one.resolved) for one in coverage.answered)
+        lines.append("no alerting rules: all rules are recording rules, or ignored")
     summary = (
         f"{total - len(coverage.gaps)} of {plural(total, 'alerting rule')}"
         f" {'has' if total == 1 else 'have'} an operario"
         f" ({coverage.percentage:g} %)"
     )
     if partly:
-        summary += f", {len(partly)} of them for some labels alone"
-    if resolved:
+        summary += f", {len(partly)} of them for some labels only"
+    if resolved := sum(bool(rule.resolved) for rule in coverage.rules):
         summary += f"; {resolved} also when resolved"
-    if coverage.unreached:
-        summary += f"; {plural(len(coverage.unreached), 'operario')} unreachable"
-    if coverage.left_out:
-        summary += f"; {plural(coverage.left_out, 'rule')} left out"
+    if coverage.unreachable:
+        summary += f"; {plural(len(coverage.unreachable), 'operario')} unreachable"
+    if coverage.ignored:
+        summary += f"; {plural(coverage.ignored, 'rule')} ignored"
     return "\n".join([*lines, summary])
 
 
-def _rule(rule: AlertRule) -> str:
+def _rule_text(coverage: RuleCoverage) -> str:
+    rule = coverage.rule
     known = "{" + labels(rule.labels) + "}" if rule.labels else ""
-    return f"{printable(rule.name)}{known} ({printable(rule.path)}:{rule.line})"
-
-
-def _reason(why: str) -> str:
-    return f": {why}" if why else ""
+    reason = f": {coverage.reason}" if coverage.reason else ""
+    return f"{printable(rule.name)}{known} ({printable(rule.path)}:{rule.line}){reason}"
 
 
 def as_json(coverage: Coverage) -> dict[str, Any]:
@@ -247,21 +253,25 @@ def as_json(coverage: Coverage) -> dict[str, Any]:
         "percentage": coverage.percentage,
         "alerts": [
             {
-                "alertname": one.rule.name,
-                "labels": dict(one.rule.labels),
-                "path": one.rule.path,
-                "line": one.rule.line,
-                "covered": "yes" if one.surely else "some" if one.operarios else "no",
-                "operarios": list(one.operarios),
-                "resolved": list(one.resolved),
-                "message": one.why or None,
+                "alertname": covered.rule.name,
+                "labels": dict(covered.rule.labels),
+                "path": covered.rule.path,
+                "line": covered.rule.line,
+                "covered": "yes" if covered.always else "some" if covered.operarios else "no",
+                "operarios": list(covered.operarios),
+                "resolved": list(covered.resolved),
+                "message": covered.reason or None,
             }
-            for one in coverage.answered
+            for covered in coverage.rules
         ],
         "unreachable": [
-            {"operario": one.operario, "path": one.path, "message": one.why}
-            for one in coverage.unreached
+            {
+                "operario": unreachable.operario,
+                "path": unreachable.path,
+                "message": unreachable.reason,
+            }
+            for unreachable in coverage.unreachable
         ],
         "notes": list(coverage.notes),
-        "leftOut": coverage.left_out,
+        "leftOut": coverage.ignored,
     }

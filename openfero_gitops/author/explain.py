@@ -1,7 +1,7 @@
-"""Why an alert gets the Job that it gets, or none, in words for its operario's author.
+"""Explain which Job an alert creates, or why it creates none.
 
-Nothing is decided here: `match` chooses, `render` builds, and `decide` is asked about the Job as
-if it came to an empty cluster. What depends on what else runs there is told as what will be asked.
+Nothing is decided here: `match` chooses the operario, `render` builds the Job, and `decide` decides
+about the Job as in an empty cluster. What depends on other Jobs is listed as a condition.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.domain.text import labels, listed, nearest, plural, printable, quoted
+from openfero_gitops.domain.text import labels, listed, nearest, printable, quoted
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render, target
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.jobs.render import Delivery, Rendered
 
-_NONE: Final = timedelta(0)
-_LONGEST_REFUSAL: Final = 1000
+_ZERO: Final = timedelta(0)
+_MAX_REFUSAL_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of one alert.
+    """What one alert would do.
 
-    `reason` is why there is no Job, why it is refused, or what it waits for on an empty cluster;
-    None where nothing stands against it. `message` is one sentence, `details` are the lines that
-    say the rest: who else was considered, and what is asked before the Job starts.
+    `reason` is why there is no Job, why it is refused, or what it waits for in an empty cluster;
+    None if it would start. `message` is one sentence; `details` are lines with the other
+    operarios for the alert's name, and the conditions under which the Job starts.
     """
 
     alert: Alert
@@ -56,20 +56,20 @@ class Explanation:
 def explain(
     alert: Alert, catalog: Catalog, delivery: Delivery, *, jobs_namespace: str
 ) -> Explanation:
-    """Say which operario answers an alert and what happens then, or why none does."""
-    found = match(alert, catalog, ())
+    """Explain which operario matches an alert and what happens then, or why none does."""
+    result = match(alert, catalog, ())
     candidates = list(consider(alert, catalog, ()))
     passed_over = tuple(
-        _passed_over(one, alert, found)
-        for one in candidates
-        if one.result is not CandidateResult.CHOSEN
+        _passed_over(candidate, alert, result)
+        for candidate in candidates
+        if candidate.result is not CandidateResult.CHOSEN
     )
-    if not isinstance(found, Match):
+    if not isinstance(result, Match):
         hints = tuple(_hints(alert, catalog, candidates))
         return Explanation(
-            alert, Outcome.NO_MATCH, "", found.reason, found.reason.text, passed_over + hints
+            alert, Outcome.NO_MATCH, "", result.reason, result.reason.text, passed_over + hints
         )
-    operario = found.operario
+    operario = result.operario
     rendered = render(
         alert,
         operario,
@@ -78,62 +78,65 @@ def explain(
         delivery,
         jobs_namespace=jobs_namespace,
     )
-    by = f"{operario.name} ({_where(operario)})"
+    matches = f"{operario.name} ({_origin(operario)}) matches"
     if rendered.refusal is not None:
         message = (
-            f"{by} answers, and its Job is refused for good: {printable(rendered.message, 1000)}"
+            f"{matches}, but its Job is refused: "
+            f"{printable(rendered.message, _MAX_REFUSAL_CHARACTERS)}"
         )
         return Explanation(
             alert, Outcome.REFUSED, operario.name, rendered.refusal, message, passed_over
         )
     reason = _not_now(rendered, operario, catalog, delivery)
-    message = f"{by} answers with the Job {rendered.key}"
+    message = f"{matches} and creates Job {rendered.key}"
     if reason is Reason.DRY_RUN:
-        message += ", which is tried and not run (mode: dry-run)"
+        message += ", which does not run (mode: dry-run)"
     elif reason is not None:
-        message += f", which waits first: {reason.text}"
-    asked = tuple(_asked(alert, operario, catalog.envelope))
-    return Explanation(alert, Outcome.CREATED, operario.name, reason, message, passed_over + asked)
+        message += f", which waits: {reason.text}"
+    conditions = tuple(_conditions(alert, operario, catalog.envelope))
+    return Explanation(
+        alert, Outcome.CREATED, operario.name, reason, message, passed_over + conditions
+    )
 
 
-def _where(operario: Operario) -> str:
+def _origin(operario: Operario) -> str:
     if operario.origin.stale:
-        return f"{operario.origin.path}, as it was in commit {operario.origin.commit[:12]}"
+        return f"{operario.origin.path}, as of commit {operario.origin.commit[:12]}"
     return operario.origin.path
 
 
-def _passed_over(candidate: Candidate, alert: Alert, found: Match | NoMatch) -> str:
+def _passed_over(candidate: Candidate, alert: Alert, result: Match | NoMatch) -> str:
     operario = candidate.operario
-    if isinstance(found, Match) and candidate.result is CandidateResult.OUTRANKED:
-        why = _outranked(operario, found.operario)
+    if isinstance(result, Match) and candidate.result is CandidateResult.OUTRANKED:
+        reason = _outranked(operario, result.operario)
     else:
-        why = _unfit(candidate, alert)
-    return f"passed over: {operario.name} ({_where(operario)}): {why}"
+        reason = _mismatch(candidate, alert)
+    return f"passed over: {operario.name} ({_origin(operario)}): {reason}"
 
 
 def _outranked(operario: Operario, winner: Operario) -> str:
-    own, theirs = operario.options.priority, winner.options.priority
-    over = f"higher priority: {theirs} over {own}"
-    first = "same priority, first by name" if theirs == own else over
-    return f"it fits, but {winner.name} goes first ({first})"
+    own, higher = operario.options.priority, winner.options.priority
+    if own == higher:
+        return f"it also matches, but {winner.name} comes first (same priority, ordered by name)"
+    return f"it also matches, but {winner.name} has a higher priority ({higher} instead of {own})"
 
 
-def _unfit(candidate: Candidate, alert: Alert) -> str:
+def _mismatch(candidate: Candidate, alert: Alert) -> str:
     match candidate.result:
         case CandidateResult.OTHER_STATUS:
-            return f"it answers {candidate.operario.status} alerts, this one is {alert.status}"
+            return f"it is for {candidate.operario.status} alerts, this alert is {alert.status}"
         case CandidateResult.DISABLED:
-            return "it is switched off (enabled: false)"
+            return "it is disabled (enabled: false)"
         case CandidateResult.MATCHERS:
             return "; ".join(
-                f"its matcher {printable(str(one))} does not hold, {_has(alert, one.name)}"
-                for one in candidate.unfulfilled
+                f"matcher {printable(str(matcher))} does not match: {_label(alert, matcher.name)}"
+                for matcher in candidate.unfulfilled
             )
         case _:
             return Reason.OWN_JOB.text
 
 
-def _has(alert: Alert, name: str) -> str:
+def _label(alert: Alert, name: str) -> str:
     value = alert.labels.get(name)
     if not value:
         return f"the alert has no label {printable(name)}"
@@ -141,25 +144,23 @@ def _has(alert: Alert, name: str) -> str:
 
 
 def _hints(alert: Alert, catalog: Catalog, candidates: Sequence[Candidate]) -> Iterator[str]:
-    """What else may be the matter where nothing answers."""
+    """Possible causes why no operario matches."""
     if not alert.name:
         yield "the alert has no label alertname"
     elif not candidates:
         names = {operario.alertname for operario in catalog.operarios}
         if near := nearest(alert.name, names):
-            yield f"did you mean {near}? An operario is written for that alert"
+            yield f"did you mean {near}? There is an operario for that alert"
     broken = sorted({problem.path for problem in catalog.problems if problem.is_error})
     if broken:
-        yield (
-            f"{plural(len(broken), 'file')} with an error: is it there? validate tells: "
-            f"{listed(map(printable, broken))}"
-        )
+        verbs = "has errors and was skipped" if len(broken) == 1 else "have errors and were skipped"
+        yield f"{listed(map(printable, broken))} {verbs}; run `openfero-gitops validate`"
 
 
 def _not_now(
     rendered: Rendered, operario: Operario, catalog: Catalog, delivery: Delivery
 ) -> Reason | None:
-    """What the Job would wait for even if nothing else were in the cluster."""
+    """What the Job would wait for in an empty cluster."""
     [(_, decision)] = decide(
         [observe(rendered.manifest)],
         catalog.envelope,
@@ -168,7 +169,7 @@ def _not_now(
     )
     if isinstance(decision, Wait):
         return decision.reason
-    # (A refusal here only says that an empty cluster holds nothing to undo.)
+    # A refusal only means that an empty cluster has no firing Job to undo.
     return Reason.DRY_RUN if _is_dry(operario, catalog.envelope) else None
 
 
@@ -176,74 +177,73 @@ def _is_dry(operario: Operario, envelope: Envelope) -> bool:
     return Mode.DRY_RUN in (operario.options.mode, envelope.mode)
 
 
-def _asked(alert: Alert, operario: Operario, envelope: Envelope) -> Iterator[str]:
-    """What is asked before a Job starts, in the order in which it is asked."""
+def _conditions(alert: Alert, operario: Operario, envelope: Envelope) -> Iterator[str]:
+    """The conditions under which a Job starts, in the order in which they are checked."""
     options = operario.options
     if _is_dry(operario, envelope):
-        yield "mode dry-run: the API server judges the Job, then it is refused"
-    if envelope.paused:
-        yield "asked: is admission paused? openfero.yaml says that it is"
-    else:
-        yield "asked: is admission paused (openfero-gitops pause)?"
+        yield "mode dry-run: the API server validates the Job, which does not run"
+    paused = "; openfero.yaml pauses it now" if envelope.paused else ""
+    yield f"condition: admission is not paused{paused}"
     if options.approval:
-        yield "asked: has a person approved it (openfero-gitops approve)?"
+        yield "condition: somebody has approved the Job (openfero-gitops approve)"
     if alert.status is Status.RESOLVED:
-        if options.resolve_delay > _NONE:
+        if options.resolve_delay > _ZERO:
             delay = format_duration(options.resolve_delay)
-            yield f"asked: does the alert stay resolved for {delay}?"
-        yield "asked: did a firing Job for these labels start, and has it ended?"
+            yield f"condition: the alert stays resolved for {delay} (resolve-delay)"
+        yield "condition: a Job for the same labels, firing, was started and has ended"
     elif options.on_resolve is not OnResolve.KEEP:
-        yield "asked: is the alert still firing?"
-    aim = ", ".join(
+        yield "condition: the alert is still firing"
+    labels_of_target = ", ".join(
         f"{printable(name)}={quoted(value)}"
         for name, value in json.loads(target(alert, operario)).items()
     )
-    yield f"asked: does no other Job work on its target {aim}?"
-    if options.cooldown > _NONE:
+    yield f"condition: no other Job is running for the target {labels_of_target}"
+    if options.cooldown > _ZERO:
         cooldown = format_duration(options.cooldown)
-        yield f"asked: did its last Job on that target end at least {cooldown} ago?"
+        yield f"condition: the last Job for this target ended at least {cooldown} ago (cooldown)"
     yield (
-        f"asked: do fewer than {options.max_concurrent} Jobs of this operario run, and did fewer"
-        f" than {options.max_per_hour} start in this hour?"
+        f"limits of the operario: at most {options.max_concurrent} running,"
+        f" {options.max_per_hour} started per hour"
     )
     limits = envelope.limits
     yield (
-        f"asked: do fewer than {limits.concurrent} Jobs run in all, and did fewer than"
-        f" {limits.per_minute} start in this minute?"
+        f"limits of all operarios: at most {limits.concurrent} running,"
+        f" {limits.per_minute} started per minute"
     )
-    if options.max_wait > _NONE:
-        yield f"a Job that has waited {format_duration(options.max_wait)} is refused"
+    if options.max_wait > _ZERO:
+        yield f"a Job that has waited for {format_duration(options.max_wait)} is refused (max-wait)"
     if alert.starts_at is None:
-        yield "the alert has no startsAt: each delivery of it makes a Job of its own"
+        yield "the alert has no startsAt: each delivery creates another Job"
 
 
 def as_text(explanations: Iterable[Explanation]) -> str:
-    """For a terminal: each alert with its labels, then a sentence, then the details."""
+    """For a terminal: each alert with its labels, then the message, then the details."""
     blocks = []
-    for one in explanations:
-        named = printable(one.alert.name) or "an alert without a name"
-        rest = {name: value for name, value in one.alert.labels.items() if name != "alertname"}
-        head = f"{named} ({one.alert.status}) {labels(rest)}".rstrip()
-        word = {Outcome.NO_MATCH: "no Job: ", Outcome.REFUSED: "refused: "}.get(one.outcome, "")
-        blocks.append(
-            "\n".join([head, f"  {word}{one.message}", *(f"    {d}" for d in one.details)])
-        )
-    return "\n\n".join(blocks) or "the payload holds no alert"
+    for explanation in explanations:
+        alert = explanation.alert
+        name = printable(alert.name) or "an alert without a name"
+        rest = {name: value for name, value in alert.labels.items() if name != "alertname"}
+        head = f"{name} ({alert.status}) {labels(rest)}".rstrip()
+        outcomes = {Outcome.NO_MATCH: "no Job: ", Outcome.REFUSED: "refused: "}
+        message = f"  {outcomes.get(explanation.outcome, '')}{explanation.message}"
+        details = (f"    {detail}" for detail in explanation.details)
+        blocks.append("\n".join([head, message, *details]))
+    return "\n\n".join(blocks) or "the payload contains no alert"
 
 
 def as_json(explanations: Iterable[Explanation]) -> dict[str, Any]:
-    """For programs: the members of the webhook's answer, the details in the message."""
+    """For programs: the members of the webhook's answer, with the details in the message."""
     return {
         "alerts": [
             {
-                "alertname": one.alert.name,
-                "status": one.alert.status.value,
-                "fingerprint": one.alert.fingerprint,
-                "outcome": one.outcome.value,
-                "operario": one.operario or None,
-                "reason": one.reason.value if one.reason else None,
-                "message": "\n".join((one.message, *one.details)),
+                "alertname": explanation.alert.name,
+                "status": explanation.alert.status.value,
+                "fingerprint": explanation.alert.fingerprint,
+                "outcome": explanation.outcome.value,
+                "operario": explanation.operario or None,
+                "reason": explanation.reason.value if explanation.reason else None,
+                "message": "\n".join((explanation.message, *explanation.details)),
             }
-            for one in explanations
+            for explanation in explanations
         ]
     }

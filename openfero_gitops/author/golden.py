@@ -1,16 +1,15 @@
-"""Golden cases: an alert beside the Jobs that its author expects of it.
+"""Golden cases: an alert, and the Jobs that are expected for it.
 
-A case is a folder `tests/<operario>/<case>/` below the configured path. `alert.json` is a payload
-or one alert; `job.yaml` holds the Jobs that would be created for it, and is empty where none may
-be. Everything in a Job that comes from its commit, its file or the clock reads `<name>` there, and
-is not compared: a golden tells of behaviour, so that moving a file changes none.
+A case is a folder `tests/<operario>/<case>/` below the configured path. `alert.json` is a webhook
+payload or a single alert; `job.yaml` holds the Jobs that the alert would create, and is empty if
+it must create none. Values that depend on the commit, the file or the clock are replaced by
+`<name>` and not compared, so that moving a file changes no case.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.report.findings import EMPTY
+from openfero_gitops.author.report.lines import diff_lines
 from openfero_gitops.catalog.files import at, unread
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
@@ -44,7 +44,7 @@ FOLDER: Final = "tests"
 ALERT: Final = "alert.json"
 JOB: Final = "job.yaml"
 
-#: Of our own annotations, those that say what a Job does, and not where it came from.
+#: Those of our annotations that say what a Job does, not where it came from.
 _BEHAVIOUR: Final = frozenset(
     {
         keys.OPERARIUS,
@@ -61,15 +61,14 @@ _BEHAVIOUR: Final = frozenset(
     }
 )
 _COMMIT: Final = environment.PREFIX + "COMMIT"
-_DEPTH: Final = 3  # operario, case, file
-_MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-_LONGEST_LINE: Final = 400
-_CONTEXT: Final = 3
+_PATH_PARTS: Final = 3  # operario, case, file
+_RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_MAX_MESSAGE_CHARACTERS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One case; `path` is its folder, from the repository's root."""
+class GoldenCase:
+    """One case; `path` is its folder, relative to the root of the repository."""
 
     operario: str
     name: str
@@ -78,20 +77,20 @@ class Case:
     job: SourceFile | None = None
 
     def __str__(self) -> str:
-        """As people call it."""
+        """The name of the case in messages."""
         return f"{self.operario}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """How a case came out.
+    """The result of one case.
 
-    `created` is what `job.yaml` would have to hold, None where the alert cannot be read;
-    `difference` is a unified diff from what it holds, empty where that is the same. `notes` are
-    what an author may not have meant.
+    `created` is the content that `job.yaml` should have, None if the alert cannot be read;
+    `difference` is a unified diff to it, empty if there is none. `notes` are results that the
+    author may not have intended.
     """
 
-    case: Case
+    case: GoldenCase
     created: str | None
     difference: str = ""
     problems: tuple[Problem, ...] = ()
@@ -99,13 +98,13 @@ class CaseResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the case holds what would be created."""
+        """Whether the expected Jobs would be created."""
         return not self.problems and not self.difference
 
 
 @dataclass(frozen=True, slots=True)
 class CaseReport:
-    """All cases of a revision; `untested` are the names of the operarios that have none."""
+    """The results of all cases; `untested` are the names of the operarios without a case."""
 
     results: tuple[CaseResult, ...]
     problems: tuple[Problem, ...]
@@ -113,32 +112,32 @@ class CaseReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every case passed, and each of them can be read; without operarios none can."""
+        """Whether every case passed, there is no other error, and there is an operario."""
         return (
-            all(verdict.passed for verdict in self.results)
+            all(result.passed for result in self.results)
             and not any(problem.is_error for problem in self.problems)
             and not self.complaint
         )
 
     @property
     def complaint(self) -> str:
-        """What is wrong with the whole, where there is no operario; empty else."""
+        """The message if there is no operario; otherwise empty."""
         return "" if self.results or self.untested else EMPTY
 
 
 def run_cases(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> CaseReport:
-    """Hold every case against what the catalog makes of its alert.
+    """Compare every case with the Jobs that the catalog would create.
 
     Args:
         snapshot: the files below `tests`, which is its root.
-        catalog: of the same revision.
-        jobs_namespace: where Jobs go that name none.
+        catalog: the catalog of the same revision.
+        jobs_namespace: namespace for Jobs whose operario names none.
     """
-    # (A file need not name the commit that it is of, and what is found in it does.)
+    # Problems name the commit of their file, which a snapshot may leave out.
     commit = snapshot.revision.commit
     files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
     cases, problems = _cases(replace(snapshot, files=files), catalog)
-    results = tuple(_judge(case, catalog, jobs_namespace) for case in cases)
+    results = tuple(_run(case, catalog, jobs_namespace) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)
     return CaseReport(
@@ -148,17 +147,17 @@ def run_cases(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> C
     )
 
 
-def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[Case], list[Problem]]:
-    """The cases in order, and what lies where no case can be."""
-    known = {operario.name for operario in catalog.operarios}
+def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[GoldenCase], list[Problem]]:
+    """The cases in order, and the problems of files that belong to no case."""
+    operarios = {operario.name for operario in catalog.operarios}
     folders: dict[tuple[str, str], dict[str, SourceFile]] = defaultdict(dict)
     problems: list[Problem] = []
     for file in snapshot.files:
         parts = file.path[len(snapshot.root) + 1 :].split("/")
         if parts[-1] not in (ALERT, JOB):
             continue
-        if len(parts) != _DEPTH:
-            message = "this file belongs to no case"
+        if len(parts) != _PATH_PARTS:
+            message = "the file is not in the folder of a case"
             suggestion = f"move it to {FOLDER}/<operario>/<case>/{parts[-1]}"
             problems.append(_problem("case-place", file, message, suggestion))
             continue
@@ -166,33 +165,33 @@ def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[Case], list[Probl
     cases = []
     for (operario, name), files in sorted(folders.items()):
         path = f"{snapshot.root}/{operario}/{name}"
-        if operario in known:
-            cases.append(Case(operario, name, path, files.get(ALERT), files.get(JOB)))
+        if operario in operarios:
+            cases.append(GoldenCase(operario, name, path, files.get(ALERT), files.get(JOB)))
             continue
         file = next(iter(files.values()))
-        message = f"no operario in force is named {printable(operario)}"
-        suggestion = did_you_mean(operario, known) or "rename the folder, or delete it"
+        message = f"there is no valid operario {printable(operario)}"
+        suggestion = did_you_mean(operario, operarios) or "rename the folder, or delete it"
         problems.append(_problem("case-operario", replace(file, path=path), message, suggestion))
     return cases, problems
 
 
-def _judge(case: Case, catalog: Catalog, jobs_namespace: str) -> CaseResult:
+def _run(case: GoldenCase, catalog: Catalog, jobs_namespace: str) -> CaseResult:
     if case.alert is None:
-        problem = _missing(case, ALERT, "put an Alertmanager payload or one alert there")
+        problem = _missing(case, ALERT, "add an Alertmanager payload, or a single alert")
         return CaseResult(case, None, problems=(problem,))
     try:
         group = read_payload(case.alert.content)
     except PayloadError as error:
         return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
     rendered = list(_rendered(group, catalog, jobs_namespace))
-    objects = [_masked(one) for one in rendered]
+    objects = [_masked(job) for job in rendered]
     created = to_yaml(objects)
     notes = tuple(_notes(case, rendered))
     if case.job is None:
-        problem = _missing(case, JOB, "--update writes it; an empty one allows no Job at all")
+        problem = _missing(case, JOB, "use --update to write it; an empty file expects no Job")
         return CaseResult(case, created, problems=(problem,), notes=notes)
     try:
-        expected = [one for one in load(case.job.content) if one is not None]
+        expected = [job for job in load(case.job.content) if job is not None]
     except Unreadable as reason:
         problem = replace(at(unread(reason), case.job), rule="golden-unreadable")
         return CaseResult(case, created, problems=(problem,), notes=notes)
@@ -200,22 +199,22 @@ def _judge(case: Case, catalog: Catalog, jobs_namespace: str) -> CaseResult:
 
 
 def _rendered(group: AlertGroup, catalog: Catalog, jobs_namespace: str) -> Iterator[Rendered]:
-    """The Jobs of a delivery, one for each occurrence."""
+    """The Jobs for a delivery, one per occurrence."""
     delivery = Delivery(
         id="test",
         group_key=group.group_key,
         group_status=group.status,
-        received_at=_MOMENT,
+        received_at=_RECEIVED_AT,
         received_by="test",
     )
     seen = set()
     for alert in group.alerts:
-        found = match(alert, catalog, ())
-        if not isinstance(found, Match):
+        result = match(alert, catalog, ())
+        if not isinstance(result, Match):
             continue
         rendered = render(
             alert,
-            found.operario,
+            result.operario,
             catalog.envelope,
             catalog.revision,
             delivery,
@@ -226,17 +225,17 @@ def _rendered(group: AlertGroup, catalog: Catalog, jobs_namespace: str) -> Itera
             yield rendered
 
 
-def _notes(case: Case, rendered: Sequence[Rendered]) -> Iterator[str]:
-    answering = {one.manifest["metadata"]["annotations"][keys.OPERARIUS] for one in rendered}
-    for name in sorted(answering - {case.operario}):
-        yield f"its alert is answered by {name}"
-    for one in rendered:
-        if one.refusal is not None:
-            yield f"a Job is refused: {one.refusal}: {printable(one.message)}"
+def _notes(case: GoldenCase, rendered: Sequence[Rendered]) -> Iterator[str]:
+    matching = {job.manifest["metadata"]["annotations"][keys.OPERARIUS] for job in rendered}
+    for name in sorted(matching - {case.operario}):
+        yield f"its alert matches {name}"
+    for job in rendered:
+        if job.refusal is not None:
+            yield f"its Job is refused: {job.refusal}: {printable(job.message)}"
 
 
 def _masked(rendered: Rendered) -> dict[str, Any]:
-    """A Job with a name in the place of each value that behaviour does not depend on."""
+    """A Job with `<name>` for each value that depends on the commit, the file or the clock."""
     manifest = copy.deepcopy(rendered.manifest)
     metadata = manifest["metadata"]
     annotations = metadata["annotations"]
@@ -245,7 +244,7 @@ def _masked(rendered: Rendered) -> dict[str, Any]:
         if _is_provenance(key):
             annotations[key] = f"<{key.removeprefix(keys.PREFIX)}>"
     if rendered.occurrence.starts_at is None:
-        # Each delivery of such an alert is an occurrence of its own.
+        # Each delivery of such an alert is another occurrence.
         slug = metadata["name"].rpartition("-")[0]
         metadata["name"] = f"{slug}-<occurrence>"
         metadata["labels"][keys.OCCURRENCE] = "<occurrence>"
@@ -274,16 +273,8 @@ def _compared(value: Any) -> Any:
 
 def _difference(path: str, expected: Iterable[Any], created: Iterable[Any]) -> str:
     wanted = to_yaml(map(_compared, expected), sort_keys=True)
-    found = to_yaml(map(_compared, created), sort_keys=True)
-    lines = difflib.unified_diff(
-        wanted.splitlines(),
-        found.splitlines(),
-        path,
-        "what would be created",
-        lineterm="",
-        n=_CONTEXT,
-    )
-    return "\n".join(printable(line, _LONGEST_LINE) for line in lines)
+    actual = to_yaml(map(_compared, created), sort_keys=True)
+    return "\n".join(diff_lines(wanted, actual, (path, "what would be created")))
 
 
 def _problem(
@@ -295,7 +286,7 @@ def _problem(
     )
 
 
-def _missing(case: Case, name: str, suggestion: str) -> Problem:
+def _missing(case: GoldenCase, name: str, suggestion: str) -> Problem:
     file = case.alert or case.job
     commit = file.commit if file else ""
     message = f"the case has no {name}"
@@ -313,13 +304,15 @@ def _missing(case: Case, name: str, suggestion: str) -> Problem:
 
 
 def _bad_alert(file: SourceFile, error: PayloadError) -> Problem:
-    """A payload that cannot be read, at its line."""
+    """The problem of a payload that cannot be read, with its line."""
     cause = error.__cause__
     if isinstance(cause, json.JSONDecodeError):
-        message = f"not JSON: {cause.msg[:1].lower()}{cause.msg[1:]}"
+        message = f"invalid JSON: {cause.msg[:1].lower()}{cause.msg[1:]}"
         return _problem("case-alert", file, message, "", (cause.lineno, cause.colno))
     place = (1, 1)
-    with contextlib.suppress(Unreadable):  # JSON that is no YAML: what is found has no place
+    with contextlib.suppress(Unreadable):  # valid JSON that is not valid YAML has no places
         place = Locator(file.content).place(0, error.path)
-    problem = _problem("case-alert", file, printable(str(error), _LONGEST_LINE), "", place)
+    problem = _problem(
+        "case-alert", file, printable(str(error), _MAX_MESSAGE_CHARACTERS), "", place
+    )
     return replace(problem, pointer=format_pointer(error.path))

@@ -107,7 +107,7 @@ def test_explain_a_commit(
     now = openfero(*asked)
 
     assert then.code == 0
-    assert "openfero-hostdown-firing (ops/hostdown.json) answers with the Job" in then.out
+    assert "openfero-hostdown-firing (ops/hostdown.json) matches and creates Job" in then.out
     assert now.code == 1
     assert "no Job: " in now.out
     [told] = openfero(*asked, "--format", "json").json["alerts"]
@@ -211,7 +211,7 @@ def test_cases_are_no_operarios(repository: Repository, openfero: Callable[..., 
         ran = openfero("validate", *source)
         assert (ran.code, ran.out) == (
             0,
-            "1 operario in force, 0 errors, 0 warnings, 0 documents ignored\n",
+            "1 valid operario, 0 errors, 0 warnings, 0 documents ignored\n",
         )
 
 
@@ -335,7 +335,7 @@ def test_a_shallow_clone(
     assert ran.code == 1, ran.err
     assert "still active: openfero-hostdown-firing of commit" in ran.out
     at_ref = openfero("validate", clone / "ops", "--ref", "pr")
-    assert "2 operarios in force, 1 error" in at_ref.out
+    assert "2 valid operarios, 1 error" in at_ref.out
     deeper = openfero("diff", clone / "ops", "HEAD~2", "HEAD")
     assert (deeper.code, "git fetch --unshallow" in deeper.err) == (2, True)
 
@@ -355,7 +355,7 @@ def test_diff_since_the_branch_was_made(
     pull_request.commit("Another history")
     ran = openfero("diff", pull_request.folder / "ops", "main", "strange", "--merge-base")
     assert ran.code == 2
-    assert "have no commit in common" in ran.err
+    assert "have no common commit" in ran.err
 
 
 def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
@@ -473,7 +473,7 @@ def test_coverage_at_a_commit(
     assert gap.out.endswith("2 of 3 alerting rules have an operario (66.6 %)\n")
     assert (whole.code, whole.out) == (
         0,
-        "2 of 2 alerting rules have an operario (100 %); 1 rule left out\n",
+        "2 of 2 alerting rules have an operario (100 %); 1 rule ignored\n",
     )
 
 
@@ -484,7 +484,7 @@ def test_coverage_without_rules(
     folder = repository.folder / "ops"
     values = tmp_path / "values.yaml"
     values.write_text("image: x\n")
-    for file, said in ((values, "values.yaml: there are no rules in it"), ("none", "cannot read")):
+    for file, said in ((values, "values.yaml: no rules found"), ("none", "cannot read")):
         ran = openfero("coverage", folder, "--rules", file)
         assert (ran.code, ran.out) == (2, "")
         assert said in ran.err

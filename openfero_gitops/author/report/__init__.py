@@ -1,8 +1,7 @@
-"""What a check found, as text for each kind of reader: a person, a program, a CI system.
+"""Formats for the findings of `validate`: for terminals, programs and CI systems.
 
-Each format is one pure function of `Findings` in a module of its own, and tells everything at
-once. What none of them decides is whether the check failed: `Findings` says that, so that an exit
-code, a failed test case and a red annotation never disagree.
+Each format is a pure function of `Findings`, in a module of its own. Whether the check failed is
+decided by `Findings` alone, so that exit codes, test results and annotations agree.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.author.report.findings import Findings
 
-#: What `--format` takes.
+#: The values of `--format`.
 FORMATS: Final[Mapping[str, Callable[[Findings], str]]] = {
     "text": text,
     "json": plain,

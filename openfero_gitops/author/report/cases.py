@@ -1,4 +1,4 @@
-"""How golden cases came out: for a terminal, and as test results."""
+"""The results of golden cases, for a terminal and as JUnit XML."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SUITE: Final = "openfero-gitops test"
 def as_text(
     report: CaseReport, *, updated: Collection[str] = (), require_cases: bool = False
 ) -> str:
-    """What failed and why, what is missing, and a line that counts."""
+    """The failures, the missing cases, and a summary."""
     lines = [line(problem) for problem in report.problems]
-    for verdict in report.results:
-        if not verdict.passed:
-            lines.append(f"FAILED {verdict.case}")
-            lines += (f"  {line(problem)}" for problem in verdict.problems)
-            lines += (f"  {one}" for one in verdict.difference.splitlines())
-        lines += (f"  {note}" for note in _notes(verdict, updated))
+    for result in report.results:
+        if not result.passed:
+            lines.append(f"FAILED {result.case}")
+            lines += (f"  {line(problem)}" for problem in result.problems)
+            lines += (f"  {diff_line}" for diff_line in result.difference.splitlines())
+        lines += (f"  {note}" for note in _notes(result, updated))
     lines += (f"wrote {path}" for path in updated)
     word = "error" if require_cases else "note"
     lines += (f"{word}: {_missing(name)}" for name in report.untested)
@@ -42,55 +42,56 @@ def as_text(
 def as_junit(
     report: CaseReport, *, updated: Collection[str] = (), require_cases: bool = False
 ) -> str:
-    """A test case for each golden case, and one for whatever else is wrong."""
-    outcomes = [_outcome(verdict, updated) for verdict in report.results]
-    for path, found in groupby(report.problems, key=lambda one: one.path):
-        problems = list(found)
-        errors = [one for one in problems if one.is_error]
-        outcomes.append(of_file(path, errors, [one for one in problems if not one.is_error]))
-    said = [f"wrote {path}" for path in updated]
+    """One test case per golden case, and one per other problem."""
+    cases = [_junit_case(result, updated) for result in report.results]
+    for path, group in groupby(report.problems, key=lambda problem: problem.path):
+        problems = list(group)
+        errors = [problem for problem in problems if problem.is_error]
+        warnings = [problem for problem in problems if not problem.is_error]
+        cases.append(of_file(path, errors, warnings))
+    output = [f"wrote {path}" for path in updated]
     for name in report.untested:
         if require_cases:
-            outcomes.append(JUnitCase(name, failure=JUnitFailure(_missing(name), _missing(name))))
+            cases.append(JUnitCase(name, failure=JUnitFailure(_missing(name), _missing(name))))
         else:
-            said.append(f"note: {_missing(name)}")
+            output.append(f"note: {_missing(name)}")
     if report.complaint:
-        outcomes.append(of_all(report.complaint))
-    return suite(SUITE, outcomes, "\n".join([*said, _summary(report)]))
+        cases.append(of_all(report.complaint))
+    return suite(SUITE, cases, "\n".join([*output, _summary(report)]))
 
 
-#: What `--format` takes.
+#: The values of `--format`.
 FORMATS: Final[Mapping[str, Callable[..., str]]] = {"text": as_text, "junit": as_junit}
 
 
-def _outcome(verdict: CaseResult, updated: Collection[str]) -> JUnitCase:
-    file, place, failure = f"{verdict.case.path}/{JOB}", 0, None
-    if verdict.problems:
-        file, place = verdict.problems[0].path, verdict.problems[0].line
-        failure = failure_of(verdict.problems)
-    elif verdict.difference:
-        message = f"what would be created is not what {JOB} holds"
-        failure = JUnitFailure(message, verdict.difference, kind="golden")
-    output = "\n".join(_notes(verdict, updated))
-    return JUnitCase(str(verdict.case), file, place, failure, output)
+def _junit_case(result: CaseResult, updated: Collection[str]) -> JUnitCase:
+    file, place, failure = f"{result.case.path}/{JOB}", 0, None
+    if result.problems:
+        file, place = result.problems[0].path, result.problems[0].line
+        failure = failure_of(result.problems)
+    elif result.difference:
+        message = f"the Jobs that would be created differ from {JOB}"
+        failure = JUnitFailure(message, result.difference, kind="golden")
+    output = "\n".join(_notes(result, updated))
+    return JUnitCase(str(result.case), file, place, failure, output)
 
 
-def _notes(verdict: CaseResult, updated: Collection[str]) -> Iterator[str]:
-    """What its author may not have meant, while the case is looked at anyway."""
-    if not verdict.passed or f"{verdict.case.path}/{JOB}" in updated:
-        yield from (f"note: {verdict.case}: {note}" for note in verdict.notes)
+def _notes(result: CaseResult, updated: Collection[str]) -> Iterator[str]:
+    """The notes of a case that failed or was updated."""
+    if not result.passed or f"{result.case.path}/{JOB}" in updated:
+        yield from (f"note: {result.case}: {note}" for note in result.notes)
 
 
 def _missing(name: str) -> str:
-    return f"{name} has no case: put an alert into {FOLDER}/{name}/<case>/{ALERT}"
+    return f"{name} has no case: add {FOLDER}/{name}/<case>/{ALERT}"
 
 
 def _summary(report: CaseReport) -> str:
-    passed = sum(verdict.passed for verdict in report.results)
-    said = f"{plural(len(report.results), 'case')}: "
-    said += f"{passed} passed, {len(report.results) - passed} failed"
+    passed = sum(result.passed for result in report.results)
+    text = f"{plural(len(report.results), 'case')}: "
+    text += f"{passed} passed, {len(report.results) - passed} failed"
     if errors := sum(problem.is_error for problem in report.problems):
-        said += f"; {plural(errors, 'other error')}"
+        text += f"; {plural(errors, 'other error')}"
     if report.untested:
-        said += f"; {plural(len(report.untested), 'operario')} without a case"
-    return said
+        text += f"; {plural(len(report.untested), 'operario')} without a case"
+    return text

@@ -1,27 +1,29 @@
-"""What a check of a whole repository found, and whether that is a failure."""
+"""The result of `validate`, and whether it is a failure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.text import plural
+
 if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Ignored, Problem
 
-REFUSED: Final = "openfero.yaml cannot be followed: the controller would not take this revision"
+REFUSED: Final = "openfero.yaml has errors: the controller would reject this revision"
 EMPTY: Final = (
-    "no operario at all: is --path the folder that holds them? A Job becomes one by its "
-    "annotation openfero.io/alertname, or by its name openfero-ALERTNAME-firing"
+    "no operario found: is --path the folder that contains them? A Job is an operario if it has "
+    "the annotation openfero.io/alertname, or a name like openfero-ALERTNAME-firing"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything that is to be told.
+    """All problems of a repository.
 
-    `problems` are sorted by place. `files` are the paths that hold operarios in force, `operarios`
-    their number; `refused` says that `openfero.yaml` keeps the whole out of force. With `strict` a
-    warning counts as an error.
+    `problems` are sorted by path and line. `operarios` is the number of valid operarios, `files`
+    are the paths that contain them. `refused` means that `openfero.yaml` has errors, so that the
+    controller would reject the revision. With `strict`, warnings count as errors.
     """
 
     problems: tuple[Problem, ...]
@@ -32,12 +34,12 @@ class Findings:
     strict: bool = False
 
     def fails(self, problem: Problem) -> bool:
-        """Whether this problem alone is reason enough to fail."""
+        """Whether this problem is a failure."""
         return problem.is_error or self.strict
 
     @property
     def complaint(self) -> str:
-        """What is wrong with the repository as a whole, beyond any file; empty where nothing is."""
+        """The message about the repository as a whole; empty if there is none."""
         if self.refused:
             return REFUSED
         if self.operarios or any(problem.is_error for problem in self.problems):
@@ -46,31 +48,29 @@ class Findings:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is reason enough to fail."""
+        """Whether the check failed."""
         return not self.operarios or any(map(self.fails, self.problems))
 
     @property
     def summary(self) -> str:
-        """All of it in one line."""
+        """The numbers of operarios and problems, on one line."""
         errors = sum(problem.is_error for problem in self.problems)
         warnings = len(self.problems) - errors
         counts = (
-            f"{_count(self.operarios, 'operario')} in force, {_count(errors, 'error')}, "
-            f"{_count(warnings, 'warning')}, {_count(len(self.ignored), 'document')} ignored"
+            f"{plural(self.operarios, 'valid operario')}, {plural(errors, 'error')}, "
+            f"{plural(warnings, 'warning')}, {plural(len(self.ignored), 'document')} ignored"
         )
-        return counts + ("; --strict: warnings fail, too" if self.strict and warnings else "")
+        return counts + (
+            "; warnings count as errors (--strict)" if self.strict and warnings else ""
+        )
 
 
 def advice(problem: Problem) -> str:
-    """What is wrong, and what to do about it."""
+    """The message of a problem, and the suggestion."""
     return problem.message + (f" ({problem.suggestion})" if problem.suggestion else "")
 
 
 def line(problem: Problem) -> str:
-    """A problem as compilers write theirs: terminals and editors make a link of its beginning."""
+    """A problem in the format of compilers, which terminals and editors turn into a link."""
     place = problem.path + (f":{problem.line}:{problem.column}" if problem.line else "")
     return f"{place}: {problem.severity}: {advice(problem)} [{problem.rule}]"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

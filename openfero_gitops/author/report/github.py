@@ -1,7 +1,7 @@
-"""For a workflow on GitHub: commands in its log, each of which becomes an annotation of a line.
+"""Workflow commands of GitHub, which become annotations of lines.
 
-A log shows a command's text without its file and line, and a workflow shows ten annotations of a
-kind and no more; so each text begins with its place, and errors come before warnings.
+The log shows the text of a command without its file and line, and at most ten annotations of a
+kind are shown. So each text begins with its place, and errors precede warnings.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def github(findings: Findings) -> str:
-    """A command for each problem, then a line that counts."""
-    ordered = sorted(findings.problems, key=lambda one: not findings.fails(one))
-    lines = [_command(one, fails=findings.fails(one)) for one in ordered]
+    """One command per problem, then a summary."""
+    ordered = sorted(findings.problems, key=lambda problem: not findings.fails(problem))
+    lines = [_command(problem, fails=findings.fails(problem)) for problem in ordered]
     if findings.complaint:
         lines.append(f"::error title=openfero-gitops::{_data(findings.complaint)}")
     return "\n".join([*lines, findings.summary])
@@ -33,7 +33,7 @@ def _command(problem: Problem, *, fails: bool) -> str:
 
 
 def _data(value: str) -> str:
-    """A text, escaped as the runner reads it again."""
+    """Escape text for a workflow command."""
     return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

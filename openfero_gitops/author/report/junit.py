@@ -1,7 +1,7 @@
-"""For GitLab, Jenkins and whatever else shows test results: JUnit's XML.
+"""JUnit XML for GitLab, Jenkins and other tools that show test results.
 
-A file is a test case: one that holds operarios and nothing that fails has passed. All of a file's
-problems stand in its failure. Warnings that do not fail are the case's output.
+A file is a test case. Its failure contains all problems of the file; warnings that do not fail the
+check are its output.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SUITE: Final = "openfero-gitops validate"
 
 
 def junit(findings: Findings) -> str:
-    """A test case for each file that holds an operario or a problem."""
+    """One test case per file that has an operario or a problem."""
     by_path: dict[str, Sequence[Problem]] = dict.fromkeys(findings.files, ())
     by_path |= {
         path: tuple(problems)
-        for path, problems in groupby(findings.problems, key=lambda one: one.path)
+        for path, problems in groupby(findings.problems, key=lambda problem: problem.path)
     }
     cases = [
         of_file(
             path,
-            [one for one in by_path[path] if findings.fails(one)],
-            [one for one in by_path[path] if not findings.fails(one)],
+            [problem for problem in by_path[path] if findings.fails(problem)],
+            [problem for problem in by_path[path] if not findings.fails(problem)],
         )
         for path in sorted(by_path)
     ]
@@ -42,7 +42,7 @@ def junit(findings: Findings) -> str:
 
 
 def of_file(path: str, failing: Sequence[Problem], passing: Sequence[Problem]) -> JUnitCase:
-    """A file as a case: what is wrong in it, and what is said of it besides."""
+    """The test case of a file."""
     return JUnitCase(
         path,
         file=path,
@@ -53,12 +53,12 @@ def of_file(path: str, failing: Sequence[Problem], passing: Sequence[Problem]) -
 
 
 def of_all(complaint: str) -> JUnitCase:
-    """A case for what is wrong with the repository as a whole."""
+    """The test case of a message about the repository as a whole."""
     return JUnitCase("the repository", failure=JUnitFailure(complaint, complaint))
 
 
 def failure_of(problems: Sequence[Problem]) -> JUnitFailure:
-    """What failed by one or more problems, the first of which is the headline."""
+    """A failure for one or more problems; the first is the headline."""
     first, *others = problems
     more = f" (and {len(others)} more)" if others else ""
     return JUnitFailure(advice(first) + more, _lines(problems), kind=first.rule)

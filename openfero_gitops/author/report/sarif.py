@@ -1,13 +1,12 @@
-"""For code scanning: SARIF 2.1.0, which names each rule with why it is there.
+"""SARIF 2.1.0 for code scanning.
 
-Paths are relative to the repository's root. A result is recognised again by where it stands in
-its document, not by its line, so that it stays one and the same when lines are added above it.
+Paths are relative to the root of the repository. The fingerprint of a result contains its JSON
+pointer and not its line, so that it stays the same when lines are added above.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from urllib.parse import quote
 from openfero_gitops import __version__
 from openfero_gitops.author.report.findings import advice
 from openfero_gitops.domain.rule import RULES
+from openfero_gitops.domain.text import pretty_json
 
 if TYPE_CHECKING:
     from openfero_gitops.author.report.findings import Findings
@@ -29,7 +29,7 @@ _FINGERPRINT: Final = "openferoProblem/v1"
 
 
 def sarif(findings: Findings) -> str:
-    """One run: every rule that there is, and a result for each problem."""
+    """One run with all rules, and a result for each problem."""
     rules = sorted(RULES)
     index = {name: number for number, name in enumerate(rules)}
     seen: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def sarif(findings: Findings) -> str:
         },
         "automationDetails": {"id": "openfero-gitops/validate/"},
         "columnKind": "unicodeCodePoints",
-        "originalUriBaseIds": {_ROOT: {"description": {"text": "The repository's root."}}},
+        "originalUriBaseIds": {_ROOT: {"description": {"text": "The root of the repository."}}},
         "invocations": [
             {
                 "executionSuccessful": True,
@@ -58,7 +58,7 @@ def sarif(findings: Findings) -> str:
             _result(problem, index[problem.rule], findings, seen) for problem in findings.problems
         ],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+    return pretty_json({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""JUnit's XML, whatever is told in it: a suite of test cases, and what is said of all of them.
+"""Write JUnit XML: a suite of test cases, and its output.
 
-A reader of this format shows one failure of a case, so everything that failed stands in one.
+Tools show only one failure per test case, so it contains all problems of the case.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What XML 1.0 cannot write, not even as a reference.
+# Characters that XML 1.0 cannot contain, not even as a reference.
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class JUnitFailure:
-    """Why a case failed: `kind` is a word for it, `message` a line, `text` all of it."""
+    """Why a test case failed: `message` is one line, `text` has all details."""
 
     message: str
     text: str
@@ -28,7 +28,7 @@ class JUnitFailure:
 
 @dataclass(frozen=True, slots=True)
 class JUnitCase:
-    """One case; without a `failure` it has passed. `file` and `line` are where to look."""
+    """One test case, at a file and line; it passed if it has no `failure`."""
 
     name: str
     file: str = ""
@@ -38,7 +38,7 @@ class JUnitCase:
 
 
 def suite(name: str, cases: Sequence[JUnitCase], output: str) -> str:
-    """Write one suite, in the order that is given."""
+    """Write one suite with its cases in the given order."""
     failures = sum(case.failure is not None for case in cases)
     counts = f'tests="{len(cases)}" failures="{failures}" errors="0" skipped="0"'
     return "\n".join(
@@ -55,11 +55,11 @@ def suite(name: str, cases: Sequence[JUnitCase], output: str) -> str:
 
 
 def _case(name: str, case: JUnitCase) -> str:
-    where = f"classname={_quoted(name)} name={_quoted(case.name)}"
+    attributes = f"classname={_quoted(name)} name={_quoted(case.name)}"
     if case.file:
-        where += f" file={_quoted(case.file)}"
+        attributes += f" file={_quoted(case.file)}"
     if case.line:
-        where += f' line="{case.line}"'
+        attributes += f' line="{case.line}"'
     inner = []
     if case.failure:
         kind = f" type={_quoted(case.failure.kind)}" if case.failure.kind else ""
@@ -68,15 +68,15 @@ def _case(name: str, case: JUnitCase) -> str:
     if case.output:
         inner.append(f"      <system-out>{_text(case.output)}</system-out>")
     if not inner:
-        return f"    <testcase {where}/>"
-    return "\n".join([f"    <testcase {where}>", *inner, "    </testcase>"])
+        return f"    <testcase {attributes}/>"
+    return "\n".join([f"    <testcase {attributes}>", *inner, "    </testcase>"])
 
 
 def _quoted(value: str) -> str:
-    # (A reader takes a line break in an attribute for a space, unless it is written as this.)
+    # XML parsers read a line break in an attribute as a space unless it is escaped.
     return f'"{_text(value)}"'.replace("\n", "&#10;").replace("\r", "&#13;").replace("\t", "&#9;")
 
 
 def _text(value: str) -> str:
-    """A text as XML, without what XML cannot write."""
+    """Escape text for XML; characters that XML cannot contain are replaced."""
     return html.escape(_NO_XML.sub("\ufffd", value))

@@ -1,4 +1,4 @@
-"""For a person at a terminal: a line for each problem, then one that counts."""
+"""Text for a terminal: one line per problem, then a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def text(findings: Findings) -> str:
-    """Every problem on a line of its own, as compilers write theirs."""
+    """Every problem on a line of its own, in the format of compilers."""
     lines = [*map(line, findings.problems), findings.summary]
     if findings.complaint:
         lines.append(findings.complaint)

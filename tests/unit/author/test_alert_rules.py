@@ -94,20 +94,23 @@ def test_a_large_installation_in_one_file() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "rules.yaml: there are no rules in it"),
-        ("kind: ConfigMap\n", "rules.yaml: there are no rules in it"),
-        ("- alert: A\n", "rules.yaml: there are no rules in it"),
-        ("a: b\ngroups: {}\n", "rules.yaml:2: groups is a list"),
-        ("groups:\n- 7\n", "rules.yaml:2: a group is a mapping"),
+        ("", "rules.yaml: no rules found"),
+        ("kind: ConfigMap\n", "rules.yaml: no rules found"),
+        ("- alert: A\n", "rules.yaml: no rules found"),
+        ("a: b\ngroups: {}\n", "rules.yaml:2: groups must be a list"),
+        ("groups:\n- 7\n", "rules.yaml:2: a group must be a mapping"),
         ("groups:\n- rules:\n  - expr: up\n", "rules.yaml:3: a rule has neither alert nor record"),
-        ("groups:\n- rules:\n  - alert: []\n", "rules.yaml:3: alert is the name of an alert"),
-        ("groups:\n- rules: 7\n", "rules.yaml:2: rules is a list"),
-        ("groups:\n- rules:\n  - {alert: A, labels: x}\n", "rules.yaml:3: labels are a mapping"),
+        ("groups:\n- rules:\n  - alert: []\n", "rules.yaml:3: alert must be the name of an alert"),
+        ("groups:\n- rules: 7\n", "rules.yaml:2: rules must be a list"),
+        (
+            "groups:\n- rules:\n  - {alert: A, labels: x}\n",
+            "rules.yaml:3: labels must be a mapping",
+        ),
         ("a: [\n", "rules.yaml:2: "),
-        ("a:\n{{- if .Values.rules }}\n", "render it first (helm template)"),
+        ("a:\n{{- if .Values.rules }}\n", "render it first with helm template"),
         (b"\xff\xfea", "UTF-16"),
         ("[" * 100_000, "nested more than 64"),
-        ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group is a mapping"),
+        ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group must be a mapping"),
     ],
 )
 def test_what_is_no_rule_file(text: str | bytes, said: str) -> None:

@@ -68,9 +68,9 @@ def test_a_name_that_was_mistyped_is_suggested_on_both_sides() -> None:
     """The nearest name is told of the rule, and of the operario."""
     text = as_text(covered(one(alertname="HostsDown")))
 
-    assert "an operario is there for HostsDown: is that meant?" in text
+    assert "there is an operario for HostsDown, is that the same alert?" in text
     assert (
-        "unreachable: a (operarios/a.yaml): no rule is named HostsDown (did you mean HostDown?)"
+        "unreachable: a (operarios/a.yaml): no rule has the name HostsDown (did you mean HostDown?)"
         in text
     )
 
@@ -95,9 +95,9 @@ def test_matchers_against_what_is_known(
     """A matcher contradicts a label that the rule gives; what the rule leaves open may hold."""
     found = covered(one(matchers=matchers), rules=(rule(**labels),))
 
-    assert bool(found.answered[0].operarios) is (covered_for != "none")
-    assert found.answered[0].surely is (covered_for == "all")
-    assert bool(found.unreached) is (covered_for == "none")
+    assert bool(found.rules[0].operarios) is (covered_for != "none")
+    assert found.rules[0].always is (covered_for == "all")
+    assert bool(found.unreachable) is (covered_for == "none")
 
 
 def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
@@ -106,17 +106,17 @@ def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
 
     assert found.complete
     assert (
-        'some labels: HostDown{severity="warning"} (rules.yaml:3): a where namespace="shop"'
+        'some labels: HostDown{severity="warning"} (rules.yaml:3): a if namespace="shop"'
     ) in as_text(found)
-    assert "1 of them for some labels alone" in as_text(found)
+    assert "1 of them for some labels only" in as_text(found)
 
 
 def test_a_matcher_that_contradicts_is_named() -> None:
     """The gap and the operario say which matcher stands against which label."""
     text = as_text(covered(one(matchers='severity="critical"'), rules=(rule(**WARNING),)))
-    why = 'its matcher severity="critical" contradicts the rule\'s severity="warning"'
+    why = 'matcher severity="critical" contradicts the rule\'s severity="warning"'
 
-    assert f"(rules.yaml:3): a does not, {why}" in text
+    assert f"(rules.yaml:3): a does not match: {why}" in text
     assert f"unreachable: a (operarios/a.yaml): {why}" in text
 
 
@@ -126,7 +126,7 @@ def test_one_rule_of_the_name_is_enough() -> None:
         one(matchers='severity="critical"'), rules=(rule(**WARNING), rule(severity="critical"))
     )
 
-    assert found.unreached == ()
+    assert found.unreachable == ()
     assert len(found.gaps) == 1
 
 
@@ -134,17 +134,17 @@ def test_an_operario_behind_another_is_unreachable() -> None:
     """One that always goes after another that takes everything is never reached."""
     found = covered(one("z"), one("b", priority=5))
 
-    assert [(gap.operario, gap.why) for gap in found.unreached] == [
-        ("z", "b goes first, whatever the labels")
+    assert [(gap.operario, gap.reason) for gap in found.unreachable] == [
+        ("z", "b comes before it and matches whatever the labels")
     ]
-    assert covered(one("z"), one("b", priority=5, matchers='pod!=""')).unreached == ()
+    assert covered(one("z"), one("b", priority=5, matchers='pod!=""')).unreachable == ()
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"enabled": False}, "a is switched off (enabled: false)"),
-        ({"status": Status.RESOLVED}, "a answers it when it is resolved, alone"),
+        ({"enabled": False}, "a is disabled (enabled: false)"),
+        ({"status": Status.RESOLVED}, "a matches only the resolved alert"),
     ],
 )
 def test_who_does_not_count(options: dict[str, object], why: str) -> None:
@@ -157,11 +157,11 @@ def test_resolved_alerts_are_told_as_information() -> None:
     both = covered(one(), one("r", status=Status.RESOLVED))
     alone = covered(one("r", status=Status.RESOLVED))
 
-    assert both.answered[0].resolved == ("r",)
+    assert both.rules[0].resolved == ("r",)
     assert "; 1 also when resolved" in as_text(both)
     assert both.notes == ()
-    assert "note: r answers HostDown when it is resolved, and no operario" in as_text(alone)
-    assert alone.unreached == ()
+    assert "note: r is for the resolved alert HostDown, but there is no operario" in as_text(alone)
+    assert alone.unreachable == ()
 
 
 def test_alerts_that_need_nobody_can_be_left_out() -> None:
@@ -169,8 +169,8 @@ def test_alerts_that_need_nobody_can_be_left_out() -> None:
     found = covered(one(), rules=(rule(), rule("Watchdog")), ignore=("watchdog",))
 
     assert found.complete
-    assert "1 of 1 alerting rule has an operario (100 %); 1 rule left out" in as_text(found)
-    assert covered(one(), rules=(rule(),), ignore=("HostDown",)).unreached == ()
+    assert "1 of 1 alerting rule has an operario (100 %); 1 rule ignored" in as_text(found)
+    assert covered(one(), rules=(rule(),), ignore=("HostDown",)).unreachable == ()
 
 
 def test_without_an_alert_nothing_is_complete() -> None:
@@ -178,7 +178,7 @@ def test_without_an_alert_nothing_is_complete() -> None:
     found = covered(one(), rules=())
 
     assert not found.complete
-    assert "no alert: the rules are recording rules, or left out" in as_text(found)
+    assert "no alerting rules: all rules are recording rules, or ignored" in as_text(found)
 
 
 def test_a_percentage_of_100_is_all_of_them() -> None:
@@ -208,11 +208,11 @@ def test_the_rules_of_a_cluster() -> None:
         "KubePersistentVolumeFillingUp",
         "KubeNodeNotReady",
     }
-    assert {a.rule.name for a in found.answered if a.operarios and not a.surely} == {
+    assert {a.rule.name for a in found.rules if a.operarios and not a.always} == {
         "KubeletClientCertificateExpiration",
         "KubeQuotaFullyUsed",
     }
-    assert [gap.operario for gap in found.unreached] == ["gone"]
+    assert [gap.operario for gap in found.unreachable] == ["gone"]
     assert found.percentage == 44.4
 
 
@@ -230,7 +230,7 @@ def test_programs_get_every_rule() -> None:
             "covered": "some",
             "operarios": ["a"],
             "resolved": [],
-            "message": 'a where pod="x"',
+            "message": 'a if pod="x"',
         }
     ]
     assert found["unreachable"][0]["operario"] == "b"

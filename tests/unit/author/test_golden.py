@@ -152,8 +152,8 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
 @pytest.mark.parametrize(
     ("alert", "place", "said"),
     [
-        ('{\n  "status": "firing",\n  "labels": {"a" 1}\n}', (3, 18), "not JSON"),
-        ("", (1, 1), "not JSON"),
+        ('{\n  "status": "firing",\n  "labels": {"a" 1}\n}', (3, 18), "invalid JSON"),
+        ("", (1, 1), "invalid JSON"),
         ('{\n"status": "firing",\n"labels": {\n  "alertname": 7}}', (4, 3), "/labels/alertname"),
         ('{"alerts": [\n {"labels": {}, "status": "up"}]}', (2, 17), 'not "up"'),
         ("[]", (1, 1), "not a JSON object"),
@@ -202,7 +202,7 @@ def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
 
     assert not report.passed
     assert (
-        "tests/restart-pods/crash: error: no operario in force is named restart-pods"
+        "tests/restart-pods/crash: error: there is no valid operario restart-pods"
         " (did you mean restart-pod?) [case-operario]"
     ) in as_text(report)
     assert as_text(report).endswith(
@@ -232,9 +232,7 @@ def test_operarios_without_a_case_are_told() -> None:
     report = judged(files, operario(), operario("other", alertname="Other"))
 
     assert report.untested == ("other",)
-    assert "note: other has no case: put an alert into tests/other/<case>/alert.json" in as_text(
-        report
-    )
+    assert "note: other has no case: add tests/other/<case>/alert.json" in as_text(report)
     assert "error: other has no case" in as_text(report, require_cases=True)
 
 
@@ -251,7 +249,7 @@ def test_an_answer_by_another_is_noted_where_goldens_are_written() -> None:
     winner = operario("winner", options=Options(priority=1))
     report = judged({f"{CASE}/alert.json": ALERT}, operario(), winner)
 
-    assert "note: restart-pod/crash: its alert is answered by winner" in as_text(report)
+    assert "note: restart-pod/crash: its alert matches winner" in as_text(report)
 
 
 def test_a_refused_job_is_a_golden_too() -> None:
@@ -316,13 +314,11 @@ def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
 
     assert (case.attrib["file"], case.attrib["line"]) == (f"{CASE}/job.yaml", "3")
     assert "[golden-unreadable]" in (case.findtext("failure") or "")
-    assert case.findtext("system-out") == (
-        "note: restart-pod/crash: its alert is answered by winner"
-    )
+    assert case.findtext("system-out") == ("note: restart-pod/crash: its alert matches winner")
 
 
 def test_what_belongs_to_no_case_is_a_failed_result() -> None:
-    """Cases of nobody, operarios without one where that is asked, and no operario at all fail."""
+    """Cases of nobody, operarios without one where that is asked, and no operario found fail."""
     gone = judged({"tests/restart-pods/crash/alert.json": ALERT})
     assert "[case-operario]" in (
         results(gone)["tests/restart-pods/crash"].findtext("failure") or ""
@@ -331,7 +327,7 @@ def test_what_belongs_to_no_case_is_a_failed_result() -> None:
     untested = judged({})
     assert results(untested) == {}
     failure = results(untested, require_cases=True)["restart-pod"].findtext("failure") or ""
-    assert failure.startswith("restart-pod has no case: put an alert into")
+    assert failure.startswith("restart-pod has no case: add tests/")
 
     nobody = run_cases(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
     assert results(nobody)["the repository"].findtext("failure") == EMPTY

@@ -98,7 +98,7 @@ def test_text_has_a_line_for_each_problem() -> None:
     assert FORMATS["text"](findings(ERROR, WARNING)).splitlines() == [
         f"disks/full.yaml:9:7: error: {told} [restart-policy]",
         "disks/slow.yaml:12:7: warning: latest [image-tag]",
-        "1 operario in force, 1 error, 1 warning, 0 documents ignored",
+        "1 valid operario, 1 error, 1 warning, 0 documents ignored",
     ]
 
 
@@ -251,7 +251,7 @@ def test_sarif_knows_a_problem_again() -> None:
 
 
 def test_sarif_tells_what_belongs_to_no_file() -> None:
-    """That there is no operario at all is told beside the results."""
+    """That there is no operario found is told beside the results."""
     (invocation,) = run_of(findings(operarios=0))["invocations"]
     assert invocation["executionSuccessful"] is True
     (told,) = invocation["toolExecutionNotifications"]
@@ -285,7 +285,7 @@ def test_github_annotates_each_problem() -> None:
     assert error[2].startswith("disks/full.yaml:9:7: error: restartPolicy is Always")
     assert (warning[0], warning[1]["line"]) == ("warning", "12")
     last = written.splitlines()[-1]
-    assert last == "1 operario in force, 1 error, 1 warning, 0 documents ignored"
+    assert last == "1 valid operario, 1 error, 1 warning, 0 documents ignored"
     assert commands(FORMATS["github"](findings(WARNING, strict=True)))[0][0] == "error"
     assert commands(FORMATS["github"](findings(operarios=0)))[0][2] == EMPTY
 

@@ -211,7 +211,7 @@ def test_validate_finds_nothing(folder: Path) -> None:
     """A good folder is 0, with one line that counts what is in force."""
     ran = run("validate", folder)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "1 operario in force, 0 errors, 0 warnings, 0 documents ignored\n"
+    assert ran.stdout == "1 valid operario, 0 errors, 0 warnings, 0 documents ignored\n"
 
 
 def test_validate_the_starter_repository(here: Callable[..., Ran]) -> None:
@@ -232,7 +232,7 @@ def test_validate_finds_errors(folder: Path, here: Callable[..., Ran]) -> None:
     assert len(lines) == 3
     assert re.fullmatch(r"broken\.yaml:2:1: error: .+ \[syntax\]", lines[0])
     assert re.fullmatch(r"other\.yaml:4:1: error: .+ \[required-field\]", lines[1])
-    assert lines[2] == "1 operario in force, 2 errors, 0 warnings, 0 documents ignored"
+    assert lines[2] == "1 valid operario, 2 errors, 0 warnings, 0 documents ignored"
 
 
 def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran]) -> None:
@@ -243,9 +243,9 @@ def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran])
     ran = here("validate", folder)
     assert ran.returncode == 0
     assert "warning: " in ran.stdout
-    assert "1 operario in force, 0 errors, 1 warning" in ran.stdout
+    assert "1 valid operario, 0 errors, 1 warning" in ran.stdout
     strict = here("validate", folder, "--strict")
-    told = ran.stdout.rstrip("\n") + "; --strict: warnings fail, too\n"
+    told = ran.stdout.rstrip("\n") + "; warnings count as errors (--strict)\n"
     assert (strict.returncode, strict.stdout) == (1, told)
 
 
@@ -254,8 +254,8 @@ def test_validate_an_empty_folder(tmp_path: Path, here: Callable[..., Ran]) -> N
     (tmp_path / "service.yaml").write_text("kind: Service\napiVersion: v1\n")
     ran = here("validate", tmp_path)
     assert ran.returncode == 1
-    assert "0 operarios in force, 0 errors, 0 warnings, 1 document ignored" in ran.stdout
-    assert "no operario at all" in ran.stdout
+    assert "0 valid operarios, 0 errors, 0 warnings, 1 document ignored" in ran.stdout
+    assert "no operario found" in ran.stdout
 
 
 def test_validate_as_json(folder: Path, here: Callable[..., Ran]) -> None:
@@ -300,9 +300,9 @@ def test_validate_a_broken_envelope(folder: Path, form: str, here: Callable[...,
         envelope = ("openfero.yaml", "envelope-value")
         assert rules == [("broken.yaml", "syntax"), envelope, envelope]
     else:
-        assert "0 operarios in force, 3 errors" in ran.stdout
-        assert "the controller would not take this revision" in ran.stdout
-        assert "no operario at all" not in ran.stdout
+        assert "0 valid operarios, 3 errors" in ran.stdout
+        assert "the controller would reject this revision" in ran.stdout
+        assert "no operario found" not in ran.stdout
 
 
 def test_validate_an_envelope_that_is_misnamed(folder: Path, here: Callable[..., Ran]) -> None:
@@ -524,7 +524,7 @@ def test_validate_needs_little(folder: Path) -> None:
     summary, loaded = ran.stdout.splitlines()
     code, modules = json.loads(loaded)
     assert code == 0
-    assert summary.startswith("1 operario in force")
+    assert summary.startswith("1 valid operario")
     assert "a warning" in ran.stderr
     heavy = {"kubernetes", "aiohttp", "jinja2", "prometheus_client", "apscheduler"}
     heavy |= {"pydantic_settings", "jsonschema"}  # (a file with an error needs the last one)
