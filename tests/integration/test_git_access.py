@@ -167,7 +167,7 @@ def test_validate_reads_a_private_repository_over_https(
     url, ca, credentials = private
 
     code, out, _ = ran("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
-    assert (code, out.splitlines()[-1][:20]) == (0, "1 operario in force,")
+    assert (code, out.splitlines()[-1][:17]) == (0, "1 valid operario,")
     for given, wanted in (((), "--git-ca-file"), (("--git-ca-file", ca), "--git-credentials-file")):
         code, out, err = ran("validate", url, *given)
         assert (code, out) == (2, "")
