@@ -51,7 +51,7 @@ Each message ends with the id of its rule, for example `[restart-policy]`. A rul
 no reason repeats a requirement of Kubernetes: the API server rejects such a Job, but without the
 rule that would be noticed only when the alert fires.
 
-The examples show the lines that differ and the fields around them; `…` stands for omitted fields.
+The examples show the lines that differ and the fields around them; `…` marks omitted fields.
 The messages of the server-side dry run are described in [dry-run.md](dry-run.md).
 
 """

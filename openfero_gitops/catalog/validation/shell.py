@@ -122,13 +122,13 @@ def split_words(script: str) -> list[Word]:
     documents: list[str] = []
     position = 0
     while position < len(script):
-        position = _read(script, position, frames, documents, words)
+        position = _scan(script, position, frames, documents, words)
     for frame in reversed(frames):
         frame.command.end(words)
     return words
 
 
-def _read(  # noqa: C901, PLR0912 - one branch for each kind of token
+def _scan(  # noqa: C901, PLR0912 - one branch for each kind of token
     script: str, position: int, frames: list[_Frame], documents: list[str], words: list[Word]
 ) -> int:
     """Read tokens until one moves the position; return the position to continue at."""
