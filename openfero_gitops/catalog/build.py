@@ -173,7 +173,7 @@ def _in_root(root: str, name: str) -> str:
 
 
 def _envelope_paths(root: str) -> frozenset[str]:
-    """The paths, in lower case, of the envelope and of files that were meant to be it."""
+    """The paths, in lower case, of the envelope and of files that are probably meant to be it."""
     return frozenset(_in_root(root, name).lower() for name in (NAME, *LIKE_NAME))
 
 
@@ -186,7 +186,7 @@ def _envelope(
         located(
             ENVELOPE_NAME.at(
                 (),
-                f"this file is not read: the safety envelope is named {NAME}",
+                f"this file is not read: the safety envelope must be named {NAME}",
                 f"rename it to {NAME}",
             ),
             0,
@@ -214,8 +214,8 @@ def _envelope(
     index, value = values[0] if values else (0, None)
     envelope, findings = read_envelope(value)
     if len(values) > 1:
-        message = f"{NAME} holds {len(values)} documents"
-        findings.append(ENVELOPE_DOCUMENTS.at((), message, "write one"))
+        message = f"{NAME} contains {len(values)} YAML documents"
+        findings.append(ENVELOPE_DOCUMENTS.at((), message, "keep only one"))
     findings += _not_granted(envelope, scope)
     own = [located(finding, index, file) for finding in findings]
     if any(problem.is_error for problem in own):
@@ -232,8 +232,8 @@ def _missing(path: str, snapshot: Snapshot) -> Problem:
         pointer="",
         rule=rule.id,
         severity=rule.severity,
-        message=f"{NAME} is gone, and its limits with it",
-        suggestion="restore it; to drop its limits, leave it there and empty it",
+        message=f"{NAME} was deleted, and its limits with it",
+        suggestion="restore it; to remove its limits, keep an empty file",
         commit=snapshot.revision.commit,
     )
 
@@ -263,8 +263,8 @@ def _not_granted(envelope: Envelope, scope: Scope) -> list[Finding]:
     return [
         NAMESPACE_NOT_GRANTED.at(
             ("namespaces", index),
-            f"the controller was not given the namespace {name}",
-            f"start it with --allowed-namespace {name}, or delete the line",
+            f"namespace {name} is not granted to the controller",
+            f"add --allowed-namespace {name}, or delete the line",
         )
         for index, name in enumerate(envelope.namespaces or ())
         if name not in granted
@@ -326,8 +326,8 @@ def _without(version: _FileVersion, document: int, where: str) -> _FileVersion:
     name = next(reading.name for index, reading in version.reading.documents if index == document)
     finding = DUPLICATE_NAME.at(
         ("metadata", "name"),
-        f"an operario named {shown(name)} stands {where} already: that one counts",
-        "rename one of them; the alert can be named by openfero.io/alertname",
+        f"the name {shown(name)} is already used {where}; that operario is kept",
+        "rename one of them; openfero.io/alertname can name the alert instead",
     )
     return replace(
         version,
@@ -414,20 +414,20 @@ class _Context:
         """Find the Job's namespace, None for the jobs namespace, and what is wrong with it."""
         named = draft.namespace
         findings: list[Finding] = []
-        if named is None and draft.around is not None:
-            if reason := self._refused(draft.around):
-                message = f"{reason}: the Job goes to the jobs namespace"
+        if named is None and draft.outer_namespace is not None:
+            if reason := self._refused(draft.outer_namespace):
+                message = f"{reason}; the Job runs in the jobs namespace"
                 suggestion = "delete it, or name an allowed namespace"
                 findings.append(
                     NAMESPACE_IGNORED.at(("metadata", "namespace"), message, suggestion)
                 )
             else:
-                named = draft.around
+                named = draft.outer_namespace
         pointer = (*draft.root, "metadata", "namespace")
         reason = self._refused(named or self.jobs_namespace)
         if reason and (named or self.jobs_namespace):
             if named is None:
-                reason += ", where Jobs go that name none"
+                reason += ", which is the default namespace of Jobs"
             findings.append(
                 NAMESPACE_NOT_ALLOWED.at(pointer, reason, "name one of the allowed namespaces")
             )
@@ -437,11 +437,11 @@ class _Context:
         """Why no Job may run in a namespace; empty if it may."""
         granted, listed = self.granted, self.envelope.namespaces
         if not is_dns_label(name):
-            return f"{shown(name)} is no namespace's name"
+            return f"{shown(name)} is not a valid namespace name"
         if granted is not None and name not in granted:
-            return f"the controller was not given the namespace {name}"
+            return f"namespace {name} is not granted to the controller"
         if listed is not None and name not in listed:
-            return f"{NAME} does not list the namespace {name}"
+            return f"namespace {name} is not listed in {NAME}"
         return ""
 
     def _body(self, draft: Draft) -> Iterator[Finding]:
@@ -459,8 +459,8 @@ class _Context:
         ):
             yield POD_FAILURE_POLICY.at(
                 (*draft.root, *SPEC, "podFailurePolicy"),
-                f"{NAME} gives the Job podReplacementPolicy: {policy}, which does not fit",
-                "write podReplacementPolicy: Failed beside it",
+                f"podFailurePolicy requires podReplacementPolicy: Failed, but {NAME} sets {policy}",
+                "add podReplacementPolicy: Failed to the Job",
             )
         pod = spec["template"]["spec"]
         account = pod.get("serviceAccountName") or pod.get("serviceAccount")
@@ -468,8 +468,8 @@ class _Context:
             field = "serviceAccountName" if "serviceAccountName" in pod else "serviceAccount"
             yield SERVICE_ACCOUNT_UNDEFINED.at(
                 (*draft.root, *POD, field),
-                f"the repository defines no ServiceAccount {account}: is it in the cluster?",
-                "put it beside the operario, with the Role that it needs",
+                f"ServiceAccount {account} is not defined in the repository",
+                "add it and its Role to the repository, or make sure that the cluster has it",
             )
 
 

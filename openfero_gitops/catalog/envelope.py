@@ -1,7 +1,7 @@
-"""`openfero.yaml`, the safety envelope: the limits that hold for every operario.
+"""Read `openfero.yaml`, the safety envelope: the limits that apply to all operarios.
 
-What it says is taken whole or not at all: an unknown key or a wrong value refuses the sync, since
-a limit with a slip in its name would otherwise be no limit.
+It is accepted as a whole or not at all: an unknown key or an invalid value refuses the revision,
+because a limit with a misspelled name would otherwise be no limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 NAME: Final = "openfero.yaml"
-#: Names that look like it and are not it.
+#: Names that are easily confused with it.
 LIKE_NAME: Final = ("openfero.yml", "openfero.json")
 
 ENVELOPE_KEY = error(
@@ -65,10 +65,10 @@ TTL_BELOW_REMEMBER = warning(
     "if its TTL is shorter.",
 )
 
-_SHORTEST_REMEMBER: Final = timedelta(minutes=1)
-#: Alertmanager's own default for repeat_interval.
-_REPEAT_INTERVAL: Final = timedelta(hours=4)
-_MOST: Final = 2**31 - 1
+_MIN_REMEMBER: Final = timedelta(minutes=1)
+#: Of Alertmanager.
+_DEFAULT_REPEAT_INTERVAL: Final = timedelta(hours=4)
+_MAX_INTEGER: Final = 2**31 - 1
 _PAUSED_LINE: Final = re.compile(
     r"""^paused[ \t]*:[ \t]*["']?(?:true|yes|on|y)["']?[ \t]*(?:#.*)?\r?$""",
     re.MULTILINE | re.IGNORECASE,
@@ -76,33 +76,33 @@ _PAUSED_LINE: Final = re.compile(
 
 
 def read_envelope(value: Any) -> tuple[Envelope, list[Finding]]:
-    """Read the one document of `openfero.yaml`; None, an empty one, is all defaults."""
+    """Read the document of `openfero.yaml`; None, an empty document, gives the defaults."""
     if value is None:
         return Envelope(), []
     findings: list[Finding] = []
-    chosen = _fields(value, (), _TOP, findings)
-    chosen |= {
+    values = _fields(value, (), _TOP, findings)
+    values |= {
         field: make(**_fields(value[key], (key,), parsers, findings))
         for key, (field, make, parsers) in _GROUPS.items()
         if isinstance(value, dict) and key in value
     }
-    envelope = Envelope(**chosen)
-    if envelope.remember < _REPEAT_INTERVAL:
+    envelope = Envelope(**values)
+    if envelope.remember < _DEFAULT_REPEAT_INTERVAL:
         message = (
             f"remember is {format_duration(envelope.remember)}: an alert that Alertmanager"
-            " repeats later is healed anew (its repeat_interval is 4h unless set)"
+            " repeats later starts another Job (the default repeat_interval is 4h)"
         )
         findings.append(
-            SHORT_REMEMBER.at(("remember",), message, "write at least twice your repeat_interval")
+            SHORT_REMEMBER.at(("remember",), message, "write at least twice the repeat_interval")
         )
-    at = ("defaults", "ttlSecondsAfterFinished")
-    if isinstance(value, dict) and at[1] in (value.get(at[0]) or {}):
-        findings += ttl_below(envelope.defaults.ttl_seconds_after_finished, envelope, at)
+    pointer = ("defaults", "ttlSecondsAfterFinished")
+    if isinstance(value, dict) and pointer[1] in (value.get(pointer[0]) or {}):
+        findings += ttl_below(envelope.defaults.ttl_seconds_after_finished, envelope, pointer)
     return envelope, findings
 
 
 def ttl_below(seconds: int, envelope: Envelope, pointer: Pointer) -> list[Finding]:
-    """What is said of a TTL: it is raised to `remember` when a Job is rendered."""
+    """Report a TTL that is raised to `remember` when a Job is rendered."""
     if timedelta(seconds=seconds) >= envelope.remember:
         return []
     remember = int(envelope.remember.total_seconds())
@@ -110,14 +110,14 @@ def ttl_below(seconds: int, envelope: Envelope, pointer: Pointer) -> list[Findin
         TTL_BELOW_REMEMBER.at(
             pointer,
             f"ttlSecondsAfterFinished is {seconds}, less than remember: Jobs are kept for"
-            f" {remember} seconds all the same",
-            f"write {remember}, or leave it out",
+            f" {remember} seconds instead",
+            f"write {remember}, or delete the line",
         )
     ]
 
 
 def says_paused(content: bytes) -> bool:
-    """Whether a broken `openfero.yaml` still says `paused: true`: then nothing may start."""
+    """Whether an invalid `openfero.yaml` sets `paused: true`: then nothing may start."""
     try:
         documents = load(content)
     except Unreadable:
@@ -130,46 +130,49 @@ def says_paused(content: bytes) -> bool:
 
 
 def _fields(
-    value: Any, at: Pointer, parsers: Mapping[str, _Parser], findings: list[Finding]
+    value: Any, pointer: Pointer, parsers: Mapping[str, _Parser], findings: list[Finding]
 ) -> dict[str, Any]:
-    """The fields that a mapping sets; what is wrong with it is added to `findings`."""
-    groups = () if at else tuple(_GROUPS)
-    known = (*parsers, *groups)
+    """Read the fields of a mapping; errors are added to `findings`."""
+    groups = () if pointer else tuple(_GROUPS)
+    known_keys = (*parsers, *groups)
     if not isinstance(value, dict):
-        message = f"{_name(at)} is a mapping, not {shown(value)}"
-        findings.append(ENVELOPE_VALUE.at(at, message, f"its keys are {', '.join(known)}"))
+        message = f"{_name(pointer)} must be a mapping, not {shown(value)}"
+        keys = ", ".join(known_keys)
+        findings.append(ENVELOPE_VALUE.at(pointer, message, f"its keys are {keys}"))
         return {}
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, inner in value.items():
-        here = (*at, key)
-        if key not in known:
-            message = f"{_name(at)} has no key {shown(key)}"
-            findings.append(ENVELOPE_KEY.at(here, message, _meant(key, known)))
+        inner_pointer = (*pointer, key)
+        if key not in known_keys:
+            message = f"{_name(pointer)} has no key {shown(key)}"
+            findings.append(ENVELOPE_KEY.at(inner_pointer, message, _suggest(key, known_keys)))
         elif key in parsers:
             field, parse, example = parsers[key]
             try:
-                chosen[field] = parse(inner)
-            except ValueError as problem:
-                message = f"{_name(here)} is {problem}, not {shown(inner)}"
-                findings.append(ENVELOPE_VALUE.at(here, message, f"for example {key}: {example}"))
-    return chosen
+                values[field] = parse(inner)
+            except ValueError as error:
+                message = f"{_name(inner_pointer)} must be {error}, not {shown(inner)}"
+                findings.append(
+                    ENVELOPE_VALUE.at(inner_pointer, message, f"for example {key}: {example}")
+                )
+    return values
 
 
-def _name(at: Pointer) -> str:
-    return ".".join(str(part) for part in at) or NAME
+def _name(pointer: Pointer) -> str:
+    return ".".join(str(part) for part in pointer) or NAME
 
 
-def _meant(key: str, known: tuple[str, ...]) -> str:
-    """The key that was meant, here or (`concurrent` at the top) in another mapping."""
-    if near := nearest(key, known):
-        return f"did you mean {near}?"
+def _suggest(key: str, known_keys: tuple[str, ...]) -> str:
+    """Suggest a key of this mapping or (for `concurrent` at the top level) of another one."""
+    if similar := nearest(key, known_keys):
+        return f"did you mean {similar}?"
     for group, (_, _, parsers) in _GROUPS.items():
         if key in parsers:
             return f"did you mean {group}.{key}?"
-    return f"the keys are {', '.join(known)}"
+    return f"the keys are {', '.join(known_keys)}"
 
 
-# A parser says in its error what it wants, as it follows "KEY is".
+# The message of a parser's error follows "KEY must be".
 
 
 def _boolean(value: Any) -> bool:
@@ -180,17 +183,21 @@ def _boolean(value: Any) -> bool:
 
 def _number(least: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-            raise ValueError(f"a whole number, {least} or more")
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not least <= value <= _MAX_INTEGER
+        ):
+            raise ValueError(f"an integer, {least} or more")
         return value
 
     return parse
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
+def _one_of(*choices: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError(f"one of {', '.join(words)}")
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
         return value
 
     return parse
@@ -202,24 +209,24 @@ def _mode(value: Any) -> Mode:
 
 def _remember(value: Any) -> timedelta:
     try:
-        found = parse_duration(value if isinstance(value, str) else str(value))
+        remember = parse_duration(value if isinstance(value, str) else str(value))
     except ValueError:
-        raise ValueError("a duration with its unit, ten years at most") from None
-    if found < _SHORTEST_REMEMBER:
-        raise ValueError(f"a duration of {format_duration(_SHORTEST_REMEMBER)} or more")
-    return found
+        raise ValueError("a duration with a unit, at most ten years") from None
+    if remember < _MIN_REMEMBER:
+        raise ValueError(f"a duration of {format_duration(_MIN_REMEMBER)} or more")
+    return remember
 
 
 def _namespaces(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError("a list of names (left out, it allows what the controller was given)")
+        raise ValueError("a list of namespaces (default: all that are granted to the controller)")
     for name in value:
         if not isinstance(name, str) or not is_dns_label(name):
-            raise ValueError(f"a list of namespaces' names ({shown(name)} is none)")
+            raise ValueError(f"a list of namespaces ({shown(name)} is not a valid name)")
     return tuple(value)
 
 
-#: A key's field in the value that is made, how it is read, and a right example.
+#: The field of a key, its parser, and an example of a valid value.
 _Parser = tuple[str, "Callable[[Any], Any]", str]
 
 _TOP: Final[Mapping[str, _Parser]] = {

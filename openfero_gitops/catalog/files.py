@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileReading:
-    """What a file's content says.
+    """What a file contains.
 
-    `documents` are its documents with their index, empty ones left out; `problems` have no path
-    and no commit; `service_accounts` are the names of those that it defines, `ignored` the kinds
-    of what is no operario. Later findings are located by `locate`, which remembers.
+    Attributes:
+        documents: its documents with their index, without empty ones.
+        problems: the problems of the file itself, without path and commit.
+        service_accounts: the names of the ServiceAccounts that it defines.
+        ignored: the kinds of the documents that are not operarios.
     """
 
     documents: tuple[tuple[int, Reading], ...]
@@ -38,7 +40,7 @@ class FileReading:
     _places: dict[tuple[int, Pointer], tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def locate(self, finding: Finding, file: SourceFile, document: int) -> Problem:
-        """A finding about one of its documents as a problem of a file with this content."""
+        """Turn a finding about a document into a problem of a file with this content."""
         key = (document, finding.pointer)
         place = self._places.get(key)
         if place is None:
@@ -47,7 +49,7 @@ class FileReading:
 
 
 def at(problem: Problem, file: SourceFile) -> Problem:
-    """The problem as one of this file in this commit."""
+    """Set the path and commit of a problem."""
     return replace(problem, path=file.path, commit=file.commit)
 
 
@@ -112,7 +114,7 @@ def _is_json(file: SourceFile) -> bool:
 
 
 def unread(reason: Unreadable) -> Problem:
-    """A file that gives no values as a problem, without path and commit."""
+    """Turn the reason why a file cannot be parsed into a problem, without path and commit."""
     rule = reason.rule
     return Problem(
         path="",
@@ -127,7 +129,7 @@ def unread(reason: Unreadable) -> Problem:
 
 
 def located(finding: Finding, document: int, file: SourceFile) -> Problem:
-    """A finding about a file that nothing is remembered of."""
+    """Turn a finding about a document of a file into a problem."""
     return at(_problem(finding, *Locator(file.content).place(document, finding.pointer)), file)
 
 

@@ -1,22 +1,22 @@
-"""One document to the operario that it defines, in any of OpenFero's three forms.
+"""Read the operario that a document defines, in any of OpenFero's three forms.
 
-- a `batch/v1` **Job**. The alert and its state stand in the annotations `openfero.io/alertname`
-  and `openfero.io/status`, else in the name, `openfero-<alertname>-<status>`, in any case; the
-  state is what follows the last dash.
-- a **ConfigMap** of such a name, or with annotations `openfero.io/…`, that holds the Job's YAML
-  under the alert's name. Options stand on the ConfigMap or on the Job in it; where both
-  have one, the Job's counts.
+- a `batch/v1` **Job**. The annotations `openfero.io/alertname` and `openfero.io/status`, otherwise
+  the name `openfero-<alertname>-<status>` in any case, give the alert and its status; the status
+  follows the last dash.
+- a **ConfigMap** with such a name, or with annotations `openfero.io/…`, whose data has the Job's
+  YAML under the alert's name. Options can be set on the ConfigMap and on the Job; the Job's take
+  precedence.
 - an `openfero.io/v1alpha1` **Operarius**. Its `alertSelector` names the alert, and the labels
-  there become matchers; `priority`, `enabled` and `deduplication` become options. An annotation,
-  here or in `jobTemplate`, wins over them.
+  there become matchers; `priority`, `enabled` and `deduplication` become options. Annotations,
+  also those of `jobTemplate`, take precedence over them.
 
-The operario is named after the outer object. Everything else in a repository is left alone. A Job
-that looks like no operario at all gets a warning, since nothing will ever run it; one that begins
-to look like one (a name `openfero-…`, an annotation `openfero.io/…`) is an error. So is a document
-of another kind that says which alert it answers, unless it is of those that an operario needs
-beside it: a kind that was mistyped would else make an operario vanish without a word.
+The operario is named after the outer object. Other documents are ignored. A Job that does not look
+like an operario gets a warning, because nothing will ever run it; an incomplete operario (a name
+`openfero-…`, an annotation `openfero.io/…`) is an error. So is a document of another kind that
+names an alert, unless operarios commonly need this kind: with a mistyped kind an operario would
+otherwise disappear silently.
 
-What depends on the envelope (namespaces, `remember`) is judged later, by `catalog.build`.
+What depends on the envelope (namespaces, `remember`) is checked later, by `catalog.build`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _LONGEST_KIND: Final = 100
 _JOB: Final = ("batch/v1", "Job")
 _CONFIG_MAP: Final = ("v1", "ConfigMap")
 _OPERARIUS: Final = (f"{keys.PREFIX}v1alpha1", "Operarius")
-# What an author of an operario may have meant, the kinds of OpenFero's first drafts included.
+# Kinds that an author may write for one of the three, including those of OpenFero's first drafts.
 _MEANT: Final = {
     "job": _JOB,
     "configmap": _CONFIG_MAP,
@@ -100,7 +100,7 @@ _MEANT: Final = {
     "remediationjob": _OPERARIUS,
 }
 _KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
-# What an operario needs beside it, and what may bear its alert's name for order's sake.
+# Kinds that operarios commonly need, and that may be annotated with the name of an alert.
 _BESIDE: Final = frozenset(
     {
         "ClusterRole",
@@ -126,10 +126,12 @@ _BESIDE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An operario but for where it was read and which namespace it may have.
+    """An operario whose namespace is not checked yet.
 
-    `root` is where in the document its Job stands; `namespace` is the one that the Job names,
-    `around` the one that the object around the Job names.
+    Attributes:
+        root: the place of the Job in the document.
+        namespace: the namespace of the Job.
+        outer_namespace: the namespace of the object that contains the Job.
     """
 
     name: str
@@ -141,15 +143,18 @@ class Draft:
     spec_digest: str
     root: Pointer
     namespace: str | None
-    around: str | None
+    outer_namespace: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one document is.
+    """The result of reading one document.
 
-    `ignored` is its kind where it is no operario, None where it is one, valid or not. `name` is
-    the operario's, as far as it says one; `draft` is there if no finding is an error.
+    Attributes:
+        ignored: its kind if it is not an operario; None if it is one, valid or not.
+        name: the operario's name, if it has one.
+        draft: the operario, if no finding is an error.
+        service_account: the name of the ServiceAccount that it defines.
     """
 
     ignored: str | None = None
@@ -162,7 +167,7 @@ class Reading:
 def read_document(  # noqa: PLR0911 - one return for each thing that a document may be
     document: Any, schemas: Schemas
 ) -> Reading:
-    """Tell what a document is, and read it if it is an operario."""
+    """Read a document, which may be an operario."""
     if not isinstance(document, dict):
         return Reading(ignored="")
     version, kind = document.get("apiVersion"), document.get("kind")
@@ -190,16 +195,16 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
 
 
 def _is_claimed(document: Any) -> bool:
-    """Whether a document has the name, or an annotation, of an operario."""
+    """Whether a document has an operario's name or annotations."""
     metadata = _mapping(_mapping(document).get("metadata"))
     noted = any(str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations")))
     return noted or _NAMED.fullmatch(str(metadata.get("name"))) is not None
 
 
 def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
-    """Whether a document of a kind that is not read was meant as an operario.
+    """Whether a document of an unsupported kind is probably meant to be an operario.
 
-    A name alone says so for kinds that are easily written for another.
+    For kinds that are similar to a supported one, the name alone is enough.
     """
     if kind.endswith("List"):
         items = document.get("items")
@@ -217,47 +222,52 @@ def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
 def _other_job(name: str) -> Finding:
     return OTHER_JOB.at(
         ("metadata", "name"),
-        f"the Job {shown(name)} answers no alert: it is left alone",
-        "name it openfero-<alertname>-firing, or annotate it with openfero.io/alertname and"
+        f"Job {shown(name)} is not an operario and never runs: it names no alert",
+        "name it openfero-<alertname>-firing, or add the annotations openfero.io/alertname and"
         " openfero.io/status",
     )
 
 
 def _not_read(version: Any, kind: str, name: str) -> Reading:
-    """A document that was meant as an operario, and is of a kind or version that none has."""
+    """Report a probable operario of an unsupported kind or version."""
     proper = _MEANT.get(kind.lower())
     if proper is None and isinstance(version, str) and version.startswith(keys.PREFIX):
         proper = _OPERARIUS
     field = "apiVersion" if proper and proper[1] == kind else "kind"
     if not kind:
-        message = "the document has no kind, and looks like an operario"
+        message = "the document looks like an operario but has no kind"
     elif version is None:
         message = f"kind {kind} has no apiVersion"
     else:
-        message = f"kind {kind} of {shown(version)} is not read here"
+        message = f"kind {kind} of {shown(version)} is not supported"
     if proper:
         suggestion = f"write apiVersion: {proper[0]} and kind: {proper[1]}"
     elif kind == "CronJob":
-        message = "a CronJob waits for its hour, and an operario for its alert"
+        message = "a CronJob is started by a schedule, an operario by an alert"
         suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
     elif kind.endswith("List"):
-        message = f"the operarios in a {kind} are not read"
-        suggestion = "write each as a document of its own, with --- between them"
+        message = f"operarios in a {kind} are not supported"
+        suggestion = "write each as a separate document, separated by ---"
     else:
         suggestion = did_you_mean(kind, _KINDS)
     return Reading(name=name, findings=(API_VERSION.at((field,), message, suggestion),))
 
 
-# The three forms, each to the same parts.
+# The three forms, converted to the same parts.
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the forms have in common.
+    """What the three forms have in common.
 
-    `metadata` is the outer object's; `job` is there unless it could not be found; `root` is
-    where it stands, and `wrong_job` what is wrong with it, seen from there. `alertname` and
-    `status` are what the form says by itself, below annotations and above the name.
+    Attributes:
+        metadata: of the outer object.
+        job: None if there is none.
+        root: the place of the Job.
+        job_findings: the findings in the Job, with pointers from its root.
+        alertname: what the form itself says; annotations take precedence over it, and it takes
+            precedence over the name.
+        status: the same.
     """
 
     form: Form
@@ -265,7 +275,7 @@ class _Parts:
     findings: tuple[Finding, ...]
     job: Mapping[str, Any] | None
     root: Pointer = ()
-    wrong_job: tuple[Finding, ...] = ()
+    job_findings: tuple[Finding, ...] = ()
     alertname: str = ""
     status: str = ""
     options: Options = field(default_factory=Options)
@@ -274,7 +284,7 @@ class _Parts:
 def _job(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     job, findings = clean(document, schemas.job)
     return _Parts(
-        Form.JOB, _mapping(job.get("metadata")), tuple(findings), job, wrong_job=tuple(findings)
+        Form.JOB, _mapping(job.get("metadata")), tuple(findings), job, job_findings=tuple(findings)
     )
 
 
@@ -287,14 +297,14 @@ def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     alertname = annotated or (named["alert"] if named else "")
     key = {key.lower(): key for key in data}.get(alertname.lower())
     if key is None:
-        message = "the ConfigMap holds no Job under its alert's name"
+        message = "the ConfigMap has no Job under the name of its alert"
         suggestion = f"write the Job's YAML under the key {alertname or '<alertname>'}: |"
         if not any(finding.is_error for finding in wrong):
             wrong.append(WRAPPED_JOB.at(("data",), message, suggestion))
         return _Parts(Form.CONFIG_MAP, metadata, tuple(wrong), None)
     root = ("data", key)
     wrong += (
-        NO_EFFECT.at(("data", other), f"only {key} is read, and {other} is not", "delete it")
+        NO_EFFECT.at(("data", other), f"{other} is ignored: only {key} is read", "delete it")
         for other in data
         if other != key
     )
@@ -306,19 +316,19 @@ def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
 
 
 def _unwrap(text: str, schema: Schema) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """The Job in a text, and what is wrong with it, seen from the text's beginning."""
+    """Parse the Job in a ConfigMap's data; pointers of the findings start at the Job."""
     try:
         documents = [document for document in load_text(text) if document is not None]
     except Unreadable as problem:
         place = (problem.line, problem.column)
         return None, [Finding(problem.rule, (), problem.message, problem.suggestion, place)]
     if len(documents) != 1:
-        message = f"the text holds {len(documents)} documents, and one is wanted"
-        return None, [WRAPPED_JOB.at((), message, "give a second Job a ConfigMap of its own")]
+        message = f"the text must contain exactly one YAML document, but has {len(documents)}"
+        return None, [WRAPPED_JOB.at((), message, "put every Job into its own ConfigMap")]
     job = documents[0]
     if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != _JOB:
-        suggestion = "begin it with apiVersion: batch/v1 and kind: Job"
-        return None, [WRAPPED_JOB.at((), "the text is no Job", suggestion)]
+        suggestion = "write apiVersion: batch/v1 and kind: Job"
+        return None, [WRAPPED_JOB.at((), "the text is not a Job", suggestion)]
     return clean(job, schema)
 
 
@@ -339,7 +349,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     deduplication = _mapping(spec.get("deduplication"))
     ttl = deduplication.get("ttl")
     if ttl is not None and ttl < 0:
-        message = f"ttl is {ttl}: seconds are not negative"
+        message = f"ttl must not be negative, but is {ttl}"
         wrong.append(OPTION_VALUE.at(("spec", "deduplication", "ttl"), message, "write ttl: 300"))
     elif deduplication.get("enabled") is False:
         options = replace(options, cooldown=timedelta(0))
@@ -362,7 +372,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     )
 
 
-# The parts to one operario.
+# From the parts to one operario.
 
 
 def _assemble(parts: _Parts) -> Reading:
@@ -376,7 +386,7 @@ def _assemble(parts: _Parts) -> Reading:
         findings.append(_misnamed(name))
     options, wrong = read_options(notes, parts.options)
     if options.matchers is not parts.options.matchers:
-        # Those of an alertSelector hold besides those of the annotation.
+        # The annotation's matchers apply in addition to those of an alertSelector.
         options = replace(options, matchers=parts.options.matchers + options.matchers)
     findings += wrong
     alertname, status = _alert(parts, name, notes, findings)
@@ -390,7 +400,7 @@ def _assemble(parts: _Parts) -> Reading:
             findings.append(_suspended().below(parts.root))
         spec = {key: value for key, value in spec.items() if key != "suspend"}
     job = {"labels": labels, "annotations": annotations, "spec": spec}
-    errors = [finding for finding in parts.wrong_job if finding.is_error]
+    errors = [finding for finding in parts.job_findings if finding.is_error]
     canonical, breaches = check_body(job, errors)
     findings += (finding.below(parts.root) for finding in breaches)
     if status is None or any(finding.is_error for finding in findings):
@@ -405,13 +415,13 @@ def _assemble(parts: _Parts) -> Reading:
         spec_digest=hashlib.sha256(canonical.encode()).hexdigest(),
         root=parts.root,
         namespace=inner.get("namespace"),
-        around=parts.metadata.get("namespace") if parts.root else None,
+        outer_namespace=parts.metadata.get("namespace") if parts.root else None,
     )
     return Reading(name=name, draft=draft, findings=tuple(findings))
 
 
 def _told(findings: Iterable[Finding], pointer: Pointer) -> bool:
-    """Whether an error has been found there, or around it."""
+    """Whether there is an error at a place, or above or below it."""
     return any(finding.is_error and related(finding.pointer, pointer) for finding in findings)
 
 
@@ -425,7 +435,7 @@ def _given(metadata: Mapping[str, Any], root: Pointer) -> dict[str, Given]:
 def _alert(
     parts: _Parts, name: str, notes: Mapping[str, Given], findings: list[Finding]
 ) -> tuple[str, Status | None]:
-    """Which alert in which state: annotations first, then the form itself, then the name."""
+    """Find the alert and its status: in annotations, then in the form itself, then in the name."""
     told = _told(parts.findings, ("metadata",)) or _told(parts.findings, ("spec", "alertSelector"))
     named = _NAMED.fullmatch(name) if parts.form is not Form.OPERARIUS else None
     noted, stated = notes.get(keys.ALERTNAME), notes.get(keys.STATUS)
@@ -436,9 +446,7 @@ def _alert(
         suggestion = (
             "name it openfero-<alertname>-firing, or add openfero.io/alertname: <alertname>"
         )
-        findings.append(
-            NO_ALERT.at(pointer, "nothing says which alert this operario answers", suggestion)
-        )
+        findings.append(NO_ALERT.at(pointer, "the operario names no alert", suggestion))
     text = stated.value if stated else parts.status or (named["status"] if named else "")
     try:
         return alertname, Status(text.strip().lower())
@@ -446,10 +454,10 @@ def _alert(
         pointer = ("spec", "alertSelector", "status") if parts.status else ("metadata", "name")
         pointer = stated.pointer if stated else pointer
         if text:
-            message = f"{shown(text)} is no state of an alert"
+            message = f"{shown(text)} is not an alert status"
             suggestion = did_you_mean(text, [status.value for status in Status])
         else:
-            message = "nothing says whether this operario answers a firing or a resolved alert"
+            message = "the operario does not say whether it is for firing or resolved alerts"
             suggestion = "add openfero.io/status: firing"
         if not told and (text or alertname):
             findings.append(ALERT_STATUS.at(pointer, message, suggestion))
@@ -458,27 +466,27 @@ def _alert(
 
 def _misnamed(name: str) -> Finding:
     if not name:
-        message = "an operario needs a name"
+        message = "an operario must have a name"
         return OPERARIO_NAME.at(("metadata", "name"), message, "add metadata: {name: …}")
     proper = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
-    message = f"{shown(name)} is no name: letters, digits, - and ., at most 253"
+    message = f"{shown(name)} is not a valid name: letters, digits, - and ., at most 253"
     return OPERARIO_NAME.at(("metadata", "name"), message, f"write {proper}" if proper else "")
 
 
 def _suspended() -> Finding:
     return NO_EFFECT.at(
         ("spec", "suspend"),
-        "suspend has no effect: every Job is created suspended, and started when it may",
-        'to switch the operario off, write openfero.io/enabled: "false"',
+        "suspend has no effect: every Job is created suspended and started when limits allow",
+        'to disable the operario, set openfero.io/enabled: "false"',
     )
 
 
 def _kept(
     kind: str, metadata: Mapping[str, Any], root: Pointer, findings: list[Finding]
 ) -> dict[str, str]:
-    """The Job's labels or annotations without those that mean something to us or to Kueue.
+    """Return the Job's labels or annotations without those of this controller or of Kueue.
 
-    The label that names a Kueue queue stays: whoever renders the Job holds it back.
+    The label of a Kueue queue is kept: it is applied when the Job is started.
     """
     kept: dict[str, str] = {}
     for key, value in _mapping(metadata.get(kind)).items():
@@ -487,12 +495,12 @@ def _kept(
             kept[key] = value
         elif kind == "labels" or kueue:
             if ours:
-                suggestion = "options are annotations"
+                suggestion = "options must be annotations"
             elif key == keys.KUEUE_QUEUE:
-                suggestion = "a queue is named by the label of this name"
+                suggestion = "use the label of this name to select a queue"
             else:
                 suggestion = "delete it"
-            message = f"{key} is not taken over to the Job"
+            message = f"{key} is reserved and is not copied to the Job"
             findings.append(RESERVED_KEY.at((*root, "metadata", kind, key), message, suggestion))
     return kept
 

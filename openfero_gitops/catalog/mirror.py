@@ -1,11 +1,11 @@
-"""The catalog's files as ConfigMaps, and back.
+"""Write the files of a catalog as ConfigMaps, and read them back.
 
-Files are spread over immutable ConfigMaps that are named by the digest of their content; one
-more, `openfero-catalog`, names them and is switched last. So a reader sees the old catalog or
-the new one, whenever the writer dies, and a changed byte is noticed.
+Files are distributed over immutable ConfigMaps ("shards") that are named by the digest of their
+content. The ConfigMap `openfero-catalog` (the "head") lists them and is switched last: whenever
+the writer dies, a reader sees either the old catalog or the new one, and a changed byte is noticed.
 
-Digests are anybody's to make. With a key that the API server does not hold, the head carries a
-mark (HMAC-SHA256) that nobody makes who may only write ConfigMaps.
+Anybody can compute digests. With a key that is not stored in the API server, the head is signed
+(HMAC-SHA256), so that permission to write ConfigMaps is not enough to forge it.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _DIGEST: Final = "digest"
 _MARK: Final = "mark"
 _SEALS: Final = frozenset({_DIGEST, _MARK})
 _SHARD_NAME: Final = re.compile(f"{HEAD}-[0-9a-f]{{32}}")
-#: What an index says of a file in words.
-_FILE_TEXTS: Final = frozenset(
+#: Members of a file in an index whose values are strings.
+_FILE_STRINGS: Final = frozenset(
     {"path", "blob", "commit", "commit_author", "commit_time", "verified_signer"}
 )
-#: Half of what a ConfigMap may hold: JSON escapes make its stored form longer than its content.
-_SHARD_BYTES: Final = 512 * 1024
-_MOST_SHARDS: Final = 1 << 16
+#: Half of the limit of a ConfigMap: JSON escapes make its stored form longer than its content.
+_MAX_SHARD_BYTES: Final = 512 * 1024
+_MAX_SHARDS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """What stands in the API server: one head, and the ConfigMaps that it names."""
+    """A mirrored catalog: the head, and the shards that it lists."""
 
     head: dict[str, Any]
     shards: tuple[dict[str, Any], ...]
@@ -59,9 +59,9 @@ def write_mirror(
     refused: RefusedRevision | None = None,
     key: bytes = b"",
 ) -> Mirror:
-    """Build the ConfigMaps for the files in force; equal files give equal ConfigMaps.
+    """Build the ConfigMaps of the active files; equal files give equal ConfigMaps.
 
-    With a `key` the head is marked by it.
+    If there is a `key`, it signs the head.
     """
     shards = tuple(_shard(files, namespace) for files in _spread(snapshot.files))
     revision = snapshot.revision
@@ -87,81 +87,82 @@ def write_mirror(
 def with_refused(
     head: Mapping[str, Any], namespace: str, refused: RefusedRevision, key: bytes = b""
 ) -> dict[str, Any]:
-    """The same head, which was read and found whole, with another refused revision."""
+    """Replace the refused revision in a head that was read and verified."""
     data = {name: text for name, text in head["data"].items() if name not in _SEALS}
     return _head({**data, _REFUSED: _refused(refused)}, namespace, key)
 
 
 def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str]:
-    """The ConfigMaps that a head names.
+    """Verify a head and return the names of its shards.
 
     Raises:
-        SourceError: the head is damaged, not one that this version can read, or, where there are
-            `keys`, marked by none of them.
+        SourceError: the head is damaged, has an unknown format or, if there are `keys`, is signed
+            with none of them.
     """
     data = head.get("data") or {}
     if data.get("format") != _FORMAT:
         raise SourceError(
-            f"the mirror {HEAD} has format {data.get('format')!r}, this version reads "
-            f"{_FORMAT!r}: it is written anew at the next successful sync"
+            f"ConfigMap {HEAD} has format {data.get('format')!r}, but this version reads "
+            f"{_FORMAT!r}; the next successful sync rewrites the mirror"
         )
     if data.get(_DIGEST) != _digest({key: data[key] for key in data if key not in _SEALS}):
-        raise SourceError(f"the mirror is damaged: the content of ConfigMap {HEAD} was changed")
+        raise SourceError(f"the mirror is damaged: ConfigMap {HEAD} was modified")
     marks = [_mark(data, key) for key in keys]
-    given = str(data.get(_MARK)).encode()  # (As bytes: of text, ASCII alone can be compared.)
+    given = str(
+        data.get(_MARK)
+    ).encode()  # (compare_digest accepts only ASCII strings, but any bytes.)
     if marks and not any(hmac.compare_digest(mark.encode(), given) for mark in marks):
         raise SourceError(
-            f"the mirror is not used: ConfigMap {HEAD} is not marked by the mirror's key: it was "
-            "written before there was one, or by somebody who does not have it; it is written "
-            "anew at the next successful sync"
+            f"the mirror is not used: ConfigMap {HEAD} is not signed with the mirror key: it "
+            "was written before the key was set or by somebody without the key; the next "
+            "successful sync rewrites the mirror"
         )
     names = _read(data, "shards.json", HEAD)
     if not isinstance(names, list) or not all(
         isinstance(name, str) and _SHARD_NAME.fullmatch(name) for name in names
     ):
-        raise SourceError(f"the mirror {HEAD} is damaged: shards.json is not a list of names")
+        raise SourceError(f"ConfigMap {HEAD} is damaged: shards.json is not a list of names")
     return names
 
 
 def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revision:
-    """The revision that a head says was in force; raises SourceError as `shard_names`."""
+    """Return the active revision of a head; raises SourceError like `shard_names`."""
     shard_names(head, keys)
     return _revision(head)[0]
 
 
 def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
-    """The refused revision that a head remembers; raises SourceError where it is damaged."""
+    """Return the last refused revision of a head; raises SourceError if it is damaged."""
     value = _read(head.get("data") or {}, _REFUSED, HEAD)
     if value is None:
         return None
     try:
-        members = _known(RefusedRevision, value)
+        members = _known_members(RefusedRevision, value)
         paused = members.pop("paused", False)
-        return RefusedRevision(**_texts(members), paused=paused is not False)
+        return RefusedRevision(**_strings(members), paused=paused is not False)
     except (AttributeError, TypeError, ValueError) as error:
-        raise SourceError(f"the mirror {HEAD} is damaged: {_REFUSED} is incomplete") from error
+        raise SourceError(f"ConfigMap {HEAD} is damaged: {_REFUSED} is incomplete") from error
 
 
 def read_mirror(
     head: Mapping[str, Any], shards: Iterable[Mapping[str, Any]], keys: Sequence[bytes] = ()
 ) -> Snapshot:
-    """The files that a mirror holds, every digest checked.
+    """Return the mirrored files after checking every digest.
 
     Raises:
-        SourceError: a ConfigMap is missing, or its content is not what its name says; or as
-            `shard_names`.
+        SourceError: a shard is missing or was modified; or like `shard_names`.
     """
-    found = {shard["metadata"]["name"]: shard for shard in shards}
+    by_name = {shard["metadata"]["name"]: shard for shard in shards}
     names = shard_names(head, keys)
     revision, root = _revision(head)
     files: list[SourceFile] = []
     for name in names:
-        shard = found.get(name)
+        shard = by_name.get(name)
         if shard is None:
             raise SourceError(f"the mirror is damaged: ConfigMap {name} is missing")
         data: Mapping[str, str] = shard.get("data") or {}
         if _shard_name(data) != name:
-            raise SourceError(f"the mirror is damaged: the content of ConfigMap {name} was changed")
+            raise SourceError(f"the mirror is damaged: ConfigMap {name} was modified")
         index = _read(data, _INDEX, name)
         try:
             files += [_file(entry, data, revision) for entry in index]
@@ -176,26 +177,26 @@ def read_mirror(
 def _revision(head: Mapping[str, Any]) -> tuple[Revision, str]:
     value = _read(head.get("data") or {}, "revision.json", HEAD)
     try:
-        root: str = _texts({"root": value["root"]})["root"]
-        return Revision(**_texts(_known(Revision, value))), root
+        root: str = _strings({"root": value["root"]})["root"]
+        return Revision(**_strings(_known_members(Revision, value))), root
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"the mirror {HEAD} is damaged: revision.json is incomplete") from error
+        raise SourceError(f"ConfigMap {HEAD} is damaged: revision.json is incomplete") from error
 
 
-def _known(kind: type, members: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that this version knows: a newer one of the same format may have written more."""
+def _known_members(kind: type, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the members that this version knows; newer versions of the format may add others."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in members.items() if name in names}
 
 
-def _texts(members: dict[str, Any]) -> dict[str, Any]:
-    """The same, where all are texts that UTF-8 can hold; raises TypeError, ValueError."""
+def _strings(members: dict[str, Any]) -> dict[str, Any]:
+    """Return members unchanged if all are valid strings; raises TypeError or ValueError."""
     "".join(members.values()).encode()
     return members
 
 
 def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision) -> SourceFile:
-    _texts({name: value for name, value in entry.items() if name in _FILE_TEXTS})
+    _strings({name: value for name, value in entry.items() if name in _FILE_STRINGS})
     if not isinstance(entry["stale"], bool):
         raise TypeError("stale")
     return SourceFile(
@@ -213,21 +214,21 @@ def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision)
 
 
 def _spread(files: Iterable[SourceFile]) -> list[list[SourceFile]]:
-    """Files by a stable hash of their path, so that one change touches one ConfigMap."""
+    """Distribute files by a stable hash of their path, so that one change affects one shard."""
     files = list(files)
     count = 1
-    while count <= _MOST_SHARDS:
+    while count <= _MAX_SHARDS:
         buckets: dict[int, list[SourceFile]] = defaultdict(list)
         for file in files:
             digest = hashlib.sha256(file.path.encode()).digest()
             buckets[int.from_bytes(digest[:8], "big") % count].append(file)
         if all(
-            len(bucket) == 1 or sum(map(_weight, bucket)) <= _SHARD_BYTES
+            len(bucket) == 1 or sum(map(_weight, bucket)) <= _MAX_SHARD_BYTES
             for bucket in buckets.values()
         ):
             return [buckets[index] for index in sorted(buckets)]
         count *= 2
-    raise SourceError("the repository does not fit into ConfigMaps")
+    raise SourceError("the repository is too large to be mirrored in ConfigMaps")
 
 
 def _shard(files: Iterable[SourceFile], namespace: str) -> dict[str, Any]:
@@ -238,10 +239,10 @@ def _shard(files: Iterable[SourceFile], namespace: str) -> dict[str, Any]:
 
 
 def _entry(file: SourceFile) -> dict[str, Any]:
-    """What a shard's index says of a file.
+    """The entry of a file in the index of its shard.
 
-    One that is not stale is of the head's revision, which is said there alone: otherwise every
-    commit would rewrite every ConfigMap.
+    A file that is not stale belongs to the revision in the head, which is not repeated here:
+    otherwise every commit would rewrite every shard.
     """
     entry: dict[str, Any] = {"path": file.path, "blob": file.blob, "stale": file.stale}
     if file.stale:
@@ -254,7 +255,7 @@ def _entry(file: SourceFile) -> dict[str, Any]:
 
 
 def _weight(file: SourceFile) -> int:
-    """The bytes that a file adds to a ConfigMap."""
+    """The bytes that a file adds to a shard."""
     return len(file.content) + len(file.blob) + len(canonical_json(_entry(file)).encode()) + 1
 
 
@@ -276,9 +277,14 @@ def _head(data: dict[str, str], namespace: str, key: bytes) -> dict[str, Any]:
 def _refused(refused: RefusedRevision | None) -> str:
     if refused is None:
         return canonical_json(None)
-    said = {"commit": refused.commit, "reason": refused.reason, "time": refused.time}
-    # (Versions that know no pause read all but that, and a head without one stays the same.)
-    return canonical_json({**said, "paused": True} if refused.paused else said)
+    members: dict[str, Any] = {
+        "commit": refused.commit,
+        "reason": refused.reason,
+        "time": refused.time,
+    }
+    if refused.paused:
+        members["paused"] = True
+    return canonical_json(members)
 
 
 def _mark(data: Mapping[str, str], key: bytes) -> str:
@@ -303,4 +309,4 @@ def _read(data: Mapping[str, str], key: str, name: str) -> Any:
     try:
         return json.loads(data[key])
     except (KeyError, ValueError, RecursionError) as error:
-        raise SourceError(f"the mirror {name} is damaged: {key} cannot be read") from error
+        raise SourceError(f"ConfigMap {name} is damaged: {key} cannot be read") from error

@@ -37,17 +37,17 @@ _IDLE: Final = frozenset({keys.PREFIX + "template-variables"})
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An annotation's value and where it stands."""
+    """The value of an annotation and its place."""
 
     value: Any
     pointer: Pointer
 
 
 def read_options(annotations: Mapping[str, Given], base: Options) -> tuple[Options, list[Finding]]:
-    """Lay annotations over options; what is wrong keeps the value below it.
+    """Override options with annotations; an invalid annotation overrides nothing.
 
-    Keys are whole; others than `openfero.io/…` are passed over. A value that is no text is the
-    schema's to report.
+    Keys without the prefix `openfero.io/` are ignored. A value that is not a string is reported by
+    the schema.
     """
     chosen: dict[str, Any] = {}
     findings: list[Finding] = []
@@ -66,10 +66,10 @@ def read_options(annotations: Mapping[str, Given], base: Options) -> tuple[Optio
 
 
 def as_text(key: str, value: Any) -> str:
-    """How to write an annotation whose value YAML takes for something else than a text.
+    """Suggest how to write an annotation whose value is not a string in YAML.
 
-    In quotes, where the text is one that the option takes; else as its example. Empty for what is
-    no option.
+    Suggests quotes if the quoted value is valid, otherwise the option's example. Empty if the key
+    is no option.
     """
     if key == keys.STATUS:
         return f"for example {key}: firing"
@@ -88,19 +88,17 @@ def _unknown(key: str, pointer: Pointer) -> Finding:
     if key in _IDLE:
         return NO_EFFECT.at(
             pointer,
-            f"{key} has no effect: the fields in command, args and env say what they need",
+            f"{key} has no effect: command, args and env can use fields of the alert directly",
             "delete it",
         )
     if key in _WRITTEN:
-        return UNKNOWN_OPTION.at(
-            pointer, f"{key} is written by the controller, never by an author", "delete it"
-        )
+        return UNKNOWN_OPTION.at(pointer, f"{key} is reserved for the controller", "delete it")
     names = sorted(known.removeprefix(keys.PREFIX) for known in (*_SELECTORS, *_BY_KEY))
     meant = nearest(key.removeprefix(keys.PREFIX), names)
     suggestion = (
         f"did you mean {keys.PREFIX}{meant}?" if meant else f"the options are {', '.join(names)}"
     )
-    return UNKNOWN_OPTION.at(pointer, f"there is no option {key}", suggestion)
+    return UNKNOWN_OPTION.at(pointer, f"{key} is not an option", suggestion)
 
 
 _BY_KEY: Final = {option.key: option for option in OPTIONS}

@@ -1,31 +1,31 @@
-"""What one revision of the repository says, and nothing else."""
+"""The content of one revision of the repository."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import compress, count
-from operator import is_not
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from openfero_gitops.domain.operario import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Ignored, Problem
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One commit of one repository.
 
-    `repository` is free of credentials; `ref` is the one that was asked for; `commit` is a full
-    SHA, empty for a plain folder; `author` and `time` (RFC 3339) are what the commit says of
-    itself; `verified_signer` is who signed it, empty where no signature is demanded.
+    Attributes:
+        repository: the URL, without credentials.
+        ref: of the settings.
+        commit: a full SHA; empty for a plain folder.
+        author: of the commit.
+        time: of the commit, RFC 3339.
+        verified_signer: who signed the commit; empty if no signature is required.
     """
 
     repository: str
@@ -38,10 +38,10 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as it stands in one commit; `path` counts from the repository's root.
+    """One file at one commit; `path` starts at the repository's root.
 
-    `commit`, and who made and signed it, are empty where it is the snapshot's own revision: so a
-    file that did not change is the same in the next.
+    `commit`, its author, time and signer are empty if it is the snapshot's own revision. `stale`
+    is True for an older version that replaces a broken one.
     """
 
     path: str
@@ -58,8 +58,8 @@ class SourceFile:
 class Snapshot:
     """Every file below the configured path that may hold operarios, at one revision.
 
-    `root` is the configured path inside the repository, empty for its root; `problems` are what
-    was seen and not read (a symlink, a submodule, a file over its budget).
+    `root` is the configured path inside the repository, empty for its root. `problems` are about
+    entries that were not read: a symlink, a submodule, a file that is too large.
     """
 
     revision: Revision
@@ -70,9 +70,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may run, over all operarios, and how much is kept of each.
+    """Limits for all operarios together, and for the history of each.
 
-    `history` is how many Jobs that ended an operario keeps beyond `remember`, until their TTL.
+    `history` is the number of finished Jobs per operario that are kept beyond `remember`, until
+    their TTL expires.
     """
 
     concurrent: int = 20
@@ -82,7 +83,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class JobDefaults:
-    """What a Job gets where its author left it out; seconds."""
+    """Values for fields that a Job leaves out; times in seconds."""
 
     backoff_limit: int = 0
     active_deadline_seconds: int = 900
@@ -92,9 +93,9 @@ class JobDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """`openfero.yaml`: the limits that a human reviewed.
+    """The safety envelope `openfero.yaml`.
 
-    `namespaces` None allows what the controller was given; a tuple narrows it.
+    `namespaces` restricts the namespaces that are granted to the controller; None allows all.
     """
 
     paused: bool = False
@@ -130,25 +131,3 @@ class Catalog:
         for operarios in index.values():
             operarios.sort(key=lambda operario: (-operario.options.priority, operario.name))
         object.__setattr__(self, "by_alert", index)
-
-
-def apart(before: Sequence[_T], after: Sequence[_T]) -> tuple[list[_T], list[_T]]:
-    """What one of two sequences holds, and the other does not as the very same object.
-
-    Most is the same from commit to commit: of what is the same at both ends, nothing is touched.
-    """
-    length = min(len(before), len(after))
-    start = _alike(before, after, length)
-    end = _alike(reversed(before), reversed(after), length - start)
-    one, other = before[start : len(before) - end], after[start : len(after) - end]
-    in_one, in_other = set(map(id, one)), set(map(id, other))
-    return (
-        [item for item in one if id(item) not in in_other],
-        [item for item in other if id(item) not in in_one],
-    )
-
-
-def _alike(one: Iterable[object], other: Iterable[object], most: int) -> int:
-    """How many objects, at most, two sequences begin with that are the same."""
-    differ = compress(count(), map(is_not, one, other))
-    return min(next(differ, most), most)

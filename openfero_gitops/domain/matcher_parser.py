@@ -1,9 +1,9 @@
-r"""Alertmanager's matcher syntax: `{severity="critical", pod=~"web-.*"}`, braces optional.
+r"""Parse Alertmanager's matcher syntax: `{severity="critical", pod=~"web-.*"}`, braces optional.
 
-Alertmanager has two parsers and, by default, reads a text by its classic one where that can, else
-by its UTF-8 one. So is it done here. The classic one is lenient (a `\d` in quotes stands for
-itself) and knows only names of `[a-zA-Z0-9_:]`; the UTF-8 one takes any name in quotes, with Go's
-escapes.
+Alertmanager has two parsers. By default it uses the classic parser and, if that fails, the UTF-8
+parser; so does this module. The classic parser is lenient (it keeps an unknown escape such as `\d`
+as it is) and accepts only names of `[a-zA-Z0-9_:]`. The UTF-8 parser accepts any name in quotes,
+with Go's escapes.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 _ESCAPE: Final = re.compile(
-    r"\\(?:(?P<one>[abfnrtv\\\"])|x(?P<hex>[0-9a-fA-F]{2})|(?P<octal>[0-7]{3})"
+    r"\\(?:(?P<single>[abfnrtv\\\"])|x(?P<hex>[0-9a-fA-F]{2})|(?P<octal>[0-7]{3})"
     r"|u(?P<four>[0-9a-fA-F]{4})|U(?P<eight>[0-9a-fA-F]{8})|(?P<none>.?))",
     re.DOTALL,
 )
-_ONE: Final = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
-_TOP: Final = 0x10FFFF
+_SINGLE_ESCAPES: Final = dict(zip('abfnrtv\\"', '\a\b\f\n\r\t\v\\"', strict=True))
+_MAX_CODE_POINT: Final = 0x10FFFF
 
 
 class MatcherError(ValueError):
-    """The text is no list of matchers; `position` counts its characters from 0."""
+    """A text is not a list of matchers; `position` counts characters from 0."""
 
     def __init__(self, message: str, position: int) -> None:
-        """Keep where the trouble is."""
+        """Keep the position of the error."""
         super().__init__(message)
         self.position = position
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
-    """Read a list of matchers; an empty one, `{}`, matches every alert.
+    """Parse a list of matchers; the empty list `{}` matches every alert.
 
     Raises:
-        MatcherError: Alertmanager would refuse the text, by either parser.
+        MatcherError: both of Alertmanager's parsers reject the text.
     """
     try:
         return _classic(text)
@@ -81,7 +81,7 @@ def _classic(text: str) -> tuple[Matcher, ...]:
         if character == "\\":
             escaped = not escaped
         elif character != ",":
-            # (A comma inside of quotes leaves an escape open: Alertmanager's own slip.)
+            # (A comma in quotes does not end an escape: a bug of Alertmanager.)
             escaped = False
         piece += character
     if last := piece.strip(_WHITE):
@@ -90,10 +90,10 @@ def _classic(text: str) -> tuple[Matcher, ...]:
 
 
 def _classic_matcher(text: str) -> Matcher:
-    found = _CLASSIC.fullmatch(text)
-    if found is None:
-        raise MatcherError("no classic matcher", 0)
-    name, operator, raw = found.groups()
+    match = _CLASSIC.fullmatch(text)
+    if match is None:
+        raise MatcherError("not a classic matcher", 0)
+    name, operator, raw = match.groups()
     return _matcher(name, operator, _classic_value(raw), 0)
 
 
@@ -111,12 +111,12 @@ def _classic_value(raw: str) -> str:
             escaped = True
         elif character == '"':
             if not open_quote or not last:
-                raise MatcherError("an unescaped quotation mark", 0)
+                raise MatcherError("unescaped quotation mark", 0)
             open_quote = False
         else:
             value += character
     if open_quote:
-        raise MatcherError("a quotation mark is not closed", 0)
+        raise MatcherError("missing closing quotation mark", 0)
     return value
 
 
@@ -131,7 +131,7 @@ class _Token:
 
 
 class _Tokens:
-    """The tokens of a text, one ahead."""
+    """The tokens of a text, with one token of lookahead."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -139,7 +139,7 @@ class _Tokens:
         self.next = self._scan()
 
     def take(self, *kinds: str) -> _Token | None:
-        """The next token, if it is of such a kind or is such a mark."""
+        """Return the next token if it has one of the kinds or texts, and advance."""
         token = self.next
         if token.kind not in kinds and token.text not in kinds:
             return None
@@ -147,11 +147,11 @@ class _Tokens:
         return token
 
     def _scan(self) -> _Token:
-        found = _TOKEN.match(self._text, self._at)
-        if found is None or found.lastgroup is None:  # (white space alone is `end`)
+        match = _TOKEN.match(self._text, self._at)
+        if match is None or match.lastgroup is None:  # (white space alone is `end`)
             return _Token("end", "", len(self._text))
-        self._at = found.end()
-        return _Token(found.lastgroup, found[found.lastgroup], found.start(found.lastgroup))
+        self._at = match.end()
+        return _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup))
 
 
 def _utf_8(text: str) -> tuple[Matcher, ...]:
@@ -167,7 +167,7 @@ def _utf_8(text: str) -> tuple[Matcher, ...]:
             raise _unexpected(tokens.next, "=, !=, =~ or !~")
         value = tokens.take("word", "quoted")
         if value is None:
-            raise _unexpected(tokens.next, "a value, in double quotes")
+            raise _unexpected(tokens.next, "a value in double quotes")
         matchers.append(_matcher(_text(name), operator.text, _text(value), value.position))
         if tokens.take(",") is None:
             break
@@ -178,46 +178,48 @@ def _utf_8(text: str) -> tuple[Matcher, ...]:
     return tuple(matchers)
 
 
-def _unexpected(token: _Token, wanted: str) -> MatcherError:
+def _unexpected(token: _Token, expected: str) -> MatcherError:
     if token.kind == "end":
-        return MatcherError(f"it ends where {wanted} should follow", token.position)
+        return MatcherError(f"unexpected end: expected {expected}", token.position)
     if token.text == '"':
-        return MatcherError("a quotation mark is not closed", token.position)
-    return MatcherError(f"{token.text!r} stands where {wanted} should", token.position)
+        return MatcherError("missing closing quotation mark", token.position)
+    return MatcherError(f"unexpected {token.text!r}: expected {expected}", token.position)
 
 
 def _text(token: _Token) -> str:
-    """What a word or a quoted text says, by Go's escapes."""
+    """Unquote a word or a quoted string with Go's escapes."""
     if token.kind == "word":
         return token.text
     inside = token.text[1:-1]
     if "\n" in inside:
-        raise MatcherError("a quoted text goes over a line's end: write \\n", token.position)
-    # (A \x names a byte, and several of them may make up one character.)
+        raise MatcherError(
+            "a quoted string must not contain a line break; write \\n", token.position
+        )
+    # (\x is a byte, and several bytes may be one character.)
     parts: list[bytes] = []
     end = 0
-    for found in _ESCAPE.finditer(inside):
-        parts += (inside[end : found.start()].encode(errors="replace"), _unescape(found, token))
-        end = found.end()
+    for escape in _ESCAPE.finditer(inside):
+        parts += (inside[end : escape.start()].encode(errors="replace"), _unescape(escape, token))
+        end = escape.end()
     parts.append(inside[end:].encode(errors="replace"))
     try:
         return b"".join(parts).decode()
     except UnicodeDecodeError:
-        raise MatcherError("the escapes (\\x…) make no UTF-8", token.position) from None
+        raise MatcherError("the escapes (\\x…) are not valid UTF-8", token.position) from None
 
 
-def _unescape(found: re.Match[str], token: _Token) -> bytes:
-    if found["one"]:
-        return _ONE[found["one"]].encode()
-    if found["hex"] or found["octal"]:
-        code = int(found["hex"], 16) if found["hex"] else int(found["octal"], 8)
+def _unescape(escape: re.Match[str], token: _Token) -> bytes:
+    if escape["single"]:
+        return _SINGLE_ESCAPES[escape["single"]].encode()
+    if escape["hex"] or escape["octal"]:
+        code = int(escape["hex"], 16) if escape["hex"] else int(escape["octal"], 8)
         if code <= 0xFF:  # noqa: PLR2004
             return bytes([code])
-    elif found["four"] or found["eight"]:
-        code = int(found["four"] or found["eight"], 16)
-        if code <= _TOP and not 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004
+    elif escape["four"] or escape["eight"]:
+        code = int(escape["four"] or escape["eight"], 16)
+        if code <= _MAX_CODE_POINT and not 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004
             return chr(code).encode()
     raise MatcherError(
-        f"{found[0]} is no escape: a backslash before anything else is written \\\\",
-        token.position + 1 + found.start(),
+        f"{escape[0]} is not an escape; write a literal backslash as \\\\",
+        token.position + 1 + escape.start(),
     )

@@ -37,7 +37,7 @@ class Form(StrEnum):
 
 
 class Mode(StrEnum):
-    """Whether a remediation really runs."""
+    """Whether Jobs run or are only submitted as a dry run."""
 
     RUN = "run"
     DRY_RUN = "dry-run"

@@ -158,16 +158,16 @@ def _target(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if not _LABEL_NAME.fullmatch(name):
-            what = f"{shown(name)} is no label name" if name else "a label name is missing"
-            raise ValueError(f"{what}: write them with commas between them")
+            what = f"{shown(name)} is not a label name" if name else "a label name is missing"
+            raise ValueError(f"{what}; write label names separated by commas")
     if len(set(names)) < len(names):
-        raise ValueError("a label name stands twice")
+        raise ValueError("a label name is repeated")
     return tuple(names)
 
 
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
-        raise ValueError(f"{shown(text)} is neither true nor false")
+        raise ValueError(f"must be true or false, not {shown(text)}")
     return text == "true"
 
 
@@ -177,28 +177,30 @@ def _approval(text: str) -> bool:
 
 def _integer(text: str) -> int:
     if not _INTEGER.fullmatch(text):
-        raise ValueError(f"{shown(text)} is no whole number")
+        raise ValueError(f"must be an integer, not {shown(text)}")
     return int(text)
 
 
 def _count(text: str) -> int:
     number = _integer(text)
     if number < 0:
-        raise ValueError(f"{number} is negative; 0 admits nothing")
+        raise ValueError(f"must not be negative, but is {number}; 0 starts no Job")
     return number
 
 
 def _runs(text: str) -> int:
     number = _integer(text)
     if number < 1:
-        raise ValueError(f"{number} is less than one run; to switch it off, write enabled")
+        raise ValueError(
+            f"must be at least 1, but is {number}; to disable the operario, use enabled"
+        )
     return number
 
 
 def _choice(text: str, choices: list[str]) -> str:
     if text not in choices:
         hint = f"; {did_you_mean(text, choices)}" if nearest(text, choices) else ""
-        raise ValueError(f"{shown(text)} is none of {', '.join(choices)}{hint}")
+        raise ValueError(f"must be one of {', '.join(choices)}, not {shown(text)}{hint}")
     return text
 
 

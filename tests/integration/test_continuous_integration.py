@@ -234,7 +234,7 @@ def test_the_action_stops_at_what_cannot_be_read(
     here.known |= {"inputs.kubernetes-version": "1.29"}
     ran = here.step("Validate")
     assert ran.returncode != 0
-    assert "name one of 1.30" in ran.stderr
+    assert "use one of 1.30" in ran.stderr
     assert here.outputs == {}
 
 

@@ -107,7 +107,7 @@ async def test_a_leader_killed_between_any_two_writes_leaves_a_whole_catalog(
     kubeconfig: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old one or the new one, byte for byte; the next leader makes it the new one."""
-    monkeypatch.setattr("openfero_gitops.catalog.mirror._SHARD_BYTES", 3000)
+    monkeypatch.setattr("openfero_gitops.catalog.mirror._MAX_SHARD_BYTES", 3000)
     old, new = await two_catalogs()
     api = await KubernetesApi.connect(kubeconfig)
     store = Dying(api, namespace)

@@ -146,7 +146,7 @@ class TestRefused:
 
         await fresh.start()
 
-        assert "openfero.yaml is gone" in fresh.error
+        assert "openfero.yaml was deleted" in fresh.error
         assert fresh.commit == reviewed
 
     async def test_a_commit_dated_before_the_one_in_force_is_refused(

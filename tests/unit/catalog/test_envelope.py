@@ -73,13 +73,13 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
         ("paused: 1", ("paused",), "envelope-value", "true or false, not 1", "paused: true"),
         ("paused:", ("paused",), "envelope-value", "true or false, not null", "paused: true"),
         ("mode: off", ("mode",), "envelope-value", "one of run, dry-run", "mode: dry-run"),
-        ("limits: 5", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
-        ("limits:", ("limits",), "envelope-value", "limits is a mapping", "concurrent"),
+        ("limits: 5", ("limits",), "envelope-value", "limits must be a mapping", "concurrent"),
+        ("limits:", ("limits",), "envelope-value", "limits must be a mapping", "concurrent"),
         (
             "limits: {concurrent: -1}",
             ("limits", "concurrent"),
             "envelope-value",
-            "a whole number, 0 or more, not -1",
+            "an integer, 0 or more, not -1",
             "20",
         ),
         (
@@ -91,15 +91,15 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
         ),
         ("namespaces: []", ("namespaces",), "envelope-value", "a list of names", "openfero-jobs"),
         ("namespaces: jobs", ("namespaces",), "envelope-value", "a list of names", ""),
-        ("namespaces: [Jobs]", ("namespaces",), "envelope-value", '"Jobs" is none', ""),
+        ("namespaces: [Jobs]", ("namespaces",), "envelope-value", '"Jobs" is not a valid name', ""),
         (
             "remember: 3600",
             ("remember",),
             "envelope-value",
-            "remember is a duration with its unit, ten years at most, not 3600",
+            "remember must be a duration with a unit, at most ten years, not 3600",
             "for example remember: 24h",
         ),
-        ("remember: 11y", ("remember",), "envelope-value", 'ten years at most, not "11y"', "24h"),
+        ("remember: 11y", ("remember",), "envelope-value", 'at most ten years, not "11y"', "24h"),
         ("remember: 30s", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         ("remember: 0", ("remember",), "envelope-value", "a duration of 1m or more", "24h"),
         (
@@ -116,7 +116,13 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
             "one of Failed, TerminatingOrFailed",
             "Failed",
         ),
-        ("- paused", (), "envelope-value", "openfero.yaml is a mapping", "its keys are paused"),
+        (
+            "- paused",
+            (),
+            "envelope-value",
+            "openfero.yaml must be a mapping",
+            "its keys are paused",
+        ),
     ],
 )
 def test_a_slip_is_an_error(

@@ -153,7 +153,7 @@ def test_a_plain_job_of_the_first_generation() -> None:
     assert found.job["labels"] == {"app": "openfero"}
     assert "labels" not in found.job["spec"]["template"]
     assert "imagePullPolicy" not in found.job["spec"]["template"]["spec"]
-    assert (found.namespace, found.around, found.root) == (None, None, ())
+    assert (found.namespace, found.outer_namespace, found.root) == (None, None, ())
 
 
 def test_a_config_map_of_the_second_generation() -> None:
@@ -167,7 +167,7 @@ def test_a_config_map_of_the_second_generation() -> None:
     assert found.options.cooldown == timedelta(minutes=5)
     assert found.job["annotations"] == {"team": "storage"}
     assert found.job["spec"]["ttlSecondsAfterFinished"] == 100
-    assert (found.namespace, found.around) == (None, "openfero")
+    assert (found.namespace, found.outer_namespace) == (None, "openfero")
     assert found.root == ("data", "KubeQuotaAlmostReached")
 
 
@@ -331,7 +331,7 @@ def signed(text: str) -> Reading:
         (
             "{apiVersion: batch/v1, kind: Jobs, NAMED}",
             "kind",
-            "is not read",
+            "is not supported",
             "did you mean Job?",
         ),
         ("{apiVersion: v1, kind: ConfigMaps, NAMED}", "kind", "", "did you mean ConfigMap?"),
@@ -339,7 +339,7 @@ def signed(text: str) -> Reading:
         (
             "{apiVersion: batch/v1, kind: CronJob, NAMED}",
             "kind",
-            "its hour",
+            "by a schedule",
             "its jobTemplate",
         ),
         (
@@ -351,14 +351,14 @@ def signed(text: str) -> Reading:
         (
             "{apiVersion: v1, kind: List, CLAIMED}",
             "kind",
-            "in a List are not read",
-            "of its own",
+            "in a List are not supported",
+            "separate document",
         ),
         (
             "{apiVersion: v1, kind: List, items: [{kind: Job, NAMED}]}",
             "kind",
-            "in a List are not read",
-            "write each as a document of its own",
+            "in a List are not supported",
+            "write each as a separate document",
         ),
         (
             "{apiVersion: batch/v1, CLAIMED}",
@@ -442,10 +442,15 @@ WRAPPED = ("data", "KubeQuotaAlmostReached")
 @pytest.mark.parametrize(
     ("before", "after", "pointer", "words"),
     [
-        ("KubeQuotaAlmostReached: |-", "KubeQuota: |-", ("data",), "no Job under its alert's name"),
-        ("\ndata:", "\nnothing:", ("data",), "no Job under its alert's name"),
-        ("kind: Job", "kind: Pod", WRAPPED, "the text is no Job"),
-        ("    kind: Job\n", "    kind: Job\n    ---\n    a: 1\n", WRAPPED, "2 documents"),
+        (
+            "KubeQuotaAlmostReached: |-",
+            "KubeQuota: |-",
+            ("data",),
+            "no Job under the name of its alert",
+        ),
+        ("\ndata:", "\nnothing:", ("data",), "no Job under the name of its alert"),
+        ("kind: Job", "kind: Pod", WRAPPED, "the text is not a Job"),
+        ("    kind: Job\n", "    kind: Job\n    ---\n    a: 1\n", WRAPPED, "but has 2"),
     ],
 )
 def test_a_config_map_holds_one_job_of_its_alert(

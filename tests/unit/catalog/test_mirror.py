@@ -125,7 +125,7 @@ def test_a_mirror_that_somebody_else_made_is_not_used() -> None:
             lambda one: read_mirror(one, theirs.shards, [b"the key of the mirror"]),
             lambda one: read_revision(one, [b"the key of the mirror"]),
         ):
-            with pytest.raises(SourceError, match="is not marked by the mirror's key"):
+            with pytest.raises(SourceError, match="is not signed with the mirror key"):
                 read_as(head)
 
 
@@ -262,7 +262,7 @@ def test_what_does_not_fit_is_an_error() -> None:
     """A repository that cannot be spread is said to be so, and nothing is written."""
     same_place = [file("ops/a.yaml", str(n).ljust(400_000, "x")) for n in range(2)]
 
-    with pytest.raises(SourceError, match="does not fit"):
+    with pytest.raises(SourceError, match="too large"):
         write_mirror(snapshot(*same_place), "ns")
 
 
@@ -346,7 +346,7 @@ def shard_of(index: str, **data: str) -> dict[str, Any]:
     [
         ({"metadata": {"name": HEAD}}, "has format None"),
         ({"metadata": {"name": HEAD}, "data": None}, "has format None"),
-        (sealed(format="2"), "format '2', this version reads '1'"),
+        (sealed(format="2"), "format '2', but this version reads '1'"),
         (sealed(**{"shards.json": "{}"}), "shards.json is not a list"),
         (sealed(**{"shards.json": "[1]"}), "shards.json is not a list"),
         (sealed(**{"shards.json": '[""]'}), "shards.json is not a list"),
@@ -421,7 +421,7 @@ def test_a_mark_that_is_no_mark_is_none(mark: str | None) -> None:
     if mark is not None:
         data["mark"] = mark
 
-    with pytest.raises(SourceError, match="is not marked by the mirror's key"):
+    with pytest.raises(SourceError, match="is not signed with the mirror key"):
         shard_names({**head, "data": data}, [b"the key of the mirror"])
 
 

@@ -59,7 +59,7 @@ REFUSED = RefusedRevision("e" * 40, "its openfero.yaml is gone", "2026-11-21T03:
 @pytest.fixture(autouse=True)
 def _small_config_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few short files need several ConfigMaps, as hundreds do."""
-    monkeypatch.setattr("openfero_gitops.catalog.mirror._SHARD_BYTES", SHARD_BYTES)
+    monkeypatch.setattr("openfero_gitops.catalog.mirror._MAX_SHARD_BYTES", SHARD_BYTES)
 
 
 class Crash(Exception):
@@ -193,7 +193,7 @@ class TestWriting:
         snapshot = await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
             assert await load_mirror(store, lambda: keys) == (snapshot, None)
-            with pytest.raises(SourceError, match="not marked by the mirror's key"):
+            with pytest.raises(SourceError, match="not signed with the mirror key"):
                 await load_mirror(store, lambda: [b"another, and not in it"])
             keys.insert(0, b"the second of the keys")
             await asyncio.sleep(61)
@@ -550,7 +550,7 @@ class TestDrift:
         data = {"format": "0", "files": "a"}
         await desk.put({"metadata": {"name": HEAD, "labels": labels}, "data": data})
         await desk.put({"metadata": {"name": f"{HEAD}-a", "labels": labels}, "data": {"b": "c"}})
-        with pytest.raises(SourceError, match="format '0', this version reads '1'"):
+        with pytest.raises(SourceError, match="format '0', but this version reads '1'"):
             await desk.load()
         snapshot = await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():

@@ -337,7 +337,7 @@ class TestRefusal:
 
     @pytest.mark.parametrize(
         ("text", "word"),
-        [(None, "is gone"), ("limits: {concurent: 3}\n", "concurent"), ("paused: [", "")],
+        [(None, "was deleted"), ("limits: {concurent: 3}\n", "concurent"), ("paused: [", "")],
         ids=["missing", "unknown key", "no YAML"],
     )
     @in_virtual_time

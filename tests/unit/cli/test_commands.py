@@ -368,7 +368,7 @@ def test_every_reader_is_for_one_kubernetes(
     asked = (command, repository.folder, *more, "--kubernetes-version")
     ran = run(*asked, "1.29", stdin=given.get(command, ""))
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "name one of 1.30, " in ran.stderr
+    assert "use one of 1.30, " in ran.stderr
 
 
 def test_a_field_that_came_later_is_not_rendered(
@@ -430,7 +430,7 @@ def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran])
         (["--", "--upload-pack=id"], "is neither a folder nor a Git URL"),
         (["https://user:s3cret@127.0.0.1:1/x.git"], "--git-credentials-file"),
         (["https://127.0.0.1:1/x.git"], "cannot connect"),
-        ([str(EXAMPLE), "--kubernetes-version", "1.29"], "name one of 1.30, "),
+        ([str(EXAMPLE), "--kubernetes-version", "1.29"], "use one of 1.30, "),
     ],
 )
 def test_validate_what_cannot_be_read(
