@@ -18,7 +18,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz mutate chaos simulate soak cluster cluster-down docs lock clean
+.PHONY: help demo test test-deep tools lint bench fuzz mutate chaos simulate sabotage soak \
+	cluster cluster-down docs lock clean
 
 help: ## Say what there is.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -33,7 +34,18 @@ endif
 # Without bytecode every process compiles the same modules again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render', WORKERS=0 for one process).
-	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(or $(ARGS),$(COVERED))
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(or $(ARGS),$(COVERED))
+
+tools: $(VENV)/.dev ## Build the programs that the tests use (once).
+	@$(BIN)/python -m tests.support.tools
+
+# The exhaustive form of what `test` draws a few examples of.
+test-deep: export PYTHONDONTWRITEBYTECODE =
+test-deep: export HYPOTHESIS_PROFILE = nightly
+test-deep: export JOBS = 20000
+test-deep: $(VENV)/.dev ## Run the tests that draw examples, with many of them.
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/unit tests/bench \
+		tests/integration/test_many_syncs.py tests/integration/test_verdicts.py
 
 lint: $(VENV)/.dev ## Check style, types and the import contract.
 	@$(BIN)/ruff format --check .
@@ -43,6 +55,9 @@ lint: $(VENV)/.dev ## Check style, types and the import contract.
 
 simulate: $(VENV)/.dev ## Play the controller in virtual time under faults (SEEDS=5000, SEED=17).
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+sabotage: $(VENV)/.dev ## Find simulation seeds that show each way to break the controller.
+	@$(BIN)/python -m tests.simulation --sabotages
 
 bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
 	@MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python -m tests.bench $(ARGS)

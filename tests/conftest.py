@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 
 load_profile()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one process for each core, and one more where tests wait for other programs."""
+    cores = min(os.cpu_count() or 1, 4)
+    folder = config.rootpath / "tests" / "unit"
+    paths = [(config.invocation_params.dir / arg.partition("::")[0]) for arg in config.args]
+    return cores if all(path.is_relative_to(folder) for path in paths) else cores + 1
 
 
 @pytest.hookimpl(tryfirst=True)

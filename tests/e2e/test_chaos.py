@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 1915
+OCCURRENCES = 100
 
 
 @pytest.mark.cluster
 def test_every_promise_is_kept_under_chaos(
     tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two hundred occurrences and four faults, and nothing is lost, doubled or out of bounds."""
+    """Under four faults nothing is lost, doubled or out of bounds."""
     require_binaries(request.config)
-    outcome = asyncio.run(run(SEED, 200, 4, tmp_path, print))
+    outcome = asyncio.run(run(SEED, OCCURRENCES, 4, tmp_path, print))
     said = "\n".join([capsys.readouterr().out, report(outcome), *map(str, outcome.violations)])
     assert outcome.kept, said
     assert not outcome.notes, said
@@ -33,4 +34,4 @@ def test_every_promise_is_kept_under_chaos(
         Fault.API_KILLED,
         Fault.PAUSED_AND_LEADER_KILLED,
     }
-    assert int(outcome.figures["of which started"]) > 50, said
+    assert int(outcome.figures["of which started"]) > 25, said

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
     from tests.cluster.controlplane import ControlPlane
 
-#: By so many places of a thousand a Job may be early or late: admissions that are on their way at
-#: the same time arrive in any order, and one of them may be slow.
+#: `make bench` measures a thousand.
+WAITING = 300
+#: By so many places a Job may be early or late: admissions that are in progress at the same time
+#: arrive in any order, and one of them may be slow.
 OUT_OF_PLACE = 100
 
 
 @pytest.mark.cluster
-def test_a_thousand_waiting_jobs_outlive_their_leaders(
+def test_waiting_jobs_outlive_their_leaders(
     tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
 ) -> None:
     """Ended or killed: the other admits next; how soon is printed, and bounded in the bench.
@@ -38,10 +40,10 @@ def test_a_thousand_waiting_jobs_outlive_their_leaders(
     """
     plane = private_control_plane(components=("etcd", "kube-apiserver"))
     signals = [signal.SIGTERM, signal.SIGKILL]
-    figures = asyncio.run(failover.measure(tmp_path, plane, signals, failover.SHORT, 1000))
+    figures = asyncio.run(failover.measure(tmp_path, plane, signals, failover.SHORT, WAITING))
     print(failover.rows(figures))
     assert [one.sent for one in figures] == signals
-    assert all(one.waiting >= 998 for one in figures)
+    assert all(one.waiting >= WAITING - 2 for one in figures)
     ended, killed = figures
     assert ended.stamped == 0
     assert killed.stamped >= killed.waiting - 1
@@ -51,7 +53,7 @@ def test_a_thousand_waiting_jobs_outlive_their_leaders(
 def test_a_backlog_drains_by_priority_then_age(
     tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
 ) -> None:
-    """Of a thousand, none is overtaken but by those whose admission is on its way with its own."""
+    """Of hundreds, none is overtaken but by those whose admission is on its way with its own."""
     plane = private_control_plane(components=("etcd", "kube-apiserver"))
     repository = Repository(tmp_path / "operarios")
     admission.write_operarios(repository)
@@ -63,11 +65,11 @@ def test_a_backlog_drains_by_priority_then_age(
         repository=repository.url,
         development=False,
     ) as replica:
-        jobs = asyncio.run(_drained(plane, replica, 1000))
+        jobs = asyncio.run(_drained(plane, replica, WAITING))
     # Nothing but the admission wrote on them last: the versions tell the order.
     order = sorted(jobs, key=lambda job: int(job["metadata"]["resourceVersion"]))
     places = {admission.rank(job): place for place, job in enumerate(order)}
-    assert len(places) == 1000
+    assert len(places) == WAITING
     displaced = [abs(place - places[at]) for place, at in enumerate(sorted(places))]
     assert max(displaced) < OUT_OF_PLACE
     assert order[0]["metadata"]["labels"][keys.ALERT] == "High"
@@ -84,7 +86,7 @@ async def _drained(plane: ControlPlane, replica: Replica, count: int) -> list[di
     await operator.pause(False, plane.kubeconfig, "default", 60)  # noqa: FBT003 - its only name
     api = await KubernetesApi.connect(plane.kubeconfig)
     try:
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(600):
             while True:
                 jobs = (await api.list(JOBS, "default")).items
                 if sum(keys.ADMITTED_AT in j["metadata"]["annotations"] for j in jobs) == count:
