@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from tests.support.cluster import Kubectl, require_binaries
 from tests.support.replica import Replica, alert, group, operario
 from tests.support.repository import Repository
+from tests.support.sending import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.cluster.controlplane import ControlPlane
-
-PATIENCE = 300  # seconds, on a busy machine too
-
-
-async def _send(urls: list[str], groups: list[Any], in_flight: int) -> list[int]:
-    """Deliver every group to every URL, so many at once; the HTTP statuses."""
-    gate = asyncio.Semaphore(in_flight)
-
-    async def one(http: aiohttp.ClientSession, url: str, body: Any) -> int:
-        async with gate, http.post(url + "/alerts", json=body) as answer:
-            await answer.read()
-            return answer.status
-
-    async with aiohttp.ClientSession() as http:
-        return await asyncio.gather(*(one(http, url, body) for body in groups for url in urls))
 
 
 def _repository(folder: Path) -> Repository:
@@ -59,12 +42,9 @@ def test_alerts_delivered_twice_to_two_replicas_have_one_job_each(
         "development": False,
     }
     with Replica(tmp_path, name="a", **start) as a, Replica(tmp_path, name="b", **start) as b:
-        statuses = asyncio.run(_send([a.url, b.url], groups, in_flight=32))
-        # What was answered with 503 is delivered again, as Alertmanager would.
-        deadline = time.monotonic() + PATIENCE
-        while set(statuses) != {200}:
-            assert time.monotonic() < deadline, Counter(statuses)
-            statuses = asyncio.run(_send([a.url, b.url], groups, in_flight=4))
+        # What is answered with 503 is delivered again, as Alertmanager does.
+        statuses = asyncio.run(send([a.url, b.url], groups, in_flight=32, until_taken=True))
+        assert set(statuses) == {200}
         found = kubectl.json("get", "jobs", "-n", namespace)["items"]
     occurrences = {job["metadata"]["labels"]["openfero.io/occurrence"] for job in found}
     assert len(found) == len(occurrences) == count
@@ -91,7 +71,7 @@ def test_a_delivery_while_the_api_server_is_down_is_repeated_and_heals_once(
         groups = [group(*alerts[i : i + 10]) for i in range(0, 200, 10)]
 
         async def in_the_middle() -> list[int]:
-            sending = asyncio.create_task(_send([replica.url], groups, in_flight=8))
+            sending = asyncio.create_task(send([replica.url], groups, in_flight=8))
             await asyncio.sleep(0.15)
             await asyncio.to_thread(plane.stop_component, "kube-apiserver")
             return await sending
@@ -104,10 +84,8 @@ def test_a_delivery_while_the_api_server_is_down_is_repeated_and_heals_once(
         assert answer["items"][0]["reason"] == "api-unavailable"
         plane.start_component("kube-apiserver")
         replica.process.wait_until_it_answers()
-        deadline = time.monotonic() + PATIENCE
-        while set(statuses) != {200}:
-            assert time.monotonic() < deadline, Counter(statuses)
-            statuses = asyncio.run(_send([replica.url], groups, in_flight=4))
+        statuses = asyncio.run(send([replica.url], groups, in_flight=8, until_taken=True))
+        assert set(statuses) == {200}
         replica.wait_for(lambda: replica.deliver(alert("Storm", host="late"))[0] == 200)
     found = kubectl.json("get", "jobs", "-n", "default")["items"]
     assert len(found) == 201

@@ -11,7 +11,7 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 async def send(
