@@ -1,8 +1,8 @@
 """The part of the Kubernetes API that is used here, as a Protocol.
 
-Two things fulfil it and pass one contract suite: the client of a real API server
-(`cluster.client`) and the in-memory cluster (`demo.cluster`). Objects are plain dicts
-in the API's own JSON shape; a caller owns what it is given and may change it.
+Two classes implement it and pass the same contract suite: the client of a real API server
+(`cluster.client`) and the in-memory cluster (`demo.cluster`). Objects are plain dicts in the JSON
+format of the API; a caller owns the objects it receives, and may change them.
 
 Every method raises `domain.errors.ApiError` and nothing else, within its timeout (seconds).
 """
@@ -20,13 +20,13 @@ Object = dict[str, Any]
 Operation = dict[str, Any]  # of a JSON Patch, RFC 6902
 
 
-#: In the place of a namespace's name, where a list is meant of all of them.
+#: Instead of a namespace, to list objects in all namespaces.
 EVERYWHERE: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One namespaced kind of object and where the API serves it."""
+    """A namespaced kind of object, and its API path."""
 
     group: str
     version: str
@@ -35,11 +35,11 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """As in an object's `apiVersion`."""
+        """The `apiVersion` of its objects."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str, name: str = "") -> str:
-        """The URL path of a collection, or of one object in it."""
+        """Return the URL path of a collection, or of an object in it."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         if namespace == EVERYWHERE:
             return f"{root}/{self.plural}"
@@ -57,14 +57,14 @@ LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
 @dataclass(frozen=True, slots=True)
 class ObjectList:
-    """A consistent list, and the resourceVersion that a watch continues from."""
+    """A consistent list, and the resourceVersion from which a watch continues."""
 
     items: list[Object]
     resource_version: str
 
 
 class Change(StrEnum):
-    """What a watch reports."""
+    """The type of a watch event."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
@@ -74,7 +74,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """One change; a bookmark's object carries only its resourceVersion."""
+    """A change; the object of a bookmark only has a resourceVersion."""
 
     change: Change
     object: Object
@@ -82,7 +82,7 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The object as stored, and what the server warned of."""
+    """An object as stored, and the warnings of the server."""
 
     object: Object
     warnings: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class ApiServer(Protocol):
     """Create, read, change, delete and watch namespaced objects."""
 
     async def version(self, *, timeout: float = 10.0) -> str:
-        """Which Kubernetes it is, as `v1.36.3`."""
+        """Return the version of Kubernetes, such as `v1.36.3`."""
         ...
 
     async def create(
@@ -104,13 +104,13 @@ class ApiServer(Protocol):
         dry_run: bool = False,
         timeout: float = 10.0,
     ) -> Created:
-        """Store a new object, or (`dry_run`) let the server say what it would have done."""
+        """Create an object, or simulate this on the server with `dry_run`."""
         ...
 
     async def get(
         self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
     ) -> Object:
-        """Read one object, consistently."""
+        """Read an object, consistently."""
         ...
 
     async def list(
@@ -121,16 +121,13 @@ class ApiServer(Protocol):
         label_selector: str = "",
         timeout: float = 30.0,
     ) -> ObjectList:
-        """Read all objects that fit, consistently, in pages where there are many.
-
-        With `EVERYWHERE` those of all namespaces.
-        """
+        """List objects, consistently, page by page; with `EVERYWHERE`, in all namespaces."""
         ...
 
     async def replace(
         self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
     ) -> Object:
-        """Write an object whole; its `metadata.resourceVersion`, where given, must be current."""
+        """Replace an object; its `metadata.resourceVersion`, if set, must be current."""
         ...
 
     async def patch(
@@ -144,7 +141,7 @@ class ApiServer(Protocol):
     ) -> Object:
         """Apply a JSON Patch; a failed `test` raises `Invalid` and changes nothing.
 
-        `test` with the value null holds where the member is absent: so says the API server.
+        As in the API server, a `test` for null succeeds if the member is absent.
         """
         ...
 
@@ -158,7 +155,7 @@ class ApiServer(Protocol):
         resource_version: str = "",
         timeout: float = 10.0,
     ) -> None:
-        """Delete in the background, Pods of a Job too; a precondition that fails is a Conflict."""
+        """Delete an object, and the Pods of a Job; a failed precondition raises `Conflict`."""
         ...
 
     def watch(
@@ -170,13 +167,13 @@ class ApiServer(Protocol):
         label_selector: str = "",
         timeout: float = 300.0,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Changes after a resourceVersion, in order; ends by itself after `timeout` seconds.
+        """Yield the changes after a resourceVersion, in order, for `timeout` seconds.
 
-        The first event is a bookmark of that very version: the server has agreed to watch.
-        Raises `Expired` where that version is no longer kept.
+        The first event is a bookmark of this version: the server has accepted the watch. Raises
+        `Expired` if the version is too old.
         """
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         ...

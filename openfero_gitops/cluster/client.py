@@ -1,13 +1,13 @@
-"""The API of a real cluster, through the libraries `kubernetes` and aiohttp.
+"""The client of a real API server, on top of the libraries `kubernetes` and aiohttp.
 
-`kubernetes` does configuration, authentication and TLS. Its generated methods check and rebuild
-every object, and its generic ones ask for proxies and `~/.netrc` in two thread hops per request,
-which together cost three times the request itself. So objects pass as the plain JSON they are,
-over an aiohttp session that is made here. Nothing is repeated behind the caller's back, nor is a
-redirect followed.
+`kubernetes` provides configuration, authentication and TLS. Its generated methods validate and
+convert every object, and its generic ones look up proxies and `~/.netrc` in two thread hops per
+request; together this costs three times as much as the request. So objects stay plain JSON, and
+requests go through an aiohttp session of our own. No request is repeated, and no redirect is
+followed.
 
-Each failure is translated here, once, into the tree of `domain.errors`. Where a connection could
-not even be made, the request surely was not carried out: that `Unavailable` has `answered` set.
+Every failure is translated here into the tree of `domain.errors`. If not even a connection could
+be made, the request was certainly not carried out: `answered` of that `Unavailable` is set.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.clock import Clock
     from openfero_gitops.cluster.kubeconfig import Access
 
-CONNECT: Final = 3.0  # seconds for TCP and TLS; a server that is there needs milliseconds
-OPENING: Final = 10.0  # seconds until a watch answers with its HTTP status
-SILENCE: Final = 5.0  # seconds that a watch may outlive the end it was asked to have
-POOL: Final = 100  # connections at once; a request beyond them waits for one
-PAGE: Final = 500  # objects per page of a list, as client-go asks
-RESTARTS: Final = 3  # of a list whose continue token expired between two pages
-LARGE: Final = 2**20  # bytes of a body
-LONGEST_WAIT: Final = 600.0  # seconds that a server may ask us to wait
-LONGEST: Final = 1000  # characters of a message; the server may quote a whole object
+CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs milliseconds
+WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
+WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
+MAX_CONNECTIONS: Final = 100  # further requests wait
+PAGE_SIZE: Final = 500  # objects per page of a list, as in client-go
+MAX_LIST_RESTARTS: Final = 3  # when the continue token has expired between two pages
+STREAMED_BYTES: Final = 2**20  # above which a body is sent in pieces
+MAX_RETRY_AFTER_SECONDS: Final = 600.0
+MAX_MESSAGE: Final = 1000  # characters; a server may quote a whole object
 
 JSON: Final = "application/json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -80,7 +80,7 @@ _BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 
 
 class KubernetesApi:
-    """An `ApiServer` that is one; made by `connect`, given back by `close`."""
+    """An `ApiServer` over HTTP; opened by `connect`, closed by `close`."""
 
     def __init__(self, client: ApiClient, access: Access, clock: Clock | None = None) -> None:
         self.default_namespace = access.namespace
@@ -88,7 +88,9 @@ class KubernetesApi:
         self._access = access
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=POOL, ssl=client.rest_client.ssl_context),
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS, ssl=client.rest_client.ssl_context
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_only_once,),
         )
@@ -116,53 +118,55 @@ class KubernetesApi:
         user_agent: str = f"openfero-gitops/{__version__}",
         clock: Clock | None = None,
     ) -> KubernetesApi:
-        """Prepare to talk to a cluster; no request is made yet.
+        """Prepare the connection to a cluster; no request is sent yet.
 
         Args:
-            kubeconfig: None looks at `$KUBECONFIG`, the Pod's own access, `~/.kube/config`.
-            context: of that kubeconfig; None is its current one.
-            user_agent: up to its `/` it is also the field manager in the objects written.
-            clock: is held against the `Date` of every answer.
+            kubeconfig: None uses `$KUBECONFIG`, the Pod's own access, or `~/.kube/config`.
+            context: of the kubeconfig; None is its current context.
+            user_agent: the part before its `/` is the field manager of the objects written.
+            clock: compared with the `Date` of every response.
 
         Raises:
-            UsageError: there is no cluster to be found there.
+            UsageError: no usable configuration was found.
         """
         access = await find_access(kubeconfig, context)
         try:  # it reads certificates
             client = await asyncio.to_thread(ApiClient, access.configuration)
         except OSError as error:
             raise UsageError(
-                f"the certificates in {access.source} cannot be used: {_words(error)}"
+                f"cannot use the certificates in {access.source}: {_description(error)}"
             ) from error
         client.user_agent = user_agent
         return cls(client, access, clock)
 
     async def close(self) -> None:
-        """Close every connection; requests under way fail, later ones are refused."""
+        """Close every connection; running requests fail, later ones are refused."""
         self._closed = True
         await self._session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
-        await asyncio.sleep(0)  # the transports' own callbacks run in the next turn of the loop
+        await asyncio.sleep(
+            0
+        )  # the callbacks of the transports run in the next iteration of the loop
 
     async def whoami(self, *, timeout: float = 10.0) -> str:
-        """The name under which the API server knows the caller (SelfSubjectReview)."""
+        """Return the username of the caller, by a SelfSubjectReview."""
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = await self._call("POST", path, timeout, review)
+        answer = await self._request("POST", path, timeout, review)
         return str(answer["status"]["userInfo"]["username"])
 
     async def version(self, *, timeout: float = 10.0) -> str:
         """GET /version. See `ApiServer`."""
-        answer = await self._call("GET", "/version", timeout)
+        answer = await self._request("GET", "/version", timeout)
         return str(answer.get("gitVersion", ""))
 
     async def published_schema(self, group: str, version: str, *, timeout: float = 30.0) -> Object:
-        """The OpenAPI document in which the API server describes the objects of a group.
+        """Read the OpenAPI document of an API group.
 
         Raises:
-            ApiError: it does not; NotFound where it serves no such group, or is before 1.24.
+            ApiError: NotFound if the group does not exist, or the server is older than 1.24.
         """
-        return await self._call("GET", f"/openapi/v3/apis/{group}/{version}", timeout)
+        return await self._request("GET", f"/openapi/v3/apis/{group}/{version}", timeout)
 
     async def create(
         self,
@@ -180,15 +184,15 @@ class KubernetesApi:
                 "POST", _path(resource, namespace), timeout, query, body=body
             )
             stored = await self._read(response)
-        said = response.headers.getall("Warning", ())
-        warnings = [re.sub(r"\\(.)", r"\1", w) for line in said for w in _WARNING.findall(line)]
+        headers = response.headers.getall("Warning", ())
+        warnings = [re.sub(r"\\(.)", r"\1", w) for line in headers for w in _WARNING.findall(line)]
         return Created(stored, tuple(warnings))
 
     async def get(
         self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
     ) -> Object:
-        """GET without a resourceVersion, which is the consistent kind. See `ApiServer`."""
-        return await self._call("GET", _path(resource, namespace, name), timeout)
+        """GET without a resourceVersion, which is consistent. See `ApiServer`."""
+        return await self._request("GET", _path(resource, namespace, name), timeout)
 
     async def list(
         self,
@@ -198,12 +202,12 @@ class KubernetesApi:
         label_selector: str = "",
         timeout: float = 30.0,
     ) -> ObjectList:
-        """GET page by page; all of them show one resourceVersion. See `ApiServer`."""
-        query = {"limit": str(PAGE)}
+        """GET page by page; all pages have one resourceVersion. See `ApiServer`."""
+        query = {"limit": str(PAGE_SIZE)}
         if label_selector:
             query["labelSelector"] = label_selector
         async with self._within(timeout):
-            for _ in range(RESTARTS):
+            for _ in range(MAX_LIST_RESTARTS):
                 try:
                     return await self._pages(resource, namespace, query, timeout)
                 except Expired:
@@ -220,7 +224,7 @@ class KubernetesApi:
                 "GET", _path(resource, namespace), timeout, {**query, **following}
             )
             page = await self._read(response)
-            # The server leaves out of a list what all its items have in common.
+            # The items of a list do not repeat the kind and apiVersion of the list.
             common = {"apiVersion": resource.api_version, "kind": resource.kind}
             items.extend({**common, **item} for item in page.get("items") or ())
             metadata = page.get("metadata") or {}
@@ -233,7 +237,7 @@ class KubernetesApi:
     ) -> Object:
         """PUT. See `ApiServer`."""
         name = (body.get("metadata") or {}).get("name") or ""
-        return await self._call("PUT", _path(resource, namespace, name), timeout, body)
+        return await self._request("PUT", _path(resource, namespace, name), timeout, body)
 
     async def patch(
         self,
@@ -246,7 +250,7 @@ class KubernetesApi:
     ) -> Object:
         """PATCH with a JSON Patch. See `ApiServer`."""
         path = _path(resource, namespace, name)
-        return await self._call("PATCH", path, timeout, [*operations], JSON_PATCH)
+        return await self._request("PATCH", path, timeout, [*operations], JSON_PATCH)
 
     async def delete(
         self,
@@ -263,10 +267,10 @@ class KubernetesApi:
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Background",  # without it a Job leaves its Pods behind
+            "propagationPolicy": "Background",  # without it, the Pods of a Job would stay
             "preconditions": {key: value for key, value in given.items() if value},
         }
-        await self._call("DELETE", _path(resource, namespace, name), timeout, options)
+        await self._request("DELETE", _path(resource, namespace, name), timeout, options)
 
     async def watch(
         self,
@@ -277,13 +281,13 @@ class KubernetesApi:
         label_selector: str = "",
         timeout: float = 300.0,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """GET that goes on. See `ApiServer`.
+        """GET with `watch=true`. See `ApiServer`.
 
-        The server ends it after `timeout`. One that then neither ends nor says anything for
-        `SILENCE` seconds more hangs, or what is between: that raises `Unavailable`.
+        The server ends the watch after `timeout`. If it has not done so `WATCH_GRACE_SECONDS`
+        later, the connection is dead, and `Unavailable` is raised.
         """
         if resource_version in ("", "0"):
-            raise Invalid("a watch needs the resourceVersion of a list or an object")
+            raise Invalid("a watch requires the resourceVersion of a list or an object")
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -293,8 +297,8 @@ class KubernetesApi:
         if label_selector:
             query["labelSelector"] = label_selector
         path = _path(resource, namespace)
-        end = asyncio.get_running_loop().time() + timeout + SILENCE
-        async with self._within(OPENING):
+        end = asyncio.get_running_loop().time() + timeout + WATCH_GRACE_SECONDS
+        async with self._within(WATCH_START_SECONDS):
             response = await self._send("GET", path, None, query)
             if response.status != 200:  # noqa: PLR2004
                 await self._read(response)
@@ -311,10 +315,10 @@ class KubernetesApi:
 
     async def _chunk(self, response: aiohttp.ClientResponse, end: float) -> bytes:
         left = end - asyncio.get_running_loop().time()
-        async with self._within(left, "the watch hangs: neither news nor its end"):
+        async with self._within(left, "the watch has stalled: it neither sends events nor ends"):
             return await response.content.readany()
 
-    async def _call(
+    async def _request(
         self,
         method: str,
         path: str,
@@ -336,7 +340,7 @@ class KubernetesApi:
         body: object = None,
         content: str = JSON,
     ) -> aiohttp.ClientResponse:
-        """Send, and wait for the status; `timeout` None bounds the connecting only."""
+        """Send a request and wait for its status; without `timeout`, only connecting is limited."""
         data = None if body is None else _dumped(body)
         method, url, headers, _, _ = await self._client.param_serialize(
             method,
@@ -345,13 +349,14 @@ class KubernetesApi:
             header_params={"Accept": JSON, "Content-Type": content},
             auth_settings=["BearerToken"],
         )
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT, timeout or CONNECT))
-        asked = self._clock.seconds() if self._clock else 0.0
+        connect_seconds = min(CONNECT_SECONDS, timeout or CONNECT_SECONDS)
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_seconds)
+        sent_at = self._clock.seconds() if self._clock else 0.0
         response = await self._session.request(
             method, url, data=data, headers=headers, timeout=limits, **self._route
         )
         if self._clock:
-            self._clock.compare(asked, response.headers.get("Date"))
+            self._clock.compare(sent_at, response.headers.get("Date"))
         return response
 
     async def _read(self, response: aiohttp.ClientResponse) -> Object:
@@ -361,9 +366,9 @@ class KubernetesApi:
         try:
             answer = json.loads(raw)
         except ValueError as error:
-            raise Unavailable(f"{self._server} answered what is no JSON") from error
+            raise Unavailable(f"{self._server} returned a response that is not JSON") from error
         if not isinstance(answer, dict):
-            raise Unavailable(f"{self._server} answered JSON that is no object")
+            raise Unavailable(f"{self._server} returned JSON that is not an object")
         return answer
 
     def _refusal(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:
@@ -372,7 +377,7 @@ class KubernetesApi:
         except ValueError:
             status = None
         if not isinstance(status, dict) or status.get("kind") != "Status":
-            # Not Kubernetes' own words: a proxy's, say. They may be a whole page.
+            # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
             status = {"message": f"HTTP {response.status} from {self._server}"}
         error = _translated(response.status, status)
         if isinstance(error, Throttled):
@@ -380,28 +385,30 @@ class KubernetesApi:
         if isinstance(error, Unauthorized):
             problem = self._access.renewal.problem
             return Unauthorized(
-                f"{self._server} does not accept the credentials from {self._access.source}"
-                + (f", and they could not be renewed: {problem}" if problem else "")
+                f"{self._server} rejects the credentials from {self._access.source}"
+                + (f", which could not be renewed: {problem}" if problem else "")
             )
         return error
 
     @asynccontextmanager
-    async def _within(self, timeout: float, otherwise: str = "") -> AsyncIterator[None]:
-        """Bound what is inside in time, and translate what can go wrong on the way."""
+    async def _within(self, timeout: float, on_timeout: str = "") -> AsyncIterator[None]:
+        """Limit the time of a block, and translate errors of the connection."""
         if self._closed:
             raise _never_sent("the connection to the cluster has been closed")
         try:
             async with asyncio.timeout(timeout):
                 yield
         except aiohttp.ConnectionTimeoutError as error:
-            raise _never_sent(f"{self._server} did not accept a connection in time") from error
+            raise _never_sent(
+                f"{self._server} did not accept a connection within {CONNECT_SECONDS:g} s"
+            ) from error
         except aiohttp.ClientConnectorError as error:
-            raise _never_sent(f"{self._server} cannot be reached: {_words(error)}") from error
+            raise _never_sent(f"{self._server} cannot be reached: {_description(error)}") from error
         except TimeoutError as error:
-            said = otherwise or f"no answer within {timeout:g} s"
-            raise Unavailable(f"{self._server}: {said}") from error
+            reason = on_timeout or f"no response within {timeout:g} s"
+            raise Unavailable(f"{self._server}: {reason}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{self._server}: {_words(error)}") from error
+            raise Unavailable(f"{self._server}: {_description(error)}") from error
         except RuntimeError as error:
             if not self._closed:
                 raise
@@ -409,18 +416,18 @@ class KubernetesApi:
 
 
 class _Lines:
-    """Lines of any length out of chunks of any length; aiohttp's own have a limit."""
+    """Splits chunks into lines of any length; aiohttp limits the length of its lines."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
     @property
     def rest(self) -> bytes:
-        """What came after the last line break."""
+        """What follows the last line break."""
         return b"".join(self._parts)
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that this chunk completes."""
+        """Return the lines that a chunk completes."""
         first, *others = chunk.split(b"\n")
         self._parts.append(first)
         if not others:
@@ -433,10 +440,10 @@ class _Lines:
 async def _only_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating a write by itself when a pooled connection breaks.
+    """Prevent aiohttp from repeating a write when a pooled connection breaks.
 
-    It takes PUT and DELETE for repeatable. But where the first one was carried out, the second
-    answers Conflict or NotFound, and a lease that was renewed looks lost.
+    It repeats PUT and DELETE. But if the first request was carried out, the second returns Conflict
+    or NotFound, and a Lease that was renewed looks lost.
     """
     try:
         return await handler(request)
@@ -444,15 +451,15 @@ async def _only_once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         if request.method in ("PUT", "DELETE"):
-            raise aiohttp.ClientConnectionError(_words(error)) from error
+            raise aiohttp.ClientConnectionError(_description(error)) from error
         raise
 
 
 def _path(resource: Resource, namespace: str, name: str | None = None) -> str:
-    """The URL path; an empty name must not turn one object into all of them."""
+    """Return the URL path; an empty name must not select all objects."""
     for segment in (namespace,) if name is None else (namespace, name):
         if _NO_PATH_SEGMENT.fullmatch(segment):
-            raise Invalid(f"{segment!r} is no name of a {resource.kind} or its namespace")
+            raise Invalid(f"{segment!r} is not a valid name of a {resource.kind} or namespace")
     if namespace == EVERYWHERE and name is None:
         return resource.path(EVERYWHERE)
     return resource.path(quote(namespace), quote(name or ""))
@@ -462,9 +469,9 @@ def _dumped(body: object) -> bytes | BytesIO:
     try:
         data = json.dumps(body).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid(f"the object cannot be written as JSON: {error}") from error
-    # aiohttp warns of large bytes, since it writes them at once; a file goes in pieces.
-    return data if len(data) <= LARGE else BytesIO(data)
+        raise Invalid(f"the object cannot be serialized to JSON: {error}") from error
+    # aiohttp writes bytes at once, and warns if they are large; a file is sent in pieces.
+    return data if len(data) <= STREAMED_BYTES else BytesIO(data)
 
 
 def _bookmark(resource: Resource, resource_version: str) -> Object:
@@ -476,44 +483,44 @@ def _bookmark(resource: Resource, resource_version: str) -> Object:
 
 
 def _event(line: bytes, server: str) -> WatchEvent:
-    """Read one line of a watch.
+    """Parse one line of a watch.
 
     Raises:
-        ApiError: the line reports an error, as `Expired`; or it is none of a watch's.
+        ApiError: the line reports an error, such as `Expired`, or is not a watch event.
     """
     try:
         event = json.loads(line)
         kind, changed = event["type"], event["object"]
         if kind != "ERROR":
-            str(changed["metadata"]["resourceVersion"])  # whoever watches goes on from there
+            str(changed["metadata"]["resourceVersion"])  # from which a watch is resumed
             return WatchEvent(Change(kind), changed)
         code = int(changed.get("code") or 500)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Unavailable(f"{server} sent what is no watch event") from error
+        raise Unavailable(f"{server} sent a line that is not a watch event") from error
     raise _translated(code, changed)
 
 
 def _translated(code: int, status: Mapping[str, Any]) -> ApiError:
-    """Turn an HTTP status code and a `Status` object into the error that says what to do next."""
+    """Translate an HTTP status code and a `Status` object."""
     message = " ".join(str(status.get("message") or f"HTTP {code}").split())
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST * 2 // 3]} … {message[-LONGEST // 3 :]}"
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[: MAX_MESSAGE * 2 // 3]} … {message[-MAX_MESSAGE // 3 :]}"
     if status.get("reason") == "AlreadyExists":
         return AlreadyExists(message)
     error = _BY_STATUS.get(code, Unavailable)(message)
     if isinstance(error, Throttled):
         details = status.get("details")
-        given = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-        error.retry_after = _seconds(given, error.retry_after)
+        seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+        error.retry_after = _seconds(seconds, error.retry_after)
     elif isinstance(error, Unavailable):
-        error.answered = code < 500  # noqa: PLR2004, refused before anything was done
+        error.answered = code < 500  # noqa: PLR2004, refused before it was carried out
     return error
 
 
-def _seconds(given: Any, otherwise: float) -> float:
-    """How long to wait; not what stands there as a date, nor for ever."""
-    text = str(given or "")
-    return min(float(text), LONGEST_WAIT) if text.isdecimal() else otherwise
+def _seconds(value: Any, default: float) -> float:
+    """Parse a number of seconds, with an upper limit; `default` for a date."""
+    text = str(value or "")
+    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() else default
 
 
 def _never_sent(message: str) -> Unavailable:
@@ -522,20 +529,21 @@ def _never_sent(message: str) -> Unavailable:
     return error
 
 
-def _words(error: Exception) -> str:
-    """Say what broke, without addresses and bytes that a log need not hold."""
-    said = type(error).__name__
+def _description(error: Exception) -> str:
+    """Describe an error without addresses and bytes that need not be logged."""
+    description = type(error).__name__
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            said = f"its certificate is not trusted: {error.certificate_error}"
+            description = f"its certificate is not trusted: {error.certificate_error}"
         case aiohttp.ClientConnectorDNSError():
-            said = "its name cannot be resolved"
+            description = "its name cannot be resolved"
         case aiohttp.ClientConnectorError():
-            said = _words(error.os_error)
+            description = _description(error.os_error)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            said = "the connection ended before the answer did"
+            description = "the connection was closed before the end of the response"
         case ssl.SSLError():
-            said = f"TLS failed: {error.reason or 'not the key, certificate or protocol expected'}"
+            reason = error.reason or "unexpected key, certificate or protocol"
+            description = f"TLS failed: {reason}"
         case OSError(errno=number) if number:
-            said = os.strerror(number)
-    return said
+            description = os.strerror(number)
+    return description

@@ -1,4 +1,4 @@
-"""Kubernetes Events: created, and counted on."""
+"""Kubernetes Events."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class EventStore:
-    """Writes Events beside the objects that they are about."""
+    """Creates and patches Events."""
 
     def __init__(self, api: ApiServer) -> None:
-        """Take the API."""
+        """Use this API."""
         self._api = api
 
     async def create(self, body: Object) -> None:
-        """Create one."""
+        """Create an Event."""
         await self._api.create(EVENTS, body["metadata"]["namespace"], body, timeout=5.0)
 
     async def patch(self, namespace: str, name: str, operations: Sequence[Operation]) -> None:
-        """Change one."""
+        """Patch an Event."""
         await self._api.patch(EVENTS, namespace, name, operations, timeout=5.0)

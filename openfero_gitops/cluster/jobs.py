@@ -1,4 +1,4 @@
-"""Remediations' Jobs in the API server, over every namespace that they may be in."""
+"""The Jobs of remediations, in all namespaces in which they may be."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
-#: So many digests of 52 characters stay well below what servers accept as one URL.
-_INCIDENTS_A_CALL = 80
+#: A URL with so many digests of 52 characters is still accepted by all servers.
+_MAX_INCIDENTS_PER_REQUEST = 80
 
 
 class JobStore:
-    """Creates, reads, changes and deletes Jobs of ours."""
+    """Creates, reads, patches and deletes our Jobs."""
 
     def __init__(self, api: ApiServer, namespaces: Sequence[str]) -> None:
-        """Take the API and the namespaces that RBAC grants."""
+        """Use this API, in the namespaces that RBAC grants."""
         self._api = api
         self._namespaces = tuple(namespaces)
 
     async def create(self, manifest: Object) -> Object:
-        """Store a new Job."""
+        """Create a Job; return it as stored."""
         created = await self._api.create(JOBS, manifest["metadata"]["namespace"], manifest)
         return created.object
 
     async def dry_run(self, manifest: Object) -> tuple[str, ...]:
-        """Let the API server say what it would do with a new Job; what it warns of."""
+        """Create a Job in a server-side dry run; return the warnings."""
         created = await self._api.create(
             JOBS, manifest["metadata"]["namespace"], manifest, dry_run=True
         )
         return created.warnings
 
     async def has_account(self, namespace: str, name: str) -> bool:
-        """Whether a ServiceAccount is there."""
+        """Whether a ServiceAccount exists."""
         try:
             await self._api.get(SERVICE_ACCOUNTS, namespace, name)
         except NotFound:
@@ -52,57 +52,58 @@ class JobStore:
         return True
 
     async def version(self) -> str:
-        """Which Kubernetes it is."""
+        """Return the version of Kubernetes."""
         return await self._api.version()
 
     async def get(self, key: JobKey) -> Object:
-        """Read one Job, consistently."""
+        """Read a Job, consistently."""
         return await self._api.get(JOBS, key.namespace, key.name)
 
     async def listed(self) -> Sequence[Listed | Failed]:
-        """Every Job of ours, consistently, namespace by namespace; `Failed` for a forbidden one."""
+        """List our Jobs by namespace, consistently; `Failed` for a namespace that is forbidden."""
         return await _all(self._listed(namespace) for namespace in self._namespaces)
 
     async def _listed(self, namespace: str) -> Listed | Failed:
         try:
-            found = await self._api.list(JOBS, namespace, label_selector=SELECTOR)
+            listed = await self._api.list(JOBS, namespace, label_selector=SELECTOR)
         except Forbidden as error:
             return Failed(namespace, error)
-        return Listed(namespace, found.items, found.resource_version)
+        return Listed(namespace, listed.items, listed.resource_version)
 
     async def of_incidents(self, incidents: Sequence[str]) -> list[Object]:
-        """The Jobs of several incidents, over all namespaces, consistently."""
+        """List the Jobs of several incidents in all namespaces, consistently."""
+        size = _MAX_INCIDENTS_PER_REQUEST
         selectors = [
-            f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[i : i + _INCIDENTS_A_CALL])})"
-            for i in range(0, len(incidents), _INCIDENTS_A_CALL)
+            f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[start : start + size])})"
+            for start in range(0, len(incidents), size)
         ]
         lists = await _all(
             self._api.list(JOBS, namespace, label_selector=selector, timeout=8.0)
             for namespace in self._namespaces
             for selector in selectors
         )
-        return [job for found in lists for job in found.items]
+        return [job for page in lists for job in page.items]
 
     async def patch(self, key: JobKey, patch: Sequence[Operation]) -> Object:
-        """Change one Job."""
+        """Patch a Job."""
         return await self._api.patch(JOBS, key.namespace, key.name, patch, timeout=5.0)
 
     async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
-        """Delete exactly this state of this Job, and its Pods."""
+        """Delete a Job if it is still at this version, and its Pods."""
         await self._api.delete(
             JOBS, key.namespace, key.name, uid=uid, resource_version=resource_version
         )
 
     async def pods(self, key: JobKey) -> list[Object]:
-        """The Pods of one Job."""
-        found = await self._api.list(
+        """List the Pods of a Job."""
+        listed = await self._api.list(
             PODS, key.namespace, label_selector=f"batch.kubernetes.io/job-name={key.name}"
         )
-        return found.items
+        return listed.items
 
 
 async def _all(requests: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Every answer, in order; an error is raised when no request is under way any more."""
+    """Await all requests; return the results in order, or raise an error once all have ended."""
     results = await asyncio.gather(*requests, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -1,11 +1,11 @@
-"""How to reach an API server: from a kubeconfig, or from what a Pod is given.
+"""Finds the access to an API server: in a kubeconfig, or in the files that a Pod is given.
 
-The `kubernetes` library reads both. Decided here is what it leaves open: where to look and in
-which order, what a person is told when nothing usable is there, and that credentials which
-expire (a Pod's token, a `tokenFile`, an exec plugin, OIDC) are read again every minute. Its own
-error texts are not passed on unread: they can quote a user's entry, token and all.
+The `kubernetes` library reads both. This module decides where to look and in which order, and what
+to report when nothing usable is found; and it reads credentials that expire (a Pod's token, a
+`tokenFile`, an exec plugin, OIDC) again every minute. Error texts of the library are not passed on
+unchanged: they can quote the entry of a user, including its token.
 
-Reading files and running plugins blocks, so each load is one hop to a thread.
+Reading files and running plugins blocks, so each load runs in a thread.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 SERVICE_ACCOUNT: Final = Path(SERVICE_TOKEN_FILENAME).parent  # what the kubelet mounts
-RENEW_EVERY: Final = 60.0  # seconds; the kubelet replaces a token when 80 % of its hour are over
-PATIENCE: Final = 60.0  # seconds for a credential plugin, in which a person may have to log in
+RENEWAL_SECONDS: Final = 60.0  # the kubelet replaces a token after 80 % of its hour
+PLUGIN_SECONDS: Final = 60.0  # for a credential plugin, in which a user may have to log in
 
-# What the library raises over a file that is not as it expects.
+# What the library raises for a file that it cannot use.
 UNUSABLE: Final = (
     ConfigException,
     OSError,
@@ -54,19 +54,19 @@ UNUSABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An API server, how to authenticate to it, and the namespace that goes with it."""
+    """How to connect to an API server, and the default namespace."""
 
     configuration: Configuration
     namespace: str
-    source: str  # for messages: a path, or what stands for it
+    source: str  # of the access, for messages
     renewal: Renewal
 
 
 class Renewal:
-    """Reads credentials again when they are a minute old; the library asks before each request.
+    """Reads credentials again once they are a minute old; the library calls it before each request.
 
-    Only the request that finds them old waits; others go on with what there is. A failure
-    keeps the old ones, and is told by `problem` until it has passed.
+    Only the request that finds them too old waits for the new ones. If reading fails, the old ones
+    stay, and `problem` says why until it succeeds.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Renewal:
         self.problem = ""
         self._load = load
         self._clock = clock
-        self._due = clock() + RENEW_EVERY
+        self._due = clock() + RENEWAL_SECONDS
 
     def __call__(self, configuration: Configuration) -> Awaitable[None] | None:
-        """What `Configuration.refresh_api_key_hook` is to be."""
+        """Renew the credentials if necessary, as `Configuration.refresh_api_key_hook`."""
         if self._clock() < self._due:
             return None
-        self._due = self._clock() + RENEW_EVERY
+        self._due = self._clock() + RENEWAL_SECONDS
         return self._renew(configuration)
 
     async def _renew(self, configuration: Configuration) -> None:
@@ -101,10 +101,10 @@ async def find_access(
     environ: Mapping[str, str] = os.environ,
     service_account: Path = SERVICE_ACCOUNT,
 ) -> Access:
-    """Load the kubeconfig; without one: `$KUBECONFIG`, the Pod's own, `~/.kube/config`.
+    """Load a kubeconfig, or else `$KUBECONFIG`, the Pod's own access, or `~/.kube/config`.
 
     Raises:
-        UsageError: nothing is there, or what is there cannot be used.
+        UsageError: nothing was found, or it cannot be used.
     """
     return await asyncio.to_thread(_find, kubeconfig, context, environ, service_account)
 
@@ -121,15 +121,15 @@ def _find(
     home = Path(environ.get("HOME", "~"), ".kube", "config").expanduser()
     if not home.is_file():
         raise UsageError(
-            f"no cluster is configured: give --kubeconfig FILE, set KUBECONFIG, or write {home}"
+            f"no cluster is configured; set --kubeconfig or $KUBECONFIG, or create {home}"
         )
     return _from_files(str(home), context)
 
 
 def _from_files(paths: str, context: str | None) -> Access:
-    """From one kubeconfig, or several as `$KUBECONFIG` lists them."""
+    """Load one kubeconfig, or several in the format of `$KUBECONFIG`."""
     if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
-        raise UsageError(f"there is no kubeconfig at {paths}: give one with --kubeconfig FILE")
+        raise UsageError(f"there is no kubeconfig at {paths}; set --kubeconfig")
     configuration = Configuration()
     loading = load_kube_config(  # type: ignore[no-untyped-call]
         config_file=paths,
@@ -140,29 +140,29 @@ def _from_files(paths: str, context: str | None) -> Access:
     try:
         loader = _run(loading)
     except UNUSABLE as error:
-        what = f"context {context} of {paths}" if context else paths
+        name = f"context {context} of {paths}" if context else paths
         raise UsageError(
-            f"{what} is no usable kubeconfig: {cause(error)}; give another with --kubeconfig FILE"
+            f"cannot use kubeconfig {name}: {cause(error)}; correct it, or set --kubeconfig"
         ) from error
-    # The library only logs that a plugin failed, and would go on as nobody.
+    # The library only logs that a plugin failed, and would continue anonymously.
     user = loader._user  # noqa: SLF001
     if user is not None and "exec" in user and not _has_credentials(configuration):
         raise UsageError(
-            f"the credential plugin in {paths} gave no credentials: "
+            f"the credential plugin in {paths} returned no credentials; "
             f"run `kubectl --kubeconfig {paths} auth whoami` to see why"
         )
 
-    def load_again() -> Configuration:
+    def reload() -> Configuration:
         fresh = Configuration()
         _run(loader.load_and_set(fresh))
         return _cleaned(fresh)
 
     namespace = loader.current_context["context"].get("namespace") or "default"
-    return _access(configuration, str(namespace), paths, load_again)
+    return _access(configuration, str(namespace), paths, reload)
 
 
 def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
-    """From the ServiceAccount that the kubelet mounts, and the variables that it sets."""
+    """Load the ServiceAccount that the kubelet mounts, and the variables that it sets."""
 
     def load() -> Configuration:
         configuration = Configuration()
@@ -177,12 +177,12 @@ def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
 
     try:
         configuration = load()
-        own = folder / "namespace"
-        namespace = own.read_text().strip() if own.is_file() else ""
+        file = folder / "namespace"
+        namespace = file.read_text().strip() if file.is_file() else ""
     except UNUSABLE as error:
         raise UsageError(
-            f"this Pod cannot reach its API server: {cause(error)} (looked in {folder}); set "
-            "automountServiceAccountToken: true, or give --kubeconfig FILE"
+            f"cannot use the Pod's ServiceAccount in {folder}: {cause(error)}; set "
+            "automountServiceAccountToken: true, or set --kubeconfig"
         ) from error
     return _access(configuration, namespace or "default", f"the Pod's token in {folder}", load)
 
@@ -192,14 +192,12 @@ def _access(
 ) -> Access:
     url = urlsplit(configuration.host)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise UsageError(
-            f"the cluster in {source} has no usable server: it must be https://HOST:PORT"
-        )
-    # Looked up once: aiohttp would do so, and read ~/.netrc, in two thread hops per request.
+        raise UsageError(f"the server in {source} is not a URL; set it to https://HOST:PORT")
+    # Only once: aiohttp would look it up, and read ~/.netrc, in two thread hops per request.
     if configuration.proxy is None and not proxy_bypass(url.netloc):
         configuration.proxy = getproxies().get(url.scheme)
-    # Go, which issues most clusters' certificates, leaves out what Python 3.13's strict mode
-    # asks of an authority. The chain, the name and the dates are verified all the same.
+    # Most clusters' certificates are issued by Go, without extensions that Python 3.13's strict
+    # mode requires of an authority. The chain, the name and the dates are still verified.
     configuration.disable_strict_ssl_verification = True
     renewal = Renewal(load)
     configuration.refresh_api_key_hook = renewal  # type: ignore[assignment]
@@ -207,20 +205,20 @@ def _access(
 
 
 class _PluginLoop(asyncio.SelectorEventLoop):
-    """An event loop that knows its children: the library would let one that hangs live on."""
+    """An event loop that ends its child processes; the library does not end one that hangs."""
 
     def __init__(self) -> None:
         super().__init__()
         self._children: list[asyncio.SubprocessTransport] = []
 
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
-        """Start one."""
+        """Start a child process and remember it."""
         transport, protocol = await super().subprocess_exec(*args, **kwargs)
         self._children.append(transport)
         return transport, protocol
 
     async def end_children(self) -> None:
-        """Kill those that still run, and see them gone."""
+        """Kill the remaining child processes and wait for their end."""
         for child in self._children:
             child.close()
         for _ in range(100):
@@ -230,12 +228,12 @@ class _PluginLoop(asyncio.SelectorEventLoop):
 
 
 def _run(loading: Coroutine[Any, Any, Any]) -> Any:
-    """Run what the library loads, with its plugin, in this thread; give it up when it hangs."""
+    """Load with the library, and its plugins, in this thread, within a time limit."""
     loop = _PluginLoop()
 
     async def bounded() -> Any:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PLUGIN_SECONDS):
                 return await loading
         finally:
             await loop.end_children()
@@ -249,24 +247,24 @@ def _has_credentials(configuration: Configuration) -> bool:
 
 
 def _cleaned(configuration: Configuration) -> Configuration:
-    """Without the line break that an editor leaves behind a token: no header may hold one."""
+    """Remove the line break after a token, which a header must not contain."""
     configuration.api_key = {key: value.strip() for key, value in configuration.api_key.items()}
     return configuration
 
 
 def cause(error: Exception) -> str:
-    """Say in one line what was wrong, without any value out of the file."""
+    """Describe an error in one line, without values from the file."""
     match error:
         case TimeoutError():
-            return f"its credential plugin did not end within {PATIENCE:.0f} s"
+            return f"its credential plugin did not finish within {PLUGIN_SECONDS:.0f} s"
         case yaml.MarkedYAMLError(problem_mark=mark) if mark is not None:
-            return f"line {mark.line + 1} is no YAML"
+            return f"line {mark.line + 1} is not valid YAML"
         case OSError():
             return f"{error.filename or 'a file'}: {error.strerror or 'cannot be read'}"
         case ConfigException():
-            said = re.sub(r"\{.*\}", "…", str(error), flags=re.DOTALL)
-            return " ".join(said.removeprefix("Invalid kube-config file. ").split())
+            message = re.sub(r"\{.*\}", "…", str(error), flags=re.DOTALL)
+            return " ".join(message.removeprefix("Invalid kube-config file. ").split())
         case aiohttp.ClientError():
-            return "its OIDC issuer did not answer"
+            return "its OIDC issuer did not respond"
         case _:
-            return "it is not made as one"
+            return "it does not have the structure of a kubeconfig"

@@ -1,8 +1,8 @@
-"""One Lease object, as a record and back.
+"""Reads and writes the Lease of the leader.
 
-That a lease was released with nothing under way, an annotation tells. It names the release that
-it belongs to (the object, the number of the term, the moment of its end), so that it says nothing
-any more once anybody has taken the lease, even one that keeps annotations it does not know.
+An annotation records that a leader released the Lease after finishing all its work. It names this
+release (the object, the number of the term, the time of its end), so that it is ignored once
+another replica has taken the Lease, even one that keeps unknown annotations.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class KubernetesLease:
-    """Reads and writes one Lease, keeping whatever others wrote on it.
+    """Reads and writes one Lease; fields that other clients wrote stay.
 
-    It carries the label of everything that is ours, by which it is watched. Every method raises
+    The Lease is watched by the label of our objects, which it carries. Every method raises
     `domain.errors.ApiError` and nothing else, within its timeout (seconds).
     """
 
@@ -34,25 +34,25 @@ class KubernetesLease:
         self._api = api
         self._namespace = namespace
         self._name = name
-        self._last: Object | None = None  # as the API server last showed it
+        self._last: Object | None = None  # as the API server last returned it
 
     @property
     def reference(self) -> ObjectReference:
-        """The Lease as an event is about it; its uid is known once it was read."""
+        """A reference to the Lease; its uid is empty until it was read."""
         uid = self._last["metadata"].get("uid", "") if self._last else ""
         return ObjectReference(LEASES.api_version, LEASES.kind, self._namespace, self._name, uid)
 
     async def read(self, *, timeout: float) -> LeaseRecord | None:
-        """Return the record, None where there is no such Lease."""
+        """Read the Lease; None if it does not exist."""
         try:
-            found = await self._api.get(LEASES, self._namespace, self._name, timeout=timeout)
+            lease = await self._api.get(LEASES, self._namespace, self._name, timeout=timeout)
         except NotFound:
             self._last = None
             return None
-        return self._note(found)
+        return self._remember(lease)
 
     async def create(self, record: LeaseRecord, *, timeout: float) -> LeaseRecord:
-        """Store a new Lease; `AlreadyExists` where somebody was quicker."""
+        """Create the Lease; raises `AlreadyExists` if another replica was first."""
         body: Object = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
@@ -60,12 +60,12 @@ class KubernetesLease:
         }
         _write(body, record)
         created = await self._api.create(LEASES, self._namespace, body, timeout=timeout)
-        return self._note(created.object)
+        return self._remember(created.object)
 
     async def replace(
         self, record: LeaseRecord, resource_version: str, *, timeout: float
     ) -> LeaseRecord:
-        """Write the record over that version; `Conflict` or `NotFound` where it is not current."""
+        """Replace the Lease at a version; raises `Conflict` or `NotFound` if it is not current."""
         last = self._last
         if last is None or last["metadata"].get("resourceVersion") != resource_version:
             raise Conflict(
@@ -73,14 +73,15 @@ class KubernetesLease:
             )
         body = copy.deepcopy(last)
         _write(body, record)
-        return self._note(await self._api.replace(LEASES, self._namespace, body, timeout=timeout))
+        stored = await self._api.replace(LEASES, self._namespace, body, timeout=timeout)
+        return self._remember(stored)
 
     async def changes(
         self, resource_version: str, *, timeout: float
     ) -> AsyncGenerator[LeaseRecord | None, None]:
-        """Yield the record after each change from that version on, None for a Lease that went.
+        """Yield the record after each change since a version, None for a deleted Lease.
 
-        Says nothing about a Lease that does not carry our label (yet).
+        A Lease without our label is not watched.
         """
         events = self._api.watch(
             LEASES,
@@ -97,7 +98,7 @@ class KubernetesLease:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
-    def _note(self, stored: Object) -> LeaseRecord:
+    def _remember(self, stored: Object) -> LeaseRecord:
         self._last = stored
         return _record(stored)
 
@@ -118,7 +119,7 @@ def _record(stored: Object) -> LeaseRecord:
 
 
 def _write(body: Object, record: LeaseRecord) -> None:
-    """Put a record into a Lease; its other fields stay."""
+    """Write a record into a Lease; its other fields stay."""
     body["metadata"].setdefault("labels", {})[keys.MANAGED_BY] = keys.MANAGER
     annotations = body["metadata"].get("annotations") or {}
     annotations.pop(keys.SETTLED, None)
@@ -137,6 +138,6 @@ def _write(body: Object, record: LeaseRecord) -> None:
 
 
 def _mark(lease: Object, record: LeaseRecord) -> str:
-    """What tells that the release which this record is left nothing under way."""
+    """Return the annotation of a release after which no work is unfinished."""
     released = format_time(record.acquired_at) if record.acquired_at else ""
     return f"{lease['metadata'].get('uid', '')}/{record.transitions}/{released}"

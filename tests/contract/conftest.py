@@ -85,12 +85,12 @@ async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
     if not isinstance(api, KubernetesApi):
         yield name
         return
-    await api._call("POST", "/api/v1/namespaces", 10, {"metadata": {"name": name}})
+    await api._request("POST", "/api/v1/namespaces", 10, {"metadata": {"name": name}})
     async with asyncio.timeout(30):
         await until_there(api, SERVICE_ACCOUNTS, name, "default")
         await until_there(api, CONFIG_MAPS, name, "kube-root-ca.crt")
     yield name
-    await api._call("DELETE", f"/api/v1/namespaces/{name}", 10)
+    await api._request("DELETE", f"/api/v1/namespaces/{name}", 10)
 
 
 async def until_there(api: ApiServer, resource: Resource, namespace: str, name: str) -> None:

@@ -72,7 +72,7 @@ async def test_what_comes_along_is_what_a_server_says(kubeconfig: Path) -> None:
     """The schema made from a version's published source is the one that its API server serves."""
     api = await KubernetesApi.connect(kubeconfig)
     try:
-        version = await api._call("GET", "/version", 30)
+        version = await api._request("GET", "/version", 30)
         published = await api.published_schema("batch", "v1")
     finally:
         await api.close()
@@ -145,7 +145,7 @@ async def test_a_cluster_that_is_not_there(folder: Path, tmp_path: Path) -> None
 
 async def test_no_cluster_at_all(folder: Path) -> None:
     """Without any kubeconfig one line says what to give."""
-    assert (await complaint(folder, "--cluster")).startswith("no cluster is configured: give")
+    assert (await complaint(folder, "--cluster")).startswith("no cluster is configured; set")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ async def test_no_cluster_at_all(folder: Path) -> None:
     [
         (404, {}, "does not describe its Jobs at /openapi/v3/apis/batch/v1"),
         (403, {"kind": "Status", "message": "you may not\nlook"}, "you may not look"),
-        (401, {}, "does not accept the credentials from"),
+        (401, {}, "rejects the credentials from"),
         (500, {}, "HTTP 500 from 127.0.0.1"),
         (200, {"components": {}}, "describes no Job as Kubernetes does"),
         (200, {"components": 1}, "describes no Job as Kubernetes does"),

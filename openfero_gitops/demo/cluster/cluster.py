@@ -300,7 +300,7 @@ class MemoryCluster:
                 await asyncio.sleep(0)
                 return result
         except TimeoutError as error:
-            raise Unavailable(f"memory: no answer within {timeout:g} s") from error
+            raise Unavailable(f"memory: no response within {timeout:g} s") from error
 
     def _existing(self, resource: Resource, namespace: str, name: str) -> Object:
         """A copy of what is stored."""

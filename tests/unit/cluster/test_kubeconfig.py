@@ -105,7 +105,7 @@ async def test_several_files(tmp_path: Path) -> None:
 
 async def test_nothing_is_configured(tmp_path: Path) -> None:
     """Without any cluster a person is told what to give."""
-    with pytest.raises(UsageError, match=r"^no cluster is configured: give --kubeconfig FILE"):
+    with pytest.raises(UsageError, match=r"^no cluster is configured; set --kubeconfig"):
         await find_access(None, environ={"HOME": str(tmp_path)})
 
 
@@ -119,10 +119,10 @@ async def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 MALFORMED: dict[str, tuple[str, str]] = {
-    "empty": ("", "not made as one"),
-    "text": ("hello", "not made as one"),
-    "a list": ("[1, 2]", "not made as one"),
-    "no YAML": ("a: [1\nb: {", "line 2 is no YAML|line 3 is no YAML"),
+    "empty": ("", "structure of a kubeconfig"),
+    "text": ("hello", "structure of a kubeconfig"),
+    "a list": ("[1, 2]", "structure of a kubeconfig"),
+    "no YAML": ("a: [1\nb: {", "line [23] is not valid YAML"),
     "no context": (json.dumps(content(contexts=[])), "Expected object with name one"),
     "no current context": (json.dumps(content() | {"current-context": ""}), "Expected"),
     "no cluster": (json.dumps(content(clusters=[])), "Expected object with name one"),
@@ -156,7 +156,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
     ),
     "an exec plugin without a command": (
         json.dumps(content(users=user(exec={"apiVersion": "x", "env": [SECRET]}))),
-        "gave no credentials",
+        "returned no credentials",
     ),
     "an OIDC provider without its parts": (
         json.dumps(
@@ -192,13 +192,13 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
     authority = base64.b64encode(b"no certificate").decode()
     cluster = {"server": "https://one.example", "certificate-authority-data": authority}
     path = write(tmp_path / "config", clusters=[{"name": "one", "cluster": cluster}])
-    with pytest.raises(UsageError, match=r"certificates in .* cannot be used"):
+    with pytest.raises(UsageError, match=r"cannot use the certificates in"):
         await KubernetesApi.connect(path)
 
 
 async def test_token_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token in a file is read anew when it is old; if that fails, the last one is kept."""
-    monkeypatch.setattr(kubeconfig, "RENEW_EVERY", 0)
+    monkeypatch.setattr(kubeconfig, "RENEWAL_SECONDS", 0)
     token = tmp_path / "token"
     token.write_text("first\n")
     access = await find_access(write(tmp_path / "config", users=user(tokenFile=str(token))))
@@ -268,7 +268,7 @@ async def test_credential_plugin(tmp_path: Path) -> None:
 async def test_credential_plugin_that_fails(tmp_path: Path) -> None:
     """A plugin that fails is an error, and what it said, which may be a secret, is not shown."""
     users = plugin(tmp_path, f"echo {SECRET} >&2; exit 1")
-    with pytest.raises(UsageError, match=r"credential plugin in .* gave no credentials") as refused:
+    with pytest.raises(UsageError, match=r"plugin in .* returned no credentials") as refused:
         await find_access(write(tmp_path / "config", users=users))
     assert SECRET not in str(refused.value)
 
@@ -277,10 +277,10 @@ async def test_credential_plugin_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plugin that does not end is given up."""
-    monkeypatch.setattr(kubeconfig, "PATIENCE", 0.3)
+    monkeypatch.setattr(kubeconfig, "PLUGIN_SECONDS", 0.3)
     users = plugin(tmp_path, "exec sleep 3")
     async with asyncio.timeout(20):
-        with pytest.raises(UsageError, match="did not end"):
+        with pytest.raises(UsageError, match="did not finish"):
             await find_access(write(tmp_path / "config", users=users))
 
 
@@ -299,7 +299,7 @@ IN_A_POD = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "44
 
 async def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Pod has its namespace, authority, and a token that is read again."""
-    monkeypatch.setattr(kubeconfig, "RENEW_EVERY", 0)
+    monkeypatch.setattr(kubeconfig, "RENEWAL_SECONDS", 0)
     folder = pod_folder(tmp_path)
     access = await find_access(None, environ=IN_A_POD, service_account=folder)
     assert access.configuration.host == "https://[fd00::1]:443"
