@@ -143,7 +143,7 @@ def build_catalog(
         revision=snapshot.revision,
         envelope=envelope,
         operarios=tuple(chain.from_iterable(version.operarios for version in chosen)),
-        problems=_of(snapshot, problems),
+        problems=_sorted_problems(snapshot, problems),
         ignored=tuple(
             Ignored(file.path, kind)
             for file, reading in zip(files, readings, strict=True)
@@ -243,10 +243,10 @@ def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -
     where = f"{first.path}:{first.line}" if first.line else first.path
     hint = f" ({first.suggestion})" if first.suggestion else ""
     message = f"{where}: {first.message}{hint}; the active catalog is kept"
-    return CatalogRefusal(message, _of(snapshot, problems), paused=paused)
+    return CatalogRefusal(message, _sorted_problems(snapshot, problems), paused=paused)
 
 
-def _of(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+def _sorted_problems(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Sort the problems of a snapshot; those without a commit get the snapshot's."""
     commit = snapshot.revision.commit
     return tuple(
@@ -346,7 +346,7 @@ def _with_older(
 ) -> list[_FileVersion]:
     """Replace every broken file by its newest acceptable older version; ordered by path."""
     chosen = dict(current)
-    owners = {name: path for path, version in current.items() for name in _held(version)}
+    owners = {name: path for path, version in current.items() for name in _names_of(version)}
     for path in sorted(older):
         broken = current.get(path)
         if broken is not None and not broken.is_broken:
@@ -356,7 +356,7 @@ def _with_older(
             names = {name for _, name in version.names}
             is_acceptable = not version.is_broken and len(names) == len(version.names)
             if is_acceptable and all(owners.get(name, path) == path for name in names):
-                for name in _held(broken) if broken else ():
+                for name in _names_of(broken) if broken else ():
                     del owners[name]
                 owners |= dict.fromkeys(names, path)
                 chosen[path] = version
@@ -364,7 +364,7 @@ def _with_older(
     return [chosen[path] for path in sorted(chosen)]
 
 
-def _held(version: _FileVersion) -> list[str]:
+def _names_of(version: _FileVersion) -> list[str]:
     return [_folded(operario.name) for operario in version.operarios]
 
 
@@ -393,7 +393,7 @@ class _Context:
             findings += self._body(draft)
             problems += (reading.locate(finding, file, index) for finding in findings)
             if not any(finding.is_error for finding in findings):
-                operarios.append(_operario(draft, namespace, self._origin(file, index)))
+                operarios.append(_make_operario(draft, namespace, self._origin(file, index)))
         return _FileVersion(file, reading, tuple(operarios), tuple(problems), tuple(names))
 
     def _origin(self, file: SourceFile, document: int) -> Origin:
@@ -476,7 +476,7 @@ class _Context:
 _REPLACED_AFTER_FAILURE: Final = "Failed"
 
 
-def _operario(draft: Draft, namespace: str | None, origin: Origin) -> Operario:
+def _make_operario(draft: Draft, namespace: str | None, origin: Origin) -> Operario:
     return Operario(
         name=draft.name,
         alertname=draft.alertname,

@@ -1,4 +1,4 @@
-"""What a new catalog changes beside the previous one, by operario."""
+"""List what a new catalog changes compared with the previous one, by operario."""
 
 from __future__ import annotations
 

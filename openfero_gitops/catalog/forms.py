@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.options import OPTION_VALUE, Given, read_options
+from openfero_gitops.catalog.options import OPTION_VALUE, AnnotationValue, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.catalog.validation.validate import check_body, clean
 from openfero_gitops.catalog.yaml.compose import Unreadable
@@ -85,23 +85,25 @@ RESERVED_KEY = warning(
     "them could, for example, mark a Job as approved. They are removed from the Job.",
 )
 
-_NAMED: Final = re.compile(r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE)
-_BEGINS: Final = "openfero-"
-_LONGEST_KIND: Final = 100
+_OPERARIO_NAME: Final = re.compile(
+    r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
+)
+_NAME_PREFIX: Final = "openfero-"
+_MAX_KIND_CHARACTERS: Final = 100
 _JOB: Final = ("batch/v1", "Job")
 _CONFIG_MAP: Final = ("v1", "ConfigMap")
 _OPERARIUS: Final = (f"{keys.PREFIX}v1alpha1", "Operarius")
 # Kinds that an author may write for one of the three, including those of OpenFero's first drafts.
-_MEANT: Final = {
+_SIMILAR_KINDS: Final = {
     "job": _JOB,
     "configmap": _CONFIG_MAP,
     "operarius": _OPERARIUS,
     "operarii": _OPERARIUS,
     "remediationjob": _OPERARIUS,
 }
-_KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
+_SUPPORTED_KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
 # Kinds that operarios commonly need, and that may be annotated with the name of an alert.
-_BESIDE: Final = frozenset(
+_COMPANION_KINDS: Final = frozenset(
     {
         "ClusterRole",
         "ClusterRoleBinding",
@@ -171,16 +173,16 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
     if not isinstance(document, dict):
         return Reading(ignored="")
     version, kind = document.get("apiVersion"), document.get("kind")
-    kind = kind[:_LONGEST_KIND] if isinstance(kind, str) else ""
+    kind = kind[:_MAX_KIND_CHARACTERS] if isinstance(kind, str) else ""
     metadata = _mapping(document.get("metadata"))
     name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
-    claimed = _is_claimed(document)
+    looks_like_operario = _looks_like_operario(document)
     match (version, kind):
-        case ("batch/v1", "Job") if claimed or name.lower().startswith(_BEGINS):
+        case ("batch/v1", "Job") if looks_like_operario or name.lower().startswith(_NAME_PREFIX):
             return _assemble(_job(document, schemas))
         case ("batch/v1", "Job"):
             return Reading(ignored=kind, findings=(_other_job(name),))
-        case ("v1", "ConfigMap") if claimed:
+        case ("v1", "ConfigMap") if looks_like_operario:
             return _assemble(_config_map(document, schemas))
         case (_, "Operarius") if version == _OPERARIUS[0]:
             return _assemble(_operarius(document, schemas))
@@ -188,20 +190,26 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
             return Reading(ignored=kind, service_account=name)
         case ("v1", "ConfigMap"):
             return Reading(ignored=kind)
-    ours = isinstance(version, str) and version.startswith(keys.PREFIX)
-    if ours or _is_meant(document, kind, claimed=claimed):
-        return _not_read(version, kind, name)
+    has_own_version = isinstance(version, str) and version.startswith(keys.PREFIX)
+    if has_own_version or _is_probably_operario(
+        document, kind, looks_like_operario=looks_like_operario
+    ):
+        return _unsupported(version, kind, name)
     return Reading(ignored=kind)
 
 
-def _is_claimed(document: Any) -> bool:
+def _looks_like_operario(document: Any) -> bool:
     """Whether a document has an operario's name or annotations."""
     metadata = _mapping(_mapping(document).get("metadata"))
-    noted = any(str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations")))
-    return noted or _NAMED.fullmatch(str(metadata.get("name"))) is not None
+    annotated = any(
+        str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations"))
+    )
+    return annotated or _OPERARIO_NAME.fullmatch(str(metadata.get("name"))) is not None
 
 
-def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
+def _is_probably_operario(
+    document: Mapping[str, Any], kind: str, *, looks_like_operario: bool
+) -> bool:
     """Whether a document of an unsupported kind is probably meant to be an operario.
 
     For kinds that are similar to a supported one, the name alone is enough.
@@ -209,14 +217,15 @@ def _is_meant(document: Mapping[str, Any], kind: str, *, claimed: bool) -> bool:
     if kind.endswith("List"):
         items = document.get("items")
         items = items if isinstance(items, list) else []
-        return claimed or any(
-            _is_claimed(item) and _mapping(item).get("kind") not in _BESIDE - {_CONFIG_MAP[1]}
+        return looks_like_operario or any(
+            _looks_like_operario(item)
+            and _mapping(item).get("kind") not in _COMPANION_KINDS - {_CONFIG_MAP[1]}
             for item in items
         )
-    if kind in ("", "CronJob") or kind.lower() in _MEANT or nearest(kind, _KINDS):
-        return claimed
-    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
-    return keys.ALERTNAME in notes and kind not in _BESIDE
+    if kind in ("", "CronJob") or kind.lower() in _SIMILAR_KINDS or nearest(kind, _SUPPORTED_KINDS):
+        return looks_like_operario
+    annotations = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    return keys.ALERTNAME in annotations and kind not in _COMPANION_KINDS
 
 
 def _other_job(name: str) -> Finding:
@@ -228,20 +237,20 @@ def _other_job(name: str) -> Finding:
     )
 
 
-def _not_read(version: Any, kind: str, name: str) -> Reading:
+def _unsupported(version: Any, kind: str, name: str) -> Reading:
     """Report a probable operario of an unsupported kind or version."""
-    proper = _MEANT.get(kind.lower())
-    if proper is None and isinstance(version, str) and version.startswith(keys.PREFIX):
-        proper = _OPERARIUS
-    field = "apiVersion" if proper and proper[1] == kind else "kind"
+    similar = _SIMILAR_KINDS.get(kind.lower())
+    if similar is None and isinstance(version, str) and version.startswith(keys.PREFIX):
+        similar = _OPERARIUS
+    field = "apiVersion" if similar and similar[1] == kind else "kind"
     if not kind:
         message = "the document looks like an operario but has no kind"
     elif version is None:
         message = f"kind {kind} has no apiVersion"
     else:
         message = f"kind {kind} of {shown(version)} is not supported"
-    if proper:
-        suggestion = f"write apiVersion: {proper[0]} and kind: {proper[1]}"
+    if similar:
+        suggestion = f"write apiVersion: {similar[0]} and kind: {similar[1]}"
     elif kind == "CronJob":
         message = "a CronJob is started by a schedule, an operario by an alert"
         suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
@@ -249,7 +258,7 @@ def _not_read(version: Any, kind: str, name: str) -> Reading:
         message = f"operarios in a {kind} are not supported"
         suggestion = "write each as a separate document, separated by ---"
     else:
-        suggestion = did_you_mean(kind, _KINDS)
+        suggestion = did_you_mean(kind, _SUPPORTED_KINDS)
     return Reading(name=name, findings=(API_VERSION.at((field,), message, suggestion),))
 
 
@@ -289,29 +298,37 @@ def _job(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
 
 
 def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
-    cleaned, wrong = clean(document, schemas.config_map)
+    cleaned, findings = clean(document, schemas.config_map)
     metadata = _mapping(cleaned.get("metadata"))
     data: Mapping[str, str] = cleaned.get("data", {})
-    named = _NAMED.fullmatch(metadata.get("name", ""))
+    name_match = _OPERARIO_NAME.fullmatch(metadata.get("name", ""))
     annotated = _mapping(metadata.get("annotations")).get(keys.ALERTNAME, "")
-    alertname = annotated or (named["alert"] if named else "")
+    alertname = annotated or (name_match["alert"] if name_match else "")
     key = {key.lower(): key for key in data}.get(alertname.lower())
     if key is None:
         message = "the ConfigMap has no Job under the name of its alert"
         suggestion = f"write the Job's YAML under the key {alertname or '<alertname>'}: |"
-        if not any(finding.is_error for finding in wrong):
-            wrong.append(WRAPPED_JOB.at(("data",), message, suggestion))
-        return _Parts(Form.CONFIG_MAP, metadata, tuple(wrong), None)
+        if not any(finding.is_error for finding in findings):
+            findings.append(WRAPPED_JOB.at(("data",), message, suggestion))
+        return _Parts(Form.CONFIG_MAP, metadata, tuple(findings), None)
     root = ("data", key)
-    wrong += (
-        NO_EFFECT.at(("data", other), f"{other} is ignored: only {key} is read", "delete it")
-        for other in data
-        if other != key
+    findings += (
+        NO_EFFECT.at(
+            ("data", other_key), f"{other_key} is ignored: only {key} is read", "delete it"
+        )
+        for other_key in data
+        if other_key != key
     )
     job, inner = _unwrap(data[key], schemas.job)
-    wrong += (finding.below(root) for finding in inner)
+    findings += (finding.below(root) for finding in inner)
     return _Parts(
-        Form.CONFIG_MAP, metadata, tuple(wrong), job, root, tuple(inner), alertname=annotated or key
+        Form.CONFIG_MAP,
+        metadata,
+        tuple(findings),
+        job,
+        root,
+        tuple(inner),
+        alertname=annotated or key,
     )
 
 
@@ -333,7 +350,7 @@ def _unwrap(text: str, schema: Schema) -> tuple[dict[str, Any] | None, list[Find
 
 
 def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
-    cleaned, wrong = clean(document, schemas.operarius)
+    cleaned, findings = clean(document, schemas.operarius)
     root = ("spec", "jobTemplate")
     spec = _mapping(cleaned.get("spec"))
     selector = _mapping(spec.get("alertSelector"))
@@ -350,7 +367,9 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     ttl = deduplication.get("ttl")
     if ttl is not None and ttl < 0:
         message = f"ttl must not be negative, but is {ttl}"
-        wrong.append(OPTION_VALUE.at(("spec", "deduplication", "ttl"), message, "write ttl: 300"))
+        findings.append(
+            OPTION_VALUE.at(("spec", "deduplication", "ttl"), message, "write ttl: 300")
+        )
     elif deduplication.get("enabled") is False:
         options = replace(options, cooldown=timedelta(0))
     elif ttl is not None:
@@ -358,12 +377,12 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     return _Parts(
         Form.OPERARIUS,
         _mapping(cleaned.get("metadata")),
-        tuple(wrong),
+        tuple(findings),
         spec.get("jobTemplate"),
         root,
         tuple(
             replace(finding, pointer=finding.pointer[len(root) :])
-            for finding in wrong
+            for finding in findings
             if finding.pointer[: len(root)] == root
         ),
         alertname=selector.get("alertname", ""),
@@ -379,27 +398,27 @@ def _assemble(parts: _Parts) -> Reading:
     findings = list(parts.findings)
     name = parts.metadata.get("name", "")
     inner = _mapping(parts.job.get("metadata")) if parts.job else {}
-    notes = _given(parts.metadata, ())
+    annotations = _option_annotations(parts.metadata, ())
     if parts.root:
-        notes |= _given(inner, parts.root)
-    if not _told(findings, ("metadata",)) and not is_dns_subdomain(name.lower()):
-        findings.append(_misnamed(name))
-    options, wrong = read_options(notes, parts.options)
+        annotations |= _option_annotations(inner, parts.root)
+    if not _has_error(findings, ("metadata",)) and not is_dns_subdomain(name.lower()):
+        findings.append(_invalid_name(name))
+    options, option_findings = read_options(annotations, parts.options)
     if options.matchers is not parts.options.matchers:
         # The annotation's matchers apply in addition to those of an alertSelector.
         options = replace(options, matchers=parts.options.matchers + options.matchers)
-    findings += wrong
-    alertname, status = _alert(parts, name, notes, findings)
-    labels = _kept("labels", inner, parts.root, findings)
-    annotations = _kept("annotations", inner, parts.root, findings)
+    findings += option_findings
+    alertname, status = _alert(parts, name, annotations, findings)
+    labels = _without_reserved("labels", inner, parts.root, findings)
+    job_annotations = _without_reserved("annotations", inner, parts.root, findings)
     if parts.job is None or "spec" not in parts.job:
         return Reading(name=name, findings=tuple(findings))
     spec = parts.job["spec"]
     if "suspend" in spec:
         if spec["suspend"]:
-            findings.append(_suspended().below(parts.root))
+            findings.append(_suspend_without_effect().below(parts.root))
         spec = {key: value for key, value in spec.items() if key != "suspend"}
-    job = {"labels": labels, "annotations": annotations, "spec": spec}
+    job = {"labels": labels, "annotations": job_annotations, "spec": spec}
     errors = [finding for finding in parts.job_findings if finding.is_error]
     canonical, breaches = check_body(job, errors)
     findings += (finding.below(parts.root) for finding in breaches)
@@ -420,60 +439,71 @@ def _assemble(parts: _Parts) -> Reading:
     return Reading(name=name, draft=draft, findings=tuple(findings))
 
 
-def _told(findings: Iterable[Finding], pointer: Pointer) -> bool:
+def _has_error(findings: Iterable[Finding], pointer: Pointer) -> bool:
     """Whether there is an error at a place, or above or below it."""
     return any(finding.is_error and related(finding.pointer, pointer) for finding in findings)
 
 
-def _given(metadata: Mapping[str, Any], root: Pointer) -> dict[str, Given]:
+def _option_annotations(metadata: Mapping[str, Any], root: Pointer) -> dict[str, AnnotationValue]:
     return {
-        key: Given(value, (*root, "metadata", "annotations", key))
+        key: AnnotationValue(value, (*root, "metadata", "annotations", key))
         for key, value in _mapping(metadata.get("annotations")).items()
     }
 
 
 def _alert(
-    parts: _Parts, name: str, notes: Mapping[str, Given], findings: list[Finding]
+    parts: _Parts, name: str, annotations: Mapping[str, AnnotationValue], findings: list[Finding]
 ) -> tuple[str, Status | None]:
     """Find the alert and its status: in annotations, then in the form itself, then in the name."""
-    told = _told(parts.findings, ("metadata",)) or _told(parts.findings, ("spec", "alertSelector"))
-    named = _NAMED.fullmatch(name) if parts.form is not Form.OPERARIUS else None
-    noted, stated = notes.get(keys.ALERTNAME), notes.get(keys.STATUS)
-    alertname = noted.value if noted else parts.alertname or (named["alert"] if named else "")
+    has_error = _has_error(parts.findings, ("metadata",)) or _has_error(
+        parts.findings, ("spec", "alertSelector")
+    )
+    name_match = _OPERARIO_NAME.fullmatch(name) if parts.form is not Form.OPERARIUS else None
+    alert_option = annotations.get(keys.ALERTNAME)
+    status_option = annotations.get(keys.STATUS)
+    alertname = (
+        alert_option.value
+        if alert_option
+        else parts.alertname or (name_match["alert"] if name_match else "")
+    )
     alertname = alertname.strip()
-    if not alertname and not told:
-        pointer = noted.pointer if noted else ("metadata", "name")
+    if not alertname and not has_error:
+        pointer = alert_option.pointer if alert_option else ("metadata", "name")
         suggestion = (
             "name it openfero-<alertname>-firing, or add openfero.io/alertname: <alertname>"
         )
         findings.append(NO_ALERT.at(pointer, "the operario names no alert", suggestion))
-    text = stated.value if stated else parts.status or (named["status"] if named else "")
+    text = (
+        status_option.value
+        if status_option
+        else parts.status or (name_match["status"] if name_match else "")
+    )
     try:
         return alertname, Status(text.strip().lower())
     except ValueError:
         pointer = ("spec", "alertSelector", "status") if parts.status else ("metadata", "name")
-        pointer = stated.pointer if stated else pointer
+        pointer = status_option.pointer if status_option else pointer
         if text:
             message = f"{shown(text)} is not an alert status"
             suggestion = did_you_mean(text, [status.value for status in Status])
         else:
             message = "the operario does not say whether it is for firing or resolved alerts"
             suggestion = "add openfero.io/status: firing"
-        if not told and (text or alertname):
+        if not has_error and (text or alertname):
             findings.append(ALERT_STATUS.at(pointer, message, suggestion))
         return alertname, None
 
 
-def _misnamed(name: str) -> Finding:
+def _invalid_name(name: str) -> Finding:
     if not name:
         message = "an operario must have a name"
         return OPERARIO_NAME.at(("metadata", "name"), message, "add metadata: {name: …}")
-    proper = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
+    valid = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
     message = f"{shown(name)} is not a valid name: letters, digits, - and ., at most 253"
-    return OPERARIO_NAME.at(("metadata", "name"), message, f"write {proper}" if proper else "")
+    return OPERARIO_NAME.at(("metadata", "name"), message, f"write {valid}" if valid else "")
 
 
-def _suspended() -> Finding:
+def _suspend_without_effect() -> Finding:
     return NO_EFFECT.at(
         ("spec", "suspend"),
         "suspend has no effect: every Job is created suspended and started when limits allow",
@@ -481,20 +511,20 @@ def _suspended() -> Finding:
     )
 
 
-def _kept(
+def _without_reserved(
     kind: str, metadata: Mapping[str, Any], root: Pointer, findings: list[Finding]
 ) -> dict[str, str]:
     """Return the Job's labels or annotations without those of this controller or of Kueue.
 
     The label of a Kueue queue is kept: it is applied when the Job is started.
     """
-    kept: dict[str, str] = {}
+    copied: dict[str, str] = {}
     for key, value in _mapping(metadata.get(kind)).items():
-        ours, kueue = key.startswith(keys.PREFIX), key.startswith(keys.KUEUE_PREFIX)
-        if (kind == "labels" and key == keys.KUEUE_QUEUE) or not (ours or kueue):
-            kept[key] = value
-        elif kind == "labels" or kueue:
-            if ours:
+        is_own, is_kueue = key.startswith(keys.PREFIX), key.startswith(keys.KUEUE_PREFIX)
+        if (kind == "labels" and key == keys.KUEUE_QUEUE) or not (is_own or is_kueue):
+            copied[key] = value
+        elif kind == "labels" or is_kueue:
+            if is_own:
                 suggestion = "options must be annotations"
             elif key == keys.KUEUE_QUEUE:
                 suggestion = "use the label of this name to select a queue"
@@ -502,7 +532,7 @@ def _kept(
                 suggestion = "delete it"
             message = f"{key} is reserved and is not copied to the Job"
             findings.append(RESERVED_KEY.at((*root, "metadata", kind, key), message, suggestion))
-    return kept
+    return copied
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -33,8 +33,8 @@ _FORMAT: Final = "1"
 _INDEX: Final = "index.json"
 _REFUSED: Final = "refused.json"
 _DIGEST: Final = "digest"
-_MARK: Final = "mark"
-_SEALS: Final = frozenset({_DIGEST, _MARK})
+_SIGNATURE_KEY: Final = "mark"
+_VERIFICATION_KEYS: Final = frozenset({_DIGEST, _SIGNATURE_KEY})
 _SHARD_NAME: Final = re.compile(f"{HEAD}-[0-9a-f]{{32}}")
 #: Members of a file in an index whose values are strings.
 _FILE_STRINGS: Final = frozenset(
@@ -88,7 +88,7 @@ def with_refused(
     head: Mapping[str, Any], namespace: str, refused: RefusedRevision, key: bytes = b""
 ) -> dict[str, Any]:
     """Replace the refused revision in a head that was read and verified."""
-    data = {name: text for name, text in head["data"].items() if name not in _SEALS}
+    data = {name: text for name, text in head["data"].items() if name not in _VERIFICATION_KEYS}
     return _head({**data, _REFUSED: _refused(refused)}, namespace, key)
 
 
@@ -105,13 +105,15 @@ def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str
             f"ConfigMap {HEAD} has format {data.get('format')!r}, but this version reads "
             f"{_FORMAT!r}; the next successful sync rewrites the mirror"
         )
-    if data.get(_DIGEST) != _digest({key: data[key] for key in data if key not in _SEALS}):
+    if data.get(_DIGEST) != _digest(
+        {key: data[key] for key in data if key not in _VERIFICATION_KEYS}
+    ):
         raise SourceError(f"the mirror is damaged: ConfigMap {HEAD} was modified")
-    marks = [_mark(data, key) for key in keys]
-    given = str(
-        data.get(_MARK)
+    expected = [_sign(data, key) for key in keys]
+    signature = str(
+        data.get(_SIGNATURE_KEY)
     ).encode()  # (compare_digest accepts only ASCII strings, but any bytes.)
-    if marks and not any(hmac.compare_digest(mark.encode(), given) for mark in marks):
+    if expected and not any(hmac.compare_digest(text.encode(), signature) for text in expected):
         raise SourceError(
             f"the mirror is not used: ConfigMap {HEAD} is not signed with the mirror key: it "
             "was written before the key was set or by somebody without the key; the next "
@@ -270,7 +272,7 @@ def _digest(data: Mapping[str, str]) -> str:
 def _head(data: dict[str, str], namespace: str, key: bytes) -> dict[str, Any]:
     data[_DIGEST] = _digest(data)
     if key:
-        data[_MARK] = _mark(data, key)
+        data[_SIGNATURE_KEY] = _sign(data, key)
     return _config_map(HEAD, namespace, data)
 
 
@@ -287,8 +289,8 @@ def _refused(refused: RefusedRevision | None) -> str:
     return canonical_json(members)
 
 
-def _mark(data: Mapping[str, str], key: bytes) -> str:
-    text = canonical_json({name: data[name] for name in data if name != _MARK})
+def _sign(data: Mapping[str, str], key: bytes) -> str:
+    text = canonical_json({name: data[name] for name in data if name != _SIGNATURE_KEY})
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 

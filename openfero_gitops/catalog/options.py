@@ -31,38 +31,42 @@ UNKNOWN_OPTION = error(
 )
 
 _SELECTORS: Final = frozenset({keys.ALERTNAME, keys.STATUS})
-# An annotation of OpenFero's examples that it does not read either.
-_IDLE: Final = frozenset({keys.PREFIX + "template-variables"})
+# OpenFero's examples have this annotation, but OpenFero ignores it, too.
+_WITHOUT_EFFECT: Final = frozenset({keys.PREFIX + "template-variables"})
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class AnnotationValue:
     """The value of an annotation and its place."""
 
     value: Any
     pointer: Pointer
 
 
-def read_options(annotations: Mapping[str, Given], base: Options) -> tuple[Options, list[Finding]]:
+def read_options(
+    annotations: Mapping[str, AnnotationValue], base: Options
+) -> tuple[Options, list[Finding]]:
     """Override options with annotations; an invalid annotation overrides nothing.
 
     Keys without the prefix `openfero.io/` are ignored. A value that is not a string is reported by
     the schema.
     """
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     findings: list[Finding] = []
-    for key, given in annotations.items():
+    for key, annotation in annotations.items():
         if not key.startswith(keys.PREFIX) or key in _SELECTORS:
             continue
         option = _BY_KEY.get(key)
         if option is None:
-            findings.append(_unknown(key, given.pointer))
-        elif isinstance(given.value, str):
+            findings.append(_unknown(key, annotation.pointer))
+        elif isinstance(annotation.value, str):
             try:
-                chosen[option.field] = option.type.parse(given.value.strip())
-            except ValueError as problem:
-                findings.append(OPTION_VALUE.at(given.pointer, f"{key}: {problem}", option.hint))
-    return replace(base, **chosen), findings
+                values[option.field] = option.type.parse(annotation.value.strip())
+            except ValueError as invalid:
+                findings.append(
+                    OPTION_VALUE.at(annotation.pointer, f"{key}: {invalid}", option.hint)
+                )
+    return replace(base, **values), findings
 
 
 def as_text(key: str, value: Any) -> str:
@@ -85,24 +89,26 @@ def as_text(key: str, value: Any) -> str:
 
 
 def _unknown(key: str, pointer: Pointer) -> Finding:
-    if key in _IDLE:
+    if key in _WITHOUT_EFFECT:
         return NO_EFFECT.at(
             pointer,
             f"{key} has no effect: command, args and env can use fields of the alert directly",
             "delete it",
         )
-    if key in _WRITTEN:
+    if key in _RESERVED:
         return UNKNOWN_OPTION.at(pointer, f"{key} is reserved for the controller", "delete it")
-    names = sorted(known.removeprefix(keys.PREFIX) for known in (*_SELECTORS, *_BY_KEY))
-    meant = nearest(key.removeprefix(keys.PREFIX), names)
+    names = sorted(key.removeprefix(keys.PREFIX) for key in (*_SELECTORS, *_BY_KEY))
+    similar = nearest(key.removeprefix(keys.PREFIX), names)
     suggestion = (
-        f"did you mean {keys.PREFIX}{meant}?" if meant else f"the options are {', '.join(names)}"
+        f"did you mean {keys.PREFIX}{similar}?"
+        if similar
+        else f"the options are {', '.join(names)}"
     )
     return UNKNOWN_OPTION.at(pointer, f"{key} is not an option", suggestion)
 
 
 _BY_KEY: Final = {option.key: option for option in OPTIONS}
-_WRITTEN: Final = frozenset(
+_RESERVED: Final = frozenset(
     value
     for value in vars(keys).values()
     if isinstance(value, str) and value.startswith(keys.PREFIX) and value != keys.PREFIX

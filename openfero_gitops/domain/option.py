@@ -158,8 +158,8 @@ def _target(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if not _LABEL_NAME.fullmatch(name):
-            what = f"{shown(name)} is not a label name" if name else "a label name is missing"
-            raise ValueError(f"{what}; write label names separated by commas")
+            problem = f"{shown(name)} is not a label name" if name else "a label name is missing"
+            raise ValueError(f"{problem}; write label names separated by commas")
     if len(set(names)) < len(names):
         raise ValueError("a label name is repeated")
     return tuple(names)

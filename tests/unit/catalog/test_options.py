@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.catalog.options import Given, read_options
+from openfero_gitops.catalog.options import AnnotationValue, read_options
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import OPTIONS, Mode, OnResolve, Options
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def read(**annotations: object) -> tuple[Options, list[Finding]]:
     """Read options given by name, with _ for -."""
     given = {
-        f"openfero.io/{name.replace('_', '-')}": Given(value, ("here", name))
+        f"openfero.io/{name.replace('_', '-')}": AnnotationValue(value, ("here", name))
         for name, value in annotations.items()
     }
     return read_options(given, Options())
@@ -150,10 +150,10 @@ def test_what_openfero_ignores_is_ignored_with_a_warning() -> None:
 def test_other_annotations_are_passed_over() -> None:
     """Annotations without our prefix, the alert's own two and values of no text are left alone."""
     annotations = {
-        "example.com/openfero.io": Given("x", ()),
-        "operarios.openfero.io/max-size": Given("x", ()),
-        "openfero.io/alertname": Given("X", ()),
-        "openfero.io/status": Given("firing", ()),
-        "openfero.io/enabled": Given(False, ()),  # noqa: FBT003 - a value as YAML has it
+        "example.com/openfero.io": AnnotationValue("x", ()),
+        "operarios.openfero.io/max-size": AnnotationValue("x", ()),
+        "openfero.io/alertname": AnnotationValue("X", ()),
+        "openfero.io/status": AnnotationValue("firing", ()),
+        "openfero.io/enabled": AnnotationValue(False, ()),  # noqa: FBT003 - a value as YAML has it
     }
     assert read_options(annotations, Options(priority=7)) == (Options(priority=7), [])
