@@ -48,8 +48,8 @@ ALERTMANAGER = """{
 }"""
 
 
-def test_alertmanagers_payload_is_read_alert_by_alert() -> None:
-    """Each alert keeps its own status and times; members that are not known are left alone."""
+def test_alertmanagers_payload_is_parsed() -> None:
+    """Each alert has its own status and times; unknown members are ignored."""
     group = read_payload(ALERTMANAGER.encode())
     firing, resolved = group.alerts
 
@@ -68,13 +68,13 @@ def test_alertmanagers_payload_is_read_alert_by_alert() -> None:
     assert resolved.ends_at == datetime(2026, 11, 21, 3, 10, tzinfo=UTC)
 
 
-def test_text_and_bytes_are_read_alike() -> None:
-    """A file's text and a request's body give the same group."""
+def test_text_and_bytes_are_parsed_alike() -> None:
+    """The text of a file and the body of a request give the same group."""
     assert read_payload(ALERTMANAGER) == read_payload(ALERTMANAGER.encode())
 
 
 def test_an_alert_that_never_ends_has_no_end() -> None:
-    """Some write the last moment of all where Alertmanager writes none."""
+    """Some senders write the last possible time for it."""
     body = '{"alerts": [{"labels": {}, "status": "firing", "endsAt": "9999-12-31T23:59:59Z"}]}'
 
     assert read_payload(body.encode()).alerts[0].ends_at is None
@@ -89,8 +89,8 @@ def test_an_alert_that_never_ends_has_no_end() -> None:
         {"status": "firing", "labels": {"alertname": "A"}},
     ],
 )
-def test_what_a_person_types_is_enough(body: dict[str, Any]) -> None:
-    """A group, or one alert, needs no more than a status and labels."""
+def test_status_and_labels_are_enough(body: dict[str, Any]) -> None:
+    """This is so for a group and for a single alert."""
     (alert,) = read_payload(json.dumps(body)).alerts
 
     assert (alert.status, alert.name) == (Status.FIRING, "A")
@@ -98,8 +98,8 @@ def test_what_a_person_types_is_enough(body: dict[str, Any]) -> None:
     assert (alert.generator_url, alert.fingerprint) == ("", "")
 
 
-def test_one_alert_alone_keeps_all_it_says() -> None:
-    """An alert that is sent without a group loses nothing."""
+def test_a_single_alert_keeps_all_its_members() -> None:
+    """An alert without a group loses nothing."""
     whole = json.loads(ALERTMANAGER)
     group = read_payload(json.dumps(whole["alerts"][0]))
 
@@ -116,8 +116,8 @@ def test_one_alert_alone_keeps_all_it_says() -> None:
         ([], Status.RESOLVED),
     ],
 )
-def test_a_group_fires_while_any_of_its_alerts_does(states: list[str], status: Status) -> None:
-    """The group's status follows from its alerts' as Alertmanager computes it."""
+def test_a_group_is_firing_while_any_of_its_alerts_is(states: list[str], status: Status) -> None:
+    """The status follows from the alerts, as in Alertmanager."""
     alerts = [{"status": state, "labels": {}} for state in states]
 
     assert read_payload(json.dumps({"alerts": alerts})).status is status
@@ -156,8 +156,8 @@ def test_a_group_fires_while_any_of_its_alerts_does(states: list[str], status: S
         ('{"labels": {}, "status": "firing", "startsAt": "-"}', "at /startsAt:", '"-"'),
     ],
 )
-def test_what_cannot_be_read_is_named(body: str | bytes, place: str, complaint: str) -> None:
-    """An error says which member is wrong, where its sender wrote it, and what is wrong with it."""
+def test_an_invalid_member_is_named(body: str | bytes, place: str, complaint: str) -> None:
+    """An error has the path of the member in the body, and what is wrong with it."""
     with pytest.raises(PayloadError) as caught:
         read_payload(body)
 
@@ -175,8 +175,8 @@ def test_what_cannot_be_read_is_named(body: str | bytes, place: str, complaint: 
         {"labels": {"\ud800": 1}, "status": "firing"},
     ],
 )
-def test_an_error_repeats_little_and_can_be_sent(body: dict[str, Any]) -> None:
-    """What a sender wrote neither floods the answer nor makes it impossible to encode."""
+def test_an_error_is_short_and_can_be_encoded(body: dict[str, Any]) -> None:
+    """Long or unencodable texts of the sender are cut or replaced."""
     with pytest.raises(PayloadError) as caught:
         read_payload(json.dumps(body))
 
@@ -184,7 +184,7 @@ def test_an_error_repeats_little_and_can_be_sent(body: dict[str, Any]) -> None:
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:
-    """JSON can spell half a character; neither digests nor Kubernetes' API can hold it."""
+    """JSON can contain them; digests and the Kubernetes API cannot."""
     body = r"""{"status": "firing", "groupKey": "\udc00", "alerts": [{"labels":
         {"alertname": "a\ud800b", "\udfff": "\ud83d\ude00"}, "annotations": {"x": "\ud800"}}]}"""
     group = read_payload(body)
@@ -197,16 +197,16 @@ def test_lone_surrogates_become_replacement_characters() -> None:
     assert group.alerts[0].annotations == {"x": "\N{REPLACEMENT CHARACTER}"}
 
 
-def test_a_negative_count_of_truncated_alerts_counts_as_none() -> None:
-    """No sender can make the metric go backwards."""
+def test_a_negative_number_of_truncated_alerts_is_0() -> None:
+    """No sender can decrease the metric."""
     assert read_payload('{"alerts": [], "truncatedAlerts": -4}').truncated_alerts == 0
 
 
 @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
-def test_labels_and_annotations_arrive_as_they_were_sent(
+def test_labels_and_annotations_are_unchanged(
     labels: dict[str, str], annotations: dict[str, str]
 ) -> None:
-    """Whatever is text arrives unchanged, and can be written down again."""
+    """Every text is kept, and can be serialized again."""
     body = {"status": "firing", "labels": labels, "annotations": annotations}
     (alert,) = read_payload(json.dumps(body)).alerts
 
@@ -228,8 +228,8 @@ def test_labels_and_annotations_arrive_as_they_were_sent(
         ),
     )
 )
-def test_any_json_is_read_or_refused(value: Any) -> None:
-    """No JSON value makes reading fail in another way than by a PayloadError."""
+def test_any_json_is_parsed_or_refused(value: Any) -> None:
+    """No JSON value raises anything but PayloadError."""
     try:
         group = read_payload(json.dumps(value))
     except PayloadError as error:

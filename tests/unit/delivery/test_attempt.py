@@ -56,24 +56,24 @@ RERUN = Options(rerun_after=minutes(5), max_runs=3)
         (finished("a", options=Options(rerun_after=minutes(5), max_runs=0)), 0, 5, False),
     ],
 )
-def test_the_next_attempt_is_made_when_it_is_owed(
+def test_when_the_next_attempt_is_due(
     latest: Remediation,
     runs: int,
     after: float,
     another: bool,  # noqa: FBT001
 ) -> None:
-    """After max-wait always; after an end where rerun-after says so and max-runs leaves one."""
+    """Always after max-wait; after an end, depending on rerun-after and max-runs."""
     assert is_next_attempt_due(latest, runs, NOW + minutes(after)) is another
 
 
 def test_attempts_that_started_are_runs() -> None:
-    """An attempt that was refused before it started is none."""
+    """An attempt that was refused before it started is not a run."""
     assert runs_so_far([finished("a"), refused("b"), running("c"), remediation("d")]) == 2
     assert runs_so_far([]) == 0
 
 
-def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
-    """And every Job that healed, or was refused for good; each start is by itself."""
+def test_of_attempts_that_waited_too_long_the_newest_is_kept() -> None:
+    """All other Jobs are kept, too; each startsAt counts separately."""
     late = [refused(f"late-{n}", "max-wait", attempt=n) for n in (2, 3, 5)]
     other = refused("other", "max-wait", attempt=1, starts_at=STARTS_AT - minutes(5))
     others = [finished("done", attempt=1), refused("no", "refused-by-human", attempt=4)]
@@ -83,9 +83,9 @@ def test_of_attempts_that_waited_too_long_the_newest_is_remembered() -> None:
     assert jobs_to_keep([*late[:2], remediation("next", attempt=4)])[0].key.name == "next"
 
 
-def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
-    """The Job of a start that wobbled, refused for another."""
-    return refused("double", reason.value, **{"starts_at": STARTS_AT - seconds(5)} | given)
+def duplicate(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
+    """Return a Job that was refused as a duplicate, with another startsAt."""
+    return refused("duplicate", reason.value, **{"starts_at": STARTS_AT - seconds(5)} | given)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +99,19 @@ def double(reason: Reason = Reason.SAME_INCIDENT, **given: Any) -> Remediation:
         finished("healer", received_at=NOW - seconds(90)),
     ],
 )
-def test_a_double_shares_the_fate_of_the_job_it_gave_way_to(healer: Remediation) -> None:
-    """Where the double's start alone is delivered from then on, the other's end is what counts."""
-    assert healing_job(double(), [double(), healer]) == healer
+def test_a_duplicate_depends_on_the_job_that_heals(healer: Remediation) -> None:
+    """If only the duplicate's startsAt is still delivered, the end of that Job counts."""
+    assert healing_job(duplicate(), [duplicate(), healer]) == healer
 
 
-def test_a_double_is_owed_what_the_other_is_owed() -> None:
-    """An alert goes on to be healed when the Job that stood for it waited too long, or is rerun."""
+def test_a_duplicate_gets_the_attempts_of_the_job_that_heals() -> None:
+    """Another attempt follows if that Job waited too long, or is to be rerun."""
     late = refused("healer", "max-wait")
     done = finished("healer", options=RERUN)
 
-    assert is_next_attempt_due(healing_job(double(), [late]), 0, NOW)
-    assert is_next_attempt_due(healing_job(double(), [done]), 1, NOW + minutes(5))
-    assert not is_next_attempt_due(healing_job(double(), [running("healer")]), 1, NOW)
+    assert is_next_attempt_due(healing_job(duplicate(), [late]), 0, NOW)
+    assert is_next_attempt_due(healing_job(duplicate(), [done]), 1, NOW + minutes(5))
+    assert not is_next_attempt_due(healing_job(duplicate(), [running("healer")]), 1, NOW)
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_a_double_is_owed_what_the_other_is_owed() -> None:
         refused("other", "same-occurrence"),
     ],
 )
-def test_others_do_not_stand_for_a_double(other: Remediation) -> None:
-    """Other attempts, other incidents and other doubles say nothing about it."""
-    assert healing_job(double(), [other]) == double()
+def test_other_jobs_do_not_count_for_a_duplicate(other: Remediation) -> None:
+    """Other attempts, other incidents and other duplicates are ignored."""
+    assert healing_job(duplicate(), [other]) == duplicate()
 
 
-def test_a_namesake_in_another_namespace_stands_for_a_double() -> None:
-    """An occurrence is one over all namespaces, also without a start."""
-    job = double(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
+def test_a_job_in_another_namespace_counts_for_a_duplicate() -> None:
+    """An occurrence spans namespaces, also without startsAt."""
+    job = duplicate(Reason.SAME_OCCURRENCE, starts_at=None, occurrence="o")
     namesake = finished("healer", starts_at=None, occurrence="o", namespace="other")
 
     assert healing_job(job, [job, namesake]) == namesake
 
 
-def test_of_several_the_one_that_goes_on_counts() -> None:
-    """What is not at its end goes before what ended, and what started before what did not."""
+def test_of_several_jobs_the_one_that_continues_counts() -> None:
+    """One that has not ended comes first, then one that started."""
     jobs = [
         refused("a", "max-wait", received_at=NOW + seconds(5)),
         finished("b"),
@@ -147,11 +147,11 @@ def test_of_several_the_one_that_goes_on_counts() -> None:
     ]
     waiting = remediation("d", received_at=NOW - seconds(1))
 
-    assert healing_job(double(), jobs).key.name == "c"
-    assert healing_job(double(), [*jobs, waiting]) == waiting
+    assert healing_job(duplicate(), jobs).key.name == "c"
+    assert healing_job(duplicate(), [*jobs, waiting]) == waiting
 
 
 @pytest.mark.parametrize("job", [remediation("a"), finished("a"), refused("a", "max-wait")])
-def test_any_other_job_stands_for_itself(job: Remediation) -> None:
-    """Only a double looks to another."""
+def test_any_other_job_heals_itself(job: Remediation) -> None:
+    """Only duplicates depend on another Job."""
     assert healing_job(job, [running("b")]) is job

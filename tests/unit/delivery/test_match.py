@@ -14,8 +14,8 @@ POD_OF_SHOP = Matcher("namespace", Operator.EQUAL, "shop")
 OWN = JobKey("jobs", "podcrashlooping-firing-abcdefghijklmnop")
 
 
-def test_the_operario_of_the_alert_answers_it() -> None:
-    """An operario written for an alert in a state answers it."""
+def test_the_operario_for_the_alert_matches() -> None:
+    """An operario matches the alert in its status."""
     healer = operario()
 
     assert match(alert(), catalog(operario("other", alertname="Other"), healer), ()) == Match(
@@ -25,31 +25,31 @@ def test_the_operario_of_the_alert_answers_it() -> None:
 
 @pytest.mark.parametrize("written", ["podcrashlooping", "PODCRASHLOOPING", "PodCrashLooping"])
 def test_alert_names_are_compared_without_case(written: str) -> None:
-    """OpenFero's files are often named in lower case."""
+    """OpenFero's files often have lower-case names."""
     healer = operario(alertname=written)
 
     assert match(alert(), catalog(healer), ()) == Match(healer)
 
 
 @pytest.mark.parametrize("status", Status)
-def test_an_operario_answers_its_own_state_alone(status: Status) -> None:
-    """A firing alert does not meet the operario for resolved ones, nor the reverse."""
+def test_an_operario_matches_its_own_status_only(status: Status) -> None:
+    """An operario for resolved alerts does not match a firing one, or vice versa."""
     firing, resolved = operario("f"), operario("r", status=Status.RESOLVED)
     wanted = firing if status is Status.FIRING else resolved
 
     assert match(alert(status=status), catalog(firing, resolved), ()) == Match(wanted)
 
 
-def test_without_an_operario_nothing_answers() -> None:
-    """An alert nobody wrote for is told apart from one whose operarios do not fit."""
+def test_an_alert_without_an_operario_has_its_own_reason() -> None:
+    """It differs from that of an alert whose operarios do not match."""
     assert match(alert(), catalog(), ()) == NoMatch(Reason.NO_OPERARIO)
     resolved = operario(status=Status.RESOLVED)
     assert match(alert(), catalog(resolved), ()) == NoMatch(Reason.NO_OPERARIO)
     assert match(alert(labels={}), catalog(operario()), ()) == NoMatch(Reason.NO_OPERARIO)
 
 
-def test_a_disabled_operario_does_not_answer() -> None:
-    """One that is switched off leaves the alert to the next, or to nobody."""
+def test_a_disabled_operario_does_not_match() -> None:
+    """The next operario is chosen, or none."""
     off = operario("a", options=Options(enabled=False, priority=9))
     on = operario("b")
 
@@ -58,7 +58,7 @@ def test_a_disabled_operario_does_not_answer() -> None:
 
 
 def test_matchers_choose_among_operarios() -> None:
-    """All matchers must hold; where none of the operarios' do, that is the reason."""
+    """All matchers must match; if no operario's do, that is the reason."""
     picky = operario("a", options=Options(matchers=(POD_OF_SHOP,)))
     shop = alert(labels=dict(alert().labels, namespace="shop"))
 
@@ -67,8 +67,8 @@ def test_matchers_choose_among_operarios() -> None:
     assert match(alert(), catalog(picky, operario("b")), ()) == Match(operario("b"))
 
 
-def test_every_matcher_must_hold() -> None:
-    """One matcher that fails is enough to leave the alert alone."""
+def test_every_matcher_must_match() -> None:
+    """One matcher that does not match is enough."""
     web = Matcher("pod", Operator.MATCHES, "web-.*")
     both = operario(options=Options(matchers=(web, POD_OF_SHOP)))
 
@@ -94,8 +94,8 @@ def test_the_highest_priority_wins_then_the_first_name() -> None:
         {"namespace": OWN.namespace, "pod": f"{OWN.name}-3-x7k2p"},
     ],
 )
-def test_an_alert_about_one_of_our_jobs_is_left_alone(labels: dict[str, str]) -> None:
-    """A failed remediation fires KubeJobFailed; healing that would loop, unless asked for."""
+def test_an_alert_about_one_of_our_jobs_is_ignored(labels: dict[str, str]) -> None:
+    """A failed remediation fires KubeJobFailed; healing it would be a loop."""
     about = alert(labels={"alertname": "KubeJobFailed"} | labels)
     plain = operario("a", alertname="KubeJobFailed")
     asking = operario("b", alertname="KubeJobFailed", options=Options(own_jobs=True))
@@ -118,8 +118,8 @@ def test_an_alert_about_one_of_our_jobs_is_left_alone(labels: dict[str, str]) ->
         {"namespace": OWN.namespace, "pod": ""},
     ],
 )
-def test_an_alert_about_another_job_is_answered(labels: dict[str, str]) -> None:
-    """Only the namespace and name of a Job of ours, or of its Pod, make an alert our own."""
+def test_an_alert_about_another_job_matches(labels: dict[str, str]) -> None:
+    """Only the namespace and name of the Job, or of its Pod, identify it."""
     about = alert(labels={"alertname": "KubeJobFailed"} | labels)
     healer = operario(alertname="KubeJobFailed")
 

@@ -69,7 +69,7 @@ WIRE_ALERT = {
 }
 
 
-def befalls(
+def fail_requests(
     error: ApiError,
     *,
     verb: str = "create",
@@ -77,7 +77,7 @@ def befalls(
     times: int = 1_000,
     only: Callable[[Request], bool] = lambda _: True,
 ) -> Trouble:
-    """Let requests fail, before or after they were carried out, so many times."""
+    """Fail a number of requests, before or after they are carried out."""
     left = times
 
     async def trouble(request: Request, act: Act) -> Any:
@@ -93,21 +93,21 @@ def befalls(
 
 
 def outcomes(answer: Answer) -> list[tuple[Outcome, Reason | None]]:
-    """What became of each alert, and why."""
+    """Return the outcome and reason of each alert."""
     return [(item.outcome, item.reason) for item in answer.items]
 
 
 def patches_of(replica: Replica, key: str) -> list[Request]:
-    """The patches that were to write an annotation."""
+    """Return the patch requests that set an annotation."""
     return [request for request in replica.wire.asked if request.sets(key)]
 
 
 class TestDurability:
-    """What an answer promises."""
+    """What an answer guarantees."""
 
     @in_virtual_time
     async def test_a_200_means_that_every_job_is_stored(self) -> None:
-        """Each matched alert of a delivery has a suspended Job of its own when 200 is said."""
+        """After 200, each matched alert of a delivery has its own suspended Job."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -138,10 +138,10 @@ class TestDurability:
     async def test_each_failure_has_its_verdict(
         self, error: ApiError, reason: Reason, verdict: Verdict
     ) -> None:
-        """Only what the API server says about the Job itself is not to be repeated."""
+        """Every error is to be repeated, unless the Job itself is invalid."""
         world = World()
         replica = world.replica()
-        replica.wire.trouble = befalls(error)
+        replica.wire.trouble = fail_requests(error)
         async with replica.watching():
             answer = await replica.deliver(build.alert())
         (item,) = answer.items
@@ -152,8 +152,8 @@ class TestDurability:
         assert await world.jobs() == []
 
     @in_virtual_time
-    async def test_503_wins_over_422_and_the_other_jobs_stand(self) -> None:
-        """Of a Job that is wrong, one that could not be stored and one that was, 503 is said."""
+    async def test_503_takes_precedence_over_422(self) -> None:
+        """An invalid Job, a failed create and a stored Job are answered with 503."""
         world = World()
         replica = world.replica()
 
@@ -178,10 +178,10 @@ class TestDurability:
         assert [job.labels["pod"] for job in await world.jobs()] == ["web-3"]
 
     @in_virtual_time
-    async def test_a_refused_job_is_logged_once(self) -> None:
-        """Alertmanager repeats what was answered with 422: the log does not."""
+    async def test_an_invalid_job_is_logged_once(self) -> None:
+        """Repetitions of a delivery that was answered with 422 are not logged."""
         replica = World().replica()
-        replica.wire.trouble = befalls(Invalid("spec.template: wrong"))
+        replica.wire.trouble = fail_requests(Invalid("spec.template: wrong"))
         async with replica.watching():
             with capture_logs() as logs:
                 for _ in range(3):
@@ -190,11 +190,11 @@ class TestDurability:
         assert [entry["error"] for entry in warnings] == ["spec.template: wrong"]
 
     @in_virtual_time
-    async def test_a_lost_answer_makes_no_second_job(self) -> None:
-        """A create that was carried out unheard is 503; its repetition finds the one Job."""
+    async def test_a_lost_answer_creates_no_second_job(self) -> None:
+        """A create without an answer is 503; the repetition finds the Job."""
         world = World()
         replica = world.replica()
-        replica.wire.trouble = befalls(Unavailable("cut off"), carried_out=True, times=1)
+        replica.wire.trouble = fail_requests(Unavailable("cut off"), carried_out=True, times=1)
         async with replica.watching():
             first = await replica.deliver(build.alert())
             second = await replica.deliver(build.alert())
@@ -204,7 +204,7 @@ class TestDurability:
 
     @in_virtual_time
     async def test_an_occurrence_delivered_twenty_times_at_once_is_one_job(self) -> None:
-        """Of simultaneous deliveries to two replicas one creates, and all are answered 200."""
+        """One of several concurrent deliveries creates the Job; all are answered with 200."""
         world = World()
         replica_a, replica_b = world.replica("a"), world.replica("b")
         async with replica_a.watching(), replica_b.watching():
@@ -222,8 +222,8 @@ class TestDurability:
         assert len(await world.jobs()) == 1
 
     @in_virtual_time
-    async def test_an_alert_named_twice_in_a_delivery_is_one_job(self) -> None:
-        """Two mentions of one alert get the same answer, and one create is sent."""
+    async def test_an_alert_listed_twice_is_one_job(self) -> None:
+        """Both entries get the same answer, and one create is sent."""
         replica = World().replica()
         async with replica.watching():
             answer = await replica.deliver(build.alert(), pods_of("web-2"), build.alert())
@@ -233,7 +233,7 @@ class TestDurability:
 
     @in_virtual_time
     async def test_an_alert_without_a_start_is_new_at_each_delivery(self) -> None:
-        """What a person sends by hand runs each time it is sent."""
+        """An alert without startsAt gets a new Job at each delivery."""
         world = World()
         replica = world.replica()
         by_hand = build.alert(starts_at=None)
@@ -244,8 +244,8 @@ class TestDurability:
         assert len(await world.jobs()) == 2
 
     @in_virtual_time
-    async def test_what_nobody_answers_is_accepted_without_a_request(self) -> None:
-        """An alert that no operario is written for is 200, says why, and asks for nothing."""
+    async def test_an_alert_without_an_operario_is_accepted(self) -> None:
+        """It is answered with 200 and a reason, and no request is sent."""
         replica = World().replica()
         async with replica.watching():
             replica.wire.asked.clear()
@@ -255,8 +255,8 @@ class TestDurability:
         assert replica.wire.asked == []
 
     @in_virtual_time
-    async def test_an_alert_that_cannot_be_rendered_is_a_job_too(self) -> None:
-        """A value that is not safe in a command makes a refused Job, and 200."""
+    async def test_an_alert_that_cannot_be_rendered_is_a_refused_job(self) -> None:
+        """A value that is not safe in a command gives a refused Job and 200."""
         spec = build.job_spec(args=["--pod={{ .Alert.Labels.pod }}"])
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(spec=spec)))
@@ -273,11 +273,11 @@ class TestDurability:
 
 
 class TestNames:
-    """A name that is taken is not always ours."""
+    """A Job's name that is in use."""
 
     @in_virtual_time
-    async def test_a_job_that_is_being_deleted_is_not_there(self) -> None:
-        """Until the old Job of the name has gone 503 is said; then there is a new one."""
+    async def test_a_job_that_is_being_deleted_is_not_reused(self) -> None:
+        """The answer is 503 until the old Job is gone; then a new one is created."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -294,8 +294,8 @@ class TestNames:
         assert outcomes(after) == [(Outcome.CREATED, None)]
 
     @in_virtual_time
-    async def test_a_job_of_another_occurrence_is_not_ours(self) -> None:
-        """A stranger's Job under our name is left alone, and the alert is told to come again."""
+    async def test_a_job_of_another_occurrence_is_not_reused(self) -> None:
+        """Another Job with the occurrence's name is not changed; the answer is 503."""
         world = World()
         replica = world.replica()
         manifest = build.rendered().manifest
@@ -311,11 +311,11 @@ class TestNames:
         assert await world.cluster.get(JOBS, build.JOBS_NAMESPACE, name) == strange
 
     @in_virtual_time
-    async def test_a_namesake_that_goes_while_it_is_read_is_told_to_come_again(self) -> None:
-        """AlreadyExists, and then nothing there: that Job was ending."""
+    async def test_a_job_that_is_deleted_while_it_is_read_is_503(self) -> None:
+        """AlreadyExists followed by NotFound means that the Job is being deleted."""
         world = World()
         replica = world.replica()
-        replica.wire.trouble = befalls(AlreadyExists("it is there"), times=1)
+        replica.wire.trouble = fail_requests(AlreadyExists("it is there"), times=1)
         async with replica.watching():
             answer = await replica.deliver(build.alert())
             again = await replica.deliver(build.alert())
@@ -324,8 +324,8 @@ class TestNames:
         assert outcomes(again) == [(Outcome.CREATED, None)]
 
     @in_virtual_time
-    async def test_a_job_that_only_the_view_still_knows_is_made_anew(self) -> None:
-        """Deleting a Job by hand forgets it, also where the watch has not told of it yet."""
+    async def test_a_deleted_job_that_the_view_still_has_is_created_again(self) -> None:
+        """Deleting a Job takes effect before the watch reports it."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -338,13 +338,13 @@ class TestNames:
 
 
 class TestJson:
-    """How often an alert is written and read as JSON."""
+    """How often an alert is serialized and parsed."""
 
     @in_virtual_time
     async def test_an_alert_is_serialized_once_on_its_way_to_a_job(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A Job's record is made once and parsed once, a repeated delivery's not at all."""
+        """A Job's record is serialized and parsed once; a repeated delivery does neither."""
         counts = Counter[str]()
         encode, decode = json.JSONEncoder.encode, json.JSONDecoder.decode
 
@@ -373,11 +373,11 @@ class TestJson:
 
 
 class TestLimits:
-    """How much is taken at once, and how long a sender waits."""
+    """How many deliveries are accepted, and how long a sender waits."""
 
     @in_virtual_time
-    async def test_a_silent_api_server_is_503_before_the_sender_gives_up(self) -> None:
-        """Nothing hangs: what was stored by then is said, the rest is to be repeated."""
+    async def test_an_api_server_that_does_not_answer_is_503_in_time(self) -> None:
+        """The answer reports what was stored by then; the rest is to be repeated."""
         world = World()
         replica = world.replica()
 
@@ -404,8 +404,8 @@ class TestLimits:
 
     @pytest.mark.parametrize("verb", ["list", "patch"])
     @in_virtual_time
-    async def test_a_resolved_alert_waits_no_longer(self, verb: str) -> None:
-        """Also where nothing can be read or recorded, 503 comes in time and leaves no task."""
+    async def test_a_resolved_alert_is_answered_in_time(self, verb: str) -> None:
+        """If nothing can be read or recorded, 503 is sent in time and no task is left."""
         world = World()
         both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
         replica = world.replica(namespaces=both)
@@ -424,8 +424,8 @@ class TestLimits:
         assert answer.verdict is Verdict.REPEAT
 
     @in_virtual_time
-    async def test_no_request_outlives_the_answer(self) -> None:
-        """One namespace is refused at once while the list of another is on its way."""
+    async def test_no_request_continues_after_the_answer(self) -> None:
+        """One namespace fails at once while the list of another is in progress."""
         world = World()
         replica = world.replica(namespaces=(build.JOBS_NAMESPACE, OTHER_NAMESPACE))
 
@@ -445,14 +445,14 @@ class TestLimits:
         assert outcomes(answer) == [(Outcome.ERROR, Reason.API_FORBIDDEN)]
 
     @in_virtual_time
-    async def test_a_silent_keep_alive_does_not_turn_a_200_into_a_503(self) -> None:
-        """Remembering longer is tried again at the next delivery; the Job is there."""
+    async def test_a_failed_extension_of_the_expiry_is_still_200(self) -> None:
+        """The next delivery tries again; the Job exists."""
         world = World()
         replica = world.replica()
         async with replica.watching():
             await replica.deliver(build.alert())
             await asyncio.sleep(REMEMBER.total_seconds() / 9)
-            replica.wire.trouble = befalls(Unavailable("no"), verb="patch")
+            replica.wire.trouble = fail_requests(Unavailable("no"), verb="patch")
             failing = await replica.deliver(build.alert())
 
             async def trouble(request: Request, act: Act) -> Any:
@@ -466,8 +466,8 @@ class TestLimits:
         assert (failing.verdict, silent.verdict) == (Verdict.ACCEPTED, Verdict.ACCEPTED)
 
     @in_virtual_time
-    async def test_a_large_group_leaves_turns_to_others(self, monkeypatch: Any) -> None:
-        """No more alerts are rendered at a stretch than requests may be under way."""
+    async def test_a_large_group_does_not_block_the_event_loop(self, monkeypatch: Any) -> None:
+        """At most as many alerts are rendered at a time as requests are allowed."""
         turn, rendered = 0, Counter[int]()
 
         async def count_turns() -> None:
@@ -493,8 +493,8 @@ class TestLimits:
         assert max(rendered.values()) <= 4
 
     @in_virtual_time
-    async def test_too_many_deliveries_at_once_are_told_to_come_again(self) -> None:
-        """The one beyond the bound is answered at once, and the place is free afterwards."""
+    async def test_too_many_concurrent_deliveries_are_503(self) -> None:
+        """The delivery over the limit is answered at once; the next one is accepted."""
         world = World()
         replica = world.replica(limits=DeliveryLimits(deadline_seconds=2, deliveries=1))
         async with replica.watching():
@@ -505,15 +505,15 @@ class TestLimits:
                 busy = await replica.deliver(pods_of("web-2"))
                 assert seconds_so_far() == began
                 assert (await first).verdict is Verdict.REPEAT
-            replica.wire.trouble = befalls(Unavailable("no"), times=0)
+            replica.wire.trouble = fail_requests(Unavailable("no"), times=0)
             after = await replica.deliver(pods_of("web-2"))
         assert outcomes(busy) == [(Outcome.ERROR, Reason.BUSY)]
         assert busy.verdict is Verdict.REPEAT
         assert after.verdict is Verdict.ACCEPTED
 
     @in_virtual_time
-    async def test_no_more_requests_are_under_way_than_allowed(self) -> None:
-        """A storm of alerts presses the API server only so much at a time."""
+    async def test_concurrent_requests_are_limited(self) -> None:
+        """An alert storm sends a limited number of requests at a time."""
         world = World()
         replica = world.replica(limits=DeliveryLimits(requests=4))
         under_way = most = 0
@@ -544,15 +544,15 @@ class TestLimits:
         ],
     )
     @in_virtual_time
-    async def test_what_befalls_the_next_delivery_too_is_told(
+    async def test_an_error_that_the_next_delivery_would_have_is_reported(
         self, error: ApiError, text: str, lasts: float
     ) -> None:
-        """For a while, or until a Job is taken; what one Job alone met is not."""
+        """It lasts for a while, or until a Job is created; errors of one Job do not count."""
         world = World()
         replica = world.replica()
         async with replica.watching():
             assert replica.submitter.trouble == ""
-            replica.wire.trouble = befalls(error, times=2)
+            replica.wire.trouble = fail_requests(error, times=2)
             await replica.deliver(pods_of("web-1"))
             assert replica.submitter.trouble == text
             await asyncio.sleep(lasts)
@@ -563,8 +563,8 @@ class TestLimits:
             assert replica.submitter.trouble == ""
 
     @in_virtual_time
-    async def test_a_clock_that_is_wrong_takes_nothing(self) -> None:
-        """Times written by it would be believed by all others: deliver elsewhere, or again."""
+    async def test_a_wrong_clock_accepts_nothing(self) -> None:
+        """Other replicas would rely on the times that it writes."""
         world = World()
         replica = world.replica()
 
@@ -582,7 +582,7 @@ class TestLimits:
 
     @in_virtual_time
     async def test_without_a_catalog_nothing_is_accepted(self) -> None:
-        """A replica that has not synced cannot know what an alert needs."""
+        """A replica that has not synced does not know the operarios."""
         replica = World().replica()
         replica.catalog = None
         async with replica.watching():
@@ -592,7 +592,7 @@ class TestLimits:
 
     @in_virtual_time
     async def test_before_the_jobs_are_listed_nothing_is_accepted(self) -> None:
-        """Nor while one of several namespaces has not been: an alert could be about its Jobs."""
+        """All namespaces must be listed, because an alert could be about a Job in any."""
         world = World()
         replica = world.replica(namespaces=(build.JOBS_NAMESPACE, OTHER_NAMESPACE))
 
@@ -610,11 +610,11 @@ class TestLimits:
 
 
 class TestResolved:
-    """What is written down of an alert that is over."""
+    """How resolved alerts are recorded."""
 
     @in_virtual_time
     async def test_it_is_recorded_before_the_answer(self) -> None:
-        """Every remembered firing Job that began by then carries it; a later one does not."""
+        """Every firing Job that started by then has the time; a later one does not."""
         world = World()
         replica = world.replica()
         ends = build.NOW + build.minutes(5)
@@ -639,7 +639,7 @@ class TestResolved:
 
     @in_virtual_time
     async def test_jobs_that_the_view_does_not_know_are_recorded_too(self) -> None:
-        """What another replica created a moment ago is read from the API server, in all places."""
+        """Jobs that another replica just created are read from the API server."""
         world = World()
         both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
         elsewhere = world.replica("a", namespaces=(OTHER_NAMESPACE,))
@@ -656,8 +656,8 @@ class TestResolved:
         assert all(job.resolved_at is not None for job in jobs)
 
     @in_virtual_time
-    async def test_the_first_record_stays(self) -> None:
-        """A repetition with another end changes nothing, whether or not it was known of."""
+    async def test_the_first_record_is_kept(self) -> None:
+        """A repetition with another end changes nothing, even if the view lacks the first."""
         world = World()
         replica_a, replica_b = world.replica("a"), world.replica("b")
         first, later = build.NOW + build.minutes(1), build.NOW + build.minutes(2)
@@ -689,13 +689,15 @@ class TestResolved:
         error: ApiError,
         carried_out: bool,  # noqa: FBT001 - a parameter of the test
     ) -> None:
-        """There is no 200 for a record that nobody confirmed; the repetition makes it, once."""
+        """A record that nobody confirmed is 503; the repetition writes it once."""
         world = World()
         replica = world.replica()
         ends = build.NOW + build.minutes(1)
         async with replica.watching():
             await replica.deliver(build.alert())
-            replica.wire.trouble = befalls(error, verb="patch", carried_out=carried_out, times=1)
+            replica.wire.trouble = fail_requests(
+                error, verb="patch", carried_out=carried_out, times=1
+            )
             first = await replica.deliver(resolved(build.alert(), ends))
             second = await replica.deliver(resolved(build.alert(), ends + build.minutes(1)))
         (job,) = await world.jobs()
@@ -703,20 +705,20 @@ class TestResolved:
         assert job.resolved_at == (ends if carried_out else ends + build.minutes(1))
 
     @in_virtual_time
-    async def test_a_record_that_is_refused_for_another_reason_is_no_success(self) -> None:
-        """A 422 that was not a failed test leaves nothing recorded, so there is no 200."""
+    async def test_an_invalid_record_is_503(self) -> None:
+        """A 422 that was not a failed test leaves nothing recorded."""
         world = World()
         replica = world.replica()
         async with replica.watching():
             await replica.deliver(build.alert())
-            replica.wire.trouble = befalls(Invalid("too many annotations"), verb="patch")
+            replica.wire.trouble = fail_requests(Invalid("too many annotations"), verb="patch")
             answer = await replica.deliver(resolved(build.alert(), world.now()))
         assert answer.verdict is Verdict.REPEAT
         assert outcomes(answer) == [(Outcome.ERROR, Reason.API_CONFLICT)]
 
     @in_virtual_time
-    async def test_it_is_recorded_where_the_end_is_not_told(self) -> None:
-        """Without endsAt the alert ended when it was delivered as resolved."""
+    async def test_an_alert_without_ends_at_ended_when_it_was_delivered(self) -> None:
+        """The time of the delivery is recorded."""
         world = World()
         replica = world.replica()
         ended = build.alert(status=Status.RESOLVED, ends_at=None)
@@ -730,7 +732,7 @@ class TestResolved:
 
     @in_virtual_time
     async def test_a_job_that_was_deleted_meanwhile_needs_no_record(self) -> None:
-        """Who forgets a Job by hand does not stop the resolved alerts of others."""
+        """A deleted Job does not prevent the records of others."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -752,14 +754,14 @@ class TestResolved:
 
     @pytest.mark.parametrize("verb", ["list", "patch"])
     @in_virtual_time
-    async def test_a_record_that_fails_holds_no_firing_alert_up(self, verb: str) -> None:
-        """Of a group with both, the one that fires has its Job, though the answer is 503."""
+    async def test_a_failed_record_does_not_delay_firing_alerts(self, verb: str) -> None:
+        """The firing alert of the group gets its Job, although the answer is 503."""
         world = World()
         undo = build.operario("undo", status=Status.RESOLVED)
         replica = world.replica(catalog=build.catalog(build.operario(), undo))
         async with replica.watching():
             await replica.deliver(pods_of("web-1"))
-            replica.wire.trouble = befalls(Forbidden("not in this namespace"), verb=verb)
+            replica.wire.trouble = fail_requests(Forbidden("not in this namespace"), verb=verb)
             answer = await replica.deliver(
                 resolved(pods_of("web-1"), world.now()), pods_of("web-2")
             )
@@ -770,8 +772,8 @@ class TestResolved:
         ]
 
     @in_virtual_time
-    async def test_the_job_that_undoes_is_made_after_the_record(self) -> None:
-        """A resolved operario's Job never stands beside a firing one that seems to fire still."""
+    async def test_the_job_for_a_resolved_alert_is_created_after_the_record(self) -> None:
+        """It never exists beside a firing Job that is not marked as resolved."""
         undo = build.operario("undo", status=Status.RESOLVED)
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(), undo))
@@ -787,12 +789,12 @@ class TestResolved:
         assert order == ["create", "patch", "create"]
 
 
-class TestRemembering:
-    """Deliveries keep their Jobs from being forgotten."""
+class TestExpiry:
+    """Repeated deliveries extend the expiry of their Jobs."""
 
     @in_virtual_time
-    async def test_it_slides_with_one_write_in_a_tenth_of_remember(self) -> None:
-        """A day of repetitions every quarter of an hour makes ten writes, not ninety-six."""
+    async def test_the_expiry_is_extended_once_in_a_tenth_of_remember(self) -> None:
+        """A day of deliveries every 15 minutes makes 9 writes, not 96."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -809,8 +811,8 @@ class TestRemembering:
         assert job.delivered_at == build.NOW + timedelta(seconds=kept[-1].at)
 
     @in_virtual_time
-    async def test_a_finished_job_is_there_as_long_as_its_alert_repeats(self) -> None:
-        """Its TTL is raised, so that days of repetitions find it and nothing runs again."""
+    async def test_a_finished_job_exists_while_its_alert_is_delivered(self) -> None:
+        """Its TTL is extended, so that the alert does not run again."""
         world = World()
         replica = world.replica()
         async with world.playing(), replica.watching():
@@ -832,8 +834,8 @@ class TestRemembering:
         assert len(world.starts()) == 1
 
     @in_virtual_time
-    async def test_a_longer_ttl_is_left_as_it_is(self) -> None:
-        """What an operario asks for beyond `remember` is never shortened."""
+    async def test_a_longer_ttl_is_kept(self) -> None:
+        """An operario's TTL that exceeds `remember` is never shortened."""
         week = 7 * 24 * 3600
         spec = {**build.job_spec(), "ttlSecondsAfterFinished": week}
         world = World()
@@ -849,7 +851,7 @@ class TestRemembering:
 
     @in_virtual_time
     async def test_every_job_of_the_incident_is_kept_once(self) -> None:
-        """Two startsAt of one incident in a delivery keep both Jobs, with a write for each."""
+        """Two startsAt of one incident keep both Jobs, with one write for each."""
         world = World()
         replica = world.replica()
         wobbled = build.alert(starts_at=build.STARTS_AT + build.seconds(5))
@@ -865,7 +867,7 @@ class TestRemembering:
 
     @in_virtual_time
     async def test_a_large_group_is_kept_within_the_time_of_a_delivery(self) -> None:
-        """As many writes are under way as may be, and not one after the other."""
+        """The writes are concurrent, up to the limit."""
         replica = World().replica(limits=DeliveryLimits(requests=10))
         group = [pods_of(f"web-{number}") for number in range(60)]
 
@@ -885,7 +887,7 @@ class TestRemembering:
 
     @in_virtual_time
     async def test_of_attempts_that_waited_too_long_the_newest_is_kept(self) -> None:
-        """Those before it may be forgotten, and are not made again when they are gone."""
+        """Earlier attempts may expire, and are not created again after that."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -919,8 +921,8 @@ class TestAttempts:
     """When a delivery begins another attempt."""
 
     @in_virtual_time
-    async def test_nothing_ends_a_chain_of_attempts_that_waited_too_long(self) -> None:
-        """After days in which nobody let it run an alert has a new Job as soon as before."""
+    async def test_attempts_that_waited_too_long_continue_without_end(self) -> None:
+        """After days of waiting, an alert still gets a new Job."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -941,8 +943,8 @@ class TestAttempts:
         assert world.starts() == [answer.items[0].job]
 
     @in_virtual_time
-    async def test_attempts_that_only_the_view_still_knows_are_begun_anew(self) -> None:
-        """Who deletes all Jobs of an alert forgets it, whatever the watch has told of."""
+    async def test_deleted_attempts_that_the_view_still_has_begin_again(self) -> None:
+        """Deleting all Jobs of an alert takes effect before the watch reports it."""
         world = World()
         replica = world.replica()
         async with replica.watching():
@@ -955,7 +957,7 @@ class TestAttempts:
 
     @in_virtual_time
     async def test_attempts_that_the_view_does_not_know_yet_are_found(self) -> None:
-        """Another replica has made some since the last news: the next one follows on the last."""
+        """The next attempt follows the last one that another replica created."""
         world = World()
         replica_a, replica_b = world.replica("a"), world.replica("b")
         async with replica_b.watching():
@@ -970,7 +972,7 @@ class TestAttempts:
 
     @in_virtual_time
     async def test_after_max_wait_the_next_delivery_tries_again(self) -> None:
-        """A Job that waited too long stays refused; the alert that still fires gets another."""
+        """A Job that waited too long stays refused; its firing alert gets another."""
         world = World()
         replica = world.replica()
         replica.paused = True
@@ -988,7 +990,7 @@ class TestAttempts:
 
     @in_virtual_time
     async def test_rerun_after_repeats_up_to_max_runs(self) -> None:
-        """An alert that goes on firing is healed again after the pause, and not for ever."""
+        """An alert that continues to fire is healed again after the pause, up to the maximum."""
         options = Options(rerun_after=build.minutes(20), max_runs=3, cooldown=timedelta(0))
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1008,8 +1010,8 @@ class TestAttempts:
         assert len(world.starts()) == 3
 
     @in_virtual_time
-    async def test_a_double_is_owed_what_its_twin_would_be(self) -> None:
-        """Where the sender goes on with the startsAt that gave way, the re-run is still made."""
+    async def test_a_duplicate_gets_the_attempts_of_the_job_that_heals(self) -> None:
+        """If only the startsAt of the duplicate is still delivered, the rerun happens."""
         options = Options(rerun_after=build.minutes(20), cooldown=timedelta(0))
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1031,7 +1033,7 @@ class TestAttempts:
 
     @in_virtual_time
     async def test_a_resolved_alert_is_not_run_again(self) -> None:
-        """Nor is a firing one whose end was recorded before a late repetition."""
+        """Neither is a firing one that was resolved before a late repetition."""
         options = Options(rerun_after=build.minutes(1), on_resolve=OnResolve.KEEP)
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1045,12 +1047,12 @@ class TestAttempts:
 
 
 class TestOwnJobs:
-    """Alerts about what we made ourselves."""
+    """Alerts about the controller's own Jobs."""
 
     @pytest.mark.parametrize("label", ["job_name", "pod"])
     @in_virtual_time
-    async def test_an_alert_about_our_own_job_is_left_alone(self, label: str) -> None:
-        """A Job that fails is not healed by a Job, unless the operario asks for it."""
+    async def test_an_alert_about_our_own_job_is_ignored(self, label: str) -> None:
+        """A Job does not heal a failed Job, unless the operario has own-jobs."""
         asks = Options(own_jobs=True)
         catalog = build.catalog(
             build.operario(), build.operario("watch-jobs", alertname="KubeJobFailed")
@@ -1074,11 +1076,11 @@ class TestOwnJobs:
 
 
 class TestTwoCommits:
-    """Replicas that have reached different commits."""
+    """Replicas that have different commits."""
 
     @in_virtual_time
     async def test_one_occurrence_in_two_namespaces_runs_once(self) -> None:
-        """Where a commit moves an operario, both Jobs are stored and one is admitted."""
+        """If a commit moves an operario, both Jobs are created and one is admitted."""
         world = World()
         both = (build.JOBS_NAMESPACE, OTHER_NAMESPACE)
         older = world.replica("a", namespaces=both)

@@ -65,7 +65,7 @@ NO_RIGHT = (
 
 
 class Desk:
-    """A replica that tries operarios, and what it counts."""
+    """A replica that tries operarios, and the results that it counts."""
 
     def __init__(self, world: World | None = None) -> None:
         self.world = world or World()
@@ -90,14 +90,14 @@ class Desk:
         )
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended: nothing is counted."""
+        """Ignore a sync."""
 
     def dry_run(self, result: str) -> None:
-        """Something was tried."""
+        """Count a result."""
         self.results.append(result)
 
     async def sync(self, **files: str | None) -> Catalog:
-        """Commit files, sync, and return what is in force."""
+        """Commit files, sync, and return the active catalog."""
         self.source.commit({f"{name}.yaml": text for name, text in files.items()})
         await self.syncer.sync()
         assert self.syncer.catalog is not None
@@ -105,16 +105,16 @@ class Desk:
 
     @property
     def problems(self) -> list[Problem]:
-        """What is shown beside the catalog in force."""
+        """The problems that are shown for the active catalog."""
         assert self.syncer.catalog is not None
         return list(self.runner.problems(self.syncer.catalog))
 
     def shown(self) -> list[tuple[str, str]]:
-        """Rule and message of each problem."""
+        """Return the rule and message of each problem."""
         return [(problem.rule, problem.message) for problem in self.problems]
 
     def trials(self) -> list[Request]:
-        """The dry runs of operarios that were asked for."""
+        """Return the dry run requests of operarios."""
         return [
             request
             for request in self.wire.asked
@@ -123,12 +123,12 @@ class Desk:
 
     @asynccontextmanager
     async def leading(self, term: LeaseTerm | None = None) -> AsyncIterator[None]:
-        """Try operarios for as long as the block lasts."""
+        """Try operarios while the block runs."""
         async with in_background(self.runner.run(term or new_term("a"))):
             yield
 
     def answers(self, answer: ApiError | tuple[str, ...], *, about: str = "") -> None:
-        """Let dry runs of Jobs that hold a text fail, or succeed with warnings."""
+        """Make dry runs of Jobs that contain a text fail, or succeed with warnings."""
 
         async def trouble(request: Request, act: Act) -> Any:
             if request.verb == "create" and request.resource == JOBS and about in str(request.body):
@@ -141,7 +141,7 @@ class Desk:
 
 
 def with_account(name: str) -> str:
-    """An operario that runs as a ServiceAccount."""
+    """Return an operario that uses a ServiceAccount."""
     return operario_file("disk", more=f"      serviceAccountName: {name}\n")
 
 
@@ -149,12 +149,12 @@ class TestTrial:
     """The Job that is tried."""
 
     def trial(self, **given: Any) -> dryrun.Trial:
-        """The one trial of a catalog of one operario."""
+        """Return the trial of a catalog with one operario."""
         (trial,) = dryrun.trials(build.catalog(build.operario(**given)), build.JOBS_NAMESPACE)
         return trial
 
-    def test_it_has_a_word_for_all_that_the_operario_asks_of_the_alert(self) -> None:
-        """Fields and variables of any name, and a matcher's value, are there: it is rendered."""
+    def test_it_has_an_example_for_every_value_that_the_operario_uses(self) -> None:
+        """References of any kind and values of matchers are rendered."""
         spec = build.job_spec(
             command=["heal", "{{ .Alert.Labels.pod }}", "$(OPENFERO_ZONE)"],
             env=[{"name": "WHY", "value": "{{ .Annotations.summary }}"}],
@@ -171,7 +171,7 @@ class TestTrial:
         assert job["spec"]["suspend"] is True
 
     def test_another_commit_of_the_same_file_is_the_same_job(self) -> None:
-        """Nor does a change of an option make it another: the API server sees none of these."""
+        """So is a change of an option, because the API server sees neither."""
         origin = build.operario().origin
         trial = self.trial()
         assert self.trial(origin=replace(origin, commit="3" * 40)).digest == trial.digest
@@ -180,8 +180,8 @@ class TestTrial:
         assert self.trial(namespace="elsewhere").digest != trial.digest
         assert self.trial(labels={"team": "a"}).digest != trial.digest
 
-    def test_a_commit_costs_what_it_changed(self) -> None:
-        """An operario that is as it was is not rendered anew, but known by its new commit."""
+    def test_only_changed_operarios_are_rendered(self) -> None:
+        """An unchanged operario is not rendered again, and has its new commit."""
         origin = build.operario().origin
         ops = [build.operario(f"op{n}", spec_digest=f"d{n}") for n in range(3)]
         old = build.catalog(*ops)
@@ -197,16 +197,16 @@ class TestTrial:
         again = dryrun.trials(longer, build.JOBS_NAMESPACE, (old, marked))
         assert not [trial for trial in again if trial.digest.startswith("known")]
 
-    def test_what_is_switched_off_is_not_tried(self) -> None:
-        """An operario that never runs troubles nobody."""
+    def test_a_disabled_operario_is_not_tried(self) -> None:
+        """It never runs."""
         off = build.catalog(build.operario(options=Options(enabled=False)))
         assert dryrun.trials(off, build.JOBS_NAMESPACE) == ()
 
 
 class TestPage:
-    """What people read about it."""
+    """The documentation of the rules."""
 
-    def test_every_rule_is_explained(self) -> None:
+    def test_every_rule_is_documented(self) -> None:
         """docs/dry-run.md has each of the rules, with its severity."""
         page = (ROOT / "docs" / "dry-run.md").read_text()
         for rule in dryrun.RULES.values():
@@ -234,7 +234,7 @@ class TestMeaning:
     def test_only_the_job_itself_and_a_denial_are_errors(
         self, error: ApiError, rule: str | None
     ) -> None:
-        """A quota, a missing right and trouble say nothing that the author has to mend."""
+        """The author cannot correct a full quota, a missing permission or a failed request."""
         remark = dryrun.remark_of(error)
         assert (remark.rule if remark else None) == rule
         if remark is not None:
@@ -242,8 +242,8 @@ class TestMeaning:
             severe = dryrun.RULES[remark.rule].severity is Severity.ERROR
             assert severe == (rule == "dry-run-refused")
 
-    def test_what_was_written_is_read_the_same(self) -> None:
-        """The ConfigMap gives back what is known; one of another format, or damaged, nothing."""
+    def test_saved_results_are_loaded_unchanged(self) -> None:
+        """A ConfigMap of another format, or a damaged one, has no results."""
         results = DryRuns(
             "v1.36.3",
             {"a" * 32: DryRun(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
@@ -257,8 +257,8 @@ class TestMeaning:
             assert dryrun.from_config_map(damaged) is None
         assert dryrun.from_config_map({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
 
-    def test_what_does_not_fit_is_left_out(self) -> None:
-        """A ConfigMap has a limit; what was found wrong is kept before what was not."""
+    def test_results_that_do_not_fit_are_left_out(self) -> None:
+        """Results with remarks are kept in preference to others."""
         remarks = (Remark("dry-run-warning", "w" * 1000),)
         many = {f"{n:032}": DryRun(build.NOW, remarks if n % 2 else ()) for n in range(2000)}
         written = dryrun.to_config_map(DryRuns("v1.36.3", many), NAMESPACE)
@@ -308,7 +308,7 @@ data:
 async def test_a_field_is_found_in_every_form(
     text: str, field: str, pointer: str, line: int
 ) -> None:
-    """In an Operarius below its template; a variable's number counts injected ones, too."""
+    """In an Operarius it is below the template; indexes of variables count injected ones."""
     desk = Desk()
     message = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
     desk.answers(Invalid(message))
@@ -320,11 +320,11 @@ async def test_a_field_is_found_in_every_form(
 
 
 class TestLeader:
-    """What the leader asks, and shows."""
+    """What the leader sends, and shows."""
 
     @in_virtual_time
-    async def test_the_api_server_s_words_become_problems_at_their_place(self) -> None:
-        """Path, line and commit of the field that was named; the catalog itself stays."""
+    async def test_an_error_becomes_a_problem_at_its_field(self) -> None:
+        """It has path, line and commit of the field; the catalog does not change."""
         desk = Desk()
         message = 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Invalid value'
         desk.answers(Invalid(message), about="evil")
@@ -346,8 +346,8 @@ class TestLeader:
         assert sorted(desk.results) == ["accepted", "refused"]
 
     @in_virtual_time
-    async def test_warnings_are_told_one_by_one(self) -> None:
-        """Pod Security says several things, and only so; twice the same is once."""
+    async def test_each_warning_is_a_problem(self) -> None:
+        """A repeated warning is one problem."""
         desk = Desk()
         desk.answers(("would violate PodSecurity", "deprecated", "deprecated"))
         await desk.sync(disk=operario_file("disk"))
@@ -361,7 +361,7 @@ class TestLeader:
 
     @in_virtual_time
     async def test_a_commit_tries_only_what_it_changed(self) -> None:
-        """And nothing is tried twice, for hours; another Kubernetes version tries all anew."""
+        """Results last for hours; another Kubernetes version starts again."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
         async with desk.leading():
@@ -380,7 +380,7 @@ class TestLeader:
 
     @in_virtual_time
     async def test_hundreds_of_operarios_are_no_burst(self) -> None:
-        """At most five requests in any second, one at a time; all are tried within minutes."""
+        """At most five requests are sent in any second, one at a time."""
         desk = Desk()
         files = {f"op{number}": operario_file(f"op{number}") for number in range(200)}
         await desk.sync(**files)
@@ -394,8 +394,8 @@ class TestLeader:
         assert others <= 100, "what was found is written down now and then"
 
     @in_virtual_time
-    async def test_a_throttling_server_is_left_alone_as_long_as_it_asks(self) -> None:
-        """It backs off up to a minute, loses nothing, and goes on when there is an answer."""
+    async def test_retry_after_of_a_throttling_server_is_respected(self) -> None:
+        """It backs off up to a minute, loses nothing, and continues later."""
         desk = Desk()
         desk.answers(Throttled("too many requests", 17.0))
         await desk.sync(disk=operario_file("disk"))
@@ -416,8 +416,8 @@ class TestLeader:
 
     @pytest.mark.parametrize("error", [Unavailable("gone"), Conflict("quota"), Unauthorized("who")])
     @in_virtual_time
-    async def test_trouble_says_nothing_about_an_operario(self, error: ApiError) -> None:
-        """It is asked again, less and less often; a new catalog is not held up by it."""
+    async def test_a_failed_request_is_not_a_problem(self, error: ApiError) -> None:
+        """It is repeated with back-off, and does not delay a new catalog."""
         desk = Desk()
         desk.answers(error, about="slow")
         await desk.sync(slow=operario_file("slow"))
@@ -430,8 +430,8 @@ class TestLeader:
         assert desk.results[-1] == "accepted"
 
     @in_virtual_time
-    async def test_one_that_gets_no_answer_keeps_no_other_from_its_turn(self) -> None:
-        """A webhook that is down for one kind of image, say; that one is asked again later."""
+    async def test_a_failing_operario_does_not_block_others(self) -> None:
+        """It is tried again later, for example if a webhook fails for one image."""
         desk = Desk()
         desk.answers(Unavailable("failed calling webhook"), about="slow")
         await desk.sync(**{name: operario_file(name, name) for name in ("a", "slow", "z")})
@@ -443,8 +443,8 @@ class TestLeader:
             assert desk.results.count("accepted") == 3
 
     @in_virtual_time
-    async def test_a_missing_right_is_one_warning(self) -> None:
-        """Not one for each operario; when it is granted, they are tried after all."""
+    async def test_a_missing_permission_is_one_warning(self) -> None:
+        """There is one per namespace; operarios are tried when it is granted."""
         desk = Desk()
         desk.answers(Forbidden(NO_RIGHT))
         await desk.sync(**{f"op{n}": operario_file(f"op{n}") for n in range(20)})
@@ -459,8 +459,8 @@ class TestLeader:
             assert len(desk.trials()) == 20
 
     @in_virtual_time
-    async def test_a_missing_service_account_is_told_until_it_is_there(self) -> None:
-        """A Job that names one that does not exist would get no Pod."""
+    async def test_a_missing_service_account_is_a_problem(self) -> None:
+        """The problem disappears when it exists."""
         desk = Desk()
         await desk.sync(disk=with_account("mender"), node=operario_file("node"))
         async with desk.leading():
@@ -474,8 +474,8 @@ class TestLeader:
             assert desk.problems == []
 
     @in_virtual_time
-    async def test_accounts_that_may_not_be_read_keep_nothing_else_from_being_said(self) -> None:
-        """It is one warning, beside what the API server says of the Job."""
+    async def test_a_missing_permission_for_accounts_hides_no_other_problem(self) -> None:
+        """It is one warning beside what the API server says about the Job."""
         desk = Desk()
 
         async def trouble(request: Request, act: Act) -> Any:
@@ -493,7 +493,7 @@ class TestLeader:
 
     @in_virtual_time
     async def test_it_stops_with_its_term(self) -> None:
-        """A leader whose term has ended asks nothing more, and writes nothing."""
+        """A leader whose term has ended sends no more requests and saves nothing."""
         desk = Desk()
         await desk.sync(**{f"op{n}": operario_file(f"op{n}") for n in range(20)})
         with pytest.raises(TermEnded):
@@ -506,12 +506,12 @@ class TestLeader:
         assert not (await desk.world.cluster.list(CONFIG_MAPS, NAMESPACE)).items
 
 
-class TestOthers:
+class TestSharing:
     """What other replicas, and the next leader, know."""
 
     @in_virtual_time
     async def test_a_follower_shows_the_same_within_a_minute(self) -> None:
-        """And the next leader tries nothing anew."""
+        """The next leader tries nothing again."""
         world = World()
         leader, follower = Desk(world), Desk(world)
         for desk in (leader, follower):
@@ -527,8 +527,8 @@ class TestOthers:
         assert follower.trials() == []
 
     @in_virtual_time
-    async def test_a_config_map_of_somebody_else_is_not_touched(self) -> None:
-        """What was tried is then known to the leader alone."""
+    async def test_a_config_map_of_somebody_else_is_not_changed(self) -> None:
+        """Only the leader has the results then."""
         desk = Desk()
         body = {"metadata": {"name": dryrun.CONFIG_MAP}, "data": {"precious": "yes"}}
         await desk.world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
@@ -541,8 +541,8 @@ class TestOthers:
         assert desk.shown() == [("dry-run-refused", "no")]
 
     @in_virtual_time
-    async def test_what_left_the_repository_is_forgotten(self) -> None:
-        """The ConfigMap holds what is in force, and does not grow with history."""
+    async def test_results_of_removed_operarios_are_removed(self) -> None:
+        """The ConfigMap has the active operarios only, and does not grow."""
         desk = Desk()
         async with desk.leading():
             for number in range(5):
@@ -555,11 +555,11 @@ class TestOthers:
 
 
 class TestApprovals:
-    """Whether a name under an approval can be trusted."""
+    """Whether the name of an approver can be trusted."""
 
     @in_virtual_time
-    async def test_it_is_found_out_by_trying_to_forge_one(self) -> None:
-        """From the moment on at which the cluster refuses that; not by an unrelated no."""
+    async def test_it_is_verified_by_trying_to_forge_an_approval(self) -> None:
+        """It is trusted from the time at which the cluster refuses a forged one."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         early = build.remediation()

@@ -34,18 +34,18 @@ KEY = JobKey(build.JOBS_NAMESPACE, "job-1")
 
 
 def at(version: int, uid: str = "one", **given: Any) -> Remediation:
-    """The Job `KEY` as it was at a version."""
+    """Return the Job `KEY` at a resource version."""
     return build.remediation(resource_version=str(version), uid=uid, **given)
 
 
 class Script:
-    """A feed that tells what a test wrote for it, and then stays silent."""
+    """A feed that yields given events, and then waits."""
 
     def __init__(self, *news: FeedEvent) -> None:
         self._news = news
 
     async def follow(self) -> AsyncGenerator[FeedEvent]:
-        """Tell it."""
+        """Yield the events."""
         for item in self._news:
             yield item
             await asyncio.sleep(0)
@@ -53,7 +53,7 @@ class Script:
 
 
 async def view_after(*news: FeedEvent, namespaces: Sequence[str] = (build.JOBS_NAMESPACE,)) -> View:
-    """A view that was told this."""
+    """Return a view after these events."""
     view = View()
     async with in_background(Observer(Script(*news), view, namespaces).run()):
         await asyncio.sleep(1)
@@ -61,10 +61,10 @@ async def view_after(*news: FeedEvent, namespaces: Sequence[str] = (build.JOBS_N
 
 
 class TestOneJob:
-    """What is known of a Job never goes back."""
+    """The state of a Job never goes back."""
 
     def test_an_older_state_is_dropped(self) -> None:
-        """Of two states the later counts, in whatever order they are told."""
+        """The newer of two states is kept, whatever their order."""
         view = View()
         assert view.apply(at(9, term="new"))
         assert not view.apply(at(8, term="old"))
@@ -73,16 +73,16 @@ class TestOneJob:
         assert view.apply(at(10, term="newest"))
         assert [remediation.term for remediation in view] == ["newest"]
 
-    def test_a_namesake_replaces_the_job_that_was(self) -> None:
-        """A Job that was deleted and made again is another one."""
+    def test_a_new_job_replaces_a_deleted_one_of_its_name(self) -> None:
+        """A Job that was deleted and created again is another Job."""
         view = View()
         view.apply(at(9, "one"))
         assert view.apply(at(12, "two"))
         assert [remediation.uid for remediation in view] == ["two"]
         assert [remediation.uid for remediation in view.of_incident(at(9).incident)] == ["two"]
 
-    def test_late_news_of_the_old_job_do_not_hide_its_namesake(self) -> None:
-        """What the watch still tells of a Job that is gone changes nothing about the new one."""
+    def test_late_events_of_the_old_job_do_not_change_the_new_one(self) -> None:
+        """Events of a deleted Job are ignored."""
         view = View()
         view.apply(at(9, "one"))
         view.apply(at(12, "two", term="ours"))
@@ -90,8 +90,8 @@ class TestOneJob:
         assert view.remove(KEY, "one", "11") is None
         assert [(remediation.uid, remediation.term) for remediation in view] == [("two", "ours")]
 
-    def test_an_answer_that_the_deletion_has_overtaken_brings_nothing_back(self) -> None:
-        """A write's answer that is read after the watch told of the end leaves no ghost."""
+    def test_an_answer_after_the_deletion_restores_nothing(self) -> None:
+        """The answer to a write may be read after the event of the deletion."""
         view = View()
         view.apply(at(9))
         assert view.remove(KEY, "one", "11") is not None
@@ -99,8 +99,8 @@ class TestOneJob:
         assert len(view) == 0
         assert view.apply(at(12, "two"))
 
-    def test_a_job_that_left_the_selection_can_come_back(self) -> None:
-        """Who takes our label off and puts it on again has the same Job there again."""
+    def test_a_job_that_gets_its_label_back_is_in_the_view_again(self) -> None:
+        """Removing the label and adding it again restores the same Job."""
         view = View()
         view.apply(at(9))
         view.remove(KEY, "one", "11")
@@ -108,7 +108,7 @@ class TestOneJob:
         assert KEY in view
 
     def test_a_change_of_incident_moves_the_job(self) -> None:
-        """Where somebody edits the label, it is found under the new one alone, and can go."""
+        """After the label is edited, the Job is found under the new incident only."""
         view = View()
         view.apply(at(9, incident="a"))
         view.apply(at(10, incident="b"))
@@ -117,8 +117,8 @@ class TestOneJob:
         view.remove(KEY, "one")
         assert view.of_incident("a") == view.of_incident("b") == []
 
-    def test_subscribers_are_told_of_changes_alone(self) -> None:
-        """What was known already wakes nobody."""
+    def test_subscribers_are_notified_of_changes_only(self) -> None:
+        """A known state notifies nobody."""
         view = View()
         news = view.subscribe()
         assert news.is_set()
@@ -138,10 +138,10 @@ class TestOneJob:
 
 
 class TestLists:
-    """A list of a whole namespace."""
+    """The list of a namespace."""
 
-    def test_what_is_not_in_it_is_gone(self) -> None:
-        """In its own namespace, that is."""
+    def test_jobs_that_are_not_in_the_list_are_removed(self) -> None:
+        """Other namespaces are not affected."""
         view = View()
         view.apply(at(5))
         elsewhere = build.remediation(namespace="other", resource_version="5")
@@ -150,7 +150,7 @@ class TestLists:
         assert [remediation.key for remediation in view] == [elsewhere.key]
 
     def test_a_write_of_our_own_is_not_undone_by_an_older_list(self) -> None:
-        """What was created or admitted after the list was made stays as it is."""
+        """Jobs that were created or admitted after the list are kept."""
         view = View()
         view.apply(at(12, term="admitted"))
         view.apply(build.remediation("job-2", resource_version="13"))
@@ -160,24 +160,24 @@ class TestLists:
             "job-2": None,
         }
 
-    def test_a_list_from_before_a_deletion_brings_nothing_back(self) -> None:
-        """A new leader's list may be older than what its watch has told meanwhile."""
+    def test_a_list_from_before_a_deletion_restores_nothing(self) -> None:
+        """A list may be older than the events that its watch has delivered."""
         view = View()
         view.apply(at(5))
         view.remove(KEY, "one", "12")
         view.replace(build.JOBS_NAMESPACE, [at(5)], "11")
         assert len(view) == 0
 
-    def test_an_answer_from_before_a_list_without_the_job_brings_nothing_back(self) -> None:
-        """What the list no longer holds is gone, whatever a late answer says."""
+    def test_an_answer_from_before_a_list_without_the_job_restores_nothing(self) -> None:
+        """A late answer does not add a Job that the list does not have."""
         view = View()
         view.apply(at(5))
         view.replace(build.JOBS_NAMESPACE, [], "11")
         assert not view.apply(at(7))
         assert len(view) == 0
 
-    def test_it_is_whole_when_every_namespace_was_listed(self) -> None:
-        """Not before, and not when nothing was expected at all."""
+    def test_it_is_complete_when_every_namespace_was_listed(self) -> None:
+        """Without namespaces it is never complete."""
         view = View()
         assert not view.complete
         view.expect(["jobs", "other"])
@@ -188,11 +188,11 @@ class TestLists:
 
     @settings(max_examples=scaled(20))
     @given(seed=st.integers(0, 2**32))
-    def test_any_order_of_the_news_ends_in_the_same_view(self, seed: int) -> None:
-        """Answers come at any time, the watch in its order, and the end is what was written last.
+    def test_any_order_of_events_ends_in_the_same_view(self, seed: int) -> None:
+        """The last write of each Job is the result, whatever the order.
 
-        Three names live through creations, changes and deletions; each state is told by the
-        watch, and some by the answer to a write, earlier or later than the watch does.
+        Three names live through creations, changes and deletions. The watch delivers each state,
+        and some arrive earlier or later as the answer to a write.
         """
         rng = random.Random(seed)  # noqa: S311
         stored: dict[str, Remediation] = {}
@@ -230,11 +230,11 @@ class TestLists:
 
 
 class TestFeed:
-    """From the feed to the view."""
+    """Events of the feed update the view."""
 
     @in_virtual_time
-    async def test_news_are_taken_in(self) -> None:
-        """A list, a change, a deletion and a new Job are told, one after the other."""
+    async def test_events_update_the_view(self) -> None:
+        """A list, a change, a deletion and a new Job follow each other."""
         job = build.stored(metadata={"resourceVersion": "5"})
         name = job["metadata"]["name"]
         admitted = build.stored(
@@ -252,7 +252,7 @@ class TestFeed:
 
     @in_virtual_time
     async def test_a_deletion_is_remembered_by_its_version(self) -> None:
-        """An answer from before the deletion, read after it, is known to be old."""
+        """An answer from before the deletion, read after it, is ignored."""
         job = build.stored(metadata={"resourceVersion": "5"})
         last = build.stored(metadata={"resourceVersion": "9"})
         view = await view_after(Listed("jobs", [job], "6"), Deleted("jobs", last))
@@ -262,7 +262,7 @@ class TestFeed:
 
     @in_virtual_time
     async def test_an_error_is_reported_while_it_lasts_and_logged_when_it_changes(self) -> None:
-        """Each namespace for itself; the next list ends it, and what was known is kept."""
+        """This is per namespace; the next list ends it, and the Jobs are kept."""
         job = build.stored()
         news: asyncio.Queue[FeedEvent] = asyncio.Queue()
 
@@ -297,8 +297,8 @@ class TestFeed:
         ]
 
     @in_virtual_time
-    async def test_a_feed_that_dies_is_not_hidden(self) -> None:
-        """An error that is none of the API server's ends the observer, for its owner to see."""
+    async def test_an_unexpected_error_of_the_feed_is_raised(self) -> None:
+        """An error that is not one of the API server's ends the observer."""
 
         class Broken:
             async def follow(self) -> AsyncGenerator[FeedEvent]:
@@ -309,8 +309,8 @@ class TestFeed:
             await Observer(Broken(), View(), ["jobs"]).run()
 
     @in_virtual_time
-    async def test_a_silent_watch_is_found_out_by_what_is_known(self) -> None:
-        """A write of our own of which no news comes: it is said, and all is listed again."""
+    async def test_a_stalled_watch_is_recognized(self) -> None:
+        """If no event of an own write arrives, an error is reported and Jobs are listed again."""
         job = build.stored()
         lists = 0
 
@@ -336,8 +336,8 @@ class TestFeed:
             assert (lists, observer.trouble) == (2, {})
 
     @in_virtual_time
-    async def test_a_watch_that_is_only_late_is_waited_for(self) -> None:
-        """As long as something is told, what is missing may still come."""
+    async def test_a_slow_watch_is_not_stalled(self) -> None:
+        """While events arrive, the missing one may still come."""
         jobs = [build.stored(metadata={"resourceVersion": str(9 + n)}) for n in range(60)]
         lists = 0
 
@@ -360,8 +360,8 @@ class TestFeed:
         assert (lists, observer.trouble) == (1, {})
 
     @in_virtual_time
-    async def test_a_watch_that_breaks_again_and_again_ends_in_the_truth(self) -> None:
-        """Whatever happened while nobody looked is known when the API server is back."""
+    async def test_a_watch_that_breaks_repeatedly_ends_in_the_current_state(self) -> None:
+        """Changes during the outages are in the view afterwards."""
         world = World()
         replica = world.replica()
         sender = world.replica("sender")
@@ -393,11 +393,11 @@ class TestFeed:
 
 
 class TestRestored:
-    """An API server whose etcd was restored from a backup counts from an earlier version again."""
+    """After a restore from a backup, resource versions start from an earlier one."""
 
     @in_virtual_time
-    async def test_its_jobs_are_taken_as_they_are(self) -> None:
-        """What was made since is a ghost; what was changed or deleted since is as it was."""
+    async def test_its_jobs_are_accepted_as_they_are(self) -> None:
+        """Jobs created after the backup are removed; other changes are undone."""
         namespace = build.JOBS_NAMESPACE
         view = await view_after(
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
@@ -417,8 +417,8 @@ class TestRestored:
         assert view.newest(namespace) == 46
 
     @in_virtual_time
-    async def test_it_is_told_once_and_other_namespaces_stay(self) -> None:
-        """Nor is a watch that counts from there considered stalled."""
+    async def test_it_is_logged_once_and_other_namespaces_are_kept(self) -> None:
+        """A watch that counts from the earlier version is not considered stalled."""
         namespace, other = build.JOBS_NAMESPACE, "other"
         elsewhere = job("elsewhere", 70)
         elsewhere["metadata"]["namespace"] = other
@@ -438,7 +438,7 @@ class TestRestored:
 
     @in_virtual_time
     async def test_a_list_that_only_missed_our_last_write_undoes_nothing(self) -> None:
-        """What is newer than all that the feed told is a write of our own, and no ghost."""
+        """A state newer than every event is an own write, not a leftover."""
         namespace = build.JOBS_NAMESPACE
         view = View()
 
@@ -457,6 +457,6 @@ class TestRestored:
 
 
 def job(name: str, version: int) -> dict[str, Any]:
-    """A Job as the API server shows it, at a version."""
+    """Return a Job as the API server returns it, at a version."""
     metadata = {"name": name, "uid": name, "resourceVersion": str(version)}
     return build.stored(metadata=metadata)
