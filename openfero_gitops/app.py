@@ -105,13 +105,13 @@ class Controller:
         *,
         lease_api: ApiServer | None = None,
         clock: Clock | None = None,
-        wanted: asyncio.Event | None = None,
+        sync_requested: asyncio.Event | None = None,
     ) -> None:
         """Build the parts of a replica; nothing is started or connected yet.
 
         `cluster` describes the API server on the page. `lease_api` has its own connections, so
         that many Job requests do not delay a renewal of the lease. `clock` is the one that `api`
-        compares with the API server's. Setting `wanted` requests a sync.
+        compares with the API server's. Setting `sync_requested` starts a sync.
 
         Raises:
             UsageError: a setting is not usable.
@@ -203,23 +203,27 @@ class Controller:
             record=self._recorder.record,
         )
         self._lease = KubernetesLease(lease_api or api, namespaces.controller)
-        self._led = Leadership()
+        self._last_leadership = Leadership()
         self.elector = Elector(
             self._lease,
             settings.identity,
             settings.lease_durations(),
             self._lead,
-            on_change=(self._tell_leadership,),
+            on_change=(self._report_leadership,),
         )
-        self._schedule = Schedule(self.syncer.sync, self._pause)
+        self._schedule = Schedule(self.syncer.sync, self._delay_before_sync)
         self.control.on_sync(self._schedule.now)
         self.sync_requests = SyncRequests(
             sync=self._schedule.now,
             publish=self.control.request_sync,
             identity=settings.identity,
-            requested=wanted or asyncio.Event(),
+            requested=sync_requested or asyncio.Event(),
         )
-        self.server = Server(
+        self.server = self._build_server(cluster)
+
+    def _build_server(self, cluster: str) -> Server:
+        settings, namespaces = self._settings, self._namespaces
+        return Server(
             state=State(
                 About(
                     version=__version__,
@@ -260,17 +264,19 @@ class Controller:
             ),
         )
 
-    def _pause(self) -> timedelta:
+    def _delay_before_sync(self) -> timedelta:
         chance = random.random()  # noqa: S311 - no secret
         return delay_before_sync(self._settings.interval, self.syncer.failures, chance)
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
 
-    def _tell_leadership(self, status: Leadership) -> None:
+    def _report_leadership(self, status: Leadership) -> None:
         self.metrics.leadership(leading=status.leader)
-        event = of_leadership(self._led, status, self._lease.reference, self._settings.identity)
-        self._led = status
+        event = of_leadership(
+            self._last_leadership, status, self._lease.reference, self._settings.identity
+        )
+        self._last_leadership = status
         if event is not None:
             self._recorder.record(event)
 
@@ -282,8 +288,8 @@ class Controller:
         Raises:
             UsageError: the controller cannot work with these settings.
         """
-        await self._preflight()
-        recalled = await self._recall()
+        await self._check_job_access()
+        restored = await self._restore_catalog()
         async with contextlib.AsyncExitStack() as exits:
             await self.server.start()
             exits.push_async_callback(self.server.stop)
@@ -297,7 +303,7 @@ class Controller:
                 tasks.add(task)
                 return task
 
-            start("start syncing", self._start_syncing(recalled=recalled))
+            start("start syncing", self._start_syncing(restored=restored))
             start("observe", self.observer.run())
             stopping = start("stop", stop.wait())
             start("control", self.control.run())
@@ -345,7 +351,7 @@ class Controller:
                 "the clock is wrong; giving up leadership", term=term.id, error=self.clock.trouble
             )
 
-    async def _preflight(self) -> None:
+    async def _check_job_access(self) -> None:
         """Check access to Jobs: retrying would not fix missing permissions or credentials."""
         for namespace in self._namespaces.allowed:
             try:
@@ -366,14 +372,14 @@ class Controller:
                 _log.warning("cannot reach the API server yet; retrying", error=str(error))
                 return
 
-    async def _start_syncing(self, *, recalled: bool) -> None:
+    async def _start_syncing(self, *, restored: bool) -> None:
         """Start the schedule once the mirror was read: a new commit must continue its commit."""
-        while not recalled:
+        while not restored:
             await asyncio.sleep(_MIRROR_RETRY_SECONDS)
-            recalled = await self._recall()
+            restored = await self._restore_catalog()
         self._schedule.start()
 
-    async def _recall(self) -> bool:
+    async def _restore_catalog(self) -> bool:
         """Activate the catalog of the mirror; return False if the API server did not answer."""
         try:
             await restore_from_mirror(self._config_maps, self.syncer, self._mirror_keys)
@@ -442,8 +448,8 @@ async def serve(
         UsageError: the controller cannot work with these settings.
     """
     stop = asyncio.Event()
-    wanted = asyncio.Event()
-    on_signals(stop, wanted.set)
+    sync_requested = asyncio.Event()
+    on_signals(stop, sync_requested.set)
     source = git_source(settings)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(source.aclose)
@@ -460,7 +466,7 @@ async def serve(
             f"Kubernetes at {api.server}",
             lease_api=lease_api,
             clock=clock,
-            wanted=wanted,
+            sync_requested=sync_requested,
         )
         await controller.run(stop, started)
 

@@ -140,17 +140,17 @@ def _filtered(remediations: Iterable[Remediation], query: MultiMapping[str]) -> 
     """Apply the filters; a repeated filter matches any of its values."""
     _check_values("phase", query.getall("phase", []), Phase)
     _check_values("status", query.getall("status", []), Status)
-    wanted = {name: set(query.getall(name)) for name in _FILTERS if name in query}
+    filters = {name: set(query.getall(name)) for name in _FILTERS if name in query}
     return [
         remediation
         for remediation in remediations
-        if all(_FILTERS[name](remediation) in values for name, values in wanted.items())
+        if all(_FILTERS[name](remediation) in values for name, values in filters.items())
     ]
 
 
-def _check_values(name: str, given: Iterable[str], values: Iterable[str]) -> None:
-    allowed = [str(value) for value in values]
-    for value in given:
+def _check_values(name: str, values: Iterable[str], choices: Iterable[str]) -> None:
+    allowed = [str(choice) for choice in choices]
+    for value in values:
         if value not in allowed:
             raise web.HTTPBadRequest(
                 text=f"unknown {name} {value[:200]!r}; use {', '.join(allowed)}"
