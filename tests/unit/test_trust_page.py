@@ -23,39 +23,39 @@ THREATS = {
 
 
 @cache
-def found_in(file: str) -> set[str]:
-    """Every test of a file, as pytest names it without its parameters."""
-    found: set[str] = set()
+def named_tests(file: str) -> set[str]:
+    """The names of all tests in a file, without parameters."""
+    names: set[str] = set()
     for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
         inner = node.body if isinstance(node, ast.ClassDef) else [node]
-        before = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
-        found |= {
-            before + one.name
-            for one in inner
-            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
-            and one.name.startswith("test_")
+        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        names |= {
+            prefix + item.name
+            for item in inner
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+            and item.name.startswith("test_")
         }
-    return found
+    return names
 
 
 def rows(section: str) -> list[str]:
-    """The rows of a section's table, without its head."""
+    """The rows of a section's table, without its header."""
     return [line for line in section.splitlines() if line.startswith("| ")][1:]
 
 
-def test_there_are_tests_named_and_each_of_them_is_there() -> None:
-    """A test that was renamed is renamed on the page, too."""
-    named = NAMED.findall(PAGE)
-    assert len(named) > 50
-    for one in named:
-        file, _, test = one.partition("::")
-        assert test, f"{one}: name one test"
-        assert (ROOT / file).is_file(), one
-        assert test in found_in(file), one
+def test_the_named_tests_exist() -> None:
+    """If a test is renamed, the page must be updated."""
+    references = NAMED.findall(PAGE)
+    assert len(references) > 50
+    for reference in references:
+        file, _, test = reference.partition("::")
+        assert test, f"{reference}: name one test"
+        assert (ROOT / file).is_file(), reference
+        assert test in named_tests(file), reference
 
 
-def test_every_threat_has_its_section() -> None:
-    """No more, and no fewer, and each says what remains."""
+def test_each_threat_has_a_section() -> None:
+    """Each section says which risk remains."""
     sections = re.split(r"^### ", PAGE.partition("\n## Threats\n")[2], flags=re.MULTILINE)[1:]
     assert {section.partition("\n")[0] for section in sections} == THREATS
     for section in sections:
@@ -64,8 +64,8 @@ def test_every_threat_has_its_section() -> None:
 
 
 @pytest.mark.parametrize("line", rows(PAGE.partition("\n## Refs that move\n")[2]))
-def test_every_point_names_its_test(line: str) -> None:
-    """Nothing is claimed that is not shown."""
+def test_each_claim_names_a_test(line: str) -> None:
+    """No claim is without a test."""
     if line.startswith("| what they try"):
         return
     assert NAMED.search(line.split("|")[-2]), line
