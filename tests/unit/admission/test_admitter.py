@@ -83,7 +83,9 @@ def is_admission(request: Request) -> bool:
 
 def is_stamp(request: Request) -> bool:
     """Whether a request would only claim a Job."""
-    return request.sets(keys.TERM) and len([1 for one in request.body if one["op"] == "add"]) == 1
+    return (
+        request.sets(keys.TERM) and sum(operation["op"] == "add" for operation in request.body) == 1
+    )
 
 
 def when(condition: Callable[[Request], bool], happens: Trouble, times: int = 1_000) -> Trouble:
@@ -148,12 +150,16 @@ class TestTakeover:
                 await until(lambda: len(world.starts()) == 5)
         writes = replica.wire.writes()
         stamps, admissions = writes[: len(left)], writes[len(left) :]
-        (noted,) = [one for one in admissions if key_of(one) == running]
+        (noted,) = [request for request in admissions if key_of(request) == running]
         assert not noted.sets(keys.TERM)
         admissions.remove(noted)
-        assert all(is_stamp(one) for one in stamps)
-        assert all(is_admission(one) for one in admissions)
-        assert {key_of(one) for one in stamps} == {key_of(one) for one in admissions} == set(left)
+        assert all(is_stamp(request) for request in stamps)
+        assert all(is_admission(request) for request in admissions)
+        assert (
+            {key_of(request) for request in stamps}
+            == {key_of(request) for request in admissions}
+            == set(left)
+        )
         seen = {}
         for write in world.writes():
             if write.after is not None:
@@ -164,7 +170,7 @@ class TestTakeover:
             terms = list(dict.fromkeys(seen[key]))
             assert terms[0] is None
             assert len(terms) == len(set(terms)) == 3
-            assert all(one.startswith(term.id) for one in terms[1:])
+            assert all(stamp.startswith(term.id) for stamp in terms[1:])
         assert set(seen[running]) == set(seen[refused]) == {None}
 
     @in_virtual_time
@@ -521,22 +527,22 @@ class TestHandingOver:
     async def test_doubts_of_an_own_term_go_with_a_leader_in_between(self) -> None:
         """Who led in between has stamped them, and says so."""
         world = World(forever())
-        one, other = world.replica("one"), world.replica("other")
-        async with one.watching(), other.watching():
-            await waiting(one, 1)
-            one.wire.trouble = when(is_admission, fails(Unavailable("cut off")))
-            async with one.leading():
-                await until(lambda: any(map(is_admission, one.wire.asked)))
-            one.wire.trouble = none
+        first, other = world.replica("one"), world.replica("other")
+        async with first.watching(), other.watching():
+            await waiting(first, 1)
+            first.wire.trouble = when(is_admission, fails(Unavailable("cut off")))
+            async with first.leading():
+                await until(lambda: any(map(is_admission, first.wire.asked)))
+            first.wire.trouble = none
             other.paused = True
             async with other.leading() as between:
                 await asyncio.sleep(1)
                 await close(between)
             assert between.settled
-            one.wire.asked.clear()
-            async with one.leading(handed_over()):
+            first.wire.asked.clear()
+            async with first.leading(handed_over()):
                 await until(world.starts)
-        assert not any(map(is_stamp, one.wire.asked))
+        assert not any(map(is_stamp, first.wire.asked))
 
 
 def handed_over() -> LeaseTerm:
@@ -572,7 +578,7 @@ class TestDoubt:
         assert world.starts() == [jobs[0]]
         job = await world.job(jobs[0])
         assert job.admitted_at is not None
-        assert [one.phase for one in await world.jobs()].count(Phase.WAITING) == 2
+        assert [job.phase for job in await world.jobs()].count(Phase.WAITING) == 2
 
     async def lose_one(self, replica: Replica, *, carried_out: bool) -> None:
         """Lead for five minutes, with the first admission's answer lost."""
@@ -688,7 +694,7 @@ class TestDoubt:
         async with replica.leading():
             await asyncio.sleep(300)
         assert world.starts() == jobs[:2]
-        assert len([one for one in replica.wire.asked if is_admission(one)]) == 2
+        assert len([request for request in replica.wire.asked if is_admission(request)]) == 2
 
 
 class TestTerm:
@@ -723,7 +729,7 @@ class TestTerm:
             assert raised.group_contains(TermEnded)
             after = replica.wire.asked[ended[4] :]
         assert len(ended) == 5
-        assert not [one for one in after if one.writes]
+        assert not [request for request in after if request.writes]
         assert len(world.starts()) <= 5
 
     @in_virtual_time
@@ -787,7 +793,7 @@ class TestRaces:
             async with replica.leading():
                 await until(world.starts, within=1)
         assert world.starts() == [jobs[1]]
-        assert [one.key for one in replica.view] == [jobs[1]]
+        assert [job.key for job in replica.view] == [jobs[1]]
 
     @in_virtual_time
     async def test_a_job_that_someone_else_starts_is_counted(self) -> None:
@@ -836,8 +842,8 @@ class TestRaces:
                 await asyncio.sleep(120)
                 assert (await successor.deliver(pods_of("web-0"))).items[0].job == job
         assert world.starts() == [job]
-        one = await world.job(job)
-        assert (one.phase, one.started) == (Phase.HELD, True)
+        current = await world.job(job)
+        assert (current.phase, current.started) == (Phase.HELD, True)
 
     @in_virtual_time
     async def test_what_was_suspended_before_that_is_noted_is_held_all_the_same(self) -> None:
@@ -1069,11 +1075,11 @@ class TestPace:
         replica.wire.trouble = when(lambda request: request.verb == "patch", fails(error))
         async with replica.watching():
             await replica.deliver(*(pods_of(f"web-{number}") for number in range(60)))
-            one = next(iter(replica.view)).key
+            job = next(iter(replica.view)).key
             replica.wire.asked.clear()
             async with replica.leading():
                 for moment in range(200):
-                    await world.annotate(one, "example.org/note", str(moment))
+                    await world.annotate(job, "example.org/note", str(moment))
                     await asyncio.sleep(0.1)
                 pressed = len(replica.wire.writes())
                 replica.wire.trouble = none
@@ -1130,7 +1136,7 @@ class TestPace:
             replica.wire.asked.clear()
             await asyncio.sleep(3600)
         assert replica.wire.writes() == []
-        about_jobs = [one for one in replica.wire.asked if one.resource == JOBS]
+        about_jobs = [request for request in replica.wire.asked if request.resource == JOBS]
         assert len(about_jobs) <= 2  # the watch is opened anew
 
     @in_virtual_time
@@ -1145,7 +1151,7 @@ class TestPace:
             await asyncio.sleep(600)
             assert world.starts() == []
             await replica.deliver(resolved(pods_of("web-0"), world.now()))
-            await until(lambda: (one := replica.view.get(jobs[0])) and one.phase is Phase.REFUSED)
+            await until(lambda: (job := replica.view.get(jobs[0])) and job.phase is Phase.REFUSED)
             replica.paused = False
             await until(world.starts, within=2)
         assert world.starts() == [jobs[1]]
@@ -1175,7 +1181,7 @@ class TestPace:
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
         async with world.playing(), replica.watching(), replica.leading():
             await waiting(replica, 1)
-            await until(lambda: all(one.finished for one in replica.view))
+            await until(lambda: all(job.finished for job in replica.view))
             (done,) = replica.view
             assert done.finished_at is not None
             await asyncio.sleep(120)
@@ -1194,7 +1200,7 @@ class TestPace:
         async with world.playing(), replica.watching(), replica.leading():
             await replica.deliver(*(pods_of(f"web-{number}") for number in range(5)))
             await asyncio.sleep(150)
-            begun = sorted(one.admitted_at for one in replica.view if one.admitted_at)
+            begun = sorted(job.admitted_at for job in replica.view if job.admitted_at)
         assert len(begun) == 5
         for earlier, later in zip(begun, begun[2:], strict=False):
             assert build.minutes(1) <= later - earlier <= build.minutes(1) + build.seconds(0.1)
@@ -1226,9 +1232,9 @@ class TestPace:
         async with replica.watching(), replica.leading():
             await replica.deliver(build.alert())
             await asyncio.sleep(20 * 60 - 0.05)
-            assert [one.phase for one in replica.view] == [Phase.AWAITING_APPROVAL]
+            assert [job.phase for job in replica.view] == [Phase.AWAITING_APPROVAL]
             await asyncio.sleep(0.2)
-            assert [one.phase for one in replica.view] == [Phase.REFUSED]
+            assert [job.phase for job in replica.view] == [Phase.REFUSED]
         assert replica.tally.decisions == [Reason.MAX_WAIT]
 
 
@@ -1388,7 +1394,8 @@ class Storm:
         Options(),
     )
     restart, drain, undo = (
-        dataclasses.replace(one, target=("pod",), max_wait=build.minutes(20)) for one in rules
+        dataclasses.replace(options, target=("pod",), max_wait=build.minutes(20))
+        for options in rules
     )
     operarios = (
         build.operario("restart", options=restart),
@@ -1441,8 +1448,8 @@ class Storm:
 
     async def rage(self) -> None:
         """Ten minutes of it, and then as long as it takes to end in peace."""
-        one, other = self.replicas
-        async with self.world.playing(), one.watching(), other.watching():
+        first, other = self.replicas
+        async with self.world.playing(), first.watching(), other.watching():
             async with in_background(self.lead()):
                 for number in range(self.rng.randrange(5, 25)):
                     await self.rng.choice(self.replicas).deliver(*self.alerts())
@@ -1452,7 +1459,7 @@ class Storm:
                         await self.world.switch(f"request {number}", paused=paused)
             await self.world.switch("at last", paused=False)
             self.faults = 0.0
-            async with one.leading():
+            async with first.leading():
                 await asyncio.sleep(40 * 60)
             if self.late:
                 await asyncio.wait(self.late)
@@ -1491,7 +1498,7 @@ def is_running(job: Object | None) -> bool:
     if job is None or job["spec"]["suspend"]:
         return False
     conditions = job.get("status", {}).get("conditions", ())
-    return not any(one["type"] in ("Complete", "Failed") for one in conditions)
+    return not any(condition["type"] in ("Complete", "Failed") for condition in conditions)
 
 
 class TestLimits:
@@ -1509,7 +1516,7 @@ class TestLimits:
         """
         storm = Storm(seed)
         await storm.rage()
-        most = {one.name: one.options.max_concurrent for one in storm.operarios}
+        most = {operario.name: operario.options.max_concurrent for operario in storm.operarios}
         now: dict[JobKey, Object] = {}
         started: Counter[str] = Counter()
         promised = False  # that nothing starts
@@ -1528,11 +1535,11 @@ class TestLimits:
                 started[job["metadata"]["labels"][keys.OCCURRENCE]] += 1
             elif not is_running(write.after):
                 now.pop(key, None)
-            told = [one["metadata"]["annotations"] for one in now.values()]
+            told = [job["metadata"]["annotations"] for job in now.values()]
             assert len(told) <= Storm.concurrent
-            assert max(Counter(one[keys.TARGET] for one in told).values(), default=0) <= 1
-            for name, count in Counter(one[keys.OPERARIUS] for one in told).items():
+            assert max(Counter(job[keys.TARGET] for job in told).values(), default=0) <= 1
+            for name, count in Counter(job[keys.OPERARIUS] for job in told).items():
                 assert count <= most[name]
         assert set(started.values()) <= {1}
         left: list[Remediation] = await storm.world.jobs(*BOTH)
-        assert {one.phase for one in left} <= FINAL
+        assert {job.phase for job in left} <= FINAL

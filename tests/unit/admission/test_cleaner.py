@@ -76,7 +76,11 @@ async def refuse(world: World, key: JobKey, decision: str = "refused") -> None:
 
 def of_jobs(replica: Replica, verb: str) -> list[Request]:
     """The requests of one verb about Jobs."""
-    return [one for one in replica.wire.asked if one.verb == verb and one.resource == JOBS]
+    return [
+        request
+        for request in replica.wire.asked
+        if request.verb == verb and request.resource == JOBS
+    ]
 
 
 class TestEnds:
@@ -94,7 +98,7 @@ class TestEnds:
             for key in (good, bad, left):
                 await world.annotate(key, "example.org/note", "seen")
             await asyncio.sleep(600)
-        ends = {one.key: one.phase for one in replica.tally.ends}
+        ends = {job.key: job.phase for job in replica.tally.ends}
         assert ends == {good: Phase.SUCCEEDED, bad: Phase.FAILED, left: Phase.REFUSED}
         assert len(replica.tally.ends) == 3
 
@@ -105,11 +109,11 @@ class TestEnds:
         replica = world.replica()
         async with world.playing(), replica.watching(), replica.leading():
             await delivered(replica, "web-1", "web-2")
-            await until(lambda: all(one.finished for one in replica.view))
+            await until(lambda: all(job.finished for job in replica.view))
         async with concluding(replica), replica.leading():
             await delivered(replica, "web-3")
             await asyncio.sleep(600)
-        assert [one.labels["pod"] for one in replica.tally.ends] == ["web-3"]
+        assert [job.labels["pod"] for job in replica.tally.ends] == ["web-3"]
 
 
 class TestLastWords:
@@ -122,7 +126,7 @@ class TestLastWords:
         replica, other = world.replica("a"), world.replica("b")
         async with concluding(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
-            await until(lambda: any(one.has_message for one in replica.view))
+            await until(lambda: any(job.has_message for job in replica.view))
             await world.annotate(key, "example.org/note", "seen")
             await asyncio.sleep(600)
         async with concluding(other):
@@ -133,7 +137,7 @@ class TestLastWords:
             "BackoffLimitExceeded: Job has reached the specified backoff limit; "
             "container heal exited with code 3 (Error): the disk is full"
         )
-        assert len([one for one in replica.wire.asked if one.sets(keys.MESSAGE)]) == 1
+        assert len([request for request in replica.wire.asked if request.sets(keys.MESSAGE)]) == 1
         assert other.wire.writes() == []
 
     @in_virtual_time
@@ -144,9 +148,9 @@ class TestLastWords:
         async with concluding(replica), replica.leading():
             await delivered(replica, "web-1")
             await asyncio.sleep(600)
-        assert [one.phase for one in replica.view] == [Phase.SUCCEEDED]
-        assert not [one for one in replica.wire.asked if one.sets(keys.MESSAGE)]
-        assert not [one for one in replica.wire.asked if one.resource == PODS]
+        assert [job.phase for job in replica.view] == [Phase.SUCCEEDED]
+        assert not [request for request in replica.wire.asked if request.sets(keys.MESSAGE)]
+        assert not [request for request in replica.wire.asked if request.resource == PODS]
 
     @in_virtual_time
     async def test_a_lost_answer_writes_nothing_twice(self) -> None:
@@ -192,7 +196,7 @@ class TestLastWords:
             for moment in range(150):
                 await world.annotate(key, "example.org/note", str(moment))
                 await asyncio.sleep(4)
-            tries = [one for one in replica.wire.asked if one.resource == PODS]
+            tries = [request for request in replica.wire.asked if request.resource == PODS]
             assert 9 <= len(tries) <= 12
             replica.wire.trouble = none
             await asyncio.sleep(120)
@@ -236,7 +240,7 @@ class TestCleaning:
             await asyncio.sleep(REMEMBER / 2)
             await replica.deliver(pods_of("web-1"))
             await asyncio.sleep(REMEMBER - 60)
-            assert [one.key for one in await world.jobs()] == [key]
+            assert [job.key for job in await world.jobs()] == [key]
             judged = await world.job(key)
             await asyncio.sleep(180)
             assert await world.jobs() == []
@@ -270,7 +274,7 @@ class TestCleaning:
             # Somebody writes a decision on a Job that runs: its Pods go on all the same.
             await refuse(world, overruled)
             await asyncio.sleep(2 * DAY)
-            phases = {one.key.name: one.phase for one in await world.jobs()}
+            phases = {job.key.name: job.phase for job in await world.jobs()}
         assert of_jobs(replica, "delete") == []
         assert len(phases) == 5
         assert phases[running.name] is Phase.RUNNING
@@ -287,7 +291,7 @@ class TestCleaning:
             await refuse(world, key)
             await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": False})
             await asyncio.sleep(2 * DAY)
-            assert [one.key for one in await world.jobs()] == [key]
+            assert [job.key for job in await world.jobs()] == [key]
 
     @in_virtual_time
     async def test_a_finished_job_is_left_to_its_ttl(self) -> None:
@@ -312,7 +316,7 @@ class TestCleaning:
             await refuse(world, key)
             replica.catalog = None
             await asyncio.sleep(3 * REMEMBER)
-            assert [one.key for one in await world.jobs()] == [key]
+            assert [job.key for job in await world.jobs()] == [key]
 
     @in_virtual_time
     async def test_a_job_that_changes_at_the_last_moment_stays(self) -> None:
@@ -331,7 +335,7 @@ class TestCleaning:
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key)
             await asyncio.sleep(REMEMBER + 3600)
-        assert [one.key for one in await world.jobs()] == [key]
+        assert [job.key for job in await world.jobs()] == [key]
         assert len(of_jobs(replica, "delete")) == 1
 
     @in_virtual_time
@@ -371,7 +375,7 @@ class TestCleaning:
         async with in_background(replica.cleaner._clean(term)):
             await asyncio.sleep(300)
         deletes = of_jobs(replica, "delete")
-        assert [one.name for one in deletes] == [f"job-{n}" for n in reversed(range(2_000))]
+        assert [request.name for request in deletes] == [f"job-{n}" for n in reversed(range(2_000))]
         tens = [b.at - a.at for a, b in itertools.pairwise(deletes[::10])]
         assert min(tens) >= 0.99
         assert max(tens) <= 1.01
@@ -425,7 +429,7 @@ class TestCleaning:
             assert 7 <= len(of_jobs(replica, "delete")) <= 11
             failing = False
             await asyncio.sleep(120)
-        assert [one.key for one in await world.jobs()] == [other]
+        assert [job.key for job in await world.jobs()] == [other]
 
 
 class TestTerm:
@@ -441,7 +445,7 @@ class TestTerm:
             (key,) = await delivered(replica, "web-1")
             if about == "words":
                 async with replica.leading():
-                    await until(lambda: all(one.finished for one in replica.view))
+                    await until(lambda: all(job.finished for job in replica.view))
             else:
                 await refuse(world, key)
                 await asyncio.sleep(REMEMBER + 60)
@@ -472,14 +476,14 @@ class TestCancelRunning:
         stopping = world.replica("a", catalog=build.catalog(asks))
         keeping = world.replica("b")
         async with concluding(stopping), stopping.leading(), keeping.watching():
-            (one,) = await delivered(stopping, "web-1")
+            (key,) = await delivered(stopping, "web-1")
             (other,) = await delivered(keeping, "web-2")
             await until(lambda: sum(known.occupying for known in stopping.view) == 2)
             ended = world.now()
             await stopping.deliver(*(resolved(pods_of(pod), ended) for pod in ("web-1", "web-2")))
             await until(lambda: any(known.finished for known in stopping.view))
             await asyncio.sleep(60)
-        job = await world.job(one)
+        job = await world.job(key)
         assert (job.phase, job.reason) == (Phase.CANCELLED, "resolved")
         assert job.finished
         assert not job.active
@@ -530,7 +534,7 @@ class TestCancelRunning:
             for moment in range(100):
                 await world.annotate(key, "example.org/note", str(moment))
                 await asyncio.sleep(2)
-            tries = [one for one in replica.wire.asked if one.sets(keys.DECISION)]
+            tries = [request for request in replica.wire.asked if request.sets(keys.DECISION)]
             assert 3 <= len(tries) <= 5
             replica.wire.trouble = none
             await asyncio.sleep(120)

@@ -57,12 +57,14 @@ def decisions(
 ) -> dict[str, Decision]:
     """What is decided about each waiting Job, by its name."""
     decided = decide(remediations, envelope, pause=pause, now=now, unconfirmed=unconfirmed)
-    return {one.key.name: decision for one, decision in decided}
+    return {job.key.name: decision for job, decision in decided}
 
 
 def reasons(*remediations: Remediation, **given: Any) -> dict[str, str]:
     """The same, by reasons alone."""
-    return {name: one.reason.value for name, one in decisions(*remediations, **given).items()}
+    return {
+        name: decision.reason.value for name, decision in decisions(*remediations, **given).items()
+    }
 
 
 def options(**given: Any) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def test_a_job_that_a_person_stopped_again_waits_for_its_own_pods() -> None:
 def test_the_cooldown_counts_from_the_last_end() -> None:
     """The next Job of an operario on a target waits so long after the last one's end."""
     past = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(65)}
-    one = finished("a", began=NOW - minutes(9), ended=NOW - minutes(8), **past)
+    job = finished("a", began=NOW - minutes(9), ended=NOW - minutes(8), **past)
     last = finished("b", began=NOW - minutes(9), ended=NOW - minutes(4), **past | {"attempt": 2})
     why = (
         "the last Job of this operario on this target finished at 2026-11-21T03:00:05Z, "
@@ -183,9 +185,9 @@ def test_the_cooldown_counts_from_the_last_end() -> None:
     wait = Wait(Reason.COOLDOWN, NOW + minutes(6), why)
 
     for first in (NOW - minutes(70), NOW - minutes(60)):
-        before = dataclasses.replace(one, received_at=first)
+        before = dataclasses.replace(job, received_at=first)
         assert decisions(before, last, remediation())["job-1"] == wait
-    assert reasons(one, last, remediation(), now=NOW + minutes(6))["job-1"] == "admitted"
+    assert reasons(job, last, remediation(), now=NOW + minutes(6))["job-1"] == "admitted"
     assert reasons(last, remediation(**options(cooldown=timedelta(0))))["job-1"] == "admitted"
     assert reasons(last, remediation(operario="x"))["job-1"] == "admitted"
     assert reasons(last, remediation(target="t"))["job-1"] == "admitted"
@@ -219,41 +221,41 @@ def ran_elsewhere(name: str, ago: timedelta, **given: Any) -> Remediation:
 def test_an_operario_runs_so_many_jobs_at_once() -> None:
     """More wait; other operarios are not concerned."""
     busy = [running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}") for n in range(2)]
-    one = elsewhere("a", **options(max_concurrent=2))
+    job = elsewhere("a", **options(max_concurrent=2))
 
-    assert decisions(*busy, one) == {
+    assert decisions(*busy, job) == {
         "a": Wait(
             Reason.MAX_CONCURRENT, None, "2 Jobs of this operario running, max-concurrent is 2"
         )
     }
-    assert reasons(*busy, dataclasses.replace(one, operario="x"))["a"] == "admitted"
-    assert reasons(busy[0], one)["a"] == "admitted"
+    assert reasons(*busy, dataclasses.replace(job, operario="x"))["a"] == "admitted"
+    assert reasons(busy[0], job)["a"] == "admitted"
 
 
 def test_an_operario_starts_so_many_jobs_an_hour() -> None:
     """More wait until the oldest start that counts is an hour ago."""
     ran = [ran_elsewhere(f"r{n}", minutes(15 * n)) for n in range(5)]
-    one = elsewhere("a", **options(max_per_hour=2))
+    job = elsewhere("a", **options(max_per_hour=2))
 
     why = "4 Jobs of this operario started in the last hour, max-per-hour is 2"
-    assert decisions(*ran, one) == {"a": Wait(Reason.MAX_PER_HOUR, NOW + minutes(45), why)}
+    assert decisions(*ran, job) == {"a": Wait(Reason.MAX_PER_HOUR, NOW + minutes(45), why)}
     then = NOW + minutes(45)
-    assert reasons(*ran, one, now=then - seconds(1))["a"] == "max-per-hour"
-    assert reasons(*ran, one, now=then)["a"] == "admitted"
-    assert reasons(*ran, dataclasses.replace(one, operario="x"))["a"] == "admitted"
+    assert reasons(*ran, job, now=then - seconds(1))["a"] == "max-per-hour"
+    assert reasons(*ran, job, now=then)["a"] == "admitted"
+    assert reasons(*ran, dataclasses.replace(job, operario="x"))["a"] == "admitted"
 
 
 def test_so_many_jobs_start_a_minute() -> None:
     """The envelope's limit counts starts of all operarios, and lets one more in as they age."""
     ran = [ran_elsewhere(f"r{n}", seconds(20 * n), operario=f"o{n}") for n in range(4)]
     given = {"envelope": Envelope(limits=Limits(per_minute=2))}
-    one = elsewhere("a")
+    job = elsewhere("a")
 
     why = "3 remediations started in the last minute, limits.perMinute in openfero.yaml is 2"
     wait = Wait(Reason.LIMIT_PER_MINUTE, NOW + seconds(40), why)
-    assert decisions(*ran, one, **given) == {"a": wait}
-    assert reasons(*ran, one, now=NOW + seconds(39), **given)["a"] == "limit-per-minute"
-    assert reasons(*ran, one, now=NOW + seconds(40), **given)["a"] == "admitted"
+    assert decisions(*ran, job, **given) == {"a": wait}
+    assert reasons(*ran, job, now=NOW + seconds(39), **given)["a"] == "limit-per-minute"
+    assert reasons(*ran, job, now=NOW + seconds(40), **given)["a"] == "admitted"
 
 
 def test_a_limit_of_zero_is_looked_at_again() -> None:
@@ -321,21 +323,21 @@ def test_admission_counts_not_the_start_that_kueue_makes_of_it() -> None:
 def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: str) -> None:
     """What was refused for good is not run elsewhere either; a namesake that gave way is nobody."""
     # Not the same digests by chance of starts: it is the occurrence alone that is compared here.
-    one = remediation(starts_at=None, occurrence="o")
+    job = remediation(starts_at=None, occurrence="o")
     decided = decide(
-        [one, dataclasses.replace(other, starts_at=None, occurrence="o", target="t")],
+        [job, dataclasses.replace(other, starts_at=None, occurrence="o", target="t")],
         Envelope(),
         pause=None,
         now=NOW,
     )
 
-    assert {d.reason.value for r, d in decided if r is one} == {reason}
+    assert {d.reason.value for r, d in decided if r is job} == {reason}
 
 
 def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
     """Two namespaces with one Job each at one moment: one runs, always the same."""
-    one, other = remediation(namespace="a"), remediation(namespace="b")
-    for order in permutations([one, other]):
+    job, other = remediation(namespace="a"), remediation(namespace="b")
+    for order in permutations([job, other]):
         decided = decide(order, Envelope(), pause=None, now=NOW)
 
         assert [(r.key.namespace, d.reason) for r, d in decided] == [
@@ -346,9 +348,9 @@ def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
 
 def test_the_refusal_names_the_other_job() -> None:
     """A person who wonders why finds the Job that heals instead."""
-    one = remediation("b", starts_at=STARTS_AT + seconds(1))
+    job = remediation("b", starts_at=STARTS_AT + seconds(1))
 
-    assert decisions(running("a"), one)["b"] == Refuse(
+    assert decisions(running("a"), job)["b"] == Refuse(
         Reason.SAME_INCIDENT, "Job jobs/a handles or handled this incident"
     )
     twin = remediation("a", namespace="b")
@@ -380,10 +382,10 @@ def test_a_start_that_wobbles_is_the_same_incident(
 ) -> None:
     """Up to a minute after the other Job was received, it is the same trouble."""
     healed = finished("a", ended=NOW - minutes(60))
-    one = remediation("b", starts_at=starts_at, received_at=NOW + minutes(6))
+    job = remediation("b", starts_at=starts_at, received_at=NOW + minutes(6))
 
     later = NOW + minutes(6)
-    assert reasons(healed, one, now=later)["b"] == ("same-incident" if same else "admitted")
+    assert reasons(healed, job, now=later)["b"] == ("same-incident" if same else "admitted")
 
 
 def test_what_fires_again_after_it_was_resolved_is_a_new_incident() -> None:
@@ -431,23 +433,23 @@ def test_a_job_is_compared_with_what_started_or_stands_before_it(
     other: Remediation, reason: str
 ) -> None:
     """Decided Jobs that never started, other attempts and alerts without a start do not count."""
-    one = remediation("b", starts_at=STARTS_AT + seconds(1))
+    job = remediation("b", starts_at=STARTS_AT + seconds(1))
 
-    assert reasons(dataclasses.replace(other, target="t", operario="x"), one)["b"] == reason
+    assert reasons(dataclasses.replace(other, target="t", operario="x"), job)["b"] == reason
 
 
 @pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
 def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: datetime) -> None:
     """Others of its incident wait until that is known, whatever else they could do."""
     unconfirmed = running("a", target="t", operario="x")
-    one = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
+    job = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
     same = remediation("c", namespace="other", received_at=received_at)
     elsewhere = remediation("d", **OTHER)
 
     assert (
-        reasons(unconfirmed, one, same, elsewhere, unconfirmed={unconfirmed.uid})["d"] == "admitted"
+        reasons(unconfirmed, job, same, elsewhere, unconfirmed={unconfirmed.uid})["d"] == "admitted"
     )
-    for other in (one, same):
+    for other in (job, same):
         assert decisions(unconfirmed, other, unconfirmed={unconfirmed.uid}) == {
             other.key.name: Wait(Reason.TARGET_BUSY, message="Job jobs/a may have started")
         }
@@ -456,9 +458,9 @@ def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: dat
 
 def test_an_alert_without_a_start_is_healed_each_time() -> None:
     """A person who sends an alert by hand asks for a run."""
-    one = remediation("b", starts_at=None)
+    job = remediation("b", starts_at=None)
 
-    assert reasons(finished("a", ended=NOW - minutes(60)), one)["b"] == "admitted"
+    assert reasons(finished("a", ended=NOW - minutes(60)), job)["b"] == "admitted"
 
 
 def test_many_alerts_without_a_start_are_decided_in_a_moment() -> None:
@@ -479,9 +481,9 @@ def test_who_is_refused_stands_before_nobody() -> None:
     """
     late = remediation("a", received_at=NOW - minutes(61), starts_at=STARTS_AT - minutes(61))
     for priority in (-1, 0, 1):
-        one = remediation("b", starts_at=STARTS_AT - minutes(61), **options(priority=priority))
+        job = remediation("b", starts_at=STARTS_AT - minutes(61), **options(priority=priority))
 
-        assert reasons(late, dataclasses.replace(one, occurrence="o")) == {
+        assert reasons(late, dataclasses.replace(job, occurrence="o")) == {
             "a": "max-wait",
             "b": "admitted",
         }
@@ -513,21 +515,21 @@ def test_an_older_job_is_refused_behind_one_that_is_admitted_in_the_same_pass() 
 )
 def test_a_resolved_alerts_job_is_not_started(on_resolve: OnResolve, reason: str) -> None:
     """Unless its operario keeps it."""
-    one = remediation(resolved_at=NOW, **options(on_resolve=on_resolve))
+    job = remediation(resolved_at=NOW, **options(on_resolve=on_resolve))
 
-    assert reasons(one) == {"job-1": reason}
+    assert reasons(job) == {"job-1": reason}
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL])
 def test_what_waited_too_long_is_refused(phase: Phase) -> None:
     """Not run hours late, nor approved by somebody who does not know better; 0 waits for ever."""
-    one = remediation(phase=phase, **options(approval=phase is Phase.AWAITING_APPROVAL))
+    job = remediation(phase=phase, **options(approval=phase is Phase.AWAITING_APPROVAL))
     wait = "approval" if phase is Phase.AWAITING_APPROVAL else "admitted"
 
-    assert reasons(one, now=NOW + minutes(60))["job-1"] == wait
-    assert reasons(one, now=NOW + minutes(60) + seconds(1))["job-1"] == "max-wait"
+    assert reasons(job, now=NOW + minutes(60))["job-1"] == wait
+    assert reasons(job, now=NOW + minutes(60) + seconds(1))["job-1"] == "max-wait"
     endless = dataclasses.replace(
-        one, options=dataclasses.replace(one.options, max_wait=timedelta(0))
+        job, options=dataclasses.replace(job.options, max_wait=timedelta(0))
     )
     assert reasons(endless, now=NOW + minutes(6000))["job-1"] == wait
 
@@ -611,9 +613,9 @@ def test_a_resolved_job_waits_for_a_firing_one_that_waits() -> None:
     waiting = remediation(
         "f", starts_at=STARTS_AT, resolved_at=NOW, phase=Phase.AWAITING_APPROVAL, **keeps
     )
-    one = undo(starts_at=STARTS_AT)
+    job = undo(starts_at=STARTS_AT)
 
-    assert reasons(waiting, one, now=NOW + minutes(1)) == {"f": "approval", "u": "firing-runs"}
+    assert reasons(waiting, job, now=NOW + minutes(1)) == {"f": "approval", "u": "firing-runs"}
 
 
 def test_a_firing_job_that_is_held_without_pods_holds_nobody_up() -> None:
@@ -694,9 +696,9 @@ def undone(**given: Any) -> Remediation:
 )
 def test_there_must_be_something_to_undo(others: list[Remediation], reason: str) -> None:
     """A firing Job of the labels must have started since the last undoing that succeeded."""
-    one = undo(**options(cooldown=timedelta(0)))
+    job = undo(**options(cooldown=timedelta(0)))
 
-    assert reasons(*others, one, now=NOW + minutes(1))["u"] == reason
+    assert reasons(*others, job, now=NOW + minutes(1))["u"] == reason
 
 
 def test_firing_and_resolved_jobs_share_a_target() -> None:
@@ -795,10 +797,10 @@ def test_many_starts_of_one_alert_are_not_compared_each_with_each(
     """What came long before a Job's start, or waits behind it, is not looked at."""
     asked = 0
 
-    def counted(one: Remediation, other: Remediation) -> bool:
+    def counted(job: Remediation, other: Remediation) -> bool:
         nonlocal asked
         asked += 1
-        return same_incident(one, other)
+        return same_incident(job, other)
 
     monkeypatch.setattr("openfero_gitops.admission.decide.same_incident", counted)
     many = [
@@ -874,14 +876,14 @@ ENVELOPES = st.builds(
 
 def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
     """The Jobs after what was decided about them was done."""
-    done = {one.key: decision for one, decision in look(board, envelope)}
+    done = {job.key: decision for job, decision in look(board, envelope)}
     after = []
-    for one in board:
-        match done.get(one.key):
+    for job in board:
+        match done.get(job.key):
             case Admit():
                 after.append(
                     dataclasses.replace(
-                        one,
+                        job,
                         phase=Phase.RUNNING,
                         suspended=False,
                         started=True,
@@ -892,11 +894,11 @@ def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remedi
             case Refuse(reason):
                 after.append(
                     dataclasses.replace(
-                        one, phase=Phase.REFUSED, decision="refused", reason=reason.value
+                        job, phase=Phase.REFUSED, decision="refused", reason=reason.value
                     )
                 )
             case _:
-                after.append(one)
+                after.append(job)
     return after
 
 
@@ -907,31 +909,31 @@ def look(board: Iterable[Remediation], envelope: Envelope) -> list[tuple[Remedia
 
 def admitted(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
     """What is admitted at `NOW`."""
-    return [one for one, decision in look(board, envelope) if isinstance(decision, Admit)]
+    return [job for job, decision in look(board, envelope) if isinstance(decision, Admit)]
 
 
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: Envelope) -> None:
     """One Job works on a target, and never more run at once, an hour or a minute than may."""
-    occupying = [one for one in board if one.occupying]
+    occupying = [job for job in board if job.occupying]
     starts = [
-        (one.operario, one.admitted_at)
-        for one in board
-        if one.admitted_at is not None and not one.deleting
+        (job.operario, job.admitted_at)
+        for job in board
+        if job.admitted_at is not None and not job.deleting
     ]
 
-    for one in admitted(board, envelope):
-        assert one.target not in {other.target for other in occupying}
-        mine = [other for other in occupying if other.operario == one.operario]
-        assert len(mine) < one.options.max_concurrent
+    for job in admitted(board, envelope):
+        assert job.target not in {other.target for other in occupying}
+        mine = [other for other in occupying if other.operario == job.operario]
+        assert len(mine) < job.options.max_concurrent
         assert len(occupying) < envelope.limits.concurrent
         hour = [name for name, moment in starts if moment > NOW - minutes(60)]
-        assert hour.count(one.operario) < one.options.max_per_hour
+        assert hour.count(job.operario) < job.options.max_per_hour
         minute = [name for name, moment in starts if moment > NOW - minutes(1)]
         assert len(minute) < envelope.limits.per_minute
-        occupying.append(one)
-        starts.append((one.operario, NOW))
+        occupying.append(job)
+        starts.append((job.operario, NOW))
 
 
 @settings(max_examples=scaled(100))
@@ -941,21 +943,21 @@ def test_one_job_runs_per_occurrence_and_incident(
 ) -> None:
     """No Job starts beside, or after, another of its occurrence or of its incident."""
     starting = admitted(board, envelope)
-    before = [one for one in board if one.started and not one.deleting]
+    before = [job for job in board if job.started and not job.deleting]
 
-    for index, one in enumerate(starting):
+    for index, job in enumerate(starting):
         # One that is admitted later may be a new incident, after this one.
-        others = [two for two in (*before, *starting[:index]) if two is not one]
-        assert one.occurrence not in {two.occurrence for two in others}
+        others = [other for other in (*before, *starting[:index]) if other is not job]
+        assert job.occurrence not in {other.occurrence for other in others}
         assert not [
-            two
-            for two in others
-            if two.incident == one.incident
-            and two.attempt == one.attempt
-            and one.starts_at is not None
-            and two.starts_at is not None
-            and one.starts_at <= two.received_at + seconds(60)
-            and (two.resolved_at is None or one.starts_at <= two.resolved_at)
+            other
+            for other in others
+            if other.incident == job.incident
+            and other.attempt == job.attempt
+            and job.starts_at is not None
+            and other.starts_at is not None
+            and job.starts_at <= other.received_at + seconds(60)
+            and (other.resolved_at is None or job.starts_at <= other.resolved_at)
         ]
 
 
@@ -981,15 +983,15 @@ def test_looking_again_admits_nothing_more(
     Only a refusal may make way for another Job, and then within the limits.
     """
     after = carried_out(board, envelope)
-    refusals = [one for one, decision in look(board, envelope) if isinstance(decision, Refuse)]
+    refusals = [job for job, decision in look(board, envelope) if isinstance(decision, Refuse)]
     again = admitted(after, envelope)
 
     assert not again or refusals
     final = carried_out(after, envelope)
     if again:
-        assert sum(one.occupying for one in final) <= envelope.limits.concurrent
-        targets = Counter(one.target for one in final if one.occupying)
-        assert all(targets[one.target] == 1 for one in again)
+        assert sum(job.occupying for job in final) <= envelope.limits.concurrent
+        targets = Counter(job.target for job in final if job.occupying)
+        assert all(targets[job.target] == 1 for job in again)
 
 
 @settings(max_examples=scaled(100))
@@ -1000,10 +1002,10 @@ def test_everything_that_waits_is_decided_in_order(
     """Each waiting Job gets one decision, by priority, then age; the clock's waits lie ahead."""
     decided = look(board, envelope)
 
-    assert [one.key for one, _ in decided] == [
-        one.key
-        for one in sorted(board, key=lambda r: (-r.options.priority, r.order))
-        if one.waiting and not one.deleting
+    assert [job.key for job, _ in decided] == [
+        job.key
+        for job in sorted(board, key=lambda r: (-r.options.priority, r.order))
+        if job.waiting and not job.deleting
     ]
     for _, decision in decided:
         if isinstance(decision, Wait) and decision.until is not None:

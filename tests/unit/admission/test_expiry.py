@@ -23,21 +23,21 @@ DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
 
-def unheard(one: Remediation, since: timedelta) -> Remediation:
+def unheard(job: Remediation, since: timedelta) -> Remediation:
     """The same, last delivered so long ago."""
     moment = build.NOW - since
     return replace(
-        one,
+        job,
         received_at=moment,
         delivered_at=moment,
-        finished_at=moment if one.finished else None,
+        finished_at=moment if job.finished else None,
     )
 
 
 def why(*jobs: Remediation, **envelope: Any) -> dict[str, Expiry]:
     """What is to be removed, by name."""
     found = expired_jobs(jobs, replace(ENVELOPE, **envelope), build.NOW)
-    return {one.key.name: reason for one, reason in found}
+    return {job.key.name: reason for job, reason in found}
 
 
 @pytest.mark.parametrize("reason", ["resolved", "max-wait", "same-incident"])
@@ -53,17 +53,17 @@ def test_a_refused_job_goes_when_it_is_not_remembered_any_more(reason: str) -> N
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.HELD])
 def test_what_waits_for_a_person_is_kept_much_longer(phase: Phase) -> None:
     """A week by default; then its alert has surely gone, though nobody said so."""
-    one = replace(build.remediation(), phase=phase, suspended=True)
-    assert why(unheard(one, 7 * DAY)) == {}
-    assert why(unheard(one, 7 * DAY + SECOND)) == {"job-1": Expiry.ALERT_GONE}
+    job = replace(build.remediation(), phase=phase, suspended=True)
+    assert why(unheard(job, 7 * DAY)) == {}
+    assert why(unheard(job, 7 * DAY + SECOND)) == {"job-1": Expiry.ALERT_GONE}
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_what_has_pods_or_may_have_is_never_removed(phase: Phase) -> None:
     """Whatever is written on it, and however old it is."""
-    one = unheard(replace(build.running(), phase=phase, finished=False), 400 * DAY)
-    assert why(replace(one, suspended=False)) == {}
-    assert why(replace(one, suspended=True, active=1)) == {}
+    job = unheard(replace(build.running(), phase=phase, finished=False), 400 * DAY)
+    assert why(replace(job, suspended=False)) == {}
+    assert why(replace(job, suspended=True, active=1)) == {}
 
 
 def test_what_kueue_holds_is_kueue_s() -> None:
@@ -82,8 +82,8 @@ def test_what_lacks_our_marks_is_not_ours(mark: str) -> None:
 
 def ended(number: int, age: timedelta, **given: Any) -> Remediation:
     """One of several Jobs that completed, so long ago, with a TTL of a year."""
-    one = build.finished(f"job-{number}", **given)
-    return unheard(replace(one, ttl_seconds=365 * 86_400), age)
+    job = build.finished(f"job-{number}", **given)
+    return unheard(replace(job, ttl_seconds=365 * 86_400), age)
 
 
 def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
@@ -94,21 +94,21 @@ def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
     assert why(*young) == {}
     mixed = [*young[:2], *(ended(10 + n, DAY * (2 + n)) for n in range(3))]
     assert why(*mixed) == {"job-11": Expiry.HISTORY, "job-12": Expiry.HISTORY}
-    others = [replace(one, operario=f"op-{n}") for n, one in enumerate(old)]
+    others = [replace(job, operario=f"op-{n}") for n, job in enumerate(old)]
     assert why(*others) == {}
     assert len(why(*old, limits=Limits(history=0))) == 6
 
 
 def test_a_finished_job_is_kubernetes_until_it_forgets_it() -> None:
     """Without a TTL, which somebody may have removed, it is remembered and then goes."""
-    one = build.finished()
-    spared = unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=10))
+    job = build.finished()
+    spared = unheard(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=10))
     assert why(spared) == {}
-    assert why(unheard(replace(one, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
+    assert why(unheard(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
         "job-1": Expiry.OVERDUE
     }
-    assert why(unheard(replace(one, ttl_seconds=None), 2 * DAY)) == {"job-1": Expiry.OVERDUE}
-    assert why(unheard(replace(one, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
+    assert why(unheard(replace(job, ttl_seconds=None), 2 * DAY)) == {"job-1": Expiry.OVERDUE}
+    assert why(unheard(replace(job, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
 
 
 @given(
@@ -144,7 +144,7 @@ def test_nothing_that_is_remembered_is_ever_removed(
         for index, (phase, age, finished, suspended, active) in enumerate(drawn)
     ]
     envelope = Envelope(remember=remember, limits=Limits(history=history))
-    found = [one for one, _ in expired_jobs(jobs, envelope, build.NOW)]
-    assert all(one.delivered_at < build.NOW - remember for one in found)
-    assert all(one.finished or (one.suspended and not one.active) for one in found)
-    assert [one.delivered_at for one in found] == sorted(one.delivered_at for one in found)
+    found = [job for job, _ in expired_jobs(jobs, envelope, build.NOW)]
+    assert all(job.delivered_at < build.NOW - remember for job in found)
+    assert all(job.finished or (job.suspended and not job.active) for job in found)
+    assert [job.delivered_at for job in found] == sorted(job.delivered_at for job in found)

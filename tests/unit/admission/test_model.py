@@ -148,24 +148,24 @@ class Story(RuleBasedStateMachine):
         labels = {"alertname": name, "pod": pod}
         starts = self._near(which, began)
         views = {uid: observe(job) for uid, job in self.jobs.items()}
-        here = {uid: one for uid, one in views.items() if one.key.namespace == namespace}
+        here = {uid: job for uid, job in views.items() if job.key.namespace == namespace}
         healing: list[Remediation] = []
         owed: int | None = None
         for attempt in range(1, 10):
             there = [
-                one
-                for one in here.values()
-                if (one.labels, one.status, one.starts_at, one.attempt)
+                job
+                for job in here.values()
+                if (job.labels, job.status, job.starts_at, job.attempt)
                 == (labels, Status.FIRING, starts, attempt)
             ]
             if not there:
                 owed = attempt
                 break
-            incident = [one for one in views.values() if one.incident == there[0].incident]
+            incident = [job for job in views.values() if job.incident == there[0].incident]
             healing.append(healing_job(there[0], incident))
             if not is_next_attempt_due(healing[-1], runs_so_far(healing), self.now):
                 break
-        if all(one.key.namespace == namespace for one in views.values()):
+        if all(job.key.namespace == namespace for job in views.values()):
             assert owed == self.rules.next_attempt(tuple(sorted(labels.items())), starts, self.now)
         if owed is not None:
             self._create(name, "firing", pod, starts, namespace, owed)
@@ -192,9 +192,9 @@ class Story(RuleBasedStateMachine):
                 self._patch(uid, patches.resolve(observe(self.jobs[uid]), ends))
                 run.resolved = ends
         taken = any(
-            one.status is Status.RESOLVED and one.starts_at == starts and one.labels["pod"] == pod
-            for one in map(observe, self.jobs.values())
-            if one.key.namespace == namespace
+            job.status is Status.RESOLVED and job.starts_at == starts and job.labels["pod"] == pod
+            for job in map(observe, self.jobs.values())
+            if job.key.namespace == namespace
         )
         if not taken:
             self._create("Crash", "resolved", pod, starts, namespace, 1)
@@ -245,23 +245,26 @@ class Story(RuleBasedStateMachine):
         envelope = Envelope(limits=limits) if self.rules.catalog else None
         views = [observe(job) for job in self.jobs.values()]
         decided = decide(views, envelope, pause=_PAUSE if paused else None, now=self.now)
-        decisions = {one.uid: decision for one, decision in decided}
+        decisions = {job.uid: decision for job, decision in decided}
         self._expect(decisions)
-        for one in views:
-            if one.has_unrecorded_start:
-                self._patch(one.uid, patches.started_by_other(one, self.now))
-                self.noted[one.uid] = one.started_at or self.now
+        for remediation in views:
+            if remediation.has_unrecorded_start:
+                self._patch(remediation.uid, patches.started_by_other(remediation, self.now))
+                self.noted[remediation.uid] = remediation.started_at or self.now
         for run in self.runs.values():
             run.unwritten = False
-        for one, decision in decided:
+        for remediation, decision in decided:
             if isinstance(decision, Admit):
-                self._patch(one.uid, patches.admit(one, "stamp", "replica", self.now))
-                self.admitted[one.uid] = self.now
-                if one.queue is None:
-                    self._controller_starts(one.uid)
+                self._patch(
+                    remediation.uid, patches.admit(remediation, "stamp", "replica", self.now)
+                )
+                self.admitted[remediation.uid] = self.now
+                if remediation.queue is None:
+                    self._controller_starts(remediation.uid)
             elif isinstance(decision, Refuse):
                 self._patch(
-                    one.uid, patches.refuse(one, "stamp", decision.reason, decision.message)
+                    remediation.uid,
+                    patches.refuse(remediation, "stamp", decision.reason, decision.message),
                 )
 
     def _expect(self, decisions: dict[str, Any]) -> None:

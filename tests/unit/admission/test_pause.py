@@ -161,7 +161,7 @@ async def test_a_failing_api_server_is_not_pressed_nor_the_log_filled() -> None:
         desk.fail(Forbidden("no right"))
         await asyncio.sleep(1)
         await desk.control.read_pause()
-    said = [one["error"] for one in logs if one["log_level"] == "warning"]
+    said = [entry["error"] for entry in logs if entry["log_level"] == "warning"]
     assert said == ["slow down", "no right", "no right"]
 
 

@@ -113,17 +113,17 @@ class Desk:
     async def stored(self, *namespaces: str) -> list[Object]:
         """Every Event there is, in order."""
         found = [
-            one
+            event
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
-            for one in (await self.world.cluster.list(EVENTS, namespace)).items
+            for event in (await self.world.cluster.list(EVENTS, namespace)).items
         ]
-        return sorted(found, key=lambda one: str(one["eventTime"]))
+        return sorted(found, key=lambda event: str(event["eventTime"]))
 
     async def lines(self, *namespaces: str) -> list[str]:
         """Type, reason and the first word of each Event's note."""
         return [
-            f"{one['type']} {one['reason']} {one['note'].split(':')[0]}"
-            for one in await self.stored(*namespaces)
+            f"{event['type']} {event['reason']} {event['note'].split(':')[0]}"
+            for event in await self.stored(*namespaces)
         ]
 
 
@@ -143,8 +143,8 @@ def event(number: int = 0, **given: Any) -> Event:
 
 def remembered(note: str) -> list[Event]:
     """Every event of a note that this process holds; those of other tests may be held, too."""
-    events = (one for one in gc.get_objects() if isinstance(one, Event))
-    return [one for one in events if one.note == note]
+    events = (value for value in gc.get_objects() if isinstance(value, Event))
+    return [event for event in events if event.note == note]
 
 
 class TestTurns:
@@ -163,7 +163,7 @@ class TestTurns:
             await desk.world.annotate(key, keys.APPROVED_BY, "ada")
             await asyncio.sleep(600)
         stored = await desk.stored()
-        assert [(one["reason"], one["note"]) for one in stored] == [
+        assert [(event["reason"], event["note"]) for event in stored] == [
             (
                 "Waiting",
                 (
@@ -175,15 +175,15 @@ class TestTurns:
             ("Admitted", f"started: operario restart-pod at revision {build.COMMIT[:12]}"),
         ]
         job = await desk.world.cluster.get(JOBS, key.namespace, key.name)
-        for one in stored:
-            assert one["regarding"] == {
+        for event in stored:
+            assert event["regarding"] == {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
                 "namespace": key.namespace,
                 "name": key.name,
                 "uid": job["metadata"]["uid"],
             }
-            assert one["reportingInstance"] == "replica-a"
+            assert event["reportingInstance"] == "replica-a"
 
     @in_virtual_time
     async def test_a_new_reason_to_wait_is_told_anew(self) -> None:
@@ -200,7 +200,7 @@ class TestTurns:
             "Normal Waiting cooldown",
             "Normal Admitted started",
         ]
-        (waiting,) = [one for one in await desk.stored() if one["reason"] == "Waiting"]
+        (waiting,) = [event for event in await desk.stored() if event["reason"] == "Waiting"]
         assert waiting["note"].endswith("Z")
 
     @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ class TestTurns:
             await desk.world.change(started, {**suspend, "value": False})
             await desk.world.cluster.delete(JOBS, deleted.namespace, deleted.name)
             await asyncio.sleep(10)
-        told = {(one["regarding"]["name"], one["reason"]) for one in await desk.stored()}
+        told = {(event["regarding"]["name"], event["reason"]) for event in await desk.stored()}
         assert {
             (held.name, "Held"),
             (held.name, "Resumed"),
@@ -330,7 +330,7 @@ class TestController:
             ["Warning", "RevisionRefused"],
         ]
         stored = await desk.stored("controller")
-        assert {one["regarding"]["name"] for one in stored} == {"openfero-catalog"}
+        assert {event["regarding"]["name"] for event in stored} == {"openfero-catalog"}
         assert stored[2]["note"].startswith("disk.yaml:")
         assert desk.source.head[:12] in stored[3]["note"]
 
@@ -342,7 +342,9 @@ class TestController:
         async with desk.telling():
             await desk.syncer.sync()
             await asyncio.sleep(30)
-        stored = [one for one in await desk.stored("controller") if one["reason"] == "Quarantined"]
+        stored = [
+            event for event in await desk.stored("controller") if event["reason"] == "Quarantined"
+        ]
         assert len(stored) == 11
         assert stored[-1]["note"] == "90 more files with errors"
 
@@ -397,9 +399,11 @@ class TestRecorder:
             for number in range(2500):
                 recorder.record(event(number))
             await asyncio.sleep(120)
-        moments = [one.at for one in desk.replica.wire.asked]
+        moments = [request.at for request in desk.replica.wire.asked]
         assert len(moments) == 2000
-        assert max(sum(at <= one < at + 0.99 for one in moments) for at in moments[::50]) <= 20
+        assert (
+            max(sum(at <= moment < at + 0.99 for moment in moments) for at in moments[::50]) <= 20
+        )
         assert desk.told_results.count("lost") == 500
         assert desk.told_results.count("sent") == 2000
 
@@ -416,7 +420,7 @@ class TestRecorder:
                 desk.recorder.record(event(number))
         async with self.sending(desk):
             await asyncio.sleep(10)
-        notes = [one["note"] for one in await desk.stored()]
+        notes = [event["note"] for event in await desk.stored()]
         assert sorted(notes) == ["started"] * 5 + ["target-busy"] * 5
 
     @pytest.mark.parametrize("error", [Unavailable("gone"), Throttled("slow", 30.0)])
@@ -513,7 +517,7 @@ class TestRecorder:
 
     def test_a_wait_without_a_message_has_its_reason_s_sentence(self) -> None:
         """Nobody has to look up a word."""
-        one = build.remediation()
-        told = events.of_wait(one, Wait(Reason.PAUSED))
+        job = build.remediation()
+        told = events.of_wait(job, Wait(Reason.PAUSED))
         assert told.note == "paused: admission is paused"
-        assert told.about == events.reference(one)
+        assert told.about == events.reference(job)

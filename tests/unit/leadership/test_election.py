@@ -191,8 +191,8 @@ class TestSeeing:
         """When a lease may be taken depends on no time that is written in it."""
         other = replace(record, acquired_at=WALL, renewed_at=WALL + timedelta(days=1))
         steps = [
-            acquire_or_wait(ME, observed((one, at)), None, now=at + passed, wall=WALL)
-            for one in (record, other)
+            acquire_or_wait(ME, observed((lease, at)), None, now=at + passed, wall=WALL)
+            for lease in (record, other)
         ]
         assert steps[0] == steps[1]
 

@@ -363,7 +363,7 @@ class TestLeading:
             await asyncio.sleep(5)
             a.network.fault = lambda _: None
             await until(lambda: len(a.terms) == 2)
-        assert a.terms[1].continues not in {one.id for one in (*a.terms, *b.terms)}
+        assert a.terms[1].continues not in {term.id for term in (*a.terms, *b.terms)}
 
     @in_virtual_time
     async def test_stopping_frees_the_lease_after_the_work_has_ended(self) -> None:
@@ -485,7 +485,7 @@ class TestHandingOver:
             await asyncio.sleep(10)
             assert not marked(await api.get(LEASES, NAMESPACE, NAME))
         await c.lead_once()
-        assert [one.terms[0].handed_over for one in (a, b, c)] == [False, True, False]
+        assert [replica.terms[0].handed_over for replica in (a, b, c)] == [False, True, False]
 
     @pytest.mark.parametrize("settles", [True, False])
     @in_virtual_time
@@ -554,7 +554,7 @@ class TestHandingOver:
             async with b.standing():
                 await until(lambda: b.terms)
                 a.network.fault = lambda _: None
-        assert [one.handed_over for one in (*a.terms, *b.terms)] == [False] * 2
+        assert [term.handed_over for term in (*a.terms, *b.terms)] == [False] * 2
 
     @in_virtual_time
     async def test_lease_taken_unheard_is_not_handed_over(self) -> None:
@@ -1169,7 +1169,7 @@ class TestKubernetesLease:
 
         async def listen() -> None:
             changes = lease.changes(created.resource_version, timeout=60)
-            told.extend([one async for one in changes])
+            told.extend([record async for record in changes])
 
         listening = asyncio.create_task(listen())
         await asyncio.sleep(1)
