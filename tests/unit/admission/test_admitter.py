@@ -67,13 +67,13 @@ def forever() -> JobPlayer:
 
 async def waiting(replica: Replica, count: int) -> list[JobKey]:
     """Deliver so many alerts, a second apart, and return their Jobs in this order."""
-    found = []
+    jobs = []
     for number in range(count):
         answer = await replica.deliver(pods_of(f"web-{number}"))
         assert answer.items[0].job is not None
-        found.append(answer.items[0].job)
+        jobs.append(answer.items[0].job)
         await asyncio.sleep(1)
-    return found
+    return jobs
 
 
 def is_admission(request: Request) -> bool:
@@ -293,9 +293,9 @@ class TestTakeover:
             async with new.leading():
                 await asyncio.sleep(300)
         assert world.starts() == [jobs[0]]
-        known = new.view.get(jobs[0])
-        assert known is not None
-        assert known.phase is Phase.RUNNING
+        job = new.view.get(jobs[0])
+        assert job is not None
+        assert job.phase is Phase.RUNNING
 
     @in_virtual_time
     async def test_a_job_that_cannot_be_stamped_counts_as_running(self) -> None:
@@ -349,9 +349,9 @@ class TestTakeover:
         replica = world.replica()
 
         async def late(_: Request, act: Act) -> Any:
-            found = await act()
+            answer = await act()
             await asyncio.sleep(10)
-            return found
+            return answer
 
         async with world.playing(), replica.watching():
             (job,) = await waiting(replica, 1)
@@ -446,44 +446,46 @@ class TestHandingOver:
                 await close(term)
         assert term.settled
 
-    @pytest.mark.parametrize("what", ["list", "patch"])
-    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize("verb", ["list", "patch"])
+    @pytest.mark.parametrize("was_handed_over", [True, False])
     @in_virtual_time
     async def test_a_take_over_that_was_not_completed_is_not_settled(
         self,
-        what: str,
-        told: bool,  # noqa: FBT001, pytest gives it by name
+        verb: str,
+        was_handed_over: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
         """What an earlier leader has sent may be under way; unless that one had said it is not."""
         world = World(forever())
         replica = world.replica()
-        answer, asked = asyncio.Event(), asyncio.Event()
+        answer, requested = asyncio.Event(), asyncio.Event()
 
         async def late(_: Request, act: Act) -> Any:
-            asked.set()
+            requested.set()
             await answer.wait()
             return await act()
 
         async with replica.watching():
             await waiting(replica, 30)
             replica.paused = True
-            replica.wire.trouble = when(lambda request: request.verb == what, late)
-            term = handed_over() if told else new_term("a")
+            replica.wire.trouble = when(lambda request: request.verb == verb, late)
+            term = handed_over() if was_handed_over else new_term("a")
             async with replica.leading(term):
-                await (asyncio.sleep(5) if told and what == "patch" else asked.wait())
+                await (
+                    asyncio.sleep(5) if was_handed_over and verb == "patch" else requested.wait()
+                )
                 term.closing.set()
                 await asyncio.sleep(1)
                 answer.set()
                 await until(term.finished.is_set, within=0.1)
-        assert term.settled is told
+        assert term.settled is was_handed_over
         stamps = [request for request in replica.wire.writes() if is_stamp(request)]
-        assert len(stamps) == (8 if what == "patch" and not told else 0)
+        assert len(stamps) == (8 if verb == "patch" and not was_handed_over else 0)
 
-    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize("was_handed_over", [True, False])
     @in_virtual_time
     async def test_a_namespace_that_was_not_listed(
         self,
-        told: bool,  # noqa: FBT001, pytest gives it by name
+        was_handed_over: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
         """What is known of it is old: it is stamped, whatever the last leader said.
 
@@ -491,8 +493,8 @@ class TestHandingOver:
         that word can tell.
         """
         world = World(forever())
-        there = build.operario("elsewhere", alertname="Elsewhere", namespace=OTHER)
-        replica = world.replica(catalog=build.catalog(build.operario(), there), namespaces=BOTH)
+        elsewhere = build.operario("elsewhere", alertname="Elsewhere", namespace=OTHER)
+        replica = world.replica(catalog=build.catalog(build.operario(), elsewhere), namespaces=BOTH)
         replica.paused = True
         async with replica.watching():
             await waiting(replica, 1)
@@ -501,13 +503,13 @@ class TestHandingOver:
                 lambda request: request.verb == "list" and request.namespace == OTHER,
                 fails(Forbidden("no right in this namespace")),
             )
-            term = handed_over() if told else new_term("a")
+            term = handed_over() if was_handed_over else new_term("a")
             async with replica.leading(term):
                 await asyncio.sleep(1)
                 await close(term)
         stamps = [request.namespace for request in replica.wire.writes() if is_stamp(request)]
-        assert sorted(stamps) == [*([] if told else [build.JOBS_NAMESPACE]), OTHER]
-        assert term.settled is told
+        assert sorted(stamps) == [*([] if was_handed_over else [build.JOBS_NAMESPACE]), OTHER]
+        assert term.settled is was_handed_over
 
     @in_virtual_time
     async def test_a_leader_that_rests_is_woken(self) -> None:
@@ -527,7 +529,7 @@ class TestHandingOver:
     async def test_doubts_of_an_own_term_go_with_a_leader_in_between(self) -> None:
         """Who led in between has stamped them, and says so."""
         world = World(forever())
-        first, other = world.replica("one"), world.replica("other")
+        first, other = world.replica("first"), world.replica("other")
         async with first.watching(), other.watching():
             await waiting(first, 1)
             first.wire.trouble = when(is_admission, fails(Unavailable("cut off")))
@@ -548,7 +550,7 @@ class TestHandingOver:
 def handed_over() -> LeaseTerm:
     """A term before which nothing was under way."""
     clock = asyncio.get_running_loop().time
-    return LeaseTerm("told/1", clock, float("inf"), handed_over=True)
+    return LeaseTerm("a/1", clock, float("inf"), handed_over=True)
 
 
 async def close(term: LeaseTerm) -> None:
@@ -700,9 +702,9 @@ class TestDoubt:
 class TestTerm:
     """Nothing is written after the end."""
 
-    @pytest.mark.parametrize("what", ["stamp", "admission"])
+    @pytest.mark.parametrize("kind", ["stamp", "admission"])
     @in_virtual_time
-    async def test_a_term_that_ends_in_mid_look_stops_every_further_write(self, what: str) -> None:
+    async def test_a_term_that_ends_in_mid_look_stops_every_further_write(self, kind: str) -> None:
         """Of fifty that were decided the fifth is the last that is sent."""
         world = World(forever())
         limits = Envelope(limits=Limits(concurrent=100))
@@ -711,7 +713,7 @@ class TestTerm:
         replica = world.replica(catalog=catalog)
         term = new_term("a")
         ended: list[int] = []
-        counted = is_stamp if what == "stamp" else is_admission
+        counted = is_stamp if kind == "stamp" else is_admission
 
         async def trouble(request: Request, act: Act) -> Any:
             if counted(request):
@@ -768,7 +770,7 @@ class TestTerm:
             async with replica.leading():
                 await until(lambda: any(map(is_admission, replica.wire.asked)))
             assert asyncio.all_tasks() == before
-            assert not replica.view._waiters
+            assert not replica.view._subscribers
             replica.wire.trouble = none
             async with replica.leading():
                 await until(lambda: len(world.starts()) == 3)
@@ -976,10 +978,10 @@ class TestRights:
     ) -> None:
         """Its Jobs stand first in the queue, and take no place; once allowed, they start."""
         world = World(JobPlayer(Durations(run=5)))
-        there = build.operario(
+        elsewhere = build.operario(
             "elsewhere", alertname="Elsewhere", namespace=OTHER, options=Options(priority=9)
         )
-        catalog = build.catalog(build.operario(), there, envelope=ONE_AT_A_TIME)
+        catalog = build.catalog(build.operario(), elsewhere, envelope=ONE_AT_A_TIME)
         replica = world.replica(catalog=catalog, namespaces=BOTH)
         blocked = [
             build.alert(labels={"alertname": "Elsewhere", "pod": f"db-{number}"})
@@ -1110,10 +1112,10 @@ class TestPace:
         """Nothing is written before the time it asked for is over."""
         world = World(forever())
         replica = world.replica()
-        asked: list[float] = []
+        requested_at: list[float] = []
 
         async def throttles(_: Request, __: Act) -> Any:
-            asked.append(seconds_so_far())
+            requested_at.append(seconds_so_far())
             raise Throttled("slow down", 7)
 
         async with replica.watching():
@@ -1121,7 +1123,7 @@ class TestPace:
             replica.wire.trouble = when(is_admission, throttles, 4)
             async with replica.leading():
                 await until(world.starts)
-        pauses = [later - before for before, later in pairwise(asked)]
+        pauses = [later - before for before, later in pairwise(requested_at)]
         assert len(pauses) == 3
         assert all(pytest.approx(7, abs=0.5) == pause for pause in pauses)
 
@@ -1473,7 +1475,7 @@ class Storm:
 
     def alerts(self) -> list[Any]:
         """A delivery: firing, wobbling, repeated and resolved alerts about a few Pods."""
-        found = []
+        alerts = []
         for _ in range(self.rng.randrange(1, 4)):
             name = self.rng.choice(["PodCrashLooping", "PodCrashLooping", "Drain"])
             alert = build.alert(
@@ -1481,8 +1483,8 @@ class Storm:
                 starts_at=build.NOW + timedelta(seconds=self.rng.choice([-30, -25, 100, 300])),
             )
             ends = self.rng.random() < 0.2
-            found.append(resolved(alert, self.world.now()) if ends else alert)
-        return found
+            alerts.append(resolved(alert, self.world.now()) if ends else alert)
+        return alerts
 
 
 class Uneven(JobPlayer):
@@ -1516,30 +1518,34 @@ class TestLimits:
         """
         storm = Storm(seed)
         await storm.rage()
-        most = {operario.name: operario.options.max_concurrent for operario in storm.operarios}
+        max_concurrent = {
+            operario.name: operario.options.max_concurrent for operario in storm.operarios
+        }
         now: dict[JobKey, Object] = {}
         started: Counter[str] = Counter()
-        promised = False  # that nothing starts
+        is_paused = False  # that nothing starts
         for write in storm.world.cluster._store.since(1):
             job = write.after or write.before
             assert job is not None
             if write.resource == CONFIG_MAPS:
-                asked, answer = (job["data"].get(key) for key in ("request", "acknowledged"))
-                promised = job["data"]["paused"] == "true" and asked == answer
+                request, acknowledged = (
+                    job["data"].get(key) for key in ("request", "acknowledged")
+                )
+                is_paused = job["data"]["paused"] == "true" and request == acknowledged
             if write.resource != JOBS:
                 continue
             key = JobKey(write.namespace, job["metadata"]["name"])
             if is_running(write.after) and key not in now:
-                assert not promised
+                assert not is_paused
                 now[key] = job
                 started[job["metadata"]["labels"][keys.OCCURRENCE]] += 1
             elif not is_running(write.after):
                 now.pop(key, None)
-            told = [job["metadata"]["annotations"] for job in now.values()]
-            assert len(told) <= Storm.concurrent
-            assert max(Counter(job[keys.TARGET] for job in told).values(), default=0) <= 1
-            for name, count in Counter(job[keys.OPERARIUS] for job in told).items():
-                assert count <= most[name]
+            annotations = [job["metadata"]["annotations"] for job in now.values()]
+            assert len(annotations) <= Storm.concurrent
+            assert max(Counter(job[keys.TARGET] for job in annotations).values(), default=0) <= 1
+            for name, count in Counter(job[keys.OPERARIUS] for job in annotations).items():
+                assert count <= max_concurrent[name]
         assert set(started.values()) <= {1}
         left: list[Remediation] = await storm.world.jobs(*BOTH)
         assert {job.phase for job in left} <= FINAL

@@ -478,10 +478,10 @@ class TestCancelRunning:
         async with concluding(stopping), stopping.leading(), keeping.watching():
             (key,) = await delivered(stopping, "web-1")
             (other,) = await delivered(keeping, "web-2")
-            await until(lambda: sum(known.occupying for known in stopping.view) == 2)
+            await until(lambda: sum(running.occupying for running in stopping.view) == 2)
             ended = world.now()
             await stopping.deliver(*(resolved(pods_of(pod), ended) for pod in ("web-1", "web-2")))
-            await until(lambda: any(known.finished for known in stopping.view))
+            await until(lambda: any(running.finished for running in stopping.view))
             await asyncio.sleep(60)
         job = await world.job(key)
         assert (job.phase, job.reason) == (Phase.CANCELLED, "resolved")

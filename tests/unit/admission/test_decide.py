@@ -795,11 +795,11 @@ def test_many_starts_of_one_alert_are_not_compared_each_with_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What came long before a Job's start, or waits behind it, is not looked at."""
-    asked = 0
+    comparisons = 0
 
     def counted(job: Remediation, other: Remediation) -> bool:
-        nonlocal asked
-        asked += 1
+        nonlocal comparisons
+        comparisons += 1
         return same_incident(job, other)
 
     monkeypatch.setattr("openfero_gitops.admission.decide.same_incident", counted)
@@ -812,9 +812,9 @@ def test_many_starts_of_one_alert_are_not_compared_each_with_each(
         )
         for number in range(200)
     ]
-    found = reasons(*many, now=NOW + minutes(3000), pause=PAUSE)
-    assert set(found.values()) == {"paused"}
-    assert asked <= 2 * len(many)
+    waits = reasons(*many, now=NOW + minutes(3000), pause=PAUSE)
+    assert set(waits.values()) == {"paused"}
+    assert comparisons <= 2 * len(many)
 
 
 # Any mixture.

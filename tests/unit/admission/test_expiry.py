@@ -36,8 +36,8 @@ def unheard(job: Remediation, since: timedelta) -> Remediation:
 
 def why(*jobs: Remediation, **envelope: Any) -> dict[str, Expiry]:
     """What is to be removed, by name."""
-    found = expired_jobs(jobs, replace(ENVELOPE, **envelope), build.NOW)
-    return {job.key.name: reason for job, reason in found}
+    expired = expired_jobs(jobs, replace(ENVELOPE, **envelope), build.NOW)
+    return {job.key.name: reason for job, reason in expired}
 
 
 @pytest.mark.parametrize("reason", ["resolved", "max-wait", "same-incident"])
@@ -144,7 +144,7 @@ def test_nothing_that_is_remembered_is_ever_removed(
         for index, (phase, age, finished, suspended, active) in enumerate(drawn)
     ]
     envelope = Envelope(remember=remember, limits=Limits(history=history))
-    found = [job for job, _ in expired_jobs(jobs, envelope, build.NOW)]
-    assert all(job.delivered_at < build.NOW - remember for job in found)
-    assert all(job.finished or (job.suspended and not job.active) for job in found)
-    assert [job.delivered_at for job in found] == sorted(job.delivered_at for job in found)
+    expired = [job for job, _ in expired_jobs(jobs, envelope, build.NOW)]
+    assert all(job.delivered_at < build.NOW - remember for job in expired)
+    assert all(job.finished or (job.suspended and not job.active) for job in expired)
+    assert [job.delivered_at for job in expired] == sorted(job.delivered_at for job in expired)

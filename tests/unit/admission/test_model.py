@@ -148,21 +148,21 @@ class Story(RuleBasedStateMachine):
         labels = {"alertname": name, "pod": pod}
         starts = self._near(which, began)
         views = {uid: observe(job) for uid, job in self.jobs.items()}
-        here = {uid: job for uid, job in views.items() if job.key.namespace == namespace}
+        in_namespace = {uid: job for uid, job in views.items() if job.key.namespace == namespace}
         healing: list[Remediation] = []
         owed: int | None = None
         for attempt in range(1, 10):
-            there = [
+            same_attempt = [
                 job
-                for job in here.values()
+                for job in in_namespace.values()
                 if (job.labels, job.status, job.starts_at, job.attempt)
                 == (labels, Status.FIRING, starts, attempt)
             ]
-            if not there:
+            if not same_attempt:
                 owed = attempt
                 break
-            incident = [job for job in views.values() if job.incident == there[0].incident]
-            healing.append(healing_job(there[0], incident))
+            incident = [job for job in views.values() if job.incident == same_attempt[0].incident]
+            healing.append(healing_job(same_attempt[0], incident))
             if not is_next_attempt_due(healing[-1], runs_so_far(healing), self.now):
                 break
         if all(job.key.namespace == namespace for job in views.values()):
@@ -297,16 +297,16 @@ class Story(RuleBasedStateMachine):
     # Jobs, and those who change them.
 
     def _some(self, which: int, *states: str) -> str | None:
-        found = [uid for uid, run in self.runs.items() if run.state in states]
-        return found[which % len(found)] if found else None
+        uids = [uid for uid, run in self.runs.items() if run.state in states]
+        return uids[which % len(uids)] if uids else None
 
     @rule(which=_ANY, ill=_SELDOM, then=st.booleans())
     def end(self, which: int, *, ill: bool, then: bool) -> None:
         """A running Job comes to its end."""
-        found = [uid for uid, run in self.runs.items() if run.pods and self._runs(uid)]
-        if not found:
+        uids = [uid for uid, run in self.runs.items() if run.pods and self._runs(uid)]
+        if not uids:
             return
-        uid = found[which % len(found)]
+        uid = uids[which % len(uids)]
         run = self.runs[uid]
         if run.state == "running":
             run.state = "failed" if ill else "succeeded"

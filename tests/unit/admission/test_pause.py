@@ -161,8 +161,8 @@ async def test_a_failing_api_server_is_not_pressed_nor_the_log_filled() -> None:
         desk.fail(Forbidden("no right"))
         await asyncio.sleep(1)
         await desk.control.read_pause()
-    said = [entry["error"] for entry in logs if entry["log_level"] == "warning"]
-    assert said == ["slow down", "no right", "no right"]
+    errors = [entry["error"] for entry in logs if entry["log_level"] == "warning"]
+    assert errors == ["slow down", "no right", "no right"]
 
 
 @in_virtual_time
@@ -194,8 +194,8 @@ class TestAcknowledging:
                 await desk.control.read_pause()
                 await desk.control.acknowledge(lambda: None)
                 await asyncio.sleep(1)
-            found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
-            assert found["data"]["acknowledged"] == request
+            control = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+            assert control["data"]["acknowledged"] == request
             assert len(desk.wire.writes(CONFIG_MAPS)) == 1
 
     @in_virtual_time
@@ -219,13 +219,13 @@ class TestAcknowledging:
         await desk.control.read_pause()
         await desk.write({"paused": "false", "request": "second"})
         await desk.control.acknowledge(lambda: None)
-        found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
-        assert "acknowledged" not in found["data"]
+        control = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+        assert "acknowledged" not in control["data"]
         await asyncio.sleep(1)
         assert not await desk.control.read_pause()
         await desk.control.acknowledge(lambda: None)
-        found = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
-        assert found["data"]["acknowledged"] == "second"
+        control = await desk.world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
+        assert control["data"]["acknowledged"] == "second"
 
     @in_virtual_time
     async def test_after_the_term_nothing_is_acknowledged(self) -> None:

@@ -112,12 +112,12 @@ class Desk:
 
     async def stored(self, *namespaces: str) -> list[Object]:
         """Every Event there is, in order."""
-        found = [
+        events = [
             event
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
             for event in (await self.world.cluster.list(EVENTS, namespace)).items
         ]
-        return sorted(found, key=lambda event: str(event["eventTime"]))
+        return sorted(events, key=lambda event: str(event["eventTime"]))
 
     async def lines(self, *namespaces: str) -> list[str]:
         """Type, reason and the first word of each Event's note."""
@@ -243,14 +243,14 @@ class TestTurns:
             await desk.world.change(started, {**suspend, "value": False})
             await desk.world.cluster.delete(JOBS, deleted.namespace, deleted.name)
             await asyncio.sleep(10)
-        told = {(event["regarding"]["name"], event["reason"]) for event in await desk.stored()}
+        reasons = {(event["regarding"]["name"], event["reason"]) for event in await desk.stored()}
         assert {
             (held.name, "Held"),
             (held.name, "Resumed"),
             (cancelled.name, "Cancelled"),
             (started.name, "StartedByOther"),
             (deleted.name, "Forgotten"),
-        } <= told
+        } <= reasons
 
     @in_virtual_time
     async def test_a_new_leader_does_not_tell_a_day_s_jobs_again(self) -> None:
@@ -285,11 +285,11 @@ class TestTurns:
         failed = replace(running, phase=Phase.FAILED, message="exit code 3: no")
         assert list(events.of_change(running, failed)) == []
         explained = replace(failed, has_message=True)
-        (told,) = events.of_change(failed, explained)
-        assert (told.reason, told.note, told.warning) == ("Failed", "exit code 3: no", True)
+        (event,) = events.of_change(failed, explained)
+        assert (event.reason, event.note, event.warning) == ("Failed", "exit code 3: no", True)
         assert list(events.of_change(explained, replace(explained, resource_version="9"))) == []
         (at_once,) = events.of_change(running, explained)
-        assert at_once == told
+        assert at_once == event
 
 
 class TestController:
@@ -298,9 +298,13 @@ class TestController:
     def test_leadership_is_told_as_client_go_tells_it(self) -> None:
         """On the Lease, when it changes; not at each renewal."""
         follower, leader = Leadership(holder="b"), Leadership(leader=True, holder="a")
-        told = events.of_leadership(follower, leader, LEASE, "a")
-        assert told is not None
-        assert (told.about, told.reason, told.note) == (LEASE, "LeaderElection", "a became leader")
+        event = events.of_leadership(follower, leader, LEASE, "a")
+        assert event is not None
+        assert (event.about, event.reason, event.note) == (
+            LEASE,
+            "LeaderElection",
+            "a became leader",
+        )
         assert events.of_leadership(leader, replace(leader, reason="x"), LEASE, "a") is None
         assert events.of_leadership(follower, Leadership(holder="c"), LEASE, "a") is None
         gone = events.of_leadership(leader, replace(follower, reason="stopping"), LEASE, "a")
@@ -510,14 +514,14 @@ class TestRecorder:
         """docs/events.md has each reason that the code tells."""
         root = ROOT
         code = (root / "openfero_gitops" / "events" / "events.py").read_text()
-        told = set(re.findall(r'Event\(\w+(?:\(remediation\))?, "(\w+)"', code))
+        reasons = set(re.findall(r'Event\(\w+(?:\(remediation\))?, "(\w+)"', code))
         page = (root / "docs" / "events.md").read_text()
-        assert len(told) >= 14
-        assert told == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
+        assert len(reasons) >= 14
+        assert reasons == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
 
     def test_a_wait_without_a_message_has_its_reason_s_sentence(self) -> None:
         """Nobody has to look up a word."""
         job = build.remediation()
-        told = events.of_wait(job, Wait(Reason.PAUSED))
-        assert told.note == "paused: admission is paused"
-        assert told.about == events.reference(job)
+        event = events.of_wait(job, Wait(Reason.PAUSED))
+        assert event.note == "paused: admission is paused"
+        assert event.about == events.reference(job)

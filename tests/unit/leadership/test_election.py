@@ -212,14 +212,14 @@ class TestKeeping:
     ) -> None:
         """Also with a wall clock that stands still, every record is a new one."""
         record, wall = replace(MINE, renewed_at=renewed_at), WALL
-        said = [record]
+        records = [record]
         for step in steps:
             wall += step
             renewal = renew_or_step_down(record, MINE, wall=wall)
             assert isinstance(renewal, Renew)
             record = renewal.record
-            assert record not in said
-            said.append(record)
+            assert record not in records
+            records.append(record)
 
     @pytest.mark.parametrize(
         "record",

@@ -1159,17 +1159,17 @@ class TestKubernetesLease:
 
     @in_virtual_time
     async def test_changes_tell_of_this_lease_alone(self) -> None:
-        """Other leases of ours beside it are passed over; deleting is told as None."""
+        """Other leases of ours beside it are passed over; deleting is records as None."""
         api = MemoryCluster()
         lease, other = KubernetesLease(api, NAMESPACE, NAME), KubernetesLease(api, NAMESPACE, "b")
         moment = datetime(2026, 11, 21, tzinfo=UTC)
         record = LeaseRecord("a", 15, moment, moment, 1)
         created = await lease.create(record, timeout=1)
-        told: list[LeaseRecord | None] = []
+        records: list[LeaseRecord | None] = []
 
         async def listen() -> None:
             changes = lease.changes(created.resource_version, timeout=60)
-            told.extend([record async for record in changes])
+            records.extend([record async for record in changes])
 
         listening = asyncio.create_task(listen())
         await asyncio.sleep(1)
@@ -1178,4 +1178,4 @@ class TestKubernetesLease:
         await lease.replace(later, created.resource_version, timeout=1)
         await api.delete(LEASES, NAMESPACE, NAME)
         await listening
-        assert told == [later, None]
+        assert records == [later, None]
