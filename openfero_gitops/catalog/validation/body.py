@@ -53,6 +53,13 @@ class Body:
             yield container.pointer, container.fields
 
 
+def items_of(
+    pointer: Pointer, fields: Mapping[str, Any], name: str
+) -> list[tuple[Pointer, Mapping[str, Any]]]:
+    """The items of a list of objects, each with its pointer; `pointer` is that of `fields`."""
+    return [((*pointer, name, index), item) for index, item in enumerate(fields.get(name, ()))]
+
+
 def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
     """Split a Job, given as its `labels`, `annotations` and `spec`.
 
@@ -70,14 +77,11 @@ def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
         pod=pod,
         # Init containers first, in the order in which they run.
         containers=tuple(
-            Container((*POD, key, index), fields, key == "initContainers")
+            Container(pointer, fields, key == "initContainers")
             for key in ("initContainers", "containers")
-            for index, fields in enumerate(pod.get(key, ()))
+            for pointer, fields in items_of(POD, pod, key)
         ),
-        volumes=tuple(
-            ((*POD, "volumes", index), volume)
-            for index, volume in enumerate(pod.get("volumes", ()))
-        ),
+        volumes=tuple(items_of(POD, pod, "volumes")),
         braced=tuple(_braced(roots)) if may_be_braced else (),
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.rule import Pointer, error
+from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Rule
@@ -37,3 +39,17 @@ def check(rule: Rule) -> Callable[[Check], Check]:
         return function
 
     return register
+
+
+def duplicates(
+    kind: str, field: str, items: Iterable[tuple[Pointer, Mapping[str, Any]]]
+) -> Iterator[Breach]:
+    """Report items whose value of a field is not unique; empty values are ignored."""
+    seen: set[str] = set()
+    for pointer, item in items:
+        value = item.get(field)
+        if not value:
+            continue
+        if value in seen:
+            yield (*pointer, field), f"{kind} {shown(value)} is not unique", "rename one of them"
+        seen.add(value)

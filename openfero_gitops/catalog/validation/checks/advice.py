@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openfero_gitops.catalog.validation.body import POD
+from openfero_gitops.catalog.validation.body import POD, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check
 from openfero_gitops.domain.rule import warning
 from openfero_gitops.domain.text import shown
@@ -33,14 +33,11 @@ NO_EFFECT = warning(
 def _duplicate_env(body: Body) -> Iterator[Breach]:
     for container in body.containers:
         seen = set()
-        for index, variable in enumerate(container.fields.get("env", ())):
+        for pointer, variable in items_of(container.pointer, container.fields, "env"):
             name = variable.get("name")
             if name and name in seen:
-                yield (
-                    (*container.pointer, "env", index, "name"),
-                    f"variable {shown(name)} is set twice; this value is used",
-                    "",
-                )
+                message = f"variable {shown(name)} is set twice; this value is used"
+                yield (*pointer, "name"), message, ""
             seen.add(name)
 
 

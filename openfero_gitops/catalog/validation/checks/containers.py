@@ -6,15 +6,15 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.body import POD
+from openfero_gitops.catalog.validation.body import POD, items_of
 from openfero_gitops.catalog.validation.checks.job import RESTART_POLICY
-from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
+from openfero_gitops.catalog.validation.rules import Breach, check, duplicates, kubernetes_error
 from openfero_gitops.domain.dns import is_data_key, is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Pointer
@@ -87,30 +87,11 @@ def _not_in_a_template(body: Body) -> Iterator[Breach]:
 )
 def _duplicate_in_pod(body: Body) -> Iterator[Breach]:
     containers = [(container.pointer, container.fields) for container in body.containers]
-    yield from _duplicates("container name", "name", containers)
-    yield from _duplicates("volume name", "name", body.volumes)
+    yield from duplicates("container name", "name", containers)
+    yield from duplicates("volume name", "name", body.volumes)
     for container in body.containers:
-        mounts = _items(container.pointer, container.fields, "volumeMounts")
-        yield from _duplicates("mount path", "mountPath", mounts)
-
-
-def _items(
-    pointer: Pointer, fields: Mapping[str, Any], name: str
-) -> list[tuple[Pointer, Mapping[str, Any]]]:
-    return [((*pointer, name, index), item) for index, item in enumerate(fields.get(name, ()))]
-
-
-def _duplicates(
-    kind: str, field: str, items: Iterable[tuple[Pointer, Mapping[str, Any]]]
-) -> Iterator[Breach]:
-    seen: set[str] = set()
-    for pointer, item in items:
-        value = item.get(field)
-        if not value:
-            continue
-        if value in seen:
-            yield (*pointer, field), f"{kind} {shown(value)} is not unique", "rename one of them"
-        seen.add(value)
+        mounts = items_of(container.pointer, container.fields, "volumeMounts")
+        yield from duplicates("mount path", "mountPath", mounts)
 
 
 @check(
@@ -121,7 +102,7 @@ def _duplicates(
 )
 def _env_entry(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        for pointer, variable in _items(container.pointer, container.fields, "env"):
+        for pointer, variable in items_of(container.pointer, container.fields, "env"):
             name = variable.get("name")
             if name is not None and not _is_variable(name):
                 message = f"{shown(name)} is not a valid variable name: printable ASCII without ="
@@ -131,7 +112,7 @@ def _env_entry(body: Body) -> Iterator[Breach]:
                     message = f"variable {shown(name)} has both value and valueFrom"
                     yield (*pointer, "value"), message, "delete one of them"
                 yield from _source((*pointer, "valueFrom"), variable["valueFrom"])
-        for pointer, source in _items(container.pointer, container.fields, "envFrom"):
+        for pointer, source in items_of(container.pointer, container.fields, "envFrom"):
             yield from _object(pointer, source)
 
 
@@ -216,7 +197,7 @@ def _is_variable(name: str) -> bool:
 @check(kubernetes_error("port", "A port must be a number from 1 to 65535 or a valid port name."))
 def _port(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        ports = _items(container.pointer, container.fields, "ports")
+        ports = items_of(container.pointer, container.fields, "ports")
         for pointer, port in ports:
             for field in ("containerPort", "hostPort"):
                 number = port.get(field)
@@ -231,7 +212,7 @@ def _port(body: Body) -> Iterator[Breach]:
                     "write at most 15 characters of a-z, 0-9 and -, with at least one letter"
                 )
                 yield (*pointer, "name"), message, suggestion
-        yield from _duplicates("port name", "name", ports)
+        yield from duplicates("port name", "name", ports)
 
 
 def is_port(value: int | str) -> bool:
@@ -268,7 +249,7 @@ def _security_context(body: Body) -> Iterator[Breach]:
 @check(RESTART_POLICY)
 def _restart_rules(body: Body) -> Iterator[Breach]:
     for container in body.containers:
-        rules = _items(container.pointer, container.fields, "restartPolicyRules")
+        rules = items_of(container.pointer, container.fields, "restartPolicyRules")
         if rules and not container.fields.get("restartPolicy"):
             message = "restartPolicyRules require the container's restartPolicy"
             yield (*container.pointer, "restartPolicyRules"), message, "add restartPolicy: Never"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.body import POD, SPEC
+from openfero_gitops.catalog.validation.body import POD, SPEC, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 from openfero_gitops.domain.rule import Pointer, error
 from openfero_gitops.domain.text import did_you_mean, shown
@@ -154,17 +154,17 @@ def _success_policy(body: Body) -> Iterator[Breach]:
     if not policy.get("rules"):
         yield pointer, "successPolicy has no rules", "add a rule, or delete the policy"
     completions = body.spec.get("completions", 1)
-    for index, rule in enumerate(policy.get("rules", ())):
+    for at, rule in items_of((*SPEC, "successPolicy"), policy, "rules"):
         count, indexes = rule.get("succeededCount"), rule.get("succeededIndexes")
         most, total = completions, f"{completions} completions"
         if count is None and indexes is None:
             message = "a success rule requires succeededIndexes or succeededCount"
-            yield (*pointer, index), message, "add succeededIndexes: 0-2 or succeededCount: 1"
+            yield at, message, "add succeededIndexes: 0-2 or succeededCount: 1"
         if indexes is not None:
             number = _count_indexes(indexes, completions)
             if number is None:
                 yield (
-                    (*pointer, index, "succeededIndexes"),
+                    (*at, "succeededIndexes"),
                     f"{shown(indexes)} is not a sorted list of indexes below {completions}",
                     "for example 0,2-4",
                 )
@@ -172,7 +172,7 @@ def _success_policy(body: Body) -> Iterator[Breach]:
             most, total = min(most, number), f"{number} indexes"
         if count is not None and not 0 <= count <= most:
             message = f"succeededCount is {count}, but the rule has {total}"
-            yield (*pointer, index, "succeededCount"), message, f"write 0 to {most}"
+            yield (*at, "succeededCount"), message, f"write 0 to {most}"
 
 
 def _count_indexes(text: str, completions: int) -> int | None:
@@ -205,8 +205,8 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
         message = f"podFailurePolicy can have at most {_MAX_FAILURE_RULES} rules"
         yield (*pointer, "rules"), message, "combine exit codes in one rule"
     containers = {container.name for container in body.containers}
-    for index, rule in enumerate(policy.get("rules", ())):
-        yield from _failure_rule((*pointer, "rules", index), rule, body.spec, containers)
+    for at, rule in items_of(pointer, policy, "rules"):
+        yield from _failure_rule(at, rule, body.spec, containers)
 
 
 def _failure_rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.body import POD, TEMPLATE
+from openfero_gitops.catalog.validation.body import POD, TEMPLATE, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 from openfero_gitops.domain.dns import (
     is_dns_label,
@@ -73,21 +73,20 @@ def _subdomains(body: Body) -> Iterator[tuple[Pointer, str]]:
         "serviceAccount",
         "serviceAccountName",
     )
-    for index, secret in enumerate(body.pod.get("imagePullSecrets", ())):
-        yield from _non_empty((*POD, "imagePullSecrets", index), secret, "name")
+    for pointer, secret in items_of(POD, body.pod, "imagePullSecrets"):
+        yield from _non_empty(pointer, secret, "name")
     for pointer, volume in body.volumes:
         for kind, field in OBJECTS.items():
             yield from _non_empty((*pointer, kind), volume.get(kind, {}), field)
     for container in body.containers:
-        for index, variable in enumerate(container.fields.get("env", ())):
+        for pointer, variable in items_of(container.pointer, container.fields, "env"):
             source = variable.get("valueFrom", {})
             for kind in ("configMapKeyRef", "secretKeyRef"):
-                pointer = (*container.pointer, "env", index, "valueFrom", kind)
-                yield from _non_empty(pointer, source.get(kind, {}), "name")
-        for index, source in enumerate(container.fields.get("envFrom", ())):
+                at = (*pointer, "valueFrom", kind)
+                yield from _non_empty(at, source.get(kind, {}), "name")
+        for pointer, source in items_of(container.pointer, container.fields, "envFrom"):
             for kind in ("configMapRef", "secretRef"):
-                pointer = (*container.pointer, "envFrom", index, kind)
-                yield from _non_empty(pointer, source.get(kind, {}), "name")
+                yield from _non_empty((*pointer, kind), source.get(kind, {}), "name")
 
 
 def _non_empty(

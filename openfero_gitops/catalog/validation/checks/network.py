@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.catalog.validation.body import POD
+from openfero_gitops.catalog.validation.body import POD, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def _dns(body: Body) -> Iterator[Breach]:
             "dnsPolicy: None requires nameservers",
             "add dnsConfig: {nameservers: [10.0.0.10]}, or delete dnsPolicy",
         )
-    for index, option in enumerate(config.get("options", ())):
+    for pointer, option in items_of((*POD, "dnsConfig"), config, "options"):
         if not option.get("name"):
             message = "an option of dnsConfig has no name"
-            yield (*POD, "dnsConfig", "options", index), message, "for example name: ndots"
+            yield pointer, message, "for example name: ndots"
     if len(" ".join(config.get("searches", ()))) > _MAX_SEARCHES_CHARACTERS:
         message = f"searches has more than {_MAX_SEARCHES_CHARACTERS} characters in total"
         yield (*POD, "dnsConfig", "searches"), message, "delete some of them"
@@ -48,12 +48,12 @@ def _host_port(body: Body) -> Iterator[Breach]:
     uses_host_network = body.pod.get("hostNetwork") is True
     used: dict[bool, set[tuple[object, ...]]] = {False: set(), True: set()}  # by is_init
     for container in body.containers:
-        for index, port in enumerate(container.fields.get("ports", ())):
+        for port_pointer, port in items_of(container.pointer, container.fields, "ports"):
             container_port = port.get("containerPort")
             host_port = port.get("hostPort") or (container_port if uses_host_network else None)
             if not host_port:
                 continue
-            pointer = (*container.pointer, "ports", index, "hostPort")
+            pointer = (*port_pointer, "hostPort")
             if uses_host_network and host_port != container_port and not container.is_init:
                 message = (
                     f"with hostNetwork, hostPort {host_port} must equal containerPort"

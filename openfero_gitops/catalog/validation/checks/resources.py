@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.body import POD
+from openfero_gitops.catalog.validation.body import POD, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
 from openfero_gitops.domain.dns import is_qualified_name
 from openfero_gitops.domain.quantity import parse_quantity
@@ -141,8 +141,7 @@ def _resize_policy(body: Body) -> Iterator[Breach]:
     never = body.pod.get("restartPolicy") == "Never"
     for container in body.containers:
         seen: set[str] = set()
-        for index, policy in enumerate(container.fields.get("resizePolicy", ())):
-            pointer = (*container.pointer, "resizePolicy", index)
+        for pointer, policy in items_of(container.pointer, container.fields, "resizePolicy"):
             if (name := policy.get("resourceName", "")) in seen:
                 yield pointer, f"resizePolicy of {shown(name)} is not unique", "delete one of them"
             seen.add(name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.catalog.validation.body import POD
-from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
+from openfero_gitops.catalog.validation.body import POD, items_of
+from openfero_gitops.catalog.validation.rules import Breach, check, duplicates, kubernetes_error
 from openfero_gitops.domain.dns import is_dns_subdomain, is_label_value, is_qualified_name
 from openfero_gitops.domain.text import did_you_mean, shown
 
@@ -31,8 +31,7 @@ _NODE_OPERATORS: Final = (*_LABEL_OPERATORS, "Gt", "Lt")
     )
 )
 def _toleration(body: Body) -> Iterator[Breach]:
-    for index, toleration in enumerate(body.pod.get("tolerations", ())):
-        pointer = (*POD, "tolerations", index)
+    for pointer, toleration in items_of(POD, body.pod, "tolerations"):
         key, value = toleration.get("key", ""), toleration.get("value", "")
         operator = toleration.get("operator") or "Equal"
         if key and not is_qualified_name(key):
@@ -63,33 +62,30 @@ def _affinity(body: Body) -> Iterator[Breach]:
     node_pointer = (*POD, "affinity", "nodeAffinity")
     required = node_affinity.get(_REQUIRED)
     if required is not None:
-        pointer: Pointer = (*node_pointer, _REQUIRED, "nodeSelectorTerms")
         if required.get("nodeSelectorTerms") == []:
             message = "nodeSelectorTerms is empty: no node matches"
-            yield pointer, message, "add a term, or delete the requirement"
-        for index, term in enumerate(required.get("nodeSelectorTerms", ())):
-            yield from _node_term((*pointer, index), term)
-    for index, preferred in enumerate(node_affinity.get(_PREFERRED, ())):
-        pointer = (*node_pointer, _PREFERRED, index)
+            suggestion = "add a term, or delete the requirement"
+            yield (*node_pointer, _REQUIRED, "nodeSelectorTerms"), message, suggestion
+        for pointer, term in items_of((*node_pointer, _REQUIRED), required, "nodeSelectorTerms"):
+            yield from _node_term(pointer, term)
+    for pointer, preferred in items_of(node_pointer, node_affinity, _PREFERRED):
         yield from _weight(pointer, preferred)
         yield from _node_term((*pointer, "preference"), preferred.get("preference", {}))
     for kind in ("podAffinity", "podAntiAffinity"):
         pod_affinity = affinity.get(kind, {})
-        for index, term in enumerate(pod_affinity.get(_REQUIRED, ())):
-            yield from _pod_term((*POD, "affinity", kind, _REQUIRED, index), term)
-        for index, preferred in enumerate(pod_affinity.get(_PREFERRED, ())):
-            pointer = (*POD, "affinity", kind, _PREFERRED, index)
+        for pointer, term in items_of((*POD, "affinity", kind), pod_affinity, _REQUIRED):
+            yield from _pod_term(pointer, term)
+        for pointer, preferred in items_of((*POD, "affinity", kind), pod_affinity, _PREFERRED):
             yield from _weight(pointer, preferred)
             yield from _pod_term(
                 (*pointer, "podAffinityTerm"), preferred.get("podAffinityTerm", {})
             )
-    yield from _spread(body.pod.get("topologySpreadConstraints", ()))
+    yield from _spread(items_of(POD, body.pod, "topologySpreadConstraints"))
 
 
-def _spread(constraints: Sequence[Mapping[str, Any]]) -> Iterator[Breach]:
+def _spread(constraints: Sequence[tuple[Pointer, Mapping[str, Any]]]) -> Iterator[Breach]:
     seen: set[tuple[str, str]] = set()
-    for index, constraint in enumerate(constraints):
-        pointer = (*POD, "topologySpreadConstraints", index)
+    for pointer, constraint in constraints:
         yield from _pod_term(pointer, constraint)
         if constraint.get("maxSkew", 1) < 1:
             yield (*pointer, "maxSkew"), "maxSkew must be at least 1", "write 1"
@@ -138,8 +134,7 @@ def _pod_term(pointer: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
 
 def _node_term(pointer: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
     yield from _expressions(pointer, term, _NODE_OPERATORS)
-    for index, field in enumerate(term.get("matchFields", ())):
-        at = (*pointer, "matchFields", index)
+    for at, field in items_of(pointer, term, "matchFields"):
         if field.get("key") != "metadata.name":
             message = "matchFields supports only metadata.name"
             yield (*at, "key"), message, "write metadata.name"
@@ -165,8 +160,7 @@ def selector(pointer: Pointer, labels: Mapping[str, Any]) -> Iterator[Breach]:
 def _expressions(
     pointer: Pointer, term: Mapping[str, Any], operators: Sequence[str]
 ) -> Iterator[Breach]:
-    for index, expression in enumerate(term.get("matchExpressions", ())):
-        at = (*pointer, "matchExpressions", index)
+    for at, expression in items_of(pointer, term, "matchExpressions"):
         key, operator = expression.get("key", ""), expression.get("operator")
         values = expression.get("values", [])
         if not is_qualified_name(key):
@@ -195,25 +189,18 @@ def _expressions(
     )
 )
 def _claim(body: Body) -> Iterator[Breach]:
-    names: set[str] = set()
-    for index, claim in enumerate(body.pod.get("resourceClaims", ())):
-        pointer: Pointer = (*POD, "resourceClaims", index)
-        name = claim.get("name", "")
-        if name in names:
-            yield (
-                (*pointer, "name"),
-                f"claim name {shown(name)} is not unique",
-                "rename one of them",
-            )
-        names.add(name)
+    claims = items_of(POD, body.pod, "resourceClaims")
+    names = {claim.get("name", "") for _, claim in claims}
+    yield from duplicates("claim name", "name", claims)
+    for pointer, claim in claims:
         source = claim.get("source", claim)  # Kubernetes 1.30 has the field `source`
         if ("resourceClaimName" in source) is ("resourceClaimTemplateName" in source):
             message = "a claim must have either resourceClaimName or resourceClaimTemplateName"
             yield pointer, message, "write one of them"
     for container in body.containers:
         used: set[str] = set()
-        for index, claim in enumerate(container.fields.get("resources", {}).get("claims", ())):
-            pointer = (*container.pointer, "resources", "claims", index)
+        resources = container.fields.get("resources", {})
+        for pointer, claim in items_of((*container.pointer, "resources"), resources, "claims"):
             name = claim.get("name", "")
             if name not in names:
                 message = f"the Pod has no claim {shown(name)}"
@@ -227,19 +214,10 @@ def _claim(body: Body) -> Iterator[Breach]:
         yield (*POD, "resources", "claims"), message, "move them to the containers"
 
 
-@check(
-    kubernetes_error(
-        "named-twice", "Scheduling gates and sysctls must be unique.", "delete one of them"
-    )
-)
+@check(kubernetes_error("named-twice", "Scheduling gates and sysctls must be unique."))
 def _named_twice(body: Body) -> Iterator[Breach]:
+    gates = items_of(POD, body.pod, "schedulingGates")
+    yield from duplicates("scheduling gate", "name", gates)
     context = body.pod.get("securityContext", {})
-    for kind, pointer, entries in (
-        ("scheduling gate", (*POD, "schedulingGates"), body.pod.get("schedulingGates", ())),
-        ("sysctl", (*POD, "securityContext", "sysctls"), context.get("sysctls", ())),
-    ):
-        seen: set[str] = set()
-        for index, entry in enumerate(entries):
-            if (name := entry.get("name", "")) in seen:
-                yield (*pointer, index, "name"), f"{kind} {shown(name)} is not unique", ""
-            seen.add(name)
+    sysctls = items_of((*POD, "securityContext"), context, "sysctls")
+    yield from duplicates("sysctl", "name", sysctls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.validation.body import items_of
 from openfero_gitops.catalog.validation.checks.containers import is_subscript, resource_field
 from openfero_gitops.catalog.validation.checks.names import OBJECTS
 from openfero_gitops.catalog.validation.checks.scheduling import selector
@@ -42,8 +43,7 @@ def _volume_mount(body: Body) -> Iterator[Breach]:
     volumes = {volume.get("name") for _, volume in body.volumes}
     for container in body.containers:
         privileged = container.fields.get("securityContext", {}).get("privileged")
-        for index, mount in enumerate(container.fields.get("volumeMounts", ())):
-            pointer = (*container.pointer, "volumeMounts", index)
+        for pointer, mount in items_of(container.pointer, container.fields, "volumeMounts"):
             name = mount.get("name")
             if name is not None and name not in volumes:
                 choice = nearest(name, (volume for volume in volumes if volume))
@@ -81,8 +81,7 @@ def _volume_device(body: Body) -> Iterator[Breach]:
         mounts = container.fields.get("volumeMounts", ())
         names = {mount.get("name") for mount in mounts}
         paths = {mount.get("mountPath") for mount in mounts}
-        for index, device in enumerate(container.fields.get("volumeDevices", ())):
-            pointer = (*container.pointer, "volumeDevices", index)
+        for pointer, device in items_of(container.pointer, container.fields, "volumeDevices"):
             name, path = device.get("name"), device.get("devicePath", "")
             volume = volumes.get(name)
             if volume is None:
@@ -125,8 +124,9 @@ def _volume_source(body: Body) -> Iterator[Breach]:
             yield (*pointer, "hostPath", "path"), message, "for example /var/log"
         yield from _size((*pointer, "emptyDir", "sizeLimit"), volume.get("emptyDir", {}))
         paths: set[str] = set()
-        for index, source in enumerate(volume.get("projected", {}).get("sources", ())):
-            yield from _projected((*pointer, "projected", "sources", index), source, paths)
+        projected = volume.get("projected", {})
+        for at, source in items_of((*pointer, "projected"), projected, "sources"):
+            yield from _projected(at, source, paths)
         yield from _block_devices(pointer, volume)
         if "ephemeral" in volume:
             yield from _ephemeral((*pointer, "ephemeral"), volume["ephemeral"])
@@ -188,11 +188,11 @@ def _projected(pointer: Pointer, source: Mapping[str, Any], used: set[str]) -> I
         yield from _files((*pointer, kind), fields)
         if kind in ("configMap", "secret") and not fields.get("name"):
             yield (*pointer, kind, "name"), f"{kind} has no name", "add name: …"
-        for index, item in enumerate(fields.get("items", ())):
+        for at, item in items_of((*pointer, kind), fields, "items"):
             path = item.get("path", "")
             if path and path in used:
                 message = f"path {shown(path)} is not unique in the volume"
-                yield (*pointer, kind, "items", index, "path"), message, "rename one of them"
+                yield (*at, "path"), message, "rename one of them"
             used.add(path)
     seconds = source.get("serviceAccountToken", {}).get("expirationSeconds")
     if seconds is not None and seconds < _MIN_TOKEN_SECONDS:
@@ -213,8 +213,7 @@ def _size(pointer: Pointer, directory: Mapping[str, Any]) -> Iterator[Breach]:
 def _files(pointer: Pointer, source: Mapping[str, Any]) -> Iterator[Breach]:
     """Check the paths, modes and keys of the files in a volume."""
     modes = [((*pointer, "defaultMode"), source.get("defaultMode"))]
-    for index, item in enumerate(source.get("items", ())):
-        at = (*pointer, "items", index)
+    for at, item in items_of(pointer, source, "items"):
         modes.append(((*at, "mode"), item.get("mode")))
         if not item.get("path") or not is_relative(item["path"]):
             message = f"{shown(item.get('path', ''))} is not a path in the volume"
