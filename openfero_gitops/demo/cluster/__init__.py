@@ -1,4 +1,4 @@
-"""A cluster in memory: the API's behaviour without its server, and Jobs that are only played."""
+"""An in-memory API server, whose Jobs are simulated."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`MemoryCluster`, an `ApiServer` that keeps everything in this process.
 
-It passes the contract suite that the real API server passes. What it leaves out: namespaces have
-not to be created, RBAC and quotas, subresources (`status` belongs to the controllers alone, as
-there), `managedFields`, warnings, and every resource that `cluster.api` does not name.
+It passes the contract suite that the real API server passes. It does not have: creation of
+namespaces, RBAC, quotas, subresources (only controllers write `status`, as in a cluster),
+`managedFields`, warnings, and resources that `cluster.api` does not name.
 """
 
 from __future__ import annotations
@@ -61,19 +61,24 @@ _METADATA: Final = frozenset(
         "ownerReferences",
     }
 )
-_OURS: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
-_COUNTED: Final = (JOBS, PODS)  # have a generation, and a status that only controllers write
+_SERVER_FIELDS: Final = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+_WITH_STATUS: Final = (JOBS, PODS)  # have a generation, and a status that only controllers write
 _CREATED_BY_PUT: Final = (EVENTS, LEASES)
 _UPDATE_NEEDS_VERSION: Final = (LEASES,)
 
 
 class MemoryCluster:
-    """Objects in memory behind the `ApiServer` Protocol.
+    """An `ApiServer` with objects in memory.
 
     Args:
-        player: how Jobs are played while `run` runs, or whenever `play` is called.
+        player: simulates Jobs while `run` runs, or when `play` is called.
         clock: for timestamps, deadlines and TTLs.
-        history: how many writes a watch can go back, at least.
+        history: how many writes are kept for watches, at least.
     """
 
     def __init__(
@@ -86,40 +91,40 @@ class MemoryCluster:
         self.default_namespace = "default"
         self._clock = clock
         self._store = Store(history)
-        self._events: deque[tuple[datetime, str, str]] = deque()  # as they were created
+        self._events: deque[tuple[datetime, str, str]] = deque()  # in the order of creation
         self._jobs = JobController(self._store, player or JobPlayer(), clock)
 
     async def run(self) -> NoReturn:
-        """Play Jobs until cancelled, by the real time that the clock tells."""
-        with self._store.news() as news:
+        """Simulate Jobs until cancelled."""
+        with self._store.write_event() as written:
             while True:
-                news.clear()
+                written.clear()
                 if self._jobs.step():
-                    await asyncio.sleep(0)  # a storm of Jobs shall not keep requests waiting
+                    await asyncio.sleep(0)  # many Jobs must not delay requests
                     continue
                 due = self._jobs.due
                 wait = None if due is None else (due - self._clock()).total_seconds()
                 try:
                     async with asyncio.timeout(wait):
-                        await news.wait()
+                        await written.wait()
                 except TimeoutError:
                     continue
 
     def play(self) -> datetime | None:
-        """Play everything that is due by now; return when there is more, None: nothing is."""
+        """Simulate everything that is due; return when the next step is due, or None."""
         while self._jobs.step():
             pass
         return self._jobs.due
 
     def compact(self) -> None:
-        """Forget the history: a watch from any version before now is `Expired`."""
+        """Drop the history: a watch from an earlier version is `Expired`."""
         self._store.compact()
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
     async def version(self, *, timeout: float = 10.0) -> str:
-        """See `ApiServer`; it behaves as this one does, and says that it is none."""
+        """Return the version of Kubernetes that is simulated."""
         return await self._call(timeout, lambda: _VERSION)
 
     async def create(
@@ -134,9 +139,9 @@ class MemoryCluster:
         """See `ApiServer`."""
 
         def act() -> Object:
-            new = _read(resource, namespace, body)
+            new = _decoded(resource, namespace, body)
             if (body.get("metadata") or {}).get("resourceVersion"):
-                # Really: the API server answers 500 to this.
+                # The API server really returns 500.
                 raise Unavailable("resourceVersion should not be set on objects to be created")
             return self._create(resource, namespace, new, dry_run=dry_run)
 
@@ -160,8 +165,8 @@ class MemoryCluster:
 
         def act() -> ObjectList:
             selector = Selector(label_selector)
-            found = self._store.all(resource, namespace)
-            items = [copied(each) for each in found if selector.fits(_labels(each))]
+            stored = self._store.all(resource, namespace)
+            items = [copied(item) for item in stored if selector.matches(_labels(item))]
             return ObjectList(items, str(self._store.version))
 
         return await self._call(timeout, act)
@@ -174,7 +179,7 @@ class MemoryCluster:
         name = given.get("name") or ""
 
         def act() -> Object:
-            new = _read(resource, namespace, body)
+            new = _decoded(resource, namespace, body)
             _check_path(resource, name)
             old = self._store.get(resource, namespace, name)
             uid, version = given.get("uid"), given.get("resourceVersion")
@@ -212,7 +217,7 @@ class MemoryCluster:
                 raise Invalid(f"the name of the object does not match the name on the URL ({name})")
             if metadata.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
                 raise Invalid(f'{_plural(resource)} "{name}" is invalid: metadata.uid is immutable')
-            new = _read(resource, namespace, patched)
+            new = _decoded(resource, namespace, patched)
             return self._update(resource, namespace, old, new, metadata.get("resourceVersion"))
 
         return await self._call(timeout, act)
@@ -232,10 +237,10 @@ class MemoryCluster:
         def act() -> None:
             old = self._existing(resource, namespace, name)
             metadata = old["metadata"]
-            for wanted, field in ((uid, "uid"), (resource_version, "resourceVersion")):
-                if wanted and wanted != metadata[field]:
-                    said = f"Precondition failed: {field} in precondition: {wanted}"
-                    raise _conflict(resource, name, said)
+            for expected, field in ((uid, "uid"), (resource_version, "resourceVersion")):
+                if expected and expected != metadata[field]:
+                    message = f"Precondition failed: {field} in precondition: {expected}"
+                    raise _conflict(resource, name, message)
             if not metadata.get("finalizers"):
                 self._store.drop(resource, namespace, name)
             elif not metadata.get("deletionTimestamp"):
@@ -261,7 +266,7 @@ class MemoryCluster:
         def act() -> tuple[Selector, int]:
             if resource_version in ("", "0"):
                 raise Invalid("a watch needs the resourceVersion of a list or an object")
-            if not resource_version.isdecimal():  # really: the API server answers 500
+            if not resource_version.isdecimal():  # the API server really returns 500
                 raise Unavailable(f"resourceVersion: Invalid value: {resource_version!r}")
             self._store.since(int(resource_version))
             return Selector(label_selector), int(resource_version)
@@ -269,24 +274,24 @@ class MemoryCluster:
         selector, version = await self._call(timeout, act)
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        with self._store.news() as news:
+        with self._store.write_event() as written:
             yield _bookmark(resource, version)
             while loop.time() < end:
-                news.clear()
+                written.clear()
                 for write in [*self._store.since(version)]:
                     version = write.version
                     if (write.resource, write.namespace) != (resource, namespace):
                         continue
-                    seen = write.seen(lambda each: selector.fits(_labels(each)))
-                    if seen is None:
+                    event = write.event_for(lambda item: selector.matches(_labels(item)))
+                    if event is None:
                         continue
-                    change, changed = seen
+                    change, changed = event
                     yield WatchEvent(change, copied(changed))
                 if version < self._store.version:
                     continue
                 try:
                     async with asyncio.timeout_at(end):
-                        await news.wait()
+                        await written.wait()
                 except TimeoutError:
                     break
             yield _bookmark(resource, version)
@@ -303,43 +308,40 @@ class MemoryCluster:
             raise Unavailable(f"memory: no response within {timeout:g} s") from error
 
     def _existing(self, resource: Resource, namespace: str, name: str) -> Object:
-        """A copy of what is stored."""
+        """Return a copy of a stored object."""
         _check_path(resource, name)
-        found = self._store.get(resource, namespace, name)
-        if found is None:
+        stored = self._store.get(resource, namespace, name)
+        if stored is None:
             raise NotFound(f'{_plural(resource)} "{name}" not found')
-        return copied(found)
+        return copied(stored)
 
     def _create(self, resource: Resource, namespace: str, new: Object, *, dry_run: bool) -> Object:
         metadata = new["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:5]
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": self._now()}
-        if resource in _COUNTED:
+        if resource in _WITH_STATUS:
             metadata["generation"] = 1
             new["status"] = {"phase": "Pending"} if resource == PODS else {}
         if resource == JOBS:
             fill_new_job(new)
         check(resource, new)
         name = metadata["name"]
-        if (known := self._store.get(resource, namespace, name)) is not None:
-            leaving = known["metadata"].get("deletionTimestamp")
-            said = "object is being deleted: " if leaving else ""
-            raise AlreadyExists(f'{said}{_plural(resource)} "{name}" already exists')
+        if (existing := self._store.get(resource, namespace, name)) is not None:
+            deleting = existing["metadata"].get("deletionTimestamp")
+            prefix = "object is being deleted: " if deleting else ""
+            raise AlreadyExists(f'{prefix}{_plural(resource)} "{name}" already exists')
         if resource == EVENTS and not dry_run:
-            self._let_expire(namespace, name)
+            self._expire_events(namespace, name)
         return copied(new if dry_run else self._store.put(resource, namespace, new))
 
-    def _let_expire(self, namespace: str, name: str) -> None:
-        """Remove Events after their hour, as the API server's `--event-ttl` does, or they pile up.
-
-        It looks when there is a new one.
-        """
+    def _expire_events(self, namespace: str, name: str) -> None:
+        """Record a new Event, and remove those that are older than an hour (`--event-ttl`)."""
         now = self._clock()
         while self._events and self._events[0][0] < now - _EVENT_TTL:
-            _, *old = self._events.popleft()
-            if self._store.get(EVENTS, *old) is not None:
-                self._store.drop(EVENTS, *old)
+            _, *key = self._events.popleft()
+            if self._store.get(EVENTS, *key) is not None:
+                self._store.drop(EVENTS, *key)
         self._events.append((now, namespace, name))
 
     def _update(
@@ -350,29 +352,29 @@ class MemoryCluster:
         new: Object,
         version: str | None,
     ) -> Object:
-        known, metadata = old["metadata"], new["metadata"]
-        name = known["name"]
-        if version and version != known["resourceVersion"]:
+        current, metadata = old["metadata"], new["metadata"]
+        name = current["name"]
+        if version and version != current["resourceVersion"]:
             raise _conflict(
                 resource,
                 name,
                 "the object has been modified; please apply your changes to the latest version "
                 "and try again",
             )
-        metadata |= {field: known[field] for field in _OURS if field in known}
-        if resource in _COUNTED:
+        metadata |= {field: current[field] for field in _SERVER_FIELDS if field in current}
+        if resource in _WITH_STATUS:
             new["status"] = old.get("status") or {}
         if resource == JOBS:
             fill_job(new)
         check(resource, new)
         check_update(resource, old, new)
-        if resource in _COUNTED:
+        if resource in _WITH_STATUS:
             changed = new.get("spec") != old.get("spec")
-            metadata["generation"] = known.get("generation", 0) + changed
-        metadata["resourceVersion"] = known["resourceVersion"]
+            metadata["generation"] = current.get("generation", 0) + changed
+        metadata["resourceVersion"] = current["resourceVersion"]
         if new == old:
-            return copied(new)  # nothing is written, and no watch told
-        if known.get("deletionTimestamp") and not metadata.get("finalizers"):
+            return copied(new)  # nothing is written, and watches get no event
+        if current.get("deletionTimestamp") and not metadata.get("finalizers"):
             self._store.drop(resource, namespace, name)
             return copied(new)
         return copied(self._store.put(resource, namespace, new))
@@ -381,12 +383,12 @@ class MemoryCluster:
         return self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _read(resource: Resource, namespace: str, body: Object) -> Object:
-    """A checked copy of what a caller sent, with what callers may set."""
+def _decoded(resource: Resource, namespace: str, body: Object) -> Object:
+    """Return a decoded copy of a caller's object, with the fields that callers may set."""
     try:
         new = through_json(body)
     except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid(f"the request cannot be written as JSON over HTTP: {error}") from error
+        raise Invalid(f"the request cannot be serialized to JSON: {error}") from error
     decode(resource, new)
     given: dict[str, Any] = new["metadata"]
     if (given.get("namespace") or namespace) != namespace:
@@ -407,7 +409,7 @@ def _read(resource: Resource, namespace: str, body: Object) -> Object:
 
 def _check_path(resource: Resource, name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "%" in name:
-        raise Invalid(f"{name!r} is no name of a {resource.kind} or its namespace")
+        raise Invalid(f"{name!r} is not a valid name of a {resource.kind} or namespace")
 
 
 def _labels(stored: Object) -> dict[str, str] | None:
@@ -419,8 +421,8 @@ def _plural(resource: Resource) -> str:
     return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
 
 
-def _conflict(resource: Resource, name: str, said: str) -> Conflict:
-    return Conflict(f'Operation cannot be fulfilled on {_plural(resource)} "{name}": {said}')
+def _conflict(resource: Resource, name: str, message: str) -> Conflict:
+    return Conflict(f'Operation cannot be fulfilled on {_plural(resource)} "{name}": {message}')
 
 
 def _bookmark(resource: Resource, version: int) -> WatchEvent:

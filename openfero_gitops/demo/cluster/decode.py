@@ -1,4 +1,4 @@
-"""Reading an object as the API server does: whether its fields have the types they must have."""
+"""Decodes objects as the API server does: validates the types of their fields."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ JOB_COUNTS: Final = (
 
 
 def decode(resource: Resource, body: Object) -> None:
-    """Check types; fill what later steps rely on: `metadata`, a Job's `spec.template.spec`.
+    """Validate types, and add required objects: `metadata`, a Job's `spec.template.spec`.
 
     Raises:
-        Invalid: a field has not its type, or the object is of another kind. (400, not 422.)
+        Invalid: a field has another type, or the object is of another kind. (400, not 422.)
     """
     kind = body.get("kind") or resource.kind
     version = body.get("apiVersion") or resource.api_version
@@ -37,7 +37,7 @@ def decode(resource: Resource, body: Object) -> None:
 
 
 def containers(pod: Object) -> Iterator[tuple[str, Object]]:
-    """Every container of a Pod's spec, with the path it has there."""
+    """Yield each container of a Pod's spec with its path."""
     for field in ("initContainers", "containers"):
         for index, container in enumerate(pod.get(field) or ()):
             yield f"{field}[{index}]", container
@@ -83,16 +83,16 @@ _FIELDS: Final[Mapping[Resource, Callable[[Resource, Object], None]]] = {
 
 
 def _object(resource: Resource, parent: Object, field: str) -> Object:
-    """A field that holds an object, made where it is absent."""
+    """Return the object in a field, which is added if absent."""
     if parent.get(field) is None:
         parent[field] = {}
     _typed(resource, field, parent[field], dict)
-    found: Object = parent[field]
-    return found
+    value: Object = parent[field]
+    return value
 
 
 def _strings(resource: Resource, parent: Object, fields: Iterable[str]) -> None:
-    """Fields that hold strings by name: null becomes "", and an empty field is left out."""
+    """Validate maps of strings: null becomes "", and an empty map is removed."""
     for field in fields:
         _typed(resource, field, parent.get(field), dict)
         for key, value in (parent.get(field) or {}).items():
@@ -102,13 +102,15 @@ def _strings(resource: Resource, parent: Object, fields: Iterable[str]) -> None:
             parent.pop(field, None)
 
 
-def _typed(resource: Resource, field: str, value: Any, wanted: type) -> None:
-    """Check a type; null is as if absent. JSON's true is a number to Python, not to Go."""
-    if value is None or (isinstance(value, wanted) and (type(value) is bool) is (wanted is bool)):
+def _typed(resource: Resource, field: str, value: Any, expected: type) -> None:
+    """Validate a type; null means absent. JSON's true is a number in Python, but not in Go."""
+    if value is None or (
+        isinstance(value, expected) and (type(value) is bool) is (expected is bool)
+    ):
         return
     raise Invalid(
         f"{resource.kind} in version {resource.api_version} cannot be handled as a "
-        f"{resource.kind}: {field} must be of type {wanted.__name__}, not {type(value).__name__}"
+        f"{resource.kind}: {field} must be of type {expected.__name__}, not {type(value).__name__}"
     )
 
 
@@ -117,5 +119,5 @@ def _micro_time(resource: Resource, field: str, value: Any) -> None:
     if value is not None and not _MICRO_TIME.fullmatch(value):
         raise Invalid(
             f"{resource.kind} in version {resource.api_version} cannot be handled as a "
-            f'{resource.kind}: {field}: "{value}" has not the form 2006-01-02T15:04:05.000000Z'
+            f'{resource.kind}: {field}: "{value}" is not in the form 2006-01-02T15:04:05.000000Z'
         )

@@ -1,4 +1,4 @@
-"""The defaults that the API server adds to a Job."""
+"""Adds defaults to Jobs as the API server does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CONTAINER: Final = {
 
 
 def fill_new_job(job: Object) -> None:
-    """What is generated for a Job that has just got its uid, and the defaults."""
+    """Add the generated fields of a new Job, which has a uid, and the defaults."""
     metadata, spec = job["metadata"], job["spec"]
     uid, name = metadata["uid"], metadata["name"]
     generated = {UID_LABEL: uid, NAME_LABEL: name, "controller-uid": uid, "job-name": name}
@@ -48,7 +48,7 @@ def fill_new_job(job: Object) -> None:
 
 
 def fill_job(job: Object) -> None:
-    """The defaults, which an update may have taken away again."""
+    """Add the defaults, which an update may have removed."""
     _fill(job["spec"], _JOB)
     pod = job["spec"]["template"]["spec"]
     _fill(pod, _POD)
@@ -59,8 +59,8 @@ def fill_job(job: Object) -> None:
         if container.get("imagePullPolicy") is None:
             image = container.get("image") or ""
             tag = image.rpartition("/")[2].partition(":")[2]
-            newest = "@" not in image and tag in ("", "latest")
-            container["imagePullPolicy"] = "Always" if newest else "IfNotPresent"
+            is_latest = "@" not in image and tag in ("", "latest")
+            container["imagePullPolicy"] = "Always" if is_latest else "IfNotPresent"
 
 
 def _fill(fields: Object, defaults: Mapping[str, object]) -> None:

@@ -1,13 +1,13 @@
-"""JSON Patch (RFC 6902), the part that is used here, as the API server applies it."""
+"""Applies JSON Patches (RFC 6902) as the API server does, as far as they are used here."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.demo.cluster.store import copied
+from openfero_gitops.demo.cluster.store import copied, through_json
 from openfero_gitops.domain.errors import Invalid
+from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,14 +19,14 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]*")
 
 
 def apply_patch(document: Object, operations: Iterable[Operation]) -> Object:
-    """Return what `document`, which is left alone, becomes.
+    """Return a patched copy of `document`.
 
-    `test`, `add`, `replace` and `remove` are known. As in the API server, a `test` for null holds
-    where the last member of its path is absent, but not where something before it is; and
-    `replace` adds a member that is not there.
+    The operations are `test`, `add`, `replace` and `remove`. As in the API server, a `test` for
+    null succeeds if the last member of its path is absent, but not if one before it is; and
+    `replace` adds a missing member.
 
     Raises:
-        Invalid: a `test` failed, a path leads nowhere, or an operation is none of these.
+        Invalid: a `test` failed, a path does not exist, or the operation is not supported.
     """
     patched: Object = copied(document)
     for operation in operations:
@@ -34,24 +34,24 @@ def apply_patch(document: Object, operations: Iterable[Operation]) -> Object:
     return patched
 
 
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two JSON values are one: 1, 1.0 and true are three, as text tells them."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+def _equal(first: Any, second: Any) -> bool:
+    """Compare JSON values by their text: 1, 1.0 and true are different."""
+    return canonical_json(first) == canonical_json(second)
 
 
 def _apply(document: Object, operation: Operation) -> None:
     path = operation.get("path")
     if not isinstance(path, str) or not path.startswith("/"):
         raise Invalid(_REFUSED)
-    *way, last = (part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
+    *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
     parent: Any = document
-    for part in way:
+    for part in parents:
         parent = _member(parent, part)
-    value = json.loads(json.dumps(operation.get("value")))
+    value = through_json(operation.get("value"))
     match operation.get("op"):
         case "test":
             absent = isinstance(parent, dict) and last not in parent
-            if not same(None if absent else _member(parent, last), value):
+            if not _equal(None if absent else _member(parent, last), value):
                 raise Invalid(_REFUSED)
         case "add" if isinstance(parent, list):
             parent.insert(len(parent) if last == "-" else _position(last, len(parent)), value)
@@ -77,7 +77,7 @@ def _member(parent: Any, part: str) -> Any:
 
 
 def _key(parent: Any, part: str) -> str | int:
-    """What a part of a path is to a Python container."""
+    """Return the key of a Python container for a part of a path."""
     if isinstance(parent, dict):
         return part
     if isinstance(parent, list):

@@ -1,6 +1,6 @@
-"""How the Pods of Jobs are played: for how long they run, and how they end.
+"""Decides how long simulated Pods run, and how they end.
 
-Annotations of a Job's Pod template say it Job by Job, and are read by the real test cluster, too:
+Annotations of a Job's Pod template set it for each Job; the real test cluster reads the same ones:
 `kwok.openfero.io/run-for` (a Go duration, or `forever`), `stop-for`, `fail`, `exit-code`,
 `message`.
 """
@@ -25,7 +25,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a Pod of a Job ends: the exit code and termination message of its containers."""
+    """The exit code and termination message of a Pod's containers."""
 
     exit_code: int = 0
     message: str = ""
@@ -33,34 +33,33 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long Pods take, in seconds, where their annotations do not say so."""
+    """Default durations in seconds, for Pods without annotations."""
 
     run: float = 1.0
-    stop: float = 0.0  # from being deleted to being gone
-    retry: float = 10.0  # from a failure to the next Pod; doubled with each further one
+    stop: float = 0.0  # from deletion to the end of the Pod
+    retry: float = 10.0  # from a failure to the next Pod; doubled with each failure
 
 
 def as_annotated(job: Object) -> Outcome:
-    """Succeed, but for a Job whose Pod template says `kwok.openfero.io/fail: "true"`.
+    """Succeed, unless the Pod template has the annotation `kwok.openfero.io/fail: "true"`.
 
-    `exit-code` and `message` there say how. (The real test cluster reads the same.)
+    Then its annotations `exit-code` and `message` are used.
     """
-    said = _annotations(job["spec"]["template"])
-    if said.get(PREFIX + "fail") != "true":
+    annotations = _annotations(job["spec"]["template"])
+    if annotations.get(PREFIX + "fail") != "true":
         return Outcome()
     return Outcome(
-        int(said.get(PREFIX + "exit-code") or 1),
-        said.get(PREFIX + "message") or "failed as asked",
+        int(annotations.get(PREFIX + "exit-code") or 1),
+        annotations.get(PREFIX + "message") or "failed as requested",
     )
 
 
 class JobPlayer:
-    """Plays the Pods of Jobs: each runs for a while, and then ends somehow.
+    """Decides how the Pods of Jobs run.
 
     Args:
-        durations: where `kwok.openfero.io/run-for` (a Go duration, or `forever`) and `stop-for`,
-            annotations of the Pod template, say nothing else.
-        outcome: asked for a Job when one of its Pods ends.
+        durations: for Pods without the annotations `run-for` and `stop-for`.
+        outcome: called for a Job when one of its Pods ends.
     """
 
     def __init__(
@@ -72,22 +71,22 @@ class JobPlayer:
         self.outcome = outcome
 
     def run_for(self, pod: Object) -> float:
-        """Seconds until this Pod ends by itself."""
-        said = _annotations(pod).get(PREFIX + "run-for", "")
-        return FOREVER if said == "forever" else _seconds(said, self.durations.run)
+        """Return the seconds until a Pod ends by itself."""
+        duration = _annotations(pod).get(PREFIX + "run-for", "")
+        return FOREVER if duration == "forever" else _seconds(duration, self.durations.run)
 
     def stop_for(self, pod: Object) -> float:
-        """Seconds until this Pod is gone once it is deleted."""
+        """Return the seconds from the deletion of a Pod to its end."""
         return _seconds(_annotations(pod).get(PREFIX + "stop-for", ""), self.durations.stop)
 
 
-def _annotations(holder: Object) -> dict[str, Any]:
-    return (holder.get("metadata") or {}).get("annotations") or {}
+def _annotations(item: Object) -> dict[str, Any]:
+    return (item.get("metadata") or {}).get("annotations") or {}
 
 
-def _seconds(text: str, otherwise: float) -> float:
-    """A Go duration, `1m30s`."""
+def _seconds(text: str, default: float) -> float:
+    """Parse a Go duration such as `1m30s`."""
     parts = _GO_DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        return otherwise
+        return default
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -1,4 +1,4 @@
-"""Pods as values: what one is made of, and what it is after the next thing that happens to it."""
+"""Creates Pods, and the states that follow from what happens to them, as values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.demo.cluster.player import Outcome
 
-TRACKED: Final = "batch.kubernetes.io/job-tracking"  # the finalizer of a Pod not counted yet
+TRACKED: Final = "batch.kubernetes.io/job-tracking"  # finalizer of a Pod not counted yet
 ENDED: Final = ("Succeeded", "Failed")
-_GRACE: Final = 30  # seconds, where the Pod says nothing else
+_GRACE_SECONDS: Final = 30  # the default of a Pod
 
 
-def made_for(job: Object, now: datetime) -> Object:
-    """A new Pod of a Job."""
+def new_pod(job: Object, now: datetime) -> Object:
+    """Return a new Pod of a Job."""
     template, owner = job["spec"]["template"], job["metadata"]
     uid = str(uuid.uuid4())
     reference = {
@@ -39,7 +39,7 @@ def made_for(job: Object, now: datetime) -> Object:
             "namespace": owner["namespace"],
             "uid": uid,
             "generation": 1,
-            "creationTimestamp": written(now),
+            "creationTimestamp": format_seconds(now),
             "ownerReferences": [reference],
             "finalizers": [TRACKED],
         },
@@ -49,19 +49,19 @@ def made_for(job: Object, now: datetime) -> Object:
 
 
 def started(pod: Object, now: datetime) -> Object:
-    """It as Running."""
-    state = {"running": {"startedAt": written(now)}}
-    status = {"phase": "Running", "startTime": written(now)}
+    """Return a Pod as Running."""
+    state = {"running": {"startedAt": format_seconds(now)}}
+    status = {"phase": "Running", "startTime": format_seconds(now)}
     return _with(pod, status, state, ready=True)
 
 
 def ended(pod: Object, outcome: Outcome, now: datetime) -> Object:
-    """It as Succeeded or Failed."""
+    """Return a Pod as Succeeded or Failed."""
     terminated: Object = {
         "exitCode": outcome.exit_code,
         "reason": "Error" if outcome.exit_code else "Completed",
-        "startedAt": pod["status"].get("startTime") or written(now),
-        "finishedAt": written(now),
+        "startedAt": pod["status"].get("startTime") or format_seconds(now),
+        "finishedAt": format_seconds(now),
     }
     if outcome.message:
         terminated["message"] = outcome.message
@@ -71,50 +71,50 @@ def ended(pod: Object, outcome: Outcome, now: datetime) -> Object:
 
 
 def deleted(pod: Object, now: datetime) -> Object:
-    """It as one that has been told to stop."""
+    """Return a Pod with a deletion timestamp."""
     if _is_deleted(pod):
         return pod
-    grace = (pod.get("spec") or {}).get("terminationGracePeriodSeconds", _GRACE)
-    told = {
+    grace = (pod.get("spec") or {}).get("terminationGracePeriodSeconds", _GRACE_SECONDS)
+    deletion = {
         "deletionGracePeriodSeconds": grace,
-        "deletionTimestamp": written(now + timedelta(seconds=grace)),
+        "deletionTimestamp": format_seconds(now + timedelta(seconds=grace)),
     }
-    return {**pod, "metadata": {**pod["metadata"], **told}}
+    return {**pod, "metadata": {**pod["metadata"], **deletion}}
 
 
 def counted(pod: Object) -> Object:
-    """It without the mark that the Job controller has still to count it."""
-    others = [each for each in finalizers(pod) if each != TRACKED]
+    """Return a Pod that the Job controller has counted."""
+    others = [name for name in finalizers(pod) if name != TRACKED]
     return {**pod, "metadata": {**pod["metadata"], "finalizers": others}}
 
 
 def is_active(pod: Object) -> bool:
-    """Tell whether it runs, or will."""
+    """Whether a Pod is running, or will."""
     return pod["status"]["phase"] not in ENDED and not _is_deleted(pod)
 
 
 def is_stopping(pod: Object) -> bool:
-    """Tell whether it has been told to stop and has not yet."""
+    """Whether a Pod is being deleted and has not ended."""
     return pod["status"]["phase"] not in ENDED and _is_deleted(pod)
 
 
 def owner_of(pod: Object) -> Object | None:
-    """The reference to the Job that it belongs to."""
+    """Return the owner reference to the Job of a Pod."""
     for reference in pod["metadata"].get("ownerReferences") or ():
         if reference.get("kind") == JOBS.kind:
-            found: Object = reference
-            return found
+            owner: Object = reference
+            return owner
     return None
 
 
 def finalizers(pod: Object) -> list[str]:
-    """What has to be done before it may go."""
-    found: list[str] = pod["metadata"].get("finalizers") or []
-    return found
+    """Return the finalizers of a Pod."""
+    names: list[str] = pod["metadata"].get("finalizers") or []
+    return names
 
 
-def written(moment: datetime) -> str:
-    """A time as Kubernetes writes it: whole seconds in UTC."""
+def format_seconds(moment: datetime) -> str:
+    """Format a time as Kubernetes does: whole seconds in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,17 +1,17 @@
-"""What the API server asks of an object before it stores it.
+"""Validates objects as the API server does before it stores them.
 
-As much of it as matters to those who use the in-memory cluster; the contract suite compares it
-with a real API server. Fields that no rule names pass unread. All findings are said together.
+Only as far as the users of the in-memory cluster need it; the contract suite compares it with a
+real API server. Fields without a rule are not validated. All errors are reported together.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import CONFIG_MAPS, EVENTS, JOBS, LEASES, PODS, Object, Resource
 from openfero_gitops.demo.cluster.decode import JOB_COUNTS, containers
+from openfero_gitops.demo.cluster.store import copied
 from openfero_gitops.domain.errors import Invalid
 
 if TYPE_CHECKING:
@@ -25,157 +25,164 @@ _QUALIFIED: Final = re.compile(
 )
 _DATA_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _ENV_NAME: Final = re.compile(r"[ -<>-~]+")  # printable ASCII without "="
-_LONGEST_NAME: Final = 253
-_LONGEST_JOB_NAME: Final = 63  # it becomes a label of the Pods
-_ANNOTATIONS: Final = 256 * 1024  # bytes, all keys and values of an object
-_DATA: Final = 1024 * 1024  # bytes, all values of a ConfigMap
-_NOTE: Final = 1024  # characters of an Event
+_MAX_NAME: Final = 253  # characters
+_MAX_JOB_NAME: Final = 63  # characters, since it becomes a label of the Pods
+_MAX_ANNOTATIONS_BYTES: Final = 256 * 1024  # all keys and values of an object
+_MAX_DATA_BYTES: Final = 1024 * 1024  # all values of a ConfigMap
+_MAX_NOTE: Final = 1024  # characters of an Event
 _OTHER_FINALIZERS: Final = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
 
 _FIXED: Final = "Invalid value: field is immutable"
-# What everyone may change in the template of a suspended Job.
+# Fields that may be changed in the template of a suspended Job.
 _SCHEDULING: Final = ("affinity", "nodeSelector", "schedulingGates", "tolerations")
 
 
-class Findings:
-    """What is wrong with an object, gathered to be said at once."""
+class ValidationErrors:
+    """The errors of an object, which are reported together."""
 
     def __init__(self, resource: Resource, name: str) -> None:
         kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
-        self._what = f'{kind} "{name}" is invalid'
-        self._found: list[str] = []
+        self._subject = f'{kind} "{name}" is invalid'
+        self._errors: list[str] = []
 
-    def must(self, condition: object, field: str, said: str) -> None:
-        """Note what is said of a field, unless the condition holds."""
+    def require(self, condition: object, field: str, message: str) -> None:
+        """Add an error unless the condition is true."""
         if not condition:
-            self._found.append(f"{field}: {said}")
+            self._errors.append(f"{field}: {message}")
 
-    def refuse(self) -> None:
-        """Raise `Invalid` if anything was noted."""
-        if self._found:
-            said = self._found[0] if len(self._found) == 1 else f"[{', '.join(self._found)}]"
-            raise Invalid(f"{self._what}: {said}")
+    def raise_any(self) -> None:
+        """Raise `Invalid` if there are errors."""
+        if self._errors:
+            errors = self._errors
+            message = errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]"
+            raise Invalid(f"{self._subject}: {message}")
 
 
 def check(resource: Resource, new: Object) -> None:
-    """Check a decoded object as it would be stored.
+    """Validate a decoded object.
 
     Raises:
-        Invalid: naming every field that is wrong.
+        Invalid: the object has errors, all of which it names.
     """
     metadata = new["metadata"]
     name = metadata.get("name") or ""
-    findings = Findings(resource, name)
-    findings.must(name, "metadata.name", "Required value: name or generateName is required")
-    findings.must(
-        not name or (_SUBDOMAIN.fullmatch(name) and len(name) <= _LONGEST_NAME),
+    errors = ValidationErrors(resource, name)
+    errors.require(name, "metadata.name", "Required value: name or generateName is required")
+    errors.require(
+        not name or (_SUBDOMAIN.fullmatch(name) and len(name) <= _MAX_NAME),
         "metadata.name",
         f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of lower case '
         "alphanumeric characters, '-' or '.', and start and end with an alphanumeric one",
     )
-    _labels(findings, "metadata.labels", metadata.get("labels"))
-    _annotations(findings, metadata.get("annotations"))
+    _labels(errors, "metadata.labels", metadata.get("labels"))
+    _annotations(errors, metadata.get("annotations"))
     for finalizer in metadata.get("finalizers") or ():
         qualified = "/" in finalizer or finalizer in _OTHER_FINALIZERS
-        findings.must(qualified, "metadata.finalizers", f'Invalid value: "{finalizer}"')
+        errors.require(qualified, "metadata.finalizers", f'Invalid value: "{finalizer}"')
     if resource in _CHECKS:
-        _CHECKS[resource](findings, new)
-    findings.refuse()
+        _CHECKS[resource](errors, new)
+    errors.raise_any()
 
 
 def check_update(resource: Resource, old: Object, new: Object) -> None:
-    """Check that what may not change has not.
+    """Validate an update of immutable fields.
 
     Raises:
-        Invalid: it has.
+        Invalid: one of them has changed.
     """
-    findings = Findings(resource, old["metadata"]["name"])
+    errors = ValidationErrors(resource, old["metadata"]["name"])
     if old["metadata"].get("deletionTimestamp"):
-        had, has = (set(each["metadata"].get("finalizers") or ()) for each in (old, new))
-        findings.must(has <= had, "metadata.finalizers", "Forbidden: the object is being deleted")
+        before, after = (set(item["metadata"].get("finalizers") or ()) for item in (old, new))
+        errors.require(
+            after <= before, "metadata.finalizers", "Forbidden: the object is being deleted"
+        )
     if resource in _UPDATES:
-        _UPDATES[resource](findings, old, new)
-    findings.refuse()
+        _UPDATES[resource](errors, old, new)
+    errors.raise_any()
 
 
-def _config_map(findings: Findings, new: Object) -> None:
+def _config_map(errors: ValidationErrors, new: Object) -> None:
     size = 0
     for field in ("data", "binaryData"):
         for key, value in (new.get(field) or {}).items():
-            findings.must(_DATA_KEY.fullmatch(key), f"{field}[{key}]", f'Invalid value: "{key}"')
+            errors.require(_DATA_KEY.fullmatch(key), f"{field}[{key}]", f'Invalid value: "{key}"')
             size += len(value.encode())
-    findings.must(size <= _DATA, "[]", f"Too long: may not be more than {_DATA} bytes")
+    errors.require(
+        size <= _MAX_DATA_BYTES, "[]", f"Too long: may not be more than {_MAX_DATA_BYTES} bytes"
+    )
 
 
-def _config_map_update(findings: Findings, old: Object, new: Object) -> None:
+def _config_map_update(errors: ValidationErrors, old: Object, new: Object) -> None:
     for field in ("immutable", "data", "binaryData") if old.get("immutable") else ():
-        findings.must(
+        errors.require(
             (old.get(field) or None) == (new.get(field) or None),
             field,
             "Forbidden: field is immutable when `immutable` is set",
         )
 
 
-def _lease(findings: Findings, new: Object) -> None:
+def _lease(errors: ValidationErrors, new: Object) -> None:
     duration = new["spec"].get("leaseDurationSeconds")
-    findings.must(
+    errors.require(
         duration is None or duration > 0,
         "spec.leaseDurationSeconds",
         f"Invalid value: {duration}: must be greater than 0",
     )
 
 
-def _event(findings: Findings, new: Object) -> None:
+def _event(errors: ValidationErrors, new: Object) -> None:
     for field in ("action", "eventTime", "reason", "reportingController", "reportingInstance"):
-        findings.must(new.get(field), field, "Required value")
+        errors.require(new.get(field), field, "Required value")
     kind = new.get("type") or ""
-    findings.must(kind in ("Normal", "Warning"), "type", f"has invalid value: {kind}")
+    errors.require(kind in ("Normal", "Warning"), "type", f"has invalid value: {kind}")
     namespace = (new.get("regarding") or {}).get("namespace")
-    findings.must(namespace, "involvedObject.namespace", "does not match event.namespace")
-    short = len(new.get("note") or "") <= _NOTE
-    findings.must(short, "message", f"can have at most {_NOTE} characters")
+    errors.require(namespace, "involvedObject.namespace", "does not match event.namespace")
+    short = len(new.get("note") or "") <= _MAX_NOTE
+    errors.require(short, "message", f"can have at most {_MAX_NOTE} characters")
 
 
-def _job(findings: Findings, new: Object) -> None:
+def _job(errors: ValidationErrors, new: Object) -> None:
     name, spec = new["metadata"].get("name") or "", new["spec"]
-    # An indexed Job's Pods have its name with "-0" and more behind.
+    # The Pods of an indexed Job have its name with a suffix such as "-0".
     indexed = spec.get("completionMode") == "Indexed"
-    longest = _LONGEST_JOB_NAME - len("-0") if indexed else _LONGEST_JOB_NAME
-    findings.must(
-        len(name) <= longest,
+    limit = _MAX_JOB_NAME - len("-0") if indexed else _MAX_JOB_NAME
+    errors.require(
+        len(name) <= limit,
         "spec.template.labels",
-        f'Invalid value: "{name}": must be no more than {longest} bytes',
+        f'Invalid value: "{name}": must be no more than {limit} bytes',
     )
     for field in JOB_COUNTS:
         value = spec.get(field)
-        findings.must(
+        errors.require(
             value is None or value >= 0,
             f"spec.{field}",
             f"Invalid value: {value}: must be greater than or equal to 0",
         )
     template = spec["template"]
-    _labels(findings, "spec.template.labels", template["metadata"].get("labels"))
-    _pod_spec(findings, "spec.template.spec", template["spec"])
-    findings.must(
+    _labels(errors, "spec.template.labels", template["metadata"].get("labels"))
+    _pod_spec(errors, "spec.template.spec", template["spec"])
+    errors.require(
         template["spec"].get("restartPolicy") in ("OnFailure", "Never"),
         "spec.template.spec.restartPolicy",
         'Required value: valid values: "OnFailure", "Never"',
     )
 
 
-def _job_update(findings: Findings, old: Object, new: Object) -> None:
+def _job_update(errors: ValidationErrors, old: Object, new: Object) -> None:
     before, after = old["spec"], new["spec"]
     for field in ("completions", "completionMode", "selector", "manualSelector", "managedBy"):
-        findings.must(before.get(field) == after.get(field), f"spec.{field}", _FIXED)
+        errors.require(before.get(field) == after.get(field), f"spec.{field}", _FIXED)
     if before["suspend"]:
-        kept = _without_scheduling(before["template"]) == _without_scheduling(after["template"])
-    else:  # its Pods have been made from the template
-        kept = before["template"] == after["template"]
-    findings.must(kept, "spec.template.spec", _FIXED)
+        unchanged = _without_scheduling(before["template"]) == _without_scheduling(
+            after["template"]
+        )
+    else:  # its Pods were created from the template
+        unchanged = before["template"] == after["template"]
+    errors.require(unchanged, "spec.template.spec", _FIXED)
 
 
 def _without_scheduling(template: Object) -> Object:
-    pod: Object = json.loads(json.dumps(template["spec"]))
+    pod = copied(template["spec"])
     for field in _SCHEDULING:
         pod.pop(field, None)
     for _, container in containers(pod):
@@ -183,61 +190,61 @@ def _without_scheduling(template: Object) -> Object:
     return pod
 
 
-def _pod(findings: Findings, new: Object) -> None:
-    _pod_spec(findings, "spec", new.get("spec") or {})
+def _pod(errors: ValidationErrors, new: Object) -> None:
+    _pod_spec(errors, "spec", new.get("spec") or {})
 
 
-_CHECKS: Final[Mapping[Resource, Callable[[Findings, Object], None]]] = {
+_CHECKS: Final[Mapping[Resource, Callable[[ValidationErrors, Object], None]]] = {
     CONFIG_MAPS: _config_map,
     EVENTS: _event,
     JOBS: _job,
     LEASES: _lease,
     PODS: _pod,
 }
-_UPDATES: Final[Mapping[Resource, Callable[[Findings, Object, Object], None]]] = {
+_UPDATES: Final[Mapping[Resource, Callable[[ValidationErrors, Object, Object], None]]] = {
     CONFIG_MAPS: _config_map_update,
     JOBS: _job_update,
 }
 
 
-def _labels(findings: Findings, field: str, labels: Object | None) -> None:
+def _labels(errors: ValidationErrors, field: str, labels: Object | None) -> None:
     for key, value in (labels or {}).items():
-        findings.must(_QUALIFIED.fullmatch(key), field, f'Invalid value: "{key}"')
-        findings.must(_LABEL_VALUE.fullmatch(value), field, f'Invalid value: "{value}"')
+        errors.require(_QUALIFIED.fullmatch(key), field, f'Invalid value: "{key}"')
+        errors.require(_LABEL_VALUE.fullmatch(value), field, f'Invalid value: "{value}"')
 
 
-def _annotations(findings: Findings, annotations: Object | None) -> None:
+def _annotations(errors: ValidationErrors, annotations: Object | None) -> None:
     field, size = "metadata.annotations", 0
     for key, value in (annotations or {}).items():
-        findings.must(_QUALIFIED.fullmatch(key.lower()), field, f'Invalid value: "{key}"')
+        errors.require(_QUALIFIED.fullmatch(key.lower()), field, f'Invalid value: "{key}"')
         size += len(key.encode()) + len(value.encode())
-    said = f"Too long: may not be more than {_ANNOTATIONS} bytes"
-    findings.must(size <= _ANNOTATIONS, field, said)
+    message = f"Too long: may not be more than {_MAX_ANNOTATIONS_BYTES} bytes"
+    errors.require(size <= _MAX_ANNOTATIONS_BYTES, field, message)
 
 
-def _pod_spec(findings: Findings, field: str, pod: Object) -> None:
-    findings.must(pod.get("containers"), f"{field}.containers", "Required value")
+def _pod_spec(errors: ValidationErrors, field: str, pod: Object) -> None:
+    errors.require(pod.get("containers"), f"{field}.containers", "Required value")
     volumes = {volume.get("name") for volume in pod.get("volumes") or ()}
     names: set[str] = set()
     for place, container in containers(pod):
         where = f"{field}.{place}"
         name = container.get("name") or ""
-        findings.must(name, f"{where}.name", "Required value")
-        findings.must(
+        errors.require(name, f"{where}.name", "Required value")
+        errors.require(
             not name or _DNS_LABEL.fullmatch(name), f"{where}.name", f'Invalid value: "{name}"'
         )
-        findings.must(name not in names, f"{where}.name", f'Duplicate value: "{name}"')
+        errors.require(name not in names, f"{where}.name", f'Duplicate value: "{name}"')
         names.add(name)
-        findings.must(container.get("image"), f"{where}.image", "Required value")
+        errors.require(container.get("image"), f"{where}.image", "Required value")
         policy = container.get("imagePullPolicy")
-        findings.must(
+        errors.require(
             policy in (None, "Always", "IfNotPresent", "Never"),
             f"{where}.imagePullPolicy",
             f'Unsupported value: "{policy}"',
         )
         for variable in container.get("env") or ():
             key = variable.get("name") or ""
-            findings.must(_ENV_NAME.fullmatch(key), f"{where}.env", f'Invalid value: "{key}"')
+            errors.require(_ENV_NAME.fullmatch(key), f"{where}.env", f'Invalid value: "{key}"')
         for mount in container.get("volumeMounts") or ():
             volume = mount.get("name")
-            findings.must(volume in volumes, f"{where}.volumeMounts", f'Not found: "{volume}"')
+            errors.require(volume in volumes, f"{where}.volumeMounts", f'Not found: "{volume}"')

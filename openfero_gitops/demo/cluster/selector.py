@@ -1,4 +1,4 @@
-"""Label selectors, as the API server reads them: `a=b, c!=d, e in (f,g), h notin (i), j, !k`."""
+"""Parses label selectors as the API server does: `a=b, c!=d, e in (f,g), h notin (i), j, !k`."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ _COMMA: Final = re.compile(r",(?![^(]*\))")  # not one inside parentheses
 
 @dataclass(frozen=True, slots=True)
 class _Requirement:
-    """One of the parts: a key, and the values it may or must not have; None is any at all."""
+    """A requirement: a key with allowed or forbidden values; None means any value."""
 
     key: str
-    wanted: bool
+    expected: bool
     values: frozenset[str] | None
 
-    def fits(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether labels are as wanted; where the key is absent, "not" holds."""
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet the requirement; an absent key meets a negated one."""
         present = self.key in labels and (self.values is None or labels[self.key] in self.values)
-        return present is self.wanted
+        return present is self.expected
 
 
 class Selector:
-    """All the requirements of a selector; the empty one fits everything.
+    """The requirements of a label selector; an empty one matches everything.
 
     Raises:
-        Invalid: it is not written as one.
+        Invalid: the selector has a syntax error.
     """
 
     def __init__(self, text: str) -> None:
         parts = _COMMA.split(text) if text.strip() else ()
         self._requirements = tuple(_parse(part) for part in parts)
 
-    def fits(self, labels: Mapping[str, str] | None) -> bool:
-        """Tell whether an object with these labels is selected."""
-        return all(requirement.fits(labels or {}) for requirement in self._requirements)
+    def matches(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether the selector matches these labels."""
+        return all(requirement.matches(labels or {}) for requirement in self._requirements)
 
 
 def _parse(part: str) -> _Requirement:
-    if found := _EXISTS.fullmatch(part):
-        negation, key = found.groups()
+    if match := _EXISTS.fullmatch(part):
+        negation, key = match.groups()
         return _Requirement(key, not negation, None)
-    if found := _EQUALS.fullmatch(part):
-        key, operator, value = found.groups()
+    if match := _EQUALS.fullmatch(part):
+        key, operator, value = match.groups()
         return _Requirement(key, operator != "!=", frozenset([value]))
-    if found := _ONE_OF.fullmatch(part):
-        key, operator, values = found.groups()
+    if match := _ONE_OF.fullmatch(part):
+        key, operator, values = match.groups()
         return _Requirement(key, operator == "in", frozenset(re.split(r"\s*,\s*", values)))
     raise Invalid(f"unable to parse requirement: {part.strip()!r}")
