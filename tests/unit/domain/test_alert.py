@@ -23,13 +23,13 @@ MOMENT = datetime(2026, 11, 21, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
 def b32(text: str) -> str:
-    """Write the SHA-256 of a text in unpadded lower-case base32."""
+    """Return the SHA-256 of a text in unpadded lower-case base32."""
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b32encode(digest).decode().rstrip("=").lower()
 
 
 def test_the_encoding_of_an_occurrence_is_frozen() -> None:
-    """Jobs outlive releases, so an occurrence's digest is the same in all of them."""
+    """Jobs outlive releases, so the digest of an occurrence must not change."""
     firing = Occurrence(LABELS, Status.FIRING, MOMENT)
 
     assert firing.digest == "ficeibblhb3mu2qcqupoj5nrfmfpsoab6jw4pg6ub3wrkus2ox3q"
@@ -40,7 +40,7 @@ def test_the_encoding_of_an_occurrence_is_frozen() -> None:
 
 
 def test_the_encoding_of_an_incident_is_frozen() -> None:
-    """Jobs outlive releases, so an incident's digest is the same in all of them."""
+    """Jobs outlive releases, so the digest of an incident must not change."""
     resolved = Occurrence(LABELS, Status.RESOLVED, MOMENT, 7)
 
     assert resolved.incident == "im2owgwv6st4iricjn666w6hunjiqqmn6q5e7j5r4abbxppn4t2q"
@@ -72,7 +72,7 @@ def test_the_encoding_of_an_incident_is_frozen() -> None:
     ],
 )
 def test_every_kind_of_occurrence_has_its_encoding(occurrence: Occurrence, encoded: str) -> None:
-    """No labels, text outside ASCII, no start, a time before 1970: all are canonical JSON."""
+    """No labels, non-ASCII text, no start, a time before 1970: all are canonical JSON."""
     assert occurrence.digest == b32(encoded)
 
 
@@ -81,7 +81,7 @@ def test_every_kind_of_occurrence_has_its_encoding(occurrence: Occurrence, encod
     st.randoms(use_true_random=False),
 )
 def test_the_order_of_labels_does_not_matter(labels: dict[str, str], random: Random) -> None:
-    """Two senders that order one label set differently name one occurrence and one incident."""
+    """One label set in any order is one occurrence and one incident."""
     items = list(labels.items())
     random.shuffle(items)
     occurrence = Occurrence(labels, Status.FIRING, MOMENT)
@@ -92,7 +92,7 @@ def test_the_order_of_labels_does_not_matter(labels: dict[str, str], random: Ran
 
 @given(st.dictionaries(st.text("ab=,"), st.text("ab=,"), max_size=3))
 def test_a_digest_fits_a_label(labels: dict[str, str]) -> None:
-    """A digest has 52 characters, all of which a label value may have anywhere."""
+    """A digest has 52 characters that are valid in a label value."""
     digest = Occurrence(labels, Status.FIRING, MOMENT).digest
 
     assert len(digest) == 52
@@ -101,7 +101,7 @@ def test_a_digest_fits_a_label(labels: dict[str, str]) -> None:
 
 @given(st.lists(st.dictionaries(st.text("ab"), st.text("ab")), min_size=2, max_size=2))
 def test_other_labels_are_another_incident(pair: list[dict[str, str]]) -> None:
-    """Two label sets share an incident exactly where they are equal."""
+    """Two label sets share an incident only if they are equal."""
     left, right = (incident_digest(labels, Status.FIRING) for labels in pair)
 
     assert (left == right) is (pair[0] == pair[1])
@@ -117,7 +117,7 @@ def test_a_microsecond_is_another_occurrence_of_the_same_incident() -> None:
 
 
 def test_the_time_zone_does_not_matter() -> None:
-    """One moment written in two time zones is one occurrence."""
+    """One moment in two time zones is one occurrence."""
     in_kathmandu = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=45)))
 
     assert (
@@ -127,7 +127,7 @@ def test_the_time_zone_does_not_matter() -> None:
 
 
 def test_status_and_attempt_are_part_of_an_occurrence() -> None:
-    """Firing, resolved and each attempt are occurrences; attempts share an incident."""
+    """Attempts share an incident; statuses do not."""
     first = Occurrence(LABELS, Status.FIRING, MOMENT)
     second = Occurrence(LABELS, Status.FIRING, MOMENT, 2)
     resolved = Occurrence(LABELS, Status.RESOLVED, MOMENT)
@@ -137,7 +137,7 @@ def test_status_and_attempt_are_part_of_an_occurrence() -> None:
 
 
 def test_without_a_start_each_delivery_is_an_occurrence() -> None:
-    """An alert that a person sends without startsAt is never taken for an earlier one."""
+    """An alert without startsAt is never a repetition of an earlier one."""
     occurrence = Occurrence(LABELS, Status.FIRING, None, delivery="a")
     other = Occurrence(LABELS, Status.FIRING, None, delivery="b")
 
@@ -146,7 +146,7 @@ def test_without_a_start_each_delivery_is_an_occurrence() -> None:
 
 
 def test_with_a_start_the_delivery_does_not_matter() -> None:
-    """What Alertmanager delivers twice is one occurrence."""
+    """A repeated delivery is the same occurrence."""
     occurrence = Occurrence(LABELS, Status.FIRING, MOMENT, delivery="a")
     other = Occurrence(LABELS, Status.FIRING, MOMENT, delivery="b")
 
@@ -154,7 +154,7 @@ def test_with_a_start_the_delivery_does_not_matter() -> None:
 
 
 def test_an_alert_without_a_name_has_an_empty_one() -> None:
-    """The alert name may be missing."""
+    """The label alertname is optional."""
     assert alert(labels={"pod": "web-1"}).name == ""
     assert alert().name == "PodCrashLooping"
 
@@ -173,8 +173,8 @@ def test_an_alert_without_a_name_has_an_empty_one() -> None:
         ("2026-11-21T03:03:35Z", -678_901),
     ],
 )
-def test_a_time_is_read_to_the_microsecond_in_utc(text: str, microseconds: int) -> None:
-    """Offsets are honoured and finer fractions are cut."""
+def test_a_time_is_parsed_to_the_microsecond_in_utc(text: str, microseconds: int) -> None:
+    """Offsets are applied and finer fractions are cut off."""
     assert parse_time(text) == STARTS_AT + timedelta(microseconds=microseconds)
 
 
@@ -194,13 +194,13 @@ def test_a_time_is_read_to_the_microsecond_in_utc(text: str, microseconds: int) 
         "1000-01-01T00:00:00+01:00",
     ],
 )
-def test_what_is_no_moment_is_none(text: str | None) -> None:
-    """Nothing, Go's zero time, a time without an offset, far ages and other text are no moment."""
+def test_an_invalid_time_is_none(text: str | None) -> None:
+    """Empty text, Go's zero time, a time without an offset and distant years are invalid."""
     assert parse_time(text) is None
 
 
 @given(st.datetimes(datetime(1000, 1, 1), datetime(8999, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_a_time_that_was_written_is_read_back(moment: datetime) -> None:
+def test_a_formatted_time_is_parsed_to_the_same(moment: datetime) -> None:
     """Nothing is lost between format_time and parse_time."""
     assert parse_time(format_time(moment)) == moment
 
@@ -225,7 +225,7 @@ def test_a_time_that_was_written_is_read_back(moment: datetime) -> None:
 def test_a_job_is_named_after_alert_status_and_occurrence(
     labels: dict[str, str], status: Status, slug: str
 ) -> None:
-    """The slug has at most 35 characters; 16 of the occurrence's digest follow it."""
+    """At most 35 characters of name and status come before 16 of the digest."""
     occurrence = Occurrence(labels, status, MOMENT)
 
     assert job_name(occurrence) == f"{slug}-{occurrence.digest[:16]}"
@@ -234,7 +234,7 @@ def test_a_job_is_named_after_alert_status_and_occurrence(
 
 @given(st.text(st.characters(codec="utf-8")), st.sampled_from(Status))
 def test_any_alert_name_gives_a_valid_job_name(name: str, status: Status) -> None:
-    """A Job's name is a DNS label of at most 52 characters, whatever the alert is called."""
+    """A Job's name is a DNS label of at most 52 characters."""
     made = job_name(Occurrence({"alertname": name}, status, MOMENT))
 
     assert len(made) <= 52
@@ -257,13 +257,13 @@ def test_any_alert_name_gives_a_valid_job_name(name: str, status: Status) -> Non
     ],
 )
 def test_text_becomes_the_nearest_label_value(text: str, value: str) -> None:
-    """A valid label value stays as it is; anything else is replaced, cut and trimmed."""
+    """A valid label value is kept; other text is replaced, cut and trimmed."""
     assert label_value(text) == value
 
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_becomes_a_valid_label_value(text: str) -> None:
-    """A label value has at most 63 characters and begins and ends with a letter or digit."""
+    """It has at most 63 characters and starts and ends with a letter or digit."""
     plain = set(string.ascii_letters + string.digits)
     made = label_value(text)
 

@@ -8,7 +8,7 @@ from tests.support.build import alert
 
 
 def answer(*verdicts: Verdict) -> Answer:
-    """An answer in which each alert ended so."""
+    """Return an answer with these verdicts."""
     return Answer(tuple(Item(alert(), Outcome.ERROR, verdict=verdict) for verdict in verdicts))
 
 
@@ -23,12 +23,12 @@ def answer(*verdicts: Verdict) -> Answer:
     ],
 )
 def test_one_alert_that_must_be_repeated_decides(verdicts: list[Verdict], status: int) -> None:
-    """503 goes before 422, and 200 is for deliveries of which nothing is missing."""
+    """503 takes precedence over 422; 200 is only for complete deliveries."""
     assert answer(*verdicts).verdict == status
 
 
 def test_outcomes_are_counted() -> None:
-    """How many alerts ended in which way is known of each answer."""
+    """The number of alerts with each outcome is known."""
     mixed = Answer((Item(alert(), Outcome.CREATED), Item(alert(), Outcome.EXISTS)))
 
     assert [mixed.count(outcome) for outcome in Outcome] == [1, 1, 0, 0, 0]

@@ -141,7 +141,7 @@ def test_refuses_an_invalid_pattern(
     ],
 )
 def test_takes_time_linear_in_the_text(pattern: str, text: str) -> None:
-    """A pattern that sends a backtracking engine into exponential time is answered at once."""
+    """A pattern for which backtracking takes exponential time is matched quickly."""
     began = time.process_time()
     assert matches(pattern, text) is False
     assert time.process_time() - began < 5
@@ -151,18 +151,18 @@ def test_takes_time_linear_in_the_text(pattern: str, text: str) -> None:
     ("pattern", "expected"), [("a.b", True), ("a\ufffdb", True), (r"a\?b", False)]
 )
 def test_reads_a_lone_surrogate_as_go_does(pattern: str, *, expected: bool) -> None:
-    """A value with half of a surrogate pair, which UTF-8 cannot hold, matches as U+FFFD."""
+    """A lone surrogate in a value, which UTF-8 cannot contain, matches as U+FFFD."""
     assert matches(pattern, "a\ud83db") is expected
 
 
 def test_an_absent_label_is_empty() -> None:
-    """A regular expression is matched with the empty text where the label is absent."""
+    """A regular expression is matched with the empty text if the label is absent."""
     assert Matcher("a", Operator.MATCHES, ".*").matches({})
     assert Matcher("a", Operator.NOT_MATCHES, ".+").matches({})
 
 
 def test_can_be_compared_hashed_and_pickled() -> None:
-    """A matcher is a value: its name, operator and text are all that counts."""
+    """Only name, operator and text count."""
     matcher = Matcher("a", Operator.MATCHES, "b.*")
     copied = pickle.loads(pickle.dumps(matcher))  # noqa: S301
     assert copied == matcher
@@ -175,7 +175,7 @@ def test_can_be_compared_hashed_and_pickled() -> None:
     st.text("abc", max_size=8),
 )
 def test_agrees_with_re_where_re_agrees_with_go(parts: list[str], text: str) -> None:
-    """On the syntax that both read alike, the answer is that of Python's re."""
+    """For syntax that both have in common, the result is that of Python's re."""
     pattern = "".join(parts)
     assert matches(pattern, text) is (re.fullmatch(pattern, text) is not None)
 
@@ -185,6 +185,6 @@ def test_agrees_with_re_where_re_agrees_with_go(parts: list[str], text: str) -> 
     st.text(st.characters(), max_size=5),
 )
 def test_any_text_is_a_pattern_or_is_refused(pattern: str, text: str) -> None:
-    """Whatever an author writes compiles or is refused with a RegexError."""
+    """Any text compiles or raises RegexError."""
     with contextlib.suppress(RegexError):
         matches(pattern, text)

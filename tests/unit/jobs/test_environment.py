@@ -19,13 +19,13 @@ KIB = 1024
 TEXT = st.text(st.characters(codec="utf-8"))
 
 
-def made(*, group_key: str = "key", commit: str = "1a2b", **values: Any) -> dict[str, str]:
-    """The variables of an alert with these values."""
+def variables_for(*, group_key: str = "key", commit: str = "1a2b", **values: Any) -> dict[str, str]:
+    """Return the variables of an alert with these values."""
     return variables(record_alert(alert(**values)), group_key, commit)
 
 
 def test_the_record_is_the_alert_as_canonical_json() -> None:
-    """What is recorded is everything delivered, sorted and without spaces."""
+    """It has everything that was delivered, sorted and without spaces."""
     assert record_alert(alert(status=Status.RESOLVED, starts_at=None)).text == (
         '{"annotations":{"summary":"web-1 restarts"},"endsAt":"","fingerprint":"c0ffee",'
         '"generatorURL":"http://prometheus.example/graph?g0.expr=up","labels":'
@@ -38,7 +38,7 @@ def test_the_record_is_the_alert_as_canonical_json() -> None:
 def test_the_values_of_a_record_are_those_of_its_text(
     labels: dict[str, str], annotations: dict[str, str]
 ) -> None:
-    """Nobody has to parse the text again."""
+    """The text need not be parsed again."""
     record = record_alert(alert(labels=labels, annotations=annotations))
     assert json.loads(record.text) == record.values
 
@@ -47,7 +47,7 @@ def test_the_values_of_a_record_are_those_of_its_text(
 def test_the_record_does_not_depend_on_order(
     labels: dict[str, str], annotations: dict[str, str], random: Random
 ) -> None:
-    """Senders that order their members differently give one record, byte for byte."""
+    """The order of members in a delivery has no effect."""
     shuffled = [list(labels.items()), list(annotations.items())]
     for items in shuffled:
         random.shuffle(items)
@@ -68,7 +68,7 @@ def test_the_record_does_not_depend_on_order(
     ],
 )
 def test_long_annotations_are_cut_and_marked(annotations: dict[str, str], longest: int) -> None:
-    """Annotations give way until the record fits, as little as is needed and never silently."""
+    """They are cut as little as necessary until the record fits."""
     record = record_alert(alert(annotations=annotations))
     kept = json.loads(record.text)["annotations"].values()
 
@@ -78,7 +78,7 @@ def test_long_annotations_are_cut_and_marked(annotations: dict[str, str], longes
 
 
 def test_a_cut_does_not_depend_on_order() -> None:
-    """Names that become one when they are cut keep the same one of their texts."""
+    """If names become equal when they are cut, the same value is kept."""
     annotations = {f"{'a' * 70}{n}": f"{n}{'x' * 100}" for n in range(900)}
     reordered = dict(reversed(annotations.items()))
 
@@ -88,7 +88,7 @@ def test_a_cut_does_not_depend_on_order() -> None:
 
 
 def test_labels_are_never_cut() -> None:
-    """Labels are what the alert is: a record that they make too long is for others to refuse."""
+    """If they are too long, the record does not fit."""
     record = record_alert(alert(labels={"a": "x" * 70 * KIB}, annotations={"b": "y"}))
 
     assert json.loads(record.text)["labels"] == {"a": "x" * 70 * KIB}
@@ -102,9 +102,9 @@ def test_a_record_has_at_most_64_kib_of_utf_8(size: int, expected: bool) -> None
     assert AlertRecord({}, "é" * (size // 2) + "x" * (size % 2)).fits is expected
 
 
-def test_every_reserved_variable_is_given() -> None:
-    """The alert, its state and the circumstances are there under the documented names."""
-    values = made(
+def test_every_reserved_variable_is_set() -> None:
+    """They have the documented names."""
+    values = variables_for(
         labels={}, annotations={"runbook-url": "http://x", "Summary": "s"}, group_key="{}:{}"
     )
 
@@ -132,14 +132,14 @@ def test_every_reserved_variable_is_given() -> None:
     ],
 )
 def test_labels_have_openferos_names(label: str, variable: str) -> None:
-    """A label's variable is its name in upper case, with - turned into _."""
-    assert made(labels={label: "v"})[variable] == "v"
+    """A label's variable is its name in upper case, with _ for -."""
+    assert variables_for(labels={label: "v"})[variable] == "v"
 
 
 @pytest.mark.parametrize("label", ["", "a.b", "a b", "é", "a=b", "a\n", "ß", "a\0", "k8s.io/x"])
 def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
-    """A label no variable can be named after makes no variable, and is not lost."""
-    values = made(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
+    """A label whose variable name would be invalid is not lost."""
+    values = variables_for(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
 
     assert "hidden" not in {v for k, v in values.items() if k != "OPENFERO_ALERT_JSON"}
     assert json.loads(values["OPENFERO_ALERT_JSON"])["labels"][label] == "hidden"
@@ -147,8 +147,8 @@ def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
 
 
 def test_a_name_that_two_labels_share_is_only_in_the_json() -> None:
-    """No label's value is taken for another's."""
-    values = made(
+    """No label gets the value of another."""
+    values = variables_for(
         labels={"a-b": "1", "a_b": "2", "A_b": "3", "c": "4"}, annotations={"x-y": "1", "x_y": "2"}
     )
 
@@ -158,7 +158,7 @@ def test_a_name_that_two_labels_share_is_only_in_the_json() -> None:
 
 
 def test_reserved_names_win_over_labels() -> None:
-    """A label cannot play the commit, the state or an annotation."""
+    """A label cannot replace the commit, the status or an annotation."""
     labels = {
         "commit": "evil",
         "Status": "evil",
@@ -167,7 +167,7 @@ def test_reserved_names_win_over_labels() -> None:
         "annotation-other": "evil",
         "GROUP_KEY": "evil",
     }
-    values = made(labels=labels)
+    values = variables_for(labels=labels)
 
     assert "evil" not in values.values()
     assert values["OPENFERO_COMMIT"] == "1a2b"
@@ -176,17 +176,19 @@ def test_reserved_names_win_over_labels() -> None:
 
 
 def test_a_long_group_key_is_cut() -> None:
-    """A variable that Linux would not take is never made of a group's key."""
-    assert made(group_key="k" * 200 * KIB)["OPENFERO_GROUP_KEY"] == "k" * 16 * KIB + "…[cut]"
+    """Its variable never exceeds Linux' limit."""
+    assert (
+        variables_for(group_key="k" * 200 * KIB)["OPENFERO_GROUP_KEY"] == "k" * 16 * KIB + "…[cut]"
+    )
 
 
 @given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT))
 def test_every_variable_has_a_valid_name_and_a_delivered_value(
     labels: dict[str, str], annotations: dict[str, str]
 ) -> None:
-    """Names are what Kubernetes accepts; values are the alert's own and nothing made of them."""
+    """Kubernetes accepts the names; the values are the alert's own."""
     fixed = {"firing", "c0ffee", "2026-11-21T03:03:35.678901Z", "key", "1a2b"}
-    for name, value in made(labels=labels, annotations=annotations).items():
+    for name, value in variables_for(labels=labels, annotations=annotations).items():
         assert name.isascii()
         assert name.replace("_", "").isalnum()
         assert name == "OPENFERO_ALERT_JSON" or value in {
@@ -197,5 +199,5 @@ def test_every_variable_has_a_valid_name_and_a_delivered_value(
 
 
 def test_canonical_json_is_text_without_escapes() -> None:
-    """One value has one spelling."""
+    """A value has exactly one representation."""
     assert canonical_json({"b": [1, None], "a": "é\n"}) == '{"a":"é\\n","b":[1,null]}'

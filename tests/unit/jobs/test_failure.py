@@ -15,17 +15,17 @@ CONDITION = "BackoffLimitExceeded: Job has reached the limit"
 
 
 def pod(*containers: dict[str, Any], init: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-    """A Pod with these container statuses."""
+    """Return a Pod with these container statuses."""
     return {"status": {"containerStatuses": list(containers), "initContainerStatuses": list(init)}}
 
 
 def ended(name: str, code: int, at: str = "2026-11-21T03:04:05Z", **state: str) -> dict[str, Any]:
-    """The status of a container that ended."""
+    """Return the status of a terminated container."""
     return {"name": name, "state": {"terminated": {"exitCode": code, "finishedAt": at, **state}}}
 
 
-def test_condition_exit_code_and_message_are_told() -> None:
-    """A person reads why Kubernetes gave up and what the container said at its end."""
+def test_condition_exit_code_and_message() -> None:
+    """The message has the Job's condition and the container's termination message."""
     message = failure_message(
         FAILED, [pod(ended("heal", 3, reason="Error", message="no such pod\n"))]
     )
@@ -41,7 +41,9 @@ def test_condition_exit_code_and_message_are_told() -> None:
         (ended("heal", 1), "container heal exited with code 1"),
     ],
 )
-def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], expected: str) -> None:
+def test_missing_parts_of_a_container_status_are_left_out(
+    container: dict[str, Any], expected: str
+) -> None:
     """Reason and termination message are optional."""
     assert failure_message(FAILED, [pod(container)]) == f"{CONDITION}; {expected}"
 
@@ -58,13 +60,13 @@ def test_what_a_container_did_not_say_is_left_out(container: dict[str, Any], exp
         [pod({"name": "heal", "state": None})],
     ],
 )
-def test_without_a_failed_container_the_condition_stands_alone(pods: list[dict[str, Any]]) -> None:
-    """Pods may be gone, pending, or have succeeded."""
+def test_without_a_failed_container_there_is_only_the_condition(pods: list[dict[str, Any]]) -> None:
+    """Pods may be deleted, pending, or have succeeded."""
     assert failure_message(FAILED, pods) == CONDITION
 
 
-def test_the_last_container_that_failed_has_the_word() -> None:
-    """Of several Pods and containers the latest end counts, init containers included."""
+def test_the_last_failed_container_is_used() -> None:
+    """Of several Pods and containers, including init containers, the last one counts."""
     first = pod(ended("a", 1, "2026-11-21T03:04:05Z"))
     last = pod(ended("b", 0, "2026-11-21T03:09:00Z"), init=(ended("i", 2, "2026-11-21T03:05:00Z"),))
 
@@ -80,13 +82,15 @@ def test_the_last_container_that_failed_has_the_word() -> None:
         ("DeadlineExceeded", "too slow", "DeadlineExceeded: too slow"),
     ],
 )
-def test_a_condition_says_what_it_has_to_say(reason: str, message: str, expected: str) -> None:
+def test_missing_parts_of_a_condition_are_left_out(
+    reason: str, message: str, expected: str
+) -> None:
     """Reason and message are both optional."""
     assert failure_message(finished(reason=reason, message=message), []) == expected
 
 
-def test_last_words_are_short_enough_for_an_annotation() -> None:
-    """A termination message of any length is cut."""
+def test_a_long_message_is_cut() -> None:
+    """It fits into an annotation."""
     message = failure_message(FAILED, [pod(ended("heal", 1, message="x" * 5000))])
 
     assert len(message) == 2048

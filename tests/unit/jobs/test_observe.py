@@ -29,7 +29,7 @@ APPROVAL = write_options(Options(approval=True))
 
 
 def condition(kind: str, status: str = "True", **members: str) -> dict[str, str]:
-    """A Job's condition, at `LATER`."""
+    """Return a Job's condition, at `LATER`."""
     return {"type": kind, "status": status, "lastTransitionTime": AT, **members}
 
 
@@ -80,7 +80,7 @@ RUNNING = {"suspend": False}
     ],
 )
 def test_the_phase_follows_from_the_job(changes: dict[str, Any], phase: Phase) -> None:
-    """Suspension, admission, decision, approval, queue and conditions tell how far it came."""
+    """It depends on suspension, admission, decision, approval, queue and conditions."""
     assert observe(stored(**changes)).phase is phase
 
 
@@ -97,7 +97,7 @@ def test_the_phase_follows_from_the_job(changes: dict[str, Any], phase: Phase) -
         )
     ),
 )
-def test_the_first_phase_that_fits_is_the_one(
+def test_the_first_phase_that_fits_applies(
     decision: str | None,
     finished: str | None,
     suspended: bool,  # noqa: FBT001
@@ -105,7 +105,7 @@ def test_the_first_phase_that_fits_is_the_one(
     queued: bool,  # noqa: FBT001
     approval: bool,  # noqa: FBT001
 ) -> None:
-    """Whatever holds at once, the documented order decides."""
+    """If several fit, the documented order decides."""
     job = stored(
         annotations={
             keys.DECISION: decision,
@@ -134,8 +134,8 @@ def test_the_first_phase_that_fits_is_the_one(
     assert remediation.waiting is (suspended and not admitted and not decision and not finished)
 
 
-def test_a_job_that_was_just_rendered_is_read_back() -> None:
-    """Everything that a decision rests on is on the Job."""
+def test_a_rendered_job_is_parsed() -> None:
+    """Everything that a decision depends on is on the Job."""
     options = Options(priority=3, cooldown=timedelta(minutes=5))
     made = rendered(by=operario(options=options, labels=QUEUE), attempt=2)
 
@@ -208,7 +208,7 @@ def test_a_refused_remediation_keeps_its_reason() -> None:
 
 
 def test_a_job_that_ended_has_its_conditions_reason() -> None:
-    """Kubernetes' own words stand where nothing was decided."""
+    """If nothing was decided, reason and message are Kubernetes'."""
     remediation = observe(stored(spec=RUNNING, status=FAILED, annotations=ADMITTED))
 
     assert (remediation.reason, remediation.message) == ("BackoffLimitExceeded", "too often")
@@ -222,8 +222,8 @@ def test_a_job_that_ended_has_its_conditions_reason() -> None:
     assert explained.message == "exit 1"
 
 
-def test_a_job_completed_when_its_status_says() -> None:
-    """The completion time goes before that of the condition."""
+def test_the_completion_time_is_that_of_the_status() -> None:
+    """It takes precedence over the condition's time."""
     status = COMPLETE | {
         "completionTime": "2026-11-21T03:04:59Z",
         "startTime": "2026-11-21T03:04:10Z",
@@ -235,7 +235,7 @@ def test_a_job_completed_when_its_status_says() -> None:
     assert remediation.admitted_at == LATER
 
 
-def test_what_happened_to_an_alert_is_read() -> None:
+def test_the_later_annotations_are_parsed() -> None:
     """A repeated delivery, its resolution and a leader's stamp are on the Job."""
     remediation = observe(
         stored(
@@ -281,12 +281,12 @@ def test_what_happened_to_an_alert_is_read() -> None:
         ({"annotations": {keys.DECISION: "refused"}}, False, False),
     ],
 )
-def test_what_ran_and_what_runs_is_told_from_the_jobs_own_fields(
+def test_started_and_occupying_depend_on_the_jobs_own_fields(
     changes: dict[str, Any],
     started: bool,  # noqa: FBT001
     occupying: bool,  # noqa: FBT001
 ) -> None:
-    """A Job counts while Pods of it exist or may come, whoever started it, decided or not."""
+    """A Job counts while it has Pods or may get some, whoever started it."""
     remediation = observe(stored(**changes))
 
     assert (remediation.started, remediation.occupying) == (started, occupying)
@@ -303,28 +303,28 @@ def test_what_ran_and_what_runs_is_told_from_the_jobs_own_fields(
         ({"annotations": ADMITTED | {keys.ADMITTED_BY: keys.SOMEBODY_ELSE}}, True),
     ],
 )
-def test_who_started_it_is_told(
+def test_started_by_other(
     changes: dict[str, Any],
     by_other: bool,  # noqa: FBT001
 ) -> None:
-    """A Job that runs unadmitted was started by somebody else, also once that is noted on it."""
+    """A Job that runs without admission was started by somebody else, also once recorded."""
     assert observe(stored(**changes)).started_by_other is by_other
 
 
 def test_both_kinds_of_pods_are_counted() -> None:
-    """Pods that are ending are still there."""
+    """Terminating Pods count as active."""
     assert observe(stored(status={"active": 2, "terminating": 1})).active == 3
 
 
-def test_a_mark_that_names_no_time_still_counts() -> None:
-    """Whoever damages admitted-at or resolved-at does not make a Job start."""
+def test_an_annotation_without_a_time_still_counts() -> None:
+    """Damaging admitted-at or resolved-at does not start a Job."""
     remediation = observe(stored(annotations={keys.ADMITTED_AT: "x", keys.RESOLVED_AT: ""}))
 
     assert (remediation.admitted_at, remediation.resolved_at) == (NOW, NOW)
 
 
-def test_a_job_of_unknown_origin_is_read() -> None:
-    """A Job that only bears our label has no more than its metadata."""
+def test_a_job_of_unknown_origin_is_parsed() -> None:
+    """A Job with only the controller's label has just its metadata."""
     bare = {
         "metadata": {"name": "j", "namespace": "n", "creationTimestamp": "2026-11-21T03:04:06Z"}
     }
@@ -347,7 +347,7 @@ def test_a_job_of_unknown_origin_is_read() -> None:
 
 
 def test_a_missing_annotation_falls_back_to_the_label() -> None:
-    """An operario is known by its label where the annotation was taken away."""
+    """The operario's label is used if its annotation was removed."""
     assert observe(stored(annotations={keys.OPERARIUS: None})).operario == "restart-pod"
 
 
@@ -355,21 +355,21 @@ def test_a_missing_annotation_falls_back_to_the_label() -> None:
     "text", ["", "x", "[]", "null", "{}", '{"labels": []}', "[" * 100_000, '{"labels": null}']
 )
 def test_a_damaged_alert_has_no_labels(text: str) -> None:
-    """What cannot be read is as if it were not there."""
+    """An unreadable annotation counts as absent."""
     remediation = observe(stored(annotations={keys.ALERT: text}))
 
     assert (remediation.labels, remediation.alertname) == ({}, "")
 
 
-def test_a_long_alert_is_read_as_a_short_one() -> None:
-    """What is remembered between states of a Job makes no difference to what is read."""
+def test_a_long_alert_is_parsed_like_a_short_one() -> None:
+    """The cache makes no difference."""
     made = rendered(alert(annotations={"note": "x" * 50_000}))
 
     assert observe(stored(made.manifest)).labels == alert().labels
 
 
 def test_labels_are_text() -> None:
-    """Whatever somebody wrote into the record, labels compare as text."""
+    """Other values in the record are converted to text."""
     text = json.dumps({"labels": {"a": 1, "b": None}})
 
     assert observe(stored(annotations={keys.ALERT: text})).labels == {"a": "1", "b": "None"}
@@ -381,8 +381,8 @@ def test_labels_are_text() -> None:
         st.text() | st.sampled_from(["{}", "[[", "0001-01-01T00:00:00Z", "9" * 5000]),
     )
 )
-def test_no_annotation_makes_reading_fail(annotations: dict[str, str]) -> None:
-    """A person with kubectl cannot stop the controller from seeing its Jobs."""
+def test_no_annotation_makes_parsing_fail(annotations: dict[str, str]) -> None:
+    """Nobody can hide a Job from the controller with kubectl."""
     remediation = observe(stored(annotations=annotations))
 
     assert remediation.phase in Phase
@@ -442,7 +442,7 @@ EDITED = st.fixed_dictionaries(
     )
 )
 def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
-    """Whatever somebody writes on a Job is decided on, and cleaned up after, as any other is."""
+    """A Job with any annotation is decided on and cleaned up."""
     seen = [
         observe(
             stored(
@@ -466,8 +466,8 @@ def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
     }
 
 
-def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
-    """JSON can spell it, and no digest of it can be made: the Job is decided on without labels."""
+def test_a_lone_surrogate_in_a_recorded_alert_is_a_damaged_record() -> None:
+    """No digest of it can be made; the Job is decided on without labels."""
     remediation = observe(
         stored(
             annotations={keys.ALERT: r'{"labels": {"a": "\ud800"}}'},
@@ -482,7 +482,7 @@ def test_half_a_character_in_a_recorded_alert_is_a_damaged_record() -> None:
 
 
 def test_a_limit_below_zero_admits_nothing() -> None:
-    """Whoever edits the options of a Job keeps that Job from starting, and no other."""
+    """Editing the options of a Job can keep that Job from starting, and no other."""
     edited = observe(stored(annotations={keys.OPTIONS: '{"approval":false,"max-per-hour":-1}'}))
 
     decided = decide([edited], Envelope(), pause=None, now=NOW)
@@ -493,8 +493,8 @@ def test_a_limit_below_zero_admits_nothing() -> None:
 
 
 @pytest.mark.parametrize("written", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
-def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) -> None:
-    """One edited annotation keeps no Job from its turn, that one included."""
+def test_an_invalid_arrival_time_is_replaced_by_the_creation_time(written: str) -> None:
+    """An edited annotation delays neither this Job nor others."""
     remediation = observe(stored(annotations={keys.RECEIVED_AT: written}))
 
     decided = decide([remediation], Envelope(), pause=None, now=NOW)
@@ -504,23 +504,23 @@ def test_a_job_that_came_at_the_end_of_time_came_when_it_was_made(written: str) 
     assert next_change(decided) is None
 
 
-def test_jobs_of_ours_are_selected_by_their_label() -> None:
-    """The selector is the one label that is on every Job of ours."""
+def test_the_selector_matches_the_controllers_jobs() -> None:
+    """Every rendered Job has the label."""
     key, _, value = SELECTOR.partition("=")
 
     assert rendered().manifest["metadata"]["labels"][key] == value
 
 
-def test_jobs_are_written_as_people_write_them() -> None:
-    """A Job's key reads NAMESPACE/NAME, and earlier Jobs come first."""
+def test_a_job_key_is_namespace_and_name() -> None:
+    """It reads NAMESPACE/NAME, and earlier Jobs come first."""
     remediation = observe(stored())
 
     assert str(JobKey("jobs", "a")) == "jobs/a"
     assert remediation.order == (NOW, remediation.key.name, "jobs")
 
 
-def test_little_is_remembered_of_jobs_that_are_gone() -> None:
-    """Of thousands that pass, the labels of a few are still known by heart."""
+def test_the_cache_of_alerts_is_bounded() -> None:
+    """After thousands of Jobs, only some of their alerts are cached."""
     job = stored()
     before = sys.getallocatedblocks()
     for number in range(8000):

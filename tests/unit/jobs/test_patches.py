@@ -27,52 +27,52 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True", "lastTransitio
 
 
 def admit(remediation: Remediation) -> patches.Patch:
-    """The admission of a Job."""
+    """Admit a Job."""
     return patches.admit(remediation, "t#2", "replica-a", LATER)
 
 
 def refuse(remediation: Remediation) -> patches.Patch:
-    """The refusal of a Job."""
+    """Refuse a Job."""
     return patches.refuse(remediation, "t#2", Reason.MAX_WAIT, "")
 
 
 def stamp(remediation: Remediation) -> patches.Patch:
-    """A leader's stamp on a Job."""
+    """Claim a Job for a leader."""
     return patches.stamp(remediation, "t#2")
 
 
 def resolve(remediation: Remediation) -> patches.Patch:
-    """The record that an alert was resolved."""
+    """Record that an alert was resolved."""
     return patches.resolve(remediation, LATER)
 
 
 def keep_alive(remediation: Remediation) -> patches.Patch:
-    """The record that an alert was delivered again."""
+    """Record that an alert was delivered again."""
     return patches.keep_alive(remediation, LATER, 100_000)
 
 
 def record_failure(remediation: Remediation) -> patches.Patch:
-    """The record of a failed Job's last words."""
+    """Record why a Job failed."""
     return patches.record_failure(remediation, "exit 1")
 
 
 def approve(remediation: Remediation) -> patches.Patch:
-    """A person's approval."""
+    """Approve a Job."""
     return patches.approve(remediation, "ada")
 
 
 def refuse_by_hand(remediation: Remediation) -> patches.Patch:
-    """A person's refusal."""
+    """Refuse a Job as a user."""
     return patches.refuse_by_hand(remediation, "ada")
 
 
 def cancel_by_hand(remediation: Remediation) -> patches.Patch:
-    """A person's cancelling."""
+    """Cancel a Job as a user."""
     return patches.cancel_by_hand(remediation, "ada")
 
 
 def started_by_other(remediation: Remediation) -> patches.Patch:
-    """A leader's note."""
+    """Record that somebody else started a Job."""
     return patches.started_by_other(remediation, LATER)
 
 
@@ -92,20 +92,20 @@ EVERY = [
 
 
 def patched(job: dict[str, Any], patch: Callable[[Remediation], patches.Patch]) -> dict[str, Any]:
-    """The Job after a patch that was made from what was observed of it."""
+    """Apply a patch that is based on the Job itself."""
     return apply_patch(job, patch(observe(job)))
 
 
 def changes(job: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """The annotations that were added or changed."""
+    """Return the annotations that were added or changed."""
     before = job["metadata"]["annotations"]
     now = after["metadata"]["annotations"]
     return {key: value for key, value in now.items() if before.get(key) != value}
 
 
 @pytest.mark.parametrize("term", [None, "t#1"])
-def test_admission_starts_the_job_and_says_who_did(term: str | None) -> None:
-    """The Job is unsuspended under the new stamp, with time and replica."""
+def test_admission_starts_the_job_and_records_the_replica(term: str | None) -> None:
+    """The Job is unsuspended with the new stamp, time and replica."""
     job = stored(annotations={keys.TERM: term})
     after = patched(job, admit)
 
@@ -119,7 +119,7 @@ def test_admission_starts_the_job_and_says_who_did(term: str | None) -> None:
 
 
 def test_a_job_with_a_queue_is_handed_to_kueue() -> None:
-    """The label that was held back is added instead, and Kueue unsuspends the Job."""
+    """The label that was held back is added, and Kueue unsuspends the Job."""
     made = rendered(by=operario(labels={keys.KUEUE_QUEUE: "nightly"}))
     after = patched(stored(made.manifest), admit)
 
@@ -129,10 +129,10 @@ def test_a_job_with_a_queue_is_handed_to_kueue() -> None:
 
 
 @pytest.mark.parametrize("suspended", [True, False])
-def test_what_somebody_else_started_is_marked_as_started(
+def test_a_job_that_somebody_else_started_is_recorded_as_started(
     suspended: bool,  # noqa: FBT001
 ) -> None:
-    """Also where it is suspended again by then: it is held from here on."""
+    """This includes a Job that has been suspended again."""
     job = stored(spec={"suspend": False})
     meanwhile = stored(spec={"suspend": suspended})
     after = apply_patch(meanwhile, started_by_other(observe(job)))
@@ -150,8 +150,8 @@ def test_what_somebody_else_started_is_marked_as_started(
         {"metadata": {"uid": "uid-2"}},
     ],
 )
-def test_nobody_s_admission_is_written_over(meanwhile: dict[str, Any]) -> None:
-    """What was admitted, decided or replaced meanwhile is left as it is."""
+def test_no_admission_is_overwritten(meanwhile: dict[str, Any]) -> None:
+    """A Job that was admitted, decided or replaced meanwhile is not changed."""
     job = stored(spec={"suspend": False})
 
     with pytest.raises(Invalid):
@@ -159,8 +159,8 @@ def test_nobody_s_admission_is_written_over(meanwhile: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("message", ["", "too late"])
-def test_a_refusal_is_written_down(message: str) -> None:
-    """Decision, reason and a sentence are on the Job, which stays suspended."""
+def test_a_refusal_is_recorded(message: str) -> None:
+    """Decision, reason and message are on the Job, which stays suspended."""
     job = stored()
     after = apply_patch(job, patches.refuse(observe(job), "t#2", Reason.MAX_WAIT, message))
 
@@ -174,7 +174,7 @@ def test_a_refusal_is_written_down(message: str) -> None:
 
 
 def test_a_stamp_changes_nothing_else() -> None:
-    """A Job that was stamped waits as it did."""
+    """A claimed Job is still waiting."""
     job = stored()
 
     assert changes(job, patched(job, stamp)) == {keys.TERM: "t#2"}
@@ -197,7 +197,7 @@ def test_a_stamp_changes_nothing_else() -> None:
 def test_a_leader_acts_only_on_what_it_read(
     patch: Callable[[Remediation], patches.Patch], meanwhile: dict[str, Any]
 ) -> None:
-    """Another Job, another stamp, a start, an admission or a decision since then stops it."""
+    """The patch fails after any other stamp, start, admission or decision, or for another Job."""
     read = stored(annotations={keys.TERM: "t#1"})
     job = stored(**{"annotations": {keys.TERM: "t#1"}} | meanwhile)
 
@@ -206,7 +206,7 @@ def test_a_leader_acts_only_on_what_it_read(
 
 
 def test_the_second_of_two_leaders_fails() -> None:
-    """Two admissions that rest on one reading do not both happen."""
+    """Of two admissions based on one state, only one succeeds."""
     read = observe(stored())
     after = apply_patch(stored(), admit(read))
 
@@ -215,7 +215,7 @@ def test_the_second_of_two_leaders_fails() -> None:
 
 
 def test_an_alert_that_was_resolved_meanwhile_is_not_admitted() -> None:
-    """A view that lags behind cannot start what a replica has recorded as resolved."""
+    """A view that lags behind cannot start a Job that is recorded as resolved."""
     read = observe(stored())
     resolved = patched(stored(), resolve)
 
@@ -225,8 +225,8 @@ def test_an_alert_that_was_resolved_meanwhile_is_not_admitted() -> None:
     assert patched(resolved, admit)["spec"]["suspend"] is False
 
 
-def test_an_approval_that_was_taken_back_does_not_admit() -> None:
-    """The human at the gate may change their mind until the Job starts."""
+def test_a_withdrawn_approval_does_not_admit() -> None:
+    """Approvers can withdraw until the Job starts."""
     asks = {keys.OPTIONS: write_options(Options(approval=True))}
     approved = stored(annotations=asks | {keys.APPROVED_BY: "ada"})
     read = observe(approved)
@@ -237,8 +237,8 @@ def test_an_approval_that_was_taken_back_does_not_admit() -> None:
             apply_patch(stored(annotations=asks | {keys.APPROVED_BY: now}), admit(read))
 
 
-def test_the_first_record_of_a_resolution_stays() -> None:
-    """Two replicas that record one resolution do not push its moment about."""
+def test_the_first_record_of_a_resolution_is_kept() -> None:
+    """A second replica does not change its time."""
     job = stored()
     after = patched(job, resolve)
 
@@ -250,8 +250,8 @@ def test_the_first_record_of_a_resolution_stays() -> None:
 @pytest.mark.parametrize(
     ("given", "ttl"), [({}, 86_400), ({"spec": {"suspend": False}, "status": COMPLETE}, 100_000)]
 )
-def test_a_repeated_delivery_keeps_a_job_alive(given: dict[str, Any], ttl: int) -> None:
-    """The delivery is recorded; of a finished Job the time to live is raised, too."""
+def test_a_repeated_delivery_extends_the_expiry(given: dict[str, Any], ttl: int) -> None:
+    """The delivery is recorded; the TTL of a finished Job is increased."""
     job = stored(**given)
     after = patched(job, keep_alive)
 
@@ -259,8 +259,8 @@ def test_a_repeated_delivery_keeps_a_job_alive(given: dict[str, Any], ttl: int) 
     assert after["spec"]["ttlSecondsAfterFinished"] == ttl
 
 
-def test_last_words_are_written_once() -> None:
-    """What a failed Job said is not written over."""
+def test_a_failure_is_recorded_once() -> None:
+    """The message of a failed Job is not overwritten."""
     job = stored()
     after = patched(job, record_failure)
 
@@ -270,7 +270,7 @@ def test_last_words_are_written_once() -> None:
 
 
 def test_an_approval_lets_a_job_be_admitted() -> None:
-    """The first to approve is on the Job; who comes second does not take their place."""
+    """The first approver is recorded; a second one does not replace them."""
     job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True))})
     after = patched(job, approve)
 
@@ -288,10 +288,10 @@ def test_an_approval_lets_a_job_be_admitted() -> None:
         (cancel_by_hand, Phase.CANCELLED, "cancelled-by-human"),
     ],
 )
-def test_a_person_stops_a_waiting_job(
+def test_a_user_stops_a_waiting_job(
     patch: Callable[[Remediation], patches.Patch], phase: Phase, reason: str
 ) -> None:
-    """The decision and who made it are on the Job, and a leader that read it before fails."""
+    """Decision and user are recorded; a leader's patch based on the earlier state fails."""
     job = stored()
     after = patched(job, patch)
     remediation = observe(after)
@@ -312,8 +312,8 @@ def test_a_person_stops_a_waiting_job(
         {"annotations": {keys.ADMITTED_AT: AT}, "labels": {keys.KUEUE_QUEUE: "nightly"}},
     ],
 )
-def test_a_person_stops_a_running_job(given: dict[str, Any]) -> None:
-    """Its deadline is now, whoever started it, and it is never taken for one to run again."""
+def test_a_user_stops_a_running_job(given: dict[str, Any]) -> None:
+    """Its deadline is exceeded at once, and it does not count as failed for a rerun."""
     job = stored(**given)
     after = patched(job, cancel_by_hand)
 
@@ -333,7 +333,7 @@ def test_a_person_stops_a_running_job(given: dict[str, Any]) -> None:
         {"metadata": {"uid": "uid-2"}},
     ],
 )
-def test_a_persons_word_counts_for_what_they_saw(
+def test_a_users_decision_applies_to_the_state_they_saw(
     patch: Callable[[Remediation], patches.Patch], meanwhile: dict[str, Any]
 ) -> None:
     """A Job that was started, decided or replaced meanwhile is not changed."""
@@ -341,8 +341,8 @@ def test_a_persons_word_counts_for_what_they_saw(
         apply_patch(stored(**meanwhile), patch(observe(stored())))
 
 
-def test_a_persons_word_does_not_depend_on_who_leads() -> None:
-    """A new leader's stamp does not make it void."""
+def test_a_users_decision_does_not_depend_on_the_leader() -> None:
+    """It applies after a new leader's stamp."""
     stamped = stored(annotations={keys.TERM: "t#9"})
 
     for patch in (approve, refuse_by_hand, cancel_by_hand):
@@ -350,14 +350,16 @@ def test_a_persons_word_does_not_depend_on_who_leads() -> None:
 
 
 @pytest.mark.parametrize("patch", EVERY)
-def test_a_namesake_is_not_written_to(patch: Callable[[Remediation], patches.Patch]) -> None:
-    """A Job that came after the one that was read is another."""
+def test_another_job_of_the_name_is_not_changed(
+    patch: Callable[[Remediation], patches.Patch],
+) -> None:
+    """The uid must be that of the Job that was read."""
     with pytest.raises(Invalid):
         apply_patch(stored(metadata={"uid": "uid-2"}), patch(observe(stored())))
 
 
 def test_every_patch_tests_before_it_changes() -> None:
-    """The API server applies a patch as a whole, and its tests come first."""
+    """The API server applies a patch as a whole; its tests come first."""
     for patch in EVERY:
         kinds = [operation["op"] for operation in patch(observe(stored()))]
 

@@ -43,25 +43,25 @@ KIB = 1024
 
 
 def container(result: Rendered) -> dict[str, Any]:
-    """The first container of what was rendered."""
+    """Return the first container of a rendered Job."""
     first: dict[str, Any] = result.manifest["spec"]["template"]["spec"]["containers"][0]
     return first
 
 
 def labelled(**labels: str) -> Alert:
-    """The alert with these labels besides its name."""
+    """Return the alert with additional labels."""
     return alert(labels={"alertname": "PodCrashLooping"} | labels)
 
 
 def healed(alert_: Alert, **container_members: Any) -> Rendered:
-    """The alert rendered with an operario that has one such container."""
+    """Render the alert with an operario that has such a container."""
     return rendered(alert_, operario(spec=job_spec(**container_members)))
 
 
 # The Job as a whole.
 
 
-def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
+def test_the_job_has_its_origin_and_its_delivery() -> None:
     """Name, labels and annotations are the documented ones, and the Job is suspended."""
     result = rendered()
     digest, incident = result.occurrence.digest, result.occurrence.incident
@@ -113,8 +113,8 @@ def test_the_job_carries_where_it_came_from_and_what_was_delivered() -> None:
     }
 
 
-def test_the_revision_names_the_repository_and_the_operario_its_commit() -> None:
-    """Where an older version of a file is in force, the Job carries that commit, not the tip's."""
+def test_a_stale_operario_has_its_own_commit() -> None:
+    """The Job has the commit of the file's last valid version, not the catalog's."""
     stale = replace(operario().origin, commit="3" * 40, stale=True)
     result = rendered(by=operario(origin=stale))
     annotations = result.manifest["metadata"]["annotations"]
@@ -124,8 +124,8 @@ def test_the_revision_names_the_repository_and_the_operario_its_commit() -> None
     assert annotations[keys.REPOSITORY] == REVISION.repository
 
 
-def test_the_job_carries_who_signed_what_it_was_made_of() -> None:
-    """Where signatures are demanded; no author can write it, and nothing stands for nobody."""
+def test_the_job_has_the_verified_signer() -> None:
+    """Only if signatures are required; no author can write the annotation."""
     signed = replace(operario().origin, verified_signer="ada@git.example SHA256:x")
     theirs = {keys.VERIFIED_SIGNER: "me"}
     result = rendered(by=operario(origin=signed, annotations=theirs))
@@ -138,8 +138,8 @@ def test_the_job_carries_who_signed_what_it_was_made_of() -> None:
     assert keys.VERIFIED_SIGNER not in other.manifest["metadata"]["annotations"]
 
 
-def test_what_the_author_wrote_is_kept_and_nobody_changes_it() -> None:
-    """The author's labels, annotations and spec are in the Job; the catalog's own stay as read."""
+def test_the_authors_fields_are_kept_and_not_changed() -> None:
+    """Labels, annotations and spec are in the Job; the catalog's own do not change."""
     spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "A", "value": "{{ .Labels.pod }}"}])
     spec["parallelism"] = 2
     by = operario(spec=spec, labels={"team": "shop"}, annotations={"note": "n"})
@@ -153,8 +153,8 @@ def test_what_the_author_wrote_is_kept_and_nobody_changes_it() -> None:
     assert container(result)["image"] == "registry.example/heal:1"
 
 
-def test_an_author_cannot_write_what_is_ours_or_kueues() -> None:
-    """Labels and annotations that decide about Jobs are dropped; the queue's name is held back."""
+def test_an_author_cannot_set_reserved_labels_or_annotations() -> None:
+    """Those of the controller and of Kueue are dropped; the queue's name is held back."""
     theirs = {
         "openfero.io/approved-by": "me",
         "openfero.io/occurrence": "x",
@@ -170,15 +170,15 @@ def test_an_author_cannot_write_what_is_ours_or_kueues() -> None:
     assert annotations[keys.QUEUE] == "nightly"
 
 
-def test_the_namespace_is_the_operarios_else_that_of_jobs() -> None:
-    """A Job goes where its operario says, and nowhere else for want of it."""
+def test_the_namespace_is_the_operarios_or_the_jobs_namespace() -> None:
+    """A Job is created in its operario's namespace if there is one."""
     assert rendered(by=operario(namespace="shop")).key.namespace == "shop"
     assert rendered(by=operario(namespace="shop")).manifest["metadata"]["namespace"] == "shop"
     assert rendered().key.namespace == "jobs"
 
 
-def test_the_envelopes_defaults_fill_what_the_author_left_out() -> None:
-    """A Job that says nothing gets the reviewed defaults."""
+def test_missing_fields_have_the_envelopes_defaults() -> None:
+    """They were reviewed in openfero.yaml."""
     envelope = Envelope(defaults=JobDefaults(1, 60, "TerminatingOrFailed", 90_000))
     made = rendered(envelope=envelope).manifest["spec"]
 
@@ -192,8 +192,8 @@ def test_the_envelopes_defaults_fill_what_the_author_left_out() -> None:
     }
 
 
-def test_the_author_wins_over_the_envelopes_defaults() -> None:
-    """What a Job says itself is kept, but that it starts suspended."""
+def test_the_authors_fields_override_the_envelopes_defaults() -> None:
+    """Only `suspend` cannot be overridden."""
     own = {
         "suspend": False,
         "backoffLimit": 4,
@@ -216,17 +216,15 @@ def test_the_author_wins_over_the_envelopes_defaults() -> None:
         (1, timedelta(milliseconds=1500), 2),
     ],
 )
-def test_a_ttl_is_never_shorter_than_what_is_remembered(
-    own: int, remember: timedelta, ttl: int
-) -> None:
-    """A Job that is gone could not tell a repeated delivery from a new one."""
+def test_a_ttl_is_never_shorter_than_remember(own: int, remember: timedelta, ttl: int) -> None:
+    """Without the Job, a repeated delivery would be a new one."""
     by = operario(spec=job_spec() | {"ttlSecondsAfterFinished": own})
     envelope = Envelope(remember=remember)
 
     assert rendered(by=by, envelope=envelope).manifest["spec"]["ttlSecondsAfterFinished"] == ttl
 
 
-def test_an_attempt_is_a_job_of_its_own() -> None:
+def test_each_attempt_is_a_job() -> None:
     """The next attempt has another name and occurrence, and the same incident."""
     first, second = rendered(), rendered(attempt=2)
 
@@ -236,7 +234,7 @@ def test_an_attempt_is_a_job_of_its_own() -> None:
 
 
 def test_without_a_start_every_delivery_gets_a_job() -> None:
-    """A person's alert without startsAt is its own occurrence at each delivery."""
+    """An alert without startsAt is a new occurrence at each delivery."""
     result = rendered(alert(starts_at=None), told=delivery(id="a"))
     other = rendered(alert(starts_at=None), told=delivery(id="b"))
 
@@ -245,13 +243,13 @@ def test_without_a_start_every_delivery_gets_a_job() -> None:
 
 
 def test_two_replicas_at_two_commits_collide() -> None:
-    """The operario and its commit are no part of the name."""
+    """The name does not depend on the operario or its commit."""
     assert rendered(by=operario("other")).key == rendered().key
 
 
 @given(st.randoms(use_true_random=False))
 def test_rendering_is_a_function_of_its_inputs(random: Random) -> None:
-    """The order in which labels and annotations are delivered changes nothing."""
+    """The order of labels and annotations in a delivery has no effect."""
     labels = {"alertname": "A", "pod": "p", "x-y": "1", "b": "2"}
     annotations = {"s": "t", "u": "v"}
     shuffled = [list(labels.items()), list(annotations.items())]
@@ -279,17 +277,17 @@ def test_rendering_is_a_function_of_its_inputs(random: Random) -> None:
         ({}, (), '{"alertname":""}'),
     ],
 )
-def test_the_target_is_named_by_labels(
+def test_the_target_consists_of_labels(
     labels: dict[str, str], chosen: tuple[str, ...], expected: str
 ) -> None:
-    """The labels an author chose, else all but alertname and severity, else the alert's name."""
+    """The labels in `target`, or all but alertname and severity, or the alert's name."""
     by = operario(options=Options(target=chosen))
 
     assert target(alert(labels=labels), by) == expected
 
 
-def test_the_options_in_force_are_recorded() -> None:
-    """Admission reads from the Job what its author chose, whichever commit is in force then."""
+def test_the_options_are_recorded() -> None:
+    """Admission reads them from the Job, whatever the active catalog is then."""
     chosen = Options(
         priority=7,
         cooldown=timedelta(seconds=90),
@@ -310,8 +308,8 @@ def test_the_options_in_force_are_recorded() -> None:
 # Variables.
 
 
-def test_variables_stand_before_the_operarios_own() -> None:
-    """Every container and init container gets them first, so that its own can refer to them."""
+def test_injected_variables_come_before_the_operarios_own() -> None:
+    """The operario's variables in any container can refer to them."""
     spec = job_spec(env=[{"name": "OWN", "value": "$(OPENFERO_POD)"}])
     spec["template"]["spec"]["initContainers"] = [{"name": "i", "image": "i"}]
     pod = rendered(by=operario(spec=spec)).manifest["spec"]["template"]["spec"]
@@ -323,8 +321,8 @@ def test_variables_stand_before_the_operarios_own() -> None:
     assert environment(pod["initContainers"][0])["OPENFERO_POD"] == "web-1"
 
 
-def test_a_variable_that_the_operario_sets_is_its_own() -> None:
-    """What an author sets, from wherever it comes, is not replaced nor given twice."""
+def test_a_variable_of_the_operario_is_not_overridden() -> None:
+    """It is neither replaced nor set twice, wherever its value is from."""
     own = [
         {"name": "OPENFERO_POD", "value": "mine"},
         {"name": "OPENFERO_STATUS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -338,8 +336,8 @@ def test_a_variable_that_the_operario_sets_is_its_own() -> None:
 # References to fields.
 
 
-def test_fields_are_filled_in_in_command_arguments_and_variables() -> None:
-    """The three places that are documented get the alert's values, under either name."""
+def test_field_references_are_replaced_in_commands_and_variables() -> None:
+    """Command, args and env values get the alert's values, under either name."""
     result = container(
         healed(
             alert(),
@@ -358,15 +356,15 @@ def test_fields_are_filled_in_in_command_arguments_and_variables() -> None:
     assert environment(result)["GROUP"] == delivery().group_key * 2
 
 
-def test_an_alerts_state_and_its_groups_are_told_apart() -> None:
-    """A resolved alert in a group that fires is resolved."""
+def test_the_status_of_an_alert_differs_from_its_groups() -> None:
+    """A resolved alert in a firing group is resolved."""
     by = operario(spec=job_spec(args=["{{ .Status }}", "{{ .HookMessage.Status }}"]))
     result = rendered(alert(status=Status.RESOLVED), by)
 
     assert container(result)["args"] == ["resolved", "firing"]
 
 
-def test_fields_are_honoured_nowhere_else() -> None:
+def test_field_references_are_replaced_nowhere_else() -> None:
     """Images, names, probes and annotations are text."""
     text = "{{ .Labels.pod }}"
     probe = {"exec": {"command": [text]}}
@@ -434,7 +432,7 @@ WAYS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("value", UNSAFE)
 @pytest.mark.parametrize("way", WAYS)
 def test_an_unsafe_value_reaches_no_command(way: dict[str, Any], value: str) -> None:
-    """By whatever detour it would come, the remediation is refused, its Job without the data."""
+    """The remediation is refused, also for indirect references; its Job has no alert data."""
     before = job_spec(**copy.deepcopy(way))
     result = healed(labelled(x=value, y="ok"), **copy.deepcopy(way))
     annotations = result.manifest["metadata"]["annotations"]
@@ -447,8 +445,8 @@ def test_an_unsafe_value_reaches_no_command(way: dict[str, Any], value: str) -> 
     assert result.manifest["spec"]["suspend"] is True
 
 
-def test_a_refusal_takes_back_what_was_filled_in() -> None:
-    """Where a later container is refused, the earlier ones have none of the alert's data either."""
+def test_a_refused_job_has_no_alert_data_in_any_container() -> None:
+    """If a later container is refused, the earlier ones have none, either."""
     spec = job_spec(args=["{{ .Labels.pod }}"], env=[{"name": "OWN", "value": "{{ .Labels.pod }}"}])
     spec["template"]["spec"]["containers"].append({"name": "b", "args": ["$(OPENFERO_X)"]})
     result = rendered(labelled(pod="web-1", x="--all"), operario(spec=copy.deepcopy(spec)))
@@ -459,7 +457,7 @@ def test_a_refusal_takes_back_what_was_filled_in() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_safe_value_may_reach_a_command(way: dict[str, Any]) -> None:
-    """Plain values are passed on, so that operarios need no shell."""
+    """Operarios need no shell to use plain values."""
     result = healed(labelled(x="web-1", y="ok"), **copy.deepcopy(way))
 
     assert result.refusal is None
@@ -468,7 +466,7 @@ def test_a_safe_value_may_reach_a_command(way: dict[str, Any]) -> None:
 
 
 def test_an_unsafe_value_may_be_a_variable() -> None:
-    """Where no command uses it, any value is handed over as it is."""
+    """If no command uses it, any value is passed unchanged."""
     for value in UNSAFE:
         result = healed(
             labelled(x=value), args=["run"], env=[{"name": "OWN", "value": "<{{ .Labels.x }}>"}]
@@ -482,7 +480,7 @@ def test_an_unsafe_value_may_be_a_variable() -> None:
 
 
 def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
-    """A person reads which reference had which value; a long one is cut."""
+    """The message has the reference and its value; a long value is cut."""
     assert "$(OPENFERO_X) is '--all'" in healed(labelled(x="--all"), args=["$(OPENFERO_X)"]).message
     long = healed(labelled(x="!" * 10_000), args=["{{ .Labels.x }}"])
     assert ".Labels.x is '!!!" in long.message
@@ -503,7 +501,7 @@ def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
     ],
 )
 def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any]) -> None:
-    """A missing key is an error, as in OpenFero; so is a variable that two labels would share."""
+    """So does a variable whose name two labels share."""
     result = healed(alert(labels={"alertname": "A", "a-b": "1", "a_b": "2"}), **way)
 
     assert result.refusal is Reason.MISSING_VALUE
@@ -511,8 +509,8 @@ def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any]) ->
     assert len(result.message) <= 1024
 
 
-def test_other_variables_are_the_authors_affair() -> None:
-    """References to the operario's own constants, to Secrets and to services are left alone."""
+def test_references_to_other_variables_are_not_checked() -> None:
+    """Constants, Secrets and services are not alert data."""
     result = healed(
         labelled(x="--all"),
         args=["$(CONSTANT)", "$(FROM_SECRET)", "$(WEB_SERVICE_HOST)", "$$(OPENFERO_X)", "$"],
@@ -532,15 +530,15 @@ def test_other_variables_are_the_authors_affair() -> None:
     ]
 
 
-def test_variables_that_refer_to_each_other_end() -> None:
-    """A circle of references is read once around."""
+def test_circular_references_are_followed_once() -> None:
+    """The check of references terminates."""
     env = [{"name": "A", "value": "$(B)"}, {"name": "B", "value": "$(A)$(OPENFERO_POD)"}]
 
     assert healed(alert(), args=["$(A)"], env=env).refusal is None
 
 
-def test_the_shells_own_syntax_survives() -> None:
-    """Command substitution and parameters around a reference mean what they did."""
+def test_shell_syntax_is_kept() -> None:
+    """Command substitution and parameters next to a reference keep their meaning."""
     script = (
         "for i in $(seq 3); do echo $i $(date) {{ .Labels.pod }} $HOME $(id -u {{ .Status }}); done"
     )
@@ -579,7 +577,7 @@ TEMPLATE = st.lists(WRITTEN | REFERENCE, max_size=6)
 
 
 class Model:
-    """What an author's text should become: the text expanded by itself, values put in as such."""
+    """The expected result: the author's text expanded on its own, with values inserted."""
 
     def __init__(self, values: dict[str, str], known: dict[str, str], unsafe: set[str]) -> None:
         self.values = values
@@ -587,7 +585,7 @@ class Model:
         self.unsafe = unsafe
 
     def runs(self, pieces: list[str]) -> list[str]:
-        """The author's text in whole, between references."""
+        """Yield the author's text between references."""
         made = [""]
         for piece in pieces:
             if "{{" in piece:
@@ -597,14 +595,14 @@ class Model:
         return made
 
     def text(self, pieces: list[str]) -> str:
-        """What the kubelet should make of it."""
+        """Return what the kubelet should make of it."""
         return "".join(
             self.values[run] if "{{" in run else expand(run, self.known)
             for run in self.runs(pieces)
         )
 
     def is_unsafe(self, pieces: list[str]) -> bool:
-        """Whether any alert data in it is not fit for a command."""
+        """Whether any alert data in it is not allowed in a command."""
         used: set[str] = set()
 
         class Spy(dict[str, str]):
@@ -622,11 +620,10 @@ class Model:
 @settings(max_examples=scaled(60))
 @given(HOSTILE, HOSTILE, HOSTILE, TEMPLATE, TEMPLATE)
 def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: list[str]) -> None:
-    """No value of an alert reaches a variable or a command as more than itself.
+    """A value of an alert in a variable or a command is only ever a value.
 
-    Whatever an author writes around references, Kubernetes makes of it what it would make of the
-    author's text alone, with the values as they are in between; a command with a value that is
-    not plain is refused, and any other is not.
+    Kubernetes expands the author's text around references as it would without them. A command with
+    an unsafe value is refused, and no other is.
     """
     body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
     (delivered,) = read_payload(json.dumps(body)).alerts
@@ -664,7 +661,7 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
 
 
 def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
-    """It is seen, with its name and no more of it, and Kubernetes takes it."""
+    """The Job has only the alert's name, and Kubernetes accepts it."""
     result = rendered(alert(labels={"alertname": "A" * 2000, "pod": "x" * 300 * KIB}))
     annotations = result.manifest["metadata"]["annotations"]
 
@@ -681,7 +678,7 @@ def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
 
 
 def test_annotations_that_would_not_fit_together_refuse_the_remediation() -> None:
-    """The author's are left out, ours stay, and no data of the alert is in the Job."""
+    """The author's are dropped, the controller's are kept; there is no alert data."""
     by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
     result = rendered(by=by)
     annotations = result.manifest["metadata"]["annotations"]
@@ -697,7 +694,7 @@ def test_annotations_that_would_not_fit_together_refuse_the_remediation() -> Non
 
 
 def test_a_refused_job_fits_too() -> None:
-    """A remediation that is refused for its values is not lost for the size of annotations."""
+    """A remediation refused for a value does not fail because of its annotations' size."""
     by = operario(annotations={"note": "x" * 250_000}, spec=job_spec(args=["{{ .Labels.pod }}"]))
     result = rendered(labelled(pod="--all"), by)
 
@@ -707,7 +704,7 @@ def test_a_refused_job_fits_too() -> None:
 
 @pytest.mark.parametrize("note", [200_000, 240_000, 245_000, 250_000])
 def test_annotations_leave_room_for_what_is_decided(note: int) -> None:
-    """Whatever is accepted has room for the words that are written on the Job later."""
+    """A Job that is accepted has room for the annotations that are added later."""
     result = rendered(alert(annotations={}), operario(annotations={"note": "x" * note}))
     annotations = result.manifest["metadata"]["annotations"]
     total = sum(len(key) + len(value.encode()) for key, value in annotations.items())
@@ -715,8 +712,8 @@ def test_annotations_leave_room_for_what_is_decided(note: int) -> None:
     assert total + 16 * KIB <= 256 * KIB
 
 
-def test_a_variable_that_linux_would_not_take_refuses_the_remediation() -> None:
-    """An author's text with values in it may grow over what a process can be given."""
+def test_a_variable_that_exceeds_linux_limit_refuses_the_remediation() -> None:
+    """An author's text with values can exceed what a process accepts."""
     long = alert(labels={"x": "v" * 50 * KIB})
     env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 3}]
     result = healed(long, env=env)
@@ -727,7 +724,7 @@ def test_a_variable_that_linux_would_not_take_refuses_the_remediation() -> None:
 
 
 def test_dollars_do_not_count_twice() -> None:
-    """The length that counts is the one that the process sees."""
+    """The length is that of the value in the process."""
     env = [{"name": "OWN", "value": "{{ .Labels.x }}{{ .Labels.x }}"}]
     result = healed(alert(labels={"x": "$" * 60 * KIB}), env=env)
 
@@ -736,7 +733,7 @@ def test_dollars_do_not_count_twice() -> None:
 
 
 def test_a_field_has_the_value_that_is_recorded() -> None:
-    """A long annotation is cut wherever it is used, so that the Job can be derived again."""
+    """A long annotation is cut everywhere, so that the Job can be rendered again."""
     result = healed(
         alert(annotations={"a": "x" * 300 * KIB}),
         env=[{"name": "OWN", "value": "{{ .Annotations.a }}"}],
@@ -747,7 +744,7 @@ def test_a_field_has_the_value_that_is_recorded() -> None:
 
 
 def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
-    """A group's key may hold labels of any length."""
+    """A group key may contain labels of any length."""
     by = operario(spec=job_spec(env=[{"name": "OWN", "value": "{{ .GroupKey }}"}]))
     result = rendered(by=by, told=delivery(group_key="k" * 300 * KIB))
     actual = environment(container(result))
@@ -763,8 +760,8 @@ def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "[]", "null", '"a"', "{}", "[" * 100_000, '{"cooldown": 1, "priority": "a"}']
 )
-def test_damaged_options_read_as_defaults_that_wait_for_a_human(text: str) -> None:
-    """What somebody made of the annotation is no error, and no way around approval."""
+def test_damaged_options_have_safe_defaults(text: str) -> None:
+    """Damaging the annotation is not a way around approval."""
     assert read_options(text) == Options(approval=True)
 
 
@@ -778,12 +775,12 @@ def test_damaged_options_read_as_defaults_that_wait_for_a_human(text: str) -> No
         ('{"approval": false, "max-concurrent": 0}', Options(max_concurrent=0)),
     ],
 )
-def test_each_damaged_option_reads_as_its_default(text: str, expected: Options) -> None:
-    """One option that cannot be read leaves the others as they are."""
+def test_each_damaged_option_has_its_default(text: str, expected: Options) -> None:
+    """The other options keep their values."""
     assert read_options(text) == expected
 
 
-def test_a_limit_for_each_index_is_not_undone_by_the_default() -> None:
-    """A Job that says how often each index may fail gets no limit over all of them."""
+def test_backoff_limit_per_index_prevents_the_default_backoff_limit() -> None:
+    """A Job with backoffLimitPerIndex gets no backoffLimit."""
     spec = job_spec() | {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 2}
     assert "backoffLimit" not in rendered(by=operario(spec=spec)).manifest["spec"]

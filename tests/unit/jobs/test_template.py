@@ -44,8 +44,8 @@ VARIABLES = {"A": "secret", "B": "$(A)", "": "empty", "A$(A": "odd"}
         ("{{ .Status }}", Field("Status")),
     ],
 )
-def test_openferos_fields_are_known(text: str, field: Field) -> None:
-    """Every field that OpenFero's templates know is read, whatever space surrounds it."""
+def test_openferos_fields_are_parsed(text: str, field: Field) -> None:
+    """White space around a field is ignored."""
     assert fields(text) == [field]
     assert substitute(text, str) == str(field)
 
@@ -72,8 +72,8 @@ def test_openferos_fields_are_known(text: str, field: Field) -> None:
         ". Labels.pod",
     ],
 )
-def test_what_is_no_plain_field_stays_text(inside: str) -> None:
-    """Functions, pipelines, blocks and unknown fields are not honoured, and are reported."""
+def test_other_template_syntax_is_text(inside: str) -> None:
+    """Functions, pipelines, blocks and unknown fields are reported."""
     text = f"a {{{{{inside}}}}} b"
 
     assert parse_field(inside) is None
@@ -81,14 +81,14 @@ def test_what_is_no_plain_field_stays_text(inside: str) -> None:
     assert substitute(text, lambda _: pytest.fail("nothing is to be filled in")) == text
 
 
-def test_braces_without_their_end_are_text() -> None:
-    """What is not closed is no reference; what stands before it is."""
+def test_unclosed_braces_are_text() -> None:
+    """References before them are found."""
     assert fields("{{ .Status }} {{ .Status }") == [Field("Status")]
     assert fields("{ { .Status } }") == []
 
 
 def test_every_reference_of_a_text_is_found() -> None:
-    """References are found in their order, the wrong ones between them."""
+    """References are returned in order, with the invalid ones."""
     text = "{{ .Labels.a }}-{{ oops }}-{{ .Annotations.b }}"
 
     assert fields(text) == [Field("Labels", "a"), "{{ oops }}", Field("Annotations", "b")]
@@ -96,7 +96,7 @@ def test_every_reference_of_a_text_is_found() -> None:
 
 
 def test_a_value_is_never_a_template() -> None:
-    """A value that looks like a reference is put in as it is, whatever it forms with others."""
+    """A value that looks like a reference is inserted unchanged."""
     values = {"a": "{{ .Labels.b }}", "b": "{{", "c": " .Labels.a }}"}
 
     assert substitute("{{ .Labels.a }}", lambda field: values[field.key]) == "{{ .Labels.b }}"
@@ -104,8 +104,8 @@ def test_a_value_is_never_a_template() -> None:
     assert made == "{{ .Labels.a }}"
 
 
-def test_text_without_references_is_not_touched() -> None:
-    """An author's text that asks for nothing stays byte for byte what it was."""
+def test_text_without_references_is_unchanged() -> None:
+    """It stays the same byte for byte."""
     for text in ("", "$", "$(A", "echo $$ $(A) $x {{ now }}", "{{", "}}"):
         assert substitute(text, str) == text
 
@@ -131,13 +131,13 @@ def test_text_without_references_is_not_touched() -> None:
     ],
 )
 def test_references_to_variables_are_found(text: str, names: list[str]) -> None:
-    """What Kubernetes would expand is found; what a value would have to complete is not there."""
+    """References that only a value would complete are not found."""
     assert references(text) == names
 
 
 @given(EXPANDABLE)
 def test_the_references_found_are_those_that_the_kubelet_expands(text: str) -> None:
-    """The kubelet asks for exactly these variables, in this order."""
+    """The kubelet expands exactly these variables, in this order."""
     expanded: list[str] = []
 
     class Spy(dict[str, str]):
@@ -152,12 +152,12 @@ def test_the_references_found_are_those_that_the_kubelet_expands(text: str) -> N
 
 @given(VALUES)
 def test_an_escaped_value_comes_back_unchanged(value: str) -> None:
-    """A variable whose value was escaped holds that value, whatever other variables there are."""
+    """The process sees the original value, whatever other variables there are."""
     assert expand(escape(value), VARIABLES) == value
 
 
 def test_nul_is_removed() -> None:
-    """No variable can hold NUL, and a container that is given one does not start."""
+    """A container with NUL in a variable does not start."""
     assert escape("a\0b\0") == "ab"
 
 
@@ -166,9 +166,9 @@ def test_nul_is_removed() -> None:
     EXPANDABLE,
 )
 def test_a_value_cannot_leave_its_place(pieces: list[tuple[str, str]], end: str) -> None:
-    """Whatever stands around a reference, the kubelet puts the value there and nothing else.
+    """The kubelet inserts the value and expands nothing in it.
 
-    The author's own text expands as it would if the value were not there.
+    The author's own text expands as it would without the value.
     """
     values = iter([value for _, value in pieces])
     text = "".join(f"{literal}{{{{ .Status }}}}" for literal, _ in pieces) + end
@@ -193,7 +193,7 @@ def test_a_value_cannot_leave_its_place(pieces: list[tuple[str, str]], end: str)
     ],
 )
 def test_an_authors_dollar_and_a_value_form_no_reference(text: str, value: str) -> None:
-    """An alert cannot choose which variable is read by completing what an author began."""
+    """An alert cannot choose a variable by completing a reference of the author."""
     made = substitute(text, lambda _: escape(value))
 
     assert "secret" not in expand(made, VARIABLES)
@@ -204,7 +204,7 @@ def test_an_authors_dollar_and_a_value_form_no_reference(text: str, value: str) 
     ["a", "0", "web-1", "Web_1.x:8080/tcp", "10.0.0.1", "a" * 10_000, "a/b", "a--all"],
 )
 def test_plain_values_are_safe_arguments(value: str) -> None:
-    """Names, addresses and paths downwards may stand in a command."""
+    """Names, addresses and relative paths are allowed in a command."""
     assert is_safe_argument(value)
 
 
@@ -243,13 +243,13 @@ def test_plain_values_are_safe_arguments(value: str) -> None:
     ],
 )
 def test_any_other_value_is_no_safe_argument(value: str) -> None:
-    """Flags, ways upwards, space, quotes, what a shell reads, and what is not ASCII are refused."""
+    """Options, `..`, spaces, quotes, shell syntax and other characters are refused."""
     assert not is_safe_argument(value)
 
 
 @pytest.mark.parametrize("text", ["{{" * 250_000, "$(" * 250_000, "$" * 500_000, "{{x" * 170_000])
 def test_no_text_takes_long(text: str) -> None:
-    """Half a MiB of what opens and never closes is read in a moment."""
+    """Half a MiB of unclosed references is processed quickly."""
     begin = time.monotonic()
     fields(text)
     references(text)
@@ -259,7 +259,7 @@ def test_no_text_takes_long(text: str) -> None:
 
 
 def test_the_oracle_is_kubernetes_own(tmp_path: Path) -> None:
-    """The expansion that these tests reckon with gives what Kubernetes' own function gives."""
+    """The expansion in these tests gives the results of Kubernetes' own function."""
     expand_all = go_expansion(tmp_path)
     draw = random.Random(7)  # noqa: S311 (the same cases in every run)
     pieces = ["$", "$$", "$(", ")", "$(A)", "$(B)", "$(A", "(", "A", " ", "\n", "☃", "\0", "🙈", ""]
