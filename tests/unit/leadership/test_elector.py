@@ -35,7 +35,8 @@ from openfero_gitops.leadership.election import LeadershipReason
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support.depth import scaled
-from tests.support.workers import Act, Request, Wire, in_virtual_time, until
+from tests.support.relay import Act, Relay, Request
+from tests.support.workers import in_virtual_time, until
 from tests.support.workers import seconds_so_far as now
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Late:
 Fault = ApiError | Lost | Unheard | Late | None
 
 
-class Network(Wire):
+class Network(Relay):
     """The in-memory cluster as one replica reaches it: `fault` chooses what happens to a request.
 
     `sent` has the time, verb and timeout of each request, `done` those that were carried out.
@@ -101,7 +102,8 @@ class Network(Wire):
         if self._late:
             await asyncio.wait(self._late)
 
-    async def _pass(self, request: Request, timeout: float, act: Act) -> Any:
+    async def send(self, request: Request, timeout: float, act: Act) -> Any:
+        """Carry out a request, unless a fault befalls it."""
         verb = request.verb
         self.sent.append((now(), verb, timeout))
         fault = self.fault(verb)
