@@ -1,4 +1,4 @@
-"""What a command does once its arguments are read: open a source or a cluster, then call pure code.
+"""The commands after parsing of arguments: open a source or a cluster, then call pure code.
 
 Printing and exit codes belong to `cli`.
 """

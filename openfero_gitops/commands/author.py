@@ -161,7 +161,7 @@ async def _read(
     *,
     had_envelope: bool = False,
 ) -> tuple[Catalog, CatalogRefusal | None]:
-    """The catalog; where `openfero.yaml` refuses it, that of the other files beside the refusal."""
+    """The catalog; if `openfero.yaml` has errors, that of the other files, and the refusal."""
     memo = memo or FileMemo(scope.kubernetes_version)
     versions = opened.versions if isinstance(opened, GitSource) else None
     try:
@@ -185,20 +185,20 @@ def _without(paths: Container[str], snapshot: Snapshot) -> Snapshot:
 def render_all(
     catalog: Catalog, group: AlertGroup, jobs_namespace: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The Jobs for a delivery that arrives now, and a line for each alert that gets none."""
+    """The Jobs for a delivery received now, and a line for each alert without a usable Job."""
     catalog = _committed(catalog)
     delivery = _delivery(group, "render")
     manifests: list[dict[str, Any]] = []
     notes: list[str] = []
     for alert in group.alerts:
         name = alert.name or "an alert without a name"
-        found = match(alert, catalog, ())
-        if isinstance(found, NoMatch):
-            notes.append(f"{name} ({alert.status}): no Job: {found.reason}: {found.reason.text}")
+        result = match(alert, catalog, ())
+        if isinstance(result, NoMatch):
+            notes.append(f"{name} ({alert.status}): no Job: {result.reason}: {result.reason.text}")
             continue
         rendered = render(
             alert,
-            found.operario,
+            result.operario,
             catalog.envelope,
             catalog.revision,
             delivery,
@@ -213,7 +213,7 @@ def render_all(
 
 
 def explain_all(catalog: Catalog, group: AlertGroup, jobs_namespace: str) -> list[Explanation]:
-    """What becomes of each alert of a delivery that arrives now, and why."""
+    """Explain each alert of a delivery received now."""
     catalog = _committed(catalog)
     delivery = _delivery(group, "explain")
     return [
@@ -303,7 +303,7 @@ async def compare_revisions(
 
 
 async def _merge_base(head: GitSource, base: str) -> str:
-    """The merge base of a commit and a source's head, both of which are in its cache then."""
+    """The merge base of a commit, which is in the cache, and the head of a source."""
     commit = (await head.fetch()).revision.commit
     merge_base = await head.merge_base(base, commit)
     if not merge_base:
@@ -325,11 +325,12 @@ def _delivery(group: AlertGroup, by: str) -> Delivery:
 
 
 def _committed(catalog: Catalog) -> Catalog:
-    """A folder's catalog as if it had been committed: a command may be about the commit."""
+    """Give the catalog of a folder a placeholder for its commit, which Jobs and cases need."""
     if catalog.revision.commit:
         return catalog
     operarios = (
-        replace(one, origin=replace(one.origin, commit=_NO_COMMIT)) for one in catalog.operarios
+        replace(operario, origin=replace(operario.origin, commit=_NO_COMMIT))
+        for operario in catalog.operarios
     )
     return replace(
         catalog,

@@ -16,7 +16,7 @@ from jsonschema import Draft4Validator
 from openfero_gitops.author.report import FORMATS
 from openfero_gitops.author.report.findings import EMPTY, REFUSED, Findings
 from openfero_gitops.author.report.sarif import SCHEMA
-from openfero_gitops.catalog import build as catalog  # noqa: F401 - it declares every rule
+from openfero_gitops.catalog import build  # noqa: F401 - it declares every rule
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.rule import RULES
 from tests.support.depth import scaled
