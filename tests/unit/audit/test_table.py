@@ -17,8 +17,8 @@ from tests.support.build import alert, rendered, stored
 
 def entry(verification: Verification | None = None, **labels: str) -> AuditEntry:
     """A remediation of an alert with these labels."""
-    one = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
-    job = stored(rendered(one).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
+    received = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
+    job = stored(rendered(received).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
     return AuditEntry(observe(job), job, verification)
 
 
@@ -70,13 +70,13 @@ def test_json_adds_what_an_auditor_asks_for() -> None:
     """Beside a remediation's own members stand who, which blob, and the proof."""
     shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k"}}
     difference = FieldDifference(("spec", "x"), "a", None)
-    one, other = json.loads(
+    first, second = json.loads(
         as_json([entry(Verification(Proof.DIFFERS, "m", (difference,))), entry()], shape)
     )["items"]
-    assert (one["job"], one["blob"], one["admittedBy"]) == ("j", "2" * 40, "replica-a")
-    assert one["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]
-    assert (one["proof"], one["proofMessage"], one["approvedBy"]) == ("differs", "m", None)
-    assert "proof" not in other
+    assert (first["job"], first["blob"], first["admittedBy"]) == ("j", "2" * 40, "replica-a")
+    assert first["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]
+    assert (first["proof"], first["proofMessage"], first["approvedBy"]) == ("differs", "m", None)
+    assert "proof" not in second
 
 
 def test_a_summary_counts_in_words() -> None:

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.compare import FieldDifference
 
 
-def judged(
+def verified(
     job: dict[str, Any], *operarios: Operario, envelope: Envelope | None = None
 ) -> Verification:
     """What is said of a Job, with these operarios in its commit."""
-    there = catalog(*(operarios or (operario(),)), envelope=envelope)
-    return verify(job, there, jobs_namespace=JOBS_NAMESPACE)
+    active = catalog(*(operarios or (operario(),)), envelope=envelope)
+    return verify(job, active, jobs_namespace=JOBS_NAMESPACE)
 
 
 def changed(pointer: str, value: Any) -> dict[str, Any]:
@@ -62,29 +62,29 @@ def pointers(differences: Iterable[FieldDifference]) -> list[str]:
     return [format_pointer(difference.pointer) for difference in differences]
 
 
-def test_a_job_as_it_was_rendered_is_verified() -> None:
+def test_a_job_as_it_was_createdis_verified() -> None:
     """The commit, the alert and the delivery that a Job carries give the same Job again."""
-    assert judged(stored()) == Verification(Proof.VERIFIED)
+    assert verified(stored()) == Verification(Proof.VERIFIED)
 
 
 def test_every_input_that_shapes_a_job_is_recorded() -> None:
     """Attempts, group keys of any length, missing starts and the envelope's defaults are proven."""
     envelope = Envelope(defaults=JobDefaults(backoff_limit=3))
-    by = operario(spec=job_spec(args=["{{ .HookMessage.Status }}"]))
-    told = delivery(group_key="k" * 30_000, group_status=Status.RESOLVED)
-    for one in (alert(), alert(starts_at=None), alert(annotations={"long": "x" * 100_000})):
-        made = rendered(one, by, envelope=envelope, told=told, attempt=4)
-        assert made.refusal is None
-        assert judged(stored(made.manifest), by, envelope=envelope).proof is Proof.VERIFIED
-        assert judged(stored(made.manifest), by).proof is Proof.DIFFERS  # other defaults
+    source = operario(spec=job_spec(args=["{{ .HookMessage.Status }}"]))
+    delivered = delivery(group_key="k" * 30_000, group_status=Status.RESOLVED)
+    for received in (alert(), alert(starts_at=None), alert(annotations={"long": "x" * 100_000})):
+        created = rendered(received, source, envelope=envelope, told=delivered, attempt=4)
+        assert created.refusal is None
+        assert verified(stored(created.manifest), source, envelope=envelope).proof is Proof.VERIFIED
+        assert verified(stored(created.manifest), source).proof is Proof.DIFFERS  # other defaults
 
 
 def test_a_refused_job_is_verified_too() -> None:
     """A Job that was refused when it was rendered is derived with its refusal."""
-    by = operario(spec=job_spec(args=["{{ .Labels.nowhere }}"]))
-    made = rendered(by=by)
-    assert made.refusal is not None
-    assert judged(stored(made.manifest), by).proof is Proof.VERIFIED
+    source = operario(spec=job_spec(args=["{{ .Labels.nowhere }}"]))
+    created = rendered(by=source)
+    assert created.refusal is not None
+    assert verified(stored(created.manifest), source).proof is Proof.VERIFIED
 
 
 @pytest.mark.parametrize(
@@ -107,22 +107,22 @@ def test_a_refused_job_is_verified_too() -> None:
 )
 def test_a_forged_field_is_found(pointer: str, value: object) -> None:
     """Whatever a Job has that its commit does not give is named, with both values."""
-    verification = judged(changed(pointer, value))
+    verification = verified(changed(pointer, value))
     assert verification.proof is Proof.DIFFERS
     assert pointer in pointers(verification.differences)
-    (found,) = [
+    (actual,) = [
         difference.after
         for difference in verification.differences
         if format_pointer(difference.pointer) == pointer
     ]
-    assert found == value
+    assert actual == value
 
 
 def test_an_alert_that_was_rewritten_is_found() -> None:
     """The recorded alert belongs to the Job's name and its containers' environment."""
     job = stored()
     record = job["metadata"]["annotations"][keys.ALERT].replace("web-1", "db-1")
-    verification = judged(stored(annotations={keys.ALERT: record}))
+    verification = verified(stored(annotations={keys.ALERT: record}))
     assert verification.proof is Proof.DIFFERS
     assert {"/metadata/name", "/metadata/labels/openfero.io~1occurrence"} <= set(
         pointers(verification.differences)
@@ -143,7 +143,7 @@ def test_an_alert_that_was_rewritten_is_found() -> None:
 )
 def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) -> None:
     """Kueue, cancel and sliding memory change a Job without making it another one."""
-    verification = judged(changed(pointer, value))
+    verification = verified(changed(pointer, value))
     assert verification.proof is Proof.VERIFIED
     assert pointers(verification.changed) == [pointer]
 
@@ -151,19 +151,19 @@ def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) 
 @pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.ADMITTED_AT])
 def test_what_admission_writes_is_no_difference(annotation: str) -> None:
     """A Job that was decided on is still the one that was rendered."""
-    assert judged(stored(annotations={annotation: "x"})) == Verification(Proof.VERIFIED)
+    assert verified(stored(annotations={annotation: "x"})) == Verification(Proof.VERIFIED)
 
 
 def test_a_signer_is_proven_where_signatures_are_verified() -> None:
     """Without keys the Job's word for it is taken; with them another signer is a difference."""
-    by = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
-    job = stored(rendered(by=by).manifest)
-    assert judged(job) == Verification(Proof.VERIFIED)
+    source = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
+    job = stored(rendered(by=source).manifest)
+    assert verified(job) == Verification(Proof.VERIFIED)
     verification = verify(job, catalog(operario()), jobs_namespace=JOBS_NAMESPACE, signed=True)
     assert pointers(verification.differences) == [
         "/metadata/annotations/openfero.io~1verified-signer"
     ]
-    assert verify(job, catalog(by), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verification(
+    assert verify(job, catalog(source), jobs_namespace=JOBS_NAMESPACE, signed=True) == Verification(
         Proof.VERIFIED
     )
 
@@ -171,24 +171,24 @@ def test_a_signer_is_proven_where_signatures_are_verified() -> None:
 def test_quantities_are_compared_by_value() -> None:
     """The API server spells `0.5` as `500m` and `1024Mi` as `1Gi`."""
     limits = {"limits": {"cpu": "0.5", "memory": "1024Mi"}}
-    by = operario(spec=job_spec(resources=limits))
-    job = copy.deepcopy(stored(rendered(by=by).manifest))
+    source = operario(spec=job_spec(resources=limits))
+    job = copy.deepcopy(stored(rendered(by=source).manifest))
     container = job["spec"]["template"]["spec"]["containers"][0]
     container["resources"] = {"limits": {"cpu": "500m", "memory": "1Gi"}}
-    assert judged(job, by) == Verification(Proof.VERIFIED)
+    assert verified(job, source) == Verification(Proof.VERIFIED)
     container["resources"] = {"limits": {"cpu": "501m", "memory": "1Gi"}}
-    assert [difference.after for difference in judged(job, by).changed] == ["501m"]
+    assert [difference.after for difference in verified(job, source).changed] == ["501m"]
 
 
 def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
     """A Job that names an operario of its own invention is not from Git."""
-    verification = judged(stored(), operario("another"))
+    verification = verified(stored(), operario("another"))
     assert verification.proof is Proof.DIFFERS
     assert 'has no operario "restart-pod"' in verification.message
 
 
 @pytest.mark.parametrize(
-    ("annotations", "word"),
+    ("annotations", "text"),
     [
         ({keys.RENDERER: "7"}, 'renderer version "7"'),
         ({keys.RENDERER: None}, 'renderer version ""'),
@@ -198,17 +198,17 @@ def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
         ({keys.DELIVERY: '{"id":"","groupKey":"","groupStatus":"x"}'}, "cannot be read"),
     ],
 )
-def test_what_cannot_be_told_is_said(annotations: dict[str, str | None], word: str) -> None:
+def test_what_cannot_be_told_is_said(annotations: dict[str, str | None], text: str) -> None:
     """A Job of another renderer, or with damaged records, is neither proven nor accused."""
-    verification = judged(stored(annotations=annotations))
+    verification = verified(stored(annotations=annotations))
     assert verification.proof is Proof.UNPROVABLE
-    assert word in verification.message
+    assert text in verification.message
 
 
 def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
     """Such a Job never starts, and says so."""
-    made = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))
-    verification = judged(stored(made.manifest))
+    created = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))
+    verification = verified(stored(created.manifest))
     assert verification.proof is Proof.UNPROVABLE
     assert "too large" in verification.message
 
@@ -225,4 +225,4 @@ def test_the_jobs_own_key_is_compared() -> None:
     """A copy of a Job under another name or in another namespace is found."""
     job = stored(metadata={"name": "copy"})
     assert observe(job).key == JobKey(JOBS_NAMESPACE, "copy")
-    assert pointers(judged(job).differences) == ["/metadata/name"]
+    assert pointers(verified(job).differences) == ["/metadata/name"]

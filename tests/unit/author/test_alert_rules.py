@@ -15,7 +15,7 @@ RULES = FIXTURES / "alert_rules"
 def read(text: str | bytes) -> list[tuple[str, dict[str, str], int]]:
     """Read rules, and return name, known labels and line of each."""
     content = text.encode() if isinstance(text, str) else text
-    return [(one.name, dict(one.labels), one.line) for one in read_rules(content, "rules.yaml")]
+    return [(rule.name, dict(rule.labels), rule.line) for rule in read_rules(content, "rules.yaml")]
 
 
 def group(*rules: object, **more: object) -> dict[str, object]:
@@ -59,11 +59,11 @@ def test_a_plain_rule_file() -> None:
 @pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps])
 def test_lists_of_objects(kind: str, dump: object) -> None:
     """What `kubectl get -o yaml` and `-o json` write is read."""
-    one = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "A"})]}}
-    two = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "B"})]}}
-    found = read(dump({"kind": kind, "items": [one, two, {"kind": "Other"}]}))
+    first = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "A"})]}}
+    second = {"kind": "PrometheusRule", "spec": {"groups": [group({"alert": "B"})]}}
+    alert_rules = read(dump({"kind": kind, "items": [first, second, {"kind": "Other"}]}))
 
-    assert [name for name, _, _ in found] == ["A", "B"]
+    assert [name for name, _, _ in alert_rules] == ["A", "B"]
 
 
 def test_several_documents() -> None:
@@ -92,7 +92,7 @@ def test_a_large_installation_in_one_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "rules.yaml: no rules found"),
         ("kind: ConfigMap\n", "rules.yaml: no rules found"),
@@ -113,10 +113,10 @@ def test_a_large_installation_in_one_file() -> None:
         ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group must be a mapping"),
     ],
 )
-def test_what_is_no_rule_file(text: str | bytes, said: str) -> None:
+def test_what_is_no_rule_file(text: str | bytes, message: str) -> None:
     """A file without rules is refused with its line and with what to give instead."""
     with pytest.raises(UsageError) as refused:
         read(text)
 
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -27,7 +27,7 @@ def rule(name: str = "HostDown", **labels: str) -> AlertRule:
     return AlertRule(name, labels, "rules.yaml", 3)
 
 
-def one(
+def operario_with(
     name: str = "a",
     alertname: str = "HostDown",
     matchers: str = "",
@@ -39,7 +39,7 @@ def one(
     return operario(name, alertname=alertname, status=status, options=chosen)
 
 
-def covered(
+def coverage_of(
     *operarios: Operario, rules: Sequence[AlertRule] | None = None, ignore: Sequence[str] = ()
 ) -> Coverage:
     """Hold operarios against rules, `rule()` unless others are given."""
@@ -48,25 +48,25 @@ def covered(
 
 def test_an_alert_with_an_operario() -> None:
     """An alert's name in any case is enough, where no matcher stands against it."""
-    found = covered(one(alertname="hostdown"))
+    coverage = coverage_of(operario_with(alertname="hostdown"))
 
-    assert found.complete
-    assert found.percentage == 100
-    assert as_text(found) == "1 of 1 alerting rule has an operario (100 %)"
+    assert coverage.complete
+    assert coverage.percentage == 100
+    assert as_text(coverage) == "1 of 1 alerting rule has an operario (100 %)"
 
 
 def test_an_alert_without_an_operario() -> None:
     """A rule that nobody answers is a gap, with its labels and line."""
-    found = covered(one(), rules=(rule(), rule("DiskFull", severity="critical")))
+    coverage = coverage_of(operario_with(), rules=(rule(), rule("DiskFull", severity="critical")))
 
-    assert not found.complete
-    assert found.percentage == 50
-    assert 'no operario: DiskFull{severity="critical"} (rules.yaml:3)' in as_text(found)
+    assert not coverage.complete
+    assert coverage.percentage == 50
+    assert 'no operario: DiskFull{severity="critical"} (rules.yaml:3)' in as_text(coverage)
 
 
 def test_a_name_that_was_mistyped_is_suggested_on_both_sides() -> None:
     """The nearest name is told of the rule, and of the operario."""
-    text = as_text(covered(one(alertname="HostsDown")))
+    text = as_text(coverage_of(operario_with(alertname="HostsDown")))
 
     assert "there is an operario for HostsDown, is that the same alert?" in text
     assert (
@@ -93,27 +93,29 @@ def test_matchers_against_what_is_known(
     matchers: str, labels: dict[str, str], covered_for: str
 ) -> None:
     """A matcher contradicts a label that the rule gives; what the rule leaves open may hold."""
-    found = covered(one(matchers=matchers), rules=(rule(**labels),))
+    coverage = coverage_of(operario_with(matchers=matchers), rules=(rule(**labels),))
 
-    assert bool(found.rules[0].operarios) is (covered_for != "none")
-    assert found.rules[0].always is (covered_for == "all")
-    assert bool(found.unreachable) is (covered_for == "none")
+    assert bool(coverage.rules[0].operarios) is (covered_for != "none")
+    assert coverage.rules[0].always is (covered_for == "all")
+    assert bool(coverage.unreachable) is (covered_for == "none")
 
 
 def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
     """What only a label of the alert decides is told, and passes."""
-    found = covered(one(matchers='namespace="shop"'), rules=(rule(**WARNING),))
+    coverage = coverage_of(operario_with(matchers='namespace="shop"'), rules=(rule(**WARNING),))
 
-    assert found.complete
+    assert coverage.complete
     assert (
         'some labels: HostDown{severity="warning"} (rules.yaml:3): a if namespace="shop"'
-    ) in as_text(found)
-    assert "1 of them for some labels only" in as_text(found)
+    ) in as_text(coverage)
+    assert "1 of them for some labels only" in as_text(coverage)
 
 
 def test_a_matcher_that_contradicts_is_named() -> None:
     """The gap and the operario say which matcher stands against which label."""
-    text = as_text(covered(one(matchers='severity="critical"'), rules=(rule(**WARNING),)))
+    text = as_text(
+        coverage_of(operario_with(matchers='severity="critical"'), rules=(rule(**WARNING),))
+    )
     why = 'matcher severity="critical" contradicts the rule\'s severity="warning"'
 
     assert f"(rules.yaml:3): a does not match: {why}" in text
@@ -122,22 +124,28 @@ def test_a_matcher_that_contradicts_is_named() -> None:
 
 def test_one_rule_of_the_name_is_enough() -> None:
     """An operario that one of several rules reaches is reached."""
-    found = covered(
-        one(matchers='severity="critical"'), rules=(rule(**WARNING), rule(severity="critical"))
+    coverage = coverage_of(
+        operario_with(matchers='severity="critical"'),
+        rules=(rule(**WARNING), rule(severity="critical")),
     )
 
-    assert found.unreachable == ()
-    assert len(found.gaps) == 1
+    assert coverage.unreachable == ()
+    assert len(coverage.gaps) == 1
 
 
 def test_an_operario_behind_another_is_unreachable() -> None:
     """One that always goes after another that takes everything is never reached."""
-    found = covered(one("z"), one("b", priority=5))
+    coverage = coverage_of(operario_with("z"), operario_with("b", priority=5))
 
-    assert [(gap.operario, gap.reason) for gap in found.unreachable] == [
+    assert [(gap.operario, gap.reason) for gap in coverage.unreachable] == [
         ("z", "b comes before it and matches whatever the labels")
     ]
-    assert covered(one("z"), one("b", priority=5, matchers='pod!=""')).unreachable == ()
+    assert (
+        coverage_of(
+            operario_with("z"), operario_with("b", priority=5, matchers='pod!=""')
+        ).unreachable
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,13 +157,15 @@ def test_an_operario_behind_another_is_unreachable() -> None:
 )
 def test_who_does_not_count(options: dict[str, object], why: str) -> None:
     """An operario that is switched off, or for the other state, leaves a gap that names it."""
-    assert f"no operario: HostDown (rules.yaml:3): {why}" in as_text(covered(one(**options)))
+    assert f"no operario: HostDown (rules.yaml:3): {why}" in as_text(
+        coverage_of(operario_with(**options))
+    )
 
 
 def test_resolved_alerts_are_told_as_information() -> None:
     """Who answers the resolved alert is counted; without a firing one there is nothing to undo."""
-    both = covered(one(), one("r", status=Status.RESOLVED))
-    alone = covered(one("r", status=Status.RESOLVED))
+    both = coverage_of(operario_with(), operario_with("r", status=Status.RESOLVED))
+    alone = coverage_of(operario_with("r", status=Status.RESOLVED))
 
     assert both.rules[0].resolved == ("r",)
     assert "; 1 also when resolved" in as_text(both)
@@ -166,62 +176,70 @@ def test_resolved_alerts_are_told_as_information() -> None:
 
 def test_alerts_that_need_nobody_can_be_left_out() -> None:
     """A rule that is left out is neither covered nor a gap; it still reaches its operario."""
-    found = covered(one(), rules=(rule(), rule("Watchdog")), ignore=("watchdog",))
+    coverage = coverage_of(operario_with(), rules=(rule(), rule("Watchdog")), ignore=("watchdog",))
 
-    assert found.complete
-    assert "1 of 1 alerting rule has an operario (100 %); 1 rule ignored" in as_text(found)
-    assert covered(one(), rules=(rule(),), ignore=("HostDown",)).unreachable == ()
+    assert coverage.complete
+    assert "1 of 1 alerting rule has an operario (100 %); 1 rule ignored" in as_text(coverage)
+    assert coverage_of(operario_with(), rules=(rule(),), ignore=("HostDown",)).unreachable == ()
 
 
 def test_without_an_alert_nothing_is_complete() -> None:
     """Recording rules alone are no success."""
-    found = covered(one(), rules=())
+    coverage = coverage_of(operario_with(), rules=())
 
-    assert not found.complete
-    assert "no alerting rules: all rules are recording rules, or ignored" in as_text(found)
+    assert not coverage.complete
+    assert "no alerting rules: all rules are recording rules, or ignored" in as_text(coverage)
 
 
 def test_a_percentage_of_100_is_all_of_them() -> None:
     """What is nearly all is not shown as all."""
     rules = [rule(f"A{number}") for number in range(10_000)]
-    found = covered(*(one(f"o{number}", f"A{number}") for number in range(9_999)), rules=rules)
+    coverage = coverage_of(
+        *(operario_with(f"o{number}", f"A{number}") for number in range(9_999)), rules=rules
+    )
 
-    assert found.percentage == 99.9
+    assert coverage.percentage == 99.9
 
 
 def test_the_rules_of_a_cluster() -> None:
     """Rules of the kubernetes-mixin's shape against operarios for some of them."""
     rules = read_rules((RULES / "kubernetes.yaml").read_bytes(), "kubernetes.yaml")
     operarios = (
-        one("crash", "KubePodCrashLooping"),
-        one("grow", "KubePersistentVolumeFillingUp", 'severity="critical"'),
-        one("certificate", "KubeletClientCertificateExpiration", 'severity="critical"'),
-        one("pods", "KubeQuotaFullyUsed", 'resource="count/pods"'),
-        one("gone", "KubeAPIDown"),
+        operario_with("crash", "KubePodCrashLooping"),
+        operario_with("grow", "KubePersistentVolumeFillingUp", 'severity="critical"'),
+        operario_with("certificate", "KubeletClientCertificateExpiration", 'severity="critical"'),
+        operario_with("pods", "KubeQuotaFullyUsed", 'resource="count/pods"'),
+        operario_with("gone", "KubeAPIDown"),
     )
-    found = cover(catalog(*operarios), rules)
+    coverage = cover(catalog(*operarios), rules)
 
-    assert {gap.rule.name for gap in found.gaps} == {
+    assert {gap.rule.name for gap in coverage.gaps} == {
         "KubePodNotReady",
         "KubeJobFailed",
         "KubeHpaReplicasMismatch",
         "KubePersistentVolumeFillingUp",
         "KubeNodeNotReady",
     }
-    assert {a.rule.name for a in found.rules if a.operarios and not a.always} == {
+    assert {
+        covered.rule.name for covered in coverage.rules if covered.operarios and not covered.always
+    } == {
         "KubeletClientCertificateExpiration",
         "KubeQuotaFullyUsed",
     }
-    assert [gap.operario for gap in found.unreachable] == ["gone"]
-    assert found.percentage == 44.4
+    assert [gap.operario for gap in coverage.unreachable] == ["gone"]
+    assert coverage.percentage == 44.4
 
 
 def test_programs_get_every_rule() -> None:
     """The JSON has the members that programs rest on."""
-    found = as_json(covered(one(matchers='pod="x"'), one("b", "Other"), rules=(rule(**WARNING),)))
+    coverage = as_json(
+        coverage_of(
+            operario_with(matchers='pod="x"'), operario_with("b", "Other"), rules=(rule(**WARNING),)
+        )
+    )
 
-    assert list(found) == ["percentage", "alerts", "unreachable", "notes", "leftOut"]
-    assert found["alerts"] == [
+    assert list(coverage) == ["percentage", "alerts", "unreachable", "notes", "leftOut"]
+    assert coverage["alerts"] == [
         {
             "alertname": "HostDown",
             "labels": WARNING,
@@ -233,11 +251,11 @@ def test_programs_get_every_rule() -> None:
             "message": 'a if pod="x"',
         }
     ]
-    assert found["unreachable"][0]["operario"] == "b"
+    assert coverage["unreachable"][0]["operario"] == "b"
 
 
 def test_hostile_rules_cannot_write_on_the_terminal() -> None:
     """Names and labels of rules are shown without what a terminal obeys."""
     hostile = replace(rule("A\x1b[2J"), labels={"a\u202e": "b\n"}, path="x\x1b")
 
-    assert not set("\x1b\u202e") & set(as_text(covered(one(), rules=(hostile,))))
+    assert not set("\x1b\u202e") & set(as_text(coverage_of(operario_with(), rules=(hostile,))))

@@ -49,7 +49,7 @@ def job(
     **container: Any,
 ) -> dict[str, Any]:
     """Make an operario whose container asks for nothing."""
-    one = {
+    container = {
         "name": "heal",
         "image": "registry.example/heal:1",
         "command": ["heal"],
@@ -57,7 +57,7 @@ def job(
         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
         **container,
     }
-    inner = {"restartPolicy": "Never", "serviceAccountName": "healer", "containers": [one]}
+    inner = {"restartPolicy": "Never", "serviceAccountName": "healer", "containers": [container]}
     notes = {f"openfero.io/{key}": value for key, value in (options or {}).items()}
     return {
         "apiVersion": "batch/v1",
@@ -131,15 +131,15 @@ def source(path: str, content: Any) -> SourceFile:
     return SourceFile(path, "", content.encode(), BLOB)
 
 
-def told(before: Side, after: Side) -> list[tuple[ChangeEffect, ChangeKind, str]]:
+def changes_of(before: Side, after: Side) -> list[tuple[ChangeEffect, ChangeKind, str]]:
     """Compare, and return each change with its sentence."""
-    found = compare(before, after)
-    return [(one.effect, one.kind, "".join(one.sentence)) for one in found.changes]
+    difference = compare(before, after)
+    return [(change.effect, change.kind, "".join(change.sentence)) for change in difference.changes]
 
 
 def one_change(before: Any, after: Any) -> tuple[ChangeEffect, ChangeKind, str]:
     """Compare two revisions of one operario that differ in one thing."""
-    [change] = told(side(before), side(after))
+    [change] = changes_of(side(before), side(after))
     return change
 
 
@@ -151,12 +151,12 @@ def test_text_alone_is_no_change() -> None:
     given_job = job(options={"cooldown": "1h"})
     text = "# why\n" + json.dumps(given_job, sort_keys=True, indent=4)
     before, after = side(("a.yaml", given_job)), side(("moved/b.yaml", text))
-    found = compare(before, after)
+    difference = compare(before, after)
 
-    assert (found.changes, found.winners, found.files) == ((), (), 2)
-    assert as_text(found) == "no change in behaviour (2 files changed)"
-    assert not found.broken
-    assert "no change in behaviour" in as_markdown(found)
+    assert (difference.changes, difference.winners, difference.files) == ((), (), 2)
+    assert as_text(difference) == "no change in behaviour (2 files changed)"
+    assert not difference.broken
+    assert "no change in behaviour" in as_markdown(difference)
 
 
 def test_the_same_is_no_change() -> None:
@@ -166,7 +166,10 @@ def test_the_same_is_no_change() -> None:
 
 def test_an_option_that_says_the_default_is_no_change() -> None:
     """What is written out and what is left out are the same value."""
-    assert told(side(job()), side(job(options={"max-concurrent": "5", "cooldown": "600s"}))) == []
+    assert (
+        changes_of(side(job()), side(job(options={"max-concurrent": "5", "cooldown": "600s"})))
+        == []
+    )
 
 
 # Operarios.
@@ -179,7 +182,7 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
         pod={"volumes": [{"name": "v", "hostPath": {"path": "/var"}}], "hostPID": True},
         metadata={"namespace": "shop"},
     )
-    changes = told(side(job()), side(job(), new, role(rule("delete", "pods"))))
+    changes = changes_of(side(job()), side(job(), new, role(rule("delete", "pods"))))
 
     assert (
         ChangeEffect.CHANGES,
@@ -203,21 +206,21 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
 
 def test_an_operario_that_is_gone_allows_less() -> None:
     """A removed operario is told with the alert that nobody answers any more."""
-    found = compare(side(job(), job("openfero-x-firing")), side(job()))
+    difference = compare(side(job(), job("openfero-x-firing")), side(job()))
 
-    assert [(one.effect, one.operario) for one in found.changes] == [
+    assert [(change.effect, change.operario) for change in difference.changes] == [
         (ChangeEffect.NARROWS, "openfero-x-firing")
     ]
-    assert "alert x (firing): openfero-x-firing → no operario" in as_text(found)
+    assert "alert x (firing): openfero-x-firing → no operario" in as_text(difference)
 
 
 def test_an_operario_that_answers_another_alert() -> None:
     """Another alert or another state is a change of its own, besides who answers."""
     after = job(options={"alertname": "HostGone"})
-    found = compare(side(job()), side(after))
+    difference = compare(side(job()), side(after))
 
-    assert "matches alert HostGone (firing) instead of hostdown (firing)" in as_text(found)
-    assert {(one.alertname, one.before, one.after) for one in found.winners} == {
+    assert "matches alert HostGone (firing) instead of hostdown (firing)" in as_text(difference)
+    assert {(winner.alertname, winner.before, winner.after) for winner in difference.winners} == {
         ("hostdown", "openfero-hostdown-firing", ""),
         ("HostGone", "", "openfero-hostdown-firing"),
     }
@@ -231,10 +234,10 @@ def test_an_error_is_told_with_what_stays_in_force() -> None:
     path = "a.yaml"
     before = side((path, job()))
     after = side((path, "a: ["), older={path: job()})
-    found = compare(before, after)
+    difference = compare(before, after)
 
-    assert found.broken
-    [change] = found.changes
+    assert difference.broken
+    [change] = difference.changes
     assert change.effect is ChangeEffect.BREAKS
     sentence = "".join(change.sentence)
     assert sentence.startswith("a.yaml:2: ")
@@ -243,18 +246,21 @@ def test_an_error_is_told_with_what_stays_in_force() -> None:
 
 def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
     """Where nothing of a broken file is in force, that is told beside the operario."""
-    found = compare(side(("a.yaml", job())), side(("a.yaml", "a: [")))
+    difference = compare(side(("a.yaml", job())), side(("a.yaml", "a: [")))
 
-    assert [one.effect for one in found.changes] == [ChangeEffect.BREAKS, ChangeEffect.NARROWS]
-    assert "no operario of this file is active" in as_text(found)
+    assert [change.effect for change in difference.changes] == [
+        ChangeEffect.BREAKS,
+        ChangeEffect.NARROWS,
+    ]
+    assert "no operario of this file is active" in as_text(difference)
 
 
 def test_an_old_error_is_no_news() -> None:
     """What was broken before is not told again; that it is mended is."""
     broken = ("b.yaml", "a: [")
 
-    assert told(side(job(), broken), side(job(), broken)) == []
-    [change] = told(side(job(), broken), side(job(), ("b.yaml", "a: []")))
+    assert changes_of(side(job(), broken), side(job(), broken)) == []
+    [change] = changes_of(side(job(), broken), side(job(), ("b.yaml", "a: []")))
     assert change == (ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "b.yaml no longer has errors")
 
 
@@ -264,11 +270,11 @@ def test_a_revision_that_the_controller_refuses(envelope: str | None) -> None:
     before = side(("openfero.yaml", "paused: false\n"), ("a.yaml", job()))
     files = [("a.yaml", job())] + ([("openfero.yaml", envelope)] if envelope else [])
     after = side(*files, previous=before)
-    found = compare(before, after)
+    difference = compare(before, after)
 
-    assert found.broken
-    assert [one.kind for one in found.changes] == [ChangeKind.REVISION]
-    assert "the controller would reject this revision: openfero.yaml" in as_text(found)
+    assert difference.broken
+    assert [change.kind for change in difference.changes] == [ChangeKind.REVISION]
+    assert "the controller would reject this revision: openfero.yaml" in as_text(difference)
 
 
 # Options and the envelope.
@@ -298,8 +304,8 @@ def test_options_that_allow_more_or_less(
     before: dict[str, str], after: dict[str, str], sentence: str
 ) -> None:
     """Each option says whether it allows more; the other way round it allows less."""
-    changes = told(side(job(options=before)), side(job(options=after)))
-    back = told(side(job(options=after)), side(job(options=before)))
+    changes = changes_of(side(job(options=before)), side(job(options=after)))
+    back = changes_of(side(job(options=after)), side(job(options=before)))
 
     assert changes == [(ChangeEffect.WIDENS, ChangeKind.OPTION, sentence)]
     assert [(effect, kind) for effect, kind, _ in back] == [
@@ -342,10 +348,10 @@ def test_an_envelope_that_allows_more_or_less(before: str, after: str, sentence:
     """Each key of openfero.yaml says whether it allows more; the reverse allows less."""
     old, new = ("openfero.yaml", before), ("openfero.yaml", after)
 
-    assert told(side(job(), old), side(job(), new)) == [
+    assert changes_of(side(job(), old), side(job(), new)) == [
         (ChangeEffect.WIDENS, ChangeKind.ENVELOPE, sentence)
     ]
-    [(effect, _, _)] = told(side(job(), new), side(job(), old))
+    [(effect, _, _)] = changes_of(side(job(), new), side(job(), old))
     assert effect is ChangeEffect.NARROWS
 
 
@@ -365,7 +371,7 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
             case timedelta():
                 new = old + timedelta(hours=1)
             case StrEnum():
-                new = next(one for one in type(old) if one is not old)
+                new = next(member for member in type(old) if member is not old)
             case _:
                 new = ("another",) if field.name != "pod_replacement_policy" else "another"
         yield field.name, dataclasses.replace(value, **{field.name: new})
@@ -436,8 +442,8 @@ def test_a_script_is_shown_line_against_line() -> None:
 
 def test_the_order_of_variables_counts() -> None:
     """Kubernetes expands a variable with those before it."""
-    one, two = {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)"}
-    change = one_change(job(env=[one, two]), job(env=[two, one]))
+    first, second = {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)"}
+    change = one_change(job(env=[first, second]), job(env=[second, first]))
 
     assert change == (
         ChangeEffect.CHANGES,
@@ -458,8 +464,11 @@ def test_containers_come_and_go() -> None:
 
 def test_init_containers_in_another_order() -> None:
     """Init containers run one after the other: their order counts."""
-    one, two = ({"name": name, "image": "x:1", "securityContext": SECURE} for name in "ab")
-    before, after = job(pod={"initContainers": [one, two]}), job(pod={"initContainers": [two, one]})
+    first, second = ({"name": name, "image": "x:1", "securityContext": SECURE} for name in "ab")
+    before, after = (
+        job(pod={"initContainers": [first, second]}),
+        job(pod={"initContainers": [second, first]}),
+    )
 
     assert one_change(before, after)[2] == "order of init containers changed: b, a"
 
@@ -474,17 +483,17 @@ def test_another_service_account() -> None:
     )
     alias = job(pod={"serviceAccount": "healer"})
     del alias["spec"]["template"]["spec"]["serviceAccountName"]
-    assert told(side(job()), side(alias)) == []
+    assert changes_of(side(job()), side(alias)) == []
 
 
 def test_another_namespace() -> None:
     """Another namespace than before allows more; the jobs namespace does not."""
-    there = job(metadata={"namespace": "kube-system"})
+    objects = job(metadata={"namespace": "kube-system"})
 
-    effect, kind, sentence = one_change(job(), there)
+    effect, kind, sentence = one_change(job(), objects)
     assert (effect, kind) == (ChangeEffect.WIDENS, ChangeKind.NAMESPACE)
     assert sentence == "runs in namespace kube-system instead of the jobs namespace"
-    assert one_change(there, job())[0] is ChangeEffect.CHANGES
+    assert one_change(objects, job())[0] is ChangeEffect.CHANGES
 
 
 @pytest.mark.parametrize(
@@ -546,8 +555,8 @@ def test_what_a_job_may_besides_the_api(change: dict[str, Any], sentence: str) -
     """What reaches the node or a Secret is told as a power that is new, or gone."""
     before, after = side(job()), side(job(**change))
 
-    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, sentence) in told(before, after)
-    assert (ChangeEffect.NARROWS, ChangeKind.SECURITY, f"no longer {sentence}") in told(
+    assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, sentence) in changes_of(before, after)
+    assert (ChangeEffect.NARROWS, ChangeKind.SECURITY, f"no longer {sentence}") in changes_of(
         after, before
     )
 
@@ -560,7 +569,7 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
     around = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     after = job(securityContext=own, pod={"securityContext": around})
 
-    assert {kind for _, kind, _ in told(side(job()), side(after))} == {ChangeKind.JOB}
+    assert {kind for _, kind, _ in changes_of(side(job()), side(after))} == {ChangeKind.JOB}
 
 
 # Rights.
@@ -606,21 +615,21 @@ def test_wider_rights_come_first(
     """What a role allows more is told of the operario that reaches it; the reverse, as less."""
     old, new = side(job(), role(before)), side(job(), role(after))
 
-    assert told(old, new) == [(ChangeEffect.WIDENS, ChangeKind.RIGHTS, sentence)]
-    [(effect, kind, _)] = told(new, old)
+    assert changes_of(old, new) == [(ChangeEffect.WIDENS, ChangeKind.RIGHTS, sentence)]
+    [(effect, kind, _)] = changes_of(new, old)
     assert (effect, kind) == (ChangeEffect.NARROWS, ChangeKind.RIGHTS)
     assert compare(old, new).changes[0].operario == "openfero-hostdown-firing"
 
 
 def test_rules_that_say_the_same_are_no_change() -> None:
     """A rule that is split, or that a wider one covers, changes no right."""
-    one = role(rule("get,list", "pods,nodes"))
+    whole = role(rule("get,list", "pods,nodes"))
     split = role(rule("list,get", "nodes"), rule("get", "pods"), rule("list", "pods"))
     wide = role(rule("*", "pods"))
     both = role(rule("*", "pods"), rule("get", "pods", resourceNames=["x"]), rule("get", "pods"))
 
-    assert told(side(job(), one), side(job(), split)) == []
-    assert told(side(job(), wide), side(job(), both)) == []
+    assert changes_of(side(job(), whole), side(job(), split)) == []
+    assert changes_of(side(job(), wide), side(job(), both)) == []
 
 
 def test_rights_in_one_namespace() -> None:
@@ -628,10 +637,10 @@ def test_rights_in_one_namespace() -> None:
     here = role(rule("delete", "pods"), namespace="shop")
     everywhere = role(rule("delete", "pods"))
 
-    assert told(side(job()), side(job(), here)) == [
+    assert changes_of(side(job()), side(job(), here)) == [
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in shop")
     ]
-    assert told(side(job(), here), side(job(), everywhere)) == [
+    assert changes_of(side(job(), here), side(job(), everywhere)) == [
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in all namespaces")
     ]
 
@@ -657,10 +666,10 @@ def test_a_binding_reaches_a_service_account_by_many_names(subject: dict[str, st
 
 def test_a_namespace_that_is_named_must_fit() -> None:
     """An operario that names its namespace has only the rights of the account there."""
-    there = job(metadata={"namespace": "shop"})
+    objects = job(metadata={"namespace": "shop"})
     namesake = {"kind": "ServiceAccount", "name": "healer", "namespace": "x"}
     other = role(rule("delete", "pods"), subject=namesake)
-    [change] = compare(side(there), side(there, other)).changes
+    [change] = compare(side(objects), side(objects, other)).changes
 
     assert change.operario == ""
     assert "".join(change.sentence) == (
@@ -673,7 +682,7 @@ def test_rights_of_a_role_that_is_not_there() -> None:
     binding = role()[1]
     binding["roleRef"]["name"] = "cluster-admin"
 
-    assert told(side(job()), side(job(), binding)) == [
+    assert changes_of(side(job()), side(job(), binding)) == [
         (
             ChangeEffect.WIDENS,
             ChangeKind.RIGHTS,
@@ -689,7 +698,7 @@ def test_an_aggregated_role_has_the_rules_of_others() -> None:
     part = role(rule("delete", "nodes"))[0]
     part["metadata"] = {"name": "part", "labels": {"heals": "yes"}}
 
-    assert told(side(job(), gathering), side(job(), [*gathering, part])) == [
+    assert changes_of(side(job(), gathering), side(job(), [*gathering, part])) == [
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete nodes in all namespaces")
     ]
 
@@ -698,13 +707,15 @@ def test_objects_in_a_list_count() -> None:
     """RBAC inside of a `List` is RBAC."""
     bundle = {"apiVersion": "v1", "kind": "List", "items": role(rule("delete", "pods"))}
 
-    assert [kind for _, kind, _ in told(side(job()), side(job(), bundle))] == [ChangeKind.RIGHTS]
+    assert [kind for _, kind, _ in changes_of(side(job()), side(job(), bundle))] == [
+        ChangeKind.RIGHTS
+    ]
 
 
 def test_another_service_account_brings_other_rights() -> None:
     """What changes is what the operario may, not only the account's name."""
     roles = role(rule("delete", "nodes"), subject={"kind": "ServiceAccount", "name": "admin"})
-    changes = told(side(job(), roles), side(job(pod={"serviceAccountName": "admin"}), roles))
+    changes = changes_of(side(job(), roles), side(job(pod={"serviceAccountName": "admin"}), roles))
 
     assert changes[0] == (
         ChangeEffect.WIDENS,
@@ -715,8 +726,8 @@ def test_another_service_account_brings_other_rights() -> None:
 
 def test_operarios_that_share_an_account_are_told_at_once() -> None:
     """One change of rights for several operarios is one line."""
-    two = (job(), job("openfero-x-firing"))
-    [change] = compare(side(*two), side(*two, role(rule("get", "pods")))).changes
+    operarios = (job(), job("openfero-x-firing"))
+    [change] = compare(side(*operarios), side(*operarios, role(rule("get", "pods")))).changes
 
     assert change.operario == "openfero-hostdown-firing, openfero-x-firing"
 
@@ -730,7 +741,7 @@ def test_malformed_rbac_is_passed_over() -> None:
     ]
     odd.append({"apiVersion": group, "kind": "Role", "rules": [7, {"verbs": [1]}, None]})
 
-    assert told(side(job()), side(job(), odd)) == []
+    assert changes_of(side(job()), side(job(), odd)) == []
 
 
 @pytest.mark.parametrize(
@@ -748,8 +759,10 @@ def test_what_covers_what(wide: dict[str, Any], narrow: dict[str, Any]) -> None:
     """A right that another covers adds nothing; the wider one adds something to it."""
     both = side(job(), role(wide, narrow))
 
-    assert told(side(job(), role(wide)), both) == []
-    assert [kind for _, kind, _ in told(side(job(), role(narrow)), both)] == [ChangeKind.RIGHTS]
+    assert changes_of(side(job(), role(wide)), both) == []
+    assert [kind for _, kind, _ in changes_of(side(job(), role(narrow)), both)] == [
+        ChangeKind.RIGHTS
+    ]
 
 
 def test_rights_are_not_mixed_up() -> None:
@@ -760,7 +773,9 @@ def test_rights_are_not_mixed_up() -> None:
     elsewhere[0]["metadata"]["name"] = elsewhere[1]["roleRef"]["name"] = "other"
     admin = role()[1]
     admin["roleRef"]["name"] = "admin"
-    added = told(side(job(), everything), side(job(), everything, role(urls), elsewhere, admin))
+    added = changes_of(
+        side(job(), everything), side(job(), everything, role(urls), elsewhere, admin)
+    )
 
     expected = (
         "may now get /metrics in all namespaces; do everything that ClusterRole admin allows in all"
@@ -771,11 +786,11 @@ def test_rights_are_not_mixed_up() -> None:
 
 def test_a_binding_without_a_namespace() -> None:
     """A Role that is applied with --namespace is told as such."""
-    there = role(rule("get", "secrets", resourceNames=["key"]), namespace="x")
-    for one in there:
-        del one["metadata"]["namespace"]
+    objects = role(rule("get", "secrets", resourceNames=["key"]), namespace="x")
+    for manifest in objects:
+        del manifest["metadata"]["namespace"]
 
-    assert told(side(job()), side(job(), there)) == [
+    assert changes_of(side(job()), side(job(), objects)) == [
         (
             ChangeEffect.WIDENS,
             ChangeKind.RIGHTS,
@@ -790,8 +805,11 @@ def test_rules_beyond_measure() -> None:
     huge = {"verbs": names[:60], "resources": names, "apiGroups": [""]}
     many = rule("get", ",".join(names))
 
-    assert "a rule that is too long to compare" in told(side(job()), side(job(), role(huge)))[0][2]
-    assert told(side(job()), side(job(), role(many)))[0][2].endswith("; and 381 more")
+    assert (
+        "a rule that is too long to compare"
+        in changes_of(side(job()), side(job(), role(huge)))[0][2]
+    )
+    assert changes_of(side(job()), side(job(), role(many)))[0][2].endswith("; and 381 more")
 
 
 # Who answers.
@@ -819,19 +837,19 @@ def test_another_winner_is_told_with_an_example() -> None:
 @pytest.mark.parametrize("pattern", ["a|b", "web-.+", "(dev|test)-[0-9]+|stage", "x.*y", ".+"])
 def test_examples_are_found_for_expressions(pattern: str) -> None:
     """Common expressions get a value that they match."""
-    one = job("openfero-a", {"alertname": "H", "status": "firing"})
+    first = job("openfero-a", {"alertname": "H", "status": "firing"})
     picky = {"priority": "1", "matchers": f'l=~"{pattern}"'}
-    two = job("openfero-b", {"alertname": "H", "status": "firing", **picky})
-    found = compare(side(one), side(one, two))
+    second = job("openfero-b", {"alertname": "H", "status": "firing", **picky})
+    difference = compare(side(first), side(first, second))
 
-    assert found.winners or pattern == "(dev|test)-[0-9]+|stage"
+    assert difference.winners or pattern == "(dev|test)-[0-9]+|stage"
 
 
 def test_a_priority_that_changes_nothing_is_no_other_winner() -> None:
     """Another priority without another answer is told as an option alone."""
-    found = compare(side(job()), side(job(options={"priority": "3"})))
+    difference = compare(side(job()), side(job(options={"priority": "3"})))
 
-    assert found.winners == ()
+    assert difference.winners == ()
 
 
 # How it is told.
@@ -895,10 +913,10 @@ def skeleton(difference: BehaviourDiff) -> Skeleton:
 
 def test_the_comment_is_a_table_and_lines_to_unfold() -> None:
     """The comment begins with its marker and a summary; scripts are folded."""
-    found = compare(side(job(args=["a\nb"])), side(job(args=["a\nc"])))
-    page = skeleton(found)
+    difference = compare(side(job(args=["a\nb"])), side(job(args=["a\nc"])))
+    page = skeleton(difference)
 
-    assert as_markdown(found).startswith(
+    assert as_markdown(difference).startswith(
         "<!-- openfero-gitops diff -->\n### Operarios: 1 change in behaviour\n"
     )
     assert {"<h3>", "<table>", "<details>", "<summary>", "<pre>"} <= set(page.tags)
@@ -918,10 +936,10 @@ def test_a_hostile_author_writes_nothing_but_text() -> None:
 @given(HOSTILES)
 def test_no_text_changes_the_comments_structure(text: str) -> None:
     """The same for any mixture of what Markdown and HTML obey."""
-    found = hostile_difference(text)
-    if found.broken:
+    difference = hostile_difference(text)
+    if difference.broken:
         return  # it was no operario any more
-    tags = skeleton(found).tags
+    tags = skeleton(difference).tags
     assert tags.count("<table>") == 2
     assert tags.count("<details>") == tags.count("</details>")
     assert not {"<a …>", "<img …>", "<b>", "<h1>", "<strong …>", "<del>", "<s>"} & set(tags)
@@ -967,13 +985,13 @@ def test_a_terminal_is_told_nothing_but_text() -> None:
 
 def test_programs_get_every_change() -> None:
     """The JSON has the members that programs rest on."""
-    found = as_json(compare(side(job()), side(job(image="x:2"))))
+    difference = as_json(compare(side(job()), side(job(image="x:2"))))
 
-    assert list(found) == ["base", "head", "changes", "alerts", "files"]
-    [change] = found["changes"]
+    assert list(difference) == ["base", "head", "changes", "alerts", "files"]
+    [change] = difference["changes"]
     assert list(change) == ["effect", "kind", "operario", "message", "before", "after"]
     assert (change["effect"], change["kind"]) == ("changes", "image")
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(difference)) == difference
 
 
 def test_the_most_dangerous_comes_first() -> None:
@@ -984,7 +1002,7 @@ def test_the_most_dangerous_comes_first() -> None:
         ("b.yaml", "a: ["),
         ("r.yaml", role(rule("*", "*"))),
     )
-    effects = [one.effect for one in compare(before, after).changes]
+    effects = [change.effect for change in compare(before, after).changes]
 
     assert effects == [
         ChangeEffect.BREAKS,

@@ -26,12 +26,12 @@ WEB = Matcher("pod", Operator.MATCHES, "web-.*")
 ERROR = Problem("bad.yaml", 3, 1, "", "syntax", Severity.ERROR, "no YAML")
 
 
-def told(
-    *operarios: Operario, envelope: Envelope | None = None, one: Alert | None = None
+def explained(
+    *operarios: Operario, envelope: Envelope | None = None, received: Alert | None = None
 ) -> Explanation:
     """Explain what `alert()` gets."""
-    given = catalog(*operarios, envelope=envelope)
-    return explain(one or alert(), given, delivery(), jobs_namespace="jobs")
+    active = catalog(*operarios, envelope=envelope)
+    return explain(received or alert(), active, delivery(), jobs_namespace="jobs")
 
 
 def test_every_candidate_is_judged() -> None:
@@ -60,15 +60,22 @@ def test_own_jobs_leave_the_choice_to_who_asks_for_them() -> None:
 
     considered = consider(about, catalog(plain, asking), {JobKey("jobs", "x")})
 
-    assert [one.result for one in considered] == [CandidateResult.OWN_JOB, CandidateResult.CHOSEN]
+    assert [candidate.result for candidate in considered] == [
+        CandidateResult.OWN_JOB,
+        CandidateResult.CHOSEN,
+    ]
 
 
 def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
     """Who answers, where it is written and what the Job is called stand in one sentence."""
-    found = told(operario())
+    explanation = explained(operario())
 
-    assert (found.outcome, found.operario, found.reason) == (Outcome.CREATED, "restart-pod", None)
-    assert found.message.startswith(
+    assert (explanation.outcome, explanation.operario, explanation.reason) == (
+        Outcome.CREATED,
+        "restart-pod",
+        None,
+    )
+    assert explanation.message.startswith(
         "restart-pod (operarios/restart-pod.yaml) matches and creates Job jobs/podcrashlooping-"
     )
 
@@ -88,7 +95,11 @@ def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
 def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
     """Each operario that was passed over is told with what kept it out."""
     loser = operario("other", options=Options(**options))
-    [line] = [one for one in told(operario(), loser).details if one.startswith("passed over")]
+    [line] = [
+        detail
+        for detail in explained(operario(), loser).details
+        if detail.startswith("passed over")
+    ]
 
     assert line.startswith("passed over: other (operarios/other.yaml): ")
     assert why in line
@@ -97,10 +108,10 @@ def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
 def test_a_tie_is_decided_by_the_name() -> None:
     """Where priorities are the same, the winner is said to be the first by name."""
     for name, winner, loser in (("a", "a", "restart-pod"), ("z", "restart-pod", "z")):
-        found = told(operario(), operario(name))
-        [line] = [one for one in found.details if one.startswith("passed over")]
+        explanation = explained(operario(), operario(name))
+        [line] = [detail for detail in explanation.details if detail.startswith("passed over")]
 
-        assert found.operario == winner
+        assert explanation.operario == winner
         assert line.startswith(f"passed over: {loser} ")
         assert line.endswith(f"but {winner} comes first (same priority, ordered by name)")
 
@@ -114,18 +125,22 @@ def test_a_tie_is_decided_by_the_name() -> None:
 )
 def test_nobody_answers_although_somebody_could(options: dict[str, object], reason: Reason) -> None:
     """The outcome has the webhook's words, and the operario that nearly answered is there."""
-    found = told(operario(options=Options(**options)))
+    explanation = explained(operario(options=Options(**options)))
 
-    assert (found.outcome, found.reason, found.operario) == (Outcome.NO_MATCH, reason, "")
-    assert len(found.details) == 1
+    assert (explanation.outcome, explanation.reason, explanation.operario) == (
+        Outcome.NO_MATCH,
+        reason,
+        "",
+    )
+    assert len(explanation.details) == 1
 
 
 def test_an_operario_for_the_other_state_does_not_answer() -> None:
     """That an operario waits for the resolved alert is told."""
-    found = told(operario(status=Status.RESOLVED))
+    explanation = explained(operario(status=Status.RESOLVED))
 
-    assert found.reason is Reason.NO_OPERARIO
-    assert "it is for resolved alerts, this alert is firing" in found.details[0]
+    assert explanation.reason is Reason.NO_OPERARIO
+    assert "it is for resolved alerts, this alert is firing" in explanation.details[0]
 
 
 def test_a_name_that_was_mistyped_is_suggested() -> None:
@@ -133,9 +148,9 @@ def test_a_name_that_was_mistyped_is_suggested() -> None:
     near = alert(labels={"alertname": "PodCrashLoping"})
     far = alert(labels={"alertname": "HostDown"})
 
-    assert "did you mean PodCrashLooping?" in told(operario(), one=near).details[0]
-    assert told(operario(), one=far).details == ()
-    assert "no label alertname" in told(operario(), one=alert(labels={})).details[0]
+    assert "did you mean PodCrashLooping?" in explained(operario(), received=near).details[0]
+    assert explained(operario(), received=far).details == ()
+    assert "no label alertname" in explained(operario(), received=alert(labels={})).details[0]
 
 
 def test_a_file_with_an_error_may_be_why_nothing_answers() -> None:
@@ -149,21 +164,21 @@ def test_a_file_with_an_error_may_be_why_nothing_answers() -> None:
 
 def test_a_stale_version_is_told_as_such() -> None:
     """Where an older version of a file is in force, its commit is named."""
-    one = operario()
-    stale = replace(one, origin=replace(one.origin, stale=True))
+    current = operario()
+    stale = replace(current, origin=replace(current.origin, stale=True))
 
-    assert "operarios/restart-pod.yaml, as of commit 111111111111" in told(stale).message
+    assert "operarios/restart-pod.yaml, as of commit 111111111111" in explained(stale).message
 
 
 def test_a_refused_job_is_told_with_its_reason() -> None:
     """A value that is not allowed in a command is named, with the reason on the Job."""
-    found = told(
+    explanation = explained(
         operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"])),
-        one=alert(labels={"alertname": "PodCrashLooping", "pod": "--all"}),
+        received=alert(labels={"alertname": "PodCrashLooping", "pod": "--all"}),
     )
 
-    assert (found.outcome, found.reason) == (Outcome.REFUSED, Reason.UNSAFE_VALUE)
-    assert "'--all', which is not allowed in a command" in found.message
+    assert (explanation.outcome, explanation.reason) == (Outcome.REFUSED, Reason.UNSAFE_VALUE)
+    assert "'--all', which is not allowed in a command" in explanation.message
 
 
 @pytest.mark.parametrize(
@@ -182,9 +197,9 @@ def test_what_holds_a_job_up_in_any_cluster(
     options: Options, envelope: Envelope, reason: Reason
 ) -> None:
     """What the files alone make a Job wait for is its reason."""
-    found = told(operario(options=options), envelope=envelope)
+    explanation = explained(operario(options=options), envelope=envelope)
 
-    assert (found.outcome, found.reason) == (Outcome.CREATED, reason)
+    assert (explanation.outcome, explanation.reason) == (Outcome.CREATED, reason)
 
 
 def test_what_will_be_asked_is_told() -> None:
@@ -192,7 +207,7 @@ def test_what_will_be_asked_is_told() -> None:
     options = Options(
         approval=True, cooldown=timedelta(minutes=7), max_concurrent=3, max_wait=timedelta(hours=2)
     )
-    text = "\n".join(told(operario(options=options)).details)
+    text = "\n".join(explained(operario(options=options)).details)
 
     assert "somebody has approved the Job" in text
     assert "the alert is still firing" in text
@@ -202,7 +217,7 @@ def test_what_will_be_asked_is_told() -> None:
     assert "limits of all operarios: at most 20 running" in text
     assert "waited for 2h is refused" in text
     kept = Options(on_resolve=OnResolve.KEEP, cooldown=timedelta(0), max_wait=timedelta(0))
-    text = "\n".join(told(operario(options=kept)).details)
+    text = "\n".join(explained(operario(options=kept)).details)
     assert not {"still firing", "at least", "waited"} & {
         word for word in ("still firing", "at least", "waited") if word in text
     }
@@ -210,24 +225,30 @@ def test_what_will_be_asked_is_told() -> None:
 
 def test_a_resolved_alert_waits_for_what_it_undoes() -> None:
     """A resolved alert's Job depends on a firing one, and waits in case the alert fires again."""
-    found = told(operario(status=Status.RESOLVED), one=alert(status=Status.RESOLVED))
-    text = "\n".join(found.details)
+    explanation = explained(
+        operario(status=Status.RESOLVED), received=alert(status=Status.RESOLVED)
+    )
+    text = "\n".join(explanation.details)
 
-    assert found.outcome is Outcome.CREATED
+    assert explanation.outcome is Outcome.CREATED
     assert "stays resolved for 1m" in text
     assert "a Job for the same labels, firing, was started" in text
 
 
 def test_an_alert_without_a_start_is_a_job_at_each_delivery() -> None:
     """That nothing tells the deliveries of such an alert apart is said."""
-    assert "no startsAt" in told(operario(), one=alert(starts_at=None)).details[-1]
+    assert "no startsAt" in explained(operario(), received=alert(starts_at=None)).details[-1]
 
 
 def test_hostile_labels_cannot_write_on_the_terminal() -> None:
     """Control characters and marks that reorder text come out as their codes, on one line."""
     hostile = "a\x1b[2J\n\u202eb"
     text = as_text(
-        [told(one=alert(labels={"alertname": hostile, "pod": hostile, f"x{hostile}": "y"}))]
+        [
+            explained(
+                received=alert(labels={"alertname": hostile, "pod": hostile, f"x{hostile}": "y"})
+            )
+        ]
     )
 
     assert not set("\x1b\u202e") & set(text)
@@ -236,13 +257,15 @@ def test_hostile_labels_cannot_write_on_the_terminal() -> None:
 
 def test_programs_get_the_members_of_the_webhooks_answer() -> None:
     """The JSON has the seven members, null where there is nothing to say."""
-    answered, unanswered = told(operario()), told()
+    answered, unanswered = explained(operario()), explained()
 
     first, second = as_json([answered, unanswered])["alerts"]
 
     assert list(first) == [
         "alertname", "status", "fingerprint", "outcome", "operario", "reason", "message",
     ]  # fmt: skip
-    chosen = [(one["outcome"], one["operario"], one["reason"]) for one in (first, second)]
+    chosen = [
+        (member["outcome"], member["operario"], member["reason"]) for member in (first, second)
+    ]
     assert chosen == [("created", "restart-pod", None), ("no-match", None, "no-operario")]
     assert "condition: " in first["message"]

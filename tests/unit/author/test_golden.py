@@ -29,7 +29,7 @@ ALERT = json.dumps(
 CASE = "tests/restart-pod/crash"
 
 
-def judged(files: dict[str, str | bytes], *operarios: Operario) -> CaseReport:
+def run_on(files: dict[str, str | bytes], *operarios: Operario) -> CaseReport:
     """Judge cases, by path, of a catalog with `restart-pod` unless another is given."""
     sources = tuple(
         SourceFile(path, "", text.encode() if isinstance(text, str) else text, COMMIT)
@@ -41,14 +41,14 @@ def judged(files: dict[str, str | bytes], *operarios: Operario) -> CaseReport:
 
 def golden(*operarios: Operario, alert: str = ALERT) -> str:
     """Return what `--update` writes for an alert."""
-    [verdict] = judged({f"{CASE}/alert.json": alert}, *operarios).results
-    assert verdict.created is not None
-    return verdict.created
+    [result] = run_on({f"{CASE}/alert.json": alert}, *operarios).results
+    assert result.created is not None
+    return result.created
 
 
 def test_a_case_that_holds_what_would_be_created_passes() -> None:
     """What `--update` writes passes the next time."""
-    report = judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()})
+    report = run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()})
 
     assert report.passed
     assert as_text(report) == "1 case: 1 passed, 0 failed"
@@ -63,7 +63,8 @@ def test_what_comes_from_commit_or_clock_is_a_name() -> None:
         assert annotations[f"openfero.io/{name}"] == f"<{name}>"
     assert annotations["openfero.io/operarius"] == "restart-pod"
     environment = {
-        one["name"]: one["value"] for one in job["spec"]["template"]["spec"]["containers"][0]["env"]
+        variable["name"]: variable["value"]
+        for variable in job["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert environment["OPENFERO_COMMIT"] == "<commit>"
     assert environment["OPENFERO_POD"] == "web-1"
@@ -77,7 +78,7 @@ def test_moving_a_file_changes_no_golden() -> None:
         before, origin=replace(before.origin, path="elsewhere.yaml", commit="3" * 40, blob="4" * 40)
     )
 
-    assert judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden(before)}, moved).passed
+    assert run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden(before)}, moved).passed
 
 
 def test_provenance_that_a_newer_version_writes_is_not_compared() -> None:
@@ -86,13 +87,13 @@ def test_provenance_that_a_newer_version_writes_is_not_compared() -> None:
     del job["metadata"]["annotations"]["openfero.io/received-by"]
     older = yaml.safe_dump(job)
 
-    assert judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": older}).passed
+    assert run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": older}).passed
 
 
 def test_an_alert_without_a_start_has_no_name_of_its_own() -> None:
     """Each delivery of such an alert is an occurrence: the golden holds a name for it."""
-    given = json.dumps({"status": "firing", "labels": {"alertname": "PodCrashLooping"}})
-    [job] = yaml.safe_load_all(golden(alert=given))
+    payload = json.dumps({"status": "firing", "labels": {"alertname": "PodCrashLooping"}})
+    [job] = yaml.safe_load_all(golden(alert=payload))
 
     assert job["metadata"]["name"] == "podcrashlooping-firing-<occurrence>"
     assert job["metadata"]["labels"]["openfero.io/occurrence"] == "<occurrence>"
@@ -101,7 +102,7 @@ def test_an_alert_without_a_start_has_no_name_of_its_own() -> None:
 def test_a_difference_is_shown_line_by_line() -> None:
     """What the operario does now, and the golden does not say, is a unified diff."""
     changed = operario(spec=job_spec(image="registry.example/heal:2"))
-    report = judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()}, changed)
+    report = run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()}, changed)
     text = as_text(report)
 
     assert not report.passed
@@ -117,7 +118,7 @@ def test_order_comments_and_layout_do_not_count() -> None:
     [job] = yaml.safe_load_all(golden())
     written = "# by hand\n" + yaml.safe_dump(job, sort_keys=True, default_flow_style=True)
 
-    assert judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": written}).passed
+    assert run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": written}).passed
 
 
 @pytest.mark.parametrize("empty", ["", "# nothing\n", "---\n"])
@@ -126,16 +127,18 @@ def test_an_empty_golden_allows_no_job(empty: str) -> None:
     files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": empty}
     shop = Matcher("namespace", Operator.EQUAL, "shop")
 
-    assert judged(files, operario(options=Options(matchers=(shop,)))).passed
-    assert "+kind: Job" in as_text(judged(files))
+    assert run_on(files, operario(options=Options(matchers=(shop,)))).passed
+    assert "+kind: Job" in as_text(run_on(files))
 
 
 def test_truth_is_not_one() -> None:
     """Values that Python takes for equal and Kubernetes does not are told apart."""
-    one = operario(spec=job_spec(stdin=True))
-    wrong = golden(one).replace("stdin: true", "stdin: 1")
+    changed_operario = operario(spec=job_spec(stdin=True))
+    wrong = golden(changed_operario).replace("stdin: true", "stdin: 1")
 
-    assert not judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": wrong}, one).passed
+    assert not run_on(
+        {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": wrong}, changed_operario
+    ).passed
 
 
 def test_a_group_of_alerts_has_a_job_each() -> None:
@@ -150,7 +153,7 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alert", "place", "said"),
+    ("alert", "place", "message"),
     [
         ('{\n  "status": "firing",\n  "labels": {"a" 1}\n}', (3, 18), "invalid JSON"),
         ("", (1, 1), "invalid JSON"),
@@ -160,37 +163,37 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
     ],
 )
 def test_a_bad_alert_is_a_finding_at_its_line(
-    alert: str, place: tuple[int, int], said: str
+    alert: str, place: tuple[int, int], message: str
 ) -> None:
     """An alert.json that is no payload fails its case, with line and column."""
-    [verdict] = judged({f"{CASE}/alert.json": alert, f"{CASE}/job.yaml": ""}).results
-    [problem] = verdict.problems
+    [result] = run_on({f"{CASE}/alert.json": alert, f"{CASE}/job.yaml": ""}).results
+    [problem] = result.problems
 
     assert (problem.path, problem.line, problem.column) == (f"{CASE}/alert.json", *place)
     assert problem.rule == "case-alert"
-    assert said in problem.message
+    assert message in problem.message
     assert problem.commit == COMMIT
 
 
 def test_an_alert_that_is_no_text_is_a_finding() -> None:
     """Bytes that are no UTF-8 fail their case, and nothing else."""
-    report = judged({f"{CASE}/alert.json": b"\xff\xfe", f"{CASE}/job.yaml": ""})
+    report = run_on({f"{CASE}/alert.json": b"\xff\xfe", f"{CASE}/job.yaml": ""})
 
     assert report.results[0].problems[0].path == f"{CASE}/alert.json"
 
 
 def test_a_golden_that_is_no_yaml_is_a_finding() -> None:
     """A job.yaml that cannot be read is told with its line."""
-    [verdict] = judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}).results
+    [result] = run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}).results
 
-    assert (verdict.problems[0].rule, verdict.problems[0].line) == ("golden-unreadable", 3)
+    assert (result.problems[0].rule, result.problems[0].line) == ("golden-unreadable", 3)
 
 
-@pytest.mark.parametrize("there", ["alert.json", "job.yaml"])
-def test_half_a_case_is_a_finding(there: str) -> None:
+@pytest.mark.parametrize("file", ["alert.json", "job.yaml"])
+def test_half_a_case_is_a_finding(file: str) -> None:
     """A case has an alert and a Job; which is missing is told."""
-    missing = {"alert.json": "job.yaml", "job.yaml": "alert.json"}[there]
-    report = judged({f"{CASE}/{there}": ALERT})
+    missing = {"alert.json": "job.yaml", "job.yaml": "alert.json"}[file]
+    report = run_on({f"{CASE}/{file}": ALERT})
 
     assert not report.passed
     assert f"{CASE}/{missing}: error: the case has no {missing}" in as_text(report)
@@ -198,7 +201,7 @@ def test_half_a_case_is_a_finding(there: str) -> None:
 
 def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
     """A folder that names no operario in force is told, with the one that was meant."""
-    report = judged({"tests/restart-pods/crash/alert.json": ALERT})
+    report = run_on({"tests/restart-pods/crash/alert.json": ALERT})
 
     assert not report.passed
     assert (
@@ -215,7 +218,7 @@ def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
 )
 def test_a_case_at_the_wrong_depth_is_a_finding(path: str) -> None:
     """A file that belongs to no case is told, since it would test nothing."""
-    report = judged({path: ALERT})
+    report = run_on({path: ALERT})
 
     assert [problem.rule for problem in report.problems] == ["case-place"]
     assert not report.passed
@@ -223,13 +226,13 @@ def test_a_case_at_the_wrong_depth_is_a_finding(path: str) -> None:
 
 def test_other_files_beside_cases_are_nobodys_business() -> None:
     """What has another name is left alone."""
-    assert judged({f"{CASE}/notes.yaml": "a: [", "tests/readme.json": "{"}).passed
+    assert run_on({f"{CASE}/notes.yaml": "a: [", "tests/readme.json": "{"}).passed
 
 
 def test_operarios_without_a_case_are_told() -> None:
     """An operario that no case is for is a note, or an error where cases are required."""
     files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()}
-    report = judged(files, operario(), operario("other", alertname="Other"))
+    report = run_on(files, operario(), operario("other", alertname="Other"))
 
     assert report.untested == ("other",)
     assert "note: other has no case: add tests/other/<case>/alert.json" in as_text(report)
@@ -247,25 +250,27 @@ def test_without_operarios_nothing_passes() -> None:
 def test_an_answer_by_another_is_noted_where_goldens_are_written() -> None:
     """An alert that another operario answers is probably not what was meant."""
     winner = operario("winner", options=Options(priority=1))
-    report = judged({f"{CASE}/alert.json": ALERT}, operario(), winner)
+    report = run_on({f"{CASE}/alert.json": ALERT}, operario(), winner)
 
     assert "note: restart-pod/crash: its alert matches winner" in as_text(report)
 
 
 def test_a_refused_job_is_a_golden_too() -> None:
     """A case may hold that a hostile value is refused."""
-    one = operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"]))
+    changed_operario = operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"]))
     hostile = ALERT.replace("web-1", "--all")
-    written = golden(one, alert=hostile)
+    written = golden(changed_operario, alert=hostile)
 
     [job] = yaml.safe_load_all(written)
     assert job["metadata"]["annotations"]["openfero.io/decision"] == "refused"
-    assert judged({f"{CASE}/alert.json": hostile, f"{CASE}/job.yaml": written}, one).passed
+    assert run_on(
+        {f"{CASE}/alert.json": hostile, f"{CASE}/job.yaml": written}, changed_operario
+    ).passed
 
 
 def test_a_golden_cannot_write_on_the_terminal() -> None:
     """What a stranger put into a golden is shown without what a terminal obeys."""
-    text = as_text(judged({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": 'a: "\u202e\\e[2J"'}))
+    text = as_text(run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": 'a: "\u202e\\e[2J"'}))
 
     assert not set("\x1b\u202e") & set(text)
 
@@ -282,8 +287,8 @@ def results(report: CaseReport, *, require_cases: bool = False) -> dict[str, ET.
     assert root.attrib["tests"] == str(len(cases))
     assert root.attrib["failures"] == str(len(failed))
     assert bool(failed) is not (report.passed and not (require_cases and report.untested))
-    said = suite.findtext("system-out") or ""
-    assert said.splitlines()[-1] in as_text(report).splitlines()
+    message = suite.findtext("system-out") or ""
+    assert message.splitlines()[-1] in as_text(report).splitlines()
     return cases
 
 
@@ -295,7 +300,7 @@ def test_each_case_is_a_test_result() -> None:
         "tests/restart-pod/none/alert.json": ALERT,
         "tests/restart-pod/none/job.yaml": "",
     }
-    report = judged(files)
+    report = run_on(files)
     cases = results(report)
 
     assert list(cases) == ["restart-pod/crash", "restart-pod/none"]
@@ -310,7 +315,7 @@ def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
     """Its problem stands in the failure, with file and line, and notes are its output."""
     winner = operario("winner", options=Options(priority=1))
     files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}
-    case = results(judged(files, operario(), winner))["restart-pod/crash"]
+    case = results(run_on(files, operario(), winner))["restart-pod/crash"]
 
     assert (case.attrib["file"], case.attrib["line"]) == (f"{CASE}/job.yaml", "3")
     assert "[golden-unreadable]" in (case.findtext("failure") or "")
@@ -319,12 +324,12 @@ def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
 
 def test_what_belongs_to_no_case_is_a_failed_result() -> None:
     """Cases of nobody, operarios without one where that is asked, and no operario found fail."""
-    gone = judged({"tests/restart-pods/crash/alert.json": ALERT})
+    gone = run_on({"tests/restart-pods/crash/alert.json": ALERT})
     assert "[case-operario]" in (
         results(gone)["tests/restart-pods/crash"].findtext("failure") or ""
     )
 
-    untested = judged({})
+    untested = run_on({})
     assert results(untested) == {}
     failure = results(untested, require_cases=True)["restart-pod"].findtext("failure") or ""
     assert failure.startswith("restart-pod has no case: add tests/")

@@ -27,7 +27,9 @@ SARIF = Draft4Validator(
 )
 
 
-def problem(path: str = "disks/full.yaml", rule: str = "restart-policy", **other: Any) -> Problem:
+def problem(
+    path: str = "disks/full.yaml", rule: str = "restart-policy", **more_members: Any
+) -> Problem:
     """Make a problem of a rule, of its severity."""
     given = {
         "line": 9,
@@ -36,12 +38,12 @@ def problem(path: str = "disks/full.yaml", rule: str = "restart-policy", **other
         "message": "restartPolicy is Always: a Job requires Never or OnFailure",
         "suggestion": "write restartPolicy: Never",
     }
-    return Problem(path=path, rule=rule, severity=RULES[rule].severity, **(given | other))
+    return Problem(path=path, rule=rule, severity=RULES[rule].severity, **(given | more_members))
 
 
-def findings(*problems: Problem, operarios: int = 1, **other: Any) -> Findings:
+def findings(*problems: Problem, operarios: int = 1, **more_members: Any) -> Findings:
     """Make findings of a repository with one good file."""
-    return Findings(tuple(sorted(problems)), (), operarios, files=("good.yaml",), **other)
+    return Findings(tuple(sorted(problems)), (), operarios, files=("good.yaml",), **more_members)
 
 
 WARNING = problem("disks/slow.yaml", "image-tag", line=12, message="latest", suggestion="")
@@ -62,7 +64,7 @@ HOSTILE = problem(
 
 
 @pytest.mark.parametrize(
-    ("found", "failed", "complaint"),
+    ("report", "failed", "complaint"),
     [
         (findings(), False, ""),
         (findings(WARNING), False, ""),
@@ -74,10 +76,10 @@ HOSTILE = problem(
         (findings(ERROR, operarios=0, refused=True), True, REFUSED),
     ],
 )
-def test_what_is_a_failure(found: Findings, *, failed: bool, complaint: str) -> None:
+def test_what_is_a_failure(report: Findings, *, failed: bool, complaint: str) -> None:
     """Errors fail, warnings with --strict, and so does a repository that gives no operario."""
-    assert found.failed is failed
-    assert found.complaint == complaint
+    assert report.failed is failed
+    assert report.complaint == complaint
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
@@ -92,11 +94,11 @@ def test_every_format_tells_everything(form: str) -> None:
 # Text.
 
 
-def test_text_has_a_line_for_each_problem() -> None:
+def test_escapedhas_a_line_for_each_problem() -> None:
     """A terminal shows place, severity, what to do and the rule, then the counts."""
-    told = f"{ERROR.message} ({ERROR.suggestion})"
+    message = f"{ERROR.message} ({ERROR.suggestion})"
     assert FORMATS["text"](findings(ERROR, WARNING)).splitlines() == [
-        f"disks/full.yaml:9:7: error: {told} [restart-policy]",
+        f"disks/full.yaml:9:7: error: {message} [restart-policy]",
         "disks/slow.yaml:12:7: warning: latest [image-tag]",
         "1 valid operario, 1 error, 1 warning, 0 documents ignored",
     ]
@@ -105,9 +107,9 @@ def test_text_has_a_line_for_each_problem() -> None:
 # JUnit.
 
 
-def junit(found: Findings) -> ET.Element:
+def junit(report: Findings) -> ET.Element:
     """The one suite of a report, its counts checked."""
-    root = ET.fromstring(FORMATS["junit"](found))  # noqa: S314 - it is ours
+    root = ET.fromstring(FORMATS["junit"](report))  # noqa: S314 - it is ours
     (suite,) = root
     cases = suite.findall("testcase")
     counts = {
@@ -118,7 +120,7 @@ def junit(found: Findings) -> ET.Element:
     }
     for element in (root, suite):
         assert {name: int(element.attrib[name]) for name in counts} == counts
-    assert suite.findtext("system-out") == found.summary
+    assert suite.findtext("system-out") == report.summary
     for element in root.iter():  # nothing stands between elements
         assert not (element.tail or "").strip()
         assert element.tag in ("failure", "system-out") or not (element.text or "").strip()
@@ -161,22 +163,22 @@ def test_junit_fails_as_the_exit_code_does() -> None:
 def test_junit_holds_what_xml_cannot() -> None:
     """Characters that XML has no way to write are replaced, markup is escaped."""
     suite = junit(findings(HOSTILE))
-    case = next(one for one in suite.iter("testcase") if one.attrib["name"] == HOSTILE.path)
+    case = next(case for case in suite.iter("testcase") if case.attrib["name"] == HOSTILE.path)
     failure = case.find("failure")
     assert failure is not None
-    said = 'one\r\ntwo: 5%, <b> & "c" \ufffd\ufffd'
-    assert failure.attrib["message"] == said
+    escaped = 'one\r\ntwo: 5%, <b> & "c" \ufffd\ufffd'
+    assert failure.attrib["message"] == escaped
     (place, text) = (failure.text or "").split(": error: ")
-    assert (place, text) == (HOSTILE.path, said.replace("\r", "") + " [no-alert]")
+    assert (place, text) == (HOSTILE.path, escaped.replace("\r", "") + " [no-alert]")
     assert "line" not in case.attrib
 
 
 # SARIF.
 
 
-def run_of(found: Findings) -> dict[str, Any]:
+def run_of(report: Findings) -> dict[str, Any]:
     """The one run of a report that keeps to the format's schema."""
-    log = json.loads(FORMATS["sarif"](found))
+    log = json.loads(FORMATS["sarif"](report))
     SARIF.validate(log)
     (run,) = log["runs"]
     return dict(run)
@@ -211,7 +213,7 @@ def test_sarif_has_a_result_for_each_problem() -> None:
     run = run_of(findings(ERROR, WARNING, HOSTILE))
     rules = run["tool"]["driver"]["rules"]
     hostile, error, warning = run["results"]
-    assert [rules[one["ruleIndex"]]["id"] for one in run["results"]] == [
+    assert [rules[result["ruleIndex"]]["id"] for result in run["results"]] == [
         "no-alert",
         "restart-policy",
         "image-tag",
@@ -254,8 +256,8 @@ def test_sarif_tells_what_belongs_to_no_file() -> None:
     """That there is no operario found is told beside the results."""
     (invocation,) = run_of(findings(operarios=0))["invocations"]
     assert invocation["executionSuccessful"] is True
-    (told,) = invocation["toolExecutionNotifications"]
-    assert (told["level"], told["message"]["text"]) == ("error", EMPTY)
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert (notification["level"], notification["message"]["text"]) == ("error", EMPTY)
     strict = run_of(findings(WARNING, strict=True))
     assert [result["level"] for result in strict["results"]] == ["error"]
 
@@ -265,15 +267,15 @@ def test_sarif_tells_what_belongs_to_no_file() -> None:
 
 def commands(written: str) -> list[tuple[str, dict[str, str], str]]:
     """What the runner reads: command, properties, text, each unescaped."""
-    found = []
-    for one in re.split(r"\r\n|\r|\n", written):
-        if read := re.fullmatch(r"::(\w+) ([^:]*)::(.*)", one):
+    parsed = []
+    for line in re.split(r"\r\n|\r|\n", written):
+        if read := re.fullmatch(r"::(\w+) ([^:]*)::(.*)", line):
             command, properties, text = read.groups()
             members = dict(pair.split("=", 1) for pair in properties.split(","))
-            found.append(
+            parsed.append(
                 (command, {name: unquote(value) for name, value in members.items()}, unquote(text))
             )
-    return found
+    return parsed
 
 
 def test_github_annotates_each_problem() -> None:
@@ -318,10 +320,10 @@ PROBLEMS = st.builds(
 @given(st.lists(PROBLEMS, max_size=4), st.booleans())
 def test_whatever_is_found_is_written(problems: list[Problem], strict: bool) -> None:  # noqa: FBT001
     """Each format stays well-formed, whatever stands in paths and messages."""
-    found = Findings(
+    report = Findings(
         tuple(sorted(problems)), (Ignored("a.yaml", "Role"),), 1, files=("a.yaml",), strict=strict
     )
-    junit(found)
-    assert len(run_of(found)["results"]) == len(problems)
-    assert len(json.loads(FORMATS["json"](found))["problems"]) == len(problems)
-    assert len(commands(FORMATS["github"](found))) == len(problems)
+    junit(report)
+    assert len(run_of(report)["results"]) == len(problems)
+    assert len(json.loads(FORMATS["json"](report))["problems"]) == len(problems)
+    assert len(commands(FORMATS["github"](report))) == len(problems)

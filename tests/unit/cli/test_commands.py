@@ -48,10 +48,10 @@ def environment(**changes: str) -> dict[str, str]:
 
 def run(*arguments: str | Path, stdin: str | bytes = "", **changes: str) -> Ran:
     """Run one command as a person does, to its end; a traceback is never right."""
-    given = stdin.encode() if isinstance(stdin, str) else stdin
+    data = stdin.encode() if isinstance(stdin, str) else stdin
     ran = subprocess.run(
         argv(*arguments),
-        input=given,
+        input=data,
         capture_output=True,
         env=environment(**changes),
         cwd=ROOT,
@@ -64,7 +64,9 @@ def run(*arguments: str | Path, stdin: str | bytes = "", **changes: str) -> Ran:
 
 
 @pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def run_in_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
     """Give a function that runs a command in this process, which is quicker.
 
     Where logs go is left as it is: this process is the test run's.
@@ -83,17 +85,17 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def complaint(here: Callable[..., Ran]) -> Callable[..., str]:
+def complaint(run_in_process: Callable[..., Ran]) -> Callable[..., str]:
     """Give a function that runs a command, and returns the one line it fails with."""
 
-    def said(*arguments: str | Path) -> str:
-        ran = here(*arguments)
+    def error_line(*arguments: str | Path) -> str:
+        ran = run_in_process(*arguments)
         assert (ran.returncode, ran.stdout) == (2, "")
         (line,) = ran.stderr.splitlines()
         assert line.startswith("openfero-gitops: ")
         return line.removeprefix("openfero-gitops: ")
 
-    return said
+    return error_line
 
 
 @pytest.fixture
@@ -120,10 +122,10 @@ def payload(tmp_path: Path) -> Path:
 def test_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command explains itself, and that is no failure."""
     assert main([*command.split(), flag]) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("Usage: ")
-    assert said.err == ""
-    assert max(map(len, said.out.splitlines())) <= 100
+    output = capsys.readouterr()
+    assert output.out.startswith("Usage: ")
+    assert output.err == ""
+    assert max(map(len, output.out.splitlines())) <= 100
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,12 +152,12 @@ def test_help_names_the_type_of_every_value(
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     """`serve --help` has each setting with its default."""
     main(["serve", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    for one in describe():
-        assert f"{one.flag} " in said
-        assert one.description.split("(")[0].strip() in said
-        if default := one.default or one.default_text:
-            assert f"[default: {default}]" in said
+    text = " ".join(capsys.readouterr().out.split())
+    for setting in describe():
+        assert f"{setting.flag} " in text
+        assert setting.description.split("(")[0].strip() in text
+        if default := setting.default or setting.default_text:
+            assert f"[default: {default}]" in text
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +167,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("", "Usage: "),
         ("nonsense", "No such command 'nonsense'"),
@@ -183,11 +185,11 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("serve --interval", "requires an argument"),
     ],
 )
-def test_wrong_usage(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What was typed wrong is told on standard error with exit code 2, and nothing is printed."""
     assert main(arguments.split()) == 2
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert printed.out == ""
 
 
@@ -214,19 +216,19 @@ def test_validate_finds_nothing(folder: Path) -> None:
     assert ran.stdout == "1 valid operario, 0 errors, 0 warnings, 0 documents ignored\n"
 
 
-def test_validate_the_starter_repository(here: Callable[..., Ran]) -> None:
+def test_validate_the_starter_repository(run_in_process: Callable[..., Ran]) -> None:
     """The example that people start from is right, warnings included."""
-    ran = here("validate", EXAMPLE, "--strict")
+    ran = run_in_process("validate", EXAMPLE, "--strict")
     assert ran.returncode == 0, ran.stdout
 
 
-def test_validate_finds_errors(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_finds_errors(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """Errors are 1, all of them are told, each with path, line, column and rule."""
     (folder / "broken.yaml").write_text("a: [\n")
     (folder / "other.yaml").write_text(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {name: openfero-other-firing}\nspec: {}\n"
     )
-    ran = here("validate", folder)
+    ran = run_in_process("validate", folder)
     assert ran.returncode == 1
     lines = ran.stdout.splitlines()
     assert len(lines) == 3
@@ -235,68 +237,74 @@ def test_validate_finds_errors(folder: Path, here: Callable[..., Ran]) -> None:
     assert lines[2] == "1 valid operario, 2 errors, 0 warnings, 0 documents ignored"
 
 
-def test_validate_takes_warnings_lightly(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_takes_warnings_lightly(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """A warning alone is 0; with --strict it is 1, told the same, and it is said why."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["labels"] = {"app": "heal"}
     (folder / "hostdown.json").write_text(json.dumps(job))
-    ran = here("validate", folder)
+    ran = run_in_process("validate", folder)
     assert ran.returncode == 0
     assert "warning: " in ran.stdout
     assert "1 valid operario, 0 errors, 1 warning" in ran.stdout
-    strict = here("validate", folder, "--strict")
-    told = ran.stdout.rstrip("\n") + "; warnings count as errors (--strict)\n"
-    assert (strict.returncode, strict.stdout) == (1, told)
+    strict = run_in_process("validate", folder, "--strict")
+    expected = ran.stdout.rstrip("\n") + "; warnings count as errors (--strict)\n"
+    assert (strict.returncode, strict.stdout) == (1, expected)
 
 
-def test_validate_an_empty_folder(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_validate_an_empty_folder(tmp_path: Path, run_in_process: Callable[..., Ran]) -> None:
     """No operario at all is a finding, with what to look at."""
     (tmp_path / "service.yaml").write_text("kind: Service\napiVersion: v1\n")
-    ran = here("validate", tmp_path)
+    ran = run_in_process("validate", tmp_path)
     assert ran.returncode == 1
     assert "0 valid operarios, 0 errors, 0 warnings, 1 document ignored" in ran.stdout
     assert "no operario found" in ran.stdout
 
 
-def test_validate_as_json(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_as_json(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """The JSON has the members that programs rest on, and nothing else is on standard output."""
     (folder / "broken.yaml").write_text("a: [\n")
     (folder / "rbac.yaml").write_text("kind: Role\napiVersion: rbac.authorization.k8s.io/v1\n")
-    ran = here("validate", folder, "--format", "json")
+    ran = run_in_process("validate", folder, "--format", "json")
     assert ran.returncode == 1
-    found = json.loads(ran.stdout)
-    (problem,) = found.pop("problems")
+    output = json.loads(ran.stdout)
+    (problem,) = output.pop("problems")
     assert list(problem) == [
         "path", "line", "column", "pointer", "rule", "severity", "message", "suggestion", "commit",
     ]  # fmt: skip
     assert (problem["path"], problem["line"], problem["severity"]) == ("broken.yaml", 2, "error")
     assert problem["commit"] is None
-    assert found == {"ignored": [{"path": "rbac.yaml", "kind": "Role"}]}
-    empty = here("validate", folder.parent, "--path", "none", "--format", "json")
+    assert output == {"ignored": [{"path": "rbac.yaml", "kind": "Role"}]}
+    empty = run_in_process("validate", folder.parent, "--path", "none", "--format", "json")
     assert (empty.returncode, empty.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
-def test_validate_in_every_format(folder: Path, form: str, here: Callable[..., Ran]) -> None:
+def test_validate_in_every_format(
+    folder: Path, form: str, run_in_process: Callable[..., Ran]
+) -> None:
     """Whatever the format, the exit code is the same, and standard output is the report alone."""
-    good = here("validate", folder, "--format", form)
+    good = run_in_process("validate", folder, "--format", form)
     assert (good.returncode, good.stderr) == (0, "")
     (folder / "broken.yaml").write_text("a: [\n")
-    bad = here("validate", folder, "--format", form)
+    bad = run_in_process("validate", folder, "--format", form)
     assert (bad.returncode, bad.stderr) == (1, "")
     assert "syntax" in bad.stdout
     assert "broken.yaml" in bad.stdout
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_validate_a_broken_envelope(folder: Path, form: str, here: Callable[..., Ran]) -> None:
+def test_validate_a_broken_envelope(
+    folder: Path, form: str, run_in_process: Callable[..., Ran]
+) -> None:
     """An openfero.yaml that cannot be followed is a finding among the others, and hides none."""
     (folder / "openfero.yaml").write_text("paused: perhaps\nlimits: {concurrent: many}\n")
     (folder / "broken.yaml").write_text("a: [\n")
-    ran = here("validate", folder, "--format", form)
+    ran = run_in_process("validate", folder, "--format", form)
     assert ran.returncode == 1
     if form == "json":
-        rules = [(one["path"], one["rule"]) for one in json.loads(ran.stdout)["problems"]]
+        rules = [
+            (problem["path"], problem["rule"]) for problem in json.loads(ran.stdout)["problems"]
+        ]
         envelope = ("openfero.yaml", "envelope-value")
         assert rules == [("broken.yaml", "syntax"), envelope, envelope]
     else:
@@ -305,49 +313,53 @@ def test_validate_a_broken_envelope(folder: Path, form: str, here: Callable[...,
         assert "no operario found" not in ran.stdout
 
 
-def test_validate_an_envelope_that_is_misnamed(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_an_envelope_that_is_misnamed(
+    folder: Path, run_in_process: Callable[..., Ran]
+) -> None:
     """A file that is named almost like openfero.yaml is told of, and the others are read."""
     (folder / "openfero.yml").write_text("paused: true\n")
-    ran = here("validate", folder)
+    ran = run_in_process("validate", folder)
     assert ran.returncode == 1
     assert "openfero.yml" in ran.stdout
     assert "[envelope-name]" in ran.stdout
 
 
-def test_validate_a_git_url(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_validate_a_git_url(tmp_path: Path, run_in_process: Callable[..., Ran]) -> None:
     """A branch, a tag or a commit of a repository is read, with the commit on every problem."""
     repository = Repository(tmp_path / "repository")
     repository.write("shop/hostdown.json", operario("HostDown"))
     good = repository.commit("Good")
     repository.write("shop/broken.yaml", "a: [\n")
     bad = repository.commit("Bad")
-    for reference, code, told in (
+    for reference, code, commit in (
         ((), 1, bad),
         (("--ref", "main"), 1, bad),
         (("--ref", good), 0, None),
     ):
-        ran = here("validate", repository.url, "--path", "shop", "--format", "json", *reference)
+        ran = run_in_process(
+            "validate", repository.url, "--path", "shop", "--format", "json", *reference
+        )
         assert ran.returncode == code, ran
         problems = json.loads(ran.stdout)["problems"]
-        assert [(one["path"], one["commit"]) for one in problems] == (
-            [("shop/broken.yaml", told)] if told else []
+        assert [(problem["path"], problem["commit"]) for problem in problems] == (
+            [("shop/broken.yaml", commit)] if commit else []
         )
 
 
-def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_for_another_kubernetes(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """A field that came later is told where an older version is named, and the help says which."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
     (folder / "hostdown.json").write_text(json.dumps(job))
-    assert here("validate", folder, "--strict").returncode == 0
-    older = here("validate", folder, "--strict", "--kubernetes-version", "v1.33.2")
+    assert run_in_process("validate", folder, "--strict").returncode == 0
+    older = run_in_process("validate", folder, "--strict", "--kubernetes-version", "v1.33.2")
     assert older.returncode == 1
     assert "(Kubernetes has it since 1.34) [unknown-field]" in older.stdout
-    assert f"[default: {DEFAULT}]" in here("validate", "--help").stdout
+    assert f"[default: {DEFAULT}]" in run_in_process("validate", "--help").stdout
 
 
 @pytest.mark.parametrize(
-    ("command", "more"),
+    ("command", "options"),
     [
         ("render", ("--alert", "-")),
         ("explain", ("--alert", "-")),
@@ -357,41 +369,43 @@ def test_validate_for_another_kubernetes(folder: Path, here: Callable[..., Ran])
     ],
 )
 def test_every_reader_is_for_one_kubernetes(
-    tmp_path: Path, command: str, more: tuple[str, ...]
+    tmp_path: Path, command: str, options: tuple[str, ...]
 ) -> None:
     """A version that is not known is 2 for each of them, as for `validate`."""
     repository = Repository(tmp_path / "repository")
     repository.write("hostdown.json", operario("HostDown"))
     repository.commit("Heal hosts")
-    given = {"render": json.dumps(group(alert("HostDown"))), "coverage": "groups: []"}
-    given["explain"] = given["render"]
-    asked = (command, repository.folder, *more, "--kubernetes-version")
-    ran = run(*asked, "1.29", stdin=given.get(command, ""))
+    data = {"render": json.dumps(group(alert("HostDown"))), "coverage": "groups: []"}
+    data["explain"] = data["render"]
+    arguments = (command, repository.folder, *options, "--kubernetes-version")
+    ran = run(*arguments, "1.29", stdin=data.get(command, ""))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "use one of 1.30, " in ran.stderr
 
 
 def test_a_field_that_came_later_is_not_rendered(
-    folder: Path, payload: Path, here: Callable[..., Ran]
+    folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
     """An older Kubernetes does not know the field: its Job has none, and neither has its case."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
     (folder / "hostdown.json").write_text(json.dumps(job))
     older = ("--kubernetes-version", "1.33")
-    asked = ("render", folder, "--alert", payload)
-    assert "hostnameOverride: healer" in here(*asked).stdout
-    assert "hostnameOverride" not in here(*asked, *older).stdout
+    arguments = ("render", folder, "--alert", payload)
+    assert "hostnameOverride: healer" in run_in_process(*arguments).stdout
+    assert "hostnameOverride" not in run_in_process(*arguments, *older).stdout
     case = folder / "tests" / "openfero-hostdown-firing" / "one"
     case.mkdir(parents=True)
     (case / "alert.json").write_bytes(payload.read_bytes())
-    assert here("test", folder, "--update", *older).returncode == 0
+    assert run_in_process("test", folder, "--update", *older).returncode == 0
     assert "hostnameOverride" not in (case / "job.yaml").read_text()
-    assert here("test", folder, *older).returncode == 0
-    assert here("test", folder).returncode == 1
+    assert run_in_process("test", folder, *older).returncode == 0
+    assert run_in_process("test", folder).returncode == 1
 
 
-def test_a_field_that_came_later_changes_nothing(tmp_path: Path, here: Callable[..., Ran]) -> None:
+def test_a_field_that_came_later_changes_nothing(
+    tmp_path: Path, run_in_process: Callable[..., Ran]
+) -> None:
     """In the comparison of two commits a field counts from the Kubernetes on that knows it."""
     repository = Repository(tmp_path / "repository")
     repository.write("hostdown.json", operario("HostDown"))
@@ -400,25 +414,28 @@ def test_a_field_that_came_later_changes_nothing(tmp_path: Path, here: Callable[
     job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
     repository.write("hostdown.json", json.dumps(job))
     repository.commit("Under another name")
-    asked = ("diff", repository.folder, "HEAD~1", "HEAD")
-    assert "hostnameOverride" in here(*asked).stdout
-    assert "hostnameOverride: " not in here(*asked, "--kubernetes-version", "1.33").stdout
+    arguments = ("diff", repository.folder, "HEAD~1", "HEAD")
+    assert "hostnameOverride" in run_in_process(*arguments).stdout
+    assert (
+        "hostnameOverride: "
+        not in run_in_process(*arguments, "--kubernetes-version", "1.33").stdout
+    )
 
 
-def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran]) -> None:
+def test_validate_narrows_the_namespaces(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """A namespace that is not allowed is an error where the allowed ones are named."""
     job = json.loads(operario("HostDown"))
     job["metadata"]["namespace"] = "shop"
     (folder / "hostdown.json").write_text(json.dumps(job))
-    assert here("validate", folder).returncode == 0
-    assert here("validate", folder, "--allowed-namespace", "shop").returncode == 0
-    ran = here("validate", folder, "--allowed-namespace", "other")
+    assert run_in_process("validate", folder).returncode == 0
+    assert run_in_process("validate", folder, "--allowed-namespace", "shop").returncode == 0
+    ran = run_in_process("validate", folder, "--allowed-namespace", "other")
     assert ran.returncode == 1
     assert "[namespace-not-allowed]" in ran.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["/nowhere"], "'/nowhere' is neither a folder nor a Git URL"),
         ([""], "is neither a folder nor a Git URL"),
@@ -434,11 +451,11 @@ def test_validate_narrows_the_namespaces(folder: Path, here: Callable[..., Ran])
     ],
 )
 def test_validate_what_cannot_be_read(
-    arguments: list[str], said: str, complaint: Callable[..., str]
+    arguments: list[str], message: str, complaint: Callable[..., str]
 ) -> None:
     """A source that cannot be read is 2, with one line that names it and no password."""
     line = complaint("validate", *arguments)
-    assert said in line
+    assert message in line
     assert "s3cret" not in line
 
 
@@ -486,13 +503,13 @@ def test_validate_files_that_mean_ill(tmp_path: Path) -> None:
     began = time.monotonic()
     text = run("validate", folder)
     assert time.monotonic() - began < 30
-    found = run("validate", folder, "--format", "json")
-    assert (text.returncode, found.returncode) == (1, 1)
-    paths = {one["path"] for one in json.loads(found.stdout)["problems"]}
+    output = run("validate", folder, "--format", "json")
+    assert (text.returncode, output.returncode) == (1, 1)
+    paths = {problem["path"] for problem in json.loads(output.stdout)["problems"]}
     assert {"bomb.yaml", "deep.yaml", "deep.json", "large.yaml", "latin.yaml", "null.yaml"} <= paths
     assert {"open.yaml", "spec.yaml", "pipe.yaml", "link.yaml"} <= paths
     assert "\x1b" not in text.stdout
-    assert "root:" not in text.stdout + found.stdout
+    assert "root:" not in text.stdout + output.stdout
 
 
 def test_validate_on_a_terminal_that_knows_few_letters(folder: Path) -> None:
@@ -574,23 +591,23 @@ def test_render_each_alert_of_a_group(folder: Path) -> None:
     assert "no-operario" in ran.stderr
 
 
-def test_render_nothing(folder: Path, payload: Path, here: Callable[..., Ran]) -> None:
+def test_render_nothing(folder: Path, payload: Path, run_in_process: Callable[..., Ran]) -> None:
     """Where no alert gets a Job, that is a finding; so is a delivery without alerts."""
     for body in (group(alert("Other")), group()):
         payload.write_text(json.dumps(body))
-        ran = here("render", folder, "--alert", payload)
+        ran = run_in_process("render", folder, "--alert", payload)
         assert (ran.returncode, ran.stdout) == (1, "")
 
 
 def test_render_what_would_be_refused(
-    folder: Path, payload: Path, here: Callable[..., Ran]
+    folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
     """A value that is not safe in a command makes a Job that is refused, and says so."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["/heal", "$(OPENFERO_HOST)"]
     (folder / "hostdown.json").write_text(json.dumps(job))
     payload.write_text(json.dumps(group(alert("HostDown", host="--all"))))
-    ran = here("render", folder, "--alert", payload)
+    ran = run_in_process("render", folder, "--alert", payload)
     assert ran.returncode == 0
     assert "HostDown (firing): would be refused: unsafe-value: " in ran.stderr
     annotations = yaml.safe_load(ran.stdout)["metadata"]["annotations"]
@@ -598,22 +615,22 @@ def test_render_what_would_be_refused(
 
 
 def test_render_scripts_that_can_be_read(
-    folder: Path, payload: Path, here: Callable[..., Ran]
+    folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
     """Several lines stay several lines, and text comes out as it went in."""
     script = "set -e\necho «heal» 🔥\n"
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["containers"][0]["args"] = [script, "on", "1e3", "null"]
     (folder / "hostdown.json").write_text(json.dumps(job))
-    ran = here("render", folder, "--alert", payload)
+    ran = run_in_process("render", folder, "--alert", payload)
     assert "- |\n" in ran.stdout
     assert re.search(r"^ +echo «heal» 🔥$", ran.stdout, re.MULTILINE)
-    found = yaml.safe_load(ran.stdout)["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert found == [script, "on", "1e3", "null"]
+    output = yaml.safe_load(ran.stdout)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert output == [script, "on", "1e3", "null"]
 
 
 @pytest.mark.parametrize(
-    ("stdin", "said"),
+    ("stdin", "message"),
     [
         (b"", "not JSON"),
         (b"not json", "not JSON"),
@@ -626,11 +643,11 @@ def test_render_scripts_that_can_be_read(
     ],
 )
 def test_render_a_bad_payload(
-    folder: Path, payload: Path, stdin: bytes, said: str, complaint: Callable[..., str]
+    folder: Path, payload: Path, stdin: bytes, message: str, complaint: Callable[..., str]
 ) -> None:
     """What is no payload is 2, and the member is named."""
     payload.write_bytes(stdin)
-    assert said in complaint("render", folder, "--alert", payload)
+    assert message in complaint("render", folder, "--alert", payload)
 
 
 def test_render_a_bad_payload_from_a_pipe(folder: Path) -> None:
@@ -647,11 +664,11 @@ def test_render_a_payload_that_cannot_be_read(folder: Path, complaint: Callable[
 
 
 def test_render_without_an_envelope_that_can_be_kept(
-    folder: Path, payload: Path, here: Callable[..., Ran]
+    folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
     """From a repository that the controller would refuse nothing is rendered: a finding."""
     (folder / "openfero.yaml").write_text("paused: perhaps\n")
-    ran = here("render", folder, "--alert", payload)
+    ran = run_in_process("render", folder, "--alert", payload)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "openfero.yaml:1" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
@@ -661,7 +678,7 @@ def test_render_without_an_envelope_that_can_be_kept(
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "--repo is required; set it or OPENFERO_GITOPS_REPO"),
         (["--repo="], "--repo is required"),
@@ -674,10 +691,12 @@ def test_render_without_an_envelope_that_can_be_kept(
         (["--repo=/r", "--kubeconfig=/nowhere"], "/nowhere"),
     ],
 )
-def test_serve_that_cannot_work(flags: list[str], said: str, complaint: Callable[..., str]) -> None:
+def test_serve_that_cannot_work(
+    flags: list[str], message: str, complaint: Callable[..., str]
+) -> None:
     """A setting that cannot work is 2, in one line that names it, before anything is begun."""
     line = complaint("serve", *flags)
-    assert said in line
+    assert message in line
     assert "s3cret" not in line
 
 

@@ -99,12 +99,12 @@ async def read(folder: Path, content: bytes) -> tuple[int, list[str]]:
     (folder / "disks" / "full.yaml").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
-    found = await check(CatalogSource(str(folder)))
+    findings = await check(CatalogSource(str(folder)))
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert time.monotonic() - began < 60
     assert after.ru_maxrss - before.ru_maxrss < 300 * 1024  # KiB
-    lines = FORMATS["text"](found).splitlines()
-    return found.operarios, lines[: len(found.problems)]
+    lines = FORMATS["text"](findings).splitlines()
+    return findings.operarios, lines[: len(findings.problems)]
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -119,12 +119,12 @@ async def test_finds_nothing_wrong_where_nothing_is(name: str, tmp_path: Path) -
     assert await read(tmp_path, WITHOUT_OPERARIO[name]) == (0, [])
 
 
-@pytest.mark.parametrize(("name", "content", "said"), WRONG, ids=[name for name, *_ in WRONG])
+@pytest.mark.parametrize(("name", "content", "message"), WRONG, ids=[name for name, *_ in WRONG])
 async def test_says_in_one_line_what_is_wrong(
-    name: str, content: bytes, said: str, tmp_path: Path
+    name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
     """A person reads where it is and what to do, once, soon, and without a traceback."""
     assert name
     operarios, (line,) = await read(tmp_path, content)
     assert operarios == 0
-    assert said in line
+    assert message in line

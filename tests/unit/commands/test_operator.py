@@ -43,11 +43,11 @@ async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]])
     """Cancel a running Job to which something happens between look and patch, once."""
     world = World(JobPlayer(Durations(run=FOREVER)))
     replica, person = world.replica(), world.replica("person")
-    left = [1]
+    remaining = [1]
 
     async def trouble(request: Request, act: Act) -> Any:
-        if request.verb == "patch" and left:
-            left.clear()
+        if request.verb == "patch" and remaining:
+            remaining.clear()
             await while_it_is_said(world, key)
         return await act()
 
@@ -85,22 +85,22 @@ async def test_a_job_that_went_in_this_very_moment_is_told_of() -> None:
 class TestPause:
     """A pause that is said while others write there, too."""
 
-    @pytest.mark.parametrize("there", [None, {}, {"data": {"sync": "news b", "request": "old"}}])
+    @pytest.mark.parametrize("existing", [None, {}, {"data": {"sync": "news b", "request": "old"}}])
     @in_virtual_time
     async def test_it_is_written_beside_what_others_wrote(
-        self, there: dict[str, Any] | None
+        self, existing: dict[str, Any] | None
     ) -> None:
         """Whether there is a ConfigMap, an empty one or none; nothing of theirs is lost."""
         world = World()
         person = ConfigMapStore(world.cluster, NAMESPACE)
-        if there is not None:
-            await person.create(control(**there))
+        if existing is not None:
+            await person.create(control(**existing))
         async with in_background(acknowledging(world)):
-            said = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
-        assert said == "admission paused by ada"
-        found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
-        assert found["data"]["paused"] == "true"
-        assert found["data"].get("sync") == ("news b" if there else None)
+            printed = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
+        assert printed == "admission paused by ada"
+        control_object = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        assert control_object["data"]["paused"] == "true"
+        assert control_object["data"].get("sync") == ("news b" if existing else None)
 
     @pytest.mark.parametrize("how", ["conflict", "created", "deleted", "filled"])
     @in_virtual_time
@@ -111,14 +111,14 @@ class TestPause:
             body = control() if how == "filled" else control(data={"paused": "false"})
             await world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
         wire = Wire(world.cluster)
-        left = [1]
+        remaining = [1]
 
         async def trouble(request: Request, act: Act) -> Any:
-            if not left or request.verb not in ("patch", "create", "replace"):
+            if not remaining or request.verb not in ("patch", "create", "replace"):
                 return await act()
             if how == "created" and request.verb == "patch":
                 return await act()
-            left.clear()
+            remaining.clear()
             if how == "conflict":
                 raise Conflict("the object has been modified")
             if how == "created":
@@ -126,18 +126,18 @@ class TestPause:
             elif how == "deleted":
                 await world.cluster.delete(CONFIG_MAPS, NAMESPACE, CONTROL)
             else:
-                other = ConfigMapStore(world.cluster, NAMESPACE)
-                await other.merge(CONTROL, {"sync": "b"}, {})
+                store = ConfigMapStore(world.cluster, NAMESPACE)
+                await store.merge(CONTROL, {"sync": "b"}, {})
             return await act()
 
         wire.trouble = trouble
         async with in_background(acknowledging(world)):
             person = ConfigMapStore(wire, NAMESPACE)
-            said = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
-        assert said == "admission paused by ada"
-        found = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
-        assert found["data"]["paused"] == "true"
-        assert found["data"].get("sync") == ("b" if how in ("created", "filled") else None)
+            printed = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
+        assert printed == "admission paused by ada"
+        control_object = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        assert control_object["data"]["paused"] == "true"
+        assert control_object["data"].get("sync") == ("b" if how in ("created", "filled") else None)
 
     @in_virtual_time
     async def test_two_who_want_the_same_both_have_it(self) -> None:
@@ -152,7 +152,7 @@ class TestPause:
             both = [tasks.create_task(request("ada")), tasks.create_task(request("bob"))]
             await asyncio.sleep(1)
             tasks.create_task(acknowledging(world, once=True))
-        assert [one.result() for one in both] == [
+        assert [task.result() for task in both] == [
             "admission paused by ada",
             "admission paused by bob",
         ]
@@ -189,8 +189,8 @@ class TestPause:
         store = ConfigMapStore(world.cluster, NAMESPACE)
         why = "openfero.yaml sets paused: true at commit 0123456789ab"
         async with in_background(acknowledging(world, why)):
-            said = await write_pause(store, paused=paused, username="ada", timeout_seconds=20)
-        assert said == (
+            printed = await write_pause(store, paused=paused, username="ada", timeout_seconds=20)
+        assert printed == (
             "admission paused by ada"
             if paused
             else f"pause ended by ada, but admission is still paused: {why}"
@@ -217,12 +217,12 @@ async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path)
     try:
         await until(lambda: controller.syncer.catalog)
         store = ConfigMapStore(cluster, NAMESPACE)
-        said = await write_pause(store, paused=False, username="ada", timeout_seconds=60)
+        printed = await write_pause(store, paused=False, username="ada", timeout_seconds=60)
     finally:
         stop.set()
         await running
     why = f"openfero.yaml sets paused: true at commit {source.head[:12]}; set it to false to resume"
-    assert said == f"pause ended by ada, but admission is still paused: {why}"
+    assert printed == f"pause ended by ada, but admission is still paused: {why}"
 
 
 def control(**more: Any) -> dict[str, Any]:
