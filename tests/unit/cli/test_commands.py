@@ -636,10 +636,10 @@ def test_render_scripts_that_can_be_read(
         (b"not json", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 200_000, "not JSON"),
-        (b"[]", "no JSON object"),
+        (b"[]", "not a JSON object"),
         (b'{"alerts": 7}', "at /alerts"),
         (b'{"labels": {"a": 1}}', "at /labels/a"),
-        (b'{"status": "firing", "labels": {}, "startsAt": "noon"}', "at /startsAt: 'noon'"),
+        (b'{"status": "firing", "labels": {}, "startsAt": "noon"}', 'at /startsAt: "noon"'),
     ],
 )
 def test_render_a_bad_payload(
