@@ -162,9 +162,9 @@ def test_the_process_shows_itself() -> None:
 
 def test_two_replicas_in_one_process_count_apart() -> None:
     """Nothing is registered globally."""
-    one, other = used(), Metrics("1.2.3")
-    assert value(one, "openfero_jobs_created_total") == 3
-    assert value(other, "openfero_jobs_created_total") == 0
+    first, second = used(), Metrics("1.2.3")
+    assert value(first, "openfero_jobs_created_total") == 3
+    assert value(second, "openfero_jobs_created_total") == 0
 
 
 def test_the_exposition_is_clean() -> None:
@@ -190,6 +190,6 @@ def test_promtool_finds_nothing() -> None:
         timeout=30,
         check=False,
     )
-    said = (ran.stdout + ran.stderr).decode()
-    assert [line for line in said.splitlines() if "openfero" in line] == []
-    assert ran.returncode == 0, said
+    output = (ran.stdout + ran.stderr).decode()
+    assert [line for line in output.splitlines() if "openfero" in line] == []
+    assert ran.returncode == 0, output

@@ -116,20 +116,20 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def set_environment(monkeypatch: pytest.MonkeyPatch, given: dict[str, tuple[str, Any]]) -> None:
+def set_environment(monkeypatch: pytest.MonkeyPatch, samples: dict[str, tuple[str, Any]]) -> None:
     """Set the variable of each setting."""
-    for name, (text, _) in given.items():
+    for name, (text, _) in samples.items():
         monkeypatch.setenv(f"OPENFERO_GITOPS_{name.upper()}", text)
 
 
-def texts(given: dict[str, tuple[str, Any]]) -> dict[str, str]:
+def texts(samples: dict[str, tuple[str, Any]]) -> dict[str, str]:
     """Return each setting as it is typed."""
-    return {name: text for name, (text, _) in given.items()}
+    return {name: text for name, (text, _) in samples.items()}
 
 
-def values(given: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+def values(samples: dict[str, tuple[str, Any]]) -> dict[str, Any]:
     """Return each setting as it then is."""
-    return {name: value for name, (_, value) in given.items()}
+    return {name: value for name, (_, value) in samples.items()}
 
 
 def read(settings: Settings) -> dict[str, Any]:
@@ -141,10 +141,10 @@ def complaint(flags: dict[str, Any]) -> str:
     """Return what is said of settings that cannot work: one line."""
     with pytest.raises(UsageError) as caught:
         load_settings(flags)
-    said = str(caught.value)
-    assert said
-    assert "\n" not in said
-    return said
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
 
 
 # Where a setting comes from
@@ -262,9 +262,9 @@ def test_the_defaults() -> None:
 
 def test_two_replicas_of_one_host_are_told_apart() -> None:
     """Without a name a replica takes its host's and a random part."""
-    one, other = (load_settings({"repo": "/r"}).identity for _ in range(2))
-    assert one != other
-    assert one.startswith(socket.gethostname() + "_")
+    first, second = (load_settings({"repo": "/r"}).identity for _ in range(2))
+    assert first != second
+    assert first.startswith(socket.gethostname() + "_")
 
 
 def test_settings_do_not_change() -> None:
@@ -314,10 +314,10 @@ def test_settings_do_not_change() -> None:
 )
 def test_a_wrong_value_is_named_by_its_flag(name: str, text: str, why: str) -> None:
     """One line names the flag, says what is wrong with it, and repeats no more than it must."""
-    said = complaint({"repo": "/r", name: text})
-    assert said.startswith(f"--{name.replace('_', '-')}: ")
-    assert why in said
-    assert len(said) < 250
+    message = complaint({"repo": "/r", name: text})
+    assert message.startswith(f"--{name.replace('_', '-')}: ")
+    assert why in message
+    assert len(message) < 250
 
 
 def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +327,7 @@ def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("interval: 60", "--interval: '60' is not a duration"),
         ("interval: 1:30", "--interval: "),
@@ -343,14 +343,14 @@ def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ("follow-rewrites: sometimes", "--follow-rewrites: Input should be a valid boolean"),
     ],
 )
-def test_a_wrong_value_of_the_file(file: Path, line: str, said: str) -> None:
+def test_a_wrong_value_of_the_file(file: Path, line: str, message: str) -> None:
     """A value of the wrong type is told of by its flag; a bare number is never seconds."""
     file.write_text(f"repo: /r\n{line}\n")
-    assert complaint({}).startswith(said)
+    assert complaint({}).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"webhook_auth": "basic"}, "--webhook-auth basic requires --webhook-credentials-file"),
         ({"web_auth": "bearer"}, "--web-auth bearer requires --web-credentials-file"),
@@ -366,20 +366,20 @@ def test_a_wrong_value_of_the_file(file: Path, line: str, said: str) -> None:
             {"lease_duration": "10s"},
             "renew-deadline (10 s) must be shorter than lease-duration (10 s)",
         ),
-        ({"renew_deadline": "2s400ms"}, "retry-period (2 s), times 1.2, must be shorter than"),
-        ({"retry_period": "9s"}, "retry-period (9 s), times 1.2, must be shorter than"),
+        ({"renew_deadline": "2s400ms"}, "retry-period (2 s) times 1.2 must be shorter than"),
+        ({"retry_period": "9s"}, "retry-period (9 s) times 1.2 must be shorter than"),
     ],
 )
-def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> None:
+def test_settings_that_do_not_go_together(flags: dict[str, str], message: str) -> None:
     """What one setting needs of another is told in one line that names both."""
-    assert said in complaint({"repo": "/r", **flags})
+    assert message in complaint({"repo": "/r", **flags})
 
 
 # The file itself
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"repo: /r\nlisten-on: ':80'\n", "unknown setting 'listen-on'"),
         (b"repo: /r\nConfig: x\n", "unknown setting 'Config'"),
@@ -396,12 +396,12 @@ def test_settings_that_do_not_go_together(flags: dict[str, str], said: str) -> N
         (b"repo: !!python/object/apply:os.system [id]\n", "tag"),
     ],
 )
-def test_a_file_that_cannot_be_meant(file: Path, content: bytes, said: str) -> None:
+def test_a_file_that_cannot_be_meant(file: Path, content: bytes, message: str) -> None:
     """A defect of the file is told with its path and, where it has one, its place."""
     file.write_bytes(content)
-    complained = complaint({})
-    assert complained.startswith(str(file))
-    assert said in complained
+    error = complaint({})
+    assert error.startswith(str(file))
+    assert message in error
 
 
 def test_a_file_that_cannot_be_read(file: Path) -> None:
@@ -435,9 +435,9 @@ def load_settings_of(file: Path, text: str) -> Settings:
 
 def test_every_secret_is_the_path_of_a_file() -> None:
     """No setting holds a password, a token or a key itself."""
-    for one in describe():
-        if re.search("credential|secret|token|password|key", one.name):
-            assert one.name.endswith("_file")
+    for setting in describe():
+        if re.search("credential|secret|token|password|key", setting.name):
+            assert setting.name.endswith("_file")
 
 
 # Documentation
@@ -508,4 +508,4 @@ def test_the_design_is_kept() -> None:
         "tls-cert-file tls-key-file client-ca-file cache-dir identity lease-duration "
         "renew-deadline retry-period"
     )
-    assert {f"--{name}" for name in promised.split()} <= {one.flag for one in describe()}
+    assert {f"--{name}" for name in promised.split()} <= {setting.flag for setting in describe()}

@@ -61,7 +61,7 @@ async def get(client: Client, path: str, **query: Any) -> Any:
 
 async def jobs_of(client: Client, **query: Any) -> list[str]:
     """Name the Jobs on one page of remediations."""
-    return [one["job"] for one in (await get(client, "/api/remediations", **query))["items"]]
+    return [item["job"] for item in (await get(client, "/api/remediations", **query))["items"]]
 
 
 def showing(*known: Any, **changes: Any) -> pages.Showcase:
@@ -74,7 +74,7 @@ def showing(*known: Any, **changes: Any) -> pages.Showcase:
 
 async def test_the_shape_of_a_remediation() -> None:
     """Every member has its name, its place and its form; times are RFC 3339 in microseconds."""
-    one = remediation(
+    job = remediation(
         "HostDown",
         Phase.FAILED,
         NOW,
@@ -88,9 +88,9 @@ async def test_the_shape_of_a_remediation() -> None:
         finished_at=NOW + timedelta(seconds=2),
         resolved_at=NOW + timedelta(seconds=3),
     )
-    async with api(showing(one)) as client:
-        found = await get(client, "/api/remediations")
-    assert found == {
+    async with api(showing(job)) as client:
+        body = await get(client, "/api/remediations")
+    assert body == {
         "items": [
             {
                 "job": "hostdown-firing-abc",
@@ -124,22 +124,22 @@ async def test_the_shape_of_a_remediation() -> None:
 
 async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
     """Where nobody can write another name than their own, the approver is who it says."""
-    one = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
-    async with api(showing(one, approvals_verified=True)) as client:
-        (found,) = (await get(client, "/api/remediations"))["items"]
-    assert (found["approvedBy"], found["approvalVerified"]) == ("ada", True)
+    job = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
+    async with api(showing(job, approvals_verified=True)) as client:
+        (body,) = (await get(client, "/api/remediations"))["items"]
+    assert (body["approvedBy"], body["approvalVerified"]) == ("ada", True)
 
 
 async def test_what_a_remediation_lacks_is_null() -> None:
     """A member that has no value is there all the same."""
-    one = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
-    one = replace(one, verified_signer="")
-    async with api(showing(one)) as client:
-        (found,) = (await get(client, "/api/remediations"))["items"]
+    job = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
+    job = replace(job, verified_signer="")
+    async with api(showing(job)) as client:
+        (body,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
     lacking += ["verifiedSigner", "approvedBy", "approvalVerified"]
-    assert [found[name] for name in lacking] == [None] * len(lacking)
-    assert len(found) == 23
+    assert [body[name] for name in lacking] == [None] * len(lacking)
+    assert len(body) == 23
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
@@ -148,12 +148,12 @@ async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
     behind = remediation("A", Phase.WAITING, NOW, number="2", target="t", labels={"pod": "b"})
     refused = remediation("A", Phase.REFUSED, NOW, number="3", reason="same-incident")
     async with api(showing(running, behind, refused)) as client:
-        found = {one["job"][-1]: one for one in (await get(client, "/api/remediations"))["items"]}
-    assert (found["1"]["phase"], found["1"]["reason"]) == ("Running", None)
-    assert found["2"]["phase"] == "Waiting"
-    assert found["2"]["reason"] == "target-busy"
-    assert found["2"]["message"]
-    assert found["3"]["reason"] == "same-incident"
+        body = {item["job"][-1]: item for item in (await get(client, "/api/remediations"))["items"]}
+    assert (body["1"]["phase"], body["1"]["reason"]) == ("Running", None)
+    assert body["2"]["phase"] == "Waiting"
+    assert body["2"]["reason"] == "target-busy"
+    assert body["2"]["message"]
+    assert body["3"]["reason"] == "same-incident"
 
 
 async def test_the_shape_of_an_operario() -> None:
@@ -174,16 +174,18 @@ async def test_the_shape_of_an_operario() -> None:
         on_resolve=OnResolve.CANCEL_RUNNING,
         resolve_delay=timedelta(seconds=30),
     )
-    one = operario(
+    shown = operario(
         "heal", "HostDown", Status.RESOLVED, form=Form.OPERARIUS, options=options, namespace="shop"
     )
-    one = replace(one, spec_digest="abc", origin=replace(one.origin, stale=True))
-    state = replace(pages.quiet(NOW), in_force=catalog(one, operario("b", "B"), operario("a", "A")))
+    shown = replace(shown, spec_digest="abc", origin=replace(shown.origin, stale=True))
+    state = replace(
+        pages.quiet(NOW), in_force=catalog(shown, operario("b", "B"), operario("a", "A"))
+    )
     async with api(state) as client:
-        found = await get(client, "/api/operarios")
-    assert found["continue"] is None
-    assert [item["name"] for item in found["items"]] == ["a", "b", "heal"]
-    assert found["items"][2] == {
+        body = await get(client, "/api/operarios")
+    assert body["continue"] is None
+    assert [item["name"] for item in body["items"]] == ["a", "b", "heal"]
+    assert body["items"][2] == {
         "name": "heal",
         "alert": "HostDown",
         "status": "resolved",
@@ -215,9 +217,9 @@ async def test_the_shape_of_an_operario() -> None:
             "ownJobs": False,
         },
     }
-    assert found["items"][0]["options"]["approval"] is None
-    assert found["items"][0]["options"]["target"] is None
-    assert found["items"][0]["namespace"] is None
+    assert body["items"][0]["options"]["approval"] is None
+    assert body["items"][0]["options"]["target"] is None
+    assert body["items"][0]["namespace"] is None
 
 
 async def test_the_shape_of_the_problems() -> None:
@@ -226,8 +228,8 @@ async def test_the_shape_of_the_problems() -> None:
     lesser = Problem("a.yaml", 0, 0, "", "other", Severity.WARNING, "odd")
     in_force = catalog(problems=(worse, lesser), ignored=(Ignored("rbac.yaml", "Role"),))
     async with api(replace(pages.quiet(NOW), in_force=in_force)) as client:
-        found = await get(client, "/api/problems")
-    assert found == {
+        body = await get(client, "/api/problems")
+    assert body == {
         "items": [
             {
                 "path": "a.yaml",
@@ -287,9 +289,9 @@ async def test_the_shape_of_a_sync() -> None:
     )
     state.beside = ReplicaLag(LagState.BEHIND, OLDER, NOW)
     async with api(state) as client:
-        found = await get(client, "/api/sync")
+        body = await get(client, "/api/sync")
     moment = "2026-11-21T03:04:05.678901Z"
-    assert found == {
+    assert body == {
         "revision": {
             "repository": REPOSITORY,
             "ref": "main",
@@ -335,8 +337,8 @@ async def test_the_shape_before_anything_is_in_force() -> None:
     state = replace(pages.broken(NOW), synced=SyncStatus(), known=[])
     async with api(state) as client:
         for path in LISTS:
-            found = await get(client, path)
-            assert (found["items"], found["continue"]) == ([], None)
+            body = await get(client, path)
+            assert (body["items"], body["continue"]) == ([], None)
         assert await get(client, "/api/jobs") == []
         sync = await get(client, "/api/sync")
         about = await get(client, "/api/about")
@@ -354,9 +356,9 @@ async def test_the_shape_of_about() -> None:
     """A replica tells its name, its namespaces, its cluster, and who leads."""
     state = replace(pages.quiet(NOW), leader=Leadership(leader=True, holder="a", term="12"))
     async with api(state) as client:
-        found = await get(client, "/api/about")
+        body = await get(client, "/api/about")
     about: About = state.about()
-    assert found == {
+    assert body == {
         "name": "openfero-gitops",
         "version": "1.2.3",
         "identity": about.identity,
@@ -385,8 +387,8 @@ async def test_the_shape_of_openferos_jobs() -> None:
         remediation("Gone", Phase.SUCCEEDED, NOW),
     ]
     async with api(showing(*known, in_force=in_force)) as client:
-        found = await get(client, "/api/jobs")
-    assert found == [
+        body = await get(client, "/api/jobs")
+    assert body == [
         {
             "configMapName": "openfero-a-firing",
             "jobName": "A",
@@ -421,8 +423,8 @@ async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
     """The last run of a definition is told in OpenFero's four words."""
     in_force = catalog(operario("openfero-a-firing", "A"))
     async with api(showing(remediation("A", phase, NOW), in_force=in_force)) as client:
-        (found,) = await get(client, "/api/jobs")
-    assert found["status"] == status
+        (body,) = await get(client, "/api/jobs")
+    assert body["status"] == status
 
 
 # Filters
@@ -484,9 +486,9 @@ async def test_wrong_parameters_are_named(path: str, query: str, detail: str) ->
     async with api(pages.busy(NOW)) as client:
         answer = await client.get(f"{path}?{query}")
         assert (answer.status, answer.content_type) == (400, PROBLEM)
-        found = problem(await answer.text(), 400)
-    assert detail in found["detail"]
-    assert len(found["detail"]) < 500
+        body = problem(await answer.text(), 400)
+    assert detail in body["detail"]
+    assert len(body["detail"]) < 500
 
 
 async def test_a_token_is_for_its_own_list() -> None:
@@ -521,17 +523,17 @@ async def test_pages_of_a_list_that_grows() -> None:
             for n in range(25)
         )
     )
-    before = {one.key.name for one in state.known}
+    before = {item.key.name for item in state.known}
     seen: list[str] = []
     query: dict[str, str] = {"limit": "4"}
     async with api(state) as client:
         for page in range(100):
-            found = await get(client, "/api/remediations", **query)
-            seen += [one["job"] for one in found["items"]]
-            if found["continue"] is None:
+            body = await get(client, "/api/remediations", **query)
+            seen += [item["job"] for item in body["items"]]
+            if body["continue"] is None:
                 break
-            assert len(found["items"]) == 4
-            query["continue"] = found["continue"]
+            assert len(body["items"]) == 4
+            query["continue"] = body["continue"]
             state.known.insert(
                 page, remediation("B", Phase.WAITING, NOW + timedelta(hours=1, seconds=page))
             )
@@ -562,10 +564,10 @@ async def test_pages_make_the_whole_list(path: str) -> None:
         pieces: list[Any] = []
         query = {"limit": "1"}
         for _ in whole:
-            found = await get(client, path, **query)
-            pieces += found["items"]
-            query["continue"] = found["continue"] or ""
-        assert found["continue"] is None
+            body = await get(client, path, **query)
+            pieces += body["items"]
+            query["continue"] = body["continue"] or ""
+        assert body["continue"] is None
         assert pieces == whole
 
 
@@ -630,8 +632,8 @@ async def test_hostile_values_are_json() -> None:
     state = pages.hostile(NOW)
     state.known = [replace(state.known[0], path="latin-\udce9.yaml")]
     async with api(state) as client:
-        (found,) = (await get(client, "/api/remediations"))["items"]
-        assert found["labels"] == dict(state.known[0].labels)
-        assert found["path"] == "latin-\udce9.yaml"
+        (body,) = (await get(client, "/api/remediations"))["items"]
+        assert body["labels"] == dict(state.known[0].labels)
+        assert body["path"] == "latin-\udce9.yaml"
         for path in ENDPOINTS:
             await get(client, path)

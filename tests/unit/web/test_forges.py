@@ -103,7 +103,7 @@ def test_sha1_proves_nothing() -> None:
     assert authenticate({"X-Gitlab-Token": ""}, BODY, (), NOW) is None
 
 
-def read(forge: Forge, event: str, told: Any) -> Push:
+def read(forge: Forge, event: str, payload: Any) -> Push:
     """Read a push hook of a forge."""
     header = {
         Forge.GITHUB: "X-GitHub-Event",
@@ -111,7 +111,7 @@ def read(forge: Forge, event: str, told: Any) -> Push:
         Forge.GITEA: "X-Gitea-Event",
         Forge.BITBUCKET: "X-Event-Key",
     }[forge]
-    return read_push(forge, {header: event}, json.dumps(told).encode())
+    return read_push(forge, {header: event}, json.dumps(payload).encode())
 
 
 BRANCH = {"type": "branch", "name": "main"}
@@ -119,7 +119,7 @@ TAG = {"type": "tag", "name": "v1"}
 
 
 @pytest.mark.parametrize(
-    ("forge", "event", "told", "refs", "default"),
+    ("forge", "event", "payload", "refs", "default"),
     [
         (
             Forge.GITHUB,
@@ -161,10 +161,10 @@ TAG = {"type": "tag", "name": "v1"}
     ],
 )
 def test_each_forge_says_what_was_pushed(
-    forge: Forge, event: str, told: Any, refs: tuple[str, ...], default: str
+    forge: Forge, event: str, payload: Any, refs: tuple[str, ...], default: str
 ) -> None:
     """Refs come out in full, whatever the forge calls them; other events name none."""
-    assert read(forge, event, told) == Push(forge, event, refs, default)
+    assert read(forge, event, payload) == Push(forge, event, refs, default)
 
 
 @pytest.mark.parametrize(

@@ -35,59 +35,59 @@ def secret(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked() -> list[str]:
+def requests() -> list[str]:
     """Give a list that grows with each sync that is asked for."""
     return []
 
 
 @pytest.fixture
-async def client(secret: Path, asked: list[str]) -> AsyncIterator[TestClient[Any, Any]]:
+async def client(secret: Path, requests: list[str]) -> AsyncIterator[TestClient[Any, Any]]:
     """Give a client of a server that follows `main`."""
     app = web.Application(middlewares=[problems])
     lines = SecretLines(secret, lambda _: None)
-    add_push_hook(app, PushHook(lambda: asked.append("sync"), "main", lines))
-    async with TestClient(TestServer(app)) as one:
-        yield one
+    add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", lines))
+    async with TestClient(TestServer(app)) as client:
+        yield client
 
 
 async def push(
-    client: TestClient[Any, Any], told: Any = PUSH, secret: bytes = b"s3cret", event: str = "push"
+    client: TestClient[Any, Any], log: Any = PUSH, secret: bytes = b"s3cret", event: str = "push"
 ) -> tuple[int, dict[str, Any]]:
     """Send what GitHub would; the status and the answer."""
-    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    body = log if isinstance(log, bytes) else json.dumps(log).encode()
     signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature, "X-GitHub-Event": event}
     async with client.post("/hooks/git", data=io.BytesIO(body), headers=headers) as answer:
         return answer.status, json.loads(await answer.read())
 
 
-async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], asked: list[str]) -> None:
+async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], requests: list[str]) -> None:
     """A signed push to the followed ref is 202, and one sync is asked for."""
     code, answer = await push(client)
-    assert (code, answer["sync"], asked) == (202, True, ["sync"])
+    assert (code, answer["sync"], requests) == (202, True, ["sync"])
 
 
 async def test_other_refs_and_events_are_of_no_concern(
-    client: TestClient[Any, Any], asked: list[str]
+    client: TestClient[Any, Any], requests: list[str]
 ) -> None:
     """They are 200, so that the forge shows no failure, and nothing is asked for."""
-    for told, event in ((PUSH | {"ref": "refs/heads/other"}, "push"), (PUSH, "issues")):
-        code, answer = await push(client, told, event=event)
+    for log, event in ((PUSH | {"ref": "refs/heads/other"}, "push"), (PUSH, "issues")):
+        code, answer = await push(client, log, event=event)
         assert (code, answer["sync"], answer["message"]) == (
             200,
             False,
             "the push does not change main",
         )
-    assert asked == []
+    assert requests == []
 
 
-async def test_a_wrong_secret_is_401(client: TestClient[Any, Any], asked: list[str]) -> None:
+async def test_a_wrong_secret_is_401(client: TestClient[Any, Any], requests: list[str]) -> None:
     """Whoever does not know the secret gets a problem document, and no word of it."""
     code, answer = await push(client, secret=b"wrong")
     assert code == 401
     assert "--hook-secret-file" in answer["detail"]
     assert "s3cret" not in json.dumps(answer)
-    assert asked == []
+    assert requests == []
 
 
 def rotate(file: Path, text: str) -> None:
@@ -106,22 +106,22 @@ async def test_the_secret_rotates_without_a_restart(
 
 
 async def test_what_cannot_be_read_is_refused(
-    client: TestClient[Any, Any], asked: list[str]
+    client: TestClient[Any, Any], requests: list[str]
 ) -> None:
     """A body that is no JSON is 400, one that is too large 413."""
     code, answer = await push(client, b"payload=%7B%7D")
     assert code == 400
     assert "application/json" in answer["detail"]
     assert (await push(client, b" " * (MAX_BODY_BYTES + 1)))[0] == 413
-    assert asked == []
+    assert requests == []
 
 
 async def test_without_a_secret_it_is_off() -> None:
     """Nobody can keep the controller busy who was not given a secret."""
-    asked: list[str] = []
+    requests: list[str] = []
     app = web.Application(middlewares=[problems])
-    add_push_hook(app, PushHook(lambda: asked.append("sync"), "main", None))
-    async with TestClient(TestServer(app)) as one:
-        code, answer = await push(one)
-    assert (code, asked) == (403, [])
+    add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", None))
+    async with TestClient(TestServer(app)) as client:
+        code, answer = await push(client)
+    assert (code, requests) == (403, [])
     assert "--hook-secret-file" in answer["detail"]

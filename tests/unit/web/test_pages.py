@@ -55,18 +55,18 @@ class Element:
     def all(self, tag: str = "", css: str = "", **attributes: str) -> list[Element]:
         """Find elements by tag, class and attributes."""
         return [
-            one
-            for one in self.walk()
-            if (not tag or one.tag == tag)
-            and (not css or css in one.attributes.get("class", "").split())
-            and all(one.attributes.get(name) == value for name, value in attributes.items())
+            element
+            for element in self.walk()
+            if (not tag or element.tag == tag)
+            and (not css or css in element.attributes.get("class", "").split())
+            and all(element.attributes.get(name) == value for name, value in attributes.items())
         ]
 
-    def one(self, tag: str = "", css: str = "", **attributes: str) -> Element:
+    def find(self, tag: str = "", css: str = "", **attributes: str) -> Element:
         """Find the only such element."""
-        found = self.all(tag, css, **attributes)
-        assert len(found) == 1, f"{tag}.{css} {attributes}: there are {len(found)}"
-        return found[0]
+        matching = self.all(tag, css, **attributes)
+        assert len(matching) == 1, f"{tag}.{css} {attributes}: there are {len(matching)}"
+        return matching[0]
 
     @property
     def text(self) -> str:
@@ -135,14 +135,14 @@ async def draw(state: Showcase, address: str = "/") -> Element:
         return Reader(await answer.text()).root
 
 
-def showing(*known: object, **changes: object) -> Showcase:
+def showing(*jobs: object, **changes: object) -> Showcase:
     """Make a healthy controller that knows these remediations."""
-    return replace(pages.quiet(NOW), known=list(known), **changes)  # type: ignore[arg-type]
+    return replace(pages.quiet(NOW), known=list(jobs), **changes)  # type: ignore[arg-type]
 
 
 def row_of(page: Element, css: str = "remediation") -> Element:
     """Find the only remediation of a page."""
-    return page.one("tbody", css)
+    return page.find("tbody", css)
 
 
 ALL = {"busy": pages.busy, "quiet": pages.quiet, "broken": pages.broken, "hostile": pages.hostile}
@@ -162,13 +162,15 @@ async def test_nothing_inline(state: Showcase) -> None:
     """No page has a script, a style or an event handler of its own, whatever it shows."""
     page = await draw(state)
     scripts = page.all("script")
-    assert [one.attributes["src"].partition("?")[0] for one in scripts] == ["static/page.js"]
+    assert [element.attributes["src"].partition("?")[0] for element in scripts] == [
+        "static/page.js"
+    ]
     assert not scripts[0].children
     assert not page.all("style")
-    for one in page.walk():
-        assert "style" not in one.attributes
-        assert not [name for name in one.attributes if name.startswith("on")]
-    assert [one.attributes["src"].partition("?")[0] for one in page.all("img")] == [
+    for element in page.walk():
+        assert "style" not in element.attributes
+        assert not [name for name in element.attributes if name.startswith("on")]
+    assert [element.attributes["src"].partition("?")[0] for element in page.all("img")] == [
         "static/icon.svg"
     ]
 
@@ -178,8 +180,8 @@ async def test_nothing_from_elsewhere(state: Showcase) -> None:
     page = await draw(state)
     addresses = [
         value
-        for one in page.walk()
-        for name, value in one.attributes.items()
+        for element in page.walk()
+        for name, value in element.attributes.items()
         if name in ("href", "src", "action")
     ]
     assert len(addresses) > 20
@@ -190,7 +192,7 @@ async def test_nothing_from_elsewhere(state: Showcase) -> None:
 async def test_ids_are_unique(state: Showcase) -> None:
     """No two elements of a page have one id, by which the script finds them again."""
     page = await draw(state)
-    ids = [one.attributes["id"] for one in page.walk() if "id" in one.attributes]
+    ids = [element.attributes["id"] for element in page.walk() if "id" in element.attributes]
     assert len(ids) == len(set(ids))
 
 
@@ -198,8 +200,8 @@ async def test_tables_have_captions_and_headers(state: Showcase) -> None:
     """Every table says what it is, every column and row has a header."""
     page = await draw(state)
     for table in page.all("table"):
-        assert table.one("caption").text
-        columns = table.one("thead").all("th", scope="col")
+        assert table.find("caption").text
+        columns = table.find("thead").all("th", scope="col")
         assert len(columns) == 5
         for row in table.all("tr"):
             if row.all("td") and "more-row" not in row.attributes.get("class", ""):
@@ -212,14 +214,17 @@ async def test_landmarks(state: Showcase) -> None:
     """A page has one of each landmark, and each of its sections has a name."""
     page = await draw(state)
     for tag in ("header", "main", "footer", "h1"):
-        page.one(tag)
-    ids = {one.attributes["id"] for one in page.walk() if "id" in one.attributes}
-    for section in page.one("main").all("section"):
+        page.find(tag)
+    ids = {element.attributes["id"] for element in page.walk() if "id" in element.attributes}
+    for section in page.find("main").all("section"):
         if name := section.attributes.get("aria-labelledby"):
             assert name in ids
-    assert len([one for one in page.all("section") if "aria-labelledby" in one.attributes]) >= 7
-    for one in page.all("use"):
-        assert one.attributes["href"][1:] in ids
+    assert (
+        len([element for element in page.all("section") if "aria-labelledby" in element.attributes])
+        >= 7
+    )
+    for element in page.all("use"):
+        assert element.attributes["href"][1:] in ids
 
 
 async def test_headers() -> None:
@@ -240,12 +245,12 @@ async def test_static_files() -> None:
     """What a page is drawn with is served, of its type, under an address that tells its content."""
     async with application(pages.quiet(NOW)) as client:
         page = Reader(await (await client.get("/")).text()).root
-        found = {
-            page.one("link", rel="stylesheet").attributes["href"]: "text/css",
-            page.one("script").attributes["src"]: "javascript",
-            page.one("link", rel="icon").attributes["href"]: "image/svg+xml",
+        assets = {
+            page.find("link", rel="stylesheet").attributes["href"]: "text/css",
+            page.find("script").attributes["src"]: "javascript",
+            page.find("link", rel="icon").attributes["href"]: "image/svg+xml",
         }
-        for address, content_type in found.items():
+        for address, content_type in assets.items():
             assert re.fullmatch(r"static/[a-z]+\.[a-z]+\?v=[0-9a-f]{12}", address)
             answer = await client.get(f"/{address}")
             assert answer.status == 200
@@ -281,8 +286,11 @@ async def test_hostile_values_are_text() -> None:
     """Markup in labels, names, paths and errors is shown as text, and makes no element."""
     page = await draw(pages.hostile(NOW))
     assert len(page.all("script")) == 1
-    assert row_of(page).one("bdi", "name").text == pages.SCRIPT[:120]
-    labels = {one.one("dt").text: one.one("dd").text for one in page.one("dl", "labels").all("div")}
+    assert row_of(page).find("bdi", "name").text == pages.SCRIPT[:120]
+    labels = {
+        element.find("dt").text: element.find("dd").text
+        for element in page.find("dl", "labels").all("div")
+    }
     assert labels["attribute"] == pages.ATTRIBUTE
     assert labels[pages.SCRIPT[:120]] == pages.ATTRIBUTE
     assert labels["arabic"] == pages.ARABIC
@@ -293,14 +301,14 @@ async def test_values_are_kept_apart() -> None:
     """Text from right to left cannot turn what stands beside it."""
     page = await draw(pages.hostile(NOW))
     for text in (pages.ARABIC, pages.EMOJI):
-        assert any(one.text == text for one in page.one("dl", "labels").all("bdi"))
+        assert any(element.text == text for element in page.find("dl", "labels").all("bdi"))
 
 
 async def test_unseen_characters_are_written_out() -> None:
     """What nobody would see, and what turns the reading direction, is shown as its code."""
     labels = {"alertname": "A", "null": "a\x00b", "lines": "a\n\tb"}
-    one = remediation("A", Phase.RUNNING, NOW, labels=labels, path="latin-\udce9.yaml")
-    text = row_of(await draw(showing(one))).text
+    job = remediation("A", Phase.RUNNING, NOW, labels=labels, path="latin-\udce9.yaml")
+    text = row_of(await draw(showing(job))).text
     assert r"a\u0000b" in text
     assert r"latin-\udce9.yaml" in text
     assert "a b" in text
@@ -312,23 +320,23 @@ async def test_unseen_characters_are_written_out() -> None:
 async def test_long_values_are_cut() -> None:
     """A value of ten thousand characters is cut where it stands, and can be opened as a whole."""
     page = await draw(pages.hostile(NOW))
-    long = page.one("dl", "labels").all("details", "long")
+    long = page.find("dl", "labels").all("details", "long")
     assert len(long) == 1
-    assert long[0].one("summary").one("bdi").text == pages.LONG[:160]
-    assert "all 10,007 characters" in long[0].one("summary").text
-    assert long[0].one("bdi", "whole").text == pages.LONG
-    for one in page.all("summary"):
-        assert len(one.text) < 500
+    assert long[0].find("summary").find("bdi").text == pages.LONG[:160]
+    assert "all 10,007 characters" in long[0].find("summary").text
+    assert long[0].find("bdi", "whole").text == pages.LONG
+    for element in page.all("summary"):
+        assert len(element.text) < 500
 
 
 async def test_commands_are_safe_to_paste() -> None:
     """A command is quoted for a shell, and not offered for a commit or path that means ill."""
     path = "it's a $(file).yaml"
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, path=path)))
-    lines = [one.text for one in row_of(page).all("span", "command")]
+    lines = [element.text for element in row_of(page).all("span", "command")]
     assert f"git show '{COMMIT}:it'\"'\"'s a $(file).yaml'" in lines
     page = await draw(pages.hostile(NOW))
-    commands = " ".join(one.text for one in row_of(page).all("span", "command"))
+    commands = " ".join(element.text for element in row_of(page).all("span", "command"))
     assert "kubectl" in commands
     assert "git" not in commands
     assert "reboot" not in commands
@@ -351,13 +359,13 @@ async def test_no_command_without_a_commit(commit: str, path: str) -> None:
 async def test_every_phase(phase: Phase) -> None:
     """Each phase is shown by word, icon and colour, with its meaning, and counted."""
     page = await draw(showing(remediation("A", phase, NOW)))
-    badge = row_of(page).one("td", "phase").one("span", "badge")
+    badge = row_of(page).find("td", "phase").find("span", "badge")
     assert badge.text == phase.value
     assert badge.attributes["title"]
-    assert badge.one("use").attributes["href"].startswith("#icon-")
+    assert badge.find("use").attributes["href"].startswith("#icon-")
     (tone,) = set(badge.attributes["class"].split()) - {"badge"}
     assert tone in ("ok", "bad", "warn", "ask", "run", "idle")
-    chips = {one.text for one in page.one("nav", "chips").all("a")}
+    chips = {element.text for element in page.find("nav", "chips").all("a")}
     assert f"{phase.value} 1" in chips
     assert len(chips) == 1 + len(Phase)
 
@@ -365,33 +373,35 @@ async def test_every_phase(phase: Phase) -> None:
 async def test_phases_differ_in_more_than_colour() -> None:
     """No two phases have the same icon."""
     page = await draw(pages.busy(NOW))
-    icons = [one.one("use").attributes["href"] for one in page.one("nav", "chips").all("a")[1:]]
+    icons = [
+        element.find("use").attributes["href"] for element in page.find("nav", "chips").all("a")[1:]
+    ]
     assert len(set(icons)) == len(Phase)
 
 
 async def test_where_it_came_from() -> None:
     """A remediation tells its operario, its commit, short and whole, its file and the command."""
     row = row_of(await draw(showing(remediation("KubePodCrashLooping", Phase.RUNNING, NOW))))
-    origin = row.one("td", "from")
+    origin = row.find("td", "from")
     assert "openfero-kubepodcrashlooping-firing" in origin.text
-    assert origin.one("span", "sha").one("code").text == COMMIT[:7]
-    assert origin.one("span", "sha").one("code").attributes["title"] == COMMIT
-    assert origin.one("button", "copy").attributes["data-copy"] == COMMIT
+    assert origin.find("span", "sha").find("code").text == COMMIT[:7]
+    assert origin.find("span", "sha").find("code").attributes["title"] == COMMIT
+    assert origin.find("button", "copy").attributes["data-copy"] == COMMIT
     assert "kubepodcrashlooping/firing.yaml" in origin.text
-    lines = [one.text for one in row.all("span", "command")]
+    lines = [element.text for element in row.all("span", "command")]
     assert f"git show {COMMIT}:kubepodcrashlooping/firing.yaml" in lines
-    assert COMMIT in [one.text for one in row.all("code")]
+    assert COMMIT in [element.text for element in row.all("code")]
 
 
 async def test_a_folder_has_no_commit() -> None:
     """What was read from a folder says so instead of showing an empty commit."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit="")))
-    assert "no commit (folder)" in row_of(page).one("td", "from").text
+    assert "no commit (folder)" in row_of(page).find("td", "from").text
 
 
 async def test_details() -> None:
     """An opened row has labels, every time that is known, attempt, options and Job."""
-    one = remediation(
+    job = remediation(
         "A",
         Phase.SUCCEEDED,
         NOW - timedelta(minutes=9),
@@ -400,8 +410,8 @@ async def test_details() -> None:
         approved_by="oncall@example.com",
         options=Options(approval=True, cooldown=timedelta(minutes=45)),
     )
-    row = row_of(await draw(showing(one)))
-    details = row.one("tr", "more-row")
+    row = row_of(await draw(showing(job)))
+    details = row.find("tr", "more-row")
     terms = {dt.text for dt in details.all("dt")}
     assert {"Alert started", "Received", "Admitted", "Started", "Finished", "Resolved"} <= terms
     text = details.text
@@ -411,25 +421,25 @@ async def test_details() -> None:
     assert "cooldown 45m" in text
     assert "max-wait" not in text
     assert "pod cart-0" in text
-    assert str(one.key) in text
-    assert f"kubectl -n {one.key.namespace} logs job/{one.key.name}" in text
-    assert "attempt 2" in row.one("td", "phase").text
-    assert "ran for 42s" in row.one("td", "why").text
+    assert str(job.key) in text
+    assert f"kubectl -n {job.key.namespace} logs job/{job.key.name}" in text
+    assert "attempt 2" in row.find("td", "phase").text
+    assert "ran for 42s" in row.find("td", "why").text
 
 
 async def test_the_row_opens_without_a_script() -> None:
     """A row's details are behind an element that browsers open by themselves, closed at first."""
-    details = row_of(await draw(showing(remediation("A", Phase.RUNNING, NOW)))).one(
+    details = row_of(await draw(showing(remediation("A", Phase.RUNNING, NOW)))).find(
         "details", "opener"
     )
     assert "open" not in details.attributes
-    assert details.one("summary").text == "A firing"
+    assert details.find("summary").text == "A firing"
 
 
 async def test_target() -> None:
     """A row names what is being healed, and leaves out what names nothing."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW)))
-    assert row_of(page).one("div", "target").text == "namespace=shop pod=cart-0"
+    assert row_of(page).find("div", "target").text == "namespace=shop pod=cart-0"
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, target="damaged")))
     assert not row_of(page).all("div", "target")
 
@@ -439,8 +449,8 @@ async def test_waits_for_a_busy_target() -> None:
     first = remediation("A", Phase.RUNNING, NOW - timedelta(minutes=1))
     second = remediation("A", Phase.WAITING, NOW, labels={"alertname": "A", "b": "c"})
     page = await draw(showing(first, replace(second, target=first.target)))
-    why = page.one("tbody", "idle").one("td", "why")
-    assert why.one("code", "reason").text == "target-busy"
+    why = page.find("tbody", "idle").find("td", "why")
+    assert why.find("code", "reason").text == "target-busy"
     assert f"{first.key} is running on the same target" in why.text
 
 
@@ -449,25 +459,25 @@ async def test_waits_for_the_clock() -> None:
     before = remediation("A", Phase.FAILED, NOW - timedelta(minutes=4))
     late = remediation("A", Phase.WAITING, NOW, attempt=2)
     page = await draw(showing(before, late))
-    until = page.one("tbody", "idle").one("td", "why").one("span", "until")
+    until = page.find("tbody", "idle").find("td", "why").find("span", "until")
     # It ended 44 s after it came, and the cooldown is ten minutes.
-    assert until.one("time").attributes["datetime"] == "2026-11-21T03:10:49Z"
-    assert until.one("span", "age").text == "in 6m 44s"
+    assert until.find("time").attributes["datetime"] == "2026-11-21T03:10:49Z"
+    assert until.find("span", "age").text == "in 6m 44s"
 
 
 async def test_waits_for_a_person() -> None:
     """A Job that waits for approval shows the commands that decide on it, and is said first."""
-    one = remediation(
+    job = remediation(
         "A", Phase.AWAITING_APPROVAL, NOW - timedelta(minutes=17), options=Options(approval=True)
     )
-    page = await draw(showing(one))
-    assert row_of(page).one("code", "reason").text == "approval"
+    page = await draw(showing(job))
+    assert row_of(page).find("code", "reason").text == "approval"
     lines = [line.text for line in row_of(page).all("span", "command")]
-    assert lines[:2] == [f"openfero-gitops approve {one.key}", f"openfero-gitops refuse {one.key}"]
-    concern = page.one("li", "concern")
+    assert lines[:2] == [f"openfero-gitops approve {job.key}", f"openfero-gitops refuse {job.key}"]
+    concern = page.find("li", "concern")
     assert "1 remediation waiting for approval" in concern.text
     assert "17m ago" in concern.text
-    assert concern.one("a").attributes["href"] == "./?phase=AwaitingApproval"
+    assert concern.find("a").attributes["href"] == "./?phase=AwaitingApproval"
 
 
 async def test_waits_for_a_limit() -> None:
@@ -482,8 +492,8 @@ async def test_waits_for_a_limit() -> None:
             in_force=in_force,
         )
     )
-    assert page.one("tbody", "idle").one("code", "reason").text == "limit-concurrent"
-    assert "1 of at most 1" in page.one("section", "status").text
+    assert page.find("tbody", "idle").find("code", "reason").text == "limit-concurrent"
+    assert "1 of at most 1" in page.find("section", "status").text
 
 
 async def test_about_to_be_decided() -> None:
@@ -492,54 +502,54 @@ async def test_about_to_be_decided() -> None:
     assert "The leader is about to start it" in row_of(page).text
     page = await draw(showing(remediation("A", Phase.WAITING, NOW - timedelta(hours=2))))
     assert "The leader is about to refuse it" in row_of(page).text
-    assert row_of(page).one("code", "reason").text == "max-wait"
+    assert row_of(page).find("code", "reason").text == "max-wait"
 
 
 async def test_why_it_failed() -> None:
     """A failed remediation tells its condition, the exit code and the container's last words."""
     message = "BackoffLimitExceeded: limit reached; container a exited with code 3 (Error): no disk"
-    one = remediation(
+    job = remediation(
         "A",
         Phase.FAILED,
         NOW - timedelta(minutes=2),
         reason="BackoffLimitExceeded",
         message=message,
     )
-    why = row_of(await draw(showing(one)), "bad").one("td", "why")
-    assert why.one("code", "reason").text == "BackoffLimitExceeded"
+    why = row_of(await draw(showing(job)), "bad").find("td", "why")
+    assert why.find("code", "reason").text == "BackoffLimitExceeded"
     assert why.text.count("BackoffLimitExceeded") == 1
     assert "limit reached; container a exited with code 3 (Error): no disk" in why.text
 
 
 async def test_why_it_was_refused() -> None:
     """A refused remediation tells the reason, and its sentence where no message was written."""
-    one = remediation("A", Phase.REFUSED, NOW, reason="unsafe-value", decision="refused")
-    why = row_of(await draw(showing(one))).one("td", "why")
+    job = remediation("A", Phase.REFUSED, NOW, reason="unsafe-value", decision="refused")
+    why = row_of(await draw(showing(job))).find("td", "why")
     meaning = Reason.UNSAFE_VALUE.text
     assert why.text == f"unsafe-value {meaning[0].upper()}{meaning[1:]}"
-    one = replace(one, message="pod is '--all'")
-    why = row_of(await draw(showing(one))).one("td", "why")
+    job = replace(job, message="pod is '--all'")
+    why = row_of(await draw(showing(job))).find("td", "why")
     assert why.text == "unsafe-value pod is '--all'"
-    assert why.one("code", "reason").attributes["title"] == meaning
+    assert why.find("code", "reason").attributes["title"] == meaning
 
 
 async def test_circumstances() -> None:
     """What was queued, held, started by somebody else or is being deleted says so."""
-    for one, words in (
+    for job, words in (
         (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Waits for Kueue, in queue heal"),
         (remediation("A", Phase.HELD, NOW), "Someone suspended it after it started"),
         (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Started by someone else"),
         (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
     ):
-        assert words in row_of(await draw(showing(one))).one("td", "why").text
+        assert words in row_of(await draw(showing(job))).find("td", "why").text
 
 
 @pytest.mark.parametrize("verified", [False, True])
 async def test_who_approved_it(*, verified: bool) -> None:
     """The name is there, and whether anybody could have written it."""
-    one = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
-    page = await draw(replace(showing(one), approvals_verified=verified))
-    text = row_of(page).one("td", "why").text
+    job = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
+    page = await draw(replace(showing(job), approvals_verified=verified))
+    text = row_of(page).find("td", "why").text
     assert "Approved by ada" in text
     assert ("unverified" in text) is not verified
 
@@ -547,16 +557,16 @@ async def test_who_approved_it(*, verified: bool) -> None:
 async def test_what_can_be_stopped() -> None:
     """What has not ended shows how to cancel it, what has ended does not."""
     for phase in Phase:
-        one = remediation("A", phase, NOW)
-        text = row_of(await draw(showing(one))).text
+        job = remediation("A", phase, NOW)
+        text = row_of(await draw(showing(job))).text
         may = phase in (Phase.WAITING, Phase.QUEUED, Phase.RUNNING, Phase.HELD)
-        assert (f"openfero-gitops cancel {one.key}" in text) == may
+        assert (f"openfero-gitops cancel {job.key}" in text) == may
 
 
 async def test_an_alert_without_a_name() -> None:
     """An alert that has no name, and no labels on its Job, is shown all the same."""
-    one = remediation("", Phase.REFUSED, NOW, labels={"a": "b"})
-    text = row_of(await draw(showing(replace(one, labels={})))).text
+    job = remediation("", Phase.REFUSED, NOW, labels={"a": "b"})
+    text = row_of(await draw(showing(replace(job, labels={})))).text
     assert "(alert without a name)" in text
     assert "Alert labels none" in text
 
@@ -564,10 +574,12 @@ async def test_an_alert_without_a_name() -> None:
 async def test_order() -> None:
     """What is under way stands before what has ended, and the newest first in each."""
     page = await draw(pages.busy(NOW))
-    titles = [one.one("caption").text for one in page.all("table", "remediations")]
+    titles = [element.find("caption").text for element in page.all("table", "remediations")]
     assert titles == ["In progress 6", "Finished 5"]
     for table in page.all("table", "remediations"):
-        received = [cell.one("time").attributes["datetime"] for cell in table.all("td", "received")]
+        received = [
+            cell.find("time").attributes["datetime"] for cell in table.all("td", "received")
+        ]
         assert received == sorted(received, reverse=True)
 
 
@@ -579,8 +591,8 @@ async def test_more_than_a_table_shows() -> None:
     ]
     page = await draw(showing(*many))
     assert len(page.all("tbody", "remediation")) == 50
-    assert "Showing the first 50 of 120 remediations, newest first" in page.one("p", "rest").text
-    assert "Refused 120" in page.one("nav", "chips").text
+    assert "Showing the first 50 of 120 remediations, newest first" in page.find("p", "rest").text
+    assert "Refused 120" in page.find("nav", "chips").text
     assert many[0].key.name in page.text
     assert many[119].key.name not in page.text
     assert many[119].key.name in (await draw(showing(*many), "/?q=refused+firing-119")).text
@@ -593,8 +605,8 @@ async def test_filter_by_phase() -> None:
     """The address chooses phases, in any case and more than one, and marks their links."""
     page = await draw(pages.busy(NOW), "/?phase=failed")
     assert len(page.all("tbody", "remediation")) == 1
-    assert page.one("nav", "chips").one("a", **{"aria-current": "true"}).text == "Failed 1"
-    assert "Waiting 2" in page.one("nav", "chips").text
+    assert page.find("nav", "chips").find("a", **{"aria-current": "true"}).text == "Failed 1"
+    assert "Waiting 2" in page.find("nav", "chips").text
     page = await draw(pages.busy(NOW), "/?phase=Failed&phase=Held")
     assert len(page.all("tbody", "remediation")) == 2
 
@@ -613,17 +625,17 @@ async def test_filter_by_words() -> None:
         page = await draw(pages.busy(NOW), f"/?q={words}")
         assert len(page.all("tbody", "remediation")) == count, words
     page = await draw(pages.busy(NOW), "/?q=kubejobfailed")
-    assert [one.text for one in page.one("table", "operarios").all("bdi", "name")] == [
+    assert [element.text for element in page.find("table", "operarios").all("bdi", "name")] == [
         "kubejobfailed-cleanup"
     ]
-    assert len(page.one("table", "problems").one("tbody").all("tr")) == 1
-    assert page.one("input", id="q").attributes["value"] == "kubejobfailed"
+    assert len(page.find("table", "problems").find("tbody").all("tr")) == 1
+    assert page.find("input", id="q").attributes["value"] == "kubejobfailed"
 
 
 async def test_filters_go_together() -> None:
     """The links to phases keep the words, however odd."""
     page = await draw(pages.busy(NOW), "/?q=%26%22%3Cb%3E+a")
-    link = page.one("nav", "chips").all("a")[1].attributes["href"]
+    link = page.find("nav", "chips").all("a")[1].attributes["href"]
     assert link == "./?phase=AwaitingApproval&q=%26%22%3Cb%3E+a"
 
 
@@ -631,8 +643,8 @@ async def test_concerns_are_not_filtered() -> None:
     """What a person should know first is said whatever the filter hides."""
     whole = await draw(pages.busy(NOW))
     page = await draw(pages.busy(NOW), "/?q=nothing+of+the+kind&phase=Queued")
-    assert [one.text for one in page.all("li", "concern")] == [
-        one.text for one in whole.all("li", "concern")
+    assert [element.text for element in page.all("li", "concern")] == [
+        element.text for element in whole.all("li", "concern")
     ]
 
 
@@ -659,11 +671,11 @@ async def test_broken_query() -> None:
 async def test_no_alert_yet() -> None:
     """A controller that has met no alert says where Alertmanager delivers to."""
     page = await draw(pages.quiet(NOW))
-    section = page.one("section", id="remediations")
+    section = page.find("section", id="remediations")
     assert "No remediations yet" in section.text
     assert "sends to /alerts" in section.text
     assert "openfero-gitops explain SOURCE --alert FILE" in section.text
-    assert page.one("h2", id="state").text == "Healthy. No action needed."
+    assert page.find("h2", id="state").text == "Healthy. No action needed."
     assert not page.all("li", "concern")
 
 
@@ -675,15 +687,15 @@ async def test_nothing_fits_the_filter() -> None:
         ("operarios", "None of the 6 operarios matches the filter."),
         ("problems", "None of the 2 problems matches the filter."),
     ):
-        assert words in page.one("section", id=section).text
-        assert page.one("section", id=section).all("a", href="./")
+        assert words in page.find("section", id=section).text
+        assert page.find("section", id=section).all("a", href="./")
 
 
 async def test_no_operario() -> None:
     """A revision without operarios says what one is, and under which path."""
     empty = catalog(root="production")
     page = await draw(showing(in_force=empty, synced=synced(empty, NOW)))
-    text = page.one("section", id="operarios").text
+    text = page.find("section", id="operarios").text
     assert "contains no operarios" in text
     assert "under production" in text
     assert "openfero.io/alertname" in text
@@ -691,15 +703,17 @@ async def test_no_operario() -> None:
 
 async def test_no_problem() -> None:
     """A repository without problems says so, and of which commit."""
-    text = (await draw(pages.quiet(NOW))).one("section", id="problems").text
+    text = (await draw(pages.quiet(NOW))).find("section", id="problems").text
     assert f"No problems at {COMMIT[:7]}" in text
 
 
 async def test_nothing_under_way() -> None:
     """Where everything has ended, that is said, and what ended is shown."""
     page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
-    assert "No Job is running or waiting." in page.one("section", id="remediations").text
-    assert [one.one("caption").text for one in page.all("table", "remediations")] == ["Finished 1"]
+    assert "No Job is running or waiting." in page.find("section", id="remediations").text
+    assert [element.find("caption").text for element in page.all("table", "remediations")] == [
+        "Finished 1"
+    ]
 
 
 # The state of the controller
@@ -708,22 +722,22 @@ async def test_nothing_under_way() -> None:
 async def test_healthy() -> None:
     """A healthy controller shows leader, conditions, revision, its author and its age."""
     page = await draw(pages.quiet(NOW))
-    text = page.one("section", "status").text
+    text = page.find("section", "status").text
     assert f"Leader {pages.REPLICA} (this replica)" in text
     assert f"Commit {COMMIT[:7]} on main by Platform Team" in text
     assert f"Signed by {pages.SIGNER} verified" in text
     assert "Active since 9h 12m ago 2026-11-20T17:52:05Z" in text
     assert "Last sync 20s ago" in text
     assert "State active" in text
-    badges = [one.text for one in page.one("ul", "conditions").all("span", "badge")]
+    badges = [element.text for element in page.find("ul", "conditions").all("span", "badge")]
     assert badges == ["catalog", "jobs"]
 
 
 async def test_broken() -> None:
     """Without catalog, leader or API server the page says so before everything else, and why."""
     page = await draw(pages.broken(NOW))
-    assert page.one("h2", id="state").text == "Not healthy"
-    concerns = [one.text for one in page.all("li", "concern")]
+    assert page.find("h2", id="state").text == "Not healthy"
+    concerns = [element.text for element in page.all("li", "concern")]
     assert concerns == [
         (
             "No active catalog: deliveries are answered with 503 3m 0s ago 2026-11-21T03:01:05Z "
@@ -732,10 +746,10 @@ async def test_broken() -> None:
         "Not ready: jobs openfero-jobs: connection refused",
         "No leader alerts still become Jobs, but no Job is started",
     ]
-    assert page.one("title").text == "not healthy · openfero-gitops · production-west"
-    assert "no success yet" in page.one("section", "status").text
-    assert "No active catalog" in page.one("section", id="operarios").text
-    assert row_of(page).one("code", "reason").text == "no-catalog"
+    assert page.find("title").text == "not healthy · openfero-gitops · production-west"
+    assert "no success yet" in page.find("section", "status").text
+    assert "No active catalog" in page.find("section", id="operarios").text
+    assert row_of(page).find("code", "reason").text == "no-catalog"
 
 
 async def test_before_the_first_sync() -> None:
@@ -749,17 +763,17 @@ async def test_before_the_first_sync() -> None:
 async def test_another_leads() -> None:
     """A replica that does not lead names the one that does, and itself."""
     page = await draw(showing(leader=Leadership(holder="openfero-gitops-other")))
-    text = page.one("section", "status").text
+    text = page.find("section", "status").text
     assert "Leader openfero-gitops-other This replica" in text
-    assert page.one("h2", id="state").text.startswith("Healthy")
+    assert page.find("h2", id="state").text.startswith("Healthy")
 
 
 async def test_sync_fails() -> None:
     """A sync that fails tells why, since when, and what stays in force."""
     concern = [
-        one.text
-        for one in (await draw(pages.busy(NOW))).all("li", "concern")
-        if "cannot" in one.text
+        element.text
+        for element in (await draw(pages.busy(NOW))).all("li", "concern")
+        if "cannot" in element.text
     ]
     assert len(concern) == 1
     assert f"The repository cannot be read; {COMMIT[:7]} stays active" in concern[0]
@@ -778,21 +792,21 @@ async def test_revision_refused() -> None:
         ),
     )
     page = await draw(showing(synced=status))
-    concern = page.one("li", "concern").text
+    concern = page.find("li", "concern").text
     assert f"Revision {OLDER[:7]} was refused; {COMMIT[:7]} stays active" in concern
     assert "unknown key 'pause'" in concern
     # Once a newer revision is in force, the refused one is history: told, but no concern.
     page = await draw(showing(synced=replace(status, error=None, failing_since=None)))
     assert not page.all("li", "concern")
-    assert f"Refused {OLDER[:7]}" in page.one("section", "status").text
+    assert f"Refused {OLDER[:7]}" in page.find("section", "status").text
 
 
 async def test_from_the_mirror() -> None:
     """A catalog that came from the mirror says so."""
     status = replace(pages.quiet(NOW).synced, origin="mirror", last_success=None)
     page = await draw(showing(synced=status))
-    assert "comes from the mirror" in page.one("li", "concern").text
-    badges = [one.text for one in page.one("section", "status").all("span", "badge")]
+    assert "comes from the mirror" in page.find("li", "concern").text
+    badges = [element.text for element in page.find("section", "status").all("span", "badge")]
     assert "from the mirror" in badges
 
 
@@ -802,17 +816,17 @@ async def test_paused_by_the_envelope() -> None:
         remediation("A", Phase.WAITING, NOW), in_force=catalog(envelope=Envelope(paused=True))
     )
     page = await draw(shown)
-    assert "openfero.yaml sets paused: true" in page.one("li", "concern").text
-    assert "paused by openfero.yaml" in page.one("section", "status").text
-    assert row_of(page).one("code", "reason").text == "paused"
+    assert "openfero.yaml sets paused: true" in page.find("li", "concern").text
+    assert "paused by openfero.yaml" in page.find("section", "status").text
+    assert row_of(page).find("code", "reason").text == "paused"
 
 
 async def test_paused_by_a_person() -> None:
     """A pause by command is shown with the person and the way to resume, also if no Job waits."""
     message = "ada paused admission; run `openfero-gitops resume` to resume"
     page = await draw(showing(paused=Pause(PauseCause.COMMAND, message, "ada", NOW)))
-    assert message in page.one("li", "concern").text
-    assert "paused by ada" in page.one("section", "status").text
+    assert message in page.find("li", "concern").text
+    assert "paused by ada" in page.find("section", "status").text
 
 
 async def test_paused_by_a_refused_revision() -> None:
@@ -822,41 +836,41 @@ async def test_paused_by_a_refused_revision() -> None:
     )
     status = replace(pages.quiet(NOW).synced, error=refused.reason, refused=refused)
     page = await draw(showing(remediation("A", Phase.WAITING, NOW), synced=status))
-    concerns = " ".join(one.text for one in page.all("li", "concern"))
+    concerns = " ".join(element.text for element in page.all("li", "concern"))
     assert f"revision {OLDER[:12]} was refused, but its openfero.yaml sets paused" in concerns
-    assert f"paused by refused revision {OLDER[:12]}" in page.one("main").text
+    assert f"paused by refused revision {OLDER[:12]}" in page.find("main").text
 
 
 async def test_paused_since_nobody_knows() -> None:
     """If it is unknown whether admission is paused, nobody is named; the cause is shown."""
     unknown = Pause(PauseCause.UNKNOWN, "cannot read ConfigMap openfero-control: Forbidden")
     page = await draw(showing(remediation("A", Phase.WAITING, NOW), paused=unknown))
-    assert "paused by" not in page.one("section", "status").text
-    assert unknown.message in " ".join(one.text for one in page.all("li", "concern"))
+    assert "paused by" not in page.find("section", "status").text
+    assert unknown.message in " ".join(element.text for element in page.all("li", "concern"))
 
 
 async def test_dry_run() -> None:
     """An envelope on trial says that nothing really runs."""
     page = await draw(showing(in_force=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
-    assert "Dry-run mode: Jobs are checked but do not run" in page.one("li", "concern").text
-    assert "State dry-run" in page.one("section", "status").text
+    assert "Dry-run mode: Jobs are checked but do not run" in page.find("li", "concern").text
+    assert "State dry-run" in page.find("section", "status").text
 
 
 async def test_recent_failures_are_said_first() -> None:
     """A failure of the last hour is a concern; an older one is counted, and no more."""
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(minutes=50))))
-    assert "1 remediation failed in the last hour" in page.one("li", "concern").text
-    assert page.one("title").text.startswith("1 need attention")
+    assert "1 remediation failed in the last hour" in page.find("li", "concern").text
+    assert page.find("title").text.startswith("1 need attention")
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=2))))
     assert not page.all("li", "concern")
-    assert "Failed 1" in page.one("nav", "chips").text
+    assert "Failed 1" in page.find("nav", "chips").text
 
 
 async def test_urgent_concerns_come_first() -> None:
     """What failed stands before what waits for a person, and that before what may wait."""
     tones = [
-        one.attributes["class"].split()[1]
-        for one in (await draw(pages.busy(NOW))).all("li", "concern")
+        element.attributes["class"].split()[1]
+        for element in (await draw(pages.busy(NOW))).all("li", "concern")
     ]
     assert tones == ["bad", "ask", "warn", "warn", "warn"]
 
@@ -867,30 +881,30 @@ async def test_urgent_concerns_come_first() -> None:
 async def test_operarios() -> None:
     """An operario shows alert, status, form, file, commit, author, and its last remediation."""
     page = await draw(pages.busy(NOW))
-    row = page.one("tr", id="operario:openfero-kubenodenotready-resolved")
+    row = page.find("tr", id="operario:openfero-kubenodenotready-resolved")
     assert "KubeNodeNotReady resolved" in row.text
-    assert "Job" in row.one("th").text
+    assert "Job" in row.find("th").text
     assert COMMIT[:7] in row.text
     assert "kubenodenotready/resolved.yaml" in row.text
     assert "Platform Team" in row.text
-    assert row.one("bdi", title="Platform Team <platform@example.com>")
-    assert row.one("span", "signed").attributes["title"] == f"verified: signed by {pages.SIGNER}"
-    copies = [one.attributes["data-copy"] for one in row.all("button", "copy")]
+    assert row.find("bdi", title="Platform Team <platform@example.com>")
+    assert row.find("span", "signed").attributes["title"] == f"verified: signed by {pages.SIGNER}"
+    copies = [element.attributes["data-copy"] for element in row.all("button", "copy")]
     assert f"git show {COMMIT}:kubenodenotready/resolved.yaml" in copies
     assert row.all("td")[-1].text.startswith("Succeeded 2h 39m ago")
     assert row.all("td")[2].text == "none"
-    assert page.one("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none"
+    assert page.find("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none"
 
 
 async def test_stale() -> None:
     """An operario in force in an older version is marked, with that version's commit."""
     page = await draw(pages.busy(NOW))
-    row = page.one("tr", id="operario:kubejobfailed-cleanup")
-    assert row.one("span", "warn").text == "stale"
+    row = page.find("tr", id="operario:kubejobfailed-cleanup")
+    assert row.find("span", "warn").text == "stale"
     assert OLDER[:7] in row.text
-    assert "Operarius" in row.one("th").text
-    assert len([one for one in page.all("span", "badge") if one.text == "stale"]) == 1
-    concerns = " ".join(one.text for one in page.all("li", "concern"))
+    assert "Operarius" in row.find("th").text
+    assert len([element for element in page.all("span", "badge") if element.text == "stale"]) == 1
+    concerns = " ".join(element.text for element in page.all("li", "concern"))
     assert "1 operario active in an older version" in concerns
 
 
@@ -899,7 +913,7 @@ async def test_stale_without_an_error() -> None:
     origin = Origin("a.yaml", "", OLDER, stale=True)
     in_force = catalog(operario("a", "A", origin=origin))
     page = await draw(showing(in_force=in_force))
-    assert "1 operario active in an older version" in page.one("li", "concern").text
+    assert "1 operario active in an older version" in page.find("li", "concern").text
 
 
 async def test_options() -> None:
@@ -913,8 +927,8 @@ async def test_options() -> None:
         cooldown=timedelta(0),
     )
     in_force = catalog(operario("a", "A", options=options, namespace="shop", form=Form.CONFIG_MAP))
-    row = (await draw(showing(in_force=in_force))).one("tr", id="operario:a")
-    assert {one.text for one in row.all("li", "option")} == {
+    row = (await draw(showing(in_force=in_force))).find("tr", id="operario:a")
+    assert {element.text for element in row.all("li", "option")} == {
         'matchers team="shop"',
         "enabled false",
         "mode dry-run",
@@ -922,18 +936,18 @@ async def test_options() -> None:
         "priority 7",
         "cooldown 0",
     }
-    assert "ConfigMap in shop" in row.one("th").text
+    assert "ConfigMap in shop" in row.find("th").text
 
 
 async def test_problems() -> None:
     """A problem shows its place, rule, message, what to do and commit; errors come first."""
     page = await draw(pages.busy(NOW))
-    rows = page.one("table", "problems").one("tbody").all("tr")
-    assert [row.one("span", "badge").text for row in rows] == ["error", "warning"]
-    assert rows[0].one("th").text.startswith("jobs/kubejobfailed/firing.yaml:14:7")
+    rows = page.find("table", "problems").find("tbody").all("tr")
+    assert [row.find("span", "badge").text for row in rows] == ["error", "warning"]
+    assert rows[0].find("th").text.startswith("jobs/kubejobfailed/firing.yaml:14:7")
     assert "'12x' is not a quantity" in rows[0].text
     assert "write 12 or 12m" in rows[0].text
-    assert "quantity" in [one.text for one in rows[0].all("code")]
+    assert "quantity" in [element.text for element in rows[0].all("code")]
     assert COMMIT[:7] in rows[0].text
 
 
@@ -941,38 +955,38 @@ async def test_a_problem_without_a_place() -> None:
     """A problem that has no line is shown by its path alone, one of a folder without commit."""
     problem = Problem("a/openfero.yaml", 0, 0, "", "missing", Severity.ERROR, "it is not there")
     page = await draw(showing(in_force=catalog(problems=(problem,))))
-    row = page.one("table", "problems").one("tbody").one("tr")
-    assert row.one("th").text == "a/openfero.yaml"
+    row = page.find("table", "problems").find("tbody").find("tr")
+    assert row.find("th").text == "a/openfero.yaml"
     assert "no commit" in row.text
 
 
 async def test_ignored() -> None:
     """Documents that are no operario are counted, and listed where that is opened."""
-    details = (await draw(pages.busy(NOW))).one("details", "ignored")
+    details = (await draw(pages.busy(NOW))).find("details", "ignored")
     assert "open" not in details.attributes
-    assert details.one("summary").text == "3 documents are ignored: not an operario"
-    assert "kustomization.yaml Kustomization" in [one.text for one in details.all("li")]
+    assert details.find("summary").text == "3 documents are ignored: not an operario"
+    assert "kustomization.yaml Kustomization" in [element.text for element in details.all("li")]
 
 
 async def test_a_folder() -> None:
     """A catalog that was read from a folder is shown without a commit."""
     in_force = catalog(operario("a", "A"), revision=Revision("/srv/operarios", "", ""))
     page = await draw(showing(in_force=in_force, synced=synced(in_force, NOW)))
-    assert "no commit (folder)" in page.one("section", "status").text
+    assert "no commit (folder)" in page.find("section", "status").text
 
 
 async def test_the_envelope() -> None:
     """The page tells the limits in force, and where they were written, or that nobody did."""
     envelope = Envelope(limits=Limits(7, 9), namespaces=("shop",), remember=timedelta(days=2))
     page = await draw(showing(in_force=catalog(envelope=envelope, root="production")))
-    text = page.one("section", "status").text
+    text = page.find("section", "status").text
     assert "0 of at most 7" in text
     assert "at most 9 per minute" in text
     assert "Jobs kept for 2d" in text
     assert "Namespaces shop" in text
     assert "production/openfero.yaml" in text
     page = await draw(showing(in_force=catalog(has_envelope=False)))
-    assert "defaults (no openfero.yaml)" in page.one("section", "status").text
+    assert "defaults (no openfero.yaml)" in page.find("section", "status").text
 
 
 # Times, and the way to act
@@ -995,9 +1009,9 @@ async def test_the_envelope() -> None:
 )
 async def test_ages(seconds: int, words: str) -> None:
     """An age is told in its two largest units, ahead or behind."""
-    one = remediation("A", Phase.RUNNING, NOW - timedelta(seconds=seconds))
-    received = row_of(await draw(showing(one))).one("td", "received")
-    assert received.one("span", "age").text == words
+    job = remediation("A", Phase.RUNNING, NOW - timedelta(seconds=seconds))
+    received = row_of(await draw(showing(job))).find("td", "received")
+    assert received.find("span", "age").text == words
 
 
 async def test_times() -> None:
@@ -1005,16 +1019,16 @@ async def test_times() -> None:
     page = await draw(pages.busy(NOW))
     times = page.all("time")
     assert len(times) > 40
-    for one in times:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", one.attributes["datetime"])
-        assert one.text == one.attributes["datetime"]
+    for element in times:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", element.attributes["datetime"])
+        assert element.text == element.attributes["datetime"]
     # The commit's own time is written with its author's offset.
-    assert "2026-11-19T15:20:11Z" in {one.text for one in times}
+    assert "2026-11-19T15:20:11Z" in {element.text for element in times}
 
 
 async def test_how_to_act() -> None:
     """The page says by which commands people change things, and that it does not."""
-    footer = (await draw(pages.quiet(NOW))).one("footer")
+    footer = (await draw(pages.quiet(NOW))).find("footer")
     assert "This page is read-only." in footer.text
     for command in ("approve JOB", "refuse JOB", "cancel JOB", "pause", "audit --verify"):
         assert f"openfero-gitops {command}" in footer.text
@@ -1022,20 +1036,20 @@ async def test_how_to_act() -> None:
 
 async def test_works_without_a_script() -> None:
     """Without JavaScript the page asks to be loaded again by itself."""
-    head = (await draw(pages.quiet(NOW))).one("noscript")
-    assert head.one("meta").attributes == {"http-equiv": "refresh", "content": "30"}
+    head = (await draw(pages.quiet(NOW))).find("noscript")
+    assert head.find("meta").attributes == {"http-equiv": "refresh", "content": "30"}
 
 
 async def test_resolved_is_told() -> None:
     """A remediation of a resolved alert is told from one of a firing alert."""
-    one = remediation("A", Phase.SUCCEEDED, NOW, status=Status.RESOLVED)
-    assert row_of(await draw(showing(one))).one("span", "status").text == "resolved"
+    job = remediation("A", Phase.SUCCEEDED, NOW, status=Status.RESOLVED)
+    assert row_of(await draw(showing(job))).find("span", "status").text == "resolved"
 
 
 async def test_not_ready_names_the_condition() -> None:
     """Each condition that does not hold is named with its message, the others are not."""
     needs = [Condition("catalog", holds=True), Condition("jobs", holds=False, message="no answer")]
     page = await draw(showing(needs=needs))
-    assert page.one("li", "concern").text == "Not ready: jobs no answer"
-    badges = [one.text for one in page.one("ul", "conditions").all("span", "badge")]
+    assert page.find("li", "concern").text == "Not ready: jobs no answer"
+    badges = [element.text for element in page.find("ul", "conditions").all("span", "badge")]
     assert badges == ["catalog", "jobs: no"]

@@ -49,7 +49,7 @@ READING = (
 
 def make(inbox: Inbox | None = None, **changes: Any) -> Server:
     """Make a server that listens on loopback once it is started."""
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "state": pages.busy(NOW),
         "deliveries": inbox or Inbox(),
         "exposition": Metrics("1.2.3"),
@@ -60,7 +60,7 @@ def make(inbox: Inbox | None = None, **changes: Any) -> Server:
         "tls": None,
         "push": NO_HOOK,
     }
-    return Server(**{**given, **changes})
+    return Server(**{**options, **changes})
 
 
 @contextlib.asynccontextmanager
@@ -464,8 +464,8 @@ def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> 
     ):
         with pytest.raises(UsageError) as caught:
             tls_context(*files)
-        said = str(caught.value)
-        assert flag in said
-        assert why in said
-        assert "\n" not in said
-        assert "s3cret" not in said
+        message = str(caught.value)
+        assert flag in message
+        assert why in message
+        assert "\n" not in message
+        assert "s3cret" not in message

@@ -57,8 +57,8 @@ def webhook(
 def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
     """Say of every alert that the API server did not take its Job."""
 
-    def tell(one: Alert) -> Item:
-        return Item(one, Outcome.ERROR, reason, message, "heal", JOB, verdict)
+    def tell(alert: Alert) -> Item:
+        return Item(alert, Outcome.ERROR, reason, message, "heal", JOB, verdict)
 
     return tell
 
@@ -70,14 +70,14 @@ def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
 async def test_every_alert_is_answered_in_its_order(path: str) -> None:
     """200 names for each alert of the delivery what became of it; both paths do the same."""
 
-    def tell(one: Alert) -> Item:
-        if one.labels.get("host") == "a":
-            return created(one)
-        if one.labels.get("host") == "b":
-            return Item(one, Outcome.EXISTS, operario="heal", job=JOB)
-        if one.labels.get("host") == "c":
-            return Item(one, Outcome.REFUSED, Reason.UNSAFE_VALUE, "label host", "heal", JOB)
-        return Item(one, Outcome.NO_MATCH, Reason.NO_OPERARIO, Reason.NO_OPERARIO.text)
+    def tell(alert: Alert) -> Item:
+        if alert.labels.get("host") == "a":
+            return created(alert)
+        if alert.labels.get("host") == "b":
+            return Item(alert, Outcome.EXISTS, operario="heal", job=JOB)
+        if alert.labels.get("host") == "c":
+            return Item(alert, Outcome.REFUSED, Reason.UNSAFE_VALUE, "label host", "heal", JOB)
+        return Item(alert, Outcome.NO_MATCH, Reason.NO_OPERARIO, Reason.NO_OPERARIO.text)
 
     inbox = Inbox(tell)
     alerts = [alert("HostDown", host=host) for host in "abc"] + [alert("Odd Näme", "resolved")]
@@ -85,10 +85,10 @@ async def test_every_alert_is_answered_in_its_order(path: str) -> None:
         answer = await client.post(path, json=group(*alerts))
         assert answer.status == 200
         assert answer.content_type == "application/json"
-        found = await answer.json()
+        body = await answer.json()
     common = {"alertname": "HostDown", "status": "firing", "fingerprint": "0123456789abcdef"}
     job = {"namespace": "openfero-jobs", "job": "hostdown-firing-abc"}
-    assert found == {
+    assert body == {
         "items": [
             common
             | {"outcome": "created", "operario": "heal", "reason": None, "message": None}
@@ -118,30 +118,30 @@ async def test_every_alert_is_answered_in_its_order(path: str) -> None:
         ]
     }
     (taken,) = inbox.groups
-    assert [one.status for one in taken.alerts] == [*[Status.FIRING] * 3, Status.RESOLVED]
+    assert [alert.status for alert in taken.alerts] == [*[Status.FIRING] * 3, Status.RESOLVED]
 
 
 async def test_a_job_that_is_wrong_is_named() -> None:
     """422 names the Job and what the API server says of it; the other alerts have theirs."""
 
-    def tell(one: Alert) -> Item:
-        if one.labels["host"] == "a":
-            return created(one)
-        return refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "spec: «no»")(one)
+    def tell(alert: Alert) -> Item:
+        if alert.labels["host"] == "a":
+            return created(alert)
+        return refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "spec: «no»")(alert)
 
     async with webhook(Inbox(tell)) as client:
         answer = await client.post(
             "/alerts", json=group(alert("HostDown", host="a"), alert("HostDown", host="b"))
         )
         assert (answer.status, answer.content_type) == (422, PROBLEM)
-        found = problem(await answer.text(), 422)
-    assert found["title"] == "Unprocessable Entity"
-    assert found["detail"] == (
+        body = problem(await answer.text(), 422)
+    assert body["title"] == "Unprocessable Entity"
+    assert body["detail"] == (
         "1 of 2 alerts have no Job (fix the operario): HostDown, Job "
         "openfero-jobs/hostdown-firing-abc: api-refused: spec: «no»"
     )
-    assert [one["outcome"] for one in found["items"]] == ["created", "error"]
-    assert found["items"][1]["reason"] == "api-refused"
+    assert [item["outcome"] for item in body["items"]] == ["created", "error"]
+    assert body["items"][1]["reason"] == "api-refused"
 
 
 async def test_repeating_wins_over_mending() -> None:
@@ -151,25 +151,25 @@ async def test_repeating_wins_over_mending() -> None:
         "b": refused(Reason.API_FORBIDDEN, Verdict.REPEAT, "quota"),
         "c": created,
     }
-    inbox = Inbox(lambda one: verdicts[one.labels["host"]](one))
+    inbox = Inbox(lambda alert: verdicts[alert.labels["host"]](alert))
     async with webhook(inbox) as client:
         answer = await client.post("/alerts", json=group(*(alert("A", host=h) for h in "abc")))
-        found = problem(await answer.text(), 503)
+        body = problem(await answer.text(), 503)
     assert answer.status == 503
-    assert "2 of 3 alerts have no Job (repeat the delivery)" in found["detail"]
-    assert found["detail"].endswith("api-forbidden: quota")
-    assert len(found["items"]) == 3
+    assert "2 of 3 alerts have no Job (repeat the delivery)" in body["detail"]
+    assert body["detail"].endswith("api-forbidden: quota")
+    assert len(body["items"]) == 3
 
 
 async def test_an_alert_without_a_name_can_be_told_of() -> None:
     """An error about an alert without a name, and without a Job, is a sentence all the same."""
     inbox = Inbox(
-        lambda one: Item(one, Outcome.ERROR, Reason.BUSY, "too many", verdict=Verdict.REPEAT)
+        lambda alert: Item(alert, Outcome.ERROR, Reason.BUSY, "too many", verdict=Verdict.REPEAT)
     )
     async with webhook(inbox) as client:
         answer = await client.post("/alerts", json={"status": "firing", "labels": {}})
-        found = problem(await answer.text(), 503)
-    assert found["detail"] == (
+        body = problem(await answer.text(), 503)
+    assert body["detail"] == (
         "1 of 1 alerts have no Job (repeat the delivery): an alert without a name: busy: too many"
     )
 
@@ -218,8 +218,8 @@ async def test_other_methods_are_refused(method: str, path: str, allowed: str) -
         assert (answer.status, answer.content_type) == (405, PROBLEM)
         assert answer.headers["Allow"] == allowed
         if method != "HEAD":
-            found = problem(await answer.text(), 405)
-            assert found["detail"] == f"{path} does not support {method}; use {allowed}"
+            body = problem(await answer.text(), 405)
+            assert body["detail"] == f"{path} does not support {method}; use {allowed}"
     assert not inbox.groups
 
 
@@ -235,8 +235,11 @@ async def test_other_methods_are_refused(method: str, path: str, allowed: str) -
         (b"[" * 100_000, "not JSON"),
         (b'{"alerts": 1}', "at /alerts"),
         (b'{"alerts": [{"labels": {"a": 1}}]}', "at /alerts/0/labels/a"),
-        (b'{"alerts": [{"status": "on", "labels": {}}]}', "'on' is neither"),
-        (b"null", "no JSON object"),
+        (
+            b'{"alerts": [{"status": "on", "labels": {}}]}',
+            'must be "firing" or "resolved", not "on"',
+        ),
+        (b"null", "not a JSON object"),
     ],
 )
 async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
@@ -246,9 +249,9 @@ async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
         async with webhook(inbox, counts=counts) as client:
             answer = await client.post("/alerts", data=body)
             assert (answer.status, answer.content_type) == (400, PROBLEM)
-            found = problem(await answer.text(), 400)
-    assert detail in found["detail"]
-    assert found["items"] == []
+            body = problem(await answer.text(), 400)
+    assert detail in body["detail"]
+    assert body["items"] == []
     assert not inbox.groups
     assert [(line["event"], line["code"]) for line in log] == [("delivery refused", 400)]
     assert b'openfero_gitops_deliveries_total{code="400"} 1.0' in counts.expose()
@@ -281,9 +284,9 @@ async def test_the_largest_body_is_taken() -> None:
         for body in (BODY.ljust(limit + 1), chunks(BODY.ljust(limit + 1))):
             answer = await client.post("/alerts", data=body)
             assert (answer.status, answer.content_type) == (413, PROBLEM)
-            found = problem(await answer.text(), 413)
-            assert found["detail"] == "the body is larger than 2000 bytes"
-            assert found["items"] == []
+            error = problem(await answer.text(), 413)
+            assert error["detail"] == "the body is larger than 2000 bytes"
+            assert error["items"] == []
     assert len(inbox.groups) == 2
 
 
@@ -356,9 +359,9 @@ async def test_a_sender_that_never_ends_its_body() -> None:
             assert port
             answer = await say(port, HEAD + b"Content-Length: 5000\r\n\r\n" + BODY, patience=2)
     assert answer.startswith(b"HTTP/1.1 503 ")
-    found = problem(answer.partition(b"\r\n\r\n")[2], 503)
-    assert found["detail"] == "the delivery was not processed within 0.3 s; repeat it"
-    assert found["items"] == []
+    body = problem(answer.partition(b"\r\n\r\n")[2], 503)
+    assert body["detail"] == "the delivery was not processed within 0.3 s; repeat it"
+    assert body["items"] == []
     assert not inbox.groups
     assert [line["event"] for line in log] == ["delivery timed out"]
     assert b'openfero_gitops_deliveries_total{code="503"} 1.0' in counts.expose()
@@ -504,8 +507,8 @@ async def test_a_broken_connection_of_ours_is_a_defect_too() -> None:
 async def test_each_delivery_is_one_log_line() -> None:
     """The log counts the outcomes of a delivery and names its status."""
 
-    def tell(one: Alert) -> Item:
-        return created(one) if "host" in one.labels else Item(one, Outcome.NO_MATCH)
+    def tell(alert: Alert) -> Item:
+        return created(alert) if "host" in alert.labels else Item(alert, Outcome.NO_MATCH)
 
     with capture_logs() as log:
         async with webhook(Inbox(tell)) as client:
