@@ -19,7 +19,10 @@ class Reason(StrEnum):
         return member
 
     # No Job is created.
-    NO_OPERARIO = "no-operario", "no operario in the active catalog handles this alert and status"
+    NO_OPERARIO = (
+        "no-operario",
+        "no operario in the active catalog handles this alert with this status",
+    )
     MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
     DISABLED = "disabled", "the operario for this alert is disabled (enabled: false)"
     OWN_JOB = "own-job", "the alert is about a Job of this controller: a Job for it could loop"

@@ -1,4 +1,4 @@
-"""The pause that a human asks for, read from an API server that does not always answer."""
+"""A pause of admission by command, with an API server that does not always answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMESPACE = "controller"
 
 
 class Desk:
-    """A control and the ConfigMap that it reads."""
+    """A `Control` and the ConfigMap that it reads."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -31,7 +31,7 @@ class Desk:
         self.control = Control(ConfigMapStore(self.wire, NAMESPACE), seconds_so_far)
 
     async def write(self, data: dict[str, str] | None) -> None:
-        """Write the ConfigMap as a person does."""
+        """Write the ConfigMap."""
         body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -46,7 +46,7 @@ class Desk:
             await cluster.create(CONFIG_MAPS, NAMESPACE, body)
 
     def fail(self, error: ApiError) -> None:
-        """Let every request fail from here on."""
+        """Let every request fail from now on."""
 
         async def trouble(_: Request, __: Act) -> Any:
             raise error
@@ -70,8 +70,8 @@ class Desk:
     ],
 )
 @in_virtual_time
-async def test_what_is_written_is_understood(data: dict[str, str] | None, *, paused: bool) -> None:
-    """Whatever is not plainly "no" pauses; a ConfigMap that says nothing does not."""
+async def test_values_of_the_config_map(data: dict[str, str] | None, *, paused: bool) -> None:
+    """Any value that does not mean "no" pauses; a ConfigMap without the value does not."""
     desk = Desk()
     await desk.write(data)
     assert bool(await desk.control.read_pause()) is paused
@@ -79,13 +79,13 @@ async def test_what_is_written_is_understood(data: dict[str, str] | None, *, pau
 
 @in_virtual_time
 async def test_without_a_config_map_nothing_is_paused() -> None:
-    """Nobody has ever asked for a pause."""
+    """No pause was ever requested."""
     assert not await Desk().control.read_pause()
 
 
 @in_virtual_time
 async def test_a_pause_is_known_within_a_second() -> None:
-    """And so is its end; in between one read a second is enough, however often it is asked."""
+    """So is its end, with at most one read per second."""
     desk = Desk()
     for written in ("true", "false", "true"):
         await desk.write({"paused": written})
@@ -97,8 +97,8 @@ async def test_a_pause_is_known_within_a_second() -> None:
 
 
 @in_virtual_time
-async def test_where_it_never_could_be_read_admission_is_paused() -> None:
-    """Nobody knows that it is not; the pages do not say so before anything was read."""
+async def test_admission_is_paused_until_the_config_map_was_read() -> None:
+    """It is unknown whether it is; pages do not show that before the first read."""
     desk = Desk()
     desk.fail(Unavailable("no connection"))
     assert await desk.control.read_pause()
@@ -109,8 +109,8 @@ async def test_where_it_never_could_be_read_admission_is_paused() -> None:
 
 
 @in_virtual_time
-async def test_that_nobody_knows_is_told_as_such() -> None:
-    """Where it never was read, also in a new term; where it was, the last answer is known."""
+async def test_an_unknown_state_is_reported() -> None:
+    """If it was not read in this term; otherwise the last answer counts."""
     desk = Desk()
     assert desk.control.trouble == ""
     desk.fail(Forbidden("no right to read it"))
@@ -131,8 +131,8 @@ async def test_that_nobody_knows_is_told_as_such() -> None:
 
 @pytest.mark.parametrize("paused", ["true", "false"])
 @in_virtual_time
-async def test_where_it_cannot_be_read_the_last_answer_holds(paused: str) -> None:
-    """An API server that is gone neither pauses nor resumes."""
+async def test_without_an_answer_the_last_one_stays_valid(paused: str) -> None:
+    """An unavailable API server neither pauses nor resumes."""
     desk = Desk()
     await desk.write({"paused": paused})
     assert bool(await desk.control.read_pause()) is (paused == "true")
@@ -143,8 +143,8 @@ async def test_where_it_cannot_be_read_the_last_answer_holds(paused: str) -> Non
 
 
 @in_virtual_time
-async def test_a_failing_api_server_is_not_pressed_nor_the_log_filled() -> None:
-    """However often it is asked, there is one try a second, and one line for each trouble."""
+async def test_errors_are_retried_slowly_and_logged_once() -> None:
+    """There is one attempt per second, and one log line per error."""
     desk = Desk()
     desk.fail(Throttled("slow down"))
     with capture_logs() as logs:
@@ -166,8 +166,8 @@ async def test_a_failing_api_server_is_not_pressed_nor_the_log_filled() -> None:
 
 
 @in_virtual_time
-async def test_the_pages_see_a_pause_on_every_replica() -> None:
-    """A replica that does not lead reads it from time to time, too."""
+async def test_every_replica_shows_a_pause() -> None:
+    """A replica that does not lead reads the ConfigMap, too."""
     desk = Desk()
     await desk.write({"paused": "true"})
     async with in_background(desk.control.run()):
@@ -180,11 +180,11 @@ async def test_the_pages_see_a_pause_on_every_replica() -> None:
 
 
 class TestAcknowledging:
-    """The word that a person waits for."""
+    """The confirmation that `openfero-gitops pause` waits for."""
 
     @in_virtual_time
     async def test_a_request_is_acknowledged_once(self) -> None:
-        """However often the leader has looked since; another request is another."""
+        """However often the leader has read it; a new request is acknowledged again."""
         desk = Desk()
         for request in ("first", "second"):
             await desk.write({"paused": "true", "request": request})
@@ -199,8 +199,8 @@ class TestAcknowledging:
             assert len(desk.wire.writes(CONFIG_MAPS)) == 1
 
     @in_virtual_time
-    async def test_where_nobody_asked_nothing_is_written(self) -> None:
-        """Not before anything was read, without a ConfigMap, or with one written by hand."""
+    async def test_without_a_request_nothing_is_written(self) -> None:
+        """Before the first read, without a ConfigMap, and without a request in it."""
         desk = Desk()
         await desk.control.acknowledge(lambda: None)
         await desk.control.read_pause()
@@ -212,8 +212,8 @@ class TestAcknowledging:
         assert desk.wire.writes(CONFIG_MAPS) == []
 
     @in_virtual_time
-    async def test_a_request_that_was_overtaken_is_not_acknowledged(self) -> None:
-        """Another person wrote since it was read: it is read again first."""
+    async def test_a_replaced_request_is_not_acknowledged(self) -> None:
+        """It was replaced since it was read: it is read again first."""
         desk = Desk()
         await desk.write({"paused": "true", "request": "first"})
         await desk.control.read_pause()
@@ -229,7 +229,7 @@ class TestAcknowledging:
 
     @in_virtual_time
     async def test_after_the_term_nothing_is_acknowledged(self) -> None:
-        """What checks the term is asked right before the write."""
+        """The term is checked right before the write."""
         desk = Desk()
         await desk.write({"paused": "true", "request": "first"})
         await desk.control.read_pause()
@@ -243,7 +243,7 @@ class TestAcknowledging:
 
     @in_virtual_time
     async def test_a_new_term_trusts_nothing_that_was_read_before(self) -> None:
-        """It asks again at once, and where there is no answer nothing may start."""
+        """It reads again at once; without an answer no Job starts."""
         desk = Desk()
         assert not await desk.control.read_pause()
         desk.fail(Unavailable("no connection"))
@@ -252,8 +252,8 @@ class TestAcknowledging:
         assert len(desk.wire.asked) == 2
 
     @in_virtual_time
-    async def test_what_else_pauses_counts_too(self) -> None:
-        """A refused revision that says so pauses, whatever the ConfigMap says."""
+    async def test_a_pause_in_git_counts_too(self) -> None:
+        """A refused revision pauses, whatever the ConfigMap says."""
         desk = Desk()
         pausing: Pause | None = Pause(PauseCause.REFUSED_REVISION, "why")
         control = Control(

@@ -1,4 +1,4 @@
-"""What people are told, and an API server that does not want to hear it."""
+"""Which Events are written, with what text, and how an API server that fails is handled."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ LEASE = ObjectReference("coordination.k8s.io/v1", "Lease", "controller", "openfe
 
 
 class Desk:
-    """A leader that tells, over a wire of its own."""
+    """A leader that writes Events, over a connection of its own."""
 
     def __init__(self, world: World | None = None, **given: Any) -> None:
         self.world = world or World()
         self.replica: Replica = self.world.replica(**given)
         self.source = Commits()
-        self.told_results: list[str] = []
+        self.results: list[str] = []
         self.waits: list[dict[Reason, int]] = []
         self.syncer = Syncer(
             source=self.source,
@@ -86,19 +86,19 @@ class Desk:
         )
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended: nothing is counted."""
+        """Ignore a sync."""
 
     def event_recorded(self, result: str) -> None:
-        """An Event was sent, or lost."""
-        self.told_results.append(result)
+        """Count an Event that was sent or lost."""
+        self.results.append(result)
 
     def waiting(self, reasons: Mapping[Reason, int]) -> None:
-        """So many wait."""
+        """Record how many remediations wait."""
         self.waits.append(dict(reasons))
 
     @asynccontextmanager
-    async def telling(self) -> AsyncIterator[None]:
-        """Admit, conclude, play and tell for as long as the block lasts."""
+    async def leading(self) -> AsyncIterator[None]:
+        """Run the leader's workers and the cluster's controllers while the block runs."""
         async with (
             self.world.playing(),
             self.replica.watching(),
@@ -111,7 +111,7 @@ class Desk:
             yield
 
     async def stored(self, *namespaces: str) -> list[Object]:
-        """Every Event there is, in order."""
+        """Return all Events in order."""
         events = [
             event
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
@@ -120,7 +120,7 @@ class Desk:
         return sorted(events, key=lambda event: str(event["eventTime"]))
 
     async def lines(self, *namespaces: str) -> list[str]:
-        """Type, reason and the first word of each Event's note."""
+        """Return type, reason and the first word of the note of each Event."""
         return [
             f"{event['type']} {event['reason']} {event['note'].split(':')[0]}"
             for event in await self.stored(*namespaces)
@@ -128,7 +128,7 @@ class Desk:
 
 
 def event(number: int = 0, **given: Any) -> Event:
-    """One event about a Job of its own."""
+    """Make an event about a Job of its own."""
     about = ObjectReference(
         "batch/v1", "Job", build.JOBS_NAMESPACE, f"job-{number}", f"uid-{number}"
     )
@@ -141,21 +141,21 @@ def event(number: int = 0, **given: Any) -> Event:
     return Event(**values | given)
 
 
-def remembered(note: str) -> list[Event]:
-    """Every event of a note that this process holds; those of other tests may be held, too."""
+def in_memory(note: str) -> list[Event]:
+    """Return the events with a note that are in memory."""
     events = (value for value in gc.get_objects() if isinstance(value, Event))
     return [event for event in events if event.note == note]
 
 
-class TestTurns:
-    """What is told of one remediation."""
+class TestRemediationEvents:
+    """The Events of one remediation."""
 
     @in_virtual_time
-    async def test_a_job_s_story_is_told_in_order_and_once(self) -> None:
-        """That it waits and why, that it started, by which commit; not again at each look."""
+    async def test_the_events_of_a_job_are_written_once_and_in_order(self) -> None:
+        """Why it waits, who approved it, and from which revision it started."""
         options = Options(approval=True)
         desk = Desk(catalog=build.catalog(build.operario(options=options)))
-        async with desk.telling():
+        async with desk.leading():
             answer = await desk.replica.deliver(pods_of("web-1"))
             key = answer.items[0].job
             assert key is not None
@@ -186,10 +186,10 @@ class TestTurns:
             assert event["reportingInstance"] == "replica-a"
 
     @in_virtual_time
-    async def test_a_new_reason_to_wait_is_told_anew(self) -> None:
-        """Each once: first the target is busy, then it cools down; the clock's end is said."""
+    async def test_each_reason_of_a_wait_is_reported(self) -> None:
+        """A busy target and then a cooldown are reported once each, with the end of the wait."""
         desk = Desk()
-        async with desk.telling():
+        async with desk.leading():
             await desk.replica.deliver(pods_of("web-1"))
             await asyncio.sleep(1)
             again = replace(pods_of("web-1"), starts_at=desk.world.now() + build.minutes(5))
@@ -207,12 +207,12 @@ class TestTurns:
         ("reason", "kind"), [(Reason.RESOLVED, "Normal"), (Reason.UNSAFE_VALUE, "Warning")]
     )
     @in_virtual_time
-    async def test_a_refusal_says_why(self, reason: Reason, kind: str) -> None:
-        """One that was refused at its creation is told, too; what needs a person is a warning."""
+    async def test_a_refusal_has_its_reason(self, reason: Reason, kind: str) -> None:
+        """Also if it was refused at creation; a refusal that needs attention is a Warning."""
         spec = build.job_spec(command=["heal", "{{ .Alert.Labels.pod }}"])
         desk = Desk(catalog=build.catalog(build.operario(spec=spec)))
         desk.replica.paused = True
-        async with desk.telling():
+        async with desk.leading():
             alert = pods_of("--all" if reason is Reason.UNSAFE_VALUE else "web-1")
             await desk.replica.deliver(alert)
             await asyncio.sleep(5)
@@ -221,10 +221,10 @@ class TestTurns:
         assert f"{kind} Refused {reason.value}" in await desk.lines()
 
     @in_virtual_time
-    async def test_what_a_person_does_is_told(self) -> None:
-        """Cancelling, suspending, letting go on, starting by hand, deleting what waits."""
+    async def test_changes_made_by_people_are_reported(self) -> None:
+        """Cancelling, suspending, resuming and starting a Job, and deleting a waiting one."""
         desk = Desk(World(JobPlayer(Durations(run=FOREVER))))
-        async with desk.telling():
+        async with desk.leading():
             answer = await desk.replica.deliver(*(pods_of(f"web-{n}") for n in range(2)))
             held, cancelled = [item.job for item in answer.items if item.job]
             suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
@@ -253,15 +253,15 @@ class TestTurns:
         } <= reasons
 
     @in_virtual_time
-    async def test_a_new_leader_does_not_tell_a_day_s_jobs_again(self) -> None:
-        """What was so when its term began was told before; what waits is told anew."""
+    async def test_a_new_leader_does_not_report_old_jobs_again(self) -> None:
+        """The state at the start of a term is not reported again."""
         world = World()
         first, second = Desk(world), Desk(world, name="replica-b")
-        async with first.telling():
+        async with first.leading():
             await first.replica.deliver(pods_of("web-1"), pods_of("web-2"))
             await asyncio.sleep(60)
         before = len(await first.stored())
-        async with second.telling():
+        async with second.leading():
             await asyncio.sleep(60)
             assert len(await first.stored()) == before
             await second.replica.deliver(pods_of("web-3"))
@@ -269,18 +269,18 @@ class TestTurns:
         assert len(await first.stored()) == before + 1
 
     @in_virtual_time
-    async def test_what_waits_is_counted_by_reason(self) -> None:
-        """As the leader sees it; who does not lead counts nothing."""
+    async def test_waiting_jobs_are_counted_by_reason(self) -> None:
+        """On the leader only."""
         limits = Envelope(limits=Limits(concurrent=0))
         desk = Desk(catalog=build.catalog(build.operario(), envelope=limits))
-        async with desk.telling():
+        async with desk.leading():
             await desk.replica.deliver(*(pods_of(f"web-{n}") for n in range(7)))
             await asyncio.sleep(10)
             assert desk.waits[-1] == {Reason.LIMIT_CONCURRENT: 7}
         assert desk.waits[-1] == {}
 
-    def test_a_failed_job_s_last_words_are_told_once(self) -> None:
-        """When they are known; the condition itself Kubernetes tells."""
+    def test_a_failure_message_is_reported_once(self) -> None:
+        """Once they are recorded; Kubernetes itself reports the condition."""
         running = build.running()
         failed = replace(running, phase=Phase.FAILED, message="exit code 3: no")
         assert list(events.of_change(running, failed)) == []
@@ -292,11 +292,11 @@ class TestTurns:
         assert at_once == event
 
 
-class TestController:
-    """What is told of the controller itself."""
+class TestControllerEvents:
+    """The Events of the controller itself."""
 
-    def test_leadership_is_told_as_client_go_tells_it(self) -> None:
-        """On the Lease, when it changes; not at each renewal."""
+    def test_leadership_is_reported_as_client_go_does(self) -> None:
+        """On the Lease, when the leader changes, not at each renewal."""
         follower, leader = Leadership(holder="b"), Leadership(leader=True, holder="a")
         event = events.of_leadership(follower, leader, LEASE, "a")
         assert event is not None
@@ -312,11 +312,11 @@ class TestController:
         assert gone.note == "a stopped leading: stopping"
 
     @in_virtual_time
-    async def test_syncs_are_told_on_the_catalog(self) -> None:
-        """What came into force, what is broken, what was refused and what failed; each once."""
+    async def test_syncs_are_reported_on_the_catalog(self) -> None:
+        """Active revisions, files with errors, refused revisions and failed syncs, once."""
         desk = Desk()
         desk.source.commit({"disk.yaml": operario_file("disk")})
-        async with desk.telling():
+        async with desk.leading():
             await desk.syncer.sync()
             await asyncio.sleep(10)
             desk.source.commit({"disk.yaml": "kind: Job\nspec: {\n"})
@@ -340,10 +340,10 @@ class TestController:
 
     @in_virtual_time
     async def test_many_broken_files_are_few_events(self) -> None:
-        """Ten are named, the rest is a number."""
+        """Ten files are named, the others are counted."""
         desk = Desk()
         desk.source.commit({f"op{n:03}.yaml": "kind: Job\nspec: {\n" for n in range(100)})
-        async with desk.telling():
+        async with desk.leading():
             await desk.syncer.sync()
             await asyncio.sleep(30)
         stored = [
@@ -354,19 +354,19 @@ class TestController:
 
 
 class TestRecorder:
-    """The way to the API server."""
+    """Writing Events to the API server."""
 
     @asynccontextmanager
-    async def sending(self, desk: Desk) -> AsyncIterator[Recorder]:
-        """Send for as long as the block lasts."""
+    async def writing(self, desk: Desk) -> AsyncIterator[Recorder]:
+        """Write Events while the block runs."""
         async with in_background(desk.recorder.run()):
             yield desk.recorder
 
     @in_virtual_time
-    async def test_the_same_within_minutes_is_counted_on_one_event(self) -> None:
-        """As a series; much later, or once the Event has expired, it is a new one."""
+    async def test_a_repetition_is_counted_on_the_event(self) -> None:
+        """Later, or after the Event has expired, a new one is created."""
         desk = Desk()
-        async with self.sending(desk) as recorder:
+        async with self.writing(desk) as recorder:
             for _ in range(4):
                 recorder.record(event())
                 await asyncio.sleep(60)
@@ -381,25 +381,25 @@ class TestRecorder:
         assert len(await desk.stored()) == 2
 
     @in_virtual_time
-    async def test_what_was_sent_is_remembered_for_as_long_as_it_may_come_again(self) -> None:
-        """A storm leaves a bounded number, and minutes later nothing."""
+    async def test_written_events_are_remembered_for_a_while(self) -> None:
+        """A storm leaves a bounded number of them, and none after some minutes."""
         desk = Desk()
-        async with self.sending(desk) as recorder:
+        async with self.writing(desk) as recorder:
             for number in range(1500):
                 recorder.record(event(number, note="a storm"))
             await asyncio.sleep(120)
-            assert desk.told_results.count("sent") == 1500
-            assert len(remembered("a storm")) <= 1024
+            assert desk.results.count("sent") == 1500
+            assert len(in_memory("a storm")) <= 1024
             await asyncio.sleep(360)
             recorder.record(event(note="a storm"))
             await asyncio.sleep(1)
-            assert remembered("a storm") == [event(note="a storm")]
+            assert in_memory("a storm") == [event(note="a storm")]
 
     @in_virtual_time
-    async def test_a_storm_is_sent_little_by_little_and_no_more_than_fits(self) -> None:
-        """Twenty a second at most; what is lost is counted, and telling never waits."""
+    async def test_a_storm_is_throttled_and_bounded(self) -> None:
+        """At most twenty per second; lost Events are counted, and recording one never waits."""
         desk = Desk()
-        async with self.sending(desk) as recorder:
+        async with self.writing(desk) as recorder:
             for number in range(2500):
                 recorder.record(event(number))
             await asyncio.sleep(120)
@@ -408,12 +408,12 @@ class TestRecorder:
         assert (
             max(sum(at <= moment < at + 0.99 for moment in moments) for at in moments[::50]) <= 20
         )
-        assert desk.told_results.count("lost") == 500
-        assert desk.told_results.count("sent") == 2000
+        assert desk.results.count("lost") == 500
+        assert desk.results.count("sent") == 2000
 
     @in_virtual_time
-    async def test_what_passes_gives_way_to_what_came_of_it(self) -> None:
-        """That a Job waits is not told any more when it has started meanwhile."""
+    async def test_a_transient_event_is_replaced(self) -> None:
+        """Of a Job that has started meanwhile no Waiting Event is written."""
         desk = Desk()
         for number in range(10):
             desk.recorder.record(event(number, reason="Waiting", note="cooldown", transient=True))
@@ -422,22 +422,24 @@ class TestRecorder:
             )
             if number % 2:
                 desk.recorder.record(event(number))
-        async with self.sending(desk):
+        async with self.writing(desk):
             await asyncio.sleep(10)
         notes = [event["note"] for event in await desk.stored()]
         assert sorted(notes) == ["started"] * 5 + ["target-busy"] * 5
 
     @pytest.mark.parametrize("error", [Unavailable("gone"), Throttled("slow", 30.0)])
     @in_virtual_time
-    async def test_an_api_server_in_trouble_is_given_time(self, error: ApiError) -> None:
-        """It is asked less and less often; when it is well again, nothing was lost."""
+    async def test_the_recorder_backs_off_from_an_api_server_that_fails(
+        self, error: ApiError
+    ) -> None:
+        """The intervals grow; after it has recovered no Event is lost."""
         desk = Desk()
 
         async def trouble(_: Request, __: Act) -> Any:
             raise error
 
         desk.replica.wire.trouble = trouble
-        async with self.sending(desk) as recorder:
+        async with self.writing(desk) as recorder:
             for number in range(50):
                 recorder.record(event(number))
             await asyncio.sleep(600)
@@ -445,12 +447,12 @@ class TestRecorder:
             desk.replica.wire.trouble = none
             await asyncio.sleep(70)
         assert len(await desk.stored()) == 50
-        assert desk.told_results == ["sent"] * 50
+        assert desk.results == ["sent"] * 50
 
     @pytest.mark.parametrize("error", [Forbidden("no right"), Invalid("no event")])
     @in_virtual_time
-    async def test_what_the_api_server_does_not_want_is_lost(self, error: ApiError) -> None:
-        """Neither is it sent again, nor does it keep others from being sent."""
+    async def test_a_rejected_event_is_lost(self, error: ApiError) -> None:
+        """It is not sent again, and does not hold up others."""
         desk = Desk()
 
         async def trouble(request: Request, act: Act) -> Any:
@@ -459,16 +461,16 @@ class TestRecorder:
             return await act()
 
         desk.replica.wire.trouble = trouble
-        async with self.sending(desk) as recorder:
+        async with self.writing(desk) as recorder:
             for number in range(5):
                 recorder.record(event(number))
             await asyncio.sleep(10)
         assert len(await desk.stored()) == 4
-        assert desk.told_results.count("lost") == 1
+        assert desk.results.count("lost") == 1
 
     @in_virtual_time
-    async def test_events_in_trouble_do_not_hold_up_admission(self) -> None:
-        """Jobs start as ever while no Event can be written."""
+    async def test_events_do_not_hold_up_admission(self) -> None:
+        """Jobs start as usual while no Event can be written."""
         desk = Desk()
 
         async def trouble(request: Request, act: Act) -> Any:
@@ -477,15 +479,15 @@ class TestRecorder:
             return await act()
 
         desk.replica.wire.trouble = trouble
-        async with desk.telling():
+        async with desk.leading():
             began = seconds_so_far()
             await desk.replica.deliver(*(pods_of(f"web-{n}") for n in range(5)))
             await until(lambda: len(desk.replica.tally.decisions) == 5)
             assert seconds_so_far() - began < 1.0
 
     @in_virtual_time
-    async def test_the_last_events_are_sent_before_the_end_within_bounds(self) -> None:
-        """A replica that stops says so; an API server that is silent does not keep it."""
+    async def test_flush_writes_the_last_events_in_bounded_time(self) -> None:
+        """An API server that does not answer delays the end by at most a second."""
         desk = Desk()
         desk.recorder.record(event())
         await desk.recorder.flush(1.0)
@@ -500,7 +502,7 @@ class TestRecorder:
         await desk.recorder.flush(1.0)
         assert seconds_so_far() - began <= 1.0
 
-    def test_an_event_fits_whatever_it_says(self) -> None:
+    def test_long_texts_are_cut(self) -> None:
         """Notes, instances and names are cut at the API server's limits, between characters."""
         long = event(note="ü" * 2000, about=replace(event().about, name="n" * 253))
         made = events.manifest(long, "0123456789abcdef", "i" * 500, build.NOW)
@@ -510,8 +512,8 @@ class TestRecorder:
         assert made["metadata"]["name"].endswith(".0123456789abcdef")
         assert len(made["reportingInstance"].encode()) <= 128
 
-    def test_every_reason_is_explained(self) -> None:
-        """docs/events.md has each reason that the code tells."""
+    def test_every_reason_is_documented(self) -> None:
+        """docs/events.md lists each reason in the code."""
         root = ROOT
         code = (root / "openfero_gitops" / "events" / "events.py").read_text()
         reasons = set(re.findall(r'Event\(\w+(?:\(remediation\))?, "(\w+)"', code))
@@ -519,8 +521,8 @@ class TestRecorder:
         assert len(reasons) >= 14
         assert reasons == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
 
-    def test_a_wait_without_a_message_has_its_reason_s_sentence(self) -> None:
-        """Nobody has to look up a word."""
+    def test_a_wait_without_a_message(self) -> None:
+        """The note has the text of the reason then."""
         job = build.remediation()
         event = events.of_wait(job, Wait(Reason.PAUSED))
         assert event.note == "paused: admission is paused"
