@@ -1,4 +1,4 @@
-"""Remediations as an auditor reads them."""
+"""The formats of `audit`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def entry(verification: Verification | None = None, **labels: str) -> AuditEntry
 
 
 def test_a_table_has_a_line_for_each_and_a_summary() -> None:
-    """Columns stand below their headings, and proofs show only where they were asked for."""
+    """Columns are aligned with their headings; PROOF is shown only with --verify."""
     lines = as_table([entry(), entry()]).splitlines()
     assert lines[0].split() == ["RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON"]
     assert lines[1].index("111111111111") == lines[0].index("COMMIT")
@@ -32,7 +32,7 @@ def test_a_table_has_a_line_for_each_and_a_summary() -> None:
 
 
 def test_differences_stand_below_their_remediation() -> None:
-    """What was found, and what instead of what, is read where it belongs."""
+    """Differences are listed below their remediation."""
     difference = FieldDifference(("spec", "x"), "a", None)
     verification = Verification(
         Proof.DIFFERS, "1 field differs", (difference,), (FieldDifference(("y",), None, 2),)
@@ -50,14 +50,14 @@ def test_differences_stand_below_their_remediation() -> None:
 
 
 def test_an_alert_cannot_command_a_terminal() -> None:
-    """Control characters of labels come out as their codes, on one line."""
+    """Control characters of labels are escaped, on one line."""
     text = as_table([entry(alertname="A\x1b[2J\nB")])
     assert "A\\x1b[2J\\nB (firing)" in text
     assert len(text.splitlines()) == 3
 
 
 def test_csv_has_no_formula() -> None:
-    """A cell that a spreadsheet would execute is marked as text."""
+    """A cell that a spreadsheet would read as a formula is marked as text."""
     text = as_csv([entry(Verification(Proof.UNPROVABLE, "-1"), alertname='=HYPERLINK("x")')])
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["alert"] == '\'=HYPERLINK("x")'
@@ -67,7 +67,7 @@ def test_csv_has_no_formula() -> None:
 
 
 def test_json_adds_what_an_auditor_asks_for() -> None:
-    """Beside a remediation's own members stand who, which blob, and the proof."""
+    """The JSON adds the people, the blob and the proof to a remediation's own members."""
     shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k"}}
     difference = FieldDifference(("spec", "x"), "a", None)
     first, second = json.loads(
@@ -80,5 +80,5 @@ def test_json_adds_what_an_auditor_asks_for() -> None:
 
 
 def test_a_summary_counts_in_words() -> None:
-    """One is not many."""
+    """The summary uses the singular for one remediation."""
     assert summary([entry()]) == "1 remediation"

@@ -1,4 +1,4 @@
-"""What an audit can prove of a Job."""
+"""Verification of Jobs."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 def verified(
     job: dict[str, Any], *operarios: Operario, envelope: Envelope | None = None
 ) -> Verification:
-    """What is said of a Job, with these operarios in its commit."""
+    """Verify a Job, with these operarios in its commit."""
     active = catalog(*(operarios or (operario(),)), envelope=envelope)
     return verify(job, active, jobs_namespace=JOBS_NAMESPACE)
 
 
 def changed(pointer: str, value: Any) -> dict[str, Any]:
-    """A stored Job in which one field is another; None removes it."""
+    """A stored Job with one field changed; None removes it."""
     job = copy.deepcopy(stored())
     *path, last = pointer.strip("/").split("/")
     place: Any = job
@@ -63,12 +63,12 @@ def pointers(differences: Iterable[FieldDifference]) -> list[str]:
 
 
 def test_a_job_as_it_was_createdis_verified() -> None:
-    """The commit, the alert and the delivery that a Job carries give the same Job again."""
+    """A Job that was not changed is verified."""
     assert verified(stored()) == Verification(Proof.VERIFIED)
 
 
 def test_every_input_that_shapes_a_job_is_recorded() -> None:
-    """Attempts, group keys of any length, missing starts and the envelope's defaults are proven."""
+    """Attempts, long group keys, a missing startsAt and defaults of the envelope are verified."""
     envelope = Envelope(defaults=JobDefaults(backoff_limit=3))
     source = operario(spec=job_spec(args=["{{ .HookMessage.Status }}"]))
     delivered = delivery(group_key="k" * 30_000, group_status=Status.RESOLVED)
@@ -80,7 +80,7 @@ def test_every_input_that_shapes_a_job_is_recorded() -> None:
 
 
 def test_a_refused_job_is_verified_too() -> None:
-    """A Job that was refused when it was rendered is derived with its refusal."""
+    """A Job that was refused when it was rendered is verified."""
     source = operario(spec=job_spec(args=["{{ .Labels.nowhere }}"]))
     created = rendered(by=source)
     assert created.refusal is not None
@@ -106,7 +106,7 @@ def test_a_refused_job_is_verified_too() -> None:
     ],
 )
 def test_a_forged_field_is_found(pointer: str, value: object) -> None:
-    """Whatever a Job has that its commit does not give is named, with both values."""
+    """A field that differs from the commit is named with both values."""
     verification = verified(changed(pointer, value))
     assert verification.proof is Proof.DIFFERS
     assert pointer in pointers(verification.differences)
@@ -119,7 +119,7 @@ def test_a_forged_field_is_found(pointer: str, value: object) -> None:
 
 
 def test_an_alert_that_was_rewritten_is_found() -> None:
-    """The recorded alert belongs to the Job's name and its containers' environment."""
+    """Changing the recorded alert makes the Job's name and labels differ."""
     job = stored()
     record = job["metadata"]["annotations"][keys.ALERT].replace("web-1", "db-1")
     verification = verified(stored(annotations={keys.ALERT: record}))
@@ -142,7 +142,7 @@ def test_an_alert_that_was_rewritten_is_found() -> None:
     ],
 )
 def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) -> None:
-    """Kueue, cancel and sliding memory change a Job without making it another one."""
+    """Changes that Kueue and the controller make are listed separately."""
     verification = verified(changed(pointer, value))
     assert verification.proof is Proof.VERIFIED
     assert pointers(verification.changed) == [pointer]
@@ -150,12 +150,12 @@ def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) 
 
 @pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.ADMITTED_AT])
 def test_what_admission_writes_is_no_difference(annotation: str) -> None:
-    """A Job that was decided on is still the one that was rendered."""
+    """Annotations that admission writes are no difference."""
     assert verified(stored(annotations={annotation: "x"})) == Verification(Proof.VERIFIED)
 
 
 def test_a_signer_is_proven_where_signatures_are_verified() -> None:
-    """Without keys the Job's word for it is taken; with them another signer is a difference."""
+    """Only with keys, another signer is a difference."""
     source = operario(origin=replace(operario().origin, verified_signer="ada@git.example"))
     job = stored(rendered(by=source).manifest)
     assert verified(job) == Verification(Proof.VERIFIED)
@@ -169,7 +169,7 @@ def test_a_signer_is_proven_where_signatures_are_verified() -> None:
 
 
 def test_quantities_are_compared_by_value() -> None:
-    """The API server spells `0.5` as `500m` and `1024Mi` as `1Gi`."""
+    """Quantities are compared by value: the API server writes `0.5` as `500m`."""
     limits = {"limits": {"cpu": "0.5", "memory": "1024Mi"}}
     source = operario(spec=job_spec(resources=limits))
     job = copy.deepcopy(stored(rendered(by=source).manifest))
@@ -181,7 +181,7 @@ def test_quantities_are_compared_by_value() -> None:
 
 
 def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
-    """A Job that names an operario of its own invention is not from Git."""
+    """A Job whose operario is not in its commit differs."""
     verification = verified(stored(), operario("another"))
     assert verification.proof is Proof.DIFFERS
     assert 'has no operario "restart-pod"' in verification.message
@@ -198,15 +198,15 @@ def test_an_operario_that_the_commit_does_not_have_is_found() -> None:
         ({keys.DELIVERY: '{"id":"","groupKey":"","groupStatus":"x"}'}, "cannot be read"),
     ],
 )
-def test_what_cannot_be_told_is_said(annotations: dict[str, str | None], text: str) -> None:
-    """A Job of another renderer, or with damaged records, is neither proven nor accused."""
+def test_a_job_that_cannot_be_verified(annotations: dict[str, str | None], text: str) -> None:
+    """A Job of another renderer version, or with damaged annotations, cannot be verified."""
     verification = verified(stored(annotations=annotations))
     assert verification.proof is Proof.UNPROVABLE
     assert text in verification.message
 
 
 def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
-    """Such a Job never starts, and says so."""
+    """A Job whose alert was too large to be recorded cannot be verified."""
     created = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))
     verification = verified(stored(created.manifest))
     assert verification.proof is Proof.UNPROVABLE
@@ -214,7 +214,7 @@ def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
 
 
 def test_the_revision_is_the_catalogs_commit() -> None:
-    """A stale operario's Job names two commits: the file's, and the catalog's."""
+    """The Job of a stale operario records the commits of its file and of the catalog."""
     stale = operario(origin=replace(operario().origin, commit="3" * 40, stale=True))
     job = stored(rendered(by=stale).manifest)
     assert recorded_revision(job) == REVISION.commit

@@ -24,7 +24,7 @@ def group(*rules: object, **more: object) -> dict[str, object]:
 
 
 def test_objects_of_the_operator() -> None:
-    """Every alert of a PrometheusRule is read with its line; what stands beside it is not."""
+    """Every alert of a PrometheusRule is read with its line; recording rules are not."""
     rules = read((RULES / "kubernetes.yaml").read_bytes())
 
     assert [name for name, _, _ in rules] == [
@@ -48,7 +48,7 @@ def test_a_templated_label_is_not_known() -> None:
 
 
 def test_a_plain_rule_file() -> None:
-    """Prometheus' own files are read; a group's labels are below those of its rules."""
+    """Prometheus rule files are read; labels of a rule override those of its group."""
     assert read((RULES / "plain.yaml").read_bytes()) == [
         ("HostDown", {"team": "hosts", "severity": "warning"}, 8),
         ("DiskFull", {"team": "hosts", "severity": "critical"}, 10),
@@ -67,14 +67,14 @@ def test_lists_of_objects(kind: str, dump: object) -> None:
 
 
 def test_several_documents() -> None:
-    """Documents of both shapes may stand in one file, empty ones between them."""
+    """A file may contain documents of both kinds, and empty ones."""
     text = "---\n---\ngroups: [{name: g, rules: [{alert: A}]}]\n---\nkind: PrometheusRule\n"
 
     assert [name for name, _, _ in read(text)] == ["A"]
 
 
 def test_anchors_and_merged_labels() -> None:
-    """Labels that are merged in are known; a rule's own are above them."""
+    """Labels of merge keys are known; a rule's own labels override them."""
     text = (
         "groups:\n- name: g\n  rules:\n"
         "  - {alert: A, labels: &l {severity: warning, team: a}}\n"
@@ -85,7 +85,7 @@ def test_anchors_and_merged_labels() -> None:
 
 
 def test_a_large_installation_in_one_file() -> None:
-    """More than a file of operarios may hold is read."""
+    """A file may be larger than a file of operarios."""
     rules = [group({"alert": f"A{n}", "expr": "x" * 500}) for n in range(2000)]
 
     assert len(read(json.dumps({"groups": rules}))) == 2000
@@ -113,8 +113,8 @@ def test_a_large_installation_in_one_file() -> None:
         ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group must be a mapping"),
     ],
 )
-def test_what_is_no_rule_file(text: str | bytes, message: str) -> None:
-    """A file without rules is refused with its line and with what to give instead."""
+def test_files_without_rules_are_rejected(text: str | bytes, message: str) -> None:
+    """A file without rules is rejected with its line and advice."""
     with pytest.raises(UsageError) as refused:
         read(text)
 

@@ -42,12 +42,12 @@ def operario_with(
 def coverage_of(
     *operarios: Operario, rules: Sequence[AlertRule] | None = None, ignore: Sequence[str] = ()
 ) -> Coverage:
-    """Hold operarios against rules, `rule()` unless others are given."""
+    """Compare operarios with rules, by default `rule()`."""
     return cover(catalog(*operarios), [rule()] if rules is None else rules, ignore)
 
 
 def test_an_alert_with_an_operario() -> None:
-    """An alert's name in any case is enough, where no matcher stands against it."""
+    """The alert name matches case-insensitively."""
     coverage = coverage_of(operario_with(alertname="hostdown"))
 
     assert coverage.complete
@@ -56,7 +56,7 @@ def test_an_alert_with_an_operario() -> None:
 
 
 def test_an_alert_without_an_operario() -> None:
-    """A rule that nobody answers is a gap, with its labels and line."""
+    """A rule without an operario is a gap, with its labels and line."""
     coverage = coverage_of(operario_with(), rules=(rule(), rule("DiskFull", severity="critical")))
 
     assert not coverage.complete
@@ -65,7 +65,7 @@ def test_an_alert_without_an_operario() -> None:
 
 
 def test_a_name_that_was_mistyped_is_suggested_on_both_sides() -> None:
-    """The nearest name is told of the rule, and of the operario."""
+    """The nearest name is suggested for the rule and for the operario."""
     text = as_text(coverage_of(operario_with(alertname="HostsDown")))
 
     assert "there is an operario for HostsDown, is that the same alert?" in text
@@ -92,7 +92,7 @@ def test_a_name_that_was_mistyped_is_suggested_on_both_sides() -> None:
 def test_matchers_against_what_is_known(
     matchers: str, labels: dict[str, str], covered_for: str
 ) -> None:
-    """A matcher contradicts a label that the rule gives; what the rule leaves open may hold."""
+    """A matcher can contradict only labels that the rule sets."""
     coverage = coverage_of(operario_with(matchers=matchers), rules=(rule(**labels),))
 
     assert bool(coverage.rules[0].operarios) is (covered_for != "none")
@@ -101,7 +101,7 @@ def test_matchers_against_what_is_known(
 
 
 def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
-    """What only a label of the alert decides is told, and passes."""
+    """A rule that is covered for some labels is reported, and is no gap."""
     coverage = coverage_of(operario_with(matchers='namespace="shop"'), rules=(rule(**WARNING),))
 
     assert coverage.complete
@@ -112,7 +112,7 @@ def test_an_alert_for_some_labels_alone_is_no_gap() -> None:
 
 
 def test_a_matcher_that_contradicts_is_named() -> None:
-    """The gap and the operario say which matcher stands against which label."""
+    """The gap and the operario name the matcher and the label."""
     text = as_text(
         coverage_of(operario_with(matchers='severity="critical"'), rules=(rule(**WARNING),))
     )
@@ -134,7 +134,7 @@ def test_one_rule_of_the_name_is_enough() -> None:
 
 
 def test_an_operario_behind_another_is_unreachable() -> None:
-    """One that always goes after another that takes everything is never reached."""
+    """An operario behind another that always matches is unreachable."""
     coverage = coverage_of(operario_with("z"), operario_with("b", priority=5))
 
     assert [(gap.operario, gap.reason) for gap in coverage.unreachable] == [
@@ -156,14 +156,14 @@ def test_an_operario_behind_another_is_unreachable() -> None:
     ],
 )
 def test_who_does_not_count(options: dict[str, object], why: str) -> None:
-    """An operario that is switched off, or for the other state, leaves a gap that names it."""
+    """A gap names an operario that is disabled or for the other status."""
     assert f"no operario: HostDown (rules.yaml:3): {why}" in as_text(
         coverage_of(operario_with(**options))
     )
 
 
-def test_resolved_alerts_are_told_as_information() -> None:
-    """Who answers the resolved alert is counted; without a firing one there is nothing to undo."""
+def test_operarios_for_resolved_alerts_are_noted() -> None:
+    """Operarios for resolved alerts are counted; one without a firing counterpart is noted."""
     both = coverage_of(operario_with(), operario_with("r", status=Status.RESOLVED))
     alone = coverage_of(operario_with("r", status=Status.RESOLVED))
 
@@ -174,8 +174,8 @@ def test_resolved_alerts_are_told_as_information() -> None:
     assert alone.unreachable == ()
 
 
-def test_alerts_that_need_nobody_can_be_left_out() -> None:
-    """A rule that is left out is neither covered nor a gap; it still reaches its operario."""
+def test_ignored_rules() -> None:
+    """An ignored rule is neither covered nor a gap; it still reaches its operario."""
     coverage = coverage_of(operario_with(), rules=(rule(), rule("Watchdog")), ignore=("watchdog",))
 
     assert coverage.complete
@@ -184,7 +184,7 @@ def test_alerts_that_need_nobody_can_be_left_out() -> None:
 
 
 def test_without_an_alert_nothing_is_complete() -> None:
-    """Recording rules alone are no success."""
+    """Only recording rules is a failure."""
     coverage = coverage_of(operario_with(), rules=())
 
     assert not coverage.complete
@@ -192,7 +192,7 @@ def test_without_an_alert_nothing_is_complete() -> None:
 
 
 def test_a_percentage_of_100_is_all_of_them() -> None:
-    """What is nearly all is not shown as all."""
+    """The percentage is rounded down."""
     rules = [rule(f"A{number}") for number in range(10_000)]
     coverage = coverage_of(
         *(operario_with(f"o{number}", f"A{number}") for number in range(9_999)), rules=rules
@@ -231,7 +231,7 @@ def test_the_rules_of_a_cluster() -> None:
 
 
 def test_programs_get_every_rule() -> None:
-    """The JSON has the members that programs rest on."""
+    """The JSON has the documented members."""
     coverage = as_json(
         coverage_of(
             operario_with(matchers='pod="x"'), operario_with("b", "Other"), rules=(rule(**WARNING),)
@@ -255,7 +255,7 @@ def test_programs_get_every_rule() -> None:
 
 
 def test_hostile_rules_cannot_write_on_the_terminal() -> None:
-    """Names and labels of rules are shown without what a terminal obeys."""
+    """Control characters in names and labels of rules are escaped."""
     hostile = replace(rule("A\x1b[2J"), labels={"a\u202e": "b\n"}, path="x\x1b")
 
     assert not set("\x1b\u202e") & set(as_text(coverage_of(operario_with(), rules=(hostile,))))

@@ -48,7 +48,7 @@ def job(
     spec: dict[str, Any] | None = None,
     **container: Any,
 ) -> dict[str, Any]:
-    """Make an operario whose container asks for nothing."""
+    """Make an operario whose container has no privileges."""
     container = {
         "name": "heal",
         "image": "registry.example/heal:1",
@@ -147,7 +147,7 @@ def one_change(before: Any, after: Any) -> tuple[ChangeEffect, ChangeKind, str]:
 
 
 def test_text_alone_is_no_change() -> None:
-    """Comments, order, quotes and another path change nothing that runs."""
+    """Comments, order, quotes and another path are no changes."""
     given_job = job(options={"cooldown": "1h"})
     text = "# why\n" + json.dumps(given_job, sort_keys=True, indent=4)
     before, after = side(("a.yaml", given_job)), side(("moved/b.yaml", text))
@@ -160,12 +160,12 @@ def test_text_alone_is_no_change() -> None:
 
 
 def test_the_same_is_no_change() -> None:
-    """A revision does what it does."""
+    """A revision does not differ from itself."""
     assert as_text(compare(side(job()), side(job()))) == "no change in behaviour"
 
 
 def test_an_option_that_says_the_default_is_no_change() -> None:
-    """What is written out and what is left out are the same value."""
+    """A default value may be written or left out."""
     assert (
         changes_of(side(job()), side(job(options={"max-concurrent": "5", "cooldown": "600s"})))
         == []
@@ -176,7 +176,7 @@ def test_an_option_that_says_the_default_is_no_change() -> None:
 
 
 def test_a_new_operario_is_told_with_what_it_may() -> None:
-    """A new operario is named with its alert, its rights and what is grave about its Job."""
+    """A new operario is reported with its alert, its rights and its grave powers."""
     new = job(
         "openfero-diskfull-firing",
         pod={"volumes": [{"name": "v", "hostPath": {"path": "/var"}}], "hostPID": True},
@@ -204,8 +204,8 @@ def test_a_new_operario_is_told_with_what_it_may() -> None:
     assert (rights.kind, rights.effect) == (ChangeKind.RIGHTS, ChangeEffect.WIDENS)
 
 
-def test_an_operario_that_is_gone_allows_less() -> None:
-    """A removed operario is told with the alert that nobody answers any more."""
+def test_a_removed_operario_allows_less() -> None:
+    """A removed operario is reported with the alert that no operario matches now."""
     difference = compare(side(job(), job("openfero-x-firing")), side(job()))
 
     assert [(change.effect, change.operario) for change in difference.changes] == [
@@ -215,7 +215,7 @@ def test_an_operario_that_is_gone_allows_less() -> None:
 
 
 def test_an_operario_that_answers_another_alert() -> None:
-    """Another alert or another state is a change of its own, besides who answers."""
+    """Another alert or status is a change, besides the matching operario."""
     after = job(options={"alertname": "HostGone"})
     difference = compare(side(job()), side(after))
 
@@ -230,7 +230,7 @@ def test_an_operario_that_answers_another_alert() -> None:
 
 
 def test_an_error_is_told_with_what_stays_in_force() -> None:
-    """A file that was right and is broken comes first, and its older version stays in force."""
+    """A file that becomes invalid comes first, and its older version stays active."""
     path = "a.yaml"
     before = side((path, job()))
     after = side((path, "a: ["), older={path: job()})
@@ -245,7 +245,7 @@ def test_an_error_is_told_with_what_stays_in_force() -> None:
 
 
 def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
-    """Where nothing of a broken file is in force, that is told beside the operario."""
+    """A broken file without active operarios is reported as such."""
     difference = compare(side(("a.yaml", job())), side(("a.yaml", "a: [")))
 
     assert [change.effect for change in difference.changes] == [
@@ -256,7 +256,7 @@ def test_an_error_without_an_older_version_takes_its_operario_away() -> None:
 
 
 def test_an_old_error_is_no_news() -> None:
-    """What was broken before is not told again; that it is mended is."""
+    """Errors that base has are not reported; that a file is repaired is."""
     broken = ("b.yaml", "a: [")
 
     assert changes_of(side(job(), broken), side(job(), broken)) == []
@@ -266,7 +266,7 @@ def test_an_old_error_is_no_news() -> None:
 
 @pytest.mark.parametrize("envelope", ["paused: perhaps\n", None])
 def test_a_revision_that_the_controller_refuses(envelope: str | None) -> None:
-    """A broken envelope, and one that is gone, are told before everything else."""
+    """Errors in openfero.yaml, or its removal, come first."""
     before = side(("openfero.yaml", "paused: false\n"), ("a.yaml", job()))
     files = [("a.yaml", job())] + ([("openfero.yaml", envelope)] if envelope else [])
     after = side(*files, previous=before)
@@ -379,13 +379,13 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "changed"), list(leaves(Envelope())))
 def test_every_key_of_the_envelope_is_compared(name: str, changed: Envelope) -> None:
-    """Whatever may stand in openfero.yaml, another value of it is a change."""
+    """Every member of openfero.yaml is compared."""
     assert len(list(envelope_changes(Envelope(), changed))) == 1, name
 
 
 @pytest.mark.parametrize(("name", "changed"), list(leaves(Options())))
 def test_every_option_is_compared(name: str, changed: Options) -> None:
-    """Whatever an author may choose, another choice is a change."""
+    """Every option is compared."""
     assert len(list(option_changes("a", Options(), changed))) == 1, name
 
 
@@ -426,12 +426,12 @@ def test_every_option_is_compared(name: str, changed: Options) -> None:
     ],
 )
 def test_fields_of_the_job(change: dict[str, Any], kind: ChangeKind, sentence: str) -> None:
-    """Each field is told by where it stands, a short value in the sentence."""
+    """Each field is named, with short values in the sentence."""
     assert one_change(job(), job(**change)) == (ChangeEffect.CHANGES, kind, sentence)
 
 
 def test_a_script_is_shown_line_against_line() -> None:
-    """A change inside of a long argument shows its lines alone."""
+    """A change in a long argument shows only the changed lines."""
     script = "set -e\n" + "\n".join(f"step {number}" for number in range(40))
     before, after = job(args=[script]), job(args=[script.replace("step 20", "step twenty")])
     text = as_text(compare(side(before), side(after)))
@@ -453,7 +453,7 @@ def test_the_order_of_variables_counts() -> None:
 
 
 def test_containers_come_and_go() -> None:
-    """A new container is told with its image, one that is gone by its name."""
+    """A new container is reported with its image, a removed one by its name."""
     more = job(
         pod={"initContainers": [{"name": "first", "image": "x:1", "securityContext": SECURE}]}
     )
@@ -474,7 +474,7 @@ def test_init_containers_in_another_order() -> None:
 
 
 def test_another_service_account() -> None:
-    """Another ServiceAccount is told, whichever of the two fields names it."""
+    """Another ServiceAccount is reported, whichever of the two fields names it."""
     after = job(pod={"serviceAccountName": "admin"})
 
     assert one_change(job(), after)[1:] == (
@@ -552,7 +552,7 @@ def test_another_namespace() -> None:
     ],
 )
 def test_what_a_job_may_besides_the_api(change: dict[str, Any], sentence: str) -> None:
-    """What reaches the node or a Secret is told as a power that is new, or gone."""
+    """Access to the node or a Secret is reported as a power that is new, or removed."""
     before, after = side(job()), side(job(**change))
 
     assert (ChangeEffect.WIDENS, ChangeKind.SECURITY, sentence) in changes_of(before, after)
@@ -562,7 +562,7 @@ def test_what_a_job_may_besides_the_api(change: dict[str, Any], sentence: str) -
 
 
 def test_a_security_context_that_moves_is_no_new_power() -> None:
-    """What the Pod says for all its containers is the same as each of them saying it."""
+    """A security context of the Pod is the same as one of each container."""
     own = {
         key: value for key, value in SECURE.items() if key not in ("runAsNonRoot", "seccompProfile")
     }
@@ -612,7 +612,7 @@ def test_a_security_context_that_moves_is_no_new_power() -> None:
 def test_wider_rights_come_first(
     before: dict[str, Any], after: dict[str, Any], sentence: str
 ) -> None:
-    """What a role allows more is told of the operario that reaches it; the reverse, as less."""
+    """More rights of a role are reported for the operario that has them; the reverse as less."""
     old, new = side(job(), role(before)), side(job(), role(after))
 
     assert changes_of(old, new) == [(ChangeEffect.WIDENS, ChangeKind.RIGHTS, sentence)]
@@ -633,7 +633,7 @@ def test_rules_that_say_the_same_are_no_change() -> None:
 
 
 def test_rights_in_one_namespace() -> None:
-    """A Role's rights are told with its namespace; a ClusterRole for all covers them."""
+    """Rights of a Role have its namespace; a ClusterRole covers them."""
     here = role(rule("delete", "pods"), namespace="shop")
     everywhere = role(rule("delete", "pods"))
 
@@ -678,7 +678,7 @@ def test_a_namespace_that_is_named_must_fit() -> None:
 
 
 def test_rights_of_a_role_that_is_not_there() -> None:
-    """A binding to a role that the repository does not hold is told by the role's name."""
+    """A role that is not in the repository is reported by its name."""
     binding = role()[1]
     binding["roleRef"]["name"] = "cluster-admin"
 
@@ -692,7 +692,7 @@ def test_rights_of_a_role_that_is_not_there() -> None:
 
 
 def test_an_aggregated_role_has_the_rules_of_others() -> None:
-    """What a labelled ClusterRole allows, the one that gathers it allows."""
+    """An aggregated ClusterRole has the rights of the ClusterRoles it selects."""
     gathering = role()
     gathering[0]["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {"heals": "yes"}}]}
     part = role(rule("delete", "nodes"))[0]
@@ -733,7 +733,7 @@ def test_operarios_that_share_an_account_are_told_at_once() -> None:
 
 
 def test_malformed_rbac_is_passed_over() -> None:
-    """Whatever stands in a role or binding, the rest is compared."""
+    """Invalid roles and bindings are skipped."""
     group = "rbac.authorization.k8s.io/v1"
     odd = [
         {"apiVersion": group, "kind": kind, "metadata": 7, "rules": "all", "subjects": [3]}
@@ -785,7 +785,7 @@ def test_rights_are_not_mixed_up() -> None:
 
 
 def test_a_binding_without_a_namespace() -> None:
-    """A Role that is applied with --namespace is told as such."""
+    """A Role without a namespace is reported as such."""
     objects = role(rule("get", "secrets", resourceNames=["key"]), namespace="x")
     for manifest in objects:
         del manifest["metadata"]["namespace"]
@@ -800,7 +800,7 @@ def test_a_binding_without_a_namespace() -> None:
 
 
 def test_rules_beyond_measure() -> None:
-    """A rule of a hundred thousand rights is told as one, and many clauses are counted."""
+    """A rule with too many rights is one right; further clauses are counted."""
     names = [f"n{number}" for number in range(400)]
     huge = {"verbs": names[:60], "resources": names, "apiGroups": [""]}
     many = rule("get", ",".join(names))
@@ -816,7 +816,7 @@ def test_rules_beyond_measure() -> None:
 
 
 def test_another_winner_is_told_with_an_example() -> None:
-    """Where a matcher decides, the labels for which the answer is another are shown."""
+    """If a matcher decides, example labels are shown."""
     general = job("openfero-a", {"alertname": "HostDown", "status": "firing"})
     special = job(
         "openfero-b",
@@ -836,7 +836,7 @@ def test_another_winner_is_told_with_an_example() -> None:
 
 @pytest.mark.parametrize("pattern", ["a|b", "web-.+", "(dev|test)-[0-9]+|stage", "x.*y", ".+"])
 def test_examples_are_found_for_expressions(pattern: str) -> None:
-    """Common expressions get a value that they match."""
+    """Common regular expressions get an example that they match."""
     first = job("openfero-a", {"alertname": "H", "status": "firing"})
     picky = {"priority": "1", "matchers": f'l=~"{pattern}"'}
     second = job("openfero-b", {"alertname": "H", "status": "firing", **picky})
@@ -846,7 +846,7 @@ def test_examples_are_found_for_expressions(pattern: str) -> None:
 
 
 def test_a_priority_that_changes_nothing_is_no_other_winner() -> None:
-    """Another priority without another answer is told as an option alone."""
+    """Another priority that changes no match is only a change of an option."""
     difference = compare(side(job()), side(job(options={"priority": "3"})))
 
     assert difference.winners == ()
@@ -922,8 +922,8 @@ def test_the_comment_is_a_table_and_lines_to_unfold() -> None:
     assert {"<h3>", "<table>", "<details>", "<summary>", "<pre>"} <= set(page.tags)
 
 
-def test_a_hostile_author_writes_nothing_but_text() -> None:
-    """Whatever stands in a value, the comment has the tags that it has for a harmless one."""
+def test_hostile_values_do_not_change_the_comment() -> None:
+    """A hostile value renders to the same tags as a harmless one."""
     hostile = skeleton(hostile_difference(HOSTILE))
     harmless = skeleton(hostile_difference(re.sub(r"[^\n]", "z", HOSTILE)))
 
@@ -948,7 +948,7 @@ def test_no_text_changes_the_comments_structure(text: str) -> None:
 
 
 def test_mentions_and_links_are_no_such_things() -> None:
-    """A value with @ or www. does not stand in the source as such outside of a block of lines."""
+    """A value with @ or www. is escaped outside of line diffs."""
     comment = as_markdown(hostile_difference("@team www.e.example http://e.example"))
     outside = re.sub(r"^(`{3,})diff\n.*?^\1$", "", comment, flags=re.MULTILINE | re.DOTALL)
 
@@ -958,7 +958,7 @@ def test_mentions_and_links_are_no_such_things() -> None:
 
 
 def test_a_large_difference_stays_a_comment() -> None:
-    """What does not fit into a comment, of rows and of lines, is counted."""
+    """Rows and line diffs that do not fit into a comment are counted."""
     names = [f"openfero-a{number}-firing" for number in range(120)]
     lines = "\n".join(f"line {number} " + "x" * 80 for number in range(12))
     long = "\n".join(map(str, range(300)))
@@ -976,15 +976,15 @@ def test_a_large_difference_stays_a_comment() -> None:
     assert "more lines" in comment
 
 
-def test_a_terminal_is_told_nothing_but_text() -> None:
-    """Control characters and marks that reorder text come out as their codes."""
+def test_control_characters_are_escaped() -> None:
+    """Control characters and bidirectional overrides are escaped."""
     text = as_text(hostile_difference("\x1b[2J\u202e\n"))
 
     assert not set("\x1b\u202e") & set(text)
 
 
 def test_programs_get_every_change() -> None:
-    """The JSON has the members that programs rest on."""
+    """The JSON has the documented members."""
     difference = as_json(compare(side(job()), side(job(image="x:2"))))
 
     assert list(difference) == ["base", "head", "changes", "alerts", "files"]
@@ -995,7 +995,7 @@ def test_programs_get_every_change() -> None:
 
 
 def test_the_most_dangerous_comes_first() -> None:
-    """What breaks, then what allows more, then what changes, then what allows less."""
+    """Changes are ordered: breaks, allows more, changes, allows less."""
     before = side(("a.yaml", job()), ("b.yaml", job("openfero-b-firing")))
     after = side(
         ("a.yaml", job(options={"max-runs": "9", "max-per-hour": "1"}, image="x:2")),

@@ -29,13 +29,13 @@ ERROR = Problem("bad.yaml", 3, 1, "", "syntax", Severity.ERROR, "no YAML")
 def explained(
     *operarios: Operario, envelope: Envelope | None = None, received: Alert | None = None
 ) -> Explanation:
-    """Explain what `alert()` gets."""
+    """Explain `alert()`, or another alert."""
     active = catalog(*operarios, envelope=envelope)
     return explain(received or alert(), active, delivery(), jobs_namespace="jobs")
 
 
 def test_every_candidate_is_judged() -> None:
-    """All operarios of the alert's name are considered in the order of choice, each by itself."""
+    """All operarios for the alert's name are considered in order of precedence."""
     chosen = operario("b", options=Options(priority=5))
     resolved = operario("a", status=Status.RESOLVED, options=Options(priority=9))
     off = operario("c", options=Options(enabled=False, priority=8))
@@ -54,7 +54,7 @@ def test_every_candidate_is_judged() -> None:
 
 
 def test_own_jobs_leave_the_choice_to_who_asks_for_them() -> None:
-    """An alert about a Job of ours passes over the operarios that do not want such."""
+    """An alert about a Job of our own skips the operarios without own-jobs."""
     about = alert(labels=dict(alert().labels, namespace="jobs", job_name="x"))
     plain, asking = operario("a"), operario("b", options=Options(own_jobs=True))
 
@@ -67,7 +67,7 @@ def test_own_jobs_leave_the_choice_to_who_asks_for_them() -> None:
 
 
 def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
-    """Who answers, where it is written and what the Job is called stand in one sentence."""
+    """The message names the operario, its file and the Job."""
     explanation = explained(operario())
 
     assert (explanation.outcome, explanation.operario, explanation.reason) == (
@@ -93,7 +93,7 @@ def test_the_operario_that_answers_is_named_with_its_file_and_job() -> None:
     ],
 )  # fmt: skip
 def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
-    """Each operario that was passed over is told with what kept it out."""
+    """Each other operario is listed with the reason why it was not chosen."""
     loser = operario("other", options=Options(**options))
     [line] = [
         detail
@@ -106,7 +106,7 @@ def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
 
 
 def test_a_tie_is_decided_by_the_name() -> None:
-    """Where priorities are the same, the winner is said to be the first by name."""
+    """With equal priorities, the first by name wins, and the message says so."""
     for name, winner, loser in (("a", "a", "restart-pod"), ("z", "restart-pod", "z")):
         explanation = explained(operario(), operario(name))
         [line] = [detail for detail in explanation.details if detail.startswith("passed over")]
@@ -124,7 +124,7 @@ def test_a_tie_is_decided_by_the_name() -> None:
     ],
 )
 def test_nobody_answers_although_somebody_could(options: dict[str, object], reason: Reason) -> None:
-    """The outcome has the webhook's words, and the operario that nearly answered is there."""
+    """The outcome has the webhook's reason, and the operario that nearly matched is listed."""
     explanation = explained(operario(options=Options(**options)))
 
     assert (explanation.outcome, explanation.reason, explanation.operario) == (
@@ -136,7 +136,7 @@ def test_nobody_answers_although_somebody_could(options: dict[str, object], reas
 
 
 def test_an_operario_for_the_other_state_does_not_answer() -> None:
-    """That an operario waits for the resolved alert is told."""
+    """An operario for the resolved alert is mentioned."""
     explanation = explained(operario(status=Status.RESOLVED))
 
     assert explanation.reason is Reason.NO_OPERARIO
@@ -144,7 +144,7 @@ def test_an_operario_for_the_other_state_does_not_answer() -> None:
 
 
 def test_a_name_that_was_mistyped_is_suggested() -> None:
-    """The nearest alert for which there is an operario is named, and a far one is not."""
+    """The nearest alert name with an operario is suggested, but not a distant one."""
     near = alert(labels={"alertname": "PodCrashLoping"})
     far = alert(labels={"alertname": "HostDown"})
 
@@ -153,8 +153,8 @@ def test_a_name_that_was_mistyped_is_suggested() -> None:
     assert "no label alertname" in explained(operario(), received=alert(labels={})).details[0]
 
 
-def test_a_file_with_an_error_may_be_why_nothing_answers() -> None:
-    """A quarantined file is named where nobody answers."""
+def test_files_with_errors_are_named() -> None:
+    """A file with errors is named if no operario matches."""
     broken = replace(catalog(), problems=(ERROR,))
     [hint] = explain(alert(), broken, delivery(), jobs_namespace="jobs").details
 
@@ -163,7 +163,7 @@ def test_a_file_with_an_error_may_be_why_nothing_answers() -> None:
 
 
 def test_a_stale_version_is_told_as_such() -> None:
-    """Where an older version of a file is in force, its commit is named."""
+    """If an older version of a file is active, its commit is named."""
     current = operario()
     stale = replace(current, origin=replace(current.origin, stale=True))
 
@@ -196,14 +196,14 @@ def test_a_refused_job_is_told_with_its_reason() -> None:
 def test_what_holds_a_job_up_in_any_cluster(
     options: Options, envelope: Envelope, reason: Reason
 ) -> None:
-    """What the files alone make a Job wait for is its reason."""
+    """The reason is what the Job waits for in an empty cluster."""
     explanation = explained(operario(options=options), envelope=envelope)
 
     assert (explanation.outcome, explanation.reason) == (Outcome.CREATED, reason)
 
 
-def test_what_will_be_asked_is_told() -> None:
-    """What depends on the cluster is told as a question, with the numbers that count."""
+def test_conditions_are_listed() -> None:
+    """What depends on the cluster is listed as conditions, with the limits."""
     options = Options(
         approval=True, cooldown=timedelta(minutes=7), max_concurrent=3, max_wait=timedelta(hours=2)
     )
@@ -236,12 +236,12 @@ def test_a_resolved_alert_waits_for_what_it_undoes() -> None:
 
 
 def test_an_alert_without_a_start_is_a_job_at_each_delivery() -> None:
-    """That nothing tells the deliveries of such an alert apart is said."""
+    """An alert without startsAt creates a Job per delivery, and the output says so."""
     assert "no startsAt" in explained(operario(), received=alert(starts_at=None)).details[-1]
 
 
 def test_hostile_labels_cannot_write_on_the_terminal() -> None:
-    """Control characters and marks that reorder text come out as their codes, on one line."""
+    """Control characters and bidirectional overrides are escaped, on one line."""
     hostile = "a\x1b[2J\n\u202eb"
     text = as_text(
         [
@@ -256,7 +256,7 @@ def test_hostile_labels_cannot_write_on_the_terminal() -> None:
 
 
 def test_programs_get_the_members_of_the_webhooks_answer() -> None:
-    """The JSON has the seven members, null where there is nothing to say."""
+    """The JSON has the seven members; empty ones are null."""
     answered, unanswered = explained(operario()), explained()
 
     first, second = as_json([answered, unanswered])["alerts"]

@@ -30,7 +30,7 @@ CASE = "tests/restart-pod/crash"
 
 
 def run_on(files: dict[str, str | bytes], *operarios: Operario) -> CaseReport:
-    """Judge cases, by path, of a catalog with `restart-pod` unless another is given."""
+    """Run cases, given by path, on a catalog with `restart-pod` by default."""
     sources = tuple(
         SourceFile(path, "", text.encode() if isinstance(text, str) else text, COMMIT)
         for path, text in sorted(files.items())
@@ -55,7 +55,7 @@ def test_a_case_that_holds_what_would_be_created_passes() -> None:
 
 
 def test_what_comes_from_commit_or_clock_is_a_name() -> None:
-    """Provenance reads `<name>` in a golden; what a Job does is written out."""
+    """Provenance is replaced by `<name>`; what a Job does is written out."""
     [job] = yaml.safe_load_all(golden())
     annotations = job["metadata"]["annotations"]
 
@@ -72,7 +72,7 @@ def test_what_comes_from_commit_or_clock_is_a_name() -> None:
 
 
 def test_moving_a_file_changes_no_golden() -> None:
-    """Path, commit and author are no behaviour."""
+    """A change of path, commit or author changes no case."""
     before = operario()
     moved = replace(
         before, origin=replace(before.origin, path="elsewhere.yaml", commit="3" * 40, blob="4" * 40)
@@ -82,7 +82,7 @@ def test_moving_a_file_changes_no_golden() -> None:
 
 
 def test_provenance_that_a_newer_version_writes_is_not_compared() -> None:
-    """A golden of an older version, with fewer of the annotations that are names, still passes."""
+    """A case of an older release, with fewer annotations of provenance, still passes."""
     [job] = yaml.safe_load_all(golden())
     del job["metadata"]["annotations"]["openfero.io/received-by"]
     older = yaml.safe_dump(job)
@@ -91,7 +91,7 @@ def test_provenance_that_a_newer_version_writes_is_not_compared() -> None:
 
 
 def test_an_alert_without_a_start_has_no_name_of_its_own() -> None:
-    """Each delivery of such an alert is an occurrence: the golden holds a name for it."""
+    """Without startsAt, each delivery is another occurrence, which the case replaces by a name."""
     payload = json.dumps({"status": "firing", "labels": {"alertname": "PodCrashLooping"}})
     [job] = yaml.safe_load_all(golden(alert=payload))
 
@@ -100,7 +100,7 @@ def test_an_alert_without_a_start_has_no_name_of_its_own() -> None:
 
 
 def test_a_difference_is_shown_line_by_line() -> None:
-    """What the operario does now, and the golden does not say, is a unified diff."""
+    """The difference from job.yaml is a unified diff."""
     changed = operario(spec=job_spec(image="registry.example/heal:2"))
     report = run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()}, changed)
     text = as_text(report)
@@ -114,7 +114,7 @@ def test_a_difference_is_shown_line_by_line() -> None:
 
 
 def test_order_comments_and_layout_do_not_count() -> None:
-    """A golden that a person wrote in another order is the same golden."""
+    """The order of keys in job.yaml is not compared."""
     [job] = yaml.safe_load_all(golden())
     written = "# by hand\n" + yaml.safe_dump(job, sort_keys=True, default_flow_style=True)
 
@@ -132,7 +132,7 @@ def test_an_empty_golden_allows_no_job(empty: str) -> None:
 
 
 def test_truth_is_not_one() -> None:
-    """Values that Python takes for equal and Kubernetes does not are told apart."""
+    """Values that are equal in Python but not in Kubernetes are different."""
     changed_operario = operario(spec=job_spec(stdin=True))
     wrong = golden(changed_operario).replace("stdin: true", "stdin: 1")
 
@@ -142,7 +142,7 @@ def test_truth_is_not_one() -> None:
 
 
 def test_a_group_of_alerts_has_a_job_each() -> None:
-    """A payload's alerts are as many Jobs; the same alert twice is one."""
+    """Each alert of a payload creates a Job; the same alert twice creates one."""
     alerts = [
         {"labels": {"alertname": "PodCrashLooping", "pod": pod}, "startsAt": "2026-11-21T03:04:05Z"}
         for pod in ("web-1", "web-2", "web-1")
@@ -165,7 +165,7 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
 def test_a_bad_alert_is_a_finding_at_its_line(
     alert: str, place: tuple[int, int], message: str
 ) -> None:
-    """An alert.json that is no payload fails its case, with line and column."""
+    """An invalid alert.json fails its case, with line and column."""
     [result] = run_on({f"{CASE}/alert.json": alert, f"{CASE}/job.yaml": ""}).results
     [problem] = result.problems
 
@@ -176,14 +176,14 @@ def test_a_bad_alert_is_a_finding_at_its_line(
 
 
 def test_an_alert_that_is_no_text_is_a_finding() -> None:
-    """Bytes that are no UTF-8 fail their case, and nothing else."""
+    """Invalid UTF-8 fails only its own case."""
     report = run_on({f"{CASE}/alert.json": b"\xff\xfe", f"{CASE}/job.yaml": ""})
 
     assert report.results[0].problems[0].path == f"{CASE}/alert.json"
 
 
 def test_a_golden_that_is_no_yaml_is_a_finding() -> None:
-    """A job.yaml that cannot be read is told with its line."""
+    """A job.yaml that cannot be read is reported with its line."""
     [result] = run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}).results
 
     assert (result.problems[0].rule, result.problems[0].line) == ("golden-unreadable", 3)
@@ -191,7 +191,7 @@ def test_a_golden_that_is_no_yaml_is_a_finding() -> None:
 
 @pytest.mark.parametrize("file", ["alert.json", "job.yaml"])
 def test_half_a_case_is_a_finding(file: str) -> None:
-    """A case has an alert and a Job; which is missing is told."""
+    """A missing alert.json or job.yaml is reported."""
     missing = {"alert.json": "job.yaml", "job.yaml": "alert.json"}[file]
     report = run_on({f"{CASE}/{file}": ALERT})
 
@@ -200,7 +200,7 @@ def test_half_a_case_is_a_finding(file: str) -> None:
 
 
 def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
-    """A folder that names no operario in force is told, with the one that was meant."""
+    """A folder that is not named after a valid operario is reported with a suggestion."""
     report = run_on({"tests/restart-pods/crash/alert.json": ALERT})
 
     assert not report.passed
@@ -217,7 +217,7 @@ def test_cases_of_an_operario_that_is_not_there_are_a_finding() -> None:
     "path", ["tests/alert.json", "tests/restart-pod/job.yaml", "tests/a/b/c/alert.json"]
 )
 def test_a_case_at_the_wrong_depth_is_a_finding(path: str) -> None:
-    """A file that belongs to no case is told, since it would test nothing."""
+    """A file that belongs to no case is reported, since it would test nothing."""
     report = run_on({path: ALERT})
 
     assert [problem.rule for problem in report.problems] == ["case-place"]
@@ -225,12 +225,12 @@ def test_a_case_at_the_wrong_depth_is_a_finding(path: str) -> None:
 
 
 def test_other_files_beside_cases_are_nobodys_business() -> None:
-    """What has another name is left alone."""
+    """Files with other names are ignored."""
     assert run_on({f"{CASE}/notes.yaml": "a: [", "tests/readme.json": "{"}).passed
 
 
-def test_operarios_without_a_case_are_told() -> None:
-    """An operario that no case is for is a note, or an error where cases are required."""
+def test_operarios_without_a_case_are_noted() -> None:
+    """An operario without a case is a note, or an error with --require-cases."""
     files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": golden()}
     report = run_on(files, operario(), operario("other", alertname="Other"))
 
@@ -240,15 +240,15 @@ def test_operarios_without_a_case_are_told() -> None:
 
 
 def test_without_operarios_nothing_passes() -> None:
-    """A wrong path is no success, and what may be wrong is told."""
+    """A wrong path is a failure, with advice."""
     report = run_cases(Snapshot(REVISION, "tests", ()), catalog(), jobs_namespace="jobs")
 
     assert not report.passed
     assert as_text(report) == f"0 cases: 0 passed, 0 failed\n{EMPTY}"
 
 
-def test_an_answer_by_another_is_noted_where_goldens_are_written() -> None:
-    """An alert that another operario answers is probably not what was meant."""
+def test_a_match_by_another_operario_is_noted() -> None:
+    """An alert that matches another operario is noted."""
     winner = operario("winner", options=Options(priority=1))
     report = run_on({f"{CASE}/alert.json": ALERT}, operario(), winner)
 
@@ -256,7 +256,7 @@ def test_an_answer_by_another_is_noted_where_goldens_are_written() -> None:
 
 
 def test_a_refused_job_is_a_golden_too() -> None:
-    """A case may hold that a hostile value is refused."""
+    """A case may expect that a hostile value is refused."""
     changed_operario = operario(spec=job_spec(command=["heal", "{{ .Labels.pod }}"]))
     hostile = ALERT.replace("web-1", "--all")
     written = golden(changed_operario, alert=hostile)
@@ -269,7 +269,7 @@ def test_a_refused_job_is_a_golden_too() -> None:
 
 
 def test_a_golden_cannot_write_on_the_terminal() -> None:
-    """What a stranger put into a golden is shown without what a terminal obeys."""
+    """Control characters in a case are escaped."""
     text = as_text(run_on({f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": 'a: "\u202e\\e[2J"'}))
 
     assert not set("\x1b\u202e") & set(text)
@@ -293,7 +293,7 @@ def results(report: CaseReport, *, require_cases: bool = False) -> dict[str, ET.
 
 
 def test_each_case_is_a_test_result() -> None:
-    """A case that holds passes; one that does not fails with the difference, at its job.yaml."""
+    """A case that differs fails with the difference, at its job.yaml."""
     files = {
         f"{CASE}/alert.json": ALERT,
         f"{CASE}/job.yaml": golden(),
@@ -312,7 +312,7 @@ def test_each_case_is_a_test_result() -> None:
 
 
 def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
-    """Its problem stands in the failure, with file and line, and notes are its output."""
+    """The failure has the problem with file and line; notes are the output."""
     winner = operario("winner", options=Options(priority=1))
     files = {f"{CASE}/alert.json": ALERT, f"{CASE}/job.yaml": "a: b\nc: [\n"}
     case = results(run_on(files, operario(), winner))["restart-pod/crash"]
@@ -323,7 +323,7 @@ def test_a_case_that_cannot_be_read_is_a_failed_result() -> None:
 
 
 def test_what_belongs_to_no_case_is_a_failed_result() -> None:
-    """Cases of nobody, operarios without one where that is asked, and no operario found fail."""
+    """Cases without an operario, missing required cases and a repository without operarios fail."""
     gone = run_on({"tests/restart-pods/crash/alert.json": ALERT})
     assert "[case-operario]" in (
         results(gone)["tests/restart-pods/crash"].findtext("failure") or ""

@@ -77,14 +77,14 @@ HOSTILE = problem(
     ],
 )
 def test_what_is_a_failure(report: Findings, *, failed: bool, complaint: str) -> None:
-    """Errors fail, warnings with --strict, and so does a repository that gives no operario."""
+    """Errors fail, warnings with --strict, and a repository without operarios."""
     assert report.failed is failed
     assert report.complaint == complaint
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
 def test_every_format_tells_everything(form: str) -> None:
-    """No format leaves out a problem, and none says that nothing is wrong where something is."""
+    """Every format contains every problem."""
     written = FORMATS[form](findings(ERROR, WARNING, HOSTILE))
     for rule in ("restart-policy", "image-tag", "no-alert"):
         assert rule in written
@@ -161,7 +161,7 @@ def test_junit_fails_as_the_exit_code_does() -> None:
 
 
 def test_junit_holds_what_xml_cannot() -> None:
-    """Characters that XML has no way to write are replaced, markup is escaped."""
+    """Characters that XML cannot contain are replaced, markup is escaped."""
     suite = junit(findings(HOSTILE))
     case = next(case for case in suite.iter("testcase") if case.attrib["name"] == HOSTILE.path)
     failure = case.find("failure")
@@ -185,7 +185,7 @@ def run_of(report: Findings) -> dict[str, Any]:
 
 
 def test_the_schema_is_one_that_refuses() -> None:
-    """What the reports are checked against knows what a report is not."""
+    """The schema rejects an invalid report."""
     Draft4Validator.check_schema(SARIF.schema)
     assert SARIF.schema["id"] == SCHEMA
     log = json.loads(FORMATS["sarif"](findings(ERROR)))
@@ -196,7 +196,7 @@ def test_the_schema_is_one_that_refuses() -> None:
 
 
 def test_sarif_describes_every_rule() -> None:
-    """Code scanning has for each rule a sentence, a reason and where to read on."""
+    """Each rule has a text, a reason and a link to its documentation."""
     run = run_of(findings())
     assert run["automationDetails"]["id"] == "openfero-gitops/validate/"
     rules = run["tool"]["driver"]["rules"]
@@ -234,7 +234,7 @@ def test_sarif_has_a_result_for_each_problem() -> None:
 
 
 def test_sarif_knows_a_problem_again() -> None:
-    """A problem is the same one when lines are added above it, and not when it is elsewhere."""
+    """The fingerprint stays the same if lines are added above, and changes with the place."""
 
     def prints(*problems: Problem) -> list[str]:
         results = run_of(findings(*problems))["results"]
@@ -253,7 +253,7 @@ def test_sarif_knows_a_problem_again() -> None:
 
 
 def test_sarif_tells_what_belongs_to_no_file() -> None:
-    """That there is no operario found is told beside the results."""
+    """A repository without operarios is a notification beside the results."""
     (invocation,) = run_of(findings(operarios=0))["invocations"]
     assert invocation["executionSuccessful"] is True
     (notification,) = invocation["toolExecutionNotifications"]
@@ -266,7 +266,7 @@ def test_sarif_tells_what_belongs_to_no_file() -> None:
 
 
 def commands(written: str) -> list[tuple[str, dict[str, str], str]]:
-    """What the runner reads: command, properties, text, each unescaped."""
+    """The commands as the runner parses them: command, properties, text."""
     parsed = []
     for line in re.split(r"\r\n|\r|\n", written):
         if read := re.fullmatch(r"::(\w+) ([^:]*)::(.*)", line):
@@ -293,7 +293,7 @@ def test_github_annotates_each_problem() -> None:
 
 
 def test_github_escapes_what_would_end_a_command() -> None:
-    """Neither a path nor a message adds a property, ends a line or begins a command."""
+    """Neither a path nor a message can add a property, end a line or start a command."""
     written = FORMATS["github"](findings(HOSTILE))
     ((command, properties, text),) = commands(written)
     assert command == "error"
@@ -319,7 +319,7 @@ PROBLEMS = st.builds(
 @settings(max_examples=scaled(6))
 @given(st.lists(PROBLEMS, max_size=4), st.booleans())
 def test_whatever_is_found_is_written(problems: list[Problem], strict: bool) -> None:  # noqa: FBT001
-    """Each format stays well-formed, whatever stands in paths and messages."""
+    """Each format stays well-formed, whatever paths and messages contain."""
     report = Findings(
         tuple(sorted(problems)), (Ignored("a.yaml", "Role"),), 1, files=("a.yaml",), strict=strict
     )

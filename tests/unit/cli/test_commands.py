@@ -35,19 +35,19 @@ Ran = subprocess.CompletedProcess[str]
 
 
 def argv(*arguments: str | Path) -> list[str]:
-    """Write a command line; Python's warnings, those of open files included, are errors in it."""
+    """Make a command line in which Python's warnings are errors, ResourceWarning included."""
     words = [str(argument) for argument in arguments]
     return [sys.executable, "-W", "error", "-m", "openfero_gitops", *words]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Make an environment without settings of whoever runs the tests."""
+    """Make an environment without the settings of the user who runs the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {**kept, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **changes}
 
 
 def run(*arguments: str | Path, stdin: str | bytes = "", **changes: str) -> Ran:
-    """Run one command as a person does, to its end; a traceback is never right."""
+    """Run one command in a process of its own, and check that it prints no traceback."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     ran = subprocess.run(
         argv(*arguments),
@@ -120,7 +120,7 @@ def payload(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command explains itself, and that is no failure."""
+    """Every command prints its help and exits with 0."""
     assert main([*command.split(), flag]) == 0
     output = capsys.readouterr()
     assert output.out.startswith("Usage: ")
@@ -129,7 +129,7 @@ def test_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first page lists what there is, each with one sentence."""
+    """The first page lists all commands with one sentence each."""
     main(["--help"])
     listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
     assert {"serve", "demo", "validate", "render"} <= set(COMMANDS)
@@ -141,7 +141,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_the_type_of_every_value(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No option takes just a TEXT or a FLOAT: the help says what kind of value it needs."""
+    """No option shows TEXT or FLOAT: the help names the kind of value."""
     main([command, "--help"])
     options = capsys.readouterr().out.partition("Options:\n")[2]
     assert not re.search(
@@ -161,7 +161,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--version` tells name and version on standard output."""
+    """`--version` prints name and version to standard output."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"openfero-gitops, version {__version__}\n"
 
@@ -186,7 +186,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_usage(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was typed wrong is told on standard error with exit code 2, and nothing is printed."""
+    """A usage error is reported on standard error with exit code 2."""
     assert main(arguments.split()) == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -194,7 +194,7 @@ def test_wrong_usage(arguments: str, message: str, capsys: pytest.CaptureFixture
 
 
 def test_both_ways_to_start() -> None:
-    """The installed command and `python -m` do the same, and hand the exit code on."""
+    """The installed command and `python -m` do the same, with the same exit code."""
     script = Path(sys.executable).parent / "openfero-gitops"
     for command in ([sys.executable, "-m", "openfero_gitops"], [str(script)]):
         if not Path(command[0]).exists():
@@ -210,20 +210,20 @@ def test_both_ways_to_start() -> None:
 
 
 def test_validate_finds_nothing(folder: Path) -> None:
-    """A good folder is 0, with one line that counts what is in force."""
+    """A valid folder exits with 0 and prints a summary."""
     ran = run("validate", folder)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "1 valid operario, 0 errors, 0 warnings, 0 documents ignored\n"
 
 
 def test_validate_the_starter_repository(run_in_process: Callable[..., Ran]) -> None:
-    """The example that people start from is right, warnings included."""
+    """The starter repository has no errors and no warnings."""
     ran = run_in_process("validate", EXAMPLE, "--strict")
     assert ran.returncode == 0, ran.stdout
 
 
 def test_validate_finds_errors(folder: Path, run_in_process: Callable[..., Ran]) -> None:
-    """Errors are 1, all of them are told, each with path, line, column and rule."""
+    """Errors exit with 1; all of them are reported with path, line, column and rule."""
     (folder / "broken.yaml").write_text("a: [\n")
     (folder / "other.yaml").write_text(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {name: openfero-other-firing}\nspec: {}\n"
@@ -237,8 +237,8 @@ def test_validate_finds_errors(folder: Path, run_in_process: Callable[..., Ran])
     assert lines[2] == "1 valid operario, 2 errors, 0 warnings, 0 documents ignored"
 
 
-def test_validate_takes_warnings_lightly(folder: Path, run_in_process: Callable[..., Ran]) -> None:
-    """A warning alone is 0; with --strict it is 1, told the same, and it is said why."""
+def test_validate_warnings(folder: Path, run_in_process: Callable[..., Ran]) -> None:
+    """A warning exits with 0, and with --strict with 1; the output is the same, plus the reason."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["labels"] = {"app": "heal"}
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -252,7 +252,7 @@ def test_validate_takes_warnings_lightly(folder: Path, run_in_process: Callable[
 
 
 def test_validate_an_empty_folder(tmp_path: Path, run_in_process: Callable[..., Ran]) -> None:
-    """No operario at all is a finding, with what to look at."""
+    """A folder without operarios is a finding, with advice."""
     (tmp_path / "service.yaml").write_text("kind: Service\napiVersion: v1\n")
     ran = run_in_process("validate", tmp_path)
     assert ran.returncode == 1
@@ -261,7 +261,7 @@ def test_validate_an_empty_folder(tmp_path: Path, run_in_process: Callable[..., 
 
 
 def test_validate_as_json(folder: Path, run_in_process: Callable[..., Ran]) -> None:
-    """The JSON has the members that programs rest on, and nothing else is on standard output."""
+    """The JSON has the documented members, and nothing else is on standard output."""
     (folder / "broken.yaml").write_text("a: [\n")
     (folder / "rbac.yaml").write_text("kind: Role\napiVersion: rbac.authorization.k8s.io/v1\n")
     ran = run_in_process("validate", folder, "--format", "json")
@@ -296,7 +296,7 @@ def test_validate_in_every_format(
 def test_validate_a_broken_envelope(
     folder: Path, form: str, run_in_process: Callable[..., Ran]
 ) -> None:
-    """An openfero.yaml that cannot be followed is a finding among the others, and hides none."""
+    """Errors in openfero.yaml are reported together with the problems of other files."""
     (folder / "openfero.yaml").write_text("paused: perhaps\nlimits: {concurrent: many}\n")
     (folder / "broken.yaml").write_text("a: [\n")
     ran = run_in_process("validate", folder, "--format", form)
@@ -316,7 +316,7 @@ def test_validate_a_broken_envelope(
 def test_validate_an_envelope_that_is_misnamed(
     folder: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """A file that is named almost like openfero.yaml is told of, and the others are read."""
+    """A file named almost like openfero.yaml is reported, and the others are read."""
     (folder / "openfero.yml").write_text("paused: true\n")
     ran = run_in_process("validate", folder)
     assert ran.returncode == 1
@@ -347,7 +347,7 @@ def test_validate_a_git_url(tmp_path: Path, run_in_process: Callable[..., Ran]) 
 
 
 def test_validate_for_another_kubernetes(folder: Path, run_in_process: Callable[..., Ran]) -> None:
-    """A field that came later is told where an older version is named, and the help says which."""
+    """A field that is newer than the given Kubernetes version is reported."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -371,7 +371,7 @@ def test_validate_for_another_kubernetes(folder: Path, run_in_process: Callable[
 def test_every_reader_is_for_one_kubernetes(
     tmp_path: Path, command: str, options: tuple[str, ...]
 ) -> None:
-    """A version that is not known is 2 for each of them, as for `validate`."""
+    """An unsupported Kubernetes version exits with 2 in every command."""
     repository = Repository(tmp_path / "repository")
     repository.write("hostdown.json", operario("HostDown"))
     repository.commit("Heal hosts")
@@ -386,7 +386,7 @@ def test_every_reader_is_for_one_kubernetes(
 def test_a_field_that_came_later_is_not_rendered(
     folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """An older Kubernetes does not know the field: its Job has none, and neither has its case."""
+    """A field that the given Kubernetes version lacks is in neither the Job nor the case."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["hostnameOverride"] = "healer"
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -406,7 +406,7 @@ def test_a_field_that_came_later_is_not_rendered(
 def test_a_field_that_came_later_changes_nothing(
     tmp_path: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """In the comparison of two commits a field counts from the Kubernetes on that knows it."""
+    """`diff` ignores a field that the given Kubernetes version lacks."""
     repository = Repository(tmp_path / "repository")
     repository.write("hostdown.json", operario("HostDown"))
     repository.commit("Heal hosts")
@@ -423,7 +423,7 @@ def test_a_field_that_came_later_changes_nothing(
 
 
 def test_validate_narrows_the_namespaces(folder: Path, run_in_process: Callable[..., Ran]) -> None:
-    """A namespace that is not allowed is an error where the allowed ones are named."""
+    """A namespace that is not allowed is an error, if allowed namespaces are given."""
     job = json.loads(operario("HostDown"))
     job["metadata"]["namespace"] = "shop"
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -453,14 +453,14 @@ def test_validate_narrows_the_namespaces(folder: Path, run_in_process: Callable[
 def test_validate_what_cannot_be_read(
     arguments: list[str], message: str, complaint: Callable[..., str]
 ) -> None:
-    """A source that cannot be read is 2, with one line that names it and no password."""
+    """A source that cannot be read exits with 2 and one line that names it, without a password."""
     line = complaint("validate", *arguments)
     assert message in line
     assert "s3cret" not in line
 
 
 def test_validate_a_ref_that_is_not_there(tmp_path: Path, complaint: Callable[..., str]) -> None:
-    """A ref that the repository does not have, or that is no ref, is 2 and named."""
+    """A ref that does not exist, or is invalid, exits with 2 and is named."""
     repository = Repository(tmp_path / "repository")
     repository.write("hostdown.json", operario("HostDown"))
     repository.commit("Operarios")
@@ -469,8 +469,8 @@ def test_validate_a_ref_that_is_not_there(tmp_path: Path, complaint: Callable[..
         assert "'--upload-pack=id'" in complaint("validate", source, "--ref", "--upload-pack=id")
 
 
-def test_validate_files_that_mean_ill(tmp_path: Path) -> None:
-    """Whatever lies in a folder is a finding with its path, in bounded time, never a traceback."""
+def test_validate_hostile_files(tmp_path: Path) -> None:
+    """Any file is reported with its path, in bounded time and without a traceback."""
     folder = tmp_path / "odd"
     folder.mkdir()
     head = "kind: Job\napiVersion: batch/v1\n"
@@ -513,7 +513,7 @@ def test_validate_files_that_mean_ill(tmp_path: Path) -> None:
 
 
 def test_validate_on_a_terminal_that_knows_few_letters(folder: Path) -> None:
-    """A character that cannot be shown is shown as its code."""
+    """A character that the terminal cannot show is printed as its code."""
     (folder / "ł-€.yaml").write_text("a: [\n")
     ran = run("validate", folder, PYTHONIOENCODING="latin-1")
     assert ran.returncode == 1
@@ -521,7 +521,7 @@ def test_validate_on_a_terminal_that_knows_few_letters(folder: Path) -> None:
 
 
 def test_validate_needs_little(folder: Path) -> None:
-    """Neither Kubernetes' client nor a server is loaded, and what is logged goes to stderr."""
+    """Neither the Kubernetes client nor a server is imported, and logs go to stderr."""
     program = (
         "import json, sys\n"
         "from openfero_gitops.cli import main\n"
@@ -563,7 +563,7 @@ def test_render(folder: Path, payload: Path) -> None:
 
 
 def test_render_from_standard_input(folder: Path) -> None:
-    """One alert alone, from a pipe, for another namespace, will do."""
+    """A single alert from a pipe is rendered for another namespace."""
     ran = run(
         "render", folder, "--alert", "-", "--jobs-namespace", "shop",
         stdin='{"status": "firing", "labels": {"alertname": "HostDown"}}',
@@ -573,7 +573,7 @@ def test_render_from_standard_input(folder: Path) -> None:
 
 
 def test_render_each_alert_of_a_group(folder: Path) -> None:
-    """Each alert gets its Job; why one gets none is on standard error."""
+    """Each alert gets its Job; the reason for none is on standard error."""
     body = group(
         alert("HostDown", host="a"),
         alert("HostDown", host="b"),
@@ -592,7 +592,7 @@ def test_render_each_alert_of_a_group(folder: Path) -> None:
 
 
 def test_render_nothing(folder: Path, payload: Path, run_in_process: Callable[..., Ran]) -> None:
-    """Where no alert gets a Job, that is a finding; so is a delivery without alerts."""
+    """It is a finding if no alert gets a Job, or if there is no alert."""
     for body in (group(alert("Other")), group()):
         payload.write_text(json.dumps(body))
         ran = run_in_process("render", folder, "--alert", payload)
@@ -602,7 +602,7 @@ def test_render_nothing(folder: Path, payload: Path, run_in_process: Callable[..
 def test_render_what_would_be_refused(
     folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """A value that is not safe in a command makes a Job that is refused, and says so."""
+    """An unsafe value in a command renders a Job that is refused."""
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["/heal", "$(OPENFERO_HOST)"]
     (folder / "hostdown.json").write_text(json.dumps(job))
@@ -617,7 +617,7 @@ def test_render_what_would_be_refused(
 def test_render_scripts_that_can_be_read(
     folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """Several lines stay several lines, and text comes out as it went in."""
+    """Multi-line text stays on several lines and unchanged."""
     script = "set -e\necho «heal» 🔥\n"
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["containers"][0]["args"] = [script, "on", "1e3", "null"]
@@ -645,20 +645,20 @@ def test_render_scripts_that_can_be_read(
 def test_render_a_bad_payload(
     folder: Path, payload: Path, stdin: bytes, message: str, complaint: Callable[..., str]
 ) -> None:
-    """What is no payload is 2, and the member is named."""
+    """An invalid payload exits with 2, and the member is named."""
     payload.write_bytes(stdin)
     assert message in complaint("render", folder, "--alert", payload)
 
 
 def test_render_a_bad_payload_from_a_pipe(folder: Path) -> None:
-    """Standard input is read as bytes: what is no text is told like any other payload."""
+    """Standard input is read as bytes, so binary data is reported as an invalid payload."""
     ran = run("render", folder, "--alert", "-", stdin=b"\xff\xfe")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("openfero-gitops: the body is not JSON")
 
 
 def test_render_a_payload_that_cannot_be_read(folder: Path, complaint: Callable[..., str]) -> None:
-    """A file that is not there, and a folder, are 2."""
+    """A missing file, and a folder, exit with 2."""
     for file, why in (("/nowhere", "No such file"), ("/", "Is a directory")):
         assert f"cannot read {file}: {why}" in complaint("render", folder, "--alert", file)
 
@@ -666,7 +666,7 @@ def test_render_a_payload_that_cannot_be_read(folder: Path, complaint: Callable[
 def test_render_without_an_envelope_that_can_be_kept(
     folder: Path, payload: Path, run_in_process: Callable[..., Ran]
 ) -> None:
-    """From a repository that the controller would refuse nothing is rendered: a finding."""
+    """If openfero.yaml has errors, nothing is rendered, which is a finding."""
     (folder / "openfero.yaml").write_text("paused: perhaps\n")
     ran = run_in_process("render", folder, "--alert", payload)
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -694,7 +694,7 @@ def test_render_without_an_envelope_that_can_be_kept(
 def test_serve_that_cannot_work(
     flags: list[str], message: str, complaint: Callable[..., str]
 ) -> None:
-    """A setting that cannot work is 2, in one line that names it, before anything is begun."""
+    """An invalid setting exits with 2 and one line that names it, before anything starts."""
     line = complaint("serve", *flags)
     assert message in line
     assert "s3cret" not in line
@@ -714,14 +714,14 @@ def test_serve_reads_its_environment_and_its_file(
 
 
 def test_a_switch_needs_no_value(complaint: Callable[..., str]) -> None:
-    """A setting that is true or false is switched on by its flag alone."""
+    """A boolean setting needs no value."""
     assert "--web-auth: " in complaint(
         "serve", "--follow-rewrites", "--repo=/r", "--web-auth=digest"
     )
 
 
 def test_serve_fails_as_a_process() -> None:
-    """The one line is on standard error also of the real process, and no log line before it."""
+    """The process prints the one line to standard error, without a log line before it."""
     ran = run("serve", "--repo=/r", "--kubeconfig=/nowhere")
     assert (ran.returncode, ran.stdout) == (2, "")
     (line,) = ran.stderr.splitlines()
@@ -729,7 +729,7 @@ def test_serve_fails_as_a_process() -> None:
 
 
 def test_demo_on_an_address_that_is_none() -> None:
-    """The demonstration's address is checked as that of `serve`."""
+    """The address of `demo` is checked like that of `serve`."""
     ran = run("demo", "--listen", "nowhere")
     assert ran.returncode == 2
     assert "openfero-gitops: --listen: 'nowhere' is not an address" in ran.stderr
@@ -739,7 +739,7 @@ def test_demo_on_an_address_that_is_none() -> None:
 
 
 def test_a_reader_that_goes_away() -> None:
-    """Nobody reads on: no traceback, and not the code that says that something was found."""
+    """If the reader of stdout is gone, there is no traceback, and the exit code is not 1."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as broken:
@@ -755,7 +755,7 @@ def test_a_reader_that_goes_away() -> None:
 
 
 def test_a_disk_that_is_full() -> None:
-    """What cannot be written is one line and 2."""
+    """A full disk is reported on one line, with exit code 2."""
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
             argv("validate", EXAMPLE),
@@ -772,7 +772,7 @@ def test_a_disk_that_is_full() -> None:
 
 
 def test_interrupted(folder: Path, waiting: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """Ctrl-C ends a command that waits, with one word and 2."""
+    """Ctrl-C ends a waiting command with one word and exit code 2."""
     child = waiting("render", folder, "--alert", "-")
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=PATIENCE)
@@ -811,7 +811,7 @@ def waiting() -> Any:
 
 
 def test_a_traceback_shows_no_variables() -> None:
-    """What is logged of a defect is the code's lines, never the values, which may be secrets."""
+    """A logged traceback has no values of variables, which may be secrets."""
     program = (
         "import structlog\n"
         "from openfero_gitops.cli.log import to_stderr\n"

@@ -1,4 +1,4 @@
-"""Files as they lie in real repositories, through `validate`, and what a person reads of each."""
+"""Files as in real repositories, and the messages of `validate` for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOMB = b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
 
 
 def put(before: bytes, after: bytes) -> bytes:
-    """The sound operario with one thing written otherwise."""
+    """The valid operario with one replacement."""
     assert before in SOUND
     return SOUND.replace(before, after, 1)
 
@@ -94,7 +94,7 @@ WRONG = [
 
 
 async def read(folder: Path, content: bytes) -> tuple[int, list[str]]:
-    """How many operarios a folder of one such file gives, and a line for each finding."""
+    """The number of operarios of a folder with one such file, and a line for each problem."""
     (folder / "disks").mkdir()
     (folder / "disks" / "full.yaml").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -108,22 +108,22 @@ async def read(folder: Path, content: bytes) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", FINE)
-async def test_takes_what_yaml_allows(name: str, tmp_path: Path) -> None:
-    """Anchors, merges, other line ends, a mark at the beginning: the operario is in force."""
+async def test_valid_yaml_is_accepted(name: str, tmp_path: Path) -> None:
+    """Anchors, merge keys, CRLF and a byte order mark are accepted."""
     assert await read(tmp_path, FINE[name]) == (1, [])
 
 
 @pytest.mark.parametrize("name", WITHOUT_OPERARIO)
-async def test_finds_nothing_wrong_where_nothing_is(name: str, tmp_path: Path) -> None:
-    """What says nothing, or is something else, is no error."""
+async def test_files_without_operarios_are_no_errors(name: str, tmp_path: Path) -> None:
+    """Empty files and other objects are no errors."""
     assert await read(tmp_path, WITHOUT_OPERARIO[name]) == (0, [])
 
 
 @pytest.mark.parametrize(("name", "content", "message"), WRONG, ids=[name for name, *_ in WRONG])
-async def test_says_in_one_line_what_is_wrong(
+async def test_each_problem_is_one_line(
     name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
-    """A person reads where it is and what to do, once, soon, and without a traceback."""
+    """The message says where the problem is and what to do, without a traceback."""
     assert name
     operarios, (line,) = await read(tmp_path, content)
     assert operarios == 0

@@ -1,4 +1,4 @@
-"""A person's word against a Job that changes while it is said."""
+"""Actions on a Job that changes at the same time, and pause."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]]) -> Phase:
-    """Cancel a running Job to which something happens between look and patch, once."""
+    """Cancel a running Job to which something happens once between read and patch."""
     world = World(JobPlayer(Durations(run=FOREVER)))
     replica, person = world.replica(), world.replica("person")
     remaining = [1]
@@ -62,8 +62,8 @@ async def cancelled(while_it_is_said: Callable[[World, JobKey], Awaitable[Any]])
 
 
 @in_virtual_time
-async def test_a_job_that_only_counts_its_pods_is_cancelled_all_the_same() -> None:
-    """What changed is nothing that the person looked at."""
+async def test_cancel_retries_after_an_unrelated_change() -> None:
+    """A change that does not affect the phase is no reason to give up."""
 
     async def counts(world: World, key: JobKey) -> None:
         await world.annotate(key, "example.org/note", "1")
@@ -72,8 +72,8 @@ async def test_a_job_that_only_counts_its_pods_is_cancelled_all_the_same() -> No
 
 
 @in_virtual_time
-async def test_a_job_that_went_in_this_very_moment_is_told_of() -> None:
-    """There is nothing to cancel any more, and the person hears why."""
+async def test_cancel_reports_a_job_that_left_its_phase() -> None:
+    """A Job that left its phase cannot be cancelled, and the message says why."""
 
     async def goes(world: World, key: JobKey) -> None:
         await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": True})
@@ -83,14 +83,12 @@ async def test_a_job_that_went_in_this_very_moment_is_told_of() -> None:
 
 
 class TestPause:
-    """A pause that is said while others write there, too."""
+    """A pause while others write to the same ConfigMap."""
 
     @pytest.mark.parametrize("existing", [None, {}, {"data": {"sync": "news b", "request": "old"}}])
     @in_virtual_time
-    async def test_it_is_written_beside_what_others_wrote(
-        self, existing: dict[str, Any] | None
-    ) -> None:
-        """Whether there is a ConfigMap, an empty one or none; nothing of theirs is lost."""
+    async def test_members_of_others_are_kept(self, existing: dict[str, Any] | None) -> None:
+        """The members of others are kept, whether there is a ConfigMap or not."""
         world = World()
         person = ConfigMapStore(world.cluster, NAMESPACE)
         if existing is not None:
@@ -104,8 +102,8 @@ class TestPause:
 
     @pytest.mark.parametrize("how", ["conflict", "created", "deleted", "filled"])
     @in_virtual_time
-    async def test_who_is_overtaken_tries_again(self, how: str) -> None:
-        """At night nobody reads that somebody else was quicker: the pause is written."""
+    async def test_a_conflict_is_retried(self, how: str) -> None:
+        """A conflict is retried, so that the pause is written."""
         world = World()
         if how != "created":
             body = control() if how == "filled" else control(data={"paused": "false"})
@@ -140,8 +138,8 @@ class TestPause:
         assert control_object["data"].get("sync") == ("b" if how in ("created", "filled") else None)
 
     @in_virtual_time
-    async def test_two_who_want_the_same_both_have_it(self) -> None:
-        """And who wants the opposite of the last word is told that it was not the last."""
+    async def test_two_users_may_request_the_same(self) -> None:
+        """Two users may request the same; a request that was replaced is reported."""
         world = World()
         store = ConfigMapStore(world.cluster, NAMESPACE)
 
@@ -165,8 +163,8 @@ class TestPause:
             assert await pausing == "admission paused by ada"
 
     @in_virtual_time
-    async def test_what_lasts_is_never_said_to_be_tried_again(self) -> None:
-        """A ConfigMap that cannot be changed is an error of its own, and nothing is claimed."""
+    async def test_an_immutable_config_map_is_an_error(self) -> None:
+        """A ConfigMap that cannot be changed is an error."""
         world = World()
         wire = Wire(world.cluster)
 
@@ -183,8 +181,8 @@ class TestPause:
 
     @pytest.mark.parametrize("paused", [True, False])
     @in_virtual_time
-    async def test_what_still_pauses_is_told_to_who_resumes(self, *, paused: bool) -> None:
-        """That openfero.yaml pauses is news to who ends a pause, and to nobody else."""
+    async def test_resume_reports_what_still_pauses(self, *, paused: bool) -> None:
+        """`resume` reports that openfero.yaml still pauses admission; `pause` does not."""
         world = World()
         store = ConfigMapStore(world.cluster, NAMESPACE)
         why = "openfero.yaml sets paused: true at commit 0123456789ab"
@@ -197,8 +195,8 @@ class TestPause:
         )
 
 
-async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path) -> None:
-    """The leader's acknowledgement carries what openfero.yaml says at which commit."""
+async def test_resume_names_the_commit_that_pauses(tmp_path: Path) -> None:
+    """The leader's confirmation names the commit whose openfero.yaml pauses admission."""
     settings = load_settings(
         {
             "repo": "https://git.example/ops",
@@ -226,13 +224,13 @@ async def test_a_controller_tells_who_resumes_what_pauses_in_git(tmp_path: Path)
 
 
 def control(**more: Any) -> dict[str, Any]:
-    """The ConfigMap as somebody else made it."""
+    """The ConfigMap as another writer made it."""
     metadata = {"name": CONTROL, "namespace": NAMESPACE}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **more}
 
 
 async def acknowledging(world: World, others: str = "", *, once: bool = False) -> None:
-    """Do what a leader does with requests, a few times a second."""
+    """Confirm requests like a leader, a few times per second."""
     leader = Control(
         ConfigMapStore(world.cluster, NAMESPACE),
         seconds_so_far,
