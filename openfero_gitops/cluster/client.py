@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import Object, Operation, Resource
     from openfero_gitops.cluster.clock import Clock
-    from openfero_gitops.cluster.kubeconfig import Access
+    from openfero_gitops.cluster.kubeconfig import ClusterAccess
 
 CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs milliseconds
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
@@ -82,7 +82,9 @@ _BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 class KubernetesApi:
     """An `ApiServer` over HTTP; opened by `connect`, closed by `close`."""
 
-    def __init__(self, client: ApiClient, access: Access, clock: Clock | None = None) -> None:
+    def __init__(
+        self, client: ApiClient, access: ClusterAccess, clock: Clock | None = None
+    ) -> None:
         self.default_namespace = access.namespace
         self._client = client
         self._access = access

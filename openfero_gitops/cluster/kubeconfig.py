@@ -53,7 +53,7 @@ UNUSABLE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ClusterAccess:
     """How to connect to an API server, and the default namespace."""
 
     configuration: Configuration
@@ -100,7 +100,7 @@ async def find_access(
     *,
     environ: Mapping[str, str] = os.environ,
     service_account: Path = SERVICE_ACCOUNT,
-) -> Access:
+) -> ClusterAccess:
     """Load a kubeconfig, or else `$KUBECONFIG`, the Pod's own access, or `~/.kube/config`.
 
     Raises:
@@ -111,7 +111,7 @@ async def find_access(
 
 def _find(
     kubeconfig: Path | None, context: str | None, environ: Mapping[str, str], service_account: Path
-) -> Access:
+) -> ClusterAccess:
     if kubeconfig is not None:
         return _from_files(str(kubeconfig), context)
     if listed := environ.get("KUBECONFIG"):
@@ -126,7 +126,7 @@ def _find(
     return _from_files(str(home), context)
 
 
-def _from_files(paths: str, context: str | None) -> Access:
+def _from_files(paths: str, context: str | None) -> ClusterAccess:
     """Load one kubeconfig, or several in the format of `$KUBECONFIG`."""
     if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
         raise UsageError(f"there is no kubeconfig at {paths}; set --kubeconfig")
@@ -161,7 +161,7 @@ def _from_files(paths: str, context: str | None) -> Access:
     return _access(configuration, str(namespace), paths, reload)
 
 
-def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
+def _from_pod(folder: Path, environ: Mapping[str, str]) -> ClusterAccess:
     """Load the ServiceAccount that the kubelet mounts, and the variables that it sets."""
 
     def load() -> Configuration:
@@ -189,7 +189,7 @@ def _from_pod(folder: Path, environ: Mapping[str, str]) -> Access:
 
 def _access(
     configuration: Configuration, namespace: str, source: str, load: Callable[[], Configuration]
-) -> Access:
+) -> ClusterAccess:
     url = urlsplit(configuration.host)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UsageError(f"the server in {source} is not a URL; set it to https://HOST:PORT")
@@ -201,7 +201,7 @@ def _access(
     configuration.disable_strict_ssl_verification = True
     renewal = Renewal(load)
     configuration.refresh_api_key_hook = renewal  # type: ignore[assignment]
-    return Access(_cleaned(configuration), namespace, source, renewal)
+    return ClusterAccess(_cleaned(configuration), namespace, source, renewal)
 
 
 class _PluginLoop(asyncio.SelectorEventLoop):

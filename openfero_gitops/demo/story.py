@@ -26,7 +26,7 @@ from openfero_gitops.app import Controller
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.cluster.api import SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Outcome
+from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, PodOutcome
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
@@ -175,11 +175,11 @@ def _accounts(example: Path) -> set[str]:
     return {name for file in example.rglob("*.yaml") for name in pattern.findall(file.read_text())}
 
 
-def _outcome(job: dict[str, Any]) -> Outcome:
+def _outcome(job: dict[str, Any]) -> PodOutcome:
     """Let some Jobs fail, so that the pages show a failure."""
     if keys.ALERT in job["metadata"].get("labels", {}) and "statefulset" in job["metadata"]["name"]:
-        return Outcome(3, "a Pod of the StatefulSet is Pending: a restart does not help")
-    return Outcome()
+        return PodOutcome(3, "a Pod of the StatefulSet is Pending: a restart does not help")
+    return PodOutcome()
 
 
 @contextlib.asynccontextmanager

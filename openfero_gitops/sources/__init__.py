@@ -1,4 +1,4 @@
-"""Files of a repository at one commit, from Git or from a folder.
+"""Reads the files of a repository at one commit, from Git or from a folder.
 
-What the files mean is not known here.
+The meaning of the files belongs to `catalog`.
 """

@@ -21,7 +21,7 @@ from unittest import mock
 import structlog
 
 from openfero_gitops.cluster.api import JOBS
-from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Outcome
+from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, PodOutcome
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import SourceUnavailable
@@ -725,8 +725,8 @@ class _Player(JobPlayer):
             self._known[key] = self._rng.choice((0.0, self._rng.uniform(0, longest)))
         return self._known[key]
 
-    def _ends(self, _: Object) -> Outcome:
-        return Outcome(1, "it did not help") if self._rng.random() < 0.2 else Outcome()
+    def _ends(self, _: Object) -> PodOutcome:
+        return PodOutcome(1, "it did not help") if self._rng.random() < 0.2 else PodOutcome()
 
 
 async def _gone(_: str) -> None:

@@ -7,7 +7,7 @@ from openfero_gitops.demo.cluster.player import (
     FOREVER,
     Durations,
     JobPlayer,
-    Outcome,
+    PodOutcome,
     as_annotated,
 )
 
@@ -16,6 +16,6 @@ __all__ = [
     "Durations",
     "JobPlayer",
     "MemoryCluster",
-    "Outcome",
+    "PodOutcome",
     "as_annotated",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import JOBS, PODS
 from openfero_gitops.demo.cluster import pods
-from openfero_gitops.demo.cluster.player import FOREVER, Outcome
+from openfero_gitops.demo.cluster.player import FOREVER, PodOutcome
 from openfero_gitops.demo.cluster.store import copied
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class JobController:
         if pod["status"]["phase"] not in pods.ENDED:
             if not self._has_passed(pod, "stopping", self._player.stop_for(pod), now):
                 return False
-            self._put(pods.ended(pod, Outcome(_TERMINATED), now))
+            self._put(pods.ended(pod, PodOutcome(_TERMINATED), now))
         elif pods.finalizers(pod):
             return False  # the Job controller must count it first
         else:

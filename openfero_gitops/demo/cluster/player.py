@@ -24,7 +24,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PodOutcome:
     """The exit code and termination message of a Pod's containers."""
 
     exit_code: int = 0
@@ -40,15 +40,15 @@ class Durations:
     retry: float = 10.0  # from a failure to the next Pod; doubled with each failure
 
 
-def as_annotated(job: Object) -> Outcome:
+def as_annotated(job: Object) -> PodOutcome:
     """Succeed, unless the Pod template has the annotation `kwok.openfero.io/fail: "true"`.
 
     Then its annotations `exit-code` and `message` are used.
     """
     annotations = _annotations(job["spec"]["template"])
     if annotations.get(PREFIX + "fail") != "true":
-        return Outcome()
-    return Outcome(
+        return PodOutcome()
+    return PodOutcome(
         int(annotations.get(PREFIX + "exit-code") or 1),
         annotations.get(PREFIX + "message") or "failed as requested",
     )
@@ -65,7 +65,7 @@ class JobPlayer:
     def __init__(
         self,
         durations: Durations = Durations(),
-        outcome: Callable[[Object], Outcome] = as_annotated,
+        outcome: Callable[[Object], PodOutcome] = as_annotated,
     ) -> None:
         self.durations = durations
         self.outcome = outcome

@@ -10,7 +10,7 @@ from openfero_gitops.cluster.api import JOBS, PODS
 
 if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
-    from openfero_gitops.demo.cluster.player import Outcome
+    from openfero_gitops.demo.cluster.player import PodOutcome
 
 TRACKED: Final = "batch.kubernetes.io/job-tracking"  # finalizer of a Pod not counted yet
 ENDED: Final = ("Succeeded", "Failed")
@@ -55,7 +55,7 @@ def started(pod: Object, now: datetime) -> Object:
     return _with(pod, status, state, ready=True)
 
 
-def ended(pod: Object, outcome: Outcome, now: datetime) -> Object:
+def ended(pod: Object, outcome: PodOutcome, now: datetime) -> Object:
     """Return a Pod as Succeeded or Failed."""
     terminated: Object = {
         "exitCode": outcome.exit_code,

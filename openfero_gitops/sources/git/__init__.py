@@ -1,4 +1,4 @@
-"""A Git repository as a source: fetch, resolve, verify, read objects.
+"""A Git repository as a source: fetching, resolving refs, verifying signatures, reading objects.
 
-Bare, without checkout, each network operation a process that a deadline can end.
+Repositories are bare and nothing is checked out. Every command is a process with a deadline.
 """

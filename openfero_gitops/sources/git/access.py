@@ -108,7 +108,7 @@ class GitAccess:
             )
 
 
-class Access:
+class GitConnection:
     """Passes the settings of a connection to Git.
 
     Raises:

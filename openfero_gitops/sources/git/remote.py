@@ -26,7 +26,7 @@ from openfero_gitops.sources.git.url import is_commit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from openfero_gitops.sources.git.access import Access
+    from openfero_gitops.sources.git.access import GitConnection
     from openfero_gitops.sources.git.process import Finished, Git
     from openfero_gitops.sources.git.repository import BareRepository
 
@@ -51,7 +51,7 @@ class RemoteRef:
 
     def __init__(
         self,
-        access: Access,
+        access: GitConnection,
         url: str,
         ref: str,
         *,

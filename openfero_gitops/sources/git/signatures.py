@@ -146,7 +146,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SignatureVerdict:
     """The result for a commit or tag: its signer, or why it is not trusted.
 
     `transient` says that the machine may be the reason, so that the next attempt may differ.
@@ -163,7 +163,7 @@ class Verifier:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._digest = ""
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, str], SignatureVerdict] = {}
 
     @property
     def verify(self) -> Verify:
@@ -204,7 +204,7 @@ class Judge:
         git_dir: Path,
         keys: Keys,
         folder: Path | None,
-        verdicts: dict[tuple[str, str], Verdict],
+        verdicts: dict[tuple[str, str], SignatureVerdict],
     ) -> None:
         self._git = git
         self._git_dir = git_dir
@@ -218,7 +218,7 @@ class Judge:
             (home / "pubring.gpg").write_bytes(keys.openpgp)
             (folder / "allowed_signers").write_bytes(keys.allowed_signers)
 
-    def commit(self, sha: str) -> Verdict:
+    def commit(self, sha: str) -> SignatureVerdict:
         """Verify the signature of a commit.
 
         Raises:
@@ -226,7 +226,7 @@ class Judge:
         """
         return self._remembered("commit", sha)
 
-    def tag(self, sha: str, name: str, committed: datetime | None) -> Verdict:
+    def tag(self, sha: str, name: str, committed: datetime | None) -> SignatureVerdict:
         """Verify the signature of an annotated tag, and the name and date that were signed.
 
         Without the name, an account that may push refs could publish an old signed tag under a
@@ -243,12 +243,12 @@ class Judge:
         """
         content = self._content("tag", sha)
         if content is None:
-            return Verdict(
+            return SignatureVerdict(
                 refusal=f"tag {printable(name)} has more than {_MAX_OBJECT_BYTES} bytes; replace it"
                 " by one with a shorter message (git tag --sign --force)"
             )
         if not content:
-            return Verdict(
+            return SignatureVerdict(
                 refusal=f"tag {printable(name)} is not an annotated tag, but --verify tag requires"
                 " a signed one; replace it with git tag --sign --force"
             )
@@ -256,13 +256,13 @@ class Judge:
         name_line = _TAG_NAME.search(head)
         signed_name = name_line[1] if name_line else b""
         if signed_name != name.encode():
-            return Verdict(
+            return SignatureVerdict(
                 refusal=f"ref {printable(name)} holds a tag that was signed under the name"
                 f" {printable_name(signed_name)}; replace it with git tag --sign --force"
             )
         tagged = _TAGGER.search(head)
         if tagged and committed and int(tagged[1]) < (committed - MAX_CLOCK_DIFFERENCE).timestamp():
-            return Verdict(
+            return SignatureVerdict(
                 refusal=f"tag {printable(name)} is dated more than a day before its commit; replace"
                 " it with git tag --sign --force"
             )
@@ -293,7 +293,7 @@ class Judge:
                 signers[sha] = signer
         return chosen, signers
 
-    def _remembered(self, kind: str, sha: str) -> Verdict:
+    def _remembered(self, kind: str, sha: str) -> SignatureVerdict:
         verdict = self._verdicts.get((kind, sha))
         if verdict is None:
             verdict = self._verify(kind, sha)
@@ -301,7 +301,7 @@ class Judge:
                 self._verdicts[kind, sha] = verdict
         return verdict
 
-    def _verify(self, kind: str, sha: str) -> Verdict:
+    def _verify(self, kind: str, sha: str) -> SignatureVerdict:
         if self._folder is None:
             raise ValueError("no keys were read, since nothing is verified")
         configuration = (
@@ -324,7 +324,7 @@ class Judge:
         options = [word for option in configuration for word in ("-c", option)]
         verified = git.run(f"--git-dir={self._git_dir}", *options, f"verify-{kind}", "--raw", sha)
         if verified.code == 0:
-            return Verdict(signer=_signer(verified.stderr))
+            return SignatureVerdict(signer=_signer(verified.stderr))
         if verified.code != 1 or _LOCAL_FAILURE.search(verified.stderr):
             # Exit code 1 means a bad signature; any other says nothing about the signature.
             raise SourceError(
@@ -344,7 +344,7 @@ class Judge:
         return read.stdout if read.code == 0 else b""
 
 
-def _refusal(kind: str, sha: str, content: bytes, output: str) -> Verdict:
+def _refusal(kind: str, sha: str, content: bytes, output: str) -> SignatureVerdict:
     """Explain why a signature is not accepted, and who must do what."""
     name = f"{kind} {sha[:12]}"
     sign = (
@@ -354,30 +354,30 @@ def _refusal(kind: str, sha: str, content: bytes, output: str) -> Verdict:
     )
     if invalid := _GPG_INVALID.search(output):
         status = "revoked" if invalid["status"] == "REV" else "expired"
-        return Verdict(
+        return SignatureVerdict(
             refusal=f"{name} is signed with the OpenPGP key {invalid['key']}, which is {status};"
             f" {sign}"
         )
     if unknown := _GPG_UNKNOWN.search(output):
-        return Verdict(
+        return SignatureVerdict(
             refusal=f"{name} is signed with the OpenPGP key {unknown['key']}, which is not in the"
             f" keyring file; add the key, or {sign}"
         )
     if "No principal matched" in output and (key := _SSH_KEY.search(output)):
-        return Verdict(
+        return SignatureVerdict(
             refusal=f"{name} is signed with the {key['kind']} key {key['key']}, which was not an"
             f" allowed signer at the time of the signature; add the key, or {sign}"
         )
     head, _, text = content.partition(b"\n\n")
     signature = head.partition(b"\ngpgsig ")[2] if kind == "commit" else text
     if _X509_SIGNATURE in signature:
-        return Verdict(
+        return SignatureVerdict(
             refusal=f"{name} is signed with an X.509 certificate, which is not supported; {sign}"
         )
     if _SSH_SIGNATURE not in signature and _PGP_SIGNATURE not in signature:
-        return Verdict(refusal=f"{name} is not signed; {sign}")
+        return SignatureVerdict(refusal=f"{name} is not signed; {sign}")
     reason = last_line(output)
-    return Verdict(
+    return SignatureVerdict(
         refusal=f"the signature of {name} is not valid (git: {reason}); {sign}", transient=True
     )
 

@@ -31,11 +31,11 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import parse_time
-from openfero_gitops.sources.git.access import Access, GitAccess
+from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.cache import Cache, remove
 from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
-from openfero_gitops.sources.git.signatures import Trust, Verdict, Verifier
+from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
 from openfero_gitops.sources.git.url import is_commit, parse_ref, parse_remote
 from openfero_gitops.sources.tree import (
@@ -127,7 +127,7 @@ class GitSource:
         self._require_tag_ref()
         if settings.timeout <= 0:
             raise UsageError(f"timeout {settings.timeout}: must be more than 0 seconds")
-        access = Access(self._url, settings.access)
+        access = GitConnection(self._url, settings.access)
         self._where = f"Git repository {self.url}"
         self._cache = Cache.of(settings.cache_dir, self._url.url)
         self._threads = GitThreads(self._where, self._cache, access, settings.timeout)
@@ -397,12 +397,12 @@ class GitSource:
 
     def _judged(
         self, repository: BareRepository, tip: str, judge: Judge
-    ) -> tuple[Revision, Verdict]:
+    ) -> tuple[Revision, SignatureVerdict]:
         """Read the revision that a tip names, and verify its signature if that is required."""
         revision = self._revision(repository, tip)
         match self._verifier.verify:
             case Verify.NONE:
-                verdict = Verdict()
+                verdict = SignatureVerdict()
             case Verify.COMMIT:
                 verdict = judge.commit(revision.commit)
             case Verify.TAG:

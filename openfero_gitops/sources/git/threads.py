@@ -13,7 +13,7 @@ from openfero_gitops.sources.git.process import Git
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from openfero_gitops.sources.git.access import Access
+    from openfero_gitops.sources.git.access import GitConnection
     from openfero_gitops.sources.git.cache import Cache
 
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ class GitThreads:
         timeout: seconds that one command may take.
     """
 
-    def __init__(self, where: str, cache: Cache, access: Access, timeout: float) -> None:
+    def __init__(self, where: str, cache: Cache, access: GitConnection, timeout: float) -> None:
         self._where = where
         self._cache = cache
         self._access = access

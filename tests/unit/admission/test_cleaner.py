@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.cluster.api import JOBS, PODS
-from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, Outcome
-from openfero_gitops.demo.cluster import Outcome as Ending
+from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, PodOutcome
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import Conflict, Forbidden, Throttled, Unavailable
@@ -46,9 +45,9 @@ SHORT = build.catalog(build.operario(), envelope=Envelope(remember=timedelta(hou
 REMEMBER = 3600
 
 
-def fails(_: Object) -> Ending:
+def fails(_: Object) -> PodOutcome:
     """Let every Job's container fail, with last words."""
-    return Ending(3, "the disk is full")
+    return PodOutcome(3, "the disk is full")
 
 
 @asynccontextmanager
@@ -89,7 +88,7 @@ class TestEnds:
     @in_virtual_time
     async def test_each_end_is_counted_once_whatever_else_changes(self) -> None:
         """A success, a failure and a refusal; the writes after them count nothing again."""
-        world = World(JobPlayer(outcome=lambda job: Ending("web-2" in str(job["metadata"]))))
+        world = World(JobPlayer(outcome=lambda job: PodOutcome("web-2" in str(job["metadata"]))))
         replica = world.replica()
         async with concluding(replica), replica.leading():
             good, bad, left = await delivered(replica, "web-1", "web-2", "web-3")
@@ -495,7 +494,7 @@ class TestCancelRunning:
         self, code: int, phase: Phase
     ) -> None:
         """What is done, or failed, cannot be stopped, and is not called cancelled."""
-        world = World(JobPlayer(Durations(run=30), lambda _: Outcome(code)))
+        world = World(JobPlayer(Durations(run=30), lambda _: PodOutcome(code)))
         asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
         replica = world.replica(catalog=build.catalog(asks))
 

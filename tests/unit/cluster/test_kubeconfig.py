@@ -10,7 +10,7 @@ import pytest
 
 from openfero_gitops.cluster import kubeconfig
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.cluster.kubeconfig import Access, find_access
+from openfero_gitops.cluster.kubeconfig import ClusterAccess, find_access
 from openfero_gitops.domain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def user(**fields: Any) -> list[dict[str, Any]]:
     return [{"name": "me", "user": fields}]
 
 
-async def authorization(access: Access) -> str | None:
+async def authorization(access: ClusterAccess) -> str | None:
     """Return what a request would be sent with."""
     settings: Any = await access.configuration.auth_settings()
     return settings["BearerToken"]["value"] if settings else None

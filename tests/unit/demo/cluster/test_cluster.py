@@ -13,7 +13,7 @@ from openfero_gitops.demo.cluster import (
     Durations,
     JobPlayer,
     MemoryCluster,
-    Outcome,
+    PodOutcome,
 )
 from openfero_gitops.domain.errors import Expired
 from tests.contract.objects import config_map, event, job
@@ -83,8 +83,8 @@ async def test_nothing_is_played_unasked() -> None:
 async def test_outcome(clock: Clock) -> None:
     """A player decides Job by Job how it ends, and its Pod tells exit code and message."""
 
-    def outcome(found: Object) -> Outcome:
-        return Outcome(2, "boom") if found["metadata"]["name"] == "bad" else Outcome()
+    def outcome(found: Object) -> PodOutcome:
+        return PodOutcome(2, "boom") if found["metadata"]["name"] == "bad" else PodOutcome()
 
     player = JobPlayer(Durations(run=0), outcome)
     api = MemoryCluster(player=player, clock=clock)
@@ -100,7 +100,7 @@ async def test_outcome(clock: Clock) -> None:
 
 async def test_retries(clock: Clock) -> None:
     """A failed Pod is replaced after a pause that doubles, until the backoff limit is passed."""
-    player = JobPlayer(Durations(run=0, retry=10), lambda _: Outcome(1))
+    player = JobPlayer(Durations(run=0, retry=10), lambda _: PodOutcome(1))
     api = MemoryCluster(player=player, clock=clock)
     await api.create(JOBS, "a", job("heal", suspend=False, backoffLimit=2))
     for seconds, failed in ((0, 1), (9, 1), (1, 2), (19, 2), (1, 3)):
