@@ -245,7 +245,7 @@ def test_an_auditor_proves_what_ran(
         private = (*there, "--verify", "--repo", server.url(repository.folder.name))
         unknown = audited(*private)
         assert (unknown.returncode, unknown.stdout) == (2, "")
-        assert "give --git-credentials-file" in unknown.stderr
+        assert "set --git-credentials-file" in unknown.stderr
         assert audited(*private, "--git-credentials-file", str(credentials)).stdout == table.stdout
     listed = json.loads(audited(*prove, "--format", "json").stdout)["items"]
     assert {one["commit"] for one in listed} == {first, second}

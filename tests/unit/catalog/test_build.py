@@ -100,7 +100,7 @@ def test_reads_operarios_by_path_and_document() -> None:
         document=1,
         stale=False,
     )
-    assert [one.path for one in catalog.files] == ["a.yaml", "b/two.yaml", "z.yaml"]
+    assert [kept.path for kept in catalog.files] == ["a.yaml", "b/two.yaml", "z.yaml"]
     assert catalog.revision.commit == NOW
     assert not catalog.has_envelope
     assert catalog.envelope == Envelope()
@@ -134,7 +134,7 @@ def test_one_bad_operario_is_quarantined_alone() -> None:
     catalog = build(file("a.yaml", BROKEN + "---\n" + job("b")), file("c.yaml", job("c")))
     assert names(catalog) == ["b-firing", "c-firing"]
     assert rules(catalog) == [("a.yaml", "wrong-type")]
-    assert [one.path for one in catalog.files] == ["a.yaml", "c.yaml"]
+    assert [kept.path for kept in catalog.files] == ["a.yaml", "c.yaml"]
 
 
 def test_a_syntax_error_quarantines_its_file() -> None:
@@ -161,7 +161,7 @@ def test_a_broken_file_is_replaced_by_its_newest_valid_version() -> None:
     assert all(operario.origin.stale for operario in catalog.operarios)
     assert "old:1" in str(catalog.operarios[0].job)
     assert rules(catalog) == [("a.yaml", "wrong-type")]
-    assert [(one.commit, one.stale) for one in catalog.files] == [(BEFORE, True)]
+    assert [(kept.commit, kept.stale) for kept in catalog.files] == [(BEFORE, True)]
     assert broken_paths(catalog) == ("a.yaml",)
 
 
@@ -309,8 +309,8 @@ def test_a_job_goes_only_where_it_may(
 ) -> None:
     """A namespace is the Job's, else that around it if allowed, else none; never a fallback."""
     catalog = build(file("a.yaml", text), file("openfero.yaml", envelope), scope=scope)
-    found = [problem.rule for problem in catalog.problems if problem.path == "a.yaml"]
-    assert found == ([rule] if rule else [])
+    rule_ids = [problem.rule for problem in catalog.problems if problem.path == "a.yaml"]
+    assert rule_ids == ([rule] if rule else [])
     if rule == "namespace-not-allowed":
         assert catalog.operarios == ()
     else:
@@ -342,9 +342,9 @@ def test_a_default_of_the_envelope_must_fit_the_job() -> None:
         "      - {action: FailJob, onExitCodes: {operator: In, values: [42]}}\n"
     )
     envelope = file("openfero.yaml", "defaults: {podReplacementPolicy: TerminatingOrFailed}\n")
-    one = file("a.yaml", job("a", spec=policy))
-    assert rules(build(one)) == []
-    assert rules(build(one, envelope)) == [("a.yaml", "pod-failure-policy")]
+    with_policy = file("a.yaml", job("a", spec=policy))
+    assert rules(build(with_policy)) == []
+    assert rules(build(with_policy, envelope)) == [("a.yaml", "pod-failure-policy")]
     explicit = file("a.yaml", job("a", spec=policy + "  podReplacementPolicy: Failed\n"))
     assert rules(build(explicit, envelope)) == []
 
@@ -397,7 +397,7 @@ def test_the_envelope_stands_at_the_root_of_the_path(root: str) -> None:
     assert catalog.envelope.paused
     assert catalog.has_envelope
     assert catalog.root == root
-    assert [one.path for one in catalog.files] == [at_root, "z.yaml"]
+    assert [kept.path for kept in catalog.files] == [at_root, "z.yaml"]
     assert catalog.ignored == (Ignored("elsewhere/openfero.yaml", ""),)
 
 
@@ -481,7 +481,7 @@ def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     first = build_catalog(snapshot(*files), SCOPE, memo=memo)
     assert len(read) == 4
     files[0] = file("a.yaml", job("a", image="tools:2"))
-    later = [replace(one, commit="2" * 40) for one in files]
+    later = [replace(unchanged, commit="2" * 40) for unchanged in files]
     second = build_catalog(snapshot(*later), SCOPE, memo=memo)
     assert read[4:] == [files[0].content]
     assert {operario.origin.commit for operario in second.operarios} == {"2" * 40}

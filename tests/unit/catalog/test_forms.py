@@ -127,9 +127,9 @@ def read(text: str) -> Reading:
 
 def draft(text: str) -> Draft:
     """Read a document that must be an operario."""
-    found = read(text).draft
-    assert found is not None
-    return found
+    operario = read(text).draft
+    assert operario is not None
+    return operario
 
 
 def rules(reading: Reading) -> list[str]:
@@ -146,48 +146,48 @@ def test_a_plain_job_of_the_first_generation() -> None:
         "did you mean template.metadata.labels?",
         "did you mean spec.containers[].imagePullPolicy?",
     ]
-    found = draft(FIRST)
-    assert found.name == "openfero-KubeQuotaAlmostReached-firing"
-    assert (found.alertname, found.status) == ("KubeQuotaAlmostReached", Status.FIRING)
-    assert found.form is Form.JOB
-    assert found.job["labels"] == {"app": "openfero"}
-    assert "labels" not in found.job["spec"]["template"]
-    assert "imagePullPolicy" not in found.job["spec"]["template"]["spec"]
-    assert (found.namespace, found.outer_namespace, found.root) == (None, None, ())
+    operario = draft(FIRST)
+    assert operario.name == "openfero-KubeQuotaAlmostReached-firing"
+    assert (operario.alertname, operario.status) == ("KubeQuotaAlmostReached", Status.FIRING)
+    assert operario.form is Form.JOB
+    assert operario.job["labels"] == {"app": "openfero"}
+    assert "labels" not in operario.job["spec"]["template"]
+    assert "imagePullPolicy" not in operario.job["spec"]["template"]["spec"]
+    assert (operario.namespace, operario.outer_namespace, operario.root) == (None, None, ())
 
 
 def test_a_config_map_of_the_second_generation() -> None:
     """A ConfigMap wraps a Job under the alert's name; the Job's options win over the outer ones."""
-    found = draft(SECOND)
+    operario = draft(SECOND)
     assert rules(read(SECOND)) == ["no-limits", "default-account"]
-    assert found.name == "openfero-kubequotaalmostreached-resolved"
-    assert (found.alertname, found.status) == ("KubeQuotaAlmostReached", Status.RESOLVED)
-    assert found.form is Form.CONFIG_MAP
-    assert found.options.priority == 9
-    assert found.options.cooldown == timedelta(minutes=5)
-    assert found.job["annotations"] == {"team": "storage"}
-    assert found.job["spec"]["ttlSecondsAfterFinished"] == 100
-    assert (found.namespace, found.outer_namespace) == (None, "openfero")
-    assert found.root == ("data", "KubeQuotaAlmostReached")
+    assert operario.name == "openfero-kubequotaalmostreached-resolved"
+    assert (operario.alertname, operario.status) == ("KubeQuotaAlmostReached", Status.RESOLVED)
+    assert operario.form is Form.CONFIG_MAP
+    assert operario.options.priority == 9
+    assert operario.options.cooldown == timedelta(minutes=5)
+    assert operario.job["annotations"] == {"team": "storage"}
+    assert operario.job["spec"]["ttlSecondsAfterFinished"] == 100
+    assert (operario.namespace, operario.outer_namespace) == (None, "openfero")
+    assert operario.root == ("data", "KubeQuotaAlmostReached")
 
 
 def test_an_operarius_of_the_third_generation() -> None:
     """An Operarius brings selector, priority and deduplication, which become options."""
-    found = draft(THIRD)
+    operario = draft(THIRD)
     assert rules(read(THIRD)) == ["no-effect", "image-tag", "default-account"]
-    assert found.name == "quota-almost-full"
-    assert (found.alertname, found.status) == ("KubeQuotaAlmostFull", Status.FIRING)
-    assert found.form is Form.OPERARIUS
-    assert [str(matcher) for matcher in found.options.matchers] == [
+    assert operario.name == "quota-almost-full"
+    assert (operario.alertname, operario.status) == ("KubeQuotaAlmostFull", Status.FIRING)
+    assert operario.form is Form.OPERARIUS
+    assert [str(matcher) for matcher in operario.options.matchers] == [
         'severity="warning"',
         'namespace=~"team-.*"',
     ]
-    assert found.options.priority == 100
-    assert found.options.enabled
-    assert found.options.cooldown == timedelta(minutes=5)
-    assert found.job["labels"] == {"app": "openfero", "kueue.x-k8s.io/queue-name": "healing"}
-    assert found.job["annotations"] == {"description": "Raises the quota"}
-    assert found.root == ("spec", "jobTemplate")
+    assert operario.options.priority == 100
+    assert operario.options.enabled
+    assert operario.options.cooldown == timedelta(minutes=5)
+    assert operario.job["labels"] == {"app": "openfero", "kueue.x-k8s.io/queue-name": "healing"}
+    assert operario.job["annotations"] == {"description": "Raises the quota"}
+    assert operario.root == ("spec", "jobTemplate")
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_the_alert_is_annotated_or_named(
 ) -> None:
     """Annotations come first, then the name, whose state is what follows the last dash."""
     notes = json.dumps({f"openfero.io/{key}": value for key, value in annotations.items()})
-    found = draft(JOB.format(name=name, annotations=notes))
-    assert (found.alertname, found.status) == alert
+    operario = draft(JOB.format(name=name, annotations=notes))
+    assert (operario.alertname, operario.status) == alert
 
 
 @pytest.mark.parametrize(
@@ -472,9 +472,9 @@ def test_a_config_map_is_annotated_instead_of_named() -> None:
         "    openfero.io/cooldown: 5m\n",
         "    openfero.io/alertname: kubequotaalmostreached\n    openfero.io/status: firing\n",
     )
-    found = draft(text)
-    assert (found.name, found.alertname) == ("raise-quota", "kubequotaalmostreached")
-    assert found.status is Status.FIRING
+    operario = draft(text)
+    assert (operario.name, operario.alertname) == ("raise-quota", "kubequotaalmostreached")
+    assert operario.status is Status.FIRING
 
 
 def test_what_else_a_config_map_holds_has_no_effect() -> None:
@@ -537,23 +537,23 @@ def test_what_is_the_controllers_is_not_taken_over() -> None:
         1,
     )
     reading = read(text)
-    found = reading.draft
-    assert found is not None
-    assert found.job["labels"] == {"kueue.x-k8s.io/queue-name": "q", "a": "b"}
-    assert found.job["annotations"] == {"team": "x"}
-    assert sorted(found.job) == ["annotations", "labels", "spec"]
-    assert "suspend" not in found.job["spec"]
+    operario = reading.draft
+    assert operario is not None
+    assert operario.job["labels"] == {"kueue.x-k8s.io/queue-name": "q", "a": "b"}
+    assert operario.job["annotations"] == {"team": "x"}
+    assert sorted(operario.job) == ["annotations", "labels", "spec"]
+    assert "suspend" not in operario.job["spec"]
     assert sorted(rules(reading)) == ["no-effect", "reserved-key", "reserved-key", "reserved-key"]
     assert "no-effect" not in rules(read(text.replace("suspend: true", "suspend: false")))
 
 
 def test_the_spec_digest_is_of_the_jobs_canonical_json() -> None:
     """The digest depends on what the Job says, not on how its file is written."""
-    found = draft(FIRST)
-    text = json.dumps(found.job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    assert found.spec_digest == hashlib.sha256(text.encode()).hexdigest()
+    operario = draft(FIRST)
+    text = json.dumps(operario.job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert operario.spec_digest == hashlib.sha256(text.encode()).hexdigest()
     rewritten: dict[str, Any] = dict(reversed(load_text(FIRST)[0].items()))
     again = read_document(rewritten, SCHEMAS).draft
     assert again is not None
-    assert again.spec_digest == found.spec_digest
-    assert draft(FIRST.replace("python:3.14", "python:3.15")).spec_digest != found.spec_digest
+    assert again.spec_digest == operario.spec_digest
+    assert draft(FIRST.replace("python:3.14", "python:3.15")).spec_digest != operario.spec_digest

@@ -51,7 +51,7 @@ def file(path: str, content: bytes | str = "kind: Job\n", *, commit: str = "") -
 
 def snapshot(*files: SourceFile, root: str = "ops") -> Snapshot:
     """These files, in the order that a snapshot has."""
-    return Snapshot(REVISION, root, tuple(sorted(files, key=lambda one: one.path)))
+    return Snapshot(REVISION, root, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def some(count: int, size: int = 20) -> list[SourceFile]:
@@ -122,8 +122,8 @@ def test_a_mirror_that_somebody_else_made_is_not_used() -> None:
 
     for head in (theirs.head, write_mirror(snapshot(file("ops/evil.yaml")), "ns").head, mixed):
         for read_as in (
-            lambda one: read_mirror(one, theirs.shards, [b"the key of the mirror"]),
-            lambda one: read_revision(one, [b"the key of the mirror"]),
+            lambda head: read_mirror(head, theirs.shards, [b"the key of the mirror"]),
+            lambda head: read_revision(head, [b"the key of the mirror"]),
         ):
             with pytest.raises(SourceError, match="is not signed with the mirror key"):
                 read_as(head)
@@ -204,15 +204,15 @@ def test_a_commit_that_changes_no_file_changes_the_head_alone() -> None:
     files = [*some(30, 60_000), file("ops/stale.yaml", "old", commit=OLDER)]
     before = write_mirror(snapshot(*files), "ns")
     moved = [
-        one if one.stale else dataclasses.replace(one, commit=NEXT, commit_time="T2")
-        for one in files
+        file if file.stale else dataclasses.replace(file, commit=NEXT, commit_time="T2")
+        for file in files
     ]
     revision = dataclasses.replace(REVISION, commit=NEXT, time="T2")
     after = write_mirror(dataclasses.replace(snapshot(*moved), revision=revision), "ns")
 
     assert after.shards == before.shards
     assert after.head != before.head
-    assert {one.commit for one in read(after).files} == {NEXT, OLDER}
+    assert {file.commit for file in read(after).files} == {NEXT, OLDER}
 
 
 @pytest.mark.parametrize("index", [0, 7, 29])
@@ -330,8 +330,8 @@ def sealed(**data: str) -> dict[str, Any]:
 
 def revised(**members: Any) -> str:
     """The record of a revision with these members, which need not be what they should."""
-    said = {**json.loads(write_mirror(snapshot(), "ns").head["data"]["revision.json"]), **members}
-    return json.dumps(said)
+    merged = {**json.loads(write_mirror(snapshot(), "ns").head["data"]["revision.json"]), **members}
+    return json.dumps(merged)
 
 
 def shard_of(index: str, **data: str) -> dict[str, Any]:
@@ -479,9 +479,9 @@ def test_whoever_may_write_config_maps_makes_no_reader_fail(
     with contextlib.suppress(SourceError):
         was = read_refused(head)
         assert was is None or type(was.paused) is bool
-    for one in found:
-        assert read(write_mirror(one, "ns")).revision == one.revision
-        assert {type(part.path) for part in one.files} <= {str}
+    for mirrored in found:
+        assert read(write_mirror(mirrored, "ns")).revision == mirrored.revision
+        assert {type(part.path) for part in mirrored.files} <= {str}
 
 
 def test_the_pause_of_a_refused_revision_comes_back() -> None:
@@ -526,25 +526,25 @@ def test_any_text_comes_back(contents: dict[str, str]) -> None:
 
 def ordered(files: Iterable[SourceFile]) -> list[str]:
     """Their paths."""
-    return [one.path for one in files]
+    return [file.path for file in files]
 
 
 def test_the_same_files_give_the_same_config_maps() -> None:
     """Two leaders that mirror one catalog write the same, whatever order they read it in."""
     files = some(20, 60_000)
-    one = write_mirror(Snapshot(REVISION, "ops", tuple(files)), "ns")
+    mirror = write_mirror(Snapshot(REVISION, "ops", tuple(files)), "ns")
     other = write_mirror(Snapshot(REVISION, "ops", tuple(reversed(files))), "ns")
 
-    assert one == other
+    assert mirror == other
     assert ordered(read(other).files) == ordered(files)
 
 
 def test_what_the_first_release_wrote_is_read_by_all_that_follow() -> None:
     """A frozen mirror of format 1, from before there were signers, gives back all its files."""
     stored = json.loads((FIXTURES / "mirrors" / "first-release.json").read_text())
-    found = read_mirror(stored["head"], stored["shards"])
-    assert (found.revision.commit, found.root) == ("1" * 40, "ops")
-    assert [(one.path, one.commit[0], one.stale) for one in found.files] == [
+    snapshot = read_mirror(stored["head"], stored["shards"])
+    assert (snapshot.revision.commit, snapshot.root) == ("1" * 40, "ops")
+    assert [(file.path, file.commit[0], file.stale) for file in snapshot.files] == [
         ("ops/disk.yaml", "1", False),
         ("ops/node.yaml", "0", True),
         ("ops/openfero.yaml", "1", False),

@@ -112,8 +112,8 @@ class Desk:
 
     async def stored(self) -> dict[str, Object]:
         """Every ConfigMap, by name."""
-        found = await self.world.cluster.list(CONFIG_MAPS, NAMESPACE)
-        return {one["metadata"]["name"]: one for one in found.items}
+        listed = await self.world.cluster.list(CONFIG_MAPS, NAMESPACE)
+        return {item["metadata"]["name"]: item for item in listed.items}
 
     def writes(self) -> list[Request]:
         """The writes that were asked for."""
@@ -139,7 +139,7 @@ def in_force(catalog: Catalog | None) -> Snapshot:
 def names_of(snapshot: Snapshot) -> set[str]:
     """The ConfigMaps that a mirror of this consists of."""
     mirror = write_mirror(snapshot, NAMESPACE)
-    return {one["metadata"]["name"] for one in (mirror.head, *mirror.shards)}
+    return {config_map["metadata"]["name"] for config_map in (mirror.head, *mirror.shards)}
 
 
 async def two_catalogs() -> tuple[Catalog, Catalog]:
@@ -224,7 +224,7 @@ class TestWriting:
             loaded = await desk.load()
         assert loaded is not None
         assert loaded[0].files == tuple(sorted(files, key=lambda file: file.path))
-        assert [one.verb for one in desk.writes()] == ["create", "replace", "delete"]
+        assert [request.verb for request in desk.writes()] == ["create", "replace", "delete"]
 
     @in_virtual_time
     async def test_the_same_catalog_is_not_written_twice(self) -> None:
@@ -309,7 +309,7 @@ class TestWriting:
             await second.syncer.sync()
             await asyncio.sleep(200)
         assert second.syncer.status.origin == "mirror"
-        assert [one.verb for one in desk.writes()] == ["replace"]
+        assert [request.verb for request in desk.writes()] == ["replace"]
         third = Desk(desk.source)
         await restore_from_mirror(desk.store, third.syncer)
         assert third.syncer.pause
@@ -327,8 +327,8 @@ class TestWriting:
         other.hold(old)
         async with other.mirroring():
             stored = await other.stored()
-        for one in stored.values():
-            await desk.put(one)
+        for config_map in stored.values():
+            await desk.put(config_map)
         async with desk.mirroring():
             await asyncio.sleep(600)
         assert desk.wire.asked == []
@@ -458,7 +458,9 @@ class TestDrift:
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
-            (shard,) = (one for name, one in (await desk.stored()).items() if name != HEAD)
+            (shard,) = (
+                config_map for name, config_map in (await desk.stored()).items() if name != HEAD
+            )
             head = (await desk.stored())[HEAD]
             changed = shard if what.startswith("shard") else head
             await desk.drop(changed["metadata"]["name"])
@@ -510,9 +512,9 @@ class TestDrift:
                 await desk.drop(name)
                 await asyncio.sleep(6)
                 assert await desk.load() == (snapshot, None)
-        said = [one["error"] for one in logs if one["log_level"] == "warning"]
-        assert len(said) == 1
-        assert f"{NAMESPACE}/{name} exists without the label" in said[0]
+        errors = [entry["error"] for entry in logs if entry["log_level"] == "warning"]
+        assert len(errors) == 1
+        assert f"{NAMESPACE}/{name} exists without the label" in errors[0]
 
     @pytest.mark.parametrize(
         "damage", ["shard gone", "shard changed", "head changed", "format", "no data"]
@@ -524,21 +526,25 @@ class TestDrift:
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
             pass
-        (shard,) = (one for name, one in (await desk.stored()).items() if name != HEAD)
+        (shard,) = (
+            config_map for name, config_map in (await desk.stored()).items() if name != HEAD
+        )
         head = (await desk.stored())[HEAD]
-        one = shard if damage.startswith("shard") else head
-        await desk.drop(one["metadata"]["name"])
+        damaged = shard if damage.startswith("shard") else head
+        await desk.drop(damaged["metadata"]["name"])
         if damage == "shard changed":
-            for key, text in one["data"].items():
-                one["data"][key] = text.replace("heal:1", "evil:1")
+            for key, text in damaged["data"].items():
+                damaged["data"][key] = text.replace("heal:1", "evil:1")
         elif damage == "head changed":
-            one["data"]["revision.json"] = one["data"]["revision.json"].replace("main", "evil")
+            damaged["data"]["revision.json"] = damaged["data"]["revision.json"].replace(
+                "main", "evil"
+            )
         elif damage == "format":
-            one["data"]["format"] = "2"
+            damaged["data"]["format"] = "2"
         elif damage == "no data":
-            del one["data"]
+            del damaged["data"]
         if damage != "shard gone":
-            await desk.put(one)
+            await desk.put(damaged)
         with pytest.raises(SourceError, match="mirror"):
             await desk.load()
 
@@ -622,7 +628,9 @@ class TestTerm:
                 desk.wire.trouble = none
                 await asyncio.sleep(6)
                 assert await desk.load() == (in_force(desk.syncer.catalog), None)
-        assert [one["error"] for one in logs if one["log_level"] == "warning"] == ["no connection"]
+        assert [entry["error"] for entry in logs if entry["log_level"] == "warning"] == [
+            "no connection"
+        ]
 
     @in_virtual_time
     async def test_deletes_carry_what_was_judged(self) -> None:
@@ -632,5 +640,5 @@ class TestTerm:
         async with desk.mirroring():
             await desk.sync(disk=operario_file("disk", "changed"))
             await asyncio.sleep(1)
-        (delete,) = [one for one in desk.writes() if one.verb == "delete"]
+        (delete,) = [request for request in desk.writes() if request.verb == "delete"]
         assert all(delete.body)

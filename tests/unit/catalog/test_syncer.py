@@ -120,8 +120,8 @@ class TestSwap:
     async def test_the_same_commit_is_not_taken_again(self) -> None:
         """A sync without news swaps nothing, tells nobody, and is a success all the same."""
         desk = Desk()
-        told: list[str] = []
-        desk.syncer.on_change(lambda: told.append("swap"))
+        calls: list[str] = []
+        desk.syncer.on_change(lambda: calls.append("swap"))
         await desk.sync(disk=operario_file("disk"))
         before, since = desk.syncer.catalog, desk.syncer.status.active_since
         await asyncio.sleep(60)
@@ -129,7 +129,7 @@ class TestSwap:
         assert desk.syncer.catalog is before
         assert desk.syncer.status.active_since == since
         assert desk.syncer.status.last_success == desk.now()
-        assert told == ["swap"]
+        assert calls == ["swap"]
 
     @in_virtual_time
     async def test_listeners_are_told_after_each_swap(self) -> None:
@@ -206,7 +206,7 @@ class TestFailure:
             await desk.sync()
         status = desk.syncer.status
         assert desk.in_force() == {"openfero-disk-firing": commit}
-        assert [one["error"] for one in logs if one["log_level"] == "warning"] == [
+        assert [entry["error"] for entry in logs if entry["log_level"] == "warning"] == [
             DOWN,
             "the password is wrong",
         ]
@@ -485,14 +485,14 @@ class TestRefusal:
     async def test_whoever_keeps_a_refusal_is_told_of_what_is_new_about_it(self) -> None:
         """That there is one, and that its pause is over; not of the same one again."""
         desk = Desk()
-        told: list[bool] = []
-        desk.syncer.on_refusal(lambda: told.append(bool(desk.syncer.pause)))
+        calls: list[bool] = []
+        desk.syncer.on_refusal(lambda: calls.append(bool(desk.syncer.pause)))
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await desk.sync(openfero="paused: true\nlimit: 3\n")
         await desk.sync()
         await desk.sync(openfero=ENVELOPE)
         await desk.sync(disk=operario_file("disk", "again"))
-        assert told == [True, False]
+        assert calls == [True, False]
 
 
 class TestMirror:
@@ -532,15 +532,15 @@ class TestMirror:
         refused = RefusedRevision("e" * 40, "its openfero.yaml is gone", "T")
         fresh = Desk(desk.source)
         fresh.source.trouble = failing(SourceError(DOWN))
-        told: list[str] = []
-        fresh.syncer.on_change(lambda: told.append(fresh.syncer.status.origin))
+        calls: list[str] = []
+        fresh.syncer.on_change(lambda: calls.append(fresh.syncer.status.origin))
         await fresh.syncer.restore(snapshot, refused)
         await fresh.sync()
         status = fresh.syncer.status
         assert set(fresh.in_force().values()) == {commit}
         assert (status.origin, status.refused, status.error) == ("mirror", refused, DOWN)
         assert status.last_success is None
-        assert told == ["mirror"]
+        assert calls == ["mirror"]
 
     @in_virtual_time
     async def test_the_same_revision_from_git_takes_its_place(self) -> None:
@@ -553,15 +553,15 @@ class TestMirror:
         snapshot = await desk.source.fetch()
         mirrored = type(snapshot)(snapshot.revision, snapshot.root, in_force.files)
         fresh = Desk(desk.source)
-        told: list[str] = []
-        fresh.syncer.on_change(lambda: told.append(fresh.syncer.status.origin))
+        calls: list[str] = []
+        fresh.syncer.on_change(lambda: calls.append(fresh.syncer.status.origin))
         await fresh.syncer.restore(mirrored, None)
         assert fresh.in_force() == desk.in_force()
         assert fresh.syncer.status.problems == 0
         await fresh.sync()
         assert fresh.syncer.catalog == in_force
         assert fresh.syncer.status.problems == 1
-        assert told == ["mirror", "git"]
+        assert calls == ["mirror", "git"]
 
     @in_virtual_time
     async def test_it_asks_git_for_nothing(self) -> None:
@@ -653,7 +653,7 @@ class TestStory:
         assert list(failed.steps) == ["fetch"]
         desk.source.trouble = nothing
         await desk.sync(node=operario_file("node"))
-        assert [one.error for one in desk.syncer.status.history] == [None, failed.error, None]
+        assert [record.error for record in desk.syncer.status.history] == [None, failed.error, None]
 
     @in_virtual_time
     async def test_the_story_is_bounded(self) -> None:
