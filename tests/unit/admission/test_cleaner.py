@@ -1,4 +1,4 @@
-"""What finished Jobs leave behind, with Pods that cannot be read and deletes that fail."""
+"""Failure messages, cancellations and deletions, with an API server that fails."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ REMEMBER = 3600
 
 
 def fails(_: Object) -> PodOutcome:
-    """Let every Job's container fail, with last words."""
+    """Let the container of every Job fail with a message."""
     return PodOutcome(3, "the disk is full")
 
 
 @asynccontextmanager
-async def concluding(replica: Replica, term: LeaseTerm | None = None) -> AsyncIterator[LeaseTerm]:
-    """Conclude, and play Jobs, for as long as the block lasts."""
+async def cleaning(replica: Replica, term: LeaseTerm | None = None) -> AsyncIterator[LeaseTerm]:
+    """Run the cleaner and the cluster's controllers while the block runs."""
     term = term or new_term(replica.name)
     async with (
         replica.world.playing(),
@@ -63,18 +63,18 @@ async def concluding(replica: Replica, term: LeaseTerm | None = None) -> AsyncIt
 
 
 async def delivered(replica: Replica, *pods: str) -> list[JobKey]:
-    """Deliver an alert about each of these Pods, and return the Jobs."""
+    """Deliver an alert about each of these Pods; return the Jobs."""
     answer = await replica.deliver(*(pods_of(pod) for pod in pods))
     return [item.job for item in answer.items if item.job is not None]
 
 
 async def refuse(world: World, key: JobKey, decision: str = "refused") -> None:
-    """Write a person's decision on a Job."""
+    """Write a decision on a Job by hand."""
     await world.annotate(key, keys.DECISION, decision)
 
 
-def of_jobs(replica: Replica, verb: str) -> list[Request]:
-    """The requests of one verb about Jobs."""
+def requests_for_jobs(replica: Replica, verb: str) -> list[Request]:
+    """Return the requests of one verb about Jobs."""
     return [
         request
         for request in replica.wire.asked
@@ -82,15 +82,15 @@ def of_jobs(replica: Replica, verb: str) -> list[Request]:
     ]
 
 
-class TestEnds:
-    """What is counted."""
+class TestCounting:
+    """Counting Jobs that ended."""
 
     @in_virtual_time
-    async def test_each_end_is_counted_once_whatever_else_changes(self) -> None:
-        """A success, a failure and a refusal; the writes after them count nothing again."""
+    async def test_each_end_is_counted_once(self) -> None:
+        """A success, a failure and a refusal; later writes are not counted."""
         world = World(JobPlayer(outcome=lambda job: PodOutcome("web-2" in str(job["metadata"]))))
         replica = world.replica()
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             good, bad, left = await delivered(replica, "web-1", "web-2", "web-3")
             await world.annotate(left, keys.DECISION, "refused")
             await until(lambda: len(replica.tally.ends) == 3)
@@ -102,33 +102,33 @@ class TestEnds:
         assert len(replica.tally.ends) == 3
 
     @in_virtual_time
-    async def test_what_ended_before_the_term_was_counted_by_another(self) -> None:
-        """A new leader does not count a day's Jobs again."""
+    async def test_ends_before_the_term_are_not_counted(self) -> None:
+        """A new leader does not count old Jobs again."""
         world = World()
         replica = world.replica()
         async with world.playing(), replica.watching(), replica.leading():
             await delivered(replica, "web-1", "web-2")
             await until(lambda: all(job.finished for job in replica.view))
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             await delivered(replica, "web-3")
             await asyncio.sleep(600)
         assert [job.labels["pod"] for job in replica.tally.ends] == ["web-3"]
 
 
-class TestLastWords:
-    """Why a Job failed, which goes with its Pods."""
+class TestFailureMessages:
+    """Failure messages, which are deleted with the Pods."""
 
     @in_virtual_time
-    async def test_they_are_written_on_the_job_once(self) -> None:
-        """The condition, the exit code and the message stay readable; nothing is written twice."""
+    async def test_a_failure_message_is_recorded_once(self) -> None:
+        """With condition, exit code and message."""
         world = World(JobPlayer(outcome=fails))
         replica, other = world.replica("a"), world.replica("b")
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await until(lambda: any(job.has_message for job in replica.view))
             await world.annotate(key, "example.org/note", "seen")
             await asyncio.sleep(600)
-        async with concluding(other):
+        async with cleaning(other):
             await asyncio.sleep(600)
         job = await world.job(key)
         assert job.phase is Phase.FAILED
@@ -140,11 +140,11 @@ class TestLastWords:
         assert other.wire.writes() == []
 
     @in_virtual_time
-    async def test_a_job_that_succeeded_has_none(self) -> None:
-        """Nor has one that a person refused."""
+    async def test_a_job_that_succeeded_has_no_failure_message(self) -> None:
+        """Nor has a refused one."""
         world = World()
         replica = world.replica()
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             await delivered(replica, "web-1")
             await asyncio.sleep(600)
         assert [job.phase for job in replica.view] == [Phase.SUCCEEDED]
@@ -152,8 +152,8 @@ class TestLastWords:
         assert not [request for request in replica.wire.asked if request.resource == PODS]
 
     @in_virtual_time
-    async def test_a_lost_answer_writes_nothing_twice(self) -> None:
-        """What was written unheard is found out, and stands."""
+    async def test_a_lost_answer_causes_no_second_write(self) -> None:
+        """A write without an answer is detected."""
         world = World(JobPlayer(outcome=fails))
         replica = world.replica()
         lost = 0
@@ -167,7 +167,7 @@ class TestLastWords:
             return done
 
         replica.wire.trouble = trouble
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await asyncio.sleep(600)
         assert lost == 1
@@ -175,10 +175,8 @@ class TestLastWords:
 
     @pytest.mark.parametrize("resource", [PODS, JOBS], ids=["pods", "jobs"])
     @in_virtual_time
-    async def test_what_fails_is_tried_once_a_minute_and_holds_nothing_up(
-        self, resource: Any
-    ) -> None:
-        """With news all the time and no right to read Pods the API server is not pressed."""
+    async def test_a_failed_write_is_repeated_once_a_minute(self, resource: Any) -> None:
+        """Even if Jobs change all the time."""
         world = World(JobPlayer(outcome=fails))
         replica = world.replica()
 
@@ -189,7 +187,7 @@ class TestLastWords:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await until(lambda: len(replica.tally.ends) == 1)
             for moment in range(150):
@@ -202,8 +200,8 @@ class TestLastWords:
         assert (await world.job(key)).message.endswith("the disk is full")
 
     @in_virtual_time
-    async def test_a_job_that_goes_meanwhile_stops_nobody(self) -> None:
-        """Who deletes it has no use for its last words, and the next Job gets its own."""
+    async def test_a_job_that_was_deleted_does_not_hold_up_others(self) -> None:
+        """The next Job still gets its message."""
         world = World(JobPlayer(outcome=fails))
         replica = world.replica()
         gone: list[JobKey] = []
@@ -215,7 +213,7 @@ class TestLastWords:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             await delivered(replica, "web-1", "web-2")
             await asyncio.sleep(600)
         (left,) = await world.jobs()
@@ -224,16 +222,16 @@ class TestLastWords:
         assert gone[0] not in replica.view
 
 
-class TestCleaning:
-    """Jobs that Kubernetes never removes."""
+class TestDeletion:
+    """Deleting Jobs that Kubernetes never deletes."""
 
     @pytest.mark.parametrize("decision", ["refused", "cancelled"])
     @in_virtual_time
-    async def test_a_refused_job_goes_after_remember_and_not_before(self, decision: str) -> None:
-        """Counted from its last delivery, and in exactly the state that was judged."""
+    async def test_a_refused_job_is_deleted_after_remember(self, decision: str) -> None:
+        """Counted from its last delivery, and only in exactly the state that was judged."""
         world = World()
         replica = world.replica(catalog=SHORT)
-        async with concluding(replica):
+        async with cleaning(replica):
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key, decision)
             await asyncio.sleep(REMEMBER / 2)
@@ -244,12 +242,12 @@ class TestCleaning:
             await asyncio.sleep(180)
             assert await world.jobs() == []
             assert len(replica.view) == 0
-        (delete,) = of_jobs(replica, "delete")
+        (delete,) = requests_for_jobs(replica, "delete")
         assert delete.body == (judged.uid, judged.resource_version)
 
     @in_virtual_time
-    async def test_no_other_job_is_ever_removed(self) -> None:
-        """Not one that waits, runs, is held, or belongs to somebody else, in two days."""
+    async def test_no_other_job_is_deleted(self) -> None:
+        """Waiting, running, held and other people's Jobs are kept for two days."""
         options = Options(max_wait=timedelta(0), approval=True)
         spec = {**build.job_spec(), "activeDeadlineSeconds": 30 * DAY}
         catalog = build.catalog(
@@ -262,7 +260,7 @@ class TestCleaning:
         foreign = build.rendered().manifest
         foreign["metadata"] |= {"name": "foreign", "labels": {"app": "theirs"}}
         foreign["metadata"]["annotations"] = {keys.DECISION: "refused"}
-        async with concluding(replica):
+        async with cleaning(replica):
             await world.cluster.create(JOBS, build.JOBS_NAMESPACE, foreign)
             await replica.deliver(asks)
             running, held, overruled = await delivered(replica, "web-1", "web-2", "web-3")
@@ -274,15 +272,15 @@ class TestCleaning:
             await refuse(world, overruled)
             await asyncio.sleep(2 * DAY)
             phases = {job.key.name: job.phase for job in await world.jobs()}
-        assert of_jobs(replica, "delete") == []
+        assert requests_for_jobs(replica, "delete") == []
         assert len(phases) == 5
         assert phases[running.name] is Phase.RUNNING
         assert phases[held.name] is Phase.HELD
         assert phases[overruled.name] is Phase.REFUSED
 
     @in_virtual_time
-    async def test_a_started_job_without_pods_is_not_removed(self) -> None:
-        """A Job controller that is down will make its Pods later, whatever decision it carries."""
+    async def test_a_started_job_without_pods_is_not_deleted(self) -> None:
+        """The Job controller may create its Pods later."""
         world = World()
         replica = world.replica()
         async with replica.watching(), in_background(replica.cleaner.run(new_term("a"))):
@@ -294,23 +292,23 @@ class TestCleaning:
 
     @in_virtual_time
     async def test_a_finished_job_is_left_to_its_ttl(self) -> None:
-        """Kubernetes removes it; nothing of ours does it earlier."""
+        """Kubernetes deletes it; the cleaner does not do it earlier."""
         spec = {**build.job_spec(), "ttlSecondsAfterFinished": REMEMBER}
         short = build.catalog(build.operario(spec=spec), envelope=SHORT.envelope)
         world = World()
         replica = world.replica(catalog=short)
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             await delivered(replica, "web-1")
             await asyncio.sleep(REMEMBER + 600)
             assert await world.jobs() == []
-        assert of_jobs(replica, "delete") == []
+        assert requests_for_jobs(replica, "delete") == []
 
     @in_virtual_time
-    async def test_without_a_catalog_nothing_is_removed(self) -> None:
-        """Nobody knows for how long to remember."""
+    async def test_without_a_catalog_nothing_is_deleted(self) -> None:
+        """The value of `remember` is unknown then."""
         world = World()
         replica = world.replica(catalog=SHORT)
-        async with concluding(replica):
+        async with cleaning(replica):
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key)
             replica.catalog = None
@@ -318,8 +316,8 @@ class TestCleaning:
             assert [job.key for job in await world.jobs()] == [key]
 
     @in_virtual_time
-    async def test_a_job_that_changes_at_the_last_moment_stays(self) -> None:
-        """A delivery, or a person who starts it, comes between the judgement and the delete."""
+    async def test_a_job_that_changes_at_the_last_moment_is_kept(self) -> None:
+        """A delivery or a start comes between the decision and the deletion."""
         world = World()
         replica = world.replica(catalog=SHORT)
 
@@ -330,29 +328,29 @@ class TestCleaning:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica):
+        async with cleaning(replica):
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key)
             await asyncio.sleep(REMEMBER + 3600)
         assert [job.key for job in await world.jobs()] == [key]
-        assert len(of_jobs(replica, "delete")) == 1
+        assert len(requests_for_jobs(replica, "delete")) == 1
 
     @in_virtual_time
-    async def test_a_storm_s_jobs_all_go(self) -> None:
-        """Hundreds at once, though not with one blow."""
+    async def test_all_jobs_of_a_storm_are_deleted(self) -> None:
+        """Hundreds, one after the other."""
         world = World()
         replica = world.replica(catalog=SHORT)
         pods = [f"web-{number}" for number in range(150)]
-        async with concluding(replica):
+        async with cleaning(replica):
             for key in await delivered(replica, *pods):
                 await refuse(world, key)
             await asyncio.sleep(REMEMBER + 600)
         assert await world.jobs() == []
-        assert len(of_jobs(replica, "delete")) == 150
+        assert len(requests_for_jobs(replica, "delete")) == 150
 
     @in_virtual_time
-    async def test_two_thousand_go_without_a_burst(self) -> None:
-        """Ten a second and no more, the longest unheard of first, in less than five minutes."""
+    async def test_deletions_are_throttled(self) -> None:
+        """At most ten per second, the oldest delivery first, in less than five minutes."""
         world = World()
         replica = world.replica()
         jobs = [
@@ -365,7 +363,7 @@ class TestCleaning:
         replica.view.replace(build.JOBS_NAMESPACE, jobs, "7")
 
         async def trouble(request: Request, _: Act) -> Any:
-            """Delete as the API server does, and let the watch tell of it."""
+            """Delete as the API server does, with an event of the watch."""
             key = JobKey(request.namespace, request.name)
             replica.view.remove(key, request.body[0])
 
@@ -373,7 +371,7 @@ class TestCleaning:
         term = new_term("a")
         async with in_background(replica.cleaner._clean(term)):
             await asyncio.sleep(300)
-        deletes = of_jobs(replica, "delete")
+        deletes = requests_for_jobs(replica, "delete")
         assert [request.name for request in deletes] == [f"job-{n}" for n in reversed(range(2_000))]
         tens = [b.at - a.at for a, b in itertools.pairwise(deletes[::10])]
         assert min(tens) >= 0.99
@@ -381,11 +379,11 @@ class TestCleaning:
         assert len(replica.view) == 0
 
     @in_virtual_time
-    async def test_a_held_job_goes_when_its_alert_has_long_gone(self) -> None:
-        """A person's Job is kept seven times as long; while its alert comes, for ever."""
+    async def test_a_held_job_is_deleted_late(self) -> None:
+        """It is kept seven times as long, and forever while its alert is repeated."""
         world = World(JobPlayer(Durations(run=FOREVER)))
         replica = world.replica(catalog=SHORT)
-        async with concluding(replica):
+        async with cleaning(replica):
             (key,) = await delivered(replica, "web-1")
             async with replica.leading():
                 await until(world.starts)
@@ -405,8 +403,8 @@ class TestCleaning:
         ids=lambda error: type(error).__name__,
     )
     @in_virtual_time
-    async def test_deletes_that_fail_are_tried_once_a_minute(self, error: Exception) -> None:
-        """Whatever else changes all the time; and they are done when they can be."""
+    async def test_failed_deletions_are_repeated_once_a_minute(self, error: Exception) -> None:
+        """Even if Jobs change all the time; they are repeated until they succeed."""
         world = World()
         replica = world.replica(catalog=SHORT)
         failing = True
@@ -417,7 +415,7 @@ class TestCleaning:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica):
+        async with cleaning(replica):
             old, other = await delivered(replica, "web-1", "web-2")
             await refuse(world, old)
             await asyncio.sleep(REMEMBER + 60)
@@ -425,7 +423,7 @@ class TestCleaning:
             for moment in range(150):
                 await world.annotate(other, "example.org/note", str(moment))
                 await asyncio.sleep(4)
-            assert 7 <= len(of_jobs(replica, "delete")) <= 11
+            assert 7 <= len(requests_for_jobs(replica, "delete")) <= 11
             failing = False
             await asyncio.sleep(120)
         assert [job.key for job in await world.jobs()] == [other]
@@ -437,7 +435,7 @@ class TestTerm:
     @pytest.mark.parametrize("about", ["words", "cleaning"])
     @in_virtual_time
     async def test_after_the_term_nothing_is_written(self, about: str) -> None:
-        """A leader that was frozen between reading and writing keeps still when it thaws."""
+        """A leader that was frozen between reading and writing does not write."""
         world = World(JobPlayer(outcome=fails))
         replica = world.replica(catalog=SHORT)
         async with world.playing(), replica.watching():
@@ -465,16 +463,16 @@ class TestTerm:
 
 
 class TestCancelRunning:
-    """What runs for an alert that is resolved."""
+    """Cancelling Jobs whose alert is resolved."""
 
     @in_virtual_time
-    async def test_it_is_stopped_where_its_operario_asks_for_that(self) -> None:
-        """The Job ends, says why, and is remembered; its like under another rule runs on."""
+    async def test_a_job_is_cancelled_with_cancel_running(self) -> None:
+        """The Job ends with the reason; one with another option goes on."""
         world = World(JobPlayer(Durations(run=FOREVER)))
         asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
         stopping = world.replica("a", catalog=build.catalog(asks))
         keeping = world.replica("b")
-        async with concluding(stopping), stopping.leading(), keeping.watching():
+        async with cleaning(stopping), stopping.leading(), keeping.watching():
             (key,) = await delivered(stopping, "web-1")
             (other,) = await delivered(keeping, "web-2")
             await until(lambda: sum(running.occupying for running in stopping.view) == 2)
@@ -490,10 +488,10 @@ class TestCancelRunning:
 
     @pytest.mark.parametrize(("code", "phase"), [(0, Phase.SUCCEEDED), (1, Phase.FAILED)])
     @in_virtual_time
-    async def test_one_that_ends_at_the_last_moment_has_ended(
+    async def test_a_job_that_ends_at_the_last_moment_is_not_cancelled(
         self, code: int, phase: Phase
     ) -> None:
-        """What is done, or failed, cannot be stopped, and is not called cancelled."""
+        """A Job that has completed or failed is not cancelled."""
         world = World(JobPlayer(Durations(run=30), lambda _: PodOutcome(code)))
         asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
         replica = world.replica(catalog=build.catalog(asks))
@@ -504,7 +502,7 @@ class TestCancelRunning:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await until(world.starts)
             await asyncio.sleep(28)
@@ -514,8 +512,8 @@ class TestCancelRunning:
         assert (job.phase, job.decision) == (phase, None)
 
     @in_virtual_time
-    async def test_what_cannot_be_stopped_is_tried_once_a_minute(self) -> None:
-        """With news all the time; and it is stopped when it can be, within the term alone."""
+    async def test_a_failed_cancellation_is_repeated_once_a_minute(self) -> None:
+        """Even if Jobs change all the time; it is repeated until it succeeds, within the term."""
         world = World(JobPlayer(Durations(run=FOREVER)))
         asks = build.operario(options=Options(on_resolve=OnResolve.CANCEL_RUNNING))
         replica = world.replica(catalog=build.catalog(asks))
@@ -526,7 +524,7 @@ class TestCancelRunning:
             return await act()
 
         replica.wire.trouble = trouble
-        async with concluding(replica), replica.leading():
+        async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await until(world.starts)
             await replica.deliver(resolved(pods_of("web-1"), world.now()))

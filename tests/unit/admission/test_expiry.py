@@ -1,4 +1,4 @@
-"""Which Jobs go, and which stay whatever happens."""
+"""Which Jobs are deleted, and which are never deleted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
 
-def unheard(job: Remediation, since: timedelta) -> Remediation:
-    """The same, last delivered so long ago."""
+def last_delivered(job: Remediation, since: timedelta) -> Remediation:
+    """The same Job, last delivered so long ago."""
     moment = build.NOW - since
     return replace(
         job,
@@ -35,59 +35,59 @@ def unheard(job: Remediation, since: timedelta) -> Remediation:
 
 
 def why(*jobs: Remediation, **envelope: Any) -> dict[str, Expiry]:
-    """What is to be removed, by name."""
+    """Return why Jobs are deleted, by name."""
     expired = expired_jobs(jobs, replace(ENVELOPE, **envelope), build.NOW)
     return {job.key.name: reason for job, reason in expired}
 
 
 @pytest.mark.parametrize("reason", ["resolved", "max-wait", "same-incident"])
-def test_a_refused_job_goes_when_it_is_not_remembered_any_more(reason: str) -> None:
+def test_a_refused_job_is_deleted_after_remember(reason: str) -> None:
     """Counted from its last delivery, not from its first."""
     refused = build.refused(reason=reason)
-    assert why(unheard(refused, DAY)) == {}
-    assert why(unheard(refused, DAY + SECOND)) == {"job-1": Expiry.DECIDED}
-    repeated = replace(unheard(refused, 30 * DAY), delivered_at=build.NOW - DAY)
+    assert why(last_delivered(refused, DAY)) == {}
+    assert why(last_delivered(refused, DAY + SECOND)) == {"job-1": Expiry.DECIDED}
+    repeated = replace(last_delivered(refused, 30 * DAY), delivered_at=build.NOW - DAY)
     assert why(repeated) == {}
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.HELD])
-def test_what_waits_for_a_person_is_kept_much_longer(phase: Phase) -> None:
-    """A week by default; then its alert has surely gone, though nobody said so."""
+def test_an_open_job_is_kept_longer(phase: Phase) -> None:
+    """A week by default; then its alert has surely gone."""
     job = replace(build.remediation(), phase=phase, suspended=True)
-    assert why(unheard(job, 7 * DAY)) == {}
-    assert why(unheard(job, 7 * DAY + SECOND)) == {"job-1": Expiry.ALERT_GONE}
+    assert why(last_delivered(job, 7 * DAY)) == {}
+    assert why(last_delivered(job, 7 * DAY + SECOND)) == {"job-1": Expiry.ALERT_GONE}
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_what_has_pods_or_may_have_is_never_removed(phase: Phase) -> None:
-    """Whatever is written on it, and however old it is."""
-    job = unheard(replace(build.running(), phase=phase, finished=False), 400 * DAY)
+def test_a_job_that_may_have_pods_is_never_deleted(phase: Phase) -> None:
+    """Whatever its annotations say, and however old it is."""
+    job = last_delivered(replace(build.running(), phase=phase, finished=False), 400 * DAY)
     assert why(replace(job, suspended=False)) == {}
     assert why(replace(job, suspended=True, active=1)) == {}
 
 
-def test_what_kueue_holds_is_kueue_s() -> None:
+def test_a_queued_job_is_never_deleted() -> None:
     """It was admitted, and may start at any moment."""
     queued = replace(build.remediation(), phase=Phase.QUEUED, suspended=True)
-    assert why(unheard(queued, 400 * DAY)) == {}
+    assert why(last_delivered(queued, 400 * DAY)) == {}
 
 
 @pytest.mark.parametrize("mark", ["occurrence", "operario"])
-def test_what_lacks_our_marks_is_not_ours(mark: str) -> None:
-    """A label alone makes no Job one of ours."""
-    refused = unheard(build.refused(), 400 * DAY)
+def test_a_job_without_our_annotations_is_never_deleted(mark: str) -> None:
+    """A label alone does not make a Job one of this controller."""
+    refused = last_delivered(build.refused(), 400 * DAY)
     assert why(replace(refused, **{mark: ""})) == {}
     assert why(replace(refused, deleting=True)) == {}
 
 
 def ended(number: int, age: timedelta, **given: Any) -> Remediation:
-    """One of several Jobs that completed, so long ago, with a TTL of a year."""
+    """Make a Job that completed so long ago, with a TTL of a year."""
     job = build.finished(f"job-{number}", **given)
-    return unheard(replace(job, ttl_seconds=365 * 86_400), age)
+    return last_delivered(replace(job, ttl_seconds=365 * 86_400), age)
 
 
-def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
-    """The newest are kept; another operario's do not count, nor is anything young removed."""
+def test_the_history_of_an_operario_is_bounded() -> None:
+    """The newest are kept; those of other operarios do not count, and young ones stay."""
     old = [ended(number, DAY * (2 + number)) for number in range(6)]
     assert why(*old) == {f"job-{n}": Expiry.HISTORY for n in (3, 4, 5)}
     young = [ended(number, timedelta(hours=number)) for number in range(6)]
@@ -99,16 +99,16 @@ def test_an_operario_s_history_is_bounded_beyond_what_is_remembered() -> None:
     assert len(why(*old, limits=Limits(history=0))) == 6
 
 
-def test_a_finished_job_is_kubernetes_until_it_forgets_it() -> None:
-    """Without a TTL, which somebody may have removed, it is remembered and then goes."""
+def test_a_finished_job_is_deleted_if_kubernetes_does_not() -> None:
+    """Without a TTL it is deleted after `remember`."""
     job = build.finished()
-    spared = unheard(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=10))
+    spared = last_delivered(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=10))
     assert why(spared) == {}
-    assert why(unheard(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
+    assert why(last_delivered(replace(job, ttl_seconds=86_400), DAY + timedelta(minutes=20))) == {
         "job-1": Expiry.OVERDUE
     }
-    assert why(unheard(replace(job, ttl_seconds=None), 2 * DAY)) == {"job-1": Expiry.OVERDUE}
-    assert why(unheard(replace(job, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
+    assert why(last_delivered(replace(job, ttl_seconds=None), 2 * DAY)) == {"job-1": Expiry.OVERDUE}
+    assert why(last_delivered(replace(job, ttl_seconds=3 * 86_400), 2 * DAY)) == {}
 
 
 @given(
@@ -125,12 +125,12 @@ def test_a_finished_job_is_kubernetes_until_it_forgets_it() -> None:
     st.timedeltas(timedelta(minutes=1), 30 * DAY),
     st.integers(0, 3),
 )
-def test_nothing_that_is_remembered_is_ever_removed(
+def test_nothing_is_deleted_within_remember(
     drawn: list[tuple[Phase, timedelta, bool, bool, int]], remember: timedelta, history: int
 ) -> None:
-    """Nor anything with Pods; and the longest unheard of goes first."""
+    """Nor a Job with Pods; the one with the oldest delivery is deleted first."""
     jobs = [
-        unheard(
+        last_delivered(
             replace(
                 build.remediation(),
                 key=JobKey("jobs", f"job-{index}"),

@@ -63,16 +63,16 @@ def observed(*reads: tuple[LeaseRecord | None, float]) -> ObservedLease:
     return lease
 
 
-class TestStanding:
-    """What a replica without a term does."""
+class TestAcquiring:
+    """The next step of a replica that does not lead."""
 
-    def test_fresh_cluster_gets_its_lease(self) -> None:
-        """Where there is no Lease, and none was seen, it is created with transitions 0."""
+    def test_a_missing_lease_is_created(self) -> None:
+        """If there is no Lease and none was seen, it is created with transitions 0."""
         step = acquire_or_wait(ME, ObservedLease(), None, now=5, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 0))
 
-    def test_held_lease_is_left_alone_until_its_own_duration_is_over(self) -> None:
-        """The record's duration counts, from when it was first seen, and not the candidate's."""
+    def test_a_held_lease_is_taken_after_its_own_duration(self) -> None:
+        """The record's duration counts from when it was first read, not the candidate's."""
         seen = observed((OTHERS, 100))
         assert acquire_or_wait(ME, seen, None, now=106.9, wall=WALL) == StandBy(
             LeadershipReason.HELD, "replica-b", 107.0
@@ -82,8 +82,8 @@ class TestStanding:
         assert isinstance(step, Acquire)
         assert step.resource_version == "100"
 
-    def test_record_of_unknown_duration_is_not_taken_at_once(self) -> None:
-        """A record that says no duration counts with the candidate's."""
+    def test_a_record_without_a_duration_is_not_taken_at_once(self) -> None:
+        """A record without a duration counts with the candidate's."""
         seen = observed((replace(OTHERS, duration=0), 100))
         assert acquire_or_wait(ME, seen, None, now=114, wall=WALL) == StandBy(
             LeadershipReason.HELD, "replica-b", 115.0
@@ -91,13 +91,13 @@ class TestStanding:
         assert isinstance(acquire_or_wait(ME, seen, None, now=115, wall=WALL), Acquire)
 
     def test_released_lease_is_taken_at_once(self) -> None:
-        """An empty holder is nobody, however short ago somebody was there."""
+        """With an empty holder the lease is free."""
         seen = observed((OTHERS, 100), (FREE, 100.1))
         step = acquire_or_wait(ME, seen, None, now=100.1, wall=WALL)
         assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 5), "101")
 
     def test_deleted_lease_is_not_free_while_its_holder_may_act(self) -> None:
-        """Deleting a lease does not make a second leader before the first one's has run out."""
+        """Deleting a lease does not make a second leader before it would have expired."""
         seen = observed((OTHERS, 100), (None, 101))
         assert acquire_or_wait(ME, seen, None, now=106, wall=WALL) == StandBy(
             LeadershipReason.GONE, "replica-b", 107.0
@@ -105,8 +105,8 @@ class TestStanding:
         step = acquire_or_wait(ME, seen, None, now=107, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 5))
 
-    def test_own_former_term_is_not_waited_for(self) -> None:
-        """What this process itself wrote, it replaces at once, as a term of its own."""
+    def test_the_own_last_term_need_not_expire(self) -> None:
+        """A record that this process wrote is replaced at once, by a new term."""
         seen = observed((MINE, 100))
         step = acquire_or_wait(ME, seen, MINE, now=100, wall=WALL)
         assert step == Acquire(LeaseRecord("replica-a", 15, WALL, WALL, 6), "102")
@@ -118,22 +118,22 @@ class TestStanding:
         step = acquire_or_wait(ME, seen, MINE, now=101, wall=WALL)
         assert step == Create(LeaseRecord("replica-a", 15, WALL, WALL, 6))
 
-    def test_namesake_is_somebody_else(self) -> None:
-        """A record under the same name that this process did not write is waited for."""
+    def test_a_replica_of_the_same_name_is_another_one(self) -> None:
+        """A record of the same name that this process did not write must expire first."""
         seen = observed((MINE, 100))
         for mine in (None, replace(MINE, transitions=3), replace(MINE, acquired_at=WALL)):
             step = acquire_or_wait(ME, seen, mine, now=101, wall=WALL)
             assert step == StandBy(LeadershipReason.HELD, "replica-a", 115.0)
 
     def test_transitions_stay_an_int32(self) -> None:
-        """The count starts again rather than being refused by the API server."""
+        """The count wraps around: the API server would reject a larger number."""
         seen = observed((replace(FREE, transitions=2**31 - 1), 100))
         step = acquire_or_wait(ME, seen, None, now=100, wall=WALL)
         assert isinstance(step, Acquire)
         assert step.record.transitions == 0
 
     @given(st.lists(st.tuples(st.floats(0, 20), st.none() | records), min_size=1), walls)
-    def test_nobody_is_dispossessed_in_time(
+    def test_no_lease_is_taken_before_it_expires(
         self, looks: list[tuple[float, LeaseRecord | None]], wall: datetime
     ) -> None:
         """Whatever is read, a holder has its whole duration after it was last seen to change.
@@ -161,17 +161,17 @@ class TestStanding:
                 assert step.until == expires_at(ME, seen) > now
 
 
-class TestSeeing:
-    """What counts as a sign of life."""
+class TestObserving:
+    """What counts as a renewal."""
 
-    def test_renewal_starts_the_clock_anew(self) -> None:
-        """A record that says something new is a sign of life."""
+    def test_a_renewal_restarts_the_duration(self) -> None:
+        """A changed record is a renewal."""
         seen = observed((OTHERS, 100))
         renewed = replace(OTHERS, renewed_at=WALL, resource_version="101")
         assert observe_lease(seen, renewed, 102) == ObservedLease(renewed, renewed, 102)
 
-    def test_change_beside_the_record_is_no_sign_of_life(self) -> None:
-        """A label that is put on the Lease does not prolong it, but its version is noted."""
+    def test_a_changed_label_is_no_renewal(self) -> None:
+        """A new label does not extend the lease, but its version is noted."""
         seen = observed((OTHERS, 100))
         seen = observe_lease(seen, replace(OTHERS, resource_version="101"), 104)
         assert seen.held_at == 100
@@ -179,8 +179,8 @@ class TestSeeing:
         assert isinstance(step, Acquire)
         assert step.resource_version == "101"
 
-    def test_lease_that_comes_back_unchanged_is_no_sign_of_life(self) -> None:
-        """Deleted and restored from a backup, it still runs out when it would have."""
+    def test_a_restored_record_is_no_renewal(self) -> None:
+        """A record that was deleted and restored expires when it would have."""
         seen = observed((OTHERS, 100), (None, 101), (OTHERS, 102))
         assert seen.held_at == 100
 
@@ -188,7 +188,7 @@ class TestSeeing:
     def test_wall_clock_of_the_holder_does_not_count(
         self, record: LeaseRecord, at: float, passed: float
     ) -> None:
-        """When a lease may be taken depends on no time that is written in it."""
+        """No time in the record decides when the lease may be taken."""
         other = replace(record, acquired_at=WALL, renewed_at=WALL + timedelta(days=1))
         steps = [
             acquire_or_wait(ME, observed((lease, at)), None, now=at + passed, wall=WALL)
@@ -197,20 +197,20 @@ class TestSeeing:
         assert steps[0] == steps[1]
 
 
-class TestKeeping:
-    """What a leader does about its lease."""
+class TestRenewing:
+    """The next step of a leader."""
 
     def test_own_lease_is_renewed(self) -> None:
-        """A renewal changes the time alone; term and transitions stay."""
+        """A renewal changes only the time."""
         step = renew_or_step_down(replace(MINE, resource_version="110"), MINE, wall=WALL)
         assert step == Renew(replace(MINE, renewed_at=WALL), "110")
         assert step.record.same_term(MINE)
 
     @given(st.none() | walls, st.lists(st.timedeltas(timedelta(0), timedelta(seconds=1))))
-    def test_no_renewal_looks_like_one_of_the_last(
+    def test_each_renewal_changes_the_record(
         self, renewed_at: datetime | None, steps: list[timedelta]
     ) -> None:
-        """Also with a wall clock that stands still, every record is a new one."""
+        """Each record differs, even if the wall clock stands still."""
         record, wall = replace(MINE, renewed_at=renewed_at), WALL
         records = [record]
         for step in steps:
@@ -233,19 +233,19 @@ class TestKeeping:
         ids=["other", "released", "later", "restarted", "renamed"],
     )
     def test_any_other_record_ends_the_term(self, record: LeaseRecord) -> None:
-        """A namesake's record, or an own later one, is no longer this term."""
+        """A record of the same name, or a later one of this process, is another term."""
         assert renew_or_step_down(record, MINE, wall=WALL) == StepDown(LeadershipReason.TAKEN)
 
     def test_deleted_lease_ends_the_term(self) -> None:
-        """Whoever deletes the Lease wants a new election."""
+        """Deleting the Lease causes an election."""
         assert renew_or_step_down(None, MINE, wall=WALL) == StepDown(LeadershipReason.DELETED)
 
 
 class TestReleasing:
-    """How a lease is handed over."""
+    """Releasing the lease."""
 
     def test_own_lease_is_freed(self) -> None:
-        """The holder is emptied, the count of transitions stays for the next one."""
+        """The holder is empty, the count of transitions stays."""
         step = release(MINE, MINE, wall=WALL)
         assert step is not None
         assert step.resource_version == "102"
@@ -253,11 +253,11 @@ class TestReleasing:
         assert step.record.duration == 1
 
     @pytest.mark.parametrize("settled", [True, False])
-    def test_release_says_how_things_are_left(
+    def test_a_release_says_whether_admissions_are_settled(
         self,
         settled: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """And whoever takes the lease then does not say it too."""
+        """The next holder's record does not have the mark."""
         step = release(MINE, MINE, wall=WALL, settled=settled)
         assert step is not None
         assert step.record.settled is settled
@@ -269,15 +269,15 @@ class TestReleasing:
         assert not renewed.record.settled
 
     @pytest.mark.parametrize("record", [None, OTHERS, FREE, replace(MINE, transitions=6)])
-    def test_what_is_not_ones_own_stays(self, record: LeaseRecord | None) -> None:
-        """A lease that passed on is not touched."""
+    def test_another_holder_s_lease_is_not_released(self, record: LeaseRecord | None) -> None:
+        """A lease of another holder is not changed."""
         assert release(record, MINE, wall=WALL) is None
 
     @given(records, moments, walls)
     def test_released_lease_is_free_for_the_next(
         self, record: LeaseRecord, now: float, wall: datetime
     ) -> None:
-        """Who reads a released lease takes it at once, with the next number."""
+        """It is taken at once, with the next number of transitions."""
         mine = replace(record, holder="replica-b", acquired_at=wall)
         step = release(mine, mine, wall=wall)
         assert step is not None
@@ -288,10 +288,10 @@ class TestReleasing:
 
 
 class TestDurations:
-    """How long all of it takes."""
+    """The durations of the lease."""
 
     def test_defaults_are_client_gos(self) -> None:
-        """15 s, 10 s and 2 s, and no request may use up half of the deadline."""
+        """15 s, 10 s and 2 s; a request takes less than half of the deadline."""
         given = LeaseDurations()
         assert (given.lease_duration, given.renew_deadline, given.retry_period) == (15, 10, 2)
         assert 0 < given.request_timeout < given.renew_deadline / 2
@@ -311,13 +311,13 @@ class TestDurations:
             (15, 10, -1, "retry-period"),
         ],
     )
-    def test_what_does_not_fit_together_is_refused(
+    def test_contradicting_durations_are_rejected(
         self, lease: float, renew: float, retry: float, named: str
     ) -> None:
-        """The message names the setting that a person has to change."""
+        """The message names the setting to change."""
         with pytest.raises(UsageError, match=named):
             LeaseDurations(lease, renew, retry)
 
     def test_short_ones_may_be_fractions(self) -> None:
-        """Only the lease itself is bound to whole seconds."""
+        """Only the lease duration must be whole seconds."""
         assert LeaseDurations(3, 2.0, 0.5).retry_period == 0.5
