@@ -1,1 +1,1 @@
-"""Measures: figures and ratios from one run, printed; nothing here fails on a timing."""
+"""Benchmarks: figures and ratios from one run, printed; nothing here fails on a timing."""

@@ -1,4 +1,4 @@
-"""`make bench`: every measure, or those that are named (`make bench ARGS=deliveries`)."""
+"""`make bench`: every benchmark, or the named ones (`make bench ARGS=deliveries`)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MEASURES = {
     "failover": failover.main,
     "syncs": syncs.main,
 }
-LONG = {"syncs"}  # measured where they are named alone
+LONG = {"syncs"}  # run only when named
 
 
 def main() -> int:
-    """Run the measures that were asked for, in order."""
+    """Run the selected benchmarks in order."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=")
     parser.add_argument("measures", nargs="*", choices=[[], *MEASURES], help=", ".join(MEASURES))
     parser.add_argument("--keep", action="store_true", help="write it to docs/reliability.md, too")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     quiet = structlog.make_filtering_bound_logger(logging.WARNING)
-    structlog.configure(wrapper_class=quiet)  # a table is read without ten thousand lines of log
-    for name in given.measures or [name for name in MEASURES if name not in LONG]:
+    structlog.configure(wrapper_class=quiet)  # keeps thousands of log lines out of the table
+    for name in arguments.measures or [name for name in MEASURES if name not in LONG]:
         text = MEASURES[name]()
-        if given.keep and text is not None:
+        if arguments.keep and text is not None:
             record.keep(name, text)
     return 0
 

@@ -1,9 +1,9 @@
 """From an alert to a running Job: one at a time, and a thousand at once.
 
-One at a time, deliveries take turns with a raw create and the raw patch that unsuspends it, on the
-same API server, seen by the same watch: what the controller adds is the difference. Of the storm
-it is told how long after its delivery each Job was admitted. Nothing limits admission here, and
-the API server runs without controllers.
+In the first part, deliveries alternate with a raw create and the raw patch that unsuspends the Job,
+on the same API server and seen by the same watch: the difference is the cost of the controller.
+For the storm, the time from each Job's delivery to its admission is reported. Nothing limits
+admission here, and the API server runs without controllers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNSUSPEND: Final = [{"op": "replace", "path": "/spec/suspend", "value": False}]
 
 
 def write_operarios(repository: Repository) -> None:
-    """One for each priority, without limits."""
+    """Commit an operario for each priority, without limits."""
     repository.write("openfero.yaml", "limits: {concurrent: 100000, perMinute: 100000}\n")
     wide = {"openfero.io/max-concurrent": "100000", "openfero.io/max-per-hour": "1000000"}
     for name, priority in PRIORITIES.items():
@@ -52,7 +52,7 @@ def write_operarios(repository: Repository) -> None:
 
 
 def rank(job: dict[str, Any]) -> tuple[int, str, str]:
-    """Where a Job stands in the queue: by priority, then age, then name."""
+    """Return the Job's position in the queue: by priority, then age, then name."""
     annotations = job["metadata"]["annotations"]
     priority = PRIORITIES[job["metadata"]["labels"][keys.ALERT]]
     return (-priority, annotations[keys.RECEIVED_AT], job["metadata"]["name"])
@@ -60,14 +60,14 @@ def rank(job: dict[str, Any]) -> tuple[int, str, str]:
 
 @dataclass
 class Starts:
-    """When which Job was seen to be unsuspended, by a watch of our own."""
+    """The times at which a separate watch saw Jobs unsuspended."""
 
     api: KubernetesApi
     seen: dict[str, float] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, version: str) -> None:
-        """Look until cancelled."""
+        """Watch until cancelled."""
         events = self.api.watch(JOBS, _NAMESPACE, resource_version=version, timeout=3600)
         async with contextlib.aclosing(events):
             async for event in events:
@@ -77,7 +77,7 @@ class Starts:
                     self.news.set()
 
     async def of(self, name: str) -> float:
-        """When that Job was."""
+        """Return the time at which this Job was unsuspended."""
         async with asyncio.timeout(_PATIENCE):
             while name not in self.seen:
                 self.news.clear()
@@ -86,7 +86,7 @@ class Starts:
 
 
 async def one_by_one(api: KubernetesApi, replica: Replica) -> dict[str, list[float]]:
-    """Milliseconds from the beginning to the answer, and to the unsuspended Job; ours and raw."""
+    """Return milliseconds to the answer and to the unsuspended Job, for deliveries and raw."""
     times: dict[str, list[float]] = {}
     template = (await _delivered(replica, "template"))[0]
     manifest = await api.get(JOBS, _NAMESPACE, template)
@@ -95,7 +95,7 @@ async def one_by_one(api: KubernetesApi, replica: Replica) -> dict[str, list[flo
     manifest["spec"].pop("selector", None)
     manifest["spec"]["template"]["metadata"].pop("labels", None)
     manifest["spec"]["suspend"] = True
-    # (Not one of the controller's, which would count and refuse it.)
+    # (Not with the controller's client, which would count and reject it.)
     manifest["metadata"]["labels"] = {}
     manifest.pop("status", None)
     starts = Starts(api)
@@ -117,12 +117,12 @@ async def one_by_one(api: KubernetesApi, replica: Replica) -> dict[str, list[flo
         "alert to Job": ours,
     }
     for number in range(ONE_BY_ONE):
-        for what, way in ways.items():
+        for kind, way in ways.items():
             began = time.monotonic()
             name, answered = await way(number)
             started = await starts.of(name)
-            times.setdefault(f"{what}: answered", []).append((answered - began) * 1000)
-            times.setdefault(f"{what}: unsuspended", []).append((started - began) * 1000)
+            times.setdefault(f"{kind}: answered", []).append((answered - began) * 1000)
+            times.setdefault(f"{kind}: unsuspended", []).append((started - began) * 1000)
             await asyncio.sleep(0.05)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
@@ -130,20 +130,20 @@ async def one_by_one(api: KubernetesApi, replica: Replica) -> dict[str, list[flo
 
 
 async def _delivered(replica: Replica, host: str) -> tuple[str, float]:
-    """Deliver one alert; its Job's name, and when the answer was there."""
+    """Deliver one alert; return its Job's name and the time of the answer."""
     body = group(alert("Middle", host=host))
     async with (
         aiohttp.ClientSession() as http,
         http.post(replica.url + "/alerts", json=body) as answer,
     ):
-        said = await answer.json()
+        payload = await answer.json()
         at = time.monotonic()
-        assert answer.status == 200, said
-    return said["items"][0]["job"], at
+        assert answer.status == 200, payload
+    return payload["items"][0]["job"], at
 
 
 async def storm(api: KubernetesApi, replica: Replica, count: int) -> list[dict[str, Any]]:
-    """Deliver so many at once, wait until all are admitted, and return their Jobs."""
+    """Deliver so many alerts at once, wait until all are admitted, and return their Jobs."""
     names = [*PRIORITIES]
     alerts = [alert(names[i % len(names)], host=f"storm-{i}") for i in range(count)]
     groups = [group(*alerts[i : i + _GROUP]) for i in range(0, count, _GROUP)]
@@ -161,7 +161,7 @@ async def storm(api: KubernetesApi, replica: Replica, count: int) -> list[dict[s
 
 
 def delays(jobs: list[dict[str, Any]]) -> tuple[list[float], float]:
-    """Seconds from each Job's delivery to its admission, and how long all of it took."""
+    """Return seconds from each Job's delivery to its admission, and the total duration."""
     moments = []
     for job in jobs:
         annotations = job["metadata"]["annotations"]
@@ -170,8 +170,8 @@ def delays(jobs: list[dict[str, Any]]) -> tuple[list[float], float]:
         assert received is not None
         assert admitted is not None
         moments.append((received, admitted))
-    whole = max(admitted for _, admitted in moments) - min(received for received, _ in moments)
-    return [(a - r).total_seconds() for r, a in moments], whole.total_seconds()
+    duration = max(admitted for _, admitted in moments) - min(received for received, _ in moments)
+    return [(a - r).total_seconds() for r, a in moments], duration.total_seconds()
 
 
 async def _measure(folder: Path, plane: ControlPlane) -> str:
@@ -197,15 +197,15 @@ async def _measure(folder: Path, plane: ControlPlane) -> str:
     one_table = record.table(
         [f"one at a time, {ONE_BY_ONE} times", "median", "p99", "/ raw"],
         [
-            [what, f"{statistics.median(ms):.0f} ms", f"{_p99(ms):.0f} ms", _ratio(ms, base)]
-            for what, ms in times.items()
+            [kind, f"{statistics.median(ms):.0f} ms", f"{_p99(ms):.0f} ms", _ratio(ms, base)]
+            for kind, ms in times.items()
         ],
     )
-    waits, whole = delays(jobs)
+    waits, duration = delays(jobs)
     storm_table = record.table(
         [f"{STORM} alerts at once", ""],
         [
-            ["admissions a second", f"{STORM / whole:.0f}"],
+            ["admissions a second", f"{STORM / duration:.0f}"],
             ["from delivery to admission, median", f"{statistics.median(waits):.1f} s"],
             ["the same, p99", f"{_p99(waits):.1f} s"],
         ],
@@ -222,7 +222,7 @@ def _ratio(values: list[float], base: float) -> str:
 
 
 def main() -> str:
-    """Measure; return what is printed."""
+    """Run the benchmark and return its tables."""
     with tempfile.TemporaryDirectory(prefix="admission-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         plane = ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver"))

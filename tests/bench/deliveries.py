@@ -1,8 +1,8 @@
-"""Deliveries to Jobs, beside raw creates of the same Jobs into the same API server.
+"""Deliveries to Jobs, compared with raw creates of the same Jobs into the same API server.
 
-Three rounds, in each of them raw creates and deliveries in turn, so that a machine that slows
-down slows both; the median of the rounds is printed. The API server runs without controllers:
-what is measured is the way from an alert to a stored Job.
+Each of three rounds has raw creates and deliveries in turn, so that a slow machine slows both;
+the median of the rounds is printed. The API server runs without controllers: the benchmark measures
+the path from an alert to a stored Job.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ ROUNDS = 3
 
 @dataclass
 class Run:
-    """One pass: Jobs stored per second, and the answer times in milliseconds."""
+    """One pass: Jobs stored per second, and the response times in milliseconds."""
 
     rate: float
     times: list[float]
 
     def quantile(self, share: float) -> float:
-        """An answer time that so many answers kept within."""
+        """Return the response time that this share of the responses kept within."""
         return sorted(self.times)[min(len(self.times) - 1, int(share * len(self.times)))]
 
 
 async def _drive(requests: list[Any], in_flight: int, jobs: int) -> Run:
-    """Run request coroutines, so many at once."""
+    """Run the requests, so many at a time."""
     gate = asyncio.Semaphore(in_flight)
     times: list[float] = []
 
-    async def one(request: Any) -> None:
+    async def timed(request: Any) -> None:
         async with gate:
             began = time.perf_counter()
             await request()
             times.append((time.perf_counter() - began) * 1000)
 
     began = time.perf_counter()
-    await asyncio.gather(*(one(request) for request in requests))
+    await asyncio.gather(*(timed(request) for request in requests))
     return Run(jobs / (time.perf_counter() - began), times)
 
 
 async def _raw(plane: ControlPlane, namespace: str, manifests: list[Any], in_flight: int) -> Run:
-    """Create the same Jobs with nothing between us and the API server."""
+    """Create the same Jobs directly in the API server."""
     config = yaml.safe_load(plane.kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     context = ssl.create_default_context(cadata=_ca(cluster))
@@ -116,16 +116,16 @@ async def _delivered(url: str, groups: list[Any], in_flight: int) -> Run:
 
 
 def _manifests(repository: Repository, namespace: str, mark: str) -> list[Any]:
-    """The Jobs that the deliveries would make."""
+    """Return the Jobs that the deliveries would create."""
     catalog = asyncio.run(read_catalog(str(repository.folder), "HEAD", "."))
     delivery = Delivery("bench", "{}:{}", Status.FIRING, datetime.now(UTC), "bench")
     manifests = []
-    for one in read_payload(json.dumps(group(*_alerts(mark)))).alerts:
-        found = match(one, catalog, ())
-        assert isinstance(found, Match)
+    for fired in read_payload(json.dumps(group(*_alerts(mark)))).alerts:
+        outcome = match(fired, catalog, ())
+        assert isinstance(outcome, Match)
         rendered = render(
-            one,
-            found.operario,
+            fired,
+            outcome.operario,
             catalog.envelope,
             catalog.revision,
             delivery,
@@ -140,7 +140,7 @@ def _alerts(mark: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         plane = ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver"))

@@ -1,9 +1,9 @@
-"""How long nothing is admitted when the leader goes, with many Jobs waiting.
+"""How long admission pauses when the leader stops, with many Jobs waiting.
 
-The running Jobs fill `concurrent`, so that the others wait. The leader is ended or killed, then
-one running Job is deleted, which makes room for one: how long until somebody takes it is printed.
-A new leader must list all Jobs; one that follows a leader which was killed must also write its
-stamp on each that waits. So a list and as many raw patches are timed beside it. The API server
+The running Jobs fill `concurrent`, so that the others wait. The leader is terminated or killed,
+then one running Job is deleted, which frees one slot. The time until the next admission is printed.
+A new leader must list all Jobs; after a killed leader it must also write its
+term on each waiting Job. So a list and as many raw patches are timed for comparison. The API server
 runs without controllers, which would only make it slower for both.
 """
 
@@ -42,7 +42,7 @@ _NAMESPACE: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Its durations, as `serve` is given them."""
+    """The Lease's durations, as passed to `serve`."""
 
     duration: int
     deadline: str
@@ -57,7 +57,7 @@ DEFAULT: Final = Lease(15, "10s", "2s")
 class Figure:
     """Seconds until the next admission, after a signal to the leader.
 
-    `stamped` is on how many of those that went on waiting the next leader had left its stamp.
+    `stamped` counts the Jobs that kept waiting and have the new leader's term.
     """
 
     sent: signal.Signals
@@ -70,7 +70,7 @@ class Figure:
 async def measure(
     folder: Path, plane: ControlPlane, signals: Sequence[signal.Signals], lease: Lease, waiting: int
 ) -> list[Figure]:
-    """Send each of these to whoever leads then; a replica that is gone is started again."""
+    """Send each signal to the current leader; a replica that ended is started again."""
     repository = Repository(folder / f"operarios-{lease.duration}")
     repository.write("openfero.yaml", f"limits: {{concurrent: {RUNNING}, perMinute: 100000}}\n")
     options = {"openfero.io/max-concurrent": "1000", "openfero.io/max-per-hour": "1000000"}
@@ -110,7 +110,7 @@ async def measure(
 
 
 async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease: Lease) -> Figure:
-    """Signal the leader, make room for one, and wait until it is taken."""
+    """Signal the leader, free one slot, and wait until it is used."""
     jobs = await api.list(JOBS, _NAMESPACE)
     running = [job["metadata"]["name"] for job in jobs.items if _admitted(job)]
     waiting = len(jobs.items) - len(running)
@@ -132,7 +132,7 @@ async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease
     seconds = time.monotonic() - began
     await ended
     left = [job for job in (await api.list(JOBS, _NAMESPACE)).items if not _admitted(job)]
-    stamped = sum(_term(one) == _term(job) for one in left)
+    stamped = sum(_term(waiting_job) == _term(job) for waiting_job in left)
     return Figure(sent, lease.duration, waiting, seconds, stamped)
 
 
@@ -141,7 +141,7 @@ async def _until(api: KubernetesApi, admitted: int) -> None:
         while True:
             if sum(map(_admitted, (await api.list(JOBS, _NAMESPACE)).items)) >= admitted:
                 return
-            await asyncio.sleep(1.0)  # it is a long list
+            await asyncio.sleep(1.0)  # the list is long
 
 
 def _admitted(job: dict[str, Any]) -> bool:
@@ -163,7 +163,7 @@ async def _leader(replicas: Sequence[Replica]) -> Replica:
 
 
 async def raw(plane: ControlPlane) -> float:
-    """Seconds for a list of all Jobs and a patch of each that waits, with nothing in between."""
+    """Return seconds for a raw list of all Jobs and a raw patch of each waiting Job."""
     api = await KubernetesApi.connect(plane.kubeconfig)
     try:
         began = time.monotonic()
@@ -183,19 +183,19 @@ async def raw(plane: ControlPlane) -> float:
 
 
 def rows(figures: Sequence[Figure]) -> str:
-    """The table: a row for each signal and lease."""
-    kinds = dict.fromkeys((one.sent, one.lease) for one in figures)
+    """Return a table with a row for each signal and lease."""
+    kinds = dict.fromkeys((figure.sent, figure.lease) for figure in figures)
     cells = []
     for sent, lease in kinds:
-        mine = [one for one in figures if (one.sent, one.lease) == (sent, lease)]
-        seconds = [one.seconds for one in mine]
+        matching = [figure for figure in figures if (figure.sent, figure.lease) == (sent, lease)]
+        seconds = [figure.seconds for figure in matching]
         goal = 2 if sent is signal.SIGTERM else lease + 3
         cells.append(
             [
                 f"{sent.name} of the leader",
                 f"{lease} s",
-                str(min(one.waiting for one in mine)),
-                str(len(mine)),
+                str(min(figure.waiting for figure in matching)),
+                str(len(matching)),
                 f"{statistics.median(seconds):.2f} s",
                 f"{max(seconds):.2f} s",
                 f"{goal} s",

@@ -1,14 +1,14 @@
-"""`make fuzz`: files and payloads that nobody wrote with care, from a seed.
+"""`make fuzz`: generated files and payloads, reproducible from a seed.
 
-Half of the cases are files: fixtures and generated Jobs, torn, spliced and repeated, or text that
-is made of what YAML gives a meaning. They are judged as a repository is, and what is in force is
-rendered. The other half are bodies of deliveries, read, matched and rendered. A case fails by
-raising anything, by taking longer than `PATIENCE`, and by a finding without words or beside its
-file; all of them fail by memory beyond `MEMORY`. Time is the processor's: what is judged is pure
-and waits for nothing, so that a busy machine makes no case slow, and no loop goes unnoticed.
+Half of the cases are files: fixtures and generated Jobs that are torn, spliced and repeated, or
+text made of YAML's special characters. They are validated like a repository, and the valid
+operarios are rendered. The other half are bodies of deliveries, which are read, matched and
+rendered. A case fails if it raises anything, takes longer than `PATIENCE`, or yields a problem
+without a message or outside its file; the run fails above `MEMORY`. Time is CPU time: the judged
+code is pure and never blocks, so that a busy machine slows no case and an endless loop is noticed.
 
-    make fuzz N=100000 SEED=7      so many, on both cores
-    make fuzz SEED=7 CASE=4711     that one again, with its traceback and its bytes in a file
+    make fuzz N=100000 SEED=7      so many cases, on all cores
+    make fuzz SEED=7 CASE=4711     that case again, with its traceback and its bytes in a file
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
 
-# Seconds of a processor for one case. Half of 30,000 took 0.1 ms, the slowest 50 ms.
+# CPU seconds for one case. Half of 30,000 took 0.1 ms, the slowest 50 ms.
 PATIENCE: Final = 1.0
-# Bytes that a process may have at its peak. It has 52 MiB, nearly all of them code.
+# Peak memory of a process in bytes. It uses 52 MiB, nearly all of them code.
 MEMORY: Final = 96 * 1024 * 1024
 CHUNK: Final = 500
 
@@ -92,7 +92,7 @@ _MEMBERS: Final = (
 
 @functools.cache
 def _corpus() -> tuple[bytes, ...]:
-    """Files that are nearly right, or wrong in one way."""
+    """Return files that are nearly valid, or invalid in one way."""
     folders = [FIXTURES / "rules" / "bad", ROOT / "operarios-example"]
     files = sorted(path for folder in folders for path in folder.rglob("*.yaml"))
     return tuple(content for path in files if (content := path.read_bytes()))
@@ -100,7 +100,7 @@ def _corpus() -> tuple[bytes, ...]:
 
 @functools.cache
 def _catalog() -> Catalog:
-    """The operarios that deliveries are rendered with."""
+    """Return the catalog that deliveries are matched and rendered with."""
     files = tuple(
         SourceFile(f"{name}.json", "", json.dumps(job).encode(), "commit")
         for name, job in _answering().items()
@@ -109,21 +109,21 @@ def _catalog() -> Catalog:
 
 
 def _answering() -> dict[str, object]:
-    found: dict[str, object] = {}
+    jobs: dict[str, object] = {}
     for name, job in sound_jobs().items():
         metadata = {"name": name, "annotations": {"openfero.io/alertname": "DiskFull"}}
         for status in ("firing", "resolved"):
             notes = metadata["annotations"] | {"openfero.io/status": status}  # type: ignore[operator]
-            one = {"name": f"{name}-{status}", "annotations": notes}
-            found[f"{name}-{status}"] = {**job, "metadata": one}
-    return found
+            variant = {"name": f"{name}-{status}", "annotations": notes}
+            jobs[f"{name}-{status}"] = {**job, "metadata": variant}
+    return jobs
 
 
-# Making cases.
+# Generating cases.
 
 
 def content(seed: int, number: int) -> tuple[str, bytes]:
-    """The kind of a case, `file` with its extension or `payload`, and its bytes."""
+    """Return the kind of a case, `file` with its extension or `payload`, and its bytes."""
     draw = random.Random(f"{seed}/{number}")  # noqa: S311 (the same cases in every run)
     if number % 2:
         return "payload", _payload(draw)
@@ -138,16 +138,16 @@ def content(seed: int, number: int) -> tuple[str, bytes]:
         return extension, ("".join(pieces) * draw.choice([1, 1, 1, 2, 50])).encode()
     if kind == "bytes":
         return extension, draw.randbytes(draw.randrange(200))
-    whole = draw.choice(_corpus())
+    head = draw.choice(_corpus())
     if kind == "spliced":
-        other = draw.choice(_corpus())
-        return extension, whole[: draw.randrange(len(whole))] + other[draw.randrange(len(other)) :]
-    return extension, _torn(whole, draw)
+        tail = draw.choice(_corpus())
+        return extension, head[: draw.randrange(len(head))] + tail[draw.randrange(len(tail)) :]
+    return extension, _torn(head, draw)
 
 
-def _torn(whole: bytes, draw: random.Random) -> bytes:
-    """A text with a few lines dropped, doubled, moved in, or replaced in the middle."""
-    lines = whole.split(b"\n")
+def _torn(content: bytes, draw: random.Random) -> bytes:
+    """Return a text with a few lines dropped, doubled, inserted or replaced."""
+    lines = content.split(b"\n")
     for _ in range(draw.randrange(1, 4)):
         at = draw.randrange(len(lines))
         line = lines[at]
@@ -173,7 +173,7 @@ def _torn(whole: bytes, draw: random.Random) -> bytes:
 
 def _payload(draw: random.Random) -> bytes:
     labels = {"alertname": "DiskFull", "pod": "web-1", "severity": "page"}
-    one: dict[str, object] = {
+    sent_alert: dict[str, object] = {
         "status": draw.choice(["firing", "resolved"]),
         "labels": labels,
         "annotations": {"summary": "full"},
@@ -185,70 +185,77 @@ def _payload(draw: random.Random) -> bytes:
         "version": "4",
         "groupKey": "{}:{}",
         "status": "firing",
-        "alerts": [one] * draw.choice([0, 1, 1, 2]),
+        "alerts": [sent_alert] * draw.choice([0, 1, 1, 2]),
     }
     for _ in range(draw.randrange(4)):
-        where: dict[str, object] = draw.choice([group, one, labels])  # type: ignore[assignment]
+        where: dict[str, object] = draw.choice([group, sent_alert, labels])  # type: ignore[assignment]
         if where and draw.random() < 0.3:
             del where[draw.choice(sorted(where))]
         else:
             where[draw.choice(_MEMBERS)] = draw.choice(_VALUES)
-    body = json.dumps(draw.choice([group, group, one])).encode()
+    body = json.dumps(draw.choice([group, group, sent_alert])).encode()
     if draw.random() < 0.2:
         cut = draw.randrange(len(body) + 1)
         body = body[:cut] + draw.choice([b"", b"\xff", b"{", b'"', b"[" * 5000]) + body[cut + 1 :]
     return body
 
 
-# Judging them.
+# Judging cases.
 
 
-def judge(kind: str, given: bytes) -> None:
-    """Do with a case what the controller does; raises whatever goes wrong."""
+def judge(kind: str, content: bytes) -> None:
+    """Process a case like the controller does; raise whatever goes wrong."""
     if kind == "payload":
-        _deliver(given)
+        _deliver(content)
     else:
-        _read(kind, given)
+        _read(kind, content)
 
 
-def problems_of(extension: str, given: bytes) -> tuple[Problem, ...]:
-    """What is wrong with a repository that has one such file."""
-    return _built(extension, given).problems
+def problems_of(extension: str, content: bytes) -> tuple[Problem, ...]:
+    """Return the problems of a repository with one such file."""
+    return _built(extension, content).problems
 
 
-def _built(extension: str, given: bytes) -> Catalog:
-    files = (SourceFile(f"a.{extension}", "", given, "commit"),)
+def _built(extension: str, content: bytes) -> Catalog:
+    files = (SourceFile(f"a.{extension}", "", content, "commit"),)
     try:
         return build_catalog(Snapshot(REVISION, "", files), SCOPE)
     except CatalogRefusal as refusal:
         raise AssertionError("a file that is no envelope refused the revision") from refusal
 
 
-def _read(extension: str, given: bytes) -> None:
-    catalog = _built(extension, given)
-    lines = given.count(b"\n") + given.count(b"\r") + 2
-    lines += given.count("\u2028".encode()) + given.count("\u0085".encode())
+def _read(extension: str, content: bytes) -> None:
+    catalog = _built(extension, content)
+    lines = content.count(b"\n") + content.count(b"\r") + 2
+    lines += content.count("\u2028".encode()) + content.count("\u0085".encode())
     for problem in catalog.problems:
         assert problem.message, problem
         assert 0 <= problem.line <= lines, problem
         assert problem.column >= 0, problem
         (problem.message + problem.suggestion + problem.pointer).encode()
     for operario in catalog.operarios:
-        one = alert(
+        fired = alert(
             status=operario.status, labels={"alertname": operario.alertname, "pod": "web-1"}
         )
-        made = render(one, operario, catalog.envelope, REVISION, delivery(), jobs_namespace="jobs")
+        made = render(
+            fired, operario, catalog.envelope, REVISION, delivery(), jobs_namespace="jobs"
+        )
         json.dumps(made.manifest, ensure_ascii=False).encode()
 
 
 def rendered_from(group: AlertGroup) -> Iterator[dict[str, Any]]:
-    """The Jobs of a delivery, by the operarios that answer DiskFull."""
-    told = delivery(group_key=group.group_key, group_status=group.status)
-    for one in group.alerts:
-        found = match(one, _catalog(), ())
-        if isinstance(found, Match):
+    """Render the Jobs of a delivery, with the operarios that match DiskFull."""
+    received = delivery(group_key=group.group_key, group_status=group.status)
+    for fired in group.alerts:
+        outcome = match(fired, _catalog(), ())
+        if isinstance(outcome, Match):
             yield render(
-                one, found.operario, _catalog().envelope, REVISION, told, jobs_namespace="jobs"
+                fired,
+                outcome.operario,
+                _catalog().envelope,
+                REVISION,
+                received,
+                jobs_namespace="jobs",
             ).manifest
 
 
@@ -256,7 +263,7 @@ def _deliver(body: bytes) -> None:
     try:
         group = read_payload(body)
     except PayloadError as reason:
-        str(reason).encode()  # as an answer will be
+        str(reason).encode()  # as in a response
         return
     for manifest in rendered_from(group):
         json.dumps(manifest, ensure_ascii=False).encode()
@@ -264,7 +271,7 @@ def _deliver(body: bytes) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that went wrong: its number and the traceback."""
+    """A failed case: its number and its traceback."""
 
     number: int
     trace: str
@@ -276,7 +283,7 @@ class TooLongError(Exception):
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Interrupt what takes too long, wherever it is."""
+    """Interrupt code that takes too long."""
 
     def interrupt(*_: object) -> None:
         raise TooLongError(f"more than {PATIENCE} s of a processor")
@@ -291,40 +298,40 @@ def _patience() -> Iterator[None]:
 
 
 def run(seed: int, first: int, count: int) -> list[Failure]:
-    """Judge so many cases, from a number on; the failures of them."""
-    found = []
+    """Judge so many cases from a number on, and return the failures."""
+    failures = []
     for number in range(first, first + count):
         try:
             with _patience():
                 judge(*content(seed, number))
-        except Exception:  # noqa: BLE001 (that is what is looked for)
-            found.append(Failure(number, traceback.format_exc()))
-    return found
+        except Exception:  # noqa: BLE001 (any exception is a failed case)
+            failures.append(Failure(number, traceback.format_exc()))
+    return failures
 
 
 def peak() -> int:
-    """The most memory that this process has had, in bytes.
+    """Return the peak memory of this process in bytes.
 
-    (Not what `getrusage` says: Linux counts there what the process had that started this one.)
+    (Not from `getrusage`: on Linux that includes the memory of the parent process.)
     """
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if found is None:
+    match_ = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if match_ is None:
         raise RuntimeError("/proc/self/status tells no VmHWM")
-    return int(found[1]) * 1024
+    return int(match_[1]) * 1024
 
 
 def workers(number: int | None = None) -> ProcessPoolExecutor:
-    """Processes for `measured`, one for each core; nothing of this one is in their memory."""
+    """Return a process pool for `measured`, one per core, that inherits no memory."""
     return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"))
 
 
 def measured(seed: int, first: int, count: int) -> tuple[list[Failure], int]:
-    """Do as `run`; the failures, and the peak of the process that did."""
+    """Run cases like `run`; return the failures, and the peak memory of the process."""
     return run(seed, first, count), peak()
 
 
 def main() -> int:
-    """Run what the command line says; 1 where a case failed."""
+    """Run the command line; return 1 if a case failed."""
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
@@ -342,11 +349,11 @@ def main() -> int:
             for first in range(0, chosen.count, CHUNK)
         }
         for finished in as_completed(waiting):
-            found, memory = finished.result()
+            batch, memory = finished.result()
             done += min(CHUNK, chosen.count - waiting[finished])
             most = max(most, memory)
-            failures += found
-            for failure in found[:3]:
+            failures += batch
+            for failure in batch[:3]:
                 print(f"\n{failure.trace}make fuzz SEED={chosen.seed} CASE={failure.number}\n")
             if done % 10_000 == 0 or done == chosen.count:
                 spent = time.monotonic() - began
@@ -361,14 +368,14 @@ def main() -> int:
 
 
 def _again(seed: int, number: int) -> int:
-    kind, given = content(seed, number)
+    kind, body = content(seed, number)
     with tempfile.NamedTemporaryFile(
         prefix=f"fuzz-{seed}-{number}.", suffix=f".{kind}", delete=False
     ) as file:
-        file.write(given)
-    print(f"{len(given)} bytes in {file.name}", flush=True)
+        file.write(body)
+    print(f"{len(body)} bytes in {file.name}", flush=True)
     with _patience():
-        judge(kind, given)
+        judge(kind, body)
     print("nothing wrong")
     return 0
 

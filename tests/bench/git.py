@@ -1,8 +1,8 @@
-"""From Git to the catalog in force, beside what git alone takes for the same bytes.
+"""From Git to the active catalog, compared with plain git for the same bytes.
 
-Every figure of ours is of a whole sync, from asking the server to the swap of the catalog; beside
-it stands the bare command, run in turn with it, so that a machine that slows down slows both.
-The last ratio is that of processor time, children included: it hardly knows what else runs.
+Each of our figures is of a complete sync, from querying the server to activating the catalog;
+the plain command runs in turn with it, so that a slow machine slows both.
+The last ratio is that of CPU time, children included: other load hardly affects it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SCOPE = Scope("openfero-jobs", ())
 
 
 class Uncounted:
-    """Counts of syncs that nobody reads."""
+    """Metrics of syncs that are ignored."""
 
     def synced(self, status: object) -> None:
-        """Drop it."""
+        """Ignore a sync."""
 
 
 def syncer_of(source: GitSource) -> Syncer:
-    """Give what keeps the catalog, as `serve` makes it."""
+    """Return the syncer that keeps the catalog, built like `serve` builds it."""
     return Syncer(
         source=source,
         scope=SCOPE,
@@ -58,14 +58,14 @@ def syncer_of(source: GitSource) -> Syncer:
 
 
 def memory() -> tuple[float, float]:
-    """Return what this process holds, and the most it held, in MB."""
+    """Return the current and the peak memory of this process, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
     return int(kilobytes["VmRSS"]) / 1024, int(kilobytes["VmHWM"]) / 1024
 
 
 async def first_sync(url: str, cache: Path) -> None:
-    """Sync once in a process of its own, with all that `serve` loads, and print how it went."""
+    """Sync once in a separate process with all modules of `serve`, and print the result."""
     import openfero_gitops.app  # noqa: F401, PLC0415 - it counts for the memory
 
     source = GitSource(GitSettings(url=url, cache_dir=cache))
@@ -78,12 +78,12 @@ async def first_sync(url: str, cache: Path) -> None:
 
 
 def bare_clone(url: str, folder: Path) -> None:
-    """Clone the branch that is followed: the one beside it holds the commits to come."""
+    """Clone the followed branch only: the one beside it holds the later commits."""
     _git("clone", "--quiet", "--bare", "--single-branch", "--branch=main", url, str(folder))
 
 
 def bare_first(url: str, folder: Path) -> None:
-    """Clone, read every file and parse it, with nothing of ours."""
+    """Clone, read every file and parse it, without openfero-gitops."""
     bare_clone(url, folder)
     listed = _git("-C", str(folder), "ls-tree", "-r", "-z", "HEAD").split(b"\0")[:-1]
     ids = b"".join(line.split()[2] + b"\n" for line in listed)
@@ -106,27 +106,27 @@ def _git(*arguments: str, stdin: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that passed, and seconds of processor that this process and its children took."""
+    """Wall-clock seconds, and CPU seconds of this process and its children."""
 
     wall: float
     cpu: float
 
 
 class Meter:
-    """Measures from its making on; children count once they have been waited for."""
+    """Measures from its construction on; children count once they have been waited for."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
         self._cpu = self._taken()
 
     def read(self) -> Cost:
-        """What it has been until now."""
+        """Return the cost so far."""
         return Cost(time.perf_counter() - self._wall, self._taken() - self._cpu)
 
     @staticmethod
     def _taken() -> float:
-        whole = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, whole))
+        targets = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, targets))
 
 
 def _ran(action: Callable[[], object]) -> Cost:
@@ -143,12 +143,12 @@ async def _synced(syncer: Syncer) -> Cost:
     return cost
 
 
-def _row(name: str, ours: list[Cost], bare: list[Cost], what: str, goal: int) -> None:
-    mine, theirs = (statistics.median(one.wall for one in many) for many in (ours, bare))
-    work, least = (statistics.median(one.cpu for one in many) for many in (ours, bare))
+def _row(name: str, ours: list[Cost], bare: list[Cost], note: str, goal: int) -> None:
+    ours_s, bare_s = (statistics.median(cost.wall for cost in many) for many in (ours, bare))
+    work, least = (statistics.median(cost.cpu for cost in many) for many in (ours, bare))
     print(
-        f"{name:>16} {mine * 1000:>9.1f} {theirs * 1000:>9.1f} {mine / theirs:>6.2f} {goal:>5}"
-        f" {work / least:>6.2f}  {what}"
+        f"{name:>16} {ours_s * 1000:>9.1f} {bare_s * 1000:>9.1f} {ours_s / bare_s:>6.2f} {goal:>5}"
+        f" {work / least:>6.2f}  {note}"
     )
 
 
@@ -176,7 +176,7 @@ async def _changes(fleet: Fleet, folder: Path, commits: list[str]) -> None:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         fleet = Fleet(folder / "origin.git")
@@ -194,8 +194,8 @@ def main() -> None:
         for number in range(FIRST):
             cache = folder / f"cache-{number}"
             argv = [sys.executable, "-m", "tests.bench.git", fleet.url, str(cache)]
-            said = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
-            wall, cpu, _, peak = json.loads(said.splitlines()[-1])
+            finished = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
+            wall, cpu, _, peak = json.loads(finished.splitlines()[-1])
             ours.append(Cost(wall, cpu))
             peaks.append(peak)
             clone = folder / f"bare-{number}.git"

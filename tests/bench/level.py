@@ -1,4 +1,4 @@
-"""Whether a process that works for long holds at the end what it held once it was warm."""
+"""Compare what a long-running process holds at the end with what it held when warm."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """One thing that a process holds: how much when it was warm, and at the end.
+    """One kind of resource that a process holds: its amount when warm, and at the end.
 
-    At the end it may be `most`, whose reason is `why`.
+    At the end it may be at most `most`, for the reason in `why`.
     """
 
-    what: str
+    name: str
     warm: float
     end: float
     most: float
@@ -26,24 +26,24 @@ class Held:
 
     @property
     def is_level(self) -> bool:
-        """Whether it is not more than it may be."""
+        """Whether it is within its limit."""
         return self.end <= self.most
 
 
 def verdict(held: Sequence[Held], warm: str, end: str) -> str:
-    """A table of both moments, and a sentence of what came of it."""
+    """Return a table of both moments, and a sentence with the conclusion."""
     header = ["held", warm, end, "end / warm", "at most", "level"]
     rows = [
         [
-            one.what,
-            f"{one.warm:,.10g}",
-            f"{one.end:,.10g}",
-            f"{one.end / one.warm:.3f}" if one.warm else "",
-            f"{one.most:,.10g} ({one.why})",
-            "yes" if one.is_level else "NO",
+            figure.name,
+            f"{figure.warm:,.10g}",
+            f"{figure.end:,.10g}",
+            f"{figure.end / figure.warm:.3f}" if figure.warm else "",
+            f"{figure.most:,.10g} ({figure.why})",
+            "yes" if figure.is_level else "NO",
         ]
-        for one in held
+        for figure in held
     ]
-    grown = ", ".join(one.what for one in held if not one.is_level)
-    said = f"Grown: {grown}." if grown else "All of it is level."
-    return f"{record.table(header, rows)}\n\n{said}"
+    grown = ", ".join(figure.name for figure in held if not figure.is_level)
+    conclusion = f"Grown: {grown}." if grown else "All of it is level."
+    return f"{record.table(header, rows)}\n\n{conclusion}"

@@ -1,9 +1,9 @@
-"""`make mutate`: small mistakes, made one by one in a copy, and whether a test notices.
+"""`make mutate`: make small mistakes one by one in a copy, and check that a test notices.
 
 A seeded sample of places in the pure modules is changed: a comparison, a boolean operator, a
-number, a `not`, a returned truth. For each the tests of that module are run until the first fails.
-A change that no test notices survives, and is either a missing test or explained in
-docs/mutation.md, by its line's text, which is where the list of those that are known is read.
+number, a `not`, a returned truth value. For each the module's tests run until the first failure.
+A change that no test notices survives. It is either a missing test or explained in
+docs/mutation.md by its line's text; the list of known survivors is read from there.
 
     make mutate COUNT=60 SEED=1
 """
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-PATIENCE: Final = 600  # seconds: a change may make something endless
+PATIENCE: Final = 600  # seconds: a change may cause an endless loop
 COPIED: Final = ("openfero_gitops", "tests", "operarios-example", "pyproject.toml", "docs")
-#: Modules whose mistakes would be grave, and the tests that are there for them.
+#: Modules whose defects would be severe, and the tests that cover them.
 SAMPLE: Final = {
     "delivery/attempt.py": ("delivery/test_attempt.py",),
     "catalog/validation/checks/network.py": (
@@ -78,30 +78,30 @@ _COMPARED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
 
 @dataclass(frozen=True)
 class Change:
-    """One change: where, the line as it was, what was done to it, and the module with it."""
+    """One change: its place, the original line, the edit, and the changed module."""
 
     module: str
     number: int
     line: str
-    what: str
+    edit: str
     source: str
 
     def __str__(self) -> str:
-        """A place that an editor finds, and the change."""
-        return f"openfero_gitops/{self.module}:{self.number}: {self.what}: {self.line}"
+        """Return a place that editors recognise, and the change."""
+        return f"openfero_gitops/{self.module}:{self.number}: {self.edit}: {self.line}"
 
 
 def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What could be written instead of a node, with words for it."""
+    """Yield each possible replacement of a node, with a description."""
     match node:
         case ast.Compare(ops=[operator, *_]) if type(operator) in _COMPARED:
-            other = copy.deepcopy(node)
-            other.ops[0] = _COMPARED[type(operator)]()
-            yield f"{ast.unparse(node)} -> {ast.unparse(other)}", other
+            variant = copy.deepcopy(node)
+            variant.ops[0] = _COMPARED[type(operator)]()
+            yield f"{ast.unparse(node)} -> {ast.unparse(variant)}", variant
         case ast.BoolOp():
-            other = copy.deepcopy(node)
-            other.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-            yield f"{ast.unparse(node)} -> {ast.unparse(other)}", other
+            variant = copy.deepcopy(node)
+            variant.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+            yield f"{ast.unparse(node)} -> {ast.unparse(variant)}", variant
         case ast.UnaryOp(op=ast.Not()):
             yield f"{ast.unparse(node)} -> {ast.unparse(node.operand)}", node.operand
         case ast.Constant(value=bool(value)):
@@ -109,15 +109,15 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         case ast.Constant(value=int(value)):
             yield f"{value} -> {value + 1}", ast.Constant(value + 1)
         case ast.BinOp(op=ast.Add() | ast.Sub()):
-            other = copy.deepcopy(node)
-            other.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-            yield f"{ast.unparse(node)} -> {ast.unparse(other)}", other
+            variant = copy.deepcopy(node)
+            variant.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+            yield f"{ast.unparse(node)} -> {ast.unparse(variant)}", variant
         case _:
             return
 
 
 class _Swap(ast.NodeTransformer):
-    """Put another node in the place of one."""
+    """Replaces one node by another."""
 
     def __init__(self, old: ast.AST, new: ast.AST) -> None:
         self._old, self._new = old, new
@@ -127,26 +127,26 @@ class _Swap(ast.NodeTransformer):
 
 
 def changes(module: str, text: str) -> Iterator[Change]:
-    """Every change of a module's functions that is known how to make; not of its annotations."""
+    """Yield every supported change of a module's functions, except in annotations."""
     lines = text.splitlines()
     for index, place in enumerate(_places(ast.parse(text))):
-        for what, _ in _variants(place):
+        for edit, _ in _variants(place):
             tree = ast.parse(text)
             node = _places(tree)[index]
             ((_, new),) = _variants(node)
             number = getattr(place, "lineno", 0)
             changed = ast.unparse(ast.fix_missing_locations(_Swap(node, new).visit(tree)))
-            yield Change(module, number, lines[number - 1].strip(), what, changed)
+            yield Change(module, number, lines[number - 1].strip(), edit, changed)
 
 
 def _places(tree: ast.Module) -> list[ast.AST]:
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    nodes = [node for one in functions for line in one.body for node in ast.walk(line)]
+    nodes = [node for function in functions for line in function.body for node in ast.walk(line)]
     return [node for node in dict.fromkeys(nodes) if any(True for _ in _variants(node))]
 
 
 def chosen(seed: int, count: int) -> list[Change]:
-    """So many of all changes."""
+    """Return a random sample of all changes."""
     every = [
         change
         for module in sorted(SAMPLE)
@@ -157,13 +157,13 @@ def chosen(seed: int, count: int) -> list[Change]:
 
 
 def explained() -> set[str]:
-    """The lines of the survivors that docs/mutation.md explains."""
+    """Return the lines of the survivors that docs/mutation.md explains."""
     page = (ROOT / "docs" / "mutation.md").read_text()
     return set(re.findall(r"^\| `(.+?)` \|", page, flags=re.MULTILINE))
 
 
 def survives(change: Change, folder: Path) -> bool:
-    """Whether the tests of the module pass with the change in the copy."""
+    """Whether the module's tests pass with the change in the copy."""
     file = folder / "openfero_gitops" / change.module
     before = file.read_text()
     file.write_text(change.source)
@@ -181,24 +181,24 @@ def survives(change: Change, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Run a sample; 1 where a change survives that is not explained."""
+    """Run a sample; return 1 if an unexplained change survives."""
     parser = argparse.ArgumentParser(prog="make mutate")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    known = explained()
+    arguments = parser.parse_args()
+    explanations = explained()
     left = 0
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         folder = Path(name)
         for part in COPIED:
             copying = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copying(ROOT / part, folder / part)
-        sample = chosen(given.seed, given.count)
-        print(f"mutate: {len(sample)} changes, SEED={given.seed}", flush=True)
+        sample = chosen(arguments.seed, arguments.count)
+        print(f"mutate: {len(sample)} changes, SEED={arguments.seed}", flush=True)
         for number, change in enumerate(sample, start=1):
             if survives(change, folder):
-                explanation = "explained" if change.line in known else "SURVIVES"
-                left += change.line not in known
+                explanation = "explained" if change.line in explanations else "SURVIVES"
+                left += change.line not in explanations
                 print(f"{number:>4} {explanation} {change}", flush=True)
         print(f"{left} survive without an explanation")
     return 1 if left else 0

@@ -1,14 +1,14 @@
-"""`make soak MINUTES=30`: whether a replica that works for long keeps what it takes.
+"""`make soak MINUTES=30`: whether the resource use of a long-running replica stays level.
 
-Alerts come all the time, each of them twice, some are resolved; a commit comes every ten seconds
-and is synced; every twenty seconds all connections to the API server break, so that every watch
-begins anew; every hundred nothing gets through for longer than the lease, so that all Jobs are
-listed and leadership is taken anew; pages, API and metrics are read.
+Alerts arrive all the time, each of them twice, and some are resolved; every ten seconds a commit is
+pushed and synced; every 20 seconds all connections to the API server break, so that every watch
+restarts; every 100 seconds the network is down for longer than the lease, so that all Jobs are
+listed and leadership is acquired again; pages, API and metrics are read.
 
-Jobs are remembered for a minute, so that after two as many go as come. What a replica knows by
-heart of what is over is full, or as old as it gets, after five: the last 1,024 Events that it
+Jobs are remembered for one minute, so that after two minutes their number is constant. The caches
+of a replica are full, or as old as they get, after five minutes: the last 1,024 Events that it
 sent, for six minutes, and the labels of 1,024 Jobs. From then on, memory, file descriptors,
-threads and child processes have no reason to grow, but for the ids of 10,000 deleted Jobs: a
+threads and child processes have no reason to grow, except for the ids of 10,000 deleted Jobs: a
 megabyte after an hour.
 """
 
@@ -46,7 +46,7 @@ COMMIT = 10.0
 CUT = 20.0
 OUTAGE = 100.0
 OUTAGE_LASTS = 5.0
-LOOK = 5.0
+READ_INTERVAL = 5.0
 REPEAT = 10
 ALERTS_A_TICK = 2
 STEADY = 5  # minutes after which nothing has a reason to grow
@@ -56,7 +56,7 @@ remember: 1m
 limits: {concurrent: 50, perMinute: 1000}
 defaults: {ttlSecondsAfterFinished: 60}
 """
-#: By how much a figure may be above that of minute five, and why.
+#: How far a figure may exceed that of minute five, and why.
 MEMORY = (1.05, "x 1.05: Jobs come unevenly")
 MARGINS = {
     "files": (10, "+ 10: connections are kept for the next burst"),
@@ -78,7 +78,7 @@ class Sample:
 
 
 def sample(pid: int, minute: float) -> Sample:
-    """Ask the kernel."""
+    """Read a process's figures from the kernel."""
     folder = Path(f"/proc/{pid}")
     status = dict(
         line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line
@@ -94,7 +94,7 @@ def sample(pid: int, minute: float) -> Sample:
 
 @dataclass
 class Soak:
-    """One run and what was done in it."""
+    """One run, and the counts of its actions."""
 
     minutes: float
     replica: Replica
@@ -106,11 +106,11 @@ class Soak:
 
     @property
     def minute(self) -> float:
-        """How many minutes it has lasted."""
+        """Minutes since the start."""
         return (time.monotonic() - self.began) / 60
 
     async def run(self, http: aiohttp.ClientSession) -> None:
-        """Do everything at once until the time is over."""
+        """Run all activities concurrently until the time is over."""
 
         async def send() -> None:
             number = self._count("ticks") - 1
@@ -141,14 +141,14 @@ class Soak:
             await asyncio.sleep(OUTAGE_LASTS)
             self.wire.mend()
 
-        async def look() -> None:
+        async def read_pages() -> None:
             for path in READ:
                 with contextlib.suppress(aiohttp.ClientError):
                     async with http.get(self.replica.url + path) as answer:
                         await answer.read()
                     self._count("pages read")
 
-        async def take() -> None:
+        async def measure() -> None:
             self.samples.append(sample(self.replica.process.pid, self.minute))
 
         plan = (
@@ -156,8 +156,8 @@ class Soak:
             (commit, COMMIT),
             (cut, CUT),
             (fail, OUTAGE / 2),
-            (look, LOOK),
-            (take, SAMPLE),
+            (read_pages, READ_INTERVAL),
+            (measure, SAMPLE),
         )
         async with asyncio.TaskGroup() as tasks:
             for work, interval in plan:
@@ -169,49 +169,49 @@ class Soak:
             await asyncio.sleep(interval)
 
     async def _deliver(self, http: aiohttp.ClientSession, body: object) -> None:
-        """Deliver as Alertmanager does: again where it was not taken."""
+        """Deliver like Alertmanager: again if the delivery was not accepted."""
         while True:
             try:
                 async with http.post(self.replica.url + "/alerts", json=body) as answer:
                     await answer.read()
                     if answer.status == 200:
                         break
-                    self._count("answers of 503")
+                    self._count("responses with status 503")
             except aiohttp.ClientError:
-                self._count("deliveries without an answer")
+                self._count("deliveries without a response")
             await asyncio.sleep(0.5)
         self._count("deliveries")
 
-    def _count(self, what: str) -> int:
-        self.counts[what] = self.counts.get(what, 0) + 1
-        return self.counts[what]
+    def _count(self, action: str) -> int:
+        self.counts[action] = self.counts.get(action, 0) + 1
+        return self.counts[action]
 
 
 def around(samples: list[Sample], minute: float) -> Sample:
-    """The median of the minute before: a single look may meet a `git` at work."""
-    near = [one for one in samples if minute - 1 <= one.minute <= minute] or samples[-1:]
+    """Return the medians of the preceding minute: a single sample may include a running `git`."""
+    near = [item for item in samples if minute - 1 <= item.minute <= minute] or samples[-1:]
     return Sample(
         minute,
-        statistics.median(one.memory for one in near),
-        int(statistics.median(one.files for one in near)),
-        int(statistics.median(one.threads for one in near)),
-        int(statistics.median(one.children for one in near)),
+        statistics.median(item.memory for item in near),
+        int(statistics.median(item.files for item in near)),
+        int(statistics.median(item.threads for item in near)),
+        int(statistics.median(item.children for item in near)),
     )
 
 
 def judged(warm: Sample, end: Sample) -> list[Held]:
-    """What a replica holds at the end, beside what it held once it was warm."""
+    """Compare what a replica holds at the end with what it held when warm."""
     factor, why = MEMORY
     most = round(warm.memory * factor, 1)
-    found = [Held("memory, MiB", round(warm.memory, 1), round(end.memory, 1), most, why)]
-    for what, (margin, why) in MARGINS.items():
-        before, after = getattr(warm, what), getattr(end, what)
-        found.append(Held(NAMES[what], before, after, before + margin, why))
-    return found
+    held = [Held("memory, MiB", round(warm.memory, 1), round(end.memory, 1), most, why)]
+    for name, (margin, why) in MARGINS.items():
+        before, after = getattr(warm, name), getattr(end, name)
+        held.append(Held(NAMES[name], before, after, before + margin, why))
+    return held
 
 
 async def soak(minutes: float, folder: Path) -> Soak:
-    """Put everything up, run, and take it down."""
+    """Start everything, run, and stop it."""
     plane = ControlPlane(folder / "cluster")
     with contextlib.ExitStack() as stack:
         stack.callback(plane.remove)
@@ -238,55 +238,59 @@ async def soak(minutes: float, folder: Path) -> Soak:
             stack.callback(replica.process.end)
             run = Soak(minutes, replica, wire, repository)
             async with aiohttp.ClientSession() as http:
-                telling = asyncio.create_task(tell(run))
+                printer = asyncio.create_task(print_progress(run))
                 await run.run(http)
-                telling.cancel()
+                printer.cancel()
             await asyncio.to_thread(replica.process.end)
     return run
 
 
-async def tell(run: Soak) -> None:
-    """Print a line a minute."""
+async def print_progress(run: Soak) -> None:
+    """Print a line per minute."""
     while True:
         await asyncio.sleep(60)
         print(" | ".join(row(around(run.samples, run.minute))), flush=True)
 
 
-def row(one: Sample) -> list[str]:
-    """A row of the table."""
-    counts = map(str, (one.files, one.threads, one.children))
-    return [f"{one.minute:.0f}", f"{one.memory:.1f}", *counts]
+def row(current: Sample) -> list[str]:
+    """Return a row of the table."""
+    counts = map(str, (current.files, current.threads, current.children))
+    return [f"{current.minute:.0f}", f"{current.memory:.1f}", *counts]
 
 
 def report(run: Soak) -> tuple[str, bool]:
-    """The table and the verdict, and whether all is level."""
+    """Return the table and the verdict, and whether all figures are level."""
     marks = [m for m in (1, STEADY, *range(10, int(run.minutes), 5)) if m < run.minutes]
-    seen = [around(run.samples, minute) for minute in (*marks, run.minutes)]
-    warm = min(seen, key=lambda one: abs(one.minute - min(STEADY, run.minutes / 2)))
-    held = judged(warm, seen[-1])
-    did = ", ".join(f"{count} {what}" for what, count in run.counts.items() if what != "ticks")
+    measured = [around(run.samples, minute) for minute in (*marks, run.minutes)]
+    warm = min(measured, key=lambda item: abs(item.minute - min(STEADY, run.minutes / 2)))
+    held = judged(warm, measured[-1])
+    did = ", ".join(
+        f"{count} {action}" for action, count in run.counts.items() if action != "ticks"
+    )
     lines = [
         f"{record.today()}, {record.machine()}; {run.minutes:g} minutes: {did}.",
         "",
-        record.table(["minute", "memory, MiB", *NAMES.values()], [row(one) for one in seen]),
+        record.table(
+            ["minute", "memory, MiB", *NAMES.values()], [row(current) for current in measured]
+        ),
         "",
         verdict(held, f"minute {warm.minute:g}", f"minute {run.minutes:g}"),
     ]
-    return "\n".join(lines), all(one.is_level for one in held)
+    return "\n".join(lines), all(figure.is_level for figure in held)
 
 
 def main() -> int:
-    """Run it; 1 where something grew."""
+    """Run the soak; return 1 if something grew."""
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--keep", metavar="BLOCK", help="write it to docs/reliability.md: soak")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        run = asyncio.run(soak(given.minutes, Path(folder)))
+        run = asyncio.run(soak(arguments.minutes, Path(folder)))
     text, is_level = report(run)
     print(text)
-    if given.keep:
-        record.keep(given.keep, text)
+    if arguments.keep:
+        record.keep(arguments.keep, text)
     return 0 if is_level else 1
 
 

@@ -1,10 +1,10 @@
-"""Many syncs in a row against a repository that changes: what is held must stay level.
+"""Many syncs in a row against a changing repository: resource use must stay level.
 
-The commits are written ahead by one `git fast-import`; each sync finds the next one published, or
-none. What is looked at is what a process of months would run out of: descriptors, children,
-threads, memory, packs, and the disk, beside the size of a fresh clone of the same commit. Memory
-is told twice: as the machine counts it, and by the blocks that Python has given out, which no
-allocator blurs.
+The commits are written in advance by one `git fast-import`; each sync finds the next one published,
+or no change. It measures what a process could exhaust within months: descriptors, children,
+threads, memory, packs, and the disk, compared with the size of a fresh clone of the same commit.
+Memory is reported twice: as the kernel counts it, and as blocks allocated by Python, which are
+independent of the allocator.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 SYNCS = 10_000
 POINTS = 10
 OPERARIOS = 200
-BLOCKS = 10_000  # of Python's that may be more: half a megabyte
-PACKS = 51  # then they are rolled up
-#: The main thread and asyncio's pool, which begins one more where two reads happen to meet.
+BLOCKS = 10_000  # tolerated growth of Python's blocks: half a megabyte
+PACKS = 51  # then they are consolidated
+#: The main thread and asyncio's pool, which starts another when two reads overlap.
 THREADS = 1 + min(32, (os.cpu_count() or 1) + 4)
 BROKEN = b"apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: [\n"
 
@@ -61,7 +61,7 @@ class Level:
 
 
 def edits(count: int, files: Mapping[str, bytes], chance: Random) -> list[dict[str, bytes | None]]:
-    """Give each commit's changes: one file changed, added, removed, broken or mended."""
+    """Return each commit's changes: one file changed, added, removed, broken or repaired."""
     held = dict(files)
     made: list[dict[str, bytes | None]] = []
     broken: list[str] = []
@@ -87,7 +87,7 @@ def edits(count: int, files: Mapping[str, bytes], chance: Random) -> list[dict[s
 
 
 async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIterator[Level]:
-    """Sync so many times, and tell what is held at so many points."""
+    """Sync so many times, and yield what is held at so many points."""
     chance = Random(7)  # noqa: S311 - the same history each time
     fleet = Fleet(folder / "origin.git")
     first = operarios(files)
@@ -100,7 +100,7 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
     syncer = syncer_of(source)
     began = time.perf_counter()
     for number, commit in enumerate(commits):
-        if number % 8:  # else it is unchanged
+        if number % 8:  # otherwise unchanged
             fleet.publish(commit)
         else:
             fleet.publish(commits[max(0, number - 1)])
@@ -125,12 +125,12 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
 
 
 def taken(folder: Path) -> int:
-    """How many bytes of the disk the files below a folder take."""
+    """Return the bytes that the files below a folder use on disk."""
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def _clone(fleet: Fleet, folder: Path) -> int:
-    """How much a fresh clone of what is published takes."""
+    """Return the disk usage of a fresh clone of the published commit."""
     argv = ["git", "clone", "--quiet", "--bare", "--single-branch", fleet.url, str(folder)]
     environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull}
     subprocess.run(argv, env=environment, check=True)
@@ -140,11 +140,11 @@ def _clone(fleet: Fleet, folder: Path) -> int:
 
 
 def judged(seen: Sequence[Level]) -> list[Held]:
-    """What is held at the end, beside what was held at the first look."""
+    """Compare what is held at the end with the first measurement."""
     warm, end = seen[0], seen[-1]
     same = "no more"
     blocks = warm.blocks + BLOCKS
-    # A pack of one commit takes two blocks of the disk or three, until it is rolled up.
+    # A pack of one commit uses two or three disk blocks until it is consolidated.
     disk = 2 * end.clone + PACKS * 3 * 4096
     return [
         Held("file descriptors", warm.descriptors, end.descriptors, warm.descriptors, same),
@@ -158,7 +158,7 @@ def judged(seen: Sequence[Level]) -> list[Held]:
 
 
 def resident(seen: Sequence[Level]) -> Held:
-    """The same of the memory that the machine counts, where it counts this process alone."""
+    """Compare resident memory, if the kernel counts this process alone."""
     warm, end = round(seen[0].memory, 1), round(seen[-1].memory, 1)
     return Held("memory, MiB", warm, end, round(warm * 1.05, 1), "x 1.05")
 
@@ -185,7 +185,7 @@ async def _table(folder: Path) -> list[Level]:
 
 
 def main() -> str:
-    """Print the levels and the verdict; return the latter.
+    """Print the levels and the verdict; return the verdict.
 
     Raises:
         SystemExit: something grew.
@@ -200,6 +200,6 @@ def main() -> str:
         + verdict(held, f"after {seen[0].syncs:,}", f"after {seen[-1].syncs:,}")
     )
     print(f"\n{text}")
-    if not all(one.is_level for one in held):
+    if not all(figure.is_level for figure in held):
         raise SystemExit(1)
     return text

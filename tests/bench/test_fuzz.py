@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_files_and_payloads_that_nobody_wrote_with_care() -> None:
-    """Generated files and payloads are judged without an accident, and in bounded memory."""
+def test_generated_files_and_payloads() -> None:
+    """Generated files and payloads are judged without a failure, in bounded memory."""
     with fuzz.workers(1) as pool:
         failures, memory = pool.submit(fuzz.measured, seed=1, first=0, count=scaled(400)).result()
     assert failures == []
     assert memory < fuzz.MEMORY
 
 
-def test_memory_that_a_case_takes_is_seen() -> None:
-    """The peak of a worker is its own: what it takes counts, what others have does not."""
+def test_memory_of_a_case_is_measured() -> None:
+    """The peak memory of a worker includes its own memory and that of no other process."""
     ours = bytearray(fuzz.MEMORY)
     with fuzz.workers(1) as pool:
         before = pool.submit(fuzz.peak).result()
@@ -28,20 +28,20 @@ def test_memory_that_a_case_takes_is_seen() -> None:
 
 
 def test_the_same_seed_makes_the_same_cases() -> None:
-    """A failure that was found can be looked at again."""
-    some = [fuzz.content(7, number) for number in range(100)]
-    assert some == [fuzz.content(7, number) for number in range(100)]
-    assert some != [fuzz.content(8, number) for number in range(100)]
+    """A failing case can be reproduced from its seed."""
+    cases = [fuzz.content(7, number) for number in range(100)]
+    assert cases == [fuzz.content(7, number) for number in range(100)]
+    assert cases != [fuzz.content(8, number) for number in range(100)]
 
 
-def test_an_accident_and_a_hang_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A case that raises, and one that does not end, are failures with their numbers."""
-    given = [fuzz.content(7, number)[1] for number in range(3)]
+def test_an_exception_and_a_hang_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case that raises and a case that does not end are failures with their numbers."""
+    cases = [fuzz.content(7, number)[1] for number in range(3)]
 
     def judge(_: str, content: bytes) -> None:
-        if content == given[1]:
+        if content == cases[1]:
             raise ZeroDivisionError
-        if content == given[2]:
+        if content == cases[2]:
             while True:
                 pass
 

@@ -1,7 +1,7 @@
-"""`validate` as its author feels it, beside what reading and parsing the same files takes.
+"""`validate` as users run it, compared with reading and parsing the same files.
 
-Every figure is of a whole process, from the shell to its exit, and beside it stands the bare work,
-run in turn with it, so that a machine that slows down slows both.
+Every figure is of a complete process, from the shell to its exit; the plain work runs
+in turn with it, so that a slow machine slows both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.fleet import Fleet, operarios
 
 SMALL, LARGE = 50, 10_000
 ROUNDS = {SMALL: 9, LARGE: 3}
-# What an author's tools do at least: start Python, load a parser, read and parse every file.
+# The minimum for any tool: start Python, load a parser, read and parse every file.
 BARE = """\
 import pathlib, sys, yaml
 for file in pathlib.Path(sys.argv[1]).rglob("*.yaml"):
@@ -29,7 +29,7 @@ for file in pathlib.Path(sys.argv[1]).rglob("*.yaml"):
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         files = operarios(SMALL)
@@ -68,7 +68,7 @@ def _run(*arguments: str | Path) -> float:
     return time.perf_counter() - began
 
 
-def _row(name: str, ours: list[float], bare: list[float], what: str, goal: int | None) -> None:
-    mine, theirs = statistics.median(ours), statistics.median(bare)
+def _row(name: str, ours: list[float], bare: list[float], note: str, goal: int | None) -> None:
+    ours_s, bare_s = statistics.median(ours), statistics.median(bare)
     shown = f"{goal}" if goal else "-"
-    print(f"{name:>24} {mine:>7.2f} {theirs:>7.2f} {mine / theirs:>6.2f} {shown:>5}  {what}")
+    print(f"{name:>24} {ours_s:>7.2f} {bare_s:>7.2f} {ours_s / bare_s:>6.2f} {shown:>5}  {note}")

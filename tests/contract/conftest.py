@@ -1,4 +1,4 @@
-"""The two servers of the contract: one in memory, and a real one."""
+"""The two API servers of the contract: the in-memory cluster and a real one."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ SERVERS = ["memory", pytest.param("kubernetes", marks=pytest.mark.cluster)]
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> str:
-    """Say which of the two it is."""
+    """Return the kind of server that a test runs against."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 async def api(server: str, request: pytest.FixtureRequest) -> AsyncIterator[ApiServer]:
-    """Give a server whose controllers run; it may not block the loop, nor leave a task behind."""
+    """Yield a server with running controllers; it must not block the loop or leak a task."""
     before = asyncio.all_tasks()
     kubeconfig = request.getfixturevalue("kubeconfig") if server == "kubernetes" else None
-    async with running(kubeconfig) as one:
+    async with running(kubeconfig) as api_server:
         with blockbuster_ctx("openfero_gitops"):
-            yield one
+            yield api_server
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
 
 
 @asynccontextmanager
 async def running(kubeconfig: Path | None) -> AsyncIterator[ApiServer]:
-    """Run the one in memory, or connect to a real one."""
+    """Run the in-memory cluster, or connect to a real one."""
     if kubeconfig is None:
         cluster = MemoryCluster()
         controllers = asyncio.create_task(cluster.run())
@@ -63,23 +63,23 @@ async def running(kubeconfig: Path | None) -> AsyncIterator[ApiServer]:
 
 @pytest.fixture
 async def ns(api: ApiServer) -> AsyncIterator[str]:
-    """Give a namespace of the test's own."""
+    """Create a namespace for the test."""
     async with namespace_of(api) as name:
         yield name
 
 
 @pytest.fixture
 async def other_ns(api: ApiServer) -> AsyncIterator[str]:
-    """Give another one."""
+    """Create a second namespace."""
     async with namespace_of(api) as name:
         yield name
 
 
 @asynccontextmanager
 async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
-    """Make a namespace, with all that the cluster itself puts there.
+    """Create a namespace, with everything that the cluster itself adds to it.
 
-    It is asked for over HTTP, since kubectl takes its time.
+    It is created over HTTP because kubectl is slow.
     """
     name = f"contract-{secrets.token_hex(4)}"
     if not isinstance(api, KubernetesApi):
@@ -87,14 +87,14 @@ async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
         return
     await api._request("POST", "/api/v1/namespaces", 10, {"metadata": {"name": name}})
     async with asyncio.timeout(30):
-        await until_there(api, SERVICE_ACCOUNTS, name, "default")
-        await until_there(api, CONFIG_MAPS, name, "kube-root-ca.crt")
+        await until_exists(api, SERVICE_ACCOUNTS, name, "default")
+        await until_exists(api, CONFIG_MAPS, name, "kube-root-ca.crt")
     yield name
     await api._request("DELETE", f"/api/v1/namespaces/{name}", 10)
 
 
-async def until_there(api: ApiServer, resource: Resource, namespace: str, name: str) -> None:
-    """Wait until an object is there."""
+async def until_exists(api: ApiServer, resource: Resource, namespace: str, name: str) -> None:
+    """Wait until an object exists."""
     while True:
         try:
             await api.get(resource, namespace, name)
@@ -106,9 +106,9 @@ async def until_there(api: ApiServer, resource: Resource, namespace: str, name: 
 
 @pytest.fixture
 def compact(api: ApiServer, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Give a function that makes the server forget what was before a resourceVersion.
+    """Return a function that makes the server discard the history before a resourceVersion.
 
-    With a cluster that somebody else runs it does nothing: that one is older than its memory.
+    With an external cluster it does nothing: that cluster has already discarded it.
     """
     if isinstance(api, MemoryCluster):
         return lambda _: api.compact()
@@ -118,11 +118,11 @@ def compact(api: ApiServer, request: pytest.FixtureRequest) -> Callable[[str], N
     port = json.loads(record.read_text())["ports"]["etcd"]
 
     def compact_etcd(version: str) -> None:
-        asked = urllib.request.Request(
+        compaction = urllib.request.Request(
             f"http://127.0.0.1:{port}/v3/kv/compaction",
             json.dumps({"revision": version, "physical": True}).encode(),
         )
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            answer.read()
+        with urllib.request.urlopen(compaction, timeout=10) as response:
+            response.read()
 
     return compact_etcd

@@ -19,7 +19,7 @@ def config_map(name: str, labels: dict[str, str] | None = None, **fields: Any) -
 
 
 def job(name: str, played: dict[str, str] | None = None, **spec: Any) -> Object:
-    """Return a suspended Job; `played` are annotations of its Pods for those who play them."""
+    """Return a suspended Job; `played` are annotations of its Pods for the Pod simulator."""
     annotations = {f"kwok.openfero.io/{key}": value for key, value in (played or {}).items()}
     container = {"name": "main", "image": "example.org/none:1"}
     return {
@@ -67,14 +67,14 @@ def event(name: str, namespace: str, **fields: Any) -> Object:
 
 
 def without(value: Object, *path: str) -> Object:
-    """Return a copy that lacks the member at this path."""
+    """Return a copy without the member at this path."""
     head, *rest = path
     if not rest:
         return {key: each for key, each in value.items() if key != head}
     return {**value, head: without(value[head], *rest)}
 
 
-def having(value: Object, given: Any, *path: str) -> Object:
+def having(value: Object, new: Any, *path: str) -> Object:
     """Return a copy with another value at this path."""
     head, *rest = path
-    return {**value, head: having(value[head], given, *rest) if rest else given}
+    return {**value, head: having(value[head], new, *rest) if rest else new}

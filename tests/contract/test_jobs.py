@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _played(server: str, request: pytest.FixtureRequest) -> None:
-    """Need somebody who plays Pods."""
+    """Require a controller that simulates Pods."""
     if server == "kubernetes":
         request.getfixturevalue("kwok")
 
 
-def condition(found: Object, kind: str) -> Object:
-    """A condition, empty where it does not hold."""
-    for each in found["status"].get("conditions", ()):
+def condition(current: Object, kind: str) -> Object:
+    """Return a condition that is True, or an empty object."""
+    for each in current["status"].get("conditions", ()):
         if each["type"] == kind and each["status"] == "True":
             held: Object = each
             return held
@@ -35,13 +35,13 @@ def condition(found: Object, kind: str) -> Object:
 async def until(
     api: ApiServer, ns: str, name: str, fits: Callable[[Object], Any], patience: float = 30
 ) -> Object:
-    """Wait until a Job is as it should be."""
+    """Wait until a Job satisfies a predicate."""
     async with asyncio.timeout(patience):
         while True:
-            found = await api.get(JOBS, ns, name)
-            if fits(found):
-                return found
-            since = found["metadata"]["resourceVersion"]
+            current = await api.get(JOBS, ns, name)
+            if fits(current):
+                return current
+            since = current["metadata"]["resourceVersion"]
             watch = api.watch(JOBS, ns, resource_version=since, timeout=patience)
             async with aclosing(watch) as events:
                 async for each in events:
@@ -55,26 +55,26 @@ async def suspend(api: ApiServer, ns: str, name: str, *, value: bool) -> None:
 
 
 async def pods_of(api: ApiServer, ns: str, name: str) -> list[Object]:
-    """Return the Pods of a Job, also of one that is gone."""
-    found = await api.list(PODS, ns, label_selector=f"batch.kubernetes.io/job-name={name}")
-    return found.items
+    """Return the Pods of a Job, even if the Job was deleted."""
+    pods = await api.list(PODS, ns, label_selector=f"batch.kubernetes.io/job-name={name}")
+    return pods.items
 
 
 async def until_gone(api: ApiServer, ns: str, name: str) -> None:
     """Wait until a Job has no Pods."""
     async with asyncio.timeout(20):
-        while await pods_of(api, ns, name):  # noqa: ASYNC110, no event tells it
+        while await pods_of(api, ns, name):  # noqa: ASYNC110, no event reports it
             await asyncio.sleep(0.05)
 
 
 async def test_suspended_job(api: ApiServer, ns: str) -> None:
-    """A suspended Job gets its condition at once, which makes the created version stale."""
+    """A suspended Job gets its condition immediately, which makes the created version stale."""
     made = (await api.create(JOBS, ns, job("heal"))).object
-    found = await until(api, ns, "heal", lambda each: condition(each, "Suspended"))
-    held = condition(found, "Suspended")
+    suspended = await until(api, ns, "heal", lambda each: condition(each, "Suspended"))
+    held = condition(suspended, "Suspended")
     assert (held["reason"], held["message"]) == ("JobSuspended", "Job suspended")
-    assert found["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
-    assert "startTime" not in found["status"]
+    assert suspended["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+    assert "startTime" not in suspended["status"]
     assert await pods_of(api, ns, "heal") == []
 
 
@@ -99,7 +99,7 @@ async def test_unsuspended_job_completes(api: ApiServer, ns: str) -> None:
 
 
 async def test_failing_job_fails(api: ApiServer, ns: str) -> None:
-    """A Job whose Pod fails is Failed, and its Pod says why."""
+    """A Job whose Pod fails has the condition Failed, and its Pod has the exit code and message."""
     played = {"run-for": "200ms", "fail": "true", "exit-code": "3", "message": "no disk"}
     await api.create(JOBS, ns, job("heal", played, suspend=False))
     done = await until(api, ns, "heal", lambda each: condition(each, "Failed"))
@@ -115,10 +115,10 @@ async def test_failing_job_fails(api: ApiServer, ns: str) -> None:
 
 
 async def test_suspended_again(api: ApiServer, ns: str) -> None:
-    """Suspending a running Job ends its Pod, which is not a failure, and forgets its start."""
+    """Suspending a running Job deletes its Pod without counting a failure, and resets startTime."""
     await api.create(JOBS, ns, job("heal", {"run-for": "forever"}, suspend=False))
     first = await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
-    await asyncio.sleep(1.1)  # times are whole seconds
+    await asyncio.sleep(1.1)  # timestamps have a resolution of one second
     await suspend(api, ns, "heal", value=True)
     held = await until(
         api,
@@ -134,8 +134,8 @@ async def test_suspended_again(api: ApiServer, ns: str) -> None:
     assert again["status"]["startTime"] > first["status"]["startTime"]
 
 
-async def test_pod_that_takes_its_time_to_stop(api: ApiServer, ns: str) -> None:
-    """While the Pod of a suspended Job stops it is counted as terminating, then it is gone."""
+async def test_pod_that_stops_slowly(api: ApiServer, ns: str) -> None:
+    """While the Pod of a suspended Job stops, it is counted as terminating; then it is deleted."""
     played = {"run-for": "forever", "stop-for": "2s"}
     await api.create(JOBS, ns, job("heal", played, suspend=False))
     await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
@@ -146,7 +146,7 @@ async def test_pod_that_takes_its_time_to_stop(api: ApiServer, ns: str) -> None:
 
 
 async def test_deadline(api: ApiServer, ns: str) -> None:
-    """A running Job whose deadline is set to 0 fails as DeadlineExceeded, and its Pod is gone."""
+    """A running Job whose deadline is set to 0 fails with DeadlineExceeded and loses its Pod."""
     await api.create(JOBS, ns, job("heal", {"run-for": "forever"}, suspend=False))
     await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
     deadline = {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 0}
@@ -158,8 +158,8 @@ async def test_deadline(api: ApiServer, ns: str) -> None:
     await until_gone(api, ns, "heal")
 
 
-async def test_deadline_that_passes(api: ApiServer, ns: str) -> None:
-    """A Job that runs longer than its deadline fails by itself."""
+async def test_exceeded_deadline(api: ApiServer, ns: str) -> None:
+    """A Job that runs longer than its deadline fails."""
     body = job("heal", {"run-for": "forever"}, suspend=False, activeDeadlineSeconds=1)
     await api.create(JOBS, ns, body)
     done = await until(api, ns, "heal", lambda each: condition(each, "Failed"))
@@ -167,7 +167,7 @@ async def test_deadline_that_passes(api: ApiServer, ns: str) -> None:
 
 
 async def test_finished_job_expires(api: ApiServer, ns: str) -> None:
-    """A finished Job is deleted with its Pods when its TTL has passed; raising it counts."""
+    """A finished Job is deleted with its Pods after its TTL; raising the TTL postpones that."""
     played = {"run-for": "100ms"}
     await api.create(JOBS, ns, job("soon", played, suspend=False, ttlSecondsAfterFinished=1))
     await api.create(JOBS, ns, job("later", played, suspend=False, ttlSecondsAfterFinished=2))
@@ -183,15 +183,15 @@ async def test_finished_job_expires(api: ApiServer, ns: str) -> None:
 
 
 async def test_suspended_job_never_expires(api: ApiServer, ns: str) -> None:
-    """A TTL means nothing to a Job that has not run."""
+    """A TTL has no effect on a Job that has not run."""
     await api.create(JOBS, ns, job("heal", ttlSecondsAfterFinished=0))
     await until(api, ns, "heal", lambda each: condition(each, "Suspended"))
     await asyncio.sleep(1.5)
     assert await api.get(JOBS, ns, "heal")
 
 
-async def test_deleted_job_takes_its_pods_along(api: ApiServer, ns: str) -> None:
-    """A running Job is gone as soon as it is deleted, and its Pod soon after."""
+async def test_deleting_a_job_deletes_its_pods(api: ApiServer, ns: str) -> None:
+    """A running Job is deleted immediately, and its Pod soon afterwards."""
     await api.create(JOBS, ns, job("heal", {"run-for": "forever"}, suspend=False))
     await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
     await api.delete(JOBS, ns, "heal")
@@ -200,8 +200,8 @@ async def test_deleted_job_takes_its_pods_along(api: ApiServer, ns: str) -> None
     await until_gone(api, ns, "heal")
 
 
-async def test_a_job_managed_by_somebody_else(api: ApiServer, ns: str) -> None:
-    """A Job that names another controller is left alone."""
+async def test_job_managed_by_another_controller(api: ApiServer, ns: str) -> None:
+    """A Job that is managed by another controller is ignored."""
     await api.create(JOBS, ns, job("heal", managedBy="example.org/other"))
     await api.create(JOBS, ns, job("ours"))
     await until(api, ns, "ours", lambda each: condition(each, "Suspended"))

@@ -15,46 +15,46 @@ if TYPE_CHECKING:
 
 
 async def test_list(api: ApiServer, ns: str) -> None:
-    """A list shows whole objects as they are now, and a version that is not older than they."""
+    """A list has the current state of each object, and a version that is at least as new."""
     made = [(await api.create(JOBS, ns, job(f"heal-{n}"))).object for n in range(3)]
     await api.delete(JOBS, ns, "heal-1")
-    found = await api.list(JOBS, ns)
-    assert [item["metadata"]["name"] for item in found.items] == ["heal-0", "heal-2"]
-    assert {(item["apiVersion"], item["kind"]) for item in found.items} == {("batch/v1", "Job")}
-    assert found.items[0]["metadata"]["uid"] == made[0]["metadata"]["uid"]
-    latest = max(int(item["metadata"]["resourceVersion"]) for item in found.items)
-    assert int(found.resource_version) >= latest
+    listing = await api.list(JOBS, ns)
+    assert [item["metadata"]["name"] for item in listing.items] == ["heal-0", "heal-2"]
+    assert {(item["apiVersion"], item["kind"]) for item in listing.items} == {("batch/v1", "Job")}
+    assert listing.items[0]["metadata"]["uid"] == made[0]["metadata"]["uid"]
+    latest = max(int(item["metadata"]["resourceVersion"]) for item in listing.items)
+    assert int(listing.resource_version) >= latest
 
 
 async def test_list_sees_the_last_write(api: ApiServer, ns: str) -> None:
-    """A list right after a write shows it, every time."""
+    """A list right after a write always includes that write."""
     for n in range(20):
         await api.create(CONFIG_MAPS, ns, config_map(f"one-{n}", {"mine": "yes"}))
         assert len((await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")).items) == n + 1
 
 
 async def test_empty_list(api: ApiServer, ns: str) -> None:
-    """A list of nothing has a version to watch from, too."""
-    found = await api.list(JOBS, ns)
-    assert found.items == []
-    assert int(found.resource_version) > 0
+    """An empty list has a version to watch from."""
+    listing = await api.list(JOBS, ns)
+    assert listing.items == []
+    assert int(listing.resource_version) > 0
 
 
 async def test_list_of_all_namespaces(api: ApiServer, ns: str, other_ns: str) -> None:
-    """One list can show the objects of every namespace, each with its own."""
+    """A list across namespaces gives each object its namespace."""
     for place in (ns, other_ns):
         await api.create(JOBS, place, labelled(ns))
-    found = await api.list(JOBS, EVERYWHERE, label_selector=f"everywhere={ns}")
-    assert {item["metadata"]["namespace"] for item in found.items} == {ns, other_ns}
-    assert {(item["apiVersion"], item["kind"]) for item in found.items} == {("batch/v1", "Job")}
+    listing = await api.list(JOBS, EVERYWHERE, label_selector=f"everywhere={ns}")
+    assert {item["metadata"]["namespace"] for item in listing.items} == {ns, other_ns}
+    assert {(item["apiVersion"], item["kind"]) for item in listing.items} == {("batch/v1", "Job")}
     with pytest.raises(NotFound):
         await api.get(JOBS, EVERYWHERE, "heal")
 
 
 def labelled(value: str) -> dict[str, Any]:
-    """A Job with a label."""
-    one = job("heal")
-    return {**one, "metadata": {"name": "heal", "labels": {"everywhere": value}}}
+    """Return a Job with a label."""
+    body = job("heal")
+    return {**body, "metadata": {"name": "heal", "labels": {"everywhere": value}}}
 
 
 LABELS = {
@@ -90,12 +90,12 @@ LABELS = {
     ],
 )
 async def test_selectors(api: ApiServer, ns: str, selector: str, selected: str) -> None:
-    """Every operator of label selectors selects as Kubernetes says."""
+    """Every operator of label selectors selects what Kubernetes documents."""
     for name, labels in LABELS.items():
         await api.create(CONFIG_MAPS, ns, config_map(name, labels))
     # The cluster itself puts an unlabelled ConfigMap into each namespace.
-    found = await api.list(CONFIG_MAPS, ns, label_selector=selector)
-    names = {item["metadata"]["name"] for item in found.items} & set(LABELS)
+    listing = await api.list(CONFIG_MAPS, ns, label_selector=selector)
+    names = {item["metadata"]["name"] for item in listing.items} & set(LABELS)
     assert " ".join(sorted(names)) == selected
 
 
@@ -103,7 +103,7 @@ async def test_selectors(api: ApiServer, ns: str, selector: str, selected: str) 
     "selector", ["a in b", "a b", "=x", "a in (x", "é=1", "a=b c", ",", "a,,b", "a=2,", "a in"]
 )
 async def test_malformed_selectors(api: ApiServer, ns: str, selector: str) -> None:
-    """A selector that is none is Invalid, to list and to watch."""
+    """A malformed selector is Invalid for list and watch."""
     with pytest.raises(Invalid):
         await api.list(CONFIG_MAPS, ns, label_selector=selector)
     watch = api.watch(CONFIG_MAPS, ns, resource_version="1", label_selector=selector, timeout=1)
@@ -112,7 +112,7 @@ async def test_malformed_selectors(api: ApiServer, ns: str, selector: str) -> No
 
 
 async def test_many_objects(api: ApiServer, ns: str) -> None:
-    """A list of 1,200 objects has each of them once, in order, as it was at one moment."""
+    """A list of 1,200 objects has each of them once, in order, from one consistent state."""
     left = iter(range(1200))
 
     async def create() -> None:
@@ -120,13 +120,15 @@ async def test_many_objects(api: ApiServer, ns: str) -> None:
             await api.create(CONFIG_MAPS, ns, config_map(f"n-{n:04}", {"mine": "yes"}))
 
     await asyncio.gather(*(create() for _ in range(32)))
-    found = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")
-    assert [item["metadata"]["name"] for item in found.items] == [f"n-{n:04}" for n in range(1200)]
-    assert int(found.resource_version) >= max(
-        int(item["metadata"]["resourceVersion"]) for item in found.items
+    listing = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")
+    assert [item["metadata"]["name"] for item in listing.items] == [
+        f"n-{n:04}" for n in range(1200)
+    ]
+    assert int(listing.resource_version) >= max(
+        int(item["metadata"]["resourceVersion"]) for item in listing.items
     )
 
 
 async def test_version(api: ApiServer) -> None:
-    """A server says which Kubernetes it is, as a version that can be told from another."""
+    """A server reports its Kubernetes version in a comparable form."""
     assert re.fullmatch(r"v1\.[0-9]+\.[0-9]+\S*", await api.version())

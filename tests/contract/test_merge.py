@@ -1,4 +1,4 @@
-"""Members that several write into one ConfigMap, each leaving the others' alone."""
+"""Several writers merge members into one ConfigMap without touching each other's."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ from openfero_gitops.domain.errors import Invalid
 if TYPE_CHECKING:
     from openfero_gitops.cluster.api import ApiServer
 
-SAID = {"paused": "true", "still-paused-by": ""}
+MEMBERS = {"paused": "true", "still-paused-by": ""}
 
 
-@pytest.mark.parametrize("there", [None, {}, {"data": {"sync": "a", "paused": "false"}}])
+@pytest.mark.parametrize("existing", [None, {}, {"data": {"sync": "a", "paused": "false"}}])
 async def test_members_are_written_beside_others(
-    api: ApiServer, ns: str, there: dict[str, Any] | None
+    api: ApiServer, ns: str, existing: dict[str, Any] | None
 ) -> None:
-    """Whether there is a ConfigMap with data, one without, or none, which is made then."""
+    """A merge keeps other members, and creates the ConfigMap if it does not exist."""
     store = ConfigMapStore(api, ns)
-    if there is not None:
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "control"}, **there}
+    if existing is not None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "control"},
+            **existing,
+        }
         assert await store.create(body)
 
-    await store.merge("control", SAID, {"who": "ours"})
+    await store.merge("control", MEMBERS, {"owner": "test"})
 
-    found = await api.get(CONFIG_MAPS, ns, "control")
-    assert found["data"] == {**({"sync": "a"} if there else {}), **SAID}
-    assert found["metadata"].get("labels") == (None if there is not None else {"who": "ours"})
+    stored = await api.get(CONFIG_MAPS, ns, "control")
+    assert stored["data"] == {**({"sync": "a"} if existing else {}), **MEMBERS}
+    assert stored["metadata"].get("labels") == (None if existing is not None else {"owner": "test"})
 
 
-async def test_what_cannot_be_changed_is_an_error(api: ApiServer, ns: str) -> None:
-    """An immutable ConfigMap stays as it is, and whoever writes hears of it."""
+async def test_immutable_config_map_is_an_error(api: ApiServer, ns: str) -> None:
+    """A merge into an immutable ConfigMap raises an error and changes nothing."""
     store = ConfigMapStore(api, ns)
     body = {
         "apiVersion": "v1",
@@ -46,6 +51,6 @@ async def test_what_cannot_be_changed_is_an_error(api: ApiServer, ns: str) -> No
     assert await store.create(body)
 
     with pytest.raises(Invalid):
-        await store.merge("control", SAID, {})
+        await store.merge("control", MEMBERS, {})
 
     assert (await api.get(CONFIG_MAPS, ns, "control"))["data"] == {"sync": "a"}

@@ -32,7 +32,7 @@ TEMPLATE = ("spec", "template", "spec")
 
 
 async def test_created_object_has_what_the_server_adds(api: ApiServer, ns: str) -> None:
-    """A created object comes back with uid, version, time and namespace, and reads the same."""
+    """A created object is returned with uid, version, time and namespace, and as it is stored."""
     before = datetime.now(UTC).replace(microsecond=0)
     created = await api.create(CONFIG_MAPS, ns, config_map("one", data={"a": "1"}))
     metadata = created.object["metadata"]
@@ -46,8 +46,8 @@ async def test_created_object_has_what_the_server_adds(api: ApiServer, ns: str) 
     assert await api.get(CONFIG_MAPS, ns, "one") == created.object
 
 
-async def test_what_a_caller_may_not_set_is_dropped(api: ApiServer, ns: str) -> None:
-    """Uid, creation time and status of a new object are the server's."""
+async def test_server_fields_are_dropped(api: ApiServer, ns: str) -> None:
+    """Uid, creation time and status of a new object are set by the server only."""
     body = job("heal")
     body["status"] = {"active": 7}
     body["metadata"] |= {"uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z"}
@@ -58,8 +58,8 @@ async def test_what_a_caller_may_not_set_is_dropped(api: ApiServer, ns: str) -> 
     assert created["metadata"]["generation"] == 1
 
 
-async def test_objects_are_the_callers_own(api: ApiServer, ns: str) -> None:
-    """What is done to an object that was given or got changes nothing in the server."""
+async def test_objects_are_copied(api: ApiServer, ns: str) -> None:
+    """Changing an object that was sent or received changes nothing in the server."""
     body = config_map("one", data={"a": "1"})
     created = (await api.create(CONFIG_MAPS, ns, body)).object
     body["data"]["a"] = created["data"]["a"] = "changed"
@@ -69,7 +69,7 @@ async def test_objects_are_the_callers_own(api: ApiServer, ns: str) -> None:
 
 
 async def test_generated_name(api: ApiServer, ns: str) -> None:
-    """An object without a name, but with a prefix for one, gets a name."""
+    """An object with generateName gets a unique name."""
     body: Object = {"metadata": {"generateName": "made-"}}
     names = {(await api.create(CONFIG_MAPS, ns, body)).object["metadata"]["name"] for _ in range(3)}
     assert len(names) == 3
@@ -77,7 +77,7 @@ async def test_generated_name(api: ApiServer, ns: str) -> None:
 
 
 async def test_taken_name(api: ApiServer, ns: str) -> None:
-    """The second object of one name is refused as AlreadyExists, in a dry run too."""
+    """A second object with the same name is AlreadyExists, also in a dry run."""
     await api.create(JOBS, ns, job("heal"))
     with pytest.raises(AlreadyExists, match=r'jobs\.batch "heal" already exists'):
         await api.create(JOBS, ns, job("heal"))
@@ -86,7 +86,7 @@ async def test_taken_name(api: ApiServer, ns: str) -> None:
 
 
 async def test_one_of_many_creators_wins(api: ApiServer, ns: str) -> None:
-    """Of twenty creates of one name at once one succeeds, and all others hear AlreadyExists."""
+    """Of twenty concurrent creates of one name one succeeds; the others are AlreadyExists."""
     answers = await asyncio.gather(
         *(api.create(JOBS, ns, job("heal")) for _ in range(20)), return_exceptions=True
     )
@@ -94,7 +94,7 @@ async def test_one_of_many_creators_wins(api: ApiServer, ns: str) -> None:
 
 
 async def test_dry_run_stores_nothing(api: ApiServer, ns: str) -> None:
-    """A dry run shows the object with its defaults, and stores nothing."""
+    """A dry run returns the object with its defaults and stores nothing."""
     shown = (await api.create(JOBS, ns, job("heal"), dry_run=True)).object
     assert shown["spec"]["completions"] == 1
     assert "resourceVersion" not in shown["metadata"]
@@ -102,14 +102,14 @@ async def test_dry_run_stores_nothing(api: ApiServer, ns: str) -> None:
         await api.get(JOBS, ns, "heal")
 
 
-async def test_dry_run_refuses_what_is_wrong(api: ApiServer, ns: str) -> None:
-    """A dry run refuses what a real run would."""
+async def test_dry_run_rejects_invalid_objects(api: ApiServer, ns: str) -> None:
+    """A dry run rejects what a real create would reject."""
     with pytest.raises(Invalid):
         await api.create(JOBS, ns, without(job("heal"), *TEMPLATE), dry_run=True)
 
 
 async def test_job_defaults(api: ApiServer, ns: str) -> None:
-    """A stored Job carries the server's defaults, its selector and the labels of its Pods."""
+    """A stored Job has the server's defaults, its selector and the labels of its Pods."""
     body = job("heal")
     container = body["spec"]["template"]["spec"]["containers"][0]
     body["spec"]["template"]["spec"]["initContainers"] = [{"name": "first", "image": "busybox"}]
@@ -146,8 +146,8 @@ async def test_job_defaults(api: ApiServer, ns: str) -> None:
     ]
 
 
-async def test_labels_of_a_job_stay_its_own(api: ApiServer, ns: str) -> None:
-    """A Job with labels keeps exactly these; one without takes those of its Pods."""
+async def test_labels_of_a_job(api: ApiServer, ns: str) -> None:
+    """A Job with labels keeps exactly these; a Job without gets those of its Pods."""
     labelled, unlabelled = job("labelled"), job("unlabelled")
     labelled["metadata"]["labels"] = {"team": "shop"}
     for body in (labelled, unlabelled):
@@ -168,7 +168,7 @@ async def test_null_label_is_empty(api: ApiServer, ns: str) -> None:
 
 
 async def test_other_resources(api: ApiServer, ns: str) -> None:
-    """Leases, Events and ServiceAccounts are stored and read as they were given."""
+    """Leases, Events and ServiceAccounts are stored and read unchanged."""
     spec = {
         "holderIdentity": "a",
         "leaseDurationSeconds": 15,
@@ -286,15 +286,15 @@ WRONG: dict[str, tuple[Resource, Object]] = {
     "event-without-controller": (EVENTS, without(event("e", "x"), "reportingController")),
     "event-without-instance": (EVENTS, without(event("e", "x"), "reportingInstance")),
     "event-without-subject": (EVENTS, without(event("e", "x"), "regarding")),
-    "event-of-a-strange-type": (EVENTS, event("e", "x", type="Odd")),
+    "event-of-an-unknown-type": (EVENTS, event("e", "x", type="Odd")),
     "event-with-a-long-note": (EVENTS, event("e", "x", note="x" * 1025)),
     "no-json": (CONFIG_MAPS, config_map("one", data={"a": datetime(2026, 1, 1, tzinfo=UTC)})),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_wrong_objects_are_refused(api: ApiServer, ns: str, wrong: str) -> None:
-    """What is not acceptable is Invalid, in one line, and is not stored."""
+async def test_invalid_objects_are_rejected(api: ApiServer, ns: str, wrong: str) -> None:
+    """An invalid object is Invalid, with a one-line message, and is not stored."""
     resource, body = WRONG[wrong]
     with pytest.raises(Invalid) as refused:
         await api.create(resource, ns, body)
@@ -354,15 +354,15 @@ RIGHT: dict[str, tuple[Resource, Object]] = {
 
 
 @pytest.mark.parametrize("right", RIGHT)
-async def test_odd_but_right_objects_are_stored(api: ApiServer, ns: str, right: str) -> None:
-    """What is unusual and allowed is stored."""
+async def test_unusual_valid_objects_are_stored(api: ApiServer, ns: str, right: str) -> None:
+    """An unusual but valid object is stored."""
     resource, body = RIGHT[right]
     await api.create(resource, ns, body)
     assert (await api.get(resource, ns, body["metadata"]["name"]))["kind"] == resource.kind
 
 
 async def test_version_of_a_new_object(api: ApiServer, ns: str) -> None:
-    """A new object that carries a resourceVersion is not stored."""
+    """A new object with a resourceVersion is rejected."""
     with pytest.raises(Unavailable, match="resourceVersion should not be set"):
         await api.create(CONFIG_MAPS, ns, {"metadata": {"name": "one", "resourceVersion": "5"}})
     with pytest.raises(NotFound):
@@ -370,35 +370,35 @@ async def test_version_of_a_new_object(api: ApiServer, ns: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a%2fb"])
-async def test_names_that_are_no_path(api: ApiServer, ns: str, name: str) -> None:
-    """A name that would lead to another URL, or to all objects, is refused and does nothing."""
+async def test_names_that_are_not_path_segments(api: ApiServer, ns: str, name: str) -> None:
+    """A name that would change the URL's path is rejected without any effect."""
     await api.create(CONFIG_MAPS, ns, config_map("one"))
     body = {"metadata": {"name": name}}
-    for asked in (
+    for call in (
         api.get(CONFIG_MAPS, ns, name),
         api.delete(CONFIG_MAPS, ns, name),
         api.patch(CONFIG_MAPS, ns, name, []),
         api.replace(CONFIG_MAPS, ns, body),
     ):
         with pytest.raises(Invalid):
-            await asked
+            await call
     assert await api.get(CONFIG_MAPS, ns, "one")
 
 
 async def test_missing_objects(api: ApiServer, ns: str) -> None:
-    """Every verb on an object that is not there answers NotFound."""
-    for asked in (
+    """Every verb on a missing object is NotFound."""
+    for call in (
         api.get(JOBS, ns, "gone"),
         api.delete(JOBS, ns, "gone"),
         api.patch(JOBS, ns, "gone", []),
         api.replace(JOBS, ns, job("gone")),
     ):
         with pytest.raises(NotFound, match=r'jobs\.batch "gone" not found'):
-            await asked
+            await call
 
 
 async def test_replace(api: ApiServer, ns: str) -> None:
-    """A replaced object is the new one whole, under the old uid and a later version."""
+    """A replace stores the complete new object under the old uid and a later version."""
     old = (await api.create(CONFIG_MAPS, ns, config_map("one", {"a": "b"}, data={"x": "1"}))).object
     new = await api.replace(CONFIG_MAPS, ns, config_map("one", data={"y": "2"}))
     assert new["data"] == {"y": "2"}
@@ -421,11 +421,11 @@ async def test_replace_at_a_version(api: ApiServer, ns: str) -> None:
 
 
 async def test_one_of_many_writers_wins(api: ApiServer, ns: str) -> None:
-    """Of twenty replaces at one version one succeeds."""
-    known = (await api.create(LEASES, ns, lease("leader", holderIdentity="nobody"))).object
+    """Of twenty concurrent replaces at one version one succeeds."""
+    created = (await api.create(LEASES, ns, lease("leader", holderIdentity="nobody"))).object
     answers = await asyncio.gather(
         *(
-            api.replace(LEASES, ns, having(known, {"holderIdentity": f"r{n}"}, "spec"))
+            api.replace(LEASES, ns, having(created, {"holderIdentity": f"r{n}"}, "spec"))
             for n in range(20)
         ),
         return_exceptions=True,
@@ -434,7 +434,7 @@ async def test_one_of_many_writers_wins(api: ApiServer, ns: str) -> None:
 
 
 async def test_replace_of_another_object(api: ApiServer, ns: str) -> None:
-    """A replace that names another uid is a Conflict: that object was made anew."""
+    """A replace with the uid of a recreated object's predecessor is a Conflict."""
     old = (await api.create(CONFIG_MAPS, ns, config_map("one"))).object
     await api.delete(CONFIG_MAPS, ns, "one")
     await api.create(CONFIG_MAPS, ns, config_map("one"))
@@ -443,22 +443,22 @@ async def test_replace_of_another_object(api: ApiServer, ns: str) -> None:
 
 
 async def test_replace_without_a_change(api: ApiServer, ns: str) -> None:
-    """A replace that changes nothing leaves the version as it was."""
+    """A replace that changes nothing leaves the resourceVersion unchanged."""
     old = (await api.create(CONFIG_MAPS, ns, config_map("one", data={"a": "1"}))).object
     assert await api.replace(CONFIG_MAPS, ns, old) == old
-    same = await api.replace(CONFIG_MAPS, ns, config_map("one", data={"a": "1"}))
-    assert same["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"]
+    unchanged = await api.replace(CONFIG_MAPS, ns, config_map("one", data={"a": "1"}))
+    assert unchanged["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"]
 
 
 async def test_replace_of_a_lease_needs_its_version(api: ApiServer, ns: str) -> None:
-    """A Lease is never overwritten blindly."""
+    """A Lease can be replaced only with its resourceVersion."""
     await api.create(LEASES, ns, lease("leader", holderIdentity="a"))
     with pytest.raises(Invalid, match="must be specified for an update"):
         await api.replace(LEASES, ns, lease("leader", holderIdentity="b"))
 
 
-async def test_replace_of_a_lease_that_is_gone(api: ApiServer, ns: str) -> None:
-    """A Lease that is gone is made anew by a replace, unless that names the uid it had."""
+async def test_replace_of_a_deleted_lease(api: ApiServer, ns: str) -> None:
+    """Replacing a deleted Lease creates it, unless the replace has its former uid."""
     old = (await api.create(LEASES, ns, lease("leader", holderIdentity="a"))).object
     await api.delete(LEASES, ns, "leader")
     with pytest.raises(Conflict):
@@ -468,7 +468,7 @@ async def test_replace_of_a_lease_that_is_gone(api: ApiServer, ns: str) -> None:
 
 
 async def test_generation_counts_changes_of_the_spec(api: ApiServer, ns: str) -> None:
-    """A Job's generation grows with its spec, not with its labels, and status is not written."""
+    """A Job's generation grows with its spec, not its labels; writes to status are ignored."""
     await api.create(JOBS, ns, job("heal"))
     labels = {"op": "add", "path": "/metadata/labels/a", "value": "b"}
     status = {"op": "add", "path": "/status/active", "value": 7}
@@ -493,7 +493,7 @@ IMMUTABLE = config_map("one", data={"a": "1"}, immutable=True)
     ],
 )
 async def test_immutable_config_map(api: ApiServer, ns: str, changed: Object) -> None:
-    """The data of an immutable ConfigMap cannot be changed, nor be made mutable again."""
+    """An immutable ConfigMap's data cannot be changed, and it cannot be made mutable."""
     await api.create(CONFIG_MAPS, ns, IMMUTABLE)
     with pytest.raises(Invalid, match="field is immutable"):
         await api.replace(CONFIG_MAPS, ns, changed)
@@ -508,7 +508,7 @@ async def test_labels_of_an_immutable_config_map(api: ApiServer, ns: str) -> Non
 
 
 async def test_delete(api: ApiServer, ns: str) -> None:
-    """A deleted object is gone, and its name is free."""
+    """A deleted object is gone, and its name can be used again."""
     old = (await api.create(CONFIG_MAPS, ns, config_map("one"))).object
     await api.delete(CONFIG_MAPS, ns, "one")
     with pytest.raises(NotFound):
@@ -518,7 +518,7 @@ async def test_delete(api: ApiServer, ns: str) -> None:
 
 
 async def test_delete_with_preconditions(api: ApiServer, ns: str) -> None:
-    """A delete that names another uid or version is a Conflict and deletes nothing."""
+    """A delete with a different uid or version is a Conflict and deletes nothing."""
     metadata = (await api.create(CONFIG_MAPS, ns, config_map("one"))).object["metadata"]
     uid, version = metadata["uid"], metadata["resourceVersion"]
     wrong: list[dict[str, Any]] = [
@@ -533,8 +533,8 @@ async def test_delete_with_preconditions(api: ApiServer, ns: str) -> None:
     await api.delete(CONFIG_MAPS, ns, "one", uid=uid, resource_version=version)
 
 
-async def test_object_that_waits_for_its_finalizers(api: ApiServer, ns: str) -> None:
-    """A deleted object with a finalizer stays, its name taken, until that is removed."""
+async def test_deleted_object_with_finalizers(api: ApiServer, ns: str) -> None:
+    """A deleted object with a finalizer stays, and keeps its name, until that is removed."""
     body = config_map("one")
     body["metadata"]["finalizers"] = ["example.org/wait"]
     await api.create(CONFIG_MAPS, ns, body)
@@ -554,17 +554,17 @@ async def test_object_that_waits_for_its_finalizers(api: ApiServer, ns: str) -> 
         await api.get(CONFIG_MAPS, ns, "one")
 
 
-async def test_namespaces_are_apart(api: ApiServer, ns: str) -> None:
-    """An object is in its namespace only."""
+async def test_namespaces_are_separate(api: ApiServer, ns: str) -> None:
+    """An object is visible in its namespace only."""
     await api.create(CONFIG_MAPS, ns, config_map("only-here"))
     with pytest.raises(NotFound):
         await api.get(CONFIG_MAPS, "default", "only-here")
-    found = (await api.list(CONFIG_MAPS, "default")).items
-    assert "only-here" not in {item["metadata"]["name"] for item in found}
+    others = (await api.list(CONFIG_MAPS, "default")).items
+    assert "only-here" not in {item["metadata"]["name"] for item in others}
 
 
-async def test_errors_say_that_they_were_answered(api: ApiServer, ns: str) -> None:
-    """An error that the server answered with is known not to have been carried out."""
+async def test_errors_are_marked_as_answered(api: ApiServer, ns: str) -> None:
+    """An error response is marked as answered: the request was not carried out."""
     with pytest.raises(ApiError) as refused:
         await api.get(CONFIG_MAPS, ns, "gone")
     assert refused.value.answered

@@ -33,7 +33,7 @@ async def made(api: ApiServer, ns: str) -> Object:
 
 @pytest.fixture
 async def patched(api: ApiServer, ns: str, made: Object) -> Any:
-    """Give a function that patches that Job."""
+    """Return a function that patches that Job."""
 
     async def patch(*operations: Operation) -> Object:
         return await api.patch(JOBS, ns, made["metadata"]["name"], operations)
@@ -42,7 +42,7 @@ async def patched(api: ApiServer, ns: str, made: Object) -> Any:
 
 
 async def test_admission(patched: Any) -> None:
-    """The patch that admits a Job: its tests hold, and it is unsuspended and marked at once."""
+    """The patch that admits a Job passes its tests and unsuspends and marks the Job at once."""
     admission = [
         op("test", "/spec/suspend", True),  # noqa: FBT003
         op("test", "/metadata/annotations/openfero.io~1term", "a/1"),
@@ -84,7 +84,7 @@ async def test_admission(patched: Any) -> None:
 async def test_failed_test_changes_nothing(
     api: ApiServer, ns: str, patched: Any, test: Operation
 ) -> None:
-    """A test that fails is Invalid, wherever in the patch it stands, and nothing is changed."""
+    """A failing test at any position makes the patch Invalid, and nothing is changed."""
     for operations in (
         [test, op("add", ADMITTED, "now")],
         [op("add", ADMITTED, "now"), test],
@@ -97,8 +97,8 @@ async def test_failed_test_changes_nothing(
     )
 
 
-async def test_tests_that_hold(made: Object, patched: Any) -> None:
-    """Equal values of every type pass, null where the member is absent, and uid."""
+async def test_passing_tests(made: Object, patched: Any) -> None:
+    """Equal values of every type pass, as do null for an absent member, and the uid."""
     await patched(
         op("test", "/metadata/uid", made["metadata"]["uid"]),
         op("test", ADMITTED, None),
@@ -111,13 +111,13 @@ async def test_tests_that_hold(made: Object, patched: Any) -> None:
     )
 
 
-async def test_a_later_test_sees_what_came_before(patched: Any) -> None:
-    """Operations are applied one after the other."""
+async def test_operations_are_applied_in_order(patched: Any) -> None:
+    """Operations are applied in order."""
     await patched(op("add", ADMITTED, "now"), op("test", ADMITTED, "now"))
 
 
 async def test_add_replace_remove(patched: Any) -> None:
-    """Members are added, replaced and removed; adding one that is there replaces it."""
+    """Members are added, replaced and removed; adding an existing member replaces it."""
     term = "/metadata/annotations/openfero.io~1term"
     assert (await patched(op("add", term, "a/2")))["metadata"]["annotations"] == {
         "openfero.io/term": "a/2"
@@ -129,7 +129,7 @@ async def test_add_replace_remove(patched: Any) -> None:
 
 
 async def test_replace_adds(patched: Any) -> None:
-    """Replacing a member that is absent adds it, whatever RFC 6902 says."""
+    """Replacing an absent member adds it, contrary to RFC 6902."""
     replaced = await patched(op("replace", ADMITTED, "now"))
     assert replaced["metadata"]["annotations"]["openfero.io/admitted-at"] == "now"
 
@@ -146,8 +146,8 @@ async def test_replace_adds(patched: Any) -> None:
 )
 async def test_arrays(patched: Any, operation: Operation, finalizers: str) -> None:
     """Items are inserted before an index or at the end, replaced and removed."""
-    found = (await patched(operation))["metadata"]["finalizers"]
-    assert "".join(each[-1] for each in found) == finalizers
+    stored = (await patched(operation))["metadata"]["finalizers"]
+    assert "".join(each[-1] for each in stored) == finalizers
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_arrays(patched: Any, operation: Operation, finalizers: str) -> No
     ids=repr,
 )
 async def test_impossible_operations(patched: Any, operation: Operation) -> None:
-    """An operation whose place is not there, or that is none, is Invalid."""
+    """An operation that is malformed, or whose path does not exist, is Invalid."""
     with pytest.raises(Invalid):
         await patched(operation)
 
@@ -192,10 +192,10 @@ async def test_impossible_operations(patched: Any, operation: Operation) -> None
     ],
     ids=repr,
 )
-async def test_results_that_are_refused(
+async def test_invalid_results_are_rejected(
     api: ApiServer, ns: str, patched: Any, operation: Operation
 ) -> None:
-    """A patch whose result would not be acceptable is Invalid and changes nothing."""
+    """A patch whose result would be rejected is Invalid and changes nothing."""
     before = (await api.get(JOBS, ns, "heal"))["spec"]
     with pytest.raises(Invalid):
         await patched(operation)
@@ -218,16 +218,16 @@ async def test_results_that_are_refused(
     ],
     ids=repr,
 )
-async def test_what_may_change_while_suspended(patched: Any, operation: Operation) -> None:
+async def test_mutable_fields_of_a_suspended_job(patched: Any, operation: Operation) -> None:
     """Scheduling, resources, labels and limits of a suspended Job can be changed."""
-    found: Any = await patched(operation)
+    value: Any = await patched(operation)
     for part in operation["path"][1:].split("/"):
-        found = found[int(part) if part.isdecimal() else part.replace("~1", "/")]
-    assert found == operation["value"]
+        value = value[int(part) if part.isdecimal() else part.replace("~1", "/")]
+    assert value == operation["value"]
 
 
-async def test_template_of_a_job_that_runs(api: ApiServer, ns: str) -> None:
-    """Once a Job is not suspended, its template is fixed, and so it stays."""
+async def test_template_of_a_running_job_is_immutable(api: ApiServer, ns: str) -> None:
+    """The template of a Job that is not suspended is immutable."""
     await api.create(JOBS, ns, job("runs", {"run-for": "forever"}, suspend=False))
     change = op("add", "/spec/template/metadata/annotations/a", "b")
     with pytest.raises(Invalid, match="immutable"):
@@ -235,25 +235,25 @@ async def test_template_of_a_job_that_runs(api: ApiServer, ns: str) -> None:
 
 
 async def test_removed_suspend_is_false(patched: Any) -> None:
-    """A default that is removed comes back."""
+    """A removed field returns to its default."""
     assert (await patched(op("remove", "/spec/suspend")))["spec"]["suspend"] is False
 
 
 async def test_stale_version_in_a_patch(patched: Any) -> None:
-    """A patch that sets another resourceVersion is a Conflict."""
+    """A patch that sets a different resourceVersion is a Conflict."""
     with pytest.raises(Conflict):
         await patched(op("replace", "/metadata/resourceVersion", "1"))
 
 
 async def test_empty_patch(api: ApiServer, ns: str) -> None:
-    """A patch of nothing, or of what is so already, leaves the version as it was."""
+    """A patch that changes nothing leaves the resourceVersion unchanged."""
     made = (await api.create(CONFIG_MAPS, ns, config_map("one", {"a": "b"}))).object
     for operations in ([], [op("add", "/metadata/labels/a", "b")]):
         assert await api.patch(CONFIG_MAPS, ns, "one", operations) == made
 
 
 async def test_series_of_an_event(api: ApiServer, ns: str) -> None:
-    """What happened again is counted on the Event that is there."""
+    """A repeated occurrence is counted on the existing Event."""
     await api.create(EVENTS, ns, event("again", ns))
     series = {"count": 2, "lastObservedTime": "2026-01-02T03:05:06.000000Z"}
     patched = await api.patch(
@@ -263,8 +263,8 @@ async def test_series_of_an_event(api: ApiServer, ns: str) -> None:
     assert patched["reason"] == "Admitted"
 
 
-async def test_a_state_can_be_tested_for(api: ApiServer, ns: str, patched: Any) -> None:
-    """A resourceVersion as it was just read holds, and does not once the object has changed."""
+async def test_patch_can_test_the_resource_version(api: ApiServer, ns: str, patched: Any) -> None:
+    """A test of resourceVersion passes as long as the object is unchanged, and fails afterwards."""
     for _ in range(20):  # the Job controller may write to a new Job in between
         settled = (await api.get(JOBS, ns, "heal"))["metadata"]
         test = op("test", "/metadata/resourceVersion", settled["resourceVersion"])

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import ApiServer, Object, WatchEvent
 
 
-async def seen(
+async def observe(
     api: ApiServer, ns: str, since: str, count: int, *, selector: str = "", timeout: float = 30
 ) -> list[WatchEvent]:
-    """The first events of a watch, bookmarks left out."""
-    found: list[WatchEvent] = []
+    """Return the first events of a watch, without bookmarks."""
+    observed: list[WatchEvent] = []
     watch = api.watch(
         CONFIG_MAPS, ns, resource_version=since, label_selector=selector, timeout=timeout
     )
     async with asyncio.timeout(timeout + 10), aclosing(watch) as events:
         async for each in events:
             if each.change is not Change.BOOKMARK:
-                found.append(each)
-            if len(found) == count:
+                observed.append(each)
+            if len(observed) == count:
                 break
-    return found
+    return observed
 
 
-def told(events: list[WatchEvent]) -> list[str]:
-    """Return them as text."""
+def summaries(events: list[WatchEvent]) -> list[str]:
+    """Return each event as its type and the object's name."""
     return [f"{each.change} {each.object['metadata']['name']}" for each in events]
 
 
@@ -47,12 +47,12 @@ async def write(api: ApiServer, ns: str) -> list[Object]:
     return [first, second, changed]
 
 
-async def test_what_happened_since(api: ApiServer, ns: str) -> None:
-    """A watch from before some writes tells all of them in order, with whole objects."""
+async def test_earlier_writes(api: ApiServer, ns: str) -> None:
+    """A watch from an earlier version delivers all later writes in order, with complete objects."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     states = await write(api, ns)
-    events = await seen(api, ns, since, 4)
-    assert told(events) == ["ADDED first", "ADDED second", "MODIFIED first", "DELETED first"]
+    events = await observe(api, ns, since, 4)
+    assert summaries(events) == ["ADDED first", "ADDED second", "MODIFIED first", "DELETED first"]
     assert [each.object for each in events[:3]] == states
     gone = events[3].object
     assert without(gone, "metadata", "resourceVersion") == without(
@@ -62,8 +62,8 @@ async def test_what_happened_since(api: ApiServer, ns: str) -> None:
     assert versions == sorted(set(versions))
 
 
-async def test_what_happens_now(api: ApiServer, ns: str) -> None:
-    """A watch that is open tells writes as they happen; its first event says that it is open."""
+async def test_live_writes(api: ApiServer, ns: str) -> None:
+    """An open watch delivers writes as they happen; its first event confirms that it is open."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     events = api.watch(CONFIG_MAPS, ns, resource_version=since, timeout=30)
     async with asyncio.timeout(30), aclosing(events):
@@ -72,21 +72,21 @@ async def test_what_happens_now(api: ApiServer, ns: str) -> None:
         assert opened.object["metadata"]["resourceVersion"] == since
         for n in range(5):
             await api.create(CONFIG_MAPS, ns, config_map(f"n-{n}"))
-            assert told([await anext(events)]) == [f"ADDED n-{n}"]
+            assert summaries([await anext(events)]) == [f"ADDED n-{n}"]
 
 
 async def test_resuming(api: ApiServer, ns: str) -> None:
-    """A watch from the version of an event goes on right after it."""
+    """A watch from the version of an event continues right after that event."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     await write(api, ns)
     for each in ("ADDED first", "ADDED second", "MODIFIED first", "DELETED first"):
-        (following,) = await seen(api, ns, since, 1)
-        assert told([following]) == [each]
+        (following,) = await observe(api, ns, since, 1)
+        assert summaries([following]) == [each]
         since = following.object["metadata"]["resourceVersion"]
 
 
 async def test_resuming_from_a_list(api: ApiServer, ns: str) -> None:
-    """List and watch together miss nothing and repeat nothing while others write."""
+    """List and watch together miss nothing and repeat nothing during concurrent writes."""
 
     async def write_on() -> None:
         for n in range(60):
@@ -95,19 +95,21 @@ async def test_resuming_from_a_list(api: ApiServer, ns: str) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(write_on())
         await asyncio.sleep(0.05)
-        found = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")
-        listed = [item["metadata"]["name"] for item in found.items]
-        rest = await seen(api, ns, found.resource_version, 60 - len(listed), selector="mine=yes")
+        listing = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")
+        listed = [item["metadata"]["name"] for item in listing.items]
+        rest = await observe(
+            api, ns, listing.resource_version, 60 - len(listed), selector="mine=yes"
+        )
     watched = [each.object["metadata"]["name"] for each in rest]
     assert listed + watched == [f"n-{n:02}" for n in range(60)]
 
 
-async def test_ends_by_itself(api: ApiServer, ns: str) -> None:
-    """A watch ends after its time, without an error, also when nothing happened."""
+async def test_ends_after_its_timeout(api: ApiServer, ns: str) -> None:
+    """A watch ends after its timeout without an error, even if nothing happened."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     loop = asyncio.get_running_loop()
     began = loop.time()
-    assert await seen(api, ns, since, 1, selector="never", timeout=2) == []
+    assert await observe(api, ns, since, 1, selector="never", timeout=2) == []
     assert 1.5 < loop.time() - began < 6
 
 
@@ -118,39 +120,39 @@ async def test_selection(api: ApiServer, ns: str) -> None:
     await api.create(CONFIG_MAPS, ns, config_map("one", {"app": "web"}))
     for labels in ({"app": "web", "n": "2"}, {"app": "db"}, {"app": "web"}):
         last = await api.replace(CONFIG_MAPS, ns, config_map("one", labels))
-    events = await seen(api, ns, since, 4, selector="app=web")
-    assert told(events) == ["ADDED one", "MODIFIED one", "DELETED one", "ADDED one"]
+    events = await observe(api, ns, since, 4, selector="app=web")
+    assert summaries(events) == ["ADDED one", "MODIFIED one", "DELETED one", "ADDED one"]
     assert events[2].object["metadata"]["labels"] == {"app": "web", "n": "2"}
     assert events[3].object == last
 
 
-async def test_other_namespaces_are_not_told(api: ApiServer, ns: str) -> None:
-    """A watch tells of its namespace and its resource only."""
+async def test_other_namespaces_are_not_watched(api: ApiServer, ns: str) -> None:
+    """A watch delivers only events of its namespace and its resource."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     stray = f"stray-{ns}"
     await api.create(CONFIG_MAPS, "default", config_map(stray))
     await api.create(EVENTS, ns, event("e", ns))
     await api.create(CONFIG_MAPS, ns, config_map("mine"))
     await api.delete(CONFIG_MAPS, "default", stray)
-    assert told(await seen(api, ns, since, 1)) == ["ADDED mine"]
+    assert summaries(await observe(api, ns, since, 1)) == ["ADDED mine"]
 
 
-async def test_no_change_is_not_told(api: ApiServer, ns: str) -> None:
-    """A write that changes nothing is no event."""
+async def test_write_without_a_change(api: ApiServer, ns: str) -> None:
+    """A write that changes nothing causes no event."""
     since = (await api.create(CONFIG_MAPS, ns, config_map("one"))).object["metadata"][
         "resourceVersion"
     ]
     await api.replace(CONFIG_MAPS, ns, config_map("one"))
     await api.create(CONFIG_MAPS, ns, config_map("two"))
-    assert told(await seen(api, ns, since, 1)) == ["ADDED two"]
+    assert summaries(await observe(api, ns, since, 1)) == ["ADDED two"]
 
 
 async def test_large_objects(api: ApiServer, ns: str) -> None:
-    """An event of almost 1 MiB arrives whole."""
+    """An event of almost 1 MiB arrives complete."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     data = {"a": "x" * 1_000_000}
     await api.create(CONFIG_MAPS, ns, config_map("large", data=data))
-    (added,) = await seen(api, ns, since, 1)
+    (added,) = await observe(api, ns, since, 1)
     assert added.object["data"] == data
 
 
@@ -158,7 +160,7 @@ async def test_version_that_is_too_old(
     api: ApiServer, ns: str, compact: Callable[[str], None]
 ) -> None:
     """A watch from a version that is no longer kept is Expired."""
-    # Of Events the API server keeps no history itself: it asks etcd.
+    # The API server itself keeps no history of Events: it reads etcd.
     first = (await api.create(EVENTS, ns, event("e-0", ns))).object
     for n in range(1, 4):
         last = (await api.create(EVENTS, ns, event(f"e-{n}", ns))).object
@@ -181,19 +183,19 @@ async def read_all(watch: AsyncGenerator[WatchEvent, None]) -> None:
 
 @pytest.mark.parametrize("version", ["", "0"])
 async def test_watch_needs_a_version(api: ApiServer, ns: str, version: str) -> None:
-    """A watch from no version in particular is refused."""
+    """A watch without a specific version is rejected."""
     with pytest.raises(Invalid):
         await anext(api.watch(CONFIG_MAPS, ns, resource_version=version))
 
 
-async def test_version_that_is_none(api: ApiServer, ns: str) -> None:
-    """A watch from what is no version is an error, not a silent stream."""
+async def test_malformed_version(api: ApiServer, ns: str) -> None:
+    """A watch from a malformed version is an error, not a silent stream."""
     with pytest.raises(ApiError):
         await anext(api.watch(CONFIG_MAPS, ns, resource_version="abc"))
 
 
 async def test_closing_ends_a_silent_watch(api: ApiServer, ns: str) -> None:
-    """A watch that waits for news is ended by cancelling whoever reads it, at once."""
+    """Cancelling the reader of an idle watch ends the watch at once."""
     since = (await api.list(CONFIG_MAPS, ns)).resource_version
     opened = asyncio.Event()
 
