@@ -33,7 +33,7 @@ def condition(current: Object, kind: str) -> Object:
 
 
 async def until(
-    api: ApiServer, ns: str, name: str, fits: Callable[[Object], Any], patience: float = 30
+    api: ApiServer, ns: str, name: str, fits: Callable[[Object], Any], patience: float = 120
 ) -> Object:
     """Wait until a Job satisfies a predicate."""
     async with asyncio.timeout(patience):

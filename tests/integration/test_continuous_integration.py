@@ -34,7 +34,7 @@ HOOKS = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
 GITLAB = yaml.safe_load((EXAMPLE / ".gitlab-ci.yml").read_text())["operarios"]
 WORKFLOW = yaml.safe_load((EXAMPLE / ".github" / "workflows" / "operarios.yaml").read_text())
 OPERARIO = "nodes/kubenodenotready/firing.yaml"
-PATIENCE = 120  # seconds
+PATIENCE = 600  # seconds
 
 
 @pytest.fixture

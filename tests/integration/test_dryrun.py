@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
 
 

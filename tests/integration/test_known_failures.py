@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 DISK = "openfero-disk-firing"
 NOISE = 3_000_000  # bytes
-PATIENCE = 120.0  # seconds
+PATIENCE = 300.0  # seconds
 
 
 @pytest.fixture

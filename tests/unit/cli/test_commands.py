@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 EXAMPLE = ROOT / "operarios-example"
 COMMANDS = tuple(sorted(cli.commands))
 #: Seconds; starting takes one, on a busy machine several.
-PATIENCE = 60
+PATIENCE = 300
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -76,7 +77,8 @@ def run_in_process(
         if name.startswith("OPENFERO_GITOPS_"):
             monkeypatch.delenv(name)
 
-    def ran(*arguments: str | Path) -> Ran:
+    def ran(*arguments: str | Path, stdin: str = "") -> Ran:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         words = [str(argument) for argument in arguments]
         code = main(words)
         return Ran(words, code, *capsys.readouterr())
@@ -369,7 +371,7 @@ def test_validate_for_another_kubernetes(folder: Path, run_in_process: Callable[
     ],
 )
 def test_every_reader_is_for_one_kubernetes(
-    tmp_path: Path, command: str, options: tuple[str, ...]
+    tmp_path: Path, command: str, options: tuple[str, ...], run_in_process: Callable[..., Ran]
 ) -> None:
     """An unsupported Kubernetes version exits with 2 in every command."""
     repository = Repository(tmp_path / "repository")
@@ -378,7 +380,7 @@ def test_every_reader_is_for_one_kubernetes(
     data = {"render": json.dumps(group(alert("HostDown"))), "coverage": "groups: []"}
     data["explain"] = data["render"]
     arguments = (command, repository.folder, *options, "--kubernetes-version")
-    ran = run(*arguments, "1.29", stdin=data.get(command, ""))
+    ran = run_in_process(*arguments, "1.29", stdin=data.get(command, ""))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "use one of 1.30, " in ran.stderr
 
@@ -502,7 +504,7 @@ def test_validate_hostile_files(tmp_path: Path) -> None:
     (folder / "sub" / ".git").mkdir(parents=True)
     began = time.monotonic()
     text = run("validate", folder)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     output = run("validate", folder, "--format", "json")
     assert (text.returncode, output.returncode) == (1, 1)
     paths = {problem["path"] for problem in json.loads(output.stdout)["problems"]}
@@ -562,9 +564,9 @@ def test_render(folder: Path, payload: Path) -> None:
     assert json.loads(job["metadata"]["annotations"]["openfero.io/alert"])["labels"]["host"] == "a"
 
 
-def test_render_from_standard_input(folder: Path) -> None:
+def test_render_from_standard_input(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """A single alert from a pipe is rendered for another namespace."""
-    ran = run(
+    ran = run_in_process(
         "render", folder, "--alert", "-", "--jobs-namespace", "shop",
         stdin='{"status": "firing", "labels": {"alertname": "HostDown"}}',
     )  # fmt: skip
@@ -572,7 +574,7 @@ def test_render_from_standard_input(folder: Path) -> None:
     assert yaml.safe_load(ran.stdout)["metadata"]["namespace"] == "shop"
 
 
-def test_render_each_alert_of_a_group(folder: Path) -> None:
+def test_render_each_alert_of_a_group(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """Each alert gets its Job; the reason for none is on standard error."""
     body = group(
         alert("HostDown", host="a"),
@@ -580,7 +582,7 @@ def test_render_each_alert_of_a_group(folder: Path) -> None:
         alert("HostDown", "resolved", host="a"),
         alert("Other"),
     )
-    ran = run("render", folder, "--alert", "-", stdin=json.dumps(body))
+    ran = run_in_process("render", folder, "--alert", "-", stdin=json.dumps(body))
     assert ran.returncode == 0
     jobs = list(yaml.safe_load_all(ran.stdout))
     assert len({job["metadata"]["name"] for job in jobs}) == 2

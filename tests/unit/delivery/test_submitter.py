@@ -813,22 +813,25 @@ class TestExpiry:
     @in_virtual_time
     async def test_a_finished_job_exists_while_its_alert_is_delivered(self) -> None:
         """Its TTL is extended, so that the alert does not run again."""
+        remember = timedelta(hours=2)
+        spec = {**build.job_spec(), "ttlSecondsAfterFinished": remember.seconds}
+        envelope = Envelope(remember=remember)
         world = World()
-        replica = world.replica()
+        replica = world.replica(catalog=build.catalog(build.operario(spec=spec), envelope=envelope))
         async with world.playing(), replica.watching():
             async with replica.leading():
                 await replica.deliver(build.alert())
                 await until(lambda: all(job.finished for job in replica.view))
-            for _ in range(3 * 24 // 4):
-                await asyncio.sleep(4 * 3600)
+            for _ in range(18):
+                await asyncio.sleep(1200)
                 answer = await replica.deliver(build.alert())
                 assert outcomes(answer) == [(Outcome.EXISTS, None)]
             last = seconds_so_far()
             (job,) = await world.jobs()
             assert job.finished_at is not None
             ends = job.finished_at + timedelta(seconds=job.ttl_seconds or 0)
-            assert world.now() + REMEMBER * 0.9 < ends <= world.now() + REMEMBER + build.seconds(2)
-            await asyncio.sleep(REMEMBER.total_seconds() + 60)
+            assert world.now() + remember * 0.9 < ends <= world.now() + remember + build.seconds(2)
+            await asyncio.sleep(remember.seconds + 60)
             assert await world.jobs() == []
         assert last < seconds_so_far()
         assert len(world.starts()) == 1
@@ -974,11 +977,12 @@ class TestAttempts:
     async def test_after_max_wait_the_next_delivery_tries_again(self) -> None:
         """A Job that waited too long stays refused; its firing alert gets another."""
         world = World()
-        replica = world.replica()
+        options = Options(max_wait=build.minutes(5))
+        replica = world.replica(catalog=build.catalog(build.operario(options=options)))
         replica.paused = True
         async with replica.watching(), replica.leading():
             await replica.deliver(build.alert())
-            await asyncio.sleep(3601)
+            await asyncio.sleep(301)
             (first,) = await world.jobs()
             assert (first.phase, first.reason) == (Phase.REFUSED, Reason.MAX_WAIT)
             answer = await replica.deliver(build.alert())
