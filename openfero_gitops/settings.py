@@ -146,8 +146,8 @@ class Settings(BaseSettings):
     )
     mirror_key_file: Path | None = Field(
         None,
-        description="Keys that authenticate the mirror, one per line, at least 16 characters "
-        "each. The first signs; all are accepted when a replica starts.",
+        description="Keys that authenticate the mirror (the copy of the catalog in ConfigMaps), one "
+        "per line, at least 16 characters each. The first signs; all are accepted at startup.",
     )
     interval: Duration = Field(timedelta(minutes=1), description="Time between two syncs.")
     git_timeout: Duration = Field(
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     )
     cache_dir: Path = Field(
         Path("/var/cache/openfero-gitops"),
-        description="Folder for the bare clone. Its content can be deleted at any time.",
+        description="Folder for the bare clone. If it is lost, the repository is cloned again.",
     )
     kubeconfig: Path | None = Field(
         None,
@@ -235,7 +235,8 @@ class Settings(BaseSettings):
     )
     client_ca_file: Path | None = Field(
         None,
-        description="CA certificate in PEM format. Clients need a certificate that it issued.",
+        description="CA certificate in PEM format. Clients need a certificate that it issued, except for "
+        "probes and metrics.",
     )
     identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}",
