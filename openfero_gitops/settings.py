@@ -146,8 +146,8 @@ class Settings(BaseSettings):
     )
     mirror_key_file: Path | None = Field(
         None,
-        description="Keys that authenticate the mirror (the copy of the catalog in ConfigMaps), one "
-        "per line, at least 16 characters each. The first signs; all are accepted at startup.",
+        description="Keys that authenticate the mirror (the copy of the catalog in ConfigMaps), "
+        "one per line, at least 16 characters each. The first signs; all are accepted at startup.",
     )
     interval: Duration = Field(timedelta(minutes=1), description="Time between two syncs.")
     git_timeout: Duration = Field(
@@ -235,8 +235,8 @@ class Settings(BaseSettings):
     )
     client_ca_file: Path | None = Field(
         None,
-        description="CA certificate in PEM format. Clients need a certificate that it issued, except for "
-        "probes and metrics.",
+        description="CA certificate in PEM format. Clients need a certificate that it issued, "
+        "except for probes and metrics.",
     )
     identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}",

@@ -85,7 +85,7 @@ class Site:
         self.shown = shown
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self.asked = 0
+        self.requests = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -93,7 +93,7 @@ class Site:
 
         @web.middleware
         async def count(request: web.Request, handler: Any) -> web.StreamResponse:
-            self.asked += request.path == "/"
+            self.requests += request.path == "/"
             response: web.StreamResponse = await handler(request)
             return response
 
@@ -181,10 +181,10 @@ async def test_the_browser_has_nothing_to_complain_of(
         for summary in await page.locator("main summary").all():
             if await summary.is_visible():
                 await summary.click()
-        asked = site.asked
+        requests = site.requests
         await reader.later(6)
         await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
-        assert site.asked > asked
+        assert site.requests > requests
         assert not await page.evaluate("document.title.includes('taken')")
         assert reader.complaints == []
         await site.stop()
@@ -243,8 +243,8 @@ async def test_a_row_opens(site: Site, visit: Callable[..., Awaitable[Reader]]) 
 
 async def test_a_row_has_an_address(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
     """An address that ends in a Job's name opens that Job's row."""
-    one = next(one for one in site.shown.known if one.phase is Phase.FAILED)
-    page = (await visit(f"{site.url}#{one.key}")).page
+    job = next(job for job in site.shown.jobs if job.phase is Phase.FAILED)
+    page = (await visit(f"{site.url}#{job.key}")).page
     await expect(page.locator(f"{FAILED} .more")).to_be_visible()
 
 
@@ -264,7 +264,7 @@ async def test_refreshes(site: Site, visit: Callable[..., Awaitable[Reader]]) ->
     await opened.evaluate("e => e.scrollIntoView()")
     where = await opened.evaluate("e => e.getBoundingClientRect().top")
     await opened.locator("summary").first.focus()
-    site.shown.known.append(
+    site.shown.jobs.append(
         remediation("KubePodCrashLooping", Phase.RUNNING, datetime.now(UTC), number="new")
     )
     await reader.later(6)
@@ -283,15 +283,15 @@ async def test_refreshes_what_changed(site: Site, visit: Callable[..., Awaitable
     """A remediation that ends moves to its new place, and its row stays open."""
     reader = await visit(site.url)
     page = reader.page
-    at = next(n for n, one in enumerate(site.shown.known) if one.phase is Phase.RUNNING)
-    one = site.shown.known[at]
-    row = page.locator(f'[id="{one.key}"]')
+    at = next(n for n, job in enumerate(site.shown.jobs) if job.phase is Phase.RUNNING)
+    job = site.shown.jobs[at]
+    row = page.locator(f'[id="{job.key}"]')
     await row.locator("summary").first.click()
-    site.shown.known[at] = replace(
-        one, phase=Phase.SUCCEEDED, finished=True, finished_at=datetime.now(UTC), active=0
+    site.shown.jobs[at] = replace(
+        job, phase=Phase.SUCCEEDED, finished=True, finished_at=datetime.now(UTC), active=0
     )
     await reader.later(6)
-    finished = page.locator("#finished").locator(f'[id="{one.key}"]')
+    finished = page.locator("#finished").locator(f'[id="{job.key}"]')
     await expect(finished).to_contain_text("Succeeded")
     await expect(row.locator(".more")).to_be_visible()
     await expect(row).to_have_count(1)
@@ -311,18 +311,18 @@ async def test_what_was_open_stays_open_behind_a_filter(
 
 async def test_a_long_value_opens(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
     """A value that is cut can be seen whole, and a refresh does not cut it again."""
-    one = next(one for one in site.shown.known if one.phase is Phase.FAILED)
-    site.shown.known[:] = [replace(one, message=pages.LONG)]
+    job = next(job for job in site.shown.jobs if job.phase is Phase.FAILED)
+    site.shown.jobs[:] = [replace(job, message=pages.LONG)]
     reader = await visit(site.url)
     page = reader.page
     whole = page.locator(f"{FAILED} .why .whole")
     await expect(whole).to_be_hidden()
     await page.get_by_text("all 10,007 characters").click()
     await expect(whole).to_be_visible()
-    asked = site.asked
+    requests = site.requests
     await reader.later(6)
     await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
-    assert site.asked > asked
+    assert site.requests > requests
     await expect(whole).to_be_visible()
     await page.locator(f"{FAILED} .why").get_by_text("less").click()
     await expect(whole).to_be_hidden()
@@ -335,12 +335,12 @@ async def test_ages_grow(site: Site, visit: Callable[..., Awaitable[Reader]]) ->
     await page.get_by_role("button", name="Auto-refresh").click()
     age = page.locator(f"{FAILED} .received .age")
     before = await age.text_content()
-    asked = site.asked
+    requests = site.requests
     await reader.later(3600)
     await expect(age).to_have_text(re.compile("^1h 9m ago$"))
     assert before is not None
     assert before.startswith("9m")
-    assert site.asked == asked
+    assert site.requests == requests
 
 
 async def test_auto_refresh_can_be_switched_off(
@@ -353,13 +353,13 @@ async def test_auto_refresh_can_be_switched_off(
     await expect(button).to_have_attribute("aria-pressed", "true")
     await button.click()
     await expect(page.locator("#live")).to_have_text("Not refreshed")
-    asked = site.asked
+    requests = site.requests
     await reader.later(60)
-    assert site.asked == asked
+    assert site.requests == requests
     await button.click()
     await expect(page.locator("#live")).to_have_text("Live")
     await expect(page.locator("#seen .age")).to_have_text(re.compile("^[0-5]s ago$"))
-    assert site.asked > asked
+    assert site.requests > requests
 
 
 async def test_a_hidden_tab_does_not_ask(
@@ -373,10 +373,10 @@ async def test_a_hidden_tab_does_not_ask(
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
     await page.evaluate(hide, True)  # noqa: FBT003 - what the page is told
-    asked = site.asked
+    requests = site.requests
     await reader.later(60)
-    assert site.asked == asked
-    site.shown.known.clear()
+    assert site.requests == requests
+    site.shown.jobs.clear()
     await page.evaluate(hide, False)  # noqa: FBT003 - the same
     await expect(page.locator(ROWS)).to_have_count(0)
 
@@ -426,14 +426,14 @@ async def test_something_else_answers(
 async def test_no_answer_in_time(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
     """A controller that takes the question and never answers is said to be gone."""
     reader = await visit(site.url)
-    asked: list[Route] = []
+    requests: list[Route] = []
 
     async def never(route: Route) -> None:
-        asked.append(route)
+        requests.append(route)
 
     await reader.page.route(site.url, never)
     await reader.later(6)
-    while not asked:
+    while not requests:
         await reader.page.wait_for_timeout(20)
     await reader.later(9)
     await expect(reader.page.get_by_role("alert")).to_contain_text("no response within 8 s")

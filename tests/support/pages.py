@@ -1,4 +1,4 @@
-"""A controller for the pages to show: real values, and the real decisions about them."""
+"""Sample states of a replica for tests of the page, with real decisions."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _STARTED = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD, Phase.SUCCEEDED, 
 
 @dataclass
 class Showcase:
-    """The State that a test wants to see drawn; the clock of its decisions is `moment`."""
+    """The state of a replica, set by a test; `moment` is the current time."""
 
     moment: datetime
-    in_force: Catalog | None
+    active: Catalog | None
     synced: SyncStatus
-    known: list[Remediation] = field(default_factory=list)
+    jobs: list[Remediation] = field(default_factory=list)
     needs: list[Condition] = field(
         default_factory=lambda: [Condition("catalog", holds=True), Condition("jobs", holds=True)]
     )
@@ -47,7 +47,7 @@ class Showcase:
     approvals_verified: bool = False
 
     def about(self) -> About:
-        """Tell a replica's name and place."""
+        """Return fixed values."""
         return About(
             version="1.2.3",
             identity=REPLICA,
@@ -58,41 +58,41 @@ class Showcase:
         )
 
     def catalog(self) -> Catalog | None:
-        """Tell the catalog in force."""
-        return self.in_force
+        """Return the active catalog."""
+        return self.active
 
     def sync(self) -> SyncStatus:
-        """Tell how it came about."""
+        """Return the status of the last sync."""
         return self.synced
 
     def lag(self) -> ReplicaLag | None:
-        """Tell where it is beside the leader."""
+        """Return how the replica compares with the leader."""
         return self.beside
 
     def leadership(self) -> Leadership:
-        """Tell who leads."""
+        """Return which replica leads."""
         return self.leader
 
     def remediations(self) -> list[Remediation]:
-        """Tell every remediation."""
-        return self.known
+        """Return all remediations."""
+        return self.jobs
 
     def is_approval_verified(self, _: Remediation) -> bool:
-        """Whether the cluster ties approvals to who writes them."""
+        """Whether the cluster verified the approver's name."""
         return self.approvals_verified
 
     def pause(self) -> Pause | None:
         """The pause of admission that is set, or one in Git."""
-        return self.paused or pause_in_git(self.in_force, self.synced.refused)
+        return self.paused or pause_in_git(self.active, self.synced.refused)
 
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Decide as the leader does."""
-        envelope = self.in_force.envelope if self.in_force else None
-        decided = decide(self.known, envelope, pause=self.pause(), now=self.moment)
-        return {one.key: decision for one, decision in decided}
+        envelope = self.active.envelope if self.active else None
+        decided = decide(self.jobs, envelope, pause=self.pause(), now=self.moment)
+        return {job.key: decision for job, decision in decided}
 
     def conditions(self) -> Sequence[Condition]:
-        """Tell what the replica needs."""
+        """Return the conditions."""
         return self.needs
 
 
@@ -106,7 +106,7 @@ def operario(name: str, alertname: str, status: Status = Status.FIRING, **change
         commit_time="2026-11-19T16:20:11+01:00",
         verified_signer=SIGNER,
     )
-    given = Operario(
+    default = Operario(
         name=name,
         alertname=alertname,
         status=status,
@@ -117,7 +117,7 @@ def operario(name: str, alertname: str, status: Status = Status.FIRING, **change
         origin=origin,
         spec_digest="",
     )
-    return replace(given, **changes)
+    return replace(default, **changes)
 
 
 def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: Any) -> Remediation:
@@ -135,7 +135,7 @@ def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: 
     number = changes.pop("number", received.strftime("%H%M%S"))
     name = f"{alertname.lower()[:30] or 'alert'}-{status.value}-{number}"
     target = {k: v for k, v in labels.items() if k not in ("alertname", "severity")}
-    given = Remediation(
+    default = Remediation(
         key=JobKey(NAMESPACE, name),
         uid=name,
         resource_version="1",
@@ -176,7 +176,7 @@ def remediation(alertname: str, phase: Phase, received: datetime, /, **changes: 
         path=f"{alertname.lower()}/{status.value}.yaml",
         verified_signer=SIGNER,
     )
-    return replace(given, **changes)
+    return replace(default, **changes)
 
 
 def catalog(*operarios: Operario, **changes: Any) -> Catalog:
@@ -189,37 +189,37 @@ def catalog(*operarios: Operario, **changes: Any) -> Catalog:
         "2026-11-19T16:20:11+01:00",
         SIGNER,
     )
-    given = Catalog(revision, Envelope(), operarios, has_envelope=True)
-    return replace(given, **changes)
+    default = Catalog(revision, Envelope(), operarios, has_envelope=True)
+    return replace(default, **changes)
 
 
-def synced(in_force: Catalog, moment: datetime) -> SyncStatus:
-    """Tell of a sync that went well, 20 s ago."""
+def synced(active: Catalog, moment: datetime) -> SyncStatus:
+    """Make the status of a sync that succeeded 20 s ago."""
     return SyncStatus(
-        revision=in_force.revision,
+        revision=active.revision,
         origin="git",
         active_since=moment - timedelta(hours=9, minutes=12),
         last_attempt=moment - timedelta(seconds=20),
         last_success=moment - timedelta(seconds=20),
         seconds=0.412,
-        operarios=len(in_force.operarios),
-        problems=sum(problem.is_error for problem in in_force.problems),
+        operarios=len(active.operarios),
+        problems=sum(problem.is_error for problem in active.problems),
     )
 
 
 def quiet(moment: datetime) -> Showcase:
-    """Make a controller that has an operario in force and has met no alert."""
-    in_force = catalog(operario("openfero-kubepodcrashlooping-firing", "KubePodCrashLooping"))
-    return Showcase(moment, in_force, synced(in_force, moment))
+    """Make a replica with an active operario and no remediations."""
+    active = catalog(operario("openfero-kubepodcrashlooping-firing", "KubePodCrashLooping"))
+    return Showcase(moment, active, synced(active, moment))
 
 
 def busy(moment: datetime) -> Showcase:
-    """Make a controller on a bad night: every phase, a stale operario, problems, a failing sync."""
+    """Make a replica with every phase, a stale operario, problems and a failing sync."""
 
     def ago(**span: float) -> datetime:
         return moment - timedelta(**span)
 
-    in_force = catalog(
+    active = catalog(
         operario(
             "openfero-kubepodcrashlooping-firing",
             "KubePodCrashLooping",
@@ -300,7 +300,7 @@ def busy(moment: datetime) -> Showcase:
     def aimed(name: str) -> str:
         return canonical_json({"namespace": "shop", "pod": name})
 
-    known = [
+    jobs = [
         remediation(
             "KubePodCrashLooping",
             Phase.RUNNING,
@@ -376,16 +376,16 @@ def busy(moment: datetime) -> Showcase:
         ),
     ]
     failing = replace(
-        synced(in_force, moment),
+        synced(active, moment),
         last_success=ago(minutes=22),
         error=f"git fetch {REPOSITORY}: could not resolve host git.example.com",
         failing_since=ago(minutes=21),
     )
-    return Showcase(moment, in_force, failing, known)
+    return Showcase(moment, active, failing, jobs)
 
 
 def broken(moment: datetime) -> Showcase:
-    """Make a controller that cannot do its job: no catalog, no leader, no API server."""
+    """Make a replica that cannot work: no catalog, no leader, no API server."""
     error = f"git fetch {REPOSITORY}: authentication failed"
     status = SyncStatus(
         last_attempt=moment - timedelta(seconds=5),
@@ -405,7 +405,7 @@ def broken(moment: datetime) -> Showcase:
     )
 
 
-#: What a sender of alerts may write into a label, or a committer into a file.
+#: Hostile texts from labels of alerts or from files.
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 ATTRIBUTE = '" onmouseover="document.title=\'taken\'" style="position:fixed;inset:0'
 OVERRIDE = "abc\u202egpj.exe\u2066"
@@ -415,7 +415,7 @@ LONG = "x" * 10_000 + "the end"
 
 
 def hostile(moment: datetime) -> Showcase:
-    """Make a controller whose every text from outside means ill."""
+    """Make a replica in which all text from outside is hostile."""
     labels = {
         "alertname": SCRIPT,
         "attribute": ATTRIBUTE,
@@ -425,7 +425,7 @@ def hostile(moment: datetime) -> Showcase:
         "long": LONG,
         SCRIPT: ATTRIBUTE,
     }
-    in_force = catalog(
+    active = catalog(
         operario(SCRIPT, ATTRIBUTE, namespace=ATTRIBUTE, options=Options(target=(SCRIPT, LONG))),
         problems=(
             Problem(
@@ -445,8 +445,8 @@ def hostile(moment: datetime) -> Showcase:
             SCRIPT, ATTRIBUTE, COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE, SCRIPT
         ),
     )
-    status = replace(synced(in_force, moment), error=SCRIPT + LONG, failing_since=moment)
-    one = remediation(
+    status = replace(synced(active, moment), error=SCRIPT + LONG, failing_since=moment)
+    failed = remediation(
         SCRIPT,
         Phase.FAILED,
         moment - timedelta(minutes=1),
@@ -466,5 +466,9 @@ def hostile(moment: datetime) -> Showcase:
         verified_signer=SCRIPT,
     )
     return Showcase(
-        moment, in_force, status, [one], needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)]
+        moment,
+        active,
+        status,
+        [failed],
+        needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)],
     )

@@ -66,7 +66,7 @@ async def jobs_of(client: Client, **query: Any) -> list[str]:
 
 def showing(*known: Any, **changes: Any) -> pages.Showcase:
     """Make a controller that knows some remediations."""
-    return replace(pages.quiet(NOW), known=list(known), **changes)
+    return replace(pages.quiet(NOW), jobs=list(known), **changes)
 
 
 # Shapes: other programs rest on them, member by member
@@ -178,9 +178,7 @@ async def test_the_shape_of_an_operario() -> None:
         "heal", "HostDown", Status.RESOLVED, form=Form.OPERARIUS, options=options, namespace="shop"
     )
     shown = replace(shown, spec_digest="abc", origin=replace(shown.origin, stale=True))
-    state = replace(
-        pages.quiet(NOW), in_force=catalog(shown, operario("b", "B"), operario("a", "A"))
-    )
+    state = replace(pages.quiet(NOW), active=catalog(shown, operario("b", "B"), operario("a", "A")))
     async with api(state) as client:
         body = await get(client, "/api/operarios")
     assert body["continue"] is None
@@ -226,8 +224,8 @@ async def test_the_shape_of_the_problems() -> None:
     """Problems are as `validate` writes them, in the order of the files, beside what is ignored."""
     worse = Problem("b.yaml", 3, 7, "/spec", "rule", Severity.ERROR, "wrong", "mend it", COMMIT)
     lesser = Problem("a.yaml", 0, 0, "", "other", Severity.WARNING, "odd")
-    in_force = catalog(problems=(worse, lesser), ignored=(Ignored("rbac.yaml", "Role"),))
-    async with api(replace(pages.quiet(NOW), in_force=in_force)) as client:
+    active = catalog(problems=(worse, lesser), ignored=(Ignored("rbac.yaml", "Role"),))
+    async with api(replace(pages.quiet(NOW), active=active)) as client:
         body = await get(client, "/api/problems")
     assert body == {
         "items": [
@@ -334,7 +332,7 @@ async def test_the_shape_of_a_sync() -> None:
 
 async def test_the_shape_before_anything_is_in_force() -> None:
     """Before the first sync lists are empty, and what is not known is null."""
-    state = replace(pages.broken(NOW), synced=SyncStatus(), known=[])
+    state = replace(pages.broken(NOW), synced=SyncStatus(), jobs=[])
     async with api(state) as client:
         for path in LISTS:
             body = await get(client, path)
@@ -376,7 +374,7 @@ async def test_the_shape_of_openferos_jobs() -> None:
     """OpenFero's list of definitions keeps its form: an array, with the last run of each."""
     template = {"spec": {"containers": [{"image": "heal:1"}, {"image": "sidecar:1"}]}}
     body = {"spec": {"template": template}}
-    in_force = catalog(
+    active = catalog(
         operario("openfero-a-firing", "A", job=body, namespace="shop"),
         operario("openfero-b-firing", "B"),
     )
@@ -386,7 +384,7 @@ async def test_the_shape_of_openferos_jobs() -> None:
         remediation("A", Phase.WAITING, NOW + timedelta(seconds=1)),
         remediation("Gone", Phase.SUCCEEDED, NOW),
     ]
-    async with api(showing(*known, in_force=in_force)) as client:
+    async with api(showing(*known, active=active)) as client:
         body = await get(client, "/api/jobs")
     assert body == [
         {
@@ -421,8 +419,8 @@ async def test_the_shape_of_openferos_jobs() -> None:
 )
 async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
     """The last run of a definition is told in OpenFero's four words."""
-    in_force = catalog(operario("openfero-a-firing", "A"))
-    async with api(showing(remediation("A", phase, NOW), in_force=in_force)) as client:
+    active = catalog(operario("openfero-a-firing", "A"))
+    async with api(showing(remediation("A", phase, NOW), active=active)) as client:
         (body,) = await get(client, "/api/jobs")
     assert body["status"] == status
 
@@ -523,7 +521,7 @@ async def test_pages_of_a_list_that_grows() -> None:
             for n in range(25)
         )
     )
-    before = {item.key.name for item in state.known}
+    before = {item.key.name for item in state.jobs}
     seen: list[str] = []
     query: dict[str, str] = {"limit": "4"}
     async with api(state) as client:
@@ -534,7 +532,7 @@ async def test_pages_of_a_list_that_grows() -> None:
                 break
             assert len(body["items"]) == 4
             query["continue"] = body["continue"]
-            state.known.insert(
+            state.jobs.insert(
                 page, remediation("B", Phase.WAITING, NOW + timedelta(hours=1, seconds=page))
             )
     assert len(seen) == len(set(seen))
@@ -551,7 +549,7 @@ async def test_a_page_after_one_that_is_gone() -> None:
     )
     async with api(state) as client:
         token = (await get(client, "/api/remediations", limit="2"))["continue"]
-        del state.known[1]
+        del state.jobs[1]
         assert await jobs_of(client, **{"continue": token}) == ["a-firing-2"]
 
 
@@ -630,10 +628,10 @@ async def test_what_is_not_there_is_a_problem() -> None:
 async def test_hostile_values_are_json() -> None:
     """Whatever a label, a path or an error holds arrives unchanged, as JSON."""
     state = pages.hostile(NOW)
-    state.known = [replace(state.known[0], path="latin-\udce9.yaml")]
+    state.jobs = [replace(state.jobs[0], path="latin-\udce9.yaml")]
     async with api(state) as client:
         (body,) = (await get(client, "/api/remediations"))["items"]
-        assert body["labels"] == dict(state.known[0].labels)
+        assert body["labels"] == dict(state.jobs[0].labels)
         assert body["path"] == "latin-\udce9.yaml"
         for path in ENDPOINTS:
             await get(client, path)

@@ -137,7 +137,7 @@ async def draw(state: Showcase, address: str = "/") -> Element:
 
 def showing(*jobs: object, **changes: object) -> Showcase:
     """Make a healthy controller that knows these remediations."""
-    return replace(pages.quiet(NOW), known=list(jobs), **changes)  # type: ignore[arg-type]
+    return replace(pages.quiet(NOW), jobs=list(jobs), **changes)  # type: ignore[arg-type]
 
 
 def row_of(page: Element, css: str = "remediation") -> Element:
@@ -483,13 +483,13 @@ async def test_waits_for_a_person() -> None:
 async def test_waits_for_a_limit() -> None:
     """A Job that waits for a limit names the limit."""
     envelope = Envelope(limits=Limits(concurrent=1))
-    in_force = catalog(envelope=envelope)
+    active = catalog(envelope=envelope)
     labels = {"alertname": "B", "node": "worker-1"}
     page = await draw(
         showing(
             remediation("A", Phase.RUNNING, NOW - timedelta(minutes=1)),
             remediation("B", Phase.WAITING, NOW, labels=labels),
-            in_force=in_force,
+            active=active,
         )
     )
     assert page.find("tbody", "idle").find("code", "reason").text == "limit-concurrent"
@@ -694,7 +694,7 @@ async def test_nothing_fits_the_filter() -> None:
 async def test_no_operario() -> None:
     """A revision without operarios says what one is, and under which path."""
     empty = catalog(root="production")
-    page = await draw(showing(in_force=empty, synced=synced(empty, NOW)))
+    page = await draw(showing(active=empty, synced=synced(empty, NOW)))
     text = page.find("section", id="operarios").text
     assert "contains no operarios" in text
     assert "under production" in text
@@ -754,7 +754,7 @@ async def test_broken() -> None:
 
 async def test_before_the_first_sync() -> None:
     """A controller that has just started says that the first sync has not ended."""
-    fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), known=[])
+    fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), jobs=[])
     text = (await draw(fresh)).text
     assert "the first sync has not finished yet" in text
     assert "Last sync none yet" in text
@@ -813,7 +813,7 @@ async def test_from_the_mirror() -> None:
 async def test_paused_by_the_envelope() -> None:
     """A pause in Git is shown with its commit and the way to resume."""
     shown = showing(
-        remediation("A", Phase.WAITING, NOW), in_force=catalog(envelope=Envelope(paused=True))
+        remediation("A", Phase.WAITING, NOW), active=catalog(envelope=Envelope(paused=True))
     )
     page = await draw(shown)
     assert "openfero.yaml sets paused: true" in page.find("li", "concern").text
@@ -851,7 +851,7 @@ async def test_paused_since_nobody_knows() -> None:
 
 async def test_dry_run() -> None:
     """An envelope on trial says that nothing really runs."""
-    page = await draw(showing(in_force=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
+    page = await draw(showing(active=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
     assert "Dry-run mode: Jobs are checked but do not run" in page.find("li", "concern").text
     assert "State dry-run" in page.find("section", "status").text
 
@@ -911,8 +911,8 @@ async def test_stale() -> None:
 async def test_stale_without_an_error() -> None:
     """A stale operario is a concern also where no error is told."""
     origin = Origin("a.yaml", "", OLDER, stale=True)
-    in_force = catalog(operario("a", "A", origin=origin))
-    page = await draw(showing(in_force=in_force))
+    active = catalog(operario("a", "A", origin=origin))
+    page = await draw(showing(active=active))
     assert "1 operario active in an older version" in page.find("li", "concern").text
 
 
@@ -926,8 +926,8 @@ async def test_options() -> None:
         priority=7,
         cooldown=timedelta(0),
     )
-    in_force = catalog(operario("a", "A", options=options, namespace="shop", form=Form.CONFIG_MAP))
-    row = (await draw(showing(in_force=in_force))).find("tr", id="operario:a")
+    active = catalog(operario("a", "A", options=options, namespace="shop", form=Form.CONFIG_MAP))
+    row = (await draw(showing(active=active))).find("tr", id="operario:a")
     assert {element.text for element in row.all("li", "option")} == {
         'matchers team="shop"',
         "enabled false",
@@ -954,7 +954,7 @@ async def test_problems() -> None:
 async def test_a_problem_without_a_place() -> None:
     """A problem that has no line is shown by its path alone, one of a folder without commit."""
     problem = Problem("a/openfero.yaml", 0, 0, "", "missing", Severity.ERROR, "it is not there")
-    page = await draw(showing(in_force=catalog(problems=(problem,))))
+    page = await draw(showing(active=catalog(problems=(problem,))))
     row = page.find("table", "problems").find("tbody").find("tr")
     assert row.find("th").text == "a/openfero.yaml"
     assert "no commit" in row.text
@@ -970,22 +970,22 @@ async def test_ignored() -> None:
 
 async def test_a_folder() -> None:
     """A catalog that was read from a folder is shown without a commit."""
-    in_force = catalog(operario("a", "A"), revision=Revision("/srv/operarios", "", ""))
-    page = await draw(showing(in_force=in_force, synced=synced(in_force, NOW)))
+    active = catalog(operario("a", "A"), revision=Revision("/srv/operarios", "", ""))
+    page = await draw(showing(active=active, synced=synced(active, NOW)))
     assert "no commit (folder)" in page.find("section", "status").text
 
 
 async def test_the_envelope() -> None:
     """The page tells the limits in force, and where they were written, or that nobody did."""
     envelope = Envelope(limits=Limits(7, 9), namespaces=("shop",), remember=timedelta(days=2))
-    page = await draw(showing(in_force=catalog(envelope=envelope, root="production")))
+    page = await draw(showing(active=catalog(envelope=envelope, root="production")))
     text = page.find("section", "status").text
     assert "0 of at most 7" in text
     assert "at most 9 per minute" in text
     assert "Jobs kept for 2d" in text
     assert "Namespaces shop" in text
     assert "production/openfero.yaml" in text
-    page = await draw(showing(in_force=catalog(has_envelope=False)))
+    page = await draw(showing(active=catalog(has_envelope=False)))
     assert "defaults (no openfero.yaml)" in page.find("section", "status").text
 
 
