@@ -1,4 +1,4 @@
-"""The elector against the in-memory cluster, in virtual time, with faults in between."""
+"""The elector with the in-memory cluster, in virtual time, with faults injected."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ class Lost:
     """A request that does not arrive."""
 
 
-class Unheard:
-    """A request that is carried out, and its answer lost."""
+class AnswerLost:
+    """A request that is carried out, but its answer is lost."""
 
 
 class Late:
-    """A request that is carried out so many seconds later, whoever still waits."""
+    """A request that is carried out so many seconds later."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
 
-Fault = ApiError | Lost | Unheard | Late | None
+Fault = ApiError | Lost | AnswerLost | Late | None
 
 
 class Network(Relay):
@@ -98,12 +98,12 @@ class Network(Relay):
         self._late: set[asyncio.Task[Any]] = set()
 
     async def settle(self) -> None:
-        """Wait for the requests that are still on their way."""
+        """Wait for the requests that are in flight."""
         if self._late:
             await asyncio.wait(self._late)
 
     async def send(self, request: Request, timeout: float, act: Act) -> Any:
-        """Carry out a request, unless a fault befalls it."""
+        """Carry out a request, or inject its fault."""
         verb = request.verb
         self.sent.append((now(), verb, timeout))
         fault = self.fault(verb)
@@ -119,14 +119,14 @@ class Network(Relay):
             return task.result()
         if not isinstance(fault, Lost):
             answer = await act()
-            if not isinstance(fault, Unheard):
+            if not isinstance(fault, AnswerLost):
                 self.done.append((now(), verb))
                 return answer
         await asyncio.sleep(timeout)
         raise Unavailable("no answer in time")
 
     def _arrived(self, task: asyncio.Task[Any]) -> None:
-        """Note how a late request ended, whether or not anybody still waits for it."""
+        """Retrieve the result of a late request."""
         self._late.discard(task)
         if not task.cancelled():
             task.exception()
@@ -139,7 +139,7 @@ class Network(Relay):
 
 
 class Replica:
-    """An elector, and guarded work that notes when it believed what."""
+    """An elector, with work that records when its term held."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Replica:
         self.held: list[tuple[float, float]] = []  # from when to when the term's check said yes
         self.crash_after = float("inf")
         self.return_after = float("inf")
-        self.deaf = 0.0
+        self.ignores_cancel_for = 0.0
         self.settles: bool | None = True  # how it leaves things when told to finish, None: never
         self.elector = Elector(
             KubernetesLease(self.network, NAMESPACE, NAME),  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ class Replica:
         self.begun.append(now())
         cancelled: float | None = None
         try:
-            while cancelled is None or now() < cancelled + self.deaf:
+            while cancelled is None or now() < cancelled + self.ignores_cancel_for:
                 if term.holds() and not term.finished.is_set():
                     since = self.held.pop()[0] if len(self.held) == len(self.terms) else now()
                     self.held.append((since, now()))
@@ -195,7 +195,7 @@ class Replica:
             self.ended.append(now())
 
     @asynccontextmanager
-    async def standing(self) -> AsyncIterator[asyncio.Task[Any]]:
+    async def running(self) -> AsyncIterator[asyncio.Task[Any]]:
         """Run the elector, and stop it as SIGTERM would."""
         task = asyncio.create_task(self.elector.run(), name="elector")
         try:
@@ -205,8 +205,8 @@ class Replica:
             await self.network.settle()
 
     async def lead_once(self) -> None:
-        """Stand until it leads, and stop."""
-        async with self.standing():
+        """Run until it leads, and stop."""
+        async with self.running():
             await until(lambda: self.terms)
 
 
@@ -224,10 +224,10 @@ async def lease_of(api: MemoryCluster) -> Any:
 
 
 class TestTerm:
-    """What the guarded work is handed."""
+    """The term that is passed to the work."""
 
-    def test_check_refuses_from_the_deadline_on(self) -> None:
-        """The deadline itself is too late, and a clock that went back changes nothing."""
+    def test_check_raises_from_the_deadline_on(self) -> None:
+        """The deadline itself is too late, and a clock that goes back changes nothing."""
         clock = iter([9.9, 9.9, 10.0, 5.0, 5.0])
         term = LeaseTerm("a/1", clock.__next__, 10.0)
         assert term.holds()
@@ -238,30 +238,30 @@ class TestTerm:
         assert term.remaining() == 0
 
     def test_renewal_moves_the_deadline_forward_only(self) -> None:
-        """A renewal that was begun earlier and answered later takes nothing away."""
+        """An earlier renewal with a later answer does not shorten the term."""
         term = LeaseTerm("a/1", lambda: 5.0, 10.0)
         assert term.extend(12.0)
         assert term.extend(11.0)
         assert term.remaining() == 7.0
 
-    def test_ended_term_is_not_revived(self) -> None:
-        """A renewal that succeeds too late does not bring a term back."""
+    def test_an_ended_term_stays_ended(self) -> None:
+        """A renewal that succeeds too late does not restart a term."""
         clock = [0.0]
         term = LeaseTerm("a/1", lambda: clock[0], 10.0)
         clock[0] = 10.5
         assert not term.extend(19.0)
         assert not term.holds()
 
-    def test_term_that_was_ended_early_stays_so(self) -> None:
-        """Whatever its deadline, work that was told to stop writes nothing more."""
+    def test_a_term_can_be_ended_early(self) -> None:
+        """Whatever its deadline is."""
         term = LeaseTerm("a/1", lambda: 0.0, 10.0)
         term.end()
         assert not term.extend(20.0)
         with pytest.raises(TermEnded):
             term.check()
 
-    def test_work_that_ends_unasked_or_too_late_hands_nothing_over(self) -> None:
-        """Nothing is settled before the replica is to stop, nor after its term."""
+    def test_finish_only_counts_while_closing(self) -> None:
+        """Only while the replica stops and its term holds."""
         clock = [0.0]
         term = LeaseTerm("a/1", lambda: clock[0], 10.0)
         term.finish(settled=True)
@@ -273,20 +273,20 @@ class TestTerm:
         term.finish(settled=True)
         assert not term.settled
 
-    def test_clock_counts_what_the_machine_slept(self) -> None:
-        """The clock is CLOCK_BOOTTIME: it is never behind the monotonic one."""
+    def test_the_clock_includes_sleep(self) -> None:
+        """It is CLOCK_BOOTTIME, which is never behind the monotonic clock."""
         assert time.monotonic() <= boottime()
 
 
 class TestLeading:
-    """A replica alone."""
+    """A single replica."""
 
     @in_virtual_time
-    async def test_fresh_cluster_is_led_at_once_and_kept(self) -> None:
-        """The Lease is created, renewed every retry period, and shows who, since when."""
+    async def test_a_single_replica_leads_at_once_and_renews(self) -> None:
+        """The Lease is created, renewed every retry period, and shows holder and times."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(60)
             assert replica.begun == [0.0]
             assert not replica.ended
@@ -307,11 +307,11 @@ class TestLeading:
             assert status.term == replica.terms[0].id == "a/0/2026-11-21T00:00:00.000000Z"
 
     @in_virtual_time
-    async def test_each_leadership_has_an_id_of_its_own(self) -> None:
-        """The same process that leads again does so under another term."""
+    async def test_each_term_has_its_own_id(self) -> None:
+        """A process that leads again has another term."""
         replica = Replica(MemoryCluster(), "a")
         replica.crash_after = 5
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(120)
         ids = [term.id for term in replica.terms]
         assert len(ids) == len(set(ids)) > 3
@@ -319,11 +319,11 @@ class TestLeading:
 
     @pytest.mark.parametrize("released", [True, False])
     @in_virtual_time
-    async def test_a_term_knows_whether_somebody_led_since_the_last(
+    async def test_a_term_knows_whether_another_replica_led_since_the_last(
         self,
         released: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """It continues the own term before, run out or released, unless another came between."""
+        """It continues the own last term, expired or released, unless another replica led."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
 
@@ -335,11 +335,11 @@ class TestLeading:
                 await asyncio.sleep(DURATIONS.request_timeout + 1)
             replica.network.fault = lambda _: None
 
-        async with a.standing():
+        async with a.running():
             await until(lambda: len(a.terms) == 1)
             await lose(a)
             await until(lambda: len(a.terms) == 2)
-            async with b.standing():
+            async with b.running():
                 await asyncio.sleep(60)
                 assert not b.terms
                 a.network.fault = lambda _: Lost()
@@ -351,29 +351,29 @@ class TestLeading:
         assert b.terms[0].continues == ""
 
     @in_virtual_time
-    async def test_a_lease_that_was_taken_unheard_continues_nothing(self) -> None:
-        """Whom that acquisition followed is not known by who takes it back."""
+    async def test_a_lease_taken_without_an_answer_continues_no_term(self) -> None:
+        """It is unknown which term that acquisition followed."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
+        async with a.running():
             await until(lambda: len(a.terms) == 1)
             a.network.fault = lambda _: Lost()
-            async with b.standing():
+            async with b.running():
                 await until(lambda: b.terms)
                 await asyncio.sleep(30)
-                a.network.fault = lambda verb: Unheard() if verb == "replace" else None
+                a.network.fault = lambda verb: AnswerLost() if verb == "replace" else None
             await asyncio.sleep(5)
             a.network.fault = lambda _: None
             await until(lambda: len(a.terms) == 2)
         assert a.terms[1].continues not in {term.id for term in (*a.terms, *b.terms)}
 
     @in_virtual_time
-    async def test_stopping_frees_the_lease_after_the_work_has_ended(self) -> None:
-        """The next one takes it at once, and cannot have met the work."""
+    async def test_the_lease_is_released_after_the_work_has_ended(self) -> None:
+        """The next replica takes it at once, after the work has ended."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        replica.deaf = 3
-        async with replica.standing() as task:
+        replica.ignores_cancel_for = 3
+        async with replica.running() as task:
             await asyncio.sleep(30)
             task.cancel()
             await asyncio.sleep(2)
@@ -386,12 +386,12 @@ class TestLeading:
         assert now() < 34
 
     @in_virtual_time
-    async def test_stopping_waits_for_work_that_was_told_to_end_before(self) -> None:
-        """SIGTERM while the work of an ended term takes its time does not leave it behind."""
+    async def test_stopping_waits_for_cancelled_work(self) -> None:
+        """SIGTERM while the work of an ended term is still running waits for it."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        replica.deaf = 8
-        async with replica.standing() as task:
+        replica.ignores_cancel_for = 8
+        async with replica.running() as task:
             await asyncio.sleep(4.5)
             replica.network.fault = lambda _: Lost()
             await asyncio.sleep(12)
@@ -404,9 +404,9 @@ class TestLeading:
 
     @in_virtual_time
     async def test_stopping_without_a_cluster_does_not_hang(self) -> None:
-        """Where the lease cannot be freed, it runs out; the process ends in a request's time."""
+        """If the lease cannot be released, it expires; the process ends within a request's time."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(30)
             replica.network.fault = lambda _: Lost()
             begun = now()
@@ -414,22 +414,22 @@ class TestLeading:
         assert len(replica.ended) == 1
 
     @in_virtual_time
-    async def test_stopping_over_a_lost_answer_frees_the_lease_too(self) -> None:
-        """A lease that was won without being told is not left behind."""
+    async def test_a_lease_taken_without_an_answer_is_released(self) -> None:
+        """A lease that was taken without an answer is released."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        replica.network.fault = lambda verb: Unheard() if verb == "create" else None
-        async with replica.standing():
+        replica.network.fault = lambda verb: AnswerLost() if verb == "create" else None
+        async with replica.running():
             await asyncio.sleep(1)
             assert (await lease_of(api))["holderIdentity"] == "a"
         assert (await lease_of(api))["holderIdentity"] == ""
         assert not replica.begun
 
     @in_virtual_time
-    async def test_no_request_may_use_up_half_the_deadline(self) -> None:
-        """Each has a timeout, so that another one fits in before the term ends."""
+    async def test_a_request_takes_less_than_half_the_deadline(self) -> None:
+        """Each has a timeout, so that another one is possible before the term ends."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20)
         assert all(
             0 < timeout < DURATIONS.renew_deadline / 2
@@ -438,8 +438,8 @@ class TestLeading:
         )
 
     @in_virtual_time
-    async def test_listener_that_fails_changes_nothing(self) -> None:
-        """A page or a metric that breaks does not keep a replica from leading or stopping."""
+    async def test_a_listener_that_fails_is_ignored(self) -> None:
+        """A listener that raises does not affect leading or stopping."""
         api = MemoryCluster()
 
         def fail(_: Leadership) -> None:
@@ -464,24 +464,24 @@ class TestLeading:
         assert (await lease_of(api))["holderIdentity"] == ""
 
     @in_virtual_time
-    async def test_nobody_is_no_identity(self) -> None:
-        """An empty name would be an empty holder."""
+    async def test_an_empty_identity_is_rejected(self) -> None:
+        """An empty name would be an empty holder, which means free."""
         with pytest.raises(UsageError, match="identity"):
             Replica(MemoryCluster(), "")
 
 
 class TestHandingOver:
-    """What the next leader is told of how the last one left things."""
+    """Whether admissions are settled when another replica takes over."""
 
     @in_virtual_time
-    async def test_work_that_was_finished_is_handed_over_once(self) -> None:
-        """The Lease says so until somebody takes it; who does is told, and nobody later."""
+    async def test_a_settled_release_is_handed_over_once(self) -> None:
+        """The Lease says so until it is taken; only the next leader learns it."""
         api = MemoryCluster()
         a, b, c = (Replica(api, name, seed=seed) for seed, name in enumerate("abc"))
         await a.lead_once()
         assert marked(await api.get(LEASES, NAMESPACE, NAME))
         b.settles = False
-        async with b.standing():
+        async with b.running():
             await until(lambda: b.terms)
             assert not marked(await api.get(LEASES, NAMESPACE, NAME))
             await asyncio.sleep(10)
@@ -491,26 +491,26 @@ class TestHandingOver:
 
     @pytest.mark.parametrize("settles", [True, False])
     @in_virtual_time
-    async def test_finished_work_is_not_waited_for(
+    async def test_stopping_does_not_wait_for_finished_work(
         self,
         settles: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """However it leaves things: the lease is free at once."""
+        """The lease is free at once, settled or not."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         replica.settles = settles
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(30)
         assert now() < 30.5
         assert bool(marked(await api.get(LEASES, NAMESPACE, NAME))) is settles
 
     @in_virtual_time
-    async def test_work_that_does_not_finish_is_ended(self) -> None:
-        """In the time of one request; the term holds and is renewed until then."""
+    async def test_work_that_does_not_finish_is_cancelled(self) -> None:
+        """After the time of one request; the term is renewed until then."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         replica.settles = None
-        async with replica.standing() as task:
+        async with replica.running() as task:
             await asyncio.sleep(30.9)
             task.cancel()
             await asyncio.sleep(3.9)
@@ -522,12 +522,12 @@ class TestHandingOver:
         assert not marked(await api.get(LEASES, NAMESPACE, NAME))
 
     @in_virtual_time
-    async def test_a_second_cancellation_is_not_put_off(self) -> None:
-        """Who insists is obeyed, and nothing is handed over."""
+    async def test_a_second_cancellation_takes_effect_at_once(self) -> None:
+        """The work is cancelled at once, and nothing is handed over."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         replica.settles = None
-        async with replica.standing() as task:
+        async with replica.running() as task:
             await asyncio.sleep(30)
             task.cancel()
             await asyncio.sleep(1)
@@ -541,10 +541,10 @@ class TestHandingOver:
     @pytest.mark.parametrize("how", ["fails", "returns", "expires"])
     @in_virtual_time
     async def test_any_other_end_hands_nothing_over(self, how: str) -> None:
-        """Work that failed, came to an end, or lost its term left what nobody knows."""
+        """Work that failed, returned or lost its term may have left requests in flight."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
+        async with a.running():
             await until(lambda: a.terms)
             match how:
                 case "fails":
@@ -553,28 +553,28 @@ class TestHandingOver:
                     a.return_after = 5
                 case _:
                     a.network.fault = lambda _: Lost()
-            async with b.standing():
+            async with b.running():
                 await until(lambda: b.terms)
                 a.network.fault = lambda _: None
         assert [term.handed_over for term in (*a.terms, *b.terms)] == [False] * 2
 
     @in_virtual_time
-    async def test_lease_taken_unheard_is_not_handed_over(self) -> None:
-        """Who takes back what it took unheard reads a lease that says nothing any more."""
+    async def test_a_lease_taken_without_an_answer_is_not_handed_over(self) -> None:
+        """A replica that takes it again reads a lease without the mark."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
         await a.lead_once()
-        faults: list[Fault] = [Unheard()]
+        faults: list[Fault] = [AnswerLost()]
         b.network.fault = lambda verb: faults.pop() if verb == "replace" and faults else None
         await b.lead_once()
         assert not b.terms[0].handed_over
 
     @in_virtual_time
-    async def test_a_release_that_is_late_is_as_true(self) -> None:
-        """It arrives after its sender has gone, and before anybody has led."""
+    async def test_a_late_release_is_still_true(self) -> None:
+        """It arrives after its sender has ended, and before another replica led."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing():
+        async with a.running():
             await until(lambda: a.terms)
             await asyncio.sleep(0.5)
             a.network.fault = lambda verb: Late(8) if verb == "replace" else None
@@ -583,13 +583,13 @@ class TestHandingOver:
         assert a.ended[0] < b.begun[0]
 
     @in_virtual_time
-    async def test_a_release_that_is_too_late_changes_nothing(self) -> None:
-        """Somebody took the lease that had run out: that one was told nothing."""
+    async def test_a_release_after_the_lease_was_taken_has_no_effect(self) -> None:
+        """Another replica has taken the expired lease, without the mark."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with a.standing() as leading:
+        async with a.running() as leading:
             await until(lambda: a.terms)
-            async with b.standing():
+            async with b.running():
                 await asyncio.sleep(1)
                 a.network.fault = lambda verb: Late(40) if verb == "replace" else None
                 await stop(leading)
@@ -601,24 +601,24 @@ class TestHandingOver:
 
     @in_virtual_time
     async def test_stuck_work_hands_nothing_over(self) -> None:
-        """The process has to end first, whatever the work had said."""
+        """The process must end first, even if the work had finished."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        replica.deaf = 1000
+        replica.ignores_cancel_for = 1000
         task = asyncio.create_task(replica.elector.run())
         await asyncio.sleep(30)
         task.cancel()
         with pytest.raises(WorkStuck):
             await task
-        replica.deaf = 0
+        replica.ignores_cancel_for = 0
         await until(lambda: replica.ended)
         assert (await lease_of(api))["holderIdentity"] == "a"
         assert not marked(await api.get(LEASES, NAMESPACE, NAME))
 
     @pytest.mark.parametrize("how", ["holder", "again"])
     @in_virtual_time
-    async def test_a_word_that_others_keep_is_not_believed(self, how: str) -> None:
-        """An older version, or another tool, takes and frees the lease and keeps annotations."""
+    async def test_a_mark_that_other_tools_keep_is_ignored(self, how: str) -> None:
+        """An older version or another tool takes and releases the lease and keeps annotations."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
         await a.lead_once()
@@ -635,8 +635,8 @@ class TestHandingOver:
         assert not b.terms[0].handed_over
 
     @in_virtual_time
-    async def test_a_lease_that_is_restored_is_not_believed(self) -> None:
-        """Another object of the same words: who knows what was led in between."""
+    async def test_the_mark_of_a_restored_lease_is_ignored(self) -> None:
+        """It is another object: another replica may have led in between."""
         api = MemoryCluster()
         a, b = Replica(api, "a"), Replica(api, "b", seed=2)
         await a.lead_once()
@@ -650,20 +650,20 @@ class TestHandingOver:
 
 
 def marked(lease: Object) -> str:
-    """What a Lease tells of how it was left."""
+    """Return the mark of a settled release on a Lease."""
     return str((lease["metadata"].get("annotations") or {}).get("openfero.io/settled", ""))
 
 
 class TestFaults:
-    """What the API server may answer, or not."""
+    """Errors and lost answers of the API server."""
 
     @by_kind
     @in_virtual_time
-    async def test_any_error_is_survived_while_standing(self, error: ApiError) -> None:
-        """A replica goes on trying, every few seconds, and leads once it is let."""
+    async def test_any_error_while_waiting_is_retried(self, error: ApiError) -> None:
+        """The replica retries every few seconds, and leads when it succeeds."""
         replica = Replica(MemoryCluster(), "a")
         replica.network.fault = lambda _: error
-        async with replica.standing() as task:
+        async with replica.running() as task:
             await asyncio.sleep(300)
             assert not task.done()
             assert not replica.begun
@@ -674,10 +674,10 @@ class TestFaults:
 
     @by_kind
     @in_virtual_time
-    async def test_any_error_is_survived_while_leading(self, error: ApiError) -> None:
-        """Shorter than the deadline it costs no term, longer it ends one, and only one."""
+    async def test_any_error_while_leading_is_retried(self, error: ApiError) -> None:
+        """Errors shorter than the deadline end no term, longer ones end one."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20.5)
             replica.network.fault = lambda _: error
             await asyncio.sleep(7)
@@ -695,9 +695,9 @@ class TestFaults:
 
     @in_virtual_time
     async def test_only_writes_fail(self) -> None:
-        """A lease that can be read and not be written is not led, and not asked for endlessly."""
+        """A lease that can only be read is not taken, and writes are retried slowly."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20)
             replica.network.fault = lambda verb: Conflict("fault") if verb == "replace" else None
             before = len(replica.network.sent)
@@ -707,10 +707,10 @@ class TestFaults:
             assert len(replica.network.sent) - before < 200
 
     @in_virtual_time
-    async def test_work_stops_ten_seconds_after_the_start_of_the_last_renewal(self) -> None:
-        """Not after its answer: the API server may have stored it at once and answered late."""
+    async def test_the_deadline_counts_from_the_start_of_the_last_renewal(self) -> None:
+        """Not after its answer: the API server may have stored it long before."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20.5)
             replica.network.fault = lambda verb: Late(1.5) if verb == "replace" else None
             await asyncio.sleep(2)
@@ -722,19 +722,19 @@ class TestFaults:
             assert not replica.terms[0].holds()
 
     @in_virtual_time
-    async def test_term_counts_from_the_start_of_the_request_that_won_it(self) -> None:
-        """A lease that was granted slowly is led for so much less."""
+    async def test_the_term_counts_from_the_start_of_its_acquisition(self) -> None:
+        """A slow answer shortens the term."""
         replica = Replica(MemoryCluster(), "a")
         first: list[Fault] = [Late(3), None]
         replica.network.fault = lambda _: first.pop() if first else Lost()
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20)
             assert replica.begun == [pytest.approx(3)]
             assert replica.ended == [pytest.approx(10)]
 
     @in_virtual_time
-    async def test_error_that_nobody_expected_stops_the_work(self) -> None:
-        """A defect ends the elector, and never leaves work behind that nobody renews for."""
+    async def test_an_unexpected_error_stops_the_work(self) -> None:
+        """The elector ends, and so does the work."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         task = asyncio.create_task(replica.elector.run())
@@ -752,34 +752,34 @@ class TestFaults:
         assert (await lease_of(api))["holderIdentity"] == ""
 
     @in_virtual_time
-    async def test_renewal_without_an_answer_is_recognised(self) -> None:
-        """Renewed or not: the record still tells the term, which goes on."""
+    async def test_a_renewal_without_an_answer_is_recognized(self) -> None:
+        """Whether it was stored or not, the record is of the same term, which goes on."""
         replica = Replica(MemoryCluster(), "a")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(20.5)
-            replica.network.fault = lambda verb: Unheard() if verb == "replace" else None
+            replica.network.fault = lambda verb: AnswerLost() if verb == "replace" else None
             await asyncio.sleep(5)
             replica.network.fault = lambda _: None
             await asyncio.sleep(60)
             assert len(replica.terms) == 1
             assert not replica.ended
 
-    @pytest.mark.parametrize("fault", [Unheard(), Late(6)], ids=["unheard", "late"])
+    @pytest.mark.parametrize("fault", [AnswerLost(), Late(6)], ids=["unheard", "late"])
     @in_virtual_time
-    async def test_lease_won_without_an_answer_is_not_waited_for(self, fault: Fault) -> None:
-        """What this process wrote itself holds it up for a few seconds, not for a lease."""
+    async def test_a_lease_taken_without_an_answer_need_not_expire(self, fault: Fault) -> None:
+        """The own record delays this process by seconds, not by a lease duration."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         first = [fault]
         replica.network.fault = lambda verb: first.pop() if verb == "create" and first else None
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(10)
             assert len(replica.begun) == 1
             assert (await lease_of(api))["holderIdentity"] == "a"
 
     @in_virtual_time
-    async def test_memberays_how_long_to_wait(self) -> None:
-        """Retry-After is kept to, as far as a lease duration."""
+    async def test_retry_after_is_respected(self) -> None:
+        """Retry-After is respected, up to a lease duration."""
         replica = Replica(MemoryCluster(), "a")
 
         class Busy(Throttled):
@@ -787,23 +787,23 @@ class TestFaults:
                 super().__init__(message, retry_after=8)
 
         replica.network.fault = lambda _: Busy("later")
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(25)
             replica.network.fault = lambda _: None
             assert [at for at, _, _ in replica.network.sent] == pytest.approx([0, 8, 16, 24])
 
 
 class TestWork:
-    """Guarded work that does not do as it should."""
+    """Work that fails, returns or does not end."""
 
     @pytest.mark.parametrize("how", ["crash_after", "return_after"])
     @in_virtual_time
-    async def test_ended_work_frees_the_lease_and_rests_longer_each_time(self, how: str) -> None:
-        """Nobody renews for dead work; another may lead; alone it tries again, ever more rarely."""
+    async def test_work_that_ends_releases_the_lease_and_backs_off(self, how: str) -> None:
+        """Another replica may lead; a single one retries with a growing delay."""
         api = MemoryCluster()
         replica = Replica(api, "a")
         setattr(replica, how, 1)
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(3)
             assert (await lease_of(api))["holderIdentity"] == ""
             await asyncio.sleep(1200)
@@ -818,19 +818,19 @@ class TestWork:
             assert replica.elector.status.reason == LeadershipReason.BACKING_OFF
 
     @in_virtual_time
-    async def test_crash_after_a_long_term_rests_shortly(self) -> None:
-        """One crash now and then is not a crash loop."""
+    async def test_a_crash_after_a_long_term_resets_the_back_off(self) -> None:
+        """A rare crash is not a crash loop."""
         replica = Replica(MemoryCluster(), "a")
         replica.crash_after = 100
-        async with replica.standing():
+        async with replica.running():
             await asyncio.sleep(400)
         rests = [b - e for e, b in zip(replica.ended, replica.begun[1:], strict=False)]
         assert len(rests) == 3
         assert all(rest < 6 for rest in rests)
 
     @in_virtual_time
-    async def test_work_that_notices_its_end_first_has_not_failed(self) -> None:
-        """TermEnded out of the work is how it should end: the replica stands again at once."""
+    async def test_work_that_raises_term_ended_has_not_failed(self) -> None:
+        """TermEnded from the work is expected: the replica tries to lead again at once."""
         api = MemoryCluster()
         network = Network(api)
         begun: list[float] = []
@@ -860,11 +860,11 @@ class TestWork:
 
     @pytest.mark.parametrize("stopped_by", ["cancel", "crash of the network"])
     @in_virtual_time
-    async def test_work_that_never_ends_is_never_let_go(self, stopped_by: str) -> None:
-        """The elector gives up with `WorkStuck`, and does not free the lease over its head."""
+    async def test_work_that_never_ends_keeps_the_lease(self, stopped_by: str) -> None:
+        """The elector raises `WorkStuck`, and does not release the lease."""
         api = MemoryCluster()
         replica = Replica(api, "a")
-        replica.deaf = 1000
+        replica.ignores_cancel_for = 1000
         task = asyncio.create_task(replica.elector.run())
         await asyncio.sleep(20)
         if stopped_by == "cancel":
@@ -883,13 +883,13 @@ class TestFollowing:
     """Several replicas."""
 
     @in_virtual_time
-    async def test_follower_is_told_of_a_release_at_once(self) -> None:
-        """It watches, so that no retry period passes between two leaders."""
+    async def test_a_follower_sees_a_release_at_once(self) -> None:
+        """It watches, so that it need not wait for a retry period."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
         leading = asyncio.create_task(leader.elector.run())
         await asyncio.sleep(1)
-        async with follower.standing():
+        async with follower.running():
             await asyncio.sleep(30)
             assert follower.elector.status.holder == "a"
             await stop(leading)
@@ -899,13 +899,13 @@ class TestFollowing:
             assert leader.ended[0] <= released < follower.begun[0]
 
     @in_virtual_time
-    async def test_dead_leader_is_followed_when_its_lease_has_run_out(self) -> None:
-        """Not earlier than 15 s after its last renewal, and hardly later."""
+    async def test_a_dead_leader_is_replaced_when_its_lease_has_expired(self) -> None:
+        """15 s after its last renewal, not earlier and hardly later."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(5.5)
-            async with follower.standing():
+            async with follower.running():
                 await asyncio.sleep(25)
                 leader.network.fault = lambda _: Lost()
                 renewed = [at for at, verb in leader.network.done if verb == "replace"][-1]
@@ -915,14 +915,14 @@ class TestFollowing:
 
     @pytest.mark.parametrize("fault", [Forbidden("fault"), Lost()], ids=["forbidden", "silent"])
     @in_virtual_time
-    async def test_follower_without_a_watch_reads(self, fault: Fault) -> None:
-        """A watch that is refused or says nothing costs a few seconds at most."""
+    async def test_a_follower_without_a_watch_reads(self, fault: Fault) -> None:
+        """A watch that is rejected or silent costs a few seconds at most."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
         follower.network.fault = lambda verb: fault if verb == "watch" else None
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(1)
-            async with follower.standing():
+            async with follower.running():
                 await asyncio.sleep(52)
                 assert not follower.begun
                 reads = [at for at, verb, _ in follower.network.sent if verb == "get"]
@@ -932,8 +932,8 @@ class TestFollowing:
                 assert follower.elector.status.leader
 
     @in_virtual_time
-    async def test_watch_that_ends_at_once_is_not_begun_at_once(self) -> None:
-        """An API server, or a proxy, that closes every watch is asked once in a while."""
+    async def test_a_watch_that_ends_at_once_is_not_restarted_at_once(self) -> None:
+        """An API server or a proxy that closes every watch gets few requests."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
 
@@ -943,40 +943,40 @@ class TestFollowing:
                 yield None  # type: ignore[misc]
 
         follower.network.watch = nothing  # type: ignore[method-assign]
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(1)
-            async with follower.standing():
+            async with follower.running():
                 await asyncio.sleep(60)
                 assert 20 < len(follower.network.sent) < 100
 
     @in_virtual_time
-    async def test_quiet_follower_reads_nothing(self) -> None:
-        """While the watch tells of every renewal, nothing is read again."""
+    async def test_a_follower_with_a_watch_does_not_read(self) -> None:
+        """While the watch shows each renewal, the lease is not read."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(1)
-            async with follower.standing():
+            async with follower.running():
                 await asyncio.sleep(200)
                 assert [verb for _, verb, _ in follower.network.sent] == ["get", "watch"]
 
     @in_virtual_time
-    async def test_namesakes_are_two_even_in_the_same_microsecond(self) -> None:
-        """One whose attempt was refused does not take the other's record for its own."""
+    async def test_replicas_of_the_same_name_do_not_lead_together(self) -> None:
+        """A replica whose attempt was rejected does not take the other's record for its own."""
         api = MemoryCluster()
         twins = [Replica(api, "a"), Replica(api, "a")]
-        async with twins[0].standing(), twins[1].standing():
+        async with twins[0].running(), twins[1].running():
             await asyncio.sleep(60)
             assert sorted(len(twin.terms) for twin in twins) == [0, 1]
 
     @in_virtual_time
     async def test_wall_clocks_do_not_matter(self) -> None:
-        """Hours forth and back, on either side: no term ends, and none begins early."""
+        """Changes by hours on either side end no term, and start none early."""
         api = MemoryCluster()
         leader, follower = Replica(api, "a"), Replica(api, "b", seed=2)
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(1)
-            async with follower.standing():
+            async with follower.running():
                 for hours in (1, -2, 500, 0, -9000):
                     leader.wall += timedelta(hours=hours)
                     await asyncio.sleep(20)
@@ -991,14 +991,14 @@ class TestFollowing:
 
     @in_virtual_time
     async def test_wall_clock_that_stands_still_does_not_matter(self) -> None:
-        """A renewal at the same time of day is a sign of life, also to one that only reads."""
+        """A renewal at the same time of day is detected, also without a watch."""
         api = MemoryCluster()
         leader, watching, reading = (Replica(api, name, seed=ord(name)) for name in "abc")
         leader.wall_runs = False
         reading.network.fault = lambda verb: Forbidden("fault") if verb == "watch" else None
-        async with leader.standing():
+        async with leader.running():
             await asyncio.sleep(1)
-            async with watching.standing(), reading.standing():
+            async with watching.running(), reading.running():
                 await asyncio.sleep(300)
                 assert len(leader.terms) == 1
                 assert not watching.terms
@@ -1017,7 +1017,7 @@ class TestFollowing:
         crowd = Crowd(rng, MemoryCluster())
         for _ in range(rng.randrange(10, 60)):
             await asyncio.sleep(rng.uniform(0, 12))
-            await crowd.suffer()
+            await crowd.inject()
         await crowd.recover()
         await asyncio.sleep(150)
         leaders = [replica for replica in crowd.tasks if replica.elector.status.leader]
@@ -1033,7 +1033,7 @@ class TestFollowing:
 
 
 class Crowd:
-    """Three replicas to which things happen, drawn from a seed."""
+    """Three replicas with random faults, from a seed."""
 
     def __init__(self, rng: random.Random, api: MemoryCluster) -> None:
         self.everyone: list[Replica] = []
@@ -1043,16 +1043,16 @@ class Crowd:
         for name in "abc":
             self._start(name)
 
-    async def suffer(self) -> None:
-        """Let something happen to one of them."""
+    async def inject(self) -> None:
+        """Inject a fault into one of them."""
         replica = self._rng.choice(list(self.tasks))
         match self._rng.randrange(7):
             case 0 | 1 | 2:
-                replica.network.fault = misfortune(self._rng)
+                replica.network.fault = random_fault(self._rng)
             case 3:
                 replica.network.fault = lambda _: None
             case 4:
-                replica.deaf = self._rng.choice([0.0, 0.0, 2.0, 12.0])
+                replica.ignores_cancel_for = self._rng.choice([0.0, 0.0, 2.0, 12.0])
             case 5:
                 replica.crash_after = self._rng.choice([float("inf"), 0.5, 30.0])
             case 6:
@@ -1061,13 +1061,13 @@ class Crowd:
                 self._start(self._rng.choice("abcd"))
 
     async def recover(self) -> None:
-        """Let all be well."""
+        """Remove all faults."""
         for replica in self.tasks:
             replica.network.fault = lambda _: None
             replica.crash_after = float("inf")
 
     async def end(self) -> None:
-        """Stop all, and wait for what is still on its way."""
+        """Stop all, and wait for requests in flight."""
         for task in self.tasks.values():
             await stop(task)
         for replica in self.everyone:
@@ -1081,8 +1081,8 @@ class Crowd:
         self.tasks[replica] = asyncio.create_task(replica.elector.run(), name=f"elector {name}")
 
 
-def misfortune(rng: random.Random) -> Callable[[str], Fault]:
-    """Return what befalls the requests of a replica, drawn from a seed."""
+def random_fault(rng: random.Random) -> Callable[[str], Fault]:
+    """Return random faults for the requests of a replica."""
     share = rng.choice([0.3, 0.7, 1.0])
     verbs = rng.choice([("get",), ("replace", "create"), ("get", "create", "replace", "watch")])
 
@@ -1090,7 +1090,7 @@ def misfortune(rng: random.Random) -> Callable[[str], Fault]:
         if verb not in verbs or rng.random() > share:
             return None
         return rng.choice(
-            [*EVERY_ERROR, Lost(), Lost(), Unheard(), Unheard(), Late(rng.uniform(0, 60))]
+            [*EVERY_ERROR, Lost(), Lost(), AnswerLost(), AnswerLost(), Late(rng.uniform(0, 60))]
         )
 
     return fault
@@ -1115,8 +1115,8 @@ class TestKubernetesLease:
         assert stored["metadata"]["labels"] == {"openfero.io/managed-by": "openfero-gitops"}
 
     @in_virtual_time
-    async def test_what_others_wrote_is_kept(self) -> None:
-        """Labels, annotations and fields of the spec that are unknown here survive a write."""
+    async def test_unknown_fields_are_kept(self) -> None:
+        """Unknown labels, annotations and fields of the spec are kept by a write."""
         api = MemoryCluster()
         await api.create(
             LEASES,
@@ -1147,7 +1147,7 @@ class TestKubernetesLease:
 
     @in_virtual_time
     async def test_only_what_was_read_is_replaced(self) -> None:
-        """A version that is not the last one seen is a conflict before anything is sent."""
+        """A version that was not read last is a conflict before anything is sent."""
         lease = KubernetesLease(MemoryCluster(), NAMESPACE, NAME)
         moment = datetime(2026, 11, 21, tzinfo=UTC)
         record = LeaseRecord("a", 15, moment, moment, 1)
@@ -1160,8 +1160,8 @@ class TestKubernetesLease:
             await lease.replace(record, created.resource_version, timeout=1)
 
     @in_virtual_time
-    async def test_changes_tell_of_this_lease_alone(self) -> None:
-        """Other leases of ours beside it are passed over; deleting is records as None."""
+    async def test_changes_are_of_this_lease_only(self) -> None:
+        """Other leases are ignored; a deletion is reported as None."""
         api = MemoryCluster()
         lease, other = KubernetesLease(api, NAMESPACE, NAME), KubernetesLease(api, NAMESPACE, "b")
         moment = datetime(2026, 11, 21, tzinfo=UTC)
