@@ -1,4 +1,4 @@
-"""The clock that is held against the API server's: what it finds, and what it lets pass."""
+"""The comparison of the clock with the API server's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = timedelta(hours=1)
 
 
 class Watches:
-    """A wall clock, one that never jumps, and the API server's, in one hand."""
+    """A wall clock, a monotonic clock, and the API server's clock."""
 
     def __init__(self) -> None:
         self.wall = NOW
@@ -24,22 +24,22 @@ class Watches:
         self.clock = Clock(lambda: self.wall, lambda: self.steady)
 
     def pass_by(self, seconds: float) -> None:
-        """Let time go by, for all of them."""
+        """Advance all clocks."""
         self.wall += timedelta(seconds=seconds)
         self.server += timedelta(seconds=seconds)
         self.steady += seconds
 
     def ask(self, takes: float = 0.01, answered_after: float = 0.0) -> None:
-        """Ask the API server something."""
-        asked = self.clock.seconds()
+        """Simulate a request to the API server."""
+        sent_at = self.clock.seconds()
         self.pass_by(answered_after)
         date = format_datetime(self.server.replace(microsecond=0), usegmt=True)
         self.pass_by(takes - answered_after)
-        self.clock.compare(asked, date)
+        self.clock.compare(sent_at, date)
 
 
 def test_a_clock_that_agrees_is_trusted() -> None:
-    """Also before anything was asked, and long after."""
+    """A clock counts as right before the first request, and long after the last one."""
     watches = Watches()
     assert watches.clock.now() == NOW
     watches.ask()
@@ -50,7 +50,7 @@ def test_a_clock_that_agrees_is_trusted() -> None:
 
 @pytest.mark.parametrize(("off", "words"), [(HOUR, "3599 s ahead"), (-HOUR, "3599 s behind")])
 def test_a_clock_that_is_an_hour_off_is_not(off: timedelta, words: str) -> None:
-    """It says by how much, in both directions, and nothing can be decided by it."""
+    """A wrong clock reports the difference, and refuses to return the time."""
     watches = Watches()
     watches.wall += off
     watches.ask()
@@ -60,7 +60,7 @@ def test_a_clock_that_is_an_hour_off_is_not(off: timedelta, words: str) -> None:
 
 
 def test_a_jump_is_known_before_the_next_answer() -> None:
-    """A clock that was right and went further than time did is wrong at once; then it is asked."""
+    """A clock that jumps is wrong at once, before the next response."""
     watches = Watches()
     watches.ask()
     watches.wall -= HOUR
@@ -71,7 +71,7 @@ def test_a_jump_is_known_before_the_next_answer() -> None:
 
 
 def test_a_clock_that_was_set_right_is_trusted_again() -> None:
-    """What jumped to the API server's time was wrong before, and is not now."""
+    """A clock that jumps to the right time is right after the next response."""
     watches = Watches()
     watches.wall += HOUR
     watches.ask()
@@ -81,7 +81,7 @@ def test_a_clock_that_was_set_right_is_trusted_again() -> None:
 
 
 def test_the_api_server_that_jumps_with_everybody_is_followed() -> None:
-    """Both clocks were set: after one answer all is well."""
+    """If both clocks were set, the clock is right after one response."""
     watches = Watches()
     watches.ask()
     watches.wall += HOUR
@@ -93,14 +93,14 @@ def test_the_api_server_that_jumps_with_everybody_is_followed() -> None:
 
 @pytest.mark.parametrize("answered_after", [0.0, 3599.0])
 def test_a_slow_answer_proves_nothing(answered_after: float) -> None:
-    """Whenever in an hour it was written: a replica that was frozen meanwhile is not wrong."""
+    """A slow response cannot make a right clock look wrong."""
     watches = Watches()
     watches.ask(takes=3600.0, answered_after=answered_after)
     assert watches.clock.trouble == ""
 
 
 def test_a_little_off_is_fine() -> None:
-    """The clocks of two machines differ; within the tolerance nothing is said."""
+    """A difference within the tolerance is accepted."""
     watches = Watches()
     watches.wall += TOLERANCE
     watches.ask()
@@ -109,7 +109,7 @@ def test_a_little_off_is_fine() -> None:
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 99 Nov 2026 07:28:00 GMT"])
 def test_a_date_that_is_none_changes_nothing(date: str | None) -> None:
-    """A proxy may leave it out."""
+    """A response without a Date is ignored."""
     watches = Watches()
     watches.clock.compare(0.0, date)
     assert watches.clock.now() == NOW

@@ -78,19 +78,19 @@ async def test_order(tmp_path: Path) -> None:
     listed = write(tmp_path / "listed")
     pod = pod_folder(tmp_path)
     environ = {"HOME": str(tmp_path)}
-    found = await find_access(None, environ=environ, service_account=pod)
-    assert found.configuration.host == "http://home.example"
+    access = await find_access(None, environ=environ, service_account=pod)
+    assert access.configuration.host == "http://home.example"
     environ |= {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
-    found = await find_access(None, environ=environ, service_account=pod)
-    assert found.configuration.host == "https://10.0.0.1:443"
-    found = await find_access(None, "one", environ=environ, service_account=pod)
-    assert found.configuration.host == "http://home.example"
+    access = await find_access(None, environ=environ, service_account=pod)
+    assert access.configuration.host == "https://10.0.0.1:443"
+    access = await find_access(None, "one", environ=environ, service_account=pod)
+    assert access.configuration.host == "http://home.example"
     environ |= {"KUBECONFIG": str(listed)}
-    found = await find_access(None, environ=environ, service_account=pod)
-    assert found.configuration.host == "http://one.example:6443"
+    access = await find_access(None, environ=environ, service_account=pod)
+    assert access.configuration.host == "http://one.example:6443"
     other = write(tmp_path / "other", **{"current-context": "two"})
-    found = await find_access(other, environ=environ, service_account=pod)
-    assert found.configuration.host == "http://two.example:6443/behind/a/path"
+    access = await find_access(other, environ=environ, service_account=pod)
+    assert access.configuration.host == "http://two.example:6443/behind/a/path"
 
 
 async def test_several_files(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_several_files(tmp_path: Path) -> None:
 
 
 async def test_nothing_is_configured(tmp_path: Path) -> None:
-    """Without any cluster a person is told what to give."""
+    """Without a configuration, the error says what to set."""
     with pytest.raises(UsageError, match=r"^no cluster is configured; set --kubeconfig"):
         await find_access(None, environ={"HOME": str(tmp_path)})
 
@@ -170,11 +170,11 @@ MALFORMED: dict[str, tuple[str, str]] = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:kubernetes")
 @pytest.mark.parametrize("malformed", MALFORMED)
 async def test_malformed_files(tmp_path: Path, malformed: str) -> None:
-    """A file that is no kubeconfig is refused in one line that names it and shows no secret."""
-    text, said = MALFORMED[malformed]
+    """A malformed kubeconfig is refused in one line with its path and without secrets."""
+    text, message = MALFORMED[malformed]
     path = tmp_path / "config"
     path.write_text(text)
-    with pytest.raises(UsageError, match=said) as refused:
+    with pytest.raises(UsageError, match=message) as refused:
         await find_access(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -188,7 +188,7 @@ async def test_missing_context_is_named(tmp_path: Path) -> None:
 
 
 async def test_certificates_that_are_none(tmp_path: Path) -> None:
-    """An authority that is no certificate is refused when connecting."""
+    """An invalid CA certificate is refused when connecting."""
     authority = base64.b64encode(b"no certificate").decode()
     cluster = {"server": "https://one.example", "certificate-authority-data": authority}
     path = write(tmp_path / "config", clusters=[{"name": "one", "cluster": cluster}])
@@ -197,7 +197,7 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
 
 
 async def test_token_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token in a file is read anew when it is old; if that fails, the last one is kept."""
+    """A token in a file is read again when it is old; if that fails, the last one is kept."""
     monkeypatch.setattr(kubeconfig, "RENEWAL_SECONDS", 0)
     token = tmp_path / "token"
     token.write_text("first\n")
@@ -223,7 +223,7 @@ async def test_credentials_are_not_read_at_every_request(tmp_path: Path) -> None
 
 
 async def test_one_renews_for_all() -> None:
-    """When the time has come one request renews, and the others go on meanwhile."""
+    """One request renews the credentials; the others continue with the old ones."""
     loads = 0
 
     def load() -> kubeconfig.Configuration:
@@ -236,8 +236,8 @@ async def test_one_renews_for_all() -> None:
     renewal = kubeconfig.Renewal(load, lambda: now)
     assert renewal(configuration) is None
     now = 61.0
-    asked = [renewal(configuration) for _ in range(10)]
-    waiting = [each for each in asked if each is not None]
+    renewals = [renewal(configuration) for _ in range(10)]
+    waiting = [pending for pending in renewals if pending is not None]
     assert len(waiting) == 1
     await waiting[0]
     assert configuration.api_key == {"BearerToken": "Bearer 1"}
@@ -255,18 +255,18 @@ def plugin(directory: Path, script: str) -> list[dict[str, Any]]:
 
 async def test_credential_plugin(tmp_path: Path) -> None:
     """An exec plugin's token is used."""
-    said = {
+    credential = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
         "status": {"token": SECRET},
     }
-    users = plugin(tmp_path, f"echo '{json.dumps(said)}'")
+    users = plugin(tmp_path, f"echo '{json.dumps(credential)}'")
     access = await find_access(write(tmp_path / "config", users=users))
     assert await authorization(access) == f"Bearer {SECRET}"
 
 
 async def test_credential_plugin_that_fails(tmp_path: Path) -> None:
-    """A plugin that fails is an error, and what it said, which may be a secret, is not shown."""
+    """A failed plugin is an error without its output, which may contain a secret."""
     users = plugin(tmp_path, f"echo {SECRET} >&2; exit 1")
     with pytest.raises(UsageError, match=r"plugin in .* returned no credentials") as refused:
         await find_access(write(tmp_path / "config", users=users))
@@ -276,7 +276,7 @@ async def test_credential_plugin_that_fails(tmp_path: Path) -> None:
 async def test_credential_plugin_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plugin that does not end is given up."""
+    """A plugin that hangs is ended."""
     monkeypatch.setattr(kubeconfig, "PLUGIN_SECONDS", 0.3)
     users = plugin(tmp_path, "exec sleep 3")
     async with asyncio.timeout(20):
@@ -311,7 +311,7 @@ async def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_in_a_pod_without_a_token(tmp_path: Path) -> None:
-    """A Pod whose token is not mounted says how to mount it."""
+    """The error for a missing token says how to mount it."""
     with pytest.raises(UsageError, match="automountServiceAccountToken: true"):
         await find_access(None, environ=IN_A_POD, service_account=tmp_path)
 

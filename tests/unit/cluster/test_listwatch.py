@@ -31,13 +31,13 @@ class Time:
         self.now = 0.0
 
     async def sleep(self, seconds: float) -> None:
-        """Let the time pass."""
+        """Advance the time."""
         self.pauses.append(round(seconds, 3))
         self.now += seconds
         await asyncio.sleep(0)
 
     def clock(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
@@ -75,13 +75,13 @@ class Faulty(Relay):
 
 @pytest.fixture
 def time() -> Time:
-    """Give a time of the test's own."""
+    """Provide a clock for one test."""
     return Time()
 
 
 @pytest.fixture
 def pace(time: Time) -> Pace:
-    """Give a pace in that time, without chance."""
+    """Provide a pace with this clock, without jitter."""
     return Pace(sleep=time.sleep, clock=time.clock, jitter=lambda: 1.0)
 
 
@@ -92,8 +92,8 @@ async def _no_task_is_left() -> AsyncGenerator[None, None]:
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
 
 
-def told(news: FeedEvent) -> str:
-    """Return one as text."""
+def summary(news: FeedEvent) -> str:
+    """Return an event as text."""
     match news:
         case Listed(namespace, items):
             names = " ".join(sorted(item["metadata"]["name"] for item in items))
@@ -107,9 +107,9 @@ def told(news: FeedEvent) -> str:
 
 
 async def take(news: AsyncGenerator[FeedEvent, None], count: int) -> list[str]:
-    """Return the next news as text."""
+    """Return the next events as text."""
     async with asyncio.timeout(10):
-        return [told(await anext(news)) for _ in range(count)]
+        return [summary(await anext(news)) for _ in range(count)]
 
 
 async def create(api: ApiServer, *names: str, namespace: str = "a", **labels: str) -> None:
@@ -119,12 +119,12 @@ async def create(api: ApiServer, *names: str, namespace: str = "a", **labels: st
 
 
 async def test_list_and_then_changes(pace: Pace) -> None:
-    """What is there comes first, as one list, and then each change in order."""
+    """The existing objects come first as a list, then each change in order."""
     api = MemoryCluster()
     await create(api, "one", "two")
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         listed = await anext(news)
-        assert told(listed) == "a listed one two"
+        assert summary(listed) == "a listed one two"
         assert isinstance(listed, Listed)
         assert listed.resource_version == (await api.list(CONFIG_MAPS, "a")).resource_version
         await create(api, "three")
@@ -134,7 +134,7 @@ async def test_list_and_then_changes(pace: Pace) -> None:
 
 
 async def test_several_namespaces(pace: Pace) -> None:
-    """Each namespace is listed and watched for itself."""
+    """Each namespace is listed and watched separately."""
     api = MemoryCluster()
     await create(api, "one")
     await create(api, "two", namespace="b")
@@ -147,7 +147,7 @@ async def test_several_namespaces(pace: Pace) -> None:
 
 
 async def test_selection(pace: Pace) -> None:
-    """Only what the selector selects is told, and what leaves it is gone."""
+    """Only selected objects are reported; one that leaves the selection is deleted."""
     api = MemoryCluster()
     await create(api, "mine", mine="yes")
     await create(api, "other")
@@ -161,7 +161,7 @@ async def test_selection(pace: Pace) -> None:
 
 
 async def test_watch_that_ends_is_continued() -> None:
-    """A watch that ended as it should is followed by the next at once, without a list."""
+    """After a normal end, the next watch starts at once, without a list."""
     api, time = Faulty(), Time()
     pace = Pace(watch_seconds=0.05, stable_seconds=0.01, sleep=time.sleep)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
@@ -176,7 +176,7 @@ async def test_watch_that_ends_is_continued() -> None:
 
 
 async def test_bookmarks_count() -> None:
-    """What happened elsewhere moves the version to continue from, so that it does not expire."""
+    """Bookmarks advance the version, so that it does not expire."""
     api = Faulty()
     pace = Pace(watch_seconds=0.05, stable_seconds=0.01)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
@@ -191,7 +191,7 @@ async def test_bookmarks_count() -> None:
 
 
 async def test_expired_version(pace: Pace, time: Time) -> None:
-    """When the version is no longer kept, everything is listed again, and nothing was lost."""
+    """When the version has expired, objects are listed again without a failure."""
     api = Faulty(event=[Expired("too old")])
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
@@ -204,7 +204,7 @@ async def test_expired_version(pace: Pace, time: Time) -> None:
 
 
 async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> None:
-    """A server that calls even the version of its own list too old is not asked in a hot loop."""
+    """A server whose own list is always expired does not cause a busy loop."""
     api = Faulty(watch=[Expired("too old")] * 4)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         listed, lost = "a listed", "a lost Expired"
@@ -213,7 +213,7 @@ async def test_version_that_expires_again_and_again(pace: Pace, time: Time) -> N
 
 
 async def test_server_that_is_down(pace: Pace, time: Time) -> None:
-    """Each failed attempt is told and doubles the pause, up to a ceiling; then all is listed."""
+    """Each failed attempt is reported and doubles the pause, up to a maximum."""
     api = Faulty(list=[Unavailable("down")] * 10)
     await create(api, "one")
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
@@ -222,7 +222,7 @@ async def test_server_that_is_down(pace: Pace, time: Time) -> None:
 
 
 async def test_pauses_by_chance() -> None:
-    """A pause is shortened by chance, to half at most, so that replicas spread."""
+    """Jitter shortens a pause, to half at most."""
     time = Time()
     pace = Pace(sleep=time.sleep, clock=time.clock, jitter=lambda: 0.0)
     api = Faulty(list=[Unavailable("down")] * 3)
@@ -232,7 +232,7 @@ async def test_pauses_by_chance() -> None:
 
 
 async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
-    """After a watch that brought news the pauses are short again."""
+    """After a watch with events, the pauses are short again."""
     api = Faulty(list=[Unavailable("down")] * 3)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         await take(news, 4)
@@ -247,7 +247,7 @@ async def test_pauses_begin_anew(pace: Pace, time: Time) -> None:
 
 
 async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
-    """A stream that breaks is resumed where it was; nothing is missed, told twice, or lost."""
+    """A broken watch is resumed without missing or repeated events."""
     api = Faulty(event=[None, Unavailable("cut")])
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
@@ -258,7 +258,7 @@ async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
 
 
 async def test_stream_that_breaks_always(pace: Pace) -> None:
-    """A stream that breaks twice without any news between is a loss."""
+    """A watch that breaks twice without events is a failure."""
     api = Faulty(event=[Unavailable("cut")] * 2)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
@@ -267,7 +267,7 @@ async def test_stream_that_breaks_always(pace: Pace) -> None:
 
 
 async def test_missing_rights(pace: Pace) -> None:
-    """What only a person can mend is told, and tried again all the same."""
+    """Permanent errors are reported and retried."""
     api = Faulty(list=[Forbidden("no")], watch=[Forbidden("no")])
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 4) == [
@@ -279,7 +279,7 @@ async def test_missing_rights(pace: Pace) -> None:
 
 
 async def test_empty_watches(time: Time) -> None:
-    """Watches that end as soon as they begin are opened ever more rarely, and that is a loss."""
+    """Watches that end at once are a failure, and are opened less and less often."""
     pace = Pace(watch_seconds=0, sleep=time.sleep, clock=time.clock, jitter=lambda: 1.0)
     api = MemoryCluster()
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
@@ -290,7 +290,7 @@ async def test_empty_watches(time: Time) -> None:
 
 
 async def test_throttled(pace: Pace, time: Time) -> None:
-    """Who is told to wait waits so long at least."""
+    """Retry-After is respected."""
     api = Faulty(list=[Throttled("slowly", 40), Throttled("slowly", 0.1)])
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 3) == ["a lost Throttled", "a lost Throttled", "a listed"]
@@ -298,7 +298,7 @@ async def test_throttled(pace: Pace, time: Time) -> None:
 
 
 async def test_one_namespace_fails_alone() -> None:
-    """What fails in one namespace does not disturb another."""
+    """A failure in one namespace does not affect another."""
 
     class Partly(Relay):
         async def send(self, request: Request, timeout: float, act: Act) -> Any:
@@ -316,7 +316,7 @@ async def test_one_namespace_fails_alone() -> None:
 
 
 async def test_slow_reader(pace: Pace) -> None:
-    """A reader that comes late is told everything, in order."""
+    """A slow reader gets all events in order."""
     api = MemoryCluster(history=10 * QUEUE_SIZE)
     async with aclosing(ListWatch(api, CONFIG_MAPS, ["a"], pace=pace).follow()) as news:
         assert await take(news, 1) == ["a listed"]
@@ -327,7 +327,7 @@ async def test_slow_reader(pace: Pace) -> None:
 
 
 async def test_cancelled_reader(pace: Pace) -> None:
-    """A reader that is cancelled while nothing happens leaves no request behind."""
+    """A cancelled reader leaves no running request."""
     api = MemoryCluster()
     listed = asyncio.Event()
 
@@ -354,7 +354,7 @@ async def test_closed_while_waiting_to_try_again() -> None:
 
 
 async def test_defect(pace: Pace) -> None:
-    """An error that is none of the API server's ends the feed where it is read."""
+    """The reader gets an error that is not an ApiError."""
 
     class Broken(Relay):
         async def send(self, *_: object) -> Any:

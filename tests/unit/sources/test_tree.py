@@ -41,13 +41,13 @@ def choose(entries: list[Entry], root: str = "", budgets: Budgets | None = None)
 
 
 def paths(selection: Selection) -> list[str]:
-    """What would be read."""
+    """Return the paths that would be read."""
     return [file.path for file in selection.wanted]
 
 
 def rules(selection: Selection) -> list[tuple[str, str, Severity]]:
-    """What is said about the rest."""
-    return [(one.path, one.rule, one.severity) for one in selection.problems]
+    """Return the problems."""
+    return [(problem.path, problem.rule, problem.severity) for problem in selection.problems]
 
 
 def test_yaml_and_json_files_are_read_in_the_order_of_their_paths() -> None:
@@ -92,7 +92,7 @@ def test_names_above_the_configured_path_hide_nothing() -> None:
 
 
 def test_a_symlink_in_place_of_an_operario_is_an_error_and_any_other_a_warning() -> None:
-    """Symlinks are reported where they stand, and never wanted."""
+    """Symlinks are reported and never read."""
     selection = choose(
         [
             Entry(b"a.yaml", Kind.LINK),
@@ -149,7 +149,7 @@ def test_a_file_over_a_budget_is_left_out_alone(entry: Entry, rule: str) -> None
     ],
 )
 def test_a_file_exactly_within_a_budget_is_read(entry: Entry) -> None:
-    """A budget is the most that is allowed."""
+    """A budget is an inclusive limit."""
     selection = choose([entry], budgets=SMALL)
 
     assert paths(selection) == [entry.name.decode()]
@@ -157,7 +157,7 @@ def test_a_file_exactly_within_a_budget_is_read(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "told"),
+    ("entries", "message"),
     [
         (files(*(f"{n}.yaml" for n in range(6))), "more than 5 YAML and JSON files"),
         (files(*(f"{n}.yaml" for n in range(3)), size=9), "27 bytes in total, more than 25"),
@@ -165,14 +165,14 @@ def test_a_file_exactly_within_a_budget_is_read(entry: Entry) -> None:
         ([Entry(b"%d" % n, Kind.LINK) for n in range(6)], "more than 5 YAML and JSON files"),
     ],
 )
-def test_a_repository_over_a_budget_is_refused_whole(entries: list[Entry], told: str) -> None:
-    """What is too much together is refused, and the text says what to do."""
-    with pytest.raises(SourceError, match=rf"folder x: .*{told}.*set --path"):
+def test_a_repository_over_a_budget_is_refused_whole(entries: list[Entry], message: str) -> None:
+    """A repository over a budget is refused, and the text says what to do."""
+    with pytest.raises(SourceError, match=rf"folder x: .*{message}.*set --path"):
         choose(entries, budgets=SMALL)
 
 
 def test_paths_that_differ_in_case_alone_are_reported() -> None:
-    """Twins are both read, and the later one is warned of."""
+    """Both files are read, and the second gets a warning."""
     selection = choose(files("Disk.yaml", "disk.yaml", "other.yaml"))
 
     assert paths(selection) == ["Disk.yaml", "disk.yaml", "other.yaml"]
@@ -180,7 +180,7 @@ def test_paths_that_differ_in_case_alone_are_reported() -> None:
 
 
 def test_an_lfs_pointer_is_no_content() -> None:
-    """What Git LFS put in a file's place is reported and not read."""
+    """A Git LFS pointer is reported and not read."""
     selection = choose(files("a.yaml", "b.yaml"))
     revision = Revision("r", "main", "c0ffee", "Ada <a@b>", "2026-01-01T00:00:00.000000Z")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
@@ -190,7 +190,7 @@ def test_an_lfs_pointer_is_no_content() -> None:
     [file] = snapshot.files
     assert (file.path, file.content) == ("b.yaml", b"b")
     assert snapshot.revision is revision
-    assert [(one.path, one.rule, one.severity) for one in snapshot.problems] == [
+    assert [(problem.path, problem.rule, problem.severity) for problem in snapshot.problems] == [
         ("a.yaml", "lfs-pointer", ERROR)
     ]
 
@@ -214,7 +214,7 @@ def test_a_blob_has_the_id_that_git_gives_it(content: bytes) -> None:
     [(".", ""), ("", ""), ("./", ""), ("a", "a"), ("./a//b/", "a/b"), ("a/./b", "a/b")],
 )
 def test_a_path_has_one_form(path: str, normal: str) -> None:
-    """The same folder is configured in many ways and known in one."""
+    """Different spellings of a path have one canonical form."""
     assert normalise(path) == normal
 
 
@@ -229,11 +229,11 @@ def test_a_path_that_cannot_work_is_refused_in_one_line(path: str) -> None:
 
 @given(st.binary(max_size=2000))
 def test_any_name_can_be_shown(name: bytes) -> None:
-    """Whatever bytes an author chose, a reader gets one bounded printable line."""
+    """Any bytes become one printable line of limited length."""
     text = printable_name(name)
 
     assert len(text) <= 513
-    assert not any(ord(one) < 32 or 126 < ord(one) < 160 for one in text)
+    assert not any(ord(character) < 32 or 126 < ord(character) < 160 for character in text)
     assert text.encode("utf-8").decode("utf-8") == text
 
 

@@ -23,36 +23,36 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A time that a test moves."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        """Tell it."""
+        """Return the time."""
         return self.now
 
     def pass_(self, seconds: float) -> None:
-        """Move it on."""
+        """Advance the time."""
         self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a time of the test's own."""
+    """Provide a clock for one test."""
     return Clock()
 
 
-def ended(found: Object) -> str:
+def ended(jobs: Object) -> str:
     """Return the reason and the kind of the condition that ended a Job."""
-    for each in found["status"].get("conditions", ()):
-        if each["type"] in ("Complete", "Failed"):
-            return f"{each['type']} {each['reason']}"
+    for item in jobs["status"].get("conditions", ()):
+        if item["type"] in ("Complete", "Failed"):
+            return f"{item['type']} {item['reason']}"
     return ""
 
 
 async def test_jobs_in_a_time_that_a_test_moves(clock: Clock) -> None:
-    """Without `run`, `play` does what is due, says when there is more, and hours pass at once."""
+    """Without `run`, `play` simulates what is due, and returns when the next step is due."""
     api = MemoryCluster(player=JobPlayer(Durations(run=3600)), clock=clock)
     await api.create(JOBS, "a", job("heal", suspend=False, ttlSecondsAfterFinished=7200))
     assert api.play() == clock.now + timedelta(hours=1)
@@ -74,17 +74,17 @@ async def test_jobs_in_a_time_that_a_test_moves(clock: Clock) -> None:
 
 
 async def test_nothing_is_played_unasked() -> None:
-    """Jobs stay as they were made while nobody runs the cluster."""
+    """Jobs do not change while the cluster does not run."""
     api = MemoryCluster()
     made = await api.create(JOBS, "a", job("heal"))
     assert await api.get(JOBS, "a", "heal") == made.object
 
 
 async def test_outcome(clock: Clock) -> None:
-    """A player decides Job by Job how it ends, and its Pod tells exit code and message."""
+    """A player decides how each Job ends; its Pod has the exit code and message."""
 
-    def outcome(found: Object) -> PodOutcome:
-        return PodOutcome(2, "boom") if found["metadata"]["name"] == "bad" else PodOutcome()
+    def outcome(jobs: Object) -> PodOutcome:
+        return PodOutcome(2, "boom") if jobs["metadata"]["name"] == "bad" else PodOutcome()
 
     player = JobPlayer(Durations(run=0), outcome)
     api = MemoryCluster(player=player, clock=clock)
@@ -112,7 +112,7 @@ async def test_retries(clock: Clock) -> None:
 
 
 async def test_completions(clock: Clock) -> None:
-    """A Job of several Pods runs as many at once as it may, until enough have succeeded."""
+    """A Job with several Pods respects its parallelism and completions."""
     api = MemoryCluster(player=JobPlayer(Durations(run=10)), clock=clock)
     await api.create(JOBS, "a", job("heal", suspend=False, completions=5, parallelism=2))
     for active, succeeded in ((2, None), (2, 2), (1, 4), (None, 5)):
@@ -141,7 +141,7 @@ async def test_replacement_of_a_pod_that_stops(clock: Clock) -> None:
 
 
 async def test_deleted_pod_is_a_failure(clock: Clock) -> None:
-    """A Pod that somebody deletes counts as failed, and is gone."""
+    """A deleted Pod counts as failed, and disappears."""
     api = MemoryCluster(player=JobPlayer(Durations(run=FOREVER)), clock=clock)
     await api.create(JOBS, "a", job("heal", suspend=False))
     api.play()
@@ -153,7 +153,7 @@ async def test_deleted_pod_is_a_failure(clock: Clock) -> None:
 
 
 async def test_namesake(clock: Clock) -> None:
-    """A Job made anew under a name does not inherit the Pods of the first."""
+    """A recreated Job does not inherit the Pods of the first one."""
     api = MemoryCluster(player=JobPlayer(Durations(run=FOREVER, stop=5)), clock=clock)
     await api.create(JOBS, "a", job("heal", suspend=False))
     api.play()
@@ -174,18 +174,18 @@ async def test_a_storm_is_played_in_time() -> None:
         await api.create(JOBS, "a", job(f"heal-{n}", suspend=False))
     async with asyncio.timeout(60):
         while True:
-            found = (await api.list(JOBS, "a")).items
-            if all(ended(each) for each in found):
+            jobs = (await api.list(JOBS, "a")).items
+            if all(ended(item) for item in jobs):
                 break
             await asyncio.sleep(0.1)
     controllers.cancel()
     with pytest.raises(asyncio.CancelledError):
         await controllers
-    assert len(found) == 300
+    assert len(jobs) == 300
 
 
 async def test_bounded_history() -> None:
-    """What is older than the history is Expired, what is younger is still told."""
+    """Versions before the history are Expired; later ones can be watched."""
     api = MemoryCluster(history=10)
     versions = []
     for n in range(50):
@@ -195,8 +195,8 @@ async def test_bounded_history() -> None:
         await anext(api.watch(CONFIG_MAPS, "a", resource_version=versions[20]))
     watch = api.watch(CONFIG_MAPS, "a", resource_version=versions[39], timeout=0.05)
     async with aclosing(watch) as events:
-        added = [each.object["metadata"] async for each in events if each.change is Change.ADDED]
-    assert [each["name"] for each in added] == [f"n-{n}" for n in range(40, 50)]
+        added = [item.object["metadata"] async for item in events if item.change is Change.ADDED]
+    assert [item["name"] for item in added] == [f"n-{n}" for n in range(40, 50)]
 
 
 async def test_watch_that_falls_behind() -> None:
@@ -211,18 +211,18 @@ async def test_watch_that_falls_behind() -> None:
 
 
 async def test_last_bookmark() -> None:
-    """A watch ends with a bookmark of all that it has seen, other resources included."""
+    """A watch ends with a bookmark of the latest version, including other resources."""
     api = MemoryCluster()
     await api.create(JOBS, "b", job("elsewhere"))
     version = (await api.list(CONFIG_MAPS, "a")).resource_version
     async with aclosing(api.watch(CONFIG_MAPS, "a", resource_version="1", timeout=0.05)) as events:
-        seen = [each async for each in events]
-    assert [each.change for each in seen] == ["BOOKMARK", "BOOKMARK"]
+        seen = [item async for item in events]
+    assert [item.change for item in seen] == ["BOOKMARK", "BOOKMARK"]
     assert seen[-1].object["metadata"]["resourceVersion"] == version
 
 
 async def test_events_expire(clock: Clock) -> None:
-    """After an hour an Event is gone, as in a cluster; so they do not pile up for days."""
+    """Events expire after an hour, as in a cluster."""
     api = MemoryCluster(clock=clock)
     await api.create(EVENTS, "a", event("first", "a"))
     clock.pass_(3000)
@@ -230,5 +230,5 @@ async def test_events_expire(clock: Clock) -> None:
     assert len((await api.list(EVENTS, "a")).items) == 2
     clock.pass_(1000)
     await api.create(EVENTS, "a", event("third", "a"))
-    names = [one["metadata"]["name"] for one in (await api.list(EVENTS, "a")).items]
+    names = [item["metadata"]["name"] for item in (await api.list(EVENTS, "a")).items]
     assert names == ["second", "third"]

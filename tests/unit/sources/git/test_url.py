@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_an_address_is_known_by_its_protocol(url: str, protocol: Protocol) -> None:
-    """Every way to a repository that is supported is accepted as it was written."""
+    """Every supported form of URL is accepted unchanged."""
     remote = parse_remote(url)
 
     assert (remote.url, remote.protocol) == (url, protocol)
@@ -93,7 +93,7 @@ def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
     ],
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
-    """A password has no place in a URL, nor in the message that says so."""
+    """A URL with a password is refused, and the message does not contain it."""
     with pytest.raises(UsageError) as refused:
         parse_remote(url)
 
@@ -144,7 +144,7 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"url": "ssh://git@h/p"}, "ssh requires --git-ssh-key-file"),
         ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh requires --git-ssh-key-file"),
@@ -167,9 +167,9 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_at_once(
-    tmp_path: Path, settings: dict[str, object], told: str
+    tmp_path: Path, settings: dict[str, object], message: str
 ) -> None:
-    """What can never work is said when the source is made, not at the first fetch."""
+    """Contradicting settings are refused when the source is created."""
     given = {
         key: tmp_path / str(value) if key.endswith("_file") else value
         for key, value in settings.items()
@@ -177,14 +177,14 @@ def test_settings_that_contradict_each_other_are_refused_at_once(
     ways = {field.name for field in dataclasses.fields(GitAccess)} & given.keys()
     access = GitAccess(**{key: given.pop(key) for key in ways})  # type: ignore[arg-type]
 
-    with pytest.raises(UsageError, match=told) as refused:
+    with pytest.raises(UsageError, match=message) as refused:
         GitSource(GitSettings(cache_dir=tmp_path, access=access, **given))  # type: ignore[arg-type]
 
     assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("stderr", "message"),
     [
         ("fatal: write error: No space left on device\nfatal: index-pack failed", "disk"),
         ("error: RPC failed; curl 18 transfer closed\nfatal: early EOF", "interrupted"),
@@ -192,17 +192,17 @@ def test_settings_that_contradict_each_other_are_refused_at_once(
         ("fatal: something that nobody has heard of", "git could not fetch"),
     ],
 )
-def test_the_words_of_git_are_explained(said: str, told: str) -> None:
-    """What git says on stderr comes out as what happened and what to do."""
-    error = explain("Git repository x", said, ())
+def test_the_words_of_git_are_explained(stderr: str, message: str) -> None:
+    """Output of Git is translated into what happened and what to do."""
+    error = explain("Git repository x", stderr, ())
 
     assert isinstance(error, SourceError)
     assert str(error).startswith("Git repository x: ")
-    assert told in str(error)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stderr",
     [
         "fatal: not a git repository: '/c/r.git'",
         "fatal: bad object HEAD",
@@ -211,34 +211,34 @@ def test_the_words_of_git_are_explained(said: str, told: str) -> None:
         "error: https://h/p did not send all necessary objects",
     ],
 )
-def test_a_damaged_cache_is_told_from_a_failed_fetch(said: str) -> None:
-    """What a new cache would mend is known by git's words."""
-    assert isinstance(explain("x", said, ()), Damaged)
+def test_a_damaged_cache_is_told_from_a_failed_fetch(stderr: str) -> None:
+    """Damage that a new cache repairs is recognised in the output of Git."""
+    assert isinstance(explain("x", stderr, ()), Damaged)
 
 
 def test_what_the_server_says_of_itself_is_no_sign_of_damage_here() -> None:
-    """A server cannot have the cache thrown away by the words it chooses."""
-    said = "remote: fatal: bad object HEAD\nfatal: protocol error: bad pack header"
+    """Messages of the server cannot cause the cache to be discarded."""
+    stderr = "remote: fatal: bad object HEAD\nfatal: protocol error: bad pack header"
 
-    assert isinstance(explain("x", said, ()), SourceError)
+    assert isinstance(explain("x", stderr, ()), SourceError)
 
 
 def test_a_name_that_sounds_like_a_cause_is_not_taken_for_it() -> None:
-    """The repository's own name does not decide what its errors mean."""
-    said = "fatal: unable to access 'https://h/certificate-401.git/': Could not resolve host: h"
+    """The name of the repository does not affect the translation of errors."""
+    stderr = "fatal: unable to access 'https://h/certificate-401.git/': Could not resolve host: h"
 
-    assert "cannot be resolved" in str(explain("x", said, ()))
+    assert "cannot be resolved" in str(explain("x", stderr, ()))
 
 
 def test_the_last_line_is_one_line_without_secrets_or_escapes() -> None:
-    """Whatever a server makes git say, a reader gets one clean line."""
-    said = (
+    """Any output becomes one printable line without secrets."""
+    stderr = (
         "remote: \x1b[31myour token t0ken is bad\x1b[0m at https://ada:t0ken@host/p\r\n"
         "fatal: Could not read from remote repository.\n\n"
         "Please make sure you have the correct access rights\nand the repository exists.\n"
     )
 
-    line = last_line(said, ("t0ken",))
+    line = last_line(stderr, ("t0ken",))
 
     assert "t0ken" not in line
     assert "ada" not in line
@@ -247,5 +247,5 @@ def test_the_last_line_is_one_line_without_secrets_or_escapes() -> None:
 
 
 def test_a_flood_of_words_is_cut() -> None:
-    """A line without end is not repeated without end."""
+    """A very long line is shortened."""
     assert len(last_line("fatal: " + "x" * 100_000)) < 600
