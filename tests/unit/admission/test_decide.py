@@ -55,33 +55,33 @@ def decisions(
     now: datetime = NOW,
     unconfirmed: Collection[str] = (),
 ) -> dict[str, Decision]:
-    """What is decided about each waiting Job, by its name."""
+    """Return the decision on each waiting Job, by name."""
     decided = decide(remediations, envelope, pause=pause, now=now, unconfirmed=unconfirmed)
     return {job.key.name: decision for job, decision in decided}
 
 
 def reasons(*remediations: Remediation, **given: Any) -> dict[str, str]:
-    """The same, by reasons alone."""
+    """Return the reason of the decision on each waiting Job, by name."""
     return {
         name: decision.reason.value for name, decision in decisions(*remediations, **given).items()
     }
 
 
 def options(**given: Any) -> dict[str, Any]:
-    """Options as a remediation's member."""
+    """Return options as a field of a remediation."""
     return {"options": Options(**given)}
 
 
-# What nothing stands against.
+# Admitted.
 
 
 def test_a_waiting_job_is_admitted() -> None:
-    """With room and nothing else about, a Job starts."""
+    """A single Job starts."""
     assert decisions(remediation()) == {"job-1": Admit(Reason.ADMITTED)}
 
 
 def test_only_waiting_jobs_are_decided() -> None:
-    """What was admitted, decided or ended is left alone, and so is what is being deleted."""
+    """Admitted, decided, ended and deleted Jobs are ignored."""
     assert (
         decisions(
             running("a", **OTHER),
@@ -109,26 +109,26 @@ def test_only_waiting_jobs_are_decided() -> None:
     ],
 )
 def test_nothing_starts_while(reason: Reason, given: dict[str, Any]) -> None:
-    """A pause, an envelope without room and the lack of one hold every Job back."""
+    """During a pause, without a catalog, and with limits of 0."""
     assert reasons(remediation(), **given) == {"job-1": reason.value}
 
 
 @pytest.mark.parametrize("limit", ["max_concurrent", "max_per_hour"])
 def test_an_operarios_limit_of_zero_admits_nothing(limit: str) -> None:
-    """0 is a limit as any other."""
+    """0 is a valid limit."""
     assert reasons(remediation(**options(**{limit: 0}))) == {"job-1": limit.replace("_", "-")}
 
 
 def test_a_job_that_needs_approval_waits_for_it() -> None:
-    """A human admits it, and once that is done it is as any other."""
+    """After the approval it is treated like any other."""
     asks = options(approval=True)
 
     assert reasons(remediation(phase=Phase.AWAITING_APPROVAL, **asks)) == {"job-1": "approval"}
     assert reasons(remediation(approved_by="ada", **asks)) == {"job-1": "admitted"}
 
 
-def test_a_target_is_worked_on_by_one_job() -> None:
-    """Whatever its operario, alert or namespace, a Job waits for the one that runs."""
+def test_one_job_runs_per_target() -> None:
+    """Whatever its operario, alert or namespace, a Job waits for the running one."""
     other = running("b", namespace="other", labels={"alertname": "B"}, operario="x")
 
     assert decisions(remediation(), other) == {
@@ -150,11 +150,11 @@ def test_a_target_is_worked_on_by_one_job() -> None:
         ({"deleting": True}, True),
     ],
 )
-def test_a_target_is_busy_while_pods_are_there(
+def test_a_target_is_busy_while_pods_exist(
     members: dict[str, Any],
     busy: bool,  # noqa: FBT001
 ) -> None:
-    """Running, queued, held with Pods left, started by a person, decided, deleted: all count."""
+    """Running, queued, held with Pods, started by a person, decided, deleted: all count."""
     other = running("b", labels={"alertname": "B"}, operario="x", **members)
 
     assert reasons(remediation(), other)["job-1"] == ("target-busy" if busy else "admitted")
@@ -165,8 +165,8 @@ def test_a_target_is_busy_while_pods_are_there(
     )
 
 
-def test_a_job_that_a_person_stopped_again_waits_for_its_own_pods() -> None:
-    """Suspended by hand before it was admitted, it starts anew when its Pods have ended."""
+def test_a_suspended_job_waits_for_its_own_pods() -> None:
+    """If it was suspended by hand before it was admitted."""
     ending = remediation(active=1, started=True)
 
     assert reasons(ending) == {"job-1": "target-busy"}
@@ -174,7 +174,7 @@ def test_a_job_that_a_person_stopped_again_waits_for_its_own_pods() -> None:
 
 
 def test_the_cooldown_counts_from_the_last_end() -> None:
-    """The next Job of an operario on a target waits so long after the last one's end."""
+    """The next Job of an operario on a target waits for the cooldown."""
     past = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(65)}
     job = finished("a", began=NOW - minutes(9), ended=NOW - minutes(8), **past)
     last = finished("b", began=NOW - minutes(9), ended=NOW - minutes(4), **past | {"attempt": 2})
@@ -193,33 +193,33 @@ def test_the_cooldown_counts_from_the_last_end() -> None:
     assert reasons(last, remediation(target="t"))["job-1"] == "admitted"
 
 
-def test_only_what_started_cools_down() -> None:
-    """A Job that never started leaves no trace on its target."""
+def test_only_started_jobs_cause_a_cooldown() -> None:
+    """A Job that never started causes no cooldown."""
     never = refused("a", starts_at=STARTS_AT - minutes(60), finished_at=NOW)
 
     assert reasons(never, remediation())["job-1"] == "admitted"
 
 
 def test_a_job_that_is_deleted_is_forgotten() -> None:
-    """Of a Job that goes, neither cooldown, hour nor incident is remembered."""
+    """A deleted Job counts neither for cooldown, nor for limits, nor for its incident."""
     gone = finished("a", deleting=True)
 
     assert reasons(gone, remediation(**options(max_per_hour=1)))["job-1"] == "admitted"
 
 
 def elsewhere(name: str, **given: Any) -> Remediation:
-    """A waiting Job of another alert, with a target of its own."""
+    """Make a waiting Job of another alert with another target."""
     return remediation(name, **{"labels": {"alertname": name}, "target": name} | given)
 
 
 def ran_elsewhere(name: str, ago: timedelta, **given: Any) -> Remediation:
-    """One that started so long ago and ended at once."""
+    """Make such a Job that started so long ago and ended at once."""
     given = {"labels": {"alertname": name}, "target": name} | given
     return finished(name, began=NOW - ago, ended=NOW - ago, **given)
 
 
-def test_an_operario_runs_so_many_jobs_at_once() -> None:
-    """More wait; other operarios are not concerned."""
+def test_max_concurrent() -> None:
+    """Others wait; other operarios are not affected."""
     busy = [running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}") for n in range(2)]
     job = elsewhere("a", **options(max_concurrent=2))
 
@@ -232,8 +232,8 @@ def test_an_operario_runs_so_many_jobs_at_once() -> None:
     assert reasons(busy[0], job)["a"] == "admitted"
 
 
-def test_an_operario_starts_so_many_jobs_an_hour() -> None:
-    """More wait until the oldest start that counts is an hour ago."""
+def test_max_per_hour() -> None:
+    """Others wait until the oldest start that counts is an hour ago."""
     ran = [ran_elsewhere(f"r{n}", minutes(15 * n)) for n in range(5)]
     job = elsewhere("a", **options(max_per_hour=2))
 
@@ -245,8 +245,8 @@ def test_an_operario_starts_so_many_jobs_an_hour() -> None:
     assert reasons(*ran, dataclasses.replace(job, operario="x"))["a"] == "admitted"
 
 
-def test_so_many_jobs_start_a_minute() -> None:
-    """The envelope's limit counts starts of all operarios, and lets one more in as they age."""
+def test_limit_per_minute() -> None:
+    """The limit of openfero.yaml counts the starts of all operarios."""
     ran = [ran_elsewhere(f"r{n}", seconds(20 * n), operario=f"o{n}") for n in range(4)]
     given = {"envelope": Envelope(limits=Limits(per_minute=2))}
     job = elsewhere("a")
@@ -258,15 +258,15 @@ def test_so_many_jobs_start_a_minute() -> None:
     assert reasons(*ran, job, now=NOW + seconds(40), **given)["a"] == "admitted"
 
 
-def test_a_limit_of_zero_is_looked_at_again() -> None:
-    """With no room at all, the clock still asks for a look, so that max-wait is kept."""
+def test_a_limit_of_zero_is_decided_again() -> None:
+    """Even with a limit of 0 there is a next time to decide, so that max-wait is kept."""
     decided = decide([remediation(**options(max_per_hour=0))], Envelope(), pause=None, now=NOW)
 
     assert (decided[0][1].reason, next_change(decided)) == (Reason.MAX_PER_HOUR, NOW + minutes(60))
 
 
-def test_all_operarios_together_run_so_many_jobs() -> None:
-    """The envelope's limit counts every operario."""
+def test_limit_concurrent() -> None:
+    """The limit of openfero.yaml counts the Jobs of all operarios."""
     busy = [
         running(f"r{n}", labels={"alertname": f"r{n}"}, target=f"r{n}", operario=f"o{n}")
         for n in range(2)
@@ -280,7 +280,7 @@ def test_all_operarios_together_run_so_many_jobs() -> None:
 
 
 def test_a_start_of_unknown_time_counts_as_of_now() -> None:
-    """An admission without an answer, and a Job that a person just started, use up the limits."""
+    """An admission without an answer and a Job just started by a person count as well."""
     unknown = running(
         "r", labels={"alertname": "r"}, target="r", admitted_at=None, started_at=None, started=True
     )
@@ -290,8 +290,8 @@ def test_a_start_of_unknown_time_counts_as_of_now() -> None:
     assert reasons(unknown, elsewhere("a", **options(max_per_hour=1)))["a"] == "max-per-hour"
 
 
-def test_admission_counts_not_the_start_that_kueue_makes_of_it() -> None:
-    """A Job that waited in a queue was started when it was admitted."""
+def test_a_queued_job_counts_from_its_admission() -> None:
+    """A queued Job counts from its admission."""
     queued = running("r", since=NOW, target="r", labels={"alertname": "r"})
     late = dataclasses.replace(queued, admitted_at=NOW - minutes(2), queue="batch")
 
@@ -321,7 +321,7 @@ def test_admission_counts_not_the_start_that_kueue_makes_of_it() -> None:
     ],
 )
 def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: str) -> None:
-    """What was refused for good is not run elsewhere either; a namesake that gave way is nobody."""
+    """A final refusal counts in all namespaces; one as a duplicate does not."""
     # Not the same digests by chance of starts: it is the occurrence alone that is compared here.
     job = remediation(starts_at=None, occurrence="o")
     decided = decide(
@@ -334,8 +334,8 @@ def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: 
     assert {d.reason.value for r, d in decided if r is job} == {reason}
 
 
-def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
-    """Two namespaces with one Job each at one moment: one runs, always the same."""
+def test_of_equal_jobs_the_first_by_namespace_runs() -> None:
+    """Of two Jobs with the same time and name always the same one runs."""
     job, other = remediation(namespace="a"), remediation(namespace="b")
     for order in permutations([job, other]):
         decided = decide(order, Envelope(), pause=None, now=NOW)
@@ -347,7 +347,7 @@ def test_the_first_by_namespace_stands_where_all_else_is_equal() -> None:
 
 
 def test_the_refusal_names_the_other_job() -> None:
-    """A person who wonders why finds the Job that heals instead."""
+    """The message names the Job that handles the incident."""
     job = remediation("b", starts_at=STARTS_AT + seconds(1))
 
     assert decisions(running("a"), job)["b"] == Refuse(
@@ -380,7 +380,7 @@ def test_a_start_that_wobbles_is_the_same_incident(
     starts_at: datetime,
     same: bool,  # noqa: FBT001
 ) -> None:
-    """Up to a minute after the other Job was received, it is the same trouble."""
+    """Up to a minute after the other Job was received."""
     healed = finished("a", ended=NOW - minutes(60))
     job = remediation("b", starts_at=starts_at, received_at=NOW + minutes(6))
 
@@ -388,8 +388,8 @@ def test_a_start_that_wobbles_is_the_same_incident(
     assert reasons(healed, job, now=later)["b"] == ("same-incident" if same else "admitted")
 
 
-def test_what_fires_again_after_it_was_resolved_is_a_new_incident() -> None:
-    """A start after the recorded resolved-at is healed, soon as it may be."""
+def test_an_alert_that_fires_again_after_it_was_resolved_is_a_new_incident() -> None:
+    """A startsAt after the recorded resolved-at is a new incident."""
     healed = finished("a", began=NOW - minutes(60), ended=NOW - minutes(59), resolved_at=NOW)
     again = remediation("b", starts_at=NOW + seconds(1), received_at=NOW + seconds(2))
     wobbled = remediation("b", starts_at=NOW, received_at=NOW + seconds(2))
@@ -399,8 +399,8 @@ def test_what_fires_again_after_it_was_resolved_is_a_new_incident() -> None:
     assert reasons(healed, wobbled, now=later)["b"] == "same-incident"
 
 
-def test_a_new_incident_meets_the_cooldown() -> None:
-    """Healing again is not healing at once."""
+def test_a_new_incident_waits_for_the_cooldown() -> None:
+    """Its Job waits for the cooldown."""
     healed = finished("a", resolved_at=NOW)
     again = remediation("b", starts_at=NOW + seconds(1))
 
@@ -429,18 +429,16 @@ def test_a_new_incident_meets_the_cooldown() -> None:
         (running("a", labels={"alertname": "B"}), "admitted"),
     ],
 )
-def test_a_job_is_compared_with_what_started_or_stands_before_it(
-    other: Remediation, reason: str
-) -> None:
-    """Decided Jobs that never started, other attempts and alerts without a start do not count."""
+def test_only_started_and_earlier_jobs_make_a_duplicate(other: Remediation, reason: str) -> None:
+    """Decided Jobs that never started, other attempts and alerts without startsAt do not."""
     job = remediation("b", starts_at=STARTS_AT + seconds(1))
 
     assert reasons(dataclasses.replace(other, target="t", operario="x"), job)["b"] == reason
 
 
 @pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
-def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: datetime) -> None:
-    """Others of its incident wait until that is known, whatever else they could do."""
+def test_no_refusal_depends_on_an_unconfirmed_job(received_at: datetime) -> None:
+    """Other Jobs of its incident wait until that is known."""
     unconfirmed = running("a", target="t", operario="x")
     job = remediation("b", starts_at=STARTS_AT + seconds(1), received_at=received_at)
     same = remediation("c", namespace="other", received_at=received_at)
@@ -456,15 +454,15 @@ def test_nothing_final_rests_on_a_job_that_may_not_have_started(received_at: dat
         assert isinstance(decisions(unconfirmed, other)[other.key.name], Refuse)
 
 
-def test_an_alert_without_a_start_is_healed_each_time() -> None:
-    """A person who sends an alert by hand asks for a run."""
+def test_an_alert_without_starts_at_gets_a_job_each_time() -> None:
+    """Such an alert was sent by hand, to run the Job."""
     job = remediation("b", starts_at=None)
 
     assert reasons(finished("a", ended=NOW - minutes(60)), job)["b"] == "admitted"
 
 
-def test_many_alerts_without_a_start_are_decided_in_a_moment() -> None:
-    """Whoever sends the same alert by hand, again and again, does not stop the leader."""
+def test_many_alerts_without_starts_at_are_decided_fast() -> None:
+    """Many alerts sent by hand do not block the leader."""
     jobs = [
         remediation(f"j{n}", starts_at=None, incident="i", occurrence=str(n)) for n in range(3000)
     ]
@@ -474,7 +472,7 @@ def test_many_alerts_without_a_start_are_decided_in_a_moment() -> None:
     assert time.monotonic() - begin < 2
 
 
-def test_who_is_refused_stands_before_nobody() -> None:
+def test_a_refused_job_causes_no_other_refusal() -> None:
     """A Job that is refused in the same breath does not take another with it.
 
     Not even one of higher priority, which is admitted before it would have been looked at.
@@ -490,7 +488,7 @@ def test_who_is_refused_stands_before_nobody() -> None:
 
 
 def test_an_older_job_is_refused_behind_one_that_is_admitted_in_the_same_pass() -> None:
-    """A newer incident of higher priority heals the older one's too, also where targets differ."""
+    """A newer Job of higher priority handles the older incident, too."""
     older = remediation("a", target="t")
     newer = remediation(
         "b",
@@ -514,15 +512,15 @@ def test_an_older_job_is_refused_behind_one_that_is_admitted_in_the_same_pass() 
     ],
 )
 def test_a_resolved_alerts_job_is_not_started(on_resolve: OnResolve, reason: str) -> None:
-    """Unless its operario keeps it."""
+    """Unless on-resolve is keep."""
     job = remediation(resolved_at=NOW, **options(on_resolve=on_resolve))
 
     assert reasons(job) == {"job-1": reason}
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.AWAITING_APPROVAL])
-def test_what_waited_too_long_is_refused(phase: Phase) -> None:
-    """Not run hours late, nor approved by somebody who does not know better; 0 waits for ever."""
+def test_a_job_that_waited_too_long_is_refused(phase: Phase) -> None:
+    """Approved or not; 0 waits forever."""
     job = remediation(phase=phase, **options(approval=phase is Phase.AWAITING_APPROVAL))
     wait = "approval" if phase is Phase.AWAITING_APPROVAL else "admitted"
 
@@ -535,13 +533,13 @@ def test_what_waited_too_long_is_refused(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("given", [{"pause": PAUSE}, {"envelope": None}])
-def test_time_goes_on_while_nothing_starts(given: dict[str, Any]) -> None:
-    """A pause and the lack of a catalog do not make an old Job young."""
+def test_max_wait_passes_while_nothing_starts(given: dict[str, Any]) -> None:
+    """max-wait also passes during a pause and without a catalog."""
     assert reasons(remediation(), now=NOW + minutes(61), **given)["job-1"] == "max-wait"
 
 
 def test_a_dry_run_ends_in_a_refusal() -> None:
-    """By the operario's mode or the envelope's, the Job is created and never started."""
+    """With the mode of the operario or of openfero.yaml the Job never starts."""
     assert reasons(remediation(**options(mode=Mode.DRY_RUN))) == {"job-1": "dry-run"}
     assert reasons(remediation(), envelope=Envelope(mode=Mode.DRY_RUN)) == {"job-1": "dry-run"}
 
@@ -550,7 +548,7 @@ def test_a_dry_run_ends_in_a_refusal() -> None:
 
 
 def fired(**given: Any) -> Remediation:
-    """The firing Job of the labels, which ran and was resolved."""
+    """Make the Job of the firing alert, which ran and was resolved."""
     return finished(
         "f",
         **{
@@ -565,12 +563,12 @@ def fired(**given: Any) -> Remediation:
 
 
 def undo(name: str = "u", **given: Any) -> Remediation:
-    """The Job of the resolved alert, received at `NOW`."""
+    """Make the Job of the resolved alert, received at `NOW`."""
     return remediation(name, **{"starts_at": STARTS_AT - minutes(10)} | RESOLVED | given)
 
 
 def test_a_resolved_job_waits_in_case_the_alert_fires_again() -> None:
-    """Only after resolve-delay, counted from its arrival, does it run."""
+    """It runs after resolve-delay, counted from its delivery."""
     why = "waiting for resolve-delay (1m): the alert may fire again"
     assert decisions(fired(), undo()) == {"u": Wait(Reason.RESOLVE_DELAY, NOW + minutes(1), why)}
     assert reasons(fired(), undo(), now=NOW + minutes(1))["u"] == "admitted"
@@ -599,7 +597,7 @@ def test_a_resolved_job_waits_in_case_the_alert_fires_again() -> None:
     ],
 )
 def test_a_resolved_job_waits_for_the_firing_one(members: dict[str, Any]) -> None:
-    """Nothing is undone while it is being done, whatever the targets are called."""
+    """Whatever their targets are."""
     waits = decisions(fired(target="t", **members), undo(), now=NOW + minutes(1))
 
     assert waits == {
@@ -608,7 +606,7 @@ def test_a_resolved_job_waits_for_the_firing_one(members: dict[str, Any]) -> Non
 
 
 def test_a_resolved_job_waits_for_a_firing_one_that_waits() -> None:
-    """A firing Job that its operario keeps may still run."""
+    """A firing Job with on-resolve keep may still run."""
     keeps = options(on_resolve=OnResolve.KEEP, approval=True)
     waiting = remediation(
         "f", starts_at=STARTS_AT, resolved_at=NOW, phase=Phase.AWAITING_APPROVAL, **keeps
@@ -618,8 +616,8 @@ def test_a_resolved_job_waits_for_a_firing_one_that_waits() -> None:
     assert reasons(waiting, job, now=NOW + minutes(1)) == {"f": "approval", "u": "firing-runs"}
 
 
-def test_a_firing_job_that_is_held_without_pods_holds_nobody_up() -> None:
-    """What somebody stopped for good has ended."""
+def test_a_held_firing_job_without_pods_does_not_block() -> None:
+    """A Job that somebody suspended for good counts as ended."""
     held = fired(phase=Phase.HELD, suspended=True, finished=False, finished_at=None, started_at=NOW)
 
     assert reasons(held, undo(), now=NOW + minutes(1))["u"] == "admitted"
@@ -642,15 +640,17 @@ def test_a_firing_job_that_is_held_without_pods_holds_nobody_up() -> None:
         ({"starts_at": None}, "admitted"),
     ],
 )
-def test_nothing_is_undone_while_the_labels_fire_again(firing: dict[str, Any], reason: str) -> None:
-    """A later start that is not resolved refuses the undoing, but for one that only wobbled."""
+def test_a_resolved_job_is_refused_while_the_alert_fires_again(
+    firing: dict[str, Any], reason: str
+) -> None:
+    """A later startsAt that is not resolved refuses the resolved Job, unless it only wobbled."""
     again = fired(**{"resolved_at": None, "began": NOW - minutes(2)} | firing)
 
     assert reasons(again, undo(), now=NOW + minutes(1))["u"] == reason
 
 
-def test_a_start_that_wobbles_does_not_refuse_the_undoing_in_the_same_breath() -> None:
-    """A double that arrives after the resolution is refused, and then the resolved Job runs."""
+def test_a_duplicate_does_not_refuse_the_resolved_job() -> None:
+    """The duplicate is refused, and then the resolved Job runs."""
     double = remediation(
         "d", starts_at=STARTS_AT - minutes(10) + seconds(5), received_at=NOW + seconds(1)
     )
@@ -665,14 +665,14 @@ def test_a_start_that_wobbles_does_not_refuse_the_undoing_in_the_same_breath() -
 
 
 def test_a_resolved_alert_without_a_start_is_not_compared() -> None:
-    """Nobody knows what fires later than it."""
+    """Without startsAt it is unknown which alert is later."""
     again = fired(starts_at=STARTS_AT, resolved_at=None)
 
     assert reasons(again, undo(starts_at=None), now=NOW + minutes(1))["u"] == "admitted"
 
 
 def undone(**given: Any) -> Remediation:
-    """An earlier resolved Job of the labels, which succeeded 5 minutes ago."""
+    """Make an earlier resolved Job, which succeeded 5 minutes ago."""
     long_ago = {"starts_at": STARTS_AT - minutes(99), "received_at": NOW - minutes(90)}
     times = {"began": NOW - minutes(6), "ended": NOW - minutes(5)}
     return finished("e", **long_ago | times | RESOLVED | options(cooldown=timedelta(0)) | given)
@@ -695,14 +695,14 @@ def undone(**given: Any) -> Remediation:
     ],
 )
 def test_there_must_be_something_to_undo(others: list[Remediation], reason: str) -> None:
-    """A firing Job of the labels must have started since the last undoing that succeeded."""
+    """A firing Job must have started since the last successful resolved Job."""
     job = undo(**options(cooldown=timedelta(0)))
 
     assert reasons(*others, job, now=NOW + minutes(1))["u"] == reason
 
 
 def test_firing_and_resolved_jobs_share_a_target() -> None:
-    """An undoing waits for whatever works on the target."""
+    """A resolved Job waits for any Job that is running on its target."""
     other = running("r", labels={"alertname": "B"})
 
     assert reasons(fired(), undo(), other, now=NOW + minutes(1))["u"] == "target-busy"
@@ -712,7 +712,7 @@ def test_firing_and_resolved_jobs_share_a_target() -> None:
 
 
 def test_the_highest_priority_goes_first_then_the_oldest() -> None:
-    """Where not all may start, priority decides, then arrival, then name."""
+    """If not all may start, priority decides, then time of arrival, then name."""
     jobs = [
         elsewhere("d", received_at=NOW - minutes(9), **options(priority=-1)),
         elsewhere("b"),
@@ -732,8 +732,8 @@ def test_the_highest_priority_goes_first_then_the_oldest() -> None:
         ]
 
 
-def test_who_has_to_wait_lets_others_pass() -> None:
-    """A Job that waits for its target does not block one behind it."""
+def test_a_waiting_job_does_not_block_others() -> None:
+    """A Job that waits for its target does not block later ones."""
     first = remediation("a", **options(priority=9))
 
     assert reasons(running("r", labels={"alertname": "B"}), first, elsewhere("b")) == {
@@ -743,14 +743,14 @@ def test_who_has_to_wait_lets_others_pass() -> None:
 
 
 def test_one_of_several_for_a_target_starts() -> None:
-    """Those that are decided together see each other's admissions."""
+    """Admissions of one pass count for later decisions of the same pass."""
     jobs = [remediation(n, labels={"alertname": n}, operario=n) for n in "abc"]
 
     assert reasons(*jobs) == {"a": "admitted", "b": "target-busy", "c": "target-busy"}
 
 
 def test_admissions_of_one_pass_count_toward_every_limit() -> None:
-    """Ten Jobs that are decided at once start as if they had come one by one."""
+    """Ten Jobs that are decided at once start as if they had arrived one by one."""
     jobs = [elsewhere(str(n)) for n in range(10)]
     per_hour = [dataclasses.replace(j, options=Options(max_per_hour=3)) for j in jobs]
     at_once = [dataclasses.replace(j, options=Options(max_concurrent=4)) for j in jobs]
@@ -764,28 +764,28 @@ def test_admissions_of_one_pass_count_toward_every_limit() -> None:
     }
 
 
-# When to look again.
+# When to decide_now again.
 
 
-def test_the_next_change_is_when_the_clock_may_change_something() -> None:
-    """The earliest end of a wait, the end of max-wait included."""
+def test_next_change() -> None:
+    """The earliest end of a wait, including max-wait."""
     cooling = finished("a", starts_at=STARTS_AT - minutes(99), resolved_at=NOW - minutes(98))
     waiting = remediation("b")
     approval = elsewhere("c", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(3)))
     endless = elsewhere("d", phase=Phase.AWAITING_APPROVAL, **options(max_wait=minutes(0)))
 
-    def look(*jobs: Remediation) -> datetime | None:
+    def decide_now(*jobs: Remediation) -> datetime | None:
         return next_change(decide(jobs, Envelope(), pause=None, now=NOW))
 
-    assert look(cooling, waiting) == NOW + minutes(10)
-    assert look(cooling, waiting, approval) == NOW + minutes(3)
-    assert look(endless) is None
-    assert look() is None
-    assert look(elsewhere("e")) is None
+    assert decide_now(cooling, waiting) == NOW + minutes(10)
+    assert decide_now(cooling, waiting, approval) == NOW + minutes(3)
+    assert decide_now(endless) is None
+    assert decide_now() is None
+    assert decide_now(elsewhere("e")) is None
 
 
-def test_a_start_at_the_beginning_of_time_is_compared_like_any_other() -> None:
-    """Whatever somebody wrote into the record, deciding goes on."""
+def test_extreme_times_are_compared() -> None:
+    """Extreme times in annotations cause no error."""
     first = datetime.min.replace(tzinfo=UTC)
 
     assert reasons(running("a"), remediation("b", starts_at=first))["b"] == "same-incident"
@@ -794,7 +794,7 @@ def test_a_start_at_the_beginning_of_time_is_compared_like_any_other() -> None:
 def test_many_starts_of_one_alert_are_not_compared_each_with_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What came long before a Job's start, or waits behind it, is not looked at."""
+    """Jobs long before a Job's start, or later than it, are skipped."""
     comparisons = 0
 
     def counted(job: Remediation, other: Remediation) -> bool:
@@ -817,17 +817,17 @@ def test_many_starts_of_one_alert_are_not_compared_each_with_each(
     assert comparisons <= 2 * len(many)
 
 
-# Any mixture.
+# Random Jobs.
 
 
 def mixed(size: int, seed: int) -> tuple[Remediation, ...]:
-    """So many Jobs in any states that the API server may show, often in each other's way."""
-    random = Random(seed)  # noqa: S311 (the same board for the same seed)
+    """Make Jobs in any states that the API server may return, which often conflict."""
+    random = Random(seed)  # noqa: S311 (the same jobs for the same seed)
     return tuple(any_remediation(random, index) for index in range(size))
 
 
 def any_remediation(random: Random, index: int) -> Remediation:
-    """One of them."""
+    """Make one of them."""
     phase = random.choice([*[Phase.WAITING] * 5, *Phase])
     received = NOW - minutes(random.randrange(70))
     started = phase not in (Phase.WAITING, Phase.AWAITING_APPROVAL, Phase.REFUSED, Phase.CANCELLED)
@@ -874,11 +874,11 @@ ENVELOPES = st.builds(
 )
 
 
-def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
-    """The Jobs after what was decided about them was done."""
-    done = {job.key: decision for job, decision in look(board, envelope)}
+def carried_out(jobs: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
+    """Return the Jobs after the decisions on them were carried out."""
+    done = {job.key: decision for job, decision in decide_now(jobs, envelope)}
     after = []
-    for job in board:
+    for job in jobs:
         match done.get(job.key):
             case Admit():
                 after.append(
@@ -902,28 +902,30 @@ def carried_out(board: Iterable[Remediation], envelope: Envelope) -> list[Remedi
     return after
 
 
-def look(board: Iterable[Remediation], envelope: Envelope) -> list[tuple[Remediation, Decision]]:
-    """What is decided at `NOW`."""
-    return decide(board, envelope, pause=None, now=NOW)
+def decide_now(
+    jobs: Iterable[Remediation], envelope: Envelope
+) -> list[tuple[Remediation, Decision]]:
+    """Decide at `NOW`."""
+    return decide(jobs, envelope, pause=None, now=NOW)
 
 
-def admitted(board: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
-    """What is admitted at `NOW`."""
-    return [job for job, decision in look(board, envelope) if isinstance(decision, Admit)]
+def admitted(jobs: Iterable[Remediation], envelope: Envelope) -> list[Remediation]:
+    """Return the Jobs that are admitted at `NOW`."""
+    return [job for job, decision in decide_now(jobs, envelope) if isinstance(decision, Admit)]
 
 
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
-def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: Envelope) -> None:
-    """One Job works on a target, and never more run at once, an hour or a minute than may."""
-    occupying = [job for job in board if job.occupying]
+def test_no_admission_breaks_a_limit(jobs: tuple[Remediation, ...], envelope: Envelope) -> None:
+    """One Job per target, and all limits are kept."""
+    occupying = [job for job in jobs if job.occupying]
     starts = [
         (job.operario, job.admitted_at)
-        for job in board
+        for job in jobs
         if job.admitted_at is not None and not job.deleting
     ]
 
-    for job in admitted(board, envelope):
+    for job in admitted(jobs, envelope):
         assert job.target not in {other.target for other in occupying}
         mine = [other for other in occupying if other.operario == job.operario]
         assert len(mine) < job.options.max_concurrent
@@ -939,11 +941,11 @@ def test_no_admission_breaks_a_limit(board: tuple[Remediation, ...], envelope: E
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
 def test_one_job_runs_per_occurrence_and_incident(
-    board: tuple[Remediation, ...], envelope: Envelope
+    jobs: tuple[Remediation, ...], envelope: Envelope
 ) -> None:
-    """No Job starts beside, or after, another of its occurrence or of its incident."""
-    starting = admitted(board, envelope)
-    before = [job for job in board if job.started and not job.deleting]
+    """No Job starts if another of its occurrence or incident has started."""
+    starting = admitted(jobs, envelope)
+    before = [job for job in jobs if job.started and not job.deleting]
 
     for index, job in enumerate(starting):
         # One that is admitted later may be a new incident, after this one.
@@ -964,26 +966,26 @@ def test_one_job_runs_per_occurrence_and_incident(
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES, st.randoms(use_true_random=False))
 def test_decisions_do_not_depend_on_the_order_of_jobs(
-    board: tuple[Remediation, ...], envelope: Envelope, random: Random
+    jobs: tuple[Remediation, ...], envelope: Envelope, random: Random
 ) -> None:
-    """A new leader that lists in another order decides the same, in the same order."""
-    shuffled = list(board)
+    """A new leader that lists in another order makes the same decisions in the same order."""
+    shuffled = list(jobs)
     random.shuffle(shuffled)
 
-    assert look(board, envelope) == look(shuffled, envelope)
+    assert decide_now(jobs, envelope) == decide_now(shuffled, envelope)
 
 
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
-def test_looking_again_admits_nothing_more(
-    board: tuple[Remediation, ...], envelope: Envelope
+def test_a_second_pass_admits_nothing_more(
+    jobs: tuple[Remediation, ...], envelope: Envelope
 ) -> None:
     """What one pass left waiting for room or a target, the next leaves, with nothing changed.
 
     Only a refusal may make way for another Job, and then within the limits.
     """
-    after = carried_out(board, envelope)
-    refusals = [job for job, decision in look(board, envelope) if isinstance(decision, Refuse)]
+    after = carried_out(jobs, envelope)
+    refusals = [job for job, decision in decide_now(jobs, envelope) if isinstance(decision, Refuse)]
     again = admitted(after, envelope)
 
     assert not again or refusals
@@ -996,15 +998,15 @@ def test_looking_again_admits_nothing_more(
 
 @settings(max_examples=scaled(100))
 @given(BOARDS, ENVELOPES)
-def test_everything_that_waits_is_decided_in_order(
-    board: tuple[Remediation, ...], envelope: Envelope
+def test_every_waiting_job_is_decided_in_order(
+    jobs: tuple[Remediation, ...], envelope: Envelope
 ) -> None:
-    """Each waiting Job gets one decision, by priority, then age; the clock's waits lie ahead."""
-    decided = look(board, envelope)
+    """Each waiting Job gets one decision, by priority, then age; waits end in the future."""
+    decided = decide_now(jobs, envelope)
 
     assert [job.key for job, _ in decided] == [
         job.key
-        for job in sorted(board, key=lambda r: (-r.options.priority, r.order))
+        for job in sorted(jobs, key=lambda r: (-r.options.priority, r.order))
         if job.waiting and not job.deleting
     ]
     for _, decision in decided:
@@ -1012,8 +1014,8 @@ def test_everything_that_waits_is_decided_in_order(
             assert decision.until > NOW
 
 
-def test_an_admission_that_was_long_under_way_counts_from_when_it_came() -> None:
-    """Its `admitted-at` is when it was sent; the minute counts from when the Job started."""
+def test_a_late_admission_counts_from_the_start_of_the_job() -> None:
+    """`admitted-at` is when it was sent; the limits count from when the Job started."""
     one_a_minute = Envelope(limits=Limits(per_minute=1))
     late = finished("a", began=NOW - seconds(70), ended=NOW, labels={"alertname": "B"}, target="b")
     late = dataclasses.replace(late, started_at=NOW - seconds(20))
