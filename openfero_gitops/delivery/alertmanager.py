@@ -43,7 +43,6 @@ class _GroupBody(BaseModel):
 
     status: _Text = ""
     group_key: _Text = Field("", validation_alias=AliasChoices("groupKey"))
-    receiver: _Text = ""
     truncated_alerts: int = Field(0, validation_alias=AliasChoices("truncatedAlerts"))
     alerts: list[_AlertBody]
 
@@ -80,7 +79,6 @@ def read_payload(body: bytes | str) -> AlertGroup:
         # Alertmanager's rule; other senders may omit the status of the group.
         status=Status.FIRING if is_firing else Status.RESOLVED,
         group_key=group.group_key,
-        receiver=group.receiver,
         truncated_alerts=max(0, group.truncated_alerts),
         alerts=alerts,
     )

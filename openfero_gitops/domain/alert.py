@@ -52,7 +52,6 @@ class AlertGroup:
 
     status: Status
     group_key: str
-    receiver: str
     truncated_alerts: int
     alerts: tuple[Alert, ...]
 

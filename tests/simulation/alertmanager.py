@@ -117,7 +117,7 @@ class Alertmanager:
             alerts.append(fire.alert(Status.RESOLVED, starts_at, ends_at))
         rng.shuffle(alerts)
         status = Status.FIRING if firing else Status.RESOLVED
-        group = AlertGroup(status, f'{{}}:{{alertname="{name}"}}', "openfero", 0, tuple(alerts))
+        group = AlertGroup(status, f'{{}}:{{alertname="{name}"}}', 0, tuple(alerts))
         if not await self.deliver(group):
             return False
         self._last[name] = now

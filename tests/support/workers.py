@@ -353,9 +353,7 @@ class Replica:
         """Take a delivery of these alerts."""
         fires = any(alert.status is Status.FIRING for alert in alerts)
         status = Status.FIRING if fires else Status.RESOLVED
-        return await self.submitter.deliver(
-            AlertGroup(status, "group", "openfero", truncated, alerts)
-        )
+        return await self.submitter.deliver(AlertGroup(status, "group", truncated, alerts))
 
 
 def new_term(name: str, lasts: float = float("inf")) -> LeaseTerm:
