@@ -1,4 +1,4 @@
-"""A server on loopback that plays a bad API server, and a client of it."""
+"""A loopback server that acts as a faulty API server, and a client of it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def kubeconfig(directory: Path, server: str, **user: Any) -> Path:
 
 @dataclass
 class Odd:
-    """What an odd server is told to do, and what it was asked."""
+    """The configured answer of a faulty server, and the requests that it received."""
 
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    asked: list[web.Request] = field(default_factory=list)
+    requests: list[web.Request] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Note a request and answer it."""
-        self.asked.append(request)
+        """Record a request and answer it."""
+        self.requests.append(request)
         return await self.answer(request)
 
 
@@ -52,7 +52,7 @@ class Odd:
 async def odd_api(
     directory: Path, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> AsyncIterator[tuple[KubernetesApi, Odd]]:
-    """Run a server that answers every request with `answer`, and give a client of it."""
+    """Run a server that answers every request with `answer`, and yield a client of it."""
     odd = Odd(answer)
     app = web.Application(client_max_size=2**24)
     app.router.add_route("*", "/{path:.*}", odd.handle)
@@ -70,7 +70,7 @@ async def raw_api(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     scheme: str = "http",
 ) -> AsyncIterator[KubernetesApi]:
-    """Run a server that does with every connection what `serve` does, and give a client of it."""
+    """Run a server that handles every connection with `serve`, and yield a client of it."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,7 +24,7 @@ from openfero_gitops.jobs.render import render
 from openfero_gitops.sources.folder import FolderSource
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.opening import open_commit
-from tests.support.build import alert as told
+from tests.support.build import alert as received_alert
 from tests.support.build import catalog, delivery, operario, rendered
 from tests.support.git_servers import http_server
 from tests.support.paths import ROOT
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 
-#: Everything to which the API server adds something of its own.
+#: A Job in which the API server fills in every kind of default.
 RICH: dict[str, Any] = {
     "backoffLimitPerIndex": 1,
     "completions": 2,
@@ -135,13 +135,14 @@ RICH: dict[str, Any] = {
 
 
 def stored(kubeconfig: Path, namespace: str, manifests: list[dict[str, Any]]) -> list[Any]:
-    """What the API server would make of each of these Jobs."""
+    """Return each of these Jobs as the API server would store it."""
 
     async def create() -> list[Any]:
         api = await KubernetesApi.connect(kubeconfig)
         try:
             return [
-                (await api.create(JOBS, namespace, one, dry_run=True)).object for one in manifests
+                (await api.create(JOBS, namespace, manifest, dry_run=True)).object
+                for manifest in manifests
             ]
         finally:
             await api.close()
@@ -150,57 +151,62 @@ def stored(kubeconfig: Path, namespace: str, manifests: list[dict[str, Any]]) ->
 
 
 def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verification:
-    """Verify a Job, with these operarios in its commit."""
+    """Verify a Job against these operarios in its commit."""
     return verify(job, catalog(*operarios), jobs_namespace=namespace)
 
 
-def test_what_the_api_server_adds_is_no_difference(kubeconfig: Path, namespace: str) -> None:
-    """Defaults and other spellings of a rich Job are known; anything else would be a finding."""
+def test_api_server_defaults_are_no_difference(kubeconfig: Path, namespace: str) -> None:
+    """Defaults and normalised values of a rich Job are no difference."""
     by = operario(spec=RICH, namespace=namespace)
     (job,) = stored(kubeconfig, namespace, [copy.deepcopy(rendered(by=by).manifest)])
     assert judged(job, namespace, by) == Verification(Proof.VERIFIED)
 
 
-def test_every_operario_of_the_example_is_proven(kubeconfig: Path, namespace: str) -> None:
-    """A Job of each of them, as the API server stores it, is what its file gives."""
+def test_every_operario_of_the_example_is_verified(kubeconfig: Path, namespace: str) -> None:
+    """Each operario of the example renders the Job that the API server stores."""
     source = FolderSource(ROOT / "operarios-example")
     scope = Scope(jobs_namespace=namespace)
-    found: Catalog = build_catalog(asyncio.run(source.fetch()), scope)
+    catalog: Catalog = build_catalog(asyncio.run(source.fetch()), scope)
     manifests = []
-    for one in found.operarios:
-        labels = {"alertname": one.alertname, "namespace": "shop", "pod": "web-1", "node": "n1"}
+    for definition in catalog.operarios:
+        labels = {
+            "alertname": definition.alertname,
+            "namespace": "shop",
+            "pod": "web-1",
+            "node": "n1",
+        }
         more = {"job_name": "j", "persistentvolumeclaim": "data", "instance": "n1:9100"}
         labels |= {"deployment": "web", "container": "main", "resource": "pods"} | more
         manifests.append(
             render(
-                told(labels=labels, status=one.status),
-                one,
-                found.envelope,
-                found.revision,
+                received_alert(labels=labels, status=definition.status),
+                definition,
+                catalog.envelope,
+                catalog.revision,
                 delivery(),
                 jobs_namespace=namespace,
             ).manifest
         )
     assert len(manifests) >= 10
     for job in stored(kubeconfig, namespace, manifests):
-        verification = verify(job, found, jobs_namespace=namespace)
+        verification = verify(job, catalog, jobs_namespace=namespace)
         assert verification == Verification(Proof.VERIFIED), job["metadata"]["name"]
 
 
 def audited(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
+    """Run `openfero-gitops audit`."""
     argv = [sys.executable, "-m", "openfero_gitops", "audit", *arguments]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with two operarios."""
-    made = Repository(tmp_path / "operarios")
-    made.write("web.json", operario_file("WebDown"))
-    made.write("disk.json", operario_file("DiskFull"))
-    made.commit("Operarios")
-    return made
+    """Create a repository with two operarios."""
+    repository = Repository(tmp_path / "operarios")
+    repository.write("web.json", operario_file("WebDown"))
+    repository.write("disk.json", operario_file("DiskFull"))
+    repository.commit("Operarios")
+    return repository
 
 
 def test_an_auditor_proves_what_ran(
@@ -211,7 +217,7 @@ def test_an_auditor_proves_what_ran(
     repository: Repository,
     kwok: object,
 ) -> None:
-    """Jobs of two commits are verified; a forged one, and a rewritten history, are found."""
+    """Jobs of two commits are verified; a forged Job and a rewritten history are detected."""
     del kwok
     with Replica(
         tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
@@ -225,12 +231,12 @@ def test_an_auditor_proves_what_ran(
         replica.deliver(alert("WebDown", host="b"))
         replica.wait_for(
             lambda: (
-                [one["phase"] for one in replica.get("/api/remediations")["items"]]
+                [item["phase"] for item in replica.get("/api/remediations")["items"]]
                 == ["Succeeded"] * 3
             )
         )
-    there = ("--kubeconfig", str(kubeconfig), "--namespace", namespace)
-    prove = (*there, "--verify", "--repo", str(repository.folder))
+    target = ("--kubeconfig", str(kubeconfig), "--namespace", namespace)
+    prove = (*target, "--verify", "--repo", str(repository.folder))
 
     table = audited(*prove)
     assert table.returncode == 0, table.stdout + table.stderr
@@ -242,17 +248,17 @@ def test_an_auditor_proves_what_ran(
     credentials = tmp_path / "credentials"
     credentials.write_text("ada:s3cret\n")
     with http_server(repository.folder.parent, user="ada", password="s3cret") as server:
-        private = (*there, "--verify", "--repo", server.url(repository.folder.name))
+        private = (*target, "--verify", "--repo", server.url(repository.folder.name))
         unknown = audited(*private)
         assert (unknown.returncode, unknown.stdout) == (2, "")
         assert "set --git-credentials-file" in unknown.stderr
         assert audited(*private, "--git-credentials-file", str(credentials)).stdout == table.stdout
     listed = json.loads(audited(*prove, "--format", "json").stdout)["items"]
-    assert {one["commit"] for one in listed} == {first, second}
-    assert all(one["admittedBy"] == "a" for one in listed)
-    rows = list(csv.DictReader(io.StringIO(audited(*there, "--format", "csv").stdout)))
+    assert {item["commit"] for item in listed} == {first, second}
+    assert all(item["admittedBy"] == "a" for item in listed)
+    rows = list(csv.DictReader(io.StringIO(audited(*target, "--format", "csv").stdout)))
     assert [row["commit"] for row in rows] == [first, first, second]
-    only = audited(*there, "--alert", "webdown", "--commit", second[:8])
+    only = audited(*target, "--alert", "webdown", "--commit", second[:8])
     assert only.stdout.splitlines()[-1] == "1 remediation"
 
     forged = kubectl.json("get", "job", rows[2]["job"], "-n", namespace)
@@ -282,27 +288,27 @@ def test_an_auditor_proves_what_ran(
     assert rewritten.stdout.splitlines()[-1] == "4 remediations, 2 verified, 2 differs"
 
 
-def test_a_wrong_audit_says_what_to_do(kubeconfig: Path, tmp_path: Path) -> None:
-    """Each mistake is one line and exit code 2, without a traceback."""
-    there = ("--kubeconfig", str(kubeconfig), "--namespace", "default")
-    for arguments, word in (
-        ((*there, "--verify"), "use --verify and --repo together"),
-        ((*there, "--repo", "x"), "use --verify and --repo together"),
-        ((*there, "--since", "soon"), "is not a duration"),
-        ((*there, "--verify", "--repo", str(tmp_path)), "is not in a Git repository"),
+def test_usage_errors_say_what_to_do(kubeconfig: Path, tmp_path: Path) -> None:
+    """Each usage error is one line and exit code 2, without a traceback."""
+    target = ("--kubeconfig", str(kubeconfig), "--namespace", "default")
+    for arguments, message in (
+        ((*target, "--verify"), "use --verify and --repo together"),
+        ((*target, "--repo", "x"), "use --verify and --repo together"),
+        ((*target, "--since", "soon"), "is not a duration"),
+        ((*target, "--verify", "--repo", str(tmp_path)), "is not in a Git repository"),
         (
-            (*there, "--verify", "--repo", str(tmp_path / "none")),
+            (*target, "--verify", "--repo", str(tmp_path / "none")),
             "is neither a folder nor a Git URL",
         ),
     ):
-        said = audited(*arguments)
-        assert said.returncode == 2, said
-        assert word in said.stderr
-        assert "Traceback" not in said.stderr
+        finished = audited(*arguments)
+        assert finished.returncode == 2, finished
+        assert message in finished.stderr
+        assert "Traceback" not in finished.stderr
 
 
-def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> None:
-    """The signer on a Job is proven by the auditor's keys; an unsigned commit is a finding."""
+def test_an_auditor_checks_signatures_with_their_own_keys(tmp_path: Path) -> None:
+    """The signer on a Job is verified with the auditor's keys; an unsigned commit differs."""
     ada = ssh_signer(tmp_path, "ada@git.example")
     allowed = allow(tmp_path / "allowed", ada)
     signed = Repository(tmp_path / "operarios")
@@ -322,16 +328,16 @@ def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> 
             await source.aclose()
 
     def proven(commit: str, trust_of_controller: Trust, signer: str = "") -> Verification:
-        found = asyncio.run(at(commit, trust_of_controller))
-        by = next(one for one in found.operarios if one.alertname == "WebDown")
+        catalog = asyncio.run(at(commit, trust_of_controller))
+        by = next(operario for operario in catalog.operarios if operario.alertname == "WebDown")
         if signer:
             by = replace(by, origin=replace(by.origin, verified_signer=signer))
         labels = {"alertname": "WebDown"}
         job = render(
-            told(labels=labels),
+            received_alert(labels=labels),
             by,
-            found.envelope,
-            found.revision,
+            catalog.envelope,
+            catalog.revision,
             delivery(),
             jobs_namespace="jobs",
         ).manifest
@@ -342,7 +348,7 @@ def test_an_auditor_checks_signatures_with_keys_of_their_own(tmp_path: Path) -> 
     first, second = signed.git("rev-list", "--reverse", "HEAD").split()
     assert proven(second, trust) == Verification(Proof.VERIFIED)
     for forged in (proven(second, Trust()), proven(second, trust, "eve@git.example")):
-        assert [format_pointer(one.pointer) for one in forged.differences] == [
+        assert [format_pointer(difference.pointer) for difference in forged.differences] == [
             "/metadata/annotations/openfero.io~1verified-signer"
         ]
     unsigned = proven(first, Trust())

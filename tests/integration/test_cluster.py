@@ -57,10 +57,10 @@ def pods_of(kubectl: Kubectl, namespace: str, name: str) -> list[dict[str, Any]]
 
 @pytest.mark.usefixtures("kwok")
 class TestPlayedPods:
-    """What kwok does with the Pods of Jobs, as tests/cluster/stages.yaml says."""
+    """Test the Pod simulation of kwok with tests/cluster/stages.yaml."""
 
     def test_unsuspended_job_completes(self, kubectl: Kubectl, namespace: str) -> None:
-        """A suspended Job has no Pod, and goes to Complete once it is unsuspended."""
+        """A suspended Job has no Pod, and completes after it is unsuspended."""
         kubectl.create(namespace, job("heal", suspend=True))
         kubectl.wait(namespace, "job/heal", "condition=Suspended")
         assert pods_of(kubectl, namespace, "heal") == []
@@ -72,7 +72,7 @@ class TestPlayedPods:
     def test_failing_job_fails_with_exit_code_and_message(
         self, kubectl: Kubectl, namespace: str
     ) -> None:
-        """A Pod asked to fail ends with the exit code and the message asked for; so its Job."""
+        """A Pod configured to fail has the configured exit code and message; its Job fails."""
         message = 'disk "a": {full}'
         kubectl.create(namespace, job("heal", fail="true", exit_code="3", message=message))
         kubectl.wait(namespace, "job/heal", "condition=Failed")
@@ -81,7 +81,7 @@ class TestPlayedPods:
         assert (ended["exitCode"], ended["message"]) == (3, message)
 
     def test_job_runs_forever(self, kubectl: Kubectl, namespace: str) -> None:
-        """A Pod asked to run forever still runs when a later one, with 3 s to run, is done."""
+        """A Pod configured to run forever outlives a later one that runs for 3 s."""
         kubectl.create(namespace, job("forever", run_for="forever"))
         kubectl.wait(namespace, "job/forever", RUNS)
         kubectl.create(namespace, job("short", run_for="3s"))
@@ -90,7 +90,7 @@ class TestPlayedPods:
         assert (status["active"], status.get("conditions")) == (1, None)
 
     def test_running_job_past_its_deadline_fails(self, kubectl: Kubectl, namespace: str) -> None:
-        """A deadline of 0 set on a running Job makes it Failed once its Pod has become Failed."""
+        """Setting a deadline of 0 on a running Job makes its Pod and then the Job fail."""
         kubectl.create(namespace, job("heal", run_for="forever", stop_for="1s"))
         kubectl.wait(namespace, "job/heal", RUNS)
         patch = '{"spec": {"activeDeadlineSeconds": 0}}'
@@ -101,7 +101,7 @@ class TestPlayedPods:
         assert {each["reason"] for each in failed} == {"DeadlineExceeded"}
 
     def test_suspending_a_running_job_ends_its_pod(self, kubectl: Kubectl, namespace: str) -> None:
-        """The Pod of a running Job that is suspended is terminating first, then gone."""
+        """The Pod of a running Job that is suspended is terminated, then deleted."""
         kubectl.create(namespace, job("heal", run_for="forever", stop_for="2s"))
         kubectl.wait(namespace, "job/heal", RUNS)
         kubectl("patch", "job", "heal", "-n", namespace, "-p", '{"spec": {"suspend": true}}')
@@ -112,13 +112,13 @@ class TestPlayedPods:
 
 
 class TestFaults:
-    """Control planes of a test's own, to be broken."""
+    """Test faults on control planes that belong to one test."""
 
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
     def test_restarted_api_server_keeps_data(
         self, private_control_plane: Callable[..., ControlPlane], sent: signal.Signals
     ) -> None:
-        """An API server that was stopped, or crashed, comes back at its address with its data."""
+        """An API server that was stopped or crashed restarts at its address with its data."""
         plane = private_control_plane(components=ONLY_API_SERVER)
         path = "/apis/batch/v1/namespaces/default/jobs"
         assert plane.request("POST", path, job("heal", suspend=True))[0] == 201
@@ -128,13 +128,13 @@ class TestFaults:
         with pytest.raises(ConnectionRefusedError):
             plane.request("GET", path)
         plane.start_component("kube-apiserver")
-        [found] = plane.request("GET", path)[1]["items"]
-        assert (plane.url, found["metadata"]["name"]) == (url, "heal")
+        [restored] = plane.request("GET", path)[1]["items"]
+        assert (plane.url, restored["metadata"]["name"]) == (url, "heal")
 
     def test_frozen_api_server_is_silent_until_thawed(
         self, private_control_plane: Callable[..., ControlPlane]
     ) -> None:
-        """A frozen API server answers nothing, and goes on where it was when it is thawed."""
+        """A frozen API server does not respond, and resumes when it is thawed."""
         plane = private_control_plane(components=ONLY_API_SERVER)
         plane.freeze("kube-apiserver")
         assert plane.status() == {"etcd": "runs", "kube-apiserver": "frozen"}
@@ -143,10 +143,10 @@ class TestFaults:
         plane.thaw("kube-apiserver")
         assert plane.request("GET", "/readyz") == (200, "ok")
 
-    def test_component_that_cannot_start_says_why(
+    def test_component_that_cannot_start_is_reported(
         self, request: pytest.FixtureRequest, tmp_path: Path
     ) -> None:
-        """A component that ends at once is reported with the end of its log; nothing is left."""
+        """A component that exits at once is reported with the end of its log; no other is left."""
         require_binaries(request.config)
         flags = {"kube-apiserver": ["--authorization-mode=Oracle"]}
         plane = ControlPlane(tmp_path / "plane", components=ONLY_API_SERVER, flags=flags)
@@ -157,7 +157,7 @@ class TestFaults:
     def test_control_plane_ends_with_the_process_that_started_it(
         self, request: pytest.FixtureRequest, tmp_path: Path
     ) -> None:
-        """The components of a process that is killed do not outlive it."""
+        """Components do not outlive a killed parent process."""
         require_binaries(request.config)
         program = (
             "import sys, time; from tests.cluster.controlplane import ControlPlane;"
@@ -180,13 +180,13 @@ class TestFaults:
 
 
 class TestCommand:
-    """What `make cluster` and `make cluster-down` run."""
+    """Test `make cluster` and `make cluster-down`."""
 
     @pytest.fixture
     def run(
         self, request: pytest.FixtureRequest, tmp_path: Path
     ) -> Iterator[Callable[[str], tuple[int, str]]]:
-        """Give a function that runs one command on one directory: exit code and output."""
+        """Return a function that runs a command and returns its exit code and output."""
         require_binaries(request.config)
         directory = tmp_path / ".cluster"
 
@@ -208,39 +208,39 @@ class TestCommand:
     def test_up_and_down_can_be_repeated(
         self, run: Callable[[str], tuple[int, str]], tmp_path: Path
     ) -> None:
-        """`up` leaves a healthy one alone and repairs a half-dead one; `down` leaves nothing."""
+        """`up` keeps a healthy control plane or repairs a broken one; `down` removes all."""
         kubeconfig = tmp_path / ".cluster" / "kubeconfig"
-        code, said = run("up --no-kwok")
-        assert (code, f"KUBECONFIG={kubeconfig} " in said) == (0, True), said
+        code, output = run("up --no-kwok")
+        assert (code, f"KUBECONFIG={kubeconfig} " in output) == (0, True), output
         assert kubeconfig.stat().st_mode & 0o777 == 0o600
         assert run("status")[0] == 0
-        code, said = run("up --no-kwok")
-        assert (code, "it runs already" in said) == (0, True), said
+        code, output = run("up --no-kwok")
+        assert (code, "it runs already" in output) == (0, True), output
 
         plane = ControlPlane(kubeconfig.parent)
         api_server = json.loads((kubeconfig.parent / "pids.json").read_text())["processes"]
         plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": "kept"}})
         os.kill(api_server["kube-apiserver"]["pid"], signal.SIGKILL)
-        code, said = run("status")
-        assert (code, "kube-apiserver           down" in said) == (1, True), said
-        code, said = run("up --no-kwok")
-        assert (code, "kube-apiserver (down)" in said) == (0, True), said
+        code, output = run("status")
+        assert (code, "kube-apiserver           down" in output) == (1, True), output
+        code, output = run("up --no-kwok")
+        assert (code, "kube-apiserver (down)" in output) == (0, True), output
         assert ControlPlane(kubeconfig.parent).request("GET", "/api/v1/namespaces/kept")[0] == 200
 
-        code, said = run("down")
-        assert (code, "kube-apiserver" in said) == (0, True), said
+        code, output = run("down")
+        assert (code, "kube-apiserver" in output) == (0, True), output
         assert not kubeconfig.parent.exists()
         assert run("status")[0] == 1
-        code, said = run("down")
-        assert (code, "nothing runs" in said) == (0, True), said
+        code, output = run("down")
+        assert (code, "nothing runs" in output) == (0, True), output
 
-    def test_folder_with_something_else_is_left_alone(
+    def test_foreign_folder_is_not_touched(
         self, run: Callable[[str], tuple[int, str]], tmp_path: Path
     ) -> None:
-        """Neither `up` nor `down` touches a folder that no control plane made."""
+        """Neither `up` nor `down` touches a folder that was not created by a control plane."""
         precious = tmp_path / ".cluster" / "data" / "precious"
         precious.mkdir(parents=True)
-        code, said = run("up")
-        assert (code, "holds something else" in said) == (2, True), said
+        code, output = run("up")
+        assert (code, "holds something else" in output) == (2, True), output
         assert run("down")[0] == 0
         assert precious.is_dir()

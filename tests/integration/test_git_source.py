@@ -1,4 +1,4 @@
-"""What is read from a repository, commit by commit, and what the cache lives through."""
+"""Reading a repository commit by commit, and the robustness of the cache."""
 
 from __future__ import annotations
 
@@ -36,53 +36,53 @@ _NOBODY = 65534
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with one operario at its root."""
-    made = Repository(tmp_path / "origin")
-    made.write("a.yaml", "a: 1\n")
-    made.commit("First")
-    return made
+    """Create a repository with one operario at its root."""
+    repository = Repository(tmp_path / "origin")
+    repository.write("a.yaml", "a: 1\n")
+    repository.commit("First")
+    return repository
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Give a place for the cache; it does not exist yet."""
+    """Return a path for the cache; it does not exist yet."""
     return tmp_path / "cache"
 
 
 def bare(cache: Path) -> Path:
-    """Return the one bare repository in a cache."""
+    """Return the only bare repository in a cache."""
     [folder] = directories(cache)
     return folder / "repository.git"
 
 
 def content(snapshot: Snapshot) -> dict[str, bytes]:
-    """What was read, by path."""
+    """Return the contents of the snapshot's files by path."""
     return {file.path: file.content for file in snapshot.files}
 
 
 def directories(cache: Path) -> list[Path]:
-    """Return what a cache holds: a directory for each repository."""
+    """Return the directories of a cache: one for each repository."""
     return list(cache.iterdir())
 
 
 def written(folder: Path) -> int:
-    """How many bytes the files below a folder have."""
+    """Return the total size of the files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def give(folder: Path, owner: int) -> None:
-    """Make a folder and everything in it another user's."""
+def change_owner(folder: Path, owner: int) -> None:
+    """Change the owner of a folder and everything in it."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner, owner)
 
 
 def make_read_only(disk: Path) -> None:
-    """Let nobody write to a mounted disk any more."""
+    """Remount a disk read-only."""
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=10)
 
 
 async def fetch(url: str, cache: Path, **settings: Any) -> Snapshot:
-    """Fetch once with a source of its own."""
+    """Fetch once with a new source."""
     source = GitSource(GitSettings(url=url, cache_dir=cache, **settings))
     try:
         return await source.fetch()
@@ -91,10 +91,10 @@ async def fetch(url: str, cache: Path, **settings: Any) -> Snapshot:
 
 
 class TestReading:
-    """What one commit says."""
+    """Test the content of a snapshot."""
 
     async def test_a_snapshot_names_its_commit(self, repository: Repository, cache: Path) -> None:
-        """A revision has its author and its time in UTC, and its files need not repeat them."""
+        """A revision has its author and its time in UTC; its files do not repeat them."""
         snapshot = await fetch(repository.url, cache)
 
         revision = snapshot.revision
@@ -104,12 +104,12 @@ class TestReading:
         [file] = snapshot.files
         assert (file.path, file.content) == ("a.yaml", b"a: 1\n")
         assert file.blob == repository.git("rev-parse", "HEAD:a.yaml")
-        assert (file.commit, file.stale) == ("", False)  # the revision's own
+        assert (file.commit, file.stale) == ("", False)  # that of the revision
 
     async def test_only_the_configured_folder_is_read(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Paths count from the repository's root, and a folder's name is no prefix of others'."""
+        """Paths are relative to the repository's root; a folder's name is not a prefix match."""
         for path in ("ops/b.yaml", "ops/deep/c.json", "ops/tests/t.yaml", "ops-old/d.yaml"):
             repository.write(path, path)
         repository.commit("Folders")
@@ -119,10 +119,8 @@ class TestReading:
         assert snapshot.root == "ops"
         assert sorted(content(snapshot)) == ["ops/b.yaml", "ops/deep/c.json"]
 
-    async def test_any_content_comes_through_as_it_is(
-        self, repository: Repository, cache: Path
-    ) -> None:
-        """Empty files, binary ones and line ends of every kind are the commit's bytes."""
+    async def test_any_content_is_read_unchanged(self, repository: Repository, cache: Path) -> None:
+        """Empty files, binary files and all line endings are read byte for byte."""
         wild = {
             "empty.yaml": b"",
             "binary.yaml": bytes(range(256)) * 7,
@@ -139,10 +137,10 @@ class TestReading:
         assert content(await fetch(repository.url, cache)) == {"a.yaml": b"a: 1\n", **wild}
 
     @pytest.mark.parametrize("path", ["*", ":(top)ops", "[o]ps"])
-    async def test_a_path_is_no_pattern(
+    async def test_a_path_is_not_a_pattern(
         self, repository: Repository, cache: Path, path: str
     ) -> None:
-        """A configured path means one folder, whatever git would make of it."""
+        """A configured path is literal: Git's pattern characters have no meaning."""
         repository.write("ops/b.yaml", "b")
         repository.commit("Folder")
 
@@ -150,20 +148,20 @@ class TestReading:
             await fetch(repository.url, cache, path=path)
 
     @pytest.mark.parametrize(
-        ("path", "told"),
+        ("path", "message"),
         [("nowhere", "nowhere does not exist"), ("a.yaml", "a.yaml is not a folder")],
     )
-    async def test_a_path_that_is_no_folder_is_an_error(
-        self, repository: Repository, cache: Path, path: str, told: str
+    async def test_a_path_that_is_not_a_folder_is_an_error(
+        self, repository: Repository, cache: Path, path: str, message: str
     ) -> None:
-        """A wrong path is never an empty catalog."""
-        with pytest.raises(SourceError, match=told):
+        """A wrong path is an error, not an empty catalog."""
+        with pytest.raises(SourceError, match=message):
             await fetch(repository.url, cache, path=path)
 
     async def test_a_folder_without_operarios_is_an_empty_snapshot(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Whether an emptied path may empty the catalog is not decided here."""
+        """An emptied path yields an empty snapshot; the syncer decides whether that is allowed."""
         repository.write("ops/README.md", "nothing yet")
         commit = repository.commit("Prepare")
 
@@ -174,7 +172,7 @@ class TestReading:
     async def test_a_commit_in_the_cache_is_read_without_the_remote(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Every commit that was fetched, and its ancestors, stay readable by their ids."""
+        """Every fetched commit and its ancestors stay readable by their ids."""
         first = repository.head
         repository.write("a.yaml", "a: 2\n")
         repository.commit("Second")
@@ -193,7 +191,7 @@ class TestReading:
     async def test_a_commit_that_is_not_in_the_cache_is_an_error(
         self, repository: Repository, cache: Path, commit: str
     ) -> None:
-        """Only the full id of a commit that was fetched names one."""
+        """Only the full id of a fetched commit is accepted."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
 
@@ -205,10 +203,11 @@ class TestReading:
     async def test_a_commit_that_was_written_by_hand_is_read(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Where its date is none and its encoding unheard of, its files still count."""
+        """The files of a commit with an invalid date and an unknown encoding are read."""
         tree = repository.git("rev-parse", "HEAD^{tree}")
-        who = "A <a@b> 99999999999999 +0000"
-        raw = f"tree {tree}\nauthor {who}\ncommitter {who}\nencoding no-such-encoding\n\nx\n"
+        signature = "A <a@b> 99999999999999 +0000"
+        people = f"author {signature}\ncommitter {signature}"
+        raw = f"tree {tree}\n{people}\nencoding no-such-encoding\n\nx\n"
         commit = repository.git(
             "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=raw.encode()
         )
@@ -222,10 +221,10 @@ class TestReading:
     async def test_an_author_is_one_printable_line(
         self, repository: Repository, cache: Path
     ) -> None:
-        """An author's name cannot write on a page what it likes."""
+        """An author's name is cleaned of control characters and shortened."""
         tree = repository.git("rev-parse", "HEAD^{tree}")
-        who = "A\x1b[31m\u202e" + "x" * 500 + " <a@b> 1 +0000"
-        raw = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nx\n"
+        identity = "A\x1b[31m\u202e" + "x" * 500 + " <a@b> 1 +0000"
+        raw = f"tree {tree}\nauthor {identity}\ncommitter {identity}\n\nx\n"
         commit = repository.git(
             "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=raw.encode()
         )
@@ -239,12 +238,12 @@ class TestReading:
 
 
 class TestRefs:
-    """What is asked for, and what the remote makes of it."""
+    """Test the resolution of refs on the remote."""
 
-    async def test_a_branch_a_tag_and_a_commit_can_be_asked_for(
+    async def test_a_branch_a_tag_and_a_commit_can_be_requested(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Each way to name a commit gives that commit, an annotated tag the one it is of."""
+        """Each way to name a commit resolves to it; an annotated tag resolves to its commit."""
         repository.tag("light")
         repository.tag("annotated", "Released")
         repository.tag("refs-of-tag", "First")
@@ -253,7 +252,7 @@ class TestRefs:
         repository.write("a.yaml", "feature")
         second = repository.commit("Feature")
         repository.switch("main")
-        wanted = {
+        expected = {
             "HEAD": first,
             "main": first,
             "light": first,
@@ -265,21 +264,23 @@ class TestRefs:
             second: second,
         }
 
-        for ref, commit in wanted.items():
+        for ref, commit in expected.items():
             revision = (await fetch(repository.url, cache, ref=ref)).revision
             assert (revision.ref, revision.commit) == (ref, commit)
 
     async def test_a_tag_of_a_tag_is_peeled_to_its_commit(
         self, repository: Repository, cache: Path
     ) -> None:
-        """However many tags stand before a commit, the commit counts."""
+        """A chain of tags resolves to the commit at its end."""
         repository.tag("inner", "one")
         repository.git("tag", "--annotate", "--message", "two", "outer", "inner")
 
         assert (await fetch(repository.url, cache, ref="outer")).revision.commit == repository.head
 
-    async def test_a_tag_of_no_commit_is_refused(self, repository: Repository, cache: Path) -> None:
-        """A tag may name a folder or a file: that is said, not tried."""
+    async def test_a_tag_of_another_object_is_rejected(
+        self, repository: Repository, cache: Path
+    ) -> None:
+        """A tag of a folder or a file is an error."""
         repository.git("tag", "tree", "HEAD^{tree}")
         repository.git("tag", "--annotate", "--message", "x", "blob", "HEAD:a.yaml")
 
@@ -290,7 +291,7 @@ class TestRefs:
     async def test_a_tag_cannot_take_the_place_of_a_branch(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Who may push tags, but not the branch, does not decide what runs."""
+        """A tag with the name of the followed branch is ignored."""
         reviewed = repository.head
         repository.branch("evil")
         repository.write("a.yaml", "evil")
@@ -302,10 +303,10 @@ class TestRefs:
         assert snapshot.revision.commit == reviewed
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
 
-    async def test_a_pinned_commit_needs_no_remote_once_it_is_here(
+    async def test_a_fetched_pinned_commit_needs_no_remote(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A commit cannot change: it is fetched once."""
+        """A pinned commit is fetched only once."""
         first = repository.head
         await fetch(repository.url, cache, ref=first)
         shutil.rmtree(repository.folder)
@@ -313,7 +314,7 @@ class TestRefs:
         assert (await fetch(repository.url, cache, ref=first)).revision.commit == first
 
     @pytest.mark.parametrize(
-        ("ref", "told"),
+        ("ref", "message"),
         [
             ("nope", "there is no branch or tag nope"),
             ("refs/heads/nope", "there is no ref refs/heads/nope"),
@@ -322,14 +323,14 @@ class TestRefs:
         ],
     )
     async def test_an_unknown_ref_is_an_error(
-        self, repository: Repository, cache: Path, ref: str, told: str
+        self, repository: Repository, cache: Path, ref: str, message: str
     ) -> None:
-        """What is not there is named, with what to do."""
-        with pytest.raises(SourceError, match=f"{repository.url}: {told}.*; correct --ref"):
+        """An error about an unknown ref names it and says what to do."""
+        with pytest.raises(SourceError, match=f"{repository.url}: {message}.*; correct --ref"):
             await fetch(repository.url, cache, ref=ref)
 
     async def test_an_empty_repository_is_an_error(self, tmp_path: Path, cache: Path) -> None:
-        """A repository without a commit has no catalog, not an empty one."""
+        """A repository without a commit is an error, not an empty catalog."""
         empty = Repository(tmp_path / "empty")
 
         with pytest.raises(
@@ -337,18 +338,16 @@ class TestRefs:
         ):
             await fetch(empty.url, cache)
 
-    async def test_a_repository_that_is_not_there_is_an_error(
-        self, tmp_path: Path, cache: Path
-    ) -> None:
-        """A wrong address is said to be one."""
+    async def test_a_missing_repository_is_an_error(self, tmp_path: Path, cache: Path) -> None:
+        """A wrong address is reported as such."""
         for url in (str(tmp_path / "nowhere"), f"file://{tmp_path}"):
             with pytest.raises(SourceError, match="the repository does not exist"):
                 await fetch(url, cache)
 
-    async def test_a_vanished_branch_is_an_error_until_it_is_back(
+    async def test_a_deleted_branch_is_an_error_until_it_is_back(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A branch that is gone gives no snapshot, though its last commit is in the cache."""
+        """A deleted branch yields an error, although its last commit is in the cache."""
         repository.branch("live")
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="live"))
         before = await source.fetch()
@@ -366,7 +365,7 @@ class TestRefs:
     async def test_a_renamed_default_branch_is_followed(
         self, repository: Repository, cache: Path
     ) -> None:
-        """HEAD is what the remote calls its default at this moment."""
+        """HEAD is the remote's current default branch."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
         repository.git("branch", "--move", "main", "trunk")
@@ -376,10 +375,8 @@ class TestRefs:
         assert (await source.fetch()).revision.commit == commit
         await source.aclose()
 
-    async def test_a_force_push_is_seen_for_what_it_is(
-        self, repository: Repository, cache: Path
-    ) -> None:
-        """The rewritten branch is read, and told from one that went on; the old commit stays."""
+    async def test_a_force_push_is_recognised(self, repository: Repository, cache: Path) -> None:
+        """A rewritten branch is read as not continued; the old commit stays readable."""
         first = repository.head
         repository.write("a.yaml", "a: 2\n")
         second = repository.commit("Second")
@@ -400,10 +397,10 @@ class TestRefs:
         assert content(await source.snapshot(second)) == {"a.yaml": b"a: 2\n"}
         await source.aclose()
 
-    async def test_unrelated_history_is_told_from_a_continued_one(
+    async def test_unrelated_history_is_not_a_continuation(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A branch that starts anew does not continue what was in force."""
+        """A branch with an unrelated history does not continue the active commit."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         before = (await source.fetch()).revision.commit
         repository.git("checkout", "--quiet", "--orphan", "anew")
@@ -418,7 +415,7 @@ class TestRefs:
         await source.aclose()
 
     async def test_a_moved_tag_is_followed(self, repository: Repository, cache: Path) -> None:
-        """A tag that was moved by force is read where it is now."""
+        """A tag that was moved by force is read at its new commit."""
         repository.tag("live", "one")
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="live"))
         await source.fetch()
@@ -431,12 +428,12 @@ class TestRefs:
 
 
 class TestHostileTrees:
-    """What an author can put into a tree that no working copy would hold."""
+    """Test trees that no working copy could contain."""
 
     async def test_a_symlink_is_reported_and_not_followed(
         self, repository: Repository, cache: Path, tmp_path: Path
     ) -> None:
-        """A link out of the repository does not bring anything in."""
+        """A symlink to a path outside the repository reads nothing from there."""
         (tmp_path / "secret.yaml").write_text("secret")
         (repository.folder / "link.yaml").symlink_to(tmp_path / "secret.yaml")
         (repository.folder / "folder").symlink_to(tmp_path)
@@ -445,16 +442,19 @@ class TestHostileTrees:
         snapshot = await fetch(repository.url, cache)
 
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
-        found = [(one.path, one.rule, one.severity, one.commit) for one in snapshot.problems]
-        assert found == [
+        problems = [
+            (problem.path, problem.rule, problem.severity, problem.commit)
+            for problem in snapshot.problems
+        ]
+        assert problems == [
             ("folder", "linked-folder", Severity.WARNING, repository.head),
             ("link.yaml", "symlink", Severity.ERROR, repository.head),
         ]
 
-    async def test_the_configured_path_is_no_symlink(
+    async def test_the_configured_path_must_not_be_a_symlink(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A folder that was replaced by a link is gone."""
+        """A folder that was replaced by a symlink does not exist."""
         repository.write("real/b.yaml", "b")
         (repository.folder / "ops").symlink_to("real")
         repository.commit("Link")
@@ -466,7 +466,7 @@ class TestHostileTrees:
     async def test_a_submodule_is_reported_and_not_fetched(
         self, repository: Repository, cache: Path
     ) -> None:
-        """What a submodule would bring is not asked for."""
+        """A submodule is not fetched."""
         tree = repository.make_tree(
             ("100644", repository.git("rev-parse", "HEAD:a.yaml"), b"a.yaml"),
             ("160000", "1" * 40, b"lib"),
@@ -476,23 +476,27 @@ class TestHostileTrees:
         snapshot = await fetch(repository.url, cache)
 
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
-        assert [(one.path, one.rule) for one in snapshot.problems] == [("lib", "submodule")]
+        assert [(problem.path, problem.rule) for problem in snapshot.problems] == [
+            ("lib", "submodule")
+        ]
 
     async def test_an_lfs_pointer_is_reported(self, repository: Repository, cache: Path) -> None:
-        """A pointer is not parsed as if it were the file."""
+        """An LFS pointer is reported and not parsed."""
         repository.write("big.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
         repository.commit("Pointer")
 
         snapshot = await fetch(repository.url, cache)
 
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
-        assert [(one.path, one.rule) for one in snapshot.problems] == [("big.yaml", "lfs-pointer")]
+        assert [(problem.path, problem.rule) for problem in snapshot.problems] == [
+            ("big.yaml", "lfs-pointer")
+        ]
 
     @pytest.mark.parametrize("name", [b"..", b".", b".git", b".GIT"])
     async def test_a_tree_that_would_leave_its_folder_is_refused_by_git_itself(
         self, repository: Repository, cache: Path, name: bytes
     ) -> None:
-        """The whole fetch fails, and what was read before stays readable."""
+        """The complete fetch fails, and earlier commits stay readable."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         before = await source.fetch()
         inner = repository.git("rev-parse", "HEAD^{tree}")
@@ -511,7 +515,7 @@ class TestHostileTrees:
     async def test_names_that_cannot_be_printed_are_reported(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Control characters and foreign encodings in a name keep that file out, not the rest."""
+        """A file with control characters or an invalid encoding in its name is left out."""
         blob = repository.git("rev-parse", "HEAD:a.yaml")
         names = (b"\xff.yaml", b"a\nb.yaml", b"fine.yaml")
         tree = repository.make_tree(*(("100644", blob, name) for name in sorted(names)))
@@ -520,7 +524,7 @@ class TestHostileTrees:
         snapshot = await fetch(repository.url, cache)
 
         assert list(content(snapshot)) == ["fine.yaml"]
-        assert [(one.path, one.rule) for one in snapshot.problems] == [
+        assert [(problem.path, problem.rule) for problem in snapshot.problems] == [
             ("\\xff.yaml", "path-not-utf-8"),
             ("a\\nb.yaml", "path-not-printable"),
         ]
@@ -528,7 +532,7 @@ class TestHostileTrees:
     async def test_a_tree_bomb_is_refused_before_it_fills_the_memory(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A few objects that list as ten thousand million files are given up at the budget."""
+        """A few objects that expand to ten thousand million files are rejected at the limit."""
         blob = repository.git("rev-parse", "HEAD:a.yaml")
         tree = repository.make_tree(*(("100644", blob, b"f%d.yaml" % n) for n in range(10)))
         for _ in range(9):
@@ -544,21 +548,21 @@ class TestHostileTrees:
     async def test_a_file_over_its_budget_is_left_out_unread(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A file that is too large is an error of its own."""
+        """A file that is too large is a problem."""
         repository.write("big.yaml", b"x" * 200_000)
         repository.commit("Big")
 
         snapshot = await fetch(repository.url, cache, budgets=Budgets(file_bytes=199_999))
 
         assert content(snapshot) == {"a.yaml": b"a: 1\n"}
-        assert [(one.path, one.rule) for one in snapshot.problems] == [
+        assert [(problem.path, problem.rule) for problem in snapshot.problems] == [
             ("big.yaml", "file-too-large")
         ]
 
     async def test_a_repository_over_its_budget_does_not_fill_the_disk(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A fetch that would write too much is ended, and what it wrote is removed."""
+        """A fetch that would write too much is stopped, and its files are removed."""
         source = GitSource(
             GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(pack_bytes=1_000_000))
         )
@@ -575,10 +579,10 @@ class TestHostileTrees:
         assert written(cache) < 100_000
         await source.aclose()
 
-    async def test_history_that_is_rewritten_again_and_again_does_not_fill_the_disk(
+    async def test_repeatedly_rewritten_history_does_not_fill_the_disk(
         self, repository: Repository, cache: Path
     ) -> None:
-        """What no branch holds any more makes room, and each commit is read all the same."""
+        """Unreachable objects are removed, and each new commit is still read."""
         first = repository.head
         source = GitSource(
             GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(pack_bytes=1_000_000))
@@ -596,12 +600,12 @@ class TestHostileTrees:
 
 
 class TestVersions:
-    """What a file was before."""
+    """Test earlier versions of a file."""
 
     async def test_older_versions_come_newest_first_each_with_a_commit_that_holds_it(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Each content comes once, with the newest first-parent ancestor that has it."""
+        """Each content is listed once, with the newest first-parent ancestor that has it."""
         repository.write("a.yaml", "a: 2\n")
         repository.commit("Second")
         repository.write("other.yaml", "x")
@@ -615,13 +619,13 @@ class TestVersions:
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
 
-        found = await source.versions("a.yaml", tip)
+        versions = await source.versions("a.yaml", tip)
 
-        assert [(file.content, file.commit) for file in found] == [
+        assert [(file.content, file.commit) for file in versions] == [
             (b"a: 1\n", again),
             (b"a: 2\n", second),
         ]
-        for file in found:
+        for file in versions:
             assert file.stale
             assert (file.path, file.commit_author) == ("a.yaml", AUTHOR)
             assert repository.git("rev-parse", f"{file.commit}:a.yaml") == file.blob
@@ -633,16 +637,16 @@ class TestVersions:
     async def test_a_deleted_file_has_its_versions(
         self, repository: Repository, cache: Path
     ) -> None:
-        """What a file was is known where it is no more, or where a folder took its name."""
+        """The versions of a deleted file are found, also if a folder has its name now."""
         first = repository.head
         repository.delete("a.yaml")
-        gone = repository.commit("Gone")
+        before_deletion = repository.commit("Gone")
         repository.write("a.yaml/b.yaml", "b")
         folder = repository.commit("A folder")
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
 
-        for commit in (gone, folder):
+        for commit in (before_deletion, folder):
             [file] = await source.versions("a.yaml", commit)
             assert (file.content, file.commit) == (b"a: 1\n", first)
         await source.aclose()
@@ -650,7 +654,7 @@ class TestVersions:
     async def test_the_second_parent_of_a_merge_is_not_looked_at(
         self, repository: Repository, cache: Path
     ) -> None:
-        """What a branch held before its review was merged was never in force."""
+        """Commits of a merged branch were never active and are not versions."""
         first = repository.head
         repository.branch("side")
         repository.write("a.yaml", "unreviewed")
@@ -667,10 +671,10 @@ class TestVersions:
         assert (file.content, file.commit) == (b"a: 1\n", first)
         await source.aclose()
 
-    async def test_what_was_a_symlink_a_pointer_or_too_large_is_no_version(
+    async def test_symlinks_pointers_and_large_files_are_no_versions(
         self, repository: Repository, cache: Path
     ) -> None:
-        """The rules of today hold for the files of yesterday."""
+        """Current rules apply to earlier versions."""
         first = repository.head
         (repository.folder / "a.yaml").unlink()
         (repository.folder / "a.yaml").symlink_to("elsewhere")
@@ -696,7 +700,7 @@ class TestVersions:
     async def test_versions_are_those_that_a_walk_over_the_ancestors_finds(
         self, repository: Repository, cache: Path, seed: int
     ) -> None:
-        """On any history, git's answer is that of looking at each ancestor in turn."""
+        """On any history, the result equals that of walking each ancestor in turn."""
         chance = Random(seed)  # noqa: S311 - the same history each time
         for number in range(25):
             if chance.random() < 0.2:
@@ -720,23 +724,23 @@ class TestVersions:
         holds = {sha: repository.git("ls-tree", sha, "--", "a.yaml").split()[2:3] for sha in line}
 
         for start, limit in ((0, 100), (0, 7), (3, 12), (len(line) - 1, 100), (0, 0)):
-            wanted: dict[str, str] = {}
+            expected: dict[str, str] = {}
             for sha in line[start + 1 : start + 1 + limit]:
                 for blob in holds[sha]:
                     if [blob] != holds[line[start]]:
-                        wanted.setdefault(blob, sha)
-            found = await source.versions("a.yaml", line[start], limit)
-            assert [(file.blob, file.commit) for file in found] == list(wanted.items())
+                        expected.setdefault(blob, sha)
+            versions = await source.versions("a.yaml", line[start], limit)
+            assert [(file.blob, file.commit) for file in versions] == list(expected.items())
         await source.aclose()
 
 
 class TestCache:
-    """The directory that everything is fetched into."""
+    """Test the cache directory."""
 
     async def test_an_unchanged_ref_gives_the_same_snapshot(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Where nothing changed nothing is read again."""
+        """If nothing changed, nothing is read again."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
 
         first = await source.fetch()
@@ -744,10 +748,10 @@ class TestCache:
         assert await source.fetch() is first
         await source.aclose()
 
-    async def test_a_content_that_is_known_is_not_read_again(
+    async def test_known_content_is_not_read_again(
         self, repository: Repository, cache: Path
     ) -> None:
-        """The cost of a fetch follows the change: what did not change is the same object."""
+        """The cost of a fetch depends on the change: unchanged contents are the same objects."""
         for number in range(20):
             repository.write(f"{number}.yaml", f"n: {number}\n")
         repository.commit("Many")
@@ -765,19 +769,19 @@ class TestCache:
     async def test_two_repositories_do_not_mix(
         self, repository: Repository, tmp_path: Path, cache: Path
     ) -> None:
-        """Each URL has a directory of its own in the cache."""
-        other = Repository(tmp_path / "other")
-        other.write("b.yaml", "b")
-        other.commit("Other")
+        """Each URL has its own directory in the cache."""
+        second = Repository(tmp_path / "other")
+        second.write("b.yaml", "b")
+        second.commit("Other")
 
         assert content(await fetch(repository.url, cache)) == {"a.yaml": b"a: 1\n"}
-        assert content(await fetch(other.url, cache)) == {"b.yaml": b"b"}
+        assert content(await fetch(second.url, cache)) == {"b.yaml": b"b"}
         assert len(directories(cache)) == 2
 
     async def test_nothing_of_the_environment_reaches_git(
         self, repository: Repository, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Inside a git hook, or beside a hostile configuration, the same is read."""
+        """Git's environment variables and hostile configuration change nothing."""
         config = tmp_path / "gitconfig"
         config.write_text(f'[url "file://{tmp_path}/nowhere"]\n\tinsteadOf = file://\n')
         monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
@@ -795,7 +799,7 @@ class TestCache:
     async def test_no_hook_runs(
         self, repository: Repository, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A template of the machine puts no hooks into the cache."""
+        """Hooks of a system-wide template are not installed in the cache."""
         template = tmp_path / "template"
         hook = template / "hooks" / "reference-transaction"
         hook.parent.mkdir(parents=True)
@@ -834,10 +838,10 @@ class TestCache:
             *("a-file", "nothing"),
         ],
     )
-    async def test_a_damaged_cache_is_made_anew(
+    async def test_a_damaged_cache_is_recreated(
         self, repository: Repository, cache: Path, damage: Callable[[Path], object]
     ) -> None:
-        """Whatever became of the cache, the next fetch gives the commit, and then the next."""
+        """After any damage to the cache, the next fetches yield their commits."""
         repository.write("b.yaml", "b: 1\n" * 50)
         repository.commit("Second")
         before = await fetch(repository.url, cache)
@@ -851,35 +855,35 @@ class TestCache:
         await source.aclose()
         repository.git(f"--git-dir={bare(cache)}", "fsck", "--full", "--connectivity-only")
 
-    async def test_a_cache_of_another_repository_is_not_taken_for_this_one(
+    async def test_a_cache_of_another_repository_is_not_used(
         self, repository: Repository, tmp_path: Path, cache: Path
     ) -> None:
-        """What was copied from elsewhere into its place gives nobody another's operarios."""
-        other = Repository(tmp_path / "other")
-        other.write("b.yaml", "b")
-        other.commit("Other")
+        """A cache that was copied from another repository's is not used."""
+        foreign = Repository(tmp_path / "other")
+        foreign.write("b.yaml", "b")
+        foreign.commit("Other")
         before = await fetch(repository.url, cache)
         place = bare(cache)
-        await fetch(other.url, tmp_path / "another cache")
+        await fetch(foreign.url, tmp_path / "another cache")
         shutil.rmtree(place)
         shutil.copytree(bare(tmp_path / "another cache"), place)
 
         assert await fetch(repository.url, cache) == before
 
-    async def test_a_cache_that_belongs_to_another_user_is_used_or_named(
+    async def test_a_cache_of_another_user_is_used_or_reported(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Root reads on in what is another's; who may not write there says what to do."""
+        """Root reads a cache of another user; a user without write access gets advice."""
         if os.geteuid() != 0:
             missing("the right to change owners", "run the tests as root")
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
-        give(cache, _NOBODY)
+        change_owner(cache, _NOBODY)
         repository.write("a.yaml", "a: 2\n")
         commit = repository.commit("Second")
         assert (await source.fetch()).revision.commit == commit
         repository.commit("Third")
-        give(cache, 0)
+        change_owner(cache, 0)
 
         os.seteuid(_NOBODY)
         try:
@@ -893,10 +897,10 @@ class TestCache:
         assert (await source.fetch()).revision.commit == repository.head
         await source.aclose()
 
-    async def test_damage_found_while_reading_is_mended_by_the_next_fetch(
+    async def test_damage_found_while_reading_is_repaired_by_the_next_fetch(
         self, repository: Repository, cache: Path
     ) -> None:
-        """History that cannot be read is an error once, not for ever."""
+        """Unreadable history is an error only until the next fetch."""
         older = repository.git("rev-parse", "HEAD:a.yaml")
         repository.write("a.yaml", "a: 2\n")
         tip = repository.commit("Second")
@@ -915,7 +919,7 @@ class TestCache:
     async def test_a_remote_that_is_damaged_leaves_what_was_read(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A server that lost an object is an error, however often it is asked."""
+        """A remote that lost an object is an error at every fetch."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         before = await source.fetch()
         repository.write("a.yaml", "a: 2\n")
@@ -934,10 +938,10 @@ class TestCache:
         assert content(await source.fetch()) == {"a.yaml": b"a: 2\n"}
         await source.aclose()
 
-    async def test_a_cache_is_not_thrown_away_for_a_remote_that_is_down(
+    async def test_a_cache_is_kept_while_the_remote_is_down(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A fetch that fails leaves every commit where it was."""
+        """A failed fetch keeps every commit."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         before = await source.fetch()
         repository.folder.rename(repository.folder.with_name("away"))
@@ -954,7 +958,7 @@ class TestCache:
     async def test_leftovers_of_a_killed_git_are_removed(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Half a pack goes at once, a lock file once it is older than the deadline."""
+        """A partial pack is removed at once, a lock file when it is older than the deadline."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=30))
         await source.fetch()
         git = bare(cache)
@@ -976,10 +980,8 @@ class TestCache:
         assert not (git.parent / "old.git").exists()
         await source.aclose()
 
-    async def test_a_lock_that_is_in_the_way_is_named(
-        self, repository: Repository, cache: Path
-    ) -> None:
-        """A git that was just killed may hold a ref for one deadline more."""
+    async def test_a_blocking_lock_is_reported(self, repository: Repository, cache: Path) -> None:
+        """A lock of a git that was just killed is reported for one deadline."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
         [tip] = (bare(cache) / "refs" / "openfero" / "tip").iterdir()
@@ -996,27 +998,32 @@ class TestCache:
         await source.aclose()
 
     async def test_two_sources_share_a_cache(self, repository: Repository, cache: Path) -> None:
-        """Two sources that fetch at once, of two refs, each get their own, again and again."""
+        """Two sources that concurrently fetch different refs each get their own."""
         repository.branch("side")
         repository.write("side.yaml", "0")
         repository.commit("Side")
         repository.switch("main")
-        one = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
-        two = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="side"))
-        three = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
+        first_source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
+        second_source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="side"))
+        third_source = GitSource(GitSettings(url=repository.url, cache_dir=cache, ref="main"))
 
         for number in range(5):
             repository.write("a.yaml", str(number))
             main = repository.commit("Main")
-            found = await asyncio.gather(one.fetch(), two.fetch(), three.fetch(), one.fetch())
-            commits = [snapshot.revision.commit for snapshot in found]
+            snapshots = await asyncio.gather(
+                first_source.fetch(),
+                second_source.fetch(),
+                third_source.fetch(),
+                first_source.fetch(),
+            )
+            commits = [snapshot.revision.commit for snapshot in snapshots]
             assert commits == [main, repository.git("rev-parse", "side"), main, main]
 
-        for source in (one, two, three):
+        for source in (first_source, second_source, third_source):
             await source.aclose()
 
     async def test_replicas_share_a_cache(self, repository: Repository, cache: Path) -> None:
-        """Processes that start at once on an empty volume do not hurt each other."""
+        """Processes that start together on an empty volume do not disturb each other."""
         script = (
             "import asyncio, sys, pathlib\n"
             "from openfero_gitops.sources.git.source import GitSettings, GitSource\n"
@@ -1045,7 +1052,7 @@ class TestCache:
     async def test_a_lock_that_is_never_released_is_an_error_in_time(
         self, repository: Repository, cache: Path
     ) -> None:
-        """A process that hangs while it holds the cache does not hang the others."""
+        """A process that hangs while it holds the cache lock does not make others hang."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=1))
         await source.fetch()
         with (bare(cache).parent / "lock").open("rb") as held:
@@ -1063,7 +1070,7 @@ class TestCache:
     async def test_a_cache_directory_that_cannot_be_made_is_an_error(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """What is in the way of the cache is named."""
+        """An error names what blocks the creation of the cache."""
         (tmp_path / "file").touch()
 
         with pytest.raises(
@@ -1071,10 +1078,10 @@ class TestCache:
         ):
             await fetch(repository.url, tmp_path / "file" / "cache")
 
-    async def test_a_full_and_a_read_only_disk_leave_what_was_read(
+    async def test_a_full_or_read_only_disk_keeps_the_cache(
         self, repository: Repository, small_disk: Path
     ) -> None:
-        """A disk in trouble is an error that says so, and is not made worse."""
+        """A full or read-only disk is an error that names it, and earlier commits stay readable."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=small_disk))
         before = await source.fetch()
         repository.write("noise.bin", os.urandom(3_000_000))
@@ -1090,10 +1097,10 @@ class TestCache:
             await source.fetch()
         await source.aclose()
 
-    async def test_packs_are_rolled_up_and_nothing_grows(
+    async def test_packs_are_consolidated_and_nothing_grows(
         self, repository: Repository, cache: Path
     ) -> None:
-        """Descriptors, children and packs are level over many fetches of a changing branch."""
+        """Descriptors, children and packs stay level over many fetches of a changing branch."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
         await source.fetch()
@@ -1112,8 +1119,8 @@ class TestCache:
         assert len(await source.versions("a.yaml", commit)) == 60
         await source.aclose()
 
-    async def test_a_closed_source_says_so(self, repository: Repository, cache: Path) -> None:
-        """After the end nothing is started any more, and ending twice is ending."""
+    async def test_a_closed_source_is_an_error(self, repository: Repository, cache: Path) -> None:
+        """A closed source starts nothing, and closing it twice is allowed."""
         source = GitSource(GitSettings(url=repository.url, cache_dir=cache))
         await source.fetch()
         await source.aclose()
@@ -1122,10 +1129,10 @@ class TestCache:
         with pytest.raises(SourceError, match="the source is closed"):
             await source.fetch()
 
-    async def test_a_missing_git_is_said(
+    async def test_a_missing_git_is_reported(
         self, repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Without a git command there is one line, and it says what to install."""
+        """Without a git command the error is one line that says what to install."""
         monkeypatch.setenv("PATH", str(tmp_path))
 
         with pytest.raises(SourceError, match="the git command is not installed; install git"):
@@ -1134,7 +1141,7 @@ class TestCache:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a disk of two megabytes."""
+    """Mount a disk of two megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -1150,16 +1157,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _overwrite(git: Path, pattern: str, where: slice) -> None:
-    """Put zeros over a part of every file that fits a pattern."""
+    """Overwrite a part of every matching file with zeros."""
     for file in git.glob(pattern):
-        whole = bytearray(file.read_bytes())
-        whole[where] = b"\0" * len(whole[where])
+        data = bytearray(file.read_bytes())
+        data[where] = b"\0" * len(data[where])
         file.chmod(0o600)
-        file.write_bytes(whole)
+        file.write_bytes(data)
 
 
 def _truncate(git: Path, pattern: str, length: int) -> None:
-    """Leave only the beginning of every file that fits a pattern."""
+    """Truncate every matching file."""
     for file in git.glob(pattern):
         file.chmod(0o600)
         os.truncate(file, length)

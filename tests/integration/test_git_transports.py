@@ -1,4 +1,4 @@
-"""How repositories are reached, what can go wrong on the way, and what is left afterwards."""
+"""Connections to repositories: authentication, failures, deadlines, and leftovers."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with one operario."""
-    made = Repository(tmp_path / "origin")
-    made.write("a.yaml", "a: 1\n")
-    made.commit("First")
-    return made
+    """Create a repository with one operario."""
+    repository = Repository(tmp_path / "origin")
+    repository.write("a.yaml", "a: 1\n")
+    repository.commit("First")
+    return repository
 
 
 @pytest.fixture
 def credentials(tmp_path: Path) -> Path:
-    """Give a credentials file, in a folder whose name a shell would take apart."""
+    """Create a credentials file, in a folder whose name a shell would split."""
     file = tmp_path / "it's a $(mount)" / "credentials"
     file.parent.mkdir()
     file.write_text(f"ada:{PASSWORD}\n")
@@ -61,26 +61,26 @@ def credentials(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guarded(repository: Repository) -> Iterator[HttpServer]:
-    """Give an http server that asks for ada's password."""
+    """Start an HTTP server that requires a password."""
     with http_server(repository.folder.parent, user="ada", password=PASSWORD) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    """Give an sshd of the tests' own."""
+    """Start an sshd for the tests."""
     with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 
 
 def source(url: str, tmp_path: Path, **settings: Any) -> GitSource:
-    """Make a source with a cache below a test's folder."""
+    """Create a source with a cache below a test's folder."""
     access = GitAccess(**{name: settings.pop(name) for name in ACCESS & settings.keys()})
     return GitSource(GitSettings(url=url, cache_dir=tmp_path / "cache", access=access, **settings))
 
 
 async def fetch(url: str, tmp_path: Path, **settings: Any) -> Snapshot:
-    """Fetch once with a source of its own."""
+    """Fetch once with a new source."""
     made = source(url, tmp_path, **settings)
     try:
         return await made.fetch()
@@ -89,7 +89,7 @@ async def fetch(url: str, tmp_path: Path, **settings: Any) -> Snapshot:
 
 
 async def refusal(url: str, tmp_path: Path, **settings: Any) -> str:
-    """Fetch once, which must fail, and return the one line that says why."""
+    """Fetch once, expect failure, and return the one-line message."""
     with pytest.raises(SourceError) as refused:
         await fetch(url, tmp_path, **settings)
     text = str(refused.value)
@@ -100,60 +100,60 @@ async def refusal(url: str, tmp_path: Path, **settings: Any) -> str:
 
 
 def write(file: Path, text: str) -> None:
-    """Write a mounted file anew."""
+    """Replace a mounted file."""
     file.write_bytes(text.encode())
 
 
 def remove(file: Path) -> None:
-    """Take a mounted file away."""
+    """Remove a mounted file."""
     file.unlink()
 
 
 def page(content_type: bytes) -> bytes:
-    """Write the answer of a server that is another's."""
+    """Return a response of an unrelated server."""
     text = b"<html>\n<title>Please log in</title>\n</html>\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
     return head % (content_type, len(text)) + text
 
 
 class TestHttp:
-    """Over http and https."""
+    """Test http and https."""
 
     async def test_a_public_repository_is_read(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """Without credentials, over git's smart protocol."""
+        """A public repository is read without credentials, over Git's smart protocol."""
         with http_server(tmp_path) as server:
             snapshot = await fetch(server.url("origin"), tmp_path)
 
         assert snapshot.revision.commit == repository.head
         assert snapshot.revision.repository == server.url("origin")
 
-    async def test_a_password_opens_a_private_repository(
+    async def test_a_password_gives_access_to_a_private_repository(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """Every character of the password arrives as it stands in the file."""
-        found = await fetch(guarded.url("origin"), tmp_path, credentials_file=credentials)
+        """Every character of the password is sent as it is in the file."""
+        snapshot = await fetch(guarded.url("origin"), tmp_path, credentials_file=credentials)
 
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
 
     @pytest.mark.parametrize(
         "line", ["t0ken-of-a-forge\n", "t0ken-of-a-forge", "t0ken-of-a-forge\r\n"]
     )
-    async def test_a_token_alone_opens_a_private_repository(
+    async def test_a_token_gives_access_to_a_private_repository(
         self, repository: Repository, credentials: Path, tmp_path: Path, line: str
     ) -> None:
-        """A file of one word is a token, whatever the line ends with."""
+        """A file with a single word is a token, with any line ending."""
         write(credentials, line)
         with http_server(tmp_path, user="x-access-token", password="t0ken-of-a-forge") as server:
-            found = await fetch(server.url("origin"), tmp_path, credentials_file=credentials)
+            snapshot = await fetch(server.url("origin"), tmp_path, credentials_file=credentials)
 
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
 
     async def test_credentials_are_read_again_at_each_fetch(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """A secret that rotates is followed without a restart, and a late one is not fatal."""
+        """A rotated secret is used without a restart, and a missing one is not fatal."""
         made = source(guarded.url("origin"), tmp_path, credentials_file=credentials)
         first = await made.fetch()
         guarded.password = "r0tated"
@@ -167,10 +167,10 @@ class TestHttp:
         assert (await made.fetch()).revision.commit == commit != first.revision.commit
         await made.aclose()
 
-    async def test_wrong_credentials_are_said_without_them(
+    async def test_wrong_credentials_are_reported_without_their_value(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """A refused password is named by its file's purpose, never by itself."""
+        """The message about a rejected password names its file, not its value."""
         write(credentials, "ada:wr0ng-pass\n")
 
         text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
@@ -179,10 +179,10 @@ class TestHttp:
         assert "wr0ng-pass" not in text
         assert repository.head not in text
 
-    async def test_missing_credentials_are_asked_for(
+    async def test_missing_credentials_are_reported(
         self, repository: Repository, guarded: HttpServer, tmp_path: Path
     ) -> None:
-        """Where a server wants a password and there is none, nobody is prompted."""
+        """Missing credentials are an error; nobody is prompted."""
         assert repository.head
 
         text = await refusal(guarded.url("origin"), tmp_path)
@@ -190,22 +190,22 @@ class TestHttp:
         assert "set --git-credentials-file" in text
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "message"),
         [
             (None, "No such file or directory"),
             ("", "contains no password"),
             ("ada:\n", "contains no"),
         ],
     )
-    async def test_an_unusable_credentials_file_is_named(
+    async def test_an_unusable_credentials_file_is_reported(
         self,
         guarded: HttpServer,
         credentials: Path,
         tmp_path: Path,
         content: str | None,
-        said: str,
+        message: str,
     ) -> None:
-        """A secret that is not mounted, or empty, is said before anything is asked."""
+        """A missing or empty secret is reported before anything is requested."""
         if content is None:
             remove(credentials)
         else:
@@ -214,13 +214,13 @@ class TestHttp:
         text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
 
         assert text.startswith(str(credentials))
-        assert said in text
+        assert message in text
         assert guarded.authorizations == []
 
     async def test_no_secret_is_in_the_words_or_the_surroundings_of_any_process(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """While git talks with credentials, no process has them in its arguments or environment."""
+        """While git uses credentials, no process has them in its arguments or environment."""
         guarded.gate.clear()
         made = source(guarded.url("origin"), tmp_path, credentials_file=credentials)
         before = descendants()
@@ -244,10 +244,10 @@ class TestHttp:
         assert repository.head == snapshot.revision.commit
         await made.aclose()
 
-    async def test_a_repository_that_is_not_there_is_said(
+    async def test_a_missing_repository_is_reported(
         self, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """A 404 is a wrong address, or credentials that may not see it."""
+        """A 404 means a wrong address, or credentials without access."""
         text = await refusal(guarded.url("nowhere"), tmp_path, credentials_file=credentials)
 
         assert "the repository does not exist, or these credentials cannot see it" in text
@@ -255,7 +255,7 @@ class TestHttp:
     async def test_a_redirect_to_another_host_is_refused(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """Nobody who can answer for the host sends the credentials elsewhere."""
+        """A redirect cannot send the credentials to another host."""
         with http_server(repository.folder.parent) as elsewhere:
             guarded.redirect_to = f"http://127.0.0.1:{elsewhere.port}"
             text = await refusal(guarded.url("origin"), tmp_path, credentials_file=credentials)
@@ -266,69 +266,69 @@ class TestHttp:
     async def test_a_proxy_is_used_where_it_is_configured(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """The request goes to the proxy, for a host that nobody here could resolve."""
+        """The request goes to the proxy, for a host that cannot be resolved locally."""
         with http_server(tmp_path) as proxy:
-            found = await fetch(
+            snapshot = await fetch(
                 "http://git.invalid/origin", tmp_path, proxy=f"http://127.0.0.1:{proxy.port}"
             )
 
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
         assert set(proxy.hosts) == {"git.invalid"}
 
     async def test_the_proxy_of_the_environment_is_not_used(
         self, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What git does is what was configured, on every machine."""
+        """Only the configured proxy is used, on every machine."""
         for name in ("http_proxy", "https_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:1")
         with http_server(tmp_path) as server:
-            found = await fetch(server.url("origin"), tmp_path)
+            snapshot = await fetch(server.url("origin"), tmp_path)
 
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
 
     async def test_a_certificate_needs_its_ca(self, repository: Repository, tmp_path: Path) -> None:
-        """A server that a CA of our own signed is trusted with its file, and not without."""
+        """A server certificate of a private CA is trusted only with the CA's file."""
         certificates = make_certificates(tmp_path)
         (tmp_path / "other").mkdir()
-        other = make_certificates(tmp_path / "other")
+        foreign = make_certificates(tmp_path / "other")
         with http_server(tmp_path, certificate=certificates.server) as server:
             url = server.url("origin")
             untrusted = await refusal(url, tmp_path)
-            wrong = await refusal(url, tmp_path, ca_file=other.ca)
-            found = await fetch(url, tmp_path, ca_file=certificates.ca)
+            wrong = await refusal(url, tmp_path, ca_file=foreign.ca)
+            snapshot = await fetch(url, tmp_path, ca_file=certificates.ca)
 
         assert "the TLS connection failed" in untrusted
         assert "the TLS connection failed" in wrong
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
 
     async def test_plain_http_behind_https_is_no_tls(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """A port that does not speak TLS is not spoken to without."""
+        """No plain-text connection is made to a port that does not speak TLS."""
         assert repository.head
         with http_server(tmp_path) as server:
             text = await refusal(f"https://127.0.0.1:{server.port}/origin", tmp_path)
 
         assert "the TLS connection failed" in text
 
-    async def test_a_commit_is_found_where_the_server_hands_out_branches_only(
+    async def test_a_commit_is_found_if_the_server_serves_branches_only(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """Where a commit cannot be asked for by its id, it is looked for on the branches."""
+        """If a commit cannot be fetched by its id, it is searched for on the branches."""
         first = repository.head
         repository.write("a.yaml", "a: 2\n")
         repository.commit("Second")
         repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
         with http_server(tmp_path) as server:
             server.old_protocol = True
-            found = await fetch(server.url("origin"), tmp_path, ref=first)
+            snapshot = await fetch(server.url("origin"), tmp_path, ref=first)
             missing = await refusal(server.url("origin"), tmp_path, ref="e" * 40)
 
-        assert [file.content for file in found.files] == [b"a: 1\n"]
+        assert [file.content for file in snapshot.files] == [b"a: 1\n"]
         assert "there is no commit " + "e" * 40 in missing
 
     @pytest.mark.parametrize(
-        ("answer", "said"),
+        ("answer", "message"),
         [
             (b"", "the connection was interrupted"),
             (
@@ -344,48 +344,48 @@ class TestHttp:
         ],
         ids=["nothing", "half", "noise", "page", "page-as-git", "403", "429", "503"],
     )
-    async def test_a_bad_answer_is_explained(
-        self, tmp_path: Path, answer: bytes, said: str
+    async def test_a_malformed_response_is_reported(
+        self, tmp_path: Path, answer: bytes, message: str
     ) -> None:
-        """Whatever a server sends, the reader gets one line and the cache stays whole."""
+        """Any malformed response yields a one-line error, and the cache stays intact."""
         with raw_server(answer) as port:
             text = await refusal(f"http://127.0.0.1:{port}/origin", tmp_path, timeout=20)
 
-        assert said in text
+        assert message in text
 
     @pytest.mark.parametrize(
-        ("url", "said"),
+        ("url", "message"),
         [
             ("http://127.0.0.1:1/origin", "cannot connect; check"),
             ("https://no-such-host.invalid/origin", "the host name cannot be resolved"),
         ],
     )
-    async def test_a_server_that_is_not_there_is_said(
-        self, tmp_path: Path, url: str, said: str
+    async def test_an_unreachable_server_is_reported(
+        self, tmp_path: Path, url: str, message: str
     ) -> None:
-        """A closed port and an unknown name are told apart."""
-        assert said in await refusal(url, tmp_path)
+        """A closed port and an unknown host have different messages."""
+        assert message in await refusal(url, tmp_path)
 
 
 class TestSsh:
-    """Over ssh."""
+    """Test ssh."""
 
-    async def test_a_key_opens_a_repository(
+    async def test_a_key_gives_access_to_a_repository(
         self, repository: Repository, sshd: SshServer, tmp_path: Path
     ) -> None:
-        """With the key and the host key, by either form of address."""
+        """The key and the host key suffice, with either form of address."""
         settings = {"ssh_key_file": sshd.key, "known_hosts_file": sshd.known_hosts}
 
-        found = await fetch(sshd.url(repository.folder), tmp_path, **settings)
+        snapshot = await fetch(sshd.url(repository.folder), tmp_path, **settings)
 
-        assert found.revision.commit == repository.head
+        assert snapshot.revision.commit == repository.head
         missing = await refusal(sshd.url(tmp_path / "nowhere"), tmp_path, **settings)
         assert "the repository does not exist" in missing
 
-    async def test_a_key_that_is_not_accepted_is_said(
+    async def test_a_rejected_key_is_reported(
         self, repository: Repository, sshd: SshServer, tmp_path: Path
     ) -> None:
-        """No password is asked for, no agent used, no other key tried."""
+        """No password is requested, no agent used, no other key tried."""
         make_key(tmp_path / "stranger")
 
         text = await refusal(
@@ -397,14 +397,14 @@ class TestSsh:
 
         assert "the server refused the SSH key" in text
 
-    @pytest.mark.parametrize("known", ["other", "none"])
+    @pytest.mark.parametrize("listed", ["other", "none"])
     async def test_an_unknown_host_key_is_refused(
-        self, repository: Repository, sshd: SshServer, tmp_path: Path, known: str
+        self, repository: Repository, sshd: SshServer, tmp_path: Path, listed: str
     ) -> None:
-        """A server that is not in known_hosts, or has another key than there, is not trusted."""
+        """A server without an entry in known_hosts, or with a different key, is not trusted."""
         make_key(tmp_path / "other")
         entry = f"[127.0.0.1]:{sshd.port} {(tmp_path / 'other.pub').read_text()}"
-        (tmp_path / "known_hosts").write_text(entry if known == "other" else "")
+        (tmp_path / "known_hosts").write_text(entry if listed == "other" else "")
 
         text = await refusal(
             sshd.url(repository.folder),
@@ -415,17 +415,17 @@ class TestSsh:
 
         assert "the server's host key is not in the known_hosts file" in text
 
-    async def test_a_key_that_cannot_be_used_is_said(
+    async def test_an_unusable_key_is_reported(
         self, repository: Repository, sshd: SshServer, tmp_path: Path
     ) -> None:
-        """A file that is no key, one that all may read and one that is not there are told apart."""
+        """An invalid key file, one readable by all and a missing one have different messages."""
         garbage, shared = tmp_path / "garbage", tmp_path / "shared"
         garbage.write_text("no key\n")
         garbage.chmod(0o600)
         shared.write_bytes(sshd.key.read_bytes())
         shared.chmod(0o644)
 
-        said = {
+        errors = {
             file.name: await refusal(
                 sshd.url(repository.folder),
                 tmp_path,
@@ -435,12 +435,14 @@ class TestSsh:
             for file in (garbage, shared, tmp_path / "absent")
         }
 
-        assert "ssh cannot read the key file" in said["garbage"]
-        assert "ssh refuses a key file that other users can read" in said["shared"]
-        assert "absent: No such file or directory" in said["absent"]
+        assert "ssh cannot read the key file" in errors["garbage"]
+        assert "ssh refuses a key file that other users can read" in errors["shared"]
+        assert "absent: No such file or directory" in errors["absent"]
 
-    async def test_a_server_that_is_no_sshd_is_said(self, sshd: SshServer, tmp_path: Path) -> None:
-        """Noise on the port is no connection."""
+    async def test_a_server_that_is_not_an_sshd_is_reported(
+        self, sshd: SshServer, tmp_path: Path
+    ) -> None:
+        """A server that sends noise is not an SSH server."""
         with raw_server(b"noise\r\n" * 100) as port:
             text = await refusal(
                 f"ssh://git@127.0.0.1:{port}/x",
@@ -453,13 +455,13 @@ class TestSsh:
 
 
 class TestDeadline:
-    """What is started is ended."""
+    """Test that everything that was started is ended."""
 
     @pytest.mark.parametrize("scheme", ["http", "https", "ssh"])
     async def test_a_server_that_stalls_is_given_up_with_everything_that_waits_for_it(
         self, sshd: SshServer, tmp_path: Path, scheme: str
     ) -> None:
-        """After the deadline the error is there, and no process of the group is left."""
+        """After the deadline the error is reported, and no process of the group remains."""
         settings: dict[str, Any] = {}
         if scheme == "ssh":
             settings = {"ssh_key_file": sshd.key, "known_hosts_file": sshd.known_hosts}
@@ -482,10 +484,10 @@ class TestDeadline:
         assert took < 8
         await made.aclose()
 
-    async def test_a_stall_in_the_middle_of_a_fetch_leaves_what_was_read(
+    async def test_a_stall_during_a_fetch_keeps_the_cache(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """A server that goes silent after it was asked for more does not touch the cache."""
+        """A server that stalls after it was asked for more does not affect the cache."""
         made = source(guarded.url("origin"), tmp_path, credentials_file=credentials, timeout=1.5)
         before = await made.fetch()
         repository.write("a.yaml", "a: 2\n")
@@ -503,7 +505,7 @@ class TestDeadline:
     async def test_a_cancelled_fetch_ends_its_children_before_it_returns(
         self, tmp_path: Path
     ) -> None:
-        """Who cancels need not wait for the deadline, and finds nothing left."""
+        """Cancelling a fetch returns at once and leaves no processes."""
         before, files = descendants(), open_files()
         with raw_server(None) as port:
             made = source(f"http://127.0.0.1:{port}/x", tmp_path, timeout=60)
@@ -521,8 +523,8 @@ class TestDeadline:
         await made.aclose()
         assert open_files() == files
 
-    async def test_closing_ends_what_is_under_way(self, tmp_path: Path) -> None:
-        """A source that is closed in the middle of a fetch leaves nothing behind."""
+    async def test_closing_ends_a_running_fetch(self, tmp_path: Path) -> None:
+        """Closing a source during a fetch leaves no processes and files."""
         with raw_server(None) as port:
             made = source(f"http://127.0.0.1:{port}/x", tmp_path, timeout=60)
             before = descendants()
@@ -540,7 +542,7 @@ class TestDeadline:
     async def test_the_event_loop_goes_on_while_git_works(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """No call of a fetch blocks the event loop: each is made in a thread."""
+        """No call of a fetch blocks the event loop: each runs in a thread."""
         made = source(repository.url, tmp_path)
 
         with blockbuster_ctx():
@@ -555,16 +557,16 @@ class TestDeadline:
 
 
 class TestChildren:
-    """The group of processes that one command is."""
+    """Test the process group of a command."""
 
     @staticmethod
     def git(timeout: float = 20, stop: threading.Event | None = None) -> Git:
-        """Make a git that may run anything, as an alias."""
+        """Create a Git that may run anything, as an alias."""
         environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C"}
         return Git("here", environment, timeout, stop or threading.Event())
 
     def test_a_child_that_ignores_the_first_signal_gets_the_second(self) -> None:
-        """SIGTERM is a request, SIGKILL is not."""
+        """SIGKILL follows a SIGTERM that is ignored."""
         before = descendants()
         began = time.monotonic()
         script = "!trap '' TERM; while :; do sleep 60; done"
@@ -575,8 +577,8 @@ class TestChildren:
         assert time.monotonic() - began < 6
         assert wait_gone(descendants() - before) == set()
 
-    def test_what_a_child_leaves_running_is_ended_with_it(self) -> None:
-        """A command is over when its leader is, whoever else holds its pipes."""
+    def test_processes_left_by_a_child_are_ended(self) -> None:
+        """A command is finished when its leader is, even if another process holds its pipes."""
         before = descendants()
         began = time.monotonic()
 
@@ -586,8 +588,8 @@ class TestChildren:
         assert time.monotonic() - began < 6
         assert wait_gone(descendants() - before) == set()
 
-    def test_a_child_that_escaped_its_group_holds_nobody_up(self) -> None:
-        """Its pipes are closed on our side, and the command is over."""
+    def test_a_child_that_escaped_its_group_does_not_block(self) -> None:
+        """The pipes of an escaped process are closed on our side, and the command is finished."""
         began = time.monotonic()
 
         finished = self.git().run("-c", "alias.x=!setsid sleep 9 & echo done", "x")
@@ -596,7 +598,7 @@ class TestChildren:
         assert time.monotonic() - began < 6
 
     def test_no_zombie_is_left_where_this_process_is_init(self) -> None:
-        """Orphans that come to us, as they do to a container's first process, are reaped."""
+        """Orphans that are reparented to this process, as in a container, are reaped."""
         script = (
             "import ctypes, pathlib, threading\n"
             "from openfero_gitops.sources.git.process import Git\n"
@@ -615,20 +617,20 @@ class TestChildren:
             [sys.executable, "-c", script], capture_output=True, timeout=30, check=True
         )
 
-        said, left = ran.stdout.decode().splitlines()
-        assert "did not finish within 0.3 s" in said
+        message, left = ran.stdout.decode().splitlines()
+        assert "did not finish within 0.3 s" in message
         assert left == "set()"
 
-    def test_a_child_that_never_stops_talking_is_stopped(self) -> None:
-        """Neither stream can fill the memory."""
+    def test_a_child_with_endless_output_is_stopped(self) -> None:
+        """Unlimited output on either stream cannot fill the memory."""
         with pytest.raises(TooMuchOutput):
             self.git().run("-c", "alias.x=!yes", "x", max_bytes=100_000)
 
         with pytest.raises(SourceError, match="did not finish"):
             self.git(0.5).run("-c", "alias.x=!yes >&2", "x")
 
-    def test_the_end_of_a_long_complaint_is_kept(self) -> None:
-        """What git says last is what matters."""
+    def test_the_end_of_a_long_message_is_kept(self) -> None:
+        """The end of git's messages is kept, because it has the cause."""
         finished = self.git().run("-c", "alias.x=!seq 100000 >&2; exit 3", "x")
 
         assert finished.code == 3
@@ -636,21 +638,21 @@ class TestChildren:
         assert len(finished.stderr) <= 1 << 16
 
     @pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])
-    def test_what_is_written_comes_back(self, size: int) -> None:
-        """Writing and reading go on at the same time, whatever the pipes hold."""
-        given = b"0123456789" * (size // 10)
+    def test_input_and_output_are_concurrent(self, size: int) -> None:
+        """Writing and reading are concurrent, whatever the size of the pipes."""
+        sent = b"0123456789" * (size // 10)
 
-        finished = self.git().run("-c", "alias.x=!cat", "x", stdin=given, max_bytes=4_000_000)
+        finished = self.git().run("-c", "alias.x=!cat", "x", stdin=sent, max_bytes=4_000_000)
 
-        assert finished.stdout == given
+        assert finished.stdout == sent
 
-    def test_a_child_that_does_not_read_is_no_error(self) -> None:
-        """A command may end before it has read everything."""
+    def test_a_child_that_does_not_read_is_not_an_error(self) -> None:
+        """A command may end before it has read all of its input."""
         finished = self.git().run("-c", "alias.x=!exit 5", "x", stdin=b"x" * 1_000_000)
 
         assert finished.code == 5
 
-    def test_a_stop_that_came_first_stops_at_once(self) -> None:
+    def test_an_operation_stopped_before_it_began(self) -> None:
         """An operation that was stopped before it began does nothing."""
         stop = threading.Event()
         stop.set()
@@ -659,7 +661,7 @@ class TestChildren:
             self.git(20, stop).run("-c", "alias.x=!sleep 60", "x")
 
     def test_a_file_cannot_grow_beyond_its_limit(self, tmp_path: Path) -> None:
-        """The limit holds for every process of the group."""
+        """The file size limit applies to every process of the group."""
         file = tmp_path / "file"
 
         finished = self.git().run("-c", f"alias.x=!yes > {file}", "x", file_blocks=200)

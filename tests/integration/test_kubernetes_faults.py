@@ -183,7 +183,7 @@ async def test_throttled(
     async with odd_api(tmp_path, answer) as (api, odd):
         with pytest.raises(Throttled) as refused:
             await api.create(JOBS, "shop", job("heal"))
-        assert len(odd.asked) == 1
+        assert len(odd.requests) == 1
     assert refused.value.retry_after == seconds
 
 
@@ -233,7 +233,7 @@ async def test_redirect_is_not_followed(tmp_path: Path) -> None:
     async with odd_api(tmp_path, answer) as (api, odd):
         with pytest.raises(Unavailable):
             await api.create(JOBS, "shop", job("heal"))
-        assert [request.path for request in odd.asked] == ["/apis/batch/v1/namespaces/shop/jobs"]
+        assert [request.path for request in odd.requests] == ["/apis/batch/v1/namespaces/shop/jobs"]
 
 
 async def test_warnings(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ async def test_warnings(tmp_path: Path) -> None:
         for dry_run in (False, True):
             created = await api.create(JOBS, "shop", job("heal"), dry_run=dry_run)
             assert created.warnings == ('would violate "restricted"', "unknown field", "two")
-        assert [request.query.get("dryRun") for request in odd.asked] == [None, "All"]
+        assert [request.query.get("dryRun") for request in odd.requests] == [None, "All"]
 
 
 async def test_who_asks(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_who_asks(tmp_path: Path) -> None:
 
     async with odd_api(tmp_path, answer) as (api, odd):
         await api.get(JOBS, "shop", "heal")
-        headers = odd.asked[0].headers
+        headers = odd.requests[0].headers
         assert headers["Authorization"] == f"Bearer {TOKEN}"
         assert headers["User-Agent"].startswith("openfero-gitops/")
 
@@ -455,7 +455,7 @@ async def test_pages(tmp_path: Path) -> None:
 
     async with odd_api(tmp_path, answer) as (api, odd):
         found = await api.list(JOBS, "shop", label_selector="a in (b,c),!d")
-        asked = [dict(request.query) for request in odd.asked]
+        asked = [dict(request.query) for request in odd.requests]
     assert [item["metadata"]["name"] for item in found.items] == [f"n-{n}" for n in range(1500)]
     assert found.resource_version == "9"
     first = {"limit": "500", "labelSelector": "a in (b,c),!d"}
@@ -476,7 +476,7 @@ async def test_page_that_expired(tmp_path: Path) -> None:
 
     async with odd_api(tmp_path, answer) as (api, odd):
         found = await api.list(JOBS, "shop")
-        assert len(odd.asked) == 4
+        assert len(odd.requests) == 4
     assert len(found.items) == len({item["metadata"]["name"] for item in found.items}) == 600
 
 
@@ -522,7 +522,7 @@ async def test_watch_asks_for_what_it_needs(tmp_path: Path) -> None:
         watch = api.watch(JOBS, "shop", resource_version="7", label_selector="a=b", timeout=12.5)
         async with aclosing(watch) as events:
             assert [each.change async for each in events] == [Change.BOOKMARK]
-        assert dict(odd.asked[0].query) == {
+        assert dict(odd.requests[0].query) == {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": "7",
@@ -643,7 +643,7 @@ async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.Mon
     async with odd_api(tmp_path, answer) as (api, odd), asyncio.timeout(20):
         async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
             found = [await anext(news) for _ in range(4)]
-        asked = [request.query.get("resourceVersion") for request in odd.asked]
+        asked = [request.query.get("resourceVersion") for request in odd.requests]
     assert isinstance(found[0], Listed)
     versions = [
         each.object["metadata"]["resourceVersion"] for each in found if isinstance(each, Changed)
@@ -664,7 +664,7 @@ async def test_following_empty_answers(tmp_path: Path) -> None:
             seen: list[Any] = []
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(drain(news, seen), 2)
-        watches = sum("watch" in request.query for request in odd.asked)
+        watches = sum("watch" in request.query for request in odd.requests)
     assert [type(each) for each in seen[:3]] == [Listed, Failed, Listed]
     assert 4 <= watches <= 9
 

@@ -1,4 +1,4 @@
-"""What signatures keep out of force, and what stays: the whole way from a push to a Job."""
+"""Signature checks from a push to a Job: what is rejected and what stays active."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ BROKEN = operario_file("disk").replace("restartPolicy: Never", "restartPolicy: A
 
 @pytest.fixture
 def ada(tmp_path: Path) -> Signer:
-    """Give somebody who is trusted."""
+    """Create a trusted signer."""
     return ssh_signer(tmp_path, "ada@git.example")
 
 
 @pytest.fixture
 def trust(ada: Signer, tmp_path: Path) -> Trust:
-    """Demand commits that Ada signed."""
+    """Require commits signed by Ada."""
     return Trust(Verify.COMMIT, allow(tmp_path / "allowed_signers", ada))
 
 
 @pytest.fixture
 def repository(tmp_path: Path, ada: Signer) -> Repository:
-    """Give a repository with one operario, in a commit that Ada signed."""
-    made = Repository(tmp_path / "origin")
-    ada.sign_in(made)
-    made.write("disk.yaml", operario_file("disk"))
-    made.commit("Reviewed")
-    return made
+    """Create a repository with one operario, in a commit signed by Ada."""
+    repository = Repository(tmp_path / "origin")
+    ada.sign_in(repository)
+    repository.write("disk.yaml", operario_file("disk"))
+    repository.commit("Reviewed")
+    return repository
 
 
 @pytest.fixture
 async def replicas(
     repository: Repository, tmp_path: Path, trust: Trust
 ) -> AsyncIterator[Callable[..., Follower]]:
-    """Give a function that makes replicas of one cluster, each with a cache of its own."""
-    async with followers(repository.url, tmp_path, trust=trust) as made:
-        yield made
+    """Return a function that creates replicas of one cluster, each with its own cache."""
+    async with followers(repository.url, tmp_path, trust=trust) as make_replica:
+        yield make_replica
 
 
 def change(repository: Repository, text: str) -> str:
@@ -70,21 +70,21 @@ def change(repository: Repository, text: str) -> str:
 
 
 class TestRefused:
-    """A revision that nobody who is trusted signed."""
+    """Test revisions without a trusted signature."""
 
-    async def test_an_unsigned_push_leaves_what_is_in_force_until_a_signer_looked_at_it(
+    async def test_an_unsigned_push_is_rejected_until_a_signer_approves_it(
         self, repository: Repository, replicas: Callable[..., Follower], ada: Signer
     ) -> None:
-        """The reader is told which commit, why, and who must do what; it is done, and helps."""
-        one = replicas()
-        await one.sync()
-        in_force = one.catalog
+        """The status says which commit was rejected, why, and what to do; that resolves it."""
+        replica = replicas()
+        await replica.sync()
+        in_force = replica.catalog
         stop_signing(repository)
         pushed = change(repository, "pushed")
 
-        status = await one.sync()
+        status = await replica.sync()
 
-        assert one.catalog is in_force
+        assert replica.catalog is in_force
         assert status.error == (
             f"Git repository {repository.url}: commit {pushed[:12]} is not signed; have a trusted"
             " signer sign a commit on top of it (git commit --allow-empty --gpg-sign)"
@@ -94,28 +94,28 @@ class TestRefused:
         assert shapes.sync(status)["refused"]["commit"] == pushed
         ada.sign_in(repository)
         commit = repository.commit("I have looked at it")
-        assert (await one.sync()).error is None
-        assert one.in_force == {DISK: commit}
+        assert (await replica.sync()).error is None
+        assert replica.in_force == {DISK: commit}
 
     async def test_an_unsigned_commit_that_says_paused_pauses(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """To let nothing start is the safe side: it takes a push, and `resume` outweighs it."""
-        one = replicas()
-        await one.sync()
+        """Pausing is safe, so it needs only a push; `resume` overrides it."""
+        replica = replicas()
+        await replica.sync()
         stop_signing(repository)
         repository.write("openfero.yaml", "paused: true\n")
         repository.commit("Stop!")
 
-        await one.sync()
+        await replica.sync()
 
-        assert one.syncer.pause
-        assert not one.catalog.envelope.paused
+        assert replica.syncer.pause
+        assert not replica.catalog.envelope.paused
 
     async def test_a_fresh_replica_takes_the_newest_signed_ancestor(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Not the tip, not what is older still: what the other replicas have in force."""
+        """A new replica starts with the newest signed ancestor, as other replicas have it."""
         signed = change(repository, "signed")
         lasting = replicas()
         await lasting.sync()
@@ -131,10 +131,10 @@ class TestRefused:
         assert fresh.in_force == {DISK: signed}
         assert "is not signed" in (status.error or "")
 
-    async def test_limits_that_only_an_unsigned_commit_held_are_missed_all_the_same(
+    async def test_limits_that_only_an_unsigned_commit_had_are_missed(
         self, repository: Repository, replicas: Callable[..., Follower], ada: Signer
     ) -> None:
-        """That something was there is no reason to trust it, and reason enough to ask."""
+        """An envelope in an unsigned ancestor is not trusted, but its absence is reported."""
         reviewed = repository.head
         stop_signing(repository)
         repository.write("openfero.yaml", "limits: {concurrent: 1}\n")
@@ -152,47 +152,47 @@ class TestRefused:
     async def test_a_commit_dated_before_the_one_in_force_is_refused(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """A key is held against the date that its holder wrote: one that ran out signs no more."""
-        one = replicas()
-        await one.sync()
-        before = one.commit
+        """A commit dated before the active one is rejected, so that an expired key cannot sign."""
+        running = replicas()
+        await running.sync()
+        before = running.commit
         repository._clock = 1_500_000_000
         dated = change(repository, "said to be of 2017")
 
-        for replica in (one, replicas()):
-            if replica is one:
-                await one.mirror()
+        for replica in (running, replicas()):
+            if replica is running:
+                await running.mirror()
             await replica.start()
             assert replica.commit == before
             assert f"commit {dated[:12]} is dated" in replica.error
         repository._clock = 1_790_100_000
         commit = repository.commit("Of today")
-        await one.sync()
-        assert (one.commit, one.error) == (commit, "")
+        await running.sync()
+        assert (running.commit, running.error) == (commit, "")
 
-    async def test_a_signer_whose_clock_is_ahead_locks_nobody_out(
+    async def test_a_signer_whose_clock_is_ahead_blocks_nobody(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """What is dated today is not refused for a commit that is dated in seventy years."""
-        one = replicas()
+        """A commit dated in the far future does not cause later commits to be rejected."""
+        replica = replicas()
         repository._clock = 4_000_000_000
         change(repository, "said to be of 2096")
-        await one.sync()
+        await replica.sync()
         repository._clock = int(time.time())
         commit = change(repository, "of today")
 
-        await one.sync()
+        await replica.sync()
 
-        assert (one.commit, one.error) == (commit, "")
+        assert (replica.commit, replica.error) == (commit, "")
 
 
 class TestStale:
-    """An older version that stands in for a broken file."""
+    """Test older versions that replace a broken file."""
 
     async def test_an_unsigned_version_never_stands_in(
         self, repository: Repository, replicas: Callable[..., Follower], ada: Signer
     ) -> None:
-        """Who may push, and has no key, cannot bring a version in by breaking the next one."""
+        """Without a key, breaking a file cannot activate an unsigned version of it."""
         lasting = replicas()
         await lasting.sync()
         reviewed = lasting.commit
@@ -213,40 +213,40 @@ class TestStale:
         assert operario.origin.verified_signer.startswith("ada@git.example ")
         assert "evil" not in str(operario.job)
 
-    async def test_a_tag_lets_no_older_version_in(
+    async def test_a_tag_activates_no_older_version(
         self,
         repository: Repository,
         replicas: Callable[..., Follower],
         trust: Trust,
     ) -> None:
-        """A broken file is left out then, and the reader is told of it."""
+        """A broken file is left out, and this is reported."""
         repository.write("node.yaml", operario_file("node"))
         repository.write("disk.yaml", BROKEN)
         repository.commit("Broken")
         repository.tag("live", "Released")
-        one = replicas(ref="live", trust=Trust(Verify.TAG, trust.allowed_signers_file))
+        replica = replicas(ref="live", trust=Trust(Verify.TAG, trust.allowed_signers_file))
 
-        await one.start()
+        await replica.start()
 
-        assert list(one.in_force) == ["openfero-node-firing"]
-        assert [problem.path for problem in one.catalog.problems if problem.is_error] == [
+        assert list(replica.in_force) == ["openfero-node-firing"]
+        assert [problem.path for problem in replica.catalog.problems if problem.is_error] == [
             "disk.yaml"
         ]
 
 
 class TestMirror:
-    """What a restart without Git begins with."""
+    """Test restarts without Git, from the mirror."""
 
     async def test_the_signer_comes_back_from_the_mirror_and_is_on_the_job(
         self, repository: Repository, replicas: Callable[..., Follower], tmp_path: Path, ada: Signer
     ) -> None:
-        """Also for an older version that stands in, whose signer may be another."""
+        """This includes an older version of a file, whose signer may differ."""
         repository.write("node.yaml", operario_file("node"))
         repository.write("disk.yaml", BROKEN)
         repository.commit("Broken")
-        one = replicas()
-        await one.sync()
-        await one.mirror()
+        replica = replicas()
+        await replica.sync()
+        await replica.mirror()
         repository.folder.rename(tmp_path / "away")
 
         fresh = replicas()
@@ -256,7 +256,7 @@ class TestMirror:
         assert status.origin == "mirror"
         assert status.revision is not None
         assert status.revision.verified_signer == signer
-        assert fresh.catalog.operarios == one.catalog.operarios
+        assert fresh.catalog.operarios == replica.catalog.operarios
         for operario in fresh.catalog.operarios:
             rendered = render(
                 alert(),
@@ -272,7 +272,7 @@ class TestMirror:
     async def test_a_mirror_without_a_signer_is_not_used_where_one_is_demanded(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Signatures were demanded since: what came in before does not stay by a restart."""
+        """After signatures become required, a restart does not activate an unsigned mirror."""
         stop_signing(repository)
         change(repository, "unsigned")
         before = replicas(trust=Trust())
@@ -290,12 +290,12 @@ class TestMirror:
     async def test_a_mirror_of_another_time_binds_a_replica_that_starts(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """A forge that shows an older signed commit to a fresh replica does not get it in."""
+        """A new replica rejects a signed commit that is older than the mirror's."""
         older = repository.head
         newest = change(repository, "mended")
-        one = replicas()
-        await one.sync()
-        await one.mirror()
+        replica = replicas()
+        await replica.sync()
+        await replica.mirror()
         repository.git("reset", "--quiet", "--hard", older)
 
         fresh = replicas()
@@ -309,15 +309,15 @@ class TestMirror:
     async def test_a_mirror_that_was_made_by_somebody_else_does_not_come_into_force(
         self, repository: Repository, replicas: Callable[..., Follower], tmp_path: Path
     ) -> None:
-        """Whoever may write ConfigMaps makes every digest, and claims any signer."""
-        one = replicas(keys=[b"the key of the mirror"])
-        await one.sync()
-        await one.mirror()
-        snapshot, _ = await load_mirror(one.store) or pytest.fail("there is no mirror")
+        """With write access to ConfigMaps anyone can compute digests and claim any signer."""
+        mirrored = replicas(keys=[b"the key of the mirror"])
+        await mirrored.sync()
+        await mirrored.mirror()
+        snapshot, _ = await load_mirror(mirrored.store) or pytest.fail("there is no mirror")
         evil = replace(snapshot.files[0], content=operario_file("disk", "evil").encode())
         forged = write_mirror(replace(snapshot, files=(evil,)), NAMESPACE)
         for body in (forged.head, *forged.shards):
-            await one.store.put(body, lambda: None)
+            await mirrored.store.put(body, lambda: None)
         repository.folder.rename(tmp_path / "away")
 
         fooled, warned = replicas(), replicas(keys=[b"the key of the mirror"])
@@ -328,59 +328,59 @@ class TestMirror:
         assert warned.syncer.catalog is None
         (tmp_path / "away").rename(repository.folder)
         await warned.sync()
-        assert warned.catalog == one.catalog
+        assert warned.catalog == mirrored.catalog
         await warned.mirror()
-        assert await load_mirror(one.store, lambda: warned.keys) == (snapshot, None)
+        assert await load_mirror(mirrored.store, lambda: warned.keys) == (snapshot, None)
 
 
 class TestAttackers:
-    """What somebody can do who has taken a part of the way."""
+    """Test attackers who control a part of the path."""
 
     async def test_a_stolen_token_changes_nothing_that_is_in_force(
         self, repository: Repository, replicas: Callable[..., Follower], tmp_path: Path
     ) -> None:
-        """Pushing, forcing, deleting, tagging, signing with a key of one's own: all in vain."""
+        """Pushing, forcing, deleting, tagging and signing with an untrusted key have no effect."""
         eve = ssh_signer(tmp_path, "eve@git.example")
         older = repository.head
         reviewed = change(repository, "reviewed")
-        one = replicas(ref="main")
-        await one.sync()
-        in_force = one.catalog
+        replica = replicas(ref="main")
+        await replica.sync()
+        in_force = replica.catalog
 
-        async def in_vain(told: str) -> None:
-            assert told in ((await one.sync()).error or "nothing")
-            assert one.catalog is in_force
+        async def has_no_effect(message: str) -> None:
+            assert message in ((await replica.sync()).error or "nothing")
+            assert replica.catalog is in_force
             repository.git("checkout", "--quiet", "-B", "main", reviewed)
 
         stop_signing(repository)
         change(repository, "pushed")
-        await in_vain("is not signed")
+        await has_no_effect("is not signed")
         eve.sign_in(repository)
         change(repository, "signed with a key of one's own")
-        await in_vain("not an allowed signer")
+        await has_no_effect("not an allowed signer")
         repository.git("reset", "--quiet", "--hard", older)
-        await in_vain("is older than")
+        await has_no_effect("is older than")
         repository.git("reset", "--quiet", "--hard", older)
         change(repository, "forced")
-        await in_vain("not an allowed signer")
+        await has_no_effect("not an allowed signer")
         stop_signing(repository)
         repository.tag("main")
         repository.git("checkout", "--quiet", "--detach")
         repository.git("branch", "-D", "main")
         change(repository, "behind a tag")
         repository.git("tag", "--force", "main")
-        await in_vain("is not signed")
+        await has_no_effect("is not signed")
 
-        assert (await one.sync()).error is None
-        assert one.catalog is in_force
+        assert (await replica.sync()).error is None
+        assert replica.catalog is in_force
 
     async def test_a_forge_cannot_pass_a_commit_off_as_signed(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Another tree under a signature that was made for one, and another author's name."""
-        one = replicas()
-        await one.sync()
-        in_force = one.catalog
+        """Another tree under an existing signature, and a forged author, are rejected."""
+        replica = replicas()
+        await replica.sync()
+        in_force = replica.catalog
         signed = repository.git("cat-file", "commit", repository.head)
         change(repository, "evil")
         tree = repository.git("rev-parse", "HEAD^{tree}")
@@ -393,7 +393,7 @@ class TestAttackers:
             )
             repository.git("update-ref", "refs/heads/main", commit)
 
-            await one.sync()
+            await replica.sync()
 
-            assert one.catalog is in_force
-            assert f"the signature of commit {commit[:12]} is not valid" in one.error
+            assert replica.catalog is in_force
+            assert f"the signature of commit {commit[:12]} is not valid" in replica.error

@@ -1,4 +1,4 @@
-"""The relay that tests cut: what it holds back, and what becomes of it."""
+"""The relay with which tests interrupt connections."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def echo(heard: list[bytes]) -> AsyncIterator[Wire]:
-    """Give a wire to a server that notes what it hears and says it again."""
+async def echo(received: list[bytes]) -> AsyncIterator[Wire]:
+    """Start a wire to a server that records what it receives and echoes it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
-            heard.append(data)
+            received.append(data)
             writer.write(data)
         writer.close()
 
@@ -30,7 +30,7 @@ async def echo(heard: list[bytes]) -> AsyncIterator[Wire]:
 
 
 async def test_a_wire_carries_both_ways() -> None:
-    """What is sent comes back, and so does the end."""
+    """Data is echoed, and so is the end of the stream."""
     async with echo([]) as wire:
         reader, writer = await asyncio.open_connection(LOOPBACK, wire.port)
         writer.write(b"hello")
@@ -40,33 +40,33 @@ async def test_a_wire_carries_both_ways() -> None:
         writer.close()
 
 
-async def test_what_a_cut_wire_holds_arrives_when_it_is_mended() -> None:
-    """A request is held, also when its sender gave up meanwhile."""
-    heard: list[bytes] = []
-    async with echo(heard) as wire:
+async def test_a_cut_wire_delivers_held_data_when_it_is_restored() -> None:
+    """A held request is delivered later, even if its sender closed the connection."""
+    received: list[bytes] = []
+    async with echo(received) as wire:
         _, writer = await asyncio.open_connection(LOOPBACK, wire.port)
         wire.cut()
         writer.write(b"late")
         await writer.drain()
         writer.close()
         await asyncio.sleep(0.1)
-        assert heard == []
+        assert received == []
         wire.mend()
         async with asyncio.timeout(10):
-            while heard != [b"late"]:  # noqa: ASYNC110 - nothing tells
+            while received != [b"late"]:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
 
 
 async def test_a_wire_can_be_cut_one_way() -> None:
-    """The request is heard, its answer is not; both ends go on to believe in the connection."""
-    heard: list[bytes] = []
-    async with echo(heard) as wire:
+    """The request is delivered, its response is held; both ends stay connected."""
+    received: list[bytes] = []
+    async with echo(received) as wire:
         reader, writer = await asyncio.open_connection(LOOPBACK, wire.port)
         wire.cut(requests=False)
         writer.write(b"ask")
         answer = asyncio.create_task(reader.readexactly(3))
         async with asyncio.timeout(10):
-            while heard != [b"ask"]:  # noqa: ASYNC110 - nothing tells
+            while received != [b"ask"]:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
         assert not answer.done()
         wire.mend()
