@@ -30,7 +30,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def used() -> Metrics:
-    """Make metrics of which each has counted something."""
+    """Make metrics that have all counted something."""
     metrics = Metrics("1.2.3")
     items = [
         Item(ALERT, Outcome.CREATED),
@@ -55,12 +55,12 @@ def used() -> Metrics:
     ["openfero_jobs_created_total", "openfero_jobs_succeeded_total", "openfero_jobs_failed_total"],
 )
 def test_openferos_names_are_there_from_the_start(name: str) -> None:
-    """A dashboard of OpenFero finds its three counters, at 0, before anything happens."""
+    """OpenFero's three counters exist from the start, with the value 0."""
     assert value(Metrics("1.2.3"), name) == 0
 
 
 def test_jobs_are_counted_by_what_became_of_alerts() -> None:
-    """A refused remediation is a Job too; one that was there already is not counted again."""
+    """A refused remediation counts as a created Job; an existing Job does not."""
     metrics = used()
     assert value(metrics, "openfero_jobs_created_total") == 3
     alerts = "openfero_gitops_alerts_total"
@@ -73,7 +73,7 @@ def test_jobs_are_counted_by_what_became_of_alerts() -> None:
 
 
 def test_answers_are_counted_by_status_and_time() -> None:
-    """Every answer counts, also one to a delivery that could not be read."""
+    """All answers are counted, including those to deliveries that could not be read."""
     metrics = used()
     metrics.answered(401, 0.001)
     metrics.answered(401, 12)
@@ -86,7 +86,7 @@ def test_answers_are_counted_by_status_and_time() -> None:
 
 @pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.SUCCEEDED, Phase.FAILED)])
 def test_only_ends_of_jobs_are_ends(phase: Phase) -> None:
-    """A remediation that never ran, or runs, is neither a success nor a failure."""
+    """Only succeeded and failed remediations are counted."""
     metrics = used()
     metrics.ended(remediation("A", phase, NOW))
     assert value(metrics, "openfero_jobs_succeeded_total") == 1
@@ -104,7 +104,7 @@ def test_decisions_and_leadership() -> None:
 
 
 def test_every_change_of_leadership_is_counted() -> None:
-    """Being told the same again, at each renewal say, is no change."""
+    """Setting the same state again, as each renewal does, is not a transition."""
     metrics = Metrics("1")
     name = "openfero_gitops_leader_transitions_total"
     metrics.leadership(leading=False)
@@ -115,7 +115,7 @@ def test_every_change_of_leadership_is_counted() -> None:
 
 
 def test_what_waits_is_shown_by_reason_and_goes_to_zero() -> None:
-    """A reason for which nothing waits any more stays, at 0, so that a graph comes down."""
+    """A reason that no Job waits for any more is set to 0."""
     metrics = Metrics("1")
     metrics.waiting({Reason.APPROVAL: 2, Reason.COOLDOWN: 1})
     metrics.waiting({Reason.COOLDOWN: 4})
@@ -126,7 +126,7 @@ def test_what_waits_is_shown_by_reason_and_goes_to_zero() -> None:
 
 
 def test_events_and_dry_runs_are_counted_by_result() -> None:
-    """What was lost, refused or not answered is told from what went well."""
+    """Lost Events and failed dry runs are counted separately from successful ones."""
     metrics = Metrics("1")
     for result in ("sent", "sent", "lost"):
         metrics.event_recorded(result)
@@ -139,7 +139,7 @@ def test_events_and_dry_runs_are_counted_by_result() -> None:
 
 
 def test_a_sync_that_fails_leaves_what_is_in_force() -> None:
-    """A failure is counted, and the time of the last success stays."""
+    """A failed sync is counted, and the time of the last success does not change."""
     metrics = used()
     before = SyncStatus(last_success=NOW, seconds=0.4, operarios=6, problems=2)
     metrics.synced(replace(before, error="no route", seconds=2.5))

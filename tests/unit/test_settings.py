@@ -102,7 +102,7 @@ OTHER = {
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the settings of whoever runs the tests."""
+    """Remove settings from the environment."""
     for name in os.environ:
         if name.upper().startswith("OPENFERO_GITOPS_"):
             monkeypatch.delenv(name)
@@ -138,7 +138,7 @@ def read(settings: Settings) -> dict[str, Any]:
 
 
 def complaint(flags: dict[str, Any]) -> str:
-    """Return what is said of settings that cannot work: one line."""
+    """Return the error message for invalid settings, which must be one line."""
     with pytest.raises(UsageError) as caught:
         load_settings(flags)
     message = str(caught.value)
@@ -228,7 +228,7 @@ def test_an_empty_file_sets_nothing(file: Path, text: str) -> None:
 
 
 def test_the_defaults() -> None:
-    """What nobody sets is what the documentation says."""
+    """The defaults are as documented."""
     settings = load_settings({"repo": "/r"})
     assert settings.model_dump(exclude={"repo", "identity", "log_format"}) == {
         "ref": "HEAD",
@@ -313,7 +313,7 @@ def test_settings_do_not_change() -> None:
     ],
 )
 def test_a_wrong_value_is_named_by_its_flag(name: str, text: str, why: str) -> None:
-    """One line names the flag, says what is wrong with it, and repeats no more than it must."""
+    """The message is one short line that names the flag and the error."""
     message = complaint({"repo": "/r", name: text})
     assert message.startswith(f"--{name.replace('_', '-')}: ")
     assert why in message
@@ -321,7 +321,7 @@ def test_a_wrong_value_is_named_by_its_flag(name: str, text: str, why: str) -> N
 
 
 def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable is told of by the flag of the same setting."""
+    """The message about a variable names the flag of the same setting."""
     monkeypatch.setenv("OPENFERO_GITOPS_LEASE_DURATION", "15")
     assert complaint({"repo": "/r"}).startswith("--lease-duration: '15' is not a duration")
 
@@ -344,7 +344,7 @@ def test_a_wrong_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_wrong_value_of_the_file(file: Path, line: str, message: str) -> None:
-    """A value of the wrong type is told of by its flag; a bare number is never seconds."""
+    """The message about a value of the wrong type names the flag; a number needs a unit."""
     file.write_text(f"repo: /r\n{line}\n")
     assert complaint({}).startswith(message)
 
@@ -371,7 +371,7 @@ def test_a_wrong_value_of_the_file(file: Path, line: str, message: str) -> None:
     ],
 )
 def test_settings_that_do_not_go_together(flags: dict[str, str], message: str) -> None:
-    """What one setting needs of another is told in one line that names both."""
+    """The message names both settings."""
     assert message in complaint({"repo": "/r", **flags})
 
 
@@ -397,7 +397,7 @@ def test_settings_that_do_not_go_together(flags: dict[str, str], message: str) -
     ],
 )
 def test_a_file_that_cannot_be_meant(file: Path, content: bytes, message: str) -> None:
-    """A defect of the file is told with its path and, where it has one, its place."""
+    """The message names the file and, if possible, line and column."""
     file.write_bytes(content)
     error = complaint({})
     assert error.startswith(str(file))
@@ -415,7 +415,7 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
 
 
 def test_no_secret_is_shown(file: Path) -> None:
-    """A password that was typed into the URL by mistake is neither in the value's text nor told."""
+    """A password in the URL is neither in the repr nor in error messages."""
     url = "https://user:s3cret@git.example.com/x.git"
     settings = load_settings_of(file, f"repo: {url}\n")
     assert settings.repo == url
@@ -434,7 +434,7 @@ def load_settings_of(file: Path, text: str) -> Settings:
 
 
 def test_every_secret_is_the_path_of_a_file() -> None:
-    """No setting holds a password, a token or a key itself."""
+    """Secrets are only given by the path of a file."""
     for setting in describe():
         if re.search("credential|secret|token|password|key", setting.name):
             assert setting.name.endswith("_file")
@@ -472,7 +472,7 @@ def test_documentation_that_is_not_current(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A page that is missing or old is named, and written anew without `--check`."""
+    """`--check` names pages that are missing or out of date; without it they are written."""
     monkeypatch.setattr(make_docs, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "settings.md"

@@ -123,7 +123,7 @@ async def test_the_shape_of_a_remediation() -> None:
 
 
 async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
-    """Where nobody can write another name than their own, the approver is who it says."""
+    """If the cluster verifies the approver's name, the API says so."""
     job = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
     async with api(showing(job, approvals_verified=True)) as client:
         (body,) = (await get(client, "/api/remediations"))["items"]
@@ -143,7 +143,7 @@ async def test_what_a_remediation_lacks_is_null() -> None:
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
-    """The reason of a waiting one is what stands before it now; of a decided one, what was."""
+    """A waiting remediation has the reason of the current decision, others the recorded one."""
     running = remediation("A", Phase.RUNNING, NOW, number="1", target="t")
     behind = remediation("A", Phase.WAITING, NOW, number="2", target="t", labels={"pod": "b"})
     refused = remediation("A", Phase.REFUSED, NOW, number="3", reason="same-incident")
@@ -157,7 +157,7 @@ async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
 
 
 async def test_the_shape_of_an_operario() -> None:
-    """An operario shows where it comes from and every option as an author would write it."""
+    """An operario has its origin, and all options as an author writes them."""
     options = Options(
         matchers=parse_matchers('team="shop", pod=~"web-.+"'),
         priority=-3,
@@ -221,7 +221,7 @@ async def test_the_shape_of_an_operario() -> None:
 
 
 async def test_the_shape_of_the_problems() -> None:
-    """Problems are as `validate` writes them, in the order of the files, beside what is ignored."""
+    """Problems are as in `validate`'s output, sorted by file; ignored documents are listed too."""
     worse = Problem("b.yaml", 3, 7, "/spec", "rule", Severity.ERROR, "wrong", "mend it", COMMIT)
     lesser = Problem("a.yaml", 0, 0, "", "other", Severity.WARNING, "odd")
     active = catalog(problems=(worse, lesser), ignored=(Ignored("rbac.yaml", "Role"),))
@@ -258,7 +258,7 @@ async def test_the_shape_of_the_problems() -> None:
 
 
 async def test_the_shape_of_a_sync() -> None:
-    """A sync tells what is in force, since when, and what stands in the way of something newer."""
+    """The status has the active commit, since when it is active, and the error of the last sync."""
     state = pages.busy(NOW)
     state.synced = replace(
         state.synced,
@@ -331,7 +331,7 @@ async def test_the_shape_of_a_sync() -> None:
 
 
 async def test_the_shape_before_anything_is_in_force() -> None:
-    """Before the first sync lists are empty, and what is not known is null."""
+    """Before the first sync lists are empty, and unknown values are null."""
     state = replace(pages.broken(NOW), synced=SyncStatus(), jobs=[])
     async with api(state) as client:
         for path in LISTS:
@@ -351,7 +351,7 @@ async def test_the_shape_before_anything_is_in_force() -> None:
 
 
 async def test_the_shape_of_about() -> None:
-    """A replica tells its name, its namespaces, its cluster, and who leads."""
+    """A replica reports its name, namespaces, cluster, and the leader."""
     state = replace(pages.quiet(NOW), leader=Leadership(leader=True, holder="a", term="12"))
     async with api(state) as client:
         body = await get(client, "/api/about")
@@ -418,7 +418,7 @@ async def test_the_shape_of_openferos_jobs() -> None:
     ],
 )
 async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
-    """The last run of a definition is told in OpenFero's four words."""
+    """The status of the last run is one of OpenFero's four words."""
     active = catalog(operario("openfero-a-firing", "A"))
     async with api(showing(remediation("A", phase, NOW), active=active)) as client:
         (body,) = await get(client, "/api/jobs")
@@ -429,7 +429,7 @@ async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
 
 
 async def test_filters_narrow_the_list() -> None:
-    """Each filter keeps what has its value; several filters must all fit."""
+    """Filters select by value; all filters must match."""
     known = [
         remediation("A", Phase.RUNNING, NOW, number="1"),
         remediation("A", Phase.FAILED, NOW - timedelta(seconds=1), number="2", commit=OLDER),
@@ -490,7 +490,7 @@ async def test_wrong_parameters_are_named(path: str, query: str, detail: str) ->
 
 
 async def test_a_token_is_for_its_own_list() -> None:
-    """A token of one list is refused by another, and by its own where it was altered."""
+    """A token is refused for another list, and if it was changed."""
     state = pages.busy(NOW)
     async with api(state) as client:
         token = (await get(client, "/api/operarios", limit="1"))["continue"]
@@ -570,7 +570,7 @@ async def test_pages_make_the_whole_list(path: str) -> None:
 
 
 async def test_the_page_without_a_limit() -> None:
-    """A list of more than a hundred is cut there; a thousand may be asked for."""
+    """A page has at most 100 items by default, and at most 1000."""
     state = showing(
         *(
             remediation(
@@ -626,7 +626,7 @@ async def test_what_is_not_there_is_a_problem() -> None:
 
 
 async def test_hostile_values_are_json() -> None:
-    """Whatever a label, a path or an error holds arrives unchanged, as JSON."""
+    """Any text of labels, paths and errors is returned unchanged, as JSON."""
     state = pages.hostile(NOW)
     state.jobs = [replace(state.jobs[0], path="latin-\udce9.yaml")]
     async with api(state) as client:

@@ -97,7 +97,7 @@ def test_a_token(file: Path) -> None:
     ],
 )
 def test_several_lines(file: Path, scheme: str, lines: str, headers: list[str]) -> None:
-    """Each line is accepted, so that an old and a new one hold side by side."""
+    """Each line is accepted, so that secrets can be rotated."""
     file.write_bytes(lines.encode())
     credentials = Credentials(scheme, file)
     for header in headers:
@@ -107,7 +107,7 @@ def test_several_lines(file: Path, scheme: str, lines: str, headers: list[str]) 
 
 
 def test_letters_beyond_ascii(file: Path) -> None:
-    """User, password and token may be any text; what makes a new line in Unicode makes none."""
+    """User, password and token may be any text; Unicode line separators do not end a line."""
     pair = "ärzte:пароль\u2028\x85🔑"
     file.write_text(pair + "\n", encoding="utf-8")
     assert Credentials("basic", file).accept(basic(pair))
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_there(file: Path) -> None:
 
 
 def test_rotation(file: Path) -> None:
-    """A file that is written anew holds from the next call on, and the old one no more."""
+    """After the file has changed, the next request is checked against its new content only."""
     file.write_text("first\n")
     credentials = Credentials("bearer", file)
     assert credentials.accept("Bearer first")
@@ -198,7 +198,7 @@ def test_rotation_as_kubernetes_does_it(tmp_path: Path) -> None:
 
 
 def test_a_rotation_that_fails(file: Path) -> None:
-    """While the file cannot be used the last good one holds, which is logged once, not per call."""
+    """While the file is not usable, its previous content stays valid; this is logged once."""
     file.write_text("user:first\n")
     credentials = Credentials("basic", file)
     with capture_logs() as log:
@@ -235,7 +235,7 @@ def test_comparison_takes_the_same_time(file: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_accepted_is_not_shown(file: Path) -> None:
-    """Neither the object nor its parts hold the secret in a readable form."""
+    """The repr of the object and its parts does not contain the secret."""
     file.write_text("s3cret\n")
     credentials = Credentials("bearer", file)
     assert "s3cret" not in repr(credentials) + repr(vars(credentials))
@@ -246,7 +246,7 @@ def test_what_is_accepted_is_not_shown(file: Path) -> None:
     [("basic", 'Basic realm="openfero-gitops", charset="UTF-8"'), ("bearer", "Bearer")],
 )
 def test_a_refused_caller_is_told_how(file: Path, scheme: str, challenge: str) -> None:
-    """401 names the scheme that is wanted, and does not say what was wrong."""
+    """401 names the expected scheme, but not what was wrong."""
     file.write_text("user:s3cret\n")
     guard = Guard(Credentials(scheme, file), certificate=False)
     for headers in ({}, {"Authorization": "Basic x"}, {"Authorization": "Bearer x"}):

@@ -1,4 +1,4 @@
-"""What forges send when something is pushed, and what it is worth."""
+"""Signatures and payloads of the push hooks of each forge."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_each_forge_proves_itself_in_its_own_way(headers: dict[str, str], forge:
 
 
 def test_gitlabs_signing_token() -> None:
-    """The signature covers id, time and body; what is old, or of another key, is refused."""
+    """The signature covers id, time and body; old ones and those of another key are refused."""
     assert proven(standard(BODY), BODY, SIGNING_TOKEN) is Forge.GITLAB
     assert proven(standard(BODY), BODY, SECRET, SIGNING_TOKEN) is Forge.GITLAB
     assert proven(standard(BODY), BODY + b" ", SIGNING_TOKEN) is None
@@ -96,7 +96,7 @@ def test_a_bad_signature_is_not_rescued_by_another_header() -> None:
 
 
 def test_sha1_proves_nothing() -> None:
-    """GitHub's old signature, and a request without any, are nobody's."""
+    """GitHub's SHA-1 signature and unsigned requests are refused."""
     old = hmac.new(SECRET, BODY, hashlib.sha1).hexdigest()
     assert proven({"X-Hub-Signature": f"sha1={old}"}, BODY) is None
     assert proven({}, BODY) is None

@@ -42,14 +42,14 @@ async def test_a_replica_that_can_work(path: str) -> None:
 
 @pytest.mark.parametrize("path", LIVENESS)
 async def test_a_replica_that_lacks_something_lives(path: str) -> None:
-    """A restart would bring neither Git nor the API server back: it is not asked for."""
+    """Without Git and the API server the replica is alive, because a restart would not help."""
     async with health(pages.broken(NOW)) as client:
         assert (await client.get(path)).status == 200
 
 
 @pytest.mark.parametrize("path", READINESS)
 async def test_a_replica_that_lacks_something_is_not_ready(path: str) -> None:
-    """503 names every condition, whether it holds, and what is amiss."""
+    """503 lists all conditions, with a message for each that fails."""
     conditions = [
         Condition("catalog", holds=False, message="the first sync has not ended"),
         Condition("jobs", holds=True),
@@ -68,7 +68,7 @@ async def test_a_replica_that_lacks_something_is_not_ready(path: str) -> None:
 
 @pytest.mark.parametrize("path", READINESS)
 async def test_what_is_not_vital_degrades(path: str) -> None:
-    """200 and words, where the rest of the job is done all the same."""
+    """If only a part does not work, the status is 200 with a message."""
     conditions = [
         Condition("jobs", holds=False, message="shop: no right", vital=False),
         Condition("catalog", holds=True),
@@ -82,7 +82,7 @@ async def test_what_is_not_vital_degrades(path: str) -> None:
 
 
 async def test_readiness_follows_the_conditions() -> None:
-    """A condition that comes to hold makes the replica ready at the next probe, and back."""
+    """The next probe reflects a condition that has changed."""
     state = pages.quiet(NOW)
     async with health(state) as client:
         for holds, status in ((False, 503), (True, 200), (False, 503)):

@@ -36,7 +36,7 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def requests() -> list[str]:
-    """Give a list that grows with each sync that is asked for."""
+    """A list with an entry for each requested sync."""
     return []
 
 
@@ -53,7 +53,7 @@ async def client(secret: Path, requests: list[str]) -> AsyncIterator[TestClient[
 async def push(
     client: TestClient[Any, Any], log: Any = PUSH, secret: bytes = b"s3cret", event: str = "push"
 ) -> tuple[int, dict[str, Any]]:
-    """Send what GitHub would; the status and the answer."""
+    """Send a push hook as GitHub does; return status and body."""
     body = log if isinstance(log, bytes) else json.dumps(log).encode()
     signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature, "X-GitHub-Event": event}
@@ -62,7 +62,7 @@ async def push(
 
 
 async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], requests: list[str]) -> None:
-    """A signed push to the followed ref is 202, and one sync is asked for."""
+    """A signed push to the followed ref is answered with 202, and requests one sync."""
     code, answer = await push(client)
     assert (code, answer["sync"], requests) == (202, True, ["sync"])
 
@@ -70,7 +70,7 @@ async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], requests: li
 async def test_other_refs_and_events_are_of_no_concern(
     client: TestClient[Any, Any], requests: list[str]
 ) -> None:
-    """They are 200, so that the forge shows no failure, and nothing is asked for."""
+    """They are answered with 200, so that the forge shows no failure, and request no sync."""
     for log, event in ((PUSH | {"ref": "refs/heads/other"}, "push"), (PUSH, "issues")):
         code, answer = await push(client, log, event=event)
         assert (code, answer["sync"], answer["message"]) == (
@@ -91,14 +91,14 @@ async def test_a_wrong_secret_is_401(client: TestClient[Any, Any], requests: lis
 
 
 def rotate(file: Path, text: str) -> None:
-    """Write a mounted Secret anew."""
+    """Replace a mounted Secret."""
     file.write_text(text)
 
 
 async def test_the_secret_rotates_without_a_restart(
     client: TestClient[Any, Any], secret: Path
 ) -> None:
-    """Old and new are good while both stand in the file, then the new one alone."""
+    """Both secrets are accepted while the file has both, then only the new one."""
     rotate(secret, "s3cret\nn3w\n")
     assert (await push(client))[0] == (await push(client, secret=b"n3w"))[0] == 202
     rotate(secret, "n3w")
@@ -117,7 +117,7 @@ async def test_what_cannot_be_read_is_refused(
 
 
 async def test_without_a_secret_it_is_off() -> None:
-    """Nobody can keep the controller busy who was not given a secret."""
+    """Without a secret, nobody can request syncs."""
     requests: list[str] = []
     app = web.Application(middlewares=[problems])
     add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", None))

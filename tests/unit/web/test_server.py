@@ -151,7 +151,7 @@ def test_what_is_no_address(text: str) -> None:
 
 
 async def test_one_listener_serves_everything() -> None:
-    """Without an address of their own, pages and API are where the webhook is."""
+    """Without --web-listen, pages and API are on the webhook's listener."""
     inbox = Inbox()
     async with running(make(inbox)) as (only,):
         for path in (*PROBES, *READING, "/alerts"):
@@ -436,12 +436,12 @@ async def test_a_renewed_client_ca_holds(authority: Authority, tmp_path: Path) -
 
 
 def test_without_a_certificate_there_is_no_tls() -> None:
-    """Plain http is served where no certificate was given."""
+    """Without a certificate, plain http is served."""
     assert tls_context(None, None, None) is None
 
 
 def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None:
-    """Each wrong file is named with its flag, in one line; a passphrase is never asked for."""
+    """The message about an unusable file names its flag; OpenSSL never asks for a passphrase."""
     certificate, key = authority.issue("server")
     _, other_key = authority.issue("other")
     _, locked_key = authority.issue("locked", passphrase="s3cret")

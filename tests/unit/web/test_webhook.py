@@ -68,7 +68,7 @@ def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
 
 @pytest.mark.parametrize("path", ["/alerts", "/alert"])
 async def test_every_alert_is_answered_in_its_order(path: str) -> None:
-    """200 names for each alert of the delivery what became of it; both paths do the same."""
+    """200 has the outcome of each alert; both paths behave the same."""
 
     def tell(alert: Alert) -> Item:
         if alert.labels.get("host") == "a":
@@ -122,7 +122,7 @@ async def test_every_alert_is_answered_in_its_order(path: str) -> None:
 
 
 async def test_a_job_that_is_wrong_is_named() -> None:
-    """422 names the Job and what the API server says of it; the other alerts have theirs."""
+    """422 names the Job and the API server's message; the other alerts have their Jobs."""
 
     def tell(alert: Alert) -> Item:
         if alert.labels["host"] == "a":
@@ -175,7 +175,7 @@ async def test_an_alert_without_a_name_can_be_told_of() -> None:
 
 
 async def test_half_a_character_does_not_lose_the_answer() -> None:
-    """What UTF-8 cannot hold is escaped in an error, as it is in an answer."""
+    """Lone surrogates are escaped in errors, as in other answers."""
     inbox = Inbox(refused(Reason.API_REFUSED, Verdict.UNPROCESSABLE, "half \ud800"))
     async with webhook(inbox) as client:
         answer = await client.post("/alerts", data=BODY)
@@ -185,7 +185,7 @@ async def test_half_a_character_does_not_lose_the_answer() -> None:
 
 @pytest.mark.parametrize("body", [group(), group(truncatedAlerts=7)])
 async def test_a_delivery_without_alerts_is_taken(body: dict[str, Any]) -> None:
-    """Nothing to heal is nothing to complain of, also where Alertmanager truncated it all."""
+    """A delivery without alerts is accepted, also if Alertmanager left all of them out."""
     inbox = Inbox()
     async with webhook(inbox) as client:
         answer = await client.post("/alerts", json=body)
@@ -260,7 +260,7 @@ async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
 @settings(max_examples=scaled(10))
 @given(bodies=st.lists(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), max_size=8))
 def test_no_bytes_are_a_defect(bodies: list[bytes]) -> None:
-    """Whatever a body holds, it is taken or refused."""
+    """Any body is accepted or refused with an answer."""
 
     async def post() -> list[int]:
         async with webhook(Inbox()) as client:
@@ -315,7 +315,7 @@ async def test_a_body_in_chunks_is_read() -> None:
     ],
 )
 async def test_a_compressed_body_is_refused(encoding: str, body: bytes) -> None:
-    """415 says to send it as it is; what is no larger than the limit cannot become so."""
+    """A compressed body is answered with 415, because it could exceed the limit."""
     inbox = Inbox()
     async with webhook(inbox) as client:
         answer = await client.post("/alerts", data=body, headers={"Content-Encoding": encoding})
@@ -368,7 +368,7 @@ async def test_a_sender_that_never_ends_its_body() -> None:
 
 
 async def test_work_that_takes_too_long_is_cut_off() -> None:
-    """The sender gets its 503 in time also where the work goes on for ever, and the work ends."""
+    """If the work takes too long, the sender gets 503 in time, and the work is cancelled."""
     inbox = Inbox(pause=60)
     async with webhook(inbox, patience=0.2) as client:
         assert (await client.post("/alerts", data=BODY)).status == 503
@@ -376,7 +376,7 @@ async def test_work_that_takes_too_long_is_cut_off() -> None:
 
 
 def test_the_senders_patience_lasts() -> None:
-    """The answer comes within 9 s, and who takes the delivery has given up before."""
+    """The answer is sent within 9 s, and the submitter times out before that."""
     assert DeliveryLimits().deadline_seconds < TIMEOUT_SECONDS <= 9
 
 
@@ -442,7 +442,7 @@ async def test_a_slow_delivery_holds_up_no_other() -> None:
 
 
 async def test_a_sender_that_does_not_wait() -> None:
-    """A delivery is taken to its end although nobody waits for the answer, and is no defect."""
+    """A delivery is completed after the client has disconnected, and this is not an error."""
     inbox = Inbox(pause=0.1)
     with capture_logs() as log:
         async with webhook(inbox) as client:
