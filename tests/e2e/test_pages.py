@@ -1,4 +1,4 @@
-"""The pages in a browser, as the reader meets them; its clock is moved by hand."""
+"""The page in a browser, whose clock the tests control."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ expect.set_options(timeout=15_000)
 
 
 class Site:
-    """The pages of a showcase on loopback, which can go away and come back."""
+    """Serves the page of a sample state on loopback; can be stopped and restarted."""
 
     def __init__(self, shown: Showcase) -> None:
         self.shown = shown
@@ -104,7 +104,7 @@ class Site:
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
 
     async def stop(self) -> None:
-        """Listen no more; safe to call again."""
+        """Stop listening; can be called more than once."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -112,7 +112,7 @@ class Site:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def site() -> AsyncIterator[Site]:
-    """Serve the controller on its bad night."""
+    """Serve the busy sample state."""
     site = Site(pages.busy(datetime.now(UTC)))
     await site.start()
     yield site
@@ -130,7 +130,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class Reader:
-    """A page in the browser, and everything that the browser complained of."""
+    """A page in the browser, and the browser's errors and warnings."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -143,13 +143,13 @@ class Reader:
             self.complaints.append(message.text)
 
     async def later(self, seconds: float) -> None:
-        """Let time pass for the page."""
+        """Advance the page's clock."""
         await self.page.clock.fast_forward(int(seconds * 1000))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def visit(browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Reader]]]:
-    """Give a function that opens an address; it takes what a browser's context takes."""
+    """Return a function that opens an address, with options of the browser context."""
     contexts: list[BrowserContext] = []
 
     async def visit(url: str, **options: Any) -> Reader:
@@ -171,7 +171,7 @@ async def visit(browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Reade
 async def test_the_browser_has_nothing_to_complain_of(
     visit: Callable[..., Awaitable[Reader]],
 ) -> None:
-    """No page, however hostile its values, makes the browser report an error or a violation."""
+    """The browser reports no error or violation, even for hostile values."""
     for make in (pages.busy, pages.quiet, pages.broken, pages.hostile):
         site = Site(make(datetime.now(UTC)))
         await site.start()
@@ -191,7 +191,7 @@ async def test_the_browser_has_nothing_to_complain_of(
 
 
 async def test_filters_by_phase(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """A phase's link shows that phase in place, the address tells it, and back leads back."""
+    """A phase link filters without a reload and changes the address; Back undoes it."""
     page = (await visit(site.url)).page
     await page.evaluate("window.same = true")
     await expect(page.locator(ROWS)).to_have_count(11)
@@ -205,7 +205,7 @@ async def test_filters_by_phase(site: Site, visit: Callable[..., Awaitable[Reade
 
 
 async def test_filters_by_words(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """What is typed narrows every table; the address carries it, also to another reader."""
+    """Typed text filters all tables and is part of the address."""
     reader = await visit(site.url)
     page = reader.page
     await page.get_by_role("searchbox", name="Filter").fill("targetdown")
@@ -225,7 +225,7 @@ async def test_filters_by_words(site: Site, visit: Callable[..., Awaitable[Reade
 
 
 async def test_a_row_opens(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """A row opens and closes by a click anywhere on it, and by the keyboard."""
+    """A row opens and closes by a click and by the keyboard."""
     page = (await visit(site.url)).page
     row = page.locator(FAILED)
     more = row.locator(".more")
@@ -329,7 +329,7 @@ async def test_a_long_value_opens(site: Site, visit: Callable[..., Awaitable[Rea
 
 
 async def test_ages_grow(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """Between two looks the ages grow by themselves, by the controller's clock."""
+    """Ages are updated between refreshes, by the controller's clock."""
     reader = await visit(site.url)
     page = reader.page
     await page.get_by_role("button", name="Auto-refresh").click()
@@ -346,7 +346,7 @@ async def test_ages_grow(site: Site, visit: Callable[..., Awaitable[Reader]]) ->
 async def test_auto_refresh_can_be_switched_off(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
-    """The reader can stop the page from changing, sees that it is so, and let it go on."""
+    """Auto-refresh can be turned off and on."""
     reader = await visit(site.url)
     page = reader.page
     button = page.get_by_role("button", name="Auto-refresh")
@@ -365,7 +365,7 @@ async def test_auto_refresh_can_be_switched_off(
 async def test_a_hidden_tab_does_not_ask(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
-    """While its tab is hidden the page asks for nothing; once it is seen, at once."""
+    """A hidden tab does not refresh; a visible one refreshes immediately."""
     reader = await visit(site.url)
     page = reader.page
     hide = """(hidden) => {
@@ -382,7 +382,7 @@ async def test_a_hidden_tab_does_not_ask(
 
 
 async def test_the_controller_is_gone(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """A controller that does not answer is said to be gone, since when; what was known stays."""
+    """If the controller is unreachable, the page says since when, and keeps its content."""
     reader = await visit(site.url)
     page = reader.page
     gone = page.get_by_role("alert")
@@ -424,7 +424,7 @@ async def test_something_else_answers(
 
 
 async def test_no_answer_in_time(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """A controller that takes the question and never answers is said to be gone."""
+    """A controller that does not answer in time is shown as unreachable."""
     reader = await visit(site.url)
     requests: list[Route] = []
 
@@ -440,7 +440,7 @@ async def test_no_answer_in_time(site: Site, visit: Callable[..., Awaitable[Read
 
 
 async def test_another_release(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """Markup of another release is not drawn with this one's style: the page is loaded anew."""
+    """The page is reloaded if another release answers, because its style may differ."""
     reader = await visit(site.url)
     page = reader.page
     await page.evaluate("window.same = true")
@@ -452,7 +452,7 @@ async def test_another_release(site: Site, visit: Callable[..., Awaitable[Reader
 
 
 async def test_copies(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """A commit is copied whole, a command as it stands, also where there is no clipboard."""
+    """Copy buttons copy the full commit or the command, also without a clipboard API."""
     reader = await visit(site.url, permissions=["clipboard-read", "clipboard-write"])
     page = reader.page
     read = "navigator.clipboard.readText()"
@@ -470,7 +470,7 @@ async def test_copies(site: Site, visit: Callable[..., Awaitable[Reader]]) -> No
 
 
 async def test_without_a_script(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """Without JavaScript everything can be read and filtered, and nothing is offered in vain."""
+    """Without JavaScript the page can be read and filtered, and shows no buttons."""
     page = (await visit(site.url, java_script_enabled=False)).page
     await expect(page.locator(ROWS)).to_have_count(11)
     await page.locator(f"{FAILED} summary").first.click()
@@ -525,7 +525,7 @@ async def test_widths(site: Site, visit: Callable[..., Awaitable[Reader]], width
 
 
 async def test_keyboard(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """The first stop leads past the header, and every stop can be seen."""
+    """The first link skips the header, and the focus is always visible."""
     page = (await visit(site.url)).page
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the remediations")).to_be_focused()
@@ -542,7 +542,7 @@ async def test_keyboard(site: Site, visit: Callable[..., Awaitable[Reader]]) -> 
 
 
 async def test_less_motion(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """Whoever asks for less motion gets none."""
+    """Animations are off if the reader prefers reduced motion."""
     moving = "getComputedStyle(document.querySelector('.badge.run .icon')).animationName"
     page = (await visit(site.url, reduced_motion="no-preference")).page
     assert await page.evaluate(moving) == "breathe"
@@ -551,7 +551,7 @@ async def test_less_motion(site: Site, visit: Callable[..., Awaitable[Reader]]) 
 
 
 async def test_a_clock_that_is_wrong(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:
-    """Ages go by the controller's clock, however wrong the reader's is."""
+    """Ages use the controller's clock, even if the reader's is wrong."""
     reader = await visit(site.url)
     page = reader.page
     await page.clock.set_system_time(datetime.now(UTC) + timedelta(days=400))

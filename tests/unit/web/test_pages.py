@@ -46,7 +46,7 @@ class Element:
         self.children: list[Element | str] = []
 
     def walk(self) -> Iterator[Element]:
-        """Go through the element and everything in it, in their order."""
+        """Iterate over the element and its descendants, in document order."""
         yield self
         for child in self.children:
             if isinstance(child, Element):
@@ -70,7 +70,7 @@ class Element:
 
     @property
     def text(self) -> str:
-        """What a reader sees, with single spaces."""
+        """The visible text, with single spaces."""
         return " ".join("".join(self._texts()).split())
 
     def _texts(self) -> Iterator[str]:
@@ -86,7 +86,7 @@ class Element:
 
 
 class Reader(HTMLParser):
-    """Builds the tree of a page, and fails where an end tag does not fit."""
+    """Parses a page, and fails if an end tag does not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -106,16 +106,16 @@ class Reader(HTMLParser):
             self._open.append(element)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take an element that is closed at once."""
+        """Add an empty element."""
         self._open[-1].children.append(Element(tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
-        """Close the element that is open."""
+        """Close the open element."""
         assert self._open[-1].tag == tag, f"</{tag}> ends <{self._open[-1].tag}>"
         self._open.pop()
 
     def handle_data(self, data: str) -> None:
-        """Take text."""
+        """Add text."""
         self._open[-1].children.append(data)
 
 
@@ -127,7 +127,7 @@ def application(state: Showcase, guard: Guard = OPEN) -> TestClient:
 
 
 async def draw(state: Showcase, address: str = "/") -> Element:
-    """Ask for a page and read it."""
+    """Request a page and parse it."""
     async with application(state) as client:
         answer = await client.get(address)
         assert answer.status == 200, await answer.text()
@@ -136,7 +136,7 @@ async def draw(state: Showcase, address: str = "/") -> Element:
 
 
 def showing(*jobs: object, **changes: object) -> Showcase:
-    """Make a healthy controller that knows these remediations."""
+    """Make a healthy replica with these remediations."""
     return replace(pages.quiet(NOW), jobs=list(jobs), **changes)  # type: ignore[arg-type]
 
 
@@ -150,7 +150,7 @@ ALL = {"busy": pages.busy, "quiet": pages.quiet, "broken": pages.broken, "hostil
 
 @pytest.fixture(params=ALL.values(), ids=ALL.keys())
 def state(request: pytest.FixtureRequest) -> Showcase:
-    """Give each of the showcases."""
+    """Each of the sample states."""
     made: Showcase = request.param(NOW)
     return made
 
@@ -159,7 +159,7 @@ def state(request: pytest.FixtureRequest) -> Showcase:
 
 
 async def test_nothing_inline(state: Showcase) -> None:
-    """No page has a script, a style or an event handler of its own, whatever it shows."""
+    """No page has inline scripts, styles or event handlers."""
     page = await draw(state)
     scripts = page.all("script")
     assert [element.attributes["src"].partition("?")[0] for element in scripts] == [
@@ -176,7 +176,7 @@ async def test_nothing_inline(state: Showcase) -> None:
 
 
 async def test_nothing_from_elsewhere(state: Showcase) -> None:
-    """Every address in a page is relative, so that a proxy may serve it under a path."""
+    """All addresses are relative, so that a proxy can serve the page under a path."""
     page = await draw(state)
     addresses = [
         value
@@ -190,14 +190,14 @@ async def test_nothing_from_elsewhere(state: Showcase) -> None:
 
 
 async def test_ids_are_unique(state: Showcase) -> None:
-    """No two elements of a page have one id, by which the script finds them again."""
+    """Ids are unique, because the script finds elements by id."""
     page = await draw(state)
     ids = [element.attributes["id"] for element in page.walk() if "id" in element.attributes]
     assert len(ids) == len(set(ids))
 
 
 async def test_tables_have_captions_and_headers(state: Showcase) -> None:
-    """Every table says what it is, every column and row has a header."""
+    """Each table has a caption, and each column and row a header."""
     page = await draw(state)
     for table in page.all("table"):
         assert table.find("caption").text
@@ -228,7 +228,7 @@ async def test_landmarks(state: Showcase) -> None:
 
 
 async def test_headers() -> None:
-    """A page may load its own files only, is not framed, sniffed, stored, nor told to others."""
+    """Headers allow only own files, and forbid framing, sniffing, caching and referrers."""
     async with application(pages.busy(NOW)) as client:
         answer = await client.get("/")
         policy = answer.headers["Content-Security-Policy"]
@@ -242,7 +242,7 @@ async def test_headers() -> None:
 
 
 async def test_static_files() -> None:
-    """What a page is drawn with is served, of its type, under an address that tells its content."""
+    """Static files are served with their type, under an address with a digest of the content."""
     async with application(pages.quiet(NOW)) as client:
         page = Reader(await (await client.get("/")).text()).root
         assets = {
@@ -260,7 +260,7 @@ async def test_static_files() -> None:
 
 
 async def test_only_reads() -> None:
-    """Nothing can be sent to the pages, and they hold no form."""
+    """Only GET is allowed, and there are no forms."""
     async with application(pages.busy(NOW)) as client:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             assert (await client.request(method, "/")).status == 405
@@ -268,7 +268,7 @@ async def test_only_reads() -> None:
 
 
 async def test_guarded(tmp_path: Path) -> None:
-    """Without the credentials that are asked for, nothing is shown."""
+    """Without credentials the page is not served."""
     file = tmp_path / "credentials"
     file.write_text("reader:secret\n")
     guard = Guard(Credentials("basic", file), certificate=False)
@@ -283,7 +283,7 @@ async def test_guarded(tmp_path: Path) -> None:
 
 
 async def test_hostile_values_are_text() -> None:
-    """Markup in labels, names, paths and errors is shown as text, and makes no element."""
+    """Markup in labels, names, paths and errors is shown as text."""
     page = await draw(pages.hostile(NOW))
     assert len(page.all("script")) == 1
     assert row_of(page).find("bdi", "name").text == pages.SCRIPT[:120]
@@ -298,14 +298,14 @@ async def test_hostile_values_are_text() -> None:
 
 
 async def test_values_are_kept_apart() -> None:
-    """Text from right to left cannot turn what stands beside it."""
+    """Right-to-left text does not affect the text next to it."""
     page = await draw(pages.hostile(NOW))
     for text in (pages.ARABIC, pages.EMOJI):
         assert any(element.text == text for element in page.find("dl", "labels").all("bdi"))
 
 
 async def test_unseen_characters_are_written_out() -> None:
-    """What nobody would see, and what turns the reading direction, is shown as its code."""
+    """Invisible characters and direction marks are shown as codes."""
     labels = {"alertname": "A", "null": "a\x00b", "lines": "a\n\tb"}
     job = remediation("A", Phase.RUNNING, NOW, labels=labels, path="latin-\udce9.yaml")
     text = row_of(await draw(showing(job))).text
@@ -318,7 +318,7 @@ async def test_unseen_characters_are_written_out() -> None:
 
 
 async def test_long_values_are_cut() -> None:
-    """A value of ten thousand characters is cut where it stands, and can be opened as a whole."""
+    """A long value is cut, and can be expanded."""
     page = await draw(pages.hostile(NOW))
     long = page.find("dl", "labels").all("details", "long")
     assert len(long) == 1
@@ -330,7 +330,7 @@ async def test_long_values_are_cut() -> None:
 
 
 async def test_commands_are_safe_to_paste() -> None:
-    """A command is quoted for a shell, and not offered for a commit or path that means ill."""
+    """Commands are quoted for a shell, and omitted for a hostile commit or path."""
     path = "it's a $(file).yaml"
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, path=path)))
     lines = [element.text for element in row_of(page).all("span", "command")]
@@ -347,7 +347,7 @@ async def test_commands_are_safe_to_paste() -> None:
     [("HEAD", "a.yaml"), ("", "a.yaml"), (COMMIT[:7], "a.yaml"), (COMMIT, ""), (COMMIT, "a\nb")],
 )
 async def test_no_command_without_a_commit(commit: str, path: str) -> None:
-    """Only a whole commit and a plain path make a command for Git."""
+    """The Git command is only shown for a full commit id and a printable path."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit=commit, path=path)))
     assert "git show" not in row_of(page).text
 
@@ -357,7 +357,7 @@ async def test_no_command_without_a_commit(commit: str, path: str) -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 async def test_every_phase(phase: Phase) -> None:
-    """Each phase is shown by word, icon and colour, with its meaning, and counted."""
+    """Each phase has a word, an icon, a color, a meaning and a count."""
     page = await draw(showing(remediation("A", phase, NOW)))
     badge = row_of(page).find("td", "phase").find("span", "badge")
     assert badge.text == phase.value
@@ -380,7 +380,7 @@ async def test_phases_differ_in_more_than_colour() -> None:
 
 
 async def test_where_it_came_from() -> None:
-    """A remediation tells its operario, its commit, short and whole, its file and the command."""
+    """A remediation shows its operario, its commit (short and full), its file and a Git command."""
     row = row_of(await draw(showing(remediation("KubePodCrashLooping", Phase.RUNNING, NOW))))
     origin = row.find("td", "from")
     assert "openfero-kubepodcrashlooping-firing" in origin.text
@@ -394,13 +394,13 @@ async def test_where_it_came_from() -> None:
 
 
 async def test_a_folder_has_no_commit() -> None:
-    """What was read from a folder says so instead of showing an empty commit."""
+    """An operario from a folder is shown without a commit."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, commit="")))
     assert "no commit (folder)" in row_of(page).find("td", "from").text
 
 
 async def test_details() -> None:
-    """An opened row has labels, every time that is known, attempt, options and Job."""
+    """The details have labels, times, attempt, options and Job."""
     job = remediation(
         "A",
         Phase.SUCCEEDED,
@@ -428,7 +428,7 @@ async def test_details() -> None:
 
 
 async def test_the_row_opens_without_a_script() -> None:
-    """A row's details are behind an element that browsers open by themselves, closed at first."""
+    """The details are in a closed <details> element."""
     details = row_of(await draw(showing(remediation("A", Phase.RUNNING, NOW)))).find(
         "details", "opener"
     )
@@ -437,7 +437,7 @@ async def test_the_row_opens_without_a_script() -> None:
 
 
 async def test_target() -> None:
-    """A row names what is being healed, and leaves out what names nothing."""
+    """A row shows the target; a damaged target is omitted."""
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW)))
     assert row_of(page).find("div", "target").text == "namespace=shop pod=cart-0"
     page = await draw(showing(remediation("A", Phase.RUNNING, NOW, target="damaged")))
@@ -445,7 +445,7 @@ async def test_target() -> None:
 
 
 async def test_waits_for_a_busy_target() -> None:
-    """A Job that waits for another on its target names that other."""
+    """A Job that waits for a busy target names the other Job."""
     first = remediation("A", Phase.RUNNING, NOW - timedelta(minutes=1))
     second = remediation("A", Phase.WAITING, NOW, labels={"alertname": "A", "b": "c"})
     page = await draw(showing(first, replace(second, target=first.target)))
@@ -455,7 +455,7 @@ async def test_waits_for_a_busy_target() -> None:
 
 
 async def test_waits_for_the_clock() -> None:
-    """A Job that waits for its cooldown tells when that is over."""
+    """A Job that waits for its cooldown shows when that ends."""
     before = remediation("A", Phase.FAILED, NOW - timedelta(minutes=4))
     late = remediation("A", Phase.WAITING, NOW, attempt=2)
     page = await draw(showing(before, late))
@@ -466,7 +466,7 @@ async def test_waits_for_the_clock() -> None:
 
 
 async def test_waits_for_a_person() -> None:
-    """A Job that waits for approval shows the commands that decide on it, and is said first."""
+    """A Job that waits for approval shows the commands to decide on it, and is a concern."""
     job = remediation(
         "A", Phase.AWAITING_APPROVAL, NOW - timedelta(minutes=17), options=Options(approval=True)
     )
@@ -497,7 +497,7 @@ async def test_waits_for_a_limit() -> None:
 
 
 async def test_about_to_be_decided() -> None:
-    """A Job that nothing stands against is about to start, one that must not is about not to."""
+    """A Job that can start is about to start; a Job that must not start is about to be refused."""
     page = await draw(showing(remediation("A", Phase.WAITING, NOW)))
     assert "The leader is about to start it" in row_of(page).text
     page = await draw(showing(remediation("A", Phase.WAITING, NOW - timedelta(hours=2))))
@@ -506,7 +506,7 @@ async def test_about_to_be_decided() -> None:
 
 
 async def test_why_it_failed() -> None:
-    """A failed remediation tells its condition, the exit code and the container's last words."""
+    """A failed remediation shows its condition, the exit code and the termination message."""
     message = "BackoffLimitExceeded: limit reached; container a exited with code 3 (Error): no disk"
     job = remediation(
         "A",
@@ -522,7 +522,7 @@ async def test_why_it_failed() -> None:
 
 
 async def test_why_it_was_refused() -> None:
-    """A refused remediation tells the reason, and its sentence where no message was written."""
+    """A refused remediation shows its reason, and the reason's text if it has no message."""
     job = remediation("A", Phase.REFUSED, NOW, reason="unsafe-value", decision="refused")
     why = row_of(await draw(showing(job))).find("td", "why")
     meaning = Reason.UNSAFE_VALUE.text
@@ -534,7 +534,7 @@ async def test_why_it_was_refused() -> None:
 
 
 async def test_circumstances() -> None:
-    """What was queued, held, started by somebody else or is being deleted says so."""
+    """Queued and held Jobs, Jobs started by others and Jobs being deleted say so."""
     for job, words in (
         (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Waits for Kueue, in queue heal"),
         (remediation("A", Phase.HELD, NOW), "Someone suspended it after it started"),
@@ -546,7 +546,7 @@ async def test_circumstances() -> None:
 
 @pytest.mark.parametrize("verified", [False, True])
 async def test_who_approved_it(*, verified: bool) -> None:
-    """The name is there, and whether anybody could have written it."""
+    """The approver is shown, and whether the cluster verified the name."""
     job = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
     page = await draw(replace(showing(job), approvals_verified=verified))
     text = row_of(page).find("td", "why").text
@@ -555,7 +555,7 @@ async def test_who_approved_it(*, verified: bool) -> None:
 
 
 async def test_what_can_be_stopped() -> None:
-    """What has not ended shows how to cancel it, what has ended does not."""
+    """Only unfinished remediations show how to cancel them."""
     for phase in Phase:
         job = remediation("A", phase, NOW)
         text = row_of(await draw(showing(job))).text
@@ -564,7 +564,7 @@ async def test_what_can_be_stopped() -> None:
 
 
 async def test_an_alert_without_a_name() -> None:
-    """An alert that has no name, and no labels on its Job, is shown all the same."""
+    """An alert without a name and labels is shown."""
     job = remediation("", Phase.REFUSED, NOW, labels={"a": "b"})
     text = row_of(await draw(showing(replace(job, labels={})))).text
     assert "(alert without a name)" in text
@@ -572,7 +572,7 @@ async def test_an_alert_without_a_name() -> None:
 
 
 async def test_order() -> None:
-    """What is under way stands before what has ended, and the newest first in each."""
+    """Remediations in progress come before finished ones, newest first."""
     page = await draw(pages.busy(NOW))
     titles = [element.find("caption").text for element in page.all("table", "remediations")]
     assert titles == ["In progress 6", "Finished 5"]
@@ -584,7 +584,7 @@ async def test_order() -> None:
 
 
 async def test_more_than_a_table_shows() -> None:
-    """A table that does not show everything says how much there is, and where."""
+    """A table that is cut says how many rows there are, and where to read them."""
     many = [
         remediation("A", Phase.REFUSED, NOW - timedelta(minutes=n), number=str(n))
         for n in range(120)
@@ -602,7 +602,7 @@ async def test_more_than_a_table_shows() -> None:
 
 
 async def test_filter_by_phase() -> None:
-    """The address chooses phases, in any case and more than one, and marks their links."""
+    """The address selects one or more phases, ignoring case, and marks their links."""
     page = await draw(pages.busy(NOW), "/?phase=failed")
     assert len(page.all("tbody", "remediation")) == 1
     assert page.find("nav", "chips").find("a", **{"aria-current": "true"}).text == "Failed 1"
@@ -612,7 +612,7 @@ async def test_filter_by_phase() -> None:
 
 
 async def test_filter_by_words() -> None:
-    """Every word must occur, in whatever is known of a remediation, operario or problem."""
+    """All words must occur in the texts of a remediation, operario or problem."""
     for words, count in (
         ("checkout-5", 2),
         ("pod=checkout-5 failed", 1),
@@ -633,14 +633,14 @@ async def test_filter_by_words() -> None:
 
 
 async def test_filters_go_together() -> None:
-    """The links to phases keep the words, however odd."""
+    """Links to phases keep the words of the filter."""
     page = await draw(pages.busy(NOW), "/?q=%26%22%3Cb%3E+a")
     link = page.find("nav", "chips").all("a")[1].attributes["href"]
     assert link == "./?phase=AwaitingApproval&q=%26%22%3Cb%3E+a"
 
 
 async def test_concerns_are_not_filtered() -> None:
-    """What a person should know first is said whatever the filter hides."""
+    """Concerns are shown whatever the filter is."""
     whole = await draw(pages.busy(NOW))
     page = await draw(pages.busy(NOW), "/?q=nothing+of+the+kind&phase=Queued")
     assert [element.text for element in page.all("li", "concern")] == [
@@ -649,7 +649,7 @@ async def test_concerns_are_not_filtered() -> None:
 
 
 async def test_unknown_phase() -> None:
-    """A phase that does not exist is an error that names those that do."""
+    """An unknown phase is an error that lists the valid ones."""
     async with application(pages.busy(NOW)) as client:
         answer = await client.get("/?phase=Broken")
         assert answer.status == 400
@@ -660,7 +660,7 @@ async def test_unknown_phase() -> None:
 
 
 async def test_broken_query() -> None:
-    """An address that is not UTF-8 is answered as one that nothing fits."""
+    """A query that is not UTF-8 matches nothing."""
     page = await draw(pages.busy(NOW), "/?q=%ff%ed%a0%80")
     assert not page.all("tbody", "remediation")
 
@@ -669,7 +669,7 @@ async def test_broken_query() -> None:
 
 
 async def test_no_alert_yet() -> None:
-    """A controller that has met no alert says where Alertmanager delivers to."""
+    """Without remediations the page explains how to configure Alertmanager."""
     page = await draw(pages.quiet(NOW))
     section = page.find("section", id="remediations")
     assert "No remediations yet" in section.text
@@ -680,7 +680,7 @@ async def test_no_alert_yet() -> None:
 
 
 async def test_nothing_fits_the_filter() -> None:
-    """A filter that hides everything says so, and leads out."""
+    """If nothing matches the filter, the page says so and links to all."""
     page = await draw(pages.busy(NOW), "/?q=nothing-of-the-kind")
     for section, words in (
         ("remediations", "None of the 11 remediations matches the filter."),
@@ -692,7 +692,7 @@ async def test_nothing_fits_the_filter() -> None:
 
 
 async def test_no_operario() -> None:
-    """A revision without operarios says what one is, and under which path."""
+    """Without operarios the page explains what an operario is, and where to put it."""
     empty = catalog(root="production")
     page = await draw(showing(active=empty, synced=synced(empty, NOW)))
     text = page.find("section", id="operarios").text
@@ -702,13 +702,13 @@ async def test_no_operario() -> None:
 
 
 async def test_no_problem() -> None:
-    """A repository without problems says so, and of which commit."""
+    """Without problems the page says so, with the commit."""
     text = (await draw(pages.quiet(NOW))).find("section", id="problems").text
     assert f"No problems at {COMMIT[:7]}" in text
 
 
 async def test_nothing_under_way() -> None:
-    """Where everything has ended, that is said, and what ended is shown."""
+    """If no Job is waiting or running, the page says so and shows finished ones."""
     page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
     assert "No Job is running or waiting." in page.find("section", id="remediations").text
     assert [element.find("caption").text for element in page.all("table", "remediations")] == [
@@ -734,7 +734,7 @@ async def test_healthy() -> None:
 
 
 async def test_broken() -> None:
-    """Without catalog, leader or API server the page says so before everything else, and why."""
+    """Without catalog, leader or API server the page says so first, with the reason."""
     page = await draw(pages.broken(NOW))
     assert page.find("h2", id="state").text == "Not healthy"
     concerns = [element.text for element in page.all("li", "concern")]
@@ -753,7 +753,7 @@ async def test_broken() -> None:
 
 
 async def test_before_the_first_sync() -> None:
-    """A controller that has just started says that the first sync has not ended."""
+    """Before the end of the first sync the page says so."""
     fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), jobs=[])
     text = (await draw(fresh)).text
     assert "the first sync has not finished yet" in text
@@ -761,7 +761,7 @@ async def test_before_the_first_sync() -> None:
 
 
 async def test_another_leads() -> None:
-    """A replica that does not lead names the one that does, and itself."""
+    """A replica that is not the leader shows the leader and itself."""
     page = await draw(showing(leader=Leadership(holder="openfero-gitops-other")))
     text = page.find("section", "status").text
     assert "Leader openfero-gitops-other This replica" in text
@@ -769,7 +769,7 @@ async def test_another_leads() -> None:
 
 
 async def test_sync_fails() -> None:
-    """A sync that fails tells why, since when, and what stays in force."""
+    """A failing sync shows the error, since when, and the active commit."""
     concern = [
         element.text
         for element in (await draw(pages.busy(NOW))).all("li", "concern")
@@ -782,7 +782,7 @@ async def test_sync_fails() -> None:
 
 
 async def test_revision_refused() -> None:
-    """A revision that is refused is named beside the one in force, with the reason."""
+    """A refused revision is shown with the reason and the active commit."""
     status = replace(
         pages.quiet(NOW).synced,
         error="openfero.yaml: unknown key 'pause'",
@@ -850,14 +850,14 @@ async def test_paused_since_nobody_knows() -> None:
 
 
 async def test_dry_run() -> None:
-    """An envelope on trial says that nothing really runs."""
+    """In dry-run mode the page says that no Job runs."""
     page = await draw(showing(active=catalog(envelope=Envelope(mode=Mode.DRY_RUN))))
     assert "Dry-run mode: Jobs are checked but do not run" in page.find("li", "concern").text
     assert "State dry-run" in page.find("section", "status").text
 
 
 async def test_recent_failures_are_said_first() -> None:
-    """A failure of the last hour is a concern; an older one is counted, and no more."""
+    """A failure in the last hour is a concern; an older one is only counted."""
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(minutes=50))))
     assert "1 remediation failed in the last hour" in page.find("li", "concern").text
     assert page.find("title").text.startswith("1 need attention")
@@ -867,7 +867,7 @@ async def test_recent_failures_are_said_first() -> None:
 
 
 async def test_urgent_concerns_come_first() -> None:
-    """What failed stands before what waits for a person, and that before what may wait."""
+    """Failures come before approvals, and these before warnings."""
     tones = [
         element.attributes["class"].split()[1]
         for element in (await draw(pages.busy(NOW))).all("li", "concern")
@@ -897,7 +897,7 @@ async def test_operarios() -> None:
 
 
 async def test_stale() -> None:
-    """An operario in force in an older version is marked, with that version's commit."""
+    """An operario that is active in an older version is marked, with its commit."""
     page = await draw(pages.busy(NOW))
     row = page.find("tr", id="operario:kubejobfailed-cleanup")
     assert row.find("span", "warn").text == "stale"
@@ -909,7 +909,7 @@ async def test_stale() -> None:
 
 
 async def test_stale_without_an_error() -> None:
-    """A stale operario is a concern also where no error is told."""
+    """A stale operario is a concern even without an error."""
     origin = Origin("a.yaml", "", OLDER, stale=True)
     active = catalog(operario("a", "A", origin=origin))
     page = await draw(showing(active=active))
@@ -940,7 +940,7 @@ async def test_options() -> None:
 
 
 async def test_problems() -> None:
-    """A problem shows its place, rule, message, what to do and commit; errors come first."""
+    """A problem shows location, rule, message, suggestion and commit; errors come first."""
     page = await draw(pages.busy(NOW))
     rows = page.find("table", "problems").find("tbody").all("tr")
     assert [row.find("span", "badge").text for row in rows] == ["error", "warning"]
@@ -952,7 +952,7 @@ async def test_problems() -> None:
 
 
 async def test_a_problem_without_a_place() -> None:
-    """A problem that has no line is shown by its path alone, one of a folder without commit."""
+    """A problem without a line shows its path; in a folder it has no commit."""
     problem = Problem("a/openfero.yaml", 0, 0, "", "missing", Severity.ERROR, "it is not there")
     page = await draw(showing(active=catalog(problems=(problem,))))
     row = page.find("table", "problems").find("tbody").find("tr")
@@ -961,7 +961,7 @@ async def test_a_problem_without_a_place() -> None:
 
 
 async def test_ignored() -> None:
-    """Documents that are no operario are counted, and listed where that is opened."""
+    """Ignored documents are counted, and listed when expanded."""
     details = (await draw(pages.busy(NOW))).find("details", "ignored")
     assert "open" not in details.attributes
     assert details.find("summary").text == "3 documents are ignored: not an operario"
@@ -976,7 +976,7 @@ async def test_a_folder() -> None:
 
 
 async def test_the_envelope() -> None:
-    """The page tells the limits in force, and where they were written, or that nobody did."""
+    """The page shows the limits, and the file that sets them or that they are defaults."""
     envelope = Envelope(limits=Limits(7, 9), namespaces=("shop",), remember=timedelta(days=2))
     page = await draw(showing(active=catalog(envelope=envelope, root="production")))
     text = page.find("section", "status").text
@@ -1008,14 +1008,14 @@ async def test_the_envelope() -> None:
     ],
 )
 async def test_ages(seconds: int, words: str) -> None:
-    """An age is told in its two largest units, ahead or behind."""
+    """Ages use the two largest units, in the past or future."""
     job = remediation("A", Phase.RUNNING, NOW - timedelta(seconds=seconds))
     received = row_of(await draw(showing(job))).find("td", "received")
     assert received.find("span", "age").text == words
 
 
 async def test_times() -> None:
-    """A time is RFC 3339 in UTC for people and for programs, wherever it came from."""
+    """All times are RFC 3339 in UTC."""
     page = await draw(pages.busy(NOW))
     times = page.all("time")
     assert len(times) > 40
@@ -1027,7 +1027,7 @@ async def test_times() -> None:
 
 
 async def test_how_to_act() -> None:
-    """The page says by which commands people change things, and that it does not."""
+    """The footer lists the commands, and says that the page is read-only."""
     footer = (await draw(pages.quiet(NOW))).find("footer")
     assert "This page is read-only." in footer.text
     for command in ("approve JOB", "refuse JOB", "cancel JOB", "pause", "audit --verify"):
@@ -1035,19 +1035,19 @@ async def test_how_to_act() -> None:
 
 
 async def test_works_without_a_script() -> None:
-    """Without JavaScript the page asks to be loaded again by itself."""
+    """Without JavaScript the page reloads itself."""
     head = (await draw(pages.quiet(NOW))).find("noscript")
     assert head.find("meta").attributes == {"http-equiv": "refresh", "content": "30"}
 
 
 async def test_resolved_is_told() -> None:
-    """A remediation of a resolved alert is told from one of a firing alert."""
+    """A remediation shows whether its alert is firing or resolved."""
     job = remediation("A", Phase.SUCCEEDED, NOW, status=Status.RESOLVED)
     assert row_of(await draw(showing(job))).find("span", "status").text == "resolved"
 
 
 async def test_not_ready_names_the_condition() -> None:
-    """Each condition that does not hold is named with its message, the others are not."""
+    """Each failing condition is a concern with its message."""
     needs = [Condition("catalog", holds=True), Condition("jobs", holds=False, message="no answer")]
     page = await draw(showing(needs=needs))
     assert page.find("li", "concern").text == "Not ready: jobs no answer"
