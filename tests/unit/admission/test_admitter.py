@@ -1,4 +1,4 @@
-"""The single door through which Jobs start, with leaders that come and go in mid-write."""
+"""The admitter, with leaders that change in the middle of a write."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ ONE_AT_A_TIME = Envelope(limits=Limits(concurrent=1))
 
 
 def forever() -> JobPlayer:
-    """Jobs that run until something ends them."""
+    """Make Jobs that run until something ends them."""
     return JobPlayer(Durations(run=FOREVER))
 
 
 async def waiting(replica: Replica, count: int) -> list[JobKey]:
-    """Deliver so many alerts, a second apart, and return their Jobs in this order."""
+    """Deliver so many alerts, a second apart; return their Jobs in this order."""
     jobs = []
     for number in range(count):
         answer = await replica.deliver(pods_of(f"web-{number}"))
@@ -82,14 +82,14 @@ def is_admission(request: Request) -> bool:
 
 
 def is_stamp(request: Request) -> bool:
-    """Whether a request would only claim a Job."""
+    """Whether a request would only stamp a Job."""
     return (
         request.sets(keys.TERM) and sum(operation["op"] == "add" for operation in request.body) == 1
     )
 
 
 def when(condition: Callable[[Request], bool], happens: Trouble, times: int = 1_000) -> Trouble:
-    """Trouble for some requests alone, and for so many of them."""
+    """Inject a fault into some requests, at most so many."""
     left = times
 
     async def trouble(request: Request, act: Act) -> Any:
@@ -103,7 +103,7 @@ def when(condition: Callable[[Request], bool], happens: Trouble, times: int = 1_
 
 
 def fails(error: ApiError, *, carried_out: bool = False) -> Trouble:
-    """A request that fails, before or after all was done."""
+    """A request that fails, before or after it was carried out."""
 
     async def trouble(_: Request, act: Act) -> Any:
         if carried_out:
@@ -114,7 +114,7 @@ def fails(error: ApiError, *, carried_out: bool = False) -> Trouble:
 
 
 def first(happens: Callable[[Request], Awaitable[Any]]) -> Trouble:
-    """Somebody else does something between the decision and its patch."""
+    """Do something between a decision and its patch."""
 
     async def trouble(request: Request, act: Act) -> Any:
         await happens(request)
@@ -124,12 +124,12 @@ def first(happens: Callable[[Request], Awaitable[Any]]) -> Trouble:
 
 
 def key_of(request: Request) -> JobKey:
-    """The Job that a request is about."""
+    """Return the Job that a request is about."""
     return JobKey(request.namespace, request.name)
 
 
-class TestTakeover:
-    """What a new leader does first."""
+class TestTakeOver:
+    """The start of a term."""
 
     @in_virtual_time
     async def test_every_waiting_job_is_stamped_before_the_first_starts(self) -> None:
@@ -175,7 +175,7 @@ class TestTakeover:
 
     @in_virtual_time
     async def test_an_admission_of_the_leader_before_fails_on_the_stamp(self) -> None:
-        """However late it arrives; what starts is what the new leader admits, and when."""
+        """However late it arrives: only the new leader's admission starts the Job."""
         world = World(forever())
         old, new = world.replica("old"), world.replica("new")
         on_its_way: list[Request] = []
@@ -203,11 +203,11 @@ class TestTakeover:
 
     @pytest.mark.parametrize("continues", [True, False])
     @in_virtual_time
-    async def test_stamps_outlast_a_term_that_nobody_else_followed(
+    async def test_stamps_stay_valid_if_no_other_replica_led(
         self,
         continues: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """Who takes the own lease back goes on where it was, else nothing would ever start."""
+        """A leader that takes its own lease back continues; otherwise nothing would ever start."""
         world = World(forever())
         replica = world.replica()
         stuck = asyncio.Event()
@@ -236,8 +236,8 @@ class TestTakeover:
         assert stamps == (left if continues else set(jobs))
 
     @in_virtual_time
-    async def test_an_admission_that_the_end_of_a_term_cut_off_is_in_doubt(self) -> None:
-        """Taking the own lease back does not make it undone: a stamp settles it first."""
+    async def test_an_admission_cut_off_by_the_end_of_a_term_is_unconfirmed(self) -> None:
+        """A leader that takes its own lease back must stamp the Job first."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         on_its_way: list[Request] = []
@@ -266,8 +266,8 @@ class TestTakeover:
         assert world.starts() == [jobs[0]]
 
     @in_virtual_time
-    async def test_an_admission_that_came_before_the_stamp_is_counted(self) -> None:
-        """It arrives between the new leader's list and its stamp: the Job runs, and takes room."""
+    async def test_an_admission_before_the_stamp_is_counted(self) -> None:
+        """It arrives between the new leader's list and its stamp: the Job is running."""
         world = World(forever())
         catalog = build.catalog(build.operario(), envelope=ONE_AT_A_TIME)
         old, new = world.replica("old", catalog=catalog), world.replica("new", catalog=catalog)
@@ -299,7 +299,7 @@ class TestTakeover:
 
     @in_virtual_time
     async def test_a_job_that_cannot_be_stamped_counts_as_running(self) -> None:
-        """Until a stamp succeeds nobody knows: with room for one nothing starts before."""
+        """With a limit of one, nothing else starts before a stamp succeeds."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         async with replica.watching():
@@ -317,8 +317,8 @@ class TestTakeover:
         assert world.starts() == [jobs[0]]
 
     @in_virtual_time
-    async def test_a_stamp_that_was_written_unheard_is_found_out(self) -> None:
-        """The Job carries a stamp of ours: it waits, and is admitted."""
+    async def test_a_stamp_without_an_answer_is_detected(self) -> None:
+        """The Job has a stamp of this leader: it waits, and is admitted."""
         world = World(forever())
         replica = world.replica()
         replica.wire.trouble = when(is_stamp, fails(Unavailable("cut off"), carried_out=True), 1)
@@ -330,7 +330,7 @@ class TestTakeover:
 
     @in_virtual_time
     async def test_without_a_list_nothing_starts(self) -> None:
-        """A leader that cannot read what there is gives up, for another to try."""
+        """A leader that cannot list the Jobs gives up, so that another one can try."""
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
@@ -344,7 +344,7 @@ class TestTakeover:
 
     @in_virtual_time
     async def test_a_list_older_than_the_watch_starts_nothing_twice(self) -> None:
-        """What the watch told while the list was on its way is not forgotten."""
+        """Events of the watch during the list are kept."""
         world = World()
         replica = world.replica()
 
@@ -365,11 +365,11 @@ class TestTakeover:
 
 
 class TestHandingOver:
-    """What a leader does when it is to stop, and the next one when it is told how that went."""
+    """The end of a term, and the next one after a settled release."""
 
     @in_virtual_time
-    async def test_what_was_left_settled_is_not_stamped(self) -> None:
-        """The first that is written on a Job is its admission; and it is passed on as it was."""
+    async def test_after_a_settled_release_no_job_is_stamped(self) -> None:
+        """The first write to a Job is its admission, and the next release is settled again."""
         world = World(forever())
         replica = world.replica()
         term = handed_over()
@@ -387,8 +387,8 @@ class TestHandingOver:
         assert term.settled
 
     @in_virtual_time
-    async def test_what_was_sent_is_waited_for_and_nothing_more_is_sent(self) -> None:
-        """Admissions under way come to their end; those that queue for a place do not begin."""
+    async def test_a_closing_leader_waits_for_answers_and_sends_nothing_more(self) -> None:
+        """Admissions in flight are finished; those that wait for a slot are not sent."""
         world = World(forever())
         many = build.operario(options=Options(max_concurrent=20))
         replica = world.replica(catalog=build.catalog(many))
@@ -420,7 +420,7 @@ class TestHandingOver:
         self,
         carried_out: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """It may still arrive, so that the next leader has to stamp; nothing is waited for."""
+        """It may still arrive, so that the next leader must write stamps."""
         world = World(forever())
         replica = world.replica()
         replica.wire.trouble = when(
@@ -434,8 +434,8 @@ class TestHandingOver:
         assert not term.settled
 
     @in_virtual_time
-    async def test_an_admission_that_a_stamp_settled_is(self) -> None:
-        """What had no answer is found out, and handed over as everything else."""
+    async def test_an_admission_is_settled_by_a_stamp(self) -> None:
+        """After a stamp nothing is unconfirmed."""
         world = World(forever())
         replica = world.replica()
         replica.wire.trouble = when(is_admission, fails(Unavailable("cut off")), 1)
@@ -454,7 +454,7 @@ class TestHandingOver:
         verb: str,
         was_handed_over: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """What an earlier leader has sent may be under way; unless that one had said it is not."""
+        """Requests of an earlier leader may be in flight, unless its release was settled."""
         world = World(forever())
         replica = world.replica()
         answer, requested = asyncio.Event(), asyncio.Event()
@@ -512,8 +512,8 @@ class TestHandingOver:
         assert term.settled is was_handed_over
 
     @in_virtual_time
-    async def test_a_leader_that_rests_is_woken(self) -> None:
-        """Whatever the API server asked for: nothing is sent to it."""
+    async def test_a_leader_that_backs_off_stops_at_once(self) -> None:
+        """Whatever its Retry-After is: nothing more is sent."""
         world = World(forever())
         replica = world.replica()
         replica.wire.trouble = when(is_admission, fails(Throttled("slow down", 20)))
@@ -526,8 +526,8 @@ class TestHandingOver:
         assert term.settled
 
     @in_virtual_time
-    async def test_doubts_of_an_own_term_go_with_a_leader_in_between(self) -> None:
-        """Who led in between has stamped them, and says so."""
+    async def test_unconfirmed_jobs_are_forgotten_after_another_leader(self) -> None:
+        """The leader in between has stamped them."""
         world = World(forever())
         first, other = world.replica("first"), world.replica("other")
         async with first.watching(), other.watching():
@@ -548,19 +548,19 @@ class TestHandingOver:
 
 
 def handed_over() -> LeaseTerm:
-    """A term before which nothing was under way."""
+    """Make a term after a settled release."""
     clock = asyncio.get_running_loop().time
     return LeaseTerm("a/1", clock, float("inf"), handed_over=True)
 
 
 async def close(term: LeaseTerm) -> None:
-    """Let a leader that has nothing to wait for finish, at once."""
+    """Let a leader finish that has nothing to wait for."""
     term.closing.set()
     await until(term.finished.is_set, within=0.1)
 
 
-class TestDoubt:
-    """An admission of which nobody knows whether it was carried out."""
+class TestUnconfirmed:
+    """An admission of which it is unknown whether it was carried out."""
 
     @pytest.mark.parametrize("carried_out", [False, True], ids=["lost", "unheard"])
     @pytest.mark.parametrize("watched", [False, True], ids=["blind", "watching"])
@@ -568,7 +568,7 @@ class TestDoubt:
     async def test_it_counts_as_running_and_happens_once(
         self, *, carried_out: bool, watched: bool
     ) -> None:
-        """With room for one no other starts, and the Job itself starts exactly once."""
+        """With a limit of one no other Job starts, and the Job itself starts exactly once."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         async with replica.watching():
@@ -590,8 +590,8 @@ class TestDoubt:
             await asyncio.sleep(300)
 
     @in_virtual_time
-    async def test_until_it_is_settled_nothing_else_starts(self) -> None:
-        """While stamps fail, too, the room stays taken; when one succeeds the Job starts."""
+    async def test_nothing_else_starts_before_it_is_confirmed(self) -> None:
+        """While stamps fail, too, it counts as running; when one succeeds, the Job starts."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         async with replica.watching():
@@ -610,8 +610,8 @@ class TestDoubt:
         assert world.starts() == [jobs[0]]
 
     @in_virtual_time
-    async def test_nothing_final_rests_on_it(self) -> None:
-        """Another Job of the incident waits, and heals it when the one in doubt is gone."""
+    async def test_no_refusal_depends_on_it(self) -> None:
+        """Another Job of the incident waits, and starts when the unconfirmed one is gone."""
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
@@ -635,8 +635,8 @@ class TestDoubt:
         assert world.starts() == [item.job]
 
     @in_virtual_time
-    async def test_a_right_that_is_lost_settles_nothing(self) -> None:
-        """An admission may be on its way still: it counts as running as long as that can live."""
+    async def test_a_lost_permission_confirms_nothing(self) -> None:
+        """An admission may still be in flight: the Job counts as running for that time."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         async with replica.watching():
@@ -657,7 +657,7 @@ class TestDoubt:
 
     @in_virtual_time
     async def test_one_that_arrives_after_the_new_stamp_fails(self) -> None:
-        """The request was not lost but late: it starts nothing any more."""
+        """The request was late, not lost: it has no effect any more."""
         world = World(forever())
         replica = world.replica()
         late: list[asyncio.Task[Any]] = []
@@ -686,8 +686,8 @@ class TestDoubt:
         assert (await world.job(jobs[0])).phase is Phase.HELD
 
     @in_virtual_time
-    async def test_a_leader_counts_what_the_watch_has_not_shown(self) -> None:
-        """With a watch that says nothing at all the limits hold all the same."""
+    async def test_own_admissions_count_without_the_watch(self) -> None:
+        """With a silent watch the limits hold, too."""
         world = World(forever())
         limits = Envelope(limits=Limits(concurrent=2))
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=limits))
@@ -700,12 +700,12 @@ class TestDoubt:
 
 
 class TestTerm:
-    """Nothing is written after the end."""
+    """No write after the end of the term."""
 
     @pytest.mark.parametrize("kind", ["stamp", "admission"])
     @in_virtual_time
-    async def test_a_term_that_ends_in_mid_look_stops_every_further_write(self, kind: str) -> None:
-        """Of fifty that were decided the fifth is the last that is sent."""
+    async def test_a_term_that_ends_during_a_pass_stops_all_writes(self, kind: str) -> None:
+        """Of fifty decisions the fifth is the last one that is sent."""
         world = World(forever())
         limits = Envelope(limits=Limits(concurrent=100))
         options = Options(max_concurrent=100, max_per_hour=100)
@@ -735,8 +735,8 @@ class TestTerm:
         assert len(world.starts()) <= 5
 
     @in_virtual_time
-    async def test_a_replica_that_slept_through_its_term_keeps_still(self) -> None:
-        """The answer to a read comes when another leads already."""
+    async def test_a_replica_that_slept_through_its_term_writes_nothing(self) -> None:
+        """The answer to a read arrives when another replica leads."""
         world = World(forever())
         replica = world.replica()
         term = new_term("a", lasts=10)
@@ -755,8 +755,8 @@ class TestTerm:
         assert replica.wire.writes() == []
 
     @in_virtual_time
-    async def test_being_cancelled_in_mid_write_leaves_nothing_behind(self) -> None:
-        """No task, no subscription; the next term of the same replica starts from a list."""
+    async def test_a_cancellation_during_a_write_leaves_nothing_behind(self) -> None:
+        """No task and no subscription; the next term starts with a list."""
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
@@ -778,11 +778,11 @@ class TestTerm:
 
 
 class TestRaces:
-    """What others do between a decision and its patch."""
+    """Changes by others between a decision and its patch."""
 
     @in_virtual_time
-    async def test_a_job_that_is_deleted_is_let_go(self) -> None:
-        """It is not in the view any more, and its place goes to the next."""
+    async def test_a_deleted_job_is_forgotten(self) -> None:
+        """It is removed from the view, and the next Job starts."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
 
@@ -799,7 +799,7 @@ class TestRaces:
 
     @in_virtual_time
     async def test_a_job_that_someone_else_starts_is_counted(self) -> None:
-        """It runs, takes the room, and says that no leader admitted it."""
+        """It counts as running, and records that no leader admitted it."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
 
@@ -820,11 +820,11 @@ class TestRaces:
 
     @pytest.mark.parametrize("same_leader", [True, False])
     @in_virtual_time
-    async def test_what_a_person_started_and_suspended_again_is_never_started(
+    async def test_a_job_started_and_suspended_by_a_person_is_never_started(
         self,
         same_leader: bool,  # noqa: FBT001, pytest gives it by name
     ) -> None:
-        """Its Pods are gone, nothing is counted on it: the leader, or the next one, knows it."""
+        """Although its Pods are gone, this leader and the next one know that it started."""
         world = World(forever())
         replica, successor = world.replica(), world.replica("replica-b")
         suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
@@ -848,8 +848,8 @@ class TestRaces:
         assert (current.phase, current.started) == (Phase.HELD, True)
 
     @in_virtual_time
-    async def test_what_was_suspended_before_that_is_noted_is_held_all_the_same(self) -> None:
-        """A leader that saw it run writes it down on the suspended Job, so that it stays so."""
+    async def test_a_job_suspended_before_its_start_was_recorded_is_held(self) -> None:
+        """A leader that saw it running records that on the suspended Job."""
         world = World(forever())
         replica = world.replica()
         suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
@@ -868,8 +868,8 @@ class TestRaces:
         assert (await world.job(job)).phase is Phase.HELD
 
     @in_virtual_time
-    async def test_a_note_that_is_not_accepted_stands_in_nobody_s_way(self) -> None:
-        """Where the Job may not be changed it is tried again later; the others start."""
+    async def test_a_record_that_is_rejected_does_not_block_others(self) -> None:
+        """If the Job may not be changed, it is retried later; the others start."""
         world = World(forever())
         replica = world.replica()
         async with world.playing(), replica.watching():
@@ -903,7 +903,7 @@ class TestRaces:
     async def test_a_job_that_is_decided_or_resolved_does_not_start(
         self, annotation: str, value: str, phase: Phase
     ) -> None:
-        """A human's word, or the end of the alert, wins over an admission on its way."""
+        """A decision by hand or a resolved alert wins over an admission in flight."""
         world = World(forever())
         replica = world.replica()
 
@@ -919,8 +919,8 @@ class TestRaces:
         assert (await world.job(job)).phase is phase
 
     @in_virtual_time
-    async def test_an_approval_that_is_taken_back_stops_the_start(self) -> None:
-        """And given again, it starts."""
+    async def test_a_revoked_approval_stops_the_start(self) -> None:
+        """If it is approved again, it starts."""
         world = World(forever())
         options = Options(approval=True)
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -942,8 +942,8 @@ class TestRaces:
                 await until(world.starts, within=1)
 
     @in_virtual_time
-    async def test_a_stamp_by_somebody_newer_is_not_written_over_blindly(self) -> None:
-        """The term changed under a decision: the Job is read again before it is decided anew."""
+    async def test_a_newer_stamp_is_not_overwritten(self) -> None:
+        """The term changed after the decision: the Job is read again before the next decision."""
         world = World(forever())
         replica = world.replica()
 
@@ -968,7 +968,7 @@ class TestRaces:
 
 
 class TestRights:
-    """Jobs that the API server will not have changed."""
+    """Jobs that the API server does not allow to change."""
 
     @pytest.mark.parametrize("verbs", [("patch",), ("patch", "list")], ids=["patch", "list"])
     @pytest.mark.parametrize("known_before", [True, False], ids=["takeover", "later"])
@@ -976,7 +976,7 @@ class TestRights:
     async def test_a_forbidden_namespace_does_not_stop_the_others(
         self, verbs: tuple[str, ...], *, known_before: bool
     ) -> None:
-        """Its Jobs stand first in the queue, and take no place; once allowed, they start."""
+        """Its Jobs are first in the queue and take no place; once allowed, they start."""
         world = World(JobPlayer(Durations(run=5)))
         elsewhere = build.operario(
             "elsewhere", alertname="Elsewhere", namespace=OTHER, options=Options(priority=9)
@@ -1012,8 +1012,8 @@ class TestRights:
                 await until(lambda: len(world.starts()) > 3, within=31)
 
     @in_virtual_time
-    async def test_where_a_namespace_was_never_listed_nothing_is_decided(self) -> None:
-        """What runs there counts toward the limits: a leader that cannot know it holds still."""
+    async def test_nothing_is_decided_before_every_namespace_was_listed(self) -> None:
+        """Jobs there count toward the limits: without a list the leader decides nothing."""
         world = World(JobPlayer(Durations(run=5)))
         before, after = (
             world.replica(name, catalog=build.catalog(build.operario()), namespaces=BOTH)
@@ -1037,8 +1037,8 @@ class TestRights:
             await until(lambda: world.starts() == [job], within=60)
 
     @in_virtual_time
-    async def test_a_change_that_is_never_accepted_does_not_stop_the_others(self) -> None:
-        """A 422 that is no failed test: a policy of the cluster, say."""
+    async def test_a_rejected_change_does_not_stop_the_others(self) -> None:
+        """A 422 that is not a failed test, for example of an admission policy."""
         world = World(JobPlayer(Durations(run=5)))
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
         async with world.playing(), replica.watching(), replica.leading():
@@ -1059,7 +1059,7 @@ class TestRights:
 
 
 class TestPace:
-    """How often the API server is asked, and what wakes a leader up."""
+    """How often requests are sent, and what starts another pass."""
 
     @pytest.mark.parametrize(
         "error",
@@ -1067,8 +1067,8 @@ class TestPace:
         ids=lambda error: type(error).__name__,
     )
     @in_virtual_time
-    async def test_a_failing_api_server_is_not_pressed(self, error: ApiError) -> None:
-        """With sixty Jobs that wait and news all the time a few dozen writes a second go."""
+    async def test_a_failing_api_server_gets_few_requests(self, error: ApiError) -> None:
+        """With sixty waiting Jobs and constant changes there are a few dozen writes per second."""
         world = World(forever())
         limits = Envelope(limits=Limits(concurrent=1000, per_minute=1000))
         options = Options(max_concurrent=1000, max_per_hour=1000)
@@ -1089,8 +1089,8 @@ class TestPace:
         assert 20 <= pressed <= 20 * 64
 
     @in_virtual_time
-    async def test_a_slow_api_server_does_not_make_the_leader_rest(self) -> None:
-        """Waiting for an answer keeps nobody from working: the next look comes as soon as ever."""
+    async def test_a_slow_api_server_does_not_delay_the_next_pass(self) -> None:
+        """Waiting for an answer does not delay the next pass."""
         world = World(forever())
         replica = world.replica()
         replica.admitter._stopwatch = seconds_so_far
@@ -1108,8 +1108,8 @@ class TestPace:
                 await until(lambda: len(world.starts()) == 2, within=6)
 
     @in_virtual_time
-    async def test_a_throttling_api_server_says_how_long_to_rest(self) -> None:
-        """Nothing is written before the time it asked for is over."""
+    async def test_retry_after_is_respected(self) -> None:
+        """Nothing is written before Retry-After has passed."""
         world = World(forever())
         replica = world.replica()
         requested_at: list[float] = []
@@ -1128,8 +1128,8 @@ class TestPace:
         assert all(pytest.approx(7, abs=0.5) == pause for pause in pauses)
 
     @in_virtual_time
-    async def test_an_idle_leader_asks_for_nothing(self) -> None:
-        """Where nothing waits nothing is asked about Jobs, for an hour."""
+    async def test_an_idle_leader_sends_no_requests(self) -> None:
+        """Without waiting Jobs no request about Jobs is sent for an hour."""
         world = World()
         replica = world.replica()
         async with world.playing(), replica.watching(), replica.leading():
@@ -1143,7 +1143,7 @@ class TestPace:
 
     @in_virtual_time
     async def test_a_pause_stops_admission_and_its_end_is_noticed(self) -> None:
-        """Neither is any Job's news; Jobs that run go on, and refusals are still written."""
+        """Without any Job event; running Jobs go on, and refusals are still written."""
         world = World()
         options = Options(cooldown=timedelta(0))
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1160,7 +1160,7 @@ class TestPace:
 
     @in_virtual_time
     async def test_a_catalog_s_pause_and_arrival_are_noticed(self) -> None:
-        """A new catalog is no Job's news, either."""
+        """Without any Job event."""
         world = World()
         replica = world.replica()
         running = replica.catalog
@@ -1177,7 +1177,7 @@ class TestPace:
 
     @in_virtual_time
     async def test_the_clock_alone_ends_a_cooldown(self) -> None:
-        """The next Job on the target starts when it is over, without any news."""
+        """The next Job on the target starts when it has passed, without any event."""
         world = World()
         options = Options(cooldown=build.minutes(10))
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1194,8 +1194,8 @@ class TestPace:
             await until(lambda: len(world.starts()) == 2, within=0.2)
 
     @in_virtual_time
-    async def test_the_clock_alone_makes_room_in_a_minute(self) -> None:
-        """With two a minute the third waits for the first one's minute to be over."""
+    async def test_the_clock_alone_ends_the_limit_per_minute(self) -> None:
+        """With two per minute the third waits until the first start is a minute ago."""
         world = World()
         limits = Envelope(limits=Limits(per_minute=2))
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=limits))
@@ -1208,8 +1208,8 @@ class TestPace:
             assert build.minutes(1) <= later - earlier <= build.minutes(1) + build.seconds(0.1)
 
     @in_virtual_time
-    async def test_the_clock_alone_ends_the_delay_of_what_undoes(self) -> None:
-        """A resolved operario's Job starts after its delay, and after the firing one has ended."""
+    async def test_the_clock_alone_ends_a_resolve_delay(self) -> None:
+        """A resolved alert's Job starts after resolve-delay, and after the firing Job has ended."""
         world = World()
         undo = build.operario(
             "undo", status=Status.RESOLVED, options=Options(resolve_delay=build.minutes(3))
@@ -1226,8 +1226,8 @@ class TestPace:
             assert due <= world.now() <= due + build.seconds(0.1)
 
     @in_virtual_time
-    async def test_the_clock_alone_ends_a_wait_that_was_too_long(self) -> None:
-        """Nobody approves: after max-wait it is refused, at once and without news."""
+    async def test_the_clock_alone_ends_max_wait(self) -> None:
+        """Without an approval the Job is refused after max-wait, without any event."""
         world = World()
         options = Options(approval=True, max_wait=build.minutes(20))
         replica = world.replica(catalog=build.catalog(build.operario(options=options)))
@@ -1241,11 +1241,11 @@ class TestPace:
 
 
 class TestPause:
-    """What is promised to a person who pauses."""
+    """Acknowledging a pause."""
 
     @in_virtual_time
     async def test_nothing_starts_once_it_is_acknowledged(self) -> None:
-        """Within seconds, also where there is no news; and it goes on when that is asked for."""
+        """Within seconds, also without events; after a resume it goes on."""
         world = World()
         replica = world.replica()
         async with world.playing(), replica.watching(), replica.leading():
@@ -1262,8 +1262,8 @@ class TestPause:
         assert world.starts()[0] == jobs[0]
 
     @in_virtual_time
-    async def test_it_is_not_acknowledged_while_an_admission_is_under_way(self) -> None:
-        """What was decided before starts before the word is given, never after."""
+    async def test_it_is_not_acknowledged_while_an_admission_is_in_flight(self) -> None:
+        """Earlier decisions are carried out before the acknowledgement."""
         world = World(forever())
         replica = world.replica()
 
@@ -1286,10 +1286,10 @@ class TestPause:
 
     @pytest.mark.parametrize("when_lost", ["in this term", "in the term before"])
     @in_virtual_time
-    async def test_it_is_not_acknowledged_while_an_admission_is_in_doubt(
+    async def test_it_is_not_acknowledged_while_an_admission_is_unconfirmed(
         self, when_lost: str
     ) -> None:
-        """Not before a stamp has proved that nothing starts any more."""
+        """A stamp must succeed first."""
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
@@ -1311,7 +1311,7 @@ class TestPause:
 
     @in_virtual_time
     async def test_a_new_leader_starts_nothing_before_it_has_read_it(self) -> None:
-        """It knew of no pause when it last looked, and cannot look now."""
+        """It knew of no pause when it last read the ConfigMap, and cannot read it now."""
         world = World(forever())
         replica = world.replica()
         async with replica.watching():
@@ -1330,8 +1330,8 @@ class TestPause:
 
     @pytest.mark.parametrize("error", [Forbidden("no right"), Unavailable("no answer")])
     @in_virtual_time
-    async def test_an_acknowledgement_that_fails_is_not_pressed(self, error: ApiError) -> None:
-        """With news all the time there is one try a second at most, and then it is made good."""
+    async def test_a_failed_acknowledgement_is_retried_slowly(self, error: ApiError) -> None:
+        """With constant changes there is at most one attempt per second, until one succeeds."""
         world = World()
         replica = world.replica()
         replica.wire.trouble = when(
@@ -1350,7 +1350,7 @@ class TestPause:
 
     @in_virtual_time
     async def test_it_is_not_acknowledged_after_the_term(self) -> None:
-        """Another leads, and may start what this one knows nothing of."""
+        """Another replica leads then, and may start Jobs."""
         world = World()
         replica = world.replica()
         term = new_term("a")
@@ -1369,11 +1369,11 @@ class TestPause:
 
 
 class TestKueue:
-    """Jobs that a queue of Kueue's starts."""
+    """Jobs that Kueue starts from a queue."""
 
     @in_virtual_time
     async def test_admission_hands_the_job_over_and_counts_it(self) -> None:
-        """The label that was held back is added, the Job stays suspended and takes the room."""
+        """The queue label is added; the Job stays suspended and counts toward the limits."""
         world = World()
         queued = build.operario(labels={keys.KUEUE_QUEUE: "night"})
         replica = world.replica(catalog=build.catalog(queued, envelope=ONE_AT_A_TIME))
@@ -1388,7 +1388,7 @@ class TestKueue:
 
 
 class Storm:
-    """Alerts, faults and changes of leader, all drawn from one seed."""
+    """Random alerts, faults and changes of leader, from one seed."""
 
     rules = (
         Options(max_concurrent=2, cooldown=build.seconds(20)),
@@ -1426,7 +1426,7 @@ class Storm:
             replica.wire.trouble = self.trouble
 
     async def trouble(self, request: Request, act: Act) -> Any:
-        """Answer, fail before or after, or be late beyond all patience."""
+        """Answer, fail before or after the write, or answer after the timeout."""
         await asyncio.sleep(self.rng.choice([0, 0, 0.01, 0.5]))
         if request.verb in ("watch", "list") or self.rng.random() > self.faults:
             return await act()
@@ -1443,13 +1443,13 @@ class Storm:
                 raise Unavailable("late")
 
     async def arrive(self, act: Act, after: float) -> None:
-        """Carry a request out when nobody waits for it any more."""
+        """Carry out a request after its timeout."""
         await asyncio.sleep(after)
         with suppress(ApiError):
             await act()
 
     async def rage(self) -> None:
-        """Ten minutes of it, and then as long as it takes to end in peace."""
+        """Ten minutes with faults, and then without faults until all Jobs have ended."""
         first, other = self.replicas
         async with self.world.playing(), first.watching(), other.watching():
             async with in_background(self.lead()):
@@ -1467,14 +1467,14 @@ class Storm:
                 await asyncio.wait(self.late)
 
     async def lead(self) -> None:
-        """Now one replica, now the other: the first may have writes on their way when it ends."""
+        """Change the leader, also while writes are in flight."""
         while True:
             replica = self.rng.choice(self.replicas)
             async with replica.leading():
                 await asyncio.sleep(self.rng.choice([0.02, 1, 10, 60]))
 
     def alerts(self) -> list[Any]:
-        """A delivery: firing, wobbling, repeated and resolved alerts about a few Pods."""
+        """Make a delivery of firing, repeated and resolved alerts about a few Pods."""
         alerts = []
         for _ in range(self.rng.randrange(1, 4)):
             name = self.rng.choice(["PodCrashLooping", "PodCrashLooping", "Drain"])
@@ -1488,7 +1488,7 @@ class Storm:
 
 
 class Uneven(JobPlayer):
-    """Jobs that take from one second to minutes, each its own time."""
+    """Jobs that take between one second and minutes."""
 
     def run_for(self, pod: Object) -> float:
         """Seconds until this Pod ends by itself."""
@@ -1496,7 +1496,7 @@ class Uneven(JobPlayer):
 
 
 def is_running(job: Object | None) -> bool:
-    """Whether a Job has Pods, or will at once."""
+    """Whether a Job has Pods, or will have them at once."""
     if job is None or job["spec"]["suspend"]:
         return False
     conditions = job.get("status", {}).get("conditions", ())
@@ -1504,7 +1504,7 @@ def is_running(job: Object | None) -> bool:
 
 
 class TestLimits:
-    """What must hold at every instant, whatever goes wrong."""
+    """What must always hold, with any faults."""
 
     @settings(max_examples=scaled(2))
     @given(seed=st.integers(0, 2**32))

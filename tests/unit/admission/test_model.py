@@ -1,8 +1,8 @@
-"""Admission against its specification: whatever happens, both decide alike.
+"""Admission compared with its specification: both must make the same decisions.
 
-Hypothesis tells a story of deliveries, people, Jobs that end and time that passes. The controller's
-side is the real one: Jobs rendered, patched and read back as the API server would have them. The
-other side is `tests.support.model`, which knows the rules and nothing else.
+Hypothesis generates deliveries, actions of people, ends of Jobs and passing time. One side is the
+controller's code: Jobs are rendered, patched and read back as by the API server. The other side is
+`tests.support.model`, which only knows the rules.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PHASES = {
 
 
 def _mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """Draw what is usual, so that a story gets on, or now and then something else."""
+    """Draw the usual value, and now and then another one."""
     return st.sampled_from((usual,) * (5 * len(others)) + others)
 
 
@@ -81,7 +81,7 @@ _ANY = st.integers(0, 1_000_000)
 
 
 def operario(name: str, alertname: str, status: Status, options: Options, queue: str) -> Operario:
-    """The operario of these options, as Git would give it."""
+    """Make an operario with these options."""
     written = Written(
         priority=options.priority,
         mode=Mode.DRY_RUN if options.dry_run else Mode.RUN,
@@ -101,7 +101,7 @@ def operario(name: str, alertname: str, status: Status, options: Options, queue:
 
 
 class Story(RuleBasedStateMachine):
-    """The same story for both sides; `jobs` is what the API server holds."""
+    """The same events for both sides; `jobs` are those in the API server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Story(RuleBasedStateMachine):
     def begin(
         self, mend: Options, undo: Options, other: Options, concurrent: int, per_minute: int
     ) -> None:
-        """Draw what the repository says."""
+        """Draw the operarios."""
         self.rules.concurrent, self.rules.per_minute = concurrent, per_minute
         self.operarios = {
             ("Crash", "firing"): (operario("mend", "Crash", Status.FIRING, mend, ""), mend),
@@ -144,7 +144,7 @@ class Story(RuleBasedStateMachine):
     def fire(
         self, name: str, pod: str, which: int, began: int, namespace: str, *, then: bool
     ) -> None:
-        """An alert fires; the next attempt is made where one is owed."""
+        """An alert fires; the next attempt is created if there must be one."""
         labels = {"alertname": name, "pod": pod}
         starts = self._near(which, began)
         views = {uid: observe(job) for uid, job in self.jobs.items()}
@@ -173,7 +173,7 @@ class Story(RuleBasedStateMachine):
             self.look()
 
     def _near(self, which: int, began: int) -> datetime:
-        """A moment near another alert's, or near now."""
+        """Return a time near another alert's, or near now."""
         moments = [self.now]
         moments += [run.received for run in self.runs.values()]
         moments += [run.starts for run in self.runs.values() if run.starts]
@@ -182,7 +182,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(pod=_PODS, which=_ANY, began=_BEGAN, ended=_BEGAN, namespace=_NAMESPACES)
     def resolve(self, pod: str, which: int, began: int, ended: int, namespace: str) -> None:
-        """An alert is resolved: that is recorded, and there may be something to undo."""
+        """An alert is resolved: that is recorded, and a resolved Job may be created."""
         starts = self._near(which, began)
         ends = max(starts, self.now + timedelta(seconds=ended))
         for uid, run in self.runs.items():
@@ -239,7 +239,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(paused=_SELDOM, blind=_SELDOM)
     def look(self, *, paused: bool = False, blind: bool = False) -> None:
-        """The leader decides, and the rules say whether that is right."""
+        """The leader decides, and the rules check its decisions."""
         self.rules.paused, self.rules.catalog = paused, not blind
         limits = Limits(self.rules.concurrent, self.rules.per_minute)
         envelope = Envelope(limits=limits) if self.rules.catalog else None
@@ -268,7 +268,7 @@ class Story(RuleBasedStateMachine):
                 )
 
     def _expect(self, decisions: dict[str, Any]) -> None:
-        """Go through what waits as the rules say, and hold each decision against them."""
+        """Compare each decision with the rules."""
         waiting = {uid: run for uid, run in self.runs.items() if run.waits}
         assert set(decisions) == set(waiting)
         by_age = sorted(waiting, key=lambda uid: waiting[uid].place)
@@ -302,7 +302,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY, ill=_SELDOM, then=st.booleans())
     def end(self, which: int, *, ill: bool, then: bool) -> None:
-        """A running Job comes to its end."""
+        """A running Job ends."""
         uids = [uid for uid, run in self.runs.items() if run.pods and self._runs(uid)]
         if not uids:
             return
@@ -317,7 +317,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def kueue(self, which: int) -> None:
-        """Kueue starts what is queued."""
+        """Kueue starts a queued Job."""
         if (uid := self._some(which, "queued")) is not None:
             self._controller_starts(uid)
             self.runs[uid].state, self.runs[uid].pods = "running", True
@@ -339,7 +339,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def cancel(self, which: int) -> None:
-        """A person cancels what waits, or runs."""
+        """A person cancels a waiting or running Job."""
         uid = self._some(which, "waiting", "running", "queued", "held")
         if uid is not None:
             self._patch(uid, patches.cancel_by_hand(observe(self.jobs[uid]), "ada"))
@@ -347,7 +347,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def suspend(self, which: int) -> None:
-        """A person stops a running Job; its Pods need a while to go."""
+        """A person suspends a running Job; its Pods are deleted later."""
         uid = self._some(which, "running")
         if uid is None:
             return
@@ -362,7 +362,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def start(self, which: int) -> None:
-        """A person starts a Job, whatever was decided about it."""
+        """A person starts a Job, even if it was refused."""
         uid = self._some(which, "waiting", "held", "refused")
         if uid is None or self.runs[uid].ended is not None:
             return
@@ -374,7 +374,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(which=_ANY)
     def delete(self, which: int) -> None:
-        """A person deletes a Job: it is forgotten."""
+        """A person deletes a Job."""
         if self.runs:
             uid = list(self.runs)[which % len(self.runs)]
             self.rules.runs.remove(self.runs.pop(uid))
@@ -386,7 +386,7 @@ class Story(RuleBasedStateMachine):
         then=st.booleans(),
     )
     def wait(self, seconds: int, *, ends: bool, then: bool) -> None:
-        """Time passes; what was told to stop has stopped, and what runs may have ended."""
+        """Time passes; suspended Jobs have stopped, running ones may have ended."""
         if ends:
             for _ in self.runs:
                 self.end(0, ill=False, then=False)
@@ -433,14 +433,14 @@ class Story(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        """Both sides see every Job in the same phase."""
+        """Every Job has the same phase on both sides."""
         for uid, run in self.runs.items():
             assert observe(self.jobs[uid]).phase in _PHASES[run.state], run
 
     @precondition(lambda self: self.runs)
     @invariant()
     def within_limits(self) -> None:
-        """What the leader starts stays within the limits."""
+        """The Jobs that the leader starts are within the limits."""
         mine = [uid for uid in self.admitted if uid in self.runs and self.runs[uid].busy]
         resumed = [uid for uid in mine if self.runs[uid].started != self.admitted[uid]]
         assert len(mine) - len(resumed) <= self.rules.concurrent
