@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from openfero_gitops.commands.author import read_catalog
+from openfero_gitops.commands.author import CatalogSource, read_catalog
 from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.alert import Status
@@ -117,7 +117,7 @@ async def _delivered(url: str, groups: list[Any], in_flight: int) -> Run:
 
 def _manifests(repository: Repository, namespace: str, mark: str) -> list[Any]:
     """Return the Jobs that the deliveries would create."""
-    catalog = asyncio.run(read_catalog(str(repository.folder), "HEAD", "."))
+    catalog = asyncio.run(read_catalog(CatalogSource(str(repository.folder))))
     delivery = Delivery("bench", "{}:{}", Status.FIRING, datetime.now(UTC), "bench")
     manifests = []
     for fired in read_payload(json.dumps(group(*_alerts(mark)))).alerts:
