@@ -139,21 +139,25 @@ SABOTAGES: Final = (
         "no stamp before the first admission",
         frozenset({"limit", "two-leaders", "target", "healed-twice", "final", "paused"}),
         (_replace(Admitter, "_confirm", _forget_doubts),),
+        known=(3, 4),
     ),
     Sabotage(
         "an admission without an answer did not happen",
         frozenset({"limit", "target", "healed-twice", "paused"}),
         (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
+        known=(3,),
     ),
     Sabotage(
         "a leader that leaves while an admission is under way",
         frozenset({"under-way", "paused"}),
         (_replace(Elector, "_finish_work", _leave_at_once),),
+        known=(3,),
     ),
     Sabotage(
         "a leader that leaves and forgets what has no answer",
         frozenset({"under-way", "paused"}),
         (_replace(LeaseTerm, "finish", _finish_whatever_is_left),),
+        known=(30,),
     ),
     Sabotage(
         "a word of the last leader that outlasts the next",
@@ -162,6 +166,7 @@ SABOTAGES: Final = (
             _replace(lease, "_record", _record_with_any_mark),
             _replace(lease, "_write", _write_and_keep_the_mark),
         ),
+        known=(34,),
     ),
     Sabotage(
         "a term that never ends",
@@ -172,6 +177,7 @@ SABOTAGES: Final = (
             _replace(LeaseTerm, "remaining", lambda _: 1000.0),
             _replace(Elector, "_renew", _rest),
         ),
+        known=(0,),
     ),
     Sabotage(
         "a pause acknowledged by whoever reads it",
@@ -180,26 +186,43 @@ SABOTAGES: Final = (
             _replace(Control, "_read", _read_and_acknowledge),
             _replace(control, "_MAX_AGE_SECONDS", 10.0),
         ),
+        known=(0,),
     ),
     Sabotage(
         "no look at the incident",
         frozenset({"healed-twice"}),
         (_replace(decide, "same_incident", lambda *_: False),),
+        known=(0,),
     ),
     Sabotage(
-        "no cooldown", frozenset({"healed-twice"}), (_replace(decide, "_cooldown", _nothing),)
+        "no cooldown",
+        frozenset({"healed-twice"}),
+        (_replace(decide, "_cooldown", _nothing),),
+        known=(9,),
     ),
-    Sabotage("no target", frozenset({"target"}), (_replace(decide, "_busy_target", _nothing),)),
-    Sabotage("no limits", frozenset({"limit"}), (_replace(decide, "_limit", _nothing),)),
+    Sabotage(
+        "no target",
+        frozenset({"target"}),
+        (_replace(decide, "_busy_target", _nothing),),
+        known=(33,),
+    ),
+    Sabotage(
+        "no limits",
+        frozenset({"limit"}),
+        (_replace(decide, "_limit", _nothing),),
+        known=(1,),
+    ),
     Sabotage(
         "no wait for approval",
         frozenset({"approval"}),
         (_replace(Admitter, "_assumed", staticmethod(_without_approval)),),
+        known=(0,),
     ),
     Sabotage(
         "a patch that tests nothing",
         frozenset({"final", "resolved", "two-leaders", "phase", "limit"}),
         (_replace(patches, "_still_waiting", lambda _: []),),
+        known=(0,),
     ),
     Sabotage(
         "no note of what a person started",
