@@ -233,15 +233,18 @@ SABOTAGES: Final = (
         "200 without a Job",
         frozenset({"lost"}),
         (_replace(Submitter, "_create", _create_and_hope),),
+        known=(2,),
     ),
     Sabotage(
         "a resolved alert that nobody writes down",
         frozenset({"resolved"}),
         (_replace(Submitter, "_record_resolved", _never),),
+        known=(0,),
     ),
     Sabotage(
         "a clock that is trusted whatever it says",
         frozenset({"limit", "healed-twice", "undoing", "nothing was decided"}),
         (_replace(Clock, "now", lambda self: self._wall()),),
+        known=(51,),
     ),
 )
