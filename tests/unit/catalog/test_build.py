@@ -36,7 +36,7 @@ SCOPE = Scope("jobs", ("jobs", "payments"))
 def job(
     name: str, *, image: str = "tools:1", extra: str = "", spec: str = "", pod: str = ""
 ) -> str:
-    """Write a sound operario."""
+    """Return a valid operario as YAML."""
     return (
         f"apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: openfero-{name}-firing\n{extra}"
         f"spec:\n{spec}  template:\n    spec:\n{pod}      restartPolicy: Never\n"
@@ -50,35 +50,35 @@ BROKEN = job("a", spec="  backoffLimit: many\n")
 
 
 def file(path: str, text: str | bytes, commit: str = NOW) -> SourceFile:
-    """A file as Git would give it."""
+    """Return a file as Git would return it."""
     content = text.encode() if isinstance(text, str) else text
     blob = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     return SourceFile(path, blob, content, commit, "Ada <ada@example.com>", "2026-11-21T10:00:00Z")
 
 
 def snapshot(*files: SourceFile, root: str = "", problems: Sequence[Problem] = ()) -> Snapshot:
-    """A revision that holds these files."""
+    """Return a snapshot of these files."""
     return Snapshot(Revision("repository", "main", NOW), root, files, tuple(problems))
 
 
 def build(*files: SourceFile, scope: Scope = SCOPE, **older: list[SourceFile]) -> Catalog:
-    """Build a catalog; `older` is by the path's stem, in the folder of none."""
-    versions = {f"{stem}.yaml": found for stem, found in older.items()}
+    """Build a catalog; `older` maps the stem of a root path to the file's older versions."""
+    versions = {f"{stem}.yaml": files_of for stem, files_of in older.items()}
     return build_catalog(snapshot(*files), scope, versions)
 
 
 def names(catalog: Catalog) -> list[str]:
-    """The operarios in force."""
+    """Return the names of the active operarios."""
     return [operario.name.removeprefix("openfero-") for operario in catalog.operarios]
 
 
 def rules(catalog: Catalog) -> list[tuple[str, str]]:
-    """What was found wrong, and in which file."""
+    """Return the path and rule of each problem."""
     return [(problem.path, problem.rule) for problem in catalog.problems]
 
 
-def test_reads_operarios_by_path_and_document() -> None:
-    """Operarios come in the order of their paths and documents, each with its origin."""
+def test_operarios_are_ordered_by_path_and_document() -> None:
+    """Operarios are in the order of their paths and documents, each with its origin."""
     catalog = build(
         file("z.yaml", job("z")),
         file("b/two.yaml", "---\n" + job("b1") + "---\n" + job("b2")),
@@ -107,13 +107,13 @@ def test_reads_operarios_by_path_and_document() -> None:
 
 
 def test_the_order_of_files_does_not_matter() -> None:
-    """A catalog is a function of the files, however they are listed."""
+    """A catalog does not depend on the order in which files are listed."""
     files = [file("a.yaml", job("a")), file("b.yaml", job("a")), file("c.yaml", "a: [")]
     assert build(*files) == build(*reversed(files))
 
 
 def test_a_name_belongs_to_the_first_path() -> None:
-    """Of two operarios of one name, compared without case, the later one is an error."""
+    """Of two operarios whose names differ in case at most, the later one is an error."""
     catalog = build(file("a.yaml", job("DISK")), file("b.yaml", job("disk") + "---\n" + job("c")))
     assert names(catalog) == ["DISK-firing", "c-firing"]
     (problem,) = catalog.problems
@@ -123,14 +123,14 @@ def test_a_name_belongs_to_the_first_path() -> None:
 
 
 def test_a_broken_operario_still_owns_its_name() -> None:
-    """A slip in the first file does not hand its name to a later one."""
+    """A name stays with the first file even if that file has an error."""
     catalog = build(file("a.yaml", BROKEN), file("b.yaml", job("a")))
     assert names(catalog) == []
     assert rules(catalog) == [("a.yaml", "wrong-type"), ("b.yaml", "duplicate-name")]
 
 
 def test_one_bad_operario_is_quarantined_alone() -> None:
-    """The other documents of its file, and all other files, are in force."""
+    """The other documents of its file, and all other files, are active."""
     catalog = build(file("a.yaml", BROKEN + "---\n" + job("b")), file("c.yaml", job("c")))
     assert names(catalog) == ["b-firing", "c-firing"]
     assert rules(catalog) == [("a.yaml", "wrong-type")]
@@ -138,7 +138,7 @@ def test_one_bad_operario_is_quarantined_alone() -> None:
 
 
 def test_a_syntax_error_quarantines_its_file() -> None:
-    """Of a file that cannot be read nothing is in force, and its commit is named."""
+    """No operario of a file with a syntax error is active; the problem has the file's commit."""
     catalog = build(file("a.yaml", job("a") + "---\na: [\n"), file("c.yaml", job("c")))
     assert names(catalog) == ["c-firing"]
     (problem,) = catalog.problems
@@ -147,7 +147,7 @@ def test_a_syntax_error_quarantines_its_file() -> None:
 
 
 def test_a_broken_file_is_replaced_by_its_newest_valid_version() -> None:
-    """The first of the older versions that is valid supplies all of the file's operarios."""
+    """All operarios of a broken file come from its newest valid version."""
     catalog = build(
         file("a.yaml", job("a", image="new:2") + "---\n" + BROKEN.replace("-a-", "-b-")),
         a=[
@@ -165,8 +165,8 @@ def test_a_broken_file_is_replaced_by_its_newest_valid_version() -> None:
     assert broken_paths(catalog) == ("a.yaml",)
 
 
-def test_without_a_valid_older_version_the_valid_rest_stays() -> None:
-    """Where every older version is broken as well, what is sound of the newest is in force."""
+def test_without_a_valid_older_version_the_valid_documents_are_active() -> None:
+    """If no older version is valid, the valid documents of the newest version are active."""
     catalog = build(
         file("a.yaml", BROKEN + "---\n" + job("b")), a=[file("a.yaml", BROKEN, BEFORE)] * 2
     )
@@ -174,8 +174,8 @@ def test_without_a_valid_older_version_the_valid_rest_stays() -> None:
     assert not catalog.operarios[0].origin.stale
 
 
-def test_an_older_version_must_be_valid_under_the_present_envelope() -> None:
-    """A namespace that the envelope no longer allows does not come back with an old version."""
+def test_an_older_version_must_be_valid_under_the_current_envelope() -> None:
+    """An older version in a namespace that the envelope no longer allows is not used."""
     payments = job("a", extra="  namespace: payments\n")
     older = [file("a.yaml", payments, BEFORE), file("a.yaml", job("a", image="x:1"), "8" * 40)]
     envelope = file("openfero.yaml", "namespaces: [jobs]\n")
@@ -184,8 +184,8 @@ def test_an_older_version_must_be_valid_under_the_present_envelope() -> None:
     assert catalog.operarios[0].origin.commit == "8" * 40
 
 
-def test_a_stale_version_takes_no_name_from_a_current_one() -> None:
-    """An operario that moved to another file stays there while its old file is broken."""
+def test_a_stale_version_cannot_use_the_name_of_a_current_one() -> None:
+    """An operario that moved to another file is read there while its old file is broken."""
     catalog = build(
         file("a.yaml", "a: ["),
         file("b.yaml", job("moved")),
@@ -196,7 +196,7 @@ def test_a_stale_version_takes_no_name_from_a_current_one() -> None:
 
 
 def test_two_stale_versions_do_not_share_a_name() -> None:
-    """Of two broken files that once held one name, the first path gets it."""
+    """If two broken files once had the same name, the first path gets it."""
     catalog = build(
         file("a.yaml", "a: ["),
         file("b.yaml", "b: ["),
@@ -206,15 +206,15 @@ def test_two_stale_versions_do_not_share_a_name() -> None:
     assert names(catalog) == ["x-firing", "y-firing"]
 
 
-def test_an_older_version_that_breaks_rules_across_documents_is_passed_over() -> None:
-    """A version that held one name twice was never in force as a whole."""
+def test_an_older_version_with_a_duplicate_name_is_skipped() -> None:
+    """A version that has a name twice is not valid."""
     twice = job("x") + "---\n" + job("x")
     older = [file("a.yaml", twice, BEFORE), file("a.yaml", job("x"), "8" * 40)]
     assert build(file("a.yaml", "a: ["), a=older).operarios[0].origin.commit == "8" * 40
 
 
-def test_a_duplicate_falls_back_to_the_name_it_had() -> None:
-    """A file that took a name that is another's keeps its last version with a name of its own."""
+def test_a_duplicate_falls_back_to_its_earlier_name() -> None:
+    """A file that duplicates a name is replaced by its last version with a unique name."""
     catalog = build(
         file("a.yaml", job("x")), file("b.yaml", job("x")), b=[file("b.yaml", job("y"), BEFORE)]
     )
@@ -223,21 +223,21 @@ def test_a_duplicate_falls_back_to_the_name_it_had() -> None:
 
 
 def test_a_version_without_operarios_is_valid() -> None:
-    """Where the file last held something else, that is what stays in force: nothing."""
+    """If the newest valid version has no operario, the file contributes none."""
     older = [file("a.yaml", "kind: Role\n", BEFORE), file("a.yaml", job("x"), "8" * 40)]
     catalog = build(file("a.yaml", BROKEN + "---\n" + job("b")), a=older)
     assert names(catalog) == []
     assert catalog.files == ()
 
 
-def test_older_versions_of_a_sound_file_are_not_looked_at() -> None:
-    """A file without errors is in force as it is, whatever is offered."""
+def test_older_versions_of_a_valid_file_are_not_used() -> None:
+    """A file without errors is active in its current version."""
     catalog = build(file("a.yaml", job("a")), a=[file("a.yaml", job("old"), BEFORE)])
     assert names(catalog) == ["a-firing"]
 
 
 def test_a_file_that_could_not_be_read_keeps_its_older_version() -> None:
-    """A file over its budget is broken as one with a syntax error is; a removed one is gone."""
+    """A file that is too large is replaced like a broken one; a removed file is not."""
     too_large = Problem("a.yaml", 0, 0, "", "file-too-large", Severity.ERROR, "too large", "", NOW)
     older = {"a.yaml": [file("a.yaml", job("a"), BEFORE)]}
     unread = snapshot(file("b.yaml", job("b")), problems=[too_large])
@@ -251,7 +251,7 @@ def test_a_file_that_could_not_be_read_keeps_its_older_version() -> None:
 
 
 def test_a_mirrored_stale_file_is_still_stale() -> None:
-    """What the mirror gives back carries the commit and the mark that it was kept with."""
+    """A stale file from the mirror keeps its commit and its stale mark."""
     kept = replace(file("a.yaml", job("a"), BEFORE), stale=True)
     (operario,) = build(kept).operarios
     assert (operario.origin.commit, operario.origin.stale) == (BEFORE, True)
@@ -304,10 +304,10 @@ WRAPPED = (
         ),
     ],
 )
-def test_a_job_goes_only_where_it_may(
+def test_a_job_runs_only_in_an_allowed_namespace(
     text: str, scope: Scope, envelope: str, namespace: str | None, rule: str | None
 ) -> None:
-    """A namespace is the Job's, else that around it if allowed, else none; never a fallback."""
+    """The namespace is the Job's, else the wrapper's if allowed; a forbidden one is an error."""
     catalog = build(file("a.yaml", text), file("openfero.yaml", envelope), scope=scope)
     rule_ids = [problem.rule for problem in catalog.problems if problem.path == "a.yaml"]
     assert rule_ids == ([rule] if rule else [])
@@ -317,26 +317,26 @@ def test_a_job_goes_only_where_it_may(
         assert [operario.namespace for operario in catalog.operarios] == [namespace]
 
 
-def test_the_place_of_a_namespace_is_told() -> None:
-    """A namespace that is not allowed is told at its line, with who does not allow it."""
+def test_a_forbidden_namespace_is_reported_at_its_line() -> None:
+    """The problem has the line of the namespace and says who does not allow it."""
     (problem,) = build(file("a.yaml", job("a", extra="  namespace: other\n"))).problems
     assert (problem.line, problem.column, problem.pointer) == (5, 3, "/metadata/namespace")
     assert problem.message == "namespace other is not granted to the controller"
 
 
-# What depends on the repository and its envelope.
+# Rules that depend on the repository and its envelope.
 
 
-def test_a_ttl_is_measured_against_remember() -> None:
-    """A TTL below the envelope's remember is warned of, and one above it is not."""
+def test_a_ttl_is_compared_with_remember() -> None:
+    """Only a TTL below the envelope's remember causes a warning."""
     short = file("a.yaml", job("a", spec="  ttlSecondsAfterFinished: 3600\n"))
     assert rules(build(short)) == [("a.yaml", "ttl-below-remember")]
     remember = file("openfero.yaml", "remember: 1h\n")
     assert [rule for path, rule in rules(build(short, remember)) if path == "a.yaml"] == []
 
 
-def test_a_default_of_the_envelope_must_fit_the_job() -> None:
-    """A podFailurePolicy does not bear the podReplacementPolicy that the envelope would add."""
+def test_a_default_of_the_envelope_must_be_valid_for_the_job() -> None:
+    """The podReplacementPolicy of the envelope can conflict with a Job's podFailurePolicy."""
     policy = (
         "  podFailurePolicy:\n    rules:\n"
         "      - {action: FailJob, onExitCodes: {operator: In, values: [42]}}\n"
@@ -350,7 +350,7 @@ def test_a_default_of_the_envelope_must_fit_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pod", "found"),
+    ("pod", "pointers"),
     [
         ("      serviceAccountName: healer\n", []),
         ("      serviceAccount: healer\n", []),
@@ -359,11 +359,11 @@ def test_a_default_of_the_envelope_must_fit_the_job() -> None:
         ("      serviceAccount: other\n", ["/spec/template/spec/serviceAccount"]),
     ],
 )
-def test_a_service_account_is_looked_for_in_the_repository(pod: str, found: list[str]) -> None:
-    """A Job that runs as an account which no file defines is warned of, not kept out."""
+def test_a_missing_service_account_is_a_warning(pod: str, pointers: list[str]) -> None:
+    """A Job whose ServiceAccount no file defines is active, with a warning."""
     account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: healer}\n"
     catalog = build(file("a.yaml", job("a", pod=pod)), file("b/rbac.yaml", account))
-    assert [problem.pointer for problem in catalog.problems] == found
+    assert [problem.pointer for problem in catalog.problems] == pointers
     assert names(catalog) == ["a-firing"]
 
 
@@ -371,7 +371,7 @@ def test_a_service_account_is_looked_for_in_the_repository(pod: str, found: list
 
 
 def refused(*files: SourceFile, previous: bool = False, **around: object) -> CatalogRefusal:
-    """Build from what must be refused as a whole."""
+    """Build a catalog from files that must be refused, and return the refusal."""
     with pytest.raises(CatalogRefusal) as caught:
         build_catalog(
             snapshot(*files, **around),  # type: ignore[arg-type]
@@ -382,8 +382,8 @@ def refused(*files: SourceFile, previous: bool = False, **around: object) -> Cat
 
 
 @pytest.mark.parametrize("root", ["", "ops/healing"])
-def test_the_envelope_stands_at_the_root_of_the_path(root: str) -> None:
-    """At the root of the configured path it is the envelope; elsewhere it is any file."""
+def test_the_envelope_is_at_the_root_of_the_path(root: str) -> None:
+    """An openfero.yaml at the root of the configured path is the envelope; any other is not."""
     at_root = f"{root}/openfero.yaml" if root else "openfero.yaml"
     catalog = build_catalog(
         snapshot(
@@ -415,7 +415,7 @@ def test_the_envelope_stands_at_the_root_of_the_path(root: str) -> None:
 def test_a_broken_envelope_refuses_the_whole_revision(
     text: str, rule: str, *, paused: bool
 ) -> None:
-    """Nothing of a revision is taken whose limits are in doubt, but its pause is."""
+    """A revision with an invalid envelope is refused, but its pause takes effect."""
     refusal = refused(file("openfero.yaml", text), file("a.yaml", job("a")))
     assert [problem.rule for problem in refusal.problems] == [rule]
     assert refusal.paused is paused
@@ -424,8 +424,8 @@ def test_a_broken_envelope_refuses_the_whole_revision(
     assert "\n" not in str(refusal)
 
 
-def test_a_missing_envelope_is_refused_where_there_was_one() -> None:
-    """Limits do not vanish with a file; whoever wants none empties it."""
+def test_a_deleted_envelope_is_refused() -> None:
+    """Deleting the envelope is refused; emptying it removes the limits."""
     refusal = refused(file("a.yaml", job("a")), previous=True)
     assert [problem.rule for problem in refusal.problems] == ["envelope-missing"]
     assert not refusal.paused
@@ -436,7 +436,7 @@ def test_a_missing_envelope_is_refused_where_there_was_one() -> None:
 
 @pytest.mark.parametrize("name", ["openfero.yml", "openfero.json", "OpenFero.yaml"])
 def test_an_envelope_by_another_name_is_refused(name: str) -> None:
-    """A file that was meant to be the envelope and is not read stops the revision, and pauses."""
+    """A misnamed envelope refuses the revision if there is no other, and its pause takes effect."""
     refusal = refused(file(name, '{"paused": true}'), file("a.yaml", job("a")), previous=True)
     assert [problem.rule for problem in refusal.problems] == ["envelope-name"]
     assert refusal.paused
@@ -446,15 +446,15 @@ def test_an_envelope_by_another_name_is_refused(name: str) -> None:
 
 
 def test_an_envelope_that_could_not_be_read_is_refused() -> None:
-    """An openfero.yaml that is a symlink, or too large, is not the same as none."""
+    """An openfero.yaml that is a symlink or too large refuses the revision."""
     link = Problem("openfero.yaml", 0, 0, "", "symlink", Severity.ERROR, "not followed", "", NOW)
     refusal = refused(file("a.yaml", job("a")), problems=[link])
     assert refusal.problems == (link,)
     assert str(refusal).startswith("openfero.yaml: not followed")
 
 
-def test_warnings_about_the_envelope_do_not_refuse_it() -> None:
-    """What is only advised about the envelope is a problem like others."""
+def test_warnings_about_the_envelope_do_not_refuse_the_revision() -> None:
+    """Warnings about the envelope are problems of the catalog."""
     catalog = build(file("openfero.yaml", "remember: 1h\nnamespaces: [jobs, other]\n"))
     assert rules(catalog) == [
         ("openfero.yaml", "short-remember"),
@@ -463,11 +463,11 @@ def test_warnings_about_the_envelope_do_not_refuse_it() -> None:
     assert broken_paths(catalog) == ()
 
 
-# Remembering.
+# The memo.
 
 
-def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a memo, unchanged content is not read twice, whatever the commit."""
+def test_only_a_changed_file_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a memo, unchanged content is not parsed again for a new commit."""
     read: list[bytes] = []
     load = reading.load
 
@@ -491,7 +491,7 @@ def test_a_changed_file_alone_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def text_for(chance: Random) -> str:
-    """Write a file that shares names, alerts and ServiceAccounts with others, or is broken."""
+    """Return a file that shares names, alerts and ServiceAccounts with others, or is broken."""
     name, number = chance.choice("abcdef"), chance.randrange(3)
     priority = f'  annotations: {{openfero.io/priority: "{number}"}}\n'
     same = f"  annotations: {{openfero.io/alertname: A{number}}}\n"
@@ -514,7 +514,7 @@ def text_for(chance: Random) -> str:
 def outcome(
     now: Snapshot, older: dict[str, list[SourceFile]], memo: FileMemo
 ) -> tuple[Catalog | None, object]:
-    """The catalog and its index, or why there is none."""
+    """Return the catalog and its index, or the reason for its refusal."""
     try:
         catalog = build_catalog(now, SCOPE, older, memo=memo)
     except CatalogRefusal as refusal:
@@ -523,8 +523,8 @@ def outcome(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_catalog_does_not_depend_on_those_before_it(seed: int) -> None:
-    """After any sequence of edits, a warm memo gives the catalog that an empty one gives."""
+def test_a_catalog_does_not_depend_on_earlier_builds(seed: int) -> None:
+    """After any sequence of edits, a used memo gives the same catalog as an empty one."""
     chance = Random(seed)  # noqa: S311 - the same history each time
     memo = FileMemo(SCOPE.kubernetes_version)
     files: dict[str, SourceFile] = {}
@@ -554,7 +554,7 @@ def test_a_catalog_does_not_depend_on_those_before_it(seed: int) -> None:
 
 
 def test_equal_content_under_two_paths_keeps_two_paths() -> None:
-    """What is remembered of content is told of each path that has it."""
+    """Problems of equal content are reported for each path."""
     memo = FileMemo("1.36")
     files = [file("a.yaml", "a: ["), file("b.yaml", "a: [")]
     catalog = build_catalog(snapshot(*files), SCOPE, memo=memo)
@@ -565,7 +565,7 @@ def test_equal_content_under_two_paths_keeps_two_paths() -> None:
 
 
 def test_the_memo_is_bounded() -> None:
-    """What the last build did not use is forgotten."""
+    """The memo keeps only the readings that the last build used."""
     memo = FileMemo("1.36")
     for number in range(10):
         files = [file(f"{name}.yaml", job(name, image=f"tools:{number}")) for name in "abcd"]
@@ -575,8 +575,8 @@ def test_the_memo_is_bounded() -> None:
         assert len(memo._readings) == len(files)
 
 
-def test_a_catalog_goes_with_its_last_reference() -> None:
-    """Neither it nor what it was made of holds a cycle: a replica's search for those ends early."""
+def test_a_catalog_is_freed_with_its_last_reference() -> None:
+    """Neither a catalog nor its parts contain reference cycles, which would slow down the GC."""
     memo = FileMemo("1.36")
     files = [file(f"{name}.yaml", job(name)) for name in "abc"]
     files += [file("d.yaml", BROKEN), file("e.yaml", "a: [")]
@@ -597,7 +597,7 @@ def test_a_catalog_goes_with_its_last_reference() -> None:
 
 
 def test_an_unknown_kubernetes_version_is_a_usage_error() -> None:
-    """A version without a schema is told before anything is read."""
+    """A version without a schema is an error before any file is read."""
     with pytest.raises(UsageError, match=r"1\.99"):
         build(file("a.yaml", job("a")), scope=Scope(kubernetes_version="1.99"))
 
@@ -615,8 +615,8 @@ def test_a_large_repository_takes_seconds() -> None:
 EXAMPLE = ROOT / "operarios-example"
 
 
-def test_the_example_repository_is_without_a_finding() -> None:
-    """The starter repository loads whole, with no error and no warning."""
+def test_the_example_repository_has_no_problem() -> None:
+    """The starter repository has neither an error nor a warning."""
     files = [
         file(path.relative_to(EXAMPLE).as_posix(), path.read_bytes())
         for path in sorted(EXAMPLE.rglob("*.yaml"))

@@ -27,13 +27,13 @@ defaults:
 
 
 def read(text: str) -> Any:
-    """Read the one document of a text."""
+    """Read the first document of a text."""
     documents = load(text.encode())
     return read_envelope(documents[0] if documents else None)
 
 
-def test_every_key_has_its_place() -> None:
-    """A whole envelope is read into the limits that it names."""
+def test_every_key_is_read() -> None:
+    """An envelope with all keys is read into its fields."""
     assert read(WHOLE) == (
         Envelope(
             paused=True,
@@ -54,7 +54,7 @@ def test_every_key_has_its_place() -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}\n"])
 def test_an_empty_envelope_is_all_defaults(text: str) -> None:
-    """Whoever wants no limits of their own leaves the file there, empty."""
+    """An empty envelope has the default limits."""
     assert read(text) == (Envelope(), [])
 
 
@@ -125,10 +125,10 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
         ),
     ],
 )
-def test_a_slip_is_an_error(
+def test_an_unknown_key_or_wrong_value_is_an_error(
     text: str, pointer: tuple[str, ...], rule: str, words: str, suggestion: str
 ) -> None:
-    """An unknown key or a wrong value is an error at its place, with what would be right."""
+    """The error has the pointer of the key, and suggests a valid one."""
     _, findings = read(text)
     (finding,) = [finding for finding in findings if finding.is_error]
     assert (finding.pointer, finding.rule.id) == (pointer, rule)
@@ -136,22 +136,22 @@ def test_a_slip_is_an_error(
     assert suggestion in finding.suggestion
 
 
-def test_everything_wrong_is_told_at_once() -> None:
-    """Two slips are two findings."""
+def test_all_findings_are_reported_at_once() -> None:
+    """Three errors are three findings."""
     _, findings = read("pauzed: true\nlimits: {concurrent: x, perMinut: 1}\n")
     assert len(findings) == 3
 
 
-def test_forgetting_before_alertmanager_repeats_is_warned_of() -> None:
-    """A remember below Alertmanager's own repeat_interval is allowed and told."""
+def test_a_remember_below_the_repeat_interval_is_a_warning() -> None:
+    """A remember below Alertmanager's default repeat_interval is a warning, not an error."""
     envelope, (finding,) = read("remember: 1h")
     assert envelope.remember == timedelta(hours=1)
     assert (finding.rule.id, finding.is_error) == ("short-remember", False)
     assert read("remember: 4h")[1] == []
 
 
-def test_a_default_ttl_below_remember_is_warned_of_where_it_is_written() -> None:
-    """A TTL that the author wrote below remember is told; the built-in one is not."""
+def test_a_default_ttl_below_remember_is_a_warning() -> None:
+    """A configured default TTL below remember is a warning; the built-in one is not."""
     _, (finding,) = read("defaults: {ttlSecondsAfterFinished: 60}")
     assert (finding.rule.id, finding.is_error) == ("ttl-below-remember", False)
     assert read("remember: 48h")[1] == []
@@ -175,5 +175,5 @@ def test_a_default_ttl_below_remember_is_warned_of_where_it_is_written() -> None
     ],
 )
 def test_a_broken_envelope_still_pauses(text: str, *, paused: bool) -> None:
-    """`paused: true` is honoured whatever else is wrong, even where nothing can be parsed."""
+    """`paused: true` takes effect even in an envelope that cannot be parsed."""
     assert says_paused(text.encode("latin-1")) is paused

@@ -15,7 +15,7 @@ from openfero_gitops.domain.operario import Form
 
 SCHEMAS = schemas_of("1.36")
 
-# OpenFero's generations, as its users wrote them over the years.
+# Operarios in the forms of OpenFero's generations.
 
 FIRST = """\
 apiVersion: batch/v1
@@ -126,19 +126,19 @@ def read(text: str) -> Reading:
 
 
 def draft(text: str) -> Draft:
-    """Read a document that must be an operario."""
+    """Read a document that must be an operario, and return its draft."""
     operario = read(text).draft
     assert operario is not None
     return operario
 
 
 def rules(reading: Reading) -> list[str]:
-    """The rules of all findings, in order."""
+    """Return the rules of all findings, in order."""
     return [finding.rule.id for finding in reading.findings]
 
 
 def test_a_plain_job_of_the_first_generation() -> None:
-    """A Job is named after its alert and state, in any case, and misplaced fields are warned of."""
+    """A Job's name has alert and status, in any case; a misplaced field is a warning."""
     reading = read(FIRST)
     assert rules(reading) == ["unknown-field", "unknown-field", "no-limits"]
     suggestions = [finding.suggestion for finding in reading.findings[:2]]
@@ -157,7 +157,7 @@ def test_a_plain_job_of_the_first_generation() -> None:
 
 
 def test_a_config_map_of_the_second_generation() -> None:
-    """A ConfigMap wraps a Job under the alert's name; the Job's options win over the outer ones."""
+    """A ConfigMap wraps a Job under the alert's name; the Job's options have priority."""
     operario = draft(SECOND)
     assert rules(read(SECOND)) == ["no-limits", "default-account"]
     assert operario.name == "openfero-kubequotaalmostreached-resolved"
@@ -172,7 +172,7 @@ def test_a_config_map_of_the_second_generation() -> None:
 
 
 def test_an_operarius_of_the_third_generation() -> None:
-    """An Operarius brings selector, priority and deduplication, which become options."""
+    """Selector, priority and deduplication of an Operarius become options."""
     operario = draft(THIRD)
     assert rules(read(THIRD)) == ["no-effect", "image-tag", "default-account"]
     assert operario.name == "quota-almost-full"
@@ -201,15 +201,15 @@ def test_an_operarius_of_the_third_generation() -> None:
     ],
 )
 def test_deduplication_becomes_the_cooldown(deduplication: str, cooldown: timedelta) -> None:
-    """Switched off it is no cooldown at all; without a time it is our own default."""
+    """Disabled deduplication is a cooldown of 0; without a ttl it is the default cooldown."""
     before = "  deduplication:\n    enabled: true\n    ttl: 300\n"
     assert before in THIRD
     text = THIRD.replace(before, f"  deduplication: {deduplication}\n")
     assert draft(text).options.cooldown == cooldown
 
 
-def test_an_annotation_wins_over_the_operarius_own_field() -> None:
-    """Priority, enabled and cooldown may be annotations, too, and then these count."""
+def test_an_annotation_overrides_a_field_of_an_operarius() -> None:
+    """Annotations for priority, enabled and cooldown override the fields of an Operarius."""
     notes = (
         "    openfero.io/priority: '1'\n    openfero.io/enabled: 'false'\n"
         "    openfero.io/cooldown: 1h\n"
@@ -251,10 +251,10 @@ spec:
         ("openfero-a-expand", {"alertname": "A", "status": " Firing"}, ("A", Status.FIRING)),
     ],
 )
-def test_the_alert_is_annotated_or_named(
+def test_the_alert_is_in_annotations_or_in_the_name(
     name: str, annotations: dict[str, str], alert: tuple[str, Status]
 ) -> None:
-    """Annotations come first, then the name, whose state is what follows the last dash."""
+    """Annotations override the name, which ends in a dash and the alert's status."""
     notes = json.dumps({f"openfero.io/{key}": value for key, value in annotations.items()})
     operario = draft(JOB.format(name=name, annotations=notes))
     assert (operario.alertname, operario.status) == alert
@@ -273,10 +273,10 @@ def test_the_alert_is_annotated_or_named(
         ("''", {"alertname": "A", "status": "firing"}, "operario-name", ("metadata", "name")),
     ],
 )
-def test_an_operario_without_a_proper_alert_or_name_is_an_error(
+def test_an_operario_without_a_valid_alert_or_name_is_an_error(
     name: str, annotations: dict[str, str], rule: str, pointer: tuple[str, ...] | None
 ) -> None:
-    """What begins to look like an operario and names no alert, state or self is an error."""
+    """A Job that resembles an operario but has no valid alert, status or name is an error."""
     notes = json.dumps({f"openfero.io/{key}": value for key, value in annotations.items()})
     reading = read(JOB.format(name=name, annotations=notes))
     (finding,) = reading.findings
@@ -301,8 +301,8 @@ def test_an_operario_without_a_proper_alert_or_name_is_an_error(
         ("{apiVersion: monitoring.coreos.com/v1, kind: PrometheusRule}", "PrometheusRule"),
     ],
 )
-def test_everything_else_is_left_alone(text: str, kind: str) -> None:
-    """A document that is no operario is ignored under its kind, without a word."""
+def test_other_documents_are_ignored(text: str, kind: str) -> None:
+    """A document that is no operario is ignored without a finding."""
     assert read(text) == Reading(ignored=kind)
 
 
@@ -313,7 +313,7 @@ SIGNS = {
 
 
 def signed(text: str) -> Reading:
-    """Read a document that has one of the signs."""
+    """Read a document after inserting the metadata of an operario."""
     for sign, metadata in SIGNS.items():
         text = text.replace(sign, metadata)
     return read(text)
@@ -376,10 +376,10 @@ def signed(text: str) -> Reading:
         ("{apiVersion: openfero.io/v1alpha1, spec: {}}", "kind", "has no kind", "kind: Operarius"),
     ],
 )
-def test_an_operario_of_another_kind_does_not_vanish(
+def test_an_operario_of_an_unsupported_kind_is_an_error(
     text: str, pointer: str, words: str, suggestion: str
 ) -> None:
-    """What says which alert it answers is an operario, whatever its kind is by mistake."""
+    """A document with the metadata of an operario is not ignored for its wrong kind."""
     reading = signed(text)
     assert reading.ignored is None
     (finding,) = reading.findings
@@ -398,19 +398,19 @@ def test_an_operario_of_another_kind_does_not_vanish(
         ("{apiVersion: v1, kind: List, items: 5}", "List"),
     ],
 )
-def test_what_stands_beside_an_operario_may_bear_its_alert(text: str, kind: str) -> None:
-    """Rights, claims and whatever else an operario needs may be annotated and named as it is."""
+def test_related_objects_may_have_the_alert_of_an_operario(text: str, kind: str) -> None:
+    """Objects that an operario needs may have its annotations and name."""
     assert signed(text) == Reading(ignored=kind)
 
 
-def test_a_service_account_is_remembered() -> None:
-    """A ServiceAccount is ignored, and its name known to those that run as it."""
+def test_a_service_account_is_recorded() -> None:
+    """A ServiceAccount is ignored, and its name is kept in the reading."""
     reading = read("{apiVersion: v1, kind: ServiceAccount, metadata: {name: healer}}")
     assert (reading.ignored, reading.service_account) == ("ServiceAccount", "healer")
 
 
-def test_a_job_that_answers_nothing_is_warned_of() -> None:
-    """A Job without any sign of an operario is ignored, with a warning since nothing runs it."""
+def test_a_job_without_an_alert_is_a_warning() -> None:
+    """A Job without the metadata of an operario is ignored with a warning."""
     reading = read(JOB.format(name="backup", annotations="{team: storage}"))
     assert reading.ignored == "Job"
     assert rules(reading) == ["other-job"]
@@ -427,8 +427,10 @@ def test_a_job_that_answers_nothing_is_warned_of() -> None:
         (SECOND.replace("apiVersion: v1", "apiVersion: v2", 1), "v1", "ConfigMap"),
     ],
 )
-def test_an_operario_of_another_version_is_an_error(text: str, version: str, kind: str) -> None:
-    """A slip in kind or version is told, where ignoring the file would leave an alert alone."""
+def test_an_operario_of_an_unsupported_version_is_an_error(
+    text: str, version: str, kind: str
+) -> None:
+    """A wrong kind or version is an error; the file is not ignored."""
     reading = read(text)
     assert reading.ignored is None
     (finding,) = reading.findings
@@ -453,10 +455,10 @@ WRAPPED = ("data", "KubeQuotaAlmostReached")
         ("    kind: Job\n", "    kind: Job\n    ---\n    a: 1\n", WRAPPED, "but has 2"),
     ],
 )
-def test_a_config_map_holds_one_job_of_its_alert(
+def test_a_config_map_must_contain_one_job_for_its_alert(
     before: str, after: str, pointer: tuple[str, ...], words: str
 ) -> None:
-    """A wrapper around something else is an error that says what is missing."""
+    """A ConfigMap that does not wrap a single Job is an error that says what is missing."""
     reading = read(SECOND.replace(before, after))
     (finding,) = [finding for finding in reading.findings if finding.is_error]
     assert (finding.rule.id, finding.pointer) == ("wrapped-job", pointer)
@@ -464,8 +466,8 @@ def test_a_config_map_holds_one_job_of_its_alert(
     assert reading.draft is None
 
 
-def test_a_config_map_is_annotated_instead_of_named() -> None:
-    """A ConfigMap of any name may say its alert in annotations, spelled as its key in any case."""
+def test_the_alert_of_a_config_map_can_be_in_annotations() -> None:
+    """The alertname annotation must equal a key of the ConfigMap, in any case."""
     text = SECOND.replace(
         "name: openfero-kubequotaalmostreached-resolved", "name: raise-quota"
     ).replace(
@@ -477,15 +479,15 @@ def test_a_config_map_is_annotated_instead_of_named() -> None:
     assert operario.status is Status.FIRING
 
 
-def test_what_else_a_config_map_holds_has_no_effect() -> None:
-    """Keys beside the alert's are not read, and that is told."""
+def test_other_keys_of_a_config_map_have_no_effect() -> None:
+    """A key other than the alert's is a warning."""
     reading = read(SECOND + "  notes: see wiki\n")
     assert rules(reading) == ["no-effect", "no-limits", "default-account"]
     assert reading.findings[0].pointer == ("data", "notes")
 
 
-def test_broken_yaml_in_a_config_map_is_told_with_its_line() -> None:
-    """A syntax error in the wrapped text is that operario's error, at a line of the text."""
+def test_a_syntax_error_in_a_config_map_has_its_line() -> None:
+    """A syntax error in the wrapped text has a line of that text."""
     reading = read(SECOND.replace("    kind: Job\n", "    kind: Job: x\n"))
     (finding,) = reading.findings
     assert (finding.rule.id, finding.inside) == ("syntax", (2, 10))
@@ -512,10 +514,10 @@ NOTES = ("metadata", "annotations")
         ('"team-.*"', '"("', (*NOTES, "openfero.io/matchers"), "option-value"),
     ],
 )
-def test_an_operarius_is_checked_throughout(
+def test_all_fields_of_an_operarius_are_checked(
     before: str, after: str, pointer: tuple[str, ...], rule: str
 ) -> None:
-    """Whatever is wrong in an Operarius is told once, at its place in the document."""
+    """Each error in an Operarius is reported once, with its pointer."""
     assert before in THIRD
     reading = read(THIRD.replace(before, after))
     errors = [
@@ -525,8 +527,8 @@ def test_an_operarius_is_checked_throughout(
     assert reading.draft is None
 
 
-def test_what_is_the_controllers_is_not_taken_over() -> None:
-    """A Job keeps neither suspend nor keys of ours or Kueue's, but for the queue's label."""
+def test_fields_of_the_controller_are_dropped() -> None:
+    """A Job loses suspend and all openfero.io and Kueue keys except the queue label."""
     text = JOB.format(
         name="openfero-a-firing",
         annotations="{kueue.x-k8s.io/queue-name: q, openfero.io/priority: '1', team: x}",
@@ -547,8 +549,8 @@ def test_what_is_the_controllers_is_not_taken_over() -> None:
     assert "no-effect" not in rules(read(text.replace("suspend: true", "suspend: false")))
 
 
-def test_the_spec_digest_is_of_the_jobs_canonical_json() -> None:
-    """The digest depends on what the Job says, not on how its file is written."""
+def test_the_spec_digest_is_the_digest_of_the_canonical_json() -> None:
+    """The digest depends on the content of the Job, not on the order of its keys."""
     operario = draft(FIRST)
     text = json.dumps(operario.job, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     assert operario.spec_digest == hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How far a replica is beside the leader, as the mirror tells."""
+"""A replica compares its active commit with the leader's, which it reads from the mirror."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from openfero_gitops.domain.sync import LagState, ReplicaLag
 from tests.support import build
 from tests.support.workers import in_background, in_virtual_time, seconds_so_far
 
-#: A line of commits, the oldest first, and one beside it.
+#: A line of commits, the oldest first, and a commit on another branch.
 LINE = ["1" * 40, "2" * 40, "3" * 40]
 BESIDE = "9" * 40
 
 
 class Desk:
-    """A replica that has a commit in force, a leader that has mirrored one, and a history."""
+    """A replica with an active commit, a leader with a mirrored one, and a history."""
 
     def __init__(self, own: str | None, leader: str | None) -> None:
         self.own = own
@@ -38,46 +38,46 @@ class Desk:
         )
 
     def now(self) -> datetime:
-        """The wall clock's time."""
+        """Return the wall clock time."""
         return build.NOW + timedelta(seconds=seconds_so_far())
 
     def catalog(self) -> Catalog | None:
-        """What is in force here."""
+        """Return the replica's active catalog."""
         return None if self.own is None else Catalog(revision(self.own), Envelope(), ())
 
     async def get(self, name: str) -> dict[str, Any] | None:
-        """The mirror's head."""
+        """Return the head of the mirror."""
         if self.down:
             raise Unavailable("no connection")
         assert name == HEAD
         return None if self.leader is None else head(self.leader)
 
     async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:  # noqa: ARG002
-        """Whether a commit continues another."""
+        """Return whether a commit is an ancestor of another."""
         if newer not in self.fetched:
             raise SourceError("not in the cache")
         both = older in LINE and newer in LINE
         return older == newer or (both and LINE.index(older) < LINE.index(newer))
 
-    async def step(self) -> LagState | None:
-        """Look once."""
+    async def compare(self) -> LagState | None:
+        """Compare once, and return the state."""
         await self.lag_monitor.compare()
         lag = self.lag_monitor.lag
         return lag.state if lag else None
 
 
 def revision(commit: str) -> Revision:
-    """A revision at a commit."""
+    """Return a revision at a commit."""
     return Revision("https://git.example/ops", "main", commit)
 
 
 def head(commit: str) -> dict[str, Any]:
-    """The head of a mirror of a commit."""
+    """Return the head of a mirror of a commit."""
     return write_mirror(Snapshot(revision(commit), "", ()), "controller").head
 
 
 @pytest.mark.parametrize(
-    ("own", "leader", "step"),
+    ("own", "leader", "state"),
     [
         (LINE[1], LINE[1], LagState.SAME),
         (LINE[0], LINE[2], LagState.BEHIND),
@@ -88,24 +88,24 @@ def head(commit: str) -> dict[str, Any]:
     ],
 )
 @in_virtual_time
-async def test_a_replica_knows_where_it_is(
-    own: str | None, leader: str | None, step: LagState | None
+async def test_a_replica_compares_its_commit_with_the_leaders(
+    own: str | None, leader: str | None, state: LagState | None
 ) -> None:
-    """Behind, ahead, the same or on another history; nothing where there is nothing to compare."""
-    assert await Desk(own, leader).step() is step
+    """The state is behind, ahead, same or apart, or None if a commit is missing."""
+    assert await Desk(own, leader).compare() is state
 
 
 @in_virtual_time
-async def test_a_commit_that_was_not_fetched_yet_is_one_that_it_is_behind() -> None:
-    """A replica whose Git is down has never seen what the leader has."""
+async def test_a_replica_is_behind_a_commit_that_it_has_not_fetched() -> None:
+    """A replica whose fetches fail is behind the leader's unknown commit."""
     desk = Desk(LINE[0], LINE[2])
     desk.fetched.discard(LINE[2])
-    assert await desk.step() is LagState.BEHIND
+    assert await desk.compare() is LagState.BEHIND
 
 
 @in_virtual_time
-async def test_being_behind_for_long_is_trouble() -> None:
-    """It is said after a while, however often the leader moves on, and is over when it is over."""
+async def test_a_lasting_lag_is_reported() -> None:
+    """A lag is reported after the tolerance, even if the leader moves on, until it ends."""
     desk = Desk(LINE[0], LINE[0])
     async with in_background(desk.lag_monitor.run()):
         await asyncio.sleep(30)
@@ -125,8 +125,8 @@ async def test_being_behind_for_long_is_trouble() -> None:
 
 
 @in_virtual_time
-async def test_being_apart_for_long_is_trouble() -> None:
-    """Also where the leader moves on over there, and where it first seemed that it was ahead."""
+async def test_a_lasting_divergence_is_reported() -> None:
+    """A divergence is reported even if the leader moves on, or first seemed to be ahead."""
     desk = Desk(BESIDE, LINE[1])
     desk.fetched.discard(LINE[1])
     async with in_background(desk.lag_monitor.run()):
@@ -149,8 +149,8 @@ async def test_being_apart_for_long_is_trouble() -> None:
 
 
 @in_virtual_time
-async def test_being_ahead_is_no_trouble() -> None:
-    """It is the leader then who is behind, or about to mirror."""
+async def test_being_ahead_is_not_reported() -> None:
+    """A replica ahead of the leader has no lag message."""
     desk = Desk(LINE[2], LINE[0])
     async with in_background(desk.lag_monitor.run()):
         await asyncio.sleep(3600)

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def read(**annotations: object) -> tuple[Options, list[Finding]]:
-    """Read options given by name, with _ for -."""
+    """Read options from keyword arguments, with _ for -."""
     given = {
-        f"openfero.io/{name.replace('_', '-')}": AnnotationValue(value, ("here", name))
+        f"openfero.io/{name.replace('_', '-')}": AnnotationValue(value, ("annotations", name))
         for name, value in annotations.items()
     }
     return read_options(given, Options())
 
 
-def test_defaults_are_safe_in_a_storm() -> None:
-    """An operario that chooses nothing has the defaults that are documented."""
+def test_defaults_are_as_documented() -> None:
+    """An operario without options has the documented defaults."""
     options, findings = read()
     assert findings == []
     assert options == Options(
@@ -70,7 +70,7 @@ def test_defaults_are_safe_in_a_storm() -> None:
     ],
 )
 def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) -> None:
-    """An annotation sets its one field and leaves the others as they were."""
+    """An annotation sets its field."""
     options, findings = read(**{name: text})
     assert findings == []
     assert getattr(options, field) == value
@@ -100,20 +100,20 @@ def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) 
         ("on_resolve", "cancel-runing", "did you mean cancel-running?"),
     ],
 )
-def test_a_wrong_value_is_told_with_a_right_one(name: str, text: str, words: str) -> None:
-    """A value outside of its grammar is an error that shows a right example, and sets nothing."""
+def test_a_wrong_value_is_an_error_with_an_example(name: str, text: str, words: str) -> None:
+    """An invalid value is an error that shows a valid example, and sets nothing."""
     options, (finding,) = read(**{name: text})
     assert options == Options()
     assert finding.rule.id == "option-value"
     assert finding.is_error
-    assert finding.pointer == ("here", name)
+    assert finding.pointer == ("annotations", name)
     assert words in finding.message
     assert finding.suggestion.startswith(f"for example openfero.io/{name.replace('_', '-')}: ")
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_every_example_is_right(option: Option) -> None:
-    """The example in an error is a valid value, and reading back what is written gives the same."""
+def test_every_example_is_valid(option: Option) -> None:
+    """The example of an option is valid, and its value survives writing and reading."""
     options, findings = read(**{option.name: option.example})
     assert findings == []
     value = option.of(options)
@@ -132,23 +132,23 @@ def test_every_example_is_right(option: Option) -> None:
     ],
 )
 def test_an_unknown_option_is_an_error_with_a_suggestion(name: str, suggestion: str) -> None:
-    """An annotation of our prefix that is no option is an error: a limit may be misspelled."""
+    """An annotation with the openfero.io prefix that is no option is an error."""
     _, (finding,) = read(**{name: "x"})
     assert finding.rule.id == "unknown-option"
     assert finding.is_error
     assert finding.suggestion.startswith(suggestion)
 
 
-def test_what_openfero_ignores_is_ignored_with_a_warning() -> None:
-    """An annotation of OpenFero's own examples does nothing, and does no harm."""
+def test_an_annotation_that_openfero_ignores_is_a_warning() -> None:
+    """An annotation of OpenFero's examples has no effect except a warning."""
     options, (finding,) = read(template_variables="namespace,resource")
     assert options == Options()
     assert finding.rule.id == "no-effect"
     assert not finding.is_error
 
 
-def test_other_annotations_are_passed_over() -> None:
-    """Annotations without our prefix, the alert's own two and values of no text are left alone."""
+def test_other_annotations_are_ignored() -> None:
+    """Other prefixes, alertname and status, and values that are not strings are ignored."""
     annotations = {
         "example.com/openfero.io": AnnotationValue("x", ()),
         "operarios.openfero.io/max-size": AnnotationValue("x", ()),

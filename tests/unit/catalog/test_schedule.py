@@ -1,4 +1,4 @@
-"""Pauses between syncs, and syncs that somebody asks for, over several replicas."""
+"""Delays between syncs, and requested syncs on several replicas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MINUTE = timedelta(minutes=1)
 
 
 class Desk:
-    """A replica that can be asked, and counts the syncs that it begins."""
+    """A replica that accepts sync requests and records when its syncs start."""
 
     def __init__(self, world: World, name: str) -> None:
         self.wire = Wire(world.cluster)
@@ -39,19 +39,19 @@ class Desk:
         )
 
     def sync(self) -> None:
-        """Note it."""
+        """Record the start of a sync."""
         self.syncs.append(seconds_so_far())
 
     async def run(self) -> None:
-        """Do what a replica does all the time."""
+        """Run the background tasks of a replica."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.run())
             tasks.create_task(self.requests.run())
 
 
 @in_virtual_time
-async def test_whoever_is_asked_tells_the_others() -> None:
-    """A hook reaches one replica; the others follow within seconds, each once."""
+async def test_a_sync_request_reaches_every_replica() -> None:
+    """After a webhook to one replica, every replica syncs once within seconds."""
     world = World()
     desks = [Desk(world, name) for name in "abc"]
     async with (
@@ -59,13 +59,13 @@ async def test_whoever_is_asked_tells_the_others() -> None:
         in_background(desks[1].run()),
         in_background(desks[2].run()),
     ):
-        for asked in range(2):  # the first time there is no ConfigMap yet
+        for index in range(2):  # the first time, the ConfigMap does not exist yet
             await asyncio.sleep(60)
             began = seconds_so_far()
-            desks[asked].requests.request()
+            desks[index].requests.request()
             await asyncio.sleep(30)
             for desk in desks:
-                assert len(desk.syncs) == asked + 1
+                assert len(desk.syncs) == index + 1
                 assert desk.syncs[-1] - began <= 6
         control = await world.cluster.get(CONFIG_MAPS, NAMESPACE, NAME)
         assert control["data"]["sync"].endswith(" b")
@@ -73,8 +73,8 @@ async def test_whoever_is_asked_tells_the_others() -> None:
 
 
 @in_virtual_time
-async def test_a_flood_is_answered_by_few_syncs() -> None:
-    """A thousand hooks in ten seconds are some syncs, and the last hook is followed by one."""
+async def test_many_requests_cause_few_syncs() -> None:
+    """A thousand requests in ten seconds cause a few syncs, one of them after the last request."""
     desk = Desk(World(), "a")
     async with in_background(desk.run()):
         for _ in range(1000):
@@ -87,8 +87,8 @@ async def test_a_flood_is_answered_by_few_syncs() -> None:
 
 
 @in_virtual_time
-async def test_an_api_server_that_is_gone_stops_no_sync() -> None:
-    """The others are not told then; this replica syncs, and goes on."""
+async def test_a_replica_syncs_without_the_api_server() -> None:
+    """If the request cannot be published, the replica still syncs, and accepts more requests."""
     desk = Desk(World(), "a")
 
     async def trouble(_: Request, __: Act) -> None:
@@ -103,8 +103,8 @@ async def test_an_api_server_that_is_gone_stops_no_sync() -> None:
 
 
 @in_virtual_time
-async def test_what_was_asked_before_a_replica_started_is_no_news() -> None:
-    """It has its own first sync; a ConfigMap without data is no obstacle."""
+async def test_a_request_from_before_the_start_is_ignored() -> None:
+    """A starting replica ignores old requests and a ConfigMap without data."""
     world = World()
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}}
     await world.cluster.create(CONFIG_MAPS, NAMESPACE, body)
@@ -119,15 +119,15 @@ async def test_what_was_asked_before_a_replica_started_is_no_news() -> None:
 
 
 @in_virtual_time
-async def test_two_that_are_asked_first_are_both_heard() -> None:
-    """Who finds that another made the ConfigMap in this very moment writes into that one."""
+async def test_two_first_requests_at_once_both_succeed() -> None:
+    """A replica that loses the race to create the ConfigMap updates it instead."""
     world = World()
     desks = [Desk(world, name) for name in "abc"]
-    left = [1]
+    races = [1]
 
     async def overtaken(request: Request, act: Act) -> Any:
-        if request.verb == "create" and left:
-            left.clear()
+        if request.verb == "create" and races:
+            races.clear()
             await desks[1].control.request_sync("b")
         return await act()
 
@@ -141,22 +141,22 @@ async def test_two_that_are_asked_first_are_both_heard() -> None:
     assert control["data"]["sync"].endswith(" a")
 
 
-def test_failures_are_tried_again_soon_at_first_and_ever_more_rarely() -> None:
-    """5 s, 10 s, … up to five minutes; a success goes back to the interval."""
+def test_retries_back_off_exponentially() -> None:
+    """Retries follow after 5 s, 10 s, … up to five minutes; a success restores the interval."""
     pauses = [delay_before_sync(MINUTE, n, 0.5).total_seconds() for n in range(9)]
     assert pauses == [60, 5, 10, 20, 40, 80, 160, 300, 300]
 
 
-def test_a_long_interval_is_its_own_ceiling() -> None:
-    """Whoever syncs once an hour is not asked more rarely, nor more often for long."""
+def test_the_delay_does_not_exceed_the_interval() -> None:
+    """After failures, the delay is at most a long interval, and is a short interval at once."""
     hour = timedelta(hours=1)
     assert delay_before_sync(hour, 40, 0.5) == hour
     assert delay_before_sync(timedelta(seconds=1), 1, 0.5) == timedelta(seconds=1)
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**9), st.floats(0, 1))
-def test_it_varies_by_a_tenth_and_never_ends(seconds: int, failures: int, chance: float) -> None:
-    """Whatever fails for however long, the next try is near the ceiling at the latest."""
+def test_the_delay_has_jitter_and_a_maximum(seconds: int, failures: int, chance: float) -> None:
+    """The delay varies by a tenth and does not exceed its maximum, whatever the failures."""
     interval = timedelta(seconds=seconds)
     pause = delay_before_sync(interval, failures, chance)
     middle = delay_before_sync(interval, failures, 0.5)
