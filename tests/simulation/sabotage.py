@@ -228,6 +228,7 @@ SABOTAGES: Final = (
         "no note of what a person started",
         frozenset({"restarted"}),
         (_replace(Remediation, "has_unrecorded_start", property(_nothing)),),
+        known=(26,),
     ),
     Sabotage(
         "200 without a Job",
