@@ -1,4 +1,4 @@
-"""The catalog's mirror, whose writer dies between any two writes."""
+"""The mirror of the catalog is consistent even if its writer crashes between two writes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tests.support.relay import Act, Request
 
 NAMESPACE = "controller"
-#: Makes a file so long that a ConfigMap of the size below holds only two of them.
+#: Padding of a file, so that a ConfigMap of the size below has room for only two files.
 LONG = "# Reviewed.\n" * 60
 SHARD_BYTES = 3000
 REFUSED = RefusedRevision("e" * 40, "its openfero.yaml is gone", "2026-11-21T03:04:05Z")
@@ -58,16 +58,16 @@ REFUSED = RefusedRevision("e" * 40, "its openfero.yaml is gone", "2026-11-21T03:
 
 @pytest.fixture(autouse=True)
 def _small_config_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few short files need several ConfigMaps, as hundreds do."""
+    """Reduce the size of a shard, so that a few short files need several ConfigMaps."""
     monkeypatch.setattr("openfero_gitops.catalog.mirror._MAX_SHARD_BYTES", SHARD_BYTES)
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """The process crashes."""
 
 
 class Desk:
-    """A leader's mirrorer, and the cluster in which it writes."""
+    """The mirrorer of a leader, and the cluster it writes to."""
 
     def __init__(self, source: Commits | None = None) -> None:
         self.world = World()
@@ -84,16 +84,16 @@ class Desk:
         self.mirrorer = Mirrorer(self.store, self.syncer)
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended: nothing is counted."""
+        """Ignore the end of a sync."""
 
     async def sync(self, **files: str | None) -> Snapshot:
-        """Commit files (`disk` is disk.yaml), sync, and return what is in force."""
+        """Commit files (`disk` is disk.yaml), sync, and return the active snapshot."""
         self.source.commit({f"{name}.yaml": text for name, text in files.items()})
         await self.syncer.sync()
-        return in_force(self.syncer.catalog)
+        return snapshot_of(self.syncer.catalog)
 
-    def hold(self, catalog: Catalog) -> None:
-        """Put a catalog into force that another desk has built."""
+    def activate(self, catalog: Catalog) -> None:
+        """Activate a catalog that another desk built."""
         self.syncer.catalog = catalog
         self.syncer.status = replace(
             self.syncer.status, revision=catalog.revision, origin="git", error=None
@@ -101,49 +101,49 @@ class Desk:
 
     @asynccontextmanager
     async def mirroring(self, term: LeaseTerm | None = None) -> AsyncIterator[None]:
-        """Mirror for as long as the block lasts, which begins when the first pass is over."""
+        """Run the mirrorer during the block, which begins after the first pass."""
         async with in_background(self.mirrorer.run(term or new_term("a"))):
             await asyncio.sleep(1)
             yield
 
     async def load(self) -> tuple[Snapshot, RefusedRevision | None] | None:
-        """What a replica that starts would read, over a wire of its own."""
+        """Read the mirror as a starting replica does, over a separate connection."""
         return await load_mirror(ConfigMapStore(self.world.cluster, NAMESPACE))
 
     async def stored(self) -> dict[str, Object]:
-        """Every ConfigMap, by name."""
-        listed = await self.world.cluster.list(CONFIG_MAPS, NAMESPACE)
-        return {item["metadata"]["name"]: item for item in listed.items}
+        """Return every ConfigMap by name."""
+        config_maps = await self.world.cluster.list(CONFIG_MAPS, NAMESPACE)
+        return {item["metadata"]["name"]: item for item in config_maps.items}
 
     def writes(self) -> list[Request]:
-        """The writes that were asked for."""
+        """Return the requested writes."""
         return self.wire.writes(CONFIG_MAPS)
 
     async def drop(self, name: str) -> None:
-        """Delete a ConfigMap as a person does."""
+        """Delete a ConfigMap as a user does."""
         await self.world.cluster.delete(CONFIG_MAPS, NAMESPACE, name)
 
     async def put(self, body: Object) -> None:
-        """Create a ConfigMap as a person does."""
+        """Create a ConfigMap as a user does."""
         metadata = {key: body["metadata"].get(key) for key in ("name", "labels")}
         await self.world.cluster.create(CONFIG_MAPS, NAMESPACE, {**body, "metadata": metadata})
 
 
-def in_force(catalog: Catalog | None) -> Snapshot:
-    """What the mirror of a catalog holds."""
+def snapshot_of(catalog: Catalog | None) -> Snapshot:
+    """Return the snapshot that the mirror of a catalog contains."""
     assert catalog is not None
     files = tuple(sorted(catalog.files, key=lambda file: file.path))
     return Snapshot(catalog.revision, catalog.root, files)
 
 
 def names_of(snapshot: Snapshot) -> set[str]:
-    """The ConfigMaps that a mirror of this consists of."""
+    """Return the names of the ConfigMaps in the mirror of a snapshot."""
     mirror = write_mirror(snapshot, NAMESPACE)
     return {config_map["metadata"]["name"] for config_map in (mirror.head, *mirror.shards)}
 
 
 async def two_catalogs() -> tuple[Catalog, Catalog]:
-    """One of eight long files, and the next, which changes, adds and removes some."""
+    """Return a catalog of eight long files, and a later one with changed, new and removed files."""
     desk = Desk()
     files = {f"op{number}": operario_file(f"op{number}", more=LONG) for number in range(8)}
     await desk.sync(openfero="limits: {concurrent: 3}\n", **files)
@@ -161,11 +161,11 @@ async def two_catalogs() -> tuple[Catalog, Catalog]:
 
 
 class TestWriting:
-    """What stands in the API server."""
+    """The content of the mirror."""
 
     @in_virtual_time
-    async def test_a_replica_that_starts_reads_what_is_in_force(self) -> None:
-        """The files, byte for byte, the stale one with its own commit, and the last refusal."""
+    async def test_a_starting_replica_reads_the_active_catalog(self) -> None:
+        """It reads all files, stale ones with their commits, and the last refusal."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
         await desk.sync(openfero="limits: {concurrent: 3}\n", disk="kind: Job\nspec: {\n")
@@ -174,7 +174,7 @@ class TestWriting:
             loaded = await desk.load()
         assert loaded is not None
         snapshot, refused = loaded
-        assert snapshot == in_force(desk.syncer.catalog)
+        assert snapshot == snapshot_of(desk.syncer.catalog)
         assert [(file.path, file.stale) for file in snapshot.files] == [
             ("disk.yaml", True),
             ("node.yaml", False),
@@ -184,8 +184,8 @@ class TestWriting:
         assert refused is not None
 
     @in_virtual_time
-    async def test_it_is_marked_by_the_first_key_and_anew_when_that_changes(self) -> None:
-        """A replica that starts takes one that is marked by a key that it has, and no other."""
+    async def test_it_is_signed_with_the_first_key_and_again_when_that_changes(self) -> None:
+        """A starting replica accepts only a mirror that is signed with one of its keys."""
         desk = Desk()
         keys = [b"the first of the keys"]
         desk.mirrorer = Mirrorer(desk.store, desk.syncer, lambda: keys)
@@ -200,16 +200,16 @@ class TestWriting:
             assert await load_mirror(store, lambda: keys[:1]) == (snapshot, None)
 
     @in_virtual_time
-    async def test_without_a_mirror_there_is_nothing_to_read(self) -> None:
-        """That is no error: it is how every cluster begins."""
+    async def test_a_missing_mirror_is_read_as_none(self) -> None:
+        """A missing mirror is not an error."""
         assert await Desk().load() is None
 
     @in_virtual_time
-    async def test_a_commit_changes_only_what_it_touches(self) -> None:
-        """Of a large repository one ConfigMap is written anew, and the head."""
+    async def test_a_commit_changes_only_the_affected_config_maps(self) -> None:
+        """A commit to one file of a large repository replaces one shard and the head."""
         old, _ = await two_catalogs()
         desk = Desk()
-        desk.hold(old)
+        desk.activate(old)
         async with desk.mirroring():
             assert len(await desk.stored()) >= 4
         files = tuple(
@@ -218,7 +218,7 @@ class TestWriting:
             else file
             for file in old.files
         )
-        desk.hold(replace(old, files=files))
+        desk.activate(replace(old, files=files))
         desk.wire.asked.clear()
         async with desk.mirroring():
             loaded = await desk.load()
@@ -228,7 +228,7 @@ class TestWriting:
 
     @in_virtual_time
     async def test_the_same_catalog_is_not_written_twice(self) -> None:
-        """Looking after it every minute for an hour writes nothing; a swap is written at once."""
+        """The check every minute writes nothing; a new catalog is written at once."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
@@ -242,8 +242,8 @@ class TestWriting:
         assert loaded == (newest, None)
 
     @in_virtual_time
-    async def test_a_refusal_is_remembered_within_a_minute(self) -> None:
-        """The files in force stay; that a newer revision was refused, and why, is added once."""
+    async def test_a_refusal_is_written_within_a_minute(self) -> None:
+        """A refused revision and its reason are added once, without a change of the files."""
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
         async with desk.mirroring():
@@ -251,14 +251,14 @@ class TestWriting:
             await asyncio.sleep(61)
             assert await desk.load() == (snapshot, desk.syncer.status.refused)
             desk.wire.asked.clear()
-            for _ in range(5):  # refused again and again
+            for _ in range(5):  # each sync refuses it again
                 await desk.syncer.sync()
                 await asyncio.sleep(61)
         assert desk.writes() == []
 
     @in_virtual_time
-    async def test_a_pause_is_remembered_before_anything_can_go_wrong(self) -> None:
-        """A refused revision that pauses is noted at once, and its end, too."""
+    async def test_a_pause_is_written_at_once(self) -> None:
+        """The pause of a refused revision, and its end, are written within a second."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
         async with desk.mirroring():
@@ -275,8 +275,8 @@ class TestWriting:
         assert not fresh.syncer.pause
 
     @in_virtual_time
-    async def test_a_pause_is_remembered_where_the_files_are_damaged(self) -> None:
-        """The head tells of it, whatever became of the rest."""
+    async def test_a_pause_is_restored_from_the_head_of_a_damaged_mirror(self) -> None:
+        """A starting replica restores the pause from the head if a shard is missing."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
         await desk.sync(openfero="paused: true\nlimit: 3\n")
@@ -290,11 +290,8 @@ class TestWriting:
         assert fresh.syncer.pause
 
     @in_virtual_time
-    async def test_a_refusal_is_noted_by_whoever_serves_from_the_mirror(self) -> None:
-        """What Git says now is written beside the files in force, which stay; what it said is not.
-
-        So a pause outlasts the second restart as it does the first.
-        """
+    async def test_a_leader_with_a_restored_catalog_writes_refusals(self) -> None:
+        """A new refusal is added to the restored files, so its pause survives another restart."""
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"), openfero="paused: false\n")
         async with desk.mirroring():
@@ -317,41 +314,41 @@ class TestWriting:
 
     @pytest.mark.parametrize("origin", ["mirror", "none"])
     @in_virtual_time
-    async def test_it_is_not_written_before_a_fetch_of_ones_own(self, origin: str) -> None:
-        """What came from the mirror proves nothing about Git, and is not written back."""
+    async def test_it_is_not_written_before_the_first_fetch(self, origin: str) -> None:
+        """A catalog that was restored from the mirror is not written back."""
         old, new = await two_catalogs()
         desk = Desk()
         if origin == "mirror":
-            await desk.syncer.restore(in_force(new), None)
-        other = Desk()
-        other.hold(old)
-        async with other.mirroring():
-            stored = await other.stored()
+            await desk.syncer.restore(snapshot_of(new), None)
+        writer = Desk()
+        writer.activate(old)
+        async with writer.mirroring():
+            stored = await writer.stored()
         for config_map in stored.values():
             await desk.put(config_map)
         async with desk.mirroring():
             await asyncio.sleep(600)
         assert desk.wire.asked == []
         loaded = await desk.load()
-        assert loaded == (in_force(old), None)
+        assert loaded == (snapshot_of(old), None)
 
 
 class TestCrash:
-    """A writer that dies, and its successor."""
+    """A writer crashes, and another leader takes over."""
 
     @pytest.mark.parametrize("before", ["nothing", "an older catalog"])
     @in_virtual_time
-    async def test_between_any_two_writes_a_whole_catalog_can_be_read(self, before: str) -> None:
-        """The old one or the new one, never a mixture; the next leader makes it the new one."""
+    async def test_after_each_write_a_complete_catalog_is_readable(self, before: str) -> None:
+        """After a crash, the mirror is the old or the new catalog; the next leader completes it."""
         old, new = await two_catalogs()
 
         async def prepared() -> Desk:
             desk = Desk()
             if before != "nothing":
-                desk.hold(old)
+                desk.activate(old)
                 async with desk.mirroring():
                     pass
-            desk.hold(new)
+            desk.activate(new)
             desk.wire.asked.clear()
             return desk
 
@@ -359,17 +356,20 @@ class TestCrash:
         async with desk.mirroring():
             writes = len(desk.writes())
         assert writes >= 4
-        readable = [None if before == "nothing" else (in_force(old), None), (in_force(new), None)]
+        readable = [
+            None if before == "nothing" else (snapshot_of(old), None),
+            (snapshot_of(new), None),
+        ]
         seen: list[Any] = []
         for last in range(writes + 1):
             desk = await prepared()
 
-            async def dies(request: Request, act: Act, desk: Desk = desk, last: int = last) -> Any:
+            async def crash(request: Request, act: Act, desk: Desk = desk, last: int = last) -> Any:
                 if request.writes and len(desk.writes()) > last:
                     raise Crash
                 return await act()
 
-            desk.wire.trouble = dies
+            desk.wire.trouble = crash
             if last < writes:
                 with pytest.raises(Crash):
                     await desk.mirrorer.run(new_term("a"))
@@ -382,17 +382,17 @@ class TestCrash:
             desk.wire.trouble = none
             async with desk.mirroring():
                 assert await desk.load() == readable[1]
-                assert set(await desk.stored()) == names_of(in_force(new))
+                assert set(await desk.stored()) == names_of(snapshot_of(new))
         assert seen[0] == readable[0]
         assert seen[-1] == readable[1]
         assert seen == sorted(seen, key=readable.index)  # the switch is one write
 
     @in_virtual_time
-    async def test_a_reader_sees_a_whole_catalog_while_it_is_switched(self) -> None:
-        """Old ConfigMaps may go between its reading the head and its reading them."""
+    async def test_a_reader_gets_a_complete_catalog_during_a_switch(self) -> None:
+        """Old shards can be deleted after a reader has read the old head."""
         old, new = await two_catalogs()
         desk = Desk()
-        desk.hold(old)
+        desk.activate(old)
         async with desk.mirroring():
             pass
         reader = Wire(desk.world.cluster)
@@ -402,7 +402,7 @@ class TestCrash:
             nonlocal switched
             if request.name != HEAD and not switched:
                 switched = True
-                desk.hold(new)
+                desk.activate(new)
                 async with desk.mirroring():
                     pass
             return await act()
@@ -410,24 +410,22 @@ class TestCrash:
         reader.trouble = trouble
         loaded = await load_mirror(ConfigMapStore(reader, NAMESPACE))
         assert switched
-        assert loaded == (in_force(new), None)
+        assert loaded == (snapshot_of(new), None)
 
-    @pytest.mark.parametrize("carried_out", [False, True], ids=["lost", "unheard"])
+    @pytest.mark.parametrize("carried_out", [False, True], ids=["request lost", "response lost"])
     @pytest.mark.parametrize(
         "error", [Unavailable("cut off"), Throttled("slow"), Conflict("quota"), Forbidden("no")]
     )
     @in_virtual_time
-    async def test_any_failing_write_is_made_good(
-        self, error: ApiError, *, carried_out: bool
-    ) -> None:
-        """Whichever of the writes it is, and whether or not it was carried out unheard."""
+    async def test_any_failed_write_is_retried(self, error: ApiError, *, carried_out: bool) -> None:
+        """Any write can fail, before or after it took effect."""
         old, new = await two_catalogs()
         desk = Desk()
-        desk.hold(old)
+        desk.activate(old)
         async with desk.mirroring():
             pass
         for failing in range(6):
-            desk.hold(new if failing % 2 == 0 else old)
+            desk.activate(new if failing % 2 == 0 else old)
             desk.wire.asked.clear()
             failed = False
 
@@ -444,17 +442,17 @@ class TestCrash:
             async with desk.mirroring():
                 await asyncio.sleep(6)
                 assert failed
-                assert await desk.load() == (in_force(desk.syncer.catalog), None)
-                assert set(await desk.stored()) == names_of(in_force(desk.syncer.catalog))
+                assert await desk.load() == (snapshot_of(desk.syncer.catalog), None)
+                assert set(await desk.stored()) == names_of(snapshot_of(desk.syncer.catalog))
 
 
 class TestDrift:
-    """What others do to the mirror."""
+    """Others change the mirror."""
 
-    @pytest.mark.parametrize("what", ["shard gone", "shard changed", "head gone", "head changed"])
+    @pytest.mark.parametrize("damage", ["shard gone", "shard changed", "head gone", "head changed"])
     @in_virtual_time
-    async def test_it_is_restored(self, what: str) -> None:
-        """Within a minute the mirror is what was written."""
+    async def test_it_is_restored(self, damage: str) -> None:
+        """Within a minute, a changed or deleted ConfigMap is restored."""
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
@@ -462,20 +460,20 @@ class TestDrift:
                 config_map for name, config_map in (await desk.stored()).items() if name != HEAD
             )
             head = (await desk.stored())[HEAD]
-            changed = shard if what.startswith("shard") else head
+            changed = shard if damage.startswith("shard") else head
             await desk.drop(changed["metadata"]["name"])
-            if what.endswith("changed"):
+            if damage.endswith("changed"):
                 changed["data"] = {**changed["data"], "added": "by hand"}
                 await desk.put(changed)
-            with pytest.raises(SourceError) if what != "head gone" else capture_logs():
+            with pytest.raises(SourceError) if damage != "head gone" else capture_logs():
                 assert await desk.load() is None
             await asyncio.sleep(61)
             assert await desk.load() == (snapshot, None)
             assert set(await desk.stored()) == names_of(snapshot)
 
     @in_virtual_time
-    async def test_orphans_are_removed_and_nothing_else(self) -> None:
-        """Ours are told by both labels; what carries neither or one of them is not touched."""
+    async def test_only_orphans_are_removed(self) -> None:
+        """ConfigMaps without both labels of the mirror are not changed."""
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"))
         ours = {keys.MIRROR: "true", keys.MANAGED_BY: keys.MANAGER}
@@ -497,8 +495,8 @@ class TestDrift:
 
     @pytest.mark.parametrize("which", ["head", "shard"])
     @in_virtual_time
-    async def test_a_foreign_config_map_in_the_way_is_left_alone(self, which: str) -> None:
-        """It is said once that it must go; when a person has removed it the mirror is written."""
+    async def test_a_foreign_config_map_is_not_overwritten(self, which: str) -> None:
+        """One warning is logged; after the ConfigMap is deleted, the mirror is written."""
         desk = Desk()
         snapshot = await desk.sync(disk=operario_file("disk"))
         (shard,) = names_of(snapshot) - {HEAD}
@@ -520,8 +518,8 @@ class TestDrift:
         "damage", ["shard gone", "shard changed", "head changed", "format", "no data"]
     )
     @in_virtual_time
-    async def test_a_damaged_mirror_is_no_catalog(self, damage: str) -> None:
-        """Nothing is healed by files that nobody reviewed: reading them is an error."""
+    async def test_a_damaged_mirror_is_an_error(self, damage: str) -> None:
+        """A mirror that someone changed is not used as a catalog."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
@@ -549,8 +547,8 @@ class TestDrift:
             await desk.load()
 
     @in_virtual_time
-    async def test_a_mirror_of_another_format_is_written_anew(self) -> None:
-        """An older, or a newer, version's is not read; the next sync replaces it, whole."""
+    async def test_a_mirror_of_another_format_is_replaced(self) -> None:
+        """A mirror of another format version is an error; the next sync replaces it."""
         desk = Desk()
         labels = {keys.MIRROR: "true", keys.MANAGED_BY: keys.MANAGER}
         data = {"format": "0", "files": "a"}
@@ -564,8 +562,8 @@ class TestDrift:
             assert set(await desk.stored()) == names_of(snapshot)
 
     @in_virtual_time
-    async def test_a_mirror_that_cannot_be_read_is_not_taken_for_none(self) -> None:
-        """No right to read, or no answer, is the API server's error, not an empty mirror."""
+    async def test_a_failed_read_of_the_mirror_is_an_error(self) -> None:
+        """Missing permissions are an error, not a missing mirror."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
@@ -582,38 +580,38 @@ class TestDrift:
 
 
 class TestTerm:
-    """Only a leader writes, and it does not press a failing API server."""
+    """Only the leader writes, and it retries at a limited rate."""
 
     @in_virtual_time
-    async def test_after_the_term_nothing_is_written(self) -> None:
-        """Wherever in its work the leader is when the term ends, that was its last write."""
+    async def test_nothing_is_written_after_the_term(self) -> None:
+        """When the term ends between any two writes, no further write follows."""
         old, new = await two_catalogs()
         for last in range(6):
             desk = Desk()
-            desk.hold(old)
+            desk.activate(old)
             async with desk.mirroring():
                 pass
-            desk.hold(new)
+            desk.activate(new)
             desk.wire.asked.clear()
             term = new_term("b")
 
-            async def ends(
+            async def end_term(
                 _: Request, act: Act, desk: Desk = desk, term: LeaseTerm = term, last: int = last
             ) -> Any:
                 if len(desk.writes()) >= last:
                     term.end()
                 return await act()
 
-            desk.wire.trouble = ends
+            desk.wire.trouble = end_term
             with pytest.raises(TermEnded):
                 async with asyncio.timeout(120):
                     await desk.mirrorer.run(term)
             assert len(desk.writes()) == last
-            assert await desk.load() in [(in_force(old), None), (in_force(new), None)]
+            assert await desk.load() in [(snapshot_of(old), None), (snapshot_of(new), None)]
 
     @in_virtual_time
-    async def test_a_failing_api_server_is_asked_every_few_seconds(self) -> None:
-        """And the log says each trouble once."""
+    async def test_a_failing_request_is_retried_every_few_seconds(self) -> None:
+        """A lasting error is logged once."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
 
@@ -627,14 +625,14 @@ class TestTerm:
                 assert 100 <= len(desk.wire.asked) <= 125
                 desk.wire.trouble = none
                 await asyncio.sleep(6)
-                assert await desk.load() == (in_force(desk.syncer.catalog), None)
+                assert await desk.load() == (snapshot_of(desk.syncer.catalog), None)
         assert [entry["error"] for entry in logs if entry["log_level"] == "warning"] == [
             "no connection"
         ]
 
     @in_virtual_time
-    async def test_deletes_carry_what_was_judged(self) -> None:
-        """A ConfigMap that was made anew under an old one's name is not taken for it."""
+    async def test_deletes_have_preconditions(self) -> None:
+        """A ConfigMap that was recreated under the same name is not deleted."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():

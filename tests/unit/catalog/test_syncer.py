@@ -1,4 +1,4 @@
-"""Git to the catalog in force, with fetches that fail and commits that cannot be taken."""
+"""Syncs from Git to the active catalog, with failing fetches and refused revisions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DOWN = "Git repository https://git.example/ops: no connection"
 
 
 class Desk:
-    """A syncer, the history that it follows, and what it counted."""
+    """A syncer, its source, and the statuses that it reported."""
 
     def __init__(self, source: Commits | None = None, *, follow_rewrites: bool = False) -> None:
         self.source = source or Commits()
@@ -58,11 +58,11 @@ class Desk:
         )
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended."""
+        """Record the status at the end of a sync."""
         self.counted.append(status)
 
     def now(self) -> datetime:
-        """The wall clock's time."""
+        """Return the wall clock time."""
         return build.NOW + timedelta(seconds=seconds_so_far())
 
     async def sync(self, **files: str | None) -> str:
@@ -72,32 +72,32 @@ class Desk:
         await self.syncer.sync()
         return self.source.head
 
-    def in_force(self) -> dict[str, str]:
-        """The operarios in force, by name, with the commit of each."""
+    def active(self) -> dict[str, str]:
+        """Return the commit of each active operario by its name."""
         catalog = self.syncer.catalog
         return {} if catalog is None else {o.name: o.origin.commit for o in catalog.operarios}
 
 
-def failing(error: Exception, *, only: str = "fetch") -> Callable[[str], Awaitable[None]]:
-    """Let one kind of request fail."""
+def failing(error: Exception, *, operation: str = "fetch") -> Callable[[str], Awaitable[None]]:
+    """Return a `trouble` that fails one operation."""
 
-    async def trouble(what: str) -> None:
-        if what == only:
+    async def trouble(name: str) -> None:
+        if name == operation:
             raise error
 
     return trouble
 
 
 async def nothing(_: str) -> None:
-    """Let everything succeed again."""
+    """Let every operation succeed."""
 
 
 class TestSwap:
-    """A new revision takes the place of the one before."""
+    """A new revision replaces the active one."""
 
     @in_virtual_time
-    async def test_a_new_commit_comes_into_force_whole(self) -> None:
-        """The catalog, its status and the count of it speak of the same commit."""
+    async def test_a_new_commit_becomes_active(self) -> None:
+        """Catalog, status and reported status are of the new commit."""
         desk = Desk()
         assert desk.syncer.catalog is None
         assert not desk.syncer.attempted.is_set()
@@ -107,7 +107,7 @@ class TestSwap:
         catalog, status = desk.syncer.catalog, desk.syncer.status
         assert catalog is not None
         assert first != second == catalog.revision.commit
-        assert desk.in_force() == {"openfero-disk-firing": second, "openfero-node-firing": second}
+        assert desk.active() == {"openfero-disk-firing": second, "openfero-node-firing": second}
         assert catalog.envelope.limits.concurrent == 3
         assert status.revision == catalog.revision
         assert (status.origin, status.operarios, status.problems) == ("git", 2, 0)
@@ -117,8 +117,8 @@ class TestSwap:
         assert desk.syncer.attempted.is_set()
 
     @in_virtual_time
-    async def test_the_same_commit_is_not_taken_again(self) -> None:
-        """A sync without news swaps nothing, tells nobody, and is a success all the same."""
+    async def test_the_same_commit_is_not_activated_again(self) -> None:
+        """A sync without a new commit succeeds, but does not notify listeners."""
         desk = Desk()
         calls: list[str] = []
         desk.syncer.on_change(lambda: calls.append("swap"))
@@ -132,8 +132,8 @@ class TestSwap:
         assert calls == ["swap"]
 
     @in_virtual_time
-    async def test_listeners_are_told_after_each_swap(self) -> None:
-        """Whoever is told finds the new catalog and its status in force."""
+    async def test_listeners_are_notified_after_each_swap(self) -> None:
+        """A listener sees the new catalog and its status."""
         desk = Desk()
         seen: list[tuple[str, str]] = []
 
@@ -151,19 +151,19 @@ class TestSwap:
         assert seen == [(commit, commit) for commit in commits for _ in range(2)]
 
     @in_virtual_time
-    async def test_one_sync_at_a_time(self) -> None:
-        """A push's call and the clock's do not fetch at once, and both end."""
+    async def test_only_one_sync_runs_at_a_time(self) -> None:
+        """Concurrent syncs run one after another, and all complete."""
         desk = Desk()
         desk.source.commit({"disk.yaml": operario_file("disk")})
-        under_way = most = 0
+        running = most = 0
 
-        async def slow(what: str) -> None:
-            nonlocal under_way, most
-            if what == "fetch":
-                under_way += 1
-                most = max(most, under_way)
+        async def slow(operation: str) -> None:
+            nonlocal running, most
+            if operation == "fetch":
+                running += 1
+                most = max(most, running)
                 await asyncio.sleep(5)
-                under_way -= 1
+                running -= 1
 
         desk.source.trouble = slow
         await asyncio.gather(*(desk.sync() for _ in range(3)))
@@ -172,28 +172,28 @@ class TestSwap:
         assert desk.counted[-1].seconds == pytest.approx(5)
 
     @in_virtual_time
-    async def test_the_loop_is_not_blocked_by_a_large_repository(self) -> None:
-        """Files are read in a thread: the webhook is answered meanwhile."""
+    async def test_files_are_parsed_in_a_thread(self) -> None:
+        """Parsing does not block the event loop, which serves the webhook."""
         desk = Desk()
         threads: set[int] = set()
         read = desk.syncer._memo.read
 
-        def noted(file: SourceFile) -> FileReading:
+        def recorded(file: SourceFile) -> FileReading:
             threads.add(threading.get_ident())
             return read(file)
 
-        desk.syncer._memo.read = noted  # type: ignore[method-assign]
+        desk.syncer._memo.read = recorded  # type: ignore[method-assign]
         await desk.sync(disk=operario_file("disk"), node=BROKEN)
         assert threads
         assert threading.get_ident() not in threads
 
 
 class TestFailure:
-    """What fails leaves the catalog in force, and is told."""
+    """A failed sync keeps the active catalog, and is reported."""
 
     @in_virtual_time
     async def test_a_failing_fetch_keeps_the_catalog(self) -> None:
-        """The error is logged once, however long it lasts, and since when is known."""
+        """A lasting error is logged once, and the status has the time of its start."""
         desk = Desk()
         commit = await desk.sync(disk=operario_file("disk"))
         success = desk.syncer.status.last_success
@@ -205,7 +205,7 @@ class TestFailure:
             desk.source.trouble = failing(SourceError("the password is wrong"))
             await desk.sync()
         status = desk.syncer.status
-        assert desk.in_force() == {"openfero-disk-firing": commit}
+        assert desk.active() == {"openfero-disk-firing": commit}
         assert [entry["error"] for entry in logs if entry["log_level"] == "warning"] == [
             DOWN,
             "the password is wrong",
@@ -218,8 +218,8 @@ class TestFailure:
         assert (status.origin, status.operarios) == ("git", 1)
 
     @in_virtual_time
-    async def test_a_success_ends_it(self) -> None:
-        """Nothing of the error stays, also where there is no newer commit."""
+    async def test_a_success_clears_the_error(self) -> None:
+        """A success clears the error even without a newer commit."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         desk.source.trouble = failing(SourceError(DOWN))
@@ -236,8 +236,8 @@ class TestFailure:
 
     @pytest.mark.parametrize("lasting", [True, False])
     @in_virtual_time
-    async def test_it_is_known_whether_trying_again_helps(self, *, lasting: bool) -> None:
-        """A first sync that fails for good can end the program; one that may succeed does not."""
+    async def test_a_lasting_error_of_the_first_sync_is_reported(self, *, lasting: bool) -> None:
+        """`lasting_error` is set only for an error that a retry does not resolve."""
         error = SourceError(DOWN)
         error.lasting = lasting
         desk = Desk()
@@ -252,42 +252,42 @@ class TestFailure:
         assert desk.syncer.lasting_error is None
 
     @in_virtual_time
-    async def test_trouble_with_the_history_refuses_no_revision(self) -> None:
-        """That older versions could not be read says nothing against the newest commit."""
+    async def test_an_error_while_reading_older_versions_is_not_a_refusal(self) -> None:
+        """If older versions cannot be read, the sync fails, but the revision is not refused."""
         desk = Desk()
         first = await desk.sync(disk=operario_file("disk"))
-        desk.source.trouble = failing(SourceError("the disk is full"), only="versions")
+        desk.source.trouble = failing(SourceError("the disk is full"), operation="versions")
         await desk.sync(disk=BROKEN)
-        assert desk.in_force() == {"openfero-disk-firing": first}
+        assert desk.active() == {"openfero-disk-firing": first}
         assert desk.syncer.status.error == "the disk is full"
         assert desk.syncer.status.refused is None
 
     @in_virtual_time
-    async def test_a_cancelled_sync_leaves_everything_as_it_was(self) -> None:
-        """The next one finds the way free."""
+    async def test_a_cancelled_sync_changes_nothing(self) -> None:
+        """The next sync after a cancelled one can run."""
         desk = Desk()
         commit = await desk.sync(disk=operario_file("disk"))
         status = desk.syncer.status
 
-        async def hangs(_: str) -> None:
+        async def hang(_: str) -> None:
             await asyncio.Event().wait()
 
-        desk.source.trouble = hangs
+        desk.source.trouble = hang
         async with in_background(desk.sync()):
             await asyncio.sleep(60)
         assert desk.syncer.status == status
-        assert desk.in_force() == {"openfero-disk-firing": commit}
+        assert desk.active() == {"openfero-disk-firing": commit}
         desk.source.trouble = nothing
         second = await desk.sync(node=operario_file("node"))
-        assert desk.in_force()["openfero-node-firing"] == second
+        assert desk.active()["openfero-node-firing"] == second
 
 
 class TestQuarantine:
-    """One bad file is left out alone."""
+    """A broken file does not affect other files."""
 
     @in_virtual_time
-    async def test_its_newest_valid_version_stays_in_force(self) -> None:
-        """Marked stale and with its own commit; the other files are of the newest one."""
+    async def test_the_newest_valid_version_stays_active(self) -> None:
+        """The older version is stale and has its own commit; other files are current."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk", "oldest"), node=operario_file("node"))
         good = await desk.sync(disk=operario_file("disk", "newer"))
@@ -295,7 +295,7 @@ class TestQuarantine:
         newest = await desk.sync(node=operario_file("node", "changed"))
         catalog = desk.syncer.catalog
         assert catalog is not None
-        assert desk.in_force() == {"openfero-disk-firing": good, "openfero-node-firing": newest}
+        assert desk.active() == {"openfero-disk-firing": good, "openfero-node-firing": newest}
         stale = [o.name for o in catalog.operarios if o.origin.stale]
         assert stale == ["openfero-disk-firing"]
         assert "newer" in str([o.job for o in catalog.operarios if o.origin.stale])
@@ -304,8 +304,8 @@ class TestQuarantine:
         assert (desk.syncer.status.error, desk.syncer.status.problems) == (None, 1)
 
     @in_virtual_time
-    async def test_a_replica_that_starts_comes_to_the_same(self) -> None:
-        """The catalog is a function of the commit, not of what was in force before."""
+    async def test_a_starting_replica_builds_the_same_catalog(self) -> None:
+        """The catalog depends on the commit, not on earlier catalogs."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
         await desk.sync(disk=BROKEN)
@@ -314,26 +314,26 @@ class TestQuarantine:
         assert fresh.syncer.catalog == desk.syncer.catalog
 
     @in_virtual_time
-    async def test_a_mended_file_is_not_stale_any_more(self) -> None:
-        """And one that was removed on purpose is gone, though older versions were valid."""
+    async def test_a_fixed_file_is_no_longer_stale(self) -> None:
+        """A fixed file is current, and a removed file is not replaced by an older version."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
         await desk.sync(disk=BROKEN)
-        mended = await desk.sync(disk=operario_file("disk", "mended"))
-        assert desk.in_force()["openfero-disk-firing"] == mended
+        fixed = await desk.sync(disk=operario_file("disk", "fixed"))
+        assert desk.active()["openfero-disk-firing"] == fixed
         last = await desk.sync(disk=None)
-        assert desk.in_force() == {"openfero-node-firing": last}
+        assert desk.active() == {"openfero-node-firing": last}
 
     @in_virtual_time
-    async def test_a_file_that_never_was_valid_is_left_out(self) -> None:
-        """There is nothing to put in its place."""
+    async def test_a_file_without_a_valid_version_is_left_out(self) -> None:
+        """A broken file without an older version contributes no operario."""
         desk = Desk()
         commit = await desk.sync(disk=BROKEN, node=operario_file("node"))
-        assert desk.in_force() == {"openfero-node-firing": commit}
+        assert desk.active() == {"openfero-node-firing": commit}
 
 
 class TestRefusal:
-    """A revision that is not taken at all."""
+    """A revision that is refused as a whole."""
 
     @pytest.mark.parametrize(
         ("text", "word"),
@@ -341,24 +341,24 @@ class TestRefusal:
         ids=["missing", "unknown key", "no YAML"],
     )
     @in_virtual_time
-    async def test_a_revision_without_its_envelope_is_refused(
+    async def test_a_revision_without_a_valid_envelope_is_refused(
         self, text: str | None, word: str
     ) -> None:
-        """The limits that a human reviewed never go by accident; the reason is remembered."""
+        """A missing or invalid envelope refuses the revision; the status has the reason."""
         desk = Desk()
         good = await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await asyncio.sleep(60)
         bad = await desk.sync(disk=operario_file("disk", "new"), openfero=text)
         status = desk.syncer.status
-        assert desk.in_force() == {"openfero-disk-firing": good}
+        assert desk.active() == {"openfero-disk-firing": good}
         assert status.error is not None
         assert word in status.error
         assert status.refused == RefusedRevision(bad, status.error, format_time(desk.now()))
         assert not desk.syncer.pause
 
     @in_virtual_time
-    async def test_it_is_remembered_since_when(self) -> None:
-        """Being refused again at each sync makes it no younger; another commit is another."""
+    async def test_a_repeated_refusal_keeps_its_first_time(self) -> None:
+        """The same refused commit keeps the time of its first refusal."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await desk.sync(openfero=None)
@@ -372,67 +372,67 @@ class TestRefusal:
         assert desk.syncer.status.error is None
 
     @in_virtual_time
-    async def test_an_emptied_envelope_is_a_choice(self) -> None:
-        """To drop the limits, the file is emptied; to begin without is allowed, too."""
+    async def test_an_emptied_envelope_is_accepted(self) -> None:
+        """An emptied envelope removes the limits; a repository can start without one."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         commit = await desk.sync(openfero="")
-        assert desk.in_force() == {"openfero-disk-firing": commit}
+        assert desk.active() == {"openfero-disk-firing": commit}
         fresh = Desk()
         await fresh.sync(disk=operario_file("disk"))
-        assert list(fresh.in_force()) == ["openfero-disk-firing"]
+        assert list(fresh.active()) == ["openfero-disk-firing"]
 
     @pytest.mark.parametrize("root", ["", "clusters/prod"])
     @in_virtual_time
-    async def test_a_replica_that_starts_looks_for_the_envelope_in_the_history(
+    async def test_a_starting_replica_searches_the_history_for_the_envelope(
         self, root: str
     ) -> None:
-        """Nothing is in force yet: that there were limits is read from the ancestors."""
+        """Without an active catalog, a deleted envelope is detected in the ancestors."""
         source = Commits(root)
         limited = source.commit({"disk.yaml": operario_file("disk"), "openfero.yaml": ENVELOPE})
         source.commit({"openfero.yaml": None})
         desk = Desk(source)
         await desk.sync()
-        assert desk.in_force() == {"openfero-disk-firing": limited}
+        assert desk.active() == {"openfero-disk-firing": limited}
         assert "openfero.yaml" in (desk.syncer.lasting_error or "")
         source.commit({"openfero.yaml": ENVELOPE})
         await desk.sync()
-        assert list(desk.in_force()) == ["openfero-disk-firing"]
+        assert list(desk.active()) == ["openfero-disk-firing"]
 
     @in_virtual_time
-    async def test_an_emptied_path_is_refused(self) -> None:
-        """A repository from which everything vanished is more likely a mistake than a wish."""
+    async def test_a_path_without_files_is_refused(self) -> None:
+        """A revision that removes all operarios is refused."""
         desk = Desk()
         good = await desk.sync(disk=operario_file("disk"))
         bad = await desk.sync(disk=None)
-        assert desk.in_force() == {"openfero-disk-firing": good}
+        assert desk.active() == {"openfero-disk-firing": good}
         assert desk.syncer.status.refused is not None
         assert desk.syncer.status.refused.commit == bad
 
     @in_virtual_time
     async def test_a_rewritten_history_is_refused(self) -> None:
-        """Until a person says that it is meant; nor is the ref moved back unseen."""
+        """A rewritten history is refused unless following rewrites is enabled."""
         desk = Desk()
         old = await desk.sync(disk=operario_file("disk", "old"))
         good = await desk.sync(disk=operario_file("disk"))
         desk.source.rewrite({"disk.yaml": operario_file("disk", "forced")})
         bad = await desk.sync()
-        assert desk.in_force() == {"openfero-disk-firing": good}
+        assert desk.active() == {"openfero-disk-firing": good}
         assert desk.syncer.status.refused is not None
         assert desk.syncer.status.refused.commit == bad != old
-        meant = Desk(Commits(), follow_rewrites=True)
-        await meant.sync(disk=operario_file("disk"))
-        meant.source.rewrite({"disk.yaml": operario_file("disk", "forced")})
-        forced = await meant.sync()
-        assert meant.in_force() == {"openfero-disk-firing": forced}
+        following = Desk(Commits(), follow_rewrites=True)
+        await following.sync(disk=operario_file("disk"))
+        following.source.rewrite({"disk.yaml": operario_file("disk", "forced")})
+        forced = await following.sync()
+        assert following.active() == {"openfero-disk-firing": forced}
 
-    @pytest.mark.parametrize("why", ["key", "rewritten"])
+    @pytest.mark.parametrize("cause", ["key", "rewritten"])
     @in_virtual_time
-    async def test_a_refused_revision_that_says_paused_pauses(self, why: str) -> None:
-        """Whatever else is wrong with it; until one is taken, or refused without the word."""
+    async def test_a_refused_revision_with_paused_true_pauses(self, cause: str) -> None:
+        """The pause lasts until a revision without `paused: true`, even a refused one."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
-        if why == "key":
+        if cause == "key":
             await desk.sync(openfero="paused: true\nlimit: 3\n")
         else:
             desk.source.rewrite({"openfero.yaml": "paused: true\n"})
@@ -442,7 +442,7 @@ class TestRefusal:
         await desk.sync()
         assert desk.syncer.pause
         desk.source.trouble = nothing
-        if why == "key":
+        if cause == "key":
             await desk.sync(openfero=ENVELOPE)
         else:
             desk.source.rewrite({"openfero.yaml": "paused: false\n"})
@@ -450,8 +450,8 @@ class TestRefusal:
         assert not desk.syncer.pause
 
     @in_virtual_time
-    async def test_who_pauses_in_git_is_told_with_the_commit(self) -> None:
-        """The catalog in force, or a refused revision; nobody where neither says so."""
+    async def test_a_pause_in_git_has_its_commit(self) -> None:
+        """The pause has its cause, the active catalog or a refused revision, and the commit."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         assert desk.syncer.pause is None
@@ -459,16 +459,16 @@ class TestRefusal:
         assert (pause := desk.syncer.pause)
         assert pause.cause is PauseCause.REFUSED_REVISION
         assert pause.by == f"refused revision {refused[:12]}"
-        taken = await desk.sync(openfero="paused: true\n")
+        accepted = await desk.sync(openfero="paused: true\n")
         assert (pause := desk.syncer.pause)
         assert pause.cause is PauseCause.CONFIGURATION
-        assert f"paused: true at commit {taken[:12]}" in pause.message
+        assert f"paused: true at commit {accepted[:12]}" in pause.message
         await desk.sync(openfero=ENVELOPE)
         assert desk.syncer.pause is None
 
     @in_virtual_time
-    async def test_a_commit_that_cannot_be_read_ends_no_pause(self) -> None:
-        """Nobody knows what its envelope says; that of the one before it is known."""
+    async def test_a_commit_that_cannot_be_read_does_not_end_a_pause(self) -> None:
+        """Only a commit with a readable envelope ends the pause of the earlier commit."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         await desk.sync(openfero="paused: true\nlimit: 3\n")
@@ -482,8 +482,8 @@ class TestRefusal:
         assert not desk.syncer.pause
 
     @in_virtual_time
-    async def test_whoever_keeps_a_refusal_is_told_of_what_is_new_about_it(self) -> None:
-        """That there is one, and that its pause is over; not of the same one again."""
+    async def test_listeners_are_notified_of_new_refusals(self) -> None:
+        """Listeners are notified of a new refusal and of its end, but not of a repeated one."""
         desk = Desk()
         calls: list[bool] = []
         desk.syncer.on_refusal(lambda: calls.append(bool(desk.syncer.pause)))
@@ -496,12 +496,14 @@ class TestRefusal:
 
 
 class TestMirror:
-    """Beginning from the mirror."""
+    """A syncer starts from the mirror."""
 
-    @pytest.mark.parametrize("whole", [True, False], ids=["whole", "head alone"])
+    @pytest.mark.parametrize("complete", [True, False], ids=["complete", "head only"])
     @in_virtual_time
-    async def test_the_pause_of_a_refused_revision_outlasts_a_restart(self, *, whole: bool) -> None:
-        """Git is down and every replica new: it pauses until one is taken that does not."""
+    async def test_the_pause_of_a_refused_revision_survives_a_restart(
+        self, *, complete: bool
+    ) -> None:
+        """A replica that starts without Git is paused until it syncs a revision without a pause."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"), openfero=ENVELOPE)
         snapshot = await desk.source.fetch()
@@ -509,7 +511,7 @@ class TestMirror:
         mirror = write_mirror(snapshot, "ns", desk.syncer.status.refused)
         fresh = Desk(desk.source)
         fresh.source.trouble = failing(SourceError(DOWN))
-        if whole:
+        if complete:
             await fresh.syncer.restore(
                 read_mirror(mirror.head, mirror.shards), read_refused(mirror.head)
             )
@@ -524,8 +526,8 @@ class TestMirror:
         assert read_refused(after.head) == fresh.syncer.status.refused
 
     @in_virtual_time
-    async def test_what_was_mirrored_serves_until_git_is_back(self) -> None:
-        """The revision and the last refusal are those of the mirror, and so is the origin."""
+    async def test_a_restored_catalog_is_active_until_git_is_available(self) -> None:
+        """Revision, last refusal and origin of the status are those of the mirror."""
         desk = Desk()
         commit = await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
         snapshot = await desk.source.fetch()
@@ -537,47 +539,47 @@ class TestMirror:
         await fresh.syncer.restore(snapshot, refused)
         await fresh.sync()
         status = fresh.syncer.status
-        assert set(fresh.in_force().values()) == {commit}
+        assert set(fresh.active().values()) == {commit}
         assert (status.origin, status.refused, status.error) == ("mirror", refused, DOWN)
         assert status.last_success is None
         assert calls == ["mirror"]
 
     @in_virtual_time
-    async def test_the_same_revision_from_git_takes_its_place(self) -> None:
-        """Only Git knows what was wrong with the revision; from then on it is Git's."""
+    async def test_the_same_revision_from_git_replaces_a_restored_one(self) -> None:
+        """After a sync, the catalog has the problems of the revision and the origin git."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         await desk.sync(disk=BROKEN, node=operario_file("node"))
-        in_force = desk.syncer.catalog
-        assert in_force is not None
+        active_catalog = desk.syncer.catalog
+        assert active_catalog is not None
         snapshot = await desk.source.fetch()
-        mirrored = type(snapshot)(snapshot.revision, snapshot.root, in_force.files)
+        mirrored = type(snapshot)(snapshot.revision, snapshot.root, active_catalog.files)
         fresh = Desk(desk.source)
         calls: list[str] = []
         fresh.syncer.on_change(lambda: calls.append(fresh.syncer.status.origin))
         await fresh.syncer.restore(mirrored, None)
-        assert fresh.in_force() == desk.in_force()
+        assert fresh.active() == desk.active()
         assert fresh.syncer.status.problems == 0
         await fresh.sync()
-        assert fresh.syncer.catalog == in_force
+        assert fresh.syncer.catalog == active_catalog
         assert fresh.syncer.status.problems == 1
         assert calls == ["mirror", "git"]
 
     @in_virtual_time
-    async def test_it_asks_git_for_nothing(self) -> None:
-        """Also where a file in the mirror is not valid for this version of the controller."""
+    async def test_restoring_does_not_access_git(self) -> None:
+        """A file in the mirror that is invalid for this version is left out without Git."""
         desk = Desk()
         desk.source.commit({"disk.yaml": BROKEN, "node.yaml": operario_file("node")})
         snapshot = await desk.source.fetch()
         desk.source.asked.clear()
-        desk.source.trouble = failing(SourceError(DOWN), only="versions")
+        desk.source.trouble = failing(SourceError(DOWN), operation="versions")
         await desk.syncer.restore(snapshot, None)
-        assert list(desk.in_force()) == ["openfero-node-firing"]
+        assert list(desk.active()) == ["openfero-node-firing"]
         assert desk.source.asked == []
 
     @in_virtual_time
-    async def test_it_never_replaces_a_catalog_in_force(self) -> None:
-        """Nor overtakes a sync that is under way, or mixes with what that one says."""
+    async def test_restoring_does_not_replace_an_active_catalog(self) -> None:
+        """A restore during a sync does not change its result."""
         desk = Desk()
         old = Commits()
         old.commit({"disk.yaml": operario_file("disk", "mirrored")})
@@ -592,13 +594,13 @@ class TestMirror:
         await asyncio.sleep(1)
         await desk.syncer.restore(snapshot, refused)
         await synced
-        assert list(desk.in_force()) == ["openfero-node-firing"]
+        assert list(desk.active()) == ["openfero-node-firing"]
         assert desk.syncer.status.origin == "git"
         assert desk.syncer.status.refused is None
 
     @in_virtual_time
-    async def test_a_mirror_that_is_no_catalog_is_said_to_be_none(self) -> None:
-        """A broken envelope in it is an error, and nothing is in force."""
+    async def test_a_mirror_with_an_invalid_envelope_is_an_error(self) -> None:
+        """An invalid envelope in the mirror is an error, and no catalog is active."""
         desk = Desk()
         desk.source.commit({"openfero.yaml": "limit: 3\n", "disk.yaml": operario_file("disk")})
         with pytest.raises(SourceError, match="limit"):
@@ -607,25 +609,25 @@ class TestMirror:
         assert desk.syncer.status == SyncStatus()
 
 
-class TestStory:
-    """A sync is told as what it changed, how long it took, and why it failed since when."""
+class TestHistory:
+    """The history of syncs has their changes, durations and errors."""
 
     @in_virtual_time
-    async def test_what_a_commit_changed_is_told(self) -> None:
-        """Added, changed, removed and quarantined are named, from which commit to which."""
+    async def test_the_changes_of_a_commit_are_recorded(self) -> None:
+        """A record has the added, changed, removed and quarantined operarios, and both commits."""
         desk = Desk()
         first = await desk.sync(disk=operario_file("disk"), node=operario_file("node"))
-        [chapter] = desk.syncer.status.history
-        assert (chapter.before, chapter.after, chapter.error) == ("", first, None)
-        assert chapter.changes == Changes(added=("openfero-disk-firing", "openfero-node-firing"))
-        assert set(chapter.steps) == {"fetch", "judge", "build"}
+        [record] = desk.syncer.status.history
+        assert (record.before, record.after, record.error) == ("", first, None)
+        assert record.changes == Changes(added=("openfero-disk-firing", "openfero-node-firing"))
+        assert set(record.steps) == {"fetch", "judge", "build"}
         moved = "# a comment\n" + operario_file("disk")
         second = await desk.sync(
             disk=moved, node=None, web=operario_file("web"), broken="kind: Job\nspec: [\n"
         )
-        chapter = desk.syncer.status.history[0]
-        assert (chapter.before, chapter.after) == (first, second)
-        assert chapter.changes == Changes(
+        record = desk.syncer.status.history[0]
+        assert (record.before, record.after) == (first, second)
+        assert record.changes == Changes(
             added=("openfero-web-firing",),
             removed=("openfero-node-firing",),
             quarantined=("broken.yaml",),
@@ -638,8 +640,8 @@ class TestStory:
         assert (changes.changed, changes.envelope) == (("openfero-web-firing",), True)
 
     @in_virtual_time
-    async def test_a_failure_that_goes_on_is_one_chapter(self) -> None:
-        """It tells since when, how often, and until when; a success after it is a new one."""
+    async def test_a_lasting_failure_is_one_record(self) -> None:
+        """The record has the first and last time and the count; a later success is a new record."""
         desk = Desk()
         first = await desk.sync(disk=operario_file("disk"))
         began = desk.now()
@@ -656,30 +658,30 @@ class TestStory:
         assert [record.error for record in desk.syncer.status.history] == [None, failed.error, None]
 
     @in_virtual_time
-    async def test_the_story_is_bounded(self) -> None:
-        """However long a replica runs, it remembers the last twenty chapters."""
+    async def test_the_history_is_bounded(self) -> None:
+        """The history keeps the last twenty records."""
         desk = Desk()
         for number in range(30):
             await desk.sync(**{f"n{number}": operario_file(f"n{number}")})
-        story = desk.syncer.status.history
-        assert len(story) == 20
-        assert story[0].changes.added == ("openfero-n29-firing",)
+        history = desk.syncer.status.history
+        assert len(history) == 20
+        assert history[0].changes.added == ("openfero-n29-firing",)
 
     @in_virtual_time
-    async def test_a_sync_without_news_tells_nothing(self) -> None:
-        """Nor does it forget."""
+    async def test_a_sync_without_changes_adds_no_record(self) -> None:
+        """A sync without a new commit keeps the history unchanged."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
-        story = desk.syncer.status.history
+        history = desk.syncer.status.history
         await desk.sync()
-        assert desk.syncer.status.history == story
+        assert desk.syncer.status.history == history
 
 
 class TestSchedule:
-    """What calls for a sync, by the real clock."""
+    """The schedule of syncs, with the real clock."""
 
-    async def test_it_runs_at_once_and_when_it_is_asked_to(self) -> None:
-        """The first run is not an interval away, nor is one after a push."""
+    async def test_it_runs_at_once_and_on_request(self) -> None:
+        """The first run and a requested run do not wait for the interval."""
         runs: list[int] = []
 
         async def work() -> None:
@@ -696,8 +698,8 @@ class TestSchedule:
             await asyncio.sleep(0.01)
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
-    async def test_what_is_asked_for_during_a_run_is_run_after_it(self) -> None:
-        """A push that comes while a sync is under way may be newer than what that one fetched."""
+    async def test_a_request_during_a_run_starts_another_run(self) -> None:
+        """A request during a run is followed by a run after it."""
         runs: list[str] = []
         go_on = asyncio.Event()
 
@@ -719,15 +721,15 @@ class TestSchedule:
             schedule.stop()
             await asyncio.sleep(0.01)
 
-    async def test_it_rests_as_long_as_it_is_told_after_each_run(self) -> None:
-        """A pause that grows with failures is asked for when a run has ended."""
+    async def test_the_delay_is_computed_after_each_run(self) -> None:
+        """The delay before the next run is read when a run has ended."""
         runs: list[int] = []
-        pauses = [timedelta(hours=1), timedelta(seconds=0.01), timedelta(hours=1)]
+        delays = [timedelta(hours=1), timedelta(seconds=0.01), timedelta(hours=1)]
 
         async def work() -> None:
             runs.append(len(runs))
 
-        schedule = Schedule(work, lambda: pauses[len(runs)])
+        schedule = Schedule(work, lambda: delays[len(runs)])
         schedule.start()
         try:
             await until(lambda: len(runs) == 2, within=5)
@@ -737,8 +739,8 @@ class TestSchedule:
             schedule.stop()
             await asyncio.sleep(0.01)
 
-    async def test_a_flood_of_requests_is_one_run(self) -> None:
-        """Whoever asks a hundred times during a run gets one more."""
+    async def test_many_requests_during_a_run_start_one_run(self) -> None:
+        """A hundred requests during a run are followed by one more run."""
         runs: list[int] = []
 
         async def work() -> None:
@@ -759,7 +761,7 @@ class TestSchedule:
             await asyncio.sleep(0.01)
 
     async def test_a_failure_does_not_end_it(self) -> None:
-        """What crashed is run again."""
+        """The schedule continues after an exception."""
         runs: list[int] = []
 
         async def work() -> None:
@@ -776,8 +778,8 @@ class TestSchedule:
             schedule.stop()
             await asyncio.sleep(0.01)
 
-    async def test_a_run_under_way_ends_with_it(self) -> None:
-        """Stopping cancels what hangs; stopping twice is the same as once."""
+    async def test_stopping_cancels_the_current_run(self) -> None:
+        """Stopping cancels a hanging run; stopping again has no effect."""
         ended: list[str] = []
 
         async def work() -> None:
