@@ -185,8 +185,8 @@ def select(
             f" total, more than {budgets.total_bytes}; set --path to the folder of the operarios"
         )
     files = sorted(wanted.values(), key=attrgetter("path"))
-    found = [*problems.values(), *_case_twins(files, commit)]
-    return Selection(tuple(files), tuple(sorted(found)))
+    all_problems = sorted([*problems.values(), *_case_twins(files, commit)])
+    return Selection(tuple(files), tuple(all_problems))
 
 
 def too_many_entries(where: str, budgets: Budgets) -> str:
