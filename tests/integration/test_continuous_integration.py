@@ -1,7 +1,7 @@
-"""What runs on a change of a repository of operarios: the action, the GitLab job, the hooks.
+"""Continuous integration of an operario repository: the action, the GitLab job, the hooks.
 
-Their files are read as their runners read them, and each of their scripts runs in a real shell on a
-real repository.
+Their files are read like their runners do, and each script runs in a real shell on a real
+repository.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATIENCE = 600  # seconds
 
 @pytest.fixture
 def command(tmp_path: Path) -> Path:
-    """Give a folder with the command `openfero-gitops` of this checkout."""
+    """Return a folder with the command `openfero-gitops` of this checkout."""
     folder = tmp_path / "bin"
     folder.mkdir()
     file = folder / "openfero-gitops"
@@ -51,16 +51,16 @@ def command(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give the starter repository, with a branch `change` that is about to change an image."""
-    made = Repository(tmp_path / "origin")
-    shutil.copytree(EXAMPLE, made.folder, dirs_exist_ok=True)
-    made.commit("Start")
-    made.git("checkout", "--quiet", "-b", "change")
-    return made
+    """Create the starter repository, with a branch `change` for changing an image."""
+    repository = Repository(tmp_path / "origin")
+    shutil.copytree(EXAMPLE, repository.folder, dirs_exist_ok=True)
+    repository.commit("Start")
+    repository.git("checkout", "--quiet", "-b", "change")
+    return repository
 
 
 def change(repository: Repository, old: str, new: str) -> None:
-    """Change a text in one operario, and commit that."""
+    """Replace a text in one operario, and commit."""
     text = (repository.folder / OPERARIO).read_text()
     assert old in text
     repository.write(OPERARIO, text.replace(old, new))
@@ -69,14 +69,14 @@ def change(repository: Repository, old: str, new: str) -> None:
 
 @dataclass
 class Shell:
-    """Runs scripts as a runner does, in one checkout."""
+    """Runs scripts like a runner, in one checkout."""
 
     folder: Path
     command: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, *shell: str, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end; a traceback is never right."""
+        """Run a script to its end, and check that it prints no traceback."""
         file = self.command.parent / "script"
         file.write_text(script)
         ran = subprocess.run(
@@ -98,43 +98,45 @@ class Shell:
         return ran
 
 
-# The action, on GitHub
+# The action on GitHub
 
 
 @dataclass
 class Runner(Shell):
-    """A GitHub runner with a checkout: what `${{ … }}` stands for, and where steps write."""
+    """A GitHub runner with a checkout: the values of `${{ … }}`, and the files of its steps."""
 
-    known: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
 
     def step(self, name: str) -> subprocess.CompletedProcess[str]:
-        """Run a step of the action as the runner's `shell: bash` does."""
+        """Run a step of the action like the runner's `shell: bash`."""
         (step,) = (step for step in ACTION["runs"]["steps"] if step["name"] == name)
         assert step["shell"] == "bash"
-        given = {key: self.evaluated(value) for key, value in step.get("env", {}).items()}
+        variables = {key: self.evaluated(value) for key, value in step.get("env", {}).items()}
         bash = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
-        return self.run(*bash, script=step["run"], **given)
+        return self.run(*bash, script=step["run"], **variables)
 
     def evaluated(self, text: str) -> str:
-        """What an expression comes to; one that is not known is an error."""
-        defaults = {f"inputs.{name}": one["default"] for name, one in ACTION["inputs"].items()}
-        known = defaults | self.known
-        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: known[found[1]], text)
+        """Replace the expressions in a text; an unknown expression is an error."""
+        defaults = {
+            f"inputs.{name}": definition["default"] for name, definition in ACTION["inputs"].items()
+        }
+        expressions = defaults | self.values
+        return re.sub(r"\$\{\{ (\S+) \}\}", lambda expression: expressions[expression[1]], text)
 
     @property
     def outputs(self) -> dict[str, str]:
-        """What the steps gave on."""
+        """Return the outputs of the steps."""
         lines = Path(self.variables["GITHUB_OUTPUT"]).read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
     @property
     def summary(self) -> str:
-        """What the run's page shows."""
+        """Return the summary of the run."""
         return Path(self.variables["GITHUB_STEP_SUMMARY"]).read_text()
 
 
-def runner(tmp_path: Path, command: Path, folder: Path, **known: str) -> Runner:
-    """Make a runner; `known` are expressions, with `__` for their dots and `_` for dashes."""
+def runner(tmp_path: Path, command: Path, folder: Path, **values: str) -> Runner:
+    """Create a runner; `values` are expressions, with `__` for their dots and `_` for dashes."""
     temp = tmp_path / "runner"
     temp.mkdir(exist_ok=True)
     files = {
@@ -142,7 +144,7 @@ def runner(tmp_path: Path, command: Path, folder: Path, **known: str) -> Runner:
     }
     for file in files.values():
         Path(file).write_text("")
-    return Runner(folder, command, {"RUNNER_TEMP": str(temp), **files}, known)
+    return Runner(folder, command, {"RUNNER_TEMP": str(temp), **files}, values)
 
 
 def checkout(repository: Repository, folder: Path, *options: str) -> Path:
@@ -160,91 +162,91 @@ def checkout(repository: Repository, folder: Path, *options: str) -> Path:
 def test_the_action_finds_nothing_in_the_starter(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """A repository that is right passes, and code scanning gets an empty report."""
-    here = runner(tmp_path, command, repository.folder)
-    here.known |= {"inputs.strict": "true", "inputs.kubernetes-version": "1.30"}
-    ran = here.step("Validate")
+    """A valid repository passes, and code scanning gets an empty report."""
+    github = runner(tmp_path, command, repository.folder)
+    github.values |= {"inputs.strict": "true", "inputs.kubernetes-version": "1.30"}
+    ran = github.step("Validate")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "::" not in ran.stdout
-    (run,) = json.loads(Path(here.outputs["sarif"]).read_text())["runs"]
+    (run,) = json.loads(Path(github.outputs["sarif"]).read_text())["runs"]
     assert run["results"] == []
 
 
 def test_the_action_annotates_what_it_finds(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """An error fails the step, as an annotation of its line and as a result for code scanning."""
+    """An error fails the step, with an annotation of its line and a code scanning result."""
     change(repository, "restartPolicy: Never", "restartPolicy: Always")
-    here = runner(tmp_path, command, repository.folder)
-    ran = here.step("Validate")
+    github = runner(tmp_path, command, repository.folder)
+    ran = github.step("Validate")
     assert ran.returncode == 1
     (annotation,) = (line for line in ran.stdout.splitlines() if line.startswith("::"))
     assert annotation.startswith(f"::error file={OPERARIO},title=restart-policy,line=")
-    (run,) = json.loads(Path(here.outputs["sarif"]).read_text())["runs"]
+    (run,) = json.loads(Path(github.outputs["sarif"]).read_text())["runs"]
     assert [result["ruleId"] for result in run["results"]] == ["restart-policy"]
 
 
-def test_the_action_takes_its_inputs_to_the_command(
+def test_the_action_passes_its_inputs_to_the_command(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """strict, path and kubernetes-version do what they say, and a value is never a script."""
+    """strict, path and kubernetes-version are passed on, and a value is never run as a script."""
     change(
         repository, "restartPolicy: Never", "restartPolicy: Never\n      hostnameOverride: healer"
     )
-    here = runner(tmp_path, command, repository.folder)
-    assert here.step("Validate").returncode == 0
-    here.known |= {"inputs.kubernetes-version": "1.30"}
-    assert here.step("Validate").returncode == 0
-    here.known |= {"inputs.strict": "true"}
-    assert here.step("Validate").returncode == 1
-    here.known |= {"inputs.path": "storage"}
-    assert here.step("Validate").returncode == 0
-    here.known |= {"inputs.path": f"storage; touch {tmp_path}/ran; $(touch {tmp_path}/ran)"}
-    assert here.step("Validate").returncode != 0
+    github = runner(tmp_path, command, repository.folder)
+    assert github.step("Validate").returncode == 0
+    github.values |= {"inputs.kubernetes-version": "1.30"}
+    assert github.step("Validate").returncode == 0
+    github.values |= {"inputs.strict": "true"}
+    assert github.step("Validate").returncode == 1
+    github.values |= {"inputs.path": "storage"}
+    assert github.step("Validate").returncode == 0
+    github.values |= {"inputs.path": f"storage; touch {tmp_path}/ran; $(touch {tmp_path}/ran)"}
+    assert github.step("Validate").returncode != 0
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_action_is_for_one_kubernetes_throughout(
+def test_the_action_uses_one_kubernetes_version(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """Cases and comparison are of the version that is validated: a later field is not in them."""
+    """Test and Compare use the validated version: a later field is ignored in them."""
     change(
         repository, "restartPolicy: Never", "restartPolicy: Never\n      hostnameOverride: healer"
     )
-    here = runner(tmp_path, command, repository.folder)
-    here.known |= {
+    github = runner(tmp_path, command, repository.folder)
+    github.values |= {
         "github.event.pull_request.base.sha": repository.git("rev-parse", "main"),
         "github.event.pull_request.head.sha": repository.head,
     }
-    assert here.step("Test").returncode == 1
-    assert here.step("Compare").returncode == 0
-    assert "hostnameOverride" in here.summary
-    here = runner(tmp_path, command, repository.folder, **here.known)
-    here.known |= {"inputs.kubernetes-version": "1.30"}
-    assert here.step("Test").returncode == 0
-    assert here.step("Compare").returncode == 0
-    assert "changes what happens" not in here.summary
+    assert github.step("Test").returncode == 1
+    assert github.step("Compare").returncode == 0
+    assert "hostnameOverride" in github.summary
+    github = runner(tmp_path, command, repository.folder, **github.values)
+    github.values |= {"inputs.kubernetes-version": "1.30"}
+    assert github.step("Test").returncode == 0
+    assert github.step("Compare").returncode == 0
+    assert "changes what happens" not in github.summary
 
 
-def test_the_action_stops_at_what_cannot_be_read(
+def test_the_action_stops_on_usage_errors(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """Wrong usage is no finding: the step ends with 2, and gives no report on."""
-    here = runner(tmp_path, command, repository.folder)
-    here.known |= {"inputs.kubernetes-version": "1.29"}
-    ran = here.step("Validate")
+    """A usage error is not a finding: the step ends with 2, without a report."""
+    github = runner(tmp_path, command, repository.folder)
+    github.values |= {"inputs.kubernetes-version": "1.29"}
+    ran = github.step("Validate")
     assert ran.returncode != 0
     assert "use one of 1.30" in ran.stderr
-    assert here.outputs == {}
+    assert github.outputs == {}
 
 
-def test_the_action_holds_the_cases(tmp_path: Path, command: Path, repository: Repository) -> None:
-    """A changed Job fails its case, and what is printed can be no command to the runner."""
-    here = runner(tmp_path, command, repository.folder)
-    here.known |= {"inputs.require-cases": "true"}
-    assert here.step("Test").returncode == 0
+def test_the_action_runs_the_cases(tmp_path: Path, command: Path, repository: Repository) -> None:
+    """A changed Job fails its case, and the output cannot contain runner commands."""
+    github = runner(tmp_path, command, repository.folder)
+    github.values |= {"inputs.require-cases": "true"}
+    assert github.step("Test").returncode == 0
     change(repository, "restartPolicy: Never", "restartPolicy: OnFailure")
-    ran = here.step("Test")
+    ran = github.step("Test")
     assert ran.returncode == 1
     first, *lines, last = ran.stdout.splitlines()
     assert re.fullmatch(r"::stop-commands::[0-9a-f]{32}", first)
@@ -253,33 +255,33 @@ def test_the_action_holds_the_cases(tmp_path: Path, command: Path, repository: R
 
 
 @pytest.mark.parametrize("options", [[], ["--depth=1"]], ids=["whole", "shallow"])
-def test_the_action_says_what_changes(
+def test_the_action_reports_changes(
     tmp_path: Path, command: Path, repository: Repository, options: list[str]
 ) -> None:
-    """The change's own effect is in the summary, however little was checked out."""
+    """The summary shows only the change's own effect, also in a shallow checkout."""
     change(repository, "image: ", "image: mirror.example/")
     event = {"base": repository.git("rev-parse", "main"), "head": repository.head}
-    # Meanwhile somebody else's change is merged.
+    # Meanwhile another change is merged.
     repository.git("checkout", "--quiet", "main")
     repository.write("openfero.yaml", "limits: {concurrent: 7}\n")
     repository.commit("Fewer at a time")
-    here = runner(tmp_path, command, checkout(repository, tmp_path / "checkout", *options))
-    here.known |= {f"github.event.pull_request.{name}.sha": sha for name, sha in event.items()}
-    ran = here.step("Compare")
+    github = runner(tmp_path, command, checkout(repository, tmp_path / "checkout", *options))
+    github.values |= {f"github.event.pull_request.{name}.sha": sha for name, sha in event.items()}
+    ran = github.step("Compare")
     assert ran.returncode == 0, ran
-    assert "mirror.example/" in html.unescape(here.summary)
-    assert "concurrent" not in here.summary
-    # By its first line the starter's workflow finds the comment that it made before.
-    assert here.summary.splitlines()[0] == "<!-- openfero-gitops diff -->"
-    assert Path(here.outputs["diff"]).read_text() == here.summary
+    assert "mirror.example/" in html.unescape(github.summary)
+    assert "concurrent" not in github.summary
+    # The starter's workflow finds its earlier comment by this first line.
+    assert github.summary.splitlines()[0] == "<!-- openfero-gitops diff -->"
+    assert Path(github.outputs["diff"]).read_text() == github.summary
 
 
 def test_the_action_provides_its_own_checkout(
     tmp_path: Path, command: Path, repository: Repository
 ) -> None:
-    """The command that later steps find is this code, whatever a pull request calls its files."""
-    here = runner(tmp_path, command, repository.folder)
-    here.known |= {"github.action_path": str(ROOT)}
+    """Later steps use this checkout's command, whatever files a pull request contains."""
+    github = runner(tmp_path, command, repository.folder)
+    github.values |= {"github.action_path": str(ROOT)}
     python = tmp_path / "runner" / "openfero-gitops" / "python" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -287,17 +289,17 @@ def test_the_action_provides_its_own_checkout(
     for name in ("openfero_gitops/__main__.py", "openfero_gitops/__init__.py", "click.py"):
         repository.write(name, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
 
-    assert here.step("Provide openfero-gitops").returncode == 0
-    path = Path(here.variables["GITHUB_PATH"]).read_text().strip()
-    ran = here.run("sh", script="openfero-gitops --version", PATH=f"{path}:{os.environ['PATH']}")
+    assert github.step("Provide openfero-gitops").returncode == 0
+    path = Path(github.variables["GITHUB_PATH"]).read_text().strip()
+    ran = github.run("sh", script="openfero-gitops --version", PATH=f"{path}:{os.environ['PATH']}")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == f"openfero-gitops, version {__version__}\n"
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_action_is_one_that_github_takes() -> None:
-    """Every step names its shell, no script holds an expression, and every output has its step."""
+def test_the_action_is_valid_for_github() -> None:
+    """Every step has a shell, no script contains an expression, and every output has its step."""
     assert ACTION["runs"]["using"] == "composite"
     ids = set()
     for step in ACTION["runs"]["steps"]:
@@ -305,9 +307,9 @@ def test_the_action_is_one_that_github_takes() -> None:
         assert "${{" not in step["run"]
         ids.add(step.get("id"))
     for output in ACTION["outputs"].values():
-        found = re.fullmatch(r"\$\{\{ steps\.(\w+)\.outputs\.\w+ \}\}", output["value"])
-        assert found is not None
-        assert found[1] in ids
+        reference = re.fullmatch(r"\$\{\{ steps\.(\w+)\.outputs\.\w+ \}\}", output["value"])
+        assert reference is not None
+        assert reference[1] in ids
     install = ACTION["runs"]["steps"][0]["run"]
     assert shlex.split(install).count("install") == install.count("--require-hashes") == 1
     for file in re.findall(r'"\$ACTION/([^"]+)"', install):
@@ -325,7 +327,7 @@ def test_the_action_is_one_that_github_takes() -> None:
 def test_the_gitlab_job(
     command: Path, repository: Repository, shell: tuple[str, ...], *, right: bool
 ) -> None:
-    """A merge request gets a test report and a diff, and fails where something is wrong."""
+    """A merge request gets a test report and a diff, and fails on errors."""
     base = repository.head
     change(repository, "image: ", "image: mirror.example/")
     if right:
@@ -337,23 +339,25 @@ def test_the_gitlab_job(
     else:
         change(repository, "restartPolicy: Never", "restartPolicy: Always")
     variables = {name: str(value) for name, value in GITLAB["variables"].items()}
-    here = Shell(repository.folder, command, variables)
+    shell_runner = Shell(repository.folder, command, variables)
     script = "\n".join(GITLAB["script"])
 
-    ran = here.run(*shell, script=script, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+    ran = shell_runner.run(*shell, script=script, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
 
     assert ran.returncode == (0 if right else 1), ran
     reports = [
         ET.fromstring((repository.folder / file).read_text())  # noqa: S314 - it is ours
         for file in GITLAB["artifacts"]["reports"]["junit"]
     ]
-    assert [one.attrib["name"].split()[-1] for one in reports] == ["validate", "test"]
-    assert [one.attrib["failures"] for one in reports] == (["0", "0"] if right else ["1", "1"])
+    assert [report.attrib["name"].split()[-1] for report in reports] == ["validate", "test"]
+    assert [report.attrib["failures"] for report in reports] == (
+        ["0", "0"] if right else ["1", "1"]
+    )
     (diff,) = GITLAB["artifacts"]["paths"]
     assert "mirror.example/" in html.unescape((repository.folder / diff).read_text())
     if right:
         assert "mirror.example/" in ran.stdout
-        assert here.run(*shell, script=script).returncode == 0  # on a branch
+        assert shell_runner.run(*shell, script=script).returncode == 0  # on a branch
     else:
         assert f"{OPERARIO}:" in ran.stdout
         assert "[restart-policy]" in ran.stdout
@@ -364,23 +368,23 @@ def test_the_gitlab_job(
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
 def test_the_hooks(command: Path, repository: Repository, hook: dict[str, Any]) -> None:
-    """A hook reads the whole repository, passes it as it is, and stops a commit that breaks it."""
+    """A hook reads the complete repository, passes it, and rejects a commit that breaks it."""
     assert hook["language"] == "python"
     assert (hook["pass_filenames"], hook["always_run"]) == (False, True)
     script = shlex.join([*shlex.split(hook["entry"]), *hook["args"]])
-    here = Shell(repository.folder, command)
-    # (As git calls it, with the repository that it is in named by variables.)
+    shell_runner = Shell(repository.folder, command)
+    # (As git runs it, with the repository in environment variables.)
     git = {"GIT_DIR": ".git", "GIT_INDEX_FILE": ".git/index"}
-    assert here.run("sh", script=script, **git).returncode == 0
+    assert shell_runner.run("sh", script=script, **git).returncode == 0
     change(repository, "restartPolicy: Never", "restartPolicy: Always")
-    assert here.run("sh", script=script, **git).returncode == 1
+    assert shell_runner.run("sh", script=script, **git).returncode == 1
 
 
-# What people copy
+# Files that users copy
 
 
-def test_the_starter_uses_what_there_is() -> None:
-    """The starter's files name this version, and hooks, inputs and outputs that exist."""
+def test_the_starter_uses_existing_names() -> None:
+    """The starter's files name this version, and existing hooks, inputs and outputs."""
     config = yaml.safe_load((EXAMPLE / ".pre-commit-config.yaml").read_text())
     (source,) = config["repos"]
     assert source["rev"] == f"v{__version__}"
@@ -398,13 +402,13 @@ def test_the_starter_uses_what_there_is() -> None:
     assert used == ACTION["outputs"].keys()
 
 
-def test_the_documentation_says_what_there_is() -> None:
-    """Formats, versions, inputs and outputs are all described, under the names that they have."""
+def test_the_documentation_is_complete() -> None:
+    """Formats, versions, inputs and outputs are all documented, under their names."""
     page = (ROOT / "docs" / "checks.md").read_text()
     for form in FORMATS:
         assert f"| `{form}` |" in page
     for name in (*ACTION["inputs"], *ACTION["outputs"]):
         assert f"`{name}`" in page
-    known = f"{versions()[0]} to {versions()[-1]}"
+    supported = f"{versions()[0]} to {versions()[-1]}"
     for file in ("docs/checks.md", "README.md", "CHANGELOG.md"):
-        assert known in (ROOT / file).read_text()
+        assert supported in (ROOT / file).read_text()

@@ -1,4 +1,4 @@
-"""Operarios tried on a real API server, with the rights that the chart grants."""
+"""Dry runs of operarios on a real API server, with the permissions from the chart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "repl
 
 @pytest.fixture
 def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Name the namespace that the chart makes for Jobs."""
+    """Return the name of the namespace that the chart creates for Jobs."""
     name = f"{namespace}-jobs"
     yield name
     kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
@@ -35,7 +35,7 @@ def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture
 def policy(kubectl: Kubectl, jobs_namespace: str) -> Iterator[None]:
-    """Have a policy in the cluster that denies Jobs by their image, in this test's namespace."""
+    """Install a policy that denies Jobs by their image in this test's namespace."""
     name = f"images-{jobs_namespace}"
     group = "admissionregistration.k8s.io/v1"
     images = "object.spec.template.spec.containers.all(c, !c.image.startsWith('evil.example/'))"
@@ -45,7 +45,7 @@ def policy(kubectl: Kubectl, jobs_namespace: str) -> Iterator[None]:
         "operations": ["CREATE"],
         "resources": ["jobs"],
     }
-    here = {"kubernetes.io/metadata.name": jobs_namespace}
+    labels = {"kubernetes.io/metadata.name": jobs_namespace}
     kubectl.create(
         "default",
         {
@@ -70,7 +70,7 @@ def policy(kubectl: Kubectl, jobs_namespace: str) -> Iterator[None]:
             "spec": {
                 "policyName": name,
                 "validationActions": ["Deny"],
-                "matchResources": {"namespaceSelector": {"matchLabels": here}},
+                "matchResources": {"namespaceSelector": {"matchLabels": labels}},
             },
         },
     )
@@ -80,7 +80,7 @@ def policy(kubectl: Kubectl, jobs_namespace: str) -> Iterator[None]:
 
 
 def job(name: str, **changes: Any) -> str:
-    """An operario with another image, security or account."""
+    """Return an operario with another image, security context or account."""
     value = json.loads(operario(name))
     pod = value["spec"]["template"]["spec"]
     pod["containers"][0] |= changes.pop("container", {})
@@ -89,26 +89,26 @@ def job(name: str, **changes: Any) -> str:
 
 
 def wait_for_policy(kubectl: Kubectl, namespace: str) -> None:
-    """Return when the policy is in force, which takes the API server a while."""
+    """Wait until the policy is active, which takes the API server a while."""
     evil = ("--image=evil.example/a", "--dry-run=server", "-n", namespace)
     deadline = time.monotonic() + PATIENCE
-    said = ""
-    while "images of evil.example" not in said:
-        assert time.monotonic() < deadline, f"the policy is not in force: {said}"
+    output = ""
+    while "images of evil.example" not in output:
+        assert time.monotonic() < deadline, f"the policy is not active: {output}"
         time.sleep(0.2)
         try:
-            said = kubectl("create", "job", "evil", *evil)
+            output = kubectl("create", "job", "evil", *evil)
         except KubectlError as error:
-            said = str(error)
+            output = str(error)
 
 
 @pytest.mark.usefixtures("policy")
-def test_what_the_cluster_says_becomes_problems_and_nothing_else(
+def test_dry_run_results_become_problems(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
 ) -> None:
-    """A policy's denial is an error; Pod Security's and an account's warnings; all stay in force.
+    """A policy's denial is an error; Pod Security and a missing account are warnings.
 
-    The replica that does not lead shows the same.
+    All operarios stay active, and the replica that does not lead shows the same problems.
     """
     values = {**ADDRESS, "jobsNamespace": {"podSecurity": {"enforce": "restricted", "warn": ""}}}
     install_chart(kubeconfig, namespace, values)
@@ -138,12 +138,12 @@ def test_what_the_cluster_says_becomes_problems_and_nothing_else(
         "jobs_namespace": jobs_namespace,
     }
 
-    def told(replica: Replica) -> list[tuple[str, str, str]]:
+    def problems(replica: Replica) -> list[tuple[str, str, str]]:
         items = replica.get("/api/problems")["items"]
         return sorted(
-            (one["path"], one["rule"], one["severity"])
-            for one in items
-            if one["rule"].startswith(("dry-run", "service-account-missing"))
+            (item["path"], item["rule"], item["severity"])
+            for item in items
+            if item["rule"].startswith(("dry-run", "service-account-missing"))
         )
 
     expected = [
@@ -153,14 +153,14 @@ def test_what_the_cluster_says_becomes_problems_and_nothing_else(
     ]
     with Replica(tmp_path, name="a", **start) as a:
         a.wait_for(lambda: a.leads, PATIENCE)
-        a.wait_for(lambda: told(a) == expected, PATIENCE)
-        words = {one["rule"]: one["message"] for one in a.get("/api/problems")["items"]}
-        assert "images of evil.example are not run here" in words["dry-run-refused"]
-        assert 'would violate PodSecurity "restricted' in words["dry-run-warning"]
+        a.wait_for(lambda: problems(a) == expected, PATIENCE)
+        messages = {item["rule"]: item["message"] for item in a.get("/api/problems")["items"]}
+        assert "images of evil.example are not run here" in messages["dry-run-refused"]
+        assert 'would violate PodSecurity "restricted' in messages["dry-run-warning"]
         assert len(a.get("/api/operarios")["items"]) == 4
         assert kubectl("get", "jobs", "-n", jobs_namespace, "-o", "name") == ""
         with Replica(tmp_path, name="b", **start) as b:
-            b.wait_for(lambda: told(b) == expected, PATIENCE)
+            b.wait_for(lambda: problems(b) == expected, PATIENCE)
             assert not b.leads
         metrics = a.read("/metrics")
     assert 'openfero_gitops_dry_runs_total{result="refused"} 1.0' in metrics
@@ -170,7 +170,7 @@ def test_what_the_cluster_says_becomes_problems_and_nothing_else(
 def test_a_full_quota_is_a_warning_while_it_is_full(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    """The namespace has no room now; the operario itself is not wrong, and stays in force."""
+    """A full quota is a warning, because the operario is valid; it stays active."""
     kubectl("create", "quota", "full", "--hard=count/jobs.batch=1", "-n", namespace)
     repository = Repository(tmp_path / "operarios")
     repository.write("disk.json", operario("Disk"))
@@ -181,21 +181,21 @@ def test_a_full_quota_is_a_warning_while_it_is_full(
         tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
     ) as replica:
 
-        def told() -> list[dict[str, str]]:
+        def problems() -> list[dict[str, str]]:
             items = replica.get("/api/problems")["items"]
-            return [one for one in items if one["rule"].startswith("dry-run")]
+            return [item for item in items if item["rule"].startswith("dry-run")]
 
-        (problem,) = replica.wait_for(told, PATIENCE)
+        (problem,) = replica.wait_for(problems, PATIENCE)
         assert (problem["rule"], problem["severity"]) == ("dry-run-forbidden", "warning")
         assert "exceeded quota: full" in problem["message"]
         status, _ = replica.deliver(alert("Disk", host="a"))
         assert status == 503
 
 
-def test_without_the_right_to_create_there_is_one_warning(
+def test_without_permission_to_create_there_is_one_warning(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
 ) -> None:
-    """A controller that may only look says so once, in the API server's own words."""
+    """A controller without the permission to create Jobs reports this once."""
     install_chart(kubeconfig, namespace, ADDRESS)
     role = kubectl.json("get", "role", "openfero-gitops-jobs", "-n", jobs_namespace)
     rules = [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
@@ -213,11 +213,11 @@ def test_without_the_right_to_create_there_is_one_warning(
         jobs_namespace=jobs_namespace,
     ) as replica:
 
-        def told() -> list[dict[str, str]]:
+        def problems() -> list[dict[str, str]]:
             items = replica.get("/api/problems")["items"]
-            return [one for one in items if one["rule"].startswith("dry-run")]
+            return [item for item in items if item["rule"].startswith("dry-run")]
 
-        (problem,) = replica.wait_for(told, PATIENCE)
+        (problem,) = replica.wait_for(problems, PATIENCE)
         assert problem["rule"] == "dry-run-not-allowed"
         assert problem["severity"] == "warning"
         assert "cannot create resource" in problem["message"]

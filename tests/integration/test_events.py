@@ -1,4 +1,4 @@
-"""Events as people see them with kubectl, written with the rights that the chart grants."""
+"""Events as kubectl shows them, written with the permissions from the chart."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "repl
 
 @pytest.fixture
 def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Name the namespace that the chart makes for Jobs."""
+    """Return the name of the namespace that the chart creates for Jobs."""
     name = f"{namespace}-jobs"
     yield name
     kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
-def eventually(look: Callable[[], Any]) -> Any:
-    """Return the first truthy answer; fail with the last one."""
+def eventually(probe: Callable[[], Any]) -> Any:
+    """Wait for a true value of a probe and return it; fail with the last value."""
     deadline = time.monotonic() + PATIENCE
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"still {seen!r} after {PATIENCE} s"
+    while not (result := probe()):
+        assert time.monotonic() < deadline, f"still {result!r} after {PATIENCE} s"
         time.sleep(0.2)
-    return seen
+    return result
 
 
-def test_kubectl_shows_what_was_decided_and_why(
+def test_kubectl_shows_decisions_and_reasons(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
 ) -> None:
-    """On the Job, on the Lease and on the catalog; a leader that stops says so."""
+    """Events are on the Job, the Lease and the catalog, also when a leader stops."""
     install_chart(kubeconfig, namespace, ADDRESS)
     repository = Repository(tmp_path / "operarios")
     repository.write("slow.json", operario("Slow", run_for="forever"))
@@ -58,8 +58,12 @@ def test_kubectl_shows_what_was_decided_and_why(
     }
 
     def events(namespace: str, name: str, reason: str) -> list[dict[str, Any]]:
-        found = kubectl.json("get", "events.v1.events.k8s.io", "-n", namespace)["items"]
-        return [one for one in found if (one["regarding"]["name"], one["reason"]) == (name, reason)]
+        all_events = kubectl.json("get", "events.v1.events.k8s.io", "-n", namespace)["items"]
+        return [
+            item
+            for item in all_events
+            if (item["regarding"]["name"], item["reason"]) == (name, reason)
+        ]
 
     with Replica(tmp_path, name="replica-a", **start) as replica:
         replica.wait_for(lambda: replica.leads, PATIENCE)
@@ -88,7 +92,9 @@ def test_kubectl_shows_what_was_decided_and_why(
     assert 'result="lost"' not in metrics
     assert "openfero_gitops_leader_transitions_total 1.0" in metrics
     lease = "openfero-gitops"
-    notes = [one["note"] for one in eventually(lambda: events(namespace, lease, "LeaderElection"))]
+    notes = [
+        item["note"] for item in eventually(lambda: events(namespace, lease, "LeaderElection"))
+    ]
     assert "replica-a became leader" in notes
     assert any(note.startswith("replica-a stopped leading") for note in notes)
     described = kubectl("describe", "lease", lease, "-n", namespace)

@@ -1,4 +1,4 @@
-"""A working copy is read as its commit would be; and which source a person means."""
+"""A working copy is read like its commit, and the kind of source is detected."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with what a folder may hold."""
-    made = Repository(tmp_path / "work")
+    """Create a repository with all kinds of entries that a folder may hold."""
+    repository = Repository(tmp_path / "work")
     for path in (
         "ops/openfero.yaml",
         "ops/a.yaml",
@@ -37,20 +37,20 @@ def repository(tmp_path: Path) -> Repository:
         "ops/case.json",
         "other/c.yaml",
     ):
-        made.write(path, f"# {path}\n")
-    made.write("ops/lfs.yaml", "version https://git-lfs.github.com/spec/v1\n")
-    made.write("ops/large.yaml", b"x" * 2000)
-    made.write(os.fsdecode(b"ops/\xff.yaml"), "x")
-    made.write("ops/a\nb.yaml", "x")
-    (made.folder / "ops" / "link.yaml").symlink_to("a.yaml")
-    (made.folder / "ops" / "linked").symlink_to("deep")
-    made.commit("All of it")
-    return made
+        repository.write(path, f"# {path}\n")
+    repository.write("ops/lfs.yaml", "version https://git-lfs.github.com/spec/v1\n")
+    repository.write("ops/large.yaml", b"x" * 2000)
+    repository.write(os.fsdecode(b"ops/\xff.yaml"), "x")
+    repository.write("ops/a\nb.yaml", "x")
+    (repository.folder / "ops" / "link.yaml").symlink_to("a.yaml")
+    (repository.folder / "ops" / "linked").symlink_to("deep")
+    repository.commit("All of it")
+    return repository
 
 
 def findings(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """What was found wrong, without the commit."""
-    return [(one.path, one.rule, one.severity) for one in snapshot.problems]
+    """Return the problems without their commit."""
+    return [(problem.path, problem.rule, problem.severity) for problem in snapshot.problems]
 
 
 async def fetch_folder(path: Path, subpath: str = ".", **budgets: int) -> Snapshot:
@@ -62,30 +62,30 @@ async def fetch_folder(path: Path, subpath: str = ".", **budgets: int) -> Snapsh
 
 
 class TestFolder:
-    """What lies in a folder."""
+    """Test the content of a folder."""
 
     @pytest.mark.parametrize("path", [".", "ops", "ops/deep"])
-    async def test_a_working_copy_is_read_as_its_commit_is(
+    async def test_a_working_copy_is_read_like_its_commit(
         self, repository: Repository, tmp_path: Path, path: str
     ) -> None:
-        """Files, blob ids and findings are the same, so what passes here passes there."""
+        """Files, blob ids and problems are the same, so both have the same result."""
         budgets = Budgets(file_bytes=1000)
         settings = GitSettings(repository.url, tmp_path / "cache", path=path, budgets=budgets)
         git = GitSource(settings)
         committed = await git.fetch()
         await git.aclose()
 
-        there = await fetch_folder(repository.folder, path, file_bytes=1000)
+        in_folder = await fetch_folder(repository.folder, path, file_bytes=1000)
 
-        assert [(file.path, file.blob, file.content) for file in there.files] == [
+        assert [(file.path, file.blob, file.content) for file in in_folder.files] == [
             (file.path, file.blob, file.content) for file in committed.files
         ]
-        assert len(there.files) >= 1
-        assert findings(there) == findings(committed)
-        assert there.root == committed.root
+        assert len(in_folder.files) >= 1
+        assert findings(in_folder) == findings(committed)
+        assert in_folder.root == committed.root
 
-    async def test_every_rule_is_met(self, repository: Repository) -> None:
-        """What is not read is reported, each by its rule."""
+    async def test_every_rule_is_covered(self, repository: Repository) -> None:
+        """Every entry that is not read is reported with its rule."""
         snapshot = await fetch_folder(repository.folder, "ops", file_bytes=1000)
 
         assert {rule for _, rule, _ in findings(snapshot)} == {
@@ -99,7 +99,7 @@ class TestFolder:
         }
 
     async def test_a_folder_has_no_commit(self, repository: Repository) -> None:
-        """Nothing says that what was read was ever committed."""
+        """The revision of a folder has no commit."""
         source = FolderSource(repository.folder / "ops")
         snapshot = await source.fetch()
 
@@ -108,11 +108,11 @@ class TestFolder:
         assert {file.commit for file in snapshot.files} == {""}
         await source.aclose()
 
-    async def test_paths_count_from_the_root_of_the_repository(
+    async def test_paths_are_relative_to_the_root_of_the_repository(
         self, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """However the folder is named, its files are called what git calls them."""
-        wanted = ["ops/deep/ünï.yml"]
+        """However the folder is given, its files have the paths that git uses."""
+        expected = ["ops/deep/ünï.yml"]
         monkeypatch.chdir(repository.folder / "ops")
         for path, subpath in (
             (repository.folder, "ops/deep"),
@@ -121,22 +121,22 @@ class TestFolder:
             (repository.folder / "ops" / ".." / "ops", "./deep/"),
         ):
             snapshot = await fetch_folder(path, subpath)
-            assert [file.path for file in snapshot.files] == wanted
+            assert [file.path for file in snapshot.files] == expected
             assert snapshot.root == "ops/deep"
 
     async def test_a_folder_outside_any_repository_is_its_own_root(self, tmp_path: Path) -> None:
-        """Paths count from the folder that was named."""
+        """Paths are relative to the given folder."""
         file = tmp_path / "ops" / "deep" / "a.yaml"
         file.parent.mkdir(parents=True)
         file.write_text("a")
 
         snapshot = await fetch_folder(tmp_path / "ops", "deep")
 
-        assert [found.path for found in snapshot.files] == ["deep/a.yaml"]
+        assert [file.path for file in snapshot.files] == ["deep/a.yaml"]
         assert (snapshot.revision.repository, snapshot.root) == (str(tmp_path / "ops"), "deep")
 
-    async def test_what_is_not_a_file_is_not_waited_for(self, tmp_path: Path) -> None:
-        """A pipe, a socket and a repository inside are reported and left alone."""
+    async def test_special_files_do_not_block(self, tmp_path: Path) -> None:
+        """A pipe, a socket and a nested repository are reported and not read."""
         os.mkfifo(tmp_path / "pipe.yaml")
         (tmp_path / "lib" / ".git").mkdir(parents=True)
         (tmp_path / "lib" / "a.yaml").write_text("a")
@@ -151,13 +151,13 @@ class TestFolder:
             ("socket.json", "not-a-file", "error"),
         ]
 
-    async def test_a_folder_over_a_budget_is_refused(self, repository: Repository) -> None:
-        """A folder that is too much as a whole is an error that names it."""
+    async def test_a_folder_above_a_limit_is_rejected(self, repository: Repository) -> None:
+        """A folder above a limit is an error that names the folder."""
         with pytest.raises(SourceError, match=f"folder {repository.folder}: more than 3"):
             await fetch_folder(repository.folder, files=3)
 
     @pytest.mark.parametrize(
-        ("path", "subpath", "told"),
+        ("path", "subpath", "message"),
         [
             ("nowhere", ".", "does not exist"),
             ("work", "nowhere", "does not exist"),
@@ -167,21 +167,21 @@ class TestFolder:
             ("work", "out", "is a symlink to a folder outside"),
         ],
     )
-    def test_a_folder_that_is_none_is_refused(
-        self, repository: Repository, tmp_path: Path, path: str, subpath: str, told: str
+    def test_a_path_that_is_not_a_folder_is_rejected(
+        self, repository: Repository, tmp_path: Path, path: str, subpath: str, message: str
     ) -> None:
-        """A wrong path is said in one line, before anything is read."""
+        """A wrong path is reported on one line before anything is read."""
         (repository.folder / "out").symlink_to(tmp_path)
 
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             FolderSource(tmp_path / path, subpath)
 
 
 class TestOpenSource:
-    """What a person wrote, and what is meant."""
+    """Test the detection of a source."""
 
     async def read(self, source: str, tmp_path: Path, ref: str = "HEAD", path: str = ".") -> str:
-        """Open, fetch, close; return the content of ops/a.yaml."""
+        """Open, fetch and close; return the content of ops/a.yaml."""
         opened = open_source(source, ref, path, tmp_path / "cache")
         try:
             snapshot = await opened.fetch()
@@ -190,10 +190,10 @@ class TestOpenSource:
         [file] = [file for file in snapshot.files if file.path == "ops/a.yaml"]
         return file.content.decode()
 
-    async def test_a_folder_is_read_as_it_lies_there_and_a_url_as_committed(
+    async def test_a_folder_is_read_as_is_and_a_url_as_committed(
         self, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An edit that is not committed is in the folder and not behind the URL."""
+        """An uncommitted edit is visible in the folder and not behind the URL."""
         repository.write("ops/a.yaml", "edited")
         monkeypatch.chdir(tmp_path)
 
@@ -202,10 +202,10 @@ class TestOpenSource:
         assert await self.read(f"./{repository.folder.name}/ops", tmp_path) == "edited"
         assert await self.read(repository.url, tmp_path) == "# ops/a.yaml\n"
 
-    async def test_a_folder_with_a_ref_is_read_as_of_that_commit(
+    async def test_a_folder_with_a_ref_is_read_at_that_commit(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """A ref is asked of the repository that the folder is in."""
+        """A ref is resolved in the repository that contains the folder."""
         first = repository.head
         repository.write("ops/a.yaml", "second")
         repository.commit("Second")
@@ -217,17 +217,17 @@ class TestOpenSource:
         assert await self.read(str(work / "ops"), tmp_path, ref="main") == "second"
         assert await self.read(str(work), tmp_path, ref="main", path="ops") == "second"
 
-    async def test_a_bare_repository_is_no_folder_of_files(
+    async def test_a_bare_repository_is_read_by_its_commits(
         self, repository: Repository, tmp_path: Path
     ) -> None:
-        """What has no working copy is read by its commits."""
+        """A repository without a working copy is read by its commits."""
         bare = tmp_path / "bare.git"
         repository.git("clone", "--quiet", "--bare", ".", str(bare))
 
         assert await self.read(str(bare), tmp_path) == "# ops/a.yaml\n"
 
     @pytest.mark.parametrize(
-        ("source", "told"),
+        ("source", "message"),
         [
             ("nowhere", "is neither a folder nor a Git URL"),
             ("", "is neither a folder nor a Git URL"),
@@ -238,16 +238,16 @@ class TestOpenSource:
             ("git@host:path", "ssh requires --git-ssh-key-file"),
         ],
     )
-    def test_what_is_neither_is_refused(self, tmp_path: Path, source: str, told: str) -> None:
-        """What can be neither a folder nor a URL is said in one line, without secrets."""
-        with pytest.raises(UsageError, match=told) as refused:
+    def test_any_other_source_is_rejected(self, tmp_path: Path, source: str, message: str) -> None:
+        """A source that is neither a folder nor a URL is reported on one line, without secrets."""
+        with pytest.raises(UsageError, match=message) as refused:
             open_source(source, "HEAD", ".", tmp_path)
 
         assert "s3cret" not in str(refused.value)
 
     @pytest.mark.parametrize("ref", ["HEAD", "main"])
-    def test_a_way_to_a_url_is_refused_for_a_folder(self, tmp_path: Path, ref: str) -> None:
-        """A key that would go unused is said, as it lies there and at a commit."""
+    def test_access_options_are_rejected_for_a_folder(self, tmp_path: Path, ref: str) -> None:
+        """A key that would be unused is an error, for a working copy and for a commit."""
         source = str(Repository(tmp_path / "repository").folder)
 
         with pytest.raises(
@@ -257,8 +257,8 @@ class TestOpenSource:
         with pytest.raises(UsageError, match="--git-known-hosts-file are only for ssh URLs"):
             open_source(source, ref, ".", tmp_path, GitAccess(ssh_key_file=tmp_path / "key"))
 
-    def test_a_ref_outside_any_repository_is_refused(self, tmp_path: Path) -> None:
-        """A plain folder has no branches."""
+    def test_a_ref_outside_any_repository_is_rejected(self, tmp_path: Path) -> None:
+        """A plain folder has no refs."""
         (tmp_path / "plain").mkdir()
 
         with pytest.raises(UsageError, match="is not in a Git repository"):

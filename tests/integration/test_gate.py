@@ -1,4 +1,4 @@
-"""A person's word, through Kubernetes' own identity, on a real API server."""
+"""Approve, refuse, cancel and pause on a real API server, with Kubernetes identities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
 @pytest.fixture
 def replica(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replica]:
-    """Give a replica with an operario that needs approval, and one that never ends."""
+    """Start a replica with an operario that needs approval, and one whose Jobs never end."""
     repository = Repository(tmp_path / "operarios")
     repository.write(
         "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
@@ -39,7 +39,7 @@ def replica(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replic
 
 
 def deliver(replica: Replica, name: str, phase: str) -> str:
-    """Deliver an alert; its Job's name once it has reached a phase."""
+    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
     _, answer = replica.deliver(alert(name, host="h"))
     job: str = answer["items"][0]["job"]
     replica.wait_for(lambda: at(replica, job)["phase"] == phase)
@@ -47,27 +47,27 @@ def deliver(replica: Replica, name: str, phase: str) -> str:
 
 
 def at(replica: Replica, job: str) -> dict[str, str]:
-    """One remediation as the API shows it."""
+    """Return one remediation as the API shows it."""
     items = replica.get("/api/remediations")["items"]
-    return next((one for one in items if one["job"] == job), {"phase": ""})
+    return next((item for item in items if item["job"] == job), {"phase": ""})
 
 
-def test_an_approved_job_starts_and_names_who_approved(
+def test_an_approved_job_starts_and_names_its_approver(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
     """A Job that needs approval waits for it, and then runs."""
     job = deliver(replica, "Risky", "AwaitingApproval")
     assert at(replica, job)["reason"] == "approval"
-    said = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
-    assert said.startswith(f"Job {namespace}/{job} approved by ")
+    output = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
+    assert output.startswith(f"Job {namespace}/{job} approved by ")
     replica.wait_for(lambda: at(replica, job)["phase"] == "Succeeded")
-    found = kubectl.json("get", "job", job, "-n", namespace)
-    who = found["metadata"]["annotations"]["openfero.io/approved-by"]
-    assert said.endswith(f"by {who}")
+    stored = kubectl.json("get", "job", job, "-n", namespace)
+    approver = stored["metadata"]["annotations"]["openfero.io/approved-by"]
+    assert output.endswith(f"by {approver}")
 
 
 def test_a_refused_job_never_starts(replica: Replica, kubeconfig: Path, namespace: str) -> None:
-    """A person's refusal is final, and a second word is told that it comes too late."""
+    """A refusal is final, and a later approval is reported as too late."""
     job = deliver(replica, "Risky", "AwaitingApproval")
     asyncio.run(act_on_job(REFUSE, f"{namespace}/{job}", kubeconfig, None))
     replica.wait_for(lambda: at(replica, job)["phase"] == "Refused")
@@ -96,10 +96,10 @@ def test_a_running_job_is_stopped_and_remembered(
     assert at(replica, job)["message"].startswith("cancelled by ")
 
 
-def test_without_the_right_nothing_happens(
+def test_without_permission_nothing_happens(
     replica: Replica, tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Who may read Jobs and not patch them is told so, by name."""
+    """A user without permission to patch Jobs gets an error with the user's name."""
     job = deliver(replica, "Risky", "AwaitingApproval")
     kubectl("create", "role", "reader", "--verb=get", "--resource=jobs", "-n", namespace)
     kubectl(
@@ -107,14 +107,14 @@ def test_without_the_right_nothing_happens(
         "-n", namespace,
     )  # fmt: skip
     reader = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
-    who = f"system:serviceaccount:{namespace}:default"
-    with pytest.raises(UsageError, match=f"{who} has no permission to patch Jobs"):
+    account = f"system:serviceaccount:{namespace}:default"
+    with pytest.raises(UsageError, match=f"{account} has no permission to patch Jobs"):
         asyncio.run(act_on_job(APPROVE, job, reader, namespace))
     assert at(replica, job)["phase"] == "AwaitingApproval"
 
 
-def test_what_is_not_ours_is_left_alone(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
-    """A Job of somebody else, and one that does not exist, are each told in one line."""
+def test_foreign_jobs_are_not_touched(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
+    """A foreign Job and a missing Job are each reported on one line."""
     kubectl("create", "job", "theirs", "--image=registry.k8s.io/pause:3.10", "-n", namespace)
     with pytest.raises(UsageError, match="not managed by openfero-gitops"):
         asyncio.run(act_on_job(CANCEL, "theirs", kubeconfig, namespace))
@@ -127,18 +127,18 @@ def test_what_is_not_ours_is_left_alone(kubeconfig: Path, kubectl: Kubectl, name
 def test_nothing_starts_between_pause_and_resume(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Once the leader has acknowledged a pause, alerts are taken and their Jobs wait."""
-    said = asyncio.run(pause(True, kubeconfig, namespace, 20))  # noqa: FBT003
-    assert said.startswith("admission paused by ")
+    """Once the leader has acknowledged a pause, alerts are accepted and their Jobs wait."""
+    output = asyncio.run(pause(True, kubeconfig, namespace, 20))  # noqa: FBT003
+    assert output.startswith("admission paused by ")
     job = deliver(replica, "Slow", "Waiting")
     replica.wait_for(lambda: at(replica, job)["reason"] == "paused")
-    found = kubectl.json("get", "job", job, "-n", namespace)
-    assert "openfero.io/admitted-at" not in found["metadata"]["annotations"]
+    stored = kubectl.json("get", "job", job, "-n", namespace)
+    assert "openfero.io/admitted-at" not in stored["metadata"]["annotations"]
     assert asyncio.run(pause(False, kubeconfig, namespace, 20)).startswith("admission resumed by ")  # noqa: FBT003
     replica.wait_for(lambda: at(replica, job)["phase"] == "Running")
 
 
-def test_a_pause_that_no_leader_acknowledges_says_so(kubeconfig: Path, namespace: str) -> None:
-    """Without a controller the command does not claim that anything is paused."""
+def test_a_pause_that_no_leader_acknowledges_is_reported(kubeconfig: Path, namespace: str) -> None:
+    """Without a controller the command reports that the pause is not confirmed."""
     with pytest.raises(UsageError, match="no leader confirmed it within 1 s"):
         asyncio.run(pause(True, kubeconfig, namespace, 1))  # noqa: FBT003

@@ -1,4 +1,4 @@
-"""What a person may say about the way to a repository, and that each command goes it."""
+"""The options for access to a repository, and that every command applies them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Snapshot
 
 TOKEN = "t0ken-of-a-forge"
-#: What `serve` and every command that reads a Git URL have.
+#: The options of `serve` and every command that reads a Git URL.
 SHARED = {
     *("--git-credentials-file", "--git-ca-file", "--git-proxy"),
     *("--git-ssh-key-file", "--git-known-hosts-file", "--git-max-size"),
@@ -40,22 +40,22 @@ READERS = ("validate", "render", "explain", "test", "diff", "coverage", "audit")
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with an operario, and a branch `pr` with another image."""
-    made = Repository(tmp_path / "served" / "origin")
-    made.write("hostdown.json", operario("HostDown"))
-    made.commit("Heal hosts")
-    made.branch("pr")
+    """Create a repository with an operario, and a branch `pr` with another image."""
+    repository = Repository(tmp_path / "served" / "origin")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Heal hosts")
+    repository.branch("pr")
     job = json.loads(operario("HostDown"))
     job["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/new:2"
-    made.write("hostdown.json", json.dumps(job))
-    made.commit("A newer image")
-    made.switch("main")
-    return made
+    repository.write("hostdown.json", json.dumps(job))
+    repository.commit("A newer image")
+    repository.switch("main")
+    return repository
 
 
 @pytest.fixture
 def private(repository: Repository, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
-    """Serve it over https to a token; give its URL, the CA's file and the token's."""
+    """Serve it over https with a token; yield its URL, the CA's file and the token's."""
     certificates = make_certificates(tmp_path)
     credentials = tmp_path / "credentials"
     credentials.write_text(f"{TOKEN}\n")
@@ -72,7 +72,7 @@ def private(repository: Repository, tmp_path: Path) -> Iterator[tuple[str, Path,
 def ran(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """Give a function that runs a command here, and returns its code and what it printed."""
+    """Return a function that runs a command in-process, for its exit code and output."""
     monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -83,9 +83,9 @@ def ran(
 
 
 async def fetch(tmp_path: Path, **flags: str | Path) -> Snapshot:
-    """Fetch once with the source that `serve` makes of its settings."""
-    given = {name: str(value) for name, value in flags.items()}
-    source = git_source(load_settings({"cache_dir": str(tmp_path / "cache"), **given}))
+    """Fetch once with the source that `serve` creates from its settings."""
+    settings = {name: str(value) for name, value in flags.items()}
+    source = git_source(load_settings({"cache_dir": str(tmp_path / "cache"), **settings}))
     try:
         return await source.fetch()
     finally:
@@ -95,10 +95,10 @@ async def fetch(tmp_path: Path, **flags: str | Path) -> Snapshot:
 # serve
 
 
-async def test_serve_goes_through_the_proxy_that_it_is_told(
+async def test_serve_uses_the_configured_proxy(
     repository: Repository, private: tuple[str, Path, Path], tmp_path: Path
 ) -> None:
-    """A tunnel is opened for the repository, unless its host is one that needs none."""
+    """A tunnel is opened for the repository, unless its host is excluded from the proxy."""
     url, ca, credentials = private
     way = {"repo": url, "git_ca_file": ca, "git_credentials_file": credentials}
     with connect_proxy() as proxy:
@@ -112,7 +112,7 @@ async def test_serve_goes_through_the_proxy_that_it_is_told(
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"git_proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy must be http://host:port"),
         ({"git_no_proxy": "a\nb"}, "--git-no-proxy must be a list"),
@@ -122,18 +122,18 @@ async def test_serve_goes_through_the_proxy_that_it_is_told(
         ),
     ],
 )
-def test_a_way_that_serve_cannot_go_is_named(flags: dict[str, str], said: str) -> None:
-    """The flag that is wrong is said before anything is asked, and never its password."""
+def test_invalid_access_options_are_reported(flags: dict[str, str], message: str) -> None:
+    """The wrong flag is named before any connection is made, without its password."""
     settings = load_settings({"repo": "https://git.example/operarios", **flags})
     with pytest.raises(UsageError) as refused:
         git_source(settings)
 
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
 
-async def test_serve_takes_no_more_than_it_is_told(repository: Repository, tmp_path: Path) -> None:
-    """A repository over the size is refused by the name of its flag, and taken with a higher."""
+async def test_serve_applies_the_size_limit(repository: Repository, tmp_path: Path) -> None:
+    """A repository above the size limit is rejected with the flag's name, and accepted below it."""
     repository.write("noise.bin", os.urandom(1_500_000))
     commit = repository.commit("Noise")
     way = {"repo": repository.url}
@@ -149,11 +149,11 @@ async def test_serve_takes_no_more_than_it_is_told(repository: Repository, tmp_p
 
 @pytest.mark.parametrize("command", READERS)
 def test_a_reader_has_the_options_of_serve(command: str) -> None:
-    """Each command that reads a Git URL names the way there as the controller does."""
+    """Every command that reads a Git URL has the same options as the controller."""
     context = cli.make_context("openfero-gitops", [], resilient_parsing=True)
     of_serve, of_reader = (
-        {name for option in cli.commands[one].get_params(context) for name in option.opts}
-        for one in ("serve", command)
+        {name for option in cli.commands[command_name].get_params(context) for name in option.opts}
+        for command_name in ("serve", command)
     )
 
     assert of_serve >= SHARED
@@ -163,54 +163,55 @@ def test_a_reader_has_the_options_of_serve(command: str) -> None:
 def test_validate_reads_a_private_repository_over_https(
     private: tuple[str, Path, Path], ran: Callable[..., tuple[int, str, str]]
 ) -> None:
-    """With a CA and a token it is read; without, the error names the option that is missing."""
+    """With a CA and a token it is read; without them, the error names the missing option."""
     url, ca, credentials = private
 
     code, out, _ = ran("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
     assert (code, out.splitlines()[-1][:17]) == (0, "1 valid operario,")
-    for given, wanted in (((), "--git-ca-file"), (("--git-ca-file", ca), "--git-credentials-file")):
-        code, out, err = ran("validate", url, *given)
+    cases = (((), "--git-ca-file"), (("--git-ca-file", ca), "--git-credentials-file"))
+    for options, missing in cases:
+        code, out, err = ran("validate", url, *options)
         assert (code, out) == (2, "")
-        assert f"set {wanted}" in err
+        assert f"set {missing}" in err
 
 
 def test_diff_reads_a_repository_over_ssh(
     repository: Repository, tmp_path: Path, ran: Callable[..., tuple[int, str, str]]
 ) -> None:
-    """With a key and host keys both commits are read; without, both options are named."""
+    """With a key and host keys both commits are read; without them, both options are named."""
     (tmp_path / "sshd").mkdir()
     with ssh_server(tmp_path / "sshd") as sshd:
-        asked = ("diff", sshd.url(repository.folder), "main", "pr", "--merge-base")
+        arguments = ("diff", sshd.url(repository.folder), "main", "pr", "--merge-base")
         hosts = ("--git-known-hosts-file", sshd.known_hosts)
-        code, out, err = ran(*asked, "--git-ssh-key-file", sshd.key, *hosts)
+        code, out, err = ran(*arguments, "--git-ssh-key-file", sshd.key, *hosts)
         assert (code, err) == (0, "")
         assert "registry.example/new:2" in out
         make_key(tmp_path / "stranger")
-        code, out, err = ran(*asked, "--git-ssh-key-file", tmp_path / "stranger", *hosts)
+        code, out, err = ran(*arguments, "--git-ssh-key-file", tmp_path / "stranger", *hosts)
         assert (code, out) == (2, "")
         assert "the server refused the SSH key" in err
-    code, out, err = ran(*asked)
+    code, out, err = ran(*arguments)
     assert (code, out) == (2, "")
     assert "ssh requires --git-ssh-key-file and --git-known-hosts-file" in err
 
 
-def test_validate_goes_through_a_proxy_and_keeps_to_a_size(
+def test_validate_uses_a_proxy_and_a_size_limit(
     repository: Repository,
     private: tuple[str, Path, Path],
     ran: Callable[..., tuple[int, str, str]],
 ) -> None:
-    """Proxy and size are those of the command line, and what they cannot be is 2."""
+    """Proxy and size come from the command line; invalid values are exit code 2."""
     url, ca, credentials = private
     repository.write("noise.bin", os.urandom(1_500_000))
     repository.commit("Noise")
-    asked = ("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
+    arguments = ("validate", url, "--git-ca-file", ca, "--git-credentials-file", credentials)
     with connect_proxy() as proxy:
         way = ("--git-proxy", f"http://127.0.0.1:{proxy.port}")
-        assert ran(*asked, *way)[0] == 0
+        assert ran(*arguments, *way)[0] == 0
         assert set(proxy.asked) == {url.split("/")[2]}
-    code, _, err = ran(*asked, "--git-max-size", "1Mi")
+    code, _, err = ran(*arguments, "--git-max-size", "1Mi")
     assert code == 2
     assert re.search("the 1048576 bytes that --git-max-size allows", err)
-    code, _, err = ran(*asked, "--git-max-size", "1GB")
+    code, _, err = ran(*arguments, "--git-max-size", "1GB")
     assert code == 2
     assert "'--git-max-size': \"1GB\" is not a size" in err

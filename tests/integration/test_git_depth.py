@@ -1,4 +1,4 @@
-"""How much is fetched: the newest history and no large files, where the server offers that."""
+"""How much is fetched: recent history without large files, if the server supports it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.catalog import Snapshot
 
-LONG = 250  # commits, more than twice of what is fetched at first
+LONG = 250  # commits, more than twice the depth of the first fetch
 FETCHED = 101
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the list to which every command that is given to git is added."""
+    """Return the list to which every git command is appended."""
     return count_commands(monkeypatch)
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    """Give an empty repository, whose commits can be asked for by their ids."""
+    """Create an empty repository, whose commits can be fetched by their ids."""
     made = Fleet(tmp_path / "origin.git")
     run_git(made.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     return made
@@ -50,7 +50,7 @@ def fleet(tmp_path: Path) -> Fleet:
 
 @pytest.fixture
 def line(fleet: Fleet) -> list[str]:
-    """Give a line of many commits, the last of which is published."""
+    """Create a line of many commits, the last of which is published."""
     for number in range(LONG):
         fleet.commit({"a.yaml": f"version: {number}\n".encode()})
     commits = fleet.write()
@@ -60,7 +60,7 @@ def line(fleet: Fleet) -> list[str]:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., GitSource]]:
-    """Give a way to open a source with a cache, which is the same where it has the same name."""
+    """Return a function that opens a source; sources with the same cache name share a cache."""
     sources: list[GitSource] = []
 
     def open_one(url: str, cache: str = "cache", **settings: Any) -> GitSource:
@@ -73,15 +73,15 @@ async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., GitSource]]:
 
 
 def held(cache: Path) -> int:
-    """How many commits a cache holds."""
+    """Return the number of commits in a cache."""
     [repository] = cache.glob("*/repository.git")
     return len(run_git(repository, "rev-list", "--all").split())
 
 
 class TestFetchingLess:
-    """How much is fetched, and of whom."""
+    """Test how much is fetched, and when."""
 
-    async def test_the_first_fetch_brings_what_older_versions_are_looked_for_in(
+    async def test_the_first_fetch_includes_the_history_for_older_versions(
         self,
         fleet: Fleet,
         line: list[str],
@@ -89,7 +89,7 @@ class TestFetchingLess:
         commands: list[str],
         tmp_path: Path,
     ) -> None:
-        """Everything that a sync may ask is answered without the network."""
+        """Everything that a sync may query is answered without the network."""
         source = opened(fleet.url)
         await source.fetch()
         assert held(tmp_path / "cache") == FETCHED
@@ -97,17 +97,17 @@ class TestFetchingLess:
 
         assert await source.ancestors(line[-1]) == line[-2:-102:-1]
         versions = await source.versions("a.yaml", line[-1])
-        assert [one.commit for one in versions] == line[-2:-102:-1]
+        assert [version.commit for version in versions] == line[-2:-102:-1]
         assert await source.existed("a.yaml", line[-1])
         assert not await source.existed("b.yaml", line[-1])
         assert await source.is_ancestor(line[-101], line[-1])
         assert not await source.is_ancestor(line[-1], line[-101])
         assert "fetch" not in commands
 
-    async def test_what_comes_later_is_fetched_as_it_comes(
+    async def test_later_commits_are_fetched(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """A cache that began with a part has all that was committed since."""
+        """A cache with a partial history has everything that was committed later."""
         source = opened(fleet.url)
         fleet.publish(line[149])
         await source.fetch()
@@ -118,20 +118,20 @@ class TestFetchingLess:
         assert held(tmp_path / "cache") == FETCHED + 100
         assert await source.is_ancestor(line[100], line[-1])
 
-    async def test_a_server_that_gives_all_or_nothing_is_asked_for_all(
+    async def test_everything_is_fetched_without_partial_fetches(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """A folder of files behind a web server is such a one."""
+        """A static file server supports no partial fetches."""
         run_git(fleet.folder, "update-server-info")
         with file_server(fleet.folder) as url:
             snapshot = await opened(url).fetch()
         assert snapshot.revision.commit == line[-1]
         assert held(tmp_path / "cache") == LONG
 
-    async def test_a_short_history_is_whole(
+    async def test_a_short_history_is_complete(
         self, fleet: Fleet, opened: Callable[..., GitSource], commands: list[str]
     ) -> None:
-        """What is not in it is nowhere: nothing more is asked for."""
+        """A short history is complete: nothing more is requested."""
         for number in range(20):
             fleet.commit({"a.yaml": f"version: {number}\n".encode()})
         commits = fleet.write()
@@ -147,10 +147,10 @@ class TestFetchingLess:
 
 
 class TestFetchingTheRest:
-    """What leads further back."""
+    """Test queries that need older history."""
 
     @pytest.mark.parametrize("question", ["ancestor", "snapshot", "versions", "merge base"])
-    async def test_a_question_about_long_ago_has_the_rest_fetched_once(
+    async def test_a_query_about_old_commits_fetches_the_rest_once(
         self,
         fleet: Fleet,
         line: list[str],
@@ -159,7 +159,7 @@ class TestFetchingTheRest:
         tmp_path: Path,
         question: str,
     ) -> None:
-        """Whatever is asked, the answer is the one that a whole clone gives."""
+        """Every answer equals that of a complete clone."""
         source = opened(fleet.url)
         await source.fetch()
         commands.clear()
@@ -168,8 +168,8 @@ class TestFetchingTheRest:
         elif question == "snapshot":
             assert (await source.snapshot(line[3])).files[0].content == b"version: 3\n"
         elif question == "versions":
-            found = await source.versions("a.yaml", line[-20])
-            assert [one.commit for one in found] == line[-21:-121:-1]
+            versions = await source.versions("a.yaml", line[-20])
+            assert [version.commit for version in versions] == line[-21:-121:-1]
         else:
             assert await source.merge_base(line[3], line[-1]) == line[3]
 
@@ -179,27 +179,27 @@ class TestFetchingTheRest:
         assert not await source.is_ancestor("f" * 40, line[-1])
         assert commands.count("fetch") == 1
 
-    async def test_a_rewritten_branch_is_told_from_one_that_goes_on(
+    async def test_a_rewritten_branch_is_recognised(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """Both look alike where the commit in force is older than what was fetched."""
+        """The two cases look alike if the active commit is older than the fetched history."""
         tree = run_git(fleet.folder, "rev-parse", f"{line[-1]}^{{tree}}")
-        other = run_git(fleet.folder, "commit-tree", tree, "-m", "another beginning")
+        unrelated = run_git(fleet.folder, "commit-tree", tree, "-m", "another root")
         source = opened(fleet.url)
         await source.fetch()
-        assert not await source.is_ancestor(other, line[-1])
+        assert not await source.is_ancestor(unrelated, line[-1])
 
         again = opened(fleet.url, "another")
-        fleet.publish(other)
+        fleet.publish(unrelated)
         await again.fetch()
         assert held(tmp_path / "another") == 1
-        assert not await again.is_ancestor(line[-1], other)
+        assert not await again.is_ancestor(line[-1], unrelated)
 
     @pytest.mark.parametrize("by_id", [True, False])
-    async def test_a_commit_of_long_ago_can_be_the_ref(
+    async def test_an_old_commit_can_be_the_ref(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], *, by_id: bool
     ) -> None:
-        """Also of a server that hands out branches alone."""
+        """This includes servers that serve branches only."""
         run_git(fleet.folder, "config", "uploadpack.allowAnySHA1InWant", str(by_id).lower())
         with http_server(fleet.folder.parent) as server:
             server.old_protocol = not by_id
@@ -209,10 +209,10 @@ class TestFetchingTheRest:
             assert await source.is_ancestor(line[5], line[20])
             assert len(await source.versions("a.yaml", line[20])) == 20
 
-    async def test_without_the_server_the_answer_is_not_made_up(
+    async def test_without_the_server_a_query_is_an_error(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource]
     ) -> None:
-        """What is here can still be asked, and later the rest."""
+        """Local commits can still be queried, and the others later."""
         source = opened(fleet.url)
         await source.fetch()
         away = fleet.folder.rename(fleet.folder.with_name("away.git"))
@@ -223,10 +223,10 @@ class TestFetchingTheRest:
         away.rename(fleet.folder)
         assert await source.is_ancestor(line[3], line[-1])
 
-    async def test_a_server_that_stalls_in_the_middle_leaves_the_cache_as_it_was(
+    async def test_a_server_that_stalls_keeps_the_cache(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """Half a pack is removed, and the next time all is well."""
+        """A partial pack is removed, and the next fetch succeeds."""
         with http_server(fleet.folder.parent) as server:
             source = opened(server.url("origin.git"), timeout=3)
             await source.fetch()
@@ -241,10 +241,10 @@ class TestFetchingTheRest:
             assert (await source.fetch()).revision.commit == line[-1]
             assert await source.is_ancestor(line[3], line[-1])
 
-    async def test_the_rest_counts_towards_the_size_that_is_allowed(
+    async def test_the_rest_counts_towards_the_size_limit(
         self, fleet: Fleet, opened: Callable[..., GitSource]
     ) -> None:
-        """The error names the setting; what is here stays."""
+        """The error names the setting; the local commits stay."""
         noise = Random(5)  # noqa: S311, not a secret
         fleet.commit({"old.bin": noise.randbytes(1 << 20)})
         fleet.commit({"old.bin": None, "a.yaml": b"version: 0\n"})
@@ -258,7 +258,7 @@ class TestFetchingTheRest:
             await source.is_ancestor(commits[0], commits[-1])
         assert (await source.fetch()).files[0].content == b"version: 119\n"
 
-    async def test_replicas_on_one_cache_ask_at_the_same_time(
+    async def test_replicas_on_one_cache_query_concurrently(
         self,
         fleet: Fleet,
         line: list[str],
@@ -270,17 +270,17 @@ class TestFetchingTheRest:
         for replica in replicas:
             await replica.fetch()
         commands.clear()
-        found = await asyncio.gather(
+        answers = await asyncio.gather(
             *(replica.is_ancestor(line[3], line[-1]) for replica in replicas)
         )
-        assert found == [True, True, True]
+        assert answers == [True, True, True]
         assert commands.count("fetch") == 1
 
     @pytest.mark.parametrize("seed", range(3))
-    async def test_any_history_answers_as_a_whole_clone_of_it(
+    async def test_any_history_answers_like_a_complete_clone(
         self, fleet: Fleet, opened: Callable[..., GitSource], seed: int
     ) -> None:
-        """With merges, several beginnings, and branches of very different length."""
+        """The history has merges, several roots, and branches of very different length."""
         chance = Random(seed)  # noqa: S311, not a secret
         commits = tangle(fleet, chance, 400)
         fleet.publish(commits[-1])
@@ -292,21 +292,21 @@ class TestFetchingTheRest:
         assert await source.ancestors(tip) == line[1:101]
         changed = run_git(folder, "log", "--first-parent", "-m", "--format=%H", tip, "--", "a.yaml")
         assert changed
-        whole = opened(fleet.url, "whole")
-        await whole.fetch()
-        assert not await whole.is_ancestor("f" * 40, tip)  # now it has everything
-        expected = await whole.versions("a.yaml", tip)
+        complete = opened(fleet.url, "whole")
+        await complete.fetch()
+        assert not await complete.is_ancestor("f" * 40, tip)  # now it has everything
+        expected = await complete.versions("a.yaml", tip)
         assert await source.versions("a.yaml", tip) == expected
         for commit in chance.sample(commits, 12):
             assert await source.is_ancestor(commit, tip) == (commit in before)
 
 
 class TestLargeFiles:
-    """What is larger than any file that is read stays where it is, if the server can do that."""
+    """Test that files above the size limit are not fetched, if the server supports that."""
 
     @pytest.fixture
     def offering(self, fleet: Fleet) -> Fleet:
-        """Give a repository that can leave out files, as the large hosts can."""
+        """Create a repository that supports filters, as large hosts do."""
         run_git(fleet.folder, "config", "uploadpack.allowFilter", "true")
         return fleet
 
@@ -314,27 +314,27 @@ class TestLargeFiles:
     async def both(
         self, opened: Callable[..., GitSource], offering: Fleet
     ) -> Callable[[], Awaitable[Snapshot]]:
-        """Give a way to fetch with all offers and with none, and have the same."""
+        """Return a function that fetches with and without filters, and compares the snapshots."""
         plain = offering.folder.with_name("plain.git")
         plain.mkdir()
-        less, whole = opened(offering.url), opened(f"file://{plain}", "whole")
+        less, complete = opened(offering.url), opened(f"file://{plain}", "whole")
 
         async def fetch() -> Snapshot:
             shutil.rmtree(plain)
             shutil.copytree(offering.folder, plain)
             run_git(plain, "config", "uploadpack.allowFilter", "false")
-            one, other = await less.fetch(), await whole.fetch()
-            assert one.files == other.files
-            where = [(problem.path, problem.rule) for problem in one.problems]
-            assert where == [(problem.path, problem.rule) for problem in other.problems]
-            return one
+            filtered, unfiltered = await less.fetch(), await complete.fetch()
+            assert filtered.files == unfiltered.files
+            where = [(problem.path, problem.rule) for problem in filtered.problems]
+            assert where == [(problem.path, problem.rule) for problem in unfiltered.problems]
+            return filtered
 
         return fetch
 
-    async def test_they_are_left_out_and_told(
+    async def test_they_are_left_out_and_reported(
         self, offering: Fleet, both: Callable[[], Awaitable[Snapshot]], tmp_path: Path
     ) -> None:
-        """Nothing of them is on the disk, and a reader is told of those that would be read."""
+        """Their contents are not on the disk, and those that would be read are reported."""
         offering.commit({"video.bin": noise(3 << 20), "was.yaml": text(600_000, 1), "a.yaml": b"a"})
         offering.commit({"was.yaml": text(1000, 2), "large.yaml": text(700_000, 3)})
         offering.publish(offering.write()[-1])
@@ -349,7 +349,7 @@ class TestLargeFiles:
     async def test_where_commits_are_signed_nothing_is_left_out(
         self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """A forge that keeps one file back would choose which of them are renewed."""
+        """A forge that withholds one file could choose which files are updated."""
         offering.commit({"a.yaml": b"a", "large.yaml": text(700_000, 3)})
         offering.publish(offering.write()[-1])
         signers = tmp_path / "signers"
@@ -361,10 +361,10 @@ class TestLargeFiles:
             await opened(offering.url, trust=trust).fetch()
         assert weight(tmp_path / "cache") > 100_000
 
-    async def test_they_are_followed_through_their_changes(
+    async def test_their_changes_are_followed(
         self, offering: Fleet, both: Callable[[], Awaitable[Snapshot]]
     ) -> None:
-        """A file that shrinks is sent as a difference to one that is not here; and so on."""
+        """This includes a file that shrinks, which is sent as a delta to a missing one."""
         base = text(700_000, 1)
         steps: list[dict[str, bytes | None]] = [
             {"a.yaml": b"a: 1\n", "large.yaml": base, "video.bin": noise(1 << 20)},
@@ -388,13 +388,13 @@ class TestLargeFiles:
         assert read[3] == read[4] == read[5] == read[6] == {"a.yaml": 5}
         assert read[7] == {"a.yaml": 5, "other.yaml": 1000}
 
-    async def test_many_syncs_later_and_after_a_restart_they_are_told_again(
+    async def test_they_are_reported_after_many_syncs_and_a_restart(
         self,
         offering: Fleet,
         both: Callable[[], Awaitable[Snapshot]],
         opened: Callable[..., GitSource],
     ) -> None:
-        """Packs are rolled up meanwhile, and whoever comes fresh to the cache reads the same."""
+        """Packs are consolidated in between, and a new source on the cache reads the same."""
         offering.commit({"a.yaml": b"a: 0\n", "large.yaml": text(700_000, 1)})
         for number in range(55):
             offering.commit({"a.yaml": f"a: {number}\n".encode()})
@@ -406,10 +406,10 @@ class TestLargeFiles:
         assert fresh == last
         assert await again.versions("large.yaml", last.revision.commit) == []
 
-    async def test_a_file_that_is_lost_is_fetched_again(
+    async def test_a_lost_file_is_fetched_again(
         self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """It is not taken for one that was left out."""
+        """A missing object is not mistaken for a large file that was left out."""
         offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
         offering.publish(offering.write()[-1])
         before = await opened(offering.url).fetch()
@@ -417,10 +417,10 @@ class TestLargeFiles:
         lose(cache, next(file.blob for file in before.files))
         assert await opened(offering.url).fetch() == before
 
-    async def test_the_rest_of_the_history_comes_without_them(
+    async def test_the_rest_of_the_history_is_fetched_without_them(
         self, offering: Fleet, opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """Also where a large file was there long ago alone."""
+        """This includes a large file that existed only long ago."""
         offering.commit({"video.bin": noise(2 << 20)})
         offering.commit({"video.bin": None})
         for number in range(150):
@@ -434,10 +434,10 @@ class TestLargeFiles:
         assert weight(tmp_path / "cache") < 200_000
         assert (await source.fetch()).revision.commit == commits[-1]
 
-    async def test_a_server_that_refuses_after_all_is_asked_for_all(
+    async def test_everything_is_fetched_if_the_server_rejects_the_filter(
         self, offering: Fleet, opened: Callable[..., GitSource]
     ) -> None:
-        """A host may allow other kinds of leaving out than by size."""
+        """A host may support only other filters than by size."""
         run_git(offering.folder, "config", "uploadpackfilter.blob:limit.allow", "false")
         offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
         offering.publish(offering.write()[-1])
@@ -448,34 +448,34 @@ class TestLargeFiles:
 
 
 def noise(size: int) -> bytes:
-    """Bytes that nothing makes smaller."""
+    """Return incompressible bytes."""
     return Random(size).randbytes(size)  # noqa: S311, not a secret
 
 
 def text(size: int, seed: int) -> bytes:
-    """A YAML file of a size in bytes, which hardly gets smaller."""
+    """Return a YAML file of this size in bytes that is hardly compressible."""
     chance = Random(seed)  # noqa: S311, not a secret
     lines = (f"k{number}: {chance.getrandbits(240):x}\n" for number in itertools.count())
-    found = bytearray()
-    while len(found) < size:
-        found += next(lines).encode()
-    return bytes(found[:size])
+    content = bytearray()
+    while len(content) < size:
+        content += next(lines).encode()
+    return bytes(content[:size])
 
 
 def weight(cache: Path) -> int:
-    """How many bytes a cache has in packs."""
+    """Return the size of a cache's packs in bytes."""
     return sum(pack.stat().st_size for pack in cache.glob("*/repository.git/objects/pack/*.pack"))
 
 
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
-    """Serve a folder's files, which is what git calls the dumb protocol."""
+    """Serve a folder's files, which is Git's dumb protocol."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        """Says nothing."""
+        """A handler without log output."""
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Say nothing."""
+            """Discard the message."""
 
     handler = functools.partial(Quiet, directory=str(folder.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -489,7 +489,7 @@ def file_server(folder: Path) -> Iterator[str]:
 
 
 def tangle(fleet: Fleet, chance: Random, count: int) -> list[str]:
-    """Write commits of one to three parents each, some of none, and return their ids, in order."""
+    """Write commits of zero to three parents each, and return their ids in order."""
     stream = []
     for mark in range(1, count + 1):
         content = b"version: %d\n" % chance.randrange(20)

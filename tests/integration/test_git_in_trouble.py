@@ -1,4 +1,4 @@
-"""A server in trouble: what stays in force, what a reader is told, and what is left behind."""
+"""A faulty Git server: what stays active, what is reported, and what is left behind."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 TOKEN = "gl0bal-t0ken"
 DEADLINE = 5.0  # seconds
-ENDING = 20.0  # seconds more, on a machine that is busy
+ENDING = 20.0  # additional seconds on a busy machine
 
 
 @dataclass
 class Forge:
-    """A private repository behind https, and the way to it."""
+    """A private repository behind https, and access to it."""
 
     repository: Repository
     certificates: Certificates
@@ -55,7 +55,7 @@ class Forge:
         )
 
     def follow(self, cache: Path, proxy: ConnectProxy | None = None) -> Follower:
-        """Give a replica that reads it."""
+        """Return a replica that reads it."""
         return Follower(
             f"https://127.0.0.1:{self.port}/origin",
             cache,
@@ -69,7 +69,7 @@ class Forge:
         )
 
     def push(self) -> str:
-        """Commit a new version beside a file that makes the pack a long one."""
+        """Commit a new version, and a file that makes the pack large."""
         self.repository.write("disk.yaml", operario_file("disk", "2"))
         self.repository.write("noise.bin", os.urandom(100_000))
         return self.repository.commit("Second")
@@ -77,7 +77,7 @@ class Forge:
 
 @pytest.fixture
 def forge(tmp_path: Path) -> Forge:
-    """Give a repository with one operario, and a token that opens it."""
+    """Create a repository with one operario, and a token for access."""
     repository = Repository(tmp_path / "served" / "origin")
     repository.write("disk.yaml", operario_file("disk", "1"))
     repository.commit("First")
@@ -88,19 +88,19 @@ def forge(tmp_path: Path) -> Forge:
 
 @pytest.fixture
 def proxy() -> Iterator[ConnectProxy]:
-    """Give a proxy that opens tunnels."""
-    with connect_proxy() as made:
-        yield made
+    """Start a proxy that opens tunnels."""
+    with connect_proxy() as proxy:
+        yield proxy
 
 
-def told(replica: Follower, capture: pytest.CaptureFixture[str]) -> str:
-    """Everything that anybody may read: the error, the whole status, the log."""
+def output(replica: Follower, capture: pytest.CaptureFixture[str]) -> str:
+    """Return all output: the error, the complete status and the log."""
     printed = capture.readouterr()
     return f"{replica.error} {replica.syncer.status!r} {printed.out} {printed.err}"
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said", "longest"),
+    ("trouble", "message", "longest"),
     [
         (lambda server: setattr(server, "cut", 5000), "did not finish within 5 s", DEADLINE),
         (lambda server: setattr(server, "reset", 5000), "the connection was interrupted", 0),
@@ -111,15 +111,15 @@ def told(replica: Follower, capture: pytest.CaptureFixture[str]) -> str:
     ],
     ids=["stalls", "resets", "spoils", "hangs", "redirects", "asks-again"],
 )
-async def test_a_server_in_trouble_changes_nothing_that_is_in_force(
+async def test_a_faulty_server_keeps_the_active_catalog(
     forge: Forge,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     trouble: Callable[[HttpServer], None],
-    said: str,
+    message: str,
     longest: float,
 ) -> None:
-    """One line says what it is, in time; no child, descriptor or secret is left; it passes."""
+    """The fault is reported on one line in time, leaks nothing, and the next sync recovers."""
     with forge.serve() as server:
         replica = forge.follow(tmp_path / "cache")
         await replica.sync()
@@ -133,24 +133,24 @@ async def test_a_server_in_trouble_changes_nothing_that_is_in_force(
 
         took = time.monotonic() - began
         assert replica.in_force == before
-        assert said in replica.error
+        assert message in replica.error
         assert "\n" not in replica.error
         assert took < longest + ENDING
         assert descendants() == children
-        assert TOKEN not in told(replica, capfd)
+        assert TOKEN not in output(replica, capfd)
         server.cut = server.reset = server.spoil = 0
         server.redirect_to, server.password = "", TOKEN
         server.gate.set()
         await replica.sync()
         assert (replica.error, replica.commit) == ("", second)
-        assert open_files() <= files + 2  # the server's own threads may be about to close theirs
+        assert open_files() <= files + 2  # the server's threads may not have closed theirs yet
         await replica.aclose()
 
 
-async def test_a_certificate_that_expires_changes_nothing_that_is_in_force(
+async def test_an_expired_certificate_keeps_the_active_catalog(
     forge: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An expired certificate is no trusted one, until a new one is there."""
+    """An expired certificate is not trusted; a renewed one is."""
     replica = forge.follow(tmp_path / "cache")
     with forge.serve():
         await replica.sync()
@@ -162,17 +162,17 @@ async def test_a_certificate_that_expires_changes_nothing_that_is_in_force(
         assert replica.in_force == before
         assert "the TLS connection failed" in replica.error
         assert "dates of" in replica.error
-        assert TOKEN not in told(replica, capfd)
+        assert TOKEN not in output(replica, capfd)
     with forge.serve():
         await replica.sync()
         assert replica.commit == second
     await replica.aclose()
 
 
-async def test_a_proxy_carries_what_it_cannot_read(
+async def test_a_proxy_tunnels_https(
     forge: Forge, proxy: ConnectProxy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Behind a proxy that only opens tunnels https goes on, and goes nowhere without it."""
+    """A sync works through a proxy that only opens tunnels, and fails without it."""
     replica = forge.follow(tmp_path / "cache", proxy)
     with forge.serve() as server:
         await replica.sync()
@@ -185,15 +185,15 @@ async def test_a_proxy_carries_what_it_cannot_read(
     replica_without = forge.follow(tmp_path / "other", ConnectProxy(1))
     await replica_without.sync()
     assert "cannot connect" in replica_without.error
-    assert TOKEN not in told(replica, capfd) + told(replica_without, capfd)
+    assert TOKEN not in output(replica, capfd) + output(replica_without, capfd)
     await replica.aclose()
     await replica_without.aclose()
 
 
-async def test_a_token_that_rotates_is_followed_in_the_middle_of_things(
+async def test_a_rotated_token_is_used(
     forge: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Between two tokens there is an error for as long as they differ, and never either of them."""
+    """A sync fails while the two tokens differ, and neither of them is shown."""
     replica = forge.follow(tmp_path / "cache")
     with forge.serve() as server:
         for number in range(3):
@@ -203,5 +203,5 @@ async def test_a_token_that_rotates_is_followed_in_the_middle_of_things(
             forge.credentials.write_text(f"t0ken-{number}\n")
             await replica.sync()
             assert replica.error == ""
-    assert "t0ken-" not in told(replica, capfd)
+    assert "t0ken-" not in output(replica, capfd)
     await replica.aclose()

@@ -1,4 +1,4 @@
-"""What is read by what changed is what would be read from scratch."""
+"""Incremental reads yield the same result as reading from scratch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATHS += ["readme.md", "_off/z.yaml", "openfero.yaml", "tests/t.yaml", "a\tb.yam
 
 
 def edit(chance: Random) -> dict[str, bytes | Link | None]:
-    """Give one commit's changes: of a few paths, each to anything that may stand there."""
+    """Return one commit's changes: to a few paths, each of any kind."""
     changes: dict[str, bytes | Link | None] = {}
     for path in chance.sample(PATHS, chance.choice([0, 1, 1, 1, 2, 3])):
         if path == "openfero.yaml":
@@ -60,7 +60,7 @@ def edit(chance: Random) -> dict[str, bytes | Link | None]:
 
 
 async def catalog_of(snapshot: Snapshot, source: GitSource, memo: FileMemo) -> Catalog | str:
-    """Load as the controller does, or return why the revision is refused."""
+    """Load like the controller, or return why the revision is rejected."""
     try:
         return await load_catalog(snapshot, SCOPE, memo, source.versions)
     except CatalogRefusal as refusal:
@@ -68,7 +68,7 @@ async def catalog_of(snapshot: Snapshot, source: GitSource, memo: FileMemo) -> C
 
 
 async def read(source: GitSource) -> Snapshot | str:
-    """Fetch, or say why not."""
+    """Fetch, or return the error."""
     try:
         return await source.fetch()
     except SourceError as error:
@@ -76,10 +76,10 @@ async def read(source: GitSource) -> Snapshot | str:
 
 
 @pytest.mark.parametrize(("seed", "root"), [(0, ""), (1, "b")])
-async def test_a_catalog_is_the_same_whatever_was_read_before(
+async def test_a_catalog_does_not_depend_on_earlier_reads(
     tmp_path: Path, seed: int, root: str
 ) -> None:
-    """After any history a source and a memo that went along give what fresh ones give."""
+    """After any history, an old source and memo give the same result as new ones."""
     chance = Random(seed)  # noqa: S311 - the same history each time
     fleet = Fleet(tmp_path / "origin.git")
     for _ in range(25):
@@ -91,7 +91,7 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
     old, memo = GitSource(settings), FileMemo("1.36")
     taken = 0
 
-    # Not in their order alone: a branch may be set back, too.
+    # Not only in their order: a branch may be moved back, too.
     for commit in [*commits, *chance.sample(commits, 5)]:
         fleet.publish(commit)
         fresh = GitSource(settings)
@@ -99,9 +99,9 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
         assert snapshot == scratch
         if not isinstance(snapshot, str) and not isinstance(scratch, str):
             assert snapshot.revision.commit == commit
-            found = await catalog_of(snapshot, old, memo)
-            assert found == await catalog_of(scratch, fresh, FileMemo("1.36"))
-            taken += not isinstance(found, str)
+            catalog = await catalog_of(snapshot, old, memo)
+            assert catalog == await catalog_of(scratch, fresh, FileMemo("1.36"))
+            taken += not isinstance(catalog, str)
         await fresh.aclose()
 
     assert taken > 3
@@ -111,7 +111,7 @@ async def test_a_catalog_is_the_same_whatever_was_read_before(
 async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that did not change is the same object in the next snapshot, and is not read."""
+    """An unchanged file is the same object in the next snapshot, and is not read."""
     fleet = Fleet(tmp_path / "origin.git")
     files = operarios(40)
     path = sorted(files)[20]
@@ -141,15 +141,15 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     ]
     assert changed == [path]
     assert parsed == [files[path] + b"# changed\n"]
-    assert {one.origin.commit for one in catalog.operarios} == {first}
-    assert {one.origin.commit for one in later.operarios} == {second}
+    assert {operario.origin.commit for operario in catalog.operarios} == {first}
+    assert {operario.origin.commit for operario in later.operarios} == {second}
     assert later.operarios[0].job is catalog.operarios[0].job
     await source.aclose()
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the list to which every command that is given to git is added."""
+    """Return the list to which every git command is appended."""
     return count_commands(monkeypatch)
 
 
@@ -157,7 +157,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_an_unchanged_ref_costs_one_list_of_refs(
     tmp_path: Path, commands: list[str], ref: str
 ) -> None:
-    """Where the server says what it said before, nothing else is asked or started."""
+    """If the server returns the same refs, nothing else is requested or started."""
     fleet = Fleet(tmp_path / "origin.git")
     fleet.commit(operarios(3))
     [commit] = fleet.write()
@@ -172,10 +172,10 @@ async def test_an_unchanged_ref_costs_one_list_of_refs(
     await source.aclose()
 
 
-async def test_a_server_of_very_many_refs_is_asked_for_one(
+async def test_one_ref_is_listed_on_a_server_with_very_many(
     tmp_path: Path, commands: list[str]
 ) -> None:
-    """A forge lists every pull request with HEAD: after one such list, only HEAD is asked for."""
+    """If listing HEAD returns every pull request, only HEAD is listed from then on."""
     fleet = Fleet(tmp_path / "origin.git")
     fleet.commit(operarios(3))
     first, second = (fleet.commit({"b.yaml": b"b: 1\n"}), fleet.write())[1]
@@ -194,10 +194,10 @@ async def test_a_server_of_very_many_refs_is_asked_for_one(
     await source.aclose()
 
 
-async def test_many_broken_files_cost_one_look_at_the_history(
+async def test_many_broken_files_cost_one_read_of_the_history(
     tmp_path: Path, commands: list[str]
 ) -> None:
-    """What an envelope breaks everywhere is asked about everywhere, and git is asked once."""
+    """If an envelope invalidates every file, their versions are read with one git command."""
     fleet = Fleet(tmp_path / "origin.git")
     fleet.commit(operarios(60))
     fleet.commit({"openfero.yaml": b"remember: 2h\n"})

@@ -1,6 +1,6 @@
-"""What may come into force after what: refs that move, vanish and are rewritten.
+"""Which revision may become active after which: refs that move, disappear and are rewritten.
 
-Each test shows what is in force, what a reader is told, and how it goes on.
+Each test checks what is active, what is reported, and the recovery.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ ENVELOPE = "limits: {concurrent: 3}\n"
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with two operarios and two commits."""
-    made = Repository(tmp_path / "origin")
-    made.write("disk.yaml", operario_file("disk"))
-    made.commit("First")
-    made.write("node.yaml", operario_file("node"))
-    made.commit("Second")
-    return made
+    """Create a repository with two operarios and two commits."""
+    repository = Repository(tmp_path / "origin")
+    repository.write("disk.yaml", operario_file("disk"))
+    repository.commit("First")
+    repository.write("node.yaml", operario_file("node"))
+    repository.commit("Second")
+    return repository
 
 
 @pytest.fixture
 async def replicas(
     repository: Repository, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Follower]]:
-    """Give a function that makes replicas of one cluster, each with a cache of its own."""
-    async with followers(repository.url, tmp_path) as made:
-        yield made
+    """Return a function that creates replicas of one cluster, each with its own cache."""
+    async with followers(repository.url, tmp_path) as make_replica:
+        yield make_replica
 
 
 def change(repository: Repository, text: str = "changed") -> str:
@@ -61,26 +61,26 @@ def change(repository: Repository, text: str = "changed") -> str:
 
 
 def rewrite(repository: Repository) -> str:
-    """Put another commit in the place of the newest, as a force push does."""
+    """Replace the newest commit, like a force push."""
     repository.git("reset", "--quiet", "--hard", "HEAD~1")
     return change(repository, "forced")
 
 
 class TestBranches:
-    """A branch, and the remote's default."""
+    """Test a branch, and the remote's default branch."""
 
     async def test_a_force_push_is_refused_until_it_continues_what_was_in_force(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """What was in force stays, the reader is told what to do, and doing it helps."""
-        one = replicas(ref="main")
-        await one.sync()
-        before, in_force = one.commit, one.catalog
+        """The former catalog stays active, the status has advice; following it resolves it."""
+        replica = replicas(ref="main")
+        await replica.sync()
+        before, in_force = replica.commit, replica.catalog
         forced = rewrite(repository)
 
-        status = await one.sync()
+        status = await replica.sync()
 
-        assert one.catalog is in_force
+        assert replica.catalog is in_force
         assert status.error == (
             f"commit {forced[:12]} does not continue the active commit {before[:12]}: the ref was"
             f" rewritten, or points to another history; merge {before[:12]} into it, or set"
@@ -89,96 +89,96 @@ class TestBranches:
         assert status.refused is not None
         assert (status.refused.commit, status.refused.reason) == (forced, status.error)
         repository.git("merge", "--quiet", "--strategy", "ours", "--no-edit", before)
-        status = await one.sync()
-        assert (status.error, one.commit) == (None, repository.head)
+        status = await replica.sync()
+        assert (status.error, replica.commit) == (None, repository.head)
 
-    async def test_a_force_push_is_followed_where_that_is_allowed(
+    async def test_a_force_push_is_followed_if_allowed(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Also by a replica that starts with the mirror of what was in force."""
-        one = replicas(follow_rewrites=True)
-        await one.sync()
-        await one.mirror()
+        """This includes a replica that starts with the mirror of the former revision."""
+        running = replicas(follow_rewrites=True)
+        await running.sync()
+        await running.mirror()
         forced = rewrite(repository)
 
-        for replica in (one, replicas(follow_rewrites=True)):
+        for replica in (running, replicas(follow_rewrites=True)):
             assert (await replica.start()).error is None
             assert replica.commit == forced
 
     async def test_a_branch_that_was_moved_back_is_refused_until_it_goes_on(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """An older commit was reviewed once, and something has been mended since."""
-        one = replicas()
-        await one.sync()
-        before = one.commit
+        """An older commit may have a defect that was fixed since."""
+        replica = replicas()
+        await replica.sync()
+        before = replica.commit
         repository.git("reset", "--quiet", "--hard", "HEAD~1")
         older = repository.head
 
-        status = await one.sync()
+        status = await replica.sync()
 
-        assert one.commit == before
+        assert replica.commit == before
         assert status.error == (
             f"commit {older[:12]} is older than the active commit {before[:12]}: the ref was"
             " moved back; use git revert to undo a change, or set --follow-rewrites to allow this"
         )
         repository.git("reset", "--quiet", "--hard", before)
         repository.git("revert", "--no-edit", "HEAD")
-        assert (await one.sync()).error is None
-        assert one.in_force == {DISK: repository.head}
+        assert (await replica.sync()).error is None
+        assert replica.in_force == {DISK: repository.head}
 
     async def test_a_deleted_branch_empties_nothing_and_is_followed_again_when_it_is_back(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """It refuses no revision: there is none."""
+        """No revision is rejected, because there is none."""
         repository.branch("live")
-        one = replicas(ref="live")
-        await one.sync()
-        in_force = one.catalog
+        replica = replicas(ref="live")
+        await replica.sync()
+        in_force = replica.catalog
         repository.switch("main")
         repository.git("branch", "-D", "live")
 
-        status = await one.sync()
+        status = await replica.sync()
 
-        assert one.catalog is in_force
-        assert "there is no branch or tag live; correct --ref, or restore" in one.error
+        assert replica.catalog is in_force
+        assert "there is no branch or tag live; correct --ref, or restore" in replica.error
         assert status.refused is None
         repository.branch("live")
         commit = change(repository)
-        assert (await one.sync()).error is None
-        assert one.commit == commit
+        assert (await replica.sync()).error is None
+        assert replica.commit == commit
 
     async def test_a_tag_in_the_place_of_a_deleted_branch_must_continue_it(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Who may delete a branch and push a tag does not thereby choose what runs."""
+        """A tag that replaces a deleted branch must continue the active commit."""
         repository.branch("live")
         change(repository)
-        one = replicas(ref="live")
-        await one.sync()
-        before = one.commit
+        replica = replicas(ref="live")
+        await replica.sync()
+        before = replica.commit
         repository.switch("main")
         repository.git("branch", "-D", "live")
         repository.tag("live")
 
-        await one.sync()
+        await replica.sync()
 
-        assert one.commit == before
-        assert "is older than" in one.error
+        assert replica.commit == before
+        assert "is older than" in replica.error
 
     async def test_a_renamed_default_branch_is_followed(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """HEAD goes with the name; a ref that names the branch is told that it is gone."""
+        """HEAD follows the new name; a ref with the old name is an error."""
         by_default, by_name = replicas(), replicas(ref="main")
-        for one in (by_default, by_name):
-            await one.sync()
+        for replica in (by_default, by_name):
+            await replica.sync()
         before = by_name.commit
         repository.git("branch", "--move", "main", "trunk")
         commit = change(repository)
 
-        for one in (by_default, by_name):
-            await one.sync()
+        for replica in (by_default, by_name):
+            await replica.sync()
 
         assert (by_default.commit, by_default.error) == (commit, "")
         assert by_name.commit == before
@@ -190,69 +190,72 @@ class TestBranches:
     async def test_another_default_branch_with_an_unrelated_history_is_refused(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Until the histories are joined by a person."""
-        one = replicas()
-        await one.sync()
-        before = one.commit
+        """The error lasts until the histories are merged."""
+        replica = replicas()
+        await replica.sync()
+        before = replica.commit
         repository.git("checkout", "--quiet", "--orphan", "other")
         unrelated = change(repository, "unrelated")
 
-        await one.sync()
+        await replica.sync()
 
-        assert one.commit == before
+        assert replica.commit == before
         assert (
             f"commit {unrelated[:12]} does not continue the active commit {before[:12]}"
-            in one.error
+            in replica.error
         )
         repository.git("merge", "--quiet", "-sours", "--allow-unrelated-histories", before)
-        await one.sync()
-        assert (one.commit, one.error) == (repository.head, "")
+        await replica.sync()
+        assert (replica.commit, replica.error) == (repository.head, "")
 
 
 class TestTags:
-    """A tag, annotated or not."""
+    """Test tags, annotated or not."""
 
     @pytest.mark.parametrize("message", ["", "annotated"])
     async def test_a_moved_tag_is_followed_forwards_alone(
         self, repository: Repository, replicas: Callable[..., Follower], message: str
     ) -> None:
-        """Forwards is a release; back, or aside, is refused like a branch that was rewritten."""
+        """A tag may move forward; moving back or aside is rejected like a rewritten branch."""
         first = repository.git("rev-parse", "HEAD~1")
         repository.tag("live", message)
-        one = replicas(ref="live")
-        await one.sync()
+        replica = replicas(ref="live")
+        await replica.sync()
         second = change(repository)
         options = ("--annotate", f"--message={message}") if message else ()
         repository.git("tag", "--force", *options, "live")
-        await one.sync()
-        assert (one.commit, one.error) == (second, "")
+        await replica.sync()
+        assert (replica.commit, replica.error) == (second, "")
 
         repository.git("tag", "--force", *options, "live", first)
-        await one.sync()
-        assert one.commit == second
-        assert f"commit {first[:12]} is older than the active commit {second[:12]}" in one.error
+        await replica.sync()
+        assert replica.commit == second
+        assert f"commit {first[:12]} is older than the active commit {second[:12]}" in replica.error
         aside = rewrite(repository)
         repository.git("tag", "--force", *options, "live")
-        await one.sync()
-        assert one.commit == second
-        assert f"commit {aside[:12]} does not continue the active commit {second[:12]}" in one.error
+        await replica.sync()
+        assert replica.commit == second
+        assert (
+            f"commit {aside[:12]} does not continue the active commit {second[:12]}"
+            in replica.error
+        )
 
         repository.git("tag", "--force", *options, "live", second)
-        await one.sync()
-        assert (one.commit, one.error) == (second, "")
+        await replica.sync()
+        assert (replica.commit, replica.error) == (second, "")
 
 
 class TestSettings:
-    """A person's own word about what counts."""
+    """Test changes of the settings."""
 
     async def test_another_ref_in_the_settings_need_not_continue_the_one_before(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """Going back to a pinned commit, or over to another branch, is what was asked for."""
+        """A different ref may be older or unrelated, because the change is deliberate."""
         first = repository.git("rev-parse", "HEAD~1")
-        one = replicas(ref="main")
-        await one.sync()
-        await one.mirror()
+        running = replicas(ref="main")
+        await running.sync()
+        await running.mirror()
 
         pinned = replicas(ref=first)
         status = await pinned.start()
@@ -265,20 +268,20 @@ class TestSettings:
 
 
 class TestRestart:
-    """A replica that starts with an empty cache."""
+    """Test replicas that start with an empty cache."""
 
     @pytest.mark.parametrize("damage", ["", "files"])
     @pytest.mark.parametrize("how", ["back", "aside"])
     async def test_what_was_in_force_before_a_restart_is_not_left(
         self, repository: Repository, replicas: Callable[..., Follower], how: str, damage: str
     ) -> None:
-        """The mirror remembers it, even where its files are damaged: then nothing is in force."""
-        one = replicas()
-        await one.sync()
-        before = one.commit
-        await one.mirror()
+        """The mirror keeps the active revision; if its files are damaged, none is active."""
+        running = replicas()
+        await running.sync()
+        before = running.commit
+        await running.mirror()
         if damage:
-            await drop_files(one.store)
+            await drop_files(running.store)
         if how == "back":
             repository.git("reset", "--quiet", "--hard", "HEAD~1")
         else:
@@ -305,12 +308,12 @@ class TestRestart:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """An API server that does not answer is no reason to forget what was in force."""
+        """Without the API server the active revision is unknown, and Git is not used."""
         monkeypatch.setattr("openfero_gitops.app._MIRROR_RETRY_SECONDS", 0.1)
-        one = replicas()
-        await one.sync()
-        await one.mirror()
-        before = one.commit
+        mirrored = replicas()
+        await mirrored.sync()
+        await mirrored.mirror()
+        before = mirrored.commit
         repository.git("reset", "--quiet", "--hard", "HEAD~1")
         fresh = replicas()
         wire = Wire(fresh.cluster)
@@ -348,17 +351,17 @@ class TestRestart:
     async def test_without_a_usable_tip_the_mirrors_revision_is_taken(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """And why the tip was refused is remembered over the restart, before it is fetched."""
+        """The reason for the rejection is restored from the mirror, before Git is fetched."""
         repository.write("openfero.yaml", ENVELOPE)
         good = repository.commit("Limits")
-        one = replicas()
-        await one.sync()
+        running = replicas()
+        await running.sync()
         repository.write("openfero.yaml", "limits: {concurent: 3}\n")
         bad = repository.commit("Misspelt")
-        refused = (await one.sync()).refused
+        refused = (await running.sync()).refused
         assert refused is not None
         assert refused.commit == bad
-        await one.mirror()
+        await running.mirror()
 
         fresh = replicas()
         await restore_from_mirror(fresh.store, fresh.syncer)
@@ -375,7 +378,7 @@ class TestRestart:
     async def test_without_a_mirror_the_newest_acceptable_ancestor_is_taken(
         self, repository: Repository, replicas: Callable[..., Follower], why: str
     ) -> None:
-        """It is what a replica has that saw each commit; the reader is told of the tip."""
+        """This equals the catalog of a replica that saw each commit; the tip is reported."""
         repository.write("ops/openfero.yaml", ENVELOPE)
         repository.write("ops/disk.yaml", operario_file("disk"))
         repository.commit("Good")
@@ -385,7 +388,7 @@ class TestRestart:
         lasting = replicas(path="ops", budgets=few)
         await lasting.sync()
         for number in range(2):
-            told = spoil(repository, why, number)
+            message = spoil(repository, why, number)
             await lasting.sync()
 
         fresh = replicas(path="ops", budgets=few, cluster=MemoryCluster())
@@ -393,7 +396,7 @@ class TestRestart:
 
         assert fresh.catalog == lasting.catalog
         assert (fresh.commit, status.origin) == (good, "git")
-        assert told in fresh.error
+        assert message in fresh.error
         assert status.refused is not None
         assert status.refused.commit == repository.head
         assert status.failing_since is not None
@@ -401,26 +404,26 @@ class TestRestart:
         await fresh.sync()
         assert (fresh.commit, fresh.error) == (repository.head, "")
 
-    async def test_where_no_ancestor_is_acceptable_nothing_is_in_force(
+    async def test_without_an_acceptable_ancestor_nothing_is_active(
         self, replicas: Callable[..., Follower]
     ) -> None:
-        """There is nothing to fall back on, and that is said to be lasting."""
-        one = replicas(path="nowhere")
+        """There is no fallback, and the error is reported as lasting."""
+        replica = replicas(path="nowhere")
 
-        await one.start()
+        await replica.start()
 
-        assert one.syncer.catalog is None
-        assert "nowhere does not exist" in (one.syncer.lasting_error or "")
+        assert replica.syncer.catalog is None
+        assert "nowhere does not exist" in (replica.syncer.lasting_error or "")
 
 
 class TestReplicas:
-    """The catalog is a function of the commit."""
+    """Test that the catalog is a function of the commit."""
 
     @pytest.mark.parametrize("seed", range(3))
     async def test_a_fresh_replica_has_the_catalog_of_one_that_saw_each_commit(
         self, repository: Repository, replicas: Callable[..., Follower], seed: int
     ) -> None:
-        """Broken files, their older versions, merges and removed files: on any history."""
+        """This includes broken files, their older versions, merges and removed files."""
         chance = Random(seed)  # noqa: S311 - the same history each time
         lasting = replicas()
         await lasting.sync()
@@ -443,7 +446,7 @@ class TestReplicas:
                 repository.write(f"{name}.yaml", chance.choice([good, bad, bad]))
                 repository.commit(f"Change {number}")
             await lasting.sync()
-        stale = [one for one in lasting.catalog.operarios if one.origin.stale]
+        stale = [operario for operario in lasting.catalog.operarios if operario.origin.stale]
 
         fresh = replicas(cluster=MemoryCluster())
         await fresh.start()
@@ -451,14 +454,16 @@ class TestReplicas:
         assert lasting.error == fresh.error == ""
         assert fresh.catalog == lasting.catalog
         assert fresh.catalog.problems
-        for one in stale:
-            held = repository.git("show", f"{one.origin.commit}:{one.origin.path}")
+        for stale_operario in stale:
+            held = repository.git(
+                "show", f"{stale_operario.origin.commit}:{stale_operario.origin.path}"
+            )
             assert "restartPolicy: Never" in held
 
-    async def test_an_older_version_stands_in_for_a_broken_file_on_both(
+    async def test_an_older_version_replaces_a_broken_file_on_both(
         self, repository: Repository, replicas: Callable[..., Follower]
     ) -> None:
-        """The other file is of the newest commit, the stale one of the last that was good."""
+        """The other file is of the newest commit, the stale one of the last valid commit."""
         lasting = replicas()
         await lasting.sync()
         good = repository.head
@@ -476,31 +481,31 @@ class TestReplicas:
 
 
 def spoil(repository: Repository, why: str, number: int) -> str:
-    """Commit what cannot be taken, and return what a reader is told of it."""
+    """Commit something that is rejected, and return the expected message."""
     match why:
         case "envelope":
             repository.write("ops/openfero.yaml", f"limit: {number}\n")
-            told = "limit"
+            message = "limit"
         case "emptied":
             if number == 0:
                 repository.delete("ops")
             repository.write("ops/README.md", f"{number}")
-            told = "has no YAML or JSON file in ops"
+            message = "has no YAML or JSON file in ops"
         case "path":
             if number == 0:
                 repository.git("mv", "ops", "moved")
             repository.write("other.txt", f"{number}")
-            told = "ops does not exist in commit"
+            message = "ops does not exist in commit"
         case _:
             for name in range(6):
                 repository.write(f"ops/many/{name}.yaml", f"{number}")
-            told = "more than 5 YAML and JSON files"
+            message = "more than 5 YAML and JSON files"
     repository.commit(f"Spoilt {number}")
-    return told
+    return message
 
 
 async def drop_files(store: ConfigMapStore) -> None:
-    """Delete every ConfigMap of the mirror but its head."""
-    for one in await store.labelled("openfero.io/mirror=true"):
-        if one["metadata"]["name"] != HEAD:
-            await store.delete(one)
+    """Delete every ConfigMap of the mirror except its head."""
+    for config_map in await store.labelled("openfero.io/mirror=true"):
+        if config_map["metadata"]["name"] != HEAD:
+            await store.delete(config_map)

@@ -1,4 +1,4 @@
-"""Signatures of commits and tags, with real keys, and what git makes of them."""
+"""Signatures of commits and tags, with real keys and the real git."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with one operario at its root, which nobody signed."""
-    made = Repository(tmp_path / "origin")
-    made.write("a.yaml", "a: 1\n")
-    made.commit("First")
-    return made
+    """Create a repository with one unsigned operario at its root."""
+    repository = Repository(tmp_path / "origin")
+    repository.write("a.yaml", "a: 1\n")
+    repository.commit("First")
+    return repository
 
 
 @pytest.fixture
 def ada(tmp_path: Path) -> Signer:
-    """Give somebody who is trusted."""
+    """Create a trusted signer."""
     return ssh_signer(tmp_path, "ada@git.example")
 
 
 @pytest.fixture
 def eve(tmp_path: Path) -> Signer:
-    """Give somebody with a key that nobody knows."""
+    """Create a signer with an unknown key."""
     return ssh_signer(tmp_path, "eve@git.example")
 
 
 @pytest.fixture
 def allowed(ada: Signer, tmp_path: Path) -> Path:
-    """Give the file of allowed signers, with Ada in it."""
+    """Write the file of allowed signers, with Ada in it."""
     return allow(tmp_path / "allowed_signers", ada)
 
 
 @pytest.fixture(scope="module")
 def ring() -> Iterator[KeyRing]:
-    """Give a home for OpenPGP keys."""
+    """Create a home directory for OpenPGP keys."""
     with key_ring() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def bob(ring: KeyRing) -> Signer:
-    """Give somebody with an OpenPGP key."""
+    """Create a signer with an OpenPGP key."""
     return ring.signer("Bob <bob@git.example>")
 
 
 def opened(repository: Repository, tmp_path: Path, trust: Trust, **settings: Any) -> GitSource:
-    """Open a source of its own, with a cache beside the repository."""
+    """Open a new source, with a cache beside the repository."""
     return GitSource(
         GitSettings(repository.url, tmp_path / "cache", trust=trust, **settings),
     )
@@ -82,35 +82,35 @@ async def fetch(repository: Repository, tmp_path: Path, trust: Trust, **settings
 
 
 def by_ssh(allowed: Path) -> Trust:
-    """Demand signed commits."""
+    """Require signed commits."""
     return Trust(Verify.COMMIT, allowed_signers_file=allowed)
 
 
 def by_openpgp(tmp_path: Path, keys: bytes) -> Trust:
-    """The same, by OpenPGP keys."""
+    """Require commits signed with OpenPGP keys."""
     file = tmp_path / "keyring"
     file.write_bytes(keys)
     return Trust(Verify.COMMIT, openpgp_keyring_file=file)
 
 
-def what_git_says(repository: Repository, commit: str, allowed: Path) -> str:
-    """Verify a commit by hand, and return the words."""
+def git_verification(repository: Repository, commit: str, allowed: Path) -> str:
+    """Verify a commit with git, and return its message."""
     argv = ["git", "-c", f"gpg.ssh.allowedSignersFile={allowed}", "verify-commit", commit]
-    asked = subprocess.run(
+    verified = subprocess.run(
         argv, cwd=repository.folder, capture_output=True, timeout=30, check=False
     )
-    return asked.stderr.decode()
+    return verified.stderr.decode()
 
 
 def signed_as_a_file(content: str, signer: Signer) -> str:
-    """Return the signature of a text that is no commit."""
+    """Return the signature of a text that is not a commit."""
     argv = ["ssh-keygen", "-Y", "sign", "-n", "file", "-f", signer.config["user.signingKey"]]
     made = subprocess.run(argv, input=content.encode(), capture_output=True, timeout=30, check=True)
     return made.stdout.decode().strip()
 
 
 def put(file: Path, content: str | None) -> None:
-    """Write a file; remove it where there is no content."""
+    """Write a file, or remove it if there is no content."""
     if content is None:
         file.unlink()
     else:
@@ -118,12 +118,12 @@ def put(file: Path, content: str | None) -> None:
 
 
 class TestSsh:
-    """Commits signed with ssh keys."""
+    """Test commits signed with ssh keys."""
 
     async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """The revision says who signed, and with which key."""
+        """The revision has the signer and the key."""
         ada.sign_in(repository)
         commit = repository.commit("Signed")
 
@@ -132,12 +132,12 @@ class TestSsh:
         signer = f"ada@git.example {fingerprint(ada, tmp_path)}"
         assert snapshot.revision.commit == commit
         assert snapshot.revision.verified_signer == signer
-        assert [file.verified_signer for file in snapshot.files] == [""]  # the revision's own
+        assert [file.verified_signer for file in snapshot.files] == [""]  # that of the revision
 
-    async def test_a_commit_without_a_signature_is_refused(
+    async def test_a_commit_without_a_signature_is_rejected(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """Who must do what is said, and the refused commit is told of, with its files."""
+        """The error says who must do what; the status has the rejected commit and its files."""
         ada.sign_in(repository)
         repository.commit("Signed")
         stop_signing(repository)
@@ -158,10 +158,10 @@ class TestSsh:
     async def test_a_key_that_nobody_knows_is_refused_though_git_calls_it_good(
         self, repository: Repository, tmp_path: Path, eve: Signer, allowed: Path
     ) -> None:
-        """Git's exit code decides: its words are `Good "git" signature` here, too."""
+        """Git's message is `Good "git" signature` here too, so its exit code decides."""
         eve.sign_in(repository)
         commit = repository.commit("Signed by somebody")
-        assert 'Good "git" signature' in what_git_says(repository, commit, allowed)
+        assert 'Good "git" signature' in git_verification(repository, commit, allowed)
 
         with pytest.raises(Unverified) as refused:
             await fetch(repository, tmp_path, by_ssh(allowed))
@@ -169,10 +169,10 @@ class TestSsh:
         assert fingerprint(eve, tmp_path) in str(refused.value)
         assert "add the key, or have a trusted signer" in str(refused.value)
 
-    async def test_a_signature_does_not_fit_another_commit(
+    async def test_a_signature_is_invalid_for_another_commit(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """One that was cut out of a signed commit and pasted into another proves nothing."""
+        """A signature that was copied from another commit is not valid."""
         ada.sign_in(repository)
         signed = repository.commit("Signed")
         raw = repository.git("cat-file", "commit", signed) + "\n"
@@ -188,10 +188,10 @@ class TestSsh:
     async def test_a_signature_for_another_purpose_is_none(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """What Ada signed as a file, or for a mail, cannot be pasted into a commit."""
+        """A signature that Ada made for a file or a mail is not valid for a commit."""
         tree = repository.git("rev-parse", "HEAD^{tree}")
-        who = "Ada <ada@git.example> 1790000600 +0000"
-        head = f"tree {tree}\nparent {repository.head}\nauthor {who}\ncommitter {who}\n"
+        identity = "Ada <ada@git.example> 1790000600 +0000"
+        head = f"tree {tree}\nparent {repository.head}\nauthor {identity}\ncommitter {identity}\n"
         content = head + "\nPasted\n"
         lines = "\n ".join(signed_as_a_file(content, ada).splitlines())
         commit = repository.git(
@@ -203,10 +203,10 @@ class TestSsh:
         with pytest.raises(Unverified, match=r"not valid|not an allowed"):
             await fetch(repository, tmp_path, by_ssh(allowed))
 
-    async def test_the_tip_vouches_for_what_it_holds(
+    async def test_the_signed_tip_covers_its_ancestors(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """An unsigned commit comes into force with a signed one on top of it."""
+        """An unsigned commit is accepted as the ancestor of a signed one."""
         repository.write("a.yaml", "a: 2\n")
         repository.commit("Unsigned")
         ada.sign_in(repository)
@@ -219,7 +219,7 @@ class TestSsh:
     async def test_a_merge_made_by_the_forge_is_signed_by_the_forge(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """The merge's own signature counts, not that of what was merged."""
+        """The merge's own signature counts, not those of the merged commits."""
         forge = ssh_signer(tmp_path, "noreply@forge.example")
         repository.branch("side")
         ada.sign_in(repository)
@@ -240,7 +240,7 @@ class TestSsh:
     async def test_the_file_of_signers_is_read_again_when_it_changed(
         self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
     ) -> None:
-        """The same commit is taken once its signer is in it, and refused once that is deleted."""
+        """The same commit is accepted after its signer is added, and rejected after removal."""
         ada.sign_in(repository)
         commit = repository.commit("Signed")
         allow(allowed, eve)
@@ -259,28 +259,28 @@ class TestSsh:
         await source.aclose()
 
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "message"),
         [
             (None, "No such file or directory; mount it"),
             ("# nobody\n\n", "the file contains no signer"),
         ],
     )
-    async def test_a_file_of_signers_that_cannot_be_used_is_named(
+    async def test_an_unusable_file_of_signers_is_reported(
         self,
         repository: Repository,
         tmp_path: Path,
         ada: Signer,
         allowed: Path,
         content: str | None,
-        told: str,
+        message: str,
     ) -> None:
-        """Without signers nothing is taken; it is no reason to refuse the revision for good."""
+        """Without signers nothing is accepted, but the revision is not rejected permanently."""
         ada.sign_in(repository)
         commit = repository.commit("Signed")
         put(allowed, content)
         source = opened(repository, tmp_path, by_ssh(allowed))
 
-        with pytest.raises(SourceError, match=f"{allowed}: {told}") as failed:
+        with pytest.raises(SourceError, match=f"{allowed}: {message}") as failed:
             await source.fetch()
         assert not isinstance(failed.value, Unverified)
 
@@ -288,16 +288,16 @@ class TestSsh:
         assert (await source.fetch()).revision.commit == commit
         await source.aclose()
 
-    async def test_a_key_that_is_no_longer_valid_still_verifies_what_claims_to_be_older(
+    async def test_an_expired_key_verifies_commits_dated_earlier(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """`valid-before` is held against the date that the signer wrote: deleting revokes."""
+        """`valid-before` is compared with the signer's date; only removing a key revokes it."""
         allow(allowed, ada, options='valid-before="20200101"')
         ada.sign_in(repository)
         repository.commit("Of today")
         with pytest.raises(Unverified, match="at the time"):
             await fetch(repository, tmp_path, by_ssh(allowed))
-        repository._clock = 1_500_000_000  # the date is the author's to choose
+        repository._clock = 1_500_000_000  # an author can choose any date
         commit = repository.commit("Said to be of 2017")
         assert (await fetch(repository, tmp_path, by_ssh(allowed))).revision.commit == commit
 
@@ -306,10 +306,10 @@ class TestSsh:
         with pytest.raises(Unverified, match="not an allowed signer"):
             await fetch(repository, tmp_path, by_ssh(allowed))
 
-    async def test_a_refused_commit_does_not_make_the_cache_anew(
+    async def test_a_rejected_commit_does_not_recreate_the_cache(
         self, repository: Repository, tmp_path: Path, allowed: Path
     ) -> None:
-        """It is fetched once, and nothing is left of the looks at it."""
+        """The commit is fetched once, and verifying it leaves no files."""
         source = opened(repository, tmp_path, by_ssh(allowed))
         with pytest.raises(Unverified):
             await source.fetch()
@@ -326,10 +326,10 @@ class TestSsh:
         assert (open_files(), descendants()) == (files, children)
         await source.aclose()
 
-    async def test_what_a_killed_process_left_is_removed(
+    async def test_files_of_a_killed_process_are_removed(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """A folder of keys that is old enough to be nobody's goes, a young one stays."""
+        """An old folder of keys is removed as abandoned, a recent one stays."""
         ada.sign_in(repository)
         repository.commit("Signed")
         await fetch(repository, tmp_path, by_ssh(allowed))
@@ -344,14 +344,14 @@ class TestSsh:
 
         assert list(folder.glob("trust-*")) == [young]
 
-    async def test_a_missing_program_is_said(
+    async def test_a_missing_program_is_reported(
         self,
         repository: Repository,
         tmp_path: Path,
         allowed: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Without ssh-keygen nothing is verified, and the line says what to install."""
+        """Without ssh-keygen nothing is verified, and the message says what to install."""
         programs = tmp_path / "bin"
         programs.mkdir()
         for name in ("git", "sh"):
@@ -361,7 +361,7 @@ class TestSsh:
         with pytest.raises(SourceError, match=r"ssh-keygen command.* openssh-client"):
             await fetch(repository, tmp_path, by_ssh(allowed))
 
-    async def test_a_fault_of_the_machine_is_not_held_against_the_signature(
+    async def test_a_local_fault_does_not_make_a_signature_invalid(
         self,
         repository: Repository,
         tmp_path: Path,
@@ -369,7 +369,7 @@ class TestSsh:
         allowed: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A user id without a name is none to ssh-keygen: that is said, and no revision refused."""
+        """ssh-keygen needs a user name: its absence is reported, and no revision is rejected."""
         ada.sign_in(repository)
         commit = repository.commit("Signed")
         nameless = tmp_path / "bin" / "ssh-keygen"
@@ -389,13 +389,13 @@ class TestSsh:
 
 
 class TestOpenPgp:
-    """Commits signed with OpenPGP keys."""
+    """Test commits signed with OpenPGP keys."""
 
     @pytest.mark.parametrize("form", ["armored", "binary", "with CRLF"])
     async def test_a_trusted_signers_commit_is_read_and_carries_the_signer(
         self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, form: str
     ) -> None:
-        """The keyring file is what `gpg --export` writes; several keys may be in it."""
+        """The keyring file is the output of `gpg --export`, and may have several keys."""
         carol = ring.signer(f"Carol {form} <carol@git.example>")
         bob.sign_in(repository)
         repository.commit("Signed by Bob")
@@ -413,10 +413,10 @@ class TestOpenPgp:
         revision = (await fetch(repository, tmp_path, trust)).revision
         assert revision.verified_signer == f"{carol.name} {carol.key}"
 
-    async def test_a_key_that_is_not_in_the_file_is_refused(
+    async def test_a_key_that_is_not_in_the_file_is_rejected(
         self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer
     ) -> None:
-        """Nor is one looked for anywhere else."""
+        """No key is looked up elsewhere."""
         dan = ring.signer("Dan <dan@git.example>")
         dan.sign_in(repository)
         repository.commit("Signed by Dan")
@@ -424,10 +424,10 @@ class TestOpenPgp:
         with pytest.raises(Unverified, match=rf"OpenPGP key {dan.key[-16:]}, which is not in"):
             await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(bob)))
 
-    async def test_a_revoked_key_is_refused(
+    async def test_a_revoked_key_is_rejected(
         self, repository: Repository, tmp_path: Path, ring: KeyRing
     ) -> None:
-        """A key in the file that says of itself that it is revoked signs nothing any more."""
+        """A revoked key in the file makes no valid signatures."""
         fay = ring.signer("Fay <fay@git.example>")
         fay.sign_in(repository)
         repository.commit("Signed by Fay")
@@ -441,10 +441,10 @@ class TestOpenPgp:
             await source.fetch()
         await source.aclose()
 
-    async def test_an_expired_key_is_refused(
+    async def test_an_expired_key_is_rejected(
         self, repository: Repository, tmp_path: Path, ring: KeyRing
     ) -> None:
-        """Also for a commit that says it was signed while the key was valid."""
+        """This includes commits dated while the key was valid."""
         old = ring.signer("Gil <gil@git.example>", made="20200102T000000", expires="1d")
         old.sign_in(repository)
         repository.commit("Signed by Gil")
@@ -452,10 +452,10 @@ class TestOpenPgp:
         with pytest.raises(Unverified, match="which is expired; have a trusted signer"):
             await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(old)))
 
-    async def test_one_kind_of_file_trusts_no_key_of_the_other(
+    async def test_each_file_trusts_keys_of_its_kind_only(
         self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, ada: Signer
     ) -> None:
-        """With both files, each signs; with one, only its own kind."""
+        """With both files both kinds of keys are trusted; with one file only its kind."""
         keyring = ring.export(bob)
         ada.sign_in(repository)
         repository.commit("Signed by Ada")
@@ -473,10 +473,10 @@ class TestOpenPgp:
         repository.commit("Signed by Ada again")
         assert (await fetch(repository, tmp_path, both)).revision.verified_signer.startswith("ada@")
 
-    async def test_a_file_that_is_no_keyring_is_named(
+    async def test_a_file_that_is_not_a_keyring_is_reported(
         self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer
     ) -> None:
-        """Above all a private key, which has no business there."""
+        """This includes a private key, which must not be mounted."""
         armored = ring.export(bob)
         wrong = {
             "the file contains no OpenPGP key": b"ssh-ed25519 AAAA ada\n",
@@ -484,16 +484,16 @@ class TestOpenPgp:
             "the file contains a damaged armored key": armored.replace(b"\n\n", b"\n\nA", 1),
         }
 
-        for told, content in wrong.items():
-            with pytest.raises(SourceError, match=f"{tmp_path / 'keyring'}: {told}"):
+        for message, content in wrong.items():
+            with pytest.raises(SourceError, match=f"{tmp_path / 'keyring'}: {message}"):
                 await fetch(repository, tmp_path, by_openpgp(tmp_path, content))
 
 
 class TestTags:
-    """A tag that must be signed."""
+    """Test tags that must be signed."""
 
     @pytest.mark.parametrize("ref", ["live", "refs/tags/live"])
-    async def test_a_signed_tag_lets_its_commit_in(
+    async def test_the_commit_of_a_signed_tag_is_accepted(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path, ref: str
     ) -> None:
         """The commit itself need not be signed."""
@@ -507,10 +507,10 @@ class TestTags:
         assert revision.commit == commit
         assert revision.verified_signer.startswith("ada@git.example SHA256:")
 
-    async def test_a_tag_without_a_trusted_signature_is_refused(
+    async def test_a_tag_without_a_trusted_signature_is_rejected(
         self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
     ) -> None:
-        """A plain one, an annotated one, and one of somebody's, each in its own words."""
+        """Plain tags, unsigned tags and tags of untrusted signers have different messages."""
         ada.sign_in(repository)
         repository.commit("A signed commit is no signed tag")
         stop_signing(repository)
@@ -520,18 +520,18 @@ class TestTags:
         repository.tag("somebody", "x")
         trust = Trust(Verify.TAG, allowed)
 
-        for ref, told in (
+        for ref, message in (
             ("plain", "plain is not an annotated tag, but"),
             ("annotated", "tag .* is not signed; have a trusted signer replace it"),
             ("somebody", "not an allowed signer"),
         ):
-            with pytest.raises(Unverified, match=told):
+            with pytest.raises(Unverified, match=message):
                 await fetch(repository, tmp_path, trust, ref=ref)
 
     async def test_a_signed_tag_cannot_be_given_another_name(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """Who may move refs, and has no key, cannot let an old release stand for the live one."""
+        """Without a key, a moved ref cannot present an old release under the live tag's name."""
         ada.sign_in(repository)
         repository.tag("v1", "The first")
         repository.git("update-ref", "refs/tags/live", repository.git("rev-parse", "v1"))
@@ -542,7 +542,7 @@ class TestTags:
     async def test_a_tag_dated_before_its_commit_is_refused(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """A key that ran out cannot sign a release of today with a date at which it was valid."""
+        """An expired key cannot sign a current release with an earlier date."""
         allow(allowed, ada, options='valid-before="20200101"')
         ada.sign_in(repository)
         repository._clock, now = 1_500_000_000, repository._clock
@@ -560,7 +560,7 @@ class TestTags:
     async def test_a_branch_does_not_take_the_place_of_the_tag(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """Only a tag is asked for."""
+        """Only a tag is fetched."""
         ada.sign_in(repository)
         repository.tag("live", "Released")
         commit = repository.head
@@ -571,17 +571,17 @@ class TestTags:
         assert (await fetch(repository, tmp_path, trust, ref="live")).revision.commit == commit
 
     @pytest.mark.parametrize("ref", ["HEAD", "refs/heads/main", "0" * 40])
-    def test_what_is_no_tag_is_a_wrong_setting(
+    def test_a_ref_that_is_not_a_tag_is_an_error(
         self, repository: Repository, tmp_path: Path, allowed: Path, ref: str
     ) -> None:
-        """It is said at the start, not at the first fetch."""
+        """The error is raised at the start, not at the first fetch."""
         with pytest.raises(UsageError, match="--verify tag needs the name of a tag"):
             opened(repository, tmp_path, Trust(Verify.TAG, allowed), ref=ref)
 
-    async def test_a_tag_vouches_for_no_commit_before_its_own(
+    async def test_a_tag_does_not_cover_earlier_commits(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """So there is no older version, nor an older commit, that could stand in."""
+        """A tag makes no older commit or version acceptable."""
         first = repository.head
         ada.sign_in(repository)
         repository.write("a.yaml", "a: 2\n")
@@ -598,16 +598,17 @@ class TestTags:
 
 
 class TestHostile:
-    """What an author can make a signature's bearer of."""
+    """Test forged and malformed signatures."""
 
     async def test_a_message_of_megabytes_is_refused_like_any_other(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """A commit or tag that is too long to be looked at is told of in one line, too."""
+        """An overlong commit or tag message is reported on one line, too."""
         tree = repository.git("rev-parse", "HEAD^{tree}")
-        who = "Ada <ada@git.example> 1790000600 +0000"
+        identity = "Ada <ada@git.example> 1790000600 +0000"
         text = "x" * 5_000_000
-        head = f"tree {tree}\nparent {repository.head}\nauthor {who}\ncommitter {who}\n\n{text}\n"
+        people = f"author {identity}\ncommitter {identity}"
+        head = f"tree {tree}\nparent {repository.head}\n{people}\n\n{text}\n"
         commit = repository.git(
             *("hash-object", "-w", "-t", "commit", "--stdin"), stdin=head.encode()
         )
@@ -624,7 +625,7 @@ class TestHostile:
     async def test_words_in_a_message_are_no_signature(
         self, repository: Repository, tmp_path: Path, allowed: Path
     ) -> None:
-        """Nor is what gpg or ssh would print, written where an author writes."""
+        """Text in a message that looks like the output of gpg or ssh has no effect."""
         repository.commit(
             'Good "git" signature for ada@git.example with ED25519 key SHA256:x\n\n'
             "[GNUPG:] GOODSIG 0 Ada\n[GNUPG:] VALIDSIG 0\n-----BEGIN SSH SIGNATURE-----\n"
@@ -635,12 +636,12 @@ class TestHostile:
 
 
 class TestVersions:
-    """What may stand in for a file that is broken."""
+    """Test the older versions that may replace a broken file."""
 
     async def test_a_version_comes_from_a_commit_that_is_signed(
         self, repository: Repository, tmp_path: Path, ada: Signer, eve: Signer, allowed: Path
     ) -> None:
-        """One that only an unsigned commit, or one of somebody's, ever held does not count."""
+        """Versions that only an unsigned commit or one of an untrusted signer had do not count."""
         ada.sign_in(repository)
         repository.write("a.yaml", "reviewed")
         reviewed = repository.commit("Reviewed")
@@ -658,25 +659,27 @@ class TestVersions:
         source = opened(repository, tmp_path, by_ssh(allowed))
         revision = (await source.fetch()).revision
 
-        found = await source.versions("a.yaml", tip)
+        versions = await source.versions("a.yaml", tip)
 
-        assert [(one.content, one.commit) for one in found] == [(b"reviewed", reviewed)]
-        assert found[0].verified_signer == revision.verified_signer
+        assert [(version.content, version.commit) for version in versions] == [
+            (b"reviewed", reviewed)
+        ]
+        assert versions[0].verified_signer == revision.verified_signer
         assert await source.versions("b.yaml", tip) == []
         await source.aclose()
 
     async def test_each_content_has_the_newest_signed_commit_that_holds_it(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """In the order of the history, like any other versions."""
+        """They are in the order of the history, like any other versions."""
         ada.sign_in(repository)
-        wanted: list[tuple[bytes, str]] = []
+        expected: list[tuple[bytes, str]] = []
         for number in range(3):
             repository.write("a.yaml", f"a: {number}")
             repository.commit("Changed")
             repository.write("other.yaml", f"{number}")
             signed = repository.commit("Something else")
-            wanted.insert(0, (b"a: %d" % number, signed))
+            expected.insert(0, (b"a: %d" % number, signed))
             stop_signing(repository)
             repository.write("other.yaml", f"{number} and more")
             repository.commit("Not signed")
@@ -686,15 +689,15 @@ class TestVersions:
         source = opened(repository, tmp_path, by_ssh(allowed))
         await source.fetch()
 
-        found = await source.versions("a.yaml", tip)
+        versions = await source.versions("a.yaml", tip)
 
-        assert [(one.content, one.commit) for one in found] == wanted
+        assert [(version.content, version.commit) for version in versions] == expected
         await source.aclose()
 
     async def test_an_older_commit_is_read_only_if_it_is_signed(
         self, repository: Repository, tmp_path: Path, ada: Signer, allowed: Path
     ) -> None:
-        """What the cache holds is not trusted for being there."""
+        """Commits in the cache are verified, too."""
         unsigned = repository.head
         ada.sign_in(repository)
         signed = repository.commit("Signed")
@@ -711,10 +714,10 @@ class TestVersions:
 
 
 class TestSettings:
-    """Settings that contradict each other."""
+    """Test contradicting settings."""
 
-    def test_signers_without_a_demand_are_a_mistake(self, tmp_path: Path) -> None:
-        """Nobody names signers to trust everybody, nor demands a signature of nobody."""
+    def test_signers_without_a_requirement_are_an_error(self, tmp_path: Path) -> None:
+        """Signers without a requirement, and a requirement without signers, are errors."""
         with pytest.raises(UsageError, match="--verify is none; set --verify commit"):
             Trust(allowed_signers_file=tmp_path / "x")
         with pytest.raises(UsageError, match="--verify commit requires --allowed-signers-file"):

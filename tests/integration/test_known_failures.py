@@ -1,6 +1,6 @@
-"""How others that follow a repository have failed in public, and that this one does not.
+"""Known failures of other tools that follow a repository, which this one does not have.
 
-One test for each; its docstring names the report.
+Each test's docstring names the report.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ PATIENCE = 300.0  # seconds
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with one operario."""
-    made = Repository(tmp_path / "served" / "origin")
-    made.write("disk.yaml", operario_file("disk", "1"))
-    made.commit("First")
-    return made
+    """Create a repository with one operario."""
+    repository = Repository(tmp_path / "served" / "origin")
+    repository.write("disk.yaml", operario_file("disk", "1"))
+    repository.commit("First")
+    return repository
 
 
 @pytest.fixture
 def server(repository: Repository) -> Iterator[HttpServer]:
-    """Give an http server of that repository."""
+    """Start an HTTP server for that repository."""
     with http_server(repository.folder.parent) as made:
         yield made
 
@@ -68,7 +68,7 @@ def change(repository: Repository, text: str) -> str:
 
 
 def written(folder: Path) -> int:
-    """How many bytes the files below a folder have."""
+    """Return the total size of the files below a folder."""
     sizes = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -77,18 +77,18 @@ def written(folder: Path) -> int:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Half packs and lock files below a folder."""
+    """Return the partial packs and lock files below a folder."""
     return [*folder.rglob("tmp_*"), *folder.rglob("*.lock")]
 
 
 def bare(cache: Path) -> Path:
-    """Return the one bare repository in a cache."""
+    """Return the only bare repository in a cache."""
     [folder] = cache.iterdir()
     return folder / "repository.git"
 
 
 def damage(repository: Path) -> None:
-    """Put zeros over the middle of every pack."""
+    """Overwrite the middle of every pack with zeros."""
     for pack in repository.glob("objects/pack/*.pack"):
         content = bytearray(pack.read_bytes())
         content[20:-20] = b"\0" * len(content[20:-20])
@@ -97,7 +97,7 @@ def damage(repository: Path) -> None:
 
 
 def leave_locks(repository: Path, *, age: float) -> None:
-    """Leave the lock files of a git that was killed so many seconds ago."""
+    """Create the lock files that a git left that was killed so many seconds ago."""
     names = ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock"]
     tips = [f"{tip}.lock" for tip in (repository / "refs" / "openfero" / "tip").iterdir()]
     for lock in [*(repository / name for name in names), *map(Path, tips)]:
@@ -108,23 +108,23 @@ def leave_locks(repository: Path, *, age: float) -> None:
 async def test_a_refused_revision_does_not_fall_open_to_an_old_one(
     repository: Repository, tmp_path: Path
 ) -> None:
-    """argo-cd #29716: a revision that was rejected gave way to one 3,401 commits old.
+    """argo-cd #29716: a rejected revision was replaced by one 3,401 commits older.
 
-    Here to the newest that was acceptable, whether a replica saw it come, starts with the mirror
-    or starts with nothing; and where the mirror's files are lost, to none rather than an old one.
+    Here the newest acceptable revision is used, whether a replica saw it, starts with the mirror or
+    starts empty; if the mirror's files are lost, none is used rather than an older one.
     """
     for number in range(30):
         good = change(repository, str(number))
     cluster = MemoryCluster()
-    one = Follower(repository.url, tmp_path / "one", cluster=cluster)
-    await one.sync()
-    await one.mirror()
+    witness = Follower(repository.url, tmp_path / "one", cluster=cluster)
+    await witness.sync()
+    await witness.mirror()
     repository.write("openfero.yaml", "limit: 3\n")
     repository.commit("Refused")
-    two = Follower(repository.url, tmp_path / "two", cluster=cluster)
-    three = Follower(repository.url, tmp_path / "three")
+    restarted = Follower(repository.url, tmp_path / "two", cluster=cluster)
+    fresh = Follower(repository.url, tmp_path / "three")
 
-    for replica in (one, two, three):
+    for replica in (witness, restarted, fresh):
         await replica.start()
         await replica.sync()
 
@@ -137,22 +137,22 @@ async def test_a_refused_revision_does_not_fall_open_to_an_old_one(
 async def test_no_content_is_kept_under_a_commit_that_it_is_not_of(
     repository: Repository, server: HttpServer, tmp_path: Path
 ) -> None:
-    """argo-cd #26530: what a checkout held before was cached under the new SHA.
+    """argo-cd #26530: the former content of a checkout was cached under the new SHA.
 
-    Between the commits fetches are cut off, given up and cancelled, and another source fetches
-    another branch into the same cache: what is read is always what git shows of that commit.
+    Between the commits, fetches are interrupted, time out and are cancelled, and another source
+    fetches another branch into the same cache: every snapshot equals what git shows of its commit.
     """
     url = server.url("origin")
     made = GitSource(GitSettings(url, tmp_path / "cache", ref="main", timeout=30))
     hasty = GitSource(GitSettings(url, tmp_path / "cache", ref="main", timeout=0.5))
-    other = GitSource(GitSettings(url, tmp_path / "cache", ref="other"))
+    second_branch = GitSource(GitSettings(url, tmp_path / "cache", ref="other"))
     repository.git("branch", "other")
 
     def shows(snapshot: Snapshot) -> None:
         [file] = snapshot.files
         held = repository.git("show", f"{snapshot.revision.commit}:disk.yaml")
         assert file.content.decode().rstrip("\n") == held
-        assert not file.commit  # the revision's own
+        assert not file.commit  # that of the revision
 
     for number in range(8):
         commit = change(repository, f"version {number}")
@@ -169,12 +169,12 @@ async def test_no_content_is_kept_under_a_commit_that_it_is_not_of(
                 with contextlib.suppress(asyncio.CancelledError):
                     shows(await fetching)
             case 3:
-                for snapshot in await asyncio.gather(other.fetch(), made.fetch()):
+                for snapshot in await asyncio.gather(second_branch.fetch(), made.fetch()):
                     shows(snapshot)
         snapshot = await made.fetch()
         assert snapshot.revision.commit == commit
         shows(snapshot)
-    for source in (made, hasty, other):
+    for source in (made, hasty, second_branch):
         await source.aclose()
 
 
@@ -195,7 +195,7 @@ async def test_fetches_that_time_out_leave_nothing_on_the_disk(
     for _ in range(20):
         with pytest.raises(SourceError, match="did not finish within 3 s"):
             await hasty.fetch()
-        stalled += not server.gate.is_set()  # (A slow machine may not come so far in time.)
+        stalled += not server.gate.is_set()  # (A slow machine may not reach the gate in time.)
         server.gate.set()
         assert leftovers(cache) == []
         assert written(cache) < before + 10_000
@@ -210,7 +210,7 @@ async def test_fetches_that_time_out_leave_nothing_on_the_disk(
 
 
 async def test_a_hung_ssh_does_not_hold_the_lock(repository: Repository, tmp_path: Path) -> None:
-    """argo-cd #20785: an ssh that hung held the lock, and nothing was synced any more."""
+    """argo-cd #20785: an ssh process that hung held the lock, and nothing was synced any more."""
     (tmp_path / "sshd").mkdir()
     with ssh_server(tmp_path / "sshd") as sshd:
         settings: dict[str, Any] = {
@@ -241,10 +241,10 @@ async def test_a_hung_ssh_does_not_hold_the_lock(repository: Repository, tmp_pat
             await source.aclose()
 
 
-async def test_a_git_that_was_killed_does_not_lock_its_successors_out(
+async def test_a_killed_git_does_not_block_later_ones(
     repository: Repository, server: HttpServer, tmp_path: Path
 ) -> None:
-    """git-sync #986: an `index.lock` that was left made every restart crash again."""
+    """git-sync #986: a leftover `index.lock` made every restart crash again."""
     cache = tmp_path / "cache"
     script = (
         "import asyncio, pathlib, sys\n"
@@ -280,10 +280,10 @@ async def test_a_git_that_was_killed_does_not_lock_its_successors_out(
 async def test_a_remote_that_is_down_does_not_end_the_controller(
     repository: Repository, tmp_path: Path
 ) -> None:
-    """git-sync #65, #105, #498: the Pod died while the remote could not be reached.
+    """git-sync #65, #105, #498: the Pod died while the remote was unreachable.
 
-    With a mirror it goes on to heal, without one it waits, says that it is not ready, and asks
-    senders to come again; both take up the repository once it is there.
+    With a mirror the controller keeps healing. Without one it waits, is not ready, and rejects
+    deliveries with a request to retry; both use the repository once it is reachable.
     """
     port = free_port()
     root = repository.folder.parent
@@ -326,40 +326,40 @@ async def test_a_remote_that_is_down_does_not_end_the_controller(
 async def test_a_check_that_fails_does_not_wipe_the_last_good_copy(
     repository: Repository, tmp_path: Path
 ) -> None:
-    """git-sync: its own sanity check failed, and it removed the copy that worked.
+    """git-sync: its own sanity check failed, and it removed the working copy.
 
-    What is damaged is replaced only by what is whole: while the remote is down the old copy
-    stays on the disk, and in force is what was in force.
+    A damaged copy is replaced only by an intact one: while the remote is down the old copy
+    stays on the disk, and the active catalog stays active.
     """
     cache = tmp_path / "cache"
-    one = Follower(repository.url, cache)
-    await one.sync()
-    in_force = one.catalog
+    follower = Follower(repository.url, cache)
+    await follower.sync()
+    in_force = follower.catalog
     kept = written(bare(cache))
     damage(bare(cache))
     repository.folder.rename(tmp_path / "away")
 
     for _ in range(3):
-        await one.sync()
+        await follower.sync()
         restarted = Follower(repository.url, cache)
         await restarted.sync()
         await restarted.aclose()
 
-        assert one.catalog is in_force
-        assert one.error
+        assert follower.catalog is in_force
+        assert follower.error
         assert written(bare(cache)) == kept
     (tmp_path / "away").rename(repository.folder)
     commit = change(repository, "it is back")
-    await one.sync()
-    assert (one.commit, one.error) == (commit, "")
-    await one.aclose()
+    await follower.sync()
+    assert (follower.commit, follower.error) == (commit, "")
+    await follower.aclose()
 
 
 @contextlib.asynccontextmanager
 async def controller(
     url: str, folder: Path, cluster: MemoryCluster
 ) -> AsyncIterator[tuple[Controller, str]]:
-    """Run a controller on a cluster in memory; its address is beside it."""
+    """Run a controller on an in-memory cluster; yield it and its address."""
     settings = load_settings(
         {
             "repo": url,

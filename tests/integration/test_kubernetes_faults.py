@@ -51,21 +51,21 @@ if TYPE_CHECKING:
 
 
 def sockets() -> int:
-    """Count the sockets that this process holds."""
+    """Return the number of this process's sockets."""
     count = 0
     for each in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
             count += str(each.readlink()).startswith("socket:")
     return count
 
 
 @pytest.fixture(autouse=True)
 async def _nothing_is_left() -> AsyncIterator[None]:
-    """Fail a test that leaves a task or a connection behind."""
+    """Fail a test that leaks a task or a connection."""
     tasks, connections = asyncio.all_tasks(), sockets()
     yield
     assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
-    # (A connection whose other end was killed may be given back some turns of the loop later.)
+    # (A connection whose peer was killed may be released a few iterations of the loop later.)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
             while sockets() > connections:  # noqa: ASYNC110 - the kernel tells no event
@@ -89,7 +89,7 @@ async def drain(events: AsyncGenerator[Any, None], into: list[Any], pause: float
 
 @contextlib.contextmanager
 def stopwatch() -> Iterator[list[float]]:
-    """Give a list to which the seconds are added that the block took."""
+    """Yield a list to which the duration of the block in seconds is appended."""
     began = time.monotonic()
     taken: list[float] = []
     try:
@@ -98,7 +98,7 @@ def stopwatch() -> Iterator[list[float]]:
         taken.append(time.monotonic() - began)
 
 
-# What it says.
+# Error responses.
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def stopwatch() -> Iterator[list[float]]:
         (504, "Timeout", Unavailable, False),
     ],
 )
-async def test_refusals(
+async def test_error_responses(
     tmp_path: Path,
     code: int,
     reason: str,
     error: type[ApiError],
     answered: bool,  # noqa: FBT001, pytest gives it by name
 ) -> None:
-    """Each status is the error that says what to do next, with the server's words in one line."""
+    """Each status maps to the error that determines the next step, with the message on one line."""
 
     async def answer(_: web.Request) -> web.Response:
         return status(code, reason, "it is\n  so")
@@ -143,8 +143,8 @@ async def test_refusals(
     assert error is Unauthorized or str(refused.value) == "it is so"
 
 
-async def test_unauthorized_says_which_credentials(tmp_path: Path) -> None:
-    """A 401 names the server and the kubeconfig, and shows no token."""
+async def test_unauthorized_names_the_credentials(tmp_path: Path) -> None:
+    """The error of a 401 names the server and the kubeconfig, and contains no token."""
 
     async def answer(_: web.Request) -> web.Response:
         return status(401, "Unauthorized", f"bad token {TOKEN}")
@@ -172,7 +172,7 @@ async def test_unauthorized_says_which_credentials(tmp_path: Path) -> None:
 async def test_throttled(
     tmp_path: Path, header: str, details: dict[str, Any], seconds: float
 ) -> None:
-    """A 429 says how long to wait: by its header, its body, or a second."""
+    """The delay after a 429 is that of its header or its body, or one second."""
 
     async def answer(_: web.Request) -> web.Response:
         response = status(429, "TooManyRequests", **details)
@@ -188,20 +188,22 @@ async def test_throttled(
 
 
 async def test_long_message(tmp_path: Path) -> None:
-    """A message that quotes a whole object is cut in its middle: what is wrong stands behind."""
+    """A message that quotes a whole object is shortened in its middle: the cause is at its end."""
 
     async def answer(_: web.Request) -> web.Response:
         return status(422, "Invalid", f"spec.template: {'x' * 100_000}: field is immutable")
 
     async with odd_api(tmp_path, answer) as (api, _):
-        with pytest.raises(Invalid, match=r"^spec\.template: x+ … x+: field is immutable$") as said:
+        with pytest.raises(
+            Invalid, match=r"^spec\.template: x+ … x+: field is immutable$"
+        ) as error:
             await api.create(JOBS, "shop", job("heal"))
-    assert len(str(said.value)) < 1100
+    assert len(str(error.value)) < 1100
 
 
 @pytest.mark.parametrize("body", ["<html>", "[1]", "null", '{"kind": "Job"', ""])
 async def test_garbage(tmp_path: Path, body: str) -> None:
-    """A 200 that is no JSON object says nothing: whether it happened is not known."""
+    """After a 200 that is not a JSON object the outcome of a request is unknown."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=body, content_type="application/json")
@@ -214,7 +216,7 @@ async def test_garbage(tmp_path: Path, body: str) -> None:
 
 
 async def test_page_of_a_proxy(tmp_path: Path) -> None:
-    """An error page of something in between is named by its status and not quoted."""
+    """An error page of an intermediary is reported by its status and not quoted."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=502, text="<html>\nBad Gateway</html>")
@@ -225,7 +227,7 @@ async def test_page_of_a_proxy(tmp_path: Path) -> None:
 
 
 async def test_redirect_is_not_followed(tmp_path: Path) -> None:
-    """Nobody else is sent the token or the object."""
+    """A redirect is not followed, so that no other host gets the token or the object."""
 
     async def answer(_: web.Request) -> web.Response:
         raise web.HTTPFound("/elsewhere")
@@ -237,7 +239,7 @@ async def test_redirect_is_not_followed(tmp_path: Path) -> None:
 
 
 async def test_warnings(tmp_path: Path) -> None:
-    """What the server warns of comes with the created object, unescaped, also of a dry run."""
+    """Warnings of the server are returned with the created object, unescaped, also in a dry run."""
 
     async def answer(request: web.Request) -> web.Response:
         response = web.json_response(await request.json(), status=201)
@@ -253,8 +255,8 @@ async def test_warnings(tmp_path: Path) -> None:
         assert [request.query.get("dryRun") for request in odd.requests] == [None, "All"]
 
 
-async def test_who_asks(tmp_path: Path) -> None:
-    """Each request carries the token and the name of the program."""
+async def test_request_headers(tmp_path: Path) -> None:
+    """Each request has the token and the name of the program."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({})
@@ -266,17 +268,17 @@ async def test_who_asks(tmp_path: Path) -> None:
         assert headers["User-Agent"].startswith("openfero-gitops/")
 
 
-# When it says nothing.
+# Missing responses.
 
 
 async def test_connection_refused(tmp_path: Path) -> None:
-    """Where nobody listens the request surely was not carried out, and the cause is in words."""
+    """A refused connection means that the request was not carried out; the cause is readable."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({})
 
-    async with odd_api(tmp_path, answer) as (other, _):
-        server = other.server
+    async with odd_api(tmp_path, answer) as (closed_api, _):
+        server = closed_api.server
     api = await KubernetesApi.connect(kubeconfig(tmp_path, f"http://{server}"))
     with pytest.raises(Unavailable) as refused:
         await api.create(JOBS, "shop", job("heal"))
@@ -285,8 +287,8 @@ async def test_connection_refused(tmp_path: Path) -> None:
     assert str(refused.value) == f"{server} cannot be reached: Connection refused"
 
 
-async def test_no_answer(tmp_path: Path) -> None:
-    """A server that takes the request and says nothing is given up at the deadline."""
+async def test_no_response(tmp_path: Path) -> None:
+    """A server that accepts a request and does not respond is given up at the deadline."""
     taken: list[tuple[str, bytes]] = []
 
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -302,8 +304,8 @@ async def test_no_answer(tmp_path: Path) -> None:
     assert len(taken) == 1
 
 
-async def test_endless_answer(tmp_path: Path) -> None:
-    """A server that keeps sending a little is given up at the deadline, too."""
+async def test_endless_response(tmp_path: Path) -> None:
+    """A response that never ends is given up at the deadline."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -320,8 +322,10 @@ async def test_endless_answer(tmp_path: Path) -> None:
     assert 0.4 < watch[0] < 3
 
 
-async def test_tls_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that accepts connections and no more has a deadline of its own, a short one."""
+async def test_tls_handshake_that_never_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS handshake that never starts has its own, shorter deadline."""
     monkeypatch.setattr(kubernetes, "CONNECT_SECONDS", 0.5)
 
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -336,8 +340,8 @@ async def test_tls_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "did not accept a connection within" in str(refused.value)
 
 
-async def test_no_tls_at_all(tmp_path: Path) -> None:
-    """A server that does not speak TLS is named as such; nothing was sent."""
+async def test_server_without_tls(tmp_path: Path) -> None:
+    """A server that does not speak TLS is reported as such; nothing was sent."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -351,20 +355,20 @@ async def test_no_tls_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_write_is_sent_once(tmp_path: Path, method: str) -> None:
-    """A write whose connection is closed without an answer is not sent again behind our back."""
+    """A write whose connection is closed without a response is not repeated."""
     writes: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            asked, _ = await read_request(reader)
-            if asked != "GET":
-                writes.append(asked)
+            received, _ = await read_request(reader)
+            if received != "GET":
+                writes.append(received)
                 return
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             await writer.drain()
 
     async with raw_api(tmp_path, serve) as api:
-        await api.get(JOBS, "shop", "heal")  # from here on the connection is a pooled one
+        await api.get(JOBS, "shop", "heal")  # from here on the connection is pooled
         write = {
             "POST": lambda: api.create(JOBS, "shop", job("heal")),
             "PUT": lambda: api.replace(JOBS, "shop", job("heal")),
@@ -387,8 +391,8 @@ async def test_write_is_sent_once(tmp_path: Path, method: str) -> None:
         b"SSH-2.0-OpenSSH\r\n\r\n",
     ],
 )
-async def test_broken_answers(tmp_path: Path, sent: bytes) -> None:
-    """An answer that breaks off, or is no HTTP, is Unavailable."""
+async def test_broken_responses(tmp_path: Path, sent: bytes) -> None:
+    """A truncated response, or one that is not HTTP, is Unavailable."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -403,18 +407,18 @@ async def test_broken_answers(tmp_path: Path, sent: bytes) -> None:
 
 
 async def test_cancelling(tmp_path: Path) -> None:
-    """A caller that is cancelled is cancelled at once, and its connection is closed."""
-    asked, closed = asyncio.Event(), asyncio.Event()
+    """Cancelling a caller takes effect at once and closes its connection."""
+    requested, closed = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        asked.set()
+        requested.set()
         await reader.read()
         closed.set()
 
     async with raw_api(tmp_path, serve) as api, asyncio.timeout(10):
         call = asyncio.create_task(api.create(JOBS, "shop", job("heal")))
-        await asked.wait()
+        await requested.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -422,7 +426,7 @@ async def test_cancelling(tmp_path: Path) -> None:
 
 
 async def test_closed_client(tmp_path: Path) -> None:
-    """A client that was closed, even twice, refuses further requests as not sent."""
+    """A closed client rejects requests as not sent, even if it was closed twice."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({})
@@ -435,7 +439,7 @@ async def test_closed_client(tmp_path: Path) -> None:
     assert refused.value.answered
 
 
-# Lists in pages.
+# Paged lists.
 
 
 def page(names: range, following: str = "") -> web.Response:
@@ -447,23 +451,23 @@ def page(names: range, following: str = "") -> web.Response:
 
 
 async def test_pages(tmp_path: Path) -> None:
-    """A list asks for 500 at a time and puts the pages together."""
+    """A list requests pages of 500 and joins them."""
 
     async def answer(request: web.Request) -> web.Response:
         start = int(request.query.get("continue") or 0)
         return page(range(start, start + 500), str(start + 500) if start < 1000 else "")
 
     async with odd_api(tmp_path, answer) as (api, odd):
-        found = await api.list(JOBS, "shop", label_selector="a in (b,c),!d")
-        asked = [dict(request.query) for request in odd.requests]
-    assert [item["metadata"]["name"] for item in found.items] == [f"n-{n}" for n in range(1500)]
-    assert found.resource_version == "9"
+        listing = await api.list(JOBS, "shop", label_selector="a in (b,c),!d")
+        queries = [dict(request.query) for request in odd.requests]
+    assert [item["metadata"]["name"] for item in listing.items] == [f"n-{n}" for n in range(1500)]
+    assert listing.resource_version == "9"
     first = {"limit": "500", "labelSelector": "a in (b,c),!d"}
-    assert asked == [first, first | {"continue": "500"}, first | {"continue": "1000"}]
+    assert queries == [first, first | {"continue": "500"}, first | {"continue": "1000"}]
 
 
 async def test_page_that_expired(tmp_path: Path) -> None:
-    """A list whose continue token expires begins anew, and has nothing twice."""
+    """A list whose continue token expires restarts, and contains nothing twice."""
     expired = [True]
 
     async def answer(request: web.Request) -> web.Response:
@@ -475,13 +479,13 @@ async def test_page_that_expired(tmp_path: Path) -> None:
         return page(range(500, 600))
 
     async with odd_api(tmp_path, answer) as (api, odd):
-        found = await api.list(JOBS, "shop")
+        listing = await api.list(JOBS, "shop")
         assert len(odd.requests) == 4
-    assert len(found.items) == len({item["metadata"]["name"] for item in found.items}) == 600
+    assert len(listing.items) == len({item["metadata"]["name"] for item in listing.items}) == 600
 
 
 async def test_pages_that_always_expire(tmp_path: Path) -> None:
-    """A list that never gets to its end is given up."""
+    """A list whose continue token always expires is given up."""
 
     async def answer(request: web.Request) -> web.Response:
         return status(410, "Expired") if "continue" in request.query else page(range(5), "next")
@@ -501,7 +505,7 @@ def line(kind: str, version: int, **fields: Any) -> bytes:
 
 
 def stream(*chunks: bytes, hold: bool = False) -> Callable[[web.Request], Any]:
-    """Answer with chunks, and then end, or say nothing more."""
+    """Return a handler that sends chunks, and then ends or stays silent."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -516,8 +520,8 @@ def stream(*chunks: bytes, hold: bool = False) -> Callable[[web.Request], Any]:
     return answer
 
 
-async def test_watch_asks_for_what_it_needs(tmp_path: Path) -> None:
-    """A watch asks for bookmarks, an end, a version and a selection."""
+async def test_parameters_of_a_watch(tmp_path: Path) -> None:
+    """A watch requests bookmarks, a timeout, a version and a selector."""
     async with odd_api(tmp_path, stream()) as (api, odd):
         watch = api.watch(JOBS, "shop", resource_version="7", label_selector="a=b", timeout=12.5)
         async with aclosing(watch) as events:
@@ -532,7 +536,7 @@ async def test_watch_asks_for_what_it_needs(tmp_path: Path) -> None:
 
 
 async def test_events_across_chunks(tmp_path: Path) -> None:
-    """Events come whole, however the stream is cut, and however long they are."""
+    """Events arrive complete, however the stream is split and however long they are."""
     large = line("MODIFIED", 9, data="x" * 5_000_000)
     sent = line("ADDED", 8) + large + line("BOOKMARK", 10) + line("DELETED", 11)
     cuts = [0, 3, 50, 700_000, len(sent) - 150, len(sent) - 1, len(sent)]
@@ -567,7 +571,7 @@ async def test_events_across_chunks(tmp_path: Path) -> None:
     ],
 )
 async def test_errors_in_a_watch(tmp_path: Path, sent: bytes, error: type[ApiError]) -> None:
-    """What goes wrong inside a watch is an error, after the events before it."""
+    """An error inside a watch is raised after the events before it."""
     async with odd_api(tmp_path, stream(line("ADDED", 8), sent)) as (api, _):
         seen: list[WatchEvent] = []
         async with aclosing(api.watch(JOBS, "shop", resource_version="7")) as events:
@@ -576,8 +580,8 @@ async def test_errors_in_a_watch(tmp_path: Path, sent: bytes, error: type[ApiErr
     assert [each.change for each in seen] == [Change.BOOKMARK, Change.ADDED]
 
 
-async def test_watch_that_breaks_off(tmp_path: Path) -> None:
-    """A watch whose connection is cut is Unavailable, not an end."""
+async def test_interrupted_watch(tmp_path: Path) -> None:
+    """A watch whose connection is interrupted is Unavailable, not ended."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -593,7 +597,7 @@ async def test_watch_that_breaks_off(tmp_path: Path) -> None:
 
 
 async def test_silent_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch that neither says anything nor ends when it should is given up soon after."""
+    """A watch that is silent beyond its timeout is given up soon after."""
     monkeypatch.setattr(kubernetes, "WATCH_GRACE_SECONDS", 0.3)
     async with odd_api(tmp_path, stream(line("ADDED", 8), hold=True)) as (api, _):
         with stopwatch() as watch, pytest.raises(Unavailable, match="has stalled"):
@@ -601,8 +605,8 @@ async def test_silent_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert 0.9 < watch[0] < 2
 
 
-async def test_watch_that_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch whose status does not come is given up long before its end."""
+async def test_watch_without_a_response(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch without a response status is given up long before its timeout."""
     monkeypatch.setattr(kubernetes, "WATCH_START_SECONDS", 0.3)
 
     async def answer(_: web.Request) -> web.Response:
@@ -618,7 +622,7 @@ async def test_watch_that_is_not_answered(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_slow_reader_is_not_disturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The deadline of a watch strikes the watch, never its reader in the middle of other work."""
+    """The deadline of a watch never interrupts the reader in other work."""
     monkeypatch.setattr(kubernetes, "WATCH_GRACE_SECONDS", 0.1)
     async with odd_api(tmp_path, stream(line("ADDED", 8), hold=True)) as (api, _):
         watch = api.watch(JOBS, "shop", resource_version="7", timeout=0.2)
@@ -630,7 +634,7 @@ async def test_slow_reader_is_not_disturbed(
 
 
 async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch that hangs is ended and continued from its last version, without a list."""
+    """A silent watch is ended and continued from its last version, without a list."""
     monkeypatch.setattr(kubernetes, "WATCH_GRACE_SECONDS", 0.1)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -642,18 +646,18 @@ async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.Mon
     pace = Pace(backoff=Backoff(0.02, 15.0), watch_seconds=0.3)
     async with odd_api(tmp_path, answer) as (api, odd), asyncio.timeout(20):
         async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
-            found = [await anext(news) for _ in range(4)]
-        asked = [request.query.get("resourceVersion") for request in odd.requests]
-    assert isinstance(found[0], Listed)
+            received = [await anext(news) for _ in range(4)]
+        requested = [request.query.get("resourceVersion") for request in odd.requests]
+    assert isinstance(received[0], Listed)
     versions = [
-        each.object["metadata"]["resourceVersion"] for each in found if isinstance(each, Changed)
+        each.object["metadata"]["resourceVersion"] for each in received if isinstance(each, Changed)
     ]
     assert versions == ["10", "11", "12"]
-    assert asked[:4] == [None, "9", "10", "11"]
+    assert requested[:4] == [None, "9", "10", "11"]
 
 
-async def test_following_empty_answers(tmp_path: Path) -> None:
-    """A server whose watches are all empty is asked ever less often, and that is told."""
+async def test_following_empty_watches(tmp_path: Path) -> None:
+    """A server whose watches are always empty is requested ever less often, and this is logged."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return await stream()(request) if "watch" in request.query else page(range(1))
@@ -669,12 +673,12 @@ async def test_following_empty_answers(tmp_path: Path) -> None:
     assert 4 <= watches <= 9
 
 
-# A real API server.
+# Tests with a real API server.
 
 
 @pytest.mark.cluster
 async def test_wrong_token(tmp_path: Path, kubeconfig: Path) -> None:
-    """A real API server does not know a wrong token."""
+    """A real API server rejects a wrong token."""
     api = await KubernetesApi.connect(changed(tmp_path, kubeconfig, "token", "wrong"))
     with pytest.raises(Unauthorized, match="rejects the credentials from"):
         await api.list(JOBS, "default")
@@ -684,10 +688,10 @@ async def test_wrong_token(tmp_path: Path, kubeconfig: Path) -> None:
 
 
 @pytest.mark.cluster
-async def test_no_rights(
+async def test_missing_permission(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Who has no rights is told which one is missing."""
+    """A missing permission is named in the error."""
     api = await KubernetesApi.connect(kubeconfig)
     await api.create(SERVICE_ACCOUNTS, namespace, {"metadata": {"name": "nobody"}})
     await api.close()
@@ -701,8 +705,8 @@ async def test_no_rights(
 
 
 @pytest.mark.cluster
-async def test_certificate_of_somebody_else(tmp_path: Path, kubeconfig: Path) -> None:
-    """A server whose certificate another authority signed is not sent anything."""
+async def test_certificate_of_another_authority(tmp_path: Path, kubeconfig: Path) -> None:
+    """Nothing is sent to a server whose certificate is signed by another authority."""
     api = await KubernetesApi.connect(changed(tmp_path, kubeconfig, "certificate-authority-data"))
     with pytest.raises(Unavailable, match="its certificate is not trusted") as refused:
         await api.create(JOBS, "default", job("heal"))
@@ -711,8 +715,8 @@ async def test_certificate_of_somebody_else(tmp_path: Path, kubeconfig: Path) ->
 
 
 @pytest.mark.cluster
-async def test_namespace_that_is_not_there(kubeconfig: Path) -> None:
-    """Creating in a namespace that does not exist is NotFound, and names it."""
+async def test_missing_namespace(kubeconfig: Path) -> None:
+    """Creating in a namespace that does not exist is NotFound, and the error names it."""
     api = await KubernetesApi.connect(kubeconfig)
     with pytest.raises(NotFound, match='namespaces "nowhere" not found'):
         await api.create(JOBS, "nowhere", job("heal"))
@@ -721,7 +725,7 @@ async def test_namespace_that_is_not_there(kubeconfig: Path) -> None:
 
 @pytest.mark.cluster
 async def test_killed_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
-    """While the API server is down every call says so; once it is back everything goes on."""
+    """While the API server is down every call fails; when it is back, everything continues."""
     plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
     api = await KubernetesApi.connect(plane.kubeconfig)
     news = ListWatch(api, CONFIG_MAPS, ["default"], pace=Pace(backoff=Backoff(0.05, 0.2))).follow()
@@ -742,26 +746,26 @@ async def test_killed_api_server(private_control_plane: Callable[..., ControlPla
         assert isinstance(await anext(news), Failed)
         await asyncio.to_thread(plane.start_component, "kube-apiserver")
         await api.create(CONFIG_MAPS, "default", config_map("after"))
-        known: set[str] = set()
-        while "after" not in known:
+        names: set[str] = set()
+        while "after" not in names:
             each = await anext(news)
             if isinstance(each, Listed):
-                known = {item["metadata"]["name"] for item in each.items}
+                names = {item["metadata"]["name"] for item in each.items}
             elif isinstance(each, Changed):
-                known.add(each.object["metadata"]["name"])
-        assert known >= {"before", "after"}
+                names.add(each.object["metadata"]["name"])
+        assert names >= {"before", "after"}
     await api.close()
 
 
 @pytest.mark.cluster
 async def test_frozen_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
-    """A frozen API server is given up at each deadline, and serves again when it goes on."""
+    """A frozen API server is given up at each deadline, and works again after it resumes."""
     plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
     api = await KubernetesApi.connect(plane.kubeconfig)
     since = (await api.create(CONFIG_MAPS, "default", config_map("before"))).object["metadata"]
     watch = asyncio.create_task(read_changes(api, since["resourceVersion"], timeout=1))
     await asyncio.sleep(0.3)
-    await api.get(CONFIG_MAPS, "default", "before")  # leaves a connection in the pool
+    await api.get(CONFIG_MAPS, "default", "before")  # leaves a pooled connection
     await asyncio.to_thread(plane.freeze, "kube-apiserver")
     with stopwatch() as pooled, pytest.raises(Unavailable) as unknown:
         await api.create(CONFIG_MAPS, "default", config_map("during"), timeout=1)

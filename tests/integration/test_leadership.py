@@ -1,7 +1,7 @@
-"""Leadership on a real API server, between real processes that are killed, frozen and cut off.
+"""Leadership on a real API server, between real processes that are killed, frozen or isolated.
 
-Every process writes down each moment at which it believed to lead, by a clock that they share
-(`tests/support/elector_process.py`). After each test these must not overlap.
+Every process records each moment at which it believed that it leads, by a shared clock
+(`tests/support/elector_process.py`). After each test these times must not overlap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 
-LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as the processes have them
+LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as configured for the processes
 STALL = 8.0  # seconds for which a busy machine may keep a process from running
 EARLY = 1.0  # seconds by which what is measured may seem to come too soon
 START = 90.0  # seconds in which a process is up and has the lease
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class Replica:
-    """One process, and what it wrote down."""
+    """One process and its journal."""
 
     def __init__(self, process: Process, identity: str, journal: Path) -> None:
         self.identity = identity
@@ -56,18 +56,18 @@ class Replica:
         self._journal = journal
 
     def entries(self, event: str = "") -> list[Entry]:
-        """Return the journal so far, or the lines of one event."""
+        """Return the journal so far, or its entries of one event."""
         text = self._journal.read_text() if self._journal.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         lines: list[Entry] = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if event in ("", line["event"])]
 
     def times(self, event: str) -> list[float]:
-        """Return when an event was."""
+        """Return the times of an event."""
         return [line["at"] for line in self.entries(event)]
 
     def first(self, event: str, *, after: float = 0, patience: float = START) -> float:
-        """Wait for an event after a moment, and return when it was."""
+        """Wait for an event after a moment, and return its time."""
         return until(
             lambda: next((at for at in self.times(event) if at > after), None),
             f"{event!r} in {self.identity}",
@@ -75,7 +75,7 @@ class Replica:
         )
 
     def terms(self) -> dict[str, tuple[float, float]]:
-        """Return of each term the first and the last moment at which its check said yes."""
+        """Return for each term the first and the last moment at which its check passed."""
         writes: dict[str, list[float]] = {}
         for line in self.entries("write"):
             writes.setdefault(line["term"], []).append(line["at"])
@@ -87,7 +87,7 @@ class Replica:
 
 
 class Replicas:
-    """Starts processes that share a lease, and ends them."""
+    """Starts and ends processes that share a lease."""
 
     def __init__(self, folder: Path, kubeconfig: Path, namespace: str) -> None:
         self.all: list[Replica] = []
@@ -96,7 +96,7 @@ class Replicas:
         self._namespace = namespace
 
     def start(self, identity: str, *options: str, kubeconfig: Path | None = None) -> Replica:
-        """Start a process; `options` go to its command line."""
+        """Start a process with these command-line options."""
         journal = self._folder / f"{identity}-{len(self.all)}.jsonl"
         process = Process(
             [
@@ -116,7 +116,7 @@ class Replicas:
         return replica
 
     def pair(self, *options: str) -> tuple[Replica, Replica]:
-        """Start two, and return the leader and the follower once both know who is who."""
+        """Start two, and return the leader and the follower once both know the leader."""
         leader = self.start("alpha", *options)
         leader.first("write")
         follower = self.start("beta", *options)
@@ -127,7 +127,7 @@ class Replicas:
         return leader, follower
 
     def end(self) -> None:
-        """End all, and see that no two of them ever believed to lead at once."""
+        """End all, and check that no two of them ever believed that they lead at once."""
         for replica in self.all:
             replica.process.end()
         held = sorted(
@@ -140,9 +140,9 @@ class Replicas:
 
 
 class Wire:
-    """A loopback port that passes on to the API server, and can be cut.
+    """A loopback port that forwards to the API server, and can be interrupted.
 
-    While it is cut, connections stay open, new ones are accepted, and nothing moves.
+    While it is cut, connections stay open, new ones are accepted, and no data is forwarded.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -155,20 +155,20 @@ class Wire:
         self._thread(self._accept)
 
     def cut(self) -> None:
-        """Let nothing through from now on."""
+        """Stop forwarding."""
         self._whole.clear()
 
     def mend(self) -> None:
-        """Let through what is there, and what comes."""
+        """Forward the held data, and resume."""
         self._whole.set()
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self._whole.set()
-        for one in self._sockets:
+        for connection in self._sockets:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     def _thread(self, run: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=run, args=arguments, daemon=True).start()
@@ -182,24 +182,24 @@ class Wire:
                 self._thread(self._pass, near, far)
                 self._thread(self._pass, far, near)
 
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            while data := one.recv(65536):
+            while data := source.recv(65536):
                 self._whole.wait()
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
 def replicas(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replicas]:
-    """Give processes on the shared cluster, in a namespace of their own."""
+    """Yield processes on the shared cluster, in a new namespace."""
     with closing(Replicas(tmp_path, kubeconfig, namespace)) as started:
         yield started
 
 
 @contextmanager
 def closing(started: Replicas) -> Iterator[Replicas]:
-    """End the processes, and check them."""
+    """End the processes, and check their journals."""
     try:
         yield started
     finally:
@@ -208,7 +208,7 @@ def closing(started: Replicas) -> Iterator[Replicas]:
 
 @pytest.fixture
 def wire(kubeconfig: Path, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
-    """Give a wire to the shared API server, and the kubeconfig that goes through it."""
+    """Yield a wire to the shared API server, and the kubeconfig that uses it."""
     config = yaml.safe_load(kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     url = urlsplit(cluster["server"])
@@ -222,20 +222,20 @@ def wire(kubeconfig: Path, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
     wire.close()
 
 
-def until(look: Callable[[], T | None], what: str, patience: float = START) -> T:
-    """Wait until a look shows something that is true."""
+def until(probe: Callable[[], T | None], description: str, patience: float = START) -> T:
+    """Wait until a probe returns a true value."""
     deadline = time.monotonic() + patience
     while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {patience} s for {what}"
+        result = probe()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"waited {patience} s for {description}"
         time.sleep(0.02)
 
 
-def measured(what: str, seconds: float) -> None:
+def measured(description: str, seconds: float) -> None:
     """Print a figure, for `pytest -s`."""
-    print(f"\n{what}: {seconds:.3f} s", end=" ")
+    print(f"\n{description}: {seconds:.3f} s", end=" ")
 
 
 def lease_of(kubectl: Kubectl, namespace: str) -> Any:
@@ -244,13 +244,13 @@ def lease_of(kubectl: Kubectl, namespace: str) -> Any:
 
 
 def change(kubectl: Kubectl, namespace: str, patch: object) -> None:
-    """Write something into the Lease."""
+    """Patch the Lease."""
     where = ("lease", "openfero-gitops", "-n", namespace, "--type=merge")
     kubectl("patch", *where, "-p", json.dumps(patch))
 
 
 def foreign_lease(**spec: object) -> dict[str, Any]:
-    """Return a Lease as another tool would write it, with things of its own on it."""
+    """Return a Lease as another tool would write it, with its own metadata."""
     long_ago = "2001-01-01T00:00:00.000000Z"
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -265,16 +265,16 @@ def foreign_lease(**spec: object) -> dict[str, Any]:
 
 
 class TestTwoReplicas:
-    """Who leads, and who follows when that one goes."""
+    """Test which replica leads, and the handover when it ends."""
 
-    def test_one_leads_on_a_fresh_cluster_and_kubectl_says_who(
+    def test_one_leads_on_a_new_cluster_and_kubectl_shows_it(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
-        """Of two that start together one leads, for longer than a lease, and the Lease tells."""
-        one, other = replicas.start("alpha"), replicas.start("beta")
-        until(lambda: one.times("write") or other.times("write"), "a leader")
+        """Of two that start together one leads, for longer than a lease, and the Lease names it."""
+        alpha, beta = replicas.start("alpha"), replicas.start("beta")
+        until(lambda: alpha.times("write") or beta.times("write"), "a leader")
         time.sleep(LEASE + 1)
-        leader, follower = (one, other) if one.times("write") else (other, one)
+        leader, follower = (alpha, beta) if alpha.times("write") else (beta, alpha)
         assert len(leader.terms()) == 1
         assert not follower.times("begin")
         assert follower.status()["holder"] == leader.identity
@@ -292,7 +292,7 @@ class TestTwoReplicas:
         self,
         replicas: Replicas,
     ) -> None:
-        """SIGKILL leaves the lease behind, which runs out."""
+        """After SIGKILL the lease has to expire."""
         leader, follower = replicas.pair()
         killed = time.monotonic()
         leader.process.signal(signal.SIGKILL)
@@ -300,7 +300,7 @@ class TestTwoReplicas:
         measured("failover", took)
         assert took < LEASE + 3 + STALL
         assert not follower.entries("begin")[0]["handed_over"]
-        # Not at once, either: the last renewal was at most a retry period before.
+        # Not earlier either: the last renewal was at most a retry period before.
         assert took > LEASE - RETRY - EARLY
 
     def test_terminated_leader_hands_over_within_two_seconds(
@@ -309,14 +309,14 @@ class TestTwoReplicas:
         kubectl: Kubectl,
         namespace: str,
     ) -> None:
-        """SIGTERM ends the work, then frees the lease; the follower is told and takes it.
+        """SIGTERM ends the work, then releases the lease, and the follower acquires it.
 
-        It is told, too, that nothing was left under way; while it leads, nobody else would be.
+        The follower also learns that the former leader left no work unfinished.
         """
         leader, follower = replicas.pair()
-        asked = time.monotonic()
+        terminated_at = time.monotonic()
         leader.process.signal(signal.SIGTERM)
-        took = follower.first("write") - asked
+        took = follower.first("write") - terminated_at
         measured("failover", took)
         assert took < 2 + STALL
         assert leader.process.wait() == 0
@@ -330,8 +330,8 @@ class TestTwoReplicas:
         lease = lease_of(kubectl, namespace)
         assert keys.SETTLED in lease["metadata"]["annotations"]
 
-    def test_terminated_follower_leaves_the_leader_alone(self, replicas: Replicas) -> None:
-        """One that does not hold the lease does not free it."""
+    def test_terminated_follower_does_not_affect_the_leader(self, replicas: Replicas) -> None:
+        """A follower that ends does not release the lease."""
         leader, follower = replicas.pair()
         follower.process.signal(signal.SIGTERM)
         assert follower.process.wait() == 0
@@ -339,11 +339,11 @@ class TestTwoReplicas:
         assert len(leader.terms()) == 1
         assert leader.first("write", after=time.monotonic())
 
-    def test_frozen_leader_writes_nothing_when_it_thaws(
+    def test_frozen_leader_writes_nothing_when_it_resumes(
         self,
         replicas: Replicas,
     ) -> None:
-        """SIGSTOP for longer than the lease: the check refuses, even to work that goes on."""
+        """After SIGSTOP for longer than the lease the check fails, even for work that continues."""
         leader, follower = replicas.pair("--deaf", "0.5")
         stopped = time.monotonic()
         leader.process.signal(signal.SIGSTOP)
@@ -358,12 +358,12 @@ class TestTwoReplicas:
         assert not leader.status()["leader"]
         assert len(follower.terms()) == 1
 
-    def test_leader_that_is_cut_off_stops_before_another_leads(
+    def test_isolated_leader_stops_before_another_leads(
         self,
         replicas: Replicas,
         wire: tuple[Wire, Path],
     ) -> None:
-        """A partition of one replica: its work has ended when the lease passes on."""
+        """The work of an isolated leader has ended when the other acquires the lease."""
         connection, through = wire
         leader = replicas.start("alpha", kubeconfig=through)
         leader.first("write")
@@ -381,20 +381,22 @@ class TestTwoReplicas:
         until(lambda: leader.status()["holder"] == "beta", "the mended one to know its leader")
         assert len(leader.times("begin")) == 1
 
-    def test_work_that_ignores_its_end_holds_the_lease_back(self, replicas: Replicas) -> None:
-        """Nobody is let in while the work still runs, and it writes nothing more."""
+    def test_work_that_ignores_its_cancellation_delays_the_handover(
+        self, replicas: Replicas
+    ) -> None:
+        """No other replica leads while the work still runs, and the work writes nothing more."""
         leader, follower = replicas.pair("--deaf", "1.5")
-        asked = time.monotonic()
+        terminated_at = time.monotonic()
         leader.process.signal(signal.SIGTERM)
-        begun = follower.first("begin", after=asked)
+        begun = follower.first("begin", after=terminated_at)
         ended = leader.times("end")[0]
-        assert 1.5 <= ended - asked < begun - asked < 1.5 + 1 + STALL
+        assert 1.5 <= ended - terminated_at < begun - terminated_at < 1.5 + 1 + STALL
         assert not [at for at in leader.times("write") if at > begun]
 
     def test_crashed_work_gives_the_lease_to_another(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
-        """The lease of dead work is not renewed but freed, and the replica stands again later."""
+        """When the work crashes the lease is released; the replica is a candidate again later."""
         leader, follower = replicas.pair()
         leader.process.signal(signal.SIGUSR1)
         crashed = leader.first("end")
@@ -407,17 +409,17 @@ class TestTwoReplicas:
 
 
 class TestLease:
-    """The object that others see, and may lay hands on."""
+    """Test changes of the Lease by others."""
 
     def test_lease_of_another_tool_is_respected_and_its_fields_are_kept(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
-        """However old its times are, it has its duration from when it was first seen."""
+        """However old its times are, its duration counts from when it was first seen."""
         held = foreign_lease(leaseDurationSeconds=2, leaseTransitions=41)
         kubectl.create(namespace, held)
         replica = replicas.start("alpha")
         replica.first("standing")
-        # As long as the other one shows life, it stays.
+        # As long as the other tool renews it, it is respected.
         for count in range(4):
             time.sleep(1)
             renewed = {"spec": {"renewTime": f"2001-01-01T00:00:0{count + 1}.000000Z"}}
@@ -431,10 +433,10 @@ class TestLease:
         assert lease["metadata"]["annotations"]["example.org/note"] == "kept"
         assert lease["spec"]["leaseTransitions"] == 42
 
-    def test_deleted_lease_ends_the_term_and_begins_another(
+    def test_deleted_lease_starts_a_new_term(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
-        """Its leader stops and stands anew; the follower does not lead in between."""
+        """The leader stops and becomes a candidate; the follower does not lead in between."""
         leader, follower = replicas.pair()
         kubectl("delete", "lease", "openfero-gitops", "-n", namespace)
         deleted = time.monotonic()
@@ -448,7 +450,7 @@ class TestLease:
     def test_lease_given_to_another_ends_the_term(
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
-        """A person who writes another holder into it is obeyed."""
+        """A holder that was written with kubectl is respected."""
         replica = replicas.start("alpha")
         replica.first("write")
         patch = {"spec": {"holderIdentity": "a-person", "leaseDurationSeconds": 3600}}
@@ -460,7 +462,7 @@ class TestLease:
         assert lease_of(kubectl, namespace)["spec"]["holderIdentity"] == "a-person"
 
     def test_namesakes_do_not_lead_together(self, replicas: Replicas) -> None:
-        """Two processes of one identity, by mistake or after a restart, are two."""
+        """Two processes with the same identity, by mistake or after a restart, are distinct."""
         first = replicas.start("twin")
         first.first("write")
         second = replicas.start("twin")
@@ -473,16 +475,16 @@ class TestLease:
 
 
 class TestApiServer:
-    """An API server that is not there for longer than the renew deadline."""
+    """Test an API server that is unavailable for longer than the renew deadline."""
 
     @pytest.mark.parametrize("fault", ["frozen", "stopped"])
-    def test_leader_stops_in_time_and_somebody_leads_afterwards(
+    def test_leader_stops_in_time_and_a_replica_leads_afterwards(
         self,
         fault: str,
         tmp_path: Path,
         private_control_plane: Callable[..., ControlPlane],
     ) -> None:
-        """The work has ended by the renew deadline; nobody acts until the server is back."""
+        """The work has ended by the renew deadline; no replica acts until the server is back."""
         plane = private_control_plane(components=API_SERVER)
         with closing(Replicas(tmp_path, plane.kubeconfig, "default")) as replicas:
             leader, follower = replicas.pair()
@@ -509,12 +511,12 @@ class TestApiServer:
             assert sum(r.status()["leader"] for r in both) == 1
 
 
-def test_client_go_takes_turns_with_us(
+def test_client_go_alternates_with_us(
     tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
 ) -> None:
-    """The elector of kube-scheduler and ours understand one Lease alike.
+    """The elector of kube-scheduler and ours interpret a Lease in the same way.
 
-    It keeps the annotation that ours has left, which is not believed after its turn.
+    It keeps the annotation that ours has set, which is ignored after its term.
     """
     name = "kube-scheduler"
     plane = private_control_plane(
@@ -548,10 +550,10 @@ def test_client_go_takes_turns_with_us(
         time.sleep(LEASE + 1)
         assert holder() == "alpha"
         assert len(replica.times("begin")) == 1
-        asked = time.monotonic()
+        began_waiting = time.monotonic()
         replica.process.signal(signal.SIGTERM)
         until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again", LEASE)
-        assert replica.times("end")[0] > asked > begun
+        assert replica.times("end")[0] > began_waiting > begun
         plane.stop_component(name)
         assert keys.SETTLED in plane.request("GET", path)[1]["metadata"]["annotations"]
         again = replicas.start("beta")

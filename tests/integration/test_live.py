@@ -1,4 +1,4 @@
-"""`validate --cluster`: a Job judged by how an API server itself describes it."""
+"""`validate --cluster`: Jobs validated with the schema of a real API server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE = 120  # seconds
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with an operario of which one field is unknown everywhere."""
+    """Create a folder with an operario that has one field unknown to all versions."""
     folder = tmp_path / "operarios"
     folder.mkdir()
     job = json.loads(operario("HostDown"))
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def validate(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person does, without any cluster of this machine's."""
+    """Run the command without any cluster configured on this machine."""
     kept = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
 
     def run() -> subprocess.CompletedProcess[str]:
@@ -59,8 +59,8 @@ async def validate(*arguments: str | Path, **environment: str) -> subprocess.Com
     return ran
 
 
-async def complaint(*arguments: str | Path) -> str:
-    """Run what fails, and give the one line that it fails with."""
+async def error_line(*arguments: str | Path) -> str:
+    """Run a command that fails, and return its one-line error."""
     ran = await validate(*arguments)
     assert (ran.returncode, ran.stdout) == (2, ""), ran
     (line,) = ran.stderr.splitlines()
@@ -68,8 +68,8 @@ async def complaint(*arguments: str | Path) -> str:
 
 
 @pytest.mark.cluster
-async def test_what_comes_along_is_what_a_server_says(kubeconfig: Path) -> None:
-    """The schema made from a version's published source is the one that its API server serves."""
+async def test_the_packaged_schema_equals_that_of_a_server(kubeconfig: Path) -> None:
+    """The schema generated from a version's published source equals that of its API server."""
     api = await KubernetesApi.connect(kubeconfig)
     try:
         version = await api._request("GET", "/version", 30)
@@ -80,8 +80,8 @@ async def test_what_comes_along_is_what_a_server_says(kubeconfig: Path) -> None:
 
 
 @pytest.mark.cluster
-async def test_a_cluster_judges_as_its_version_does(folder: Path, kubeconfig: Path) -> None:
-    """With --cluster the findings are those of the cluster's own version."""
+async def test_a_cluster_is_validated_with_its_version(folder: Path, kubeconfig: Path) -> None:
+    """With --cluster the problems are those of the cluster's own version."""
     offline = await validate(folder)
     live = await validate(folder, "--cluster", "--kubeconfig", kubeconfig)
     assert (live.returncode, live.stdout, live.stderr) == (0, offline.stdout, "")
@@ -91,8 +91,10 @@ async def test_a_cluster_judges_as_its_version_does(folder: Path, kubeconfig: Pa
 
 
 @pytest.mark.cluster
-async def test_an_older_cluster_is_believed(folder: Path, tmp_path: Path, kubeconfig: Path) -> None:
-    """What counts is what the server describes, not what comes with the package."""
+async def test_an_older_cluster_is_authoritative(
+    folder: Path, tmp_path: Path, kubeconfig: Path
+) -> None:
+    """The server's description counts, not the packaged schema."""
     api = await KubernetesApi.connect(kubeconfig)
     try:
         published = await api.published_schema("batch", "v1")
@@ -115,13 +117,15 @@ async def test_an_older_cluster_is_believed(folder: Path, tmp_path: Path, kubeco
 
 @pytest.mark.cluster
 async def test_another_context(folder: Path, kubeconfig: Path) -> None:
-    """A context that the kubeconfig does not have is told in one line."""
-    said = await complaint(folder, "--cluster", "--kubeconfig", kubeconfig, "--context", "nowhere")
-    assert "context nowhere of " in said
+    """A context that the kubeconfig does not have is reported on one line."""
+    message = await error_line(
+        folder, "--cluster", "--kubeconfig", kubeconfig, "--context", "nowhere"
+    )
+    assert "context nowhere of " in message
 
 
 def describing(document: dict[str, Any], status: int = 200) -> TestServer:
-    """A server that answers every request with a JSON document."""
+    """Return a server that answers every request with a JSON document."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.json_response(document, status=status)
@@ -132,24 +136,24 @@ def describing(document: dict[str, Any], status: int = 200) -> TestServer:
 
 
 def address(server: TestServer) -> str:
-    """Where it listens."""
+    """Return the server's address."""
     return str(server.make_url("/"))
 
 
-async def test_a_cluster_that_is_not_there(folder: Path, tmp_path: Path) -> None:
-    """Without an API server at the address, one line says so."""
+async def test_an_unreachable_cluster(folder: Path, tmp_path: Path) -> None:
+    """An unreachable API server is reported on one line."""
     config = write_kubeconfig(tmp_path, "http://127.0.0.1:1")
-    said = await complaint(folder, "--cluster", "--kubeconfig", config)
-    assert said == "127.0.0.1:1 cannot be reached: Connection refused"
+    message = await error_line(folder, "--cluster", "--kubeconfig", config)
+    assert message == "127.0.0.1:1 cannot be reached: Connection refused"
 
 
 async def test_no_cluster_at_all(folder: Path) -> None:
-    """Without any kubeconfig one line says what to give."""
-    assert (await complaint(folder, "--cluster")).startswith("no cluster is configured; set")
+    """A missing kubeconfig is reported on one line with advice."""
+    assert (await error_line(folder, "--cluster")).startswith("no cluster is configured; set")
 
 
 @pytest.mark.parametrize(
-    ("status", "document", "said"),
+    ("status", "document", "message"),
     [
         (404, {}, "publishes no schema at /openapi/v3/apis/batch/v1"),
         (403, {"kind": "Status", "message": "you may not\nlook"}, "you may not look"),
@@ -164,28 +168,28 @@ async def test_no_cluster_at_all(folder: Path) -> None:
         ),
     ],
 )
-async def test_a_server_that_is_no_such(
-    tmp_path: Path, status: int, document: dict[str, Any], said: str
+async def test_a_server_that_is_not_kubernetes(
+    tmp_path: Path, status: int, document: dict[str, Any], message: str
 ) -> None:
-    """A server that refuses, or is no Kubernetes, is told in one line, without the token."""
+    """A server that rejects the request, or is not Kubernetes, is reported without the token."""
     async with describing(document, status) as server:
         config = write_kubeconfig(tmp_path, address(server))
         with pytest.raises(OpenFeroError) as caught:
             await schemas_of_cluster(config, None)
     (line,) = str(caught.value).splitlines()
-    assert said in line
+    assert message in line
     assert "s3cret" not in line
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--cluster", "--kubernetes-version", "1.33"], "remove --kubernetes-version"),
         (["--context", "prod"], "need --cluster"),
     ],
 )
-async def test_options_that_do_not_fit(folder: Path, options: list[str], said: str) -> None:
-    """Options that contradict each other are wrong usage."""
+async def test_contradicting_options(folder: Path, options: list[str], message: str) -> None:
+    """Contradicting options are a usage error."""
     ran = await validate(folder, *options)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert said in ran.stderr
+    assert message in ran.stderr

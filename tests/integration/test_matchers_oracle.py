@@ -1,4 +1,4 @@
-"""Our matchers beside Alertmanager's own: `amtool config routes test` says what is right."""
+"""Compare our matchers with Alertmanager's by `amtool config routes test`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATTERNS = [
     *(r"\bweb\b.*", "[[:alpha:]]+", "(?i)GRÖSSE|größe", r"\x61", "(?P<n>a)", "(a*)*", "x{0,1}.y"),
     *(r"\p{L}+", r"\P{Latin}", r"\C", r"\Qa", r"\Qa.b\E|a", "(?P<n>a)(?P<n>b)", "a)", "[[:foo:]]"),
 ]
-#: What a matcher may be made of when nobody wrote it with care.
+#: Characters of generated text that is rarely a valid matcher.
 PIECES = [
     *("a", "b", "a.b", "größe", '"', "'", "`", "\\", '\\"', "\\n", "\\x41", "\\u00fc", "\\377"),
     *("=", "!=", "=~", "!~", "!", "~", ",", "{", "}", " ", "\t", "\n", "\u00a0", "(", ".*", "1"),
@@ -31,20 +31,20 @@ PIECES = [
 
 @pytest.fixture(scope="module")
 def amtool(tmp_path_factory: pytest.TempPathFactory) -> Amtool:
-    """Give the real command."""
+    """Return the real command."""
     folder: Path = tmp_path_factory.mktemp("amtool")
     return require_amtool(folder)
 
 
 def quoted(text: str, draw: random.Random) -> str:
-    """A value as a person writes it: quoted, or as it is."""
+    """Return a value as users write it: quoted or unquoted."""
     if draw.random() < 0.3:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def written(draw: random.Random) -> str:
-    """Matchers that a person may have meant, in either syntax, with and without braces."""
+    """Return plausible matchers in either syntax, with and without braces."""
     parts = []
     for _ in range(draw.choice([1, 1, 2, 3])):
         operator = draw.choice(["=", "!=", "=~", "!~"])
@@ -58,18 +58,18 @@ def written(draw: random.Random) -> str:
 
 
 def scribbled(draw: random.Random) -> str:
-    """Something that is hardly a matcher."""
+    """Return text that is rarely a matcher."""
     return "".join(draw.choices(PIECES, k=draw.randrange(9)))
 
 
 def labels(draw: random.Random) -> dict[str, str]:
-    """A label set of an alert."""
+    """Return a label set of an alert."""
     names = [name for name in NAMES if name]
     return {name: draw.choice(WORDS) for name in draw.sample(names, draw.randrange(6))}
 
 
 def read_by_us(text: str) -> bool:
-    """Whether we take a text."""
+    """Whether we accept a text."""
     try:
         parse_matchers(text)
     except MatcherError:
@@ -78,33 +78,35 @@ def read_by_us(text: str) -> bool:
 
 
 def texts(seed: int, count: int) -> list[str]:
-    """So many texts, most of them meant."""
+    """Return so many texts, most of them plausible."""
     draw = random.Random(seed)  # noqa: S311 (the same cases in every run)
     made = [scribbled(draw) if draw.random() < 0.4 else written(draw) for _ in range(count)]
     return list(dict.fromkeys(made))
 
 
-def test_what_we_read_alertmanager_reads_and_matches_alike(amtool: Amtool) -> None:
-    """Every text that we take is taken by Alertmanager, and matches the same label sets."""
-    taken = [text for text in texts(1, 3000) if read_by_us(text)]
-    matchers = [parse_matchers(text) for text in taken]
+def test_alertmanager_accepts_and_matches_what_we_accept(amtool: Amtool) -> None:
+    """Every text that we accept is accepted by Alertmanager, and matches the same label sets."""
+    accepted = [text for text in texts(1, 3000) if read_by_us(text)]
+    matchers = [parse_matchers(text) for text in accepted]
     draw = random.Random(2)  # noqa: S311
     sets = [{}, *(labels(draw) for _ in range(60))]
-    found = [
+    matched = [
         {
             number
-            for number, all_of in enumerate(matchers)
-            if all(one.matches(each) for one in all_of)
+            for number, conditions in enumerate(matchers)
+            if all(matcher.matches(label_set) for matcher in conditions)
         }
-        for each in sets
+        for label_set in sets
     ]
-    assert len(taken) > 500
-    for each, ours, theirs in zip(sets, found, amtool.matched(taken, sets), strict=True):
-        assert {taken[number] for number in ours ^ theirs} == set(), each
+    assert len(accepted) > 500
+    for label_set, ours, expected in zip(
+        sets, matched, amtool.matched(accepted, sets), strict=True
+    ):
+        assert {accepted[number] for number in ours ^ expected} == set(), label_set
 
 
-def test_what_we_refuse_alertmanager_refuses(amtool: Amtool) -> None:
-    """No text that Alertmanager takes is refused to an author."""
+def test_alertmanager_rejects_what_we_reject(amtool: Amtool) -> None:
+    """Every text that we reject is rejected by Alertmanager."""
     refused = [text for text in texts(3, 600) if not read_by_us(text)][:150]
     assert len(refused) == 150
     assert [text for text in refused if amtool.accepts(text)] == []

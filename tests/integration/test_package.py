@@ -1,4 +1,4 @@
-"""What is installed is what was tested: the wheel holds everything that runs."""
+"""The installed package is complete: the wheel holds everything that runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the unpacked wheel, far from the checkout."""
+    """Return a folder with the unpacked wheel, outside of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -35,7 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, *arguments: str) -> str:
-    """Run the command from the wheel; what it printed."""
+    """Run the command from the wheel; return its output."""
     ran = subprocess.run(
         [sys.executable, "-m", "openfero_gitops", *arguments],
         cwd=installed,
@@ -49,13 +49,13 @@ def run(installed: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-def test_the_wheel_plays_the_demo(installed: Path) -> None:
-    """Without a checkout, the demo finds the starter repository inside of the package."""
+def test_the_wheel_runs_the_demo(installed: Path) -> None:
+    """Without a checkout, the demo finds the starter repository inside the package."""
     assert "HTTP 200, created" in run(installed, "demo", "--once")
 
 
-def test_the_wheel_holds_what_is_no_python(installed: Path) -> None:
-    """Schema, pages and the starter's hidden-by-rule folders are in the wheel, tests are not."""
+def test_the_wheel_has_the_data_files(installed: Path) -> None:
+    """The wheel has the schema, the pages and the starter's hidden folders, but no tests."""
     package = installed / "openfero_gitops"
     assert (package / "catalog" / "validation" / "schema" / "jobs.json").is_file()
     assert (package / "web" / "templates" / "index.html").is_file()
@@ -64,7 +64,7 @@ def test_the_wheel_holds_what_is_no_python(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
-def test_the_console_script_is_named(installed: Path) -> None:
-    """The wheel brings the command `openfero-gitops`."""
+def test_the_wheel_has_the_console_script(installed: Path) -> None:
+    """The wheel installs the command `openfero-gitops`."""
     [entry_points] = installed.glob("*.dist-info/entry_points.txt")
     assert "openfero-gitops = openfero_gitops.__main__:main" in entry_points.read_text()

@@ -1,4 +1,4 @@
-"""What others do to our Jobs on a real API server: people with kubectl, and Kueue."""
+"""Changes to our Jobs by others on a real API server: users with kubectl, and Kueue."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SLOW_TARGET = {"openfero.io/cooldown": "0", "openfero.io/target": "host"}
 
 
 def queued(name: str, **pod: str) -> str:
-    """An operario for a queue of Kueue's."""
+    """Return an operario for a Kueue queue."""
     value = json.loads(operario(name, annotations=SLOW_TARGET, **pod))
     value["metadata"]["labels"] = {QUEUE: "healing"}
     return json.dumps(value, indent=2)
 
 
 class Desk:
-    """One replica at a time, and what a person sees and does."""
+    """One replica at a time, and the actions of a user."""
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
         self.kubectl = kubectl
@@ -56,7 +56,7 @@ class Desk:
         self.folder = folder
 
     def replica(self, name: str) -> Replica:
-        """One more replica."""
+        """Start another replica."""
         return Replica(
             self.folder,
             name=name,
@@ -66,29 +66,29 @@ class Desk:
         )
 
     def job(self, name: str) -> dict[str, Any]:
-        """A Job as kubectl shows it."""
-        found: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
-        return found
+        """Return a Job as kubectl shows it."""
+        job: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
+        return job
 
     def patch(self, name: str, change: dict[str, Any]) -> None:
-        """Change a Job by hand."""
+        """Patch a Job as a user."""
         where = ("-n", self.namespace, "--type=merge", "-p", json.dumps(change))
         self.kubectl("patch", "job", name, *where)
 
     def suspend(self, name: str, *, value: bool) -> None:
-        """Suspend a Job by hand, or let it go on."""
+        """Suspend or resume a Job as a user."""
         self.patch(name, {"spec": {"suspend": value}})
 
     def pods(self, name: str) -> list[dict[str, Any]]:
-        """A Job's Pods that have not ended."""
+        """Return a Job's Pods that have not ended."""
         where = ("-n", self.namespace, "-l", f"batch.kubernetes.io/job-name={name}")
-        found = self.kubectl.json("get", "pods", *where)["items"]
-        return [one for one in found if one["status"]["phase"] in ("Pending", "Running")]
+        pods = self.kubectl.json("get", "pods", *where)["items"]
+        return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
 
 
 @pytest.fixture
 def desk(tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Desk:
-    """Give a namespace with operarios, and nobody at work yet."""
+    """Create a namespace with operarios, without replicas."""
     return Desk(tmp_path, kubeconfig, kubectl, namespace)
 
 
@@ -99,19 +99,19 @@ def leads(replica: Replica) -> Replica:
 
 
 def at(replica: Replica, job: str) -> dict[str, Any]:
-    """One remediation as the API shows it."""
+    """Return one remediation as the API shows it."""
     items = replica.get("/api/remediations")["items"]
-    return next((one for one in items if one["job"] == job), {"phase": "", "reason": ""})
+    return next((item for item in items if item["job"] == job), {"phase": "", "reason": ""})
 
 
 def note(desk: Desk, job: str) -> str | None:
-    """Who admitted a Job, as it is written on it."""
-    found: str | None = desk.job(job)["metadata"]["annotations"].get("openfero.io/admitted-by")
-    return found
+    """Return the value of admitted-by on a Job."""
+    identity: str | None = desk.job(job)["metadata"]["annotations"].get("openfero.io/admitted-by")
+    return identity
 
 
 def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
-    """Deliver an alert; its Job's name once it has reached a phase."""
+    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
     status, answer = replica.deliver(alert(name, host=host))
     assert status == 200
     job: str = answer["items"][0]["job"]
@@ -119,8 +119,8 @@ def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
     return job
 
 
-def test_what_a_person_suspended_is_held_and_never_restarted(desk: Desk) -> None:
-    """Not by the leader that admitted it, nor by the next; it counts while it has Pods."""
+def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> None:
+    """Neither the leader that admitted it nor the next resumes it; it counts while it has Pods."""
     with desk.replica("a") as a:
         job = deliver(leads(a), "Slow", "one", "Running")
         admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
@@ -132,20 +132,20 @@ def test_what_a_person_suspended_is_held_and_never_restarted(desk: Desk) -> None
         leads(b)
         assert b.deliver(alert("Slow", host="one"))[1]["items"][0]["outcome"] == "exists"
         b.wait_for(lambda: not desk.pods(job), PATIENCE)
-        # Its target is free again: another operario may work on it, and this one stays as it is.
+        # Its target is free again: another operario may use it, and this Job stays suspended.
         deliver(b, "Quick", "one", "Succeeded")
-        found = desk.job(job)
-        assert found["spec"]["suspend"] is True
-        assert found["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+        stored = desk.job(job)
+        assert stored["spec"]["suspend"] is True
+        assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
         assert at(b, job)["phase"] == "Held"
         desk.suspend(job, value=False)
         b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
 
 
-def test_what_waits_is_a_person_s_to_start_to_delete_and_to_edit(desk: Desk) -> None:
-    """What was started runs and counts, what was deleted is forgotten, an edit changes no turn.
+def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
+    """A started Job runs and counts, a deleted one is forgotten, an edited one keeps its place.
 
-    Each is shown as what it is, and none of it is undone or repeated.
+    Each state is shown, and no change is reverted or repeated.
     """
     with desk.replica("a") as a:
         leads(a)
@@ -168,11 +168,11 @@ def test_what_waits_is_a_person_s_to_start_to_delete_and_to_edit(desk: Desk) -> 
         assert at(a, edited)["phase"] == "Waiting"
         asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
         a.wait_for(lambda: at(a, edited)["phase"] == "Succeeded", PATIENCE)
-        found = desk.job(edited)
-        assert found["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
-        assert found["metadata"]["annotations"]["example.org/note"] == "more memory"
-        other = deliver(a, "Quick", "one", "Waiting")
-        a.wait_for(lambda: at(a, other)["reason"] == "target-busy", PATIENCE)
+        stored = desk.job(edited)
+        assert stored["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
+        assert stored["metadata"]["annotations"]["example.org/note"] == "more memory"
+        second = deliver(a, "Quick", "one", "Waiting")
+        a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
         assert note(desk, started) == "somebody else"
         assert "Somebody else than the controller started it" in a.read("/")
         assert at(a, deleted)["phase"] == ""
@@ -180,10 +180,10 @@ def test_what_waits_is_a_person_s_to_start_to_delete_and_to_edit(desk: Desk) -> 
         assert desk.job(deleted)["metadata"]["uid"] != uid
 
 
-def test_what_a_person_started_and_suspended_again_is_not_started_by_the_leader(
+def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
     desk: Desk,
 ) -> None:
-    """Neither when the pause ends in which that happened, nor by the next leader."""
+    """Neither the end of the pause in which that happened nor the next leader starts it."""
     with desk.replica("a") as a:
         leads(a)
         asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
@@ -195,7 +195,7 @@ def test_what_a_person_started_and_suspended_again_is_not_started_by_the_leader(
         a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
         a.wait_for(lambda: not desk.pods(job), PATIENCE)
         asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        deliver(a, "Quick", "one", "Succeeded")  # the leader is at work, on the same target
+        deliver(a, "Quick", "one", "Succeeded")  # the leader is admitting, on the same target
         assert at(a, job)["phase"] == "Held"
         a.kill()
     with desk.replica("b") as b:
@@ -207,10 +207,10 @@ def test_what_a_person_started_and_suspended_again_is_not_started_by_the_leader(
 
 
 class Kueue(threading.Thread):
-    """Stands in for Kueue's Job reconciler: it owns what carries a queue's name, and only that.
+    """A substitute for Kueue's Job reconciler, which owns only Jobs with a queue name.
 
-    As Kueue does it admits by one update that sets scheduling fields of the Pod template and
-    ends the suspension, and preempts by suspending again. (Kueue's source, pkg/controller/jobs.)
+    Like Kueue it admits by one update that sets scheduling fields of the Pod template and
+    resumes the Job, and preempts by suspending it again. (Kueue's source, pkg/controller/jobs.)
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -221,7 +221,7 @@ class Kueue(threading.Thread):
         self.admitted: list[str] = []
 
     def run(self) -> None:
-        """Admit whatever is queued while the queue is open."""
+        """Admit queued Jobs while the queue is open."""
         while not self.ended.wait(0.2):
             if not self.open.is_set():
                 continue
@@ -235,47 +235,47 @@ class Kueue(threading.Thread):
         template = job["spec"]["template"]
         template["metadata"].setdefault("annotations", {})["kueue.x-k8s.io/workload"] = "w"
         template["spec"].setdefault("tolerations", []).append({"key": "spot", "operator": "Exists"})
-        with contextlib.suppress(KubectlError):  # somebody wrote in between: at the next look
+        with contextlib.suppress(KubectlError):  # on a conflict: at the next iteration
             self._desk.kubectl("replace", "-f", "-", stdin=json.dumps(job))
             self.admitted.append(job["metadata"]["name"])
 
     def preempt(self, name: str) -> None:
-        """Take the place back."""
+        """Suspend an admitted Job."""
         self._desk.suspend(name, value=True)
 
 
 @pytest.fixture
 def kueue(desk: Desk) -> Iterator[Kueue]:
-    """Give a stand-in for Kueue, its queue closed."""
-    one = Kueue(desk)
-    one.start()
-    yield one
-    one.ended.set()
-    one.join(PATIENCE)
+    """Start a substitute for Kueue, with its queue closed."""
+    stand_in = Kueue(desk)
+    stand_in.start()
+    yield stand_in
+    stand_in.ended.set()
+    stand_in.join(PATIENCE)
 
 
 def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     desk: Desk, kueue: Kueue
 ) -> None:
-    """Before that Kueue does not see the Job; queued it counts, and nobody restarts it."""
+    """Without the label Kueue does not see the Job; queued it counts, and it is not restarted."""
     kueue.open.set()
     with desk.replica("a") as a:
         leads(a)
         asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
         job = deliver(a, "Queued", "one", "Waiting")
         time.sleep(2)
-        found = desk.job(job)
-        assert QUEUE not in found["metadata"]["labels"]
-        assert found["spec"]["suspend"] is True
+        stored = desk.job(job)
+        assert QUEUE not in stored["metadata"]["labels"]
+        assert stored["spec"]["suspend"] is True
         assert kueue.admitted == []
         kueue.open.clear()
         asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
         a.wait_for(lambda: at(a, job)["phase"] == "Queued", PATIENCE)
-        found = desk.job(job)
-        assert found["metadata"]["labels"][QUEUE] == "healing"
-        assert found["spec"]["suspend"] is True
-        other = deliver(a, "Quick", "one", "Waiting")
-        a.wait_for(lambda: at(a, other)["reason"] == "target-busy", PATIENCE)
+        stored = desk.job(job)
+        assert stored["metadata"]["labels"][QUEUE] == "healing"
+        assert stored["spec"]["suspend"] is True
+        second = deliver(a, "Quick", "one", "Waiting")
+        a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
         kueue.open.set()
         a.wait_for(lambda: at(a, job)["phase"] == "Running", PATIENCE)
         admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
@@ -285,11 +285,11 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
         kueue.preempt(job)
         b.wait_for(lambda: at(b, job)["phase"] == "Queued", PATIENCE)
         time.sleep(2)
-        found = desk.job(job)
-        assert found["spec"]["suspend"] is True, "it is Kueue's to start it again"
-        assert found["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
-        assert at(b, other)["phase"] == "Waiting"
-        b.wait_for(lambda: at(b, other)["reason"] == "target-busy", PATIENCE)
+        stored = desk.job(job)
+        assert stored["spec"]["suspend"] is True, "it is Kueue's to start it again"
+        assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+        assert at(b, second)["phase"] == "Waiting"
+        b.wait_for(lambda: at(b, second)["reason"] == "target-busy", PATIENCE)
         kueue.admitted.clear()
         b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
 
@@ -298,7 +298,7 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
 def installed(
     desk: Desk, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> Iterator[dict[str, Any]]:
-    """Give what the chart creates with its approval policy, and remove it again."""
+    """Install the chart with its approval policy, and remove it again."""
     values = {
         **ADDRESS,
         "approvalPolicy": {"create": True},
@@ -319,7 +319,7 @@ def installed(
     uninstall_chart(kubeconfig, namespace)
 
 
-def test_nobody_approves_refuses_or_cancels_in_another_s_name(
+def test_users_cannot_approve_refuse_or_cancel_in_another_name(
     desk: Desk,
     installed: dict[str, Any],
     tmp_path: Path,
@@ -327,16 +327,16 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
     kubectl: Kubectl,
     namespace: str,
 ) -> None:
-    """The chart's policy lets everybody write their own name alone; the API then trusts it."""
+    """The chart's policy lets users write only their own names; the API then trusts them."""
     assert {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(installed)
     ada = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="ada")
-    who = f"system:serviceaccount:{namespace}:ada"
+    approver = f"system:serviceaccount:{namespace}:ada"
     desk.kubeconfig = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
 
     as_eve = f"--as=system:serviceaccount:{namespace}:eve"
 
     def forge(job: str, *marks: str, subresource: str = "") -> str:
-        """Annotate a Job as eve; what the API server says to it."""
+        """Annotate a Job as eve; return the API server's message."""
         annotations = {f"openfero.io/{k}": v for k, v in (mark.split("=") for mark in marks)}
         change = json.dumps({"metadata": {"annotations": annotations}})
         more = [f"--subresource={subresource}"] if subresource else []
@@ -347,7 +347,7 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
             return str(error)
 
     def steal(annotations: dict[str, str]) -> str:
-        """Try to create a Job as eve; what the API server says to it."""
+        """Try to create a Job as eve; return the API server's message."""
         job = json.loads(operario("Stolen"))
         job["metadata"] = {"name": "stolen", "annotations": annotations}
         try:
@@ -356,45 +356,47 @@ def test_nobody_approves_refuses_or_cancels_in_another_s_name(
         except KubectlError as error:
             return str(error)
 
-    # It takes the API server a while until a policy is in force.
-    eventually(lambda: "the requesting user" in steal({"openfero.io/approved-by": who}))
+    # It takes the API server a while until a policy is active.
+    eventually(lambda: "the requesting user" in steal({"openfero.io/approved-by": approver}))
     assert "created" in steal({}), "Jobs without an annotation are as they were"
     with desk.replica("a") as a:
         leads(a)
         eventually(lambda: namespace in _data(kubectl, namespace).get("approvals.json", ""))
         first = deliver(a, "Risky", "one", "AwaitingApproval")
-        assert "the requesting user" in forge(first, f"approved-by={who}")
-        assert "the requesting user" in forge(first, f"approved-by={who}", subresource="status")
+        assert "the requesting user" in forge(first, f"approved-by={approver}")
+        assert "the requesting user" in forge(
+            first, f"approved-by={approver}", subresource="status"
+        )
         forged = forge(
-            first, "decision=refused", "reason=refused-by-human", f"message=refused by {who}"
+            first, "decision=refused", "reason=refused-by-human", f"message=refused by {approver}"
         )
         assert "openfero.io/message names who refuses or cancels" in forged
         assert at(a, first)["phase"] == "AwaitingApproval"
-        # In their own names all three go on as ever.
+        # In their own names all three work as before.
         asyncio.run(act_on_job(APPROVE, first, ada, namespace))
         a.wait_for(lambda: at(a, first)["phase"] == "Succeeded", PATIENCE)
-        assert (at(a, first)["approvedBy"], at(a, first)["approvalVerified"]) == (who, True)
+        assert (at(a, first)["approvedBy"], at(a, first)["approvalVerified"]) == (approver, True)
         second = deliver(a, "Risky", "two", "AwaitingApproval")
         asyncio.run(act_on_job(REFUSE, second, ada, namespace))
-        a.wait_for(lambda: at(a, second)["message"] == f"refused by {who}", PATIENCE)
+        a.wait_for(lambda: at(a, second)["message"] == f"refused by {approver}", PATIENCE)
         assert at(a, second)["reason"] == "refused-by-human"
         third = deliver(a, "Slow", "three", "Running")
         asyncio.run(act_on_job(CANCEL, third, ada, namespace))
-        a.wait_for(lambda: at(a, third)["message"] == f"cancelled by {who}", PATIENCE)
+        a.wait_for(lambda: at(a, third)["message"] == f"cancelled by {approver}", PATIENCE)
         with pytest.raises(UsageError, match="cannot be approved"):
             asyncio.run(act_on_job(APPROVE, second, ada, namespace))
 
 
-def eventually(look: Callable[[], object]) -> None:
-    """Wait until something holds."""
+def eventually(probe: Callable[[], object]) -> None:
+    """Wait until a probe returns a true value."""
     deadline = time.monotonic() + PATIENCE
-    while not look():
+    while not probe():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
 def _data(kubectl: Kubectl, namespace: str) -> dict[str, str]:
-    """What the leader wrote down about the cluster."""
+    """Return the leader's record of the cluster."""
     where = ("-n", namespace, "--field-selector=metadata.name=openfero-dry-runs")
     items = kubectl.json("get", "configmaps", *where)["items"]
     return dict(items[0]["data"]) if items else {}

@@ -1,4 +1,4 @@
-"""Push hooks and SIGHUP, on replicas as real processes that would sync once an hour."""
+"""Push hooks and SIGHUP, on replicas in real processes with a sync interval of one hour."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.cluster
 
 
 def at(replica: Replica) -> str:
-    """The commit that a replica has in force."""
+    """Return the active commit of a replica."""
     commit: str = replica.get("/api/sync")["revision"]["commit"]
     return commit
 
 
 def push(replica: Replica, secret: str, **members: object) -> int:
-    """What GitHub would send to a replica; the status of its answer."""
+    """Send a GitHub push to a replica; return the response status."""
     body = json.dumps({"ref": "refs/heads/main", **members}).encode()
     signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     headers = {
@@ -48,21 +48,21 @@ def push(replica: Replica, secret: str, **members: object) -> int:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with an operario."""
-    made = Repository(tmp_path / "operarios")
-    made.write("web.json", operario("WebDown"))
-    made.commit("Operarios")
-    return made
+    """Create a repository with an operario."""
+    repository = Repository(tmp_path / "operarios")
+    repository.write("web.json", operario("WebDown"))
+    repository.commit("Operarios")
+    return repository
 
 
 @pytest.fixture
 def replicas(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> Iterator[list[Replica]]:
-    """Give two replicas that sync by themselves once an hour."""
+    """Start two replicas with a sync interval of one hour."""
     secret = tmp_path / "secret"
     secret.write_text("s3cret\n")
-    made = [
+    started = [
         Replica(
             tmp_path,
             name=name,
@@ -75,28 +75,28 @@ def replicas(
         )
         for name in "ab"
     ]
-    with made[0], made[1]:
-        yield made
+    with started[0], started[1]:
+        yield started
 
 
 def test_a_push_reaches_every_replica(replicas: list[Replica], repository: Repository) -> None:
-    """A signed push to one replica brings the new commit into force on both, an unsigned none."""
+    """A signed push to one replica activates the commit on both; an unsigned one does not."""
     first = repository.head
     repository.write("web.json", operario("WebDown", annotations={"note": "second"}))
     second = repository.commit("Another")
     assert push(replicas[0], "wrong") == 401
     assert push(replicas[0], "s3cret", ref="refs/heads/other") == 200
-    assert [at(one) for one in replicas] == [first, first]
+    assert [at(replica) for replica in replicas] == [first, first]
     elsewhere = {"clone_url": "https://git.example/other.git", "default_branch": "main"}
     assert push(replicas[0], "s3cret", repository=elsewhere) == 202
-    for one in replicas:
-        one.wait_for(lambda one=one: at(one) == second)  # type: ignore[misc]
-        assert one.get("/api/sync")["revision"]["repository"] == repository.url
+    for replica in replicas:
+        replica.wait_for(lambda replica=replica: at(replica) == second)  # type: ignore[misc]
+        assert replica.get("/api/sync")["revision"]["repository"] == repository.url
 
 
-def test_sighup_asks_for_a_sync(replicas: list[Replica], repository: Repository) -> None:
-    """A person on the machine need not wait for the interval either."""
+def test_sighup_starts_a_sync(replicas: list[Replica], repository: Repository) -> None:
+    """SIGHUP starts a sync before the interval ends."""
     second = repository.commit("Another")
     replicas[1].process.signal(signal.SIGHUP)
-    for one in replicas:
-        one.wait_for(lambda one=one: at(one) == second)  # type: ignore[misc]
+    for replica in replicas:
+        replica.wait_for(lambda replica=replica: at(replica) == second)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What is in force after a crash, on a real API server and a real Git repository."""
+"""The active catalog after a crash, on a real API server and a real Git repository."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LONG = "# Reviewed.\n" * 60
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """The process dies here."""
 
 
 class Dying(ConfigMapStore):
@@ -74,14 +74,14 @@ class Dying(ConfigMapStore):
 
 
 class _Uncounted:
-    """Nothing is counted here."""
+    """Metrics that are ignored."""
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended."""
+        """Ignore a sync."""
 
 
 async def two_catalogs() -> tuple[Catalog, Catalog]:
-    """One of eight long files, and the next, which changes, adds and removes some."""
+    """Return a catalog of eight long files, and the next, with changed, added and removed files."""
     source = Commits()
     files = {f"op{n}.yaml": operario_file(f"op{n}", more=LONG) for n in range(8)}
     source.commit(files)
@@ -97,16 +97,16 @@ async def two_catalogs() -> tuple[Catalog, Catalog]:
     return old, build_catalog(await source.fetch(), Scope())
 
 
-def in_force(catalog: Catalog) -> Snapshot:
-    """What the mirror of a catalog holds."""
+def mirrored_snapshot(catalog: Catalog) -> Snapshot:
+    """Return the snapshot in the mirror of a catalog."""
     files = tuple(sorted(catalog.files, key=lambda file: file.path))
     return Snapshot(catalog.revision, catalog.root, files)
 
 
-async def test_a_leader_killed_between_any_two_writes_leaves_a_whole_catalog(
+async def test_a_leader_killed_between_any_two_writes_leaves_a_complete_catalog(
     kubeconfig: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old one or the new one, byte for byte; the next leader makes it the new one."""
+    """The mirror is the old one or the new one, byte for byte; the next leader completes it."""
     monkeypatch.setattr("openfero_gitops.catalog.mirror._MAX_SHARD_BYTES", 3000)
     old, new = await two_catalogs()
     api = await KubernetesApi.connect(kubeconfig)
@@ -140,24 +140,24 @@ async def test_a_leader_killed_between_any_two_writes_leaves_a_whole_catalog(
             loaded = await load_mirror(ConfigMapStore(api, namespace))
             assert loaded is not None
             seen.append(loaded[0])
-            assert seen[-1] in (in_force(old), in_force(new))
+            assert seen[-1] in (mirrored_snapshot(old), mirrored_snapshot(new))
             await mirror(new)
-            assert await load_mirror(store) == (in_force(new), None)
+            assert await load_mirror(store) == (mirrored_snapshot(new), None)
             left_over = await api.list(CONFIG_MAPS, namespace, label_selector=SELECTOR)
             assert len(left_over.items) == config_maps_of(new)
-        assert seen[0] == in_force(old)
-        assert seen[-1] == in_force(new)
+        assert seen[0] == mirrored_snapshot(old)
+        assert seen[-1] == mirrored_snapshot(new)
     finally:
         await api.close()
 
 
 def config_maps_of(catalog: Catalog) -> int:
-    """Of how many ConfigMaps its mirror consists."""
-    return 1 + len(write_mirror(in_force(catalog), "ns").shards)
+    """Return the number of ConfigMaps in its mirror."""
+    return 1 + len(write_mirror(mirrored_snapshot(catalog), "ns").shards)
 
 
 class Desk:
-    """A repository and the replicas that come and go."""
+    """A repository and a changing set of replicas."""
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
         self.folder = folder
@@ -170,7 +170,7 @@ class Desk:
         self.repository.commit("Operarios")
 
     def replica(self, name: str, *, ready: bool = True) -> Replica:
-        """One more replica, on a disk of its own."""
+        """Start another replica, with its own disk."""
         return Replica(
             self.folder,
             name=name,
@@ -181,22 +181,22 @@ class Desk:
         )
 
     def git(self) -> AbstractContextManager[object]:
-        """Serve the repository for as long as the block lasts."""
+        """Serve the repository within the block."""
         return http_server(self.folder, port=self.port)
 
     def head(self) -> dict[str, Any]:
-        """The mirror's head, empty where there is none."""
+        """Return the mirror's head, or an empty object."""
         where = ("-n", self.namespace, f"--field-selector=metadata.name={HEAD}")
         items = self.kubectl.json("get", "configmaps", *where)["items"]
         return dict(items[0]) if items else {}
 
     def mirrored(self) -> str:
-        """The commit that the mirror holds."""
+        """Return the commit in the mirror."""
         data = self.head().get("data") or {}
         return str(json.loads(data["revision.json"])["commit"]) if "revision.json" in data else ""
 
     def mirror(self) -> str:
-        """Mirror the repository's head by a leader that then crashes; the commit."""
+        """Mirror the repository's head by a leader that then crashes; return the commit."""
         commit = self.repository.head
         with self.git(), self.replica("first") as first:
             first.wait_for(lambda: self.mirrored() == commit, PATIENCE)
@@ -206,18 +206,18 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Desk:
-    """Give a repository with one operario, and nobody at work yet."""
+    """Create a repository with one operario, without replicas."""
     return Desk(tmp_path, kubeconfig, kubectl, namespace)
 
 
-def commit_in_force(replica: Replica) -> str:
-    """What a replica works by."""
+def active_commit(replica: Replica) -> str:
+    """Return the active commit of a replica."""
     revision = replica.get("/api/sync")["revision"]
     return str(revision["commit"]) if revision else ""
 
 
 def is_ready(replica: Replica) -> bool:
-    """Whether a replica says that it is."""
+    """Whether a replica is ready."""
     try:
         replica.read("/readyz")
     except urllib.error.HTTPError as error:
@@ -226,39 +226,39 @@ def is_ready(replica: Replica) -> bool:
     return True
 
 
-def test_a_restart_with_git_down_heals_from_the_mirror_and_goes_on_with_git(desk: Desk) -> None:
-    """The Job carries the mirrored commit; a Git that moved on is followed, a rewritten one not."""
+def test_a_restart_with_git_down_heals_from_the_mirror_and_continues_with_git(desk: Desk) -> None:
+    """The Job has the mirrored commit; newer commits are followed, rewritten history is not."""
     commit = desk.mirror()
     with desk.replica("second") as second:
-        assert commit_in_force(second) == commit
+        assert active_commit(second) == commit
         assert second.get("/api/sync")["origin"] == "mirror"
         status, answer = second.deliver(alert("Disk", host="a"))
         assert status == 200
         job = answer["items"][0]["job"]
-        found = desk.kubectl.json("get", "job", job, "-n", desk.namespace)
-        assert found["metadata"]["annotations"]["openfero.io/commit"] == commit
+        stored = desk.kubectl.json("get", "job", job, "-n", desk.namespace)
+        assert stored["metadata"]["annotations"]["openfero.io/commit"] == commit
         desk.repository.write("node.json", operario("Node"))
         newer = desk.repository.commit("More")
         with desk.git():
-            second.wait_for(lambda: commit_in_force(second) == newer, PATIENCE)
+            second.wait_for(lambda: active_commit(second) == newer, PATIENCE)
             second.wait_for(lambda: desk.mirrored() == newer, PATIENCE)
         second.kill()
     desk.repository.folder.rename(desk.folder / "old")
-    other = Repository(desk.repository.folder)
-    other.write("disk.json", operario("Disk", run_for="forever"))
-    rewritten = other.commit("Another history")
+    recreated = Repository(desk.repository.folder)
+    recreated.write("disk.json", operario("Disk", run_for="forever"))
+    rewritten = recreated.commit("Another history")
     with desk.git(), desk.replica("third") as third:
         third.wait_for(lambda: third.get("/api/sync")["refused"], PATIENCE)
         sync = third.get("/api/sync")
-        assert commit_in_force(third) == newer
+        assert active_commit(third) == newer
         assert sync["refused"]["commit"] == rewritten
         assert sync["error"]
         assert third.deliver(alert("Node", host="a"))[0] == 200
         assert desk.mirrored() == newer
 
 
-def test_a_mirror_of_another_version_is_left_until_git_can_replace_it(desk: Desk) -> None:
-    """With Git down nothing is guessed: 503, not ready; with Git back it is written anew."""
+def test_a_mirror_of_another_version_is_kept_until_git_can_replace_it(desk: Desk) -> None:
+    """With Git down the answer is 503 and not ready; with Git back the mirror is rewritten."""
     stored = write_mirror(Snapshot(Revision("", "", "0" * 40), "", ()), desk.namespace).head
     stored["data"]["format"] = "0"
     desk.kubectl.create(desk.namespace, stored)

@@ -1,4 +1,4 @@
-"""What `serve` says when it cannot work: one line that says what to do, and exit code 2."""
+"""`serve` reports errors at the start on one line with advice, and exits with code 2."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Give a repository with one operario."""
-    made = Repository(tmp_path / "operarios")
-    made.write("hostdown.json", operario("HostDown"))
-    made.commit("Operarios")
-    return made
+    """Create a repository with one operario."""
+    repository = Repository(tmp_path / "operarios")
+    repository.write("hostdown.json", operario("HostDown"))
+    repository.commit("Operarios")
+    return repository
 
 
 def serve(tmp_path: Path, *flags: str) -> tuple[int, str]:
-    """Run `serve` until it gives up; its exit code and what it said."""
+    """Run `serve` until it exits; return its exit code and its stderr."""
     ran = subprocess.run(
         [
             sys.executable,
@@ -55,69 +55,69 @@ def serve(tmp_path: Path, *flags: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-def complaint(said: str) -> str:
-    """Return the one line that is no log line, and make sure that it is one."""
-    assert "Traceback" not in said
-    lines = [line for line in said.splitlines() if line.startswith("openfero-gitops:")]
-    assert len(lines) == 1, said
+def error_line(output: str) -> str:
+    """Return the only line that is not a log line."""
+    assert "Traceback" not in output
+    lines = [line for line in output.splitlines() if line.startswith("openfero-gitops:")]
+    assert len(lines) == 1, output
     return lines[0]
 
 
 def test_no_repository(tmp_path: Path) -> None:
-    """A missing --repo is named, with the environment variable that would do."""
-    code, said = serve(tmp_path)
+    """A missing --repo is reported, together with its environment variable."""
+    code, output = serve(tmp_path)
     assert code == 2
-    assert "--repo is required" in complaint(said)
-    assert "OPENFERO_GITOPS_REPO" in said
+    assert "--repo is required" in error_line(output)
+    assert "OPENFERO_GITOPS_REPO" in output
 
 
 def test_a_repository_that_does_not_exist(tmp_path: Path, kubeconfig: Path, namespace: str) -> None:
-    """A repository that is not there ends the start: there is no mirror to serve from."""
-    code, said = serve(
+    """A missing repository without a mirror is an error at the start."""
+    code, output = serve(
         tmp_path, f"--repo={tmp_path / 'nowhere'}", f"--kubeconfig={kubeconfig}",
         f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert "nowhere" in complaint(said)
+    assert "nowhere" in error_line(output)
 
 
 def test_a_wrong_ref(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
     """A ref that the repository does not have is named."""
-    code, said = serve(
+    code, output = serve(
         tmp_path, f"--repo={repository.url}", "--ref=no-such-branch",
         f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert "no-such-branch" in complaint(said)
+    assert "no-such-branch" in error_line(output)
 
 
 def test_an_empty_repository(tmp_path: Path, kubeconfig: Path, namespace: str) -> None:
-    """A repository without a commit is said to be empty."""
+    """A repository without a commit is reported as empty."""
     empty = Repository(tmp_path / "empty")
-    code, said = serve(
+    code, output = serve(
         tmp_path, f"--repo={empty.url}", f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"
     )
     assert code == 2
-    assert "empty" in complaint(said)
+    assert "empty" in error_line(output)
 
 
 def test_wrong_git_credentials(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A password that the Git server refuses is said to be refused, and never shown."""
+    """A password that the Git server rejects is reported, but not shown."""
     secret = tmp_path / "credentials"
     secret.write_text("ada:not-the-password\n")
     with http_server(tmp_path, user="ada", password="the-password") as server:
         url = server.url(f"{repository.folder.name}/.git")
-        code, said = serve(
+        code, output = serve(
             tmp_path, f"--repo={url}", f"--git-credentials-file={secret}",
             f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
         )  # fmt: skip
     assert code == 2
-    assert "refused the credentials" in complaint(said)
-    assert "not-the-password" not in said
+    assert "refused the credentials" in error_line(output)
+    assert "not-the-password" not in output
 
 
 @pytest.mark.parametrize(
@@ -128,104 +128,105 @@ def test_wrong_git_credentials(
         (["--verify=tag", "--allowed-signers-file=/x"], "'HEAD': --verify tag needs the name of"),
     ],
 )
-def test_signers_that_cannot_be_meant(tmp_path: Path, flags: list[str], word: str) -> None:
-    """Half of what signatures need is refused at the start: it would trust everybody or nobody."""
-    code, said = serve(tmp_path, "--repo=https://git.example/ops.git", *flags)
+def test_incomplete_signature_settings(tmp_path: Path, flags: list[str], word: str) -> None:
+    """Incomplete signature settings are rejected at the start."""
+    code, output = serve(tmp_path, "--repo=https://git.example/ops.git", *flags)
     assert code == 2
-    assert word in complaint(said)
+    assert word in error_line(output)
 
 
-def test_a_key_of_the_mirror_that_is_none(
+def test_a_weak_key_of_the_mirror(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A key that anybody guesses is refused, and not shown."""
+    """A key that is too short is rejected, and not shown."""
     key = tmp_path / "key"
     key.write_text("12345\n")
-    code, said = serve(
+    code, output = serve(
         tmp_path, f"--repo={repository.url}", f"--mirror-key-file={key}",
         f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert "each key needs at least 16 characters" in complaint(said)
-    assert "12345" not in said
+    assert "each key needs at least 16 characters" in error_line(output)
+    assert "12345" not in output
 
 
 def test_an_unsigned_repository(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """Where nothing was ever signed by anybody who is trusted, nothing is served."""
+    """A repository without any trusted signature is an error at the start."""
     ada = ssh_signer(tmp_path, "ada@git.example")
-    code, said = serve(
+    code, output = serve(
         tmp_path, f"--repo={repository.url}", "--verify=commit",
         f"--allowed-signers-file={allow(tmp_path / 'allowed', ada)}",
         f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert f"commit {repository.head[:12]} is not signed" in complaint(said)
+    assert f"commit {repository.head[:12]} is not signed" in error_line(output)
 
 
-def test_a_kubeconfig_that_is_none(tmp_path: Path, repository: Repository) -> None:
-    """A file that is no kubeconfig is named."""
+def test_a_malformed_kubeconfig(tmp_path: Path, repository: Repository) -> None:
+    """A file that is not a kubeconfig is named."""
     file = tmp_path / "kubeconfig"
     file.write_text("hello\n")
-    code, said = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={file}")
+    code, output = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={file}")
     assert code == 2
-    assert str(file) in complaint(said)
+    assert str(file) in error_line(output)
 
 
-def test_a_kubeconfig_that_is_not_there(tmp_path: Path, repository: Repository) -> None:
-    """A path without a file is named."""
-    code, said = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={tmp_path / 'absent'}")
+def test_a_missing_kubeconfig(tmp_path: Path, repository: Repository) -> None:
+    """A kubeconfig path without a file is named."""
+    absent = tmp_path / "absent"
+    code, output = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={absent}")
     assert code == 2
-    assert "absent" in complaint(said)
+    assert "absent" in error_line(output)
 
 
-def test_a_kubernetes_that_is_not_known(
+def test_an_unknown_kubernetes_version(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A version without a schema is named, and those that there are."""
-    code, said = serve(
+    """A version without a schema is named, together with the supported versions."""
+    code, output = serve(
         tmp_path, f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
         f"--namespace={namespace}", "--kubernetes-version=1.7",
     )  # fmt: skip
     assert code == 2
-    assert "1.7" in complaint(said)
-    assert "1.36" in complaint(said)
+    assert "1.7" in error_line(output)
+    assert "1.36" in error_line(output)
 
 
-def test_missing_rights(
+def test_missing_permissions(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A ServiceAccount without a Role is told which rights are missing, and where."""
+    """The missing permissions of a ServiceAccount without a Role are named."""
     powerless = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
-    code, said = serve(
+    code, output = serve(
         tmp_path, f"--repo={repository.url}", f"--kubeconfig={powerless}",
         f"--namespace={namespace}",
     )  # fmt: skip
     assert code == 2
-    assert f"cannot list Jobs in namespace '{namespace}'" in complaint(said)
-    assert "eyJ" not in said, "no part of the token"
+    assert f"cannot list Jobs in namespace '{namespace}'" in error_line(output)
+    assert "eyJ" not in output, "no part of the token"
 
 
 def test_a_port_in_use(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A port that somebody else listens on is named, with what to do."""
+    """A port that is in use is named, with advice."""
     start = {"kubeconfig": kubeconfig, "namespace": namespace, "repository": repository.url}
     with Replica(tmp_path, name="first", **start) as first:
-        code, said = serve(
+        code, output = serve(
             tmp_path, f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
             f"--namespace={namespace}", f"--listen=127.0.0.1:{first.port}",
         )  # fmt: skip
     assert code == 2
-    assert f"127.0.0.1:{first.port}" in complaint(said)
-    assert "--listen" in said
+    assert f"127.0.0.1:{first.port}" in error_line(output)
+    assert "--listen" in output
 
 
 def test_wrong_credentials_of_the_webhook(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """A delivery without the token is answered with 401, one with a rotated token with 200."""
+    """A delivery without the token gets status 401, one with a rotated token 200."""
     token = tmp_path / "token"
     token.write_text("first\n")
     with Replica(
@@ -248,7 +249,7 @@ def test_wrong_credentials_of_the_webhook(
 def test_a_restart_without_git_serves_from_the_mirror(
     tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
 ) -> None:
-    """With the repository gone, a fresh replica heals from the mirrored catalog."""
+    """Without the repository, a new replica heals from the mirrored catalog."""
     start = {"kubeconfig": kubeconfig, "namespace": namespace, "repository": repository.url}
     with Replica(tmp_path, name="a", **start) as first:
         commit = repository.head
@@ -264,10 +265,10 @@ def test_a_restart_without_git_serves_from_the_mirror(
         assert second.get("/api/sync")["revision"]["commit"] == commit
 
 
-def test_sigterm_ends_it_in_good_order(
+def test_sigterm_shuts_it_down_gracefully(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, repository: Repository
 ) -> None:
-    """A leader that is told to stop frees its lease and exits with 0."""
+    """A leader that gets SIGTERM releases its lease and exits with 0."""
     with Replica(
         tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
     ) as replica:

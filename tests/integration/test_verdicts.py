@@ -1,6 +1,6 @@
-"""Our verdict on Jobs beside the API server's own, over Jobs that are generated from a seed.
+"""Our verdict on generated Jobs compared with that of the API server.
 
-`JOBS=20000 SEED=5 make test ARGS=tests/integration/test_verdicts.py` looks further.
+`JOBS=20000 SEED=5 make test ARGS=tests/integration/test_verdicts.py` tests more Jobs.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ JOBS = int(os.environ.get("JOBS", "600"))
 TABLE = ROOT / "docs" / "verdicts.md"
 ROW = re.compile(r"\| `(?P<pattern>.+)` \| (?P<why>.+) \|")
 CORPUS = FIXTURES / "refused_jobs.yaml"
-OURS, THEIRS = "## Refused here", "## Refused there"
+OURS, API_SERVERS = "## Refused here", "## Refused there"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One row of docs/verdicts.md: what it is about, and the reason that it gives."""
+    """One row of docs/verdicts.md: its subject and its reason."""
 
     pattern: re.Pattern[str]
     why: str
 
 
 def listed(title: str) -> list[Difference]:
-    """The rows of a section of the page."""
+    """Return the rows of a section of the page."""
     section = TABLE.read_text().partition(f"{title}\n")[2].partition("\n## ")[0]
-    rows = [found for line in section.splitlines() if (found := ROW.fullmatch(line))]
-    # (In a table of Markdown a bar is written `\|`.)
+    rows = [row_match for line in section.splitlines() if (row_match := ROW.fullmatch(line))]
+    # (In a Markdown table a bar is written `\|`.)
     return [Difference(re.compile(row["pattern"].replace(r"\|", "|")), row["why"]) for row in rows]
 
 
-def unlisted(found: tuple[str, ...], among: list[Difference]) -> list[str]:
-    """What no row is about."""
-    return [one for one in found if not any(row.pattern.match(one) for row in among)]
+def unlisted(causes: tuple[str, ...], among: list[Difference]) -> list[str]:
+    """Return the causes that no row covers."""
+    return [cause for cause in causes if not any(row.pattern.match(cause) for row in among)]
 
 
 @pytest.fixture
 async def server(kubeconfig: Path, namespace: str) -> AsyncIterator[DryRun]:
-    """Give the API server, to be asked for Jobs of the namespace."""
-    async with DryRun(kubeconfig, namespace) as one:
-        if await one.version() != VERSION:
+    """Connect to the API server for dry runs in the namespace."""
+    async with DryRun(kubeconfig, namespace) as dry_run:
+        if await dry_run.version() != VERSION:
             missing(f"Kubernetes {VERSION}", "unset KUBECONFIG")
-        yield one
+        yield dry_run
 
 
 async def test_sound_jobs_are_sound_to_both(server: DryRun, namespace: str) -> None:
-    """What the generated Jobs are made from is taken by us, and what we make of it by Kubernetes.
+    """The unmodified Jobs are accepted by us, and their rendered Jobs by Kubernetes.
 
-    (Else every Job that is made from it would be wrong twice, and show nothing.)
+    (Otherwise every Job derived from them would be invalid twice, and prove nothing.)
     """
     for name, job in sound_jobs().items():
         ours = judge(job, namespace)
@@ -78,8 +78,8 @@ async def test_sound_jobs_are_sound_to_both(server: DryRun, namespace: str) -> N
 
 
 async def test_the_corpus_is_judged_alike(server: DryRun, namespace: str) -> None:
-    """Every Job that a rule is tested with is refused or taken by Kubernetes, too."""
-    ours, found = listed(OURS), []
+    """Kubernetes agrees with the verdict on every Job of the rules' tests."""
+    ours, disagreements = listed(OURS), []
     for case in yaml.safe_load(CORPUS.read_text()):
         job = copy.deepcopy(dict(sound_jobs()["plain"]))
         pod = job["spec"]["template"]["spec"]
@@ -89,17 +89,17 @@ async def test_the_corpus_is_judged_alike(server: DryRun, namespace: str) -> Non
         job["spec"] |= case.get("spec", {})
         verdict = judge(job, namespace)
         if await server.refusal(job) is None:
-            found += [(one, case) for one in unlisted(verdict.errors, ours)]
+            disagreements += [(cause, case) for cause in unlisted(verdict.errors, ours)]
         elif not verdict.errors:
-            found.append(("refused there", case))
-    assert found == []
+            disagreements.append(("refused there", case))
+    assert disagreements == []
 
 
 async def test_the_api_server_says_what_we_say(server: DryRun, namespace: str) -> None:
-    """What we take is created, what we refuse is refused, or docs/verdicts.md says why not."""
-    ours, theirs = listed(OURS), listed(THEIRS)
+    """Kubernetes agrees with our verdicts, except for the differences in docs/verdicts.md."""
+    ours, api_servers = listed(OURS), listed(API_SERVERS)
     assert ours
-    assert theirs
+    assert api_servers
     sound = wrong = 0
 
     async def disagreement(mutant: Mutant) -> str:
@@ -108,18 +108,20 @@ async def test_the_api_server_says_what_we_say(server: DryRun, namespace: str) -
         if verdict.manifest is not None:
             sound += 1
             refusal = await server.refusal(verdict.manifest)
-            left = unlisted(refusal.causes, theirs) if refusal else []
-            return f"refused there: {left} ({mutant.changes})" if left else ""
+            unexplained = unlisted(refusal.causes, api_servers) if refusal else []
+            return f"refused there: {unexplained} ({mutant.changes})" if unexplained else ""
         wrong += 1
         if await server.refusal(mutant.job) is not None:
             return ""
-        left = unlisted(verdict.errors, ours)
-        return f"refused here: {left} ({mutant.changes})" if left else ""
+        unexplained = unlisted(verdict.errors, ours)
+        return f"refused here: {unexplained} ({mutant.changes})" if unexplained else ""
 
     generated = list(mutants(SEED, JOBS))
-    found: list[str] = []
+    disagreements: list[str] = []
     for start in range(0, len(generated), 100):
-        some = generated[start : start + 100]
-        found += filter(None, await asyncio.gather(*(disagreement(one) for one in some)))
-    assert found == []
+        batch = generated[start : start + 100]
+        disagreements += filter(
+            None, await asyncio.gather(*(disagreement(mutant) for mutant in batch))
+        )
+    assert disagreements == []
     assert min(sound, wrong) > JOBS // 5
