@@ -64,7 +64,7 @@ class Past:
         manifest = build.rendered(
             one,
             build.operario(options=Options(cooldown=seconds(0), **options)),
-            told=build.delivery(received_at=NOW + seconds(at)),
+            delivered=build.delivery(received_at=NOW + seconds(at)),
         ).manifest
         created = (NOW + seconds(at)).replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ")
         metadata = {"uid": f"uid-{name}", "name": name, "creationTimestamp": created}

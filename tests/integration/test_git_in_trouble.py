@@ -123,7 +123,7 @@ async def test_a_faulty_server_keeps_the_active_catalog(
     with forge.serve() as server:
         replica = forge.follow(tmp_path / "cache")
         await replica.sync()
-        before = replica.in_force
+        before = replica.active
         second = forge.push()
         children, files = descendants(), open_files()
         began = time.monotonic()
@@ -132,7 +132,7 @@ async def test_a_faulty_server_keeps_the_active_catalog(
         await replica.sync()
 
         took = time.monotonic() - began
-        assert replica.in_force == before
+        assert replica.active == before
         assert message in replica.error
         assert "\n" not in replica.error
         assert took < longest + ENDING
@@ -154,12 +154,12 @@ async def test_an_expired_certificate_keeps_the_active_catalog(
     replica = forge.follow(tmp_path / "cache")
     with forge.serve():
         await replica.sync()
-    before = replica.in_force
+    before = replica.active
     second = forge.push()
     with forge.serve(expired=True):
         await replica.sync()
 
-        assert replica.in_force == before
+        assert replica.active == before
         assert "the TLS connection failed" in replica.error
         assert "dates of" in replica.error
         assert TOKEN not in output(replica, capfd)

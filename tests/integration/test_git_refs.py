@@ -125,7 +125,7 @@ class TestBranches:
         repository.git("reset", "--quiet", "--hard", before)
         repository.git("revert", "--no-edit", "HEAD")
         assert (await replica.sync()).error is None
-        assert replica.in_force == {DISK: repository.head}
+        assert replica.active == {DISK: repository.head}
 
     async def test_a_deleted_branch_empties_nothing_and_is_followed_again_when_it_is_back(
         self, repository: Repository, replicas: Callable[..., Follower]
@@ -476,7 +476,7 @@ class TestReplicas:
         fresh = replicas(cluster=MemoryCluster())
         await fresh.start()
 
-        assert fresh.in_force == lasting.in_force == {DISK: good, NODE: tip}
+        assert fresh.active == lasting.active == {DISK: good, NODE: tip}
         assert fresh.catalog == lasting.catalog
 
 

@@ -18,7 +18,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.process import Git, TooMuchOutput
 from openfero_gitops.sources.git.source import GitSettings, GitSource
-from tests.support.descendants import descendants, open_files, told, wait_gone
+from tests.support.descendants import command_and_environment, descendants, open_files, wait_gone
 from tests.support.git_servers import (
     HttpServer,
     SshServer,
@@ -227,7 +227,7 @@ class TestHttp:
         fetching = asyncio.create_task(made.fetch())
         assert await asyncio.to_thread(guarded.waiting.wait, 10)
 
-        seen = b"".join(told(pid) for pid in descendants() - before)
+        seen = b"".join(command_and_environment(pid) for pid in descendants() - before)
         guarded.gate.set()
         snapshot = await fetching
 

@@ -128,7 +128,7 @@ async def test_a_refused_revision_does_not_fall_open_to_an_old_one(
         await replica.start()
         await replica.sync()
 
-        assert replica.in_force == {DISK: good}
+        assert replica.active == {DISK: good}
         assert "limit" in replica.error
         await replica.aclose()
     await cluster.close()

@@ -95,7 +95,7 @@ class TestRefused:
         ada.sign_in(repository)
         commit = repository.commit("I have looked at it")
         assert (await replica.sync()).error is None
-        assert replica.in_force == {DISK: commit}
+        assert replica.active == {DISK: commit}
 
     async def test_an_unsigned_commit_that_says_paused_pauses(
         self, repository: Repository, replicas: Callable[..., Follower]
@@ -128,7 +128,7 @@ class TestRefused:
         status = await fresh.start()
 
         assert fresh.catalog == lasting.catalog
-        assert fresh.in_force == {DISK: signed}
+        assert fresh.active == {DISK: signed}
         assert "is not signed" in (status.error or "")
 
     async def test_limits_that_only_an_unsigned_commit_had_are_missed(
@@ -206,7 +206,7 @@ class TestStale:
         fresh = replicas(cluster=MemoryCluster())
         await fresh.start()
 
-        assert lasting.in_force == {DISK: reviewed}
+        assert lasting.active == {DISK: reviewed}
         assert fresh.catalog == lasting.catalog
         [operario] = fresh.catalog.operarios
         assert operario.origin.stale
@@ -228,7 +228,7 @@ class TestStale:
 
         await replica.start()
 
-        assert list(replica.in_force) == ["openfero-node-firing"]
+        assert list(replica.active) == ["openfero-node-firing"]
         assert [problem.path for problem in replica.catalog.problems if problem.is_error] == [
             "disk.yaml"
         ]

@@ -27,33 +27,33 @@ _PACKAGE = f"github.com/prometheus/alertmanager/cmd/amtool@{VERSION}"
 
 @dataclass(frozen=True)
 class Amtool:
-    """The command, asked about texts of matchers; `folder` is for its configurations."""
+    """Runs amtool to check matchers; `folder` is for its configurations."""
 
     executable: Path
     folder: Path
 
     def accepts(self, text: str) -> bool:
-        """Whether Alertmanager would start with a route that has these matchers."""
+        """Return whether Alertmanager accepts a route with these matchers."""
         return self._run(self._configuration([text]), {}).returncode == 0
 
     def matched(self, texts: Sequence[str], labels: Sequence[Mapping[str, str]]) -> list[set[int]]:
-        """For each label set, which of the texts match it.
+        """Return for each label set which of the texts match it.
 
         Raises:
-            AssertionError: it refuses one of the texts, in its own words.
+            AssertionError: amtool rejects one of the texts; the message is amtool's.
         """
         configuration = self._configuration(texts)
-        found = []
-        for one in labels:
-            done = self._run(configuration, one)
+        matches = []
+        for label_set in labels:
+            done = self._run(configuration, label_set)
             assert done.returncode == 0, done.stderr
-            # (What it logs about texts that the two parsers read differently stands before.)
+            # Lines before the last are warnings about texts that the two parsers read differently.
             receivers = done.stdout.strip().rpartition("\n")[2].split(",")
-            found.append({int(name[1:]) for name in receivers if name != "none"})
-        return found
+            matches.append({int(name[1:]) for name in receivers if name != "none"})
+        return matches
 
     def _configuration(self, texts: Sequence[str]) -> Path:
-        """Write one with a route for each text, all of which are asked."""
+        """Write a configuration with a route for each text, all of which are evaluated."""
         routes = [
             {"receiver": f"r{number}", "matchers": [text], "continue": True}
             for number, text in enumerate(texts)
@@ -64,7 +64,7 @@ class Amtool:
             "route": {"receiver": "none", "routes": routes},
             "receivers": [{"name": name} for name in names],
         }
-        # (In double quotes PyYAML escapes whatever a plain text could not hold.)
+        # In double quotes, PyYAML escapes every special character.
         path.write_text(yaml.safe_dump(whole, default_style='"').replace('"true"', "true"))
         return path
 
@@ -88,7 +88,7 @@ class Amtool:
 
 
 def _quoted(text: str) -> str:
-    """A label or its value as amtool's UTF-8 syntax has it, every odd character by its number."""
+    """Quote a label name or value in amtool's UTF-8 syntax, with special characters escaped."""
     return (
         '"' + "".join(c if c.isalnum() and c.isascii() else f"\\U{ord(c):08x}" for c in text) + '"'
     )
@@ -111,7 +111,7 @@ def require_amtool(folder: Path) -> Amtool:
 
 
 def _build(go: Path, home: Path) -> None:
-    """Make it appear whole: what is half built lies in a folder of its own."""
+    """Build in a separate folder, and move the complete executable to its place."""
     partial = home / ".partial"
     environment = os.environ | {"GOBIN": str(partial), "CGO_ENABLED": "0"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Values for tests: each builder gives a whole one, and a test names what its story is about."""
+"""Builders of test values: each returns a complete value, and a test sets what it depends on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openfero_gitops.jobs.render import Delivery, Rendered, render
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The moment at which tests play; their alerts began to fire half a minute before.
+#: The current time in tests; their alerts started half a minute earlier.
 NOW = datetime(2026, 11, 21, 3, 4, 5, 678_901, tzinfo=UTC)
 STARTS_AT = NOW - timedelta(seconds=30)
 COMMIT = "1" * 40
@@ -26,17 +26,17 @@ JOBS_NAMESPACE = "jobs"
 
 
 def minutes(count: float) -> timedelta:
-    """So many minutes."""
+    """Return a number of minutes."""
     return timedelta(minutes=count)
 
 
 def seconds(count: float) -> timedelta:
-    """So many seconds."""
+    """Return a number of seconds."""
     return timedelta(seconds=count)
 
 
 def alert(**given: Any) -> Alert:
-    """A firing `PodCrashLooping` about the Pod `web-1`."""
+    """Return a firing `PodCrashLooping` alert for the Pod `web-1`."""
     values: dict[str, Any] = {
         "status": Status.FIRING,
         "labels": {"alertname": "PodCrashLooping", "pod": "web-1", "severity": "page"},
@@ -56,11 +56,11 @@ def job_spec(
     env: list[dict[str, Any]] | None = None,
     **container: Any,
 ) -> dict[str, Any]:
-    """A Job's spec with one container."""
+    """Return a Job spec with a single container."""
     given = {"command": command, "args": args, "env": env}
-    one = {"name": "heal", "image": "registry.example/heal:1"} | container
-    one |= {name: value for name, value in given.items() if value is not None}
-    return {"template": {"spec": {"restartPolicy": "Never", "containers": [one]}}}
+    container_spec = {"name": "heal", "image": "registry.example/heal:1"} | container
+    container_spec |= {name: value for name, value in given.items() if value is not None}
+    return {"template": {"spec": {"restartPolicy": "Never", "containers": [container_spec]}}}
 
 
 def operario(
@@ -72,7 +72,7 @@ def operario(
     options: Options | None = None,
     **given: Any,
 ) -> Operario:
-    """The operario for `alert()`."""
+    """Return an operario that matches `alert()`."""
     job: dict[str, Any] = {"spec": dict(spec or job_spec())}
     if labels is not None:
         job["labels"] = dict(labels)
@@ -92,12 +92,12 @@ def operario(
 
 
 def catalog(*operarios: Operario, envelope: Envelope | None = None) -> Catalog:
-    """A catalog of these operarios."""
+    """Return a catalog of these operarios."""
     return Catalog(REVISION, envelope or Envelope(), operarios)
 
 
 def delivery(**given: Any) -> Delivery:
-    """A delivery of a firing group, at `NOW`."""
+    """Return a delivery of a firing group, received at `NOW`."""
     values: dict[str, Any] = {
         "id": "delivery-1",
         "group_key": '{}:{alertname="PodCrashLooping"}',
@@ -109,20 +109,20 @@ def delivery(**given: Any) -> Delivery:
 
 
 def rendered(
-    one: Alert | None = None,
+    given_alert: Alert | None = None,
     by: Operario | None = None,
     *,
     envelope: Envelope | None = None,
-    told: Delivery | None = None,
+    delivered: Delivery | None = None,
     attempt: int = 1,
 ) -> Rendered:
-    """What `render` makes of an alert, an operario, an envelope and a delivery."""
+    """Render the Job of an alert, an operario, an envelope and a delivery."""
     return render(
-        one or alert(),
+        given_alert or alert(),
         by or operario(),
         envelope or Envelope(),
         REVISION,
-        told or delivery(),
+        delivered or delivery(),
         jobs_namespace=JOBS_NAMESPACE,
         attempt=attempt,
     )
@@ -137,7 +137,7 @@ def stored(
     status: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A Job as the API server shows it, with these changes; an annotation of None is absent."""
+    """Return a Job as the API server returns it; an annotation of None is removed."""
     base = manifest or rendered().manifest
     kept = dict(base["metadata"]["annotations"])
     for key, value in (annotations or {}).items():
@@ -166,26 +166,26 @@ _PLAIN = observe(stored())
 def remediation(
     name: str = "job-1", *, namespace: str = JOBS_NAMESPACE, **given: Any
 ) -> Remediation:
-    """A waiting remediation of `alert()`, received at `NOW`.
+    """Return a waiting remediation of `alert()`, received at `NOW`.
 
     Occurrence and incident follow from labels, status, starts_at and attempt, unless given; an
-    alert without a start is an occurrence of its own.
+    alert without a start is a unique occurrence.
     """
     values = {"uid": f"uid-of-{namespace}-{name}", **given}
-    one = dataclasses.replace(_PLAIN, key=JobKey(namespace, name), **values)
-    told = Occurrence(one.labels, one.status, one.starts_at, one.attempt, name)
+    plain = dataclasses.replace(_PLAIN, key=JobKey(namespace, name), **values)
+    occurrence = Occurrence(plain.labels, plain.status, plain.starts_at, plain.attempt, name)
     return dataclasses.replace(
-        one,
-        delivered_at=given.get("delivered_at", one.received_at),
-        occurrence=given.get("occurrence", told.digest),
-        incident=given.get("incident", told.incident),
-        started_at=one.started_at or one.admitted_at,
-        started=one.started or one.admitted_at is not None or one.started_at is not None,
+        plain,
+        delivered_at=given.get("delivered_at", plain.received_at),
+        occurrence=given.get("occurrence", occurrence.digest),
+        incident=given.get("incident", occurrence.incident),
+        started_at=plain.started_at or plain.admitted_at,
+        started=plain.started or plain.admitted_at is not None or plain.started_at is not None,
     )
 
 
 def running(name: str = "job-1", *, since: datetime = NOW, **given: Any) -> Remediation:
-    """One that was admitted, and whose Pod runs."""
+    """Return an admitted remediation with a running Pod."""
     values = {
         "phase": Phase.RUNNING,
         "suspended": False,
@@ -199,7 +199,7 @@ def running(name: str = "job-1", *, since: datetime = NOW, **given: Any) -> Reme
 def finished(
     name: str = "job-1", *, began: datetime = NOW, ended: datetime = NOW, **given: Any
 ) -> Remediation:
-    """One that ran and succeeded."""
+    """Return a succeeded remediation."""
     values = {
         "phase": Phase.SUCCEEDED,
         "suspended": False,
@@ -212,6 +212,6 @@ def finished(
 
 
 def refused(name: str = "job-1", reason: str = "resolved", **given: Any) -> Remediation:
-    """One that was refused before it started."""
+    """Return a remediation that was refused before it started."""
     values = {"phase": Phase.REFUSED, "reason": reason, "decision": "refused"}
     return remediation(name, **values | given)

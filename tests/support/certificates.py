@@ -1,4 +1,4 @@
-"""A certificate authority that lives for one test run, made with openssl."""
+"""A certificate authority for a test run, created with openssl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """A CA of its own in `folder`, and what it signs."""
+    """A CA in `folder`, which issues certificates."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._openssl = require("openssl", "apt-get install openssl", "openssl")

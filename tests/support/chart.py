@@ -31,7 +31,7 @@ Object = dict[str, Any]
 
 
 class HelmError(RuntimeError):
-    """A helm that did not exit with 0; its text is what it said."""
+    """Helm failed; the text is its output."""
 
 
 def helm(
@@ -73,7 +73,7 @@ def helm(
 
 def render_chart(namespace: str, values: Values) -> list[Object]:
     """Return the objects that the chart would create, without a cluster."""
-    # Without a cluster Helm assumes a Kubernetes version of its own, which may be an old one.
+    # Without a cluster, Helm's default Kubernetes version may be too old.
     command = ("template", RELEASE, str(CHART), "--kube-version=1.36.0")
     return _objects(helm(*command, namespace=namespace, values=values))
 
@@ -93,7 +93,7 @@ def install_chart(kubeconfig: Path, namespace: str, values: Values) -> list[Obje
 
 
 def uninstall_chart(kubeconfig: Path, namespace: str) -> str:
-    """Uninstall the chart and return what helm says; the namespace for Jobs stays."""
+    """Uninstall the chart and return helm's output; the namespace for Jobs is kept."""
     return helm("uninstall", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes cluster that tests share, and kubectl to look into it."""
+"""The Kubernetes cluster that tests share, and kubectl for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class KubectlError(RuntimeError):
-    """A kubectl that did not exit with 0; its text is what it said."""
+    """kubectl failed; the text is its error output."""
 
 
 class Kubectl:
@@ -31,7 +31,7 @@ class Kubectl:
         self._command = [
             str(executable),
             f"--kubeconfig={kubeconfig}",
-            # Beside the kubeconfig: what another cluster had on these ports says nothing here.
+            # Next to the kubeconfig: the cache of another cluster on these ports would be wrong.
             f"--cache-dir={kubeconfig.parent / 'cache'}",
         ]
 
@@ -62,13 +62,13 @@ class Kubectl:
         """Create objects that are given as JSON values."""
         self("create", "-n", namespace, "-f", "-", stdin="\n".join(map(json.dumps, objects)))
 
-    def wait(self, namespace: str, what: str, condition: str, *, patience: int = 180) -> None:
-        """Wait until `what` (like `job/NAME`) is as `kubectl wait --for` says.
+    def wait(self, namespace: str, resource: str, condition: str, *, patience: int = 180) -> None:
+        """Wait until a resource (like `job/NAME`) meets a condition of `kubectl wait --for`.
 
         Raises:
-            KubectlError: it is not, after `patience` seconds.
+            KubectlError: the condition is not met after `patience` seconds.
         """
-        self("wait", what, f"--for={condition}", f"--timeout={patience}s", "-n", namespace)
+        self("wait", resource, f"--for={condition}", f"--timeout={patience}s", "-n", namespace)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def existing_kubeconfig() -> Path | None:
 
 def require_kubectl(config: pytest.Config) -> Path:
     """Return a kubectl for the cluster of `KUBECONFIG`: the one on PATH, else the built one."""
-    found = shutil.which("kubectl")
-    return Path(found) if found else require_binaries(config) / "kubectl"
+    executable = shutil.which("kubectl")
+    return Path(executable) if executable else require_binaries(config) / "kubectl"
 
 
 def require_binaries(config: pytest.Config) -> Path:

@@ -1,4 +1,4 @@
-"""Which of git's commands were run."""
+"""Recording of the git commands that are run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def count_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list to which the name of every command that git is given is added."""
+    """Return a list that records the name of every git command from now on."""
     given: list[str] = []
     run = Git.run
 

@@ -12,7 +12,7 @@ _PROFILE: Final = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 
 
 def load_profile() -> None:
-    """Register the profiles of Hypothesis and load the one that the environment names.
+    """Register the profiles of Hypothesis and load the profile that the environment selects.
 
     The quick profile draws the same examples in every run, so that a failure is due to a change.
     No profile fails a test because of the time that it takes.

@@ -1,4 +1,4 @@
-"""What a process has left running, and what it holds open, as the kernel sees it."""
+"""Processes and open files, as /proc reports them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 
 def descendants(pid: int | None = None) -> set[int]:
-    """Return every process below one (default: this one), zombies included."""
+    """Return all descendants of a process (default: this process), zombies included."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (status := _status(int(entry.name))) is not None:
             parents[int(entry.name)] = status[1]
-    found: set[int] = set()
+    below: set[int] = set()
     fresh = {pid or os.getpid()}
     while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
+        fresh = {child for child, parent in parents.items() if parent in fresh} - below
+        below |= fresh
+    return below
 
 
 def wait_gone(pids: set[int], patience: float = 5) -> set[int]:
-    """Wait until processes are gone, and return those that are still there.
+    """Wait until processes are gone, and return those that still exist.
 
     A zombie is gone once it is init's to reap.
     """
     deadline = time.monotonic() + patience
-    while (left := {pid for pid in pids if _is_there(pid)}) and time.monotonic() < deadline:
+    while (remaining := {pid for pid in pids if _exists(pid)}) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return left
+    return remaining
 
 
-def _is_there(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     status = _status(pid)
     return status is not None and (status[0] != "Z" or status[1] == os.getpid())
 
@@ -47,8 +47,8 @@ def _status(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[1])
 
 
-def told(pid: int) -> bytes:
-    """Return what a process was started with: its arguments and its environment."""
+def command_and_environment(pid: int) -> bytes:
+    """Return the arguments and the environment of a process."""
     with suppress(OSError):
         folder = Path(f"/proc/{pid}")
         return (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()

@@ -29,10 +29,10 @@ class Refusal:
 
 
 class DryRun:
-    """Jobs asked for with `dryRun=All`; to be entered as an asynchronous context."""
+    """Creates Jobs with `dryRun=All`; an asynchronous context manager."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
-        """Take the cluster, and a namespace that is there."""
+        """Use a cluster and an existing namespace."""
         config = yaml.safe_load(kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
@@ -56,20 +56,20 @@ class DryRun:
         await self._http.close()
 
     async def version(self) -> str:
-        """The API server's, as `1.36`."""
+        """Return the API server's version, as `1.36`."""
         async with self._http.get("/version") as answer:
-            found = await answer.json()
-            return f"{found['major']}.{found['minor']}"
+            version = await answer.json()
+            return f"{version['major']}.{version['minor']}"
 
     async def refusal(self, job: Mapping[str, Any]) -> Refusal | None:
-        """Why it would not create a Job; None where it would."""
+        """Return why the API server would reject a Job, or None if it would create it."""
         async with self._gate:
             try:
                 async with self._http.post(self._path, data=json.dumps(job)) as answer:
                     body = await answer.json()
                     return None if answer.status == 201 else _read(body)
             except aiohttp.ServerDisconnectedError:
-                return Refusal(0, ("it hangs up: a bug of its own",))
+                return Refusal(0, ("the API server closes the connection, which is a bug",))
 
 
 def _read(status: Mapping[str, Any]) -> Refusal:

@@ -1,17 +1,17 @@
-"""A replica that does nothing but stand, lead and write down what it believes.
+"""A replica that only runs the elector and records its status in a journal.
 
     python tests/support/elector_process.py --kubeconfig F --namespace N --identity I --journal J
 
-Its guarded work checks the term and writes a line, a hundred times a second, until it is to
-finish; SIGUSR1 makes it crash. The journal is one
-JSON object a line; `at` is CLOCK_MONOTONIC, which all processes of a machine share:
+Its guarded work checks the term and writes a line, a hundred times a second, until it finishes.
+SIGUSR1 makes it crash. The journal has a JSON object per line; `at` is CLOCK_MONOTONIC, which all
+processes of a machine share:
 
     standing              the process is up
     status                leader, holder, term, reason changed
     begin, end            the guarded work of that term; whether it was handed over
-    write                 the term's check said yes
-    refused               the term's check said no
-    gone                  the process ends in good order
+    write                 the term's check succeeded
+    refused               the term's check failed
+    gone                  the process ends normally
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ TICK = 0.01
 
 
 class Journal:
-    """Lines that are whole even if the process is killed over them."""
+    """A file whose lines are complete even if the process is killed while writing."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def __call__(self, event: str, **more: object) -> None:
-        """Write one line."""
+        """Write a line."""
         line = {"at": time.clock_gettime(time.CLOCK_MONOTONIC), "event": event, **more}
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
 class Work:
-    """The guarded work: it may ignore being cancelled for a while (seconds), or crash."""
+    """The guarded work: it can ignore its cancellation for `deaf` seconds, or crash."""
 
     def __init__(self, journal: Journal, *, deaf: float) -> None:
         self._journal = journal
@@ -80,7 +80,7 @@ class Work:
                     self._write(term)
                 if self._broken:
                     self._broken = False
-                    raise RuntimeError("the guarded work crashes, as it was told to")
+                    raise RuntimeError("the guarded work crashes on request")
         finally:
             self._journal("end", term=term.id)
 
@@ -94,10 +94,10 @@ class Work:
 
 
 async def run(given: argparse.Namespace, journal: Journal) -> None:
-    """Stand until SIGTERM."""
+    """Run until SIGTERM."""
     api = await KubernetesApi.connect(given.kubeconfig)
 
-    def tell(status: Leadership) -> None:
+    def record(status: Leadership) -> None:
         journal(
             "status",
             leader=status.leader,
@@ -112,7 +112,7 @@ async def run(given: argparse.Namespace, journal: Journal) -> None:
         given.identity,
         LeaseDurations(given.lease, given.renew, given.retry),
         work,
-        on_change=[tell],
+        on_change=[record],
     )
     running = asyncio.create_task(elector.run(), name="elector")
     loop = asyncio.get_running_loop()

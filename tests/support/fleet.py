@@ -29,9 +29,9 @@ class Link:
 
 
 class Fleet:
-    """A bare repository whose commits are written ahead, and then published one by one.
+    """A bare repository whose commits are written first, and then published one by one.
 
-    `branch` is what a source follows; it points where `publish` put it last.
+    A source follows `branch`; `publish` moves it to a commit.
     """
 
     def __init__(self, folder: Path, branch: str = "main") -> None:
@@ -51,26 +51,26 @@ class Fleet:
         self._queue.append(changes)
 
     def write(self) -> list[str]:
-        """Write what is queued, after what was written before, and return the commits' ids."""
+        """Write the queued commits, and return their ids."""
         written = self.take(b"".join(self._stream()))
         self._queue.clear()
         return written
 
     def take(self, stream: bytes) -> list[str]:
-        """Write what a stream of fast-import says; return its commits' ids in order of marks."""
+        """Import a stream of fast-import; return the ids of its commits in order of marks."""
         marks = self.folder / "marks"
         run_git(self.folder, "fast-import", "--quiet", f"--export-marks={marks}", stdin=stream)
         lines = (line.split() for line in marks.read_text().splitlines())
         return [sha for _, sha in sorted((int(mark[1:]), sha) for mark, sha in lines)]
 
     def publish(self, commit: str) -> None:
-        """Let the branch name a commit, as a push does."""
+        """Move the branch to a commit, as a push does."""
         fresh = self._branch.with_name("fresh")
         fresh.write_text(f"{commit}\n")
         fresh.replace(self._branch)
 
     def _stream(self) -> Iterator[bytes]:
-        """Commit after commit on a branch that nobody follows."""
+        """Yield the queued commits, on a branch that no source follows."""
         for mark, changes in enumerate(self._queue, start=1):
             when = _FIRST + 60 * self._written
             yield b"commit refs/heads/written\nmark :%d\n" % mark
@@ -90,10 +90,10 @@ class Fleet:
 
 
 def operarios(count: int) -> dict[str, bytes]:
-    """Return so many operarios, by path, each one of the example repository's under a new name.
+    """Return operarios by path: those of the example repository under new names.
 
-    Nor is a script like another, so that none can be read by having been read before.
-    The ServiceAccounts that they run as stand beside them, so that nothing is found wrong.
+    All scripts differ, so that no file can be read from a memo.
+    Their ServiceAccounts are included, so that there are no problems.
     """
     paths = (
         path
@@ -102,7 +102,7 @@ def operarios(count: int) -> dict[str, bytes]:
     )
     texts = [path.read_text() for path in paths]
     jobs = [text for text in texts if "\nkind: Job\n" in text and _NAME.search(text)]
-    accounts = sorted({found for text in jobs for found in _ACCOUNT.findall(text)})
+    accounts = sorted({account for text in jobs for account in _ACCOUNT.findall(text)})
     files = {
         "accounts.yaml": "---\n".join(
             f"apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}}}\n"

@@ -1,4 +1,4 @@
-"""The Git side of one replica: a source, what it puts into force, and the mirror."""
+"""The Git side of a replica: its source, its active catalog, and the mirror."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PATIENCE = 60.0  # seconds
 
 
 class Follower:
-    """What follows one ref of a repository; `settings` are those of its source.
+    """Follows a ref of a repository; `settings` are those of its source.
 
-    `keys` mark its mirror.
+    `keys` sign its mirror.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Follower:
         )
 
     def synced(self, status: SyncStatus) -> None:
-        """A sync ended: nothing is counted."""
+        """Ignore the end of a sync."""
 
     async def sync(self) -> SyncStatus:
         """Sync once."""
@@ -70,7 +70,7 @@ class Follower:
         return self.syncer.status
 
     async def start(self) -> SyncStatus:
-        """Do what a replica does first: ask the mirror, then sync."""
+        """Start as a replica does: restore from the mirror, then sync."""
         await restore_from_mirror(self.store, self.syncer, lambda: self.keys)
         return await self.sync()
 
@@ -80,7 +80,7 @@ class Follower:
         async with in_background(mirrorer.run(new_term("a"))), asyncio.timeout(PATIENCE):
             loaded = None
             while loaded is None or loaded[0].revision.commit != self.commit:
-                await asyncio.sleep(0.01)  # (the in-memory cluster tells nobody)
+                await asyncio.sleep(0.01)  # the in-memory cluster sends no event here
                 loaded = await load_mirror(self.store)
 
     async def aclose(self) -> None:
@@ -89,31 +89,31 @@ class Follower:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog in force."""
+        """The active catalog."""
         assert self.syncer.catalog is not None, self.syncer.status.error
         return self.syncer.catalog
 
     @property
     def commit(self) -> str:
-        """The commit in force."""
+        """The active commit."""
         return self.catalog.revision.commit
 
     @property
     def error(self) -> str:
-        """What a reader is told; empty where all is well."""
+        """The error of the last sync, or an empty string."""
         return self.syncer.status.error or ""
 
     @property
-    def in_force(self) -> dict[str, str]:
-        """The operarios in force, by name, with the commit of each."""
-        return {one.name: one.origin.commit for one in self.catalog.operarios}
+    def active(self) -> dict[str, str]:
+        """The commit of each active operario by its name."""
+        return {operario.name: operario.origin.commit for operario in self.catalog.operarios}
 
 
 @contextlib.asynccontextmanager
 async def followers(
     repository: str, folder: Path, **common: Any
 ) -> AsyncIterator[Callable[..., Follower]]:
-    """Give a function that makes replicas of one cluster, each with a cache of its own."""
+    """Yield a function that creates replicas of a cluster, each with its own cache."""
     cluster = MemoryCluster()
     async with contextlib.AsyncExitStack() as exits:
         count = 0

@@ -1,6 +1,6 @@
-"""A gateway on loopback before a real API server, which a test lets misbehave, request by request.
+"""A proxy on loopback in front of a real API server; a test can change the answer to any request.
 
-It runs in a thread of its own, beside tests that wait. What no rule answers is forwarded.
+It runs in a separate thread. Requests that no rule answers are forwarded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATIENCE = 10.0
 
 
 async def forward(_: web.Request) -> None:
-    """Let every request pass."""
+    """Forward every request."""
 
 
 class Gateway:
@@ -38,7 +38,7 @@ class Gateway:
 
     Args:
         kubeconfig: of the API server behind it.
-        folder: where the kubeconfig is written that leads through it.
+        folder: where the kubeconfig for the gateway is written.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Gateway:
         self.kubeconfig.write_text(yaml.safe_dump(config))
         self.kubeconfig.chmod(0o600)
         self.rule: Rule = forward
-        self.asked: list[tuple[str, str]] = []  # method and path, as they came
+        self.asked: list[tuple[str, str]] = []  # method and path, in order
         self._watches: set[web.StreamResponse] = set()
         self._silent = False
         self._loop = asyncio.new_event_loop()
@@ -76,15 +76,15 @@ class Gateway:
         self._loop.close()
 
     def silence(self) -> None:
-        """From now on no watch tells anything; their connections stay open."""
+        """Drop the events of all watches; their connections stay open."""
         self._silent = True
 
     def speak(self) -> None:
-        """Let watches tell again, those that begin from now on."""
+        """Forward the events of new watches again."""
         self._silent = False
 
     def break_watches(self) -> None:
-        """Break every watch off in the middle."""
+        """Abort the connection of every watch."""
 
         async def cut() -> None:
             for watch in list(self._watches):
@@ -94,8 +94,8 @@ class Gateway:
         self._do(cut())
 
     def count(self, method: str, part: str) -> int:
-        """How many requests of a method had this in their path."""
-        return sum(asked == method and part in path for asked, path in list(self.asked))
+        """Count the requests of a method with this text in their path."""
+        return sum(verb == method and part in path for verb, path in list(self.asked))
 
     def _do(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE * 3)
@@ -160,7 +160,7 @@ def status(
     headers: Mapping[str, str] | None = None,
     **details: Any,
 ) -> web.Response:
-    """Return the response with which the API server refuses a request."""
+    """Return the response of an API server that refuses a request."""
     body = {
         "kind": "Status",
         "apiVersion": "v1",

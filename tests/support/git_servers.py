@@ -1,4 +1,4 @@
-"""Servers that hand out Git repositories on loopback, and servers that only pretend to."""
+"""Git servers on loopback, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _SSHD: Final = Path("/usr/sbin/sshd")
 
 @dataclass
 class HttpServer:
-    """What a server is told, and what it saw; both may be looked at and changed at any time.
+    """The settings of a server, and the requests that it received; both can change at any time.
 
-    While `gate` is cleared, a request that may be answered is held back, and `waiting` is set.
-    With `old_protocol` a client cannot ask for a commit that is no branch's. After `cut` bytes of
+    While `gate` is cleared, authorized requests are held back, and `waiting` is set.
+    With `old_protocol`, a client can fetch only the tips of branches. After `cut` bytes of
     a pack nothing more is sent until the gate is set again, which is cleared then; after `reset`
     bytes the connection is torn; the byte after `spoil` of them is another.
     """
@@ -52,7 +52,7 @@ class HttpServer:
     hosts: list[str] = field(default_factory=list)
 
     def url(self, name: str) -> str:
-        """Where the repository in this folder of the root is."""
+        """Return the URL of the repository in this folder of the root."""
         return f"{self.scheme}://{LOOPBACK}:{self.port}/{name}"
 
 
@@ -69,14 +69,14 @@ def http_server(
 
     Args:
         root: the folder.
-        user: with it, basic authentication is asked for.
+        user: with a user, basic authentication is required.
         password: the user's.
         certificate: a PEM file with key and certificate, for https.
-        port: where; 0 for any that is free.
+        port: the port; 0 for any free one.
     """
 
     class Handler(_Backend):
-        """One server's."""
+        """The handler of a server."""
 
         project_root = root
 
@@ -87,17 +87,17 @@ def http_server(
             context.load_cert_chain(certificate)
             server.socket = context.wrap_socket(server.socket, server_side=True)
             server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake
-        told = HttpServer(
+        state = HttpServer(
             server.server_port, "https" if certificate else "http", user=user, password=password
         )
-        told.gate.set()
-        Handler.told = told
+        state.gate.set()
+        Handler.state = state
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="git over http")
         thread.start()
         try:
-            yield told
+            yield state
         finally:
-            told.gate.set()
+            state.gate.set()
             server.shutdown()
             thread.join()
 
@@ -106,7 +106,7 @@ class _Backend(BaseHTTPRequestHandler):
     """Hands each request to `git http-backend`; also plays the proxy for absolute addresses."""
 
     project_root: Path
-    told: HttpServer
+    state: HttpServer
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -126,24 +126,24 @@ class _Backend(BaseHTTPRequestHandler):
         self._serve(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Say nothing."""
+        """Log nothing."""
 
     def _serve(self, body: bytes) -> None:
         address = urlsplit(self.path)
-        self.told.hosts.append(self.headers["Host"])
-        if self.told.redirect_to:
-            self._answer(301, [("Location", self.told.redirect_to + self.path)])
+        self.state.hosts.append(self.headers["Host"])
+        if self.state.redirect_to:
+            self._answer(301, [("Location", self.state.redirect_to + self.path)])
             return
-        if self.told.user:
+        if self.state.user:
             given = self.headers.get("Authorization", "")
-            self.told.authorizations.append(given)
-            pair = f"{self.told.user}:{self.told.password}".encode()
+            self.state.authorizations.append(given)
+            pair = f"{self.state.user}:{self.state.password}".encode()
             if given != f"Basic {base64.b64encode(pair).decode()}":
                 self._answer(401, [("WWW-Authenticate", 'Basic realm="git"')])
                 return
-        if not self.told.gate.is_set():
-            self.told.waiting.set()
-            self.told.gate.wait(30)
+        if not self.state.gate.is_set():
+            self.state.waiting.set()
+            self.state.gate.wait(30)
         environment = {
             "PATH": os.environ["PATH"],
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -156,7 +156,7 @@ class _Backend(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": "" if self.told.old_protocol else self.headers.get("Git-Protocol", ""),
+            "GIT_PROTOCOL": "" if self.state.old_protocol else self.headers.get("Git-Protocol", ""),
         }
         answered = subprocess.run(
             ["git", "http-backend"],
@@ -178,31 +178,31 @@ class _Backend(BaseHTTPRequestHandler):
         for name, value in headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
-        with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have been ended
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have ended
             self.end_headers()
-            if 0 < self.told.spoil < len(content):
-                at = self.told.spoil
+            if 0 < self.state.spoil < len(content):
+                at = self.state.spoil
                 content = content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
-            if 0 < self.told.reset < len(content):
-                self.wfile.write(content[: self.told.reset])
-                torn = struct.pack("ii", 1, 0)  # closing throws away what is on the way
+            if 0 < self.state.reset < len(content):
+                self.wfile.write(content[: self.state.reset])
+                torn = struct.pack("ii", 1, 0)  # closing discards unsent data
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, torn)
                 self.close_connection = True
                 self.connection.close()
                 return
-            if 0 < self.told.cut < len(content):
-                self.wfile.write(content[: self.told.cut])
-                content = content[self.told.cut :]
-                self.told.gate.clear()
-                self.told.gate.wait(30)
+            if 0 < self.state.cut < len(content):
+                self.wfile.write(content[: self.state.cut])
+                content = content[self.state.cut :]
+                self.state.gate.clear()
+                self.state.gate.wait(30)
             self.wfile.write(content)
 
 
 @contextmanager
 def raw_server(answer: bytes | None) -> Iterator[int]:
-    """Accept every connection and send these bytes, whatever was asked; yield the port.
+    """Accept every connection and send these bytes for any request; yield the port.
 
-    With None nothing is ever sent, and the connection stays open.
+    With None, nothing is sent, and the connection stays open.
     """
     held: list[socket.socket] = []
     with socket.create_server((LOOPBACK, 0)) as listener:
@@ -321,7 +321,7 @@ def make_key(path: Path) -> None:
 
 @dataclass
 class ConnectProxy:
-    """Where the proxy listens, and what it was asked to connect to."""
+    """The port of the proxy, and the addresses it was asked to connect to."""
 
     port: int
     asked: list[str] = field(default_factory=list)
@@ -330,14 +330,14 @@ class ConnectProxy:
 @contextmanager
 def connect_proxy() -> Iterator[ConnectProxy]:
     """Run a proxy that does nothing but CONNECT, as those before https do."""
-    told = ConnectProxy(0)
+    state = ConnectProxy(0)
 
     class Handler(BaseHTTPRequestHandler):
-        """One client's."""
+        """The handler of a client."""
 
         def do_CONNECT(self) -> None:
             """Open a tunnel, and carry bytes until either side ends."""
-            told.asked.append(self.path)
+            state.asked.append(self.path)
             port = int(self.path.rpartition(":")[2])
             self.send_response(200)
             self.end_headers()
@@ -350,15 +350,15 @@ def connect_proxy() -> Iterator[ConnectProxy]:
                     carrier.join()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
         server.daemon_threads = True
-        told.port = server.server_port
+        state.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="proxy")
         thread.start()
         try:
-            yield told
+            yield state
         finally:
             server.shutdown()
             thread.join()

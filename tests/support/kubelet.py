@@ -1,6 +1,6 @@
 """What the kubelet makes of a container's variables, command and arguments.
 
-`expand` follows the grammar of Kubernetes' `third_party/forked/golang/expansion`; the real one is
+`expand` follows the grammar of Kubernetes' `third_party/forked/golang/expansion`; the original is
 `go_expansion`, and a test holds the two against each other.
 """
 
@@ -35,9 +35,9 @@ func main() {
 \t\tpanic(err)
 \t}
 \tanswers := []string{}
-\tfor _, one := range cases {
-\t\tmapping := expansion.MappingFuncFor(one.Variables)
-\t\tanswers = append(answers, expansion.Expand(one.Text, mapping))
+\tfor _, testCase := range cases {
+\t\tmapping := expansion.MappingFuncFor(testCase.Variables)
+\t\tanswers = append(answers, expansion.Expand(testCase.Text, mapping))
 \t}
 \tif err := json.NewEncoder(os.Stdout).Encode(answers); err != nil {
 \t\tpanic(err)
@@ -47,7 +47,7 @@ func main() {
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by what NAME is, once; an unknown one stays, and `$$` is one `$`."""
+    """Replace `$(NAME)` by the value of NAME, once; unknown names stay, and `$$` becomes `$`."""
     made: list[str] = []
     rest = text
     while rest:
@@ -72,20 +72,20 @@ def environment(
 
     `given` are those of `envFrom`; a variable with `valueFrom` has the value `from elsewhere`.
     """
-    known = dict(given or {})
+    variables = dict(given or {})
     for variable in container.get("env") or ():
         value = variable.get("value") or ""
-        known[variable["name"]] = (
-            "from elsewhere" if "valueFrom" in variable else expand(value, known)
+        variables[variable["name"]] = (
+            "from elsewhere" if "valueFrom" in variable else expand(value, variables)
         )
-    return known
+    return variables
 
 
 def command_line(container: Mapping[str, Any], given: Mapping[str, str] | None = None) -> list[str]:
     """The command and arguments that a container's process is started with."""
-    known = environment(container, given)
+    variables = environment(container, given)
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return [expand(word, known) for word in words]
+    return [expand(word, variables) for word in words]
 
 
 def go_expansion(folder: Path) -> Callable[[Sequence[tuple[str, Mapping[str, str]]]], list[str]]:
@@ -94,7 +94,7 @@ def go_expansion(folder: Path) -> Callable[[Sequence[tuple[str, Mapping[str, str
     The function returned expands several texts, each with its variables. Without Go see `missing`.
     """
     go = require("Go", "install Go 1.26 or later (https://go.dev/dl)", "go")
-    found = subprocess.run(
+    module = subprocess.run(
         [go, "mod", "download", "-json", "k8s.io/kubernetes"],
         cwd=HERE,
         capture_output=True,
@@ -102,9 +102,9 @@ def go_expansion(folder: Path) -> Callable[[Sequence[tuple[str, Mapping[str, str
         timeout=300,
         check=False,
     )
-    if found.returncode:
+    if module.returncode:
         missing("the module k8s.io/kubernetes", "let Go download it, or run make cluster once")
-    source = Path(json.loads(found.stdout)["Dir"], "third_party/forked/golang/expansion/expand.go")
+    source = Path(json.loads(module.stdout)["Dir"], "third_party/forked/golang/expansion/expand.go")
     (folder / "expansion").mkdir()
     (folder / "expansion" / "expand.go").write_text(source.read_text())
     (folder / "main.go").write_text(_MAIN)
@@ -112,10 +112,10 @@ def go_expansion(folder: Path) -> Callable[[Sequence[tuple[str, Mapping[str, str
     subprocess.run([go, "build", "-o", "oracle", "."], cwd=folder, timeout=300, check=True)
 
     def expand_all(cases: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
-        told = [{"Text": text, "Variables": dict(variables)} for text, variables in cases]
+        inputs = [{"Text": text, "Variables": dict(variables)} for text, variables in cases]
         done = subprocess.run(
             [folder / "oracle"],
-            input=json.dumps(told),
+            input=json.dumps(inputs),
             capture_output=True,
             text=True,
             timeout=60,

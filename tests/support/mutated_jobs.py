@@ -1,4 +1,4 @@
-"""Jobs that somebody got wrong, made from a seed, and what we say to each.
+"""Invalid Jobs, generated from a seed, and the errors that the controller finds in them.
 
 A sound Job (tests/fixtures/sound_jobs.yaml) is changed in one place or two: a member dropped,
 emptied, doubled or replaced, or a field added that the schema allows there. So most of what is
@@ -50,7 +50,7 @@ _NOT_TOUCHED: Final = frozenset({"status", "managedFields", "ownerReferences", "
 
 @functools.cache
 def sound_jobs() -> Mapping[str, Mapping[str, Any]]:
-    """The sound Jobs, by the name of what they show."""
+    """Return the valid Jobs by name."""
     specs: dict[str, Any] = yaml.safe_load(SOUND.read_text())
     return {
         name: {
@@ -69,14 +69,14 @@ def sound_jobs() -> Mapping[str, Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A changed Job; `changes` say in words what was done to which sound one."""
+    """A changed Job; `changes` describe the changes and the original Job."""
 
     job: dict[str, Any]
     changes: str
 
 
 def mutants(seed: int, count: int) -> Iterator[Mutant]:
-    """So many changed Jobs, the same for the same seed."""
+    """Yield changed Jobs; the same seed yields the same Jobs."""
     schema = schemas_of(VERSION).job
     for number in range(count):
         draw = random.Random(f"{seed}/{number}")  # noqa: S311 (the same cases in every run)
@@ -87,7 +87,7 @@ def mutants(seed: int, count: int) -> Iterator[Mutant]:
 
 
 def _places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place in a value, the root left out."""
+    """Yield the path of every member of a value."""
     if isinstance(value, dict):
         inner: list[tuple[str | int, Any]] = list(value.items())
     else:
@@ -99,7 +99,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
 
 
 def _change(job: dict[str, Any], schema: Schema, draw: random.Random) -> str:
-    """Change one place of a Job; apiVersion and kind stay, since without them it is no Job."""
+    """Change a member of a Job other than apiVersion and kind; return a description."""
     places = [path for path in _places(job) if path[0] in ("metadata", "spec")]
     if not places:
         return "nothing left to change"
@@ -107,14 +107,14 @@ def _change(job: dict[str, Any], schema: Schema, draw: random.Random) -> str:
     *way, last = path
     parent: Any = functools.reduce(lambda value, part: value[part], way, job)
     value = parent[last]
-    known = schema.at(tuple("[]" if isinstance(part, int) else part for part in path))
+    field_schema = schema.at(tuple("[]" if isinstance(part, int) else part for part in path))
     shown = "/".join(map(str, path))
     kind = draw.choice(["replace", "replace", "drop", "empty", "double", "add", "add", "odd"])
-    if kind == "add" and isinstance(value, dict) and known.get("properties"):
-        names = sorted(known["properties"].keys() - value.keys() - _NOT_TOUCHED)
+    if kind == "add" and isinstance(value, dict) and field_schema.get("properties"):
+        names = sorted(field_schema["properties"].keys() - value.keys() - _NOT_TOUCHED)
         if names:
             name = draw.choice(names)
-            value[name] = _made(schema, schema.member(known, name), name, draw)
+            value[name] = _made(schema, schema.member(field_schema, name), name, draw)
             return f"added {shown}/{name} = {json.dumps(value[name])}"
     if kind == "double" and isinstance(value, list) and value:
         value.append(copy.deepcopy(draw.choice(value)))
@@ -127,52 +127,52 @@ def _change(job: dict[str, Any], schema: Schema, draw: random.Random) -> str:
     elif kind == "odd":
         parent[last] = draw.choice([None, 5, "text", True, [], {}, ["a"], {"a": "b"}, 1.5])
     elif isinstance(value, dict | list) and draw.random() < 0.5:
-        parent[last] = _made(schema, known, str(last), draw)
+        parent[last] = _made(schema, field_schema, str(last), draw)
     else:
-        parent[last] = _scalar(known, value, draw)
+        parent[last] = _scalar(field_schema, value, draw)
     return f"{shown} = {json.dumps(parent[last])}"
 
 
-def _scalar(known: Mapping[str, Any], value: Any, draw: random.Random) -> Any:
-    kinds = known.get("type", "string" if isinstance(value, str) else "")
+def _scalar(field_schema: Mapping[str, Any], value: Any, draw: random.Random) -> Any:
+    kinds = field_schema.get("type", "string" if isinstance(value, str) else "")
     if isinstance(value, bool) or kinds == "boolean":
         return not value
     if kinds == "integer":
         return draw.choice(_NUMBERS + _HUGE)
-    if kinds == "string" and "enum" in known and draw.random() < 0.7:
-        return draw.choice(known["enum"])
+    if kinds == "string" and "enum" in field_schema and draw.random() < 0.7:
+        return draw.choice(field_schema["enum"])
     if isinstance(kinds, list) and draw.random() < 0.3:
         return draw.choice(_NUMBERS)
     return draw.choice(_TEXTS)
 
 
 def _made(
-    schema: Schema, known: Mapping[str, Any], name: str, draw: random.Random, depth: int = 0
+    schema: Schema, field_schema: Mapping[str, Any], name: str, draw: random.Random, depth: int = 0
 ) -> Any:
-    """A value of a field's type: an object with what it must have and a little more."""
-    kind = known.get("type")
-    if "properties" in known:
-        properties = known["properties"]
-        names = [one for one in properties if one not in _NOT_TOUCHED]
-        chosen = set(known.get("required", ()))
+    """Return a value of a field's type; objects have the required fields and a few others."""
+    kind = field_schema.get("type")
+    if "properties" in field_schema:
+        properties = field_schema["properties"]
+        names = [field for field in properties if field not in _NOT_TOUCHED]
+        chosen = set(field_schema.get("required", ()))
         if names and depth < 4:
             chosen |= set(draw.sample(names, min(len(names), draw.choice([1, 1, 2]))))
         return {
-            one: _made(schema, schema.member(known, one), one, draw, depth + 1)
-            for one in sorted(chosen)
+            field: _made(schema, schema.member(field_schema, field), field, draw, depth + 1)
+            for field in sorted(chosen)
         }
     if kind == "array":
-        item = schema.member(known, "[]")
+        item = schema.member(field_schema, "[]")
         return [
             _made(schema, item, name, draw, depth + 1) for _ in range(draw.choice([0, 1, 1, 2]))
         ]
     if kind == "object":
-        inner = schema.member(known, "*")
+        inner = schema.member(field_schema, "*")
         return {
             draw.choice(_TEXTS): _made(schema, inner, name, draw, depth + 1)
             for _ in range(draw.choice([0, 1, 2]))
         }
-    return _scalar(known, draw.random() < 0.5 if kind == "boolean" else "", draw)
+    return _scalar(field_schema, draw.random() < 0.5 if kind == "boolean" else "", draw)
 
 
 # Our verdict.
@@ -180,7 +180,7 @@ def _made(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What we say of a Job: its errors, as `rule pointer: message`, every index written as `*`.
+    """The controller's errors in a Job, as `rule pointer: message`, with `*` for every index.
 
     `manifest` is the Job that would be created, None where there are errors.
     """
@@ -190,14 +190,14 @@ class Verdict:
 
 
 def judge(job: Mapping[str, Any], namespace: str) -> Verdict:
-    """What we say of a Job that stands in a repository, for Jobs of this namespace."""
+    """Return the controller's verdict on a Job in a repository, for Jobs of this namespace."""
     text = json.dumps(job).encode()
     files = (SourceFile("disks/full.json", "", text, "commit"),)
     revision = Revision("repository", "main", "commit")
     scope = Scope(namespace, (namespace,), VERSION)
     try:
         catalog = build_catalog(Snapshot(revision, "", files), scope)
-    except CatalogRefusal as refusal:  # (there is no openfero.yaml)
+    except CatalogRefusal as refusal:  # there is no openfero.yaml
         raise AssertionError("a revision without an envelope was refused") from refusal
     errors = tuple(
         f"{problem.rule} {re.sub(r'/[0-9]+(?=/|$)', '/*', problem.pointer)}: {problem.message}"

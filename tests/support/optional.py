@@ -10,21 +10,21 @@ from typing import NoReturn
 import pytest
 
 
-def missing(what: str, how_to_install: str) -> NoReturn:
-    """Skip the test for want of `what`, in one line; with `CI=true` fail it instead."""
-    line = f"{what} is missing: {how_to_install}"
+def missing(part: str, how_to_install: str) -> NoReturn:
+    """Skip the test because a part is missing; with `CI=true`, fail it instead."""
+    line = f"{part} is missing: {how_to_install}"
     if os.environ.get("CI") == "true":
         pytest.fail(line, pytrace=False)
     pytest.skip(line)
 
 
-def require(what: str, how_to_install: str, *commands: str) -> Path:
+def require(part: str, how_to_install: str, *commands: str) -> Path:
     """Return the path of the first of `commands` that is on PATH; without any, see `missing`."""
     for command in commands:
-        found = shutil.which(command)
-        if found is not None:
-            return Path(found)
-    missing(what, how_to_install)
+        executable = shutil.which(command)
+        if executable is not None:
+            return Path(executable)
+    missing(part, how_to_install)
 
 
 def require_alertmanager() -> Path:

@@ -1,4 +1,4 @@
-"""docs/reliability.md: figures of a run are kept there, each kind in a block of its own."""
+"""Recording of measurements in docs/reliability.md, each kind in a separate block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 
 def machine() -> str:
-    """Say what a figure was measured on, without naming the machine."""
+    """Describe the hardware of the measurement, without the name of the machine."""
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     cores = len(os.sched_getaffinity(0))
     return (
@@ -27,7 +27,7 @@ def machine() -> str:
 
 
 def today() -> str:
-    """The day in UTC."""
+    """Return the current date in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
@@ -47,10 +47,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def keep(block: str, text: str, page: Path = PAGE) -> None:
-    """Put a text into a block of the page, in the place of what stood there."""
+    """Replace the text of a block of the page."""
     before = page.read_text()
     pattern = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->\n)", re.DOTALL)
-    after, count = pattern.subn(lambda found: f"{found[1]}{text.rstrip()}\n{found[2]}", before)
+    after, count = pattern.subn(lambda match: f"{match[1]}{text.rstrip()}\n{match[2]}", before)
     if count != 1:
         raise LookupError(f"{page.name} has no block {block}")
     page.write_text(after)

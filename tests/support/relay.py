@@ -88,12 +88,12 @@ class Relay:
         self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
     ) -> Object:
         """See `ApiServer`."""
-        found: Object = await self.send(
+        fetched: Object = await self.send(
             self._request("get", resource, namespace, name),
             timeout,
             lambda: self._api.get(resource, namespace, name),
         )
-        return found
+        return fetched
 
     async def list(
         self,

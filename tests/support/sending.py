@@ -19,11 +19,11 @@ async def send(
 ) -> list[int]:
     """Deliver every group to every URL; the HTTP statuses.
 
-    `until_taken` repeats what was answered with 503, as Alertmanager does.
+    `until_taken` repeats deliveries that were answered with 503, as Alertmanager does.
     """
     gate = asyncio.Semaphore(in_flight)
 
-    async def one(http: aiohttp.ClientSession, url: str, body: Any) -> int:
+    async def deliver(http: aiohttp.ClientSession, url: str, body: Any) -> int:
         while True:
             async with gate, http.post(url + "/alerts", json=body) as answer:
                 await answer.read()
@@ -33,4 +33,4 @@ async def send(
 
     timeout = aiohttp.ClientTimeout(total=_PATIENCE)
     async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.timeout(_PATIENCE):
-        return await asyncio.gather(*(one(http, url, body) for body in groups for url in urls))
+        return await asyncio.gather(*(deliver(http, url, body) for body in groups for url in urls))

@@ -1,4 +1,4 @@
-"""The HTTP side on loopback, and what a test says to it."""
+"""The HTTP server on loopback, and requests to it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENCE = 10.0
 
 @dataclass
 class Inbox:
-    """Takes deliveries as `say` tells it to for each alert; by default each gets its Job."""
+    """Accepts deliveries; `say` returns the item of each alert, by default a created Job."""
 
     say: Callable[[Alert], Item] | None = None
     pause: float = 0.0
@@ -56,7 +56,7 @@ class Inbox:
 
 
 def created(alert: Alert) -> Item:
-    """Tell of an alert that got a Job of its own."""
+    """Return the item of an alert whose Job was created."""
     name = f"{alert.name.lower() or 'alert'}-{alert.status}-abc"
     return Item(alert, Outcome.CREATED, operario="heal", job=JobKey("openfero-jobs", name))
 
@@ -75,7 +75,7 @@ class _Server(TestServer):
 async def serving(
     add: Callable[[web.Application], None], limit: int = 1 << 20
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    """Serve what `add` adds, with bodies of at most `limit` bytes; nothing of it is left behind."""
+    """Serve the routes that `add` adds, with a body limit; check that no task remains."""
     app = web.Application(middlewares=[problems], client_max_size=limit)
     add(app)
     before = asyncio.all_tasks()
@@ -86,13 +86,13 @@ async def serving(
 
 
 async def nothing_left(before: set[asyncio.Task[Any]]) -> None:
-    """Fail if a task goes on that was not there before."""
+    """Fail if a task still runs that did not run before."""
     for _ in range(300):
-        left = asyncio.all_tasks() - before
-        if not left:
+        remaining = asyncio.all_tasks() - before
+        if not remaining:
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"left behind: {left}")
+    raise AssertionError(f"tasks still run: {remaining}")
 
 
 async def say(port: int, *parts: bytes, end: bool = False, patience: float = 3.0) -> bytes:
@@ -123,10 +123,10 @@ async def say(port: int, *parts: bytes, end: bool = False, patience: float = 3.0
 
 
 def problem(body: bytes | str, status: int) -> dict[str, Any]:
-    """Read a problem document, and make sure that it is one."""
-    found = json.loads(body)
-    assert list(found)[:4] == ["type", "title", "status", "detail"]
-    assert (found["type"], found["status"]) == ("about:blank", status)
-    assert "\n" not in found["detail"]
-    assert "Traceback" not in found["detail"]
-    return dict(found)
+    """Read a problem document, and check its members."""
+    document = json.loads(body)
+    assert list(document)[:4] == ["type", "title", "status", "detail"]
+    assert (document["type"], document["status"]) == ("about:blank", status)
+    assert "\n" not in document["detail"]
+    assert "Traceback" not in document["detail"]
+    return dict(document)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Signer:
-    """Somebody with a key; `config` is what git needs to sign with it."""
+    """A person with a key; `config` has the git settings for signing with it."""
 
     name: str
     key: str
@@ -38,7 +38,7 @@ class Signer:
 
 
 def stop_signing(repository: Repository) -> None:
-    """Sign nothing any more."""
+    """Stop signing commits and tags."""
     for name in ("commit.gpgSign", "tag.gpgSign"):
         repository.git("config", name, "false")
 
@@ -54,19 +54,19 @@ def ssh_signer(folder: Path, name: str) -> Signer:
 
 
 def fingerprint(signer: Signer, folder: Path) -> str:
-    """Return how ssh names a key."""
+    """Return the fingerprint of an ssh key."""
     file = folder / "fingerprint.pub"
     file.write_text(signer.key + "\n")
-    said = subprocess.run(
+    listing = subprocess.run(
         ["ssh-keygen", "-l", "-f", str(file)], capture_output=True, timeout=30, check=True
     )
-    return said.stdout.decode().split()[1]
+    return listing.stdout.decode().split()[1]
 
 
 def allow(file: Path, *signers: Signer, options: str = "") -> Path:
     """Write the file of allowed signers."""
     words = f" {options}" if options else ""
-    file.write_text("".join(f"{one.name}{words} {one.key}\n" for one in signers))
+    file.write_text("".join(f"{signer.name}{words} {signer.key}\n" for signer in signers))
     return file
 
 
@@ -83,7 +83,7 @@ class KeyRing:
             name: as `Ada <ada@git.example>`.
             made: the day on which gpg is to believe to be (20200102T000000), when it makes the
                 key and whenever it signs with it.
-            expires: how long the key is valid, as gpg takes it; 0 for ever.
+            expires: how long the key is valid, as gpg takes it; 0 for no expiry.
         """
         faked = (f"--faked-system-time={made}",) if made else ()
         self.gpg(*faked, "--passphrase", "", "--quick-gen-key", name, "ed25519", "sign", expires)
@@ -103,7 +103,7 @@ class KeyRing:
     def export(self, *signers: Signer, armor: bool = True) -> bytes:
         """Return public keys."""
         options = ("--armor",) if armor else ()
-        return self.gpg(*options, "--export", *(one.key for one in signers))
+        return self.gpg(*options, "--export", *(signer.key for signer in signers))
 
     def export_secret(self, signer: Signer) -> bytes:
         """Return a private key, armored."""

@@ -35,7 +35,7 @@ class Story:
         manifest = build.rendered(
             build.alert(**alert),
             build.operario(operario, options=self.options),
-            told=build.delivery(received_at=NOW + seconds(at)),
+            delivered=build.delivery(received_at=NOW + seconds(at)),
         ).manifest
         job = build.stored(manifest, metadata={"uid": uid, "name": uid})
         self._tell(at, "ADDED", uid, job)

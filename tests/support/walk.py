@@ -1,4 +1,4 @@
-"""A page of the documentation that is a walk: its commands are run, what they print is compared.
+"""A walkthrough page of the documentation: its commands are run, and their output is compared.
 
 In a fenced block `console` a line that begins with `$ ` is a command, and what follows is what it
 prints, on both streams; a command that fails is followed by a last line `[exit code 1]`, which it
@@ -49,18 +49,18 @@ def steps(page: str) -> Iterator[Step]:
     lines = page.splitlines()
     number = 0
     while number < len(lines):
-        found = FENCE.match(lines[number])
+        fence = FENCE.match(lines[number])
         number += 1
-        if found is None:
+        if fence is None:
             continue
         start = number
-        while lines[number] != found["fence"]:
+        while lines[number] != fence["fence"]:
             number += 1
         body = lines[start:number]
         number += 1
-        if found["path"]:
-            yield Step(start, path=found["path"], content="".join(f"{one}\n" for one in body))
-        elif found["language"] == "console":
+        if fence["path"]:
+            yield Step(start, path=fence["path"], content="".join(f"{line}\n" for line in body))
+        elif fence["language"] == "console":
             yield from _commands(body, start)
 
 
@@ -72,7 +72,7 @@ def _commands(body: list[str], start: int) -> Iterator[Step]:
 
 
 class Walk:
-    """A folder in which a page's steps are taken, one after the other."""
+    """A folder in which the steps of a page are taken in order."""
 
     def __init__(self, folder: Path) -> None:
         self._place = folder / "walk"
@@ -107,7 +107,7 @@ class Walk:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(step.content)
             return ""
-        # A command that fails is part of a walk, too; where it leads to is told on descriptor 3.
+        # A walk can contain failing commands; the new working directory is written to descriptor 3.
         script = f"exec 2>&1\n{step.command}\ncode=$?\npwd >&3\nexit $code\n"
         with tempfile.TemporaryFile("w+") as place:
             ran = subprocess.run(

@@ -73,7 +73,7 @@ def test_every_input_that_shapes_a_job_is_recorded() -> None:
     source = operario(spec=job_spec(args=["{{ .HookMessage.Status }}"]))
     delivered = delivery(group_key="k" * 30_000, group_status=Status.RESOLVED)
     for received in (alert(), alert(starts_at=None), alert(annotations={"long": "x" * 100_000})):
-        created = rendered(received, source, envelope=envelope, told=delivered, attempt=4)
+        created = rendered(received, source, envelope=envelope, delivered=delivered, attempt=4)
         assert created.refusal is None
         assert verified(stored(created.manifest), source, envelope=envelope).proof is Proof.VERIFIED
         assert verified(stored(created.manifest), source).proof is Proof.DIFFERS  # other defaults

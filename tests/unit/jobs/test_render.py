@@ -235,8 +235,8 @@ def test_each_attempt_is_a_job() -> None:
 
 def test_without_a_start_every_delivery_gets_a_job() -> None:
     """An alert without startsAt is a new occurrence at each delivery."""
-    result = rendered(alert(starts_at=None), told=delivery(id="a"))
-    other = rendered(alert(starts_at=None), told=delivery(id="b"))
+    result = rendered(alert(starts_at=None), delivered=delivery(id="a"))
+    other = rendered(alert(starts_at=None), delivered=delivery(id="b"))
 
     assert result.key != other.key
     assert result.manifest["metadata"]["annotations"][keys.STARTS_AT] == ""
@@ -746,7 +746,7 @@ def test_a_field_has_the_value_that_is_recorded() -> None:
 def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
     """A group key may contain labels of any length."""
     by = operario(spec=job_spec(env=[{"name": "OWN", "value": "{{ .GroupKey }}"}]))
-    result = rendered(by=by, told=delivery(group_key="k" * 300 * KIB))
+    result = rendered(by=by, delivered=delivery(group_key="k" * 300 * KIB))
     actual = environment(container(result))
 
     assert result.refusal is None
