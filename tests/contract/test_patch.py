@@ -21,7 +21,7 @@ def op(name: str, path: str, value: Any = None) -> Operation:
 
 
 @pytest.fixture
-async def made(api: ApiServer, ns: str) -> Object:
+async def created_job(api: ApiServer, ns: str) -> Object:
     """Create a Job with an annotation and a finalizer."""
     body = job("heal")
     body["metadata"] |= {
@@ -32,11 +32,11 @@ async def made(api: ApiServer, ns: str) -> Object:
 
 
 @pytest.fixture
-async def patched(api: ApiServer, ns: str, made: Object) -> Any:
+async def patched(api: ApiServer, ns: str, created_job: Object) -> Any:
     """Return a function that patches that Job."""
 
     async def patch(*operations: Operation) -> Object:
-        return await api.patch(JOBS, ns, made["metadata"]["name"], operations)
+        return await api.patch(JOBS, ns, created_job["metadata"]["name"], operations)
 
     return patch
 
@@ -97,15 +97,15 @@ async def test_failed_test_changes_nothing(
     )
 
 
-async def test_passing_tests(made: Object, patched: Any) -> None:
+async def test_passing_tests(created_job: Object, patched: Any) -> None:
     """Equal values of every type pass, as do null for an absent member, and the uid."""
     await patched(
-        op("test", "/metadata/uid", made["metadata"]["uid"]),
+        op("test", "/metadata/uid", created_job["metadata"]["uid"]),
         op("test", ADMITTED, None),
         {"op": "test", "path": ADMITTED},
         op("test", "/metadata/absent", None),
         op("test", "/spec/backoffLimit", 0),
-        op("test", "/spec/selector", made["spec"]["selector"]),
+        op("test", "/spec/selector", created_job["spec"]["selector"]),
         op("test", "/metadata/finalizers", ["example.org/a", "example.org/b"]),
         op("test", "/metadata/finalizers/1", "example.org/b"),
     )
@@ -247,9 +247,9 @@ async def test_stale_version_in_a_patch(patched: Any) -> None:
 
 async def test_empty_patch(api: ApiServer, ns: str) -> None:
     """A patch that changes nothing leaves the resourceVersion unchanged."""
-    made = (await api.create(CONFIG_MAPS, ns, config_map("one", {"a": "b"}))).object
+    created = (await api.create(CONFIG_MAPS, ns, config_map("one", {"a": "b"}))).object
     for operations in ([], [op("add", "/metadata/labels/a", "b")]):
-        assert await api.patch(CONFIG_MAPS, ns, "one", operations) == made
+        assert await api.patch(CONFIG_MAPS, ns, "one", operations) == created
 
 
 async def test_series_of_an_event(api: ApiServer, ns: str) -> None:

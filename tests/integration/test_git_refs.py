@@ -434,7 +434,7 @@ class TestReplicas:
             if chance.random() < 0.2:
                 repository.branch(f"side{number}")
                 repository.write(f"{name}.yaml", good)
-                repository.commit("Never in force")
+                repository.commit("Never active")
                 repository.write(f"{name}.yaml", bad)
                 repository.commit("Broken at once")
                 repository.switch("main")

@@ -487,7 +487,7 @@ class TestDeadline:
     async def test_a_stall_during_a_fetch_keeps_the_cache(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:
-        """A server that stalls after it was asked for more does not affect the cache."""
+        """A server that stalls during a later fetch does not affect the cache."""
         made = source(guarded.url("origin"), tmp_path, credentials_file=credentials, timeout=1.5)
         before = await made.fetch()
         repository.write("a.yaml", "a: 2\n")

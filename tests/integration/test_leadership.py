@@ -158,7 +158,7 @@ class Wire:
         """Stop forwarding."""
         self._whole.clear()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Forward the held data, and resume."""
         self._whole.set()
 
@@ -377,8 +377,8 @@ class TestTwoReplicas:
         assert ended < begun
         measured("stopped", ended - cut)
         measured("failover", follower.first("write") - cut)
-        connection.mend()
-        until(lambda: leader.status()["holder"] == "beta", "the mended one to know its leader")
+        connection.restore()
+        until(lambda: leader.status()["holder"] == "beta", "the isolated one to see the leader")
         assert len(leader.times("begin")) == 1
 
     def test_work_that_ignores_its_cancellation_delays_the_handover(
