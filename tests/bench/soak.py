@@ -139,7 +139,7 @@ class Soak:
             self._count("outages")
             self.wire.cut()
             await asyncio.sleep(OUTAGE_LASTS)
-            self.wire.mend()
+            self.wire.restore()
 
         async def read_pages() -> None:
             for path in READ:

@@ -119,7 +119,7 @@ def _in_order(history: History) -> list[tuple[datetime, Change | Answered | date
             (
                 at,
                 Answered(
-                    asked=_moment(one.asked),
+                    sent=_moment(one.asked),
                     answered=at,
                     labels=one.labels,
                     status=one.status,

@@ -90,7 +90,7 @@ async def _frozen(stage: Stage, name: str, lasts: float) -> None:
 async def _cut_off(stage: Stage, name: str, lasts: float, *, requests: bool = True) -> None:
     stage.wires[name].cut(requests=requests)
     await asyncio.sleep(lasts)
-    stage.wires[name].mend()
+    stage.wires[name].restore()
 
 
 async def _leader_killed(stage: Stage, lasts: float) -> None:

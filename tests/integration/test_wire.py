@@ -51,7 +51,7 @@ async def test_a_cut_wire_delivers_held_data_when_it_is_restored() -> None:
         writer.close()
         await asyncio.sleep(0.1)
         assert received == []
-        wire.mend()
+        wire.restore()
         async with asyncio.timeout(10):
             while received != [b"late"]:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
@@ -69,7 +69,7 @@ async def test_a_wire_can_be_cut_one_way() -> None:
             while received != [b"ask"]:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
         assert not answer.done()
-        wire.mend()
+        wire.restore()
         assert await answer == b"ask"
         writer.close()
 

@@ -1,7 +1,7 @@
-"""What admission must do, told once more and as plainly as can be: the rules of the design alone.
+"""A model of admission: the rules of the design, as plainly as possible.
 
 It shares no code with what it specifies. A `Run` is a remediation as these rules see it; `refusals`
-and `holds` name every rule that speaks against starting it. Where both are empty, it starts.
+and `holds` name every rule that prevents its start. If both are empty, it starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(eq=False)
 class Run:
-    """One Job: what it is for, and what has become of it."""
+    """A Job: its purpose and its state."""
 
     name: str
     operario: str
@@ -28,7 +28,7 @@ class Run:
     options: Options
     state: str = "waiting"  # running, queued, held, succeeded, failed, refused, cancelled
     reason: str = ""
-    pods: bool = False  # any of it are there
+    pods: bool = False  # some of its Pods exist
     unwritten: bool = False  # it was refused in this very look
     approved: bool = False
     resolved: datetime | None = None
@@ -37,12 +37,12 @@ class Run:
 
     @property
     def busy(self) -> bool:
-        """It takes room, and works on its target."""
+        """Whether it counts against the limits, and works on its target."""
         return self.state in ("running", "queued") or self.pods
 
     @property
     def waits(self) -> bool:
-        """It has to be decided about."""
+        """Whether a decision is pending."""
         return self.state == "waiting"
 
     @property
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Options:
-    """What the operario says."""
+    """The options of the operario."""
 
     priority: int = 0
     cooldown: timedelta = timedelta(minutes=10)
@@ -75,7 +75,7 @@ class Options:
 
 @dataclass
 class Rules:
-    """Every run that is there, and the rules over them."""
+    """All runs, and the rules over them."""
 
     concurrent: int = 20
     per_minute: int = 60
@@ -85,107 +85,120 @@ class Rules:
 
     # Invariants 2 and 3: once for each occurrence, once for each incident.
 
-    def goes_before(self, other: Run, one: Run) -> bool:
+    def goes_before(self, rival: Run, candidate: Run) -> bool:
         """It has started, or waits in front."""
-        return other.started is not None or (other.waits and other.place < one.place)
+        return rival.started is not None or (rival.waits and rival.place < candidate.place)
 
-    def one_incident(self, one: Run, other: Run) -> bool:
-        """Whether an alert only wobbles: not later than a minute after the other's delivery."""
-        if one.starts is None or other.starts is None:
+    def same_incident(self, candidate: Run, rival: Run) -> bool:
+        """Whether an alert only wobbles: not later than a minute after the rival's delivery."""
+        if candidate.starts is None or rival.starts is None:
             return False
-        if other.resolved is not None and one.starts > other.resolved:
+        if rival.resolved is not None and candidate.starts > rival.resolved:
             return False
-        return one.starts <= other.received + MINUTE
+        return candidate.starts <= rival.received + MINUTE
 
-    def doubles(self, one: Run) -> set[str]:
-        """Whether another run is there for the same."""
-        found = set()
-        for other in self.runs:
-            if other is one or (other.labels, other.status) != (one.labels, one.status):
+    def doubles(self, candidate: Run) -> set[str]:
+        """Return the rules by which another run has the same purpose."""
+        reasons = set()
+        for rival in self.runs:
+            if rival is candidate or (rival.labels, rival.status) != (
+                candidate.labels,
+                candidate.status,
+            ):
                 continue
-            if other.attempt != one.attempt:
+            if rival.attempt != candidate.attempt:
                 continue
-            before = self.goes_before(other, one)
-            refused = other.state in ("refused", "cancelled")
-            for_good = refused and other.reason not in ("same-occurrence", "max-wait")
-            if one.starts is not None and other.starts == one.starts and (before or for_good):
-                found.add("same-occurrence")
-            if before and self.one_incident(one, other):
-                found.add("same-incident")
-        return found
+            before = self.goes_before(rival, candidate)
+            refused = rival.state in ("refused", "cancelled")
+            for_good = refused and rival.reason not in ("same-occurrence", "max-wait")
+            if (
+                candidate.starts is not None
+                and rival.starts == candidate.starts
+                and (before or for_good)
+            ):
+                reasons.add("same-occurrence")
+            if before and self.same_incident(candidate, rival):
+                reasons.add("same-incident")
+        return reasons
 
     # What is never started.
 
-    def refusals(self, one: Run, now: datetime) -> set[str]:
-        """Why it must never start."""
-        found = self.doubles(one)
-        if one.status == "firing":
-            if one.resolved is not None and one.options.on_resolve != "keep":
-                found.add("resolved")
+    def refusals(self, candidate: Run, now: datetime) -> set[str]:
+        """Return the rules by which it must never start."""
+        reasons = self.doubles(candidate)
+        if candidate.status == "firing":
+            if candidate.resolved is not None and candidate.options.on_resolve != "keep":
+                reasons.add("resolved")
         else:
-            found |= self.needless(one)
-        if one.options.max_wait and now > one.received + one.options.max_wait:
-            found.add("max-wait")
-        if one.options.dry_run:
-            found.add("dry-run")
-        return found
+            reasons |= self.needless(candidate)
+        if candidate.options.max_wait and now > candidate.received + candidate.options.max_wait:
+            reasons.add("max-wait")
+        if candidate.options.dry_run:
+            reasons.add("dry-run")
+        return reasons
 
-    def fires(self, one: Run) -> list[Run]:
-        """The firing runs that a resolved one would undo."""
-        return [run for run in self.runs if run.labels == one.labels and run.status == "firing"]
+    def fires(self, candidate: Run) -> list[Run]:
+        """The firing runs that a resolved candidate would undo."""
+        return [
+            run for run in self.runs if run.labels == candidate.labels and run.status == "firing"
+        ]
 
-    def needless(self, one: Run) -> set[str]:
-        """Why a resolved one must not run: it fires again, or nothing was done since."""
-        found = set()
-        for fire in self.fires(one):
+    def needless(self, candidate: Run) -> set[str]:
+        """Why a resolved candidate must not run: it fires again, or nothing was done since."""
+        reasons = set()
+        for fire in self.fires(candidate):
             wobble = fire.reason in ("same-incident", "same-occurrence")
-            later = one.starts and fire.starts and fire.starts > one.starts
+            later = candidate.starts and fire.starts and fire.starts > candidate.starts
             if later and fire.resolved is None and not wobble:
-                found.add("firing-again")
-        if not any(fire.open for fire in self.fires(one)):
+                reasons.add("firing-again")
+        if not any(fire.open for fire in self.fires(candidate)):
             undone = [
                 run.started
                 for run in self.runs
-                if (run.labels, run.status, run.state) == (one.labels, "resolved", "succeeded")
+                if (run.labels, run.status, run.state)
+                == (candidate.labels, "resolved", "succeeded")
                 and run.started is not None
             ]
-            done = [fire.started for fire in self.fires(one) if fire.started is not None]
+            done = [fire.started for fire in self.fires(candidate) if fire.started is not None]
             if not done or (undone and max(done) <= max(undone)):
-                found.add("nothing-to-undo")
-        return found
+                reasons.add("nothing-to-undo")
+        return reasons
 
     # What is not started yet.
 
-    def holds(self, one: Run, now: datetime) -> set[str]:
-        """Why it must not start now."""
-        found = set()
+    def holds(self, candidate: Run, now: datetime) -> set[str]:
+        """Return the rules by which it must not start now."""
+        reasons = set()
         if not self.catalog:
             return {"no-catalog"}
         if self.paused:
-            found.add("paused")
-        if one.options.approval and not one.approved:
-            found.add("approval")
-        if one.status == "resolved":
-            if now < one.received + one.options.resolve_delay:
-                found.add("resolve-delay")
-            if any(fire.open for fire in self.fires(one)):
-                found.add("firing-runs")
+            reasons.add("paused")
+        if candidate.options.approval and not candidate.approved:
+            reasons.add("approval")
+        if candidate.status == "resolved":
+            if now < candidate.received + candidate.options.resolve_delay:
+                reasons.add("resolve-delay")
+            if any(fire.open for fire in self.fires(candidate)):
+                reasons.add("firing-runs")
         busy = [run for run in self.runs if run.busy]
-        mine = [run for run in self.runs if run.operario == one.operario]
-        if any(run.target == one.target for run in busy):
-            found.add("target-busy")
-        if any(cools(run, one, now) for run in mine):
-            found.add("cooldown")
+        mine = [run for run in self.runs if run.operario == candidate.operario]
+        if any(run.target == candidate.target for run in busy):
+            reasons.add("target-busy")
+        if any(cools(run, candidate, now) for run in mine):
+            reasons.add("cooldown")
         limits = {
-            "max-concurrent": (sum(run.busy for run in mine), one.options.max_concurrent),
+            "max-concurrent": (sum(run.busy for run in mine), candidate.options.max_concurrent),
             "limit-concurrent": (len(busy), self.concurrent),
-            "max-per-hour": (sum(lately(run, HOUR, now) for run in mine), one.options.max_per_hour),
+            "max-per-hour": (
+                sum(lately(run, HOUR, now) for run in mine),
+                candidate.options.max_per_hour,
+            ),
             "limit-per-minute": (
                 sum(lately(run, MINUTE, now) for run in self.runs),
                 self.per_minute,
             ),
         }
-        return found | {limit for limit, (there, most) in limits.items() if there >= most}
+        return reasons | {limit for limit, (count, most) in limits.items() if count >= most}
 
     # What an alert that is delivered again is owed.
 
@@ -211,7 +224,7 @@ class Rules:
                     run
                     for run in same
                     if run.reason not in ("same-incident", "same-occurrence")
-                    and (run.starts == starts or self.one_incident(last, run))
+                    and (run.starts == starts or self.same_incident(last, run))
                 ]
                 last = max(
                     others,
@@ -238,11 +251,11 @@ class Rules:
             attempt += 1
 
 
-def cools(run: Run, one: Run, now: datetime) -> bool:
+def cools(run: Run, candidate: Run, now: datetime) -> bool:
     """Whether a run ended too short a time ago for another on its target."""
-    if run.target != one.target or run.started is None or run.ended is None:
+    if run.target != candidate.target or run.started is None or run.ended is None:
         return False
-    return now < run.ended + one.options.cooldown
+    return now < run.ended + candidate.options.cooldown
 
 
 def lately(run: Run, window: timedelta, now: datetime) -> bool:

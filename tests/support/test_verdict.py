@@ -1,4 +1,4 @@
-"""The judgement of a history: what it must find, and what it must let pass."""
+"""The judge reports each broken guarantee, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Story:
-    """A history as it is told: each step is one write, at so many seconds after `NOW`."""
+    """A history of writes, each at a number of seconds after `NOW`."""
 
     def __init__(self, **options: Any) -> None:
         self.options = Options(**options)
@@ -31,74 +31,76 @@ class Story:
         self._last: dict[str, dict[str, Any]] = {}
 
     def create(self, uid: str, at: float = 0.0, *, operario: str = "a", **alert: Any) -> None:
-        """A Job of an alert is created, suspended."""
+        """Create a suspended Job for an alert."""
         manifest = build.rendered(
             build.alert(**alert),
             build.operario(operario, options=self.options),
             delivered=build.delivery(received_at=NOW + seconds(at)),
         ).manifest
         job = build.stored(manifest, metadata={"uid": uid, "name": uid})
-        self._tell(at, "ADDED", uid, job)
+        self._record(at, "ADDED", uid, job)
 
     def write(
         self, uid: str, at: float, spec: Any = None, status: Any = None, **marks: str
     ) -> None:
-        """Annotations, spec and status of it change; a name's `_` stands for `-`."""
+        """Change annotations, spec and status of a Job; `_` in a name is `-`."""
         job = self._last[uid]
         annotations = {keys.PREFIX + key.replace("_", "-"): value for key, value in marks.items()}
         metadata = job["metadata"]
         metadata = {**metadata, "annotations": {**metadata["annotations"], **annotations}}
         changed = {"metadata": metadata, "spec": {**job["spec"], **(spec or {})}}
-        self._tell(at, "MODIFIED", uid, {**job, **changed, "status": status or job["status"]})
+        self._record(at, "MODIFIED", uid, {**job, **changed, "status": status or job["status"]})
 
     def admit(self, uid: str, at: float, term: str = "r/1/t#1") -> None:
-        """A leader starts it."""
+        """Admit a Job as a leader."""
         mark = format_time(NOW + seconds(at))
         self.write(uid, at, {"suspend": False}, {"active": 1}, admitted_at=mark, term=term)
 
     def end(self, uid: str, at: float, how: str = "Complete") -> None:
-        """It comes to its end."""
+        """Finish a Job."""
         time = format_time(NOW + seconds(at))
         condition = {"type": how, "status": "True", "lastTransitionTime": time}
         self.write(uid, at, None, {"conditions": [condition]})
 
     def delete(self, uid: str, at: float) -> None:
-        """It goes."""
-        self._tell(at, "DELETED", uid, self._last[uid])
+        """Delete a Job."""
+        self._record(at, "DELETED", uid, self._last[uid])
 
-    def _tell(self, at: float, kind: str, uid: str, job: dict[str, Any]) -> None:
+    def _record(self, at: float, kind: str, uid: str, job: dict[str, Any]) -> None:
         self._last[uid] = job
         self.changes.append(Change(NOW + seconds(at), kind, job))
 
     def rules(self, **given: Any) -> list[str]:
-        """The rules that were broken."""
-        return [one.rule for one in self.violations(**given)]
+        """Return the broken rules."""
+        return [violation.rule for violation in self.violations(**given)]
 
     def violations(self, **given: Any) -> list[Violation]:
-        """The same, in words."""
+        """Return the violations."""
         return verdict(self.changes, **given)
 
 
-def other(name: str) -> dict[str, Any]:
-    """An alert about something else."""
+def about_pod(name: str) -> dict[str, Any]:
+    """Return the labels of an alert for a Pod."""
     return {"labels": {"alertname": "PodCrashLooping", "pod": name}}
 
 
 def after(seconds_later: float) -> datetime:
-    """So many seconds after `NOW`."""
+    """Return the time a number of seconds after `NOW`."""
     return NOW + seconds(seconds_later)
 
 
 def answered(at: float, job: str | None, **given: Any) -> Answered:
-    """The alert of `Story.create`, answered."""
-    one = build.alert(**given)
+    """Return the alert of `Story.create` as an answered delivery."""
+    delivered = build.alert(**given)
     key = (build.JOBS_NAMESPACE, job) if job else None
-    labels, status = one.labels, one.status.value
-    return Answered(after(at - 1), after(at), labels, status, one.starts_at, one.ends_at, key)
+    labels, status = delivered.labels, delivered.status.value
+    return Answered(
+        after(at - 1), after(at), labels, status, delivered.starts_at, delivered.ends_at, key
+    )
 
 
-def test_a_job_that_ran_once_breaks_no_promise() -> None:
-    """Created, admitted, ended, answered for, and removed by its TTL."""
+def test_a_job_that_ran_once_breaks_no_rule() -> None:
+    """A Job is created, admitted, finished and removed by its TTL without a violation."""
     story = Story()
     story.create("a")
     story.admit("a", 5)
@@ -108,12 +110,12 @@ def test_a_job_that_ran_once_breaks_no_promise() -> None:
     assert story.violations(answers=[answered(3, "a")]) == []
 
 
-def test_an_answer_names_a_job_that_is_there() -> None:
-    """A name that never was, one that had gone before, and one of another alert are losses."""
+def test_an_answer_names_an_existing_job() -> None:
+    """An answer with a missing Job, a deleted Job, or the Job of another alert is a loss."""
     story = Story()
     story.create("a")
     assert story.rules(answers=[answered(3, "b")]) == ["lost"]
-    assert story.rules(answers=[answered(3, "a", **other("web-2"))]) == ["lost"]
+    assert story.rules(answers=[answered(3, "a", **about_pod("web-2"))]) == ["lost"]
     assert story.rules(answers=[answered(3, "a", starts_at=NOW)]) == ["lost"]
     story.delete("a", 10)
     assert story.rules(answers=[answered(10.5, "a")], forgotten=["a"]) == []
@@ -121,7 +123,7 @@ def test_an_answer_names_a_job_that_is_there() -> None:
 
 
 def test_only_people_and_time_remove_jobs() -> None:
-    """Whatever goes before it may be forgotten is lost, unless a person deleted it."""
+    """A Job that is removed too early is lost, unless a person deleted it."""
     story = Story()
     story.create("a")
     story.write("a", 1, decision="refused", reason="resolved", message="it was")
@@ -132,7 +134,7 @@ def test_only_people_and_time_remove_jobs() -> None:
 
 
 def test_one_occurrence_starts_once() -> None:
-    """Two Jobs of one occurrence that both start are doubled."""
+    """Two started Jobs of the same occurrence are a violation."""
     story = Story(cooldown=timedelta(0))
     story.create("a")
     story.create("b")
@@ -170,7 +172,7 @@ def test_one_incident_is_healed_once(
 
 
 def test_the_cooldown_and_the_target_are_kept() -> None:
-    """From the end of the last one, on the same target; while one works nothing else does."""
+    """No Job starts on a target while another runs there, or within the cooldown after its end."""
     story = Story()
     story.create("a")
     story.create("b", starts_at=after(300))
@@ -188,7 +190,7 @@ def test_the_cooldown_and_the_target_are_kept() -> None:
 
 
 def test_the_cooldown_counts_from_when_the_job_completed() -> None:
-    """Not from when its controller came round to writing the condition."""
+    """The cooldown does not count from the time of the Job's condition."""
     story = Story()
     story.create("a")
     story.create("b", starts_at=after(300))
@@ -201,15 +203,15 @@ def test_the_cooldown_counts_from_when_the_job_completed() -> None:
 
 
 def at_second(seconds_later: float) -> str:
-    """So many seconds after `NOW`, as it is written."""
+    """Return the time a number of seconds after `NOW`, as text."""
     return format_time(after(seconds_later))
 
 
 def crowd(count: int, apart: float, runs_for: float, **options: Any) -> Story:
-    """So many Jobs, admitted one after the other."""
+    """Return a history of Jobs that are admitted in order."""
     story = Story(**options)
     for number in range(count):
-        story.create(f"j{number}", **other(f"web-{number}"))
+        story.create(f"j{number}", **about_pod(f"web-{number}"))
     steps = [(number * apart, number) for number in range(count)]
     steps += [(number * apart + runs_for, ~number) for number in range(count)]
     for at, number in sorted(steps):
@@ -230,28 +232,28 @@ def crowd(count: int, apart: float, runs_for: float, **options: Any) -> Story:
     ],
 )
 def test_a_limit_is_never_exceeded(limits: dict[str, int], options: dict[str, int]) -> None:
-    """One more than may is one too many, and exactly as many as may are not."""
+    """Only one more Job than the limit is a violation."""
     for count, apart, runs_for, broken in ((6, 9, 20, 1), (5, 9, 18, 0)):
         story = crowd(count, apart, runs_for, **options)
-        found = story.rules(envelope=Envelope(limits=Limits(**limits)))
-        assert bool(found) == bool(broken)
-        assert set(found) <= {"limit"}
+        broken_rules = story.rules(envelope=Envelope(limits=Limits(**limits)))
+        assert bool(broken_rules) == bool(broken)
+        assert set(broken_rules) <= {"limit"}
 
 
-def test_what_a_person_started_counts_when_the_news_is_old() -> None:
-    """A leader cannot foresee it; but it must know of it in the end."""
+def test_a_job_started_by_a_person_counts_after_the_hearsay_time() -> None:
+    """A leader must count a Job that a person started, after the `hearsay` time."""
     one_at_a_time = Envelope(limits=Limits(concurrent=1))
     for at, rules in ((100, []), (200, ["limit"])):
         story = Story()
         story.create("a")
-        story.create("b", **other("web-2"))
+        story.create("b", **about_pod("web-2"))
         story.write("a", 1, {"suspend": False}, {"active": 1})
         story.admit("b", at)
         assert story.rules(envelope=one_at_a_time) == rules
 
 
-def test_what_a_person_stopped_again_is_not_started_a_second_time() -> None:
-    """Once a leader must have known that it ran; that it noted this is no admission."""
+def test_a_job_stopped_by_a_person_is_not_started_again() -> None:
+    """The rule applies when a leader must know that the Job ran; its note is not an admission."""
     for stops, rules in ((100, []), (200, ["restarted"])):
         story = Story()
         story.create("a")
@@ -272,8 +274,8 @@ def test_what_a_person_stopped_again_is_not_started_a_second_time() -> None:
         assert story.rules() == ["final"]
 
 
-def test_what_nobody_started_is_not_noted_as_started() -> None:
-    """A Job that waits goes on waiting."""
+def test_a_waiting_job_is_not_marked_as_started() -> None:
+    """An admission mark without a start is a violation."""
     story = Story()
     story.create("a")
     story.write("a", 5, admitted_at=format_time(after(5)))
@@ -281,7 +283,7 @@ def test_what_nobody_started_is_not_noted_as_started() -> None:
 
 
 def test_nothing_starts_while_paused() -> None:
-    """From the acknowledgement until somebody asks to resume."""
+    """The pause lasts from its acknowledgement until a request to resume."""
     story = Story()
     story.create("a")
     story.admit("a", 10)
@@ -290,8 +292,8 @@ def test_nothing_starts_while_paused() -> None:
     assert story.rules(pauses=[Pause(after(11))]) == []
 
 
-def test_nothing_starts_that_must_not() -> None:
-    """Without approval, in mode dry-run, after its alert was resolved, after it was refused."""
+def test_no_forbidden_job_starts() -> None:
+    """No Job starts without approval, in dry-run mode, or after its resolution or refusal."""
     story = Story(approval=True)
     story.create("a")
     story.admit("a", 1)
@@ -316,7 +318,7 @@ def test_nothing_starts_that_must_not() -> None:
 
 
 def test_a_decision_is_final() -> None:
-    """Neither its word nor its reason changes, and an end stays the end."""
+    """Neither the decision nor its reason changes, and a finished Job stays finished."""
     story = Story()
     story.create("a")
     story.write("a", 1, decision="refused", reason="max-wait")
@@ -337,8 +339,8 @@ def test_a_decision_is_final() -> None:
     assert story.rules() == ["final"]
 
 
-def test_a_leader_before_never_writes_after_its_successor() -> None:
-    """Each Job's stamps go one way."""
+def test_a_former_leader_never_writes_after_its_successor() -> None:
+    """The terms on a Job only increase."""
     story = Story()
     story.create("a")
     story.write("a", 1, term="new/2/t#1")
@@ -347,7 +349,7 @@ def test_a_leader_before_never_writes_after_its_successor() -> None:
 
 
 def test_a_resolved_alert_is_written_on_its_jobs() -> None:
-    """On each firing Job that it ends, before its 200."""
+    """Before the 200, the resolution is written on each firing Job that it ends."""
     resolved = {"status": Status.RESOLVED, "starts_at": STARTS_AT, "ends_at": after(5)}
     story = Story()
     story.create("a")
@@ -356,8 +358,8 @@ def test_a_resolved_alert_is_written_on_its_jobs() -> None:
     assert story.rules(answers=[answered(10, None, **resolved)]) == []
 
 
-def test_an_undoing_waits_and_has_something_to_undo() -> None:
-    """It is not admitted before its delay, nor where no firing Job started."""
+def test_an_undo_job_waits_and_has_something_to_undo() -> None:
+    """It is not admitted before its delay, nor if no firing Job started."""
     story = Story()
     story.create("a")
     story.create("undo", 1, operario="u", status=Status.RESOLVED, ends_at=NOW)

@@ -1,4 +1,4 @@
-"""What the history of the cluster's Jobs says about the controller's promises: a pure judgement.
+"""Checks the controller's guarantees in the history of the cluster's Jobs, with pure functions.
 
 It reads what was written, as a watch tells it, and trusts no replica's opinion; from the
 controller it takes nothing but the names of labels and annotations. The simulation and the
@@ -60,11 +60,11 @@ class Change:
 class Answered:
     """One alert of a delivery that was answered with 200.
 
-    `asked` and `answered` are when the delivery was sent, and its answer read; `job` is the Job
+    `sent` and `answered` are when the delivery was sent, and its answer read; `job` is the Job
     (namespace, name) that the answer names, None where no operario matched.
     """
 
-    asked: datetime
+    sent: datetime
     answered: datetime
     labels: Mapping[str, str]
     status: str
@@ -75,7 +75,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Admission was paused: from when that was acknowledged, until somebody asked to resume."""
+    """Admission was paused: from when that was acknowledged, until a request to resume."""
 
     acknowledged: datetime
     resumed: datetime | None = None
@@ -104,21 +104,21 @@ def verdict(
     hearsay: timedelta = timedelta(minutes=3),
     slack: timedelta = _NONE,
 ) -> list[Violation]:
-    """Judge a history that is over; `forgotten` are the uids of Jobs that people deleted."""
+    """Judge a complete history; `forgotten` are the uids of Jobs that people deleted."""
     judge = Judge(envelope, hearsay=hearsay, slack=slack)
     judge.forgotten.update(forgotten)
-    told: list[tuple[datetime, int, Any]] = [(one.moment, 1, one) for one in changes]
-    told += [(one.answered, 2, one) for one in answers]
+    events: list[tuple[datetime, int, Any]] = [(item.moment, 1, item) for item in changes]
+    events += [(item.answered, 2, item) for item in answers]
     for pause in pauses:
-        told.append((pause.acknowledged, 3, True))
+        events.append((pause.acknowledged, 3, True))
         if pause.resumed is not None:
-            told.append((pause.resumed, 0, False))
-    for moment, _, one in sorted(told, key=lambda each: each[:2]):
-        match one:
+            events.append((pause.resumed, 0, False))
+    for moment, _, event in sorted(events, key=lambda item: item[:2]):
+        match event:
             case Change():
-                judge.change(one)
+                judge.change(event)
             case Answered():
-                judge.answered(one)
+                judge.answered(event)
             case True:
                 judge.paused(moment)
             case _:
@@ -140,7 +140,7 @@ class _Options:
 
 @dataclass(slots=True)
 class _Job:
-    """One Job as it stands, and what is known of its past."""
+    """The current state of a Job, and facts from its history."""
 
     uid: str
     key: tuple[str, str]
@@ -218,7 +218,7 @@ class _Job:
 
 @dataclass(slots=True)
 class Judge:
-    """The same, told one thing after the other; `violations` grows.
+    """Judges a history event by event, and adds to `violations`.
 
     `slack` is by how much the moments of two changes may lie closer together, or further apart,
     than they were: for a reader that hears of them late.
@@ -228,7 +228,7 @@ class Judge:
     hearsay: timedelta = timedelta(minutes=3)
     slack: timedelta = _NONE
     violations: list[Violation] = field(default_factory=list)
-    #: Uids of the Jobs that people deleted: known before their deletion is.
+    #: Uids of the Jobs that people deleted, which are added before the deletion is read.
     forgotten: set[str] = field(default_factory=set)
     _jobs: dict[str, _Job] = field(default_factory=dict)  # by uid, those that are there
     _gone: dict[tuple[str, str], _Job] = field(default_factory=dict)  # the last one of a name
@@ -242,46 +242,46 @@ class Judge:
     # What happened.
 
     def paused(self, moment: datetime) -> None:
-        """A pause was acknowledged."""
+        """Record an acknowledged pause."""
         self._paused = moment
 
     def resumed(self) -> None:
-        """Somebody asked to resume."""
+        """Record a request to resume."""
         self._paused = None
 
     def change(self, change: Change) -> None:
-        """A Job changed."""
+        """Process a change of a Job."""
         moment, job = change.moment, change.job
         uid = job["metadata"]["uid"]
-        known = self._jobs.get(uid)
+        previous = self._jobs.get(uid)
         if change.kind == "DELETED":
-            self._delete(moment, known)
+            self._delete(moment, previous)
             return
-        now = _read(job, known)
-        if known is None:
+        now = _read(job, previous)
+        if previous is None:
             now.created = moment
             if now.admitted_at is not None:  # as seen by who began to look late
                 now.admitted = moment
             elif not now.suspended:
                 now.by_hand, now.touched = moment, True
         else:
-            self._compare(moment, known, now)
+            self._compare(moment, previous, now)
         self._file(now)
-        if known is not None:
-            self._note_start(moment, known, now)
+        if previous is not None:
+            self._note_start(moment, previous, now)
         if now.occupying:
             self._occupying[uid] = now
         else:
             self._occupying.pop(uid, None)
 
-    def _note_start(self, moment: datetime, known: _Job, now: _Job) -> None:
+    def _note_start(self, moment: datetime, previous: _Job, now: _Job) -> None:
         """A Job may have been started, or stopped, and a start may have been noted on it."""
-        marked = known.admitted_at is None and now.admitted_at is not None
-        if marked and _started_by(known, now):
+        marked = previous.admitted_at is None and now.admitted_at is not None
+        if marked and _started_by(previous, now):
             now.admitted = moment
-            self._judge_admission(moment, known, now)
+            self._judge_admission(moment, previous, now)
             self._starts.append(now)
-        elif not known.occupying and now.occupying:
+        elif not previous.occupying and now.occupying:
             # Nobody but a person starts what is not being admitted.
             now.by_hand, now.touched = moment, True
         elif (
@@ -294,25 +294,31 @@ class Judge:
             now.by_hand = None  # stopped again before every leader had to know
         if marked and now.admitted is None:
             if not now.touched:
-                self._say(moment, "final", f"{now.name} is told to have started, and did not")
+                self._report(moment, "final", f"{now.name} is told to have started, and did not")
             now.by_hand = now.by_hand or moment
 
-    def answered(self, one: Answered) -> None:
+    def answered(self, delivered: Answered) -> None:
         """A delivery was answered with 200: what it told is in the cluster."""
-        if one.job is not None:
-            job = self._by_key.get(one.job)
+        if delivered.job is not None:
+            job = self._by_key.get(delivered.job)
             if job is None:
-                job = self._gone.get(one.job)
-                if job is not None and job.gone is not None and job.gone < one.asked:
+                job = self._gone.get(delivered.job)
+                if job is not None and job.gone is not None and job.gone < delivered.sent:
                     job = None
             if job is None:
-                self._say(one.answered, "lost", f"{_path(one.job)} was answered and is not there")
-            elif (job.status, dict(job.labels)) != (one.status, dict(one.labels)) or (
-                one.starts_at is not None and job.starts_at != one.starts_at
+                self._report(
+                    delivered.answered,
+                    "lost",
+                    f"{_path(delivered.job)} was answered and is not there",
+                )
+            elif (job.status, dict(job.labels)) != (delivered.status, dict(delivered.labels)) or (
+                delivered.starts_at is not None and job.starts_at != delivered.starts_at
             ):
-                self._say(one.answered, "lost", f"{job.name} was answered for another alert")
-        if one.status == "resolved":
-            self._judge_resolved(one)
+                self._report(
+                    delivered.answered, "lost", f"{job.name} was answered for another alert"
+                )
+        if delivered.status == "resolved":
+            self._judge_resolved(delivered)
 
     def waiting(self) -> list[str]:
         """Jobs about which nothing has been decided, one line each."""
@@ -330,113 +336,119 @@ class Judge:
 
     # What must be so.
 
-    def _say(self, moment: datetime, rule: str, words: str) -> None:
+    def _report(self, moment: datetime, rule: str, words: str) -> None:
         self.violations.append(Violation(moment, rule, words))
 
-    def _delete(self, moment: datetime, known: _Job | None) -> None:
-        if known is None:
+    def _delete(self, moment: datetime, previous: _Job | None) -> None:
+        if previous is None:
             return
-        gone = replace(known, gone=moment)
-        del self._jobs[known.uid]
-        self._occupying.pop(known.uid, None)
-        self._by_key.pop(known.key, None)
-        self._incidents[known.incident].pop(known.uid, None)
-        self._targets[known.target].pop(known.uid, None)
-        self._gone[known.key] = gone
+        gone = replace(previous, gone=moment)
+        del self._jobs[previous.uid]
+        self._occupying.pop(previous.uid, None)
+        self._by_key.pop(previous.key, None)
+        self._incidents[previous.incident].pop(previous.uid, None)
+        self._targets[previous.target].pop(previous.uid, None)
+        self._gone[previous.key] = gone
         remember = self.envelope.remember - self.slack
-        if known.uid in self.forgotten:
+        if previous.uid in self.forgotten:
             return
-        if known.finished_at is not None and known.ttl is not None:
-            expired = known.finished_at + timedelta(seconds=known.ttl)
-            if expired <= moment + self.slack and known.ttl >= remember.total_seconds():
+        if previous.finished_at is not None and previous.ttl is not None:
+            expired = previous.finished_at + timedelta(seconds=previous.ttl)
+            if expired <= moment + self.slack and previous.ttl >= remember.total_seconds():
                 return
-        if known.decision is not None and known.delivered_at + remember <= moment:
+        if previous.decision is not None and previous.delivered_at + remember <= moment:
             return
-        self._say(moment, "lost", f"{known.name} ({known.phase}) was deleted by nobody who may")
+        self._report(
+            moment, "lost", f"{previous.name} ({previous.phase}) was deleted by nobody who may"
+        )
 
-    def _compare(self, moment: datetime, known: _Job, now: _Job) -> None:
+    def _compare(self, moment: datetime, previous: _Job, now: _Job) -> None:
         """Hold a Job's new state against the one before."""
-        was, becomes = (known.decision, known.reason), (now.decision, now.reason)
-        decided, admitted = known.decision is not None, known.admitted_at is not None
+        was, becomes = (previous.decision, previous.reason), (now.decision, now.reason)
+        decided, admitted = previous.decision is not None, previous.admitted_at is not None
         admits = not admitted and now.admitted_at is not None
         broken = (
             ("final", decided and was != becomes, f"was {was} and is {becomes}"),
-            ("final", decided and admits, f"was {known.decision} and is admitted"),
-            ("final", admitted and known.admitted_at != now.admitted_at, "was admitted twice"),
-            ("final", _rewritten(known, now), "is another than it was created"),
-            ("phase", _returned(known, now), f"was {known.phase} and is {now.phase}"),
-            ("two-leaders", _overtaken(known, now), f"was {known.term}'s and is {now.term}'s"),
+            ("final", decided and admits, f"was {previous.decision} and is admitted"),
+            ("final", admitted and previous.admitted_at != now.admitted_at, "was admitted twice"),
+            ("final", _rewritten(previous, now), "is another than it was created"),
+            ("phase", _returned(previous, now), f"was {previous.phase} and is {now.phase}"),
+            (
+                "two-leaders",
+                _overtaken(previous, now),
+                f"was {previous.term}'s and is {now.term}'s",
+            ),
         )
         for rule, holds, words in broken:
             if holds:
-                self._say(moment, rule, f"{now.name} {words}")
+                self._report(moment, rule, f"{now.name} {words}")
 
-    def _judge_admission(self, moment: datetime, known: _Job, now: _Job) -> None:
+    def _judge_admission(self, moment: datetime, previous: _Job, now: _Job) -> None:
         name = now.name
         if self._paused is not None and moment > self._paused + self.slack:
             words = f"{name} was admitted, the pause acknowledged at {self._paused:%H:%M:%S.%f}"
-            self._say(moment, "paused", words)
+            self._report(moment, "paused", words)
         if self.envelope.paused:
-            self._say(moment, "paused", f"{name} was admitted while openfero.yaml says paused")
-        if now.options.approval and not known.approved:
-            self._say(moment, "approval", f"{name} was admitted and nobody approved it")
+            self._report(moment, "paused", f"{name} was admitted while openfero.yaml says paused")
+        if now.options.approval and not previous.approved:
+            self._report(moment, "approval", f"{name} was admitted and nobody approved it")
         if now.options.dry_run:
-            self._say(moment, "dry-run", f"{name} was admitted in mode dry-run")
-        if known.by_hand is not None and self._news(known, moment):
-            words = f"{name} was admitted, a person started it at {known.by_hand:%H:%M:%S.%f}"
-            self._say(moment, "restarted", words)
-        if known.leaving:
-            self._say(moment, "final", f"{name} was admitted while it is being deleted")
+            self._report(moment, "dry-run", f"{name} was admitted in mode dry-run")
+        if previous.by_hand is not None and self._news(previous, moment):
+            words = f"{name} was admitted, a person started it at {previous.by_hand:%H:%M:%S.%f}"
+            self._report(moment, "restarted", words)
+        if previous.leaving:
+            self._report(moment, "final", f"{name} was admitted while it is being deleted")
         if now.status == "firing" and now.resolved_at is not None and not now.options.keeps:
-            self._say(moment, "resolved", f"{name} was admitted after its alert was resolved")
+            self._report(moment, "resolved", f"{name} was admitted after its alert was resolved")
         self._judge_doubles(moment, now)
         self._judge_cooldown(moment, now)
         self._judge_limits(moment, now)
         if now.status == "resolved":
             self._judge_undoing(moment, now)
 
-    def _news(self, other: _Job, moment: datetime) -> bool:
+    def _news(self, earlier: _Job, moment: datetime) -> bool:
         """Whether a leader must know that a Job was started."""
-        if other.admitted is not None and other.by_hand is None:
+        if earlier.admitted is not None and earlier.by_hand is None:
             return True
-        return other.by_hand is not None and other.by_hand + self.hearsay <= moment
+        return earlier.by_hand is not None and earlier.by_hand + self.hearsay <= moment
 
     def _judge_doubles(self, moment: datetime, now: _Job) -> None:
-        for other in self._incidents[now.incident].values():
-            if other.uid == now.uid or not (
-                other.admitted is not None or (other.started and self._news(other, moment))
+        for earlier in self._incidents[now.incident].values():
+            if earlier.uid == now.uid or not (
+                earlier.admitted is not None or (earlier.started and self._news(earlier, moment))
             ):
                 continue
-            if other.occurrence == now.occurrence:
-                self._say(moment, "doubled", f"{now.name} and {other.name} are one occurrence")
+            if earlier.occurrence == now.occurrence:
+                self._report(moment, "doubled", f"{now.name} and {earlier.name} are one occurrence")
             if (
-                other.attempt == now.attempt
+                earlier.attempt == now.attempt
                 and now.starts_at is not None
-                and other.starts_at is not None
-                and now.starts_at <= other.received_at + _WOBBLE
-                and not (other.resolved_at is not None and now.starts_at > other.resolved_at)
+                and earlier.starts_at is not None
+                and now.starts_at <= earlier.received_at + _WOBBLE
+                and not (earlier.resolved_at is not None and now.starts_at > earlier.resolved_at)
             ):
-                words = f"{now.name} started, and {other.name} healed this incident"
-                self._say(moment, "healed-twice", words)
+                words = f"{now.name} started, and {earlier.name} healed this incident"
+                self._report(moment, "healed-twice", words)
 
     def _judge_cooldown(self, moment: datetime, now: _Job) -> None:
-        for other in self._targets[now.target].values():
-            if other.uid == now.uid or not other.started:
+        for earlier in self._targets[now.target].values():
+            if earlier.uid == now.uid or not earlier.started:
                 continue
-            if other.occupying and self._news(other, moment):
-                words = f"{now.name} started while {other.name} works on {now.target}"
-                self._say(moment, "target", words)
+            if earlier.occupying and self._news(earlier, moment):
+                words = f"{now.name} started while {earlier.name} works on {now.target}"
+                self._report(moment, "target", words)
             if (
-                other.operario == now.operario
-                and other.finished_at is not None
-                and other.finished_at + now.options.cooldown > moment + self.slack
-                and self._news(other, moment)
+                earlier.operario == now.operario
+                and earlier.finished_at is not None
+                and earlier.finished_at + now.options.cooldown > moment + self.slack
+                and self._news(earlier, moment)
             ):
                 words = (
-                    f"{now.name} started {(moment - other.finished_at).total_seconds():.3f} s after"
-                    f" {other.name} ended, within the cooldown"
+                    f"{now.name} started {(moment - earlier.finished_at).total_seconds():.3f} s"
+                    f" after {earlier.name} ended, within the cooldown"
                 )
-                self._say(moment, "healed-twice", words)
+                self._report(moment, "healed-twice", words)
 
     def _judge_limits(self, moment: datetime, now: _Job) -> None:
         running = [
@@ -450,22 +462,22 @@ class Judge:
         past = [job for job in self._starts if job.admitted and job.admitted > moment - _HOUR]
         self._starts = past
         # (Deleting a Job means to forget it.)
-        there = [self._jobs[job.uid] for job in past if job.uid in self._jobs]
-        minute = sum(_since(job, moment) < _MINUTE - self.slack for job in there) + 1
+        existing = [self._jobs[job.uid] for job in past if job.uid in self._jobs]
+        minute = sum(_since(job, moment) < _MINUTE - self.slack for job in existing) + 1
         self._limit(moment, now, "perMinute", minute, self.envelope.limits.per_minute)
         hour = 1 + sum(
             job.operario == now.operario and _since(job, moment) < _HOUR - self.slack
-            for job in there
+            for job in existing
         )
         self._limit(moment, now, "max-per-hour", hour, now.options.max_per_hour)
 
-    def _limit(self, moment: datetime, now: _Job, what: str, count: int, limit: int) -> None:
+    def _limit(self, moment: datetime, now: _Job, name: str, count: int, limit: int) -> None:
         if count > limit:
-            self._say(moment, "limit", f"{now.name} is number {count}, and {what} is {limit}")
+            self._report(moment, "limit", f"{now.name} is number {count}, and {name} is {limit}")
 
     def _judge_undoing(self, moment: datetime, now: _Job) -> None:
         if moment + self.slack < now.received_at + now.options.resolve_delay:
-            self._say(moment, "undoing", f"{now.name} did not wait for its resolve-delay")
+            self._report(moment, "undoing", f"{now.name} did not wait for its resolve-delay")
         fired = [
             job
             for jobs in (self._jobs.values(), self._gone.values())
@@ -473,21 +485,23 @@ class Judge:
             if job.status == "firing" and job.labels == now.labels and job.started
         ]
         if not fired:
-            self._say(moment, "undoing", f"{now.name} started, and there is nothing to undo")
+            self._report(moment, "undoing", f"{now.name} started, and there is nothing to undo")
 
-    def _judge_resolved(self, one: Answered) -> None:
+    def _judge_resolved(self, delivered: Answered) -> None:
         """Before its 200 a resolved alert is written on every Job that it ends."""
-        ends = one.ends_at or one.asked
-        labels = tuple(sorted(one.labels.items()))
+        ends = delivered.ends_at or delivered.sent
+        labels = tuple(sorted(delivered.labels.items()))
         for job in self._jobs.values():
             if (
                 job.status == "firing"
                 and job.labels == labels
-                and job.created <= one.asked
+                and job.created <= delivered.sent
                 and (job.starts_at is None or job.starts_at <= ends)
                 and job.resolved_at is None
             ):
-                self._say(one.answered, "resolved", f"{job.name} was not told that it is over")
+                self._report(
+                    delivered.answered, "resolved", f"{job.name} was not told that it is over"
+                )
 
     def _file(self, now: _Job) -> None:
         self._jobs[now.uid] = self._by_key[now.key] = now
@@ -495,29 +509,31 @@ class Judge:
         self._targets[now.target][now.uid] = now
 
 
-def _started_by(known: _Job, now: _Job) -> bool:
+def _started_by(previous: _Job, now: _Job) -> bool:
     """Whether one write started a Job, or handed it to Kueue."""
-    return (known.suspended and not now.suspended) or (now.queued and not known.queued)
+    return (previous.suspended and not now.suspended) or (now.queued and not previous.queued)
 
 
-def _rewritten(known: _Job, now: _Job) -> bool:
+def _rewritten(previous: _Job, now: _Job) -> bool:
     """Whether what is written once has changed."""
-    resolved = known.resolved_at is not None and now.resolved_at != known.resolved_at
-    return resolved or any(getattr(known, what) != getattr(now, what) for what in _WRITTEN_ONCE)
+    resolved = previous.resolved_at is not None and now.resolved_at != previous.resolved_at
+    return resolved or any(
+        getattr(previous, field) != getattr(now, field) for field in _WRITTEN_ONCE
+    )
 
 
-def _returned(known: _Job, now: _Job) -> bool:
+def _returned(previous: _Job, now: _Job) -> bool:
     """Whether a Job left a phase that none leaves, or waits again after it was admitted."""
-    if known.phase in _FINAL:
-        return now.phase != known.phase
-    return now.waiting and known.admitted_at is not None
+    if previous.phase in _FINAL:
+        return now.phase != previous.phase
+    return now.waiting and previous.admitted_at is not None
 
 
-def _overtaken(known: _Job, now: _Job) -> bool:
+def _overtaken(previous: _Job, now: _Job) -> bool:
     """Whether the write of a leader counted after one of its successor."""
-    if known.term is None or known.term == now.term:
+    if previous.term is None or previous.term == now.term:
         return False
-    return now.term is None or _reign(now.term) < _reign(known.term)
+    return now.term is None or _term_number(now.term) < _term_number(previous.term)
 
 
 def _since(job: _Job, moment: datetime) -> timedelta:
@@ -530,12 +546,14 @@ def _since(job: _Job, moment: datetime) -> timedelta:
     return moment - (sent or job.admitted or moment)
 
 
-def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
+def _read(job: Mapping[str, Any], previous: _Job | None) -> _Job:
     metadata, spec, status = job["metadata"], job["spec"], job.get("status") or {}
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     labels: Mapping[str, str] = metadata.get("labels") or {}
     conditions = {
-        one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"
+        condition["type"]: condition
+        for condition in status.get("conditions") or ()
+        if condition["status"] == "True"
     }
     end = conditions.get("Complete") or conditions.get("Failed")
     received = _time(annotations.get(keys.RECEIVED_AT)) or datetime.min.replace(tzinfo=UTC)
@@ -570,10 +588,10 @@ def _read(job: Mapping[str, Any], known: _Job | None) -> _Job:
         succeeded="Complete" in conditions,
         ttl=spec.get("ttlSecondsAfterFinished"),
         leaving="deletionTimestamp" in metadata,
-        created=known.created if known else received,
-        admitted=known.admitted if known else None,
-        by_hand=known.by_hand if known else None,
-        touched=known is not None and known.touched,
+        created=previous.created if previous else received,
+        admitted=previous.admitted if previous else None,
+        by_hand=previous.by_hand if previous else None,
+        touched=previous is not None and previous.touched,
     )
 
 
@@ -602,7 +620,7 @@ def _options(text: str) -> _Options:
     )
 
 
-def _reign(term: str) -> int:
+def _term_number(term: str) -> int:
     """Which leadership in order a stamp belongs to: `IDENTITY/NUMBER/TIME#COUNT`."""
     number = term.rpartition("#")[0].rsplit("/", 2)[-2:]
     return int(number[0]) if len(number) == 2 and number[0].isdecimal() else 0

@@ -1,4 +1,4 @@
-"""A TCP relay on loopback: the network between one replica and the API server, for a test to cut.
+"""A TCP relay on loopback between a replica and the API server, which a test can interrupt.
 
 What is not forwarded is held, not lost, as by TCP over a network that fails: it arrives when the
 network is back, however late, also when its sender has given up since.
@@ -31,11 +31,11 @@ class Wire:
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self._target = target
-        self._there = asyncio.Event()
-        self._back = asyncio.Event()
+        self._requests = asyncio.Event()
+        self._answers = asyncio.Event()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
-        self.mend()
+        self.restore()
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -51,16 +51,16 @@ class Wire:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def cut(self, *, requests: bool = True, answers: bool = True) -> None:
-        """Stop forwarding; connections stay open, and nobody is told."""
+        """Stop forwarding; connections stay open without an error."""
         if requests:
-            self._there.clear()
+            self._requests.clear()
         if answers:
-            self._back.clear()
+            self._answers.clear()
 
-    def mend(self) -> None:
-        """Forward again, and first what was held."""
-        self._there.set()
-        self._back.set()
+    def restore(self) -> None:
+        """Forward again, starting with the held bytes."""
+        self._requests.set()
+        self._answers.set()
 
     def drop(self) -> int:
         """Reset every connection; return how many there were."""
@@ -73,11 +73,11 @@ class Wire:
         assert task is not None
         self._connections[task] = writer
         try:
-            await self._there.wait()
+            await self._requests.wait()
             onward, away = await asyncio.open_connection(LOOPBACK, self._target)
             try:
                 await _first_to_end(
-                    _pump(reader, away, self._there), _pump(onward, writer, self._back)
+                    _pump(reader, away, self._requests), _pump(onward, writer, self._answers)
                 )
             finally:
                 away.transport.abort()
@@ -91,7 +91,7 @@ class Wire:
 async def _pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forwards: asyncio.Event
 ) -> None:
-    """Carry bytes one way until that end is closed, which is carried, too."""
+    """Forward bytes in one direction, and then its end."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             await forwards.wait()
@@ -102,9 +102,9 @@ async def _pump(
             writer.write_eof()
 
 
-async def _first_to_end(there: object, back: object) -> None:
+async def _first_to_end(requests: object, answers: object) -> None:
     """Run both ways until the answering one has ended; the other may have ended before."""
-    tasks = [asyncio.ensure_future(there), asyncio.ensure_future(back)]  # type: ignore[call-overload]
+    tasks = [asyncio.ensure_future(requests), asyncio.ensure_future(answers)]  # type: ignore[call-overload]
     try:
         await tasks[1]
     finally:

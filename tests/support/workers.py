@@ -1,4 +1,4 @@
-"""Workers under test: a cluster in memory, the wire to it that fails, and time that leaps."""
+"""Workers under test with an in-memory cluster, failing connections, and virtual time."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._leap.now
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        """Run it in a thread, for which time stands still."""
+        """Run a function in a thread, without an advance of virtual time."""
         future = super().run_in_executor(executor, func, *args)
         self._leap.threads += 1
         future.add_done_callback(self._ended)
@@ -107,7 +107,7 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     """Run a test in a loop of its own, and see that it leaves no task behind."""
 
     async def watched(*arguments: Any, **named: Any) -> None:
-        with capture_logs():  # which would be told for days
+        with capture_logs():  # which would fill the output
             await test(*arguments, **named)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
@@ -155,7 +155,7 @@ async def none(_: Request, act: Act) -> Any:
 
 
 async def silence(*_: object) -> Any:
-    """A server that takes a request and never says a word."""
+    """Accept a request and never answer."""
     await asyncio.Event().wait()
 
 
@@ -228,17 +228,17 @@ class World:
         return Replica(self, name, **given)
 
     async def job(self, key: JobKey) -> Remediation:
-        """A Job as it stands."""
+        """Return the current state of a Job."""
         return observe(await self.cluster.get(JOBS, key.namespace, key.name))
 
     async def jobs(self, *namespaces: str) -> list[Remediation]:
         """Every Job, by its name."""
-        found = [
+        jobs = [
             job
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
             for job in (await self.cluster.list(JOBS, namespace)).items
         ]
-        return [observe(job) for job in found]
+        return [observe(job) for job in jobs]
 
     async def change(self, key: JobKey, *operations: Operation) -> None:
         """Patch a Job as a person does."""
@@ -261,21 +261,21 @@ class World:
 
     async def acknowledged(self) -> str:
         """The request that the leader has acknowledged."""
-        found = await self.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
-        return str(found["data"].get("acknowledged", ""))
+        config_map = await self.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
+        return str(config_map["data"].get("acknowledged", ""))
 
     def writes(self, resource: Resource = JOBS) -> Iterator[Write]:
         """Every write to the cluster since the beginning."""
-        return (one for one in self.cluster._store.since(1) if one.resource == resource)
+        return (write for write in self.cluster._store.since(1) if write.resource == resource)
 
     def starts(self) -> list[JobKey]:
         """Every time a Job was unsuspended, in order."""
-        found = []
+        starts = []
         for write in self.writes():
             was = write.before is None or write.before["spec"]["suspend"]
             if write.after is not None and was and not write.after["spec"]["suspend"]:
-                found.append(JobKey(write.namespace, write.after["metadata"]["name"]))
-        return found
+                starts.append(JobKey(write.namespace, write.after["metadata"]["name"]))
+        return starts
 
 
 class Replica:
@@ -370,7 +370,7 @@ def pods_of(labels: str = "web-1", **given: Any) -> Alert:
 
 
 def resolved(alert: Alert, ends_at: datetime) -> Alert:
-    """The same alert, told to be resolved."""
+    """Return the same alert as resolved."""
     values = {
         "labels": alert.labels,
         "annotations": alert.annotations,
@@ -381,7 +381,7 @@ def resolved(alert: Alert, ends_at: datetime) -> Alert:
 
 
 class Commits:
-    """A history that a test writes, as a source of operarios; `trouble` befalls what is asked.
+    """A source of operarios whose history a test writes; `trouble` runs before each operation.
 
     (Git itself is tested with the sources that read it.) Files lie below `root`.
     """
@@ -416,21 +416,21 @@ class Commits:
 
     async def fetch(self) -> Snapshot:
         """See `Source`."""
-        await self._ask("fetch")
+        await self._access("fetch")
         return self._snapshot(*self.history[-1])
 
     async def versions(self, path: str, commit: str, limit: int = 100) -> list[SourceFile]:
         """See `Source`."""
-        await self._ask("versions")
+        await self._access("versions")
         index = [sha for sha, _ in self.history].index(commit)
         seen = {self.history[index][1].get(path)}
-        found = []
+        versions = []
         for sha, tree in reversed(self.history[max(0, index - limit) : index]):
             text = tree.get(path)
             if text not in seen and text is not None:
-                found.append(self._file(path, text, sha, stale=True))
+                versions.append(self._file(path, text, sha, stale=True))
             seen.add(text)
-        return found
+        return versions
 
     async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
         """See `Source`."""
@@ -438,31 +438,31 @@ class Commits:
 
     async def snapshot(self, commit: str) -> Snapshot:
         """See `Source`."""
-        await self._ask("snapshot")
+        await self._access("snapshot")
         return self._snapshot(commit, dict(self.history)[commit])
 
     async def ancestors(self, commit: str, limit: int = 100) -> list[str]:
         """See `Source`."""
-        await self._ask("ancestors")
-        known = [sha for sha, _ in self.history]
-        return known[: known.index(commit)][::-1][:limit]
+        await self._access("ancestors")
+        commits = [sha for sha, _ in self.history]
+        return commits[: commits.index(commit)][::-1][:limit]
 
     async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:  # noqa: ARG002
         """See `Source`."""
-        await self._ask("is_ancestor")
-        known = [sha for sha, _ in self.history]
-        if newer not in known:
+        await self._access("is_ancestor")
+        commits = [sha for sha, _ in self.history]
+        if newer not in commits:
             raise SourceError(f"commit {newer} is not in the cache")
-        return older in known and known.index(older) <= known.index(newer)
+        return older in commits and commits.index(older) <= commits.index(newer)
 
     def _snapshot(self, sha: str, tree: Mapping[str, str]) -> Snapshot:
         files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
         revision = Revision("https://git.example/ops", "main", sha, _AUTHOR, _TIME)
         return Snapshot(revision, self.root, files)
 
-    async def _ask(self, what: str) -> None:
-        self.asked.append(what)
-        await self.trouble(what)
+    async def _access(self, operation: str) -> None:
+        self.asked.append(operation)
+        await self.trouble(operation)
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if self.root else name
