@@ -69,7 +69,7 @@ def deal(seed: int, count: int, lease: float = LEASE) -> list[Dealt]:
 
 
 async def bring_about(stage: Stage, dealt: Dealt) -> None:
-    """Let it happen, let it last, and mend it."""
+    """Inject the fault, wait, and end it."""
     await asyncio.sleep(dealt.after)
     await _HOW[dealt.fault](stage, dealt.lasts)
 

@@ -1,4 +1,4 @@
-"""A replica of the controller as a real process, and what a sender says to it."""
+"""A replica of the controller as a real process, and deliveries to it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Replica:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hand it over and end it."""
+        """Stop the replica."""
         self.process.end()
 
     def kill(self) -> None:
@@ -94,11 +94,11 @@ class Replica:
         self.process.wait()
 
     def get(self, path: str) -> Any:
-        """Read one of its JSON answers."""
+        """Return a JSON response of the replica."""
         return json.loads(self.read(path))
 
     def read(self, path: str) -> str:
-        """Read one of its answers as text."""
+        """Return a response of the replica as text."""
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
             return str(answer.read().decode())
 
@@ -129,7 +129,7 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        """Whether it says that it leads."""
+        """Whether the replica reports that it is the leader."""
         return bool(self.get("/api/about")["leading"])
 
 
@@ -147,7 +147,7 @@ def alert(name: str, status: str = "firing", **labels: str) -> dict[str, Any]:
 
 
 def group(*alerts: Mapping[str, Any], **members: Any) -> dict[str, Any]:
-    """Several alerts as Alertmanager would send them."""
+    """Return a delivery of alerts as Alertmanager would send it."""
     return {
         "version": "4",
         "groupKey": "{}:{}",

@@ -75,7 +75,7 @@ class Repository:
         return self.git("hash-object", "-w", "--stdin", stdin=content)
 
     def branch(self, name: str) -> None:
-        """Make a branch here, and go on it."""
+        """Create a branch at the current commit, and switch to it."""
         self.git("checkout", "--quiet", "-b", name)
 
     def switch(self, name: str) -> None:
@@ -92,10 +92,10 @@ class Repository:
         self.git("tag", *(("--annotate", "--message", message) if message else ()), name)
 
     def git(self, *arguments: str, stdin: bytes = b"") -> str:
-        """Run git in the working copy, and return what it says without the last line end.
+        """Run git in the working copy, and return its output without the last newline.
 
         Raises:
-            RuntimeError: git failed; the text is what it said.
+            RuntimeError: git failed; the text is its error output.
         """
         if arguments[0] in {"commit", "commit-tree", "merge", "fast-import", "tag"}:
             self._clock += 60
@@ -116,7 +116,7 @@ class Repository:
 
 
 def run_git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
-    """Run git on a bare repository, and return what it says without blanks around it."""
+    """Run git on a bare repository, and return its output without surrounding whitespace."""
     argv = ["git", f"--git-dir={folder}", *arguments]
     ran = subprocess.run(
         argv, env=_environment(), input=stdin, stdout=subprocess.PIPE, timeout=120, check=True
@@ -125,7 +125,7 @@ def run_git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
 
 
 def lose(folder: Path, blob: str) -> None:
-    """Take one object out of a bare repository."""
+    """Delete an object from a bare repository."""
     packs = folder / "objects" / "pack"
     for pack in sorted(packs.glob("*.pack")):
         aside = folder / pack.name
@@ -136,7 +136,7 @@ def lose(folder: Path, blob: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the machine's configuration, and one author for everything."""
+    """Return an environment without the machine's git configuration, and with a fixed author."""
     name, _, email = AUTHOR.partition(" <")
     return {
         "PATH": os.environ["PATH"],

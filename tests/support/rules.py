@@ -1,4 +1,4 @@
-"""What each rule is tested with: a file or a path that violates it, and one that does not."""
+"""Test data of each rule: a file or a path that violates it, and one that does not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ IN_A_FILE = sorted(RULES.keys() - ABSENT - PATHS.keys())
 
 
 def problems_of(content: bytes, path: str, scope: Scope = SCOPE) -> tuple[Problem, ...]:
-    """All problems of a repository with one file."""
+    """Return all problems of a repository with a single file."""
     snapshot = Snapshot(REVISION, "", (SourceFile(path, "", content, "commit"),))
     try:
         return build_catalog(snapshot, scope).problems

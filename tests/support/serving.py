@@ -43,7 +43,7 @@ class Inbox:
     cut_off: int = 0
 
     async def deliver(self, group: AlertGroup) -> Answer:
-        """Take one delivery."""
+        """Accept a delivery."""
         self.groups.append(group)
         try:
             await asyncio.sleep(self.pause)

@@ -127,7 +127,7 @@ def seconds_so_far() -> float:
 
 
 async def until(condition: Callable[[], object], within: float = 60.0) -> None:
-    """Wait until something holds, by the loop's time."""
+    """Wait until a condition is true, in the time of the loop."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - a condition over several parts
             await asyncio.sleep(0.01)
@@ -135,7 +135,7 @@ async def until(condition: Callable[[], object], within: float = 60.0) -> None:
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """Run something for as long as the block lasts; if it fails, so does the test."""
+    """Run a coroutine during the block; if it fails, the test fails."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -150,7 +150,7 @@ Trouble = Callable[[Request, Act], Awaitable[Any]]
 
 
 async def none(_: Request, act: Act) -> Any:
-    """No trouble at all."""
+    """Cause no failure."""
     return await act()
 
 
@@ -187,7 +187,7 @@ class Wire(Relay):
 
 
 class Tally:
-    """What the workers count."""
+    """Records what the workers report."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -196,16 +196,16 @@ class Tally:
         self.ends: list[Remediation] = []
 
     def delivered(self, answer: Answer, truncated: int) -> None:
-        """One delivery was answered."""
+        """Record an answered delivery."""
         self.answers.append(answer)
         self.truncated += truncated
 
     def decided(self, reason: Reason) -> None:
-        """A decision was carried out."""
+        """Record an applied decision."""
         self.decisions.append(reason)
 
     def ended(self, remediation: Remediation) -> None:
-        """A remediation came to its end."""
+        """Record a finished remediation."""
         self.ends.append(remediation)
 
 
@@ -232,7 +232,7 @@ class World:
         return observe(await self.cluster.get(JOBS, key.namespace, key.name))
 
     async def jobs(self, *namespaces: str) -> list[Remediation]:
-        """Every Job, by its name."""
+        """Return every Job."""
         jobs = [
             job
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
@@ -241,16 +241,16 @@ class World:
         return [observe(job) for job in jobs]
 
     async def change(self, key: JobKey, *operations: Operation) -> None:
-        """Patch a Job as a person does."""
+        """Patch a Job as a user does."""
         await self.cluster.patch(JOBS, key.namespace, key.name, operations)
 
     async def annotate(self, key: JobKey, annotation: str, value: str) -> None:
-        """Write an annotation as a person does."""
+        """Write an annotation as a user does."""
         path = f"/metadata/annotations/{keys.pointer(annotation)}"
         await self.change(key, {"op": "add", "path": path, "value": value})
 
     async def switch(self, request: str, *, paused: bool) -> None:
-        """Pause or resume as a person does, under a name for the request."""
+        """Pause or resume as a user does, with an id for the request."""
         data = {"paused": str(paused).lower(), "request": request}
         metadata = {"name": CONTROL, "namespace": NAMESPACE}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
@@ -357,7 +357,7 @@ class Replica:
 
 
 def new_term(name: str, lasts: float = float("inf")) -> LeaseTerm:
-    """A term that begins now and lasts so many seconds."""
+    """Return a term that starts now and lasts a number of seconds."""
     loop = asyncio.get_running_loop()
     return LeaseTerm(f"{name}/1", loop.time, loop.time() + lasts)
 
@@ -410,7 +410,7 @@ class Commits:
         return sha
 
     def rewrite(self, files: Mapping[str, str | None]) -> str:
-        """Put another commit in the place of all that were."""
+        """Replace the history with another commit."""
         self.history = [("f" * 40, self.history[-1][1])]
         return self.commit(files)
 
@@ -474,11 +474,11 @@ class Commits:
 
 
 async def _nothing(_: str) -> None:
-    """No trouble at all."""
+    """Cause no failure."""
 
 
 def operario_file(name: str, command: str = "true", more: str = "") -> str:
-    """The YAML of a Job for an alert of this name, in its plainest form."""
+    """Return the YAML of a minimal Job for an alert of this name."""
     return f"""apiVersion: batch/v1
 kind: Job
 metadata:
