@@ -21,10 +21,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 .PHONY: help demo test test-deep tools lint bench fuzz mutate chaos simulate sabotage soak \
 	cluster cluster-down docs lock clean
 
-help: ## Say what there is.
+help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: $(VENV)/.runtime ## Show it all on one machine (ARGS=--once, CLUSTER=real).
+demo: $(VENV)/.runtime ## Run a demonstration on this machine (ARGS=--once, CLUSTER=real).
 ifeq ($(CLUSTER),real)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/cluster/demo $(ARGS)
 else
@@ -43,51 +43,51 @@ tools: $(VENV)/.dev ## Build the programs that the tests use (once).
 test-deep: export PYTHONDONTWRITEBYTECODE =
 test-deep: export HYPOTHESIS_PROFILE = nightly
 test-deep: export JOBS = 20000
-test-deep: $(VENV)/.dev ## Run the tests that draw examples, with many of them.
+test-deep: $(VENV)/.dev ## Run the property-based tests with many examples.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/unit tests/bench \
 		tests/integration/test_many_syncs.py tests/integration/test_verdicts.py
 
-lint: $(VENV)/.dev ## Check style, types and the import contract.
+lint: $(VENV)/.dev ## Check format, style, types and import contracts.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-simulate: $(VENV)/.dev ## Play the controller in virtual time under faults (SEEDS=5000, SEED=17).
+simulate: $(VENV)/.dev ## Simulate the controller in virtual time under faults (SEEDS=5000, SEED=17).
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-sabotage: $(VENV)/.dev ## Find simulation seeds that show each way to break the controller.
+sabotage: $(VENV)/.dev ## Find simulation seeds that detect each deliberate defect.
 	@$(BIN)/python -m tests.simulation --sabotages
 
-bench: $(VENV)/.dev ## Measure, beside the raw API server and git.
+bench: $(VENV)/.dev ## Measure performance against the raw API server and git.
 	@MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python -m tests.bench $(ARGS)
 
-fuzz: $(VENV)/.dev ## Judge generated files and payloads (N=100000 SEED= CASE=).
+fuzz: $(VENV)/.dev ## Validate generated files and payloads (N=100000 SEED= CASE=).
 	@$(BIN)/python -m tests.bench.fuzz --count $(or $(N),100000) \
 		$(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-mutate: $(VENV)/.dev ## See whether tests notice small mistakes (COUNT=60 SEED=).
+mutate: $(VENV)/.dev ## Check that tests fail on small changes of the code (COUNT=60 SEED=).
 	@$(BIN)/python -m tests.bench.mutate $(if $(COUNT),--count $(COUNT)) \
 		$(if $(SEED),--seed $(SEED))
 
-chaos: $(VENV)/.dev ## Inject faults into real replicas, and judge (SEED=, OCCURRENCES=, FAULTS=).
+chaos: $(VENV)/.dev ## Inject faults into real replicas and check the guarantees (SEED=, OCCURRENCES=, FAULTS=).
 	@$(BIN)/python -m tests.chaos --occurrences $(OCCURRENCES) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(LEASE),--lease $(LEASE)) \
 		$(if $(KEEP),--keep $(KEEP))
 
-soak: $(VENV)/.dev ## Let a replica work for MINUTES=30, and see whether it grows.
+soak: $(VENV)/.dev ## Check that the memory of a replica does not grow (MINUTES=30).
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KEEP),--keep $(KEEP))
 
 cluster: ## Start a real Kubernetes control plane on loopback.
 	@$(PYTHON) tests/cluster/controlplane.py up
 
-cluster-down: ## Stop it and remove its data.
+cluster-down: ## Stop the control plane and delete its data.
 	@$(PYTHON) tests/cluster/controlplane.py down
 
-docs: $(VENV)/.dev ## Write the generated pages of docs/ anew.
+docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 	@$(BIN)/python scripts/make_docs.py
 
-lock: $(VENV)/.dev ## Write the hash-locked requirements anew.
+lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements/runtime.txt pyproject.toml
@@ -96,7 +96,7 @@ lock: $(VENV)/.dev ## Write the hash-locked requirements anew.
 		--extra dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt pyproject.toml
 
-clean: ## Remove what the targets made here.
+clean: ## Delete what the targets created in this folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 $(BIN)/python:

@@ -45,7 +45,7 @@ ALERT: Final = "alert.json"
 JOB: Final = "job.yaml"
 
 #: Those of our annotations that say what a Job does, not where it came from.
-_BEHAVIOUR: Final = frozenset(
+_BEHAVIOR: Final = frozenset(
     {
         keys.OPERARIUS,
         keys.ALERT,
@@ -257,7 +257,7 @@ def _masked(rendered: Rendered) -> dict[str, Any]:
 
 
 def _is_provenance(key: str) -> bool:
-    return key.startswith(keys.PREFIX) and key not in _BEHAVIOUR
+    return key.startswith(keys.PREFIX) and key not in _BEHAVIOR
 
 
 def _compared(value: Any) -> Any:

@@ -210,7 +210,7 @@ def diff(
     merge_base: bool,
     form: str,
 ) -> int:
-    """Show how behaviour changes between two revisions.
+    """Show how behavior changes between two revisions.
 
     SOURCE is a folder in a Git repository, or a Git URL. BASE and HEAD are branches, tags or
     commits; in a folder, any revision that git understands. Changes of text alone are left out;

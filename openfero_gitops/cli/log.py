@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_stderr(form: str, level: str = "info") -> None:
-    """Configure logging: JSON for machines, coloured text for a terminal."""
+    """Configure logging: JSON for machines, colored text for a terminal."""
     import logging  # noqa: PLC0415
 
     import structlog  # noqa: PLC0415

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author import golden
-from openfero_gitops.author.diff import BehaviourDiff, Side, compare
+from openfero_gitops.author.diff import BehaviorDiff, Side, compare
 from openfero_gitops.author.explain import Explanation, explain
 from openfero_gitops.author.report.findings import Findings
 from openfero_gitops.catalog.build import Scope
@@ -266,7 +266,7 @@ def update_cases(folder: str, report: golden.CaseReport) -> list[str]:
 
 async def compare_revisions(
     source: CatalogSource, base: str, head: str, *, from_merge_base: bool = False
-) -> BehaviourDiff:
+) -> BehaviorDiff:
     """Find what behaves differently at `head` than at `base`.
 
     Args:

@@ -278,7 +278,7 @@ def test_diff_of_branches(pull_request: Repository, openfero: Callable[..., Ran]
     for source in (pull_request.folder, bare, pull_request.url):
         ran = openfero("diff", source, "main", "pr", "--path", "ops")
         assert ran.code == 0, ran.err
-        assert ran.out.endswith("1 change in behaviour\n")
+        assert ran.out.endswith("1 change in behavior\n")
         assert "image: " in ran.out
         assert "registry.example/new:2" in ran.out
         assert "other" not in ran.out
@@ -308,7 +308,7 @@ def test_diff_takes_what_git_takes_for_a_commit(
         ("refs/heads/main", "HEAD^2"),
     ):
         ran = openfero("diff", folder, base, tip)
-        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behaviour"), (base, ran)
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behavior"), (base, ran)
 
 
 def test_diff_in_a_fresh_clone(
@@ -318,7 +318,7 @@ def test_diff_in_a_fresh_clone(
     clone = tmp_path / "clone"
     pull_request.git("clone", "--quiet", "--branch=pr", pull_request.url, str(clone))
 
-    assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 change in behaviour\n")
+    assert openfero("diff", clone / "ops", "main", "HEAD").out.endswith("1 change in behavior\n")
 
 
 def test_a_shallow_clone(
@@ -350,7 +350,7 @@ def test_diff_since_the_branch_was_made(
         asked = ("diff", source, "main", "pr", "--path", "ops")
         assert "openfero-third-firing: was removed" in openfero(*asked).out
         ran = openfero(*asked, "--merge-base")
-        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behaviour")
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behavior")
     pull_request.git("checkout", "--quiet", "--orphan", "strange")
     pull_request.commit("Another history")
     ran = openfero("diff", pull_request.folder / "ops", "main", "strange", "--merge-base")
@@ -365,7 +365,7 @@ def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ra
     pull_request.commit("Move it")
     ran = openfero("diff", pull_request.folder / "ops", "HEAD~1", "HEAD")
 
-    assert (ran.code, ran.out) == (0, "no change in behaviour (2 files changed)\n")
+    assert (ran.code, ran.out) == (0, "no change in behavior (2 files changed)\n")
 
 
 def test_diff_as_a_comment(pull_request: Repository, openfero: Callable[..., Ran]) -> None:

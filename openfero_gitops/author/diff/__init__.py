@@ -1,4 +1,4 @@
-"""Compare two revisions by their behaviour.
+"""Compare two revisions by their behavior.
 
 The catalogs of the two revisions are compared, not the text of their files: a comment, a moved
 file or another order of keys is no change. The most dangerous changes come first.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.diff.change import (
-    BehaviourChange,
-    BehaviourDiff,
+    BehaviorChange,
+    BehaviorDiff,
     ChangeEffect,
     ChangeKind,
     Quote,
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Problem
 
 __all__ = [
-    "BehaviourChange",
-    "BehaviourDiff",
+    "BehaviorChange",
+    "BehaviorDiff",
     "ChangeEffect",
     "ChangeKind",
     "Quote",
@@ -53,7 +53,7 @@ __all__ = [
 _JOBS_NAMESPACE: Final = "the jobs namespace"
 
 
-def compare(base: Side, head: Side) -> BehaviourDiff:
+def compare(base: Side, head: Side) -> BehaviorDiff:
     """Find everything that behaves differently in `head` than in `base`."""
     broken = list(_broken(base, head))
     changes = broken + list(_repaired(base, head))
@@ -69,7 +69,7 @@ def compare(base: Side, head: Side) -> BehaviourDiff:
     changes += _rights(old, new, *grants)
     old_blobs = {file.path: file.blob for file in base.snapshot.files}
     new_blobs = {file.path: file.blob for file in head.snapshot.files}
-    return BehaviourDiff(
+    return BehaviorDiff(
         base=base.snapshot.revision,
         head=head.snapshot.revision,
         changes=tuple(sorted(changes, key=lambda change: change.rank)),
@@ -86,10 +86,10 @@ def _by_name(side: Side) -> dict[str, Operario]:
 # Errors
 
 
-def _broken(base: Side, head: Side) -> Iterator[BehaviourChange]:
+def _broken(base: Side, head: Side) -> Iterator[BehaviorChange]:
     """Errors that are new: in `openfero.yaml`, or in single files."""
     if head.refusal is not None and base.refusal is None:
-        yield BehaviourChange(
+        yield BehaviorChange(
             ChangeEffect.BREAKS,
             ChangeKind.REVISION,
             "",
@@ -107,7 +107,7 @@ def _broken(base: Side, head: Side) -> Iterator[BehaviourChange]:
         more = f", and {len(problems) - 1} more" if problems[1:] else ""
         rule = f" [{first.rule}]{more}"
         sentence = (Quote(place), ": ", Quote(first.message), rule, *_remaining(path, head))
-        yield BehaviourChange(ChangeEffect.BREAKS, ChangeKind.QUARANTINE, "", sentence)
+        yield BehaviorChange(ChangeEffect.BREAKS, ChangeKind.QUARANTINE, "", sentence)
 
 
 def _remaining(path: str, head: Side) -> tuple[str, ...]:
@@ -121,13 +121,13 @@ def _remaining(path: str, head: Side) -> tuple[str, ...]:
     return ("; still active: only ", names)
 
 
-def _repaired(base: Side, head: Side) -> Iterator[BehaviourChange]:
+def _repaired(base: Side, head: Side) -> Iterator[BehaviorChange]:
     broken = {problem.path for problem in head.errors}
     existing = {file.path for file in head.snapshot.files}
     for path in sorted({problem.path for problem in base.errors} - broken):
         if path in existing:
             sentence = (Quote(path), " no longer has errors")
-            yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "", sentence)
+            yield BehaviorChange(ChangeEffect.CHANGES, ChangeKind.QUARANTINE, "", sentence)
 
 
 def _identity(problem: Problem) -> tuple[str, str, str, str]:
@@ -137,19 +137,19 @@ def _identity(problem: Problem) -> tuple[str, str, str, str]:
 # Operarios
 
 
-def _removed(operario: Operario) -> BehaviourChange:
+def _removed(operario: Operario) -> BehaviorChange:
     sentence = (
         "was removed; it matched alert ",
         Quote(operario.alertname),
         f" ({operario.status})",
     )
-    return BehaviourChange(ChangeEffect.NARROWS, ChangeKind.OPERARIO, operario.name, sentence)
+    return BehaviorChange(ChangeEffect.NARROWS, ChangeKind.OPERARIO, operario.name, sentence)
 
 
-def _added(operario: Operario) -> Iterator[BehaviourChange]:
+def _added(operario: Operario) -> Iterator[BehaviorChange]:
     name = operario.name
     off = "" if operario.options.enabled else ", but is disabled"
-    yield BehaviourChange(
+    yield BehaviorChange(
         ChangeEffect.CHANGES,
         ChangeKind.OPERARIO,
         name,
@@ -157,23 +157,23 @@ def _added(operario: Operario) -> Iterator[BehaviourChange]:
     )
     if operario.namespace is not None:
         sentence = ("runs in namespace ", Quote(operario.namespace))
-        yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.NAMESPACE, name, sentence)
+        yield BehaviorChange(ChangeEffect.WIDENS, ChangeKind.NAMESPACE, name, sentence)
     for power in sorted(powers(operario.job["spec"]), key=lambda power: power.sentence):
         if power.grave:
-            yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.SECURITY, name, power.sentence)
+            yield BehaviorChange(ChangeEffect.WIDENS, ChangeKind.SECURITY, name, power.sentence)
 
 
-def _changed(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
+def _changed(before: Operario, after: Operario) -> Iterator[BehaviorChange]:
     name = after.name
     sentence: tuple[str, ...]
     old_alert, new_alert = _alert(before), _alert(after)
     if [part.lower() for part in old_alert] != [part.lower() for part in new_alert]:
         sentence = ("matches alert ", *new_alert, " instead of ", *old_alert)
-        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.ALERT, name, sentence)
+        yield BehaviorChange(ChangeEffect.CHANGES, ChangeKind.ALERT, name, sentence)
     if before.namespace != after.namespace:
         sentence = ("runs in ", *_namespace(after), " instead of ", *_namespace(before))
         effect = ChangeEffect.CHANGES if after.namespace is None else ChangeEffect.WIDENS
-        yield BehaviourChange(effect, ChangeKind.NAMESPACE, name, sentence)
+        yield BehaviorChange(effect, ChangeKind.NAMESPACE, name, sentence)
     old_account, new_account = account_of(before), account_of(after)
     if old_account != new_account:
         sentence = (
@@ -182,7 +182,7 @@ def _changed(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
             " instead of ",
             Quote(old_account),
         )
-        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.SERVICE_ACCOUNT, name, sentence)
+        yield BehaviorChange(ChangeEffect.CHANGES, ChangeKind.SERVICE_ACCOUNT, name, sentence)
     yield from option_changes(name, before.options, after.options)
     if before.spec_digest == after.spec_digest:
         return  # the whole Job is the same
@@ -192,7 +192,7 @@ def _changed(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
         (ChangeEffect.NARROWS, "no longer ", had - has),
     ):
         for power in sorted(changed, key=lambda power: power.sentence):
-            yield BehaviourChange(effect, ChangeKind.SECURITY, name, (word, *power.sentence))
+            yield BehaviorChange(effect, ChangeKind.SECURITY, name, (word, *power.sentence))
     yield from job_changes(before, after)
 
 
@@ -211,7 +211,7 @@ def _namespace(operario: Operario) -> tuple[str, ...]:
 
 def _rights(
     old: dict[str, Operario], new: dict[str, Operario], before: Grants, after: Grants
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     """Changes of rights: of each operario's ServiceAccount, then of all other subjects."""
     used: set[RbacSubject] = set()
     operarios: dict[tuple[frozenset[Right], frozenset[Right]], list[str]] = {}
@@ -235,13 +235,13 @@ def _rights(
 
 def _rights_changes(
     name: str, intro: tuple[str, ...], had: frozenset[Right], has: frozenset[Right]
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     for effect, word, rights in (
         (ChangeEffect.WIDENS, "may now ", not_covered(has, had)),
         (ChangeEffect.NARROWS, "may no longer ", not_covered(had, has)),
     ):
         if rights:
             secrets = ("; this includes Secrets",) if includes_secrets(rights) else ()
-            yield BehaviourChange(
+            yield BehaviorChange(
                 effect, ChangeKind.RIGHTS, name, (*intro, word, *rights_text(rights), *secrets)
             )

@@ -1,4 +1,4 @@
-"""Changes in behaviour, as values."""
+"""Changes in behavior, as values."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ Sentence = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BehaviourChange:
-    """One change in behaviour.
+class BehaviorChange:
+    """One change in behavior.
 
     `operario` is empty for a change that concerns the whole repository. `before` and `after` are
     multi-line texts, to be shown as a line diff; both are empty if the sentence is complete.
@@ -94,8 +94,8 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True)
-class BehaviourDiff:
-    """The changes in behaviour between two revisions.
+class BehaviorDiff:
+    """The changes in behavior between two revisions.
 
     `files` counts the files that differ, if only in a comment. `broken` means that `head` has an
     error that `base` does not have.
@@ -103,7 +103,7 @@ class BehaviourDiff:
 
     base: Revision
     head: Revision
-    changes: tuple[BehaviourChange, ...]
+    changes: tuple[BehaviorChange, ...]
     winners: tuple[Winner, ...]
     files: int
     broken: bool

@@ -16,7 +16,7 @@ from openfero_gitops.author.diff.plain import difference_lines, summary
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
-    from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Sentence, Winner
 
 #: A later run finds its comment by this text.
 MARKER: Final = "<!-- openfero-gitops diff -->"
@@ -30,11 +30,11 @@ _MAX_ROWS: Final = 100
 _MAX_LINES: Final = 200
 
 
-def as_markdown(difference: BehaviourDiff) -> str:
+def as_markdown(difference: BehaviorDiff) -> str:
     """A summary, tables, and line diffs to unfold."""
     between = (
         f"{_code(difference.base.commit[:12])} → {_code(difference.head.commit[:12])}. Changes"
-        " of text that do not change behaviour are left out."
+        " of text that do not change behavior are left out."
     )
     text = "\n".join([MARKER, f"### Operarios: {summary(difference)}", "", between, "", ""])
     text += _table("| effect | operario | change |", [*map(_row, difference.changes)])
@@ -61,7 +61,7 @@ def _table(head: str, rows: list[str]) -> str:
     return "\n".join([head, "|---" * columns + "|", *shown]) + "\n\n"
 
 
-def _row(change: BehaviourChange) -> str:
+def _row(change: BehaviorChange) -> str:
     word = change.effect.value
     if change.effect in (ChangeEffect.BREAKS, ChangeEffect.WIDENS):
         word = f"**{word}**"
@@ -83,13 +83,13 @@ def _name(operario: str) -> str:
     return _code(operario) if operario else "no operario"
 
 
-def _subject(change: BehaviourChange) -> str:
+def _subject(change: BehaviorChange) -> str:
     if change.operario:
         return _code(change.operario)
     return _code("openfero.yaml") if change.kind is ChangeKind.ENVELOPE else ""
 
 
-def _details(difference: BehaviourDiff, room: int) -> str:
+def _details(difference: BehaviorDiff, room: int) -> str:
     """The line diffs of the changes, as many as fit."""
     blocks = []
     left_out = 0
@@ -111,7 +111,7 @@ def _details(difference: BehaviourDiff, room: int) -> str:
     return "\n".join(blocks)
 
 
-def _block(change: BehaviourChange, lines: list[str]) -> str:
+def _block(change: BehaviorChange, lines: list[str]) -> str:
     shown = lines[:_MAX_LINES]
     if len(lines) > _MAX_LINES:
         shown.append(f" … {len(lines) - _MAX_LINES} more lines")

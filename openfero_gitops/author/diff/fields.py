@@ -6,7 +6,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import BehaviourChange, ChangeEffect, ChangeKind, Quote
+from openfero_gitops.author.diff.change import BehaviorChange, ChangeEffect, ChangeKind, Quote
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import OPTIONS, Mode
@@ -40,12 +40,12 @@ def _effect(before: Any, after: Any, allows: Callable[[Any], Any] | None) -> Cha
     return ChangeEffect.WIDENS if allows(after) > allows(before) else ChangeEffect.NARROWS
 
 
-def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourChange]:
+def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviorChange]:
     """Changes of `openfero.yaml`."""
     for name, (attribute, allows) in _ENVELOPE.items():
         old, new = map(attrgetter(attribute), (before, after))
         if old != new:
-            yield BehaviourChange(
+            yield BehaviorChange(
                 _effect(old, new, allows),
                 ChangeKind.ENVELOPE,
                 "",
@@ -56,11 +56,11 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourCha
         return
     if new_names is None:
         sentence = ("namespaces: no longer restricted",)
-        yield BehaviourChange(ChangeEffect.WIDENS, ChangeKind.ENVELOPE, "", sentence)
+        yield BehaviorChange(ChangeEffect.WIDENS, ChangeKind.ENVELOPE, "", sentence)
         return
     if old_names is None:
         restricted = ("namespaces: restricted to ", Quote(", ".join(new_names)))
-        yield BehaviourChange(ChangeEffect.NARROWS, ChangeKind.ENVELOPE, "", restricted)
+        yield BehaviorChange(ChangeEffect.NARROWS, ChangeKind.ENVELOPE, "", restricted)
         return
     for effect, word, names in (
         (
@@ -75,7 +75,7 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviourCha
         ),
     ):
         if names:
-            yield BehaviourChange(
+            yield BehaviorChange(
                 effect, ChangeKind.ENVELOPE, "", (f"namespaces: {word}", Quote(", ".join(names)))
             )
 
@@ -84,7 +84,7 @@ def _missing(names: Sequence[str], others: Collection[str]) -> list[str]:
     return [name for name in names if name not in others]
 
 
-def option_changes(name: str, before: Options, after: Options) -> Iterator[BehaviourChange]:
+def option_changes(name: str, before: Options, after: Options) -> Iterator[BehaviorChange]:
     """Changes of an operario's options."""
     for option in OPTIONS:
         old, new = option.of(before), option.of(after)
@@ -95,7 +95,7 @@ def option_changes(name: str, before: Options, after: Options) -> Iterator[Behav
         else:
             effect = _effect(old, new, option.permits)
         old_text, new_text = (option.type.text(value) or "none" for value in (old, new))
-        yield BehaviourChange(
+        yield BehaviorChange(
             effect,
             ChangeKind.OPTION,
             name,
@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-def job_changes(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
+def job_changes(before: Operario, after: Operario) -> Iterator[BehaviorChange]:
     """Changes of an operario's Job."""
     name = after.name
     old, new = before.job, after.job
@@ -140,7 +140,7 @@ def job_changes(before: Operario, after: Operario) -> Iterator[BehaviourChange]:
 
 def _pods(
     name: str, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     old, new = dict(before), dict(after)
     for key in ("initContainers", "containers"):
         yield from _containers(name, key, old.pop(key, []), new.pop(key, []))
@@ -158,19 +158,19 @@ def _by_name(items: list[Any]) -> dict[str, Any]:
 
 def _containers(
     name: str, key: str, before: list[dict[str, Any]], after: list[dict[str, Any]]
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     word = "init container " if key == "initContainers" else "container "
     old, new = _by_name(before), _by_name(after)
     sentence: tuple[str, ...]
     for container in [container for container in new if container not in old]:
         image = new[container].get("image", "")
         sentence = (word, Quote(container), " was added, with image ", Quote(image))
-        yield BehaviourChange(
+        yield BehaviorChange(
             ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, "", to_yaml([new[container]])
         )
     for container in [container for container in old if container not in new]:
         sentence = (word, Quote(container), " was removed")
-        yield BehaviourChange(
+        yield BehaviorChange(
             ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence, to_yaml([old[container]]), ""
         )
     kept = [container for container in new if container in old]
@@ -179,7 +179,7 @@ def _containers(
         yield from _container(name, intro, old[container], new[container])
     if kept != [container for container in old if container in new]:
         sentence = (f"order of {word.strip()}s changed: ", Quote(", ".join(new)))
-        yield BehaviourChange(ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence)
+        yield BehaviorChange(ChangeEffect.CHANGES, ChangeKind.COMMAND, name, sentence)
 
 
 _PARTS: Final = (
@@ -196,7 +196,7 @@ _MORE_PARTS: Final = (
 
 def _container(
     name: str, intro: tuple[str, ...], before: dict[str, Any], after: dict[str, Any]
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     old, new = dict(before), dict(after)
     for kind, key in _PARTS:
         yield from _value(name, kind, (*intro, key), old.pop(key, None), new.pop(key, None))
@@ -206,7 +206,7 @@ def _container(
     yield from changes
     if not changes and own[0] != own[1]:
         sentence = (*intro, "order of env changed")
-        yield BehaviourChange(
+        yield BehaviorChange(
             ChangeEffect.CHANGES, ChangeKind.ENVIRONMENT, name, sentence, *map(_text, own)
         )
     for kind, key in _MORE_PARTS:
@@ -220,7 +220,7 @@ def _maps(
     intro: tuple[str, ...],
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     """Each member that differs; `intro` precedes its name."""
     for difference in compare(dict(before or {}), dict(after or {}), max_depth=1):
         field = (*intro, Quote(difference.pointer[0]))
@@ -229,22 +229,22 @@ def _maps(
 
 def _value(
     name: str, kind: ChangeKind, field: tuple[str, ...], before: Any, after: Any
-) -> Iterator[BehaviourChange]:
+) -> Iterator[BehaviorChange]:
     if not is_same((), before, after):
         yield _change(name, kind, field, before, after)
 
 
 def _change(
     name: str, kind: ChangeKind, field: tuple[str, ...], before: Any, after: Any
-) -> BehaviourChange:
+) -> BehaviorChange:
     if _is_short(before) and _is_short(after):
         sentence = (*field, ": ", *_inline(before), " → ", *_inline(after))
-        return BehaviourChange(ChangeEffect.CHANGES, kind, name, sentence)
+        return BehaviorChange(ChangeEffect.CHANGES, kind, name, sentence)
     if before is None or after is None:
         word = " was added" if before is None else " was removed"
     else:
         word = " changed"
-    return BehaviourChange(
+    return BehaviorChange(
         ChangeEffect.CHANGES, kind, name, (*field, word), _text(before), _text(after)
     )
 

@@ -11,9 +11,9 @@ from openfero_gitops.domain.text import labels, plural, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from openfero_gitops.author.diff.change import BehaviourChange, BehaviourDiff, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Sentence, Winner
 
-NO_CHANGE: Final = "no change in behaviour"
+NO_CHANGE: Final = "no change in behavior"
 _NO_OPERARIO: Final = "no operario"
 _MAX_QUOTE_CHARACTERS: Final = 300
 
@@ -26,12 +26,12 @@ def sentence_text(sentence: Sentence) -> str:
     )
 
 
-def difference_lines(change: BehaviourChange) -> list[str]:
+def difference_lines(change: BehaviorChange) -> list[str]:
     """The line diff of one change."""
     return diff_lines(change.before, change.after, context=2)[2:]  # without the names of files
 
 
-def summary(difference: BehaviourDiff) -> str:
+def summary(difference: BehaviorDiff) -> str:
     """The whole in one line."""
     parts = [
         f"{number} {(_SINGULAR if number == 1 else _PLURAL)[effect]}"
@@ -49,13 +49,13 @@ def summary(difference: BehaviourDiff) -> str:
 _SINGULAR: Final = {
     ChangeEffect.BREAKS: "breaking change",
     ChangeEffect.WIDENS: "change allows more",
-    ChangeEffect.CHANGES: "change in behaviour",
+    ChangeEffect.CHANGES: "change in behavior",
     ChangeEffect.NARROWS: "change allows less",
 }
 _PLURAL: Final = {
     ChangeEffect.BREAKS: "breaking changes",
     ChangeEffect.WIDENS: "changes allow more",
-    ChangeEffect.CHANGES: "changes in behaviour",
+    ChangeEffect.CHANGES: "changes in behavior",
     ChangeEffect.NARROWS: "changes allow less",
 }
 
@@ -74,12 +74,12 @@ def _example_text(winner: Winner) -> str:
     return f", for example with {labels(winner.labels)}" if winner.labels else ", without labels"
 
 
-def as_text(difference: BehaviourDiff) -> str:
+def as_text(difference: BehaviorDiff) -> str:
     """For a terminal: the most dangerous changes first, each with its line diff."""
     return "\n".join([*_lines(difference), summary(difference)])
 
 
-def _lines(difference: BehaviourDiff) -> Iterator[str]:
+def _lines(difference: BehaviorDiff) -> Iterator[str]:
     for change in difference.changes:
         subject = f"{change.operario}: " if change.operario else ""
         if change.kind is ChangeKind.ENVELOPE:
@@ -89,7 +89,7 @@ def _lines(difference: BehaviourDiff) -> Iterator[str]:
     yield from map(winner_text, difference.winners)
 
 
-def as_json(difference: BehaviourDiff) -> dict[str, Any]:
+def as_json(difference: BehaviorDiff) -> dict[str, Any]:
     """For programs; absent members are null."""
     return {
         "base": difference.base.commit,

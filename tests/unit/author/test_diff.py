@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from openfero_gitops.author.diff import BehaviourDiff, ChangeEffect, ChangeKind, Side, compare
+from openfero_gitops.author.diff import BehaviorDiff, ChangeEffect, ChangeKind, Side, compare
 from openfero_gitops.author.diff.comment import as_markdown
 from openfero_gitops.author.diff.fields import envelope_changes, option_changes
 from openfero_gitops.author.diff.plain import as_json, as_text
@@ -143,7 +143,7 @@ def one_change(before: Any, after: Any) -> tuple[ChangeEffect, ChangeKind, str]:
     return change
 
 
-# No change in behaviour.
+# No change in behavior.
 
 
 def test_text_alone_is_no_change() -> None:
@@ -154,14 +154,14 @@ def test_text_alone_is_no_change() -> None:
     difference = compare(before, after)
 
     assert (difference.changes, difference.winners, difference.files) == ((), (), 2)
-    assert as_text(difference) == "no change in behaviour (2 files changed)"
+    assert as_text(difference) == "no change in behavior (2 files changed)"
     assert not difference.broken
-    assert "no change in behaviour" in as_markdown(difference)
+    assert "no change in behavior" in as_markdown(difference)
 
 
 def test_the_same_is_no_change() -> None:
     """A revision does not differ from itself."""
-    assert as_text(compare(side(job()), side(job()))) == "no change in behaviour"
+    assert as_text(compare(side(job()), side(job()))) == "no change in behavior"
 
 
 def test_an_option_that_says_the_default_is_no_change() -> None:
@@ -891,7 +891,7 @@ class Skeleton(HTMLParser):
         self.text.append(data)
 
 
-def hostile_difference(text: str) -> BehaviourDiff:
+def hostile_difference(text: str) -> BehaviorDiff:
     """Make a difference whose every quote is a stranger's text."""
     before = job(options={"matchers": "a=1"}, env=[{"name": "A", "value": "b"}], args=["x\ny"])
     after = copy.deepcopy(before)
@@ -906,7 +906,7 @@ def hostile_difference(text: str) -> BehaviourDiff:
     return compare(side(before), side(after, rights))
 
 
-def skeleton(difference: BehaviourDiff) -> Skeleton:
+def skeleton(difference: BehaviorDiff) -> Skeleton:
     """Render the comment as a forge does."""
     return Skeleton(MARKDOWN.render(as_markdown(difference)))
 
@@ -917,7 +917,7 @@ def test_the_comment_is_a_table_and_lines_to_unfold() -> None:
     page = skeleton(difference)
 
     assert as_markdown(difference).startswith(
-        "<!-- openfero-gitops diff -->\n### Operarios: 1 change in behaviour\n"
+        "<!-- openfero-gitops diff -->\n### Operarios: 1 change in behavior\n"
     )
     assert {"<h3>", "<table>", "<details>", "<summary>", "<pre>"} <= set(page.tags)
 
