@@ -68,6 +68,11 @@ def replica(
         namespace=namespace,
         repository=repository.url,
         allowed_namespace=other_namespace,
+        # On a busy machine the work of a term may take seconds to stop, and the process exits if
+        # that takes longer than the lease allows.
+        lease_duration="15s",
+        renew_deadline="10s",
+        retry_period="1s",
     ) as made:
         made.wait_for(lambda: made.leads)
         yield made

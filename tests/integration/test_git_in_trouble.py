@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TOKEN = "gl0bal-t0ken"
 DEADLINE = 5.0  # seconds
-ENDING = 20.0  # additional seconds on a busy machine
+ENDING = 60.0  # additional seconds on a busy machine
 
 
 @dataclass

@@ -481,7 +481,7 @@ class TestDeadline:
 
         assert len(started) >= 2
         assert wait_gone(started) == set()
-        assert took < 8
+        assert took < 60
         await made.aclose()
 
     async def test_a_stall_during_a_fetch_keeps_the_cache(
@@ -510,14 +510,16 @@ class TestDeadline:
         with raw_server(None) as port:
             made = source(f"http://127.0.0.1:{port}/x", tmp_path, timeout=60)
             fetching = asyncio.create_task(made.fetch())
-            await asyncio.sleep(0.5)
-            started = descendants() - before
+            started: set[int] = set()
+            while not started:
+                await asyncio.sleep(0.05)
+                started = descendants() - before
             began = time.monotonic()
             fetching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await fetching
 
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 40
             assert started
             assert wait_gone(started, 1) == set()
         await made.aclose()
@@ -534,7 +536,7 @@ class TestDeadline:
             began = time.monotonic()
             await made.aclose()
 
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 40
             assert wait_gone(started, 1) == set()
             with pytest.raises(SourceError, match="was stopped"):
                 await fetching
@@ -574,7 +576,7 @@ class TestChildren:
         with pytest.raises(SourceError, match=r"did not finish within 0\.3 s"):
             self.git(0.3).run("-c", f"alias.x={script}", "x")
 
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 40
         assert wait_gone(descendants() - before) == set()
 
     def test_processes_left_by_a_child_are_ended(self) -> None:
@@ -585,17 +587,17 @@ class TestChildren:
         finished = self.git().run("-c", "alias.x=!sleep 60 & echo done", "x")
 
         assert (finished.code, finished.stdout) == (0, b"done\n")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 40
         assert wait_gone(descendants() - before) == set()
 
     def test_a_child_that_escaped_its_group_does_not_block(self) -> None:
         """The pipes of an escaped process are closed on our side, and the command is finished."""
         began = time.monotonic()
 
-        finished = self.git().run("-c", "alias.x=!setsid sleep 9 & echo done", "x")
+        finished = self.git().run("-c", "alias.x=!setsid sleep 60 & echo done", "x")
 
         assert finished.stdout == b"done\n"
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 40
 
     def test_no_zombie_is_left_where_this_process_is_init(self) -> None:
         """Orphans that are reparented to this process, as in a container, are reaped."""

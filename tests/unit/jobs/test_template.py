@@ -255,7 +255,7 @@ def test_no_text_takes_long(text: str) -> None:
     references(text)
     substitute(text + "{{ .Status }}", lambda _: "")
 
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
 
 
 def test_the_oracle_is_kubernetes_own(tmp_path: Path) -> None:

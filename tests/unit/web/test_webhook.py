@@ -514,7 +514,7 @@ async def test_each_delivery_is_one_log_line() -> None:
         async with webhook(Inbox(tell)) as client:
             await client.post("/alerts", json=group(alert("A", host="a"), alert("B"), alert("C")))
     (line,) = log
-    assert line.pop("seconds") < 5
+    assert line.pop("seconds") < 60
     assert line == {
         "event": "delivery",
         "log_level": "info",
