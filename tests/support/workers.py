@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 NAMESPACE = "controller"
 #: Real seconds that a test in virtual time may take.
 _BOUND = 600.0
+#: Real seconds after which a thread is taken to hang, far more than any of them needs.
+_STUCK_SECONDS = 120.0
 #: Of every commit.
 _AUTHOR = "Ada <ada@git.example>"
 _TIME = "2026-11-21T03:00:00Z"
@@ -72,7 +74,7 @@ class _Leap(selectors.DefaultSelector):
         """Return what is ready; with nothing to wait for either, the test hangs."""
         assert time.monotonic() < self.end, "the test takes too long"
         if timeout is None or (self.threads and timeout > 0):
-            ready = super().select(5.0)
+            ready = super().select(_STUCK_SECONDS)
             assert ready, "everything waits for something that never comes"
             return ready
         ready = super().select(0) if len(self.get_map()) > 1 else []  # more than the self-pipe
