@@ -4,8 +4,8 @@ If the ConfigMap cannot be read, the last answer stays valid. A leader that has 
 its own term treats admission as paused: it cannot know that it is not.
 
 To wait for a pause to take effect, write a new `request` with it: the leader copies that to
-`acknowledged` as soon as no Job can start any more that the pause forbids. A replica that is
-asked to sync writes `sync`, and the others sync too.
+`acknowledged` as soon as no Job can start any more that the pause forbids. A replica that
+receives a sync request writes `sync`, and the others sync too.
 """
 
 from __future__ import annotations

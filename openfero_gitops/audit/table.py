@@ -90,9 +90,9 @@ def _details(verification: Verification) -> Iterator[str]:
 
 
 def _difference_text(difference: FieldDifference) -> str:
-    found = _json(difference.after) or "nothing"
+    actual = _json(difference.after) or "nothing"
     wanted = _json(difference.before) or "nothing"
-    return f"{format_pointer(difference.pointer)}: {found} instead of {wanted}"
+    return f"{format_pointer(difference.pointer)}: {actual} instead of {wanted}"
 
 
 def summary(entries: Sequence[AuditEntry]) -> str:

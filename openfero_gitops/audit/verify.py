@@ -270,20 +270,20 @@ def _without(members: Mapping[str, Any], names: Collection[str]) -> dict[str, An
     return {name: value for name, value in members.items() if name not in names}
 
 
-def _is_equal(pointer: Pointer, wanted: Any, found: Any) -> bool:
+def _is_equal(pointer: Pointer, wanted: Any, actual: Any) -> bool:
     """Whether two values mean the same to the API server."""
     if pointer[0] == "metadata":
-        return bool(wanted == found)
-    if (wanted == found and type(wanted) is type(found)) or (
-        _is_empty(wanted) and _is_empty(found)
+        return bool(wanted == actual)
+    if (wanted == actual and type(wanted) is type(actual)) or (
+        _is_empty(wanted) and _is_empty(actual)
     ):
         return True
     if wanted is None:
-        return found in _DEFAULTS.get(str(pointer[-1]), ())
+        return actual in _DEFAULTS.get(str(pointer[-1]), ())
     if not _QUANTITIES.intersection(str(part) for part in pointer[-2:]):
         return False
     try:
-        return parse_quantity(wanted) == parse_quantity(found)
+        return parse_quantity(wanted) == parse_quantity(actual)
     except ValueError:
         return False
 

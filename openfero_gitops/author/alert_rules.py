@@ -96,8 +96,8 @@ def _of_groups(groups: yaml.Node, path: str) -> Iterator[AlertRule]:
             if not name:
                 raise _wrong(path, alert, "alert must be the name of an alert")
             labels = {**group_labels, **_labels(fields.get("labels"), path)}
-            known = {key: value for key, value in labels.items() if "{{" not in value}
-            yield AlertRule(name, known, path, alert.start_mark.line + 1)
+            fixed_labels = {key: value for key, value in labels.items() if "{{" not in value}
+            yield AlertRule(name, fixed_labels, path, alert.start_mark.line + 1)
 
 
 def _labels(node: yaml.Node | None, path: str) -> dict[str, str]:

@@ -242,9 +242,9 @@ def as_text(coverage: Coverage) -> str:
 
 def _rule_text(coverage: RuleCoverage) -> str:
     rule = coverage.rule
-    known = "{" + labels(rule.labels) + "}" if rule.labels else ""
+    rule_labels = "{" + labels(rule.labels) + "}" if rule.labels else ""
     reason = f": {coverage.reason}" if coverage.reason else ""
-    return f"{printable(rule.name)}{known} ({printable(rule.path)}:{rule.line}){reason}"
+    return f"{printable(rule.name)}{rule_labels} ({printable(rule.path)}:{rule.line}){reason}"
 
 
 def as_json(coverage: Coverage) -> dict[str, Any]:

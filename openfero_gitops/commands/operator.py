@@ -209,7 +209,7 @@ async def write_pause(
 
 
 async def _confirmation(store: ConfigMapStore, paused: str) -> dict[str, str] | None:
-    """Read the ConfigMap; None until a leader has confirmed the last request, whoever made it.
+    """Read the ConfigMap; None until a leader has confirmed the last request of any user.
 
     Raises:
         UsageError: somebody else requested the opposite.

@@ -442,5 +442,5 @@ def _entry(result: DryRun) -> dict[str, Any]:
 def _dry_run(entry: Mapping[str, Any]) -> DryRun:
     remarks = (Remark(str(rule), str(message)) for rule, message in entry["remarks"])
     # A rule that this version does not know was written by another version.
-    known = tuple(remark for remark in remarks if remark.rule in RULES)
-    return DryRun(parse_time(entry["at"]) or _EPOCH, known)
+    remarks_of_rules = tuple(remark for remark in remarks if remark.rule in RULES)
+    return DryRun(parse_time(entry["at"]) or _EPOCH, remarks_of_rules)

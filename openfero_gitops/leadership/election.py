@@ -12,7 +12,7 @@ Four rules are stricter than client-go's:
 * A record is recognized as one's own by its acquisition, not by its holder's name. So two processes
   of one name do not lead together, and a restarted one waits for the lease to expire.
 * A record without a duration counts with the candidate's duration, not with none.
-* A renewal changes the record even if the wall clock stands still.
+* A renewal changes the record even if the wall clock does not advance.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _different_from(before: datetime | None, wall: datetime) -> datetime:
     """The time of a renewal, different from that of the last one.
 
     The API server ignores a write that changes nothing, and other replicas would not see a
-    renewal: with a wall clock that stands still they would take a lease that was renewed.
+    renewal. If the wall clock did not advance, they would take over a lease that was renewed.
     """
     if before is not None and timedelta(0) <= before - wall < timedelta(seconds=1):
         return before + timedelta(microseconds=1)

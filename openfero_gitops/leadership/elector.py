@@ -12,11 +12,10 @@ tests the stamp that was read from the Job. The next leader first writes new sta
 older requests fail.
 
 A replica that stops lets its work finish what it has started, for as long as one request for the
-lease may take. If no admission is in flight then, of this leader or earlier ones, the release of
-the lease says so (`LeaseRecord.settled`), and a replica that takes the lease in exactly that state
-needs no stamps (`LeaseTerm.handed_over`). That stays true however late the release arrives, as
-nobody can have led in between. If a term ends in any other way, the lease does not say so, and
-whoever takes the lease removes the mark.
+lease may take. If no admission is in flight then, of this leader or earlier ones, the release
+marks the lease as settled (`LeaseRecord.settled`). A replica that takes the lease in exactly that
+state needs no stamps (`LeaseTerm.handed_over`), however late the release arrives: nobody can have
+led in between. A term that ends in any other way leaves no mark, and every new leader removes it.
 
 When a term ends, its work is cancelled. The lease is released only after the work has ended, so
 that another replica can take it at once. Work that does not end within a lease duration cannot be

@@ -66,14 +66,14 @@ def judge(history: History) -> list[Violation]:
     # (How often within a minute is judged below, by the moments that the leader wrote.)
     limits = replace(history.limits, per_minute=_NO_LIMIT)
     court = Judge(Envelope(limits=limits))
-    for _, one in _in_order(history):
-        match one:
+    for _, event in _in_order(history):
+        match event:
             case Change():
-                court.change(one)
+                court.change(event)
             case Answered():
-                court.answered(one)
+                court.answered(event)
             case datetime():
-                court.paused(one)
+                court.paused(event)
             case None:
                 court.resumed()
     end = max((seen.at for seen in history.jobs), default=0.0)
@@ -96,14 +96,14 @@ def count(violations: Iterable[Violation]) -> dict[str, int]:
 
 def _in_order(history: History) -> list[tuple[datetime, Change | Answered | datetime | None]]:
     """Everything as the judge is told it: by revision, with moments that never go back."""
-    told: list[tuple[datetime, Change | Answered | datetime | None]] = []
+    events: list[tuple[datetime, Change | Answered | datetime | None]] = []
     before: dict[str, dict[str, Any]] = {}
     last = datetime.min.replace(tzinfo=UTC)
-    for seen in sorted((*history.jobs, *history.control), key=lambda one: one.revision):
+    for seen in sorted((*history.jobs, *history.control), key=lambda record: record.revision):
         last = max(last + _INSTANT, _moment(seen.at))
         if (seen.object or before.get(seen.key, {})).get("kind") == "ConfigMap":
             before[seen.key] = seen.object or {}
-            told.extend((last, said) for said in _said(seen, last))
+            events.extend((last, event) for event in _said(seen, last))
             continue
         kind = "MODIFIED" if seen.key in before else "ADDED"
         job = seen.object
@@ -111,26 +111,26 @@ def _in_order(history: History) -> list[tuple[datetime, Change | Answered | date
             kind, job = "DELETED", before.pop(seen.key)
         else:
             before[seen.key] = job
-        told.append((last, Change(last, kind, job)))
-    for one in history.answered:
-        at = _moment(one.at) + _HEARD
-        job = tuple(one.job.split("/")) if one.job else None
-        told.append(
+        events.append((last, Change(last, kind, job)))
+    for answer in history.answered:
+        at = _moment(answer.at) + _HEARD
+        job = tuple(answer.job.split("/")) if answer.job else None
+        events.append(
             (
                 at,
                 Answered(
-                    sent=_moment(one.asked),
+                    sent=_moment(answer.sent_at),
                     answered=at,
-                    labels=one.labels,
-                    status=one.status,
-                    starts_at=_time(one.starts_at),
-                    ends_at=_time(one.ends_at),
+                    labels=answer.labels,
+                    status=answer.status,
+                    starts_at=_time(answer.starts_at),
+                    ends_at=_time(answer.ends_at),
                     job=(job[0], job[1]) if job else None,
                 ),
             )
         )
-    told.sort(key=lambda one: one[0])
-    return told
+    events.sort(key=lambda event: event[0])
+    return events
 
 
 def _said(seen: Seen, moment: datetime) -> list[datetime | None]:
@@ -148,24 +148,24 @@ def _answered_too_soon(history: History) -> list[Violation]:
         if seen.object is not None and seen.key not in created:
             created[seen.key] = _time(seen.object["metadata"]["creationTimestamp"])
     return [
-        Violation(_moment(one.at), "lost", f"{one.job} was answered before it was stored")
-        for one in history.answered
-        if one.job in created and created[one.job] > _moment(one.at)
+        Violation(_moment(answer.at), "lost", f"{answer.job} was answered before it was stored")
+        for answer in history.answered
+        if answer.job in created and created[answer.job] > _moment(answer.at)
     ]
 
 
 def _never_made(history: History, end: datetime) -> list[Violation]:
     """An alert that some operario answers, and that has no Job at the end."""
-    there = {_alert(job) for job in _last(history).values()}
+    delivered = {_alert(job) for job in _last(history).values()}
     return [
         Violation(end, "lost", f"{dict(labels)} {status} since {starts} has no Job")
-        for labels, status, starts in sorted(history.expected - there)
+        for labels, status, starts in sorted(history.expected - delivered)
     ]
 
 
 def _made_twice(history: History) -> list[Violation]:
     """Two Jobs of one alert and attempt; or one that was started, and started again."""
-    found = []
+    violations = []
     by_occurrence: defaultdict[tuple[Alert, str], set[str]] = defaultdict(set)
     starts: Counter[str] = Counter()
     suspended: dict[str, bool] = {}
@@ -180,13 +180,13 @@ def _made_twice(history: History) -> list[Violation]:
             starts[uid] += 1
             if starts[uid] > 1:
                 words = f"{seen.key} was started {starts[uid]} times"
-                found.append(Violation(_moment(seen.at), "doubled", words))
+                violations.append(Violation(_moment(seen.at), "doubled", words))
         suspended[uid] = now
     for (alert, attempt), uids in by_occurrence.items():
         if len(uids) > 1:
             words = f"{dict(alert[0])} {alert[1]} has {len(uids)} Jobs of attempt {attempt}"
-            found.append(Violation(_moment(history.jobs[-1].at), "doubled", words))
-    return found
+            violations.append(Violation(_moment(history.jobs[-1].at), "doubled", words))
+    return violations
 
 
 def _too_many_a_minute(history: History) -> list[Violation]:
@@ -206,19 +206,19 @@ def _too_many_a_minute(history: History) -> list[Violation]:
 
 def _undecided(history: History, end: datetime) -> list[Violation]:
     """A Job that still waits, and not for a human; or one that never ended."""
-    found = []
+    violations = []
     for name, job in _last(history).items():
         annotations = job["metadata"]["annotations"]
         ended = any(
-            one["type"] in ("Complete", "Failed") and one["status"] == "True"
-            for one in (job.get("status") or {}).get("conditions") or ()
+            condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+            for condition in (job.get("status") or {}).get("conditions") or ()
         )
         asks = json.loads(annotations.get(keys.OPTIONS, "{}")).get("approval") is True
         unanswered = asks and keys.APPROVED_BY not in annotations
         if not (ended or keys.DECISION in annotations or unanswered):
             state = "has not ended" if keys.ADMITTED_AT in annotations else "waits"
-            found.append(Violation(end, "undecided", f"{name} {state}"))
-    return found
+            violations.append(Violation(end, "undecided", f"{name} {state}"))
+    return violations
 
 
 def _last(history: History) -> dict[str, dict[str, Any]]:

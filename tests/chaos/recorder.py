@@ -127,7 +127,7 @@ def _read(line: bytes, prefix: str) -> list[Seen]:
     result = json.loads(line).get("result") or {}
     if result.get("canceled"):
         raise ConnectionError(f"etcd ended the watch: {result}")
-    found = []
+    records = []
     for event in result.get("events") or ():
         pair = event["kv"]
         key = base64.b64decode(pair["key"]).decode().removeprefix(prefix)
@@ -135,8 +135,8 @@ def _read(line: bytes, prefix: str) -> list[Seen]:
         stored = None
         if event.get("type", "PUT") == "PUT":
             stored = _slim(json.loads(base64.b64decode(pair["value"])), str(revision))
-        found.append(Seen(revision, time.time(), key, stored))
-    return found
+        records.append(Seen(revision, time.time(), key, stored))
+    return records
 
 
 def _slim(stored: dict[str, Any], version: str) -> dict[str, Any]:

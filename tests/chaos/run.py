@@ -94,7 +94,7 @@ async def run(
         asked_for=occurrences,
         faults=faults,
         lease=lease,
-        injected=Counter(one.fault.value for one in dealt),
+        injected=Counter(injection.fault.value for injection in dealt),
         violations=violations,
         broken=checker.count(violations),
         figures=figures,
@@ -133,7 +133,7 @@ async def _play(
 async def _settle(stage: Stage, say: Callable[[str], None]) -> None:
     """Wait until nothing is left to be done, or the time for it is over."""
     deadline = time.monotonic() + LONGEST_TO_SETTLE
-    told = time.monotonic()
+    printed_at = time.monotonic()
     calm_since: float | None = None
     while time.monotonic() < deadline:
         open_jobs = sum(map(_is_open, stage.recorder.latest.values()))
@@ -143,8 +143,8 @@ async def _settle(stage: Stage, say: Callable[[str], None]) -> None:
             calm_since = time.monotonic()
         elif time.monotonic() - calm_since > CALM:
             return
-        if time.monotonic() - told > 15:
-            told = time.monotonic()
+        if time.monotonic() - printed_at > 15:
+            printed_at = time.monotonic()
             say(f"settling: {open_jobs} Jobs are open")
         await asyncio.sleep(0.25)
 
@@ -154,8 +154,8 @@ def _is_open(job: dict) -> bool:  # type: ignore[type-arg]
     if keys.DECISION in annotations:
         return False
     if any(
-        one["type"] in ("Complete", "Failed") and one["status"] == "True"
-        for one in (job.get("status") or {}).get("conditions") or ()
+        condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+        for condition in (job.get("status") or {}).get("conditions") or ()
     ):
         return False
     asks = '"approval":true' in annotations.get(keys.OPTIONS, "").replace(" ", "")
@@ -224,7 +224,7 @@ def _figures(stage: Stage, post: Post, history: checker.History) -> dict[str, st
         ("frozen", "next admission after SIGSTOP of the leader"),
         ("cut off", "next admission after the leader was cut off"),
     ):
-        gaps = _gaps([one for one in stage.felled_leaders if one.how == how], history.jobs)
+        gaps = _gaps([leader for leader in stage.felled_leaders if leader.how == how], history.jobs)
         if gaps:
             figures[title] = (
                 f"median {statistics.median(gaps):.1f} s, longest {max(gaps):.1f} s"
@@ -240,8 +240,8 @@ def _most_at_once(jobs: Sequence[Seen]) -> int:
     for seen in jobs:
         job = seen.object
         ended = job is None or any(
-            one["type"] in ("Complete", "Failed") and one["status"] == "True"
-            for one in (job.get("status") or {}).get("conditions") or ()
+            condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+            for condition in (job.get("status") or {}).get("conditions") or ()
         )
         if job is None or ended or job["spec"].get("suspend") is True:
             running.discard(seen.key)
@@ -288,9 +288,11 @@ def report(outcome: Outcome) -> str:
         record.table(["promise", "broken"], [[w, str(n)] for w, n in outcome.broken.items()]),
         "",
         record.table(
-            ["fault", "times"], [[what, str(n)] for what, n in sorted(outcome.injected.items())]
+            ["fault", "times"], [[fault, str(n)] for fault, n in sorted(outcome.injected.items())]
         ),
         "",
-        record.table(["figure", ""], [[what, value] for what, value in outcome.figures.items()]),
+        record.table(
+            ["figure", ""], [[figure, value] for figure, value in outcome.figures.items()]
+        ),
     ]
     return "\n".join(lines)

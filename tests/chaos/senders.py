@@ -41,7 +41,7 @@ IN_FLIGHT: Final = 12
 class Answered:
     """An alert that was asked to be healed, and answered with 200, by the wall clock."""
 
-    asked: float
+    sent_at: float
     at: float
     sender: int
     labels: dict[str, str]
@@ -73,7 +73,9 @@ class Post:
 
         for story in stories:
             labels = tuple(sorted(story.labels.items()))
-            self.expected |= {(labels, what, moment(since)) for what, since in story.occurrences}
+            self.expected |= {
+                (labels, status, moment(since)) for status, since in story.occurrences
+            }
         async with asyncio.TaskGroup() as tasks:
             for sender in range(SENDERS):
                 gate = asyncio.Semaphore(IN_FLIGHT)
@@ -113,32 +115,32 @@ class Post:
         pause = FIRST_PAUSE
         while not self.giving_up:
             url = chance.choice(self.urls)
-            asked = time.time()
+            sent_at = time.time()
             try:
                 async with http.post(url + "/alerts", json=body) as answer:
-                    said = await answer.json(content_type=None)
+                    response = await answer.json(content_type=None)
                     code = answer.status
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 self.codes[type(error).__name__] += 1
-                code, said = 0, None
+                code, response = 0, None
             else:
                 self.codes[str(code)] += 1
             if code == 200:
-                self._believe(sender, asked, body, said)
+                self._believe(sender, sent_at, body, response)
                 return
             if code and code < 500:
-                self.unexpected.append(f"a delivery was answered with {code}: {said}")
+                self.unexpected.append(f"a delivery was answered with {code}: {response}")
                 return
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _believe(self, sender: int, asked: float, body: Any, said: Any) -> None:
+    def _believe(self, sender: int, sent_at: float, body: Any, response: Any) -> None:
         at = time.time()
-        for alert, item in zip(body["alerts"], said["items"], strict=True):
+        for alert, item in zip(body["alerts"], response["items"], strict=True):
             job = f"{item['namespace']}/{item['job']}" if item.get("job") else ""
             self.answered.append(
                 Answered(
-                    asked,
+                    sent_at,
                     at,
                     sender,
                     alert["labels"],
@@ -153,12 +155,12 @@ class Post:
 
 def _groups(stories: Sequence[Story], chance: random.Random) -> list[list[Story]]:
     """Stories of one alert name, in groups of any size."""
-    found: list[list[Story]] = []
+    groups: list[list[Story]] = []
     by_name = sorted(stories, key=lambda story: story.name)
     for _, same in groupby(by_name, key=lambda story: story.name):
         left = list(same)
         while left:
             size = min(len(left), chance.choice([1, 1, 2, 5, LARGEST_GROUP]))
-            found.append(left[:size])
+            groups.append(left[:size])
             left = left[size:]
-    return found
+    return groups

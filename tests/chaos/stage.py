@@ -100,7 +100,7 @@ class Stage:
         await asyncio.to_thread(process.start)
 
     async def leader(self) -> str:
-        """Who says that they lead; whoever comes first, if nobody does for long."""
+        """Return the replica that leads, or the first one if none does for a long time."""
         return (await self._by_leading())[0]
 
     async def follower(self) -> str:

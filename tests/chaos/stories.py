@@ -125,9 +125,10 @@ def _flicker(t: _Teller) -> Iterator[Story]:
     """Prometheus falls silent: a false `resolved`, and the problem again with another start."""
     s = t.start()
     again = firing(-4.0 - t.chance.random())
-    said = (firing(s), resolved(s, -10.0), again)
-    heard = t.chance.choice([said, (firing(s), again)])  # the other missed that it was resolved
-    yield Story(t.labels(t.chance.choice(["Plain", "Undo"])), (said, heard))
+    deliveries = (firing(s), resolved(s, -10.0), again)
+    # One sender may miss that the alert was resolved.
+    heard = t.chance.choice([deliveries, (firing(s), again)])
+    yield Story(t.labels(t.chance.choice(["Plain", "Undo"])), (deliveries, heard))
 
 
 def _asks(t: _Teller) -> Iterator[Story]:
@@ -171,12 +172,12 @@ def tell(seed: int, occurrences: int) -> list[Story]:
     """Tell stories of at least so many occurrences."""
     teller = _Teller(random.Random(seed))  # noqa: S311 - to be drawn again
     stories: list[Story] = []
-    told = 0
-    while told < occurrences:
+    planned = 0
+    while planned < occurrences:
         kind = teller.chance.choices([*_KINDS], [*_KINDS.values()])[0]
         for story in kind(teller):
             stories.append(story)
-            told += len(story.occurrences)
+            planned += len(story.occurrences)
     return stories
 
 

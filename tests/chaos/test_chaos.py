@@ -36,7 +36,7 @@ def test_a_seed_tells_the_same_again() -> None:
 
 def test_every_fault_comes_before_one_comes_twice_more() -> None:
     """A run with as many faults as there are kinds meets each of them."""
-    assert {one.fault for one in deal(3, len(Fault))} == {*Fault}
+    assert {injection.fault for injection in deal(3, len(Fault))} == {*Fault}
 
 
 def test_stories_hold_as_many_occurrences_as_were_asked_for() -> None:
@@ -60,9 +60,11 @@ class Past:
     def create(self, name: str, at: float, *, since: float = -30.0, **options: Any) -> None:
         """An alert of this name's own Pod is delivered, its Job stored, and that is answered."""
         pod = name.rstrip("'")
-        one = build.alert(labels={"alertname": "Down", "pod": pod}, starts_at=NOW + seconds(since))
+        alert = build.alert(
+            labels={"alertname": "Down", "pod": pod}, starts_at=NOW + seconds(since)
+        )
         manifest = build.rendered(
-            one,
+            alert,
             build.operario(options=Options(cooldown=seconds(0), **options)),
             delivered=build.delivery(received_at=NOW + seconds(at)),
         ).manifest
@@ -72,13 +74,13 @@ class Past:
         self._now[name] = build.stored(manifest, metadata=metadata)
         self._write(name, at)
         starts = format_time(NOW + seconds(since))
-        self.expected.add((tuple(sorted(one.labels.items())), "firing", starts))
+        self.expected.add((tuple(sorted(alert.labels.items())), "firing", starts))
         self.answered.append(
             Answered(
-                asked=BEGIN + at,
+                sent_at=BEGIN + at,
                 at=BEGIN + at + 0.1,
                 sender=0,
-                labels=dict(one.labels),
+                labels=dict(alert.labels),
                 status="firing",
                 starts_at=starts,
                 ends_at="0001-01-01T00:00:00Z",
@@ -135,16 +137,16 @@ class Past:
 
 def past() -> Past:
     """Two alerts are healed, one after the other; then admission is paused."""
-    told = Past()
-    told.create("a", 0)
-    told.create("b", 0.5)
-    told.admit("a", 1)
-    told.admit("b", 2)
-    told.end("a", 3)
-    told.end("b", 4)
-    told.pause(5, {"paused": "true", "request": "r1"})
-    told.pause(6, {"paused": "true", "request": "r1", "acknowledged": "r1"})
-    return told
+    recorded = Past()
+    recorded.create("a", 0)
+    recorded.create("b", 0.5)
+    recorded.admit("a", 1)
+    recorded.admit("b", 2)
+    recorded.end("a", 3)
+    recorded.end("b", 4)
+    recorded.pause(5, {"paused": "true", "request": "r1"})
+    recorded.pause(6, {"paused": "true", "request": "r1", "acknowledged": "r1"})
+    return recorded
 
 
 def test_a_history_in_which_all_went_well_breaks_no_promise() -> None:
@@ -152,61 +154,61 @@ def test_a_history_in_which_all_went_well_breaks_no_promise() -> None:
     assert past().broken() == {}
 
 
-def _lose(told: Past) -> None:
-    told.jobs = [seen for seen in told.jobs if not seen.key.endswith("/b")]
+def _lose(recorded: Past) -> None:
+    recorded.jobs = [seen for seen in recorded.jobs if not seen.key.endswith("/b")]
 
 
-def _forget_an_alert(told: Past) -> None:
-    told.expected.add(((("alertname", "Down"), ("pod", "c")), "firing", "2026-11-21T03:00:00Z"))
+def _forget_an_alert(recorded: Past) -> None:
+    recorded.expected.add(((("alertname", "Down"), ("pod", "c")), "firing", "2026-11-21T03:00:00Z"))
 
 
-def _answer_too_soon(told: Past) -> None:
-    told.answered[1] = replace(told.answered[1], at=told.answered[1].at - 5)
+def _answer_too_soon(recorded: Past) -> None:
+    recorded.answered[1] = replace(recorded.answered[1], at=recorded.answered[1].at - 5)
 
 
-def _double(told: Past) -> None:
-    told.create("a'", 7)
-    told.change("a'", 8, **{keys.DECISION: "refused", keys.REASON: "same-occurrence"})
+def _double(recorded: Past) -> None:
+    recorded.create("a'", 7)
+    recorded.change("a'", 8, **{keys.DECISION: "refused", keys.REASON: "same-occurrence"})
 
 
-def _start_again(told: Past) -> None:
-    told.create("c", 6.1)
-    told.change("c", 6.2, suspend=False)
-    told.change("c", 6.3, suspend=True)
-    told.change("c", 6.4, suspend=False)
-    told.end("c", 6.5)
+def _start_again(recorded: Past) -> None:
+    recorded.create("c", 6.1)
+    recorded.change("c", 6.2, suspend=False)
+    recorded.change("c", 6.3, suspend=True)
+    recorded.change("c", 6.4, suspend=False)
+    recorded.end("c", 6.5)
 
 
-def _heal_twice(told: Past) -> None:
-    told.control.clear()
-    told.create("a'", 7, since=-20)
-    told.admit("a'", 8)
-    told.end("a'", 9)
+def _heal_twice(recorded: Past) -> None:
+    recorded.control.clear()
+    recorded.create("a'", 7, since=-20)
+    recorded.admit("a'", 8)
+    recorded.end("a'", 9)
 
 
-def _start_while_paused(told: Past) -> None:
-    told.create("c", 6.5)
-    told.admit("c", 7)
-    told.end("c", 8)
+def _start_while_paused(recorded: Past) -> None:
+    recorded.create("c", 6.5)
+    recorded.admit("c", 7)
+    recorded.end("c", 8)
 
 
-def _start_unasked(told: Past) -> None:
-    told.control.clear()
-    told.create("c", 6.5, approval=True)
-    told.admit("c", 7)
-    told.end("c", 8)
+def _start_unasked(recorded: Past) -> None:
+    recorded.control.clear()
+    recorded.create("c", 6.5, approval=True)
+    recorded.admit("c", 7)
+    recorded.end("c", 8)
 
 
-def _start_what_is_over(told: Past) -> None:
-    told.control.clear()
-    told.create("c", 6.5)
-    told.change("c", 6.6, **{keys.RESOLVED_AT: format_time(NOW)})
-    told.admit("c", 7)
-    told.end("c", 8)
+def _start_what_is_over(recorded: Past) -> None:
+    recorded.control.clear()
+    recorded.create("c", 6.5)
+    recorded.change("c", 6.6, **{keys.RESOLVED_AT: format_time(NOW)})
+    recorded.admit("c", 7)
+    recorded.end("c", 8)
 
 
-def _leave(told: Past) -> None:
-    told.create("c", 7)
+def _leave(recorded: Past) -> None:
+    recorded.create("c", 7)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +228,9 @@ def _leave(told: Past) -> None:
 )
 def test_a_doctored_history_is_found_out(doctor: Callable[[Past], None], promise: str) -> None:
     """Each promise that is broken by the change of one thing is named, and no other."""
-    told = past()
-    doctor(told)
-    assert set(told.broken()) == {promise}
+    recorded = past()
+    doctor(recorded)
+    assert set(recorded.broken()) == {promise}
 
 
 @pytest.mark.parametrize("limit", ["concurrent", "per_minute"])

@@ -124,7 +124,7 @@ class ControlPlaneError(RuntimeError):
 def binaries() -> Path:
     """Return the folder of the built commands, building them first where it is needed.
 
-    The first build takes minutes and says so on stderr.
+    The first build takes minutes, with progress on stderr.
 
     Raises:
         ControlPlaneError: Go is missing, or the build failed.
@@ -458,11 +458,11 @@ class ControlPlane:
     def _wait_until_settled(self) -> None:
         started = time.monotonic()
         while (lacking := self._unsettled()) is not None:
-            what, name = lacking
+            kind, name = lacking
             if not self._alive(name):
                 raise ControlPlaneError(self._failure(f"{name} ended", name))
             if time.monotonic() - started > PATIENCE:
-                raise ControlPlaneError(self._failure(f"there is no {what}", name))
+                raise ControlPlaneError(self._failure(f"there is no {kind}", name))
             time.sleep(0.05)
 
     def _unsettled(self) -> tuple[str, str] | None:
@@ -499,7 +499,7 @@ class ControlPlane:
             raise ControlPlaneError(f"the node cannot be created: {answer}")
 
     def _save(self) -> None:
-        """Write pids.json as a whole, so that whoever reads it never reads half of it."""
+        """Write pids.json as a whole, so that no reader sees half of it."""
         record = {
             "components": self.components,
             "ports": self._ports,
@@ -589,7 +589,7 @@ class ControlPlane:
                 "--endpoint-reconciler-type=none",
                 "--max-requests-inflight=3000",
                 "--max-mutating-requests-inflight=1500",
-                # Else SIGTERM waits a minute for the watches of whoever is connected.
+                # Otherwise SIGTERM waits a minute for the watches of connected clients.
                 "--shutdown-watch-termination-grace-period=1s",
             ],
             "kube-controller-manager": [

@@ -76,20 +76,20 @@ def download(release: str) -> Path:
 
 def add_words(schemas: dict[str, Any], source: str) -> None:
     """Put the words that a field takes where the API server has them."""
-    known = {
+    schemas = {
         name.removeprefix("io.k8s.").replace(".", "_"): schema for name, schema in schemas.items()
     }
     schema: dict[str, Any] = {}
     field = ""
     for line in source.splitlines():
-        if found := _FUNCTION.match(line):
-            schema, field = known.get(found[1], {}), ""
-        elif found := _PROPERTY.match(line):
-            field = found[1]
-        elif (found := _WORDS.match(line)) and field in schema.get("properties", {}):
+        if match := _FUNCTION.match(line):
+            schema, field = schemas.get(match[1], {}), ""
+        elif match := _PROPERTY.match(line):
+            field = match[1]
+        elif (match := _WORDS.match(line)) and field in schema.get("properties", {}):
             place = schema["properties"][field]
-            place = place if len(found[1]) == _OF_THE_FIELD else place["items"]
-            place["enum"] = json.loads(f"[{found[2]}]")
+            place = place if len(match[1]) == _OF_THE_FIELD else place["items"]
+            place["enum"] = json.loads(f"[{match[2]}]")
 
 
 def written(document: dict[str, dict[str, Any]]) -> str:

@@ -101,17 +101,17 @@ def test_explain_a_commit(
     before = repository.head
     repository.write("ops/hostdown.json", operario("HostUp"))
     repository.commit("Heal something else")
-    asked = ("explain", repository.url, "--path", "ops", "--alert", payload)
+    arguments = ("explain", repository.url, "--path", "ops", "--alert", payload)
 
-    then = openfero(*asked, "--ref", before)
-    now = openfero(*asked)
+    then = openfero(*arguments, "--ref", before)
+    now = openfero(*arguments)
 
     assert then.code == 0
     assert "openfero-hostdown-firing (ops/hostdown.json) matches and creates Job" in then.out
     assert now.code == 1
     assert "no Job: " in now.out
-    [told] = openfero(*asked, "--format", "json").json["alerts"]
-    assert (told["alertname"], told["outcome"], told["reason"]) == (
+    [explained] = openfero(*arguments, "--format", "json").json["alerts"]
+    assert (explained["alertname"], explained["outcome"], explained["reason"]) == (
         "HostDown",
         "no-match",
         "no-operario",
@@ -139,7 +139,7 @@ def test_explain_a_folder_whose_command_uses_the_commit(
 
     ran = openfero("explain", tmp_path / "ops", "--alert", payload, "--format", "json")
 
-    assert [one["outcome"] for one in ran.json["alerts"]] == ["created"]
+    assert [alert["outcome"] for alert in ran.json["alerts"]] == ["created"]
 
 
 def test_explain_loads_no_client_of_kubernetes(repository: Repository, payload: Path) -> None:
@@ -233,13 +233,13 @@ def test_goldens_are_written_into_a_folder_alone(
     victim = repository.folder / "victim"
     victim.write_text("mine\n")
     repository.commit("A case")
-    for arguments, said in (
+    for arguments, message in (
         ((repository.url, "--path", "ops"), "is not a folder: --update needs one"),
         ((repository.folder / "ops", "--ref", "main"), "remove --ref"),
     ):
         ran = openfero("test", *arguments, "--update")
         assert ran.code == 2
-        assert said in ran.err
+        assert message in ran.err
     (repository.folder / case / "job.yaml").symlink_to(victim)
     ran = openfero("test", repository.folder / "ops", "--update")
     assert ran.code == 2
@@ -347,9 +347,9 @@ def test_diff_since_the_branch_was_made(
     pull_request.write("ops/third.json", operario("Third"))
     pull_request.commit("Meanwhile")
     for source in (pull_request.folder, pull_request.url):
-        asked = ("diff", source, "main", "pr", "--path", "ops")
-        assert "openfero-third-firing: was removed" in openfero(*asked).out
-        ran = openfero(*asked, "--merge-base")
+        arguments = ("diff", source, "main", "pr", "--path", "ops")
+        assert "openfero-third-firing: was removed" in openfero(*arguments).out
+        ran = openfero(*arguments, "--merge-base")
         assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 change in behavior")
     pull_request.git("checkout", "--quiet", "--orphan", "strange")
     pull_request.commit("Another history")
@@ -359,7 +359,7 @@ def test_diff_since_the_branch_was_made(
 
 
 def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
-    """A commit that changes comments and places says so."""
+    """A commit that changes comments and places is reported as no change in behavior."""
     pull_request.write("ops/moved/other.json", operario("Other") + "\n\n")
     pull_request.delete("ops/other.json")
     pull_request.commit("Move it")
@@ -375,9 +375,11 @@ def test_diff_as_a_comment(pull_request: Repository, openfero: Callable[..., Ran
     assert ran.code == 0
     assert ran.out.startswith("<!-- openfero-gitops diff -->\n### Operarios: 1 change in")
     assert "| changes | <code>openfero-hostdown-firing</code> | container " in ran.out
-    found = openfero("diff", pull_request.folder / "ops", "main", "pr", "--format", "json").json
-    assert found["base"] == pull_request.git("rev-parse", "main")
-    assert [change["kind"] for change in found["changes"]] == ["image"]
+    difference = openfero(
+        "diff", pull_request.folder / "ops", "main", "pr", "--format", "json"
+    ).json
+    assert difference["base"] == pull_request.git("rev-parse", "main")
+    assert [change["kind"] for change in difference["changes"]] == ["image"]
 
 
 def test_diff_of_a_file_that_breaks(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
@@ -407,7 +409,7 @@ def test_diff_of_an_envelope_that_is_gone(
 
 
 @pytest.mark.parametrize(
-    ("refs", "said"),
+    ("refs", "message"),
     [
         (("main", "nowhere"), "has no commit 'nowhere'"),
         (("--", "--upload-pack=id", "main"), "has no commit '--upload-pack=id'"),
@@ -416,14 +418,14 @@ def test_diff_of_an_envelope_that_is_gone(
     ],
 )
 def test_diff_without_such_a_commit(
-    pull_request: Repository, openfero: Callable[..., Ran], refs: tuple[str, ...], said: str
+    pull_request: Repository, openfero: Callable[..., Ran], refs: tuple[str, ...], message: str
 ) -> None:
     """A ref that names no commit is exit code 2, and told."""
     options = refs[:1] if refs[0] == "--" else ()
     ran = openfero("diff", *options, pull_request.folder / "ops", *refs[len(options) :])
 
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert message in ran.err
 
 
 def test_diff_outside_of_a_repository(tmp_path: Path, openfero: Callable[..., Ran]) -> None:
@@ -446,13 +448,15 @@ RULES = FIXTURES / "alert_rules"
 def test_coverage_of_the_starter_repository(openfero: Callable[..., Ran]) -> None:
     """Rules of the kubernetes-mixin's shape: what the example answers, and what it does not."""
     ran = openfero("coverage", EXAMPLE, "--rules", RULES / "kubernetes.yaml", "--format", "json")
-    answered = {one["alertname"]: one["covered"] for one in ran.json["alerts"]}
+    answered = {alert["alertname"]: alert["covered"] for alert in ran.json["alerts"]}
 
     assert ran.code == 1
     assert answered["KubePodCrashLooping"] == "yes"
     assert answered["KubeQuotaFullyUsed"] == "some"
     assert answered["KubeHpaReplicasMismatch"] == "no"
-    assert {one["operario"] for one in ran.json["unreachable"]} >= {"openfero-targetdown-firing"}
+    assert {operario["operario"] for operario in ran.json["unreachable"]} >= {
+        "openfero-targetdown-firing"
+    }
 
 
 def test_coverage_at_a_commit(
@@ -463,10 +467,10 @@ def test_coverage_at_a_commit(
     repository.commit("Disks, too")
     more = tmp_path / "more.yaml"
     more.write_text("groups: [{name: g, rules: [{alert: Watchdog}]}]\n")
-    asked = ("coverage", repository.url, "--path", "ops", "--rules", RULES / "plain.yaml", more)
+    arguments = ("coverage", repository.url, "--path", "ops", "--rules", RULES / "plain.yaml", more)
 
-    gap = openfero(*asked)
-    whole = openfero(*asked, "--ignore", "Watchdog")
+    gap = openfero(*arguments)
+    whole = openfero(*arguments, "--ignore", "Watchdog")
 
     assert gap.code == 1
     assert f"no operario: Watchdog ({more}:1)\n" in gap.out
@@ -484,10 +488,10 @@ def test_coverage_without_rules(
     folder = repository.folder / "ops"
     values = tmp_path / "values.yaml"
     values.write_text("image: x\n")
-    for file, said in ((values, "values.yaml: no rules found"), ("none", "cannot read")):
+    for file, message in ((values, "values.yaml: no rules found"), ("none", "cannot read")):
         ran = openfero("coverage", folder, "--rules", file)
         assert (ran.code, ran.out) == (2, "")
-        assert said in ran.err
+        assert message in ran.err
     assert "Missing option '--rules'" in openfero("coverage", folder).err
 
 

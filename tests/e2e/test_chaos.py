@@ -25,13 +25,13 @@ def test_every_promise_is_kept_under_chaos(
     """Under four faults nothing is lost, doubled or out of bounds."""
     require_binaries(request.config)
     outcome = asyncio.run(run(SEED, OCCURRENCES, 4, tmp_path, print))
-    said = "\n".join([capsys.readouterr().out, report(outcome), *map(str, outcome.violations)])
-    assert outcome.kept, said
-    assert not outcome.notes, said
+    output = "\n".join([capsys.readouterr().out, report(outcome), *map(str, outcome.violations)])
+    assert outcome.kept, output
+    assert not outcome.notes, output
     assert set(outcome.injected) == {
         Fault.LEADER_FROZEN,
         Fault.LEADER_UNHEARD,
         Fault.API_KILLED,
         Fault.PAUSED_AND_LEADER_KILLED,
     }
-    assert int(outcome.figures["of which started"]) > 25, said
+    assert int(outcome.figures["of which started"]) > 25, output

@@ -121,14 +121,14 @@ def merged(values: Values, changes: Values) -> Values:
 
 def only(objects: list[Object], kind: str) -> Object:
     """Return the one object of a kind."""
-    [found] = [each for each in objects if each["kind"] == kind]
-    return found
+    [item] = [item for item in objects if item["kind"] == kind]
+    return item
 
 
 def container(objects: list[Object]) -> dict[str, Any]:
     """Return the controller's container."""
-    [found] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    return dict(found)
+    [container] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return dict(container)
 
 
 def egress_ports(objects: list[Object]) -> list[list[int]]:
@@ -152,7 +152,7 @@ def test_lint_finds_nothing(values: Values) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"repository": {"url": ""}}, "repository.url is required"),
         ({"repository": {"url": "ftp://git.example.com/a"}}, "/repository/url"),
@@ -221,13 +221,13 @@ def test_lint_finds_nothing(values: Values) -> None:
         ({"allowedNamespaces": ["Production"]}, "/allowedNamespaces/0"),
     ],
 )
-def test_wrong_values_are_refused_with_a_reason(changes: Values, said: str) -> None:
+def test_wrong_values_are_refused_with_a_reason(changes: Values, reason: str) -> None:
     """Values that cannot work stop the installation and say which of them it was."""
     with pytest.raises(HelmError) as refused:
         render_chart("openfero", merged(REPOSITORY, changes))
     # Helm 3 quotes and words its schema's findings differently: compared is what both say.
-    told = re.sub(r"[^a-z0-9]+", " ", str(refused.value).lower())
-    assert re.sub(r"[^a-z0-9]+", " ", said.lower()).strip() in told
+    message = re.sub(r"[^a-z0-9]+", " ", str(refused.value).lower())
+    assert re.sub(r"[^a-z0-9]+", " ", reason.lower()).strip() in message
 
 
 def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
@@ -274,8 +274,8 @@ def test_every_flag_is_one_that_serve_knows(values: Values) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    known = set(re.findall(r"--[a-z][a-z-]*", ran.stdout))
-    assert {argument.partition("=")[0] for argument in arguments} <= known
+    flags = set(re.findall(r"--[a-z][a-z-]*", ran.stdout))
+    assert {argument.partition("=")[0] for argument in arguments} <= flags
 
 
 @ALL
@@ -374,9 +374,9 @@ def test_a_proxy_before_git_is_used_and_may_be_reached() -> None:
 
 def test_disruption_budget_needs_a_second_replica() -> None:
     """A single replica gets no budget, since that would block every drain."""
-    two, one = (render_chart("o", merged(REPOSITORY, {"replicaCount": n})) for n in (2, 1))
-    assert only(two, "PodDisruptionBudget")["spec"]["minAvailable"] == 1
-    assert "PodDisruptionBudget" not in {each["kind"] for each in one}
+    double, single = (render_chart("o", merged(REPOSITORY, {"replicaCount": n})) for n in (2, 1))
+    assert only(double, "PodDisruptionBudget")["spec"]["minAvailable"] == 1
+    assert "PodDisruptionBudget" not in {each["kind"] for each in single}
 
 
 def test_service_monitor_is_made_on_request() -> None:
@@ -541,9 +541,9 @@ def test_api_server_agrees_about_rights(
         ("create", "rolebindings.rbac.authorization.k8s.io", jobs_namespace): False,
     }
 
-    def may(verb: str, what: str, where: str) -> bool:
+    def may(verb: str, resource: str, where: str) -> bool:
         try:
-            kubectl("auth", "can-i", verb, what, account, "-n", where, "--quiet")
+            kubectl("auth", "can-i", verb, resource, account, "-n", where, "--quiet")
         except KubectlError as error:
             # A no says nothing; trouble, or a resource that does not exist, does.
             if not str(error).endswith(": "):
@@ -564,9 +564,9 @@ def test_notes_say_how_to_read_the_token(
     kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
 ) -> None:
     """The command in the notes prints the token and nothing else."""
-    told = notes(kubeconfig, namespace, REPOSITORY)
-    assert jobs_namespace in told
-    [command] = [line for line in told.splitlines() if "get secret" in line]
+    text = notes(kubeconfig, namespace, REPOSITORY)
+    assert jobs_namespace in text
+    [command] = [line for line in text.splitlines() if "get secret" in line]
     printed = kubectl(*shlex.split(command)[1:])
     assert printed == webhook_credentials(kubeconfig, namespace)
 
@@ -588,8 +588,8 @@ def test_notes_carry_a_configuration_that_alertmanager_takes(
     """The receiver in the notes passes `amtool check-config` and calls the chart's Service."""
     amtool = require("amtool", "apt-get install prometheus-alertmanager", "amtool")
     own = {"jobsNamespace": {"name": namespace, "create": False}}
-    told = notes(kubeconfig, namespace, merged(merged(REPOSITORY, changes), own))
-    text = told[told.index("     route:") : told.index("\n3. ")]
+    printed = notes(kubeconfig, namespace, merged(merged(REPOSITORY, changes), own))
+    text = printed[printed.index("     route:") : printed.index("\n3. ")]
     config = yaml.safe_load(textwrap.dedent(text))
     [receiver] = config["receivers"]
     [webhook] = receiver["webhook_configs"]

@@ -42,9 +42,9 @@ def repository(tmp_path: Path, other_namespace: str) -> Repository:
     """Give a repository with an operario for each of two namespaces."""
     made = Repository(tmp_path / "operarios")
     made.write("here.json", operario("Here"))
-    there = json.loads(operario("There"))
-    there["metadata"]["namespace"] = other_namespace
-    made.write("there.json", json.dumps(there))
+    elsewhere = json.loads(operario("There"))
+    elsewhere["metadata"]["namespace"] = other_namespace
+    made.write("there.json", json.dumps(elsewhere))
     made.commit("Operarios")
     return made
 
@@ -149,9 +149,9 @@ def test_a_throttling_api_server_is_left_in_peace(gateway: Gateway, replica: Rep
     replica.wait_for(lambda: gateway.count("PATCH", "/jobs/here-firing-"))
     before, began = gateway.count("PATCH", "/jobs/"), time.monotonic()
     time.sleep(10)
-    asked, seconds = gateway.count("PATCH", "/jobs/") - before, time.monotonic() - began
+    requests, seconds = gateway.count("PATCH", "/jobs/") - before, time.monotonic() - began
     # (Who asks nobody tries each second; a lease that a busy machine loses costs a try more.)
-    assert asked <= seconds / 2, "each try waits for the five seconds that were asked for"
+    assert requests <= seconds / 2, "each retry waits for the five seconds of Retry-After"
     gateway.rule = forward
     replica.wait_for(lambda: phases(replica).get("third") == "Succeeded")
 
@@ -256,7 +256,7 @@ def test_a_clock_that_jumps_an_hour_stops_its_replica_alone(
     repository: Repository,
     other_namespace: str,
 ) -> None:
-    """It says so, takes nothing and hands over; another heals; set right, it works again."""
+    """It becomes unready and hands over, another replica remediates, and it recovers."""
     require("faketime", "apt-get install faketime", "faketime")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     clock = tmp_path / "clock"

@@ -80,7 +80,7 @@ def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
-    """A second demo on the same port says so, without a traceback."""
+    """A second demo on the same port fails with a message, without a traceback."""
     port = free_port()
     argv = [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"]
     with Process(argv, log=tmp_path / "demo.log", url=f"http://127.0.0.1:{port}/livez", cwd=ROOT):

@@ -44,8 +44,8 @@ def test_waiting_jobs_outlive_their_leaders(
     signals = [signal.SIGTERM, signal.SIGKILL]
     figures = asyncio.run(failover.measure(tmp_path, plane, signals, LEASE, WAITING))
     print(failover.rows(figures))
-    assert [one.sent for one in figures] == signals
-    assert all(one.waiting >= WAITING - 2 for one in figures)
+    assert [figure.sent for figure in figures] == signals
+    assert all(figure.waiting >= WAITING - 2 for figure in figures)
     ended, killed = figures
     assert ended.stamped == 0
     assert killed.stamped >= killed.waiting - 1

@@ -91,7 +91,9 @@ def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[lis
                 "receivers": [
                     {
                         "name": "openfero",
-                        "webhook_configs": [{**one, "max_alerts": 0} for one in receivers],
+                        "webhook_configs": [
+                            {**receiver, "max_alerts": 0} for receiver in receivers
+                        ],
                     }
                 ],
             }
@@ -123,8 +125,8 @@ def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[lis
 
 def jobs(kubectl: Kubectl, namespace: str) -> list[Any]:
     """Return the Jobs of a namespace."""
-    found: list[Any] = kubectl.json("get", "jobs", "-n", namespace)["items"]
-    return found
+    items: list[Any] = kubectl.json("get", "jobs", "-n", namespace)["items"]
+    return items
 
 
 def admitted(job: Any) -> bool:
@@ -191,7 +193,7 @@ def test_a_firing_rule_heals_once_with_its_commit_however_often_it_is_delivered(
         url=f"http://{LOOPBACK}:{port}/-/ready",
     )
     with prometheus:
-        job = eventually(lambda: [one for one in jobs(kubectl, jobs_namespace) if admitted(one)])[0]
+        job = eventually(lambda: [job for job in jobs(kubectl, jobs_namespace) if admitted(job)])[0]
         assert annotation(job, "commit") == repository.head
         assert annotation(job, "path") == "hostdown.json"
         eventually(

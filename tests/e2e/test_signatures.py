@@ -44,25 +44,25 @@ def test_only_what_a_trusted_signer_signed_runs_and_each_job_says_who_it_was(
         assert status == 200, body
         [item] = body["items"]
         assert item["outcome"] == "created", item
-        found = kubectl.json("get", "job", item["job"], "-n", namespace)
-        return dict(found["metadata"]["annotations"])
+        job = kubectl.json("get", "job", item["job"], "-n", namespace)
+        return dict(job["metadata"]["annotations"])
 
     def sync(replica: Replica) -> Any:
         return replica.get("/api/sync")
 
-    with Replica(tmp_path, name="one", **flags) as one:
-        job = job_of(one.deliver(alert("HostDown", host="a")))
+    with Replica(tmp_path, name="one", **flags) as replica:
+        job = job_of(replica.deliver(alert("HostDown", host="a")))
         assert job["openfero.io/verified-signer"] == signer
         assert job["openfero.io/commit"] == signed
         stop_signing(repository)
         repository.write("hostdown.json", operario("HostDown", evil="yes"))
         pushed = repository.commit("Pushed")
-        one.wait_for(lambda: (sync(one)["refused"] or {}).get("commit") == pushed)
-        assert f"commit {pushed[:12]} is not signed" in sync(one)["error"]
-        assert sync(one)["revision"]["verifiedSigner"] == signer
-        job = job_of(one.deliver(alert("HostDown", host="b")))
+        replica.wait_for(lambda: (sync(replica)["refused"] or {}).get("commit") == pushed)
+        assert f"commit {pushed[:12]} is not signed" in sync(replica)["error"]
+        assert sync(replica)["revision"]["verifiedSigner"] == signer
+        job = job_of(replica.deliver(alert("HostDown", host="b")))
         assert job["openfero.io/commit"] == signed
-        one.wait_for(lambda: mirrored(kubectl, namespace) == signed)
+        replica.wait_for(lambda: mirrored(kubectl, namespace) == signed)
     repository.folder.rename(tmp_path / "away")
 
     with Replica(tmp_path, name="two", **flags) as two:
@@ -74,8 +74,8 @@ def test_only_what_a_trusted_signer_signed_runs_and_each_job_says_who_it_was(
 
 def mirrored(kubectl: Kubectl, namespace: str) -> str:
     """The commit that the marked mirror holds; empty where there is none yet."""
-    for one in kubectl.json("get", "configmaps", "-n", namespace)["items"]:
-        if one["metadata"]["name"] == "openfero-catalog":
-            assert one["data"]["mark"]
-            return str(one["data"]["revision.json"].split('"commit":"')[1][:40])
+    for config_map in kubectl.json("get", "configmaps", "-n", namespace)["items"]:
+        if config_map["metadata"]["name"] == "openfero-catalog":
+            assert config_map["data"]["mark"]
+            return str(config_map["data"]["revision.json"].split('"commit":"')[1][:40])
     return ""

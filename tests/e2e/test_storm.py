@@ -31,7 +31,7 @@ def _repository(folder: Path) -> Repository:
 def test_alerts_delivered_twice_to_two_replicas_have_one_job_each(
     tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, count: int, size: int
 ) -> None:
-    """Every alert has exactly one Job, in groups of any size, whoever delivers how often."""
+    """Every alert has exactly one Job, in groups of any size, from any sender, also if repeated."""
     repository = _repository(tmp_path / "operarios")
     alerts = [alert("Storm", host=f"h{number}") for number in range(count)]
     groups = [group(*alerts[i : i + size]) for i in range(0, len(alerts), size)]
@@ -45,9 +45,9 @@ def test_alerts_delivered_twice_to_two_replicas_have_one_job_each(
         # What is answered with 503 is delivered again, as Alertmanager does.
         statuses = asyncio.run(send([a.url, b.url], groups, in_flight=32, until_taken=True))
         assert set(statuses) == {200}
-        found = kubectl.json("get", "jobs", "-n", namespace)["items"]
-    occurrences = {job["metadata"]["labels"]["openfero.io/occurrence"] for job in found}
-    assert len(found) == len(occurrences) == count
+        stored = kubectl.json("get", "jobs", "-n", namespace)["items"]
+    occurrences = {job["metadata"]["labels"]["openfero.io/occurrence"] for job in stored}
+    assert len(stored) == len(occurrences) == count
 
 
 @pytest.mark.cluster
@@ -87,5 +87,5 @@ def test_a_delivery_while_the_api_server_is_down_is_repeated_and_heals_once(
         statuses = asyncio.run(send([replica.url], groups, in_flight=8, until_taken=True))
         assert set(statuses) == {200}
         replica.wait_for(lambda: replica.deliver(alert("Storm", host="late"))[0] == 200)
-    found = kubectl.json("get", "jobs", "-n", "default")["items"]
-    assert len(found) == 201
+    stored = kubectl.json("get", "jobs", "-n", "default")["items"]
+    assert len(stored) == 201

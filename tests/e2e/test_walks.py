@@ -40,5 +40,5 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
     )
     assert rewritten(page) == right
     walk = Walk(tmp_path)
-    told = [walk.take(step) == step.printed for step in steps(page)]
-    assert told == [True, True, False, True, False, True, False]
+    passed = [walk.take(step) == step.printed for step in steps(page)]
+    assert passed == [True, True, False, True, False, True, False]

@@ -104,10 +104,10 @@ async def test_serve_uses_the_configured_proxy(
     with connect_proxy() as proxy:
         way["git_proxy"] = f"http://127.0.0.1:{proxy.port}"
         passed_by = await fetch(tmp_path, **way, git_no_proxy="git.example,127.0.0.1")
-        assert proxy.asked == []
+        assert proxy.requests == []
         through = await fetch(tmp_path, **way)
 
-    assert set(proxy.asked) == {url.split("/")[2]}
+    assert set(proxy.requests) == {url.split("/")[2]}
     assert through.revision.commit == passed_by.revision.commit == repository.head
 
 
@@ -208,7 +208,7 @@ def test_validate_uses_a_proxy_and_a_size_limit(
     with connect_proxy() as proxy:
         way = ("--git-proxy", f"http://127.0.0.1:{proxy.port}")
         assert ran(*arguments, *way)[0] == 0
-        assert set(proxy.asked) == {url.split("/")[2]}
+        assert set(proxy.requests) == {url.split("/")[2]}
     code, _, err = ran(*arguments, "--git-max-size", "1Mi")
     assert code == 2
     assert re.search("the 1048576 bytes that --git-max-size allows", err)

@@ -180,7 +180,7 @@ async def test_a_proxy_tunnels_https(
         await replica.sync()
 
         assert replica.commit == second
-        assert set(proxy.asked) == {f"127.0.0.1:{forge.port}"}
+        assert set(proxy.requests) == {f"127.0.0.1:{forge.port}"}
         assert set(server.hosts) == {f"127.0.0.1:{forge.port}"}
     replica_without = forge.follow(tmp_path / "other", ConnectProxy(1))
     await replica_without.sync()

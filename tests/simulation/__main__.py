@@ -18,7 +18,7 @@ _NOTED = 2  # seeds with each sabotage
 
 
 def main() -> int:
-    """Play what is asked for; 1 where a promise was broken."""
+    """Run the given seeds; return 1 if a guarantee was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="tell the story of this one")
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default: %(default)s)")

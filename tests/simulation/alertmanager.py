@@ -27,14 +27,16 @@ _Labels = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class Fire:
-    """A time in which a problem is seen: from when, until when, and since when it is told to be."""
+    """A time in which a problem is seen: from when, until when, and the start that is delivered."""
 
     labels: Mapping[str, str]
     begins: float
     ends: float
     starts_at: datetime
     earlier: datetime  # what the other member of the pair says
-    told: datetime | None = None  # the startsAt of the last delivery that was answered 200
+    delivered_starts_at: datetime | None = (
+        None  # the startsAt of the last delivery that was answered 200
+    )
     over: bool = False  # its end was told, or need not be
     silent: bool = False  # its end is never told
 
@@ -51,7 +53,7 @@ def fires_of(
     cuts = [seen]
     if rng.random() < 0.2:  # a false `resolved`
         cuts.append(rng.uniform(seen, max(seen, ends)))
-    found = []
+    fires = []
     for index, begin in enumerate(cuts):
         end = cuts[index + 1] if index + 1 < len(cuts) else max(ends, begin + 1)
         first = begin + (rng.uniform(0, 10) if index else 0.0)
@@ -59,8 +61,8 @@ def fires_of(
         wobble = timedelta(seconds=rng.choice((0.0, 0.0, rng.uniform(0, 20))))
         fire = Fire(labels, first, max(end, first + 1), starts_at, starts_at - wobble)
         fire.silent = rng.random() < 0.1
-        found.append(fire)
-    return found
+        fires.append(fire)
+    return fires
 
 
 @dataclass(slots=True)
@@ -103,11 +105,11 @@ class Alertmanager:
                 starts_at = fire.earlier if rng.random() < 0.3 else fire.starts_at
                 firing.append((fire, starts_at))
             elif fire.ends <= now and not fire.over:
-                if fire.told is None or fire.silent:
+                if fire.delivered_starts_at is None or fire.silent:
                     fire.over = True
                 else:
-                    ended.append((fire, fire.told))
-        news = bool(ended) or any(fire.told is None for fire, _ in firing)
+                    ended.append((fire, fire.delivered_starts_at))
+        news = bool(ended) or any(fire.delivered_starts_at is None for fire, _ in firing)
         due = now - self._last.get(name, -1e9) >= self.repeat_interval
         if not (news or (firing and due)):
             return True
@@ -122,7 +124,7 @@ class Alertmanager:
             return False
         self._last[name] = now
         for fire, starts_at in firing:
-            fire.told = starts_at
+            fire.delivered_starts_at = starts_at
         for fire, _ in ended:
             fire.over = True
         return True
@@ -133,6 +135,6 @@ class Alertmanager:
         return [
             f"{dict(fire.labels)} {fire.begins:.0f}-{fire.ends:.0f} s"
             for fire in self.fires
-            if (fire.begins <= now < fire.ends and fire.told is None)
+            if (fire.begins <= now < fire.ends and fire.delivered_starts_at is None)
             or (fire.ends <= now and not fire.over)
         ]

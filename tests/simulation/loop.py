@@ -54,7 +54,7 @@ class Loop(BaseEventLoop):
         future: asyncio.Future[_T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - it is whoever awaits it that is told
+        except Exception as error:  # noqa: BLE001 - the awaiting task receives it
             future.set_exception(error)
         return future
 

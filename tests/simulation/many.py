@@ -31,4 +31,4 @@ def table(reports: Iterable[Report]) -> str:
     for report in reports:
         counts.update(report.counts)
     width = max(map(len, counts), default=0)
-    return "\n".join(f"{what:{width}} {count:9,}" for what, count in sorted(counts.items()))
+    return "\n".join(f"{name:{width}} {count:9,}" for name, count in sorted(counts.items()))

@@ -318,7 +318,7 @@ class Wire(Relay):
         self, verb: str, namespace: str, timeout: float, act: Any, late: float = 0.0
     ) -> Any:
         reply = asyncio.get_running_loop().create_future()
-        asked = asyncio.get_running_loop().time()
+        sent_at = asyncio.get_running_loop().time()
         if late:
             self._network.delay(self, late, verb, namespace, act, reply)
         else:
@@ -329,7 +329,7 @@ class Wire(Relay):
         except TimeoutError:
             raise Unavailable(f"no answer within {timeout:g} s") from None
         if self.clock is not None and date:
-            self.clock.compare(asked, date)
+            self.clock.compare(sent_at, date)
         if isinstance(done, ApiError):
             raise done
         return done

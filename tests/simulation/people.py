@@ -1,4 +1,4 @@
-"""People with kubectl and with our command line, and Kueue: whoever else changes Jobs."""
+"""People with kubectl and with our command line, and Kueue: everything else that changes Jobs."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class People:
     async def release(self) -> None:
         """Let run on what was suspended after it had been admitted."""
         for job in await self._jobs():
-            one = observe(job)
-            if one.suspended and one.admitted_at and not one.finished:
+            remediation = observe(job)
+            if remediation.suspended and remediation.admitted_at and not remediation.finished:
                 await self._change(job, _START)
 
     async def start_and_suspend(self, runs: float) -> None:
@@ -92,11 +92,14 @@ class People:
     async def approve_all(self) -> None:
         """Approve what waits for that."""
         for job in await self._jobs():
-            one = observe(job)
-            if one.phase in APPROVE.phases:
+            remediation = observe(job)
+            if remediation.phase in APPROVE.phases:
                 with suppress(ApiError):
                     await self._cluster.patch(
-                        JOBS, one.key.namespace, one.key.name, APPROVE.patch(one, "ada")
+                        JOBS,
+                        remediation.key.namespace,
+                        remediation.key.name,
+                        APPROVE.patch(remediation, "ada"),
                     )
 
     async def _jobs(self) -> list[dict[str, Any]]:
@@ -109,11 +112,14 @@ class People:
     async def _act(self, action: JobAction) -> None:
         jobs = [job for job in map(observe, await self._jobs()) if job.phase in action.phases]
         if jobs:
-            one = self._rng.choice(jobs)
+            remediation = self._rng.choice(jobs)
             await asyncio.sleep(self._rng.choice((0.0, 0.0, 1.0)))  # between look and patch
             self.counts[action.done] += 1
             await self._cluster.patch(
-                JOBS, one.key.namespace, one.key.name, action.patch(one, "ada")
+                JOBS,
+                remediation.key.namespace,
+                remediation.key.name,
+                action.patch(remediation, "ada"),
             )
 
     async def _suspend(self) -> None:

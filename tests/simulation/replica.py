@@ -142,7 +142,7 @@ class Replica:
         self._main = self._spawn(self._run())
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it runs any more. What it sent is on its way all the same."""
+        """SIGKILL: nothing of it runs any more. Requests that it sent stay in flight."""
         self.dead = True
         self._loop.freeze(self.name)
         self._network.break_streams(self.wire)

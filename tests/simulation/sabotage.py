@@ -46,7 +46,7 @@ class Sabotage:
     name: str
     rules: frozenset[str]
     patches: tuple[Patch, ...]
-    known: tuple[int, ...] = ()
+    known_seeds: tuple[int, ...] = ()
 
     def exposing(self, seeds: Iterable[int]) -> Iterator[int]:
         """Yield those seeds in which one of the rules is found broken."""
@@ -114,14 +114,16 @@ async def _read_and_acknowledge(self: Control) -> None:
     await Control.acknowledge(self, _nothing)
 
 
-async def _carry_out_and_forget(self: Admitter, state: Any, one: Any, decision: Any) -> None:
-    await _carry_out(self, state, one, decision)
-    state.unconfirmed.pop(one.uid, None)
+async def _carry_out_and_forget(
+    self: Admitter, state: Any, remediation: Any, decision: Any
+) -> None:
+    await _carry_out(self, state, remediation, decision)
+    state.unconfirmed.pop(remediation.uid, None)
 
 
-def _without_approval(one: Any, state: Any) -> Any:
-    assumed = _assumed(one, state)
-    if assumed.phase is not Phase.AWAITING_APPROVAL or one.uid in state.blocked:
+def _without_approval(remediation: Any, state: Any) -> Any:
+    assumed = _assumed(remediation, state)
+    if assumed.phase is not Phase.AWAITING_APPROVAL or remediation.uid in state.blocked:
         return assumed
     return dataclasses.replace(assumed, phase=Phase.WAITING)
 
@@ -139,25 +141,25 @@ SABOTAGES: Final = (
         "no stamp before the first admission",
         frozenset({"limit", "two-leaders", "target", "healed-twice", "final", "paused"}),
         (_replace(Admitter, "_confirm", _forget_doubts),),
-        known=(3, 4),
+        known_seeds=(3, 4),
     ),
     Sabotage(
         "an admission without an answer did not happen",
         frozenset({"limit", "target", "healed-twice", "paused"}),
         (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
-        known=(3,),
+        known_seeds=(3,),
     ),
     Sabotage(
         "a leader that leaves while an admission is under way",
         frozenset({"under-way", "paused"}),
         (_replace(Elector, "_finish_work", _leave_at_once),),
-        known=(3,),
+        known_seeds=(3,),
     ),
     Sabotage(
         "a leader that leaves and forgets what has no answer",
         frozenset({"under-way", "paused"}),
         (_replace(LeaseTerm, "finish", _finish_whatever_is_left),),
-        known=(30,),
+        known_seeds=(30,),
     ),
     Sabotage(
         "a word of the last leader that outlasts the next",
@@ -166,7 +168,7 @@ SABOTAGES: Final = (
             _replace(lease, "_record", _record_with_any_mark),
             _replace(lease, "_write", _write_and_keep_the_mark),
         ),
-        known=(34,),
+        known_seeds=(34,),
     ),
     Sabotage(
         "a term that never ends",
@@ -177,75 +179,75 @@ SABOTAGES: Final = (
             _replace(LeaseTerm, "remaining", lambda _: 1000.0),
             _replace(Elector, "_renew", _rest),
         ),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
-        "a pause acknowledged by whoever reads it",
+        "a pause acknowledged by its reader",
         frozenset({"paused"}),
         (
             _replace(Control, "_read", _read_and_acknowledge),
             _replace(control, "_MAX_AGE_SECONDS", 10.0),
         ),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
         "no look at the incident",
         frozenset({"healed-twice"}),
         (_replace(decide, "same_incident", lambda *_: False),),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
         "no cooldown",
         frozenset({"healed-twice"}),
         (_replace(decide, "_cooldown", _nothing),),
-        known=(9,),
+        known_seeds=(9,),
     ),
     Sabotage(
         "no target",
         frozenset({"target"}),
         (_replace(decide, "_busy_target", _nothing),),
-        known=(33,),
+        known_seeds=(33,),
     ),
     Sabotage(
         "no limits",
         frozenset({"limit"}),
         (_replace(decide, "_limit", _nothing),),
-        known=(1,),
+        known_seeds=(1,),
     ),
     Sabotage(
         "no wait for approval",
         frozenset({"approval"}),
         (_replace(Admitter, "_assumed", staticmethod(_without_approval)),),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
         "a patch that tests nothing",
         frozenset({"final", "resolved", "two-leaders", "phase", "limit"}),
         (_replace(patches, "_still_waiting", lambda _: []),),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
         "no note of what a person started",
         frozenset({"restarted"}),
         (_replace(Remediation, "has_unrecorded_start", property(_nothing)),),
-        known=(26,),
+        known_seeds=(26,),
     ),
     Sabotage(
         "200 without a Job",
         frozenset({"lost"}),
         (_replace(Submitter, "_create", _create_and_hope),),
-        known=(2,),
+        known_seeds=(2,),
     ),
     Sabotage(
         "a resolved alert that nobody writes down",
         frozenset({"resolved"}),
         (_replace(Submitter, "_record_resolved", _never),),
-        known=(0,),
+        known_seeds=(0,),
     ),
     Sabotage(
         "a clock that is trusted whatever it says",
         frozenset({"limit", "healed-twice", "undoing", "nothing was decided"}),
         (_replace(Clock, "now", lambda self: self._wall()),),
-        known=(51,),
+        known_seeds=(51,),
     ),
 )

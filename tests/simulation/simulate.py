@@ -108,7 +108,7 @@ def simulate(seed: int, *, tell: bool = False) -> Report:
         loop.close()
         if collects:
             gc.enable()
-    wrong = [str(one) for one in story.judge.violations] + story.wrong
+    wrong = [str(violation) for violation in story.judge.violations] + story.wrong
     trace = story.told() if wrong or tell else []
     return Report(seed, wrong, story.count(), trace)
 
@@ -181,20 +181,20 @@ class Story:
         self.wrong += self._unsettled()
 
     def _unsettled(self) -> list[str]:
-        found = [f"nothing was decided about {job}" for job in self.judge.waiting()]
-        found += [f"{job} was decided without a reason" for job in self.judge.unexplained()]
+        unfinished = [f"nothing was decided about {job}" for job in self.judge.waiting()]
+        unfinished += [f"{job} was decided without a reason" for job in self.judge.unexplained()]
         for alertmanager in self._alertmanagers:
-            found += [f"never taken: {fire}" for fire in alertmanager.untold()]
+            unfinished += [f"never taken: {fire}" for fire in alertmanager.untold()]
         leaders = [replica.name for replica in self.replicas if replica.leads]
         if len(leaders) != 1:
-            found.append(f"{leaders or 'nobody'} leads")
+            unfinished.append(f"{leaders or 'nobody'} leads")
         true = self.judge.phases()
         for replica in self.replicas:
-            seen = {str(one.key): one.phase.value for one in replica.view}
+            seen = {str(remediation.key): remediation.phase.value for remediation in replica.view}
             if seen != true:
                 differs = sorted(set(seen.items()) ^ set(true.items()))
-                found.append(f"{replica.name} sees another cluster: {differs}")
-        return found
+                unfinished.append(f"{replica.name} sees another cluster: {differs}")
+        return unfinished
 
     async def _end(self) -> None:
         """Leave nothing running."""
@@ -281,20 +281,20 @@ class Story:
     async def _deliver(self, group: AlertGroup) -> bool:
         """Send a group to a replica as a Service does; tell whether 200 came back."""
         self.counts["deliveries"] += 1
-        asked = self.true()
+        sent_at = self.true()
         replica = self.rng.choice(self.replicas)
         await asyncio.sleep(self.rng.uniform(0.0, 0.01))
         if replica.dead:
             return False
         task = replica.deliver(group)
-        task.add_done_callback(lambda done: self._note_answer(asked, replica, done))
+        task.add_done_callback(lambda done: self._note_answer(sent_at, replica, done))
         await asyncio.wait({task}, timeout=_PATIENCE)
         if not task.done() or task.cancelled() or self.rng.random() < 0.02:  # unheard
             self.counts["deliveries unanswered"] += 1
             return False
         return task.result().verdict is Verdict.ACCEPTED
 
-    def _note_answer(self, asked: datetime, replica: Replica, task: asyncio.Task[Any]) -> None:
+    def _note_answer(self, sent_at: datetime, replica: Replica, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self._over:
             return
         answer = task.result()
@@ -307,7 +307,7 @@ class Story:
             alert = item.alert
             self.judge.answered(
                 Answered(
-                    asked,
+                    sent_at,
                     self.true(),
                     alert.labels,
                     alert.status.value,
@@ -417,7 +417,7 @@ class Story:
 
     async def _terminate(self, replica: Replica | None = None) -> None:
         replica = replica or self._leader()
-        self.note(f"{replica.name} is told to stop")
+        self.note(f"{replica.name} receives SIGTERM")
         match self.rng.choice(("freeze", "delay", "lose", "", "", "")):
             case "freeze":
                 self._begin(self._freeze_soon(replica))
@@ -613,9 +613,9 @@ class Story:
 
     # What is told of it.
 
-    def note(self, text: str, who: str = "") -> None:
+    def note(self, text: str, actor: str = "") -> None:
         """Write a line of the story."""
-        self._notes.append((self.loop.time(), who, text))
+        self._notes.append((self.loop.time(), actor, text))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -635,21 +635,21 @@ class Story:
 
     def count(self) -> Counter[str]:
         """Everything that was counted."""
-        found = self.counts + self.network.counts
-        found.update({f"people: {word}": count for word, count in self.people.counts.items()})
+        counts = self.counts + self.network.counts
+        counts.update({f"people: {word}": count for word, count in self.people.counts.items()})
         for write in self.cluster._store.since(1):
             if write.resource == JOBS:
-                found["writes to Jobs"] += 1
+                counts["writes to Jobs"] += 1
                 if write.before is None:
-                    found["Jobs"] += 1
-        found["replicas"] = self._starts
+                    counts["Jobs"] += 1
+        counts["replicas"] = self._starts
         for phase in self.judge.phases().values():
-            found[f"phase: {phase}"] += 1
-        return found
+            counts[f"phase: {phase}"] += 1
+        return counts
 
     def told(self) -> list[str]:
         """The story, line by line."""
-        lines = [(at, f"{who:12} {_words(text)}") for at, who, text in self._notes]
+        lines = [(at, f"{actor:12} {_words(text)}") for at, actor, text in self._notes]
         moments = self._moments
         lines += [(moments.get(write.version, 0.0), words) for write, words in self._changes()]
         return [f"{at:9.3f} {text}" for at, text in sorted(lines, key=lambda line: line[0])]
@@ -675,8 +675,8 @@ def _words(event: Any) -> str:
 
 def _difference(write: Write) -> str:
     before, after = write.before, write.after
-    known = after or before or {}
-    name = known["metadata"]["name"]
+    present = after or before or {}
+    name = present["metadata"]["name"]
     if after is None:
         return f"  {name} is deleted"
     was, now = (_flat(before) if before else {}), _flat(after)
@@ -690,16 +690,18 @@ _TOLD: Final = ("suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
 
 def _flat(job: Object) -> dict[str, Any]:
     annotations = job["metadata"]["annotations"]
-    found = {key.removeprefix("openfero.io/"): value for key, value in annotations.items()}
+    values = {key.removeprefix("openfero.io/"): value for key, value in annotations.items()}
     for key in ("alert", "options", "commit", "blob", "commit-author", "spec-digest"):
-        found.pop(key, None)
-    found |= {key: job["spec"].get(key) for key in _TOLD}
+        values.pop(key, None)
+    values |= {key: job["spec"].get(key) for key in _TOLD}
     status = job.get("status") or {}
-    found |= {key: status.get(key) for key in ("active", "terminating", "startTime")}
-    found["conditions"] = [
-        one["type"] for one in status.get("conditions") or () if one["status"] == "True"
+    values |= {key: status.get(key) for key in ("active", "terminating", "startTime")}
+    values["conditions"] = [
+        condition["type"]
+        for condition in status.get("conditions") or ()
+        if condition["status"] == "True"
     ]
-    return found
+    return values
 
 
 class _Player(JobPlayer):
@@ -719,8 +721,8 @@ class _Player(JobPlayer):
         """Seconds until this Pod is gone once it is deleted."""
         return self._drawn(pod, "stop", 5.0)
 
-    def _drawn(self, pod: Object, what: str, longest: float) -> float:
-        key = f"{pod['metadata']['uid']} {what}"
+    def _drawn(self, pod: Object, step: str, longest: float) -> float:
+        key = f"{pod['metadata']['uid']} {step}"
         if key not in self._known:
             self._known[key] = self._rng.choice((0.0, self._rng.uniform(0, longest)))
         return self._known[key]

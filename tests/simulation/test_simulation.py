@@ -29,7 +29,7 @@ def test_every_promise_is_kept(first: int) -> None:
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
 def test_a_broken_controller_is_found_out(sabotage: Sabotage) -> None:
     """Without one of the things that a promise rests on, a seed shows that it is broken."""
-    seeds = [*sabotage.known, *range(_SEEDS_PER_SABOTAGE)]
+    seeds = [*sabotage.known_seeds, *range(_SEEDS_PER_SABOTAGE)]
     if next(sabotage.exposing(seeds), None) is None:
         pytest.fail(f"no seed of {len(seeds)} showed the sabotage")
 

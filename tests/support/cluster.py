@@ -94,7 +94,7 @@ def require_kubectl(config: pytest.Config) -> Path:
 def require_binaries(config: pytest.Config) -> Path:
     """Return the folder of the built control plane (with kubectl and helm).
 
-    It builds them where that is still to be done, and says so on the terminal, since it takes
+    It builds them if needed, with a message on the terminal, since it takes
     minutes. Without Go see `missing`.
     """
     checked = subprocess.run([HERE / "build", "--check"], capture_output=True, check=False)

@@ -53,7 +53,7 @@ class Gateway:
         self.kubeconfig.write_text(yaml.safe_dump(config))
         self.kubeconfig.chmod(0o600)
         self.rule: Rule = forward
-        self.asked: list[tuple[str, str]] = []  # method and path, in order
+        self.requests: list[tuple[str, str]] = []  # method and path, in order
         self._watches: set[web.StreamResponse] = set()
         self._silent = False
         self._loop = asyncio.new_event_loop()
@@ -95,7 +95,7 @@ class Gateway:
 
     def count(self, method: str, part: str) -> int:
         """Count the requests of a method with this text in their path."""
-        return sum(verb == method and part in path for verb, path in list(self.asked))
+        return sum(verb == method and part in path for verb, path in list(self.requests))
 
     def _do(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE * 3)
@@ -119,7 +119,7 @@ class Gateway:
         await self._http.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.method, request.path))
+        self.requests.append((request.method, request.path))
         answer = await self.rule(request)
         return answer if answer is not None else await self._forward(request)
 

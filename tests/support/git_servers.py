@@ -324,7 +324,7 @@ class ConnectProxy:
     """The port of the proxy, and the addresses it was asked to connect to."""
 
     port: int
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -337,7 +337,7 @@ def connect_proxy() -> Iterator[ConnectProxy]:
 
         def do_CONNECT(self) -> None:
             """Open a tunnel, and carry bytes until either side ends."""
-            state.asked.append(self.path)
+            state.requests.append(self.path)
             port = int(self.path.rpartition(":")[2])
             self.send_response(200)
             self.end_headers()

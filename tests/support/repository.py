@@ -25,7 +25,7 @@ class Repository:
         self._clock = FIRST_COMMIT
         folder.mkdir(parents=True, exist_ok=True)
         self.git("init", "--quiet", f"--initial-branch={branch}")
-        # As GitHub and GitLab do: a commit can be asked for by its id.
+        # As GitHub and GitLab do: a commit can be fetched by its id.
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
 
     @property

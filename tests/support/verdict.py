@@ -294,7 +294,9 @@ class Judge:
             now.by_hand = None  # stopped again before every leader had to know
         if marked and now.admitted is None:
             if not now.touched:
-                self._report(moment, "final", f"{now.name} is told to have started, and did not")
+                self._report(
+                    moment, "final", f"{now.name} is recorded as started, but did not start"
+                )
             now.by_hand = now.by_hand or moment
 
     def answered(self, delivered: Answered) -> None:

@@ -169,18 +169,18 @@ class Wire(Relay):
 
     def __init__(self, api: MemoryCluster) -> None:
         super().__init__(api)
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.trouble: Trouble = none
 
     def writes(self, resource: Resource = JOBS) -> list[Request]:
         """Return the writes to a resource."""
         return [
-            request for request in self.asked if request.writes and request.resource == resource
+            request for request in self.requests if request.writes and request.resource == resource
         ]
 
     async def send(self, request: Request, timeout: float, act: Act) -> Any:
         """Carry out a request within its timeout."""
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             async with asyncio.timeout(timeout):
                 return await self.trouble(request, act)
@@ -391,7 +391,7 @@ class Commits:
     def __init__(self, root: str = "") -> None:
         self.root = root
         self.history: list[tuple[str, dict[str, str]]] = []
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.trouble: Callable[[str], Awaitable[None]] = _nothing
 
     @property
@@ -463,7 +463,7 @@ class Commits:
         return Snapshot(revision, self.root, files)
 
     async def _access(self, operation: str) -> None:
-        self.asked.append(operation)
+        self.requests.append(operation)
         await self.trouble(operation)
 
     def _path(self, name: str) -> str:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 TAGS: Final = "refs/tags/"
 _BLOCK_BYTES: Final = 512  # the unit of a file size limit
-_LISTED_ALONE: Final = ("refs/heads/", "refs/tags/")  # a server can be asked for only these
+#: A server can list these separately, without its other refs.
+_LISTABLE_PREFIXES: Final = ("refs/heads/", "refs/tags/")
 _MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a longer one
 _UNSHALLOW: Final = ("--unshallow",)
 
@@ -73,15 +74,15 @@ class RemoteRef:
         """Return the ID that the server lists for the ref; empty where only a fetch can tell.
 
         Raises:
-            SourceError: the server could not be asked.
+            SourceError: the server did not answer.
         """
         if is_commit(self._ref):
             return self._ref
         if self._too_many_refs:
             return ""
         names = [refspec.removeprefix("+").split(":")[0] for refspec in self._refspecs()]
-        kinds = {f"--{name.split('/')[1]}" for name in names if name.startswith(_LISTED_ALONE)}
-        narrow = sorted(kinds) if all(name.startswith(_LISTED_ALONE) for name in names) else []
+        kinds = {f"--{name.split('/')[1]}" for name in names if name.startswith(_LISTABLE_PREFIXES)}
+        narrow = sorted(kinds) if all(name.startswith(_LISTABLE_PREFIXES) for name in names) else []
         secrets = self._access.secrets()
         options = [*self._access.options(), "ls-remote", "--quiet", *narrow]
         try:

@@ -145,7 +145,7 @@ class TestTakeOver:
             await world.change(running, {"op": "replace", "path": "/spec/suspend", "value": False})
             await world.annotate(refused, keys.DECISION, "refused")
             await asyncio.sleep(1)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             async with replica.leading() as term:
                 await until(lambda: len(world.starts()) == 5)
         writes = replica.wire.writes()
@@ -227,7 +227,7 @@ class TestTakeOver:
                 await asyncio.sleep(1)
             assert world.starts() == []
             replica.wire.trouble = none
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             own = before.id if continues else ""
             later = asyncio.get_running_loop().time
             async with replica.leading(LeaseTerm("replica/2", later, float("inf"), own)):
@@ -402,7 +402,7 @@ class TestHandingOver:
             await waiting(replica, 30)
             replica.wire.trouble = when(is_admission, late)
             async with replica.leading() as term:
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 sent = len(replica.wire.writes())
                 term.closing.set()
                 await asyncio.sleep(2)
@@ -429,7 +429,7 @@ class TestHandingOver:
         async with replica.watching():
             await waiting(replica, 1)
             async with replica.leading() as term:
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 await close(term)
         assert not term.settled
 
@@ -520,7 +520,7 @@ class TestHandingOver:
         async with replica.watching():
             await waiting(replica, 1)
             async with replica.leading() as term:
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 await asyncio.sleep(1)
                 await close(term)
         assert term.settled
@@ -534,17 +534,17 @@ class TestHandingOver:
             await waiting(first, 1)
             first.wire.trouble = when(is_admission, fails(Unavailable("cut off")))
             async with first.leading():
-                await until(lambda: any(map(is_admission, first.wire.asked)))
+                await until(lambda: any(map(is_admission, first.wire.requests)))
             first.wire.trouble = none
             other.paused = True
             async with other.leading() as between:
                 await asyncio.sleep(1)
                 await close(between)
             assert between.settled
-            first.wire.asked.clear()
+            first.wire.requests.clear()
             async with first.leading(handed_over()):
                 await until(world.starts)
-        assert not any(map(is_stamp, first.wire.asked))
+        assert not any(map(is_stamp, first.wire.requests))
 
 
 def handed_over() -> LeaseTerm:
@@ -599,7 +599,7 @@ class TestUnconfirmed:
             lost = fails(Unavailable("no answer"))
             async with replica.leading():
                 replica.wire.trouble = when(is_admission, lost, 1)
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 replica.wire.trouble = when(
                     lambda request: request.verb == "patch" and key_of(request) == jobs[0], lost
                 )
@@ -620,7 +620,7 @@ class TestUnconfirmed:
             lost = fails(Unavailable("no answer"))
             async with replica.leading():
                 replica.wire.trouble = when(is_admission, lost, 1)
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 replica.wire.trouble = when(
                     lambda request: request.verb == "patch" and key_of(request) == doubtful, lost
                 )
@@ -643,8 +643,8 @@ class TestUnconfirmed:
             jobs = await waiting(replica, 2)
             async with replica.leading():
                 replica.wire.trouble = when(is_admission, fails(Unavailable("no answer")), 1)
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
-                (lost,) = filter(is_admission, replica.wire.asked)
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
+                (lost,) = filter(is_admission, replica.wire.requests)
                 replica.wire.trouble = when(
                     lambda request: request.verb == "patch" and key_of(request) == jobs[0],
                     fails(Forbidden("no right any more")),
@@ -696,7 +696,7 @@ class TestUnconfirmed:
         async with replica.leading():
             await asyncio.sleep(300)
         assert world.starts() == jobs[:2]
-        assert len([request for request in replica.wire.asked if is_admission(request)]) == 2
+        assert len([request for request in replica.wire.requests if is_admission(request)]) == 2
 
 
 class TestTerm:
@@ -717,7 +717,7 @@ class TestTerm:
 
         async def trouble(request: Request, act: Act) -> Any:
             if counted(request):
-                ended.append(len(replica.wire.asked))
+                ended.append(len(replica.wire.requests))
                 if len(ended) == 5:
                     term.end()
             await asyncio.sleep(0.1)
@@ -729,7 +729,7 @@ class TestTerm:
             with pytest.raises(ExceptionGroup) as raised:
                 await replica.admitter.run(term)
             assert raised.group_contains(TermEnded)
-            after = replica.wire.asked[ended[4] :]
+            after = replica.wire.requests[ended[4] :]
         assert len(ended) == 5
         assert not [request for request in after if request.writes]
         assert len(world.starts()) <= 5
@@ -742,7 +742,7 @@ class TestTerm:
         term = new_term("a", lasts=10)
         async with replica.watching():
             await waiting(replica, 3)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
 
             async def slow(_: Request, act: Act) -> Any:
                 await asyncio.sleep(20)
@@ -768,7 +768,7 @@ class TestTerm:
             replica.wire.trouble = when(is_admission, hangs)
             before = asyncio.all_tasks()
             async with replica.leading():
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
             assert asyncio.all_tasks() == before
             assert not replica.view._subscribers
             replica.wire.trouble = none
@@ -884,7 +884,7 @@ class TestRaces:
             async with replica.leading():
                 await until(lambda: len(world.starts()) == 3, within=5)
                 assert not (await world.job(job)).admitted_by
-                replica.wire.asked.clear()
+                replica.wire.requests.clear()
                 await asyncio.sleep(20)
                 assert replica.wire.writes() == []
                 await asyncio.sleep(60)
@@ -957,7 +957,7 @@ class TestRaces:
                 await until(world.starts, within=1)
         tested = [
             operation["value"]
-            for request in replica.wire.asked
+            for request in replica.wire.requests
             if is_admission(request)
             for operation in request.body
             if operation["op"] == "test" and operation["path"].endswith("term")
@@ -1003,7 +1003,7 @@ class TestRights:
                 jobs = await waiting(replica, 3)
                 # (What the leader before may have sent there counts for as long as it could live.)
                 await until(lambda: world.starts() == jobs, within=150 if known_before else 30)
-                replica.wire.asked.clear()
+                replica.wire.requests.clear()
                 began = seconds_so_far()
                 await asyncio.sleep(300)
                 rate = len(replica.wire.writes()) / (seconds_so_far() - began)
@@ -1052,7 +1052,7 @@ class TestRights:
                 names[manifest["metadata"]["name"]] = f"web-{number}"
             jobs = await waiting(replica, 3)
             await until(lambda: len(world.starts()) == 2, within=30)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             await asyncio.sleep(300)
             assert len(replica.wire.writes()) <= 11
         assert world.starts() == jobs[1:]
@@ -1078,7 +1078,7 @@ class TestPace:
         async with replica.watching():
             await replica.deliver(*(pods_of(f"web-{number}") for number in range(60)))
             job = next(iter(replica.view)).key
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             async with replica.leading():
                 for moment in range(200):
                     await world.annotate(job, "example.org/note", str(moment))
@@ -1135,10 +1135,10 @@ class TestPace:
         async with world.playing(), replica.watching(), replica.leading():
             await waiting(replica, 2)
             await asyncio.sleep(60)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             await asyncio.sleep(3600)
         assert replica.wire.writes() == []
-        about_jobs = [request for request in replica.wire.asked if request.resource == JOBS]
+        about_jobs = [request for request in replica.wire.requests if request.resource == JOBS]
         assert len(about_jobs) <= 2  # the watch is opened anew
 
     @in_virtual_time
@@ -1275,7 +1275,7 @@ class TestPause:
         async with replica.watching(), in_background(replica.control.run()):
             jobs = await waiting(replica, 1)
             async with replica.leading():
-                await until(lambda: any(map(is_admission, replica.wire.asked)))
+                await until(lambda: any(map(is_admission, replica.wire.requests)))
                 await world.switch("stop", paused=True)
                 while not world.starts():
                     assert await world.acknowledged() == ""

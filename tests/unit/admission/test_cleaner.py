@@ -77,7 +77,7 @@ def requests_for_jobs(replica: Replica, verb: str) -> list[Request]:
     """Return the requests of one verb about Jobs."""
     return [
         request
-        for request in replica.wire.asked
+        for request in replica.wire.requests
         if request.verb == verb and request.resource == JOBS
     ]
 
@@ -136,7 +136,9 @@ class TestFailureMessages:
             "BackoffLimitExceeded: Job has reached the specified backoff limit; "
             "container heal exited with code 3 (Error): the disk is full"
         )
-        assert len([request for request in replica.wire.asked if request.sets(keys.MESSAGE)]) == 1
+        assert (
+            len([request for request in replica.wire.requests if request.sets(keys.MESSAGE)]) == 1
+        )
         assert other.wire.writes() == []
 
     @in_virtual_time
@@ -148,8 +150,8 @@ class TestFailureMessages:
             await delivered(replica, "web-1")
             await asyncio.sleep(600)
         assert [job.phase for job in replica.view] == [Phase.SUCCEEDED]
-        assert not [request for request in replica.wire.asked if request.sets(keys.MESSAGE)]
-        assert not [request for request in replica.wire.asked if request.resource == PODS]
+        assert not [request for request in replica.wire.requests if request.sets(keys.MESSAGE)]
+        assert not [request for request in replica.wire.requests if request.resource == PODS]
 
     @in_virtual_time
     async def test_a_lost_answer_causes_no_second_write(self) -> None:
@@ -193,7 +195,7 @@ class TestFailureMessages:
             for moment in range(150):
                 await world.annotate(key, "example.org/note", str(moment))
                 await asyncio.sleep(4)
-            tries = [request for request in replica.wire.asked if request.resource == PODS]
+            tries = [request for request in replica.wire.requests if request.resource == PODS]
             assert 9 <= len(tries) <= 12
             replica.wire.trouble = none
             await asyncio.sleep(120)
@@ -268,7 +270,7 @@ class TestDeletion:
                 await until(lambda: len(world.starts()) == 3)
             suspend = {"op": "replace", "path": "/spec/suspend", "value": True}
             await world.change(held, suspend)
-            # Somebody writes a decision on a Job that runs: its Pods go on all the same.
+            # Somebody writes a decision on a Job that runs: its Pods continue.
             await refuse(world, overruled)
             await asyncio.sleep(2 * DAY)
             phases = {job.key.name: job.phase for job in await world.jobs()}
@@ -419,7 +421,7 @@ class TestDeletion:
             old, other = await delivered(replica, "web-1", "web-2")
             await refuse(world, old)
             await asyncio.sleep(REMEMBER + 60)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             for moment in range(150):
                 await world.annotate(other, "example.org/note", str(moment))
                 await asyncio.sleep(4)
@@ -446,7 +448,7 @@ class TestTerm:
             else:
                 await refuse(world, key)
                 await asyncio.sleep(REMEMBER + 60)
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             term = new_term("a")
 
             async def trouble(request: Request, act: Act) -> Any:
@@ -531,7 +533,7 @@ class TestCancelRunning:
             for moment in range(100):
                 await world.annotate(key, "example.org/note", str(moment))
                 await asyncio.sleep(2)
-            tries = [request for request in replica.wire.asked if request.sets(keys.DECISION)]
+            tries = [request for request in replica.wire.requests if request.sets(keys.DECISION)]
             assert 3 <= len(tries) <= 5
             replica.wire.trouble = none
             await asyncio.sleep(120)

@@ -90,10 +90,10 @@ async def test_a_pause_is_known_within_a_second() -> None:
     for written in ("true", "false", "true"):
         await desk.write({"paused": written})
         await asyncio.sleep(1)
-        desk.wire.asked.clear()
+        desk.wire.requests.clear()
         answers = [bool(await desk.control.read_pause()) for _ in range(100)]
         assert set(answers) == {written == "true"}
-        assert len(desk.wire.asked) == 1
+        assert len(desk.wire.requests) == 1
 
 
 @in_virtual_time
@@ -151,7 +151,7 @@ async def test_errors_are_retried_slowly_and_logged_once() -> None:
         for _ in range(1000):
             await desk.control.read_pause()
             await asyncio.sleep(0.01)
-        assert 9 <= len(desk.wire.asked) <= 11
+        assert 9 <= len(desk.wire.requests) <= 11
         desk.fail(Forbidden("no right"))
         await asyncio.sleep(1)
         await desk.control.read_pause()
@@ -176,7 +176,7 @@ async def test_every_replica_shows_a_pause() -> None:
         await desk.write({"paused": "false"})
         await asyncio.sleep(10)
         assert not desk.control.pause
-    assert len(desk.wire.asked) <= 4
+    assert len(desk.wire.requests) <= 4
 
 
 class TestAcknowledging:
@@ -189,7 +189,7 @@ class TestAcknowledging:
         for request in ("first", "second"):
             await desk.write({"paused": "true", "request": request})
             await asyncio.sleep(1)
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             for _ in range(5):
                 await desk.control.read_pause()
                 await desk.control.acknowledge(lambda: None)
@@ -249,7 +249,7 @@ class TestAcknowledging:
         desk.fail(Unavailable("no connection"))
         desk.control.begin_term()
         assert await desk.control.read_pause()
-        assert len(desk.wire.asked) == 2
+        assert len(desk.wire.requests) == 2
 
     @in_virtual_time
     async def test_a_pause_in_git_counts_too(self) -> None:

@@ -634,13 +634,13 @@ def test_rules_that_say_the_same_are_no_change() -> None:
 
 def test_rights_in_one_namespace() -> None:
     """Rights of a Role have its namespace; a ClusterRole covers them."""
-    here = role(rule("delete", "pods"), namespace="shop")
+    in_namespace = role(rule("delete", "pods"), namespace="shop")
     everywhere = role(rule("delete", "pods"))
 
-    assert changes_of(side(job()), side(job(), here)) == [
+    assert changes_of(side(job()), side(job(), in_namespace)) == [
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in shop")
     ]
-    assert changes_of(side(job(), here), side(job(), everywhere)) == [
+    assert changes_of(side(job(), in_namespace), side(job(), everywhere)) == [
         (ChangeEffect.WIDENS, ChangeKind.RIGHTS, "may now delete pods in all namespaces")
     ]
 

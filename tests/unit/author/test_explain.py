@@ -106,7 +106,7 @@ def test_who_lost_and_why(options: dict[str, object], why: str) -> None:
 
 
 def test_a_tie_is_decided_by_the_name() -> None:
-    """With equal priorities, the first by name wins, and the message says so."""
+    """With equal priorities, the first by name wins, and the message names this reason."""
     for name, winner, loser in (("a", "a", "restart-pod"), ("z", "restart-pod", "z")):
         explanation = explained(operario(), operario(name))
         [line] = [detail for detail in explanation.details if detail.startswith("passed over")]
@@ -236,7 +236,7 @@ def test_a_resolved_alert_waits_for_what_it_undoes() -> None:
 
 
 def test_an_alert_without_a_start_is_a_job_at_each_delivery() -> None:
-    """An alert without startsAt creates a Job per delivery, and the output says so."""
+    """An alert without startsAt creates a Job per delivery, and the output warns of it."""
     assert "no startsAt" in explained(operario(), received=alert(starts_at=None)).details[-1]
 
 

@@ -219,7 +219,7 @@ class TestWriting:
             for file in old.files
         )
         desk.activate(replace(old, files=files))
-        desk.wire.asked.clear()
+        desk.wire.requests.clear()
         async with desk.mirroring():
             loaded = await desk.load()
         assert loaded is not None
@@ -232,10 +232,10 @@ class TestWriting:
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         async with desk.mirroring():
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             await asyncio.sleep(3600)
             assert desk.writes() == []
-            assert 55 <= len(desk.wire.asked) <= 61
+            assert 55 <= len(desk.wire.requests) <= 61
             newest = await desk.sync(node=operario_file("node"))
             await asyncio.sleep(0.1)
             loaded = await desk.load()
@@ -250,7 +250,7 @@ class TestWriting:
             await desk.sync(openfero="limit: 3\n")
             await asyncio.sleep(61)
             assert await desk.load() == (snapshot, desk.syncer.status.refused)
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             for _ in range(5):  # each sync refuses it again
                 await desk.syncer.sync()
                 await asyncio.sleep(61)
@@ -299,7 +299,7 @@ class TestWriting:
         second = Desk(desk.source)
         await restore_from_mirror(desk.store, second.syncer)
         second.mirrorer = Mirrorer(desk.store, second.syncer)
-        desk.wire.asked.clear()
+        desk.wire.requests.clear()
         async with second.mirroring():
             assert desk.writes() == []
             desk.source.commit({"openfero.yaml": "paused: true\nlimit: 3\n"})
@@ -328,7 +328,7 @@ class TestWriting:
             await desk.put(config_map)
         async with desk.mirroring():
             await asyncio.sleep(600)
-        assert desk.wire.asked == []
+        assert desk.wire.requests == []
         loaded = await desk.load()
         assert loaded == (snapshot_of(old), None)
 
@@ -349,7 +349,7 @@ class TestCrash:
                 async with desk.mirroring():
                     pass
             desk.activate(new)
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             return desk
 
         desk = await prepared()
@@ -426,7 +426,7 @@ class TestCrash:
             pass
         for failing in range(6):
             desk.activate(new if failing % 2 == 0 else old)
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             failed = False
 
             async def trouble(request: Request, act: Act, failing: int = failing) -> Any:
@@ -592,7 +592,7 @@ class TestTerm:
             async with desk.mirroring():
                 pass
             desk.activate(new)
-            desk.wire.asked.clear()
+            desk.wire.requests.clear()
             term = new_term("b")
 
             async def end_term(
@@ -622,7 +622,7 @@ class TestTerm:
         with capture_logs() as logs:
             async with desk.mirroring():
                 await asyncio.sleep(600)
-                assert 100 <= len(desk.wire.asked) <= 125
+                assert 100 <= len(desk.wire.requests) <= 125
                 desk.wire.trouble = none
                 await asyncio.sleep(6)
                 assert await desk.load() == (snapshot_of(desk.syncer.catalog), None)

@@ -571,11 +571,11 @@ class TestMirror:
         desk = Desk()
         desk.source.commit({"disk.yaml": BROKEN, "node.yaml": operario_file("node")})
         snapshot = await desk.source.fetch()
-        desk.source.asked.clear()
+        desk.source.requests.clear()
         desk.source.trouble = failing(SourceError(DOWN), operation="versions")
         await desk.syncer.restore(snapshot, None)
         assert list(desk.active()) == ["openfero-node-firing"]
-        assert desk.source.asked == []
+        assert desk.source.requests == []
 
     @in_virtual_time
     async def test_restoring_does_not_replace_an_active_catalog(self) -> None:

@@ -48,7 +48,7 @@ class Faulty(Relay):
         self.cluster = MemoryCluster()
         super().__init__(self.cluster)
         self.planned = planned
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     async def send(self, request: Request, timeout: float, act: Act) -> Any:
         """Raise the next planned error, or carry out the request."""
@@ -67,7 +67,7 @@ class Faulty(Relay):
                 yield event
 
     def _strike(self, verb: str) -> None:
-        self.asked[verb] += 1
+        self.requests[verb] += 1
         errors = self.planned.get(verb)
         if errors and (error := errors.pop(0)) is not None:
             raise error
@@ -170,8 +170,8 @@ async def test_watch_that_ends_is_continued() -> None:
             await asyncio.sleep(0.08)
             await create(api, f"n-{n}")
             assert await take(news, 1) == [f"a changed n-{n}"]
-    assert api.asked["list"] == 1
-    assert api.asked["watch"] >= 5
+    assert api.requests["list"] == 1
+    assert api.requests["watch"] >= 5
     assert time.pauses == []
 
 
@@ -187,7 +187,7 @@ async def test_bookmarks_count() -> None:
         await asyncio.sleep(0.1)
         await create(api, "one")
         assert await take(news, 1) == ["a changed one"]
-    assert api.asked["list"] == 1
+    assert api.requests["list"] == 1
 
 
 async def test_expired_version(pace: Pace, time: Time) -> None:
@@ -199,7 +199,7 @@ async def test_expired_version(pace: Pace, time: Time) -> None:
         assert await take(news, 1) == ["a listed one"]
         await create(api, "two")
         assert await take(news, 1) == ["a changed two"]
-    assert api.asked["list"] == 2
+    assert api.requests["list"] == 2
     assert time.pauses == [0.2]
 
 
@@ -253,7 +253,7 @@ async def test_stream_that_breaks_once(pace: Pace, time: Time) -> None:
         assert await take(news, 1) == ["a listed"]
         await create(api, "one", "two", "three")
         assert await take(news, 3) == ["a changed one", "a changed two", "a changed three"]
-    assert api.asked["list"] == 1
+    assert api.requests["list"] == 1
     assert time.pauses == [0.2]
 
 

@@ -99,7 +99,7 @@ def outcomes(answer: Answer) -> list[tuple[Outcome, Reason | None]]:
 
 def patches_of(replica: Replica, key: str) -> list[Request]:
     """Return the patch requests that set an annotation."""
-    return [request for request in replica.wire.asked if request.sets(key)]
+    return [request for request in replica.wire.requests if request.sets(key)]
 
 
 class TestDurability:
@@ -229,7 +229,7 @@ class TestDurability:
             answer = await replica.deliver(build.alert(), pods_of("web-2"), build.alert())
         assert [item.outcome for item in answer.items] == [Outcome.CREATED] * 3
         assert answer.items[0].job == answer.items[2].job != answer.items[1].job
-        assert len([request for request in replica.wire.asked if request.verb == "create"]) == 2
+        assert len([request for request in replica.wire.requests if request.verb == "create"]) == 2
 
     @in_virtual_time
     async def test_an_alert_without_a_start_is_new_at_each_delivery(self) -> None:
@@ -248,11 +248,11 @@ class TestDurability:
         """It is answered with 200 and a reason, and no request is sent."""
         replica = World().replica()
         async with replica.watching():
-            replica.wire.asked.clear()
+            replica.wire.requests.clear()
             answer = await replica.deliver(build.alert(labels={"alertname": "Other"}))
         assert answer.verdict is Verdict.ACCEPTED
         assert outcomes(answer) == [(Outcome.NO_MATCH, Reason.NO_OPERARIO)]
-        assert replica.wire.asked == []
+        assert replica.wire.requests == []
 
     @in_virtual_time
     async def test_an_alert_that_cannot_be_rendered_is_a_refused_job(self) -> None:
@@ -783,7 +783,7 @@ class TestResolved:
         assert outcomes(answer) == [(Outcome.CREATED, None)]
         order = [
             request.verb
-            for request in replica.wire.asked
+            for request in replica.wire.requests
             if request.sets(keys.RESOLVED_AT) or request.verb == "create"
         ]
         assert order == ["create", "patch", "create"]
@@ -930,11 +930,11 @@ class TestAttempts:
         replica = world.replica()
         async with replica.watching():
             for _ in range(40):
-                replica.wire.asked.clear()
+                replica.wire.requests.clear()
                 await waited_too_long(world, replica)
                 verbs = [
                     request.verb
-                    for request in replica.wire.asked
+                    for request in replica.wire.requests
                     if request.verb in ("get", "create")
                 ]
                 assert verbs in (["create"], ["get", "create"])

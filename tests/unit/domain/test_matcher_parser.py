@@ -62,8 +62,8 @@ def test_reads_what_alertmanager_reads(
     text: str, expected: list[tuple[str, Operator, str]]
 ) -> None:
     """A text gives the matchers that Alertmanager reads in it."""
-    found = [(one.name, one.operator, one.value) for one in parse_matchers(text)]
-    assert found == expected
+    parsed = [(matcher.name, matcher.operator, matcher.value) for matcher in parse_matchers(text)]
+    assert parsed == expected
 
 
 @pytest.mark.parametrize(("text", "message", "position"), REFUSED)

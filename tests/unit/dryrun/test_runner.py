@@ -117,7 +117,7 @@ class Desk:
         """Return the dry run requests of operarios."""
         return [
             request
-            for request in self.wire.asked
+            for request in self.wire.requests
             if request.verb == "create" and request.resource == JOBS and "probe" not in request.name
         ]
 
@@ -387,10 +387,10 @@ class TestLeader:
         async with desk.leading():
             await asyncio.sleep(60)
         assert len({request.name for request in desk.trials()}) == 200
-        moments = [request.at for request in desk.wire.asked if request.verb == "create"]
+        moments = [request.at for request in desk.wire.requests if request.verb == "create"]
         busiest = max(sum(at <= moment < at + 0.99 for moment in moments) for at in moments[::20])
         assert busiest <= 5
-        others = len(desk.wire.asked) - len(moments)
+        others = len(desk.wire.requests) - len(moments)
         assert others <= 100, "what was found is written down now and then"
 
     @in_virtual_time
@@ -403,7 +403,7 @@ class TestLeader:
             await asyncio.sleep(600)
             moments = [
                 request.at
-                for request in desk.wire.asked
+                for request in desk.wire.requests
                 if request.verb == "create" and request.resource == JOBS
             ]
             gaps = [b - a for a, b in itertools.pairwise(moments)]
@@ -499,10 +499,10 @@ class TestLeader:
         with pytest.raises(TermEnded):
             async with asyncio.timeout(60):
                 await desk.runner.run(new_term("a", lasts=2.0))
-        sent = len(desk.wire.asked)
+        sent = len(desk.wire.requests)
         assert 3 < len(desk.trials()) < 12
         await asyncio.sleep(600)
-        assert len(desk.wire.asked) == sent
+        assert len(desk.wire.requests) == sent
         assert not (await desk.world.cluster.list(CONFIG_MAPS, NAMESPACE)).items
 
 

@@ -403,7 +403,7 @@ class TestRecorder:
             for number in range(2500):
                 recorder.record(event(number))
             await asyncio.sleep(120)
-        moments = [request.at for request in desk.replica.wire.asked]
+        moments = [request.at for request in desk.replica.wire.requests]
         assert len(moments) == 2000
         assert (
             max(sum(at <= moment < at + 0.99 for moment in moments) for at in moments[::50]) <= 20
@@ -443,7 +443,7 @@ class TestRecorder:
             for number in range(50):
                 recorder.record(event(number))
             await asyncio.sleep(600)
-            assert len(desk.replica.wire.asked) <= 20
+            assert len(desk.replica.wire.requests) <= 20
             desk.replica.wire.trouble = none
             await asyncio.sleep(70)
         assert len(await desk.stored()) == 50

@@ -286,7 +286,7 @@ def test_started_and_occupying_depend_on_the_jobs_own_fields(
     started: bool,  # noqa: FBT001
     occupying: bool,  # noqa: FBT001
 ) -> None:
-    """A Job counts while it has Pods or may get some, whoever started it."""
+    """A Job counts while it has Pods or may get some, no matter who started it."""
     remediation = observe(stored(**changes))
 
     assert (remediation.started, remediation.occupying) == (started, occupying)

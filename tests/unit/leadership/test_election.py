@@ -210,7 +210,7 @@ class TestRenewing:
     def test_each_renewal_changes_the_record(
         self, renewed_at: datetime | None, steps: list[timedelta]
     ) -> None:
-        """Each record differs, even if the wall clock stands still."""
+        """Each record differs, even if the wall clock does not advance."""
         record, wall = replace(MINE, renewed_at=renewed_at), WALL
         records = [record]
         for step in steps:

@@ -475,7 +475,7 @@ class TestHandingOver:
 
     @in_virtual_time
     async def test_a_settled_release_is_handed_over_once(self) -> None:
-        """The Lease says so until it is taken; only the next leader learns it."""
+        """The Lease records it until it is taken; only the next leader learns it."""
         api = MemoryCluster()
         a, b, c = (Replica(api, name, seed=seed) for seed, name in enumerate("abc"))
         await a.lead_once()
@@ -625,7 +625,7 @@ class TestHandingOver:
         stored = await api.get(LEASES, NAMESPACE, NAME)
         taken = dict(stored["spec"], holderIdentity="old", leaseDurationSeconds=3)
         taken |= {"leaseTransitions": stored["spec"]["leaseTransitions"] + 1}
-        if how == "again":  # a person who counts nothing: the times are new all the same
+        if how == "again":  # a change by hand without new counts: the times are new anyway
             taken["leaseTransitions"] -= 1
         stored = await api.replace(LEASES, NAMESPACE, {**stored, "spec": taken})
         released = taken | {"holderIdentity": "", "acquireTime": "2026-11-21T00:00:09.000000Z"}

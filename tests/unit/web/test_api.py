@@ -64,9 +64,9 @@ async def jobs_of(client: Client, **query: Any) -> list[str]:
     return [item["job"] for item in (await get(client, "/api/remediations", **query))["items"]]
 
 
-def showing(*known: Any, **changes: Any) -> pages.Showcase:
+def showing(*jobs: Any, **changes: Any) -> pages.Showcase:
     """Make a controller that knows some remediations."""
-    return replace(pages.quiet(NOW), jobs=list(known), **changes)
+    return replace(pages.quiet(NOW), jobs=list(jobs), **changes)
 
 
 # Shapes: other programs rest on them, member by member
@@ -123,7 +123,7 @@ async def test_the_shape_of_a_remediation() -> None:
 
 
 async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
-    """If the cluster verifies the approver's name, the API says so."""
+    """If the cluster verifies the approver's name, the API reports it."""
     job = remediation("A", Phase.RUNNING, NOW, approved_by="ada")
     async with api(showing(job, approvals_verified=True)) as client:
         (body,) = (await get(client, "/api/remediations"))["items"]
@@ -131,7 +131,7 @@ async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
 
 
 async def test_what_a_remediation_lacks_is_null() -> None:
-    """A member that has no value is there all the same."""
+    """A member without a value is present anyway."""
     job = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
     job = replace(job, verified_signer="")
     async with api(showing(job)) as client:
@@ -378,13 +378,13 @@ async def test_the_shape_of_openferos_jobs() -> None:
         operario("openfero-a-firing", "A", job=body, namespace="shop"),
         operario("openfero-b-firing", "B"),
     )
-    known = [
+    jobs = [
         remediation("A", Phase.FAILED, NOW - timedelta(hours=1), started_at=NOW),
         remediation("A", Phase.SUCCEEDED, NOW, number="7", started_at=NOW),
         remediation("A", Phase.WAITING, NOW + timedelta(seconds=1)),
         remediation("Gone", Phase.SUCCEEDED, NOW),
     ]
-    async with api(showing(*known, active=active)) as client:
+    async with api(showing(*jobs, active=active)) as client:
         body = await get(client, "/api/jobs")
     assert body == [
         {
@@ -430,13 +430,13 @@ async def test_openferos_words_for_a_run(phase: Phase, status: str) -> None:
 
 async def test_filters_narrow_the_list() -> None:
     """Filters select by value; all filters must match."""
-    known = [
+    jobs = [
         remediation("A", Phase.RUNNING, NOW, number="1"),
         remediation("A", Phase.FAILED, NOW - timedelta(seconds=1), number="2", commit=OLDER),
         remediation("B", Phase.FAILED, NOW - timedelta(seconds=2), status=Status.RESOLVED),
         remediation("B", Phase.FAILED, NOW - timedelta(seconds=3), key=JobKey("shop", "b")),
     ]
-    names = ["a-firing-1", "a-firing-2", known[2].key.name, "b"]
+    names = ["a-firing-1", "a-firing-2", jobs[2].key.name, "b"]
     cases: list[tuple[dict[str, Any], list[int]]] = [
         ({}, [0, 1, 2, 3]),
         ({"phase": "Failed"}, [1, 2, 3]),
@@ -451,7 +451,7 @@ async def test_filters_narrow_the_list() -> None:
         ({"phase": "Failed", "alert": "A"}, [1]),
         ({"phase": "Running", "namespace": "shop"}, []),
     ]
-    async with api(showing(*known)) as client:
+    async with api(showing(*jobs)) as client:
         for query, expected in cases:
             assert await jobs_of(client, **query) == [names[at] for at in expected], query
 
@@ -508,8 +508,8 @@ async def test_a_token_is_for_its_own_list() -> None:
 async def test_newest_remediations_come_first() -> None:
     """Remediations are listed from the newest to the oldest, also within one second."""
     moments = [NOW.replace(microsecond=n) for n in (0, 500_000, 999_999)]
-    known = [remediation("A", Phase.WAITING, m, number=str(n)) for n, m in enumerate(moments)]
-    async with api(showing(*known)) as client:
+    jobs = [remediation("A", Phase.WAITING, m, number=str(n)) for n, m in enumerate(moments)]
+    async with api(showing(*jobs)) as client:
         assert await jobs_of(client) == ["a-firing-2", "a-firing-1", "a-firing-0"]
 
 

@@ -220,9 +220,9 @@ def test_comparison_takes_the_same_time(file: Path, monkeypatch: pytest.MonkeyPa
     """A secret is compared by digest, in constant time, with every line: none ends it early."""
     compared: list[tuple[bytes, bytes]] = []
 
-    def compare(one: bytes, other: bytes) -> bool:
-        compared.append((one, other))
-        return same(one, other)
+    def compare(left: bytes, right: bytes) -> bool:
+        compared.append((left, right))
+        return same(left, right)
 
     same: Callable[[bytes, bytes], bool] = hmac.compare_digest
     file.write_text("one\ntwo\nthree\n")
@@ -309,7 +309,7 @@ async def request(method: str, url: str, tls: ssl.SSLContext, **options: Any) ->
 
 
 async def test_probes_need_no_certificate(guarded: str, authority: Authority) -> None:
-    """The kubelet and Prometheus have no certificate: probes and metrics are for everybody."""
+    """The kubelet and Prometheus have no certificate: probes and metrics need none."""
     for path in ("/livez", "/readyz", "/healthz", "/readiness", "/startupz", "/metrics"):
         assert (await request("GET", guarded + path, authority.client()))[0] == 200
 
@@ -361,11 +361,14 @@ async def test_a_certificate_and_a_password(authority: Authority, token: Credent
     await server.start()
     try:
         url = f"https://127.0.0.1:{server.bound[0].port}/alerts"
-        anyone, known = authority.client(), authority.client(*authority.issue("alertmanager"))
+        anyone, with_certificate = (
+            authority.client(),
+            authority.client(*authority.issue("alertmanager")),
+        )
         header = {"Authorization": "Bearer t0ken"}
         body = group(alert("HostDown"))
         assert (await request("POST", url, anyone, json=body, headers=header))[0] == 401
-        assert (await request("POST", url, known, json=body))[0] == 401
-        assert (await request("POST", url, known, json=body, headers=header))[0] == 200
+        assert (await request("POST", url, with_certificate, json=body))[0] == 401
+        assert (await request("POST", url, with_certificate, json=body, headers=header))[0] == 200
     finally:
         await server.stop()

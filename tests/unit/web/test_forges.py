@@ -172,7 +172,7 @@ def test_each_forge_says_what_was_pushed(
     [b"", b"payload=%7B%7D", b"[]", b"null", b"{}", b'{"ref": 3}', b'{"changes": [3]}', b"\xff"],
 )
 def test_what_names_no_ref_is_refused(body: bytes) -> None:
-    """A push that cannot be read is an error that says so, and no push."""
+    """A push that cannot be read is an error with a message, and not a push."""
     with pytest.raises(PayloadError, match=r"JSON|contains no ref"):
         read_push(Forge.GITHUB, {"X-GitHub-Event": "push"}, body)
 

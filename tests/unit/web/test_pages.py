@@ -680,7 +680,7 @@ async def test_no_alert_yet() -> None:
 
 
 async def test_nothing_fits_the_filter() -> None:
-    """If nothing matches the filter, the page says so and links to all."""
+    """If nothing matches the filter, the page reports it and links to all."""
     page = await draw(pages.busy(NOW), "/?q=nothing-of-the-kind")
     for section, words in (
         ("remediations", "None of the 11 remediations matches the filter."),
@@ -702,13 +702,13 @@ async def test_no_operario() -> None:
 
 
 async def test_no_problem() -> None:
-    """Without problems the page says so, with the commit."""
+    """Without problems the page reports none, with the commit."""
     text = (await draw(pages.quiet(NOW))).find("section", id="problems").text
     assert f"No problems at {COMMIT[:7]}" in text
 
 
 async def test_nothing_under_way() -> None:
-    """If no Job is waiting or running, the page says so and shows finished ones."""
+    """If no Job is waiting or running, the page reports it and shows finished ones."""
     page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
     assert "No Job is running or waiting." in page.find("section", id="remediations").text
     assert [element.find("caption").text for element in page.all("table", "remediations")] == [
@@ -734,7 +734,7 @@ async def test_healthy() -> None:
 
 
 async def test_broken() -> None:
-    """Without catalog, leader or API server the page says so first, with the reason."""
+    """Without catalog, leader or API server the page reports it first, with the reason."""
     page = await draw(pages.broken(NOW))
     assert page.find("h2", id="state").text == "Not healthy"
     concerns = [element.text for element in page.all("li", "concern")]
@@ -753,7 +753,7 @@ async def test_broken() -> None:
 
 
 async def test_before_the_first_sync() -> None:
-    """Before the end of the first sync the page says so."""
+    """Before the end of the first sync the page reports that it is running."""
     fresh = replace(pages.broken(NOW), synced=type(pages.quiet(NOW).synced)(), jobs=[])
     text = (await draw(fresh)).text
     assert "the first sync has not finished yet" in text
@@ -802,7 +802,7 @@ async def test_revision_refused() -> None:
 
 
 async def test_from_the_mirror() -> None:
-    """A catalog that came from the mirror says so."""
+    """A catalog that came from the mirror is labelled."""
     status = replace(pages.quiet(NOW).synced, origin="mirror", last_success=None)
     page = await draw(showing(synced=status))
     assert "comes from the mirror" in page.find("li", "concern").text

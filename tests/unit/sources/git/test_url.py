@@ -104,7 +104,7 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
     "ref", ["HEAD", "main", "v1.2.3", "feature/x-y", "refs/heads/main", "ünïcode", "0" * 40]
 )
 def test_a_ref_is_accepted(ref: str) -> None:
-    """Branches, tags, full refs and commits can be asked for."""
+    """Branches, tags, full refs and commits are accepted."""
     assert parse_ref(ref) == ref
 
 
