@@ -15,8 +15,8 @@ _log = structlog.get_logger(__name__)
 _RESTART_SECONDS: Final = 30.0
 
 
-async def wait_for_event(event: asyncio.Event, timeout_seconds: float) -> bool:
-    """Wait until the event is set, at most so long; return whether it is set."""
+async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) -> bool:
+    """Wait until the event is set, at most so long if a time is given; return whether it is set."""
     try:
         async with asyncio.timeout(timeout_seconds):
             await event.wait()

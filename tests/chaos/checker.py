@@ -19,7 +19,7 @@ from openfero_gitops.domain.catalog import Envelope, Limits
 from tests.support.verdict import Answered, Change, Judge, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.chaos import senders
     from tests.chaos.recorder import Seen
@@ -204,18 +204,22 @@ def _too_many_a_minute(history: History) -> list[Violation]:
     ]
 
 
+def has_ended(job: Mapping[str, Any]) -> bool:
+    """Whether the status of a Job has the condition Complete or Failed."""
+    return any(
+        condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+        for condition in (job.get("status") or {}).get("conditions") or ()
+    )
+
+
 def _undecided(history: History, end: datetime) -> list[Violation]:
     """A Job that still waits, and not for a human; or one that never ended."""
     violations = []
     for name, job in _last(history).items():
         annotations = job["metadata"]["annotations"]
-        ended = any(
-            condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
-            for condition in (job.get("status") or {}).get("conditions") or ()
-        )
         asks = json.loads(annotations.get(keys.OPTIONS, "{}")).get("approval") is True
         unanswered = asks and keys.APPROVED_BY not in annotations
-        if not (ended or keys.DECISION in annotations or unanswered):
+        if not (has_ended(job) or keys.DECISION in annotations or unanswered):
             state = "has not ended" if keys.ADMITTED_AT in annotations else "waits"
             violations.append(Violation(end, "undecided", f"{name} {state}"))
     return violations

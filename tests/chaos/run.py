@@ -151,12 +151,7 @@ async def _settle(stage: Stage, say: Callable[[str], None]) -> None:
 
 def _is_open(job: dict) -> bool:  # type: ignore[type-arg]
     annotations = job["metadata"]["annotations"]
-    if keys.DECISION in annotations:
-        return False
-    if any(
-        condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
-        for condition in (job.get("status") or {}).get("conditions") or ()
-    ):
+    if keys.DECISION in annotations or checker.has_ended(job):
         return False
     asks = '"approval":true' in annotations.get(keys.OPTIONS, "").replace(" ", "")
     return not asks or keys.APPROVED_BY in annotations
@@ -239,11 +234,7 @@ def _most_at_once(jobs: Sequence[Seen]) -> int:
     most = 0
     for seen in jobs:
         job = seen.object
-        ended = job is None or any(
-            condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
-            for condition in (job.get("status") or {}).get("conditions") or ()
-        )
-        if job is None or ended or job["spec"].get("suspend") is True:
+        if job is None or checker.has_ended(job) or job["spec"].get("suspend") is True:
             running.discard(seen.key)
         else:
             running.add(seen.key)

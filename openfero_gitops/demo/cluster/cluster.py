@@ -13,6 +13,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+from openfero_gitops.background import wait_for_event
 from openfero_gitops.cluster.api import (
     EVENTS,
     JOBS,
@@ -104,11 +105,7 @@ class MemoryCluster:
                     continue
                 due = self._jobs.due
                 wait = None if due is None else (due - self._clock()).total_seconds()
-                try:
-                    async with asyncio.timeout(wait):
-                        await written.wait()
-                except TimeoutError:
-                    continue
+                await wait_for_event(written, wait)
 
     def play(self) -> datetime | None:
         """Simulate everything that is due; return when the next step is due, or None."""
