@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -36,6 +37,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if all(path.is_relative_to(folder) for path in paths) else cores + 1
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Schedule the tests by their files, in the order of collection."""
+    from tests.support.schedule import FileScheduling  # noqa: PLC0415 - in the main process alone
+
+    config.option.loadscopereorder = False
+    return FileScheduling(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process of pytest-xdist run all tests of the shared control plane.
@@ -53,6 +62,12 @@ def _uses_cluster(item: pytest.Item) -> bool:
         "control_plane" in getattr(item, "fixturenames", ())
         or item.get_closest_marker("cluster") is not None
     )
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collected tests out of every garbage collection from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart() -> None:
