@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from tests.support.cluster import (
     existing_kubeconfig,
     require_binaries,
     require_kubectl,
+    temporary_namespace,
 )
 from tests.support.depth import load_profile
 from tests.support.optional import missing
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 load_profile()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use one process for each core, and one more where tests wait for other programs."""
     cores = min(os.cpu_count() or 1, 4)
@@ -37,6 +38,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if all(path.is_relative_to(folder) for path in paths) else cores + 1
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Schedule the tests by their files, in the order of collection."""
     from tests.support.schedule import FileScheduling  # noqa: PLC0415 - in the main process alone
@@ -112,15 +114,16 @@ def kubectl(control_plane: Cluster) -> Kubectl:
 
 @pytest.fixture
 def namespace(kubectl: Kubectl) -> Iterator[str]:
-    """Give a namespace of the test's own, in which Pods can be created.
+    """Give a namespace of the test's own, in which Pods can be created."""
+    with temporary_namespace(kubectl) as name:
+        yield name
 
-    It is deleted without waiting: thousands of Jobs have thousands of finalizers.
-    """
-    name = f"test-{secrets.token_hex(4)}"
-    kubectl("create", "namespace", name)
-    kubectl.wait(name, "serviceaccount/default", "create")
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+
+@pytest.fixture(scope="module")
+def shared_namespace(kubectl: Kubectl) -> Iterator[str]:
+    """Give a namespace that the tests of a file share."""
+    with temporary_namespace(kubectl) as name:
+        yield name
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ def eventually(look: Callable[[], Any], patience: float = 60.0) -> Any:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Give a repository with an operario for HostDown, and one that never ends."""
-    made = Repository(tmp_path / "operarios")
+    made = Repository(tmp_path_factory.mktemp("repository") / "operarios")
     made.write("hostdown.json", operario("HostDown"))
     made.write("hostdown-resolved.json", operario("HostDown", status="resolved"))
     made.write("slow.json", operario("Slow", run_for="forever"))
@@ -47,29 +47,38 @@ def repository(tmp_path: Path) -> Repository:
     return made
 
 
-@pytest.fixture
-def jobs_namespace(namespace: str) -> str:
+@pytest.fixture(scope="module")
+def jobs_namespace(shared_namespace: str) -> str:
     """Give the namespace that the chart makes for Jobs."""
-    return f"{namespace}-jobs"
+    return f"{shared_namespace}-jobs"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pair(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, repository: Repository
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    shared_namespace: str,
+    jobs_namespace: str,
+    repository: Repository,
 ) -> Iterator[tuple[Replica, Replica]]:
-    """Give two replicas that have the rights of the chart's ServiceAccount, and no others."""
+    """Give two replicas that have the rights of the chart's ServiceAccount, and no others.
+
+    All tests share them, and each has hosts of its own.
+    """
+    folder = tmp_path_factory.mktemp("pair")
     address = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
-    install_chart(kubeconfig, namespace, address)
+    install_chart(kubeconfig, shared_namespace, address)
     start = {
-        "kubeconfig": service_account_kubeconfig(kubeconfig, namespace, tmp_path),
-        "namespace": namespace,
+        "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        "namespace": shared_namespace,
         "repository": repository.url,
-        "jobs_namespace": f"{namespace}-jobs",
+        "jobs_namespace": jobs_namespace,
     }
-    with Replica(tmp_path, name="a", **start) as a, Replica(tmp_path, name="b", **start) as b:
+    with Replica(folder, name="a", **start) as a, Replica(folder, name="b", **start) as b:
         eventually(lambda: a.leads or b.leads)
         yield a, b
-    kubectl("delete", "namespace", f"{namespace}-jobs", "--wait=false")
+    kubectl("delete", "namespace", jobs_namespace, "--wait=false")
 
 
 @pytest.fixture
@@ -123,10 +132,21 @@ def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[lis
         yield [f"{LOOPBACK}:{port}" for port in ports]
 
 
-def jobs(kubectl: Kubectl, namespace: str) -> list[Any]:
-    """Return the Jobs of a namespace."""
-    items: list[Any] = kubectl.json("get", "jobs", "-n", namespace)["items"]
-    return items
+def jobs(kubectl: Kubectl, namespace: str, *hosts: str) -> list[Any]:
+    """Return the Jobs for the alerts of these hosts."""
+    items = kubectl.json("get", "jobs", "-n", namespace)["items"]
+    return [job for job in items if host_of(job) in hosts]
+
+
+def host_of(job: Any) -> str:
+    """Return the label `host` of a Job's alert."""
+    return str(json.loads(annotation(job, "alert"))["labels"]["host"])
+
+
+def remediations(replica: Replica, host: str, query: str = "") -> list[Any]:
+    """Return the remediations of a host's alerts, as the API shows them."""
+    items = replica.get(f"/api/remediations?{query}")["items"]
+    return [item for item in items if item["labels"]["host"] == host]
 
 
 def admitted(job: Any) -> bool:
@@ -193,21 +213,25 @@ def test_a_firing_rule_heals_once_with_its_commit_however_often_it_is_delivered(
         url=f"http://{LOOPBACK}:{port}/-/ready",
     )
     with prometheus:
-        job = eventually(lambda: [job for job in jobs(kubectl, jobs_namespace) if admitted(job)])[0]
+        job = eventually(
+            lambda: [job for job in jobs(kubectl, jobs_namespace, "db-1") if admitted(job)]
+        )[0]
         assert annotation(job, "commit") == repository.head
         assert annotation(job, "path") == "hostdown.json"
         eventually(
             lambda: [
                 condition
-                for condition in jobs(kubectl, jobs_namespace)[0]["status"].get("conditions", [])
+                for condition in jobs(kubectl, jobs_namespace, "db-1")[0]["status"].get(
+                    "conditions", []
+                )
                 if condition["type"] == "Complete"
             ]
         )
         # Both Alertmanagers repeat every two seconds, to both replicas.
         time.sleep(5)
-        assert len(jobs(kubectl, jobs_namespace)) == 1
-    delivered = [replica.get("/api/remediations")["items"] for replica in pair]
-    assert [item["phase"] for items in delivered for item in items] == ["Succeeded", "Succeeded"]
+        assert len(jobs(kubectl, jobs_namespace, "db-1")) == 1
+    delivered = [item for replica in pair for item in remediations(replica, "db-1")]
+    assert [item["phase"] for item in delivered] == ["Succeeded", "Succeeded"]
     exists = [
         line
         for replica in pair
@@ -228,36 +252,10 @@ def test_a_new_commit_shows_on_the_next_job(
     eventually(lambda: pair[1].get("/api/sync")["revision"]["commit"] == second)
     assert pair[1].deliver(alert("HostDown", host="two"))[0] == 200
     commits = {
-        json.loads(annotation(job, "alert"))["labels"]["host"]: annotation(job, "commit")
-        for job in jobs(kubectl, jobs_namespace)
+        host_of(job): annotation(job, "commit")
+        for job in jobs(kubectl, jobs_namespace, "one", "two")
     }
     assert commits == {"one": first, "two": second}
-
-
-def test_killing_the_leader_between_creation_and_admission_delays_the_job_only(
-    kubectl: Kubectl, jobs_namespace: str, pair: tuple[Replica, Replica]
-) -> None:
-    """A Job that waits when the leader crashes is admitted once, by the next leader."""
-    leader, other = pair if pair[0].leads else pair[::-1]
-    # Its target is busy, so that the Job waits: this is the moment in which the leader dies.
-    assert leader.deliver(alert("Slow", host="busy"))[0] == 200
-    eventually(lambda: all(map(admitted, jobs(kubectl, jobs_namespace))))
-    assert other.deliver(alert("HostDown", host="busy"))[0] == 200
-    waiting = eventually(lambda: leader.get("/api/remediations?phase=Waiting")["items"])
-    assert waiting[0]["reason"] == "target-busy"
-    leader.kill()
-    slow = next(j["metadata"]["name"] for j in jobs(kubectl, jobs_namespace) if admitted(j))
-    kubectl("delete", "job", slow, "-n", jobs_namespace, "--wait=false")
-    eventually(
-        lambda: [
-            j
-            for j in jobs(kubectl, jobs_namespace)
-            if admitted(j) and "hostdown" in j["metadata"]["name"]
-        ]
-    )
-    assert other.leads
-    healed = [j for j in jobs(kubectl, jobs_namespace) if "hostdown" in j["metadata"]["name"]]
-    assert [annotation(job, "admitted-by") for job in healed] == [other.name]
 
 
 def test_a_start_that_wobbles_between_two_senders_heals_once(
@@ -271,7 +269,7 @@ def test_a_start_that_wobbles_between_two_senders_heals_once(
     assert pair[0].deliver(late)[0] == 200
 
     def settled() -> list[Any]:
-        items: list[Any] = pair[0].get("/api/remediations")["items"]
+        items = remediations(pair[0], "wobble")
         return items if {i["phase"] for i in items} <= {"Succeeded", "Refused"} else []
 
     items = eventually(settled)
@@ -282,7 +280,7 @@ def test_a_start_that_wobbles_between_two_senders_heals_once(
             items[0]["reason"] if items[0]["phase"] == "Succeeded" else items[1]["reason"],
         ),
     ]
-    assert sum(map(admitted, jobs(kubectl, jobs_namespace))) == 1
+    assert sum(map(admitted, jobs(kubectl, jobs_namespace, "wobble"))) == 1
 
 
 def test_a_resolved_alert_is_recorded_and_cancels_what_waits(
@@ -290,12 +288,43 @@ def test_a_resolved_alert_is_recorded_and_cancels_what_waits(
 ) -> None:
     """The resolved delivery marks the firing Job before its answer; a waiting one is refused."""
     assert pair[0].deliver(alert("Slow", host="h"))[0] == 200
-    eventually(lambda: pair[0].get("/api/remediations?phase=Running")["items"])
+    eventually(lambda: remediations(pair[0], "h", "phase=Running"))
     assert pair[0].deliver(alert("HostDown", host="h"))[0] == 200
     status, _ = pair[1].deliver(alert("HostDown", "resolved", host="h"))
     assert status == 200
     refused = eventually(
-        lambda: pair[0].get("/api/remediations?alert=HostDown&status=firing&phase=Refused")["items"]
+        lambda: remediations(pair[0], "h", "alert=HostDown&status=firing&phase=Refused")
     )
     assert refused[0]["reason"] == "resolved"
     assert refused[0]["resolvedAt"] == "2026-11-21T03:10:00.000000Z"
+
+
+def test_killing_the_leader_between_creation_and_admission_delays_the_job_only(
+    kubectl: Kubectl, jobs_namespace: str, pair: tuple[Replica, Replica]
+) -> None:
+    """A Job that waits when the leader crashes is admitted once, by the next leader.
+
+    The last test of the file, since the pair is one replica then.
+    """
+    leader, other = pair if pair[0].leads else pair[::-1]
+    # Its target is busy, so that the Job waits: this is the moment in which the leader dies.
+    assert leader.deliver(alert("Slow", host="busy"))[0] == 200
+    eventually(lambda: all(map(admitted, jobs(kubectl, jobs_namespace, "busy"))))
+    assert other.deliver(alert("HostDown", host="busy"))[0] == 200
+    waiting = eventually(lambda: remediations(leader, "busy", "phase=Waiting"))
+    assert waiting[0]["reason"] == "target-busy"
+    leader.kill()
+    slow = next(j["metadata"]["name"] for j in jobs(kubectl, jobs_namespace, "busy") if admitted(j))
+    kubectl("delete", "job", slow, "-n", jobs_namespace, "--wait=false")
+    eventually(
+        lambda: [
+            j
+            for j in jobs(kubectl, jobs_namespace, "busy")
+            if admitted(j) and "hostdown" in j["metadata"]["name"]
+        ]
+    )
+    assert other.leads
+    healed = [
+        j for j in jobs(kubectl, jobs_namespace, "busy") if "hostdown" in j["metadata"]["name"]
+    ]
+    assert [annotation(job, "admitted-by") for job in healed] == [other.name]

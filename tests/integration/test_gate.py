@@ -22,25 +22,35 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
 
-@pytest.fixture
-def replica(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replica]:
-    """Start a replica with an operario that needs approval, and one whose Jobs never end."""
-    repository = Repository(tmp_path / "operarios")
+@pytest.fixture(scope="module")
+def replica(
+    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+) -> Iterator[Replica]:
+    """Start a replica with an operario that needs approval, and one whose Jobs never end.
+
+    All tests share it; each has an alert of its own.
+    """
+    folder = tmp_path_factory.mktemp("replica")
+    repository = Repository(folder / "operarios")
     repository.write(
         "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
     )
     repository.write("slow.json", operario("Slow", run_for="forever"))
     repository.commit("Operarios")
     with Replica(
-        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
+        folder,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
     ) as started:
         started.wait_for(lambda: started.leads)
         yield started
 
 
-def deliver(replica: Replica, name: str, phase: str) -> str:
+def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
     """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
-    _, answer = replica.deliver(alert(name, host="h"))
+    _, answer = replica.deliver(alert(name, host=host))
     job: str = answer["items"][0]["job"]
     replica.wait_for(lambda: at(replica, job)["phase"] == phase)
     return job
@@ -53,63 +63,65 @@ def at(replica: Replica, job: str) -> dict[str, str]:
 
 
 def test_an_approved_job_starts_and_names_its_approver(
-    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """A Job that needs approval waits for it, and then runs."""
-    job = deliver(replica, "Risky", "AwaitingApproval")
+    job = deliver(replica, "Risky", "approved", "AwaitingApproval")
     assert at(replica, job)["reason"] == "approval"
-    output = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
-    assert output.startswith(f"Job {namespace}/{job} approved by ")
+    output = asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
+    assert output.startswith(f"Job {shared_namespace}/{job} approved by ")
     replica.wait_for(lambda: at(replica, job)["phase"] == "Succeeded")
-    stored = kubectl.json("get", "job", job, "-n", namespace)
+    stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     approver = stored["metadata"]["annotations"]["openfero.io/approved-by"]
     assert output.endswith(f"by {approver}")
 
 
-def test_a_refused_job_never_starts(replica: Replica, kubeconfig: Path, namespace: str) -> None:
+def test_a_refused_job_never_starts(
+    replica: Replica, kubeconfig: Path, shared_namespace: str
+) -> None:
     """A refusal is final, and a later approval is reported as too late."""
-    job = deliver(replica, "Risky", "AwaitingApproval")
-    asyncio.run(act_on_job(REFUSE, f"{namespace}/{job}", kubeconfig, None))
+    job = deliver(replica, "Risky", "refused", "AwaitingApproval")
+    asyncio.run(act_on_job(REFUSE, f"{shared_namespace}/{job}", kubeconfig, None))
     replica.wait_for(lambda: at(replica, job)["phase"] == "Refused")
     assert at(replica, job)["reason"] == "refused-by-human"
     with pytest.raises(UsageError, match="cannot be approved: its phase is Refused"):
-        asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
-    _, answer = replica.deliver(alert("Risky", host="h"))
+        asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
+    _, answer = replica.deliver(alert("Risky", host="refused"))
     assert answer["items"][0]["outcome"] == "exists"
 
 
 def test_a_running_job_is_stopped_and_remembered(
-    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """Cancelling ends the Pods; a repeated alert does not start the Job again."""
-    job = deliver(replica, "Slow", "Running")
-    asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace))
+    job = deliver(replica, "Slow", "cancelled", "Running")
+    asyncio.run(act_on_job(CANCEL, job, kubeconfig, shared_namespace))
     replica.wait_for(lambda: at(replica, job)["phase"] == "Cancelled")
 
     def ended() -> bool:
-        status = kubectl.json("get", "job", job, "-n", namespace)["status"]
+        status = kubectl.json("get", "job", job, "-n", shared_namespace)["status"]
         return any(c["type"] == "Failed" for c in status.get("conditions", []))
 
     replica.wait_for(ended)
-    _, answer = replica.deliver(alert("Slow", host="h"))
+    _, answer = replica.deliver(alert("Slow", host="cancelled"))
     assert answer["items"][0] | {"outcome": "exists", "job": job} == answer["items"][0]
     assert at(replica, job)["message"].startswith("cancelled by ")
 
 
 def test_without_permission_nothing_happens(
-    replica: Replica, tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
+    replica: Replica, tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """A user without permission to patch Jobs gets an error with the user's name."""
-    job = deliver(replica, "Risky", "AwaitingApproval")
-    kubectl("create", "role", "reader", "--verb=get", "--resource=jobs", "-n", namespace)
+    job = deliver(replica, "Risky", "forbidden", "AwaitingApproval")
+    kubectl("create", "role", "reader", "--verb=get", "--resource=jobs", "-n", shared_namespace)
     kubectl(
-        "create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:default",
-        "-n", namespace,
+        "create", "rolebinding", "reader", "--role=reader", "-n", shared_namespace,
+        f"--serviceaccount={shared_namespace}:default",
     )  # fmt: skip
-    reader = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
-    account = f"system:serviceaccount:{namespace}:default"
+    reader = service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path, account="default")
+    account = f"system:serviceaccount:{shared_namespace}:default"
     with pytest.raises(UsageError, match=f"{account} has no permission to patch Jobs"):
-        asyncio.run(act_on_job(APPROVE, job, reader, namespace))
+        asyncio.run(act_on_job(APPROVE, job, reader, shared_namespace))
     assert at(replica, job)["phase"] == "AwaitingApproval"
 
 
@@ -125,16 +137,17 @@ def test_foreign_jobs_are_not_touched(kubeconfig: Path, kubectl: Kubectl, namesp
 
 
 def test_nothing_starts_between_pause_and_resume(
-    replica: Replica, kubeconfig: Path, kubectl: Kubectl, namespace: str
+    replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """Once the leader has acknowledged a pause, alerts are accepted and their Jobs wait."""
-    output = asyncio.run(pause(True, kubeconfig, namespace, 20))  # noqa: FBT003
+    output = asyncio.run(pause(True, kubeconfig, shared_namespace, 20))  # noqa: FBT003
     assert output.startswith("admission paused by ")
-    job = deliver(replica, "Slow", "Waiting")
+    job = deliver(replica, "Slow", "paused", "Waiting")
     replica.wait_for(lambda: at(replica, job)["reason"] == "paused")
-    stored = kubectl.json("get", "job", job, "-n", namespace)
+    stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     assert "openfero.io/admitted-at" not in stored["metadata"]["annotations"]
-    assert asyncio.run(pause(False, kubeconfig, namespace, 20)).startswith("admission resumed by ")  # noqa: FBT003
+    output = asyncio.run(pause(False, kubeconfig, shared_namespace, 20))  # noqa: FBT003
+    assert output.startswith("admission resumed by ")
     replica.wait_for(lambda: at(replica, job)["phase"] == "Running")
 
 

@@ -46,28 +46,32 @@ def push(replica: Replica, secret: str, **members: object) -> int:
             return error.code
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Create a repository with an operario."""
-    repository = Repository(tmp_path / "operarios")
+    repository = Repository(tmp_path_factory.mktemp("repository") / "operarios")
     repository.write("web.json", operario("WebDown"))
     repository.commit("Operarios")
     return repository
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def replicas(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
 ) -> Iterator[list[Replica]]:
     """Start two replicas with a sync interval of one hour."""
-    secret = tmp_path / "secret"
+    folder = tmp_path_factory.mktemp("replicas")
+    secret = folder / "secret"
     secret.write_text("s3cret\n")
     started = [
         Replica(
-            tmp_path,
+            folder,
             name=name,
             kubeconfig=kubeconfig,
-            namespace=namespace,
+            namespace=shared_namespace,
             repository=repository.url,
             interval="1h",
             ref="main",
@@ -96,7 +100,7 @@ def test_a_push_reaches_every_replica(replicas: list[Replica], repository: Repos
 
 def test_sighup_starts_a_sync(replicas: list[Replica], repository: Repository) -> None:
     """SIGHUP starts a sync before the interval ends."""
-    second = repository.commit("Another")
+    latest = repository.commit("Another")
     replicas[1].process.signal(signal.SIGHUP)
     for replica in replicas:
-        replica.wait_for(lambda replica=replica: at(replica) == second)  # type: ignore[misc]
+        replica.wait_for(lambda replica=replica: at(replica) == latest)  # type: ignore[misc]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from tests.cluster.controlplane import HERE, binaries
 from tests.support.optional import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
 
 
@@ -77,6 +81,19 @@ class Cluster:
 
     kubeconfig: Path
     kubectl: Kubectl
+
+
+@contextlib.contextmanager
+def temporary_namespace(kubectl: Kubectl, name: str = "") -> Iterator[str]:
+    """Create a namespace in which Pods can be created, and delete it with the block.
+
+    The deletion does not wait: thousands of Jobs have thousands of finalizers.
+    """
+    name = name or f"test-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    kubectl.wait(name, "serviceaccount/default", "create")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
 
 
 def existing_kubeconfig() -> Path | None:

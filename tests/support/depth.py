@@ -7,7 +7,7 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 
-_EXAMPLES: Final = {"quick": 50, "nightly": 1000}
+_EXAMPLES: Final = {"quick": 25, "nightly": 1000}
 _PROFILE: Final = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 
 

@@ -1506,7 +1506,7 @@ def is_running(job: Object | None) -> bool:
 class TestLimits:
     """What must always hold, with any faults."""
 
-    @settings(max_examples=scaled(2))
+    @settings(max_examples=scaled(1))
     @given(seed=st.integers(0, 2**32))
     @in_virtual_time
     async def test_no_state_of_the_cluster_ever_breaks_a_limit(self, seed: int) -> None:

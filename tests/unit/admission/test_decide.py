@@ -914,7 +914,7 @@ def admitted(jobs: Iterable[Remediation], envelope: Envelope) -> list[Remediatio
     return [job for job, decision in decide_now(jobs, envelope) if isinstance(decision, Admit)]
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(50))
 @given(BOARDS, ENVELOPES)
 def test_no_admission_breaks_a_limit(jobs: tuple[Remediation, ...], envelope: Envelope) -> None:
     """One Job per target, and all limits are kept."""
@@ -938,7 +938,7 @@ def test_no_admission_breaks_a_limit(jobs: tuple[Remediation, ...], envelope: En
         starts.append((job.operario, NOW))
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(50))
 @given(BOARDS, ENVELOPES)
 def test_one_job_runs_per_occurrence_and_incident(
     jobs: tuple[Remediation, ...], envelope: Envelope
@@ -963,7 +963,7 @@ def test_one_job_runs_per_occurrence_and_incident(
         ]
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(50))
 @given(BOARDS, ENVELOPES, st.randoms(use_true_random=False))
 def test_decisions_do_not_depend_on_the_order_of_jobs(
     jobs: tuple[Remediation, ...], envelope: Envelope, random: Random
@@ -975,7 +975,7 @@ def test_decisions_do_not_depend_on_the_order_of_jobs(
     assert decide_now(jobs, envelope) == decide_now(shuffled, envelope)
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(50))
 @given(BOARDS, ENVELOPES)
 def test_a_second_pass_admits_nothing_more(
     jobs: tuple[Remediation, ...], envelope: Envelope
@@ -996,7 +996,7 @@ def test_a_second_pass_admits_nothing_more(
         assert all(targets[job.target] == 1 for job in again)
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(50))
 @given(BOARDS, ENVELOPES)
 def test_every_waiting_job_is_decided_in_order(
     jobs: tuple[Remediation, ...], envelope: Envelope

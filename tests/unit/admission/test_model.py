@@ -450,5 +450,5 @@ def _written(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Story.TestCase.settings = settings(max_examples=scaled(40), stateful_step_count=40)
+Story.TestCase.settings = settings(max_examples=scaled(20), stateful_step_count=40)
 TestAdmission = Story.TestCase

@@ -932,7 +932,7 @@ def test_hostile_values_do_not_change_the_comment() -> None:
     assert "</code></td></details>" in "".join(hostile.text)
 
 
-@settings(max_examples=scaled(12))
+@settings(max_examples=scaled(6))
 @given(HOSTILES)
 def test_no_text_changes_the_comments_structure(text: str) -> None:
     """The same for any mixture of what Markdown and HTML obey."""

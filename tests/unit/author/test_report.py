@@ -316,7 +316,7 @@ PROBLEMS = st.builds(
 )
 
 
-@settings(max_examples=scaled(6))
+@settings(max_examples=scaled(3))
 @given(st.lists(PROBLEMS, max_size=4), st.booleans())
 def test_whatever_is_found_is_written(problems: list[Problem], strict: bool) -> None:  # noqa: FBT001
     """Each format stays well-formed, whatever paths and messages contain."""

@@ -275,7 +275,7 @@ def flipped(text: str, position: int) -> str:
     return text[:position] + replacement + text[position + 1 :]
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(20))
 @given(st.data())
 def test_a_changed_character_is_detected(data: st.DataObject) -> None:
     """A mirror with a changed character in its head or in a file is rejected."""

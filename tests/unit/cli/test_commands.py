@@ -211,9 +211,9 @@ def test_both_ways_to_start() -> None:
 # validate
 
 
-def test_validate_finds_nothing(folder: Path) -> None:
+def test_validate_finds_nothing(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """A valid folder exits with 0 and prints a summary."""
-    ran = run("validate", folder)
+    ran = run_in_process("validate", folder)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "1 valid operario, 0 errors, 0 warnings, 0 documents ignored\n"
 
@@ -471,7 +471,7 @@ def test_validate_a_ref_that_is_not_there(tmp_path: Path, complaint: Callable[..
         assert "'--upload-pack=id'" in complaint("validate", source, "--ref", "--upload-pack=id")
 
 
-def test_validate_hostile_files(tmp_path: Path) -> None:
+def test_validate_hostile_files(tmp_path: Path, run_in_process: Callable[..., Ran]) -> None:
     """Any file is reported with its path, in bounded time and without a traceback."""
     folder = tmp_path / "odd"
     folder.mkdir()
@@ -505,7 +505,7 @@ def test_validate_hostile_files(tmp_path: Path) -> None:
     began = time.monotonic()
     text = run("validate", folder)
     assert time.monotonic() - began < 120
-    output = run("validate", folder, "--format", "json")
+    output = run_in_process("validate", folder, "--format", "json")
     assert (text.returncode, output.returncode) == (1, 1)
     paths = {problem["path"] for problem in json.loads(output.stdout)["problems"]}
     assert {"bomb.yaml", "deep.yaml", "deep.json", "large.yaml", "latin.yaml", "null.yaml"} <= paths
@@ -730,9 +730,9 @@ def test_serve_fails_as_a_process() -> None:
     assert line.startswith("openfero-gitops: ")
 
 
-def test_demo_on_an_address_that_is_none() -> None:
+def test_demo_on_an_address_that_is_none(run_in_process: Callable[..., Ran]) -> None:
     """The address of `demo` is checked like that of `serve`."""
-    ran = run("demo", "--listen", "nowhere")
+    ran = run_in_process("demo", "--listen", "nowhere")
     assert ran.returncode == 2
     assert "openfero-gitops: --listen: 'nowhere' is not an address" in ran.stderr
 
@@ -740,13 +740,13 @@ def test_demo_on_an_address_that_is_none() -> None:
 # Where output goes
 
 
-def test_a_reader_that_goes_away() -> None:
+def test_a_reader_that_goes_away(folder: Path) -> None:
     """If the reader of stdout is gone, there is no traceback, and the exit code is not 1."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as broken:
         ran = subprocess.run(
-            argv("validate", EXAMPLE),
+            argv("validate", folder),
             stdout=broken,
             stderr=subprocess.PIPE,
             env=environment(),
@@ -756,11 +756,11 @@ def test_a_reader_that_goes_away() -> None:
     assert (ran.returncode, ran.stderr) == (2, b"")
 
 
-def test_a_disk_that_is_full() -> None:
+def test_a_disk_that_is_full(folder: Path) -> None:
     """A full disk is reported on one line, with exit code 2."""
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
-            argv("validate", EXAMPLE),
+            argv("validate", folder),
             stdout=full,
             stderr=subprocess.PIPE,
             env=environment(),

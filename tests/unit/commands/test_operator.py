@@ -195,8 +195,11 @@ class TestPause:
         )
 
 
-async def test_resume_names_the_commit_that_pauses(tmp_path: Path) -> None:
+async def test_resume_names_the_commit_that_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The leader's confirmation names the commit whose openfero.yaml pauses admission."""
+    monkeypatch.setattr("openfero_gitops.admission.admitter._MAX_IDLE_SECONDS", 0.1)
     settings = load_settings(
         {
             "repo": "https://git.example/ops",

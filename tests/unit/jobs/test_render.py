@@ -617,7 +617,7 @@ class Model:
         return bool(used & self.unsafe)
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(30))
 @given(HOSTILE, HOSTILE, HOSTILE, TEMPLATE, TEMPLATE)
 def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: list[str]) -> None:
     """A value of an alert in a variable or a command is only ever a value.

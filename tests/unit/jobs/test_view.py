@@ -186,7 +186,7 @@ class TestLists:
         view.replace("other", [], "1")
         assert view.complete
 
-    @settings(max_examples=scaled(20))
+    @settings(max_examples=scaled(10))
     @given(seed=st.integers(0, 2**32))
     def test_any_order_of_events_ends_in_the_same_view(self, seed: int) -> None:
         """The last write of each Job is the result, whatever the order.

@@ -1004,7 +1004,7 @@ class TestFollowing:
                 assert not watching.terms
                 assert not reading.terms
 
-    @settings(max_examples=scaled(6))
+    @settings(max_examples=scaled(3))
     @given(st.integers(0, 2**32))
     @in_virtual_time
     async def test_never_two(self, seed: int) -> None:

@@ -257,7 +257,7 @@ async def test_what_is_no_payload_is_refused(body: bytes, detail: str) -> None:
     assert b'openfero_gitops_deliveries_total{code="400"} 1.0' in counts.expose()
 
 
-@settings(max_examples=scaled(10))
+@settings(max_examples=scaled(5))
 @given(bodies=st.lists(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), max_size=8))
 def test_no_bytes_are_a_defect(bodies: list[bytes]) -> None:
     """Any body is accepted or refused with an answer."""
