@@ -54,16 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     They come first, since the other processes share the rest.
     """
     for item in items:
-        if _uses_cluster(item):
+        if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("cluster"))
-    items.sort(key=lambda item: not _uses_cluster(item))
-
-
-def _uses_cluster(item: pytest.Item) -> bool:
-    return (
-        "control_plane" in getattr(item, "fixturenames", ())
-        or item.get_closest_marker("cluster") is not None
-    )
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def pytest_collection_finish() -> None:

@@ -17,6 +17,7 @@ from openfero_gitops.cluster.api import CONFIG_MAPS, SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import NotFound
+from tests.support.cluster import existing_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer, Resource
 
-SERVERS = ["memory", pytest.param("kubernetes", marks=pytest.mark.cluster)]
+#: (tests/conftest.py groups the tests that name the fixture of the cluster.)
+REAL = (pytest.mark.cluster, pytest.mark.xdist_group("cluster"))
+SERVERS = ["memory", pytest.param("kubernetes", marks=REAL)]
 
 
 @pytest.fixture(params=SERVERS)
@@ -90,7 +93,8 @@ async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
         await until_exists(api, SERVICE_ACCOUNTS, name, "default")
         await until_exists(api, CONFIG_MAPS, name, "kube-root-ca.crt")
     yield name
-    await api._request("DELETE", f"/api/v1/namespaces/{name}", 10)
+    if existing_kubeconfig() is not None:
+        await api._request("DELETE", f"/api/v1/namespaces/{name}", 10)
 
 
 async def until_exists(api: ApiServer, resource: Resource, namespace: str, name: str) -> None:
