@@ -126,13 +126,13 @@ def kwok(kubectl: Kubectl) -> None:
         missing("a node played by kwok", "unset KUBECONFIG, or use that of make cluster")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def private_control_plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., ControlPlane]]:
-    """Give a function that starts a control plane for this test alone, to be broken at will.
+    """Give a function that starts a control plane for the tests of a file, to be broken at will.
 
-    It takes the keyword arguments of `ControlPlane`.
+    It takes the keyword arguments of `ControlPlane`. A test that breaks it repairs it.
     """
     require_binaries(request.config)
     planes: list[ControlPlane] = []

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -22,13 +23,14 @@ import pytest
 import yaml
 
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.timestamp import parse_time
 from tests.cluster.controlplane import LOOPBACK
-from tests.support.paths import ROOT
-from tests.support.process import Process
+from tests.support import elector_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from tests.cluster.controlplane import ControlPlane
@@ -41,7 +43,11 @@ LEASE, RENEW, RETRY = 3, 2.0, 0.5  # seconds, as configured for the processes
 STALL = 8.0  # seconds for which a busy machine may keep a process from running
 EARLY = 1.0  # seconds by which what is measured may seem to come too soon
 START = 90.0  # seconds in which a process is up and has the lease
-API_SERVER = ("etcd", "kube-apiserver")
+SCHEDULER = "kube-scheduler"
+
+# Forks processes that have the modules already, which costs far less than starting Python.
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(["tests.support.elector_process"])
 
 Entry = dict[str, Any]
 T = TypeVar("T")
@@ -50,10 +56,29 @@ T = TypeVar("T")
 class Replica:
     """One process and its journal."""
 
-    def __init__(self, process: Process, identity: str, journal: Path) -> None:
+    def __init__(self, process: BaseProcess, identity: str, journal: Path) -> None:
         self.identity = identity
-        self.process = process
+        self._process = process
         self._journal = journal
+
+    def signal(self, sent: signal.Signals) -> None:
+        """Send a signal: SIGKILL is a crash, SIGSTOP a hang, SIGCONT its end."""
+        assert self._process.pid
+        os.kill(self._process.pid, sent)
+
+    def wait(self) -> int | None:
+        """Wait until the process ends, and return its exit code, or None if it still runs."""
+        self._process.join(START)
+        return self._process.exitcode
+
+    def end(self) -> None:
+        """End the process if it still runs, frozen or not."""
+        if self._process.is_alive():
+            self.signal(signal.SIGTERM)
+            self.signal(signal.SIGCONT)
+            self.wait()
+            self._process.kill()
+            self.wait()
 
     def entries(self, event: str = "") -> list[Entry]:
         """Return the journal so far, or its entries of one event."""
@@ -95,31 +120,31 @@ class Replicas:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
 
-    def start(self, identity: str, *options: str, kubeconfig: Path | None = None) -> Replica:
-        """Start a process with these command-line options."""
+    def start(self, identity: str, *, deaf: float = 0.0, kubeconfig: Path | None = None) -> Replica:
+        """Start a process whose work ignores its cancellation for `deaf` seconds."""
         journal = self._folder / f"{identity}-{len(self.all)}.jsonl"
-        process = Process(
-            [
-                *(sys.executable, "-m", "tests.support.elector_process"),
-                *("--kubeconfig", str(kubeconfig or self._kubeconfig)),
-                *("--namespace", self._namespace, "--identity", identity),
-                *("--journal", str(journal)),
-                *("--lease", str(LEASE), "--renew", str(RENEW), "--retry", str(RETRY)),
-                *options,
-            ],
-            log=self._folder / f"{identity}.log",
-            cwd=ROOT,
+        process = FORK_SERVER.Process(
+            target=elector_process.main,
+            kwargs={
+                "kubeconfig": kubeconfig or self._kubeconfig,
+                "namespace": self._namespace,
+                "identity": identity,
+                "durations": LeaseDurations(LEASE, RENEW, RETRY),
+                "journal": journal,
+                "deaf": deaf,
+            },
+            daemon=True,
         )
         process.start()
         replica = Replica(process, identity, journal)
         self.all.append(replica)
         return replica
 
-    def pair(self, *options: str) -> tuple[Replica, Replica]:
+    def pair(self, *, deaf: float = 0.0) -> tuple[Replica, Replica]:
         """Start two, and return the leader and the follower once both know the leader."""
-        leader = self.start("alpha", *options)
+        leader = self.start("alpha", deaf=deaf)
         leader.first("write")
-        follower = self.start("beta", *options)
+        follower = self.start("beta", deaf=deaf)
         until(
             lambda: any(s["holder"] == "alpha" for s in follower.entries("status")),
             "a follower that knows its leader",
@@ -129,7 +154,7 @@ class Replicas:
     def end(self) -> None:
         """End all, and check that no two of them ever believed that they lead at once."""
         for replica in self.all:
-            replica.process.end()
+            replica.end()
         held = sorted(
             (first, last, term)
             for replica in self.all
@@ -191,8 +216,15 @@ class Wire:
 
 
 @pytest.fixture
+def namespace(kubectl: Kubectl, shared_namespace: str) -> Iterator[str]:
+    """Yield the namespace that the tests share, and delete the Lease after the test."""
+    yield shared_namespace
+    kubectl("delete", "lease", "openfero-gitops", "-n", shared_namespace, "--ignore-not-found")
+
+
+@pytest.fixture
 def replicas(tmp_path: Path, kubeconfig: Path, namespace: str) -> Iterator[Replicas]:
-    """Yield processes on the shared cluster, in a new namespace."""
+    """Yield processes on the shared cluster, without a Lease yet."""
     with closing(Replicas(tmp_path, kubeconfig, namespace)) as started:
         yield started
 
@@ -220,6 +252,27 @@ def wire(kubeconfig: Path, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
     through.write_text(yaml.safe_dump(config))
     yield wire, through
     wire.close()
+
+
+@pytest.fixture(scope="module")
+def plane(private_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
+    """Yield an API server to be broken; its kube-scheduler elects a leader as the processes do.
+
+    Each test has a namespace of its own.
+    """
+    return private_control_plane(
+        components=("etcd", "kube-apiserver"),
+        flags={
+            SCHEDULER: (
+                "--leader-elect=true",
+                "--leader-elect-resource-namespace=default",
+                "--leader-elect-resource-name=openfero-gitops",
+                f"--leader-elect-lease-duration={LEASE}s",
+                f"--leader-elect-renew-deadline={RENEW}s",
+                f"--leader-elect-retry-period={RETRY}s",
+            )
+        },
+    )
 
 
 def until(probe: Callable[[], T | None], description: str, patience: float = START) -> T:
@@ -295,7 +348,7 @@ class TestTwoReplicas:
         """After SIGKILL the lease has to expire."""
         leader, follower = replicas.pair()
         killed = time.monotonic()
-        leader.process.signal(signal.SIGKILL)
+        leader.signal(signal.SIGKILL)
         took = follower.first("write") - killed
         measured("failover", took)
         assert took < LEASE + 3 + STALL
@@ -315,26 +368,26 @@ class TestTwoReplicas:
         """
         leader, follower = replicas.pair()
         terminated_at = time.monotonic()
-        leader.process.signal(signal.SIGTERM)
+        leader.signal(signal.SIGTERM)
         took = follower.first("write") - terminated_at
         measured("failover", took)
         assert took < 2 + STALL
-        assert leader.process.wait() == 0
+        assert leader.wait() == 0
         assert leader.times("end")[-1] < follower.times("begin")[0]
         assert follower.entries("begin")[0]["handed_over"]
         lease = lease_of(kubectl, namespace)
         assert lease["spec"]["leaseTransitions"] == 1
         assert keys.SETTLED not in lease["metadata"].get("annotations", {})
-        follower.process.signal(signal.SIGTERM)
-        assert follower.process.wait() == 0
+        follower.signal(signal.SIGTERM)
+        assert follower.wait() == 0
         lease = lease_of(kubectl, namespace)
         assert keys.SETTLED in lease["metadata"]["annotations"]
 
     def test_terminated_follower_does_not_affect_the_leader(self, replicas: Replicas) -> None:
         """A follower that ends does not release the lease."""
         leader, follower = replicas.pair()
-        follower.process.signal(signal.SIGTERM)
-        assert follower.process.wait() == 0
+        follower.signal(signal.SIGTERM)
+        assert follower.wait() == 0
         time.sleep(RENEW)
         assert len(leader.terms()) == 1
         assert leader.first("write", after=time.monotonic())
@@ -344,13 +397,13 @@ class TestTwoReplicas:
         replicas: Replicas,
     ) -> None:
         """After SIGSTOP for longer than the lease the check fails, even for work that continues."""
-        leader, follower = replicas.pair("--deaf", "0.5")
+        leader, follower = replicas.pair(deaf=0.5)
         stopped = time.monotonic()
-        leader.process.signal(signal.SIGSTOP)
+        leader.signal(signal.SIGSTOP)
         measured("failover", follower.first("write") - stopped)
         time.sleep(1)
         thawed = time.monotonic()
-        leader.process.signal(signal.SIGCONT)
+        leader.signal(signal.SIGCONT)
         assert leader.first("end", after=thawed) < thawed + 0.5 + STALL
         assert len([at for at in leader.times("refused") if at > thawed]) > 10
         assert not [at for at in leader.times("write") if at > thawed]
@@ -385,9 +438,9 @@ class TestTwoReplicas:
         self, replicas: Replicas
     ) -> None:
         """No other replica leads while the work still runs, and the work writes nothing more."""
-        leader, follower = replicas.pair("--deaf", "1.5")
+        leader, follower = replicas.pair(deaf=1.5)
         terminated_at = time.monotonic()
-        leader.process.signal(signal.SIGTERM)
+        leader.signal(signal.SIGTERM)
         begun = follower.first("begin", after=terminated_at)
         ended = leader.times("end")[0]
         assert 1.5 <= ended - terminated_at < begun - terminated_at < 1.5 + 1 + STALL
@@ -398,12 +451,12 @@ class TestTwoReplicas:
     ) -> None:
         """When the work crashes the lease is released; the replica is a candidate again later."""
         leader, follower = replicas.pair()
-        leader.process.signal(signal.SIGUSR1)
+        leader.signal(signal.SIGUSR1)
         crashed = leader.first("end")
         assert follower.first("write") - crashed < 2
         until(lambda: leader.status()["holder"] == "beta", "the crashed one to know its leader")
         assert lease_of(kubectl, namespace)["spec"]["holderIdentity"] == "beta"
-        follower.process.signal(signal.SIGTERM)
+        follower.signal(signal.SIGTERM)
         assert leader.first("begin", after=crashed)
         assert len({line["term"] for line in leader.entries("begin")}) == 2
 
@@ -470,23 +523,21 @@ class TestLease:
         time.sleep(LEASE + 1)
         assert not second.times("begin")
         killed = time.monotonic()
-        first.process.signal(signal.SIGKILL)
+        first.signal(signal.SIGKILL)
         assert second.first("write") - killed < LEASE + 3
 
 
 class TestApiServer:
     """Test an API server that is unavailable for longer than the renew deadline."""
 
-    @pytest.mark.parametrize("fault", ["frozen", "stopped"])
+    @pytest.mark.parametrize(
+        ("fault", "namespace"), [("frozen", "kube-system"), ("stopped", "kube-public")]
+    )
     def test_leader_stops_in_time_and_a_replica_leads_afterwards(
-        self,
-        fault: str,
-        tmp_path: Path,
-        private_control_plane: Callable[..., ControlPlane],
+        self, fault: str, namespace: str, tmp_path: Path, plane: ControlPlane
     ) -> None:
         """The work has ended by the renew deadline; no replica acts until the server is back."""
-        plane = private_control_plane(components=API_SERVER)
-        with closing(Replicas(tmp_path, plane.kubeconfig, "default")) as replicas:
+        with closing(Replicas(tmp_path, plane.kubeconfig, namespace)) as replicas:
             leader, follower = replicas.pair()
             down = time.monotonic()
             if fault == "frozen":
@@ -511,27 +562,12 @@ class TestApiServer:
             assert sum(r.status()["leader"] for r in both) == 1
 
 
-def test_client_go_alternates_with_us(
-    tmp_path: Path, private_control_plane: Callable[..., ControlPlane]
-) -> None:
+def test_client_go_alternates_with_us(tmp_path: Path, plane: ControlPlane) -> None:
     """The elector of kube-scheduler and ours interpret a Lease in the same way.
 
     It keeps the annotation that ours has set, which is ignored after its term.
     """
-    name = "kube-scheduler"
-    plane = private_control_plane(
-        components=(*API_SERVER, name),
-        flags={
-            name: (
-                "--leader-elect=true",
-                "--leader-elect-resource-namespace=default",
-                "--leader-elect-resource-name=openfero-gitops",
-                f"--leader-elect-lease-duration={LEASE}s",
-                f"--leader-elect-renew-deadline={RENEW}s",
-                f"--leader-elect-retry-period={RETRY}s",
-            )
-        },
-    )
+    plane.start_component(SCHEDULER)
     path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/openfero-gitops"
 
     def holder() -> str:
@@ -544,17 +580,17 @@ def test_client_go_alternates_with_us(
         time.sleep(LEASE + 1)
         assert not replica.times("begin")
         assert replica.status()["holder"] == holder() != "alpha"
-        plane.stop_component(name)
+        plane.stop_component(SCHEDULER)
         begun = replica.first("begin")
-        plane.start_component(name)
+        plane.start_component(SCHEDULER)
         time.sleep(LEASE + 1)
         assert holder() == "alpha"
         assert len(replica.times("begin")) == 1
         began_waiting = time.monotonic()
-        replica.process.signal(signal.SIGTERM)
+        replica.signal(signal.SIGTERM)
         until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again", LEASE)
         assert replica.times("end")[0] > began_waiting > begun
-        plane.stop_component(name)
+        plane.stop_component(SCHEDULER)
         assert keys.SETTLED in plane.request("GET", path)[1]["metadata"]["annotations"]
         again = replicas.start("beta")
         again.first("begin")

@@ -1,7 +1,5 @@
 """A replica that only runs the elector and records its status in a journal.
 
-    python tests/support/elector_process.py --kubeconfig F --namespace N --identity I --journal J
-
 Its guarded work checks the term and writes a line, a hundred times a second, until it finishes.
 SIGUSR1 makes it crash. The journal has a JSON object per line; `at` is CLOCK_MONOTONIC, which all
 processes of a machine share:
@@ -16,25 +14,23 @@ processes of a machine share:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.lease import KubernetesLease
-from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.leadership.elector import Elector
 from openfero_gitops.leadership.term import TermEnded
 
 if TYPE_CHECKING:
-    from openfero_gitops.domain.lease import Leadership
+    from pathlib import Path
+
+    from openfero_gitops.domain.lease import Leadership, LeaseDurations
     from openfero_gitops.leadership.term import LeaseTerm
 
 TICK = 0.01
@@ -93,12 +89,24 @@ class Work:
             self._journal("write", term=term.id)
 
 
-async def run(given: argparse.Namespace, journal: Journal) -> None:
+def main(**settings: Any) -> None:
     """Run until SIGTERM."""
-    api = await KubernetesApi.connect(given.kubeconfig)
+    asyncio.run(_run(**settings))
+
+
+async def _run(
+    kubeconfig: Path,
+    namespace: str,
+    identity: str,
+    durations: LeaseDurations,
+    journal: Path,
+    deaf: float,
+) -> None:
+    write = Journal(journal)
+    api = await KubernetesApi.connect(kubeconfig)
 
     def record(status: Leadership) -> None:
-        journal(
+        write(
             "status",
             leader=status.leader,
             holder=status.holder,
@@ -106,42 +114,17 @@ async def run(given: argparse.Namespace, journal: Journal) -> None:
             reason=status.reason,
         )
 
-    work = Work(journal, deaf=given.deaf)
-    elector = Elector(
-        KubernetesLease(api, given.namespace),
-        given.identity,
-        LeaseDurations(given.lease, given.renew, given.retry),
-        work,
-        on_change=[record],
-    )
+    work = Work(write, deaf=deaf)
+    lease = KubernetesLease(api, namespace)
+    elector = Elector(lease, identity, durations, work, on_change=[record])
     running = asyncio.create_task(elector.run(), name="elector")
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     loop.add_signal_handler(signal.SIGUSR1, work.crash)
-    journal("standing")
+    write("standing")
     try:
         with suppress(asyncio.CancelledError):
             await running
     finally:
         await api.close()
-    journal("gone")
-
-
-def main() -> int:
-    """Read the arguments and run."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--namespace", required=True)
-    parser.add_argument("--identity", required=True)
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--lease", type=float, default=3)
-    parser.add_argument("--renew", type=float, default=2)
-    parser.add_argument("--retry", type=float, default=0.5)
-    parser.add_argument("--deaf", type=float, default=0, help="seconds to ignore a cancellation")
-    given = parser.parse_args()
-    asyncio.run(run(given, Journal(given.journal)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write("gone")
