@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
 from base64 import b64decode
 from pathlib import PurePosixPath
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 import openfero_gitops
+from openfero_gitops.cli import main
 from tests.cluster.controlplane import binaries
 from tests.support.chart import (
     CHART,
@@ -29,7 +29,7 @@ from tests.support.chart import (
     uninstall_chart,
     webhook_credentials,
 )
-from tests.support.cluster import Kubectl, KubectlError, require_binaries
+from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
 from tests.support.optional import require
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
+ENFORCE = "pod-security.kubernetes.io/enforce"
 REPOSITORY: Values = {"repository": {"url": "https://git.example.com/operarios.git"}}
 
 # Every value that adds an object, a volume or a field, at once.
@@ -137,12 +138,33 @@ def egress_ports(objects: list[Object]) -> list[list[int]]:
     return [[port["port"] for port in rule["ports"]] for rule in rules]
 
 
-@pytest.fixture
-def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Name the namespace that the chart makes for Jobs; it is removed with the test."""
-    name = f"{namespace}-jobs"
+@pytest.fixture(scope="module")
+def jobs_namespace(shared_namespace: str, kubectl: Kubectl) -> Iterator[str]:
+    """Name the namespace that the chart makes for Jobs; it is removed with the last test."""
+    name = f"{shared_namespace}-jobs"
     yield name
     kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def installed(
+    kubeconfig: Path, kubectl: Kubectl, shared_namespace: str, jobs_namespace: str
+) -> str:
+    """Install the chart with nothing but an address, in a namespace for restricted Pods only.
+
+    All tests share the installation: those that change it come after those that look at it.
+    """
+    del jobs_namespace
+    kubectl("label", "namespace", shared_namespace, f"{ENFORCE}=restricted")
+    install_chart(kubeconfig, shared_namespace, REPOSITORY)
+    return shared_namespace
+
+
+@pytest.fixture(scope="module")
+def other_namespace(shared_namespace: str, kubectl: Kubectl) -> Iterator[str]:
+    """Give a further namespace in which Jobs may be created."""
+    with temporary_namespace(kubectl, f"{shared_namespace}-other") as name:
+        yield name
 
 
 @ALL
@@ -263,18 +285,13 @@ def test_chart_and_package_have_one_version() -> None:
 
 
 @ALL
-def test_every_flag_is_one_that_serve_knows(values: Values) -> None:
+def test_every_flag_is_one_that_serve_knows(
+    values: Values, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each flag in the container's arguments is an option of `openfero-gitops serve`."""
     command, *arguments = container(render_chart("openfero", values))["args"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "openfero_gitops", command, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    flags = set(re.findall(r"--[a-z][a-z-]*", ran.stdout))
+    assert main([command, "--help"]) == 0
+    flags = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
     assert {argument.partition("=")[0] for argument in arguments} <= flags
 
 
@@ -393,81 +410,21 @@ def test_service_monitor_is_made_on_request() -> None:
     assert (endpoint["port"], endpoint["path"]) == ("webhook", "/metrics")
 
 
-@pytest.mark.usefixtures("kwok")
-def test_a_repository_address_is_enough(
-    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
-) -> None:
-    """With nothing but an address both Pods start where only restricted ones may."""
-    enforce = "pod-security.kubernetes.io/enforce"
-    kubectl("label", "namespace", namespace, f"{enforce}=restricted")
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    kubectl.wait(namespace, f"deployment/{NAME}", "jsonpath={.status.readyReplicas}=2")
-    labels = kubectl.json("get", "namespace", jobs_namespace)["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/warn"] == "restricted"
-    assert enforce not in labels
-
-
-@pytest.mark.parametrize("values", [FULL, HTTPS_LOGIN], ids=["full", "https"])
-def test_every_object_is_accepted(
-    values: Values, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
-) -> None:
-    """With every value set the API server takes each object and knows each of its fields."""
-    other = f"{namespace}-other"
-    kubectl("create", "namespace", other)
-    try:
-        allowed_namespaces = {"allowedNamespaces": [other, namespace]}
-        objects = install_chart(kubeconfig, namespace, merged(values, allowed_namespaces))
-        # Helm 3 leaves out what the API server does not know; here that is an error.
-        strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
-        manifest = {"apiVersion": "v1", "kind": "List", "items": objects}
-        kubectl("apply", *strict, "-f", "-", stdin=json.dumps(manifest))
-    finally:
-        kubectl("delete", "namespace", other, "--wait=false")
-    granted = {
-        (each["metadata"]["namespace"], each["metadata"]["name"])
-        for each in objects
-        if each["kind"] == "RoleBinding"
-    }
-    jobs = {(each, f"{NAME}-jobs") for each in (namespace, jobs_namespace, other)}
-    assert granted == {(namespace, NAME), *jobs}
-
-
-@pytest.mark.usefixtures("jobs_namespace")
-def test_upgrade_keeps_the_token(kubeconfig: Path, namespace: str) -> None:
-    """Alertmanager's token outlives upgrades, also one that changes the kind of login."""
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    token = webhook_credentials(kubeconfig, namespace)
-    assert re.fullmatch(r"[A-Za-z0-9]{48}", token)
-    install_chart(kubeconfig, namespace, merged(REPOSITORY, {"webhook": {"auth": "basic"}}))
-    assert webhook_credentials(kubeconfig, namespace) == token
-    assert webhook_credentials(kubeconfig, namespace, "basic") == f"alertmanager:{token}"
-
-
 def test_two_installations_have_two_tokens() -> None:
     """A token is random, not derived from what anybody knows."""
     first, second = (only(render_chart("o", REPOSITORY), "Secret")["data"] for _ in range(2))
     assert first["token"] != second["token"]
 
 
-def test_uninstall_keeps_the_jobs(
-    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+@pytest.mark.usefixtures("kwok")
+def test_a_repository_address_is_enough(
+    kubectl: Kubectl, installed: str, jobs_namespace: str
 ) -> None:
-    """Uninstalling removes the rights and keeps the Jobs; installing again takes over."""
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    image = {"name": "a", "image": "registry.k8s.io/pause:3.10"}
-    pod = {"restartPolicy": "Never", "containers": [image]}
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "record"},
-        "spec": {"suspend": True, "template": {"spec": pod}},
-    }
-    kubectl.create(jobs_namespace, job)
-    assert f"[Namespace] {jobs_namespace}" in uninstall_chart(kubeconfig, namespace)
-    left = ("get", "jobs,roles,rolebindings", "-n", jobs_namespace, "-o", "name")
-    assert kubectl(*left).split() == ["job.batch/record"]
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    assert "job.batch/record" in kubectl(*left).split()
+    """With nothing but an address both Pods start where only restricted ones may."""
+    kubectl.wait(installed, f"deployment/{NAME}", "jsonpath={.status.readyReplicas}=2")
+    labels = kubectl.json("get", "namespace", jobs_namespace)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/warn"] == "restricted"
+    assert ENFORCE not in labels
 
 
 def rules_of(account: Path, namespace: str) -> set[tuple[str, str, str, str]]:
@@ -498,15 +455,14 @@ def rules(group: str, resource: str, verbs: str, name: str = "") -> set[tuple[st
 
 
 def test_service_account_may_do_what_it_needs_and_nothing_else(
-    kubeconfig: Path, namespace: str, jobs_namespace: str, tmp_path: Path
+    kubeconfig: Path, installed: str, jobs_namespace: str, tmp_path: Path
 ) -> None:
     """The rights of the ServiceAccount are, verb by verb, those that the README lists."""
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    account = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
+    account = service_account_kubeconfig(kubeconfig, installed, tmp_path)
     everyone = rules_of(account, "default")
     assert {group for group, *_ in everyone} <= {"authorization.k8s.io", "authentication.k8s.io"}
     events = rules("events.k8s.io", "events", "create patch")
-    assert rules_of(account, namespace) - everyone == {
+    assert rules_of(account, installed) - everyone == {
         *rules("coordination.k8s.io", "leases", "create watch"),
         *rules("coordination.k8s.io", "leases", "get update", NAME),
         *rules("", "configmaps", "get list watch create update patch delete"),
@@ -521,54 +477,96 @@ def test_service_account_may_do_what_it_needs_and_nothing_else(
 
 
 def test_api_server_agrees_about_rights(
-    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+    kubectl: Kubectl, installed: str, jobs_namespace: str
 ) -> None:
-    """`kubectl auth can-i` says yes to the controller's work and no to what it must never do."""
-    install_chart(kubeconfig, namespace, REPOSITORY)
-    account = f"--as=system:serviceaccount:{namespace}:{NAME}"
+    """The API server says yes to the controller's work and no to what it must never do."""
     expected = {
-        ("create", "jobs.batch", jobs_namespace): True,
-        ("update", f"leases.coordination.k8s.io/{NAME}", namespace): True,
-        ("update", "leases.coordination.k8s.io/another", namespace): False,
-        ("get", "secrets", namespace): False,
-        ("get", "secrets", jobs_namespace): False,
-        ("create", "pods", jobs_namespace): False,
-        ("create", "pods/exec", jobs_namespace): False,
-        ("create", "serviceaccounts/token", jobs_namespace): False,
-        ("create", "jobs.batch", namespace): False,
-        ("create", "jobs.batch", "default"): False,
-        ("list", "jobs.batch", "kube-system"): False,
-        ("create", "rolebindings.rbac.authorization.k8s.io", jobs_namespace): False,
+        ("create", "jobs.batch", "", jobs_namespace): True,
+        ("update", "leases.coordination.k8s.io", NAME, installed): True,
+        ("update", "leases.coordination.k8s.io", "another", installed): False,
+        ("get", "secrets", "", installed): False,
+        ("get", "secrets", "", jobs_namespace): False,
+        ("create", "pods", "", jobs_namespace): False,
+        ("create", "pods/exec", "", jobs_namespace): False,
+        ("create", "serviceaccounts/token", "", jobs_namespace): False,
+        ("create", "jobs.batch", "", installed): False,
+        ("create", "jobs.batch", "", "default"): False,
+        ("list", "jobs.batch", "", "kube-system"): False,
+        ("create", "rolebindings.rbac.authorization.k8s.io", "", jobs_namespace): False,
     }
+    # No is also the answer about a resource that does not exist.
+    known = kubectl("api-resources", "-o", "name").split()
+    assert {resource.partition("/")[0] for _, resource, *_ in expected} <= {*known}
 
-    def may(verb: str, resource: str, where: str) -> bool:
-        try:
-            kubectl("auth", "can-i", verb, resource, account, "-n", where, "--quiet")
-        except KubectlError as error:
-            # A no says nothing; trouble, or a resource that does not exist, does.
-            if not str(error).endswith(": "):
-                raise
-            return False
-        return True
+    def review(verb: str, resource: str, name: str, where: str) -> Object:
+        resource, _, subresource = resource.partition("/")
+        resource, _, group = resource.partition(".")
+        attributes = {"verb": verb, "group": group, "resource": resource, "name": name}
+        attributes |= {"subresource": subresource, "namespace": where}
+        return {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
 
-    assert {question: may(*question) for question in expected} == expected
+    answers = kubectl(
+        *("create", "--validate=false", "-f", "-", "-o", "jsonpath={.status.allowed} "),
+        f"--as=system:serviceaccount:{installed}:{NAME}",
+        stdin="\n".join(json.dumps(review(*question)) for question in expected),
+    )
+    allowed = [answer == "true" for answer in answers.split()]
+    assert dict(zip(expected, allowed, strict=True)) == expected
 
 
-def notes(kubeconfig: Path, namespace: str, values: Values) -> str:
-    """Install the chart and return what it tells the person who did."""
-    install_chart(kubeconfig, namespace, values)
+def notes(kubeconfig: Path, namespace: str) -> str:
+    """Return what the chart tells the person who installed it."""
     return helm("get", "notes", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
 
 
 def test_notes_say_how_to_read_the_token(
-    kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+    kubeconfig: Path, kubectl: Kubectl, installed: str, jobs_namespace: str
 ) -> None:
     """The command in the notes prints the token and nothing else."""
-    text = notes(kubeconfig, namespace, REPOSITORY)
+    text = notes(kubeconfig, installed)
     assert jobs_namespace in text
     [command] = [line for line in text.splitlines() if "get secret" in line]
     printed = kubectl(*shlex.split(command)[1:])
-    assert printed == webhook_credentials(kubeconfig, namespace)
+    assert printed == webhook_credentials(kubeconfig, installed)
+
+
+@pytest.mark.parametrize("values", [FULL, HTTPS_LOGIN], ids=["full", "https"])
+def test_every_object_is_accepted(
+    values: Values,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    installed: str,
+    jobs_namespace: str,
+    other_namespace: str,
+) -> None:
+    """With every value set the API server takes each object and knows each of its fields."""
+    namespaces = [other_namespace, installed]
+    changes = {"allowedNamespaces": namespaces}
+    objects = install_chart(kubeconfig, installed, merged(values, changes), validate=True)
+    # Helm 3 leaves out what the API server does not know; here that is an error.
+    strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+    manifest = {"apiVersion": "v1", "kind": "List", "items": objects}
+    kubectl("apply", *strict, "-f", "-", stdin=json.dumps(manifest))
+    granted = {
+        (each["metadata"]["namespace"], each["metadata"]["name"])
+        for each in objects
+        if each["kind"] == "RoleBinding"
+    }
+    jobs = {(each, f"{NAME}-jobs") for each in (*namespaces, jobs_namespace)}
+    assert granted == {(installed, NAME), *jobs}
+
+
+def test_upgrade_keeps_the_token(kubeconfig: Path, installed: str) -> None:
+    """Alertmanager's token outlives upgrades, also one that changes the kind of login."""
+    token = webhook_credentials(kubeconfig, installed)
+    assert re.fullmatch(r"[A-Za-z0-9]{48}", token)
+    install_chart(kubeconfig, installed, merged(REPOSITORY, {"webhook": {"auth": "basic"}}))
+    assert webhook_credentials(kubeconfig, installed) == token
+    assert webhook_credentials(kubeconfig, installed, "basic") == f"alertmanager:{token}"
 
 
 @pytest.mark.alertmanager
@@ -583,18 +581,18 @@ def test_notes_say_how_to_read_the_token(
     ids=["bearer", "basic", "none", "tls"],
 )
 def test_notes_carry_a_configuration_that_alertmanager_takes(
-    changes: Values, login: str | None, kubeconfig: Path, namespace: str, tmp_path: Path
+    changes: Values, login: str | None, kubeconfig: Path, installed: str, tmp_path: Path
 ) -> None:
     """The receiver in the notes passes `amtool check-config` and calls the chart's Service."""
     amtool = require("amtool", "apt-get install prometheus-alertmanager", "amtool")
-    own = {"jobsNamespace": {"name": namespace, "create": False}}
-    printed = notes(kubeconfig, namespace, merged(merged(REPOSITORY, changes), own))
+    install_chart(kubeconfig, installed, merged(REPOSITORY, changes))
+    printed = notes(kubeconfig, installed)
     text = printed[printed.index("     route:") : printed.index("\n3. ")]
     config = yaml.safe_load(textwrap.dedent(text))
     [receiver] = config["receivers"]
     [webhook] = receiver["webhook_configs"]
     scheme = "https" if "tls" in changes else "http"
-    assert webhook["url"] == f"{scheme}://{NAME}.{namespace}.svc:8080/alerts"
+    assert webhook["url"] == f"{scheme}://{NAME}.{installed}.svc:8080/alerts"
     if login is None:
         assert "http_config" not in webhook
     else:
@@ -606,3 +604,26 @@ def test_notes_carry_a_configuration_that_alertmanager_takes(
         [amtool, "check-config", path], capture_output=True, text=True, timeout=30, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_uninstall_keeps_the_jobs(
+    kubeconfig: Path, kubectl: Kubectl, installed: str, jobs_namespace: str
+) -> None:
+    """Uninstalling removes the rights and keeps the Jobs; installing again takes over.
+
+    It comes last, since it removes what all tests share.
+    """
+    image = {"name": "a", "image": "registry.k8s.io/pause:3.10"}
+    pod = {"restartPolicy": "Never", "containers": [image]}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "record"},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+    kubectl.create(jobs_namespace, job)
+    assert f"[Namespace] {jobs_namespace}" in uninstall_chart(kubeconfig, installed)
+    left = ("get", "jobs,roles,rolebindings", "-n", jobs_namespace, "-o", "name")
+    assert kubectl(*left).split() == ["job.batch/record"]
+    install_chart(kubeconfig, installed, REPOSITORY)
+    assert "job.batch/record" in kubectl(*left).split()

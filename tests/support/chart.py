@@ -78,18 +78,22 @@ def render_chart(namespace: str, values: Values) -> list[Object]:
     return _objects(helm(*command, namespace=namespace, values=values))
 
 
-def install_chart(kubeconfig: Path, namespace: str, values: Values) -> list[Object]:
+def install_chart(
+    kubeconfig: Path, namespace: str, values: Values, *, validate: bool = False
+) -> list[Object]:
     """Install the chart, or upgrade what is installed, and return its objects.
 
-    It does not wait for Pods: there may be no image, nor a kubelet to start it.
+    It does not wait for Pods: there may be no image, nor a kubelet to start it. With `validate`
+    helm compares them with the API server's schemas first, which takes it most of its time.
 
     Raises:
         HelmError: the values are refused, or the API server refuses an object.
     """
-    command = ("upgrade", "--install", "--create-namespace", RELEASE, str(CHART))
-    helm(*command, kubeconfig=kubeconfig, namespace=namespace, values=values)
-    manifest = helm("get", "manifest", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
-    return _objects(manifest)
+    command = ["upgrade", "--install", "--create-namespace", RELEASE, str(CHART), "--output=json"]
+    if not validate:
+        command.append("--disable-openapi-validation")
+    release = helm(*command, kubeconfig=kubeconfig, namespace=namespace, values=values)
+    return _objects(json.loads(release)["manifest"])
 
 
 def uninstall_chart(kubeconfig: Path, namespace: str) -> str:
