@@ -13,6 +13,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.support.cluster import (
     Cluster,
     Kubectl,
+    delete_namespace,
     existing_kubeconfig,
     require_binaries,
     require_kubectl,
@@ -117,6 +118,14 @@ def shared_namespace(kubectl: Kubectl) -> Iterator[str]:
     """Give a namespace that the tests of a file share."""
     with temporary_namespace(kubectl) as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def jobs_namespace(kubectl: Kubectl, shared_namespace: str) -> Iterator[str]:
+    """Name the namespace that the chart makes for Jobs when it is installed in the shared one."""
+    name = f"{shared_namespace}-jobs"
+    yield name
+    delete_namespace(kubectl, name)
 
 
 @pytest.fixture

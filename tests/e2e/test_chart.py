@@ -139,14 +139,6 @@ def egress_ports(objects: list[Object]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def jobs_namespace(shared_namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Name the namespace that the chart makes for Jobs; it is removed with the last test."""
-    name = f"{shared_namespace}-jobs"
-    yield name
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
-
-
-@pytest.fixture(scope="module")
 def installed(
     kubeconfig: Path, kubectl: Kubectl, shared_namespace: str, jobs_namespace: str
 ) -> str:

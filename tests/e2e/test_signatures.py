@@ -65,7 +65,7 @@ def test_only_what_a_trusted_signer_signed_runs_and_each_job_says_who_it_was(
         replica.wait_for(lambda: mirrored(kubectl, namespace) == signed)
     repository.folder.rename(tmp_path / "away")
 
-    with Replica(tmp_path, name="two", **flags) as two:
+    with Replica(tmp_path, name="two", development=False, **flags) as two:
         assert sync(two)["origin"] == "mirror"
         job = job_of(two.deliver(alert("HostDown", host="c")))
         assert job["openfero.io/verified-signer"] == signer

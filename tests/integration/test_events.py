@@ -13,7 +13,7 @@ from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.cluster import Kubectl
@@ -22,14 +22,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
 PATIENCE = 300.0
 ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
-
-
-@pytest.fixture
-def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Return the name of the namespace that the chart creates for Jobs."""
-    name = f"{namespace}-jobs"
-    yield name
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 def eventually(probe: Callable[[], Any]) -> Any:
@@ -42,17 +34,17 @@ def eventually(probe: Callable[[], Any]) -> Any:
 
 
 def test_kubectl_shows_decisions_and_reasons(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str, jobs_namespace: str
 ) -> None:
     """Events are on the Job, the Lease and the catalog, also when a leader stops."""
-    install_chart(kubeconfig, namespace, ADDRESS)
+    install_chart(kubeconfig, shared_namespace, ADDRESS)
     repository = Repository(tmp_path / "operarios")
     repository.write("slow.json", operario("Slow", run_for="forever"))
     repository.write("second.json", operario("Second"))
     repository.commit("Operarios")
     start = {
-        "kubeconfig": service_account_kubeconfig(kubeconfig, namespace, tmp_path),
-        "namespace": namespace,
+        "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path),
+        "namespace": shared_namespace,
         "repository": repository.url,
         "jobs_namespace": jobs_namespace,
     }
@@ -65,7 +57,7 @@ def test_kubectl_shows_decisions_and_reasons(
             if (item["regarding"]["name"], item["reason"]) == (name, reason)
         ]
 
-    with Replica(tmp_path, name="replica-a", **start) as replica:
+    with Replica(tmp_path, name="replica-a", development=False, **start) as replica:
         replica.wait_for(lambda: replica.leads, PATIENCE)
         _, answer = replica.deliver(alert("Slow", host="a"))
         slow = answer["items"][0]["job"]
@@ -84,7 +76,7 @@ def test_kubectl_shows_decisions_and_reasons(
         assert "resolved: the alert was resolved before the Job started" in listed
         repository.write("second.json", "{")
         repository.commit("Broken")
-        (broken,) = eventually(lambda: events(namespace, HEAD, "Quarantined"))
+        (broken,) = eventually(lambda: events(shared_namespace, HEAD, "Quarantined"))
         assert broken["type"] == "Warning"
         assert broken["note"].startswith("second.json:")
         metrics = replica.read("/metrics")
@@ -93,9 +85,10 @@ def test_kubectl_shows_decisions_and_reasons(
     assert "openfero_gitops_leader_transitions_total 1.0" in metrics
     lease = "openfero-gitops"
     notes = [
-        item["note"] for item in eventually(lambda: events(namespace, lease, "LeaderElection"))
+        item["note"]
+        for item in eventually(lambda: events(shared_namespace, lease, "LeaderElection"))
     ]
     assert "replica-a became leader" in notes
     assert any(note.startswith("replica-a stopped leading") for note in notes)
-    described = kubectl("describe", "lease", lease, "-n", namespace)
+    described = kubectl("describe", "lease", lease, "-n", shared_namespace)
     assert "replica-a became leader" in described

@@ -85,18 +85,22 @@ class Cluster:
 
 @contextlib.contextmanager
 def temporary_namespace(kubectl: Kubectl, name: str = "") -> Iterator[str]:
-    """Create a namespace in which Pods can be created.
-
-    At the end of the block it is deleted, but not from a cluster that ends with the test run,
-    where deleting it would cost more than all that most tests do in it. The deletion does not
-    wait: thousands of Jobs have thousands of finalizers.
-    """
+    """Create a namespace in which Pods can be created, and delete it with the block."""
     name = name or f"test-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
     kubectl.wait(name, "serviceaccount/default", "create")
     yield name
+    delete_namespace(kubectl, name)
+
+
+def delete_namespace(kubectl: Kubectl, name: str) -> None:
+    """Delete a namespace, if there is one, but not from a cluster that ends with the test run.
+
+    There, deleting it would cost more than all that most tests do in it. The deletion does not
+    wait: thousands of Jobs have thousands of finalizers.
+    """
     if existing_kubeconfig() is not None:
-        kubectl("delete", "namespace", name, "--wait=false")
+        kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 def existing_kubeconfig() -> Path | None:
