@@ -16,6 +16,7 @@ import pytest
 
 from openfero_gitops.audit.verify import Proof, Verification, verify
 from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.cli import main
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.commands.audit import Reviewed, _verify, signed_by
@@ -34,6 +35,7 @@ from tests.support.repository import Repository
 from tests.support.signing import allow, ssh_signer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from openfero_gitops.domain.catalog import Catalog
@@ -155,17 +157,17 @@ def judged(job: dict[str, Any], namespace: str, *operarios: Operario) -> Verific
     return verify(job, catalog(*operarios), jobs_namespace=namespace)
 
 
-def test_api_server_defaults_are_no_difference(kubeconfig: Path, namespace: str) -> None:
+def test_api_server_defaults_are_no_difference(kubeconfig: Path, shared_namespace: str) -> None:
     """Defaults and normalised values of a rich Job are no difference."""
-    by = operario(spec=RICH, namespace=namespace)
-    (job,) = stored(kubeconfig, namespace, [copy.deepcopy(rendered(by=by).manifest)])
-    assert judged(job, namespace, by) == Verification(Proof.VERIFIED)
+    by = operario(spec=RICH, namespace=shared_namespace)
+    (job,) = stored(kubeconfig, shared_namespace, [copy.deepcopy(rendered(by=by).manifest)])
+    assert judged(job, shared_namespace, by) == Verification(Proof.VERIFIED)
 
 
-def test_every_operario_of_the_example_is_verified(kubeconfig: Path, namespace: str) -> None:
+def test_every_operario_of_the_example_is_verified(kubeconfig: Path, shared_namespace: str) -> None:
     """Each operario of the example renders the Job that the API server stores."""
     source = FolderSource(ROOT / "operarios-example")
-    scope = Scope(jobs_namespace=namespace)
+    scope = Scope(jobs_namespace=shared_namespace)
     catalog: Catalog = build_catalog(asyncio.run(source.fetch()), scope)
     manifests = []
     for definition in catalog.operarios:
@@ -184,19 +186,25 @@ def test_every_operario_of_the_example_is_verified(kubeconfig: Path, namespace: 
                 catalog.envelope,
                 catalog.revision,
                 delivery(),
-                jobs_namespace=namespace,
+                jobs_namespace=shared_namespace,
             ).manifest
         )
     assert len(manifests) >= 10
-    for job in stored(kubeconfig, namespace, manifests):
-        verification = verify(job, catalog, jobs_namespace=namespace)
+    for job in stored(kubeconfig, shared_namespace, manifests):
+        verification = verify(job, catalog, jobs_namespace=shared_namespace)
         assert verification == Verification(Proof.VERIFIED), job["metadata"]["name"]
 
 
-def audited(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `openfero-gitops audit`."""
-    argv = [sys.executable, "-m", "openfero_gitops", "audit", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+Ran = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def audited(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Give a function that runs `openfero-gitops audit` in this process, which is quicker."""
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
+    return lambda *argv: Ran(argv, main(["audit", *argv]), *capsys.readouterr())
 
 
 @pytest.fixture
@@ -209,18 +217,23 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
+@pytest.mark.usefixtures("kwok")
 def test_an_auditor_proves_what_ran(
     tmp_path: Path,
     kubeconfig: Path,
     kubectl: Kubectl,
-    namespace: str,
+    shared_namespace: str,
     repository: Repository,
-    kwok: object,
+    audited: Callable[..., Ran],
 ) -> None:
     """Jobs of two commits are verified; a forged Job and a rewritten history are detected."""
-    del kwok
     with Replica(
-        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
+        tmp_path,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+        development=False,
     ) as replica:
         replica.wait_for(lambda: replica.leads)
         replica.deliver(alert("WebDown", host="a"), alert("DiskFull", host="a"))
@@ -235,10 +248,11 @@ def test_an_auditor_proves_what_ran(
                 == ["Succeeded"] * 3
             )
         )
-    target = ("--kubeconfig", str(kubeconfig), "--namespace", namespace)
+    target = ("--kubeconfig", str(kubeconfig), "--namespace", shared_namespace)
     prove = (*target, "--verify", "--repo", str(repository.folder))
 
-    table = audited(*prove)
+    argv = [sys.executable, "-m", "openfero_gitops", "audit", *prove]
+    table = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     assert table.returncode == 0, table.stdout + table.stderr
     assert table.stdout.splitlines()[-1] == "3 remediations, 3 verified"
     assert [line.split()[-1] for line in table.stdout.splitlines()[:-1]] == [
@@ -261,7 +275,7 @@ def test_an_auditor_proves_what_ran(
     only = audited(*target, "--alert", "webdown", "--commit", second[:8])
     assert only.stdout.splitlines()[-1] == "1 remediation"
 
-    forged = kubectl.json("get", "job", rows[2]["job"], "-n", namespace)
+    forged = kubectl.json("get", "job", rows[2]["job"], "-n", shared_namespace)
     forged["metadata"] = {
         key: forged["metadata"][key] for key in ("labels", "annotations", "namespace")
     } | {"name": "forged"}
@@ -288,7 +302,9 @@ def test_an_auditor_proves_what_ran(
     assert rewritten.stdout.splitlines()[-1] == "4 remediations, 2 verified, 2 differs"
 
 
-def test_usage_errors_say_what_to_do(kubeconfig: Path, tmp_path: Path) -> None:
+def test_usage_errors_say_what_to_do(
+    kubeconfig: Path, tmp_path: Path, audited: Callable[..., Ran]
+) -> None:
     """Each usage error is one line and exit code 2, without a traceback."""
     target = ("--kubeconfig", str(kubeconfig), "--namespace", "default")
     for arguments, message in (
