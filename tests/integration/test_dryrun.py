@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.chart import install_chart, service_account_kubeconfig
+from tests.support.chart import NAME, install_chart, service_account_kubeconfig
 from tests.support.cluster import KubectlError
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
@@ -22,20 +22,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 PATIENCE = 300.0
+IMAGE = "--image=registry.k8s.io/pause:3.10"
 ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
 
 
-@pytest.fixture
-def jobs_namespace(namespace: str, kubectl: Kubectl) -> Iterator[str]:
-    """Return the name of the namespace that the chart creates for Jobs."""
-    name = f"{namespace}-jobs"
-    yield name
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def policy(kubectl: Kubectl, jobs_namespace: str) -> Iterator[None]:
-    """Install a policy that denies Jobs by their image in this test's namespace."""
+    """Install a policy that denies Jobs by their image in the namespace of these tests."""
     name = f"images-{jobs_namespace}"
     group = "admissionregistration.k8s.io/v1"
     images = "object.spec.template.spec.containers.all(c, !c.image.startsWith('evil.example/'))"
@@ -88,136 +81,167 @@ def job(name: str, **changes: Any) -> str:
     return json.dumps(value, indent=2)
 
 
-def wait_for_policy(kubectl: Kubectl, namespace: str) -> None:
-    """Wait until the policy is active, which takes the API server a while."""
-    evil = ("--image=evil.example/a", "--dry-run=server", "-n", namespace)
+def wait_until_denied(kubectl: Kubectl, namespace: str, reason: str, *options: str) -> None:
+    """Wait until a Job is denied for a reason, which takes the API server a while."""
+    command = ("create", "job", "denied", "--dry-run=server", "-n", namespace)
     deadline = time.monotonic() + PATIENCE
     output = ""
-    while "images of evil.example" not in output:
-        assert time.monotonic() < deadline, f"the policy is not active: {output}"
+    while reason not in output:
+        assert time.monotonic() < deadline, f"not denied: {output}"
         time.sleep(0.2)
         try:
-            output = kubectl("create", "job", "evil", *evil)
+            output = kubectl(*command, *options)
         except KubectlError as error:
             output = str(error)
 
 
-@pytest.mark.usefixtures("policy")
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Create a repository without operarios; each test commits its own."""
+    repository = Repository(tmp_path_factory.mktemp("repository") / "operarios")
+    repository.write("openfero.yaml", "limits: {concurrent: 7}\n")
+    repository.commit("Limits")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def start(
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    shared_namespace: str,
+    jobs_namespace: str,
+    policy: None,
+    repository: Repository,
+) -> dict[str, Any]:
+    """Install the chart, and return how its replicas are started."""
+    del policy
+    values = {**ADDRESS, "jobsNamespace": {"podSecurity": {"enforce": "restricted", "warn": ""}}}
+    install_chart(kubeconfig, shared_namespace, values)
+    wait_until_denied(kubectl, jobs_namespace, "images of evil.example", "--image=evil.example/a")
+    folder = tmp_path_factory.mktemp("replicas")
+    return {
+        "folder": folder,
+        "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        "namespace": shared_namespace,
+        "repository": repository.url,
+        "jobs_namespace": jobs_namespace,
+    }
+
+
+@pytest.fixture(scope="module")
+def replica(start: dict[str, Any]) -> Iterator[Replica]:
+    """Start a replica that leads; all tests share it."""
+    with Replica(name="a", **start) as started:
+        started.wait_for(lambda: started.leads, PATIENCE)
+        yield started
+
+
+def commit(repository: Repository, operarios: dict[str, str]) -> None:
+    """Replace all operarios."""
+    for file in repository.folder.glob("*.json"):
+        file.unlink()
+    for name, text in operarios.items():
+        repository.write(name, text)
+    repository.commit("Operarios")
+
+
+def wait_for_problems(replica: Replica, *rules: str) -> list[dict[str, str]]:
+    """Wait until dry runs have found problems of these rules, and return them by path."""
+
+    def found() -> list[dict[str, str]]:
+        items = replica.get("/api/problems")["items"]
+        of_dry_runs = [
+            item
+            for item in sorted(items, key=lambda item: item["path"])
+            if item["rule"].startswith(("dry-run", "service-account-missing"))
+        ]
+        return of_dry_runs if [item["rule"] for item in of_dry_runs] == [*rules] else []
+
+    return list(replica.wait_for(found, PATIENCE))
+
+
 def test_dry_run_results_become_problems(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+    kubectl: Kubectl,
+    jobs_namespace: str,
+    repository: Repository,
+    start: dict[str, Any],
+    replica: Replica,
 ) -> None:
     """A policy's denial is an error; Pod Security and a missing account are warnings.
 
     All operarios stay active, and the replica that does not lead shows the same problems.
     """
-    values = {**ADDRESS, "jobsNamespace": {"podSecurity": {"enforce": "restricted", "warn": ""}}}
-    install_chart(kubeconfig, namespace, values)
-    wait_for_policy(kubectl, jobs_namespace)
-    repository = Repository(tmp_path / "operarios")
     secure = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    repository.write("fine.json", job("Fine", container={"securityContext": secure}))
-    repository.write(
-        "evil.json",
-        job("Evil", container={"image": "evil.example/heal:1", "securityContext": secure}),
-    )
-    repository.write("plain.json", job("Plain"))
-    repository.write(
-        "account.json",
-        job("Account", container={"securityContext": secure}, serviceAccountName="mender"),
-    )
-    repository.commit("Operarios")
-    start = {
-        "kubeconfig": service_account_kubeconfig(kubeconfig, namespace, tmp_path),
-        "namespace": namespace,
-        "repository": repository.url,
-        "jobs_namespace": jobs_namespace,
+    evil = {"image": "evil.example/heal:1", "securityContext": secure}
+    operarios = {
+        "fine.json": job("Fine", container={"securityContext": secure}),
+        "evil.json": job("Evil", container=evil),
+        "plain.json": job("Plain"),
+        "account.json": job(
+            "Account", container={"securityContext": secure}, serviceAccountName="mender"
+        ),
     }
+    commit(repository, operarios)
 
-    def problems(replica: Replica) -> list[tuple[str, str, str]]:
-        items = replica.get("/api/problems")["items"]
-        return sorted(
-            (item["path"], item["rule"], item["severity"])
-            for item in items
-            if item["rule"].startswith(("dry-run", "service-account-missing"))
-        )
-
-    expected = [
-        ("account.json", "service-account-missing", "warning"),
-        ("evil.json", "dry-run-refused", "error"),
-        ("plain.json", "dry-run-warning", "warning"),
-    ]
-    with Replica(tmp_path, name="a", **start) as a:
-        a.wait_for(lambda: a.leads, PATIENCE)
-        a.wait_for(lambda: problems(a) == expected, PATIENCE)
-        messages = {item["rule"]: item["message"] for item in a.get("/api/problems")["items"]}
-        assert "images of evil.example are not run here" in messages["dry-run-refused"]
-        assert 'would violate PodSecurity "restricted' in messages["dry-run-warning"]
-        assert len(a.get("/api/operarios")["items"]) == 4
-        assert kubectl("get", "jobs", "-n", jobs_namespace, "-o", "name") == ""
-        with Replica(tmp_path, name="b", **start) as b:
-            b.wait_for(lambda: problems(b) == expected, PATIENCE)
-            assert not b.leads
-        metrics = a.read("/metrics")
+    rules = ("service-account-missing", "dry-run-refused", "dry-run-warning")
+    found = account, refused, warned = wait_for_problems(replica, *rules)
+    assert (account["path"], account["severity"]) == ("account.json", "warning")
+    assert (refused["path"], refused["severity"]) == ("evil.json", "error")
+    assert (warned["path"], warned["severity"]) == ("plain.json", "warning")
+    assert "images of evil.example are not run here" in refused["message"]
+    assert 'would violate PodSecurity "restricted' in warned["message"]
+    assert len(replica.get("/api/operarios")["items"]) == 4
+    assert kubectl("get", "jobs", "-n", jobs_namespace, "-o", "name") == ""
+    with Replica(name="b", development=False, **start) as b:
+        assert wait_for_problems(b, *rules) == found
+        assert not b.leads
+    metrics = replica.read("/metrics")
     assert 'openfero_gitops_dry_runs_total{result="refused"} 1.0' in metrics
     assert 'openfero_gitops_dry_runs_total{result="accepted"} 2.0' in metrics
 
 
 def test_a_full_quota_is_a_warning_while_it_is_full(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
+    kubectl: Kubectl, jobs_namespace: str, repository: Repository, replica: Replica
 ) -> None:
     """A full quota is a warning, because the operario is valid; it stays active."""
-    kubectl("create", "quota", "full", "--hard=count/jobs.batch=1", "-n", namespace)
-    repository = Repository(tmp_path / "operarios")
-    repository.write("disk.json", operario("Disk"))
-    repository.commit("Operarios")
-    kubectl.wait(namespace, "resourcequota/full", "jsonpath={.status.hard}")
-    kubectl("create", "job", "one", "--image=registry.k8s.io/pause:3.10", "-n", namespace)
-    with Replica(
-        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
-    ) as replica:
+    kubectl("create", "quota", "full", "--hard=count/jobs.batch=1", "-n", jobs_namespace)
+    kubectl.wait(jobs_namespace, "resourcequota/full", "jsonpath={.status.hard}")
+    kubectl("create", "job", "one", IMAGE, "-n", jobs_namespace)
+    wait_until_denied(kubectl, jobs_namespace, "exceeded quota", IMAGE)
+    commit(repository, {"disk.json": operario("Disk")})
 
-        def problems() -> list[dict[str, str]]:
-            items = replica.get("/api/problems")["items"]
-            return [item for item in items if item["rule"].startswith("dry-run")]
-
-        (problem,) = replica.wait_for(problems, PATIENCE)
-        assert (problem["rule"], problem["severity"]) == ("dry-run-forbidden", "warning")
-        assert "exceeded quota: full" in problem["message"]
-        status, _ = replica.deliver(alert("Disk", host="a"))
-        assert status == 503
+    (problem,) = wait_for_problems(replica, "dry-run-forbidden")
+    assert problem["severity"] == "warning"
+    assert "exceeded quota: full" in problem["message"]
+    status, _ = replica.deliver(alert("Disk", host="a"))
+    assert status == 503
+    kubectl("delete", "quota/full", "job/one", "-n", jobs_namespace)
 
 
 def test_without_permission_to_create_there_is_one_warning(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, jobs_namespace: str
+    kubectl: Kubectl,
+    shared_namespace: str,
+    jobs_namespace: str,
+    repository: Repository,
+    replica: Replica,
 ) -> None:
-    """A controller without the permission to create Jobs reports this once."""
-    install_chart(kubeconfig, namespace, ADDRESS)
-    role = kubectl.json("get", "role", "openfero-gitops-jobs", "-n", jobs_namespace)
+    """A controller without the permission to create Jobs reports this once.
+
+    It comes last, since the permission is not given back.
+    """
+    role = kubectl.json("get", "role", NAME + "-jobs", "-n", jobs_namespace)
     rules = [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
     kubectl("replace", "-f", "-", stdin=json.dumps({**role, "rules": rules}))
-    repository = Repository(tmp_path / "operarios")
-    for number in range(3):
-        repository.write(f"op{number}.json", operario(f"Op{number}"))
-    repository.commit("Operarios")
-    with Replica(
-        tmp_path,
-        name="a",
-        kubeconfig=service_account_kubeconfig(kubeconfig, namespace, tmp_path),
-        namespace=namespace,
-        repository=repository.url,
-        jobs_namespace=jobs_namespace,
-    ) as replica:
+    account = f"--as=system:serviceaccount:{shared_namespace}:{NAME}"
+    wait_until_denied(kubectl, jobs_namespace, "cannot create resource", IMAGE, account)
+    commit(repository, {f"op{number}.json": operario(f"Op{number}") for number in range(3)})
 
-        def problems() -> list[dict[str, str]]:
-            items = replica.get("/api/problems")["items"]
-            return [item for item in items if item["rule"].startswith("dry-run")]
-
-        (problem,) = replica.wait_for(problems, PATIENCE)
-        assert problem["rule"] == "dry-run-not-allowed"
-        assert problem["severity"] == "warning"
-        assert "cannot create resource" in problem["message"]
+    (problem,) = wait_for_problems(replica, "dry-run-not-allowed")
+    assert problem["severity"] == "warning"
+    assert "cannot create resource" in problem["message"]
