@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 1915
-OCCURRENCES = 100
+OCCURRENCES = 60
 
 
 @pytest.mark.cluster

@@ -279,11 +279,12 @@ def test_a_clock_that_jumps_an_hour_stops_its_replica_alone(
         "namespace": namespace,
         "repository": repository.url,
         "allowed_namespace": other_namespace,
+        "development": False,
     }
     fake = {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",  # seconds; reading it for every question takes a core
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     with Replica(tmp_path, name="even", **start) as even:
