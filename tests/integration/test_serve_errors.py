@@ -6,53 +6,97 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from openfero_gitops.cli import main
 from tests.support.chart import service_account_kubeconfig
+from tests.support.cluster import temporary_namespace
 from tests.support.git_servers import http_server
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 from tests.support.signing import allow, ssh_signer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.cluster import Kubectl
 
 pytestmark = pytest.mark.cluster
 
+Serve = Callable[..., tuple[int, str]]
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Create a repository with one operario."""
-    repository = Repository(tmp_path / "operarios")
+    repository = Repository(tmp_path_factory.mktemp("repository") / "operarios")
     repository.write("hostdown.json", operario("HostDown"))
     repository.commit("Operarios")
     return repository
 
 
-def serve(tmp_path: Path, *flags: str) -> tuple[int, str]:
-    """Run `serve` until it exits; return its exit code and its stderr."""
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "openfero_gitops",
-            "serve",
-            "--listen=127.0.0.1:0",
-            f"--cache-dir={tmp_path / 'cache'}",
-            "--git-timeout=10s",
-            *flags,
-        ],
-        env={k: v for k, v in os.environ.items() if k in ("PATH", "HOME")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return ran.returncode, ran.stderr
+@pytest.fixture
+def serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Serve:
+    """Give a function that runs `serve` in this process; it returns the exit code and the output.
+
+    Where logs go and what signals do is left as it is: this process is the test run's.
+    """
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
+    monkeypatch.setattr("openfero_gitops.cli.serve._listen_to_signals", lambda *_: None)
+    for name in os.environ:
+        if name.startswith("OPENFERO_GITOPS_"):
+            monkeypatch.delenv(name)
+
+    def run(*flags: str) -> tuple[int, str]:
+        code = main(
+            [
+                "serve",
+                "--listen=127.0.0.1:0",
+                f"--cache-dir={tmp_path / 'cache'}",
+                "--git-timeout=10s",
+                *flags,
+            ]
+        )
+        return code, "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of the replica's webhook token."""
+    return tmp_path_factory.mktemp("token") / "token"
+
+
+@pytest.fixture(scope="module")
+def replica(
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    repository: Repository,
+    token: Path,
+) -> Iterator[Replica]:
+    """Start a replica whose webhook requires a token; its mirror is in a namespace of its own."""
+    token.write_text("first\n")
+    with (
+        temporary_namespace(kubectl) as namespace,
+        Replica(
+            tmp_path_factory.mktemp("replica"),
+            name="first",
+            kubeconfig=kubeconfig,
+            namespace=namespace,
+            repository=repository.url,
+            webhook_auth="bearer",
+            webhook_credentials_file=str(token),
+        ) as started,
+    ):
+        yield started
 
 
 def error_line(output: str) -> str:
@@ -63,57 +107,61 @@ def error_line(output: str) -> str:
     return lines[0]
 
 
-def test_no_repository(tmp_path: Path) -> None:
+def test_no_repository(serve: Serve) -> None:
     """A missing --repo is reported, together with its environment variable."""
-    code, output = serve(tmp_path)
+    code, output = serve()
     assert code == 2
     assert "--repo is required" in error_line(output)
     assert "OPENFERO_GITOPS_REPO" in output
 
 
-def test_a_repository_that_does_not_exist(tmp_path: Path, kubeconfig: Path, namespace: str) -> None:
+def test_a_repository_that_does_not_exist(
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str
+) -> None:
     """A missing repository without a mirror is an error at the start."""
     code, output = serve(
-        tmp_path, f"--repo={tmp_path / 'nowhere'}", f"--kubeconfig={kubeconfig}",
-        f"--namespace={namespace}",
+        f"--repo={tmp_path / 'nowhere'}", f"--kubeconfig={kubeconfig}",
+        f"--namespace={shared_namespace}",
     )  # fmt: skip
     assert code == 2
     assert "nowhere" in error_line(output)
 
 
 def test_a_wrong_ref(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """A ref that the repository does not have is named."""
     code, output = serve(
-        tmp_path, f"--repo={repository.url}", "--ref=no-such-branch",
-        f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+        f"--repo={repository.url}", "--ref=no-such-branch",
+        f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}",
     )  # fmt: skip
     assert code == 2
     assert "no-such-branch" in error_line(output)
 
 
-def test_an_empty_repository(tmp_path: Path, kubeconfig: Path, namespace: str) -> None:
+def test_an_empty_repository(
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str
+) -> None:
     """A repository without a commit is reported as empty."""
     empty = Repository(tmp_path / "empty")
     code, output = serve(
-        tmp_path, f"--repo={empty.url}", f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"
+        f"--repo={empty.url}", f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}"
     )
     assert code == 2
     assert "empty" in error_line(output)
 
 
 def test_wrong_git_credentials(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """A password that the Git server rejects is reported, but not shown."""
     secret = tmp_path / "credentials"
     secret.write_text("ada:not-the-password\n")
-    with http_server(tmp_path, user="ada", password="the-password") as server:
+    with http_server(repository.folder.parent, user="ada", password="the-password") as server:
         url = server.url(f"{repository.folder.name}/.git")
         code, output = serve(
-            tmp_path, f"--repo={url}", f"--git-credentials-file={secret}",
-            f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+            f"--repo={url}", f"--git-credentials-file={secret}",
+            f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}",
         )  # fmt: skip
     assert code == 2
     assert "refused the credentials" in error_line(output)
@@ -128,22 +176,22 @@ def test_wrong_git_credentials(
         (["--verify=tag", "--allowed-signers-file=/x"], "'HEAD': --verify tag needs the name of"),
     ],
 )
-def test_incomplete_signature_settings(tmp_path: Path, flags: list[str], word: str) -> None:
+def test_incomplete_signature_settings(serve: Serve, flags: list[str], word: str) -> None:
     """Incomplete signature settings are rejected at the start."""
-    code, output = serve(tmp_path, "--repo=https://git.example/ops.git", *flags)
+    code, output = serve("--repo=https://git.example/ops.git", *flags)
     assert code == 2
     assert word in error_line(output)
 
 
 def test_a_weak_key_of_the_mirror(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """A key that is too short is rejected, and not shown."""
     key = tmp_path / "key"
     key.write_text("12345\n")
     code, output = serve(
-        tmp_path, f"--repo={repository.url}", f"--mirror-key-file={key}",
-        f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+        f"--repo={repository.url}", f"--mirror-key-file={key}",
+        f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}",
     )  # fmt: skip
     assert code == 2
     assert "each key needs at least 16 characters" in error_line(output)
@@ -151,43 +199,43 @@ def test_a_weak_key_of_the_mirror(
 
 
 def test_an_unsigned_repository(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """A repository without any trusted signature is an error at the start."""
     ada = ssh_signer(tmp_path, "ada@git.example")
     code, output = serve(
-        tmp_path, f"--repo={repository.url}", "--verify=commit",
+        f"--repo={repository.url}", "--verify=commit",
         f"--allowed-signers-file={allow(tmp_path / 'allowed', ada)}",
-        f"--kubeconfig={kubeconfig}", f"--namespace={namespace}",
+        f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}",
     )  # fmt: skip
     assert code == 2
     assert f"commit {repository.head[:12]} is not signed" in error_line(output)
 
 
-def test_a_malformed_kubeconfig(tmp_path: Path, repository: Repository) -> None:
+def test_a_malformed_kubeconfig(serve: Serve, tmp_path: Path, repository: Repository) -> None:
     """A file that is not a kubeconfig is named."""
     file = tmp_path / "kubeconfig"
     file.write_text("hello\n")
-    code, output = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={file}")
+    code, output = serve(f"--repo={repository.url}", f"--kubeconfig={file}")
     assert code == 2
     assert str(file) in error_line(output)
 
 
-def test_a_missing_kubeconfig(tmp_path: Path, repository: Repository) -> None:
+def test_a_missing_kubeconfig(serve: Serve, tmp_path: Path, repository: Repository) -> None:
     """A kubeconfig path without a file is named."""
     absent = tmp_path / "absent"
-    code, output = serve(tmp_path, f"--repo={repository.url}", f"--kubeconfig={absent}")
+    code, output = serve(f"--repo={repository.url}", f"--kubeconfig={absent}")
     assert code == 2
     assert "absent" in error_line(output)
 
 
 def test_an_unknown_kubernetes_version(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """A version without a schema is named, together with the supported versions."""
     code, output = serve(
-        tmp_path, f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
-        f"--namespace={namespace}", "--kubernetes-version=1.7",
+        f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
+        f"--namespace={shared_namespace}", "--kubernetes-version=1.7",
     )  # fmt: skip
     assert code == 2
     assert "1.7" in error_line(output)
@@ -195,85 +243,80 @@ def test_an_unknown_kubernetes_version(
 
 
 def test_missing_permissions(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str, repository: Repository
 ) -> None:
     """The missing permissions of a ServiceAccount without a Role are named."""
-    powerless = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
+    powerless = service_account_kubeconfig(
+        kubeconfig, shared_namespace, tmp_path, account="default"
+    )
     code, output = serve(
-        tmp_path, f"--repo={repository.url}", f"--kubeconfig={powerless}",
-        f"--namespace={namespace}",
+        f"--repo={repository.url}", f"--kubeconfig={powerless}",
+        f"--namespace={shared_namespace}",
     )  # fmt: skip
     assert code == 2
-    assert f"cannot list Jobs in namespace '{namespace}'" in error_line(output)
+    assert f"cannot list Jobs in namespace '{shared_namespace}'" in error_line(output)
     assert "eyJ" not in output, "no part of the token"
 
 
 def test_a_port_in_use(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+    tmp_path: Path,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
+    replica: Replica,
 ) -> None:
-    """A port that is in use is named, with advice."""
-    start = {"kubeconfig": kubeconfig, "namespace": namespace, "repository": repository.url}
-    with Replica(tmp_path, name="first", **start) as first:
-        code, output = serve(
-            tmp_path, f"--repo={repository.url}", f"--kubeconfig={kubeconfig}",
-            f"--namespace={namespace}", f"--listen=127.0.0.1:{first.port}",
-        )  # fmt: skip
-    assert code == 2
-    assert f"127.0.0.1:{first.port}" in error_line(output)
-    assert "--listen" in output
+    """A port that is in use is named, with advice; the process exits with 2."""
+    ran = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "openfero_gitops", "serve"),
+            f"--listen=127.0.0.1:{replica.port}",
+            f"--cache-dir={tmp_path / 'cache'}",
+            f"--repo={repository.url}",
+            f"--kubeconfig={kubeconfig}",
+            f"--namespace={shared_namespace}",
+        ],
+        env={k: v for k, v in os.environ.items() if k in ("PATH", "HOME")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert f"127.0.0.1:{replica.port}" in error_line(ran.stderr)
+    assert "--listen" in ran.stderr
 
 
-def test_wrong_credentials_of_the_webhook(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
-) -> None:
+def test_wrong_credentials_of_the_webhook(replica: Replica, token: Path) -> None:
     """A delivery without the token gets status 401, one with a rotated token 200."""
-    token = tmp_path / "token"
-    token.write_text("first\n")
-    with Replica(
-        tmp_path,
-        name="a",
-        kubeconfig=kubeconfig,
-        namespace=namespace,
-        repository=repository.url,
-        webhook_auth="bearer",
-        webhook_credentials_file=str(token),
-    ) as replica:
-        status, answer = replica.deliver(alert("HostDown"))
-        assert (status, answer["title"]) == (401, "Unauthorized")
-        assert replica.deliver(alert("HostDown"), token="first")[0] == 200
-        token.write_text("second\n")
-        assert replica.deliver(alert("HostDown"), token="first")[0] == 401
-        assert replica.deliver(alert("HostDown"), token="second")[0] == 200
+    status, answer = replica.deliver(alert("HostDown"))
+    assert (status, answer["title"]) == (401, "Unauthorized")
+    assert replica.deliver(alert("HostDown"), token="first")[0] == 200
+    token.write_text("second\n")
+    assert replica.deliver(alert("HostDown"), token="first")[0] == 401
+    assert replica.deliver(alert("HostDown"), token="second")[0] == 200
 
 
-def test_a_restart_without_git_serves_from_the_mirror(
-    tmp_path: Path, kubeconfig: Path, namespace: str, repository: Repository
+def test_sigterm_releases_the_lease_and_a_restart_without_git_uses_the_mirror(
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Without the repository, a new replica heals from the mirrored catalog."""
+    """A leader that gets SIGTERM exits with 0; a new replica heals from the mirrored catalog."""
+    repository = Repository(tmp_path / "operarios")
+    repository.write("hostdown.json", operario("HostDown"))
+    commit = repository.commit("Operarios")
     start = {"kubeconfig": kubeconfig, "namespace": namespace, "repository": repository.url}
     with Replica(tmp_path, name="a", **start) as first:
-        commit = repository.head
         first.wait_for(lambda: first.leads)
         first.wait_for(lambda: "mirror written" in first.process.output)
+        first.process.signal(signal.SIGTERM)
+        assert first.process.wait() == 0
+    lease = kubectl.json("get", "lease", "openfero-gitops", "-n", namespace)
+    assert not lease["spec"].get("holderIdentity")
     repository.folder.rename(tmp_path / "gone")
-    with Replica(tmp_path / ".", name="b", **start) as second:
+    with Replica(tmp_path, name="b", **start) as second:
         sync = second.get("/api/sync")
         assert sync["origin"] == "mirror"
         assert sync["revision"]["commit"] == commit
         second.wait_for(lambda: second.get("/api/sync")["error"])
         assert second.deliver(alert("HostDown"))[0] == 200
         assert second.get("/api/sync")["revision"]["commit"] == commit
-
-
-def test_sigterm_shuts_it_down_gracefully(
-    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str, repository: Repository
-) -> None:
-    """A leader that gets SIGTERM releases its lease and exits with 0."""
-    with Replica(
-        tmp_path, name="a", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
-    ) as replica:
-        replica.wait_for(lambda: replica.leads)
-        replica.process.signal(signal.SIGTERM)
-        assert replica.process.wait() == 0
-    lease = kubectl.json("get", "lease", "openfero-gitops", "-n", namespace)
-    assert not lease["spec"].get("holderIdentity")
