@@ -55,18 +55,30 @@ def pods_of(kubectl: Kubectl, namespace: str, name: str) -> list[dict[str, Any]]
     return items
 
 
+@pytest.fixture
+def namespace(shared_namespace: str) -> str:
+    """Give the namespace that the tests share; each has Jobs of its own."""
+    return shared_namespace
+
+
+@pytest.fixture(scope="module")
+def plane(private_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
+    """Start an API server to be broken; each test repairs what it breaks."""
+    return private_control_plane(components=ONLY_API_SERVER)
+
+
 @pytest.mark.usefixtures("kwok")
 class TestPlayedPods:
     """Test the Pod simulation of kwok with tests/cluster/stages.yaml."""
 
     def test_unsuspended_job_completes(self, kubectl: Kubectl, namespace: str) -> None:
         """A suspended Job has no Pod, and completes after it is unsuspended."""
-        kubectl.create(namespace, job("heal", suspend=True))
-        kubectl.wait(namespace, "job/heal", "condition=Suspended")
-        assert pods_of(kubectl, namespace, "heal") == []
-        kubectl("patch", "job", "heal", "-n", namespace, "-p", '{"spec": {"suspend": false}}')
-        kubectl.wait(namespace, "job/heal", "condition=Complete")
-        [pod] = pods_of(kubectl, namespace, "heal")
+        kubectl.create(namespace, job("waiting", suspend=True))
+        kubectl.wait(namespace, "job/waiting", "condition=Suspended")
+        assert pods_of(kubectl, namespace, "waiting") == []
+        kubectl("patch", "job", "waiting", "-n", namespace, "-p", '{"spec": {"suspend": false}}')
+        kubectl.wait(namespace, "job/waiting", "condition=Complete")
+        [pod] = pods_of(kubectl, namespace, "waiting")
         assert pod["status"]["phase"] == "Succeeded"
 
     def test_failing_job_fails_with_exit_code_and_message(
@@ -74,9 +86,9 @@ class TestPlayedPods:
     ) -> None:
         """A Pod configured to fail has the configured exit code and message; its Job fails."""
         message = 'disk "a": {full}'
-        kubectl.create(namespace, job("heal", fail="true", exit_code="3", message=message))
-        kubectl.wait(namespace, "job/heal", "condition=Failed")
-        [pod] = pods_of(kubectl, namespace, "heal")
+        kubectl.create(namespace, job("failing", fail="true", exit_code="3", message=message))
+        kubectl.wait(namespace, "job/failing", "condition=Failed")
+        [pod] = pods_of(kubectl, namespace, "failing")
         ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
         assert (ended["exitCode"], ended["message"]) == (3, message)
 
@@ -91,51 +103,48 @@ class TestPlayedPods:
 
     def test_running_job_past_its_deadline_fails(self, kubectl: Kubectl, namespace: str) -> None:
         """Setting a deadline of 0 on a running Job makes its Pod and then the Job fail."""
-        kubectl.create(namespace, job("heal", run_for="forever", stop_for="1s"))
-        kubectl.wait(namespace, "job/heal", RUNS)
+        kubectl.create(namespace, job("late", run_for="forever", stop_for="1s"))
+        kubectl.wait(namespace, "job/late", RUNS)
         patch = '{"spec": {"activeDeadlineSeconds": 0}}'
-        kubectl("patch", "job", "heal", "-n", namespace, "-p", patch)
-        kubectl.wait(namespace, "job/heal", "condition=FailureTarget")
-        kubectl.wait(namespace, "job/heal", "condition=Failed")
-        failed = kubectl.json("get", "job", "heal", "-n", namespace)["status"]["conditions"]
+        kubectl("patch", "job", "late", "-n", namespace, "-p", patch)
+        kubectl.wait(namespace, "job/late", "condition=FailureTarget")
+        kubectl.wait(namespace, "job/late", "condition=Failed")
+        failed = kubectl.json("get", "job", "late", "-n", namespace)["status"]["conditions"]
         assert {each["reason"] for each in failed} == {"DeadlineExceeded"}
 
     def test_suspending_a_running_job_ends_its_pod(self, kubectl: Kubectl, namespace: str) -> None:
         """The Pod of a running Job that is suspended is terminated, then deleted."""
-        kubectl.create(namespace, job("heal", run_for="forever", stop_for="2s"))
-        kubectl.wait(namespace, "job/heal", RUNS)
-        kubectl("patch", "job", "heal", "-n", namespace, "-p", '{"spec": {"suspend": true}}')
-        kubectl.wait(namespace, "job/heal", "jsonpath={.status.terminating}=1")
-        [pod] = pods_of(kubectl, namespace, "heal")
+        kubectl.create(namespace, job("suspended", run_for="forever", stop_for="2s"))
+        kubectl.wait(namespace, "job/suspended", RUNS)
+        kubectl("patch", "job", "suspended", "-n", namespace, "-p", '{"spec": {"suspend": true}}')
+        kubectl.wait(namespace, "job/suspended", "jsonpath={.status.terminating}=1")
+        [pod] = pods_of(kubectl, namespace, "suspended")
         kubectl.wait(namespace, f"pod/{pod['metadata']['name']}", "delete")
-        kubectl.wait(namespace, "job/heal", "jsonpath={.status.terminating}=0")
+        kubectl.wait(namespace, "job/suspended", "jsonpath={.status.terminating}=0")
 
 
 class TestFaults:
-    """Test faults on control planes that belong to one test."""
+    """Test faults of control planes."""
 
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
     def test_restarted_api_server_keeps_data(
-        self, private_control_plane: Callable[..., ControlPlane], sent: signal.Signals
+        self, plane: ControlPlane, sent: signal.Signals
     ) -> None:
         """An API server that was stopped or crashed restarts at its address with its data."""
-        plane = private_control_plane(components=ONLY_API_SERVER)
         path = "/apis/batch/v1/namespaces/default/jobs"
-        assert plane.request("POST", path, job("heal", suspend=True))[0] == 201
+        name = sent.name.lower()
+        assert plane.request("POST", path, job(name, suspend=True))[0] == 201
         url = plane.url
         plane.stop_component("kube-apiserver", sent)
         assert plane.status() == {"etcd": "runs", "kube-apiserver": "down"}
         with pytest.raises(ConnectionRefusedError):
             plane.request("GET", path)
         plane.start_component("kube-apiserver")
-        [restored] = plane.request("GET", path)[1]["items"]
-        assert (plane.url, restored["metadata"]["name"]) == (url, "heal")
+        code, restored = plane.request("GET", f"{path}/{name}")
+        assert (plane.url, code, restored["metadata"]["name"]) == (url, 200, name)
 
-    def test_frozen_api_server_is_silent_until_thawed(
-        self, private_control_plane: Callable[..., ControlPlane]
-    ) -> None:
+    def test_frozen_api_server_is_silent_until_thawed(self, plane: ControlPlane) -> None:
         """A frozen API server does not respond, and resumes when it is thawed."""
-        plane = private_control_plane(components=ONLY_API_SERVER)
         plane.freeze("kube-apiserver")
         assert plane.status() == {"etcd": "runs", "kube-apiserver": "frozen"}
         with pytest.raises(TimeoutError):

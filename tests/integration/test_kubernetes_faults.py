@@ -723,10 +723,15 @@ async def test_missing_namespace(kubeconfig: Path) -> None:
     await api.close()
 
 
+@pytest.fixture(scope="module")
+def plane(private_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
+    """Give an API server; each test repairs what it breaks."""
+    return private_control_plane(components=COMPONENTS[:2])
+
+
 @pytest.mark.cluster
-async def test_killed_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
+async def test_killed_api_server(plane: ControlPlane) -> None:
     """While the API server is down every call fails; when it is back, everything continues."""
-    plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
     api = await KubernetesApi.connect(plane.kubeconfig)
     news = ListWatch(api, CONFIG_MAPS, ["default"], pace=Pace(backoff=Backoff(0.05, 0.2))).follow()
     async with asyncio.timeout(60), aclosing(news):
@@ -758,28 +763,29 @@ async def test_killed_api_server(private_control_plane: Callable[..., ControlPla
 
 
 @pytest.mark.cluster
-async def test_frozen_api_server(private_control_plane: Callable[..., ControlPlane]) -> None:
+async def test_frozen_api_server(plane: ControlPlane) -> None:
     """A frozen API server is given up at each deadline, and works again after it resumes."""
-    plane = await asyncio.to_thread(private_control_plane, components=COMPONENTS[:2])
     api = await KubernetesApi.connect(plane.kubeconfig)
-    since = (await api.create(CONFIG_MAPS, "default", config_map("before"))).object["metadata"]
+    since = (await api.create(CONFIG_MAPS, "default", config_map("frozen-before"))).object[
+        "metadata"
+    ]
     watch = asyncio.create_task(read_changes(api, since["resourceVersion"], timeout=1))
     await asyncio.sleep(0.3)
-    await api.get(CONFIG_MAPS, "default", "before")  # leaves a pooled connection
+    await api.get(CONFIG_MAPS, "default", "frozen-before")  # leaves a pooled connection
     await asyncio.to_thread(plane.freeze, "kube-apiserver")
     with stopwatch() as pooled, pytest.raises(Unavailable) as unknown:
-        await api.create(CONFIG_MAPS, "default", config_map("during"), timeout=1)
+        await api.create(CONFIG_MAPS, "default", config_map("frozen-during"), timeout=1)
     with stopwatch() as fresh, pytest.raises(Unavailable) as unsent:
-        await api.create(CONFIG_MAPS, "default", config_map("never"), timeout=20)
+        await api.create(CONFIG_MAPS, "default", config_map("frozen-never"), timeout=20)
     with pytest.raises(Unavailable, match="has stalled"):
         await watch
     await asyncio.to_thread(plane.thaw, "kube-apiserver")
     assert (unknown.value.answered, unsent.value.answered) == (False, True)
     assert pooled[0] < 2
     assert fresh[0] < kubernetes.CONNECT_SECONDS + 2
-    await api.create(CONFIG_MAPS, "default", config_map("after"))
+    await api.create(CONFIG_MAPS, "default", config_map("frozen-after"))
     with pytest.raises(NotFound):
-        await api.get(CONFIG_MAPS, "default", "never")
+        await api.get(CONFIG_MAPS, "default", "frozen-never")
     await api.close()
 
 
