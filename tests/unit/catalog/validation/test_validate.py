@@ -305,7 +305,7 @@ PLACES: dict[str, tuple[str | int, ...]] = {
 CASES: list[dict[str, Any]] = yaml.safe_load((FIXTURES / "refused_jobs.yaml").read_text())
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case)[:100])
 def test_finds_what_the_api_server_rejects(case: dict[str, Any]) -> None:
     """Exactly the problems that the API server finds beyond the schema are reported."""
     changes = [
