@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,7 +41,10 @@ def queued(name: str, **pod: str) -> str:
 
 
 class Desk:
-    """One replica at a time, and the actions of a user."""
+    """One replica at a time, and the actions of a user.
+
+    All tests but one share it; each has alerts of its own.
+    """
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
         self.kubectl = kubectl
@@ -52,18 +56,42 @@ class Desk:
             "slow.json", operario("Slow", annotations=SLOW_TARGET, run_for="forever")
         )
         self.repository.write("queued.json", queued("Queued", run_for="forever"))
+        self.repository.write(
+            "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
+        )
         self.repository.commit("Operarios")
         self.folder = folder
+        self.replicas: list[Replica] = []
 
-    def replica(self, name: str) -> Replica:
-        """Start another replica."""
-        return Replica(
+    def start(self) -> Replica:
+        """Start a replica, and wait until it leads."""
+        replica = Replica(
             self.folder,
-            name=name,
+            name=f"replica-{len(self.replicas)}",
             kubeconfig=self.kubeconfig,
             namespace=self.namespace,
             repository=self.repository.url,
+            development=not self.replicas,
         )
+        self.replicas.append(replica)
+        replica.process.start()
+        replica.wait_for(lambda: replica.leads, PATIENCE)
+        return replica
+
+    @property
+    def leader(self) -> Replica:
+        """The replica that leads."""
+        return self.replicas[-1] if self.replicas else self.start()
+
+    def crash(self) -> Replica:
+        """Crash the leader, and return the next one."""
+        self.leader.kill()
+        return self.start()
+
+    def close(self) -> None:
+        """End the replicas."""
+        for replica in self.replicas:
+            replica.process.end()
 
     def job(self, name: str) -> dict[str, Any]:
         """Return a Job as kubectl shows it."""
@@ -86,16 +114,18 @@ class Desk:
         return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
 
 
-@pytest.fixture
-def desk(tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Desk:
-    """Create a namespace with operarios, without replicas."""
-    return Desk(tmp_path, kubeconfig, kubectl, namespace)
-
-
-def leads(replica: Replica) -> Replica:
-    """Wait until a replica leads."""
-    replica.wait_for(lambda: replica.leads, PATIENCE)
-    return replica
+@pytest.fixture(scope="module")
+def desk(
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    shared_namespace: str,
+) -> Iterator[Desk]:
+    """Create operarios in a namespace, without replicas."""
+    with closing(
+        Desk(tmp_path_factory.mktemp("desk"), kubeconfig, kubectl, shared_namespace)
+    ) as desk:
+        yield desk
 
 
 def at(replica: Replica, job: str) -> dict[str, Any]:
@@ -121,25 +151,23 @@ def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
 
 def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> None:
     """Neither the leader that admitted it nor the next resumes it; it counts while it has Pods."""
-    with desk.replica("a") as a:
-        job = deliver(leads(a), "Slow", "one", "Running")
-        admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
-        a.wait_for(lambda: desk.pods(job), PATIENCE)
-        desk.suspend(job, value=True)
-        a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
-        a.kill()
-    with desk.replica("b") as b:
-        leads(b)
-        assert b.deliver(alert("Slow", host="one"))[1]["items"][0]["outcome"] == "exists"
-        b.wait_for(lambda: not desk.pods(job), PATIENCE)
-        # Its target is free again: another operario may use it, and this Job stays suspended.
-        deliver(b, "Quick", "one", "Succeeded")
-        stored = desk.job(job)
-        assert stored["spec"]["suspend"] is True
-        assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
-        assert at(b, job)["phase"] == "Held"
-        desk.suspend(job, value=False)
-        b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+    a = desk.leader
+    job = deliver(a, "Slow", "suspended", "Running")
+    admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
+    a.wait_for(lambda: desk.pods(job), PATIENCE)
+    desk.suspend(job, value=True)
+    a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+    b = desk.crash()
+    assert b.deliver(alert("Slow", host="suspended"))[1]["items"][0]["outcome"] == "exists"
+    b.wait_for(lambda: not desk.pods(job), PATIENCE)
+    # Its target is free again: another operario may use it, and this Job stays suspended.
+    deliver(b, "Quick", "suspended", "Succeeded")
+    stored = desk.job(job)
+    assert stored["spec"]["suspend"] is True
+    assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+    assert at(b, job)["phase"] == "Held"
+    desk.suspend(job, value=False)
+    b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
 
 
 def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
@@ -147,63 +175,59 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
 
     Each state is shown, and no change is reverted or repeated.
     """
-    with desk.replica("a") as a:
-        leads(a)
-        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        started = deliver(a, "Slow", "one", "Waiting")
-        deleted = deliver(a, "Quick", "two", "Waiting")
-        edited = deliver(a, "Quick", "three", "Waiting")
-        uid = desk.job(deleted)["metadata"]["uid"]
-        desk.suspend(started, value=False)
-        desk.kubectl("delete", "job", deleted, "-n", desk.namespace)
-        desk.patch(
-            edited,
-            {
-                "metadata": {"annotations": {"example.org/note": "more memory"}},
-                "spec": {"template": {"metadata": {"labels": {"team": "storage"}}}},
-            },
-        )
-        a.wait_for(lambda: at(a, started)["phase"] == "Running", PATIENCE)
-        a.wait_for(lambda: at(a, deleted)["phase"] == "", PATIENCE)
-        assert at(a, edited)["phase"] == "Waiting"
-        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        a.wait_for(lambda: at(a, edited)["phase"] == "Succeeded", PATIENCE)
-        stored = desk.job(edited)
-        assert stored["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
-        assert stored["metadata"]["annotations"]["example.org/note"] == "more memory"
-        second = deliver(a, "Quick", "one", "Waiting")
-        a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
-        assert note(desk, started) == "somebody else"
-        assert "Started by someone else, not by the controller" in a.read("/")
-        assert at(a, deleted)["phase"] == ""
-        assert deliver(a, "Quick", "two", "Succeeded") == deleted
-        assert desk.job(deleted)["metadata"]["uid"] != uid
+    a = desk.leader
+    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    started = deliver(a, "Slow", "started", "Waiting")
+    deleted = deliver(a, "Quick", "deleted", "Waiting")
+    edited = deliver(a, "Quick", "edited", "Waiting")
+    uid = desk.job(deleted)["metadata"]["uid"]
+    desk.suspend(started, value=False)
+    desk.kubectl("delete", "job", deleted, "-n", desk.namespace)
+    desk.patch(
+        edited,
+        {
+            "metadata": {"annotations": {"example.org/note": "more memory"}},
+            "spec": {"template": {"metadata": {"labels": {"team": "storage"}}}},
+        },
+    )
+    a.wait_for(lambda: at(a, started)["phase"] == "Running", PATIENCE)
+    a.wait_for(lambda: at(a, deleted)["phase"] == "", PATIENCE)
+    assert at(a, edited)["phase"] == "Waiting"
+    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    a.wait_for(lambda: at(a, edited)["phase"] == "Succeeded", PATIENCE)
+    stored = desk.job(edited)
+    assert stored["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
+    assert stored["metadata"]["annotations"]["example.org/note"] == "more memory"
+    second = deliver(a, "Quick", "started", "Waiting")
+    a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
+    assert note(desk, started) == "somebody else"
+    assert "Started by someone else, not by the controller" in a.read("/")
+    assert at(a, deleted)["phase"] == ""
+    assert deliver(a, "Quick", "deleted", "Succeeded") == deleted
+    assert desk.job(deleted)["metadata"]["uid"] != uid
 
 
 def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
     desk: Desk,
 ) -> None:
     """Neither the end of the pause in which that happened nor the next leader starts it."""
-    with desk.replica("a") as a:
-        leads(a)
-        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        job = deliver(a, "Slow", "one", "Waiting")
-        desk.suspend(job, value=False)
-        a.wait_for(lambda: desk.pods(job), PATIENCE)
-        a.wait_for(lambda: note(desk, job) == "somebody else", PATIENCE)
-        desk.suspend(job, value=True)
-        a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
-        a.wait_for(lambda: not desk.pods(job), PATIENCE)
-        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        deliver(a, "Quick", "one", "Succeeded")  # the leader is admitting, on the same target
-        assert at(a, job)["phase"] == "Held"
-        a.kill()
-    with desk.replica("b") as b:
-        leads(b)
-        deliver(b, "Quick", "two", "Succeeded")
-        assert b.deliver(alert("Slow", host="one"))[1]["items"][0]["outcome"] == "exists"
-        assert at(b, job)["phase"] == "Held"
-        assert desk.job(job)["spec"]["suspend"] is True
+    a = desk.leader
+    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    job = deliver(a, "Slow", "both", "Waiting")
+    desk.suspend(job, value=False)
+    a.wait_for(lambda: desk.pods(job), PATIENCE)
+    a.wait_for(lambda: note(desk, job) == "somebody else", PATIENCE)
+    desk.suspend(job, value=True)
+    a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+    a.wait_for(lambda: not desk.pods(job), PATIENCE)
+    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    deliver(a, "Quick", "both", "Succeeded")  # the leader is admitting, on the same target
+    assert at(a, job)["phase"] == "Held"
+    b = desk.crash()
+    deliver(b, "Quick", "another", "Succeeded")
+    assert b.deliver(alert("Slow", host="both"))[1]["items"][0]["outcome"] == "exists"
+    assert at(b, job)["phase"] == "Held"
+    assert desk.job(job)["spec"]["suspend"] is True
 
 
 class Kueue(threading.Thread):
@@ -222,7 +246,7 @@ class Kueue(threading.Thread):
 
     def run(self) -> None:
         """Admit queued Jobs while the queue is open."""
-        while not self.ended.wait(0.2):
+        while not self.ended.wait(0.5):
             if not self.open.is_set():
                 continue
             where = ("-n", self._desk.namespace, "-l", QUEUE)
@@ -259,45 +283,42 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
 ) -> None:
     """Without the label Kueue does not see the Job; queued it counts, and it is not restarted."""
     kueue.open.set()
-    with desk.replica("a") as a:
-        leads(a)
-        asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        job = deliver(a, "Queued", "one", "Waiting")
-        time.sleep(2)
-        stored = desk.job(job)
-        assert QUEUE not in stored["metadata"]["labels"]
-        assert stored["spec"]["suspend"] is True
-        assert kueue.admitted == []
-        kueue.open.clear()
-        asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-        a.wait_for(lambda: at(a, job)["phase"] == "Queued", PATIENCE)
-        stored = desk.job(job)
-        assert stored["metadata"]["labels"][QUEUE] == "healing"
-        assert stored["spec"]["suspend"] is True
-        second = deliver(a, "Quick", "one", "Waiting")
-        a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
-        kueue.open.set()
-        a.wait_for(lambda: at(a, job)["phase"] == "Running", PATIENCE)
-        admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
-        a.kill()
-    with desk.replica("b") as b:
-        leads(b)
-        kueue.preempt(job)
-        b.wait_for(lambda: at(b, job)["phase"] == "Queued", PATIENCE)
-        time.sleep(2)
-        stored = desk.job(job)
-        assert stored["spec"]["suspend"] is True, "it is Kueue's to start it again"
-        assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
-        assert at(b, second)["phase"] == "Waiting"
-        b.wait_for(lambda: at(b, second)["reason"] == "target-busy", PATIENCE)
-        kueue.admitted.clear()
-        b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+    a = desk.leader
+    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    job = deliver(a, "Queued", "queued", "Waiting")
+    time.sleep(2)
+    stored = desk.job(job)
+    assert QUEUE not in stored["metadata"]["labels"]
+    assert stored["spec"]["suspend"] is True
+    assert kueue.admitted == []
+    kueue.open.clear()
+    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    a.wait_for(lambda: at(a, job)["phase"] == "Queued", PATIENCE)
+    stored = desk.job(job)
+    assert stored["metadata"]["labels"][QUEUE] == "healing"
+    assert stored["spec"]["suspend"] is True
+    second = deliver(a, "Quick", "queued", "Waiting")
+    a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
+    kueue.open.set()
+    a.wait_for(lambda: at(a, job)["phase"] == "Running", PATIENCE)
+    admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
+    kueue.open.clear()
+    b = desk.crash()
+    kueue.open.set()
+    kueue.preempt(job)
+    b.wait_for(lambda: at(b, job)["phase"] == "Queued", PATIENCE)
+    time.sleep(2)
+    stored = desk.job(job)
+    assert stored["spec"]["suspend"] is True, "it is Kueue's to start it again"
+    assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
+    assert at(b, second)["phase"] == "Waiting"
+    b.wait_for(lambda: at(b, second)["reason"] == "target-busy", PATIENCE)
+    kueue.admitted.clear()
+    b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
 
 
 @pytest.fixture
-def installed(
-    desk: Desk, kubeconfig: Path, kubectl: Kubectl, namespace: str
-) -> Iterator[dict[str, Any]]:
+def installed(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Iterator[dict[str, Any]]:
     """Install the chart with its approval policy, and remove it again."""
     values = {
         **ADDRESS,
@@ -305,10 +326,6 @@ def installed(
         "jobsNamespace": {"name": namespace, "create": False},
     }
     objects = install_chart(kubeconfig, namespace, values)
-    desk.repository.write(
-        "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
-    )
-    desk.repository.commit("Risky")
     kubectl("create", "role", "person", "--verb=get,list,create,patch,update",
             "--resource=jobs,jobs/status", "-n", namespace)  # fmt: skip
     for name in ("ada", "eve"):
@@ -320,7 +337,6 @@ def installed(
 
 
 def test_users_cannot_approve_refuse_or_cancel_in_another_name(
-    desk: Desk,
     installed: dict[str, Any],
     tmp_path: Path,
     kubeconfig: Path,
@@ -331,8 +347,7 @@ def test_users_cannot_approve_refuse_or_cancel_in_another_name(
     assert {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(installed)
     ada = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="ada")
     approver = f"system:serviceaccount:{namespace}:ada"
-    desk.kubeconfig = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
-
+    controller = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
     as_eve = f"--as=system:serviceaccount:{namespace}:eve"
 
     def forge(job: str, *marks: str, subresource: str = "") -> str:
@@ -359,8 +374,8 @@ def test_users_cannot_approve_refuse_or_cancel_in_another_name(
     # It takes the API server a while until a policy is active.
     eventually(lambda: "the requesting user" in steal({"openfero.io/approved-by": approver}))
     assert "created" in steal({}), "Jobs without an annotation are as they were"
-    with desk.replica("a") as a:
-        leads(a)
+    with closing(Desk(tmp_path, controller, kubectl, namespace)) as desk:
+        a = desk.start()
         eventually(lambda: namespace in _data(kubectl, namespace).get("approvals.json", ""))
         first = deliver(a, "Risky", "one", "AwaitingApproval")
         assert "the requesting user" in forge(first, f"approved-by={approver}")

@@ -124,7 +124,7 @@ class Replica:
         while not (seen := look()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"{self.name}: still {seen!r} after {patience} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return seen
 
     @property
