@@ -65,28 +65,20 @@ def test_the_same_story_on_a_real_cluster(kubeconfig: Path) -> None:
 
 
 def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
-    """Without `--once` the pages are served, and SIGTERM ends them."""
-    port = free_port()
-    demo = Process(
-        [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"],
-        log=tmp_path / "demo.log",
-        url=f"http://127.0.0.1:{port}/",
-        cwd=ROOT,
-    )
-    with demo:
-        assert demo.returncode is None
-    assert "Traceback" not in demo.output
-    assert f"pages: http://127.0.0.1:{port}/" in demo.output
+    """Without `--once` the pages are served, and SIGTERM ends them.
 
-
-def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
-    """A second demo on the same port fails with a message, without a traceback."""
+    Meanwhile a second demo on the same port fails with a message, without a traceback.
+    """
     port = free_port()
     argv = [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"]
-    with Process(argv, log=tmp_path / "demo.log", url=f"http://127.0.0.1:{port}/livez", cwd=ROOT):
-        ran = subprocess.run(
+    log = tmp_path / "demo.log"
+    with Process(argv, log=log, url=f"http://127.0.0.1:{port}/", cwd=ROOT) as demo:
+        second = subprocess.run(
             argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
-    assert ran.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in ran.stderr
-    assert "Traceback" not in ran.stderr
+        assert demo.returncode is None
+    assert second.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert "Traceback" not in demo.output
+    assert f"pages: http://127.0.0.1:{port}/" in demo.output

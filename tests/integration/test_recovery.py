@@ -169,7 +169,7 @@ class Desk:
         self.repository.write("disk.json", operario("Disk"))
         self.repository.commit("Operarios")
 
-    def replica(self, name: str, *, ready: bool = True) -> Replica:
+    def replica(self, name: str, *, ready: bool = True, development: bool = True) -> Replica:
         """Start another replica, with its own disk."""
         return Replica(
             self.folder,
@@ -178,6 +178,7 @@ class Desk:
             namespace=self.namespace,
             repository=f"http://127.0.0.1:{self.port}/{self.repository.folder.name}",
             ready=ready,
+            development=development,
         )
 
     def git(self) -> AbstractContextManager[object]:
@@ -198,7 +199,7 @@ class Desk:
     def mirror(self) -> str:
         """Mirror the repository's head by a leader that then crashes; return the commit."""
         commit = self.repository.head
-        with self.git(), self.replica("first") as first:
+        with self.git(), self.replica("first", development=False) as first:
             first.wait_for(lambda: self.mirrored() == commit, PATIENCE)
             first.kill()
         return commit

@@ -56,28 +56,28 @@ def unlisted(causes: tuple[str, ...], among: list[Difference]) -> list[str]:
 
 
 @pytest.fixture
-async def server(kubeconfig: Path, namespace: str) -> AsyncIterator[DryRun]:
+async def server(kubeconfig: Path, shared_namespace: str) -> AsyncIterator[DryRun]:
     """Connect to the API server for dry runs in the namespace."""
-    async with DryRun(kubeconfig, namespace) as dry_run:
+    async with DryRun(kubeconfig, shared_namespace) as dry_run:
         if await dry_run.version() != VERSION:
             missing(f"Kubernetes {VERSION}", "unset KUBECONFIG")
         yield dry_run
 
 
-async def test_sound_jobs_are_sound_to_both(server: DryRun, namespace: str) -> None:
+async def test_sound_jobs_are_sound_to_both(server: DryRun, shared_namespace: str) -> None:
     """The unmodified Jobs are accepted by us, and their rendered Jobs by Kubernetes.
 
     (Otherwise every Job derived from them would be invalid twice, and prove nothing.)
     """
     for name, job in sound_jobs().items():
-        ours = judge(job, namespace)
+        ours = judge(job, shared_namespace)
         assert ours.errors == (), name
         assert ours.manifest is not None
         assert await server.refusal(job) is None, name
         assert await server.refusal(ours.manifest) is None, name
 
 
-async def test_the_corpus_is_judged_alike(server: DryRun, namespace: str) -> None:
+async def test_the_corpus_is_judged_alike(server: DryRun, shared_namespace: str) -> None:
     """Kubernetes agrees with the verdict on every Job of the rules' tests."""
     ours, disagreements = listed(OURS), []
     for case in yaml.safe_load(CORPUS.read_text()):
@@ -87,7 +87,7 @@ async def test_the_corpus_is_judged_alike(server: DryRun, namespace: str) -> Non
         pod |= case.get("pod", {})
         pod["containers"][0] |= case.get("container", {})
         job["spec"] |= case.get("spec", {})
-        verdict = judge(job, namespace)
+        verdict = judge(job, shared_namespace)
         if await server.refusal(job) is None:
             disagreements += [(cause, case) for cause in unlisted(verdict.errors, ours)]
         elif not verdict.errors:
@@ -95,7 +95,7 @@ async def test_the_corpus_is_judged_alike(server: DryRun, namespace: str) -> Non
     assert disagreements == []
 
 
-async def test_the_api_server_says_what_we_say(server: DryRun, namespace: str) -> None:
+async def test_the_api_server_says_what_we_say(server: DryRun, shared_namespace: str) -> None:
     """Kubernetes agrees with our verdicts, except for the differences in docs/verdicts.md."""
     ours, api_servers = listed(OURS), listed(API_SERVERS)
     assert ours
@@ -104,7 +104,7 @@ async def test_the_api_server_says_what_we_say(server: DryRun, namespace: str) -
 
     async def disagreement(mutant: Mutant) -> str:
         nonlocal sound, wrong
-        verdict = judge(mutant.job, namespace)
+        verdict = judge(mutant.job, shared_namespace)
         if verdict.manifest is not None:
             sound += 1
             refusal = await server.refusal(verdict.manifest)
