@@ -148,7 +148,7 @@ def installed(
     """
     del jobs_namespace
     kubectl("label", "namespace", shared_namespace, f"{ENFORCE}=restricted")
-    install_chart(kubeconfig, shared_namespace, REPOSITORY)
+    install_chart(kubeconfig, shared_namespace, REPOSITORY, validate=True)
     return shared_namespace
 
 
@@ -538,8 +538,8 @@ def test_every_object_is_accepted(
     """With every value set the API server takes each object and knows each of its fields."""
     namespaces = [other_namespace, installed]
     changes = {"allowedNamespaces": namespaces}
-    objects = install_chart(kubeconfig, installed, merged(values, changes), validate=True)
-    # Helm 3 leaves out what the API server does not know; here that is an error.
+    objects = install_chart(kubeconfig, installed, merged(values, changes))
+    # Helm leaves out what the API server does not know; here that is an error.
     strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
     manifest = {"apiVersion": "v1", "kind": "List", "items": objects}
     kubectl("apply", *strict, "-f", "-", stdin=json.dumps(manifest))

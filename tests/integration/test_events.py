@@ -29,7 +29,7 @@ def eventually(probe: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (result := probe()):
         assert time.monotonic() < deadline, f"still {result!r} after {PATIENCE} s"
-        time.sleep(0.2)
+        time.sleep(0.5)
     return result
 
 
