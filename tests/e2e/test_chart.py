@@ -104,7 +104,7 @@ ALL = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _helm(request: pytest.FixtureRequest) -> None:
     """Need helm, which is built together with the control plane."""
     require_binaries(request.config)

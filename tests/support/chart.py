@@ -146,4 +146,4 @@ def _kubectl(kubeconfig: Path) -> Kubectl:
 
 
 def _objects(manifest: str) -> list[Object]:
-    return [each for each in yaml.safe_load_all(manifest) if each is not None]
+    return [each for each in yaml.load_all(manifest, yaml.CSafeLoader) if each is not None]
