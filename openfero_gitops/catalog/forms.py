@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 NO_ALERT = error(
     "no-alert",
-    "An operario must name the alert that it handles.",
+    "An operario must name the alert that it matches.",
     "The document looks like an operario, but no alert could start it.",
 )
 ALERT_STATUS = error(

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     # No Job is created.
     NO_OPERARIO = (
         "no-operario",
-        "no operario in the active catalog handles this alert with this status",
+        "no operario in the active catalog matches this alert and its status",
     )
     MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
     DISABLED = "disabled", "the operario for this alert is disabled (enabled: false)"

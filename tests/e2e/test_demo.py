@@ -37,7 +37,7 @@ def check(story: str) -> None:
     assert f"HTTP 200, exists: Job {created}" in story
     assert "an incident gets one Job" in story
     assert re.search(rf"{created} now records: resolved at \S+", story)
-    assert "no-match: no operario in the active catalog handles this alert" in story
+    assert "no-match: no operario in the active catalog matches this alert" in story
     commits = re.findall(r"commit +([0-9a-f]{40})", story)
     proof = re.search(r"git show ([0-9a-f]{12}):(\S+)", story)
     assert proof is not None

@@ -113,7 +113,7 @@ async def test_every_alert_is_answered_in_its_order(path: str) -> None:
                 "namespace": None,
                 "job": None,
                 "reason": "no-operario",
-                "message": "no operario in the active catalog handles this alert with this status",
+                "message": "no operario in the active catalog matches this alert and its status",
             },
         ]
     }
