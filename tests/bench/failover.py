@@ -101,11 +101,13 @@ async def measure(
         groups = [group(*alerts[i : i + _GROUP]) for i in range(0, len(alerts), _GROUP)]
         await send([replicas[0].url], groups, in_flight=8, until_taken=True)
         for sent in signals:
+            for replica in replicas:
+                if replica.process.returncode is not None:  # it got the signal before
+                    await asyncio.to_thread(replica.process.end)
+                    await asyncio.to_thread(replica.process.start)
             await _until(api, admitted=RUNNING)
             leader = await _leader(replicas)
             figures.append(await _fell(api, leader, sent, lease))
-            await asyncio.to_thread(leader.process.end)
-            await asyncio.to_thread(leader.process.start)
     return figures
 
 
