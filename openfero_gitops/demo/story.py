@@ -211,6 +211,12 @@ class _Repository:
             )
             return commit.hexsha
 
+    @property
+    def head(self) -> str:
+        """The id of the latest commit."""
+        with git.Repo(self.folder) as repo:
+            return repo.head.commit.hexsha
+
     def describe(self, commit: str) -> str:
         """Describe a commit as `git log --oneline` does."""
         with git.Repo(self.folder) as repo:
@@ -266,7 +272,8 @@ class _Demo:
                 await self._deliver(_resolved(alert))
 
     async def _start(self) -> None:
-        await _until(lambda: self._controller.syncer.catalog, "the first sync")
+        # A real cluster may have the mirror of an earlier run, of another repository.
+        await _until(self._is_synced, "the first sync")
         catalog = self._controller.syncer.catalog
         assert catalog is not None  # noqa: S101 - just waited for
         await _until(lambda: self._controller.view.complete, "the list of Jobs")
@@ -276,6 +283,10 @@ class _Demo:
         errors = sum(problem.is_error for problem in catalog.problems)
         count = plural(len(catalog.operarios), "operario")
         self._fact("catalog", f"{count}, {errors} errors")
+
+    def _is_synced(self) -> bool:
+        catalog = self._controller.syncer.catalog
+        return catalog is not None and catalog.revision.commit == self._repository.head
 
     async def _fire(self, alert: dict[str, Any]) -> Remediation:
         self._title(f"The alert {_name(alert)} fires, and Alertmanager sends it")

@@ -135,6 +135,7 @@ def binaries() -> Path:
     return Path(built.stdout.strip())
 
 
+WORKERS = 16
 _handed_out: set[int] = set()
 
 
@@ -142,10 +143,14 @@ def free_port() -> int:
     """Return a loopback TCP port that is free now, and stays so across a restart.
 
     It lies below the range of ephemeral ports: else, while a server is stopped, some
-    client on this machine (the one that reconnects to it, even) could get its port.
+    client on this machine (the one that reconnects to it, even) could get its port. The
+    processes of one test run choose among different ports, since seconds may pass until a
+    server listens on its.
     """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = range(10_000, ephemeral if ephemeral > 12_000 else 65_536)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    end = ephemeral if ephemeral > 30_000 else 65_536
+    ports = range(10_000 + worker % WORKERS, end, WORKERS)
     for port in random.sample(ports, 1000):
         if port not in _handed_out and port_is_free(port):
             _handed_out.add(port)
