@@ -249,12 +249,13 @@ class TestDeletion:
 
     @in_virtual_time
     async def test_no_other_job_is_deleted(self) -> None:
-        """Waiting, running, held and other people's Jobs are kept for two days."""
+        """Waiting, running, held and other people's Jobs are kept long after `remember`."""
         options = Options(max_wait=timedelta(0), approval=True)
         spec = {**build.job_spec(), "activeDeadlineSeconds": 30 * DAY}
         catalog = build.catalog(
             build.operario(spec=spec),
             build.operario("asks", alertname="Asks", options=options),
+            envelope=SHORT.envelope,
         )
         world = World(JobPlayer(Durations(run=FOREVER)))
         replica = world.replica(catalog=catalog)
@@ -272,7 +273,7 @@ class TestDeletion:
             await world.change(held, suspend)
             # Somebody writes a decision on a Job that runs: its Pods continue.
             await refuse(world, overruled)
-            await asyncio.sleep(2 * DAY)
+            await asyncio.sleep(4 * REMEMBER)
             phases = {job.key.name: job.phase for job in await world.jobs()}
         assert requests_for_jobs(replica, "delete") == []
         assert len(phases) == 5
@@ -284,12 +285,12 @@ class TestDeletion:
     async def test_a_started_job_without_pods_is_not_deleted(self) -> None:
         """The Job controller may create its Pods later."""
         world = World()
-        replica = world.replica()
+        replica = world.replica(catalog=SHORT)
         async with replica.watching(), in_background(replica.cleaner.run(new_term("a"))):
             (key,) = await delivered(replica, "web-1")
             await refuse(world, key)
             await world.change(key, {"op": "replace", "path": "/spec/suspend", "value": False})
-            await asyncio.sleep(2 * DAY)
+            await asyncio.sleep(4 * REMEMBER)
             assert [job.key for job in await world.jobs()] == [key]
 
     @in_virtual_time

@@ -47,12 +47,11 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **changes}
 
 
-def run(*arguments: str | Path, stdin: str | bytes = "", **changes: str) -> Ran:
+def run(*arguments: str | Path, **changes: str) -> Ran:
     """Run one command in a process of its own, and check that it prints no traceback."""
-    data = stdin.encode() if isinstance(stdin, str) else stdin
     ran = subprocess.run(
         argv(*arguments),
-        input=data,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment(**changes),
         cwd=ROOT,
@@ -77,8 +76,9 @@ def run_in_process(
         if name.startswith("OPENFERO_GITOPS_"):
             monkeypatch.delenv(name)
 
-    def ran(*arguments: str | Path, stdin: str = "") -> Ran:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+    def ran(*arguments: str | Path, stdin: str | bytes = "") -> Ran:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
         words = [str(argument) for argument in arguments]
         code = main(words)
         return Ran(words, code, *capsys.readouterr())
@@ -553,9 +553,9 @@ def test_validate_needs_little(folder: Path) -> None:
 # render
 
 
-def test_render(folder: Path, payload: Path) -> None:
+def test_render(folder: Path, payload: Path, run_in_process: Callable[..., Ran]) -> None:
     """Standard output is the Jobs as YAML, and nothing else."""
-    ran = run("render", folder, "--alert", payload)
+    ran = run_in_process("render", folder, "--alert", payload)
     assert (ran.returncode, ran.stderr) == (0, "")
     (job,) = yaml.safe_load_all(ran.stdout)
     assert (job["kind"], job["spec"]["suspend"]) == ("Job", True)
@@ -652,9 +652,9 @@ def test_render_a_bad_payload(
     assert message in complaint("render", folder, "--alert", payload)
 
 
-def test_render_a_bad_payload_from_a_pipe(folder: Path) -> None:
+def test_render_a_bad_payload_from_a_pipe(folder: Path, run_in_process: Callable[..., Ran]) -> None:
     """Standard input is read as bytes, so binary data is reported as an invalid payload."""
-    ran = run("render", folder, "--alert", "-", stdin=b"\xff\xfe")
+    ran = run_in_process("render", folder, "--alert", "-", stdin=b"\xff\xfe")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("openfero-gitops: the body is not JSON")
 

@@ -843,9 +843,10 @@ class TestExpiry:
         spec = {**build.job_spec(), "ttlSecondsAfterFinished": week}
         world = World()
         replica = world.replica(catalog=build.catalog(build.operario(spec=spec)))
-        async with world.playing(), replica.watching(), replica.leading():
-            await replica.deliver(build.alert())
-            await until(lambda: all(job.finished for job in replica.view))
+        async with world.playing(), replica.watching():
+            async with replica.leading():
+                await replica.deliver(build.alert())
+                await until(lambda: all(job.finished for job in replica.view))
             await asyncio.sleep(4 * 3600)
             await replica.deliver(build.alert())
         (job,) = await world.jobs()
