@@ -77,7 +77,7 @@ class _Leap(selectors.DefaultSelector):
             ready = super().select(_STUCK_SECONDS)
             assert ready, "everything waits for something that never comes"
             return ready
-        ready = super().select(0) if len(self.get_map()) > 1 else []  # more than the self-pipe
+        ready = super().select(0) if len(self._fd_to_key) > 1 else []  # more than the self-pipe
         if not ready:
             self.now += timeout
         return ready
@@ -129,10 +129,15 @@ def seconds_so_far() -> float:
 
 
 async def until(condition: Callable[[], object], within: float = 60.0) -> None:
-    """Wait until a condition is true, in the time of the loop."""
+    """Wait until a condition is true, in the time of the loop.
+
+    It is looked at every 0.01 s at first, and every 0.05 s when it has not come true soon.
+    """
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - a condition over several parts
-            await asyncio.sleep(0.01)
+        interval = 0.01
+        while not condition():
+            await asyncio.sleep(interval)
+            interval = min(interval * 1.02, 0.05)
 
 
 @asynccontextmanager

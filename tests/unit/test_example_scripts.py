@@ -57,7 +57,7 @@ def _documents() -> list[tuple[Path, dict[str, Any]]]:
         for path in sorted(EXAMPLE.rglob("*.yaml"))
         for parts in [path.relative_to(EXAMPLE).parts]
         if not any(part == "tests" or part.startswith(("_", ".")) for part in parts)
-        for document in yaml.safe_load_all(path.read_text())
+        for document in yaml.load_all(path.read_text(), yaml.CSafeLoader)
     ]
 
 
