@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,21 +49,12 @@ func main() {
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """Replace `$(NAME)` by the value of NAME, once; unknown names stay, and `$$` becomes `$`."""
-    made: list[str] = []
-    rest = text
-    while rest:
-        before, dollar, rest = rest.partition("$")
-        made.append(before)
-        name, closed, behind = rest[1:].partition(")")
-        if rest.startswith("$"):
-            made.append("$")
-            rest = rest[1:]
-        elif rest.startswith("(") and closed:
-            made.append(variables.get(name, f"$({name})"))
-            rest = behind
-        else:
-            made.append(dollar)
-    return "".join(made)
+
+    def value(reference: re.Match[str]) -> str:
+        name = reference["name"]
+        return "$" if name is None else variables.get(name, reference[0])
+
+    return re.sub(r"\$(?:\$|\((?P<name>[^)]*)\))", value, text)
 
 
 def environment(
