@@ -140,13 +140,13 @@ def test_nothing_starts_between_pause_and_resume(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """Once the leader has acknowledged a pause, alerts are accepted and their Jobs wait."""
-    output = asyncio.run(pause(True, kubeconfig, shared_namespace, 20))  # noqa: FBT003
+    output = asyncio.run(pause(True, kubeconfig, shared_namespace, 120))  # noqa: FBT003
     assert output.startswith("admission paused by ")
     job = deliver(replica, "Slow", "paused", "Waiting")
     replica.wait_for(lambda: at(replica, job)["reason"] == "paused")
     stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     assert "openfero.io/admitted-at" not in stored["metadata"]["annotations"]
-    output = asyncio.run(pause(False, kubeconfig, shared_namespace, 20))  # noqa: FBT003
+    output = asyncio.run(pause(False, kubeconfig, shared_namespace, 120))  # noqa: FBT003
     assert output.startswith("admission resumed by ")
     replica.wait_for(lambda: at(replica, job)["phase"] == "Running")
 

@@ -115,10 +115,9 @@ def test_each_version_is_self_contained(version: str) -> None:
     assert "PodSpec" in referred
 
 
-@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
-def test_a_schema_is_valid(version: str) -> None:
+def test_a_schema_is_valid() -> None:
     """The schemas of all versions are written alike; checking one takes a second."""
-    Draft202012Validator.check_schema(bundled(version))
+    Draft202012Validator.check_schema(bundled(VERSIONS[-1]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
