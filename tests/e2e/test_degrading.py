@@ -1,4 +1,4 @@
-"""What a replica does, and says of itself, while the API server or its own clock misbehave."""
+"""What a replica does and reports while the API server or its own clock is faulty."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, other_namespace: str) -
 
 @pytest.fixture(scope="module")
 def shared_gateway(tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path) -> Iterator[Gateway]:
-    """Give what stands between the replica and the API server."""
+    """Start a proxy between the replica and the API server."""
     with Gateway(kubeconfig, tmp_path_factory.mktemp("gateway")) as made:
         yield made
 
@@ -62,7 +62,7 @@ def replica(
     other_namespace: str,
     repository: Repository,
 ) -> Iterator[Replica]:
-    """Give a replica that leads; all tests share it, and each has alerts of its own."""
+    """Start a replica and wait until it leads. All tests share it; each has alerts of its own."""
     with Replica(
         tmp_path_factory.mktemp("replica"),
         name="a",
@@ -89,7 +89,7 @@ def gateway(shared_gateway: Gateway, replica: Replica) -> Iterator[Gateway]:
 
 
 def readiness(replica: Replica) -> tuple[int, dict[str, str]]:
-    """The status of /readyz, and what is amiss, by condition."""
+    """Return the status of /readyz, and the messages of the conditions that do not hold."""
     try:
         with urllib.request.urlopen(replica.url + "/readyz", timeout=10) as answer:
             code, body = answer.status, json.load(answer)
@@ -106,7 +106,7 @@ def phases(replica: Replica) -> dict[str, str]:
 
 
 def is_healed(replica: Replica, *hosts: str) -> Callable[[], bool]:
-    """Tell, when asked, whether the alerts of these hosts are healed."""
+    """Return a function that returns whether the alerts of these hosts are healed."""
     return lambda: all(phases(replica).get(host) == "Succeeded" for host in hosts)
 
 
@@ -115,8 +115,8 @@ def creates(request: web.Request) -> bool:
     return request.method == "POST" and request.path.endswith("/jobs")
 
 
-def test_a_slow_api_server_is_said_and_got_over(gateway: Gateway, replica: Replica) -> None:
-    """503 before the sender loses its patience; not ready, in words; and healed when repeated."""
+def test_a_slow_api_server_is_reported(gateway: Gateway, replica: Replica) -> None:
+    """The response is 503 in time, the replica is not ready, and a repeated delivery is healed."""
 
     async def slowly(request: web.Request) -> None:
         if creates(request):
@@ -135,8 +135,8 @@ def test_a_slow_api_server_is_said_and_got_over(gateway: Gateway, replica: Repli
     replica.wait_for(is_healed(replica, "slow"))
 
 
-def test_a_throttling_api_server_is_left_in_peace(gateway: Gateway, replica: Replica) -> None:
-    """Deliveries are answered with 503; admission waits for as long as it is asked to."""
+def test_retry_after_is_respected(gateway: Gateway, replica: Replica) -> None:
+    """Deliveries are answered with 503; admission waits for as long as Retry-After says."""
 
     async def throttle(request: web.Request) -> web.Response | None:
         if creates(request) or (request.method == "PATCH" and "/jobs/" in request.path):
@@ -170,7 +170,7 @@ def test_a_throttling_api_server_is_left_in_peace(gateway: Gateway, replica: Rep
 def test_one_forbidden_namespace_leaves_the_others(
     gateway: Gateway, replica: Replica, other_namespace: str
 ) -> None:
-    """Ready and degraded, with its name in the words; what belongs elsewhere is healed."""
+    """The replica is ready, reports that namespace, and heals alerts of the others."""
 
     async def forbid(request: web.Request) -> web.Response | None:
         if f"/namespaces/{other_namespace}/" in request.path:
@@ -192,7 +192,7 @@ def test_one_forbidden_namespace_leaves_the_others(
 
 
 def test_an_expired_watch_begins_with_a_list(gateway: Gateway, replica: Replica) -> None:
-    """410 loses nothing of what happened meanwhile, and the replica stays ready."""
+    """After 410 Gone nothing is lost, and the replica becomes ready again."""
     expired = 0
 
     async def expire(request: web.Request) -> web.Response | None:
@@ -210,8 +210,8 @@ def test_an_expired_watch_begins_with_a_list(gateway: Gateway, replica: Replica)
     replica.wait_for(lambda: readiness(replica) == (200, {}))
 
 
-def test_a_silent_watch_is_found_out(gateway: Gateway, replica: Replica) -> None:
-    """A Job of our own of which it tells nothing gives it away, and all is listed again."""
+def test_a_stalled_watch_is_detected(gateway: Gateway, replica: Replica) -> None:
+    """A watch without an event for a Job that was created is replaced by a new list."""
     gateway.silence()
     assert replica.deliver(alert("Here", host="silent"))[0] == 200
     replica.wait_for(is_healed(replica, "silent"), 120)
@@ -223,11 +223,11 @@ def test_a_silent_watch_is_found_out(gateway: Gateway, replica: Replica) -> None
     replica.wait_for(is_healed(replica, "heard"))
 
 
-def test_a_full_queue_is_said(gateway: Gateway, replica: Replica) -> None:
-    """Deliveries beyond it are told at once to come again, and the replica is not ready.
+def test_a_full_queue_is_reported(gateway: Gateway, replica: Replica) -> None:
+    """Further deliveries are answered with 503 at once, and the replica is not ready.
 
-    Each of the senders repeats its delivery until it is accepted, as Alertmanager does, so that
-    the queue is full at some time however slowly it fills.
+    Each sender repeats its delivery until it is accepted, as Alertmanager does. So the queue is
+    full at some time, however slow the machine is.
     """
     held = asyncio.Event()
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PATIENCE = 150  # seconds
 
 
-def told(argv: list[str], env: Mapping[str, str]) -> str:
-    """Run the story to its end; what it said."""
+def run_demo(argv: list[str], env: Mapping[str, str]) -> str:
+    """Run the demo to its end and return what it printed."""
     ran = subprocess.run(
         argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -32,7 +32,7 @@ def told(argv: list[str], env: Mapping[str, str]) -> str:
 
 
 def check(story: str) -> None:
-    """Every step is told, and says what it must."""
+    """Check that each step printed what it must."""
     [created] = re.findall(r"HTTP 200, created: Job \S+/(\S+)", story)
     assert f"HTTP 200, exists: Job {created}" in story
     assert "an incident gets one Job" in story
@@ -48,7 +48,7 @@ def check(story: str) -> None:
 
 def test_the_story_in_memory() -> None:
     """`demo --once` tells every step of the story and exits with 0."""
-    story = told([sys.executable, "-m", "openfero_gitops", "demo", "--once"], os.environ)
+    story = run_demo([sys.executable, "-m", "openfero_gitops", "demo", "--once"], os.environ)
     assert "Cluster: simulated in memory" in story
     check(story)
 
@@ -60,7 +60,7 @@ def test_the_same_story_on_a_real_cluster(kubeconfig: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": path}
     for _ in range(2):
-        story = told(["tests/cluster/demo", "--once"], env)
+        story = run_demo(["tests/cluster/demo", "--once"], env)
         assert "Cluster: 127.0.0.1:" in story
         check(story)
 

@@ -48,16 +48,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def jobs_namespace(shared_namespace: str) -> str:
-    """Give the namespace that the chart makes for Jobs."""
-    return f"{shared_namespace}-jobs"
-
-
-@pytest.fixture(scope="module")
 def pair(
     tmp_path_factory: pytest.TempPathFactory,
     kubeconfig: Path,
-    kubectl: Kubectl,
     shared_namespace: str,
     jobs_namespace: str,
     repository: Repository,
@@ -78,7 +71,6 @@ def pair(
     with Replica(folder, name="a", **start) as a, Replica(folder, name="b", **start) as b:
         eventually(lambda: a.leads or b.leads)
         yield a, b
-    kubectl("delete", "namespace", jobs_namespace, "--wait=false")
 
 
 @pytest.fixture
