@@ -9,12 +9,12 @@ Every method raises `domain.errors.ApiError` and nothing else, within its timeou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 Object = dict[str, Any]
 Operation = dict[str, Any]  # of a JSON Patch, RFC 6902
@@ -26,12 +26,18 @@ EVERYWHERE: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A namespaced kind of object, and its API path."""
+    """A namespaced kind of object, and its API path.
+
+    Answers may lack what the caller does not need. `unread` names such members, by the member
+    that contains them; None for all of it. With `metadata_only`, lists contain nothing else.
+    """
 
     group: str
     version: str
     plural: str
     kind: str
+    unread: Mapping[str, frozenset[str] | None] = field(default_factory=dict, compare=False)
+    metadata_only: bool = field(default=False, compare=False)
 
     @property
     def api_version(self) -> str:
@@ -54,12 +60,25 @@ SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount"
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
+_MANAGED_FIELDS: Final = frozenset({"managedFields"})
+#: Jobs without the Pod template: what remains of a Job is small, unless somebody made it large.
+JOB_STATES: Final = replace(
+    JOBS, unread={"metadata": _MANAGED_FIELDS, "spec": frozenset({"template", "podFailurePolicy"})}
+)
+#: Pods without their specification.
+POD_STATES: Final = replace(PODS, unread={"metadata": _MANAGED_FIELDS, "spec": None})
+#: ConfigMaps without their data.
+CONFIG_MAP_METADATA: Final = replace(CONFIG_MAPS, metadata_only=True)
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectList:
-    """A consistent list, and the resourceVersion from which a watch continues."""
+    """A consistent list, and the resourceVersion from which a watch continues.
 
-    items: list[Object]
+    `items` are objects, or what `read` returned for them.
+    """
+
+    items: list[Any]
     resource_version: str
 
 
@@ -119,9 +138,21 @@ class ApiServer(Protocol):
         namespace: str,
         *,
         label_selector: str = "",
+        read: Callable[[Object], Any] | None = None,
+        max_objects: int | None = None,
         timeout: float = 30.0,
     ) -> ObjectList:
-        """List objects, consistently, page by page; with `EVERYWHERE`, in all namespaces."""
+        """List objects, consistently, page by page; with `EVERYWHERE`, in all namespaces.
+
+        Args:
+            resource: what to list.
+            namespace: where.
+            label_selector: selects objects.
+            read: returns what is kept of an object, None for nothing; one object is held at a
+                time. Objects may be read again, if the list must be begun again.
+            max_objects: how many are read; further ones are not looked for.
+            timeout: for all pages.
+        """
         ...
 
     async def replace(

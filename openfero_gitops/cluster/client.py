@@ -27,6 +27,17 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from openfero_gitops import __version__
+from openfero_gitops.cluster.answers import (
+    LARGE_ANSWERS,
+    MAX_ANSWER_BYTES,
+    MAX_ERROR_BYTES,
+    Lines,
+    Pages,
+    TooLongError,
+    answer_body,
+    parse_event,
+    parse_object,
+)
 from openfero_gitops.cluster.api import EVERYWHERE, Change, Created, ObjectList, WatchEvent
 from openfero_gitops.cluster.kubeconfig import find_access
 from openfero_gitops.domain.errors import (
@@ -44,7 +55,7 @@ from openfero_gitops.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from openfero_gitops.cluster.api import Object, Operation, Resource
@@ -55,13 +66,14 @@ CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs millis
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
 WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
 MAX_CONNECTIONS: Final = 100  # further requests wait
-PAGE_SIZE: Final = 500  # objects per page of a list, as in client-go
+PAGE_SECONDS: Final = 30.0  # for one page of a list
 MAX_LIST_RESTARTS: Final = 3  # when the continue token has expired between two pages
 STREAMED_BYTES: Final = 2**20  # above which a body is sent in pieces
 MAX_RETRY_AFTER_SECONDS: Final = 600.0
 MAX_MESSAGE: Final = 1000  # characters; a server may quote a whole object
 
 JSON: Final = "application/json"
+METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 JSON_PATCH: Final = "application/json-patch+json"
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234, section 5.5
 _NO_PATH_SEGMENT: Final = re.compile(r"\.\.?|.*[/%].*|", re.DOTALL)  # apimachinery's rule
@@ -104,6 +116,7 @@ class KubernetesApi:
             "allow_redirects": False,
         }
         self._server = urlsplit(access.configuration.host).netloc.rpartition("@")[2]
+        self._large_answers = asyncio.Semaphore(LARGE_ANSWERS)
         self._closed = False
 
     @property
@@ -185,7 +198,7 @@ class KubernetesApi:
             response = await self._send(
                 "POST", _path(resource, namespace), timeout, query, body=body
             )
-            stored = await self._read(response)
+            stored = await self._read(response, resource)
         headers = response.headers.getall("Warning", ())
         warnings = [re.sub(r"\\(.)", r"\1", w) for line in headers for w in _WARNING.findall(line)]
         return Created(stored, tuple(warnings))
@@ -194,7 +207,8 @@ class KubernetesApi:
         self, resource: Resource, namespace: str, name: str, *, timeout: float = 10.0
     ) -> Object:
         """GET without a resourceVersion, which is consistent. See `ApiServer`."""
-        return await self._request("GET", _path(resource, namespace, name), timeout)
+        path = _path(resource, namespace, name)
+        return await self._request("GET", path, timeout, resource=resource)
 
     async def list(
         self,
@@ -202,37 +216,39 @@ class KubernetesApi:
         namespace: str,
         *,
         label_selector: str = "",
+        read: Callable[[Object], Any] | None = None,
+        max_objects: int | None = None,
         timeout: float = 30.0,
     ) -> ObjectList:
         """GET page by page; all pages have one resourceVersion. See `ApiServer`."""
-        query = {"limit": str(PAGE_SIZE)}
-        if label_selector:
-            query["labelSelector"] = label_selector
+        pages = Pages(resource, read, max_objects)
+        query = {"labelSelector": label_selector} if label_selector else {}
+        path = _path(resource, namespace)
+        restarts = 0
         async with self._within(timeout):
-            for _ in range(MAX_LIST_RESTARTS):
+            while not pages.complete:
                 try:
-                    return await self._pages(resource, namespace, query, timeout)
+                    await self._read_page(pages, path, query, min(timeout, PAGE_SECONDS))
                 except Expired:
-                    continue
-            return await self._pages(resource, namespace, query, timeout)
+                    if restarts == MAX_LIST_RESTARTS:
+                        raise
+                    restarts += 1
+                    pages.restart()
+        return ObjectList(pages.items, pages.resource_version)
 
-    async def _pages(
-        self, resource: Resource, namespace: str, query: Mapping[str, str], timeout: float
-    ) -> ObjectList:
-        items: list[Object] = []
-        following: dict[str, str] = {}
-        while True:
-            response = await self._send(
-                "GET", _path(resource, namespace), timeout, {**query, **following}
-            )
-            page = await self._read(response)
-            # The items of a list do not repeat the kind and apiVersion of the list.
-            common = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items.extend({**common, **item} for item in page.get("items") or ())
-            metadata = page.get("metadata") or {}
-            if not metadata.get("continue"):
-                return ObjectList(items, metadata.get("resourceVersion", ""))
-            following = {"continue": metadata["continue"]}
+    async def _read_page(
+        self, pages: Pages, path: str, query: Mapping[str, str], timeout: float
+    ) -> None:
+        """Read one page, or find that it must be requested again with fewer objects."""
+        accept = METADATA if pages.resource.metadata_only else JSON
+        query = {**query, **pages.query()}
+        response = await self._send("GET", path, timeout, query, accept=accept)
+        try:
+            async with self._body(response, pages.max_bytes) as text:
+                await pages.read(text)
+        except TooLongError:
+            if not pages.shrink():
+                raise self._too_long(pages.max_bytes) from None
 
     async def replace(
         self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
@@ -252,7 +268,9 @@ class KubernetesApi:
     ) -> Object:
         """PATCH with a JSON Patch. See `ApiServer`."""
         path = _path(resource, namespace, name)
-        return await self._request("PATCH", path, timeout, [*operations], JSON_PATCH)
+        return await self._request(
+            "PATCH", path, timeout, [*operations], JSON_PATCH, resource=resource
+        )
 
     async def delete(
         self,
@@ -306,12 +324,14 @@ class KubernetesApi:
                 await self._read(response)
         try:
             yield WatchEvent(Change.BOOKMARK, _bookmark(resource, resource_version))
-            lines = _Lines()
+            lines = Lines()
             while chunk := await self._chunk(response, end):
                 for line in lines.feed(chunk):
-                    yield _event(line, self._server)
+                    yield self._event(line, resource)
             if lines.rest:
                 raise Unavailable(f"{self._server}: the watch ended in the middle of an event")
+        except TooLongError:
+            raise self._too_long(MAX_ANSWER_BYTES) from None
         finally:
             response.close()
 
@@ -327,10 +347,12 @@ class KubernetesApi:
         timeout: float,
         body: object = None,
         content: str = JSON,
+        *,
+        resource: Resource | None = None,
     ) -> Object:
         async with self._within(timeout):
             response = await self._send(method, path, timeout, body=body, content=content)
-            return await self._read(response)
+            return await self._read(response, resource)
 
     async def _send(
         self,
@@ -341,6 +363,7 @@ class KubernetesApi:
         *,
         body: object = None,
         content: str = JSON,
+        accept: str = JSON,
     ) -> aiohttp.ClientResponse:
         """Send a request and wait for its status; without `timeout`, only connecting is limited."""
         data = None if body is None else _dumped(body)
@@ -348,7 +371,7 @@ class KubernetesApi:
             method,
             path,
             query_params=query,
-            header_params={"Accept": JSON, "Content-Type": content},
+            header_params={"Accept": accept, "Content-Type": content},
             auth_settings=["BearerToken"],
         )
         connect_seconds = min(CONNECT_SECONDS, timeout or CONNECT_SECONDS)
@@ -361,24 +384,54 @@ class KubernetesApi:
             self._clock.compare(sent_at, response.headers.get("Date"))
         return response
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Object:
-        raw = await response.read()
-        if not 200 <= response.status <= 299:  # noqa: PLR2004
-            raise self._refusal(response, raw)
+    async def _read(
+        self, response: aiohttp.ClientResponse, resource: Resource | None = None
+    ) -> Object:
         try:
-            answer = json.loads(raw)
+            async with self._body(response, MAX_ANSWER_BYTES) as text:
+                return parse_object(text, resource)
+        except TooLongError:
+            raise self._too_long(MAX_ANSWER_BYTES) from None
+
+    @asynccontextmanager
+    async def _body(
+        self, response: aiohttp.ClientResponse, max_bytes: int
+    ) -> AsyncIterator[bytearray]:
+        """Read a response that reports success; raises `TooLongError` and ApiError."""
+        success = 200 <= response.status <= 299  # noqa: PLR2004
+        if not success:
+            max_bytes = MAX_ERROR_BYTES
+        try:
+            async with answer_body(response, max_bytes, self._large_answers) as text:
+                if not success:
+                    raise self._refusal(response, text)
+                yield text
+        except TooLongError:
+            if success:
+                raise
+            raise self._refusal(response, b"") from None
         except ValueError as error:
             raise Unavailable(f"{self._server} returned a response that is not JSON") from error
-        if not isinstance(answer, dict):
-            raise Unavailable(f"{self._server} returned JSON that is not an object")
-        return answer
 
-    def _refusal(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:
+    def _too_long(self, max_bytes: int) -> Unavailable:
+        return Unavailable(f"{self._server} returned more than {max_bytes >> 20} MiB at once")
+
+    def _event(self, line: bytes, resource: Resource) -> WatchEvent:
         try:
-            status = json.loads(raw)
+            event = parse_event(line, resource)
+            if isinstance(event, WatchEvent):
+                return event
+            code = int(event.get("code") or 500)
+        except (ValueError, TypeError) as error:
+            raise Unavailable(f"{self._server} sent a line that is not a watch event") from error
+        raise _translated(code, event)
+
+    def _refusal(self, response: aiohttp.ClientResponse, text: bytes | bytearray) -> ApiError:
+        try:
+            status = parse_object(text)
         except ValueError:
-            status = None
-        if not isinstance(status, dict) or status.get("kind") != "Status":
+            status = {}
+        if status.get("kind") != "Status":
             # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
             status = {"message": f"HTTP {response.status} from {self._server}"}
         error = _translated(response.status, status)
@@ -415,28 +468,6 @@ class KubernetesApi:
             if not self._closed:
                 raise
             raise _never_sent("the connection to the cluster has been closed") from error
-
-
-class _Lines:
-    """Splits chunks into lines of any length; aiohttp limits the length of its lines."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    @property
-    def rest(self) -> bytes:
-        """What follows the last line break."""
-        return b"".join(self._parts)
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that a chunk completes."""
-        first, *others = chunk.split(b"\n")
-        self._parts.append(first)
-        if not others:
-            return []
-        *whole, last = (self.rest, *others)
-        self._parts = [last]
-        return whole
 
 
 async def _only_once(
@@ -482,24 +513,6 @@ def _bookmark(resource: Resource, resource_version: str) -> Object:
         "kind": resource.kind,
         "metadata": {"resourceVersion": resource_version},
     }
-
-
-def _event(line: bytes, server: str) -> WatchEvent:
-    """Parse one line of a watch.
-
-    Raises:
-        ApiError: the line reports an error, such as `Expired`, or is not a watch event.
-    """
-    try:
-        event = json.loads(line)
-        kind, changed = event["type"], event["object"]
-        if kind != "ERROR":
-            str(changed["metadata"]["resourceVersion"])  # from which a watch is resumed
-            return WatchEvent(Change(kind), changed)
-        code = int(changed.get("code") or 500)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Unavailable(f"{server} sent a line that is not a watch event") from error
-    raise _translated(code, changed)
 
 
 def _translated(code: int, status: Mapping[str, Any]) -> ApiError:

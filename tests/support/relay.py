@@ -101,13 +101,21 @@ class Relay:
         namespace: str,
         *,
         label_selector: str = "",
+        read: Callable[[Object], Any] | None = None,
+        max_objects: int | None = None,
         timeout: float = 30.0,
     ) -> ObjectList:
         """See `ApiServer`."""
         listed: ObjectList = await self.send(
             self._request("list", resource, namespace, ""),
             timeout,
-            lambda: self._api.list(resource, namespace, label_selector=label_selector),
+            lambda: self._api.list(
+                resource,
+                namespace,
+                label_selector=label_selector,
+                read=read,
+                max_objects=max_objects,
+            ),
         )
         return listed
 

@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from openfero_gitops.background import wait_for_event
@@ -156,6 +157,8 @@ class MemoryCluster:
         namespace: str,
         *,
         label_selector: str = "",
+        read: Callable[[Object], Any] | None = None,
+        max_objects: int | None = None,
         timeout: float = 30.0,
     ) -> ObjectList:
         """See `ApiServer`."""
@@ -163,7 +166,13 @@ class MemoryCluster:
         def act() -> ObjectList:
             selector = Selector(label_selector)
             stored = self._store.all(resource, namespace)
-            items = [copied(item) for item in stored if selector.matches(_labels(item))]
+            selected = (item for item in stored if selector.matches(_labels(item)))
+            items = [
+                kept
+                for item in islice(selected, max_objects)
+                if (kept := read(_part(item, resource)) if read else _part(item, resource))
+                is not None
+            ]
             return ObjectList(items, str(self._store.version))
 
         return await self._call(timeout, act)
@@ -402,6 +411,12 @@ def _decoded(resource: Resource, namespace: str, body: Object) -> Object:
         "metadata": {**metadata, "namespace": namespace},
         **rest,
     }
+
+
+def _part(item: Object, resource: Resource) -> Object:
+    """Return a copy of what a list has of a stored object."""
+    members = ("apiVersion", "kind", "metadata")
+    return copied({key: item[key] for key in members} if resource.metadata_only else item)
 
 
 def _check_path(resource: Resource, name: str) -> None:

@@ -1,0 +1,262 @@
+"""Reads the answers of an API server in bounded memory.
+
+Who may create objects decides how large answers are: a Job can have 1.5 MiB (the limit of etcd),
+and in JSON six times as much. So an answer is counted while it is read, at most a few large ones
+are held at a time, and the members that nobody needs are skipped without building them. A page of
+a list is kept as text, of which one object is parsed at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from openfero_gitops.cluster.api import Change, WatchEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    import aiohttp
+
+    from openfero_gitops.cluster.api import Object, Resource
+
+#: Of any answer, and of an event of a watch. The largest object in etcd (1.5 MiB) has at most
+#: 9 MiB in JSON, if all its characters must be escaped.
+MAX_ANSWER_BYTES: Final = 16 * 2**20
+#: Of a page with more than one object; 500 ordinary Jobs have 2 to 5 MiB.
+MAX_PAGE_BYTES: Final = 8 * 2**20
+#: Of the answer to a request that failed; one that is longer is not parsed.
+MAX_ERROR_BYTES: Final = 256 * 1024
+#: An answer of more bytes is large, and waits for one of the slots.
+LARGE_BYTES: Final = 256 * 1024
+LARGE_ANSWERS: Final = 2
+#: Objects per page of a list, as in client-go.
+PAGE_SIZE: Final = 500
+#: A page with too many bytes is requested again with so many times fewer objects.
+PAGE_SHRINK: Final = 8
+#: Objects that are read before other tasks run.
+OBJECTS_AT_ONCE: Final = 50
+
+_Text = bytes | bytearray | msgspec.Raw
+
+
+class TooLongError(Exception):
+    """An answer has more bytes than allowed; the rest was not read."""
+
+
+class ListMetadata(msgspec.Struct):
+    """The metadata of a list."""
+
+    resource_version: str = msgspec.field(name="resourceVersion", default="")
+    next_page: str = msgspec.field(name="continue", default="")
+
+
+class Page(msgspec.Struct):
+    """A page of a list, whose objects have not been parsed."""
+
+    metadata: ListMetadata | None = None
+    items: list[msgspec.Raw] | None = None
+
+
+class _Line(msgspec.Struct):
+    """A line of a watch."""
+
+    type: str
+    object: msgspec.Raw
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MEMBERS_OR_NULL: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_VALUE: Final = msgspec.json.Decoder()
+_PAGE: Final = msgspec.json.Decoder(Page)
+_LINE: Final = msgspec.json.Decoder(_Line)
+
+
+@asynccontextmanager
+async def answer_body(
+    response: aiohttp.ClientResponse, max_bytes: int, large_answers: asyncio.Semaphore
+) -> AsyncIterator[bytearray]:
+    """Read the body of a response; a large one holds a slot of `large_answers` within the block.
+
+    Raises:
+        TooLongError: it has more than `max_bytes`; the connection is closed.
+    """
+    async with AsyncExitStack() as slot:
+        try:
+            received = await _receive(response, max_bytes, slot, large_answers)
+        except BaseException:
+            response.close()
+            raise
+        yield received
+
+
+async def _receive(
+    response: aiohttp.ClientResponse,
+    max_bytes: int,
+    slot: AsyncExitStack,
+    large_answers: asyncio.Semaphore,
+) -> bytearray:
+    if (response.content_length or 0) > max_bytes:
+        raise TooLongError
+    received = bytearray()
+    while chunk := await response.content.readany():
+        total = len(received) + len(chunk)
+        if total > max_bytes:
+            raise TooLongError
+        if len(received) <= LARGE_BYTES < total:
+            await slot.enter_async_context(large_answers)
+        received += chunk
+    return received
+
+
+def parse_object(text: _Text, resource: Resource | None = None) -> Object:
+    """Parse an object, without the members of a resource that need not be read.
+
+    Raises:
+        ValueError: it is not JSON, or not an object.
+    """
+    unread = resource.unread if resource else {}
+    try:
+        if not unread:
+            return _OBJECT.decode(text)
+        members: dict[str, Any] = {}
+        for name, value in _MEMBERS.decode(text).items():
+            if name not in unread:
+                members[name] = _VALUE.decode(value)
+            elif (names := unread[name]) is not None:
+                members[name] = _without(value, names)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return members
+
+
+def _without(text: msgspec.Raw, names: frozenset[str]) -> Object | None:
+    members = _MEMBERS_OR_NULL.decode(text)
+    if members is None:
+        return None
+    return {name: _VALUE.decode(value) for name, value in members.items() if name not in names}
+
+
+def parse_page(text: _Text) -> Page:
+    """Parse a page of a list, but not its objects; raises ValueError."""
+    try:
+        return _PAGE.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_event(line: bytes, resource: Resource) -> WatchEvent | Object:
+    """Parse a line of a watch; return the `Status` of an error.
+
+    Raises:
+        ValueError: it is not a watch event.
+    """
+    try:
+        event = _LINE.decode(line)
+        if event.type == "ERROR":
+            return _OBJECT.decode(event.object)
+        changed = parse_object(event.object, resource)
+        str(changed["metadata"]["resourceVersion"])  # from which a watch is resumed
+        return WatchEvent(Change(event.type), changed)
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError("not a watch event") from error
+
+
+class Pages:
+    """What was read of a list so far, and how to request the next page."""
+
+    def __init__(
+        self, resource: Resource, read: Callable[[Object], Any] | None, max_objects: int | None
+    ) -> None:
+        self.resource = resource
+        self._read = read
+        self._max_objects = math.inf if max_objects is None else max_objects
+        self._size = PAGE_SIZE
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again: the continue token has expired."""
+        self.items: list[Any] = []
+        self.resource_version = ""
+        self.complete = False
+        self._next_page = ""
+        self._objects = 0
+
+    @property
+    def max_bytes(self) -> int:
+        """How large the next page may be."""
+        return MAX_PAGE_BYTES if self._size > 1 else MAX_ANSWER_BYTES
+
+    def query(self) -> dict[str, str]:
+        """Return the parameters of the request for the next page."""
+        query = {"limit": str(min(self._size, self._max_objects - self._objects))}
+        return {**query, "continue": self._next_page} if self._next_page else query
+
+    def shrink(self) -> bool:
+        """Request fewer objects from now on; False if it was only one."""
+        if self._size == 1:
+            return False
+        self._size = max(1, self._size // PAGE_SHRINK)
+        return True
+
+    async def read(self, text: bytearray) -> None:
+        """Read the objects of a page one by one; raises ValueError."""
+        page = parse_page(text)
+        # The items of a list do not repeat the kind and apiVersion of the list.
+        common = {"apiVersion": self.resource.api_version, "kind": self.resource.kind}
+        since_pause = 0
+        for number, raw in enumerate(page.items or ()):
+            if number % OBJECTS_AT_ONCE == 0 or since_pause > LARGE_BYTES:
+                since_pause = 0
+                await asyncio.sleep(0)
+            since_pause += len(memoryview(raw))
+            item = {**parse_object(raw, self.resource), **common}
+            kept = item if self._read is None else self._read(item)
+            if kept is not None:
+                self.items.append(kept)
+        metadata = page.metadata or ListMetadata()
+        self.resource_version = metadata.resource_version
+        self._next_page = metadata.next_page
+        self._objects += len(page.items or ())
+        self.complete = not self._next_page or self._objects >= self._max_objects
+        if len(text) < MAX_PAGE_BYTES // 4:
+            self._size = min(PAGE_SIZE, self._size * 2)
+
+
+class Lines:
+    """Splits chunks into lines; aiohttp limits the length of its lines to less than is needed."""
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """Limit the bytes of one line."""
+        self._max_bytes = max_bytes
+        self._begun = bytearray()
+
+    @property
+    def rest(self) -> bytes:
+        """What follows the last line break."""
+        return bytes(self._begun)
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the lines that a chunk completes.
+
+        Raises:
+            TooLongError: a line has too many bytes.
+        """
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._append(chunk[start:end])
+            line = bytes(self._begun)
+            self._begun.clear()
+            yield line
+            start = end + 1
+        self._append(chunk[start:])
+
+    def _append(self, part: bytes) -> None:
+        if len(self._begun) + len(part) > self._max_bytes:
+            raise TooLongError
+        self._begun += part
