@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.cluster.api import CONFIG_MAPS, EVERYWHERE, JOBS
+from openfero_gitops.cluster.api import (
+    CONFIG_MAP_METADATA,
+    CONFIG_MAPS,
+    EVERYWHERE,
+    JOB_STATES,
+    JOBS,
+)
 from openfero_gitops.domain.errors import Invalid, NotFound
 from tests.contract.objects import config_map, job
 
 if TYPE_CHECKING:
-    from openfero_gitops.cluster.api import ApiServer
+    from openfero_gitops.cluster.api import ApiServer, Object
 
 
 async def test_list(api: ApiServer, ns: str) -> None:
@@ -127,6 +133,60 @@ async def test_many_objects(api: ApiServer, ns: str) -> None:
     assert int(listing.resource_version) >= max(
         int(item["metadata"]["resourceVersion"]) for item in listing.items
     )
+
+
+async def test_reading_while_listing(api: ApiServer, ns: str) -> None:
+    """A list contains what was made of each object, without those of which nothing was made."""
+    for n in range(4):
+        await api.create(CONFIG_MAPS, ns, config_map(f"n-{n}", {"mine": "yes"}, data={"n": str(n)}))
+
+    def odd(item: Object) -> str | None:
+        return str(item["data"]["n"]) if int(item["data"]["n"]) % 2 else None
+
+    listing = await api.list(CONFIG_MAPS, ns, label_selector="mine=yes", read=odd)
+    assert listing.items == ["1", "3"]
+    assert int(listing.resource_version) > 0
+
+
+async def test_some_objects(api: ApiServer, ns: str) -> None:
+    """At most so many objects are read, whether or not something is kept of them."""
+    for n in range(3):
+        await api.create(CONFIG_MAPS, ns, config_map(f"n-{n}", {"mine": "yes"}))
+    seen: list[str] = []
+
+    def note(item: Object) -> None:
+        seen.append(item["metadata"]["name"])
+
+    selector = "mine=yes"
+    listing = await api.list(CONFIG_MAPS, ns, label_selector=selector, read=note, max_objects=2)
+    assert (listing.items, seen) == ([], ["n-0", "n-1"])
+
+
+async def test_metadata_alone(api: ApiServer, ns: str) -> None:
+    """A list of metadata has the metadata and the kind of each object, and nothing else."""
+    body = config_map("one", {"mine": "yes"}, data={"large": "x" * 1000})
+    created = (await api.create(CONFIG_MAPS, ns, body)).object
+    (item,) = (await api.list(CONFIG_MAP_METADATA, ns, label_selector="mine=yes")).items
+    assert item.keys() == {"apiVersion", "kind", "metadata"}
+    assert (item["apiVersion"], item["kind"]) == ("v1", "ConfigMap")
+    for member in ("name", "namespace", "uid", "resourceVersion", "labels"):
+        assert item["metadata"][member] == created["metadata"][member]
+
+
+async def test_job_states(api: ApiServer, ns: str) -> None:
+    """What is not needed of a Job may be missing from every answer; the rest is unchanged."""
+    body = job("heal", ttlSecondsAfterFinished=60)
+    body["metadata"] |= {"labels": {"a": "b"}, "annotations": {"c": "d"}}
+    answers = [(await api.create(JOB_STATES, ns, body)).object]
+    answers += (await api.list(JOB_STATES, ns)).items
+    answers.append(await api.get(JOB_STATES, ns, "heal"))
+    for answer in answers:
+        metadata, spec = answer["metadata"], answer["spec"]
+        assert (metadata["name"], metadata["namespace"]) == ("heal", ns)
+        assert (metadata["labels"], metadata["annotations"]) == ({"a": "b"}, {"c": "d"})
+        assert (spec["suspend"], spec["ttlSecondsAfterFinished"]) == (True, 60)
+        assert metadata["uid"]
+        assert metadata["resourceVersion"]
 
 
 async def test_version(api: ApiServer) -> None:
