@@ -36,7 +36,7 @@ from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_c
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs, Term
 
@@ -361,7 +360,7 @@ class Admitter:
                     self._view.remove(job.key, job.uid)
                     return False
                 self._view.apply(current)
-                if _tested(current) == _tested(job):
+                if isinstance(current, Remediation) and _tested(current) == _tested(job):
                     raise  # it was not a test that failed
                 return False
             except NotFound:

@@ -132,10 +132,10 @@ class _Index:
     refused: dict[JobKey, str] = field(default_factory=dict)
 
     def add(self, remediation: Remediation) -> None:
-        """Add a Job; of one that is being deleted only its Pods count."""
+        """Add a Job; of one that is being deleted, or of an unknown incident, only Pods count."""
         if remediation.occupying:
             self._occupy(remediation)
-        if remediation.deleting:
+        if remediation.deleting or not remediation.incident:
             return
         self.by_incident[remediation.incident].append(remediation)
         self.by_occurrence[remediation.occurrence].append(remediation)

@@ -26,7 +26,7 @@ from openfero_gitops.domain.rule import Pointer, format_pointer
 from openfero_gitops.domain.text import plural, shown
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.compare import FieldDifference, compare
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.render import RENDERER, Delivery, Rendered, render
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _render_again(
         catalog.revision,
         delivery,
         jobs_namespace=jobs_namespace,
-        attempt=observe(job).attempt,
+        attempt=read_remediation(job).attempt,
     )
 
 

@@ -20,7 +20,7 @@ from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.domain.text import labels, listed, nearest, printable, quoted
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.render import render, target
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _not_now(
 ) -> Reason | None:
     """What the Job would wait for in an empty cluster."""
     [(_, decision)] = decide(
-        [observe(rendered.manifest)],
+        [read_remediation(rendered.manifest)],
         catalog.envelope,
         pause=pause_in_git(catalog, None),
         now=delivery.received_at,

@@ -31,7 +31,7 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.opening import open_commit
 
@@ -131,7 +131,9 @@ async def audit(
                 raise UsageError(message) from error
     now = datetime.now(UTC)
     selected = [
-        (remediation, job) for job in jobs if selection.matches(remediation := observe(job), now)
+        (remediation, job)
+        for job in jobs
+        if selection.matches(remediation := read_remediation(job), now)
     ]
     selected.sort(key=lambda pair: pair[0].order)
     if reviewed is None:
@@ -201,7 +203,7 @@ async def _catalog_at(
 
 def _verify_job(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verification:
     """Compare, whatever URL and ref the controller used for the repository."""
-    remediation = observe(job)
+    remediation = read_remediation(job)
     revision = replace(catalog.revision, repository=remediation.repository, ref=remediation.ref)
     return verify(
         job,

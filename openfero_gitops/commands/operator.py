@@ -20,7 +20,7 @@ from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
-from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -131,7 +131,13 @@ async def _read(api: ApiServer, key: JobKey) -> Remediation:
         raise UsageError(f"Job {key} not found: write NAMESPACE/NAME, or set --namespace") from None
     if (job["metadata"].get("labels") or {}).get(keys.MANAGED_BY) != keys.MANAGER:
         raise UsageError(f"Job {key} is not managed by openfero-gitops; nothing was changed")
-    return observe(job)
+    remediation = observe(job)
+    if isinstance(remediation, Foreign):
+        raise UsageError(
+            f"Job {key} was not created by openfero-gitops, although it carries the label "
+            f"{keys.MANAGED_BY}: {remediation.why}; nothing was changed"
+        )
+    return remediation
 
 
 def _phase_text(remediation: Remediation) -> str:

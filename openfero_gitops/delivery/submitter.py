@@ -37,7 +37,7 @@ from openfero_gitops.domain.errors import (
     Unavailable,
 )
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import Outcome
+from openfero_gitops.domain.remediation import Foreign, Outcome
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
@@ -257,12 +257,21 @@ class Submitter:
                 return await self._read(rendered.key, rendered.occurrence)
             except NotFound as error:
                 raise NameTaken(f"Job {rendered.key} is being deleted") from error
-        self._view.apply(observe(job))
+        created = observe(job)
+        self._view.apply(created)
+        if isinstance(created, Foreign):  # it would never start, so that 200 would lose the alert
+            raise Conflict(f"Job {created.key} was changed at its creation: {created.why}")
         return None
 
     async def _read(self, key: JobKey, occurrence: Occurrence) -> Remediation:
         """Read the Job of a name; raises NameTaken unless it is this occurrence's."""
         job = observe(await self._jobs.get(key))
+        if isinstance(job, Foreign):
+            self._view.apply(job)
+            raise NameTaken(
+                f"Job {key} has the name of this alert's Job, but was not created by "
+                f"openfero-gitops: {job.why}; delete it, so that the alert gets its Job"
+            )
         if job.deleting:
             raise NameTaken(f"Job {key} is being deleted")
         if job.occurrence != occurrence.digest:
@@ -315,6 +324,8 @@ class Submitter:
 
         due = []
         for job in map(observe, jobs):
+            if isinstance(job, Foreign) or not job.incident:
+                continue
             moment = resolved_at[job.incident]
             if job.resolved_at is None and (job.starts_at is None or job.starts_at <= moment):
                 due.append(self._record(job, moment))
@@ -338,6 +349,8 @@ class Submitter:
         try:
             current = observe(await self._jobs.get(job.key))
         except NotFound:
+            return
+        if isinstance(current, Foreign):
             return
         if current.uid == job.uid and current.resolved_at is None:
             raise Conflict(f"annotation resolved-at could not be written to Job {job.key}")

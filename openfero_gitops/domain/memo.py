@@ -16,9 +16,9 @@ _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 
 def cache_short_texts(*, max_entries: int, max_characters: int) -> Callable[[_Function], _Function]:
-    """Cache the last results of a function for texts of at most `max_characters`.
+    """Cache the last results of a function for texts of together at most `max_characters`.
 
-    The text is the first argument; the others must be hashable. Results are shared, so callers must
+    The first argument is a text; the others must be hashable. Results are shared, so callers must
     not change them.
     """
 
@@ -27,7 +27,11 @@ def cache_short_texts(*, max_entries: int, max_characters: int) -> Callable[[_Fu
 
         @wraps(function)
         def call(text: str, *arguments: Hashable) -> Any:
-            is_short = len(text) <= max_characters
+            characters = len(text)
+            for argument in arguments:
+                if isinstance(argument, str):
+                    characters += len(argument)
+            is_short = characters <= max_characters
             return cached(text, *arguments) if is_short else function(text, *arguments)
 
         return cast("_Function", call)

@@ -62,12 +62,27 @@ class JobKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """A Job that carries the controller's label, but that the controller did not create.
+
+    It counts nowhere, and is never changed or deleted. `why` is a clause, such as `its name does
+    not belong to its recorded alert`.
+    """
+
+    key: JobKey
+    uid: str
+    resource_version: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Remediation:
     """A Job of this controller, with everything read from the Job itself.
 
     Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those
     that exist. `options` were recorded when the Job was rendered, so that a decision about it does
-    not depend on the revision that a replica has.
+    not depend on the revision that a replica has. `incident` is empty if the alert's labels were
+    too large to be recorded: such a Job counts for its own occurrence alone.
     """
 
     key: JobKey

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.memo import cache_short_texts
-from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
 from openfero_gitops.domain.timestamp import parse_time
+from openfero_gitops.jobs.foreign import recorded_alert, why_foreign
 from openfero_gitops.jobs.options_annotation import read_options
 
 if TYPE_CHECKING:
@@ -21,8 +20,16 @@ SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def observe(job: Mapping[str, Any]) -> Remediation:
-    """Read one of the controller's Jobs; a damaged annotation is not an error.
+def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
+    """Read a Job that carries the controller's label, and check that the controller created it."""
+    remediation = read_remediation(job)
+    if why := why_foreign(job, remediation):
+        return Foreign(remediation.key, remediation.uid, remediation.resource_version, why)
+    return remediation
+
+
+def read_remediation(job: Mapping[str, Any]) -> Remediation:
+    """Read a Job without checking who created it; a damaged annotation is not an error.
 
     It is treated as absent, except for those that prevent a start: `admitted-at` and `resolved-at`
     count even if they contain no time.
@@ -32,7 +39,7 @@ def observe(job: Mapping[str, Any]) -> Remediation:
     job_labels: Mapping[str, str] = metadata.get("labels") or {}
     spec = job.get("spec") or {}
     status = job.get("status") or {}
-    alert = _alert(annotations.get(keys.ALERT, ""))
+    recorded = recorded_alert(annotations.get(keys.ALERT, ""))
     conditions = {
         condition["type"]: condition
         for condition in status.get("conditions") or ()
@@ -62,13 +69,13 @@ def observe(job: Mapping[str, Any]) -> Remediation:
         reason=annotations.get(keys.REASON) or (ended or {}).get("reason", ""),
         message=annotations.get(keys.MESSAGE) or (ended or {}).get("message", ""),
         operario=annotations.get(keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
-        alertname=alert.get("alertname", ""),
+        alertname=recorded.labels.get("alertname", ""),
         status=Status.RESOLVED
         if job_labels.get(keys.STATUS) == Status.RESOLVED.value
         else Status.FIRING,
-        labels=alert,
+        labels=recorded.labels,
         occurrence=job_labels.get(keys.OCCURRENCE, ""),
-        incident=job_labels.get(keys.INCIDENT, ""),
+        incident="" if recorded.truncated else job_labels.get(keys.INCIDENT, ""),
         attempt=_integer(annotations.get(keys.ATTEMPT), 1),
         fingerprint=annotations.get(keys.FINGERPRINT, ""),
         starts_at=parse_time(annotations.get(keys.STARTS_AT)),
@@ -135,29 +142,6 @@ def _mark(annotations: Mapping[str, str], key: str, default: datetime) -> dateti
 def _had_pods(status: Mapping[str, Any]) -> bool:
     """Whether the Job ever had Pods; also true after it was suspended again."""
     return any(status.get(kind) for kind in ("active", "terminating", "succeeded", "failed"))
-
-
-# A Job changes several times within a minute; parsing its alert costs 10 µs.
-@cache_short_texts(max_entries=1024, max_characters=2048)
-def _alert(text: str) -> dict[str, str]:
-    """Return the labels of a recorded alert; the mapping is shared and must not be changed."""
-    labels = _json_object(text).get("labels")
-    if not isinstance(labels, dict):
-        return {}
-    texts = {str(name): str(value) for name, value in labels.items()}
-    try:
-        "".join((*texts, *texts.values())).encode()
-    except UnicodeEncodeError:
-        return {}  # a lone surrogate, which JSON can contain but which cannot be hashed as UTF-8
-    return texts
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _integer(value: Any, default: int) -> int:

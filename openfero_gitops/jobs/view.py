@@ -1,5 +1,8 @@
 """The view: the Remediation of every Job of the controller, updated by list and watch.
 
+Jobs that others created with the controller's label are kept apart, to be reported; nothing else
+reads them.
+
 Each replica has one. It makes decisions fast, not safe: a Job's name prevents duplicates in the
 API server, and admission's patches test what they depend on.
 
@@ -24,14 +27,13 @@ import structlog
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
-from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from openfero_gitops.domain.feed import FeedEvent
-    from openfero_gitops.domain.remediation import Remediation
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +42,8 @@ _STALLED_AFTER_SECONDS: Final = 15.0
 _STALL_CHECK_INTERVAL_SECONDS: Final = 5.0
 #: Deleted Jobs whose late answers are recognized; an answer is late by seconds at most.
 _MAX_DELETED_UIDS: Final = 10_000
+#: More Jobs of others are not remembered, so that their number does not decide about the memory.
+_MAX_FOREIGN: Final = 1000
 
 
 class View:
@@ -49,6 +53,7 @@ class View:
         """Start empty and incomplete."""
         self._by_key: dict[JobKey, Remediation] = {}
         self._by_incident: dict[str, dict[JobKey, None]] = defaultdict(dict)
+        self._foreign: dict[JobKey, Foreign] = {}
         self._deleted: dict[str, int] = {}  # resource version of the deletion, by uid
         self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
@@ -81,6 +86,11 @@ class View:
         """Return the remediation of a Job."""
         return self._by_key.get(key)
 
+    @property
+    def foreign(self) -> list[Foreign]:
+        """The Jobs of others that carry the controller's label; 1,000 at most."""
+        return list(self._foreign.values())
+
     def of_incident(self, incident: str) -> list[Remediation]:
         """Return the remediations of an incident."""
         return [self._by_key[key] for key in self._by_incident.get(incident, ())]
@@ -91,70 +101,93 @@ class View:
 
     def has(self, key: JobKey, uid: str, resource_version: str) -> bool:
         """Whether the view has this version of a Job, or a newer one."""
-        current = self._by_key.get(key)
+        current = self._find(key)
         return (
             current is not None
             and current.uid == uid
             and _number(resource_version) <= _number(current.resource_version)
         )
 
-    def apply(self, remediation: Remediation) -> bool:
+    def apply(self, job: Remediation | Foreign) -> bool:
         """Update a Job to a newer state; return False if the state is older than the known one."""
-        version = _number(remediation.resource_version)
-        current = self._by_key.get(remediation.key)
+        version = _number(job.resource_version)
+        current = self._find(job.key)
         if current is not None and version <= _number(current.resource_version):
             return False
-        if version <= self._deleted.get(remediation.uid, -1):
+        if version <= self._deleted.get(job.uid, -1):
             return False  # the late answer to a write of this replica
         self._drop(current)
-        self._newest[remediation.key.namespace] = max(
-            version, self.newest(remediation.key.namespace)
-        )
-        self._by_key[remediation.key] = remediation
-        self._by_incident[remediation.incident][remediation.key] = None
+        self._newest[job.key.namespace] = max(version, self.newest(job.key.namespace))
+        if isinstance(job, Remediation):
+            self._by_key[job.key] = job
+            self._by_incident[job.incident][job.key] = None
+        else:
+            self._keep_foreign(job, current)
         self._notify()
         return True
 
-    def remove(self, key: JobKey, uid: str, resource_version: str = "") -> Remediation | None:
+    def _find(self, key: JobKey) -> Remediation | Foreign | None:
+        return self._by_key[key] if key in self._by_key else self._foreign.get(key)
+
+    def _all(self) -> list[Remediation | Foreign]:
+        return [*self._by_key.values(), *self._foreign.values()]
+
+    def _keep_foreign(self, job: Foreign, before: Remediation | Foreign | None) -> None:
+        if len(self._foreign) >= _MAX_FOREIGN:
+            return
+        self._foreign[job.key] = job
+        if not isinstance(before, Foreign) or before.uid != job.uid:
+            _log.warning(
+                "a Job with the label of this controller was not created by it, and is ignored",
+                job=str(job.key),
+                why=job.why,
+            )
+
+    def remove(
+        self, key: JobKey, uid: str, resource_version: str = ""
+    ) -> Remediation | Foreign | None:
         """Remove a Job that was deleted at a resource version; a later Job of its name is kept."""
         if resource_version:
             self._deleted[uid] = _number(resource_version)
             if len(self._deleted) > _MAX_DELETED_UIDS:
                 del self._deleted[next(iter(self._deleted))]
-        current = self._by_key.get(key)
+        current = self._find(key)
         if current is None or current.uid != uid:
             return None
         self._drop(current)
         self._notify()
         return current
 
-    def _drop(self, remediation: Remediation | None) -> None:
-        if remediation is None:
+    def _drop(self, job: Remediation | Foreign | None) -> None:
+        if job is None:
             return
-        del self._by_key[remediation.key]
-        del self._by_incident[remediation.incident][remediation.key]
-        if not self._by_incident[remediation.incident]:
-            del self._by_incident[remediation.incident]
+        if isinstance(job, Foreign):
+            del self._foreign[job.key]
+            return
+        del self._by_key[job.key]
+        del self._by_incident[job.incident][job.key]
+        if not self._by_incident[job.incident]:
+            del self._by_incident[job.incident]
 
     def replace(
-        self, namespace: str, remediations: Iterable[Remediation], resource_version: str
+        self, namespace: str, jobs: Iterable[Remediation | Foreign], resource_version: str
     ) -> None:
         """Replace a namespace by a list of its Jobs at a resource version."""
-        listed = {remediation.key: remediation for remediation in remediations}
-        for key, current in list(self._by_key.items()):
-            absent = key.namespace == namespace and key not in listed
+        listed = {job.key: job for job in jobs}
+        for current in self._all():
+            absent = current.key.namespace == namespace and current.key not in listed
             # A Job that this replica created after the list was made is not in it.
             if absent and _number(current.resource_version) <= _number(resource_version):
-                self.remove(key, current.uid, resource_version)
-        for remediation in listed.values():
-            self.apply(remediation)
+                self.remove(current.key, current.uid, resource_version)
+        for job in listed.values():
+            self.apply(job)
         self._listed[namespace] = True
         self._notify()
 
     def reset(self, namespace: str) -> None:
         """Clear a namespace whose resource versions have gone back; a list must follow at once."""
-        for key, current in list(self._by_key.items()):
-            if key.namespace == namespace:
+        for current in self._all():
+            if current.key.namespace == namespace:
                 self._drop(current)
         self._deleted.clear()  # these Jobs may exist again
         self._newest.pop(namespace, None)

@@ -31,7 +31,7 @@ from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.term import LeaseTerm
 from tests.support import build
@@ -235,17 +235,17 @@ class World:
         return Replica(self, name, **given)
 
     async def job(self, key: JobKey) -> Remediation:
-        """Return the current state of a Job."""
-        return observe(await self.cluster.get(JOBS, key.namespace, key.name))
+        """Return the current state of a Job, whoever created it."""
+        return read_remediation(await self.cluster.get(JOBS, key.namespace, key.name))
 
     async def jobs(self, *namespaces: str) -> list[Remediation]:
-        """Return every Job."""
+        """Return every Job, whoever created it."""
         jobs = [
             job
             for namespace in namespaces or (build.JOBS_NAMESPACE,)
             for job in (await self.cluster.list(JOBS, namespace)).items
         ]
-        return [observe(job) for job in jobs]
+        return [read_remediation(job) for job in jobs]
 
     async def change(self, key: JobKey, *operations: Operation) -> None:
         """Patch a Job as a user does."""

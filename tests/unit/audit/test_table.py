@@ -11,7 +11,7 @@ from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, s
 from openfero_gitops.audit.verify import Proof, Verification
 from openfero_gitops.domain import keys
 from openfero_gitops.jobs.compare import FieldDifference
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from tests.support.build import alert, rendered, stored
 
 
@@ -19,7 +19,7 @@ def entry(verification: Verification | None = None, **labels: str) -> AuditEntry
     """A remediation of an alert with these labels."""
     received = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
     job = stored(rendered(received).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
-    return AuditEntry(observe(job), job, verification)
+    return AuditEntry(read_remediation(job), job, verification)
 
 
 def test_a_table_has_a_line_for_each_and_a_summary() -> None:

@@ -14,7 +14,7 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, JobDefaults
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.rule import format_pointer
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from tests.support.build import (
     JOBS_NAMESPACE,
     REVISION,
@@ -218,11 +218,11 @@ def test_the_revision_is_the_catalogs_commit() -> None:
     stale = operario(origin=replace(operario().origin, commit="3" * 40, stale=True))
     job = stored(rendered(by=stale).manifest)
     assert recorded_revision(job) == REVISION.commit
-    assert observe(job).commit == "3" * 40
+    assert read_remediation(job).commit == "3" * 40
 
 
 def test_the_jobs_own_key_is_compared() -> None:
     """A copy of a Job under another name or in another namespace is found."""
     job = stored(metadata={"name": "copy"})
-    assert observe(job).key == JobKey(JOBS_NAMESPACE, "copy")
+    assert read_remediation(job).key == JobKey(JOBS_NAMESPACE, "copy")
     assert pointers(verified(job).differences) == ["/metadata/name"]

@@ -18,8 +18,8 @@ from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.duration import parse_duration
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import JobKey, Phase
-from openfero_gitops.jobs.observe import SELECTOR, observe
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
+from openfero_gitops.jobs.observe import SELECTOR, observe, read_remediation
 from openfero_gitops.jobs.options_annotation import write_options
 from tests.support.build import COMMIT, NOW, STARTS_AT, alert, operario, rendered, stored
 
@@ -237,7 +237,7 @@ def test_the_completion_time_is_that_of_the_status() -> None:
 
 def test_the_later_annotations_are_parsed() -> None:
     """A repeated delivery, its resolution and a leader's stamp are on the Job."""
-    remediation = observe(
+    remediation = read_remediation(
         stored(
             annotations={
                 keys.LAST_DELIVERED_AT: AT,
@@ -328,7 +328,7 @@ def test_a_job_of_unknown_origin_is_parsed() -> None:
     bare = {
         "metadata": {"name": "j", "namespace": "n", "creationTimestamp": "2026-11-21T03:04:06Z"}
     }
-    remediation = observe(bare)
+    remediation = read_remediation(bare)
 
     assert (
         remediation.received_at
@@ -343,7 +343,7 @@ def test_a_job_of_unknown_origin_is_parsed() -> None:
         remediation.operario,
     ) == ("", "", 1, "")
     del bare["metadata"]["creationTimestamp"]
-    assert observe(bare).received_at == datetime(1970, 1, 1, tzinfo=UTC)
+    assert read_remediation(bare).received_at == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def test_a_missing_annotation_falls_back_to_the_label() -> None:
@@ -356,7 +356,7 @@ def test_a_missing_annotation_falls_back_to_the_label() -> None:
 )
 def test_a_damaged_alert_has_no_labels(text: str) -> None:
     """An unreadable annotation counts as absent."""
-    remediation = observe(stored(annotations={keys.ALERT: text}))
+    remediation = read_remediation(stored(annotations={keys.ALERT: text}))
 
     assert (remediation.labels, remediation.alertname) == ({}, "")
 
@@ -372,7 +372,10 @@ def test_labels_are_text() -> None:
     """Other values in the record are converted to text."""
     text = json.dumps({"labels": {"a": 1, "b": None}})
 
-    assert observe(stored(annotations={keys.ALERT: text})).labels == {"a": "1", "b": "None"}
+    assert read_remediation(stored(annotations={keys.ALERT: text})).labels == {
+        "a": "1",
+        "b": "None",
+    }
 
 
 @given(
@@ -382,11 +385,13 @@ def test_labels_are_text() -> None:
     )
 )
 def test_no_annotation_makes_parsing_fail(annotations: dict[str, str]) -> None:
-    """Nobody can hide a Job from the controller with kubectl."""
-    remediation = observe(stored(annotations=annotations))
+    """Whatever somebody writes with kubectl, the Job is read, or reported as foreign."""
+    remediation = read_remediation(stored(annotations=annotations))
+    observed = observe(stored(annotations=annotations))
 
     assert remediation.phase in Phase
     assert remediation.received_at.tzinfo is not None
+    assert observed == remediation or isinstance(observed, Foreign)
 
 
 #: What a person with kubectl may write where a time, or the options, are expected.
@@ -444,7 +449,7 @@ EDITED = st.fixed_dictionaries(
 def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
     """A Job with any annotation is decided on and cleaned up."""
     seen = [
-        observe(
+        read_remediation(
             stored(
                 annotations=edited,
                 labels=labels,
@@ -468,7 +473,7 @@ def test_no_annotation_stops_admission(jobs: list[tuple[Any, ...]]) -> None:
 
 def test_a_lone_surrogate_in_a_recorded_alert_is_a_damaged_record() -> None:
     """No digest of it can be made; the Job is decided on without labels."""
-    remediation = observe(
+    remediation = read_remediation(
         stored(
             annotations={keys.ALERT: r'{"labels": {"a": "\ud800"}}'},
             labels={keys.STATUS: "resolved"},

@@ -408,7 +408,7 @@ class TestRestored:
             Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
             Changed(namespace, job("new", 46)),
         )
-        assert {remediation.key.name: remediation.resource_version for remediation in view} == {
+        assert {job.labels["pod"]: job.resource_version for job in view} == {
             "old": "40",
             "gone": "41",
             "other": "42",
@@ -432,7 +432,7 @@ class TestRestored:
         with capture_logs() as logs:
             async with in_background(Observer(script, view, [namespace, other]).run()):
                 await asyncio.sleep(100)
-        assert {remediation.key.name for remediation in view} == {"elsewhere", "new"}
+        assert {remediation.labels["pod"] for remediation in view} == {"elsewhere", "new"}
         assert len(logs) == 1
         assert "a restore of etcd" in logs[0]["event"]
 
@@ -445,7 +445,7 @@ class TestRestored:
         class Feed(Script):
             async def follow(self) -> AsyncGenerator[FeedEvent]:
                 yield Listed(namespace, [job("job-1", 40)], "50")
-                view.apply(at(60, job("job-1", 60)["metadata"]["uid"], term="ours"))
+                view.apply(dataclasses.replace(observe(job("job-1", 60)), term="ours"))
                 yield Listed(namespace, [job("job-1", 40)], "55")
                 await asyncio.Event().wait()
 
@@ -456,7 +456,7 @@ class TestRestored:
         ]
 
 
-def job(name: str, version: int) -> dict[str, Any]:
-    """Return a Job as the API server returns it, at a version."""
-    metadata = {"name": name, "uid": name, "resourceVersion": str(version)}
-    return build.stored(metadata=metadata)
+def job(pod: str, version: int) -> dict[str, Any]:
+    """Return the Job of an alert about a Pod as the API server returns it, at a version."""
+    metadata = {"uid": pod, "resourceVersion": str(version)}
+    return build.stored(build.rendered(pods_of(pod)).manifest, metadata=metadata)
