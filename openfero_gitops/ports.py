@@ -79,8 +79,11 @@ class ConfigMaps(Protocol):
         """Read one; None if there is none."""
         ...
 
-    async def labelled(self, label_selector: str) -> Sequence[dict[str, Any]]:
-        """List those that a label selector matches."""
+    async def labelled(self, label_selector: str, read: Callable[[dict[str, Any]], None]) -> None:
+        """Read the metadata of those that a label selector matches, one by one.
+
+        One may be read again, if the list must be begun again.
+        """
         ...
 
     async def create(self, body: dict[str, Any]) -> bool:

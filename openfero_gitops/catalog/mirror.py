@@ -43,6 +43,13 @@ _FILE_STRINGS: Final = frozenset(
 #: Half of the limit of a ConfigMap: JSON escapes make its stored form longer than its content.
 _MAX_SHARD_BYTES: Final = 512 * 1024
 _MAX_SHARDS: Final = 1 << 16
+#: What a repository may have, see `sources.tree.Budgets`; anybody who may write ConfigMaps can
+#: make a mirror that is larger.
+_MAX_READ_FILES: Final = 20_000
+_MAX_READ_BYTES: Final = 64 * 1024 * 1024
+_MAX_READ_SHARDS: Final = 4096
+#: Characters of a member of the head; the longest is the list of shards.
+_MAX_HEAD_CHARACTERS: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,16 @@ def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str
     return names
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a ConfigMap of this name may be a shard of any mirror, of another format too."""
+    return name.startswith(f"{HEAD}-")
+
+
+def content_digest(config_map: Mapping[str, Any]) -> str:
+    """Return the digest of a ConfigMap's data."""
+    return _digest(config_map["data"])
+
+
 def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revision:
     """Return the active revision of a head; raises SourceError like `shard_names`."""
     shard_names(head, keys)
@@ -152,28 +169,62 @@ def read_mirror(
     """Return the mirrored files after checking every digest.
 
     Raises:
-        SourceError: a shard is missing or was modified; or like `shard_names`.
+        SourceError: a shard is missing or was modified; or like `MirrorReader`.
     """
     by_name = {shard["metadata"]["name"]: shard for shard in shards}
-    names = shard_names(head, keys)
-    revision, root = _revision(head)
-    files: list[SourceFile] = []
-    for name in names:
-        shard = by_name.get(name)
+    reader = MirrorReader(head, keys)
+    for name in reader.names:
+        reader.add(name, by_name.get(name))
+    return reader.snapshot()
+
+
+class MirrorReader:
+    """Reads the shards of a mirror one by one, so that only one is held beside the files."""
+
+    def __init__(self, head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> None:
+        """Verify a head; `names` are those of its shards, which are to be added.
+
+        Raises:
+            SourceError: like `shard_names`; or it lists more than a repository may have.
+        """
+        self.names = tuple(dict.fromkeys(shard_names(head, keys)))
+        self._revision, self._root = _revision(head)
+        self._files: list[SourceFile] = []
+        self._bytes = 0
+        if len(self.names) > _MAX_READ_SHARDS:
+            raise SourceError(f"the mirror is too large: more than {_MAX_READ_SHARDS} ConfigMaps")
+
+    def add(self, name: str, shard: Mapping[str, Any] | None) -> None:
+        """Verify a shard, and add its files.
+
+        Raises:
+            SourceError: it is missing or was modified, or the mirror is larger than a repository
+                may be.
+        """
         if shard is None:
             raise SourceError(f"the mirror is damaged: ConfigMap {name} is missing")
         data: Mapping[str, str] = shard.get("data") or {}
         if _shard_name(data) != name:
             raise SourceError(f"the mirror is damaged: ConfigMap {name} was modified")
-        index = _read(data, _INDEX, name)
         try:
-            files += [_file(entry, data, revision) for entry in index]
+            for entry in _read(data, _INDEX, name):
+                file = _file(entry, data, self._revision)
+                self._bytes += len(file.content)
+                self._files.append(file)
+                if self._bytes > _MAX_READ_BYTES or len(self._files) > _MAX_READ_FILES:
+                    raise SourceError(
+                        f"the mirror is too large: more than {_MAX_READ_FILES} files or "
+                        f"{_MAX_READ_BYTES >> 20} MiB"
+                    )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SourceError(
                 f"the mirror is damaged: {_INDEX} of ConfigMap {name} is incomplete"
             ) from error
-    files.sort(key=lambda file: file.path)
-    return Snapshot(revision, root, tuple(files))
+
+    def snapshot(self) -> Snapshot:
+        """Return the files of all shards that were added."""
+        files = sorted(self._files, key=lambda file: file.path)
+        return Snapshot(self._revision, self._root, tuple(files))
 
 
 def _revision(head: Mapping[str, Any]) -> tuple[Revision, str]:
@@ -308,7 +359,9 @@ def _config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, An
 
 
 def _read(data: Mapping[str, str], key: str, name: str) -> Any:
+    if name == HEAD and len(data.get(key) or "") > _MAX_HEAD_CHARACTERS:
+        raise SourceError(f"ConfigMap {name} is damaged: {key} is too long")
     try:
         return json.loads(data[key])
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise SourceError(f"ConfigMap {name} is damaged: {key} cannot be read") from error

@@ -15,8 +15,9 @@ from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.catalog.mirror import (
     HEAD,
     SELECTOR,
-    Mirror,
-    read_mirror,
+    MirrorReader,
+    content_digest,
+    is_shard_name,
     read_refused,
     read_revision,
     shard_names,
@@ -40,6 +41,8 @@ _log = structlog.get_logger(__name__)
 #: Between checks that the mirror is still as it was written.
 _CHECK_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
+#: ConfigMaps of earlier mirrors that are deleted in one pass.
+_MAX_DELETED_AT_ONCE: Final = 1000
 
 
 def no_keys() -> Sequence[bytes]:
@@ -63,9 +66,10 @@ async def load_mirror(
         if head is None:
             return None
         try:
-            names = shard_names(head, keys())
-            shards = [shard for name in names if (shard := await store.get(name)) is not None]
-            return read_mirror(head, shards, keys()), read_refused(head)
+            reader = MirrorReader(head, keys())
+            for name in reader.names:
+                reader.add(name, await store.get(name))
+            return reader.snapshot(), read_refused(head)
         except SourceError:
             # If the mirror was replaced in the meantime, shards of the old one may be gone.
             if _version(await store.get(HEAD)) == _version(head):
@@ -104,6 +108,34 @@ def _version(config_map: dict[str, Any] | None) -> str | None:
     return config_map["metadata"]["resourceVersion"] if config_map else None
 
 
+class _Stored:
+    """The ConfigMaps with the mirror's label: metadata, of which only what is needed is kept.
+
+    Others can create such ConfigMaps. Those that are named like a shard cannot be distinguished
+    from those of an earlier mirror, and are deleted like them; the rest is left alone.
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+        self.current: dict[str, dict[str, Any]] = {}
+        self.stale: dict[str, dict[str, Any]] = {}
+        self.unrelated = 0
+        self.example = ""
+
+    def read(self, config_map: dict[str, Any]) -> None:
+        """Sort a ConfigMap by its name."""
+        metadata = config_map["metadata"]
+        name = metadata["name"]
+        version = {key: metadata[key] for key in ("name", "uid", "resourceVersion")}
+        if name in self.names:
+            self.current[name] = {"metadata": version}
+        elif not is_shard_name(name):
+            self.unrelated += 1
+            self.example = name
+        elif len(self.stale) < _MAX_DELETED_AT_ONCE:
+            self.stale[name] = {"metadata": version}
+
+
 class Mirrorer:
     """Writes the active catalog to ConfigMaps while this replica leads."""
 
@@ -119,6 +151,11 @@ class Mirrorer:
         self._syncer = syncer
         self._changed = asyncio.Event()
         self._error = OnChange(_log.warning, "mirror not written")
+        self._unrelated = OnChange(
+            _log.warning, "ConfigMaps with the mirror's label are not part of it, and are ignored"
+        )
+        # The resourceVersion and the digest of the data that were last read, by name.
+        self._verified: dict[str, tuple[str, str]] = {}
         syncer.on_change(self._changed.set)
         syncer.on_refusal(self._changed.set)
 
@@ -164,42 +201,57 @@ class Mirrorer:
             self._syncer.status.refused,
             self._signing_key(),
         )
-        stored = {
-            config_map["metadata"]["name"]: config_map
-            for config_map in await self._store.labelled(SELECTOR)
-        }
-        head = stored.pop(HEAD, None)
-        changed = await self._write_shards(mirror, stored, term)
-        if head is None:
-            await self._create(mirror.head, term)
-            changed = True
-        elif head.get("data") != mirror.head["data"]:
-            await self._store.put(mirror.head, term.check)
-            changed = True
-        names = {shard["metadata"]["name"] for shard in mirror.shards}
-        for name, shard in stored.items():
-            if name not in names:
-                term.check()
-                await self._store.delete(shard)
-                changed = True
-        if changed:
-            _log.info("mirror written", commit=catalog.revision.commit, config_maps=len(names) + 1)
-
-    async def _write_shards(
-        self, mirror: Mirror, stored: dict[str, dict[str, Any]], term: RunningTerm
-    ) -> bool:
+        stored = _Stored({shard["metadata"]["name"] for shard in mirror.shards} | {HEAD})
+        await self._store.labelled(SELECTOR, stored.read)
         changed = False
         for shard in mirror.shards:
-            name = shard["metadata"]["name"]
-            if name in stored:
-                if stored[name].get("data") == shard["data"]:
-                    continue
-                # Its name is the digest of what it should contain, and its labels say it is ours.
-                term.check()
-                await self._store.delete(stored[name])
-            await self._create(shard, term)
+            changed |= await self._write_shard(shard, stored, term)
+        changed |= await self._write_head(mirror.head, stored, term)
+        for shard in stored.stale.values():
+            term.check()
+            await self._store.delete(shard)
             changed = True
-        return changed
+        self._verified = {n: seen for n, seen in self._verified.items() if n in stored.names}
+        if stored.unrelated:
+            message = f"{stored.unrelated} of them, such as {stored.example!r}"
+            self._unrelated.set(message, label=keys.MIRROR)
+        if changed:
+            commit = catalog.revision.commit
+            _log.info("mirror written", commit=commit, config_maps=len(stored.names))
+
+    async def _write_shard(self, shard: dict[str, Any], stored: _Stored, term: RunningTerm) -> bool:
+        """Create a shard unless it is there; return whether something was written."""
+        existing = stored.current.get(shard["metadata"]["name"])
+        if existing is not None:
+            if await self._is_current(shard, existing):
+                return False
+            # Its name is the digest of what it should contain, and its labels say it is ours.
+            term.check()
+            await self._store.delete(existing)
+        await self._create(shard, term)
+        return True
+
+    async def _write_head(self, head: dict[str, Any], stored: _Stored, term: RunningTerm) -> bool:
+        existing = stored.current.get(HEAD)
+        if existing is None:
+            await self._create(head, term)
+        elif await self._is_current(head, existing):
+            return False
+        else:
+            await self._store.put(head, term.check)
+        return True
+
+    async def _is_current(self, body: dict[str, Any], stored: dict[str, Any]) -> bool:
+        """Whether a stored ConfigMap has the right data; each version of it is read once."""
+        name, version = body["metadata"]["name"], stored["metadata"]["resourceVersion"]
+        digest = content_digest(body)
+        if self._verified.get(name) == (version, digest):
+            return True
+        existing = await self._store.get(name)
+        if existing is None or existing.get("data") != body["data"]:
+            return False
+        self._verified[name] = (existing["metadata"]["resourceVersion"], digest)
+        return True
 
     async def _create(self, body: dict[str, Any], term: RunningTerm) -> None:
         term.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.api import CONFIG_MAP_METADATA, CONFIG_MAPS
 from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 
@@ -33,10 +33,11 @@ class ConfigMapStore:
         except NotFound:
             return None
 
-    async def labelled(self, label_selector: str) -> Sequence[Object]:
-        """List the ConfigMaps that a label selector matches."""
-        listed = await self._api.list(CONFIG_MAPS, self.namespace, label_selector=label_selector)
-        return listed.items
+    async def labelled(self, label_selector: str, read: Callable[[Object], None]) -> None:
+        """Read the metadata of each ConfigMap that a label selector matches, one by one."""
+        await self._api.list(
+            CONFIG_MAP_METADATA, self.namespace, label_selector=label_selector, read=read
+        )
 
     async def create(self, body: Object) -> bool:
         """Create a ConfigMap; False if the name is taken."""

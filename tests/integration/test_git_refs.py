@@ -506,6 +506,8 @@ def spoil(repository: Repository, why: str, number: int) -> str:
 
 async def drop_files(store: ConfigMapStore) -> None:
     """Delete every ConfigMap of the mirror except its head."""
-    for config_map in await store.labelled("openfero.io/mirror=true"):
+    config_maps: list[dict[str, Any]] = []
+    await store.labelled("openfero.io/mirror=true", config_maps.append)
+    for config_map in config_maps:
         if config_map["metadata"]["name"] != HEAD:
             await store.delete(config_map)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openfero_gitops.catalog import mirror as mirror_module
 from openfero_gitops.catalog.mirror import (
     HEAD,
     Mirror,
+    MirrorReader,
     read_mirror,
     read_refused,
     read_revision,
@@ -27,6 +29,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.jobs.names import label_value
+from openfero_gitops.sources.tree import Budgets
 from tests.support.depth import scaled
 from tests.support.paths import FIXTURES
 
@@ -373,12 +376,54 @@ def shard_of(index: str, **data: str) -> dict[str, Any]:
             "revision.json is incomplete",
         ),
         (head_with(**{"revision.json": ""}), "revision.json cannot be read"),
+        (head_with(**{"revision.json": '"' + "x" * 300_000 + '"'}), "revision.json is too long"),
+        (
+            head_with(**{"shards.json": json.dumps([f"{HEAD}-{n:032x}" for n in range(4200)])}),
+            "too large: more than 4096 ConfigMaps",
+        ),
     ],
 )
 def test_an_invalid_head_is_an_error(head: dict[str, Any], complaint: str) -> None:
     """A head of another format version, or with invalid content, is an error."""
     with pytest.raises(SourceError, match=complaint):
         read_mirror(head, [])
+
+
+def test_a_mirror_that_is_larger_than_a_repository_is_an_error() -> None:
+    """Reading ends at the size that a repository may have, however many shards there are."""
+    content = "x" * 500_000
+    shards = [
+        shard_of(json.dumps([{"path": f"{n}", "blob": "b", "stale": False}]), b=f"{n:6}{content}")
+        for n in range(200)
+    ]
+    names = [shard["metadata"]["name"] for shard in shards]
+    reader = MirrorReader(head_with(**{"shards.json": json.dumps(names)}))
+
+    def add() -> int:
+        for number, shard in enumerate(shards):
+            try:
+                reader.add(shard["metadata"]["name"], shard)
+            except SourceError as error:
+                assert "too large: more than 20000 files or 64 MiB" in str(error)  # noqa: PT017
+                return number
+        return len(shards)
+
+    assert add() == 64 * MIB // 500_006
+
+
+def test_more_files_than_a_repository_may_have_are_an_error() -> None:
+    """A file that is listed again and again counts each time."""
+    index = json.dumps([{"path": f"{n}", "blob": "b", "stale": False} for n in range(20_001)])
+    shard = shard_of(index, b="")
+
+    with pytest.raises(SourceError, match="too large: more than 20000 files"):
+        read_mirror(head_with(**{"shards.json": json.dumps([shard["metadata"]["name"]])}), [shard])
+
+
+def test_a_mirror_may_have_what_a_repository_may_have() -> None:
+    """The limits of reading a mirror are those of reading a repository."""
+    assert Budgets().files == mirror_module._MAX_READ_FILES
+    assert Budgets().total_bytes == mirror_module._MAX_READ_BYTES
 
 
 @pytest.mark.parametrize(
