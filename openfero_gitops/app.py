@@ -122,6 +122,7 @@ class Controller:
         self.clock = clock or Clock(_now, boottime)
         self.metrics = Metrics(__version__)
         self.view = View()
+        self.metrics.foreign_jobs(lambda: len(self.view.foreign))
         jobs = JobStore(api, namespaces.allowed)
         self._config_maps = ConfigMapStore(api, namespaces.controller)
         self.syncer = Syncer(

@@ -24,7 +24,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.remediation import Remediation
@@ -84,6 +84,11 @@ class Metrics:
             "openfero_gitops_waiting",
             "Waiting Jobs on the leader, by the reason they wait for",
             ("reason",),
+            registry=registry,
+        )
+        self._foreign = Gauge(
+            "openfero_gitops_foreign_jobs",
+            "Jobs with the controller's label that it did not create, and ignores; 1000 at most",
             registry=registry,
         )
         self._transitions = Counter(
@@ -196,6 +201,10 @@ class Metrics:
         self._waiting_reasons |= reasons.keys()
         for reason, count in reasons.items():
             self._waiting.labels(reason.value).set(count)
+
+    def foreign_jobs(self, count: Callable[[], int]) -> None:
+        """Set what counts the Jobs of others that carry the controller's label."""
+        self._foreign.set_function(count)
 
     def event_recorded(self, result: str) -> None:
         """Count an Event that was `sent` or `lost`."""

@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from openfero_gitops.admission.decide import decide
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.health import Condition
+from openfero_gitops.domain.text import listed, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.problem import Problem
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.leadership.elector import Elector
 
+#: Foreign Jobs that are named in a condition.
+_MAX_FOREIGN_SHOWN: Final = 4
 #: Decisions depend on the time, so they are computed again after this time.
 _MAX_AGE_SECONDS: Final = 1.0
 #: Decisions are reused for at least this many times the time it took to compute them.
@@ -193,7 +197,20 @@ class State:
             _condition("clock", self._clock.trouble),
             _condition("control", self._control.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
+            _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
         )
+
+
+def foreign_jobs_message(foreign: Sequence[Foreign]) -> str:
+    """What is wrong about Jobs that others created with the controller's label; empty if none."""
+    if not foreign:
+        return ""
+    names = listed((f"{job.key} ({job.why})" for job in foreign), _MAX_FOREIGN_SHOWN)
+    return (
+        f"{plural(len(foreign), 'Job')} with the label {keys.MANAGED_BY}={keys.MANAGER} not "
+        f"created by this controller, and ignored: {names}; find out who created or changed them, "
+        "and delete them"
+    )
 
 
 def _condition(name: str, trouble: str, *, vital: bool = True) -> Condition:

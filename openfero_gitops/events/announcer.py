@@ -20,7 +20,7 @@ from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import SyncStatus
-from openfero_gitops.events.events import of_change, of_loss, of_sync, of_wait
+from openfero_gitops.events.events import of_change, of_foreign, of_loss, of_sync, of_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +37,8 @@ _log = structlog.get_logger(__name__)
 #: Changes within this time are reported together.
 _BATCH_WINDOW_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 2.0
+#: Anybody may create foreign Jobs, so they must not decide how many Events are written.
+_MAX_FOREIGN_EVENTS: Final = 10
 
 
 class Announcer:
@@ -66,13 +68,16 @@ class Announcer:
         try:
             reported: dict[str, Remediation] | None = None
             waits: dict[str, Reason] = {}
+            foreign: set[str] = set()
             synced: tuple[SyncStatus, Catalog | None] = (SyncStatus(), None)
             while True:
                 changed.clear()
                 if reported is None and self._view.complete:
                     reported = {remediation.uid: remediation for remediation in self._view}
+                    foreign = {job.uid for job in self._view.foreign}
                 elif reported is not None:
                     reported = self._report_changes(reported)
+                    foreign = self._report_foreign(foreign)
                     waits = self._report_waits(waits)
                 synced = await self._report_sync(synced)
                 if await wait_for_event(changed, _POLL_SECONDS):
@@ -88,10 +93,21 @@ class Announcer:
             if previous is not remediation:
                 for event in of_change(previous, remediation):
                     self._record(event)
-        for uid in before.keys() - now.keys():
+        foreign = {job.uid for job in self._view.foreign}
+        for uid in before.keys() - now.keys() - foreign:
             if (loss := of_loss(before[uid])) is not None:
                 self._record(loss)
         return now
+
+    def _report_foreign(self, before: set[str]) -> set[str]:
+        """Report each foreign Job once; of very many at once, the log and the pages have the rest.
+
+        Returns the uids of all that are there now.
+        """
+        jobs = self._view.foreign
+        for job in [job for job in jobs if job.uid not in before][:_MAX_FOREIGN_EVENTS]:
+            self._record(of_foreign(job))
+        return {job.uid for job in jobs}
 
     def _report_waits(self, before: Mapping[str, Reason]) -> dict[str, Reason]:
         """Report each reason of a wait once."""

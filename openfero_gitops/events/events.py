@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.decide import Wait
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.lease import Leadership
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import Foreign, Remediation
     from openfero_gitops.domain.sync import SyncStatus
 
 # Limits of the API server; a cut is marked.
@@ -86,6 +86,14 @@ def of_wait(remediation: Remediation, wait: Wait) -> Event:
     if wait.reason is Reason.APPROVAL:
         note += f"; run `openfero-gitops approve {remediation.key}`"
     return Event(reference(remediation), "Waiting", "Wait", note, transient=True)
+
+
+def of_foreign(foreign: Foreign) -> Event:
+    """The event of a Job that carries the controller's label but was not created by it."""
+    key = foreign.key
+    about = ObjectReference("batch/v1", "Job", key.namespace, key.name, foreign.uid)
+    note = f"not created by this controller, and ignored: {foreign.why}"
+    return Event(about, "Foreign", "Observe", note, warning=True)
 
 
 def of_loss(remediation: Remediation) -> Event | None:

@@ -40,6 +40,7 @@ def used() -> Metrics:
         Item(ALERT, Outcome.NO_MATCH, Reason.NO_OPERARIO),
         Item(ALERT, Outcome.ERROR, Reason.BUSY, verdict=Verdict.REPEAT),
     ]
+    metrics.foreign_jobs(lambda: 3)
     metrics.delivered(Answer(tuple(items)), 4)
     metrics.answered(503, 0.2)
     metrics.decided(Reason.ADMITTED)
@@ -123,6 +124,16 @@ def test_what_waits_is_shown_by_reason_and_goes_to_zero() -> None:
     assert value(metrics, "openfero_gitops_waiting", reason="cooldown") == 4
     metrics.waiting({})
     assert value(metrics, "openfero_gitops_waiting", reason="cooldown") == 0
+
+
+def test_foreign_jobs_are_counted_when_they_are_read() -> None:
+    """The gauge is what the view has at that moment, and 0 without a view."""
+    jobs = ["a"]
+    metrics = Metrics("1")
+    assert value(metrics, "openfero_gitops_foreign_jobs") == 0
+    metrics.foreign_jobs(lambda: len(jobs))
+    jobs.append("b")
+    assert value(metrics, "openfero_gitops_foreign_jobs") == 2
 
 
 def test_events_and_dry_runs_are_counted_by_result() -> None:

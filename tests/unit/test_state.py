@@ -5,9 +5,9 @@ from __future__ import annotations
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.remediation import Foreign, JobKey
 from openfero_gitops.jobs.view import View
-from openfero_gitops.state import DecisionCache
+from openfero_gitops.state import DecisionCache, foreign_jobs_message
 from tests.support.build import NOW, remediation, seconds
 
 ENVELOPE = Envelope()
@@ -60,3 +60,16 @@ def test_slow_decisions_are_reused_for_longer() -> None:
     assert decided.get(ENVELOPE, None, now=NOW) is first
     clock.now += 0.5
     assert set(decided.get(ENVELOPE, None, now=NOW)) == {JOB}
+
+
+def test_foreign_jobs_are_named_with_the_reason() -> None:
+    """A few of them are named; the message says what to do."""
+    jobs = [Foreign(JobKey("jobs", f"j{n}"), f"u{n}", "1", "its name is odd") for n in range(900)]
+
+    assert foreign_jobs_message([]) == ""
+    message = foreign_jobs_message(jobs)
+    assert message.startswith("900 Jobs with the label openfero.io/managed-by=openfero-gitops not")
+    assert "jobs/j0 (its name is odd), " in message
+    assert " and 897 more; " in message
+    assert message.endswith("and delete them")
+    assert foreign_jobs_message(jobs[:1]).startswith("1 Job with the label ")

@@ -279,6 +279,33 @@ class TestRemediationEvents:
             assert desk.waits[-1] == {Reason.LIMIT_CONCURRENT: 7}
         assert desk.waits[-1] == {}
 
+    @in_virtual_time
+    async def test_a_foreign_job_is_reported_once(self) -> None:
+        """Also one that was ours; of very many at once ten are reported."""
+        desk = Desk()
+        desk.replica.paused = True
+        async with desk.leading():
+            answer = await desk.replica.deliver(pods_of("web-1"))
+            (edited,) = [item.job for item in answer.items if item.job]
+            await asyncio.sleep(5)
+            await desk.world.annotate(edited, keys.TARGET, '{"pod":"db-1"}')
+            await asyncio.sleep(5)
+            for number in range(30):
+                manifest = build.rendered().manifest
+                manifest["metadata"]["name"] = f"forged-{number}"
+                await desk.world.cluster.create(JOBS, build.JOBS_NAMESPACE, manifest)
+            await asyncio.sleep(60)
+            await desk.world.annotate(edited, keys.DELIVERY, "{}")
+            await asyncio.sleep(5)
+        stored = [event for event in await desk.stored() if event["reason"] != "Waiting"]
+        assert {(event["type"], event["reason"]) for event in stored} == {("Warning", "Foreign")}
+        assert len(stored) == 11
+        assert stored[0]["regarding"]["name"] == edited.name
+        assert stored[0]["note"] == (
+            "not created by this controller, and ignored: its annotation openfero.io/target does "
+            "not belong to its recorded alert"
+        )
+
     def test_a_failure_message_is_reported_once(self) -> None:
         """Once they are recorded; Kubernetes itself reports the condition."""
         running = build.running()

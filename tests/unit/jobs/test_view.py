@@ -16,7 +16,7 @@ from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Unavailable
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
-from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from tests.support import build
@@ -390,6 +390,72 @@ class TestFeed:
             stored = {remediation.key: remediation for remediation in await world.jobs()}
         assert {remediation.key: remediation for remediation in replica.view} == stored
         assert len(stored) == 15
+
+
+class TestForeign:
+    """Jobs of others that carry the controller's label are kept apart."""
+
+    @in_virtual_time
+    async def test_it_is_no_remediation_and_is_logged_once(self) -> None:
+        """A list, changes and a deletion; one that was ours becomes foreign, and ours again."""
+        namespace = build.JOBS_NAMESPACE
+        forged, edited = job("forged", 40), job("edited", 42)
+        forged["metadata"]["name"] = "forged"
+        edited["metadata"]["annotations"][keys.ATTEMPT] = "2"
+        seen: list[tuple[set[str], list[str]]] = []
+        view = View()
+
+        class Feed(Script):
+            async def follow(self) -> AsyncGenerator[FeedEvent]:
+                for event in (
+                    Listed(namespace, [forged, job("edited", 41), job("web-1", 39)], "41"),
+                    Changed(namespace, edited),
+                    Changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
+                    Changed(namespace, job("edited", 44)),
+                    Deleted(namespace, {**forged, "metadata": forged["metadata"] | GONE}),
+                    Changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
+                ):
+                    yield event
+                    pods = {remediation.labels["pod"] for remediation in view}
+                    seen.append((pods, [foreign.uid for foreign in view.foreign]))
+                await asyncio.Event().wait()
+
+        with capture_logs() as logs:
+            async with in_background(Observer(Feed(), view, [namespace]).run()):
+                await asyncio.sleep(1)
+        assert seen == [
+            ({"edited", "web-1"}, ["forged"]),
+            ({"web-1"}, ["forged", "edited"]),
+            ({"web-1"}, ["edited", "forged"]),
+            ({"edited", "web-1"}, ["forged"]),
+            ({"edited", "web-1"}, []),
+            ({"edited", "web-1"}, []),
+        ]
+        assert [entry["job"] for entry in logs] == ["jobs/forged", edited_key(edited)]
+        assert view.of_incident(forged["metadata"]["labels"][keys.INCIDENT]) == []
+
+    def test_their_number_does_not_decide_about_the_memory(self) -> None:
+        """A thousand are remembered; a list of the namespace forgets those that are gone."""
+        view = View()
+        jobs = [Foreign(JobKey("jobs", f"j{n}"), f"u{n}", str(n + 1), "why") for n in range(1500)]
+        with capture_logs() as logs:
+            for foreign in jobs:
+                view.apply(foreign)
+        assert len(view.foreign) == len(logs) == 1000
+        assert not view.remove(jobs[1200].key, "u1200", "2000")
+        view.replace("jobs", jobs[1400:], "2001")
+        assert {foreign.uid for foreign in view.foreign} == {f"u{n}" for n in range(1400, 1500)}
+        view.reset("jobs")
+        assert view.foreign == []
+
+
+LATER = {"resourceVersion": "43"}
+GONE = {"resourceVersion": "45"}
+
+
+def edited_key(stored: dict[str, Any]) -> str:
+    """Return NAMESPACE/NAME of a Job."""
+    return f"{stored['metadata']['namespace']}/{stored['metadata']['name']}"
 
 
 class TestRestored:

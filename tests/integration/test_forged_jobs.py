@@ -1,0 +1,198 @@
+"""Jobs that somebody without the controller's rights created or changed, on a real API server."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Occurrence, Status
+from openfero_gitops.domain.timestamp import format_time, parse_time
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+NARROW = {"openfero.io/max-concurrent": "1", "openfero.io/cooldown": "1h"}
+
+
+class Attacker:
+    """A user who may create, change and delete Jobs in the namespace."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._kubectl = kubectl
+        self._namespace = namespace
+
+    def forge(self, victim: Mapping[str, Any], name: str, **changes: Any) -> str:
+        """Create a running Job that looks as if it handled an alert, and return its name."""
+        labels = victim["labels"]
+        occurrence = Occurrence(labels, Status.FIRING, parse_time(victim["startsAt"]))
+        now = datetime.now(UTC)
+        annotations = {
+            keys.OPERARIUS: f"openfero-{labels['alertname'].lower()}-firing",
+            keys.ALERT: json.dumps({"labels": {"alertname": "Other"}}),
+            keys.STARTS_AT: format_time(now),
+            keys.ATTEMPT: "1",
+            keys.RECEIVED_AT: format_time(now),
+            keys.ADMITTED_AT: format_time(now),
+            keys.TARGET: json.dumps({"host": labels["host"]}, separators=(",", ":")),
+            keys.OPTIONS: "{}",
+            **changes.get("annotations", {}),
+        }
+        manifest = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": name,
+                "namespace": self._namespace,
+                "labels": {
+                    keys.MANAGED_BY: keys.MANAGER,
+                    keys.STATUS: "firing",
+                    keys.OCCURRENCE: occurrence.digest,
+                    keys.INCIDENT: occurrence.incident,
+                },
+                "annotations": annotations,
+            },
+            "spec": {
+                "suspend": False,
+                "template": {
+                    "metadata": {"annotations": {"kwok.openfero.io/run-for": "forever"}},
+                    "spec": {
+                        "restartPolicy": "Never",
+                        "containers": [{"name": "evil", "image": "registry.example/evil:1"}],
+                    },
+                },
+            },
+        }
+        self._kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+        return name
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return a Job as it is stored."""
+        job: dict[str, Any] = self._kubectl.json("get", "job", name, "-n", self._namespace)
+        return job
+
+    def annotate(self, name: str, **annotations: str) -> None:
+        """Change annotations of a Job."""
+        marks = [f"openfero.io/{key.replace('_', '-')}={text}" for key, text in annotations.items()]
+        self._kubectl("annotate", "--overwrite", "job", name, "-n", self._namespace, *marks)
+
+    def delete(self, name: str) -> None:
+        """Delete a Job."""
+        self._kubectl("delete", "job", name, "-n", self._namespace)
+
+
+@pytest.fixture(scope="module")
+def replica(
+    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+) -> Iterator[Replica]:
+    """Start a replica that all tests share; each has alerts of its own."""
+    folder = tmp_path_factory.mktemp("replica")
+    repository = Repository(folder / "operarios")
+    for name in ("Blocked", "Squatted", "Early", "Edited"):
+        repository.write(f"{name}.json", operario(name, annotations=NARROW))
+    repository.commit("Operarios")
+    with Replica(
+        folder,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+        development=False,
+    ) as started:
+        started.wait_for(lambda: started.leads)
+        yield started
+
+
+@pytest.fixture
+def attacker(kubectl: Kubectl, shared_namespace: str) -> Attacker:
+    """Return a user who may do anything to Jobs."""
+    return Attacker(kubectl, shared_namespace)
+
+
+def phase(replica: Replica, job: str) -> str:
+    """Return the phase of a remediation; empty if the API does not list it."""
+    items = replica.get("/api/remediations")["items"]
+    return next((str(item["phase"]) for item in items if item["job"] == job), "")
+
+
+def foreign(replica: Replica) -> str:
+    """Return the message of the condition about foreign Jobs."""
+    conditions = replica.get("/readyz")["conditions"]
+    return next((str(item["message"]) for item in conditions if item["name"] == "foreign jobs"), "")
+
+
+def test_a_forged_job_blocks_no_alert(replica: Replica, attacker: Attacker) -> None:
+    """One with the incident, the target and the operario of a real alert changes nothing."""
+    victim = alert("Blocked", host="blocked")
+    forged = attacker.forge(victim, "forged-incident")
+    replica.wait_for(lambda: phase(replica, forged) or foreign(replica))
+    _, answer = replica.deliver(victim)
+    job = answer["items"][0]["job"]
+
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+
+    assert phase(replica, forged) == ""
+    assert f"{forged} (its label openfero.io/occurrence does not belong" in foreign(replica)
+    marks = attacker.job(forged)["metadata"]["annotations"]
+    assert {keys.TERM, keys.DECISION, keys.ADMITTED_BY}.isdisjoint(marks), "it is never changed"
+
+
+def test_an_alert_whose_name_is_taken_is_not_lost(replica: Replica, attacker: Attacker) -> None:
+    """The answer is 503 and says what to do, until the forged Job is deleted."""
+    victim = alert("Squatted", host="squatted")
+    occurrence = Occurrence(victim["labels"], Status.FIRING, parse_time(victim["startsAt"]))
+    forged = attacker.forge(victim, f"squatted-firing-{occurrence.digest[:16]}")
+
+    status, answer = replica.deliver(victim)
+
+    item = answer["items"][0]
+    assert (status, item["outcome"], item["reason"]) == (503, "error", "name-taken")
+    assert "was not created by openfero-gitops: its label openfero.io/occ" in item["message"]
+    assert "delete it, so that the alert gets its Job" in item["message"]
+    attacker.delete(forged)
+    replica.wait_for(lambda: replica.deliver(victim)[0] == 200)
+    replica.wait_for(lambda: phase(replica, forged) == "Succeeded")
+
+
+def test_a_job_from_the_future_blocks_no_alert(replica: Replica, attacker: Attacker) -> None:
+    """Its received-at would make every later alert of its labels the same incident."""
+    victim = alert("Early", host="early")
+    _, answer = replica.deliver(victim)
+    job = answer["items"][0]["job"]
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+    future = datetime.now(UTC) + timedelta(days=300)
+    attacker.annotate(job, received_at=format_time(future))
+    replica.wait_for(lambda: phase(replica, job) == "")
+
+    later = format_time(datetime.now(UTC))
+    _, answer = replica.deliver(victim | {"startsAt": later})
+
+    again = answer["items"][0]["job"]
+    assert again != job
+    replica.wait_for(lambda: phase(replica, again) == "Succeeded")
+
+
+def test_an_edited_job_is_neither_started_nor_changed(replica: Replica, attacker: Attacker) -> None:
+    """While it waits, its recorded target is replaced by that of another host."""
+    busy = alert("Edited", host="busy")
+    replica.deliver(busy)
+    later = format_time(datetime.now(UTC) + timedelta(minutes=5))
+    _, answer = replica.deliver(busy | {"startsAt": later})
+    job = answer["items"][0]["job"]
+    replica.wait_for(lambda: phase(replica, job) == "Waiting")
+
+    attacker.annotate(job, target='{"host":"idle"}')
+
+    replica.wait_for(lambda: f"{job} (its annotation openfero.io/target" in foreign(replica))
+    assert phase(replica, job) == ""
+    assert attacker.job(job)["spec"]["suspend"] is True
