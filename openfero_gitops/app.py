@@ -59,6 +59,7 @@ from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
+from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
 
@@ -259,7 +260,7 @@ class Controller:
             push=PushHook(
                 self.sync_requests.request,
                 settings.ref,
-                SecretLines(settings.hook_secret_file, lambda _: None)
+                SecretLines(settings.hook_secret_file, check_secrets)
                 if settings.hook_secret_file
                 else None,
             ),

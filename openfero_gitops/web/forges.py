@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: Maximum difference of a signed time from ours (Standard Webhooks).
 _MAX_CLOCK_SKEW_SECONDS: Final = 300
 _SIGNING_TOKEN: Final = "whsec_"  # noqa: S105 - prefix of GitLab's tokens
+#: Of the key in a signing token; GitLab makes 32, Standard Webhooks asks for 24 or more.
+_MIN_KEY_BYTES: Final = 16
 _HEADS: Final = "refs/heads/"
 _TAGS: Final = "refs/tags/"
 
@@ -59,6 +61,25 @@ class Push:
     event: str
     refs: tuple[str, ...]
     default_branch: str
+
+
+def check_secrets(lines: Iterable[str]) -> None:
+    """Raise ValueError for a signing token whose key anybody could guess.
+
+    The prefix alone would be an empty key: everybody could sign with it.
+    """
+    for line in lines:
+        if not line.startswith(_SIGNING_TOKEN):
+            continue
+        try:
+            key = base64.b64decode(line.removeprefix(_SIGNING_TOKEN), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) < _MIN_KEY_BYTES:
+            raise ValueError(
+                f"a signing token must be {_SIGNING_TOKEN} and at least {_MIN_KEY_BYTES} bytes in "
+                "base64; copy it again from the forge"
+            )
 
 
 def authenticate(

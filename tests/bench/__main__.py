@@ -8,7 +8,7 @@ import sys
 
 import structlog
 
-from tests.bench import admission, deliveries, failover, git, syncs, validate
+from tests.bench import admission, attacks, deliveries, failover, git, syncs, validate
 from tests.support import record
 
 MEASURES = {
@@ -18,8 +18,9 @@ MEASURES = {
     "admission": admission.main,
     "failover": failover.main,
     "syncs": syncs.main,
+    "attacks": attacks.main,
 }
-LONG = {"syncs"}  # run only when named
+LONG = {"syncs", "attacks"}  # run only when named
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.web import forges
 from openfero_gitops.web.forges import Forge, Push, authenticate, may_move, read_push
 
 SECRET = b"s3cret"
@@ -201,3 +202,12 @@ def test_only_pushes_to_the_followed_ref_are_of_concern(
 ) -> None:
     """Another ref moves nothing here; the default branch may be unknown."""
     assert may_move(Push(Forge.GITHUB, "push", (pushed,), default), ref) is wanted
+
+
+@pytest.mark.parametrize("token", ["whsec_", "whsec_AAAA", "whsec_====", "whsec_not base64"])
+def test_a_signing_token_without_a_key_is_refused(token: str) -> None:
+    """The prefix alone would be an empty key, with which everybody can sign."""
+    with pytest.raises(ValueError, match="a signing token must be whsec_") as refused:
+        forges.check_secrets(["another", token])
+    assert token == "whsec_" or token not in str(refused.value)
+    forges.check_secrets(["another", SIGNING_TOKEN.decode()])
