@@ -34,6 +34,7 @@ from openfero_gitops.cluster.events import EventStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.cluster.listwatch import ListWatch
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -47,7 +48,7 @@ from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
-from openfero_gitops.events.events import of_leadership
+from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
@@ -62,6 +63,7 @@ from openfero_gitops.web.auth import Credentials, Guard, SecretLines
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address, tls_context
+from openfero_gitops.web.webhook import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -264,6 +266,10 @@ class Controller:
                 if settings.hook_secret_file
                 else None,
             ),
+            intake=Intake(
+                PayloadLimits(settings.max_delivery_size, settings.max_alerts),
+                self._report_refused_delivery,
+            ),
         )
 
     def _delay_before_sync(self) -> timedelta:
@@ -272,6 +278,9 @@ class Controller:
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog
+
+    def _report_refused_delivery(self, cause: str) -> None:
+        self._recorder.record(of_refused_delivery(cause, self._lease.reference))
 
     def _report_leadership(self, status: Leadership) -> None:
         self.metrics.leadership(leading=status.leader)

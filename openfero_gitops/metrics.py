@@ -68,6 +68,12 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self._refused = Counter(
+            "openfero_gitops_deliveries_refused_total",
+            "Webhook deliveries that were not read, by the limit that they exceed",
+            ("cause",),
+            registry=registry,
+        )
         self._seconds = Histogram(
             "openfero_gitops_delivery_seconds",
             "Time to answer a webhook delivery",
@@ -175,6 +181,10 @@ class Metrics:
         """Count an answer to a delivery, including deliveries that could not be read."""
         self._deliveries.labels(str(code)).inc()
         self._seconds.observe(seconds)
+
+    def refused(self, cause: str) -> None:
+        """Count a delivery that was not read, with the limit that it exceeds."""
+        self._refused.labels(cause).inc()
 
     def decided(self, reason: Reason) -> None:
         """Count one decision that was carried out."""

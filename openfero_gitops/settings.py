@@ -45,6 +45,8 @@ from openfero_gitops.domain.signature import Verify
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
 #: The variable with the path of the settings file.
 CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
+#: So that a delivery within the limits always fits in the memory for deliveries.
+_MIN_BYTES_PER_ALERT: Final = 512
 
 
 class Auth(StrEnum):
@@ -207,6 +209,19 @@ class Settings(BaseSettings):
     web_listen: str | None = Field(
         None, description="Address of the pages and the API. Default: the webhook's address"
     )
+    max_delivery_size: Bytes = Field(
+        Size(8 * 2**20),
+        description="Maximum size of a delivery, in bytes or with a unit. A larger one is refused "
+        "(413), and Alertmanager does not repeat it: set max_alerts in Alertmanager if its groups "
+        "can be so large. All deliveries in progress may use 16 times this in memory.",
+    )
+    max_alerts: int = Field(
+        10_000,
+        gt=0,
+        description="Maximum number of alerts in a delivery. One with more is refused (413), and "
+        "Alertmanager does not repeat it: set max_alerts in Alertmanager to at most this number. "
+        "Each needs at least 512 bytes of --max-delivery-size.",
+    )
     webhook_auth: Auth = Field(
         Auth.NONE, description="How Alertmanager authenticates: none, basic or bearer."
     )
@@ -296,6 +311,11 @@ class Settings(BaseSettings):
             raise ValueError("--tls-cert-file and --tls-key-file require each other")
         if self.client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("--client-ca-file requires --tls-cert-file and --tls-key-file")
+        if self.max_delivery_size < self.max_alerts * _MIN_BYTES_PER_ALERT:
+            raise ValueError(
+                f"--max-alerts {self.max_alerts} requires --max-delivery-size "
+                f"{self.max_alerts * _MIN_BYTES_PER_ALERT} or more"
+            )
         self.lease_durations()
         return self
 

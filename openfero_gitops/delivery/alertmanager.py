@@ -1,140 +1,401 @@
 """Parses the body of a delivery: Alertmanager's webhook payload, version "4".
 
 Unknown members are ignored, because newer versions of Alertmanager add some. For requests by hand,
-a single alert is accepted too, and only `status` and `labels` are required.
+a single alert is accepted too, and only `status` and `labels` are required. `null` means absent.
+
+A body is read in two steps, so that a hostile one costs little. The first finds where each alert is
+and builds nothing else: unknown members are skipped, and it ends at the first element that is not
+an alert at all (not an object, or without labels), or when there are too many. The second decodes
+one alert at a time. An alert with a wrong member does not make the others unreadable.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.alert import Alert, AlertGroup, Status
-from openfero_gitops.domain.errors import PayloadError
-from openfero_gitops.domain.text import quoted, without_surrogates
+from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert, Status
+from openfero_gitops.domain.errors import PayloadError, TooLarge
+from openfero_gitops.domain.text import plural, printable, quoted, without_surrogates
 from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 _MAX_POINTER_CHARACTERS: Final = 200
-# JSON can contain lone surrogates, UTF-8 cannot.
-_Text = Annotated[str, AfterValidator(without_surrogates)]
+#: JSON of the labels of an alert. A Job records less; labels are hashed for every delivery.
+_MAX_LABELS_BYTES: Final = 64 * 1024
+#: JSON of all members of an alert that are read. A Job records less, cut.
+_MAX_ALERT_BYTES: Final = 256 * 1024
+#: JSON of the group key; a Job records less, cut.
+_MAX_GROUP_KEY_BYTES: Final = 64 * 1024
+#: Bodies up to this size are read a second time if msgspec rejects them, because it rejects lone
+#: surrogates, and because json names line and column.
+_MAX_REREAD_BYTES: Final = 128 * 1024
+#: One label or annotation for so many bytes of the largest body: real ones are longer, so that
+#: only a body that is made to explode reaches this.
+_BYTES_PER_MEMBER: Final = 32
+
+# Memory, measured on CPython 3.11, with what the submitter and the answer need.
+_ALERT_COST_BYTES: Final = 4096
+_MEMBER_COST_BYTES: Final = 144
 
 
-class _AlertBody(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+@dataclass(frozen=True, slots=True)
+class PayloadLimits:
+    """What a delivery may contain; more is an error, because a part of it would be lost."""
 
-    status: _Text = ""
-    labels: dict[_Text, _Text]
-    annotations: dict[_Text, _Text] | None = None
-    starts_at: _Text = Field("", validation_alias=AliasChoices("startsAt"))
-    ends_at: _Text = Field("", validation_alias=AliasChoices("endsAt"))
-    generator_url: _Text = Field("", validation_alias=AliasChoices("generatorURL"))
-    fingerprint: _Text = ""
+    size: int = 8 * 1024 * 1024
+    alerts: int = 10_000
+
+    @property
+    def members(self) -> int:
+        """How many labels and annotations all alerts may have together."""
+        return self.size // _BYTES_PER_MEMBER
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that the largest delivery needs, with its body."""
+        alerts, members = self.alerts * _ALERT_COST_BYTES, self.members * _MEMBER_COST_BYTES
+        return self.size + alerts + members
 
 
-class _GroupBody(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+class _AlertBody(msgspec.Struct, gc=False, rename="camel"):
+    """Where the members of an alert are in the body."""
 
-    status: _Text = ""
-    group_key: _Text = Field("", validation_alias=AliasChoices("groupKey"))
-    truncated_alerts: int = Field(0, validation_alias=AliasChoices("truncatedAlerts"))
-    alerts: list[_AlertBody]
+    labels: Raw
+    status: Raw = Raw()
+    annotations: Raw = Raw()
+    starts_at: Raw = Raw()
+    ends_at: Raw = Raw()
+    generator_url: Raw = msgspec.field(name="generatorURL", default=Raw())
+    fingerprint: Raw = Raw()
+
+    def __post_init__(self) -> None:
+        """Check each element as soon as it is read; an exception ends reading."""
+        _count.get().one_more()
+        if not _begins_with(self.labels, "{"):
+            raise ValueError("labels must be an object")
+
+
+class _Body(msgspec.Struct, gc=False, rename="camel"):
+    """A group, or a single alert."""
+
+    alerts: list[_AlertBody] | UnsetType = UNSET
+    group_key: Raw = Raw()
+    truncated_alerts: int | None = None
+    status: Raw = Raw()
+    labels: Raw = Raw()
+    annotations: Raw = Raw()
+    starts_at: Raw = Raw()
+    ends_at: Raw = Raw()
+    generator_url: Raw = msgspec.field(name="generatorURL", default=Raw())
+    fingerprint: Raw = Raw()
+
+
+class _Name(msgspec.Struct):
+    """The label that names an alert; others are skipped."""
+
+    alertname: str = ""
+
+
+@dataclass(slots=True)
+class _Count:
+    """How many alerts were read, of all arrays in the body."""
+
+    limit: int
+    alerts: int = 0
+
+    def one_more(self) -> None:
+        self.alerts += 1
+        if self.alerts > self.limit:
+            raise TooLarge(
+                f"the body has more than {plural(self.limit, 'alert')}; set max_alerts: "
+                f"{self.limit} for this receiver in Alertmanager, or raise --max-alerts",
+                "too-many-alerts",
+            )
+
+
+#: Of the body that is being read. (msgspec passes no argument to __post_init__.)
+_count: ContextVar[_Count] = ContextVar("_count")
+
+_BODY: Final = msgspec.json.Decoder(_Body)
+_NAME: Final = msgspec.json.Decoder(_Name)
+_TEXT: Final = msgspec.json.Decoder(str | None)
+_LABELS: Final = msgspec.json.Decoder(dict[str, str])
+_ANNOTATIONS: Final = msgspec.json.Decoder(dict[str, str] | None)
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+#: The place in a message of msgspec: "Expected `object`, got `int` - at `$.alerts[0]`".
+_PLACE: Final = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
+#: msgspec's types, and the words for them. Nothing else of a message is in backquotes.
+_OPTIONAL: Final = " | null"
 
 
 def read_payload(body: bytes | str) -> AlertGroup:
-    """Parse a webhook body, or a single alert.
+    """Parse a webhook body, or a single alert, of which every alert must be valid.
 
     Raises:
         PayloadError: the body is not JSON, or not such a payload; the text names the member.
     """
-    try:
-        raw: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the body is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise _invalid_payload((), "it is not a JSON object")
-    is_single = "alerts" not in raw and "labels" in raw
-    if is_single:
-        raw = {"status": raw.get("status", ""), "alerts": [raw]}
-    try:
-        group = _GroupBody.model_validate(raw)
-        alerts = tuple(
-            _alert(alert, index, group.status) for index, alert in enumerate(group.alerts)
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _invalid_payload(
-            _sent_path(first["loc"], is_single=is_single), first["msg"]
-        ) from error
-    except _InvalidMember as error:
-        raise _invalid_payload(_sent_path(error.path, is_single=is_single), str(error)) from None
+    group = read_delivery(body)
+    for invalid in group.invalid:
+        raise _invalid_payload(invalid.path, invalid.problem)
+    return group
+
+
+def read_delivery(
+    body: bytes | bytearray | str,
+    limits: PayloadLimits | None = None,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> AlertGroup:
+    """Parse a webhook body, or a single alert; alerts that are wrong are listed in the group.
+
+    `reserve` is called with the bytes of memory that each alert needs, before the next is read; it
+    may raise.
+
+    Raises:
+        PayloadError: the body is not JSON, or not such a payload; the text names the member.
+        TooLarge: it has too many alerts, labels or annotations.
+    """
+    limits = limits or PayloadLimits()
+    if isinstance(body, str):
+        body = without_surrogates(body).encode()
+    raw = _read_body(body, limits)
+    elements, group_status, place = _elements(raw)
+    alerts: list[Alert] = []
+    invalid: list[InvalidAlert] = []
+    members = 0
+    for index, element in enumerate(elements):
+        try:
+            alert = _alert(element, group_status)
+        except _InvalidMember as error:
+            path = (*(place and (place, index)), *error.path)
+            invalid.append(
+                InvalidAlert(index, _name(element.labels), path, _pointer(path), str(error))
+            )
+            reserve(_ALERT_COST_BYTES)
+        else:
+            alerts.append(alert)
+            members += (size := len(alert.labels) + len(alert.annotations))
+            if members > limits.members:
+                raise TooLarge(
+                    f"the alerts of the body have more than {limits.members} labels and "
+                    "annotations; lower max_alerts for this receiver in Alertmanager, or raise "
+                    "--max-delivery-size",
+                    "too-many-labels",
+                )
+            reserve(_ALERT_COST_BYTES + size * _MEMBER_COST_BYTES)
     is_firing = any(alert.status is Status.FIRING for alert in alerts)
     return AlertGroup(
         # Alertmanager's rule; other senders may omit the status of the group.
         status=Status.FIRING if is_firing else Status.RESOLVED,
-        group_key=group.group_key,
-        truncated_alerts=max(0, group.truncated_alerts),
-        alerts=alerts,
+        group_key=_of_group(_group_key, raw.group_key),
+        truncated_alerts=max(0, raw.truncated_alerts or 0),
+        alerts=tuple(alerts),
+        invalid=tuple(invalid),
     )
 
 
+def _elements(raw: _Body) -> tuple[Sequence[_AlertBody | _Body], str, str]:
+    """Return the alerts of a body, the group's status, and the member that they are in."""
+    if not isinstance(raw.alerts, UnsetType):
+        return raw.alerts, _of_group(_text, raw.status, "status"), "alerts"
+    if not memoryview(raw.labels):
+        raise _invalid_payload(("alerts",), "the member is required")
+    if not _begins_with(raw.labels, "{"):
+        raise _invalid_payload(("labels",), "labels must be an object")
+    return [raw], "", ""
+
+
+def _of_group(decode: Callable[..., str], *arguments: Any) -> str:
+    """Decode a member of the group: the body is not a payload if it is invalid."""
+    try:
+        return decode(*arguments)
+    except _InvalidMember as error:
+        raise _invalid_payload(error.path, str(error)) from None
+
+
+def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
+    """Find the members of a body; raises PayloadError or TooLarge."""
+    token = _count.set(_Count(limits.alerts))
+    try:
+        try:
+            return _BODY.decode(body)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            if len(body) > _MAX_REREAD_BYTES:
+                raise
+            _count.set(_Count(limits.alerts))
+            text = json.dumps(json.loads(body), ensure_ascii=False)
+            return _BODY.decode(without_surrogates(text))
+    except msgspec.ValidationError as error:
+        raise _wrong_type(error) from None
+    except RecursionError:
+        raise PayloadError("the body is not JSON that can be read: nested too deeply") from None
+    except ValueError as error:  # also msgspec's and json's
+        raise PayloadError(f"the body is not JSON: {printable(str(error))}") from None
+    finally:
+        _count.reset(token)
+
+
+def _wrong_type(error: msgspec.ValidationError) -> PayloadError:
+    match = _PLACE.fullmatch(str(error))
+    message, place = (match["message"], match["path"] or "") if match else (str(error), "")
+    path = [name or int(index) for name, index in _STEP.findall(place)]
+    if missing := _MISSING.fullmatch(message):
+        path.append(missing[1])
+        message = "the member is required"
+    if not path:
+        message = "it is not a JSON object"
+    return _invalid_payload(path, message.replace(_OPTIONAL, ""))
+
+
 class _InvalidMember(Exception):
-    """A member has the right type and an invalid value."""
+    """A member of an alert, or of the group, is invalid."""
 
-    def __init__(self, index: int, member: str, message: str) -> None:
+    def __init__(self, message: str, *path: str) -> None:
         super().__init__(message)
-        self.path = ("alerts", index, member)
+        self.path: tuple[str | int, ...] = path
 
 
-def _alert(body: _AlertBody, index: int, group_status: str) -> Alert:
-    given = body.status or group_status
+def _alert(body: _AlertBody | _Body, group_status: str) -> Alert:
+    """Decode one alert; raises _InvalidMember."""
+    label_bytes = len(memoryview(body.labels))
+    if label_bytes > _MAX_LABELS_BYTES:
+        raise _InvalidMember(
+            f"the labels have {label_bytes} bytes, and at most {_MAX_LABELS_BYTES} are read; "
+            "shorten them in the alerting rule",
+            "labels",
+        )
+    size = label_bytes + sum(
+        len(memoryview(raw))
+        for raw in (
+            body.annotations,
+            body.status,
+            body.starts_at,
+            body.ends_at,
+            body.generator_url,
+            body.fingerprint,
+        )
+    )
+    if size > _MAX_ALERT_BYTES:
+        raise _InvalidMember(
+            f"the alert has {size} bytes, and at most {_MAX_ALERT_BYTES} are read; shorten its "
+            "annotations in the alerting rule"
+        )
+    try:
+        labels = _LABELS.decode(body.labels)
+    except msgspec.DecodeError as error:
+        raise _wrong_text(body.labels, "labels", error) from None
+    annotations: dict[str, str] | None = None
+    if memoryview(body.annotations):
+        try:
+            annotations = _ANNOTATIONS.decode(body.annotations)
+        except msgspec.DecodeError as error:
+            raise _wrong_text(body.annotations, "annotations", error) from None
+    given = _text(body.status, "status") or group_status
     try:
         status = Status(given)
     except ValueError:
         message = f'the status must be "firing" or "resolved", not {quoted(given)}'
-        raise _InvalidMember(index, "status", message) from None
+        raise _InvalidMember(message, "status") from None
     return Alert(
         status=status,
-        labels=body.labels,
-        annotations=body.annotations or {},
-        starts_at=_time(body.starts_at, index, "startsAt"),
-        ends_at=_time(body.ends_at, index, "endsAt"),
-        generator_url=body.generator_url,
-        fingerprint=body.fingerprint,
+        labels=labels,
+        annotations=annotations or {},
+        starts_at=_time(body.starts_at, "startsAt"),
+        ends_at=_time(body.ends_at, "endsAt"),
+        generator_url=_text(body.generator_url, "generatorURL"),
+        fingerprint=_text(body.fingerprint, "fingerprint"),
     )
 
 
-def _time(text: str, index: int, member: str) -> datetime | None:
+def _text(raw: Raw, member: str) -> str:
+    """Decode a text; empty if it is absent or null."""
+    if not memoryview(raw):
+        return ""
+    try:
+        return _TEXT.decode(raw) or ""
+    except msgspec.ValidationError:
+        raise _InvalidMember("must be a string", member) from None
+    except msgspec.DecodeError:
+        raise _InvalidMember("must be text in UTF-8", member) from None
+
+
+def _group_key(raw: Raw) -> str:
+    size = len(memoryview(raw))
+    if size > _MAX_GROUP_KEY_BYTES:
+        raise _InvalidMember(
+            f"the group key has {size} bytes, and at most {_MAX_GROUP_KEY_BYTES} are read; "
+            "shorten the labels of group_by",
+            "groupKey",
+        )
+    return _text(raw, "groupKey")
+
+
+def _wrong_text(raw: Raw, member: str, error: Exception) -> _InvalidMember:
+    """Find the first label or annotation that is not a text."""
+    try:
+        values = _MEMBERS.decode(raw)
+    except msgspec.DecodeError:
+        if not _begins_with(raw, "{"):
+            return _InvalidMember("must be an object", member)
+        return _InvalidMember(f"cannot be read: {printable(str(error))}", member)
+    for name, value in values.items():
+        if not _begins_with(value, '"'):
+            return _InvalidMember("must be a string", member, name)
+    return _InvalidMember("its values must be text in UTF-8", member)
+
+
+def _time(raw: Raw, member: str) -> datetime | None:
     """Parse a time.
 
     An invalid startsAt must be an error: without startsAt, each repetition of the alert would be a
     new occurrence.
     """
+    text = _text(raw, member)
     moment = parse_time(text)
     if member == "endsAt" and text.startswith("9999-"):
         return None  # some senders write this for an alert that does not end
     if moment is None and text and not text.startswith("0001-"):  # Go's zero time
         raise _InvalidMember(
-            index,
-            member,
             f"{quoted(text)} is not an RFC 3339 time with an offset, like 2026-11-21T03:04:05Z",
+            member,
         )
     return moment
 
 
-def _sent_path(path: Sequence[str | int], *, is_single: bool) -> Sequence[str | int]:
-    """Return the path in the body, in which a single alert is not part of a group."""
-    return path[2:] if is_single and path[:1] == ("alerts",) else path
+def _name(labels: Raw) -> str:
+    """The name of an alert that cannot be read, cut; empty if it cannot be read either."""
+    try:
+        return printable(_NAME.decode(labels).alertname)
+    except msgspec.DecodeError:
+        return ""
+
+
+def _begins_with(raw: Raw, character: str) -> bool:
+    view = memoryview(raw)
+    return len(view) > 0 and view[0] == ord(character)
+
+
+def _pointer(path: Sequence[str | int]) -> str:
+    return "".join("/" + keys.pointer(str(part)) for part in path)[:_MAX_POINTER_CHARACTERS]
 
 
 def _invalid_payload(path: Sequence[str | int], message: str) -> PayloadError:
-    pointer = "".join("/" + keys.pointer(str(part)) for part in path)[:_MAX_POINTER_CHARACTERS]
+    pointer = _pointer(path)
     at = f"at {pointer}: " if pointer else ""
     message = f"the body is not an Alertmanager payload: {at}{message}"
     return PayloadError(message, tuple(path))

@@ -44,10 +44,10 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from openfero_gitops.domain.alert import Alert, AlertGroup
+    from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -98,6 +98,8 @@ class Submitter:
         self._requests = asyncio.Semaphore(self._limits.requests)
         #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
         self._logged_invalid: dict[tuple[str, str], None] = {}
+        #: Alerts that could not be read: name, and what is wrong.
+        self._logged_unreadable: dict[tuple[str, str], None] = {}
         self._api_error = ("", 0.0)  # and until when it counts, by the event loop's clock
 
     @property
@@ -110,6 +112,7 @@ class Submitter:
 
     async def deliver(self, group: AlertGroup) -> Answer:
         """Process one delivery; errors of the API server are part of the answer."""
+        self._log_invalid(group.invalid)
         if self._deliveries >= self._limits.deliveries:
             answer = _all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
@@ -305,11 +308,26 @@ class Submitter:
                 error=str(error),
             )
         if final:
-            self._logged_invalid[logged] = None
-            if len(self._logged_invalid) > _MAX_LOGGED_INVALID:
-                del self._logged_invalid[next(iter(self._logged_invalid))]
+            _remember(self._logged_invalid, logged)
         verdict = Verdict.UNPROCESSABLE if final else Verdict.REPEAT
         return Item(alert, Outcome.ERROR, reason, str(error), operario.name, key, verdict)
+
+    def _log_invalid(self, invalid: Sequence[InvalidAlert]) -> None:
+        """Log alerts that cannot be read: one of a delivery, and each kind once."""
+        if not invalid:
+            return
+        first = invalid[0]
+        logged = (first.name, first.problem)
+        if logged not in self._logged_unreadable:
+            # Alertmanager repeats them at every group_interval; one line is enough.
+            _log.warning(
+                "an alert cannot be read, and has no Job",
+                alert=first.name,
+                member=first.pointer,
+                error=first.problem,
+                invalid=len(invalid),
+            )
+            _remember(self._logged_unreadable, logged)
 
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
         """Record on every firing Job of resolved alerts that they were resolved."""
@@ -438,12 +456,13 @@ def _reason_of(error: ApiError) -> Reason:
 
 
 def _answer(group: AlertGroup, items: Mapping[_Identity, Item]) -> Answer:
-    return Answer(
-        tuple(
+    return _with_invalid(
+        group,
+        [
             items.get(_identity(alert))
             or _failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
             for alert in group.alerts
-        )
+        ],
     )
 
 
@@ -452,4 +471,34 @@ def _failed(alert: Alert, reason: Reason, message: str) -> Item:
 
 
 def _all_failed(group: AlertGroup, reason: Reason) -> Answer:
-    return Answer(tuple(_failed(alert, reason, reason.text) for alert in group.alerts))
+    return _with_invalid(group, [_failed(alert, reason, reason.text) for alert in group.alerts])
+
+
+def _with_invalid(group: AlertGroup, items: list[Item]) -> Answer:
+    """Answer a delivery in its order; `items` are those of the alerts that could be read."""
+    answered = iter(items)
+    invalid = {alert.index: alert for alert in group.invalid}
+    return Answer(
+        tuple(
+            _unreadable(invalid[index]) if index in invalid else next(answered)
+            for index in range(len(items) + len(invalid))
+        )
+    )
+
+
+def _unreadable(alert: InvalidAlert) -> Item:
+    message = f"{alert.pointer}: {alert.problem}" if alert.pointer else alert.problem
+    return Item(
+        alert,
+        Outcome.INVALID,
+        Reason.INVALID_ALERT,
+        message,
+        verdict=Verdict.UNPROCESSABLE,
+    )
+
+
+def _remember(logged: dict[tuple[str, str], None], entry: tuple[str, str]) -> None:
+    """Remember what was logged, for the last entries."""
+    logged[entry] = None
+    if len(logged) > _MAX_LOGGED_INVALID:
+        del logged[next(iter(logged))]

@@ -49,13 +49,39 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class InvalidAlert:
+    """An alert of a delivery that cannot be read: which one, and what is wrong with it.
+
+    `index` is its position in the delivery. `path` is that of the wrong member in the body, and
+    `pointer` the same as a JSON Pointer, cut. `name` is empty if it cannot be read either.
+    """
+
+    index: int
+    name: str
+    path: tuple[str | int, ...]
+    pointer: str
+    problem: str
+
+    @property
+    def status(self) -> None:
+        """Unknown."""
+        return
+
+    @property
+    def fingerprint(self) -> str:
+        """Not read."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class AlertGroup:
-    """One delivery: several alerts, each with a state of its own."""
+    """One delivery: several alerts, each with a state of its own, and those that are wrong."""
 
     status: Status
     group_key: str
     truncated_alerts: int
     alerts: tuple[Alert, ...]
+    invalid: tuple[InvalidAlert, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.alert import Alert, InvalidAlert
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import JobKey, Outcome
 
@@ -27,7 +27,7 @@ class Verdict(IntEnum):
 class Item:
     """The result of one alert."""
 
-    alert: Alert
+    alert: Alert | InvalidAlert
     outcome: Outcome
     reason: Reason | None = None
     message: str = ""

@@ -3,6 +3,8 @@
 OpenFeroError
 ├── UsageError            a setting, file or argument of the user is invalid
 ├── PayloadError          the webhook's body is not an Alertmanager payload (400)
+│   └── TooLarge          it is larger than the limits, and was not read (413)
+├── Overloaded            the requests in progress need too much memory; repeat (503)
 ├── RenderRefusal         the alert's values are not safe in this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the active catalog stays active
 │   ├── Unusable          the commit of the ref cannot become active: no such folder, too large
@@ -46,6 +48,19 @@ class PayloadError(OpenFeroError):
         """Keep the path of the invalid member."""
         super().__init__(message)
         self.path = path
+
+
+class TooLarge(PayloadError):
+    """A body is larger than a limit; `cause` says which, in kebab case."""
+
+    def __init__(self, message: str, cause: str = "too-large") -> None:
+        """Keep the cause."""
+        super().__init__(message)
+        self.cause = cause
+
+
+class Overloaded(OpenFeroError):
+    """The requests in progress need more memory for their bodies than they may use."""
 
 
 class RenderRefusal(OpenFeroError):

@@ -57,6 +57,9 @@ class Reason(StrEnum):
     # Admitted.
     ADMITTED = "admitted", "all checks passed"
 
+    # The alert must be corrected.
+    INVALID_ALERT = "invalid-alert", "a member of the alert is invalid, so it has no Job"
+
     # The delivery must be repeated.
     BUSY = "busy", "too many deliveries are being processed; retry later"
     CLOCK_WRONG = "clock-wrong", "this replica's clock differs from the API server's; retry later"

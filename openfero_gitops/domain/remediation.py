@@ -46,6 +46,7 @@ class Outcome(StrEnum):
     EXISTS = "exists"
     REFUSED = "refused"
     NO_MATCH = "no-match"
+    INVALID = "invalid"
     ERROR = "error"
 
 

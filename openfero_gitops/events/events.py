@@ -116,6 +116,19 @@ def of_leadership(
     return None
 
 
+def of_refused_delivery(cause: str, about: ObjectReference) -> Event:
+    """The event of a delivery that exceeds a limit; Alertmanager does not repeat it.
+
+    It does not name the sender, so that all such deliveries are counted on one Event.
+    """
+    note = (
+        f"{cause}: a delivery was refused and its alerts have no Jobs; set max_alerts for the "
+        "receiver in Alertmanager, or raise --max-alerts and --max-delivery-size; the log names "
+        "the sender"
+    )
+    return Event(about, "DeliveryRefused", "Deliver", note, warning=True)
+
+
 def of_sync(
     before: tuple[SyncStatus, Catalog | None],
     after: tuple[SyncStatus, Catalog | None],

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiohttp import web
 
-from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.domain.errors import Overloaded, PayloadError, TooLarge
+from openfero_gitops.domain.reason import Reason
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -41,18 +42,21 @@ def problem_response(
     )
 
 
-def problem_of(error: Exception, request: web.Request, **members: Any) -> web.Response:
+def problem_of(  # noqa: PLR0911 - one for each error
+    error: Exception, request: web.Request, **members: Any
+) -> web.Response:
     """Build the problem document of a client error; `members` are added to it."""
     match error:
+        case TooLarge():
+            return problem_response(413, str(error), reason=error.cause, **members)
+        case Overloaded():
+            return problem_response(503, str(error), reason=Reason.BUSY.value, **members)
         case PayloadError():
             return problem_response(400, str(error), **members)
         case web.RequestPayloadError():
             return problem_response(
                 400, "the encoding of the body does not match its headers", **members
             )
-        case web.HTTPRequestEntityTooLarge():
-            detail = f"the body is larger than {request.client_max_size} bytes"
-            return problem_response(413, detail, **members)
         case web.HTTPNotFound():
             return problem_response(404, f"there is no {_path(request)}", **members)
         case web.HTTPMethodNotAllowed():
@@ -66,7 +70,7 @@ def problem_of(error: Exception, request: web.Request, **members: Any) -> web.Re
 
 
 #: The types that `problem_of` accepts.
-CLIENT_ERRORS: Final = (PayloadError, web.RequestPayloadError, web.HTTPException)
+CLIENT_ERRORS: Final = (PayloadError, Overloaded, web.RequestPayloadError, web.HTTPException)
 
 
 @web.middleware

@@ -22,6 +22,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.domain.errors import PayloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 #: Maximum difference of a signed time from ours (Standard Webhooks).
 _MAX_CLOCK_SKEW_SECONDS: Final = 300
@@ -54,13 +55,15 @@ class Push:
     """The full refs that were pushed (`refs/heads/main`), and the name of the default branch.
 
     `refs` is empty for other events, such as a forge's test of the hook. `default_branch` is empty
-    if the forge does not send it.
+    if the forge does not send it. `is_known` is False if the refs are too far from the beginning of
+    a large body.
     """
 
     forge: Forge
     event: str
     refs: tuple[str, ...]
     default_branch: str
+    is_known: bool = True
 
 
 def check_secrets(lines: Iterable[str]) -> None:
@@ -82,55 +85,115 @@ def check_secrets(lines: Iterable[str]) -> None:
             )
 
 
-def authenticate(
-    headers: Mapping[str, str], body: bytes, secrets: Iterable[bytes], now: float
-) -> Forge | None:
-    """Return the forge that signed this with one of the secrets; None if the signature is wrong.
+class Proof:
+    """Verifies the signature of a body piece by piece, without keeping it."""
 
-    It takes the same time for a wrong secret as for a right one. `now` is in seconds since 1970.
-    """
-    for header, forge, verifies in _SCHEMES:
-        value = headers.get(header)
-        if value is None:
-            continue
-        signature = value.encode("utf-8", "surrogateescape")
+    def __init__(
+        self, forge: Forge, digests: Sequence[hmac.HMAC], is_right: Callable[[bytes], bool]
+    ) -> None:
+        """Take a digest for each secret; one of them must be `is_right`."""
+        self.forge = forge
+        self._digests = digests
+        self._is_right = is_right
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece of the body."""
+        for digest in self._digests:
+            digest.update(piece)
+
+    def holds(self) -> bool:
+        """Whether the whole body was signed with one of the secrets.
+
+        It takes the same time for a wrong secret as for a right one.
+        """
         verified = False
-        for secret in secrets:  # all of them, so that the time does not depend on which matches
-            verified |= verifies(signature, secret, body, headers, now)
-        return forge if verified else None
+        for digest in self._digests:  # all of them, for the same reason
+            verified |= self._is_right(digest.digest())
+        return verified
+
+
+class _Token(Proof):
+    """The secret itself was sent, and was right."""
+
+    def __init__(self, forge: Forge) -> None:
+        super().__init__(forge, (), lambda _: True)
+
+    def holds(self) -> bool:
+        return True
+
+
+def begin_proof(headers: Mapping[str, str], secrets: Sequence[bytes], now: float) -> Proof | None:
+    """Begin to verify a body; None if the headers show that it cannot be verified.
+
+    Then nothing of the body needs to be read. `now` is in seconds since 1970.
+    """
+    for header, forge, begin in _SCHEMES:
+        value = headers.get(header)
+        if value is not None:
+            return begin(forge, value.encode("utf-8", "surrogateescape"), secrets, headers, now)
     return None
 
 
-def _is_token(signature: bytes, secret: bytes, _body: bytes, *_: Any) -> bool:
-    return _same(signature, secret)
+def _token(forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any) -> Proof | None:
+    verified = False
+    for secret in secrets:
+        verified |= _same(signature, secret)
+    return _Token(forge) if verified else None
 
 
-def _is_hex(signature: bytes, secret: bytes, body: bytes, *_: Any) -> bool:
-    return _same(signature, hmac.new(secret, body, hashlib.sha256).hexdigest().encode())
+def _hex(forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any) -> Proof | None:
+    if not _HEX.fullmatch(signature):
+        return None
+    return Proof(
+        forge,
+        [hmac.new(secret, digestmod=hashlib.sha256) for secret in secrets],
+        lambda digest: _same(signature, digest.hex().encode()),
+    )
 
 
-def _is_prefixed_hex(signature: bytes, secret: bytes, body: bytes, *_: Any) -> bool:
-    expected = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
-    return _same(signature, expected.encode())
+def _prefixed_hex(
+    forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any
+) -> Proof | None:
+    if not signature.startswith(_PREFIX):
+        return None
+    return _hex(forge, signature.removeprefix(_PREFIX), secrets)
 
 
-def _is_standard(
-    signature: bytes, secret: bytes, body: bytes, headers: Mapping[str, str], now: float
-) -> bool:
+def _standard(
+    forge: Forge,
+    signature: bytes,
+    secrets: Sequence[bytes],
+    headers: Mapping[str, str],
+    now: float,
+) -> Proof | None:
     name, moment = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not (moment.isascii() and moment.isdecimal() and len(moment) <= len("9999999999")):
-        return False
+        return None
+    if abs(now - int(moment)) > _MAX_CLOCK_SKEW_SECONDS:
+        return None
+    signed = f"{name}.{moment}.".encode("utf-8", "surrogateescape")
+    parts = signature.split()  # several while the forge's token is being rotated
+
+    def is_right(digest: bytes) -> bool:
+        expected = b"v1," + base64.b64encode(digest)
+        verified = False
+        for part in parts:
+            verified |= _same(part, expected)
+        return verified
+
+    digests = [
+        hmac.new(key, signed, hashlib.sha256) for key in map(_key, secrets) if key is not None
+    ]
+    return Proof(forge, digests, is_right)
+
+
+def _key(secret: bytes) -> bytes | None:
+    """The key of a signing token; None for a secret of another kind."""
     text = secret.decode("utf-8", "surrogateescape")
     try:
-        key = base64.b64decode(text.removeprefix(_SIGNING_TOKEN), validate=True)
+        return base64.b64decode(text.removeprefix(_SIGNING_TOKEN), validate=True)
     except (binascii.Error, ValueError):
-        return False  # a secret of another kind
-    signed = f"{name}.{moment}.".encode("utf-8", "surrogateescape") + body
-    expected = b"v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
-    verified = False
-    for part in signature.split():  # several while the forge's token is being rotated
-        verified |= _same(part, expected)
-    return verified and abs(now - int(moment)) <= _MAX_CLOCK_SKEW_SECONDS
+        return None
 
 
 def _same(value: bytes, expected: bytes) -> bool:
@@ -138,13 +201,15 @@ def _same(value: bytes, expected: bytes) -> bool:
     return hmac.compare_digest(hashlib.sha256(value).digest(), hashlib.sha256(expected).digest())
 
 
-_SCHEMES: Final[tuple[tuple[str, Forge, Callable[..., bool]], ...]] = (
-    ("webhook-signature", Forge.GITLAB, _is_standard),
-    ("X-Gitlab-Token", Forge.GITLAB, _is_token),
-    ("X-Forgejo-Signature", Forge.GITEA, _is_hex),
-    ("X-Gitea-Signature", Forge.GITEA, _is_hex),
-    ("X-Hub-Signature-256", Forge.GITHUB, _is_prefixed_hex),
-    ("X-Hub-Signature", Forge.BITBUCKET, _is_prefixed_hex),
+_PREFIX: Final = b"sha256="
+_HEX: Final = re.compile(rb"[0-9a-f]{64}")
+_SCHEMES: Final[tuple[tuple[str, Forge, Callable[..., Proof | None]], ...]] = (
+    ("webhook-signature", Forge.GITLAB, _standard),
+    ("X-Gitlab-Token", Forge.GITLAB, _token),
+    ("X-Forgejo-Signature", Forge.GITEA, _hex),
+    ("X-Gitea-Signature", Forge.GITEA, _hex),
+    ("X-Hub-Signature-256", Forge.GITHUB, _prefixed_hex),
+    ("X-Hub-Signature", Forge.BITBUCKET, _prefixed_hex),
 )
 
 _EVENTS: Final[Mapping[Forge, tuple[str, ...]]] = {
@@ -158,8 +223,10 @@ _PUSHES: Final = frozenset(
 )
 
 
-def read_push(forge: Forge, headers: Mapping[str, str], body: bytes) -> Push:
-    """Read an authenticated push hook.
+def read_push(
+    forge: Forge, headers: Mapping[str, str], body: bytes, *, complete: bool = True
+) -> Push:
+    """Read an authenticated push hook; `body` is its beginning unless it is complete.
 
     Raises:
         PayloadError: the body is not what this forge sends.
@@ -168,15 +235,40 @@ def read_push(forge: Forge, headers: Mapping[str, str], body: bytes) -> Push:
     if event not in _PUSHES:
         return Push(forge, event, (), "")
     try:
-        payload = json.loads(body)
+        payload = json.loads(body) if complete else _first_members(body)
     except (ValueError, RecursionError) as error:
         raise PayloadError(
             "the body is not JSON; set the content type of the hook to application/json"
         ) from error
     refs = tuple(dict.fromkeys(_refs(payload)))
+    if not refs and not complete:
+        return Push(forge, event, (), "", is_known=False)
     if not refs and event != "System Hook":  # (which reports all events of the server)
         raise PayloadError(f"the body of this {event!r} event contains no ref")
     return Push(forge, event, refs, _default_branch(payload))
+
+
+def _first_members(beginning: bytes) -> dict[str, Any]:
+    """Read an object of which only the beginning is there: the members that are complete."""
+    text = beginning.decode(errors="ignore")
+    decoder = json.JSONDecoder()
+    members: dict[str, Any] = {}
+    position = 0
+    while separator := (_COMMA if members else _BRACE).match(text, position):
+        try:
+            name, end = decoder.raw_decode(text, separator.end())
+            colon = _COLON.match(text, end)
+            if colon is None:
+                break
+            members[name], position = decoder.raw_decode(text, colon.end())
+        except ValueError:
+            break
+    return members
+
+
+_BRACE: Final = re.compile(r"\s*\{\s*")
+_COMMA: Final = re.compile(r"\s*,\s*")
+_COLON: Final = re.compile(r"\s*:\s*")
 
 
 def _refs(payload: Any) -> Iterator[str]:
@@ -216,8 +308,10 @@ def may_move(push: Push, ref: str) -> bool:
     """Whether a push may have changed the followed ref, as written in `--ref`.
 
     A full commit never changes. `HEAD` is the default branch; if the forge does not send its name,
-    it may be any branch.
+    it may be any branch. If the pushed refs are not known, it may be any ref.
     """
+    if not push.is_known:
+        return True
     if ref == "HEAD":
         if push.default_branch:
             return _HEADS + push.default_branch in push.refs

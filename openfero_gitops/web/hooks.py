@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
+from openfero_gitops.web.bodies import Reservation, pieces
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of
-from openfero_gitops.web.forges import authenticate, may_move, read_push
+from openfero_gitops.web.forges import begin_proof, may_move, read_push
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from openfero_gitops.web.auth import SecretLines
+    from openfero_gitops.web.bodies import BodyBudget
+    from openfero_gitops.web.forges import Proof
 
 _log = structlog.get_logger(__name__)
 
-#: Forges shorten the list of commits of a large push, but not its refs.
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+#: GitHub sends at most 25 MB, and more than other forges.
+MAX_BODY_BYTES: Final = 25 * 1024 * 1024
+#: The beginning of a body, which is kept until the signature is verified. Forges write the refs
+#: before the commits.
+KEPT_BYTES: Final = 256 * 1024
 BODY_TIMEOUT_SECONDS: Final = 10.0
-#: Larger bodies are parsed in a thread.
-_MAX_BYTES_PARSED_INLINE: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class PushHook:
     secrets: SecretLines | None
 
 
-def add_push_hook(app: web.Application, push: PushHook) -> None:
+def add_push_hook(app: web.Application, push: PushHook, budget: BodyBudget) -> None:
     """Serve `POST /hooks/git`: 202 if a sync was requested, 200 if the push is not relevant.
 
     Without secrets the hook is off, so that nobody can flood the controller with syncs.
@@ -47,7 +51,8 @@ def add_push_hook(app: web.Application, push: PushHook) -> None:
 
     async def hook(request: web.Request) -> web.Response:
         try:
-            return await _handle(request, push)
+            with Reservation(budget) as reservation:
+                return await _handle(request, push, reservation)
         except CLIENT_ERRORS as error:
             response = problem_of(error, request)
             _log.warning(
@@ -61,33 +66,27 @@ def add_push_hook(app: web.Application, push: PushHook) -> None:
     app.router.add_post("/hooks/git", hook)
 
 
-async def _handle(request: web.Request, hook: PushHook) -> web.Response:
+async def _handle(request: web.Request, hook: PushHook, reservation: Reservation) -> web.Response:
     if hook.secrets is None:
         raise web.HTTPForbidden(text="push hooks are off; set --hook-secret-file")
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
+    # Nothing of the body is read if the headers alone show that it cannot be verified.
+    proof = begin_proof(request.headers, hook.secrets.now(), time.time())
+    if proof is None:
+        raise _unauthorized()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            body = await request.read()
+            body, complete = await _read(request, proof, reservation)
     except TimeoutError:
         raise web.HTTPRequestTimeout(
             text=f"the body was not received within {BODY_TIMEOUT_SECONDS:g} s"
         ) from None
-    if len(body) > MAX_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
-    forge = authenticate(request.headers, body, hook.secrets.now(), time.time())
-    if forge is None:
-        raise web.HTTPUnauthorized(
-            text="missing or wrong signature; use a secret from --hook-secret-file for the hook"
-        )
-    if len(body) > _MAX_BYTES_PARSED_INLINE:
-        push = await asyncio.to_thread(read_push, forge, request.headers, body)
-    else:
-        push = read_push(forge, request.headers, body)
+    if not proof.holds():
+        raise _unauthorized()
+    push = read_push(proof.forge, request.headers, body, complete=complete)
     relevant = may_move(push, hook.ref)
     _log.info(
         "push hook",
-        forge=forge.value,
+        forge=proof.forge.value,
         push=push.event[:80],
         refs=[ref[:200] for ref in push.refs[:20]],
         sync=relevant,
@@ -96,3 +95,22 @@ async def _handle(request: web.Request, hook: PushHook) -> web.Response:
         return web.json_response({"sync": False, "message": f"the push does not change {hook.ref}"})
     hook.request_sync()
     return web.json_response({"sync": True, "message": "sync requested; see /api/sync"}, status=202)
+
+
+async def _read(request: web.Request, proof: Proof, reservation: Reservation) -> tuple[bytes, bool]:
+    """Sign a body as it arrives; return its beginning, and whether that is all of it."""
+    kept = bytearray()
+    complete = True
+    async for piece in pieces(request, MAX_BODY_BYTES):
+        proof.update(piece)
+        part = piece[: KEPT_BYTES - len(kept)]
+        reservation.add(len(part))
+        kept += part
+        complete = complete and len(part) == len(piece)
+    return bytes(kept), complete
+
+
+def _unauthorized() -> web.HTTPUnauthorized:
+    return web.HTTPUnauthorized(
+        text="missing or wrong signature; use a secret from --hook-secret-file for the hook"
+    )

@@ -77,6 +77,10 @@ class Exposition(Protocol):
         """Count an answer to a delivery, with its HTTP status and duration."""
         ...
 
+    def refused(self, cause: str) -> None:
+        """Count a delivery that was not read, with the limit that it exceeds."""
+        ...
+
     def expose(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         ...

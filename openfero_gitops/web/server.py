@@ -18,13 +18,14 @@ from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.tls import tls_context
-from openfero_gitops.web.webhook import MAX_BODY_BYTES, add_webhook
+from openfero_gitops.web.webhook import add_webhook
 
 if TYPE_CHECKING:
     import ssl
 
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
+    from openfero_gitops.web.webhook import Intake
 
 __all__ = ["Address", "Server", "parse_address", "runner_of", "tls_context"]
 
@@ -80,11 +81,12 @@ class Server:
         web_listen: Address | None,
         tls: ssl.SSLContext | None,
         push: PushHook,
+        intake: Intake,
     ) -> None:
         """Build the applications; nothing listens yet."""
         webhook = self._application(state, exposition)
-        add_webhook(webhook, deliveries, exposition, webhook_guard)
-        add_push_hook(webhook, push)
+        add_webhook(webhook, deliveries, exposition, webhook_guard, intake)
+        add_push_hook(webhook, push, intake.budget)
         pages = webhook if web_listen is None else self._application(state, exposition)
         add_api(pages, state, web_guard)
         add_pages(pages, state, web_guard)
@@ -97,7 +99,7 @@ class Server:
 
     @staticmethod
     def _application(state: ReplicaState, exposition: Exposition) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[problems])
         add_health(app, state, exposition)
         return app
 

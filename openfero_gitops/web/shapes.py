@@ -26,7 +26,7 @@ def item(value: Item) -> dict[str, Any]:
     """Convert one alert of the answer to a delivery."""
     return {
         "alertname": value.alert.name,
-        "status": value.alert.status.value,
+        "status": value.alert.status.value if value.alert.status else None,
         "fingerprint": value.alert.fingerprint,
         "outcome": value.outcome.value,
         "operario": value.operario or None,

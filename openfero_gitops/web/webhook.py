@@ -9,24 +9,59 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.alertmanager import PayloadLimits, read_delivery
 from openfero_gitops.domain.answer import Verdict
+from openfero_gitops.domain.errors import Overloaded, TooLarge
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.web import shapes
+from openfero_gitops.web.bodies import BodyBudget, Reservation, read_body
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of, problem_response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.ports import Deliveries, Exposition
 
 _log = structlog.get_logger(__name__)
 
-#: A thousand alerts with long annotations take a tenth of it.
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+#: The memory of all deliveries in progress, by the size that one may have. The largest valid
+#: delivery needs less than three quarters of it.
+_BUDGET_FACTOR: Final = 16
+#: Larger bodies take longer than 10 ms to parse if they are made for that, and are parsed in a
+#: thread: one at a time, because the interpreter runs one thread at a time anyway.
+_MAX_BYTES_PARSED_INLINE: Final = 16 * 1024
+_TOO_LARGE_ADVICE: Final = (
+    "set max_alerts for this receiver in Alertmanager, or raise --max-delivery-size"
+)
 #: From the header of a delivery to its answer, however slowly its body arrives. The submitter
 #: times out earlier, so that the answer lists the outcome of each alert.
 TIMEOUT_SECONDS: Final = 8.9
+
+
+class Intake:
+    """Reads deliveries: what one may contain, and the memory that all of them may use."""
+
+    def __init__(
+        self, limits: PayloadLimits, too_large: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Take the limits, and what is called with the cause if a delivery exceeds one."""
+        self.budget = BodyBudget(_BUDGET_FACTOR * limits.size)
+        self.too_large = too_large
+        self._limits = limits
+        self._parsing = asyncio.Lock()
+
+    async def read(self, request: web.Request, reservation: Reservation) -> AlertGroup:
+        """Read and parse a delivery; see `read_body` and `read_delivery` for what is raised."""
+        limits = self._limits
+        body = await read_body(request, limits.size, reservation, _TOO_LARGE_ADVICE)
+        if len(body) <= _MAX_BYTES_PARSED_INLINE:
+            return read_delivery(body, limits, reservation.add)
+        async with self._parsing:
+            return await asyncio.to_thread(read_delivery, body, limits, reservation.add)
 
 
 def add_webhook(
@@ -34,6 +69,8 @@ def add_webhook(
     deliveries: Deliveries,
     exposition: Exposition,
     guard: Guard,
+    intake: Intake,
+    *,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
     """Serve `POST /alerts` and `/alert`, and OpenFero's `GET /alerts`.
@@ -44,23 +81,24 @@ def add_webhook(
     async def deliver(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
+            guard.check(request)
             async with asyncio.timeout(timeout_seconds):
-                guard.check(request)
-                _refuse_compressed(request)
-                answer = await deliveries.deliver(read_payload(await request.read()))
+                with Reservation(intake.budget) as reservation:
+                    answer = await deliveries.deliver(await intake.read(request, reservation))
+                    response = _response(answer)
         except CLIENT_ERRORS as error:
             response = problem_of(error, request, items=[])
-            # Alertmanager does not repeat it, so this log entry is the only trace.
+            # Alertmanager repeats none but 503, so this log entry is the only trace.
             reason = " ".join(str(error).split())
             _log.warning(
                 "delivery refused", code=response.status, sender=request.remote, error=reason
             )
+            count_refusal(error)
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"
             response = problem_response(503, detail, items=[])
             _log.warning("delivery timed out", code=response.status, sender=request.remote)
         else:
-            response = _response(answer)
             _log.info(
                 "delivery",
                 code=response.status,
@@ -71,6 +109,13 @@ def add_webhook(
         exposition.answered(response.status, time.perf_counter() - started)
         return response
 
+    def count_refusal(error: Exception) -> None:
+        if isinstance(error, TooLarge):
+            exposition.refused(error.cause)
+            intake.too_large(error.cause)
+        elif isinstance(error, Overloaded):
+            exposition.refused(Reason.BUSY.value)
+
     async def get(request: web.Request) -> web.Response:
         guard.check(request)
         return web.json_response("OK")
@@ -80,27 +125,18 @@ def add_webhook(
     app.router.add_get("/alerts", get)
 
 
-def _refuse_compressed(request: web.Request) -> None:
-    """Refuse a compressed body: it may be huge when decompressed, and Alertmanager sends none.
-
-    Raises:
-        web.HTTPUnsupportedMediaType: the body is compressed.
-    """
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise web.HTTPUnsupportedMediaType(
-            text="Content-Encoding is not supported; send an uncompressed body",
-            headers={"Accept-Encoding": "identity"},
-        )
-
-
 def _response(answer: Answer) -> web.Response:
     items = [shapes.item(item) for item in answer.items]
     if answer.verdict is Verdict.ACCEPTED:
         return web.json_response({"items": items})
     worst = next(item for item in answer.items if item.verdict is answer.verdict)
-    advice = "repeat the delivery" if answer.verdict is Verdict.REPEAT else "fix the operario"
-    failed = answer.count(Outcome.ERROR)
+    if answer.verdict is Verdict.REPEAT:
+        advice = "repeat the delivery"
+    elif worst.outcome is Outcome.INVALID:
+        advice = "correct the alert"
+    else:
+        advice = "fix the operario"
+    failed = answer.count(Outcome.ERROR) + answer.count(Outcome.INVALID)
     name = worst.alert.name or "an alert without a name"
     reason = worst.reason.value if worst.reason else ""
     job = f", Job {worst.job}" if worst.job else ""

@@ -73,10 +73,10 @@ class _Server(TestServer):
 
 @contextlib.asynccontextmanager
 async def serving(
-    add: Callable[[web.Application], None], limit: int = 1 << 20
+    add: Callable[[web.Application], None],
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    """Serve the routes that `add` adds, with a body limit; check that no task remains."""
-    app = web.Application(middlewares=[problems], client_max_size=limit)
+    """Serve the routes that `add` adds; check that no task remains."""
+    app = web.Application(middlewares=[problems])
     add(app)
     before = asyncio.all_tasks()
     timeout = aiohttp.ClientTimeout(total=PATIENCE)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.alertmanager import PayloadLimits, read_delivery, read_payload
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.domain.errors import Overloaded, PayloadError, TooLarge
 
 #: As Alertmanager sends it: webhook version "4", with the members that newer releases added.
 ALERTMANAGER = """{
@@ -128,14 +128,15 @@ def test_a_group_is_firing_while_any_of_its_alerts_is(states: list[str], status:
     [
         ("", "not JSON", "Expecting value"),
         (b"\xff", "not JSON", "decode"),
-        ("[" * 100_000, "not JSON", "recursion"),
-        ("9" * 5000, "not JSON", "digits"),
+        ("[" * 100_000, "payload", "not a JSON object"),
+        ('{"a": ' + "[" * 100_000, "not JSON", "nested"),
+        ("9" * 5000, "payload", "not a JSON object"),
         ("[]", "payload", "not a JSON object"),
         ('"firing"', "payload", "not a JSON object"),
         ("{}", "/alerts:", "required"),
-        ('{"alerts": null}', "/alerts:", "list"),
+        ('{"alerts": null}', "/alerts:", "array"),
         ('{"alerts": [], "groupKey": 1}', "/groupKey:", "string"),
-        ('{"alerts": [], "truncatedAlerts": true}', "/truncatedAlerts:", "integer"),
+        ('{"alerts": [], "truncatedAlerts": true}', "/truncatedAlerts:", "int"),
         ('{"alerts": [{}]}', "/alerts/0/labels:", "required"),
         ('{"alerts": [{"labels": {}, "status": "gone"}]}', "/alerts/0/status:", 'not "gone"'),
         ('{"alerts": [{"labels": {}}]}', "/alerts/0/status:", 'not ""'),
@@ -163,7 +164,7 @@ def test_an_invalid_member_is_named(body: str | bytes, place: str, complaint: st
 
     assert place in str(caught.value)
     assert complaint in str(caught.value)
-    assert "_GroupBody" not in str(caught.value)
+    assert "_Body" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,107 @@ def test_a_negative_number_of_truncated_alerts_is_0() -> None:
     assert read_payload('{"alerts": [], "truncatedAlerts": -4}').truncated_alerts == 0
 
 
+@pytest.mark.parametrize(
+    ("member", "value", "pointer", "complaint"),
+    [
+        ("labels", {"alertname": "B", "a/b": 1}, "/alerts/1/labels/a~1b", "must be a string"),
+        ("labels", {"alertname": "B", "a": None}, "/alerts/1/labels/a", "must be a string"),
+        ("labels", {"alertname": "B", "a": "x" * 66_000}, "/alerts/1/labels", "at most 65536"),
+        ("annotations", {"a": ["x"]}, "/alerts/1/annotations/a", "must be a string"),
+        ("annotations", ["x"], "/alerts/1/annotations", "must be an object"),
+        ("annotations", {"a": "x" * 300_000}, "/alerts/1", "shorten its annotations"),
+        ("status", "gone", "/alerts/1/status", 'not "gone"'),
+        ("status", 1, "/alerts/1/status", "must be a string"),
+        ("startsAt", "noon", "/alerts/1/startsAt", "RFC 3339"),
+        ("startsAt", 5, "/alerts/1/startsAt", "must be a string"),
+        ("endsAt", "2026-11-21T03:04:05", "/alerts/1/endsAt", "offset"),
+        ("generatorURL", {}, "/alerts/1/generatorURL", "must be a string"),
+        ("fingerprint", False, "/alerts/1/fingerprint", "must be a string"),
+    ],
+)
+def test_an_invalid_alert_leaves_the_others(
+    member: str, value: Any, pointer: str, complaint: str
+) -> None:
+    """Only the alert with the wrong member is invalid; its name is still read."""
+    right = {"status": "firing", "labels": {"alertname": "A"}}
+    wrong = {"status": "firing", "labels": {"alertname": "B"}, member: value}
+    group = read_delivery(json.dumps({"alerts": [right, wrong, right]}))
+
+    assert [alert.name for alert in group.alerts] == ["A", "A"]
+    (invalid,) = group.invalid
+    assert (invalid.index, invalid.name, invalid.pointer) == (1, "B", pointer)
+    assert complaint in invalid.problem
+    assert len(invalid.problem) < 500
+
+
+def test_text_that_is_not_utf_8_is_invalid() -> None:
+    """A label value or name in another encoding makes its alert invalid, and no other."""
+    body = b'{"status":"firing","alerts":[{"labels":{"a":"\xff"}},{"labels":{"\xff":"a"}},'
+    group = read_delivery(body + b'{"labels":{}}]}')
+
+    assert [(invalid.index, invalid.pointer) for invalid in group.invalid] == [
+        (0, "/alerts/0/labels"),
+        (1, "/alerts/1/labels"),
+    ]
+    assert len(group.alerts) == 1
+
+
+def test_null_means_absent() -> None:
+    """Members that are null are treated as if they were not there."""
+    nulls = dict.fromkeys(
+        ["status", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"]
+    )
+    body = {"status": None, "groupKey": None, "truncatedAlerts": None}
+    group = read_payload(
+        json.dumps(body | {"alerts": [nulls | {"status": "firing", "labels": {}}]})
+    )
+
+    assert (group.group_key, group.truncated_alerts) == ("", 0)
+    assert group.alerts == read_payload('{"status": "firing", "labels": {}}').alerts
+
+
+def test_the_number_of_alerts_is_limited() -> None:
+    """Alerts of every array count, also of one that a second array of the same name replaces."""
+    limits = PayloadLimits(alerts=3)
+    one = '{"status": "firing", "labels": {}}'
+    three, four = (f'{{"alerts": [{", ".join([one] * count)}]}}' for count in (3, 4))
+    twice = f'{{"alerts": [{one}, {one}], "alerts": [{one}, {one}]}}'
+
+    assert len(read_delivery(three, limits).alerts) == 3
+    for body in (four, twice):
+        with pytest.raises(TooLarge, match="more than 3 alerts; set max_alerts: 3") as caught:
+            read_delivery(body, limits)
+        assert caught.value.cause == "too-many-alerts"
+
+
+def test_the_number_of_labels_and_annotations_is_limited() -> None:
+    """It follows from the size of the largest body."""
+    limits = PayloadLimits(size=32 * 10)
+    alert = {"status": "firing", "labels": dict.fromkeys("abc", ""), "annotations": {"d": ""}}
+
+    assert len(read_delivery(json.dumps({"alerts": [alert] * 2}), limits).alerts) == 2
+    with pytest.raises(TooLarge, match="more than 10 labels and annotations") as caught:
+        read_delivery(json.dumps({"alerts": [alert] * 3}), limits)
+    assert caught.value.cause == "too-many-labels"
+
+
+def test_memory_is_reserved_for_each_alert() -> None:
+    """It is reserved before the next alert is read, so that a refusal ends reading."""
+    sizes: list[int] = []
+
+    def reserve(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) > 2:
+            raise Overloaded("enough")
+
+    alerts = [{"labels": {"a": "b"}}, {"labels": {}}, {"labels": 1}]
+    body = json.dumps({"status": "firing", "alerts": alerts[:2] * 9})
+    with pytest.raises(Overloaded):
+        read_delivery(body, PayloadLimits(), reserve)
+    assert len(sizes) == 3
+    assert sizes[0] > sizes[1] > 1000
+
+
 @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
 def test_labels_and_annotations_are_unchanged(
     labels: dict[str, str], annotations: dict[str, str]
@@ -231,8 +333,9 @@ def test_labels_and_annotations_are_unchanged(
 def test_any_json_is_parsed_or_refused(value: Any) -> None:
     """No JSON value raises anything but PayloadError."""
     try:
-        group = read_payload(json.dumps(value))
+        group = read_delivery(json.dumps(value))
     except PayloadError as error:
         assert str(error)  # noqa: PT017
     else:
         assert all(alert.status in Status for alert in group.alerts)
+        assert all(invalid.problem for invalid in group.invalid)

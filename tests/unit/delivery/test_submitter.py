@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.delivery import submitter as submit
-from openfero_gitops.delivery.alertmanager import read_payload
+from openfero_gitops.delivery.alertmanager import read_delivery, read_payload
 from openfero_gitops.delivery.submitter import DeliveryLimits
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
@@ -54,13 +54,13 @@ from tests.support.workers import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from tests.support.relay import Act, Request
 
 REMEMBER = Envelope().remember
 OTHER_NAMESPACE = "other-jobs"
 RECORDED = '"description":"a text'
-DELIVERED = '"description": "a text'
 WIRE_ALERT = {
     "status": "firing",
     "labels": {"alertname": "PodCrashLooping", "pod": "web-1"},
@@ -355,7 +355,6 @@ class TestJson:
 
         def count_decode(decoder: json.JSONDecoder, text: str, *rest: Any) -> Any:
             counts["record parsed"] += RECORDED in text
-            counts["body parsed"] += DELIVERED in text
             return decode(decoder, text, *rest)
 
         body = json.dumps({"status": "firing", "alerts": [WIRE_ALERT]})
@@ -365,11 +364,59 @@ class TestJson:
             monkeypatch.setattr(json.JSONDecoder, "decode", count_decode)
             answer = await replica.submitter.deliver(read_payload(body))
             assert outcomes(answer) == [(Outcome.CREATED, None)]
-            assert counts == {"body parsed": 1, "record serialized": 1, "record parsed": 1}
+            assert counts == {"record serialized": 1, "record parsed": 1}
             counts.clear()
             answer = await replica.submitter.deliver(read_payload(body))
             assert outcomes(answer) == [(Outcome.EXISTS, None)]
-            assert +counts == {"body parsed": 1}
+            assert not +counts
+
+
+class TestInvalid:
+    """Alerts that cannot be read, among others."""
+
+    @staticmethod
+    def group(*alerts: Any) -> AlertGroup:
+        """Read a delivery of these alerts."""
+        return read_delivery(json.dumps({"status": "firing", "alerts": alerts}))
+
+    @in_virtual_time
+    async def test_the_others_have_their_jobs(self) -> None:
+        """An invalid alert is answered in its place with 422, and named once in the log."""
+        wrong = WIRE_ALERT | {"labels": {"alertname": "PodCrashLooping", "pod": 1}}
+        late = WIRE_ALERT | {"startsAt": "noon"}
+        group = self.group(wrong, WIRE_ALERT, late)
+        replica = World().replica()
+        with capture_logs() as log:
+            async with replica.watching():
+                answer = await replica.submitter.deliver(group)
+                again = await replica.submitter.deliver(group)
+        assert answer.verdict is Verdict.UNPROCESSABLE
+        assert outcomes(answer) == [
+            (Outcome.INVALID, Reason.INVALID_ALERT),
+            (Outcome.CREATED, None),
+            (Outcome.INVALID, Reason.INVALID_ALERT),
+        ]
+        assert [item.alert.name for item in answer.items] == ["PodCrashLooping"] * 3
+        assert answer.items[0].message == "/alerts/0/labels/pod: must be a string"
+        assert answer.items[2].message.startswith('/alerts/2/startsAt: "noon" is not')
+        assert [item.outcome for item in again.items][1] is Outcome.EXISTS
+        (line,) = (line for line in log if line["log_level"] == "warning")
+        assert (line["alert"], line["member"]) == ("PodCrashLooping", "/alerts/0/labels/pod")
+
+    @in_virtual_time
+    async def test_what_must_be_repeated_wins(self) -> None:
+        """503 if another alert of the delivery could not be stored, or nothing can be."""
+        replica = World().replica()
+        replica.wire.trouble = fail_requests(Unavailable("no answer"), times=1)
+        group = self.group(WIRE_ALERT, WIRE_ALERT | {"status": "on"})
+        async with replica.watching():
+            answer = await replica.submitter.deliver(group)
+        assert answer.verdict is Verdict.REPEAT
+        assert [item.outcome for item in answer.items] == [Outcome.ERROR, Outcome.INVALID]
+            replica.catalog = None
+            answer = await replica.submitter.deliver(group)
+        assert answer.verdict is Verdict.REPEAT
+        assert [item.outcome for item in answer.items] == [Outcome.ERROR, Outcome.INVALID]
 
 
 class TestLimits:

@@ -15,10 +15,12 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.server import Address, Server, tls_context
+from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
@@ -292,6 +294,7 @@ async def guarded(authority: Authority) -> AsyncIterator[str]:
         web_listen=None,
         tls=tls_context(certificate, key, authority.certificate),
         push=NO_HOOK,
+        intake=Intake(PayloadLimits()),
     )
     await server.start()
     yield f"https://127.0.0.1:{server.bound[0].port}"
@@ -357,6 +360,7 @@ async def test_a_certificate_and_a_password(authority: Authority, token: Credent
         web_listen=None,
         tls=tls_context(certificate, key, authority.certificate),
         push=NO_HOOK,
+        intake=Intake(PayloadLimits()),
     )
     await server.start()
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from openfero_gitops.domain.errors import PayloadError
 from openfero_gitops.web import forges
-from openfero_gitops.web.forges import Forge, Push, authenticate, may_move, read_push
+from openfero_gitops.web.forges import Forge, Push, begin_proof, may_move, read_push
 
 SECRET = b"s3cret"
 KEY = b"k" * 32
@@ -38,8 +38,16 @@ def standard(body: bytes, *, at: float = NOW, key: bytes = KEY) -> dict[str, str
 
 
 def proven(headers: dict[str, str], body: bytes, *secrets: bytes) -> Forge | None:
-    """Who signed it."""
-    return authenticate(headers, body, secrets or (SECRET,), NOW)
+    """Who signed it, whatever pieces the body arrives in."""
+    forges = set()
+    for size in (1, 7, len(body) or 1):
+        proof = begin_proof(headers, secrets or (SECRET,), NOW)
+        if proof is not None:
+            for start in range(0, len(body), size):
+                proof.update(body[start : start + size])
+        forges.add(proof.forge if proof is not None and proof.holds() else None)
+    (forge,) = forges
+    return forge
 
 
 BODY = b'{"ref": "refs/heads/main"}'
@@ -101,7 +109,7 @@ def test_sha1_proves_nothing() -> None:
     old = hmac.new(SECRET, BODY, hashlib.sha1).hexdigest()
     assert proven({"X-Hub-Signature": f"sha1={old}"}, BODY) is None
     assert proven({}, BODY) is None
-    assert authenticate({"X-Gitlab-Token": ""}, BODY, (), NOW) is None
+    assert begin_proof({"X-Gitlab-Token": ""}, (), NOW) is None
 
 
 def read(forge: Forge, event: str, payload: Any) -> Push:

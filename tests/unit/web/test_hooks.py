@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from openfero_gitops.web.auth import SecretLines
+from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.hooks import MAX_BODY_BYTES, PushHook, add_push_hook
 
@@ -45,7 +46,9 @@ async def client(secret: Path, requests: list[str]) -> AsyncIterator[TestClient[
     """Give a client of a server that follows `main`."""
     app = web.Application(middlewares=[problems])
     lines = SecretLines(secret, lambda _: None)
-    add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", lines))
+    add_push_hook(
+        app, PushHook(lambda: requests.append("sync"), "main", lines), BodyBudget(1 << 20)
+    )
     async with TestClient(TestServer(app)) as client:
         yield client
 
@@ -120,7 +123,7 @@ async def test_without_a_secret_it_is_off() -> None:
     """Without a secret, nobody can request syncs."""
     requests: list[str] = []
     app = web.Application(middlewares=[problems])
-    add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", None))
+    add_push_hook(app, PushHook(lambda: requests.append("sync"), "main", None), BodyBudget(0))
     async with TestClient(TestServer(app)) as client:
         code, answer = await push(client)
     assert (code, requests) == (403, [])

@@ -16,11 +16,12 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.server import Address, Server, parse_address, tls_context
-from openfero_gitops.web.webhook import MAX_BODY_BYTES
+from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.process import free_port
@@ -59,6 +60,7 @@ def make(inbox: Inbox | None = None, **changes: Any) -> Server:
         "web_listen": None,
         "tls": None,
         "push": NO_HOOK,
+        "intake": Intake(PayloadLimits()),
     }
     return Server(**{**options, **changes})
 
@@ -286,12 +288,15 @@ async def test_idle_connections_do_not_hold_up_the_end() -> None:
 
 
 async def test_the_largest_delivery() -> None:
-    """A delivery of more than 16 MiB is refused with 413 and a problem."""
+    """A delivery of more than 8 MiB is refused with 413 and a problem that says what to do."""
     async with running(make()) as (only,):
-        body = io.BytesIO(json.dumps(BODY).encode().ljust(MAX_BODY_BYTES + 1))
+        body = io.BytesIO(json.dumps(BODY).encode().ljust(PayloadLimits().size + 1))
         status, text = await send("POST", f"http://{only}/alerts", data=body)
         assert status == 413
-        assert problem(text, 413)["detail"] == "the body is larger than 16777216 bytes"
+        assert problem(text, 413)["detail"] == (
+            "the body is larger than 8388608 bytes; set max_alerts for this receiver in "
+            "Alertmanager, or raise --max-delivery-size"
+        )
 
 
 async def test_a_gzip_bomb_does_not_go_off() -> None:

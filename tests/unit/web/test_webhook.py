@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits
-from openfero_gitops.domain.alert import Alert, Status
+from openfero_gitops.domain.alert import Alert, InvalidAlert, Status
 from openfero_gitops.domain.answer import Item, Verdict
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
-from openfero_gitops.web.webhook import TIMEOUT_SECONDS, add_webhook
+from openfero_gitops.web.webhook import TIMEOUT_SECONDS, Intake, add_webhook
 from tests.support.depth import scaled
 from tests.support.replica import alert, group
 from tests.support.serving import OPEN, PROBLEM, Inbox, created, problem, say, serving
@@ -44,14 +45,17 @@ def webhook(
     guard: Guard = OPEN,
     counts: Metrics | None = None,
     patience: float = 5.0,
-    limit: int = 1 << 20,
+    limits: PayloadLimits | None = None,
+    causes: list[str] | None = None,
 ) -> contextlib.AbstractAsyncContextManager[Client]:
     """Serve the webhook alone."""
 
     def add(app: web.Application) -> None:
-        add_webhook(app, inbox, counts or Metrics("1.2.3"), guard, patience)
+        told = causes if causes is not None else []
+        intake = Intake(limits or PayloadLimits(), told.append)
+        add_webhook(app, inbox, counts or Metrics("1.2.3"), guard, intake, timeout_seconds=patience)
 
-    return serving(add, limit)
+    return serving(add)
 
 
 def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
@@ -144,6 +148,37 @@ async def test_a_job_that_is_wrong_is_named() -> None:
     assert body["items"][1]["reason"] == "api-refused"
 
 
+async def test_an_alert_that_cannot_be_read_is_named() -> None:
+    """422 says which alert is invalid and why."""
+
+    def tell(alert: Alert) -> Item:
+        if alert.name == "A":
+            return created(alert)
+        invalid = InvalidAlert(1, "B", (), "/alerts/1/labels/a", "must be a string")
+        reason, message = Reason.INVALID_ALERT, "/alerts/1/labels/a: must be a string"
+        verdict = Verdict.UNPROCESSABLE
+        return Item(invalid, Outcome.INVALID, reason, message, verdict=verdict)
+
+    async with webhook(Inbox(tell)) as client:
+        answer = await client.post("/alerts", json=group(alert("A"), alert("B")))
+        body = problem(await answer.text(), 422)
+    assert body["detail"] == (
+        "1 of 2 alerts have no Job (correct the alert): B: invalid-alert: "
+        "/alerts/1/labels/a: must be a string"
+    )
+    assert body["items"][1] == {
+        "alertname": "B",
+        "status": None,
+        "fingerprint": "",
+        "outcome": "invalid",
+        "operario": None,
+        "namespace": None,
+        "job": None,
+        "reason": "invalid-alert",
+        "message": "/alerts/1/labels/a: must be a string",
+    }
+
+
 async def test_repeating_wins_over_mending() -> None:
     """Where one Job is wrong and another could not be stored, 503 makes Alertmanager repeat."""
     verdicts = {
@@ -232,13 +267,12 @@ async def test_other_methods_are_refused(method: str, path: str, allowed: str) -
         (b"", "not JSON"),
         (b"not json", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "not a JSON object"),
+        (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"alerts": 1}', "at /alerts"),
-        (b'{"alerts": [{"labels": {"a": 1}}]}', "at /alerts/0/labels/a"),
-        (
-            b'{"alerts": [{"status": "on", "labels": {}}]}',
-            'must be "firing" or "resolved", not "on"',
-        ),
+        (b'{"alerts": [{"labels": {}}, 1]}', "at /alerts/1"),
+        (b'{"alerts": [{"labels": 1}]}', "at /alerts/0"),
+        (b'{"alerts": [], "groupKey": 1}', "at /groupKey"),
         (b"null", "not a JSON object"),
     ],
 )
@@ -272,22 +306,42 @@ def test_no_bytes_are_a_defect(bodies: list[bytes]) -> None:
 async def test_the_largest_body_is_taken() -> None:
     """A body of exactly the limit is read, one byte more is 413, with a length or in chunks."""
     limit = 2000
-    inbox = Inbox()
+    inbox, counts, causes = Inbox(), Metrics("1.2.3"), list[str]()
 
     async def chunks(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 100):
             yield body[start : start + 100]
 
-    async with webhook(inbox, limit=limit) as client:
+    limits = PayloadLimits(size=limit)
+    async with webhook(inbox, limits=limits, counts=counts, causes=causes) as client:
         for body in (BODY.ljust(limit), chunks(BODY.ljust(limit))):
             assert (await client.post("/alerts", data=body)).status == 200
         for body in (BODY.ljust(limit + 1), chunks(BODY.ljust(limit + 1))):
             answer = await client.post("/alerts", data=body)
             assert (answer.status, answer.content_type) == (413, PROBLEM)
             error = problem(await answer.text(), 413)
-            assert error["detail"] == "the body is larger than 2000 bytes"
-            assert error["items"] == []
+            assert error["detail"].startswith("the body is larger than 2000 bytes; set max_alerts")
+            assert (error["reason"], error["items"]) == ("too-large", [])
     assert len(inbox.groups) == 2
+    assert causes == ["too-large"] * 2
+    assert b'deliveries_refused_total{cause="too-large"} 2.0' in counts.expose()
+
+
+async def test_too_many_alerts_are_refused_whole() -> None:
+    """413 names Alertmanager's max_alerts: a part of the alerts would be lost."""
+    inbox, causes = Inbox(), list[str]()
+    two, three = (group(*(alert("A", host=host) for host in hosts)) for hosts in ("ab", "abc"))
+    with capture_logs() as log:
+        async with webhook(inbox, limits=PayloadLimits(alerts=2), causes=causes) as client:
+            assert (await client.post("/alerts", json=two)).status == 200
+            answer = await client.post("/alerts", json=three)
+            error = problem(await answer.text(), 413)
+    assert "more than 2 alerts; set max_alerts: 2 for this receiver" in error["detail"]
+    assert error["reason"] == "too-many-alerts"
+    assert len(inbox.groups) == 1
+    assert causes == ["too-many-alerts"]
+    (line,) = (line for line in log if line["event"] == "delivery refused")
+    assert (line["code"], line["sender"]) == (413, "127.0.0.1")
 
 
 async def test_a_body_in_chunks_is_read() -> None:
@@ -429,11 +483,12 @@ async def test_a_sender_that_asks_first() -> None:
 async def test_a_slow_delivery_holds_up_no_other() -> None:
     """Deliveries are taken side by side."""
     slow, quick = Inbox(pause=0.5), Inbox()
+    intake = Intake(PayloadLimits())
 
     def add(app: web.Application) -> None:
-        add_webhook(app, slow, Metrics("1"), OPEN)
+        add_webhook(app, slow, Metrics("1"), OPEN, intake)
         other = web.Application()
-        add_webhook(other, quick, Metrics("1"), OPEN)
+        add_webhook(other, quick, Metrics("1"), OPEN, intake)
         app.add_subapp("/quick", other)
 
     async with serving(add) as client:

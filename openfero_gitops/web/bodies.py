@@ -1,0 +1,129 @@
+"""Reads the bodies of requests: counted, within limits, and within one budget of memory.
+
+Nothing else in this package reads a body. Bytes are counted as they arrive, whatever
+`Content-Length` says, and each request reserves the memory that it needs in the budget, which all
+listeners share. A request holds its memory until it is answered. What exceeds the budget is
+answered with 503.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+from aiohttp import web
+
+from openfero_gitops.domain.errors import Overloaded, TooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+#: Requests that need at most this much may use the whole budget: a delivery of 300 alerts does.
+SMALL_BYTES: Final = 2 * 1024 * 1024
+#: Larger ones may use this part of it, so that they cannot keep out ordinary deliveries.
+_LARGE_SHARE: Final = 0.75
+
+
+class BodyBudget:
+    """How many bytes of memory all requests in progress may use for their bodies."""
+
+    def __init__(self, size: int) -> None:
+        """Take the size of the budget in bytes."""
+        self._size = size
+        self._max_large = int(size * _LARGE_SHARE)
+        self._used = 0
+        self._large = 0  # the part of it that requests over SMALL_BYTES use
+        self._lock = threading.Lock()  # payloads are parsed in a thread
+
+    @property
+    def used(self) -> int:
+        """How many bytes are reserved now."""
+        return self._used
+
+    def change(self, before: int, after: int) -> None:
+        """Change what one request has reserved, in bytes; raises Overloaded if it is too much."""
+        large_before = before if before > SMALL_BYTES else 0
+        large_after = after if after > SMALL_BYTES else 0
+        with self._lock:
+            used = self._used + after - before
+            large = self._large + large_after - large_before
+            if after > before and (used > self._size or (large_after and large > self._max_large)):
+                raise Overloaded(
+                    "too many large requests are being processed; repeat the request later"
+                )
+            self._used, self._large = used, large
+
+
+class Reservation:
+    """What one request has reserved in the budget; a context manager that releases it."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        """Reserve nothing yet."""
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release everything."""
+        self._budget.change(self._size, 0)
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Reserve so many more bytes; raises Overloaded if the budget does not have them."""
+        self._budget.change(self._size, self._size + size)
+        self._size += size
+
+
+async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIterator[bytes]:
+    """Yield the body of a request as it arrives; at most `limit` bytes.
+
+    `advice` is what the sender of a larger body should do.
+
+    Raises:
+        TooLarge: the body is larger.
+        web.HTTPUnsupportedMediaType: the body is compressed.
+    """
+    _refuse_compressed(request)
+    error = TooLarge(f"the body is larger than {limit} bytes{advice and '; ' + advice}")
+    if (request.content_length or 0) > limit:
+        raise error
+    size = 0
+    while piece := await request.content.readany():
+        size += len(piece)
+        if size > limit:
+            raise error
+        yield piece
+
+
+async def read_body(
+    request: web.Request, limit: int, reservation: Reservation, advice: str = ""
+) -> bytearray:
+    """Read the body of a request; see `pieces`.
+
+    Raises:
+        TooLarge: the body is larger than `limit` bytes.
+        Overloaded: the budget does not have the memory for it.
+        web.HTTPUnsupportedMediaType: the body is compressed.
+    """
+    body = bytearray()
+    async for piece in pieces(request, limit, advice):
+        reservation.add(len(piece))
+        body += piece
+    return body
+
+
+def _refuse_compressed(request: web.Request) -> None:
+    """Refuse a compressed body: it may be huge when decompressed, and nobody sends one.
+
+    Raises:
+        web.HTTPUnsupportedMediaType: the body is compressed.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(
+            text="Content-Encoding is not supported; send an uncompressed body",
+            headers={"Accept-Encoding": "identity"},
+        )
