@@ -443,7 +443,7 @@ def _type_name(name: str, annotation: Any) -> str:
         return "NAMESPACE"
     if Path in (annotation, *typing.get_args(annotation)):
         return "DIR" if name.endswith("_dir") else "FILE"
-    return {timedelta: "DURATION", Size: "SIZE"}.get(annotation, "TEXT")
+    return {timedelta: "DURATION", Size: "SIZE", int: "NUMBER"}.get(annotation, "TEXT")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

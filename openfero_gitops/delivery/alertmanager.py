@@ -245,7 +245,7 @@ def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
     except RecursionError:
         raise PayloadError("the body is not JSON that can be read: nested too deeply") from None
     except ValueError as error:  # also msgspec's and json's
-        raise PayloadError(f"the body is not JSON: {printable(str(error))}") from None
+        raise PayloadError(f"the body is not JSON: {printable(str(error))}") from error
     finally:
         _count.reset(token)
 

@@ -637,7 +637,7 @@ def test_render_scripts_that_can_be_read(
         (b"", "not JSON"),
         (b"not json", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b"[" * 200_000, "not JSON"),
+        (b"[" * 200_000, "not a JSON object"),
         (b"[]", "not a JSON object"),
         (b'{"alerts": 7}', "at /alerts"),
         (b'{"labels": {"a": 1}}', "at /labels/a"),
