@@ -196,6 +196,7 @@ class State:
             _condition("deliveries", self._deliveries.trouble),
             _condition("clock", self._clock.trouble),
             _condition("control", self._control.trouble, vital=False),
+            _condition("leader", self._elector.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
             _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
         )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Jitter of the retry period, up and down: client-go's factor.
 JITTER: Final = 1.2
+#: Longest lease that the settings allow. A record that claims more counts with this.
+MAX_LEASE_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class LeaseDurations:
 
     def __post_init__(self) -> None:
         """Reject durations with which two replicas could lead, or none."""
-        if not float(self.lease_duration).is_integer() or not 1 <= self.lease_duration <= 86_400:  # noqa: PLR2004
+        if not float(self.lease_duration).is_integer() or not (
+            1 <= self.lease_duration <= MAX_LEASE_SECONDS
+        ):
             raise UsageError(
                 f"lease-duration is {self.lease_duration:g} s: it must be whole seconds,"
                 " 1 s to 24 h"

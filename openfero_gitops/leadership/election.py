@@ -5,13 +5,15 @@ now. The lease has expired when that is longer ago than the record's own duratio
 detects whether the record changed before a write: every write carries the resourceVersion that was
 read.
 
-Four rules are stricter than client-go's:
+Five rules are stricter than client-go's:
 
 * A deleted lease is not free before its last known record has expired, so that deleting it does
   not make two leaders. (A replica that never saw the record may create it at once.)
 * A record is recognized as one's own by its acquisition, not by its holder's name. So two processes
   of one name do not lead together, and a restarted one waits for the lease to expire.
 * A record without a duration counts with the candidate's duration, not with none.
+* A record counts with a day at most, so that who can write the Lease once does not keep every
+  replica from leading for years.
 * A renewal changes the record even if the wall clock does not advance.
 """
 
@@ -22,9 +24,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from openfero_gitops.domain.lease import LeaseRecord
+from openfero_gitops.domain.lease import MAX_LEASE_SECONDS, LeaseRecord
+from openfero_gitops.domain.text import quoted
 
 _TRANSITIONS: Final = 2**31  # the API's field is an int32
+#: In lease durations: silence of a holder that no replica with the same settings has.
+_LONG_SILENCE: Final = 2
+_MAX_HOLDER_CHARACTERS: Final = 100
 _RELEASED_SECONDS: Final = 1  # the API requires a duration above 0; client-go writes this one
 
 
@@ -129,7 +135,25 @@ def expires_at(candidate: LeaseCandidate, observed: ObservedLease) -> float:
     """When the last known holder's lease expires, unless it renews."""
     if observed.held is None:
         return observed.held_at
-    return observed.held_at + (observed.held.duration or candidate.duration)
+    duration = observed.held.duration or candidate.duration
+    return observed.held_at + min(duration, MAX_LEASE_SECONDS)
+
+
+def describe_silent_holder(candidate: LeaseCandidate, observed: ObservedLease, now: float) -> str:
+    """Say who holds the lease without renewing it; empty if nobody does.
+
+    A replica that died is followed when its lease expires, at most its lease duration later. So a
+    holder that is silent for longer than this is no replica with the candidate's settings.
+    """
+    held = observed.held
+    if held is None or now < observed.held_at + candidate.duration * _LONG_SILENCE:
+        return ""
+    holder = quoted(held.holder, _MAX_HOLDER_CHARACTERS)
+    return (
+        f"the Lease is held by {holder} for {held.duration} s, "
+        f"and was not renewed for more than {candidate.duration} s: no Job is started; unless a "
+        "replica has this name, delete the Lease and restart the replicas"
+    )
 
 
 def acquire_or_wait(

@@ -56,6 +56,7 @@ from openfero_gitops.leadership.election import (
     StandBy,
     StepDown,
     acquire_or_wait,
+    describe_silent_holder,
     expires_at,
     observe_lease,
     release,
@@ -172,6 +173,13 @@ class Elector:
     def status(self) -> Leadership:
         """Who leads, as far as this replica knows."""
         return self._status
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody may be leading although the lease has a holder; empty if it is renewed."""
+        if self._status.leader:
+            return ""
+        return describe_silent_holder(self._candidate, self._observed, self._clock())
 
     async def run(self) -> NoReturn:
         """Run until cancelled; then stop the work, release the lease, and end.

@@ -19,6 +19,7 @@ from openfero_gitops.leadership.election import (
     StandBy,
     StepDown,
     acquire_or_wait,
+    describe_silent_holder,
     expires_at,
     observe_lease,
     release,
@@ -89,6 +90,25 @@ class TestAcquiring:
             LeadershipReason.HELD, "replica-b", 115.0
         )
         assert isinstance(acquire_or_wait(ME, seen, None, now=115, wall=WALL), Acquire)
+
+    def test_a_record_with_a_duration_of_years_counts_with_a_day(self) -> None:
+        """Who writes the lease once keeps nobody from leading for longer than a day."""
+        seen = observed((replace(OTHERS, duration=2**31 - 1), 100))
+        assert acquire_or_wait(ME, seen, None, now=86_499, wall=WALL) == StandBy(
+            LeadershipReason.HELD, "replica-b", 86_500.0
+        )
+        assert isinstance(acquire_or_wait(ME, seen, None, now=86_500, wall=WALL), Acquire)
+
+    def test_a_holder_that_does_not_renew_is_named(self) -> None:
+        """A holder that is silent for longer than the own lease duration is no replica."""
+        seen = observed((replace(OTHERS, holder="so\x1bme", duration=3600), 100))
+        assert describe_silent_holder(ME, seen, 120) == ""
+        words = describe_silent_holder(ME, seen, 131)
+        assert 'held by "so\\x1bme" for 3600 s' in words
+        assert "delete the Lease" in words
+        assert describe_silent_holder(ME, observed((FREE, 100)), 1000) == ""
+        renewed = replace(OTHERS, renewed_at=WALL)
+        assert describe_silent_holder(ME, observed((OTHERS, 100), (renewed, 130)), 140) == ""
 
     def test_released_lease_is_taken_at_once(self) -> None:
         """With an empty holder the lease is free."""
