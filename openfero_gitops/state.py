@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from openfero_gitops.admission.decide import decide
+from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.lag import LagMonitor
     from openfero_gitops.catalog.syncer import Syncer
-    from openfero_gitops.domain.catalog import Catalog, Envelope
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
@@ -50,18 +51,23 @@ class DecisionCache:
         self._view = view
         self._clock = clock
         self._decisions: Mapping[JobKey, Decision] = {}
-        self._inputs: tuple[int, Envelope | None, Pause | None] | None = None
+        self._inputs: tuple[int, int, Pause | None] | None = None
         self._not_before = self._until = clock()
 
     def get(
-        self, envelope: Envelope | None, pause: Pause | None, *, now: datetime
+        self, catalog: Catalog | None, pause: Pause | None, *, now: datetime
     ) -> Mapping[JobKey, Decision]:
         """Return the decision on each waiting Job, computed now or a moment ago."""
-        inputs = (self._view.changes, envelope, pause)
+        inputs = (self._view.changes, id(catalog), pause)
         started = self._clock()
         stale = started >= self._until or inputs != self._inputs
         if stale and started >= self._not_before:
-            pairs = decide(self._view, envelope, pause=pause, now=now)
+            pairs = decide(
+                with_requirements(self._view, catalog),
+                catalog.envelope if catalog else None,
+                pause=pause,
+                now=now,
+            )
             self._decisions = {remediation.key: decision for remediation, decision in pairs}
             self._inputs = inputs
             ended = self._clock()
@@ -153,8 +159,8 @@ class State:
         return self._elector.status
 
     def remediations(self) -> Iterable[Remediation]:
-        """Return all remediations."""
-        return self._view
+        """Return all remediations, the waiting ones with what the active catalog requires."""
+        return with_requirements(self._view, self._syncer.catalog)
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""
@@ -166,12 +172,7 @@ class State:
 
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Return the decision on each waiting Job, as a leader would make it now."""
-        catalog = self.catalog()
-        return self._decisions.get(
-            catalog.envelope if catalog else None,
-            self._control.pause,
-            now=self._now(),
-        )
+        return self._decisions.get(self._syncer.catalog, self._control.pause, now=self._now())
 
     def conditions(self) -> Sequence[Condition]:
         """Check what this replica needs to work."""

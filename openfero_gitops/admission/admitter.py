@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
+from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
 from openfero_gitops.domain.reason import Reason
@@ -225,7 +226,7 @@ class Admitter:
         # Before every namespace has been listed it is unknown what is running: decide nothing.
         jobs = list(self._view) if self._view.complete else []
         decisions = decide(
-            [self._assumed(job, state) for job in jobs],
+            [self._assumed(job, state) for job in with_requirements(jobs, catalog)],
             catalog.envelope if catalog else None,
             pause=pause,
             now=now,

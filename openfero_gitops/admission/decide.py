@@ -295,7 +295,7 @@ def _wait(
     if pause is not None:
         return Wait(Reason.PAUSED, message=pause.message)
     if remediation.phase is Phase.AWAITING_APPROVAL:
-        return Wait(Reason.APPROVAL)
+        return Wait(Reason.APPROVAL, message=remediation.message)
     return (
         _unconfirmed_of_incident(remediation, index)
         or _resolve_delay(remediation, index)

@@ -46,7 +46,8 @@ class JobAction:
 
 _WAITING = frozenset({Phase.WAITING, Phase.AWAITING_APPROVAL})
 
-APPROVE = JobAction("approved", frozenset({Phase.AWAITING_APPROVAL}), patches.approve)
+# (That a Job must be approved may be known only from Git, which this command does not read.)
+APPROVE = JobAction("approved", _WAITING, patches.approve)
 REFUSE = JobAction("refused", _WAITING, patches.refuse_by_hand)
 CANCEL = JobAction(
     "cancelled", _WAITING | {Phase.RUNNING, Phase.QUEUED, Phase.HELD}, patches.cancel_by_hand
@@ -95,6 +96,8 @@ async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username:
             raise UsageError(
                 f"Job {key} cannot be {action.done}: its phase is {_phase_text(remediation)}"
             )
+        if action is APPROVE and remediation.approved_by:
+            raise UsageError(f"Job {key} is already approved, by {remediation.approved_by}")
         try:
             await api.patch(JOBS, key.namespace, key.name, action.patch(remediation, username))
         except Forbidden as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -177,6 +177,21 @@ class Options:
 
 #: All options, in the order of the documentation.
 OPTIONS: Final = declared_options(Options)
+
+
+def stricter_options(options: Options, other: Options) -> Options:
+    """Return, for each recorded option, the value that permits less; `options` if all are its own.
+
+    Options that permit neither more nor less, such as the priority, stay as they are.
+    """
+    stricter = {
+        option.field: option.of(other)
+        for option in OPTIONS
+        if option.recorded
+        and option.permits is not None
+        and option.permits(option.of(other)) < option.permits(option.of(options))
+    }
+    return replace(options, **stricter) if stricter else options
 
 
 def changed_options(options: Options) -> tuple[tuple[str, str], ...]:

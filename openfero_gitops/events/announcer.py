@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops.admission.decide import Wait
+from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.domain.errors import ApiError
@@ -113,9 +114,10 @@ class Announcer:
         """Report each reason of a wait once."""
         waits: dict[str, Reason] = {}
         for judged, decision in self._decisions():
-            remediation = self._view.get(judged.key)
-            if not isinstance(decision, Wait) or remediation is None or not remediation.waiting:
+            current = self._view.get(judged.key)
+            if not isinstance(decision, Wait) or current is None or not current.waiting:
                 continue
+            (remediation,) = with_requirements([current], self._syncer.catalog)
             if (
                 decision.reason is Reason.APPROVAL
                 and remediation.phase is not Phase.AWAITING_APPROVAL

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.commands.operator import APPROVE, act_on_job
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.timestamp import format_time, parse_time
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
 NARROW = {"openfero.io/max-concurrent": "1", "openfero.io/cooldown": "1h"}
+GATED = {"openfero.io/approval": "required", "openfero.io/cooldown": "0"}
 
 
 class Attacker:
@@ -100,6 +103,7 @@ def replica(
     repository = Repository(folder / "operarios")
     for name in ("Blocked", "Squatted", "Early", "Edited"):
         repository.write(f"{name}.json", operario(name, annotations=NARROW))
+    repository.write("Gated.json", operario("Gated", annotations=GATED))
     repository.commit("Operarios")
     with Replica(
         folder,
@@ -123,6 +127,12 @@ def phase(replica: Replica, job: str) -> str:
     """Return the phase of a remediation; empty if the API does not list it."""
     items = replica.get("/api/remediations")["items"]
     return next((str(item["phase"]) for item in items if item["job"] == job), "")
+
+
+def message(replica: Replica, job: str) -> str:
+    """Return the message of a remediation."""
+    items = replica.get("/api/remediations")["items"]
+    return next((str(item["message"]) for item in items if item["job"] == job), "")
 
 
 def foreign(replica: Replica) -> str:
@@ -195,4 +205,34 @@ def test_an_edited_job_is_neither_started_nor_changed(replica: Replica, attacker
 
     replica.wait_for(lambda: f"{job} (its annotation openfero.io/target" in foreign(replica))
     assert phase(replica, job) == ""
+    assert attacker.job(job)["spec"]["suspend"] is True
+
+
+def test_rewritten_options_take_no_approval_away(
+    replica: Replica, attacker: Attacker, kubeconfig: Path, shared_namespace: str
+) -> None:
+    """The operario in Git requires it, so the Job waits for a person, who can approve it."""
+    _, answer = replica.deliver(alert("Gated", host="gated"))
+    job = answer["items"][0]["job"]
+    replica.wait_for(lambda: phase(replica, job) == "AwaitingApproval")
+
+    attacker.annotate(job, options='{"approval":false}')
+
+    replica.wait_for(lambda: "requires approval in Git" in message(replica, job))
+    assert phase(replica, job) == "AwaitingApproval"
+    assert attacker.job(job)["spec"]["suspend"] is True
+    asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+
+
+def test_another_operarios_name_takes_no_approval_away(
+    replica: Replica, attacker: Attacker
+) -> None:
+    """Neither that of one without approval, nor one that does not exist."""
+    _, answer = replica.deliver(alert("Gated", host="renamed"))
+    job = answer["items"][0]["job"]
+    replica.wait_for(lambda: phase(replica, job) == "AwaitingApproval")
+    for name in ("openfero-edited-firing", "nothing"):
+        attacker.annotate(job, options='{"approval":false}', operarius=name)
+        replica.wait_for(lambda name=name: f'no operario "{name}"' in message(replica, job))
     assert attacker.job(job)["spec"]["suspend"] is True

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, JobKey
 from openfero_gitops.jobs.view import View
 from openfero_gitops.state import DecisionCache, foreign_jobs_message
-from tests.support.build import NOW, remediation, seconds
+from tests.support.build import NOW, catalog, operario, remediation, seconds
 
-ENVELOPE = Envelope()
+CATALOG = catalog(operario())
 PAUSE = Pause(PauseCause.COMMAND, "ada paused admission", "ada")
 JOB = JobKey("jobs", "a")
 
@@ -33,11 +32,11 @@ def test_decisions_are_cached_until_an_input_changes() -> None:
     clock, view = Clock(), View()
     view.apply(remediation("a"))
     decided = DecisionCache(view, clock)
-    first = decided.get(ENVELOPE, None, now=NOW)
+    first = decided.get(CATALOG, None, now=NOW)
 
     assert first[JOB].reason is Reason.ADMITTED
-    assert decided.get(ENVELOPE, None, now=NOW) is first
-    paused = decided.get(ENVELOPE, PAUSE, now=NOW)
+    assert decided.get(CATALOG, None, now=NOW) is first
+    paused = decided.get(CATALOG, PAUSE, now=NOW)
     assert paused[JOB].reason is Reason.PAUSED
     assert decided.get(None, PAUSE, now=NOW)[JOB].reason is Reason.NO_CATALOG
     view.apply(remediation("b", resource_version="8"))
@@ -52,14 +51,14 @@ def test_slow_decisions_are_reused_for_longer() -> None:
     clock, view = Clock(), View()
     decided = DecisionCache(view, clock)
     clock.step = 0.1
-    first = decided.get(ENVELOPE, None, now=NOW)
+    first = decided.get(CATALOG, None, now=NOW)
     clock.step = 0.0
 
     view.apply(remediation("a"))
     clock.now += 0.5
-    assert decided.get(ENVELOPE, None, now=NOW) is first
+    assert decided.get(CATALOG, None, now=NOW) is first
     clock.now += 0.5
-    assert set(decided.get(ENVELOPE, None, now=NOW)) == {JOB}
+    assert set(decided.get(CATALOG, None, now=NOW)) == {JOB}
 
 
 def test_foreign_jobs_are_named_with_the_reason() -> None:

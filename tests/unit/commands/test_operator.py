@@ -10,14 +10,15 @@ import pytest
 from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.app import Controller
-from openfero_gitops.cluster.api import CONFIG_MAPS
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.commands.operator import CANCEL, apply_action, write_pause
+from openfero_gitops.commands.operator import APPROVE, CANCEL, apply_action, write_pause
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
 from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
 from openfero_gitops.domain.pause import Pause, PauseCause
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.settings import load_settings
+from tests.support import build
 from tests.support.workers import (
     NAMESPACE,
     Commits,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from openfero_gitops.domain.remediation import JobKey
     from tests.support.relay import Act, Request
 
 
@@ -80,6 +80,32 @@ async def test_cancel_reports_a_job_that_left_its_phase() -> None:
 
     with pytest.raises(UsageError, match="changed at the same time, its phase is now Held"):
         await cancelled(goes)
+
+
+@in_virtual_time
+async def test_a_job_is_approved_once() -> None:
+    """Whether Git requires it is not known here; the second approver is told of the first."""
+    world = World()
+    replica = world.replica()
+    async with replica.watching():
+        key = (await replica.deliver(pods_of("web-1"))).items[0].job
+        assert key is not None
+        await apply_action(world.cluster, APPROVE, key, "ada")
+        with pytest.raises(UsageError, match="is already approved, by ada"):
+            await apply_action(world.cluster, APPROVE, key, "eve")
+    assert (await world.job(key)).approved_by == "ada"
+
+
+@in_virtual_time
+async def test_a_foreign_job_is_not_changed() -> None:
+    """The message says what is wrong with it."""
+    world = World()
+    manifest = build.rendered().manifest
+    manifest["metadata"]["name"] = "forged"
+    await world.cluster.create(JOBS, build.JOBS_NAMESPACE, manifest)
+    key = JobKey(build.JOBS_NAMESPACE, "forged")
+    with pytest.raises(UsageError, match="not created by openfero-gitops"):
+        await apply_action(world.cluster, APPROVE, key, "ada")
 
 
 class TestPause:
