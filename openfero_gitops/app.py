@@ -60,9 +60,11 @@ from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
+from openfero_gitops.web.connections import ConnectionLimits
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
-from openfero_gitops.web.server import Server, parse_address, tls_context
+from openfero_gitops.web.server import Server, parse_address
+from openfero_gitops.web.tls import load_tls
 from openfero_gitops.web.webhook import Intake
 
 if TYPE_CHECKING:
@@ -258,7 +260,13 @@ class Controller:
             web_listen=parse_address(settings.web_listen, "--web-listen")
             if settings.web_listen
             else None,
-            tls=tls_context(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
+            tls=load_tls(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
+            allowed_hosts=settings.allowed_host,
+            limits=ConnectionLimits(
+                connections=settings.max_connections,
+                connections_per_source=settings.max_connections_per_source
+                or (settings.max_connections + 1) // 2,
+            ),
             push=PushHook(
                 self.sync_requests.request,
                 settings.ref,

@@ -80,6 +80,17 @@ class Metrics:
             registry=registry,
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 9),
         )
+        self._connections = Gauge(
+            "openfero_gitops_connections",
+            "Open connections to this replica, including TLS handshakes",
+            registry=registry,
+        )
+        self._connections_dropped = Counter(
+            "openfero_gitops_connections_dropped_total",
+            "Connections that this replica dropped or refused, by cause",
+            ("cause",),
+            registry=registry,
+        )
         self._decisions = Counter(
             "openfero_gitops_decisions_total",
             "Decisions on waiting Jobs that the leader carried out, by reason",
@@ -185,6 +196,14 @@ class Metrics:
     def refused(self, cause: str) -> None:
         """Count a delivery that was not read, with the limit that it exceeds."""
         self._refused.labels(cause).inc()
+
+    def connections(self, count: int) -> None:
+        """Set the number of open connections."""
+        self._connections.set(count)
+
+    def connection_dropped(self, cause: str) -> None:
+        """Count a connection that was dropped or refused."""
+        self._connections_dropped.labels(cause).inc()
 
     def decided(self, reason: Reason) -> None:
         """Count one decision that was carried out."""

@@ -35,7 +35,7 @@ from pydantic_settings import (
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
-from openfero_gitops.domain.dns import is_dns_label
+from openfero_gitops.domain.dns import is_dns_label, is_dns_subdomain
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.lease import LeaseDurations
@@ -82,6 +82,12 @@ def _namespace(name: str) -> str:
     return name
 
 
+def _host(name: str) -> str:
+    if not is_dns_subdomain(name.lower()):
+        raise ValueError(f"{name!r} is not a host name; use a name without scheme and port")
+    return name.lower()
+
+
 class Size(int):
     """A number of bytes, written as a Kubernetes quantity."""
 
@@ -96,6 +102,8 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_posi
 Bytes = Annotated[Size, PlainValidator(_size)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
+Host = Annotated[str, AfterValidator(_host)]
+Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,26 @@ class Settings(BaseSettings):
         None,
         description="CA certificate in PEM format. Clients need a certificate that it issued, "
         "except for probes and metrics.",
+    )
+    allowed_host: Hosts = Field(
+        (),
+        description="Host name under which a reverse proxy serves the controller. Pages of this "
+        "host may send requests, and a listener on loopback accepts requests for it. Repeat the "
+        "flag, or separate names by commas.",
+    )
+    max_connections: int = Field(
+        512,
+        ge=1,
+        description="Maximum number of open connections. At the limit, a new connection replaces "
+        "the one that has been idle or incomplete for longest. With TLS, each takes about 300 KiB "
+        "of memory.",
+    )
+    max_connections_per_source: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of open connections of one client address (IPv6: of one /64 "
+        "network). All clients behind a proxy or a node count as one. Default: half of "
+        "--max-connections",
     )
     identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}",
@@ -421,7 +449,7 @@ def _describe(name: str, annotation: Any, default: Any, description: str) -> Set
         default_value = str(default).lower()
     elif isinstance(default, Size):
         default_value = format_size(default)
-    elif isinstance(default, str | Path):
+    elif isinstance(default, str | Path | int):
         default_value = str(default)
     return SettingDoc(
         name=name,
@@ -443,7 +471,9 @@ def _type_name(name: str, annotation: Any) -> str:
         return "NAMESPACE"
     if Path in (annotation, *typing.get_args(annotation)):
         return "DIR" if name.endswith("_dir") else "FILE"
-    return {timedelta: "DURATION", Size: "SIZE", int: "NUMBER"}.get(annotation, "TEXT")
+    return {timedelta: "DURATION", Size: "SIZE", int: "NUMBER", int | None: "NUMBER"}.get(
+        annotation, "TEXT"
+    )
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

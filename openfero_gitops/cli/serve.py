@@ -28,6 +28,7 @@ _TEXTS: Final = {
     "kubernetes_version": "VERSION",
     "listen": "ADDRESS",
     "web_listen": "ADDRESS",
+    "allowed_host": "HOST",
     "identity": "NAME",
 }
 

@@ -127,6 +127,11 @@ class Guard:
         self._credentials = credentials
         self._certificate = certificate
 
+    @property
+    def open(self) -> bool:
+        """Whether anybody may enter."""
+        return self._credentials is None and not self._certificate
+
     def check(self, request: web.Request) -> None:
         """Raise 401 if a request is not authenticated."""
         if self._certificate:

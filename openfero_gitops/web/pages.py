@@ -38,14 +38,20 @@ _MAX_BYTES_COMPRESSED_INLINE: Final = 16 * 1024
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+#: The static files, with their media types. They are kept in memory, since they are small.
+_ASSETS: Final = {
+    "style.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+#: The address of a static file changes with its content.
+_ASSET_CACHING: Final = "public, max-age=31536000, immutable"
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -58,7 +64,8 @@ def add_pages(
 ) -> None:
     """Serve `/` and its static files."""
     page = _template()
-    assets = {name: _asset_address(name) for name in ("style.css", "page.js", "icon.svg")}
+    contents = {name: (_FOLDER / "static" / name).read_bytes() for name in _ASSETS}
+    assets = {name: _asset_address(name, content) for name, content in contents.items()}
 
     async def index(request: web.Request) -> web.Response:
         guard.check(request)
@@ -73,8 +80,22 @@ def add_pages(
         response.enable_compression()
         return response
 
+    async def asset(request: web.Request) -> web.Response:
+        content = contents.get(request.match_info["name"])
+        if content is None:
+            raise web.HTTPNotFound
+        response = web.Response(
+            body=content,
+            headers={
+                "Content-Type": _ASSETS[request.match_info["name"]],
+                "Cache-Control": _ASSET_CACHING,
+            },
+        )
+        response.enable_compression()
+        return response
+
     app.router.add_get("/", index)
-    app.router.add_static("/static", _FOLDER / "static")
+    app.router.add_get("/static/{name}", asset)
 
 
 def _read_query(parameters: MultiMapping[str]) -> PageQuery:
@@ -112,11 +133,10 @@ def _make_visible(value: Any) -> Any:
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
 
 
-def _asset_address(name: str) -> str:
+def _asset_address(name: str, content: bytes) -> str:
     """Build the address of a static file.
 
     It is relative, for proxies that serve the page under a path. It holds a digest of the content,
     so that a page is never drawn with the style of another release.
     """
-    content = (_FOLDER / "static" / name).read_bytes()
     return f"static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

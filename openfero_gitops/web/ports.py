@@ -81,6 +81,14 @@ class Exposition(Protocol):
         """Count a delivery that was not read, with the limit that it exceeds."""
         ...
 
+    def connections(self, count: int) -> None:
+        """Set the number of open connections."""
+        ...
+
+    def connection_dropped(self, cause: str) -> None:
+        """Count a connection that was dropped or refused."""
+        ...
+
     def expose(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         ...

@@ -1,7 +1,7 @@
 """Loads the certificates for https, again when the files change.
 
-A mounted Secret rotates without a restart: each handshake checks the files, and the connection uses
-the newest usable certificates.
+A mounted Secret rotates without a restart: each new connection checks the files, and uses the
+newest usable certificates.
 """
 
 from __future__ import annotations
@@ -19,31 +19,33 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-def tls_context(
-    certificate: Path | None, key: Path | None, client_ca: Path | None
-) -> ssl.SSLContext | None:
-    """Build the TLS context; None for http.
+class TlsContext(ssl.SSLContext):
+    """A TLS context that knows the CA which its clients' certificates are verified with."""
+
+    #: The content of the CA file; None if clients need no certificate.
+    client_ca: bytes | None = None
+
+
+def load_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
+    """Load the files for https; None for http.
 
     Raises:
         UsageError: a file is not usable; the message names its flag.
     """
     if certificate is None or key is None:
         return None
-    files = _CertificateFiles(certificate, key, client_ca)
-    context = files.context
-
-    def use_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = files.read_again()
-
-    # (Also called for clients that send no server name.)
-    context.sni_callback = use_newest
-    return context
+    return TlsFiles(certificate, key, client_ca)
 
 
-class _CertificateFiles:
+class TlsFiles:
     """The files, and the newest TLS context that could be built from them."""
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        """Read the files.
+
+        Raises:
+            UsageError: a file is not usable; the message names its flag.
+        """
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
@@ -57,25 +59,33 @@ class _CertificateFiles:
             if path is not None
         ]
         self._stamp = self._read_stamp()
-        self.context = self._load()
+        self._context = self._load()
 
-    def read_again(self) -> ssl.SSLContext:
-        """Return the newest context; log once if the files have become unusable."""
+    @property
+    def client_ca(self) -> bytes | None:
+        """The content of the newest usable CA file; None if clients need no certificate."""
+        return self._context.client_ca
+
+    def newest(self) -> TlsContext:
+        """Return the newest context; log once if the files have become unusable.
+
+        A context has TLS sessions of its own: those of an earlier one cannot be resumed with it.
+        """
         try:
             stamp = self._read_stamp()
             if stamp == self._stamp:
-                return self.context
+                return self._context
             # Set this also if the files are not usable: a certificate may be replaced before its
             # key, and then the second change makes them usable.
             self._stamp = stamp
-            self.context = self._load()
+            self._context = self._load()
         except UsageError as error:
             _log.warning(
                 "cannot use the TLS files; the previous ones stay in use", error=str(error)
             )
         else:
             _log.info("reloaded the TLS files")
-        return self.context
+        return self._context
 
     def _read_stamp(self) -> tuple[tuple[int, ...], ...] | None:
         """Return a value that changes with the files; None if one of them is missing."""
@@ -85,13 +95,14 @@ class _CertificateFiles:
             return None
         return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
 
-    def _load(self) -> ssl.SSLContext:
+    def _load(self) -> TlsContext:
+        contents = {}
         for flag, path in self._paths:
             try:
-                path.read_bytes()
+                contents[path] = path.read_bytes()
             except OSError as error:
                 raise UsageError(f"{flag}: cannot read {path}: {error.strerror}") from error
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._certificate, self._key, _no_passphrase)
@@ -109,6 +120,7 @@ class _CertificateFiles:
                 ) from error
             # Optional, so that probes work; guards require a certificate elsewhere.
             context.verify_mode = ssl.CERT_OPTIONAL
+            context.client_ca = contents[self._client_ca]
         return context
 
 

@@ -62,6 +62,9 @@ ONE = {
     "tls_cert_file": ("/run/one/crt", Path("/run/one/crt")),
     "tls_key_file": ("/run/one/key", Path("/run/one/key")),
     "client_ca_file": ("/run/one/ca", Path("/run/one/ca")),
+    "allowed_host": ("Heal.example.com, proxy", ("heal.example.com", "proxy")),
+    "max_connections": ("100", 100),
+    "max_connections_per_source": ("10", 10),
     "identity": ("one-0", "one-0"),
     "lease_duration": ("30s", timedelta(seconds=30)),
     "renew_deadline": ("20s", timedelta(seconds=20)),
@@ -96,6 +99,9 @@ OTHER = {
     "max_alerts": ("200", 200),
     "webhook_auth": ("bearer", Auth.BEARER),
     "web_auth": ("basic", Auth.BASIC),
+    "allowed_host": ("two.example.com", ("two.example.com",)),
+    "max_connections": ("200", 200),
+    "max_connections_per_source": ("20", 20),
     "identity": ("two-0", "two-0"),
     "lease_duration": ("40s", timedelta(seconds=40)),
     "renew_deadline": ("25s", timedelta(seconds=25)),
@@ -252,6 +258,8 @@ def test_the_defaults() -> None:
         "listen": ":8080",
         "webhook_auth": "none",
         "web_auth": "none",
+        "allowed_host": (),
+        "max_connections": 512,
         "lease_duration": timedelta(seconds=15),
         "renew_deadline": timedelta(seconds=10),
         "retry_period": timedelta(seconds=2),
@@ -262,6 +270,7 @@ def test_the_defaults() -> None:
             *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
             *("webhook_credentials_file", "web_credentials_file", "hook_secret_file"),
             *("tls_cert_file", "tls_key_file", "client_ca_file"),
+            "max_connections_per_source",
         ]
     )
 
@@ -296,6 +305,9 @@ def test_settings_do_not_change() -> None:
         ("interval", "9" * 5000 + "s", "is not a duration"),
         ("git_timeout", "1 minute", "'1 minute' is not a duration"),
         ("lease_duration", "15", "is not a duration"),
+        ("allowed_host", "https://heal.example.com", "is not a host name; use a name without"),
+        ("max_connections", "0", "greater than or equal to 1"),
+        ("max_connections", "many", "valid integer"),
         ("renew_deadline", "0", "must be greater than 0"),
         ("retry_period", "", "is not a duration"),
         (

@@ -19,7 +19,8 @@ from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
-from openfero_gitops.web.server import Address, Server, tls_context
+from openfero_gitops.web.server import Address, Server
+from openfero_gitops.web.tls import load_tls
 from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
@@ -292,7 +293,7 @@ async def guarded(authority: Authority) -> AsyncIterator[str]:
         web_guard=Guard(None, certificate=True),
         listen=Address("127.0.0.1", 0),
         web_listen=None,
-        tls=tls_context(certificate, key, authority.certificate),
+        tls=load_tls(certificate, key, authority.certificate),
         push=NO_HOOK,
         intake=Intake(PayloadLimits()),
     )
@@ -358,7 +359,7 @@ async def test_a_certificate_and_a_password(authority: Authority, token: Credent
         web_guard=guard,
         listen=Address("127.0.0.1", 0),
         web_listen=None,
-        tls=tls_context(certificate, key, authority.certificate),
+        tls=load_tls(certificate, key, authority.certificate),
         push=NO_HOOK,
         intake=Intake(PayloadLimits()),
     )

@@ -20,7 +20,8 @@ from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
-from openfero_gitops.web.server import Address, Server, parse_address, tls_context
+from openfero_gitops.web.server import Address, Server, parse_address
+from openfero_gitops.web.tls import load_tls
 from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
@@ -368,7 +369,7 @@ async def subject(port: int, trusted: ssl.SSLContext, name: str | None = None) -
 
 async def test_https(authority: Authority) -> None:
     """Both listeners speak https, 1.2 and up; http on their ports is refused."""
-    tls = tls_context(*authority.issue("server"), None)
+    tls = load_tls(*authority.issue("server"), None)
     trusted, old = authority.client(), authority.client()
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -405,7 +406,7 @@ async def test_a_renewed_certificate_is_shown(
     second = authority.issue("second")
     trusted = authority.client()
     with capture_logs() as log:
-        async with running(make(tls=tls_context(certificate, key, None))) as (only,):
+        async with running(make(tls=load_tls(certificate, key, None))) as (only,):
             port = int(only.rpartition(":")[2])
             assert await subject(port, trusted, name) == "first"
             put(second, certificate)
@@ -426,7 +427,7 @@ async def test_a_renewed_client_ca_holds(authority: Authority, tmp_path: Path) -
     ca = tmp_path / "ca.crt"
     ca.write_bytes(authority.certificate.read_bytes())
     guard = Guard(None, certificate=True)
-    server = make(tls=tls_context(*authority.issue("server"), ca), webhook_guard=guard)
+    server = make(tls=load_tls(*authority.issue("server"), ca), webhook_guard=guard)
     old = authority.client(*authority.issue("old"))
     new = authority.client(*other.issue("new"))
     async with running(server) as (only,):
@@ -442,7 +443,7 @@ async def test_a_renewed_client_ca_holds(authority: Authority, tmp_path: Path) -
 
 def test_without_a_certificate_there_is_no_tls() -> None:
     """Without a certificate, plain http is served."""
-    assert tls_context(None, None, None) is None
+    assert load_tls(None, None, None) is None
 
 
 def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None:
@@ -468,7 +469,7 @@ def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> 
         ((ca, key, None), "--tls-cert-file", "mismatch"),
     ):
         with pytest.raises(UsageError) as caught:
-            tls_context(*files)
+            load_tls(*files)
         message = str(caught.value)
         assert flag in message
         assert why in message
