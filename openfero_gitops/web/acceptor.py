@@ -11,6 +11,7 @@ import asyncio
 import errno
 import socket
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,7 @@ _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, err
 _TLS_SHUTDOWN_SECONDS: Final = 5.0
 #: For the last answers to be sent when the server stops.
 _DRAIN_SECONDS: Final = 1.0
+_UNREAD_SECONDS_WHEN_STOPPING: Final = 2.0
 _DRAIN_POLL_SECONDS: Final = 0.01
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -282,7 +284,11 @@ class Acceptor:
         return [listening.getsockname() for listening in sockets]
 
     def stop_listening(self) -> None:
-        """Accept no more connections."""
+        """Accept no more connections; from now on, readers must not pause for long."""
+        limits = self.table.limits
+        self.table.limits = replace(
+            limits, unread_seconds=min(limits.unread_seconds, _UNREAD_SECONDS_WHEN_STOPPING)
+        )
         while self._listening:
             listening = self._listening.pop()
             if timer := self._retries.pop(listening, None):
