@@ -277,9 +277,8 @@ class Settings(BaseSettings):
     max_connections_per_source: int | None = Field(
         None,
         ge=1,
-        description="Maximum number of open connections of one client address (IPv6: of one /64 "
-        "network). All clients behind a proxy or a node count as one. Default: half of "
-        "--max-connections",
+        description="Maximum number of open connections of one client address. All clients behind "
+        "one proxy, one node or in one IPv6 /64 network count as one. Default: half of all",
     )
     identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}",
