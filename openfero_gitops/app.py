@@ -60,7 +60,7 @@ from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
-from openfero_gitops.web.connections import ConnectionLimits
+from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address

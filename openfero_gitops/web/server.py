@@ -16,9 +16,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.web.acceptor import Acceptor, HttpConnection
 from openfero_gitops.web.api import add_api
-from openfero_gitops.web.connections import ConnectionLimits
+from openfero_gitops.web.connections.acceptor import Acceptor, HttpConnection
+from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.headers import add_default_headers, foreign, is_loopback
 from openfero_gitops.web.health import add_health
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     from openfero_gitops.web.auth import Guard
-    from openfero_gitops.web.connections import TrackedConnection
+    from openfero_gitops.web.connections.table import TrackedConnection
     from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
     from openfero_gitops.web.tls import TlsFiles
     from openfero_gitops.web.webhook import Intake

@@ -1,4 +1,4 @@
-"""Accepts connections for HTTP servers, within the limits of `connections`.
+"""Accepts connections for HTTP servers, within the limits of `table`.
 
 aiohttp's sites accept any number of connections and wait an hour for the head of a request. Here
 each connection is tracked from the moment it is accepted, before the TLS handshake, until its file
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiohttp.web_protocol import RequestHandler
 
-from openfero_gitops.web.connections import (
+from openfero_gitops.web.connections.table import (
     ConnectionTable,
     DropCause,
     Stage,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader, web
     from aiohttp.web_request import BaseRequest
 
-    from openfero_gitops.web.connections import ConnectionLimits
+    from openfero_gitops.web.connections.table import ConnectionLimits
     from openfero_gitops.web.ports import Exposition
     from openfero_gitops.web.tls import TlsFiles
 

@@ -14,11 +14,13 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Guard
-from openfero_gitops.web.connections import ConnectionLimits, DropCause
+from openfero_gitops.web.connections.table import ConnectionLimits, DropCause
 from openfero_gitops.web.server import Address, Server, fit_to_open_files
 from openfero_gitops.web.tls import load_tls
+from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
@@ -153,6 +155,7 @@ async def serving(limits: ConnectionLimits, **changes: Any) -> AsyncIterator[Sta
         "web_listen": None,
         "tls": None,
         "push": NO_HOOK,
+        "intake": Intake(PayloadLimits()),
         "limits": limits,
     }
     server = Server(**{**options, **changes})
