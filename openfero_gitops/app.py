@@ -26,7 +26,7 @@ from openfero_gitops.catalog.lag import LagMonitor
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, restore_from_mirror
 from openfero_gitops.catalog.schedule import Schedule, SyncRequests, delay_before_sync
 from openfero_gitops.catalog.syncer import Syncer
-from openfero_gitops.cluster.api import JOBS
+from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.clock import Clock
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -50,6 +50,7 @@ from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
+from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
@@ -128,7 +129,7 @@ class Controller:
         self.metrics = Metrics(__version__)
         self.view = View()
         self.metrics.foreign_jobs(lambda: len(self.view.foreign))
-        jobs = JobStore(api, namespaces.allowed)
+        jobs = JobStore(api, namespaces.allowed, observe)
         self._config_maps = ConfigMapStore(api, namespaces.controller)
         self.syncer = Syncer(
             source=source,
@@ -152,7 +153,9 @@ class Controller:
             tolerance=settings.interval + _LAG_TOLERANCE,
         )
         self.observer = Observer(
-            ListWatch(api, JOBS, namespaces.allowed, SELECTOR), self.view, namespaces.allowed
+            ListWatch(api, JOB_STATES, namespaces.allowed, observe, SELECTOR),
+            self.view,
+            namespaces.allowed,
         )
         self.control = Control(
             self._config_maps,
@@ -375,7 +378,10 @@ class Controller:
         for namespace in self._namespaces.allowed:
             try:
                 await self._api.list(
-                    JOBS, namespace, label_selector=f"{SELECTOR},openfero.io/preflight"
+                    JOB_STATES,
+                    namespace,
+                    label_selector=f"{SELECTOR},openfero.io/preflight",
+                    max_objects=1,
                 )
             except Forbidden as error:
                 raise UsageError(

@@ -53,12 +53,12 @@ class Jobs(Protocol):
         """
         ...
 
-    async def of_incidents(self, incidents: Sequence[str]) -> list[dict[str, Any]]:
+    async def of_incidents(self, incidents: Sequence[str]) -> list[Remediation]:
         """List the Jobs of several incidents in all namespaces."""
         ...
 
     async def pods(self, key: JobKey) -> list[dict[str, Any]]:
-        """List the Pods of one Job."""
+        """List the Pods of one Job, without their specifications; 500 at most."""
         ...
 
     async def patch(self, key: JobKey, patch: Patch) -> dict[str, Any]:

@@ -195,9 +195,7 @@ class Admitter:
                     "cannot list Jobs", namespace=listed.namespace, error=str(listed.error)
                 )
                 continue
-            self._view.replace(
-                listed.namespace, map(observe, listed.items), listed.resource_version
-            )
+            self._view.replace(listed.namespace, listed.jobs, listed.resource_version)
         waiting = [job for job in self._view if job.waiting and not job.deleting]
         _log.info(
             "admission started", term=state.term.id, jobs=len(self._view), waiting=len(waiting)

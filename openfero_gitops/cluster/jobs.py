@@ -5,41 +5,49 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from openfero_gitops.cluster.api import JOBS, PODS, SERVICE_ACCOUNTS
+from openfero_gitops.cluster.api import JOB_STATES, POD_STATES, SERVICE_ACCOUNTS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, NotFound
 from openfero_gitops.domain.feed import Failed, Listed
+from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from openfero_gitops.cluster.api import ApiServer, Object, Operation
-    from openfero_gitops.domain.remediation import JobKey
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+
+    ReadJob = Callable[[Object], Remediation | Foreign]
 
 _T = TypeVar("_T")
 
 SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
 #: A URL with so many digests of 52 characters is still accepted by all servers.
 _MAX_INCIDENTS_PER_REQUEST = 80
+#: For a whole list: with very large Jobs it has many pages, each with a deadline of its own.
+_LIST_SECONDS = 60.0
+#: Anybody can create Pods with the label of a Job.
+_MAX_PODS = 500
 
 
 class JobStore:
     """Creates, reads, patches and deletes our Jobs."""
 
-    def __init__(self, api: ApiServer, namespaces: Sequence[str]) -> None:
-        """Use this API, in the namespaces that RBAC grants."""
+    def __init__(self, api: ApiServer, namespaces: Sequence[str], read: ReadJob) -> None:
+        """Use this API, in the namespaces that RBAC grants; lists keep what `read` returns."""
         self._api = api
+        self._read = read
         self._namespaces = tuple(namespaces)
 
     async def create(self, manifest: Object) -> Object:
         """Create a Job; return it as stored."""
-        created = await self._api.create(JOBS, manifest["metadata"]["namespace"], manifest)
+        created = await self._api.create(JOB_STATES, manifest["metadata"]["namespace"], manifest)
         return created.object
 
     async def dry_run(self, manifest: Object) -> tuple[str, ...]:
         """Create a Job in a server-side dry run; return the warnings."""
         created = await self._api.create(
-            JOBS, manifest["metadata"]["namespace"], manifest, dry_run=True
+            JOB_STATES, manifest["metadata"]["namespace"], manifest, dry_run=True
         )
         return created.warnings
 
@@ -57,7 +65,7 @@ class JobStore:
 
     async def get(self, key: JobKey) -> Object:
         """Read a Job, consistently."""
-        return await self._api.get(JOBS, key.namespace, key.name)
+        return await self._api.get(JOB_STATES, key.namespace, key.name)
 
     async def listed(self) -> Sequence[Listed | Failed]:
         """List our Jobs by namespace, consistently; `Failed` for a namespace that is forbidden."""
@@ -65,20 +73,31 @@ class JobStore:
 
     async def _listed(self, namespace: str) -> Listed | Failed:
         try:
-            listed = await self._api.list(JOBS, namespace, label_selector=SELECTOR)
+            listed = await self._api.list(
+                JOB_STATES,
+                namespace,
+                label_selector=SELECTOR,
+                read=few_foreign(self._read),
+                timeout=_LIST_SECONDS,
+            )
         except Forbidden as error:
             return Failed(namespace, error)
         return Listed(namespace, listed.items, listed.resource_version)
 
-    async def of_incidents(self, incidents: Sequence[str]) -> list[Object]:
+    async def of_incidents(self, incidents: Sequence[str]) -> list[Remediation]:
         """List the Jobs of several incidents in all namespaces, consistently."""
+
+        def read(job: Object) -> Remediation | None:
+            remediation = self._read(job)
+            return None if isinstance(remediation, Foreign) else remediation
+
         size = _MAX_INCIDENTS_PER_REQUEST
         selectors = [
             f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[start : start + size])})"
             for start in range(0, len(incidents), size)
         ]
         lists = await _all(
-            self._api.list(JOBS, namespace, label_selector=selector, timeout=8.0)
+            self._api.list(JOB_STATES, namespace, label_selector=selector, read=read, timeout=8.0)
             for namespace in self._namespaces
             for selector in selectors
         )
@@ -86,20 +105,39 @@ class JobStore:
 
     async def patch(self, key: JobKey, patch: Sequence[Operation]) -> Object:
         """Patch a Job."""
-        return await self._api.patch(JOBS, key.namespace, key.name, patch, timeout=5.0)
+        return await self._api.patch(JOB_STATES, key.namespace, key.name, patch, timeout=5.0)
 
     async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
         """Delete a Job if it is still at this version, and its Pods."""
         await self._api.delete(
-            JOBS, key.namespace, key.name, uid=uid, resource_version=resource_version
+            JOB_STATES, key.namespace, key.name, uid=uid, resource_version=resource_version
         )
 
     async def pods(self, key: JobKey) -> list[Object]:
         """List the Pods of a Job."""
         listed = await self._api.list(
-            PODS, key.namespace, label_selector=f"batch.kubernetes.io/job-name={key.name}"
+            POD_STATES,
+            key.namespace,
+            label_selector=f"batch.kubernetes.io/job-name={key.name}",
+            max_objects=_MAX_PODS,
         )
         return listed.items
+
+
+def few_foreign(read: ReadJob) -> Callable[[Object], Remediation | Foreign | None]:
+    """Return a function that reads the Jobs of a list, and keeps only so many of others."""
+    foreign = 0
+
+    def read_some(job: Object) -> Remediation | Foreign | None:
+        nonlocal foreign
+        remediation = read(job)
+        if isinstance(remediation, Foreign):
+            foreign += 1
+            if foreign > MAX_FOREIGN:
+                return None
+        return remediation
+
+    return read_some
 
 
 async def _all(requests: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:

@@ -1,9 +1,11 @@
-"""Lists and watches objects without end, and recovers from every error.
+"""Lists and watches Jobs without end, and recovers from every error.
 
 Each namespace has a loop of its own: list, watch from the resourceVersion of the list, and watch
 again from the last version seen (of a bookmark, too). It lists again when that version is
 `Expired` and after a `Failed`; the `Listed` that follows tells the reader that its data is current
 again. A watch that fails once after it was accepted is only resumed: nothing is lost.
+
+Objects are read before they are queued, so that the queue holds only what is needed of them.
 
 Every attempt without progress doubles the pause before the next one, so that no response, however
 fast and empty, causes a busy loop.
@@ -19,19 +21,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.cluster.api import Change
+from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import ApiError, Expired, Unavailable
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
+from openfero_gitops.domain.remediation import JobKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from openfero_gitops.cluster.api import ApiServer, Resource, WatchEvent
+    from openfero_gitops.cluster.jobs import ReadJob
     from openfero_gitops.domain.feed import FeedEvent
 
 _BACKOFF: Final = Backoff(first_seconds=0.2, max_seconds=15.0)
 #: Events that are queued for the reader. When the queue is full, the watches are not read.
 QUEUE_SIZE: Final = 1000
+#: For a whole list: with very large objects it has many pages, each with a deadline of its own.
+LIST_SECONDS: Final = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,12 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class ListWatch:
-    """What to list and watch, in one or more namespaces."""
+    """What to list and watch, in one or more namespaces; `read` returns what is kept of it."""
 
     api: ApiServer
     resource: Resource
     namespaces: Sequence[str]
+    read: ReadJob
     label_selector: str = ""
     pace: Pace = field(default_factory=Pace)
 
@@ -139,7 +147,11 @@ class _Loop:
         followed, pace = self._followed, self._followed.pace
         if not self._version:
             listed = await followed.api.list(
-                followed.resource, self._namespace, label_selector=followed.label_selector
+                followed.resource,
+                self._namespace,
+                label_selector=followed.label_selector,
+                read=few_foreign(followed.read),
+                timeout=LIST_SECONDS,
             )
             self._version = listed.resource_version
             await self._queue.put(Listed(self._namespace, listed.items, listed.resource_version))
@@ -156,12 +168,15 @@ class _Loop:
                 await self._forward(event)
 
     async def _forward(self, event: WatchEvent) -> None:
-        version = event.object["metadata"]["resourceVersion"]
+        metadata = event.object["metadata"]
+        version = metadata["resourceVersion"]
         self._advanced = self._advanced or version != self._version
         if event.change is Change.DELETED:
-            await self._queue.put(Deleted(self._namespace, event.object))
+            key = JobKey(metadata["namespace"], metadata["name"])
+            uid = metadata.get("uid", "")
+            await self._queue.put(Deleted(self._namespace, key, uid, version))
         elif event.change is not Change.BOOKMARK:
-            await self._queue.put(Changed(self._namespace, event.object))
+            await self._queue.put(Changed(self._namespace, self._followed.read(event.object)))
         self._version = version
 
     async def _report(self, error: ApiError | None, failures: int) -> None:

@@ -341,8 +341,8 @@ class Submitter:
         jobs = await self._jobs.of_incidents(list(resolved_at))
 
         due = []
-        for job in map(observe, jobs):
-            if isinstance(job, Foreign) or not job.incident:
+        for job in jobs:
+            if not job.incident:
                 continue
             moment = resolved_at[job.incident]
             if job.resolved_at is None and (job.starts_at is None or job.starts_at <= moment):

@@ -1,37 +1,45 @@
-"""What a list and a watch report, namespace by namespace; objects are in the API's JSON shape."""
+"""What a list and a watch report about Jobs, namespace by namespace.
+
+Jobs are read as they arrive, so that only what is needed of them is held.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from openfero_gitops.domain.errors import ApiError
+    from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """All objects of a namespace at a resource version; they replace what was known."""
+    """All Jobs of a namespace at a resource version; they replace what was known."""
 
     namespace: str
-    items: list[dict[str, Any]]
+    jobs: Sequence[Remediation | Foreign]
     resource_version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """An object was added or modified."""
+    """A Job was added or modified."""
 
     namespace: str
-    object: dict[str, Any]
+    job: Remediation | Foreign
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """An object was deleted; `object` is its last state."""
+    """A Job was deleted, at a resource version."""
 
     namespace: str
-    object: dict[str, Any]
+    key: JobKey
+    uid: str
+    resource_version: str
 
 
 @dataclass(frozen=True, slots=True)

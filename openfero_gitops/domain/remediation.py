@@ -62,6 +62,10 @@ class JobKey:
         return f"{self.namespace}/{self.name}"
 
 
+#: More of them are not remembered, so that their number does not determine the memory.
+MAX_FOREIGN: Final = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """A Job that carries the controller's label, but that the controller did not create.

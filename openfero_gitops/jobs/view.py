@@ -27,13 +27,13 @@ import structlog
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
-from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, Remediation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from openfero_gitops.domain.feed import FeedEvent
+    from openfero_gitops.domain.remediation import JobKey
 
 _log = structlog.get_logger(__name__)
 
@@ -42,8 +42,6 @@ _STALLED_AFTER_SECONDS: Final = 15.0
 _STALL_CHECK_INTERVAL_SECONDS: Final = 5.0
 #: Deleted Jobs whose late answers are recognized; an answer is late by seconds at most.
 _MAX_DELETED_UIDS: Final = 10_000
-#: More Jobs of others are not remembered, so that their number does not decide about the memory.
-_MAX_FOREIGN: Final = 1000
 
 
 class View:
@@ -99,15 +97,6 @@ class View:
         """Return the newest resource version that the view has of a namespace."""
         return self._newest.get(namespace, 0)
 
-    def has(self, key: JobKey, uid: str, resource_version: str) -> bool:
-        """Whether the view has this version of a Job, or a newer one."""
-        current = self._find(key)
-        return (
-            current is not None
-            and current.uid == uid
-            and _number(resource_version) <= _number(current.resource_version)
-        )
-
     def apply(self, job: Remediation | Foreign) -> bool:
         """Update a Job to a newer state; return False if the state is older than the known one."""
         version = _number(job.resource_version)
@@ -133,7 +122,7 @@ class View:
         return [*self._by_key.values(), *self._foreign.values()]
 
     def _keep_foreign(self, job: Foreign, before: Remediation | Foreign | None) -> None:
-        if len(self._foreign) >= _MAX_FOREIGN:
+        if len(self._foreign) >= MAX_FOREIGN:
             return
         self._foreign[job.key] = job
         if not isinstance(before, Foreign) or before.uid != job.uid:
@@ -279,7 +268,7 @@ class Observer:
 
     def _process(self, event: FeedEvent) -> None:
         match event:
-            case Listed(namespace, items, resource_version):
+            case Listed(namespace, jobs, resource_version):
                 if _number(resource_version) < self._newest.get(namespace, 0):
                     _log.warning(
                         "the API server's state is older than before, as after a restore of etcd "
@@ -288,23 +277,14 @@ class Observer:
                     )
                     self._view.reset(namespace)
                     del self._newest[namespace]
-                self._view.replace(namespace, map(observe, items), resource_version)
+                self._view.replace(namespace, jobs, resource_version)
                 self._note_delivered(namespace, resource_version)
             case Changed(namespace, job):
-                metadata = job["metadata"]
-                self._note_delivered(namespace, metadata["resourceVersion"])
-                key = JobKey(metadata["namespace"], metadata["name"])
-                # The event of a write of this replica is not parsed a second time.
-                if not self._view.has(key, metadata["uid"], metadata["resourceVersion"]):
-                    self._view.apply(observe(job))
-            case Deleted(namespace, job):
-                metadata = job["metadata"]
-                self._note_delivered(namespace, metadata.get("resourceVersion", ""))
-                self._view.remove(
-                    JobKey(metadata["namespace"], metadata["name"]),
-                    metadata.get("uid", ""),
-                    metadata.get("resourceVersion", ""),
-                )
+                self._note_delivered(namespace, job.resource_version)
+                self._view.apply(job)
+            case Deleted(namespace, key, uid, resource_version):
+                self._note_delivered(namespace, resource_version)
+                self._view.remove(key, uid, resource_version)
             case Failed(namespace, error):
                 self._errors[namespace].set(str(error), namespace=namespace)
                 return

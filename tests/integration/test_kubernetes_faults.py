@@ -645,12 +645,12 @@ async def test_following_a_silent_server(tmp_path: Path, monkeypatch: pytest.Mon
 
     pace = Pace(backoff=Backoff(0.02, 15.0), watch_seconds=0.3)
     async with odd_api(tmp_path, answer) as (api, odd), asyncio.timeout(20):
-        async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
+        async with aclosing(ListWatch(api, JOBS, ["shop"], dict, pace=pace).follow()) as news:
             received = [await anext(news) for _ in range(4)]
         requested = [request.query.get("resourceVersion") for request in odd.requests]
     assert isinstance(received[0], Listed)
     versions = [
-        each.object["metadata"]["resourceVersion"] for each in received if isinstance(each, Changed)
+        each.job["metadata"]["resourceVersion"] for each in received if isinstance(each, Changed)
     ]
     assert versions == ["10", "11", "12"]
     assert requested[:4] == [None, "9", "10", "11"]
@@ -664,7 +664,7 @@ async def test_following_empty_watches(tmp_path: Path) -> None:
 
     pace = Pace(backoff=Backoff(0.05, 0.4), jitter=lambda: 1.0)
     async with odd_api(tmp_path, answer) as (api, odd):
-        async with aclosing(ListWatch(api, JOBS, ["shop"], pace=pace).follow()) as news:
+        async with aclosing(ListWatch(api, JOBS, ["shop"], dict, pace=pace).follow()) as news:
             seen: list[Any] = []
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(drain(news, seen), 2)
@@ -733,13 +733,15 @@ def plane(private_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
 async def test_killed_api_server(plane: ControlPlane) -> None:
     """While the API server is down every call fails; when it is back, everything continues."""
     api = await KubernetesApi.connect(plane.kubeconfig)
-    news = ListWatch(api, CONFIG_MAPS, ["default"], pace=Pace(backoff=Backoff(0.05, 0.2))).follow()
+    news = ListWatch(
+        api, CONFIG_MAPS, ["default"], dict, pace=Pace(backoff=Backoff(0.05, 0.2))
+    ).follow()
     async with asyncio.timeout(60), aclosing(news):
         assert isinstance(await anext(news), Listed)
         await api.create(CONFIG_MAPS, "default", config_map("before"))
         before = await anext(news)
         assert isinstance(before, Changed)
-        since = before.object["metadata"]["resourceVersion"]
+        since = before.job["metadata"]["resourceVersion"]
         watch = asyncio.create_task(read_changes(api, since))
         await asyncio.sleep(0.3)
         await asyncio.to_thread(plane.stop_component, "kube-apiserver", signal.SIGKILL)
@@ -755,9 +757,9 @@ async def test_killed_api_server(plane: ControlPlane) -> None:
         while "after" not in names:
             each = await anext(news)
             if isinstance(each, Listed):
-                names = {item["metadata"]["name"] for item in each.items}
+                names = {item["metadata"]["name"] for item in each.jobs}
             elif isinstance(each, Changed):
-                names.add(each.object["metadata"]["name"])
+                names.add(each.job["metadata"]["name"])
         assert names >= {"before", "after"}
     await api.close()
 

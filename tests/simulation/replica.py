@@ -22,6 +22,7 @@ from openfero_gitops.cluster.listwatch import ListWatch, Pace
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import ApiError, ClockWrong, SourceError
 from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, WorkStuck
 from openfero_gitops.leadership.term import TermEnded
@@ -78,7 +79,7 @@ class Replica:
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._main: asyncio.Task[None] | None = None
         tally = Tally()
-        jobs = JobStore(self.wire, namespaces)
+        jobs = JobStore(self.wire, namespaces, observe)
         self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
         self.syncer = Syncer(
             source=source,
@@ -90,7 +91,7 @@ class Replica:
         self.view = View()
         pace = Pace(clock=loop.time, jitter=rng.random)
         self.observer = Observer(
-            ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace), self.view, namespaces
+            ListWatch(self.wire, JOBS, namespaces, observe, SELECTOR, pace), self.view, namespaces
         )
         self.control = Control(self.config_maps, loop.time, pause_in_git=lambda: self.syncer.pause)
         self.submitter = Submitter(

@@ -31,7 +31,7 @@ from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
-from openfero_gitops.jobs.observe import read_remediation
+from openfero_gitops.jobs.observe import observe, read_remediation
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.term import LeaseTerm
 from tests.support import build
@@ -302,13 +302,13 @@ class Replica:
         self.catalog: Catalog | None = catalog or build.catalog(build.operario())
         self.paused = False
         self.wire = Wire(world.cluster)
-        self.jobs = JobStore(self.wire, namespaces)
+        self.jobs = JobStore(self.wire, namespaces, observe)
         self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
         self.control = Control(self.config_maps, seconds_so_far, pause_in_git=self._pause)
         self.tally = Tally()
         self.view = View()
         pace = Pace(watch_seconds=3600.0, clock=seconds_so_far)
-        feed = ListWatch(self.wire, JOBS, namespaces, SELECTOR, pace)
+        feed = ListWatch(self.wire, JOBS, namespaces, observe, SELECTOR, pace)
         self.observer = Observer(feed, self.view, namespaces)
         self.submitter = Submitter(
             jobs=self.jobs,

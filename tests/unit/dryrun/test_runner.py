@@ -33,6 +33,7 @@ from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import trial as dryrun
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark
+from openfero_gitops.jobs.observe import observe
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
 from tests.support.paths import ROOT
@@ -80,7 +81,7 @@ class Desk:
             clock=seconds_so_far,
         )
         self.runner = DryRunner(
-            cluster=JobStore(self.wire, [build.JOBS_NAMESPACE]),
+            cluster=JobStore(self.wire, [build.JOBS_NAMESPACE], observe),
             store=ConfigMapStore(self.wire, NAMESPACE),
             syncer=self.syncer,
             counts=self,

@@ -38,6 +38,23 @@ def at(version: int, uid: str = "one", **given: Any) -> Remediation:
     return build.remediation(resource_version=str(version), uid=uid, **given)
 
 
+def listed(namespace: str, jobs: Sequence[dict[str, Any]], resource_version: str) -> Listed:
+    """Return the event of a list of Jobs."""
+    return Listed(namespace, [observe(job) for job in jobs], resource_version)
+
+
+def changed(namespace: str, job: dict[str, Any]) -> Changed:
+    """Return the event of a Job that was added or modified."""
+    return Changed(namespace, observe(job))
+
+
+def deleted(namespace: str, job: dict[str, Any]) -> Deleted:
+    """Return the event of a Job that was deleted."""
+    metadata = job["metadata"]
+    key = JobKey(metadata["namespace"], metadata["name"])
+    return Deleted(namespace, key, metadata["uid"], metadata["resourceVersion"])
+
+
 class Script:
     """A feed that yields given events, and then waits."""
 
@@ -242,11 +259,11 @@ class TestFeed:
             spec={"suspend": False},
             metadata={"resourceVersion": "7"},
         )
-        view = await view_after(Listed("jobs", [job], "6"), Changed("jobs", admitted))
+        view = await view_after(listed("jobs", [job], "6"), changed("jobs", admitted))
         assert [(remediation.key.name, remediation.phase) for remediation in view] == [
             (name, Phase.RUNNING)
         ]
-        view = await view_after(Listed("jobs", [job], "6"), Deleted("jobs", admitted))
+        view = await view_after(listed("jobs", [job], "6"), deleted("jobs", admitted))
         assert len(view) == 0
         assert view.complete
 
@@ -255,7 +272,7 @@ class TestFeed:
         """An answer from before the deletion, read after it, is ignored."""
         job = build.stored(metadata={"resourceVersion": "5"})
         last = build.stored(metadata={"resourceVersion": "9"})
-        view = await view_after(Listed("jobs", [job], "6"), Deleted("jobs", last))
+        view = await view_after(listed("jobs", [job], "6"), deleted("jobs", last))
         late = dataclasses.replace(observe(job), resource_version="8")
         assert not view.apply(late)
         assert len(view) == 0
@@ -276,7 +293,7 @@ class TestFeed:
         with capture_logs() as logs:
             async with in_background(observer.run()):
                 for item in (
-                    Listed("jobs", [job], "6"),
+                    listed("jobs", [job], "6"),
                     Failed("jobs", Unavailable("no connection")),
                     Failed("jobs", Unavailable("still none")),
                     Failed("other", Forbidden("no right")),
@@ -286,7 +303,7 @@ class TestFeed:
                 assert observer.trouble == {"jobs": "still none", "other": "no right"}
                 assert len(view) == 1
                 assert not view.complete
-                news.put_nowait(Listed("jobs", [job], "8"))
+                news.put_nowait(listed("jobs", [job], "8"))
                 await asyncio.sleep(1)
                 assert observer.trouble == {"other": "no right"}
         assert [(entry["log_level"], entry["namespace"]) for entry in logs] == [
@@ -302,7 +319,7 @@ class TestFeed:
 
         class Broken:
             async def follow(self) -> AsyncGenerator[FeedEvent]:
-                yield Listed("jobs", [], "1")
+                yield listed("jobs", [], "1")
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -320,7 +337,7 @@ class TestFeed:
                 lists += 1
                 if lists == 2:
                     await asyncio.sleep(100)  # the list fails as well, for a while
-                yield Listed("jobs", [job], "8" if lists == 1 else "12")
+                yield listed("jobs", [job], "8" if lists == 1 else "12")
                 await asyncio.Event().wait()
 
         view = View()
@@ -345,10 +362,10 @@ class TestFeed:
             async def follow(self) -> AsyncGenerator[FeedEvent]:
                 nonlocal lists
                 lists += 1
-                yield Listed("jobs", [jobs[0]], "9")
+                yield listed("jobs", [jobs[0]], "9")
                 for job in jobs[1:]:
                     await asyncio.sleep(10)
-                    yield Changed("jobs", job)
+                    yield changed("jobs", job)
                 await asyncio.Event().wait()
 
         view = View()
@@ -408,12 +425,12 @@ class TestForeign:
         class Feed(Script):
             async def follow(self) -> AsyncGenerator[FeedEvent]:
                 for event in (
-                    Listed(namespace, [forged, job("edited", 41), job("web-1", 39)], "41"),
-                    Changed(namespace, edited),
-                    Changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
-                    Changed(namespace, job("edited", 44)),
-                    Deleted(namespace, {**forged, "metadata": forged["metadata"] | GONE}),
-                    Changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
+                    listed(namespace, [forged, job("edited", 41), job("web-1", 39)], "41"),
+                    changed(namespace, edited),
+                    changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
+                    changed(namespace, job("edited", 44)),
+                    deleted(namespace, {**forged, "metadata": forged["metadata"] | GONE}),
+                    changed(namespace, {**forged, "metadata": forged["metadata"] | LATER}),
                 ):
                     yield event
                     pods = {remediation.labels["pod"] for remediation in view}
@@ -466,13 +483,13 @@ class TestRestored:
         """Jobs created after the backup are removed; other changes are undone."""
         namespace = build.JOBS_NAMESPACE
         view = await view_after(
-            Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
-            Changed(namespace, job("ghost", 60)),
-            Changed(namespace, job("old", 61)),
-            Deleted(namespace, job("gone", 62)),
+            listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "50"),
+            changed(namespace, job("ghost", 60)),
+            changed(namespace, job("old", 61)),
+            deleted(namespace, job("gone", 62)),
             Failed(namespace, Unavailable("too large resource version")),
-            Listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
-            Changed(namespace, job("new", 46)),
+            listed(namespace, [job("old", 40), job("gone", 41), job("other", 42)], "45"),
+            changed(namespace, job("new", 46)),
         )
         assert {job.labels["pod"]: job.resource_version for job in view} == {
             "old": "40",
@@ -489,10 +506,10 @@ class TestRestored:
         elsewhere = job("elsewhere", 70)
         elsewhere["metadata"]["namespace"] = other
         script = Script(
-            Listed(namespace, [job("old", 40)], "50"),
-            Listed(other, [elsewhere], "70"),
-            Listed(namespace, [], "30"),
-            Listed(namespace, [job("new", 31)], "32"),
+            listed(namespace, [job("old", 40)], "50"),
+            listed(other, [elsewhere], "70"),
+            listed(namespace, [], "30"),
+            listed(namespace, [job("new", 31)], "32"),
         )
         view = View()
         with capture_logs() as logs:
@@ -510,9 +527,9 @@ class TestRestored:
 
         class Feed(Script):
             async def follow(self) -> AsyncGenerator[FeedEvent]:
-                yield Listed(namespace, [job("job-1", 40)], "50")
+                yield listed(namespace, [job("job-1", 40)], "50")
                 view.apply(dataclasses.replace(observe(job("job-1", 60)), term="ours"))
-                yield Listed(namespace, [job("job-1", 40)], "55")
+                yield listed(namespace, [job("job-1", 40)], "55")
                 await asyncio.Event().wait()
 
         async with in_background(Observer(Feed(), view, [namespace]).run()):
