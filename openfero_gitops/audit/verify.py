@@ -23,11 +23,11 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, format_pointer
-from openfero_gitops.domain.text import plural, shown
+from openfero_gitops.domain.text import listed, plural, shown
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.compare import FieldDifference, compare
 from openfero_gitops.jobs.observe import read_remediation
-from openfero_gitops.jobs.render import RENDERER, Delivery, Rendered, render
+from openfero_gitops.jobs.render import RENDERERS, Delivery, Rendered, render
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -148,11 +148,12 @@ def verify(
     """
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     renderer = annotations.get(keys.RENDERER, "")
-    if renderer != str(RENDERER):
+    if renderer not in map(str, RENDERERS):
         return Verification(
             Proof.UNPROVABLE,
-            f"the Job was created by renderer version {shown(renderer)}, this is version "
-            f"{RENDERER}: use the release of openfero-gitops that created the Job",
+            f"the Job was created by renderer version {shown(renderer)}, and this release has "
+            f"versions {listed(map(str, RENDERERS))}: use the release of openfero-gitops that "
+            "created the Job",
         )
     name = annotations.get(keys.OPERARIUS, "")
     operario = next((operario for operario in catalog.operarios if operario.name == name), None)
@@ -228,6 +229,7 @@ def _render_again(
         delivery,
         jobs_namespace=jobs_namespace,
         attempt=read_remediation(job).attempt,
+        renderer=int(annotations[keys.RENDERER]),
     )
 
 

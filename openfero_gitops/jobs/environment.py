@@ -23,38 +23,52 @@ if TYPE_CHECKING:
 PREFIX: Final = "OPENFERO_"
 _ANNOTATION_PREFIX: Final = PREFIX + "ANNOTATION_"
 _VALID_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
-_MAX_RECORD_BYTES: Final = 64 * 1024
-_MAX_GROUP_KEY_CHARACTERS: Final = 16 * 1024
 #: Tried in this order until the record fits.
 _CUT_CHARACTERS: Final[tuple[int | None, ...]] = (None, 4096, 1024, 256, 64, 0)
 _CUT_MARK: Final = "…[cut]"
 
 
 @dataclass(frozen=True, slots=True)
+class RecordLimits:
+    """How much of an alert a Job records, so that alerts cannot fill etcd.
+
+    `record_bytes` is for the alert as JSON, in UTF-8. The Job is larger: `$` is doubled, JSON in
+    JSON is escaped twice, and each label is a variable of each container. With version 2 of the
+    renderer, an alert adds less than 256 KiB to a Job with one container.
+    """
+
+    record_bytes: int
+    group_key_characters: int
+
+
+#: By renderer version: a Job is verified with the limits that it was rendered with.
+LIMITS: Final[Mapping[int, RecordLimits]] = {
+    1: RecordLimits(record_bytes=64 * 1024, group_key_characters=16 * 1024),
+    2: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """The values of an alert, long ones cut, and their canonical JSON."""
+    """The values of an alert, long ones cut, and their canonical JSON; whether that fits."""
 
     values: Mapping[str, Any]
     text: str
-
-    @property
-    def fits(self) -> bool:
-        """Whether the text is at most 64 KiB of UTF-8."""
-        return len(self.text.encode()) <= _MAX_RECORD_BYTES
+    fits: bool
 
 
-def record_alert(alert: Alert) -> AlertRecord:
+def record_alert(alert: Alert, limits: RecordLimits) -> AlertRecord:
     """Record an alert; annotations are cut as far as necessary to make it fit.
 
     Labels are never cut, because they identify the alert. If they are too long, the record does
     not fit.
     """
-    for limit in _CUT_CHARACTERS:
-        values = _values(alert, limit)
-        record = AlertRecord(values, canonical_json(values))
-        if record.fits:
+    for cut in _CUT_CHARACTERS:
+        values = _values(alert, cut)
+        text = canonical_json(values)
+        if fits := len(text.encode()) <= limits.record_bytes:
             break
-    return record
+    return AlertRecord(values, text, fits)
 
 
 def _values(alert: Alert, limit: int | None) -> dict[str, Any]:
@@ -73,13 +87,15 @@ def _values(alert: Alert, limit: int | None) -> dict[str, Any]:
     }
 
 
-def cut_group_key(group_key: str) -> str:
+def cut_group_key(group_key: str, limits: RecordLimits) -> str:
     """Cut a group key to the length that a Job records; a label in it may have any length."""
-    return _cut(group_key, _MAX_GROUP_KEY_CHARACTERS)
+    return _cut(group_key, limits.group_key_characters)
 
 
 def variables(record: AlertRecord, group_key: str, commit: str) -> dict[str, str]:
     """Return every variable of an alert, unescaped, in the order in which containers get them.
+
+    The group key is cut already.
 
     Reserved names take precedence over labels that would have the same variable name.
     """
@@ -89,7 +105,7 @@ def variables(record: AlertRecord, group_key: str, commit: str) -> dict[str, str
         "OPENFERO_STATUS": alert["status"],
         "OPENFERO_FINGERPRINT": alert["fingerprint"],
         "OPENFERO_STARTS_AT": alert["startsAt"],
-        "OPENFERO_GROUP_KEY": cut_group_key(group_key),
+        "OPENFERO_GROUP_KEY": group_key,
         "OPENFERO_COMMIT": commit,
         **_named(_ANNOTATION_PREFIX, alert["annotations"]),
     }

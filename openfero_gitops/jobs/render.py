@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import JobKey
     from openfero_gitops.jobs.environment import AlertRecord
 
-#: Recorded on each Job; increased when the same inputs give a different Job.
-RENDERER: Final = 1
+#: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
+#: of large alerts.
+RENDERER: Final = 2
+#: Versions whose Jobs can be rendered again.
+RENDERERS: Final = tuple(environment.LIMITS)
 
 _NOT_TARGET: Final = frozenset({"alertname", "severity"})
 #: Kubernetes' limit, less what is written later: a decision, a container's error.
@@ -80,15 +83,17 @@ def render(
     *,
     jobs_namespace: str,
     attempt: int = 1,
+    renderer: int = RENDERER,
 ) -> Rendered:
-    """Build the Job of one alert occurrence."""
+    """Build the Job of one alert occurrence, as a version of the renderer does."""
+    limits = environment.LIMITS[renderer]
     # Cut as it is recorded, so that the Job can be rendered again from its own annotations.
     delivery = dataclasses.replace(
-        delivery, group_key=environment.cut_group_key(delivery.group_key)
+        delivery, group_key=environment.cut_group_key(delivery.group_key, limits)
     )
     occurrence = Occurrence.of(alert, delivery.id, attempt)
     key = job_key(occurrence, operario, jobs_namespace)
-    record = environment.record_alert(alert)
+    record = environment.record_alert(alert, limits)
     record_text = record.text
     refusal: Reason | None = None
     message = ""
@@ -104,7 +109,10 @@ def render(
             spec = _spec(operario, envelope)
     else:
         refusal = Reason.TOO_LARGE
-        message = "the alert's labels are larger than 64 KiB; shorten them in the alerting rule"
+        message = (
+            f"the alert's labels are larger than {limits.record_bytes // 1024} KiB; shorten them "
+            "in the alerting rule"
+        )
         name = {"alertname": alert.name[:_MAX_TEXT_CHARACTERS]}
         target_text = target(dataclasses.replace(alert, labels=name), operario)
         record_text = canonical_json(
@@ -112,7 +120,7 @@ def render(
         )
     annotations = {
         **_without_reserved(operario.job.get("annotations")),
-        **_annotations(operario, revision, occurrence, delivery, record_text),
+        **_annotations(operario, revision, occurrence, delivery, record_text, renderer=renderer),
         keys.FINGERPRINT: alert.fingerprint[:_MAX_TEXT_CHARACTERS],
         keys.TARGET: target_text,
         keys.OPTIONS: write_options(operario.options),
@@ -179,6 +187,8 @@ def _annotations(
     occurrence: Occurrence,
     delivery: Delivery,
     record_text: str,
+    *,
+    renderer: int,
 ) -> dict[str, str]:
     origin = operario.origin
     received = format_time(delivery.received_at)
@@ -195,7 +205,7 @@ def _annotations(
         **signer,
         keys.SPEC_DIGEST: operario.spec_digest,
         keys.REVISION: revision.commit,
-        keys.RENDERER: str(RENDERER),
+        keys.RENDERER: str(renderer),
         keys.ALERT: record_text,
         keys.STARTS_AT: format_time(occurrence.starts_at) if occurrence.starts_at else "",
         keys.ATTEMPT: str(occurrence.attempt),

@@ -11,7 +11,7 @@ from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
 from openfero_gitops.jobs.observe import observe
-from openfero_gitops.jobs.render import Delivery, Rendered, render
+from openfero_gitops.jobs.render import RENDERER, Delivery, Rendered, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +115,7 @@ def rendered(
     envelope: Envelope | None = None,
     delivered: Delivery | None = None,
     attempt: int = 1,
+    renderer: int = RENDERER,
 ) -> Rendered:
     """Render the Job of an alert, an operario, an envelope and a delivery."""
     return render(
@@ -125,6 +126,7 @@ def rendered(
         delivered or delivery(),
         jobs_namespace=JOBS_NAMESPACE,
         attempt=attempt,
+        renderer=renderer,
     )
 
 

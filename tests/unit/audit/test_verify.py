@@ -205,6 +205,20 @@ def test_a_job_that_cannot_be_verified(annotations: dict[str, str | None], text:
     assert text in verification.message
 
 
+@pytest.mark.parametrize("size", [100, 20 * 1024, 60 * 1024])
+def test_a_job_of_an_earlier_release_is_verified(size: int) -> None:
+    """Renderer version 1 recorded more of a large alert and of its group key."""
+    labels = {"alertname": "PodCrashLooping", "pod": "x" * size}
+    wordy = alert(labels=labels, annotations={"a": "y" * size})
+    created = rendered(wordy, delivered=delivery(group_key="k" * size), renderer=1)
+    job = stored(created.manifest)
+    assert created.refusal is None
+    assert job["metadata"]["annotations"][keys.RENDERER] == "1"
+    assert verified(job) == Verification(Proof.VERIFIED)
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "evil"
+    assert verified(job).proof is Proof.DIFFERS
+
+
 def test_an_alert_too_large_to_be_recorded_is_unprovable() -> None:
     """A Job whose alert was too large to be recorded cannot be verified."""
     created = rendered(alert(labels={"alertname": "PodCrashLooping", "pod": "x" * 70_000}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -16,9 +17,9 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, JobDefaults
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.jobs.environment import record_alert, variables
+from openfero_gitops.jobs.environment import LIMITS, record_alert, variables
 from openfero_gitops.jobs.options_annotation import read_options, write_options
-from openfero_gitops.jobs.render import target
+from openfero_gitops.jobs.render import RENDERER, target
 from openfero_gitops.jobs.template import is_safe_argument
 from tests.support.build import (
     BLOB,
@@ -96,8 +97,8 @@ def test_the_job_has_its_origin_and_its_delivery() -> None:
             "openfero.io/commit-time": "T",
             "openfero.io/spec-digest": "d1ge57",
             "openfero.io/revision": REVISION.commit,
-            "openfero.io/renderer": "1",
-            "openfero.io/alert": record_alert(alert()).text,
+            "openfero.io/renderer": "2",
+            "openfero.io/alert": record_alert(alert(), LIMITS[RENDERER]).text,
             "openfero.io/fingerprint": "c0ffee",
             "openfero.io/starts-at": "2026-11-21T03:03:35.678901Z",
             "openfero.io/attempt": "1",
@@ -627,7 +628,7 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
     """
     body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
     (delivered,) = read_payload(json.dumps(body)).alerts
-    ours = variables(record_alert(delivered), delivery().group_key, COMMIT)
+    ours = variables(record_alert(delivered, LIMITS[RENDERER]), delivery().group_key, COMMIT)
     plain = {name: value.replace("\0", "") for name, value in ours.items()}
     references = {
         "{{ .Labels.x }}": delivered.labels["x"],
@@ -658,6 +659,40 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
 
 
 # What does not fit.
+
+
+def weight(manifest: dict[str, Any]) -> int:
+    """Return the bytes of a Job as JSON."""
+    return len(json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+SHORT_NAMES = ["".join(letters) for letters in itertools.product("abcdefghijklm", repeat=3)]
+HEAVY = [
+    *(dict.fromkeys(SHORT_NAMES[:count], "") for count in range(1500, 2197, 100)),
+    *(
+        {"a": letter * length}
+        for letter in ["x", "$", '"', "\\", "\x01", "é", "🙈"]
+        for length in (2000, 2700, 4000, 8000, 16_000, 10**6)
+    ),
+]
+
+
+@pytest.mark.parametrize("group_key", ["", "\x01" * 10**5, "🙈" * 10**5, "$" * 10**5])
+def test_no_alert_makes_a_heavy_job(group_key: str) -> None:
+    """Whatever an alert contains, it adds less than 256 KiB to a Job with one container."""
+    empty = weight(rendered(alert(labels={}, annotations={})).manifest)
+    delivered = delivery(group_key=group_key)
+    others = {"fingerprint": group_key, "generator_url": group_key}
+    added = [
+        weight(rendered(alert(**values, **others), delivered=delivered).manifest) - empty
+        for heavy in HEAVY
+        for values in (
+            {"labels": heavy, "annotations": {}},
+            {"labels": {"alertname": "A"}, "annotations": heavy},
+        )
+    ]
+
+    assert max(added) < 256 * KIB
 
 
 def test_an_alert_with_too_long_labels_is_a_refused_job() -> None:
@@ -714,22 +749,22 @@ def test_annotations_leave_room_for_what_is_decided(note: int) -> None:
 
 def test_a_variable_that_exceeds_linux_limit_refuses_the_remediation() -> None:
     """An author's text with values can exceed what a process accepts."""
-    long = alert(labels={"x": "v" * 50 * KIB})
-    env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 3}]
+    long = alert(labels={"x": "v" * 15 * KIB})
+    env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 9}]
     result = healed(long, env=env)
 
     assert result.refusal is Reason.TOO_LARGE
     assert "OWN" in result.message
-    assert healed(long, env=[{"name": "OWN", "value": "{{ .Labels.x }}" * 2}]).refusal is None
+    assert healed(long, env=[{"name": "OWN", "value": "{{ .Labels.x }}" * 8}]).refusal is None
 
 
 def test_dollars_do_not_count_twice() -> None:
     """The length is that of the value in the process."""
-    env = [{"name": "OWN", "value": "{{ .Labels.x }}{{ .Labels.x }}"}]
-    result = healed(alert(labels={"x": "$" * 33 * KIB}), env=env)
+    env = [{"name": "OWN", "value": "{{ .Labels.x }}" * 5}]
+    result = healed(alert(labels={"x": "$" * 15 * KIB}), env=env)
 
     assert result.refusal is None
-    assert environment(container(result))["OWN"] == "$" * 66 * KIB
+    assert environment(container(result))["OWN"] == "$" * 75 * KIB
 
 
 def test_a_field_has_the_value_that_is_recorded() -> None:
@@ -751,7 +786,7 @@ def test_a_long_group_key_is_cut_wherever_it_is_used() -> None:
 
     assert result.refusal is None
     assert actual["OWN"] == actual["OPENFERO_GROUP_KEY"]
-    assert len(actual["OWN"]) < 17 * KIB
+    assert actual["OWN"] == "k" * 4 * KIB + "…[cut]"
 
 
 # The record of options.
