@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id, is_commit
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.text import canonical_json
@@ -231,9 +231,12 @@ def _revision(head: Mapping[str, Any]) -> tuple[Revision, str]:
     value = _read(head.get("data") or {}, "revision.json", HEAD)
     try:
         root: str = _strings({"root": value["root"]})["root"]
-        return Revision(**_strings(_known_members(Revision, value))), root
+        revision = Revision(**_strings(_known_members(Revision, value)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(f"ConfigMap {HEAD} is damaged: revision.json is incomplete") from error
+    if not is_commit(revision.commit):
+        raise SourceError(f"ConfigMap {HEAD} is damaged: revision.json names no commit")
+    return revision, root
 
 
 def _known_members(kind: type, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,10 +255,15 @@ def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision)
     _strings({name: value for name, value in entry.items() if name in _FILE_STRINGS})
     if not isinstance(entry["stale"], bool):
         raise TypeError("stale")
+    blob, content = entry["blob"], data[entry["blob"]].encode()
+    # Readings of files are remembered by their ID. Under the ID of a file of Git's, other content
+    # would go on being used after Git was read.
+    if blob_id(content) != blob:
+        raise ValueError("blob")
     return SourceFile(
         path=entry["path"],
-        blob=entry["blob"],
-        content=data[entry["blob"]].encode(),
+        blob=blob,
+        content=content,
         commit=entry.get("commit", revision.commit),
         commit_author=entry.get("commit_author", revision.author),
         commit_time=entry.get("commit_time", revision.time),

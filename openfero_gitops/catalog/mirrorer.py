@@ -43,6 +43,7 @@ _CHECK_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
 #: ConfigMaps of earlier mirrors that are deleted in one pass.
 _MAX_DELETED_AT_ONCE: Final = 1000
+_MAX_READS: Final = 10  # of a mirror that is replaced while it is read
 
 
 def no_keys() -> Sequence[bytes]:
@@ -61,7 +62,7 @@ async def load_mirror(
         SourceError: it is damaged.
         ApiError: it cannot be read.
     """
-    while True:
+    for reads in range(1, _MAX_READS + 1):
         head = await store.get(HEAD)
         if head is None:
             return None
@@ -71,9 +72,11 @@ async def load_mirror(
                 reader.add(name, await store.get(name))
             return reader.snapshot(), read_refused(head)
         except SourceError:
-            # If the mirror was replaced in the meantime, shards of the old one may be gone.
-            if _version(await store.get(HEAD)) == _version(head):
+            # If the mirror was replaced in the meantime, shards of the old one may be gone. It is
+            # not replaced this often, unless somebody wants to keep replicas from starting.
+            if reads == _MAX_READS or _version(await store.get(HEAD)) == _version(head):
                 raise
+    raise AssertionError
 
 
 async def restore_from_mirror(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.operario import Mode
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Ignored, Problem
+
+
+_FULL_COMMIT: Final = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,18 @@ class Revision:
     author: str = ""
     time: str = ""
     verified_signer: str = ""
+
+
+def blob_id(content: bytes) -> str:
+    """Return the ID that Git gives to a file with this content."""
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text is a full commit ID."""
+    return _FULL_COMMIT.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import threading
 from pathlib import Path
 
+from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.folder import FolderSource, repository_root
@@ -13,7 +14,7 @@ from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.process import Git
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
-from openfero_gitops.sources.git.url import Protocol, Remote, is_commit, looks_like_url
+from openfero_gitops.sources.git.url import Protocol, Remote, looks_like_url
 from openfero_gitops.sources.tree import normalise
 
 

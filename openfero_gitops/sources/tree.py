@@ -7,14 +7,13 @@ therefore read by the same rules. All input is untrusted: a name may be any byte
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import (
@@ -123,13 +122,6 @@ def normalise(path: str) -> str:
 def printable_name(name: bytes) -> str:
     """Return a file name of any bytes as one line of printable characters."""
     return printable(name.decode("utf-8", "backslashreplace"), _MAX_PRINTED_NAME)
-
-
-def blob_id(content: bytes) -> str:
-    """Return the ID that Git gives to a file with this content."""
-    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
-    digest.update(content)
-    return digest.hexdigest()
 
 
 def is_lfs_pointer(content: bytes) -> bool:

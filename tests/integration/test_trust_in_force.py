@@ -12,6 +12,7 @@ from openfero_gitops.catalog.mirror import write_mirror
 from openfero_gitops.catalog.mirrorer import load_mirror, restore_from_mirror
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import blob_id
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.jobs.render import render
 from openfero_gitops.sources.git.signatures import Trust
@@ -314,7 +315,8 @@ class TestMirror:
         await mirrored.sync()
         await mirrored.mirror()
         snapshot, _ = await load_mirror(mirrored.store) or pytest.fail("there is no mirror")
-        evil = replace(snapshot.files[0], content=operario_file("disk", "evil").encode())
+        content = operario_file("disk", "evil").encode()
+        evil = replace(snapshot.files[0], content=content, blob=blob_id(content))
         forged = write_mirror(replace(snapshot, files=(evil,)), NAMESPACE)
         for body in (forged.head, *forged.shards):
             await mirrored.store.put(body, lambda: None)

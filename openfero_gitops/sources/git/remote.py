@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.errors import (
@@ -21,7 +22,6 @@ from openfero_gitops.sources.git.errors import (
     not_offered,
 )
 from openfero_gitops.sources.git.process import TooMuchOutput
-from openfero_gitops.sources.git.url import is_commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,12 +18,13 @@ from git import Commit as CommitObject
 from git import Repo, SymbolicReference, TagObject
 from git.exc import GitError, InvalidGitRepositoryError, NoSuchPathError, ODBError
 
+from openfero_gitops.domain.catalog import blob_id
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
 from openfero_gitops.sources.git.process import TooMuchOutput
-from openfero_gitops.sources.tree import Entry, Kind, blob_id, printable_name, too_many_entries
+from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, is_commit
 from openfero_gitops.domain.errors import (
     SourceError,
     SourceUnavailable,
@@ -37,7 +37,7 @@ from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
-from openfero_gitops.sources.git.url import is_commit, parse_ref, parse_remote
+from openfero_gitops.sources.git.url import parse_ref, parse_remote
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,

@@ -26,7 +26,6 @@ _SSH: Final = re.compile(rf"ssh://{_USER}@{_HOST}/{_PATH}")
 _SCP: Final = re.compile(rf"{_USER}@{_NAME}:(?!-){_PATH}")
 _LOCAL: Final = re.compile(r"(?:file://)?/[^\x00-\x1f\x7f]*")
 _USERINFO: Final = re.compile(r"(://)[^/@\s]*@")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 # What git-check-ref-format(1) refuses, one alternative for each rule.
 _NO_REF: Final = re.compile(
     r"^[-/.]|[/.]$|\.\.|//|/\.|\.lock(?:/|$)|@\{|^@$|[\x00-\x20\x7f~^:?*\[\\]"
@@ -90,11 +89,6 @@ def parse_ref(ref: str) -> str:
             " characters of a commit"
         )
     return ref
-
-
-def is_commit(text: str) -> bool:
-    """Whether a text is the full ID of a commit."""
-    return _COMMIT.fullmatch(text) is not None
 
 
 def looks_like_url(source: str) -> bool:

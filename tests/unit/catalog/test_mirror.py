@@ -24,7 +24,7 @@ from openfero_gitops.catalog.mirror import (
     write_mirror,
 )
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.text import canonical_json
@@ -392,9 +392,13 @@ def test_an_invalid_head_is_an_error(head: dict[str, Any], complaint: str) -> No
 def test_a_mirror_that_is_larger_than_a_repository_is_an_error() -> None:
     """Reading ends at the size that a repository may have, however many shards there are."""
     content = "x" * 500_000
+    texts = [f"{n:6}{content}" for n in range(200)]
     shards = [
-        shard_of(json.dumps([{"path": f"{n}", "blob": "b", "stale": False}]), b=f"{n:6}{content}")
-        for n in range(200)
+        shard_of(
+            json.dumps([{"path": text[:6], "blob": blob_id(text.encode()), "stale": False}]),
+            **{blob_id(text.encode()): text},
+        )
+        for text in texts
     ]
     names = [shard["metadata"]["name"] for shard in shards]
     reader = MirrorReader(head_with(**{"shards.json": json.dumps(names)}))
@@ -413,8 +417,9 @@ def test_a_mirror_that_is_larger_than_a_repository_is_an_error() -> None:
 
 def test_more_files_than_a_repository_may_have_are_an_error() -> None:
     """A file that is listed again and again counts each time."""
-    index = json.dumps([{"path": f"{n}", "blob": "b", "stale": False} for n in range(20_001)])
-    shard = shard_of(index, b="")
+    blob = blob_id(b"")
+    index = json.dumps([{"path": f"{n}", "blob": blob, "stale": False} for n in range(20_001)])
+    shard = shard_of(index, **{blob: ""})
 
     with pytest.raises(SourceError, match="too large: more than 20000 files"):
         read_mirror(head_with(**{"shards.json": json.dumps([shard["metadata"]["name"]])}), [shard])
@@ -456,6 +461,7 @@ def test_an_invalid_refused_revision_is_an_error(text: str) -> None:
         '[{"path": 5, "blob": "index.json", "stale": false}]',
         '[{"path": "\\ud800", "blob": "index.json", "stale": false}]',
         '[{"path": "a", "blob": [], "stale": false}]',
+        '[{"path": "a", "blob": "index.json", "stale": false}]',
         '[{"path": "a", "blob": "index.json", "stale": 1}]',
         '[{"path": "a", "blob": "index.json", "stale": true, "commit_time": 5}]',
     ],
@@ -504,7 +510,8 @@ def damaged_record(record: dict[str, Any]) -> st.SearchStrategy[str]:
     return (members | JSON).map(json.dumps) | TEXT
 
 
-ENTRY = {"path": "ops/a.yaml", "blob": "b" * 40, "stale": True, "commit": OLDER, "commit_time": "T"}
+BLOB = blob_id(b"kind: Job\n")
+ENTRY = {"path": "ops/a.yaml", "blob": BLOB, "stale": True, "commit": OLDER, "commit_time": "T"}
 
 
 @given(
@@ -521,7 +528,7 @@ def test_arbitrary_content_does_not_crash_a_reader(
     revision: str, refused: str, index: str, shards: str | None, mark: str | None
 ) -> None:
     """A mirror with valid digests and arbitrary content is read, or is a SourceError."""
-    shard = shard_of(index, **{"b" * 40: "kind: Job\n"})
+    shard = shard_of(index, **{BLOB: "kind: Job\n"})
     names_of = json.dumps([shard["metadata"]["name"]]) if shards is None else shards
     head = head_with(
         **{"revision.json": revision, "refused.json": refused, "shards.json": names_of}

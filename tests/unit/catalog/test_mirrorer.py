@@ -17,7 +17,7 @@ from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.catalog import Snapshot
+from openfero_gitops.domain.catalog import Snapshot, blob_id
 from openfero_gitops.domain.errors import (
     ApiError,
     Conflict,
@@ -212,8 +212,11 @@ class TestWriting:
         desk.activate(old)
         async with desk.mirroring():
             assert len(await desk.stored()) >= 4
+        [changed] = [
+            file.content + b"# Seen again.\n" for file in old.files if file.path == "op3.yaml"
+        ]
         files = tuple(
-            replace(file, blob="3" * 40, content=file.content + b"# Seen again.\n")
+            replace(file, blob=blob_id(changed), content=changed)
             if file.path == "op3.yaml"
             else file
             for file in old.files
