@@ -35,7 +35,7 @@ from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.cluster.listwatch import ListWatch
 from openfero_gitops.delivery.alertmanager import PayloadLimits
-from openfero_gitops.delivery.submitter import Submitter
+from openfero_gitops.delivery.submitter import DeliveryLimits, Submitter
 from openfero_gitops.domain.errors import (
     ApiError,
     ClockWrong,
@@ -128,6 +128,7 @@ class Controller:
         self.clock = clock or Clock(_now, boottime)
         self.metrics = Metrics(__version__)
         self.view = View()
+        self.metrics.max_waiting(settings.max_waiting)
         self.metrics.foreign_jobs(lambda: len(self.view.foreign))
         jobs = JobStore(api, namespaces.allowed, observe)
         self._config_maps = ConfigMapStore(api, namespaces.controller)
@@ -170,6 +171,7 @@ class Controller:
             now=self.clock.now,
             identity=settings.identity,
             jobs_namespace=namespaces.jobs,
+            limits=DeliveryLimits(waiting=settings.max_waiting),
         )
         self._admitter = Admitter(
             jobs=jobs,

@@ -103,6 +103,11 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self._max_waiting = Gauge(
+            "openfero_gitops_max_waiting",
+            "Limit of waiting Jobs, beyond which deliveries are answered with 503",
+            registry=registry,
+        )
         self._foreign = Gauge(
             "openfero_gitops_foreign_jobs",
             "Jobs with the controller's label that it did not create, and ignores; 1000 at most",
@@ -230,6 +235,10 @@ class Metrics:
         self._waiting_reasons |= reasons.keys()
         for reason, count in reasons.items():
             self._waiting.labels(reason.value).set(count)
+
+    def max_waiting(self, limit: int) -> None:
+        """Set the limit of waiting Jobs."""
+        self._max_waiting.set(limit)
 
     def foreign_jobs(self, count: Callable[[], int]) -> None:
         """Set what counts the Jobs of others that carry the controller's label."""

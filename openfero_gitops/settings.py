@@ -230,6 +230,13 @@ class Settings(BaseSettings):
         "Alertmanager does not repeat it: set max_alerts in Alertmanager to at most this number. "
         "Each needs at least 512 bytes of --max-delivery-size.",
     )
+    max_waiting: int = Field(
+        10_000,
+        gt=0,
+        description="Maximum number of waiting Jobs. At the limit, alerts without a Job get none: "
+        "the answer is 503, so that Alertmanager repeats them. Each waiting Job takes about 3 KiB "
+        "of memory, at most 50 KiB.",
+    )
     webhook_auth: Auth = Field(
         Auth.NONE, description="How Alertmanager authenticates: none, basic or bearer."
     )

@@ -97,6 +97,15 @@ class HealthSource(Protocol):
         ...
 
 
+class Deliveries(HealthSource, Protocol):
+    """What creates the Jobs of alerts."""
+
+    @property
+    def backlog(self) -> str:
+        """Why no further Jobs are created; empty if they are."""
+        ...
+
+
 class State:
     """The state of one replica, read from its parts."""
 
@@ -111,7 +120,7 @@ class State:
         view: View,
         control: Control,
         cluster_findings: ClusterFindings,
-        deliveries: HealthSource,
+        deliveries: Deliveries,
         clock: HealthSource,
         now: Callable[[], datetime],
     ) -> None:
@@ -195,6 +204,7 @@ class State:
                 vital=not whole or len(trouble) == len(self._about.allowed_namespaces),
             ),
             _condition("deliveries", self._deliveries.trouble),
+            _condition("waiting jobs", self._deliveries.backlog, vital=False),
             _condition("clock", self._clock.trouble),
             _condition("control", self._control.trouble, vital=False),
             _condition("leader", self._elector.trouble, vital=False),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from openfero_gitops.background import OnChange
 from openfero_gitops.delivery.attempt import (
     healing_job,
     is_next_attempt_due,
@@ -63,11 +64,12 @@ _API_ERROR_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DeliveryLimits:
-    """How many deliveries and requests may be in progress, and how long a sender waits."""
+    """How many deliveries, requests and waiting Jobs there may be, and how long a sender waits."""
 
     deadline_seconds: float = 8.5
     deliveries: int = 256
     requests: int = 32
+    waiting: int = 10_000
 
 
 class Submitter:
@@ -100,6 +102,8 @@ class Submitter:
         self._logged_invalid: dict[tuple[str, str], None] = {}
         #: Alerts that could not be read: name, and what is wrong.
         self._logged_unreadable: dict[tuple[str, str], None] = {}
+        self._creating = 0  # Jobs whose creation has no answer yet
+        self._backlog = OnChange(_log.warning, "no more Jobs are created")
         self._api_error = ("", 0.0)  # and until when it counts, by the event loop's clock
 
     @property
@@ -109,6 +113,18 @@ class Submitter:
             return f"{self._deliveries} deliveries are in progress; no more are accepted"
         message, until = self._api_error
         return message if asyncio.get_running_loop().time() < until else ""
+
+    @property
+    def backlog(self) -> str:
+        """Why no further Jobs are created until others have started; empty if they are."""
+        waiting = self._view.waiting + self._creating
+        if waiting < self._limits.waiting:
+            return ""
+        return (
+            f"{waiting} Jobs are waiting, and --max-waiting is {self._limits.waiting}: alerts "
+            "without a Job are answered with 503; find out what the Jobs wait for, or raise the "
+            "limit"
+        )
 
     async def deliver(self, group: AlertGroup) -> Answer:
         """Process one delivery; errors of the API server are part of the answer."""
@@ -184,7 +200,14 @@ class Submitter:
             async with self._requests:
                 try:
                     existing = await self._find(key, occurrence)
-                    if existing is None:
+                    if existing is None and self.backlog:
+                        self._backlog.set(self.backlog)
+                        # Another replica may have created it.
+                        existing = await self._find_created(key, occurrence)
+                        if existing is None:
+                            return self._not_accepted(alert, operario, key)
+                    elif existing is None:
+                        self._backlog.clear()
                         rendered = render(
                             alert,
                             operario,
@@ -251,8 +274,27 @@ class Submitter:
                 raise _AttemptDeleted from error
             return None
 
+    async def _find_created(self, key: JobKey, occurrence: Occurrence) -> Remediation | None:
+        try:
+            return await self._read(key, occurrence)
+        except NotFound:
+            return None
+
+    def _not_accepted(self, alert: Alert, operario: Operario, key: JobKey) -> Item:
+        reason = Reason.TOO_MANY_WAITING
+        return Item(
+            alert, Outcome.ERROR, reason, reason.text, operario.name, key, verdict=Verdict.REPEAT
+        )
+
     async def _create(self, rendered: Rendered) -> Remediation | None:
         """Create a Job; return the occurrence's Job if there is one already, else None."""
+        self._creating += 1
+        try:
+            return await self._create_or_read(rendered)
+        finally:
+            self._creating -= 1
+
+    async def _create_or_read(self, rendered: Rendered) -> Remediation | None:
         try:
             job = await self._jobs.create(rendered.manifest)
         except AlreadyExists:

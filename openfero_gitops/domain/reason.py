@@ -62,6 +62,7 @@ class Reason(StrEnum):
 
     # The delivery must be repeated.
     BUSY = "busy", "too many deliveries are being processed; retry later"
+    TOO_MANY_WAITING = "too-many-waiting", "too many Jobs are waiting (--max-waiting); retry later"
     CLOCK_WRONG = "clock-wrong", "this replica's clock differs from the API server's; retry later"
     API_UNAVAILABLE = "api-unavailable", "the API server did not create the Job; retry later"
     API_FORBIDDEN = "api-forbidden", "the API server forbids the Job (RBAC, quota or namespace)"

@@ -55,6 +55,8 @@ class View:
         self._deleted: dict[str, int] = {}  # resource version of the deletion, by uid
         self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
+        #: How many Jobs wait for admission.
+        self.waiting = 0
         #: How often something has changed.
         self.changes = 0
         self._subscribers: dict[asyncio.Event, None] = {}  # in order: runs must be reproducible
@@ -110,6 +112,7 @@ class View:
         if isinstance(job, Remediation):
             self._by_key[job.key] = job
             self._by_incident[job.incident][job.key] = None
+            self.waiting += job.waiting
         else:
             self._keep_foreign(job, current)
         self._notify()
@@ -153,6 +156,7 @@ class View:
         if isinstance(job, Foreign):
             del self._foreign[job.key]
             return
+        self.waiting -= job.waiting
         del self._by_key[job.key]
         del self._by_incident[job.incident][job.key]
         if not self._by_incident[job.incident]:

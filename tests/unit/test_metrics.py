@@ -41,6 +41,7 @@ def used() -> Metrics:
         Item(ALERT, Outcome.ERROR, Reason.BUSY, verdict=Verdict.REPEAT),
     ]
     metrics.foreign_jobs(lambda: 3)
+    metrics.max_waiting(7)
     metrics.delivered(Answer(tuple(items)), 4)
     metrics.answered(503, 0.2)
     metrics.decided(Reason.ADMITTED)

@@ -558,6 +558,72 @@ class TestLimits:
         assert after.verdict is Verdict.ACCEPTED
 
     @in_virtual_time
+    async def test_waiting_jobs_are_limited(self) -> None:
+        """At the limit, new alerts are answered with 503 until Jobs have started or ended."""
+        world = World()
+        replica = world.replica(limits=DeliveryLimits(waiting=3))
+        async with replica.watching():
+            answer = await replica.deliver(*(pods_of(f"web-{n}") for n in range(5)))
+            created = sorted(str(item.job) for item in answer.items if item.outcome == "created")
+            assert len(created) == 3
+            full = (Outcome.ERROR, Reason.TOO_MANY_WAITING)
+            assert Counter(outcomes(answer)) == {(Outcome.CREATED, None): 3, full: 2}
+            assert answer.verdict is Verdict.REPEAT
+            assert len(await world.jobs()) == 3
+            assert "3 Jobs are waiting, and --max-waiting is 3" in replica.submitter.backlog
+            assert not replica.submitter.trouble
+            for job in (await world.jobs())[:2]:
+                await world.cluster.delete(JOBS, job.key.namespace, job.key.name)
+            await asyncio.sleep(1)
+            assert not replica.submitter.backlog
+            again = await replica.deliver(*(pods_of(f"web-{n}") for n in range(3, 5)))
+            assert again.verdict is Verdict.ACCEPTED
+
+    @in_virtual_time
+    async def test_alerts_that_have_a_job_are_accepted_at_the_limit(self) -> None:
+        """A repeated alert is answered with 200, also if another replica created its Job."""
+        world = World()
+        one, other = world.replica(limits=DeliveryLimits(waiting=2)), world.replica()
+        async with one.watching():
+            assert (await one.deliver(pods_of("a"), pods_of("b"))).verdict is Verdict.ACCEPTED
+            async with other.watching():
+                await other.deliver(pods_of("c"))
+            for _ in range(2):
+                answer = await one.deliver(pods_of("a"), pods_of("b"), pods_of("c"))
+                assert outcomes(answer) == [(Outcome.EXISTS, None)] * 3
+                assert answer.verdict is Verdict.ACCEPTED
+
+    @in_virtual_time
+    async def test_a_resolution_is_recorded_at_the_limit(self) -> None:
+        """Resolved alerts end waiting Jobs, so the limit does not keep them out."""
+        world = World()
+        replica = world.replica(limits=DeliveryLimits(waiting=1))
+        async with replica.watching():
+            await replica.deliver(pods_of("a"))
+            assert replica.submitter.backlog
+            answer = await replica.deliver(resolved(pods_of("a"), world.now()))
+            assert answer.verdict is Verdict.ACCEPTED
+        (job,) = await world.jobs()
+        assert job.resolved_at is not None
+
+    @in_virtual_time
+    async def test_creations_without_an_answer_count_as_waiting(self) -> None:
+        """A burst does not exceed the limit while the API server is slow."""
+        world = World()
+        replica = world.replica(limits=DeliveryLimits(waiting=3))
+
+        async def slow(request: Request, act: Act) -> Any:
+            if request.verb == "create":
+                await asyncio.sleep(2)
+            return await act()
+
+        async with replica.watching():
+            replica.wire.trouble = slow
+            answer = await replica.deliver(*(pods_of(f"web-{n}") for n in range(20)))
+        assert sum(item.outcome is Outcome.CREATED for item in answer.items) == 3
+        assert len(await world.jobs()) == 3
+
+    @in_virtual_time
     async def test_concurrent_requests_are_limited(self) -> None:
         """An alert storm sends a limited number of requests at a time."""
         world = World()
