@@ -345,6 +345,95 @@ async def test_no_path_leads_out_of_the_static_files() -> None:
             assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 403 ")), path
 
 
+# Headers
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /livez HTTP/1.1", 200),
+        (b"GET /metrics HTTP/1.1", 200),
+        (b"GET / HTTP/1.1", 200),
+        (b"GET /?phase=wrong HTTP/1.1", 400),
+        (b"GET /static/page.js HTTP/1.1", 200),
+        (b"GET /static/nothing.js HTTP/1.1", 404),
+        (b"GET /api/sync HTTP/1.1", 200),
+        (b"GET /api/remediations?limit=x HTTP/1.1", 400),
+        (b"GET /alerts HTTP/1.1", 200),
+        (b"POST /alerts HTTP/1.1\r\nContent-Length: 1", 400),
+        (b"POST /hooks/git HTTP/1.1\r\nContent-Length: 0", 403),
+        (b"GET /nothing HTTP/1.1", 404),
+        (b"PUT / HTTP/1.1", 405),
+        (b"GET / HTTP/1.1\r\nOrigin: http://evil.example", 403),
+        (b"GET / HTTP/1.1\r\nX: \x00", 400),
+    ],
+)
+async def test_the_headers_of_all_answers(sent: bytes, status: int) -> None:
+    """Each answer forbids sniffing, and none names a version; only static files are stored."""
+    async with running(make()) as (only,):
+        head = sent + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        head += b" " * sent.endswith(b"Length: 1")
+        answer = await say(int(only.rpartition(":")[2]), head)
+    lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    assert lines[0].split()[1] == str(status)
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    stored = status == 200 and b"/static/" in sent
+    assert ("no-store" in headers["Cache-Control"]) is not stored
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Server"] == "openfero-gitops"
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/api/sync", "/alerts", "/static/x"])
+async def test_requests_of_other_sites(path: str) -> None:
+    """Requests that pages of other sites cause are refused on each path, and nothing is done."""
+    inbox = Inbox()
+    async with running(make(inbox, allowed_hosts=("Heal.example.com",))) as (only,):
+        url = f"http://{only}{path}"
+        for headers in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Host": "evil.example"},
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        ):
+            for method in ("GET", "POST", "OPTIONS"):
+                status, text = await send(method, url, headers=headers)
+                assert status == 403
+                problem(text, 403)
+        for headers in (
+            {"Origin": f"http://{only}"},
+            {"Host": "heal.example.com", "Origin": "https://heal.example.com"},
+        ):
+            assert (await send("GET", url, headers=headers))[0] in (200, 404)
+    assert inbox.groups == []
+
+
+async def test_a_listener_that_others_reach_accepts_any_host() -> None:
+    """A Host is checked on loopback only: elsewhere the controller does not know its own names."""
+    async with running(make(listen=Address(None, free_port()))) as (only,):
+        headers = {"Host": "openfero.monitoring.svc"}
+        assert (await send("GET", f"http://{only}/livez", headers=headers))[0] == 200
+
+
+async def test_a_listener_without_authentication_is_reported(tmp_path: Path) -> None:
+    """A warning names the flag that is missing, once, and not for listeners on loopback."""
+    (tmp_path / "token").write_text("t0ken\n")
+    guard = Guard(Credentials("bearer", tmp_path / "token"), certificate=False)
+    everywhere = Address(None, free_port())
+    for changes, advised in (
+        ({"listen": LOOPBACK}, []),
+        ({"listen": everywhere}, ["--webhook-auth", "--web-auth"]),
+        ({"listen": everywhere, "web_listen": LOOPBACK}, ["--webhook-auth"]),
+        ({"listen": everywhere, "webhook_guard": guard}, ["--web-auth"]),
+        ({"listen": everywhere, "webhook_guard": guard, "web_guard": guard}, []),
+    ):
+        with capture_logs() as log:
+            async with running(make(**changes)):
+                pass
+        warnings = [line for line in log if "without authentication" in line["event"]]
+        assert [line["advice"].split()[1] for line in warnings] == advised
+
+
 # TLS
 
 

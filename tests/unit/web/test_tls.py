@@ -1,0 +1,97 @@
+"""TLS sessions of clients, with real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.delivery.alertmanager import PayloadLimits
+from openfero_gitops.metrics import Metrics
+from openfero_gitops.web.auth import Guard
+from openfero_gitops.web.server import Address, Server
+from openfero_gitops.web.tls import load_tls
+from openfero_gitops.web.webhook import Intake
+from tests.support import pages
+from tests.support.certificates import Authority
+from tests.support.serving import NO_HOOK, OPEN, Inbox
+from tests.unit.web.connections.test_acceptor import DELIVERY, NOW
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+PATIENCE = 10.0
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give the CA of the server, and of clients at first."""
+    return Authority(tmp_path_factory.mktemp("ours"), "ours")
+
+
+@contextlib.asynccontextmanager
+async def serving(ours: Authority, ca: Path) -> AsyncIterator[int]:
+    """Serve a webhook that needs a certificate of the CA in a file; give the port."""
+    server = Server(
+        state=pages.quiet(NOW),
+        deliveries=Inbox(),
+        exposition=Metrics("1.2.3"),
+        webhook_guard=Guard(None, certificate=True),
+        web_guard=OPEN,
+        listen=Address("127.0.0.1", 0),
+        web_listen=None,
+        tls=load_tls(*ours.issue("server"), ca),
+        push=NO_HOOK,
+        intake=Intake(PayloadLimits()),
+    )
+    await server.start()
+    yield server.bound[0].port
+    await server.stop()
+
+
+def deliver(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[bytes, ssl.SSLSession | None, bool]:
+    """Deliver an alert; return the status line, the session, and whether it was resumed."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
+    ):
+        wrapped.sendall(DELIVERY)
+        status = wrapped.recv(2**16).partition(b"\r\n")[0]
+        return status, wrapped.session, bool(wrapped.session_reused)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("tickets", [True, False])
+async def test_no_session_outlives_the_ca_of_its_client(
+    ours: Authority,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+    tickets: bool,  # noqa: FBT001 - a case
+) -> None:
+    """A session is resumed while the client's CA is trusted, and not after it was replaced."""
+    other = Authority(tmp_path, "other")
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(ours.certificate.read_bytes())
+    client = ours.client(*ours.issue("client"))
+    client.minimum_version = client.maximum_version = version
+    if not tickets:
+        client.options |= ssl.OP_NO_TICKET
+    async with serving(ours, ca) as port:
+        status, session, _ = await asyncio.to_thread(deliver, port, client)
+        assert status == b"HTTP/1.1 200 OK"
+        status, session, resumed = await asyncio.to_thread(deliver, port, client, session)
+        assert status == b"HTTP/1.1 200 OK"
+        # (Python's server resumes no session of TLS 1.2 by its id.)
+        assert resumed or (version is ssl.TLSVersion.TLSv1_2 and not tickets)
+        ca.write_bytes(other.certificate.read_bytes())
+        with contextlib.suppress(OSError):  # the certificate itself is refused
+            status, _, resumed = await asyncio.to_thread(deliver, port, client, session)
+            assert not resumed
+            assert status != b"HTTP/1.1 200 OK"
