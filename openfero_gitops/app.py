@@ -192,7 +192,12 @@ class Controller:
         self._mirror_keys: Callable[[], Sequence[bytes]] = no_keys
         if settings.mirror_key_file is not None:
             self._mirror_keys = SecretLines(settings.mirror_key_file, _check_keys).now
-        self._mirrorer = Mirrorer(self._config_maps, self.syncer, self._mirror_keys)
+        self._mirrorer = Mirrorer(
+            self._config_maps,
+            self.syncer,
+            self._mirror_keys,
+            tolerance=settings.interval + _LAG_TOLERANCE,
+        )
         self.dry_runner = DryRunner(
             cluster=jobs,
             store=self._config_maps,

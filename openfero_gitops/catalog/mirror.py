@@ -18,6 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id, is_commit
 from openfero_gitops.domain.errors import SourceError
@@ -32,6 +33,7 @@ SELECTOR: Final = f"{keys.MIRROR}=true,{keys.MANAGED_BY}={keys.MANAGER}"
 _FORMAT: Final = "1"
 _INDEX: Final = "index.json"
 _REFUSED: Final = "refused.json"
+_HISTORY: Final = "history.json"
 _DIGEST: Final = "digest"
 _SIGNATURE_KEY: Final = "mark"
 _VERIFICATION_KEYS: Final = frozenset({_DIGEST, _SIGNATURE_KEY})
@@ -95,8 +97,21 @@ def with_refused(
     head: Mapping[str, Any], namespace: str, refused: RefusedRevision, key: bytes = b""
 ) -> dict[str, Any]:
     """Replace the refused revision in a head that was read and verified."""
+    return _with(head, namespace, _REFUSED, _refused(refused), key)
+
+
+def with_history(
+    head: Mapping[str, Any], namespace: str, history: RevisionHistory, key: bytes = b""
+) -> dict[str, Any]:
+    """Replace the record of active revisions in a head that was just written or verified."""
+    return _with(head, namespace, _HISTORY, canonical_json(history.to_json()), key)
+
+
+def _with(
+    head: Mapping[str, Any], namespace: str, member: str, text: str, key: bytes
+) -> dict[str, Any]:
     data = {name: text for name, text in head["data"].items() if name not in _VERIFICATION_KEYS}
-    return _head({**data, _REFUSED: _refused(refused)}, namespace, key)
+    return _head({**data, member: text}, namespace, key)
 
 
 def shard_names(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> list[str]:
@@ -161,6 +176,21 @@ def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
         return RefusedRevision(**_strings(members), paused=paused is not False)
     except (AttributeError, TypeError, ValueError) as error:
         raise SourceError(f"ConfigMap {HEAD} is damaged: {_REFUSED} is incomplete") from error
+
+
+def read_history(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> RevisionHistory:
+    """Return the record of active revisions of a head; empty if it has none.
+
+    Raises:
+        SourceError: it is damaged; or like `shard_names`.
+    """
+    shard_names(head, keys)
+    if _HISTORY not in head["data"]:
+        return RevisionHistory()
+    try:
+        return RevisionHistory.from_json(_read(head["data"], _HISTORY, HEAD))
+    except (LookupError, TypeError, ValueError) as error:
+        raise SourceError(f"ConfigMap {HEAD} is damaged: {_HISTORY} is incomplete") from error
 
 
 def read_mirror(

@@ -7,6 +7,7 @@ names are deleted: a writer that dies in between leaves a complete catalog.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,12 +19,15 @@ from openfero_gitops.catalog.mirror import (
     MirrorReader,
     content_digest,
     is_shard_name,
+    read_history,
     read_refused,
     read_revision,
     shard_names,
+    with_history,
     with_refused,
     write_mirror,
 )
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Snapshot
 from openfero_gitops.domain.errors import ApiError, SourceError
@@ -41,6 +45,7 @@ _log = structlog.get_logger(__name__)
 #: Between checks that the mirror is still as it was written.
 _CHECK_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
+_NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 #: ConfigMaps of earlier mirrors that are deleted in one pass.
 _MAX_DELETED_AT_ONCE: Final = 1000
 _MAX_READS: Final = 10  # of a mirror that is replaced while it is read
@@ -107,6 +112,10 @@ async def restore_from_mirror(
             _log.warning("cannot read the active revision from the mirror", error=str(error))
 
 
+def _newest_activation(history: RevisionHistory) -> datetime:
+    return max((entry.since for entry in history.activations[-1:]), default=_NEVER)
+
+
 def _version(config_map: dict[str, Any] | None) -> str | None:
     return config_map["metadata"]["resourceVersion"] if config_map else None
 
@@ -147,11 +156,19 @@ class Mirrorer:
         store: ConfigMaps,
         syncer: Syncer,
         keys: Callable[[], Sequence[bytes]] = no_keys,
+        *,
+        tolerance: timedelta = timedelta(0),
     ) -> None:
-        """Prepare to mirror the catalog of `syncer`; the first of `keys` signs the mirror."""
+        """Prepare to mirror the catalog of `syncer`; the first of `keys` signs the mirror.
+
+        `tolerance` is how much earlier or later than the leader a replica may use a revision.
+        """
         self._store = store
         self._keys = keys
         self._syncer = syncer
+        self._tolerance = tolerance
+        # The version of the head that was last read, and its record of active revisions.
+        self._recorded = ("", RevisionHistory())
         self._changed = asyncio.Event()
         self._error = OnChange(_log.warning, "mirror not written")
         self._unrelated = OnChange(
@@ -209,7 +226,8 @@ class Mirrorer:
         changed = False
         for shard in mirror.shards:
             changed |= await self._write_shard(shard, stored, term)
-        changed |= await self._write_head(mirror.head, stored, term)
+        head = await self._with_history(mirror.head, catalog.revision.commit, stored)
+        changed |= await self._write_head(head, stored, term)
         for shard in stored.stale.values():
             term.check()
             await self._store.delete(shard)
@@ -221,6 +239,31 @@ class Mirrorer:
         if changed:
             commit = catalog.revision.commit
             _log.info("mirror written", commit=commit, config_maps=len(stored.names))
+
+    async def _with_history(
+        self, head: dict[str, Any], commit: str, stored: _Stored
+    ) -> dict[str, Any]:
+        """Add the record of active revisions, with the active commit, to a head."""
+        since = self._syncer.status.active_since
+        if not commit or since is None:  # a folder has no commits
+            return head
+        version = stored.current.get(HEAD, {}).get("metadata", {}).get("resourceVersion", "")
+        if version != self._recorded[0]:
+            # A head that was deleted, or replaced by an older one, does not shorten the record.
+            newest = max(self._recorded[1], await self._read_history(), key=_newest_activation)
+            self._recorded = (version, newest)
+        history = self._recorded[1].activate(commit, since, self._tolerance)
+        return with_history(head, self._store.namespace, history, self._signing_key())
+
+    async def _read_history(self) -> RevisionHistory:
+        head = await self._store.get(HEAD)
+        if head is None:
+            return RevisionHistory()
+        try:
+            return read_history(head, self._keys())
+        except SourceError as error:
+            _log.warning("the record of active revisions begins anew", error=str(error))
+            return RevisionHistory()
 
     async def _write_shard(self, shard: dict[str, Any], stored: _Stored, term: RunningTerm) -> bool:
         """Create a shard unless it is there; return whether something was written."""

@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from openfero_gitops.catalog.build import Scope
-from openfero_gitops.catalog.mirror import HEAD, write_mirror
+from openfero_gitops.catalog.mirror import HEAD, read_history, write_mirror
 from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from_mirror
+from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -28,6 +29,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.leadership.term import TermEnded
+from tests.support.build import minutes, seconds
 from tests.support.workers import (
     Commits,
     Wire,
@@ -182,6 +184,38 @@ class TestWriting:
         ]
         assert refused == desk.syncer.status.refused
         assert refused is not None
+
+    @in_virtual_time
+    async def test_it_records_which_commits_were_active(self) -> None:
+        """Across leaders, lost heads and older heads; a head that is not signed begins anew."""
+        desk = Desk()
+        secrets = [b"the key of the mirror"]
+        began = desk.world.now()
+        desk.mirrorer = Mirrorer(desk.store, desk.syncer, lambda: secrets, tolerance=minutes(2))
+        first = (await desk.sync(disk=operario_file("disk"))).revision.commit
+        async with desk.mirroring():
+            await asyncio.sleep(100)
+            older = (await desk.stored())[HEAD]
+            second = (await desk.sync(disk=operario_file("disk", "new"))).revision.commit
+            await asyncio.sleep(1)
+            expected = RevisionHistory(
+                (Activation(first, began), Activation(second, began + seconds(101))), minutes(2)
+            )
+            assert read_history((await desk.stored())[HEAD], secrets) == expected
+            for forged in (None, older):
+                await desk.drop(HEAD)
+                if forged is not None:
+                    await desk.put(forged)
+                await asyncio.sleep(61)
+                assert read_history((await desk.stored())[HEAD], secrets) == expected
+        desk.mirrorer = Mirrorer(desk.store, desk.syncer, lambda: secrets, tolerance=minutes(2))
+        async with desk.mirroring():
+            assert read_history((await desk.stored())[HEAD], secrets) == expected
+        secrets[:] = [b"another key of the mirror"]
+        desk.mirrorer = Mirrorer(desk.store, desk.syncer, lambda: secrets, tolerance=minutes(2))
+        async with desk.mirroring():
+            history = read_history((await desk.stored())[HEAD], secrets)
+            assert history.activations == expected.activations[1:]
 
     @in_virtual_time
     async def test_it_is_signed_with_the_first_key_and_again_when_that_changes(self) -> None:
