@@ -37,8 +37,9 @@ class AuditEntry:
 
     @property
     def proven(self) -> bool:
-        """False if verification found a problem."""
-        return self.verification is None or self.verification.proof is Proof.VERIFIED
+        """False if verification found a problem; what is not known is none."""
+        proofs = (Proof.VERIFIED, Proof.NOT_KNOWN)
+        return self.verification is None or self.verification.proof in proofs
 
     def annotation(self, key: str) -> str:
         """An annotation of the Job; empty if it is absent."""

@@ -1,13 +1,13 @@
-"""Verify that a Job is what its recorded commit and alert produce.
+"""Verify that a Job is what its recorded commit and alert produce, and that it started properly.
 
 The renderer produces the Job again, from the catalog of the recorded revision and from the
 recorded alert, and the result is compared with the Job in the cluster. Values that the API server
 fills in are known (`_DEFAULTS`). Values that Kubernetes lets Kueue, its own controllers or a user
 change on a suspended Job are listed separately (`_CHANGEABLE`), since they prove nothing about
-Git.
+Git. Kueue adds labels and annotations of its own and of the cluster autoscaler to the Pod template.
 
 Sources: the Job API's defaulting (k8s.io/kubernetes pkg/apis/batch/v1, pkg/apis/core/v1) and its
-rules for updates of suspended Jobs (pkg/apis/batch/validation).
+rules for updates of suspended Jobs (pkg/apis/batch/validation); Kueue's pkg/podset.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.audit.admission import find_broken_rules, find_violations
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.rule import Pointer, format_pointer
 from openfero_gitops.domain.text import listed, plural, shown
-from openfero_gitops.domain.timestamp import parse_time
+from openfero_gitops.domain.timestamp import format_seconds, parse_time
 from openfero_gitops.jobs.compare import FieldDifference, compare
+from openfero_gitops.jobs.foreign import why_foreign
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.render import RENDERERS, Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
 
@@ -77,7 +80,8 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
 _CHANGEABLE: Final = re.compile(
     r"/metadata/(labels|annotations)/.*"
     r"|/spec/(suspend|parallelism|completions|activeDeadlineSeconds|ttlSecondsAfterFinished)"
-    r"|/spec/template/metadata/(labels|annotations)(/.*)?"
+    r"|/spec/template/metadata/(labels|annotations)"
+    r"/(kueue\.x-k8s\.io|autoscaling\.x-k8s\.io|cluster-autoscaler\.kubernetes\.io)~1.*"
     r"|/spec/template/spec/(nodeSelector|affinity|tolerations|schedulingGates)(/.*)?"
     r"|/spec/template/spec/(initContainers|containers)/[0-9]+/resources(/.*)?"
 )
@@ -104,6 +108,8 @@ _GENERATED_LABELS: Final = frozenset(
         "job-name",
     }
 )
+#: Set by Kubernetes while a Job is being deleted.
+_DELETION_FINALIZERS: Final = frozenset({"foregroundDeletion", "orphan"})
 _METADATA: Final = ("name", "namespace", "labels", "annotations")
 _OWN_METADATA: Final = tuple(
     format_pointer(("metadata", part, keys.PREFIX)) for part in ("labels", "annotations")
@@ -114,8 +120,17 @@ class Proof(StrEnum):
     """The result of verifying a Job."""
 
     VERIFIED = "verified"  # the Job is what Git and its alert produce
-    DIFFERS = "differs"  # it is not
+    NOT_KNOWN = "not-known"  # it is, but it is not known whether its commit was active
+    DIFFERS = "differs"  # it is not, or it started in another way than the controller starts Jobs
     UNPROVABLE = "unprovable"  # data is missing, in Git or on the Job
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRevisions:
+    """The controller's record of active revisions, and when it was read."""
+
+    history: RevisionHistory
+    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +150,14 @@ def recorded_revision(job: Mapping[str, Any]) -> str:
 
 
 def verify(
-    job: Mapping[str, Any], catalog: Catalog, *, jobs_namespace: str, signed: bool = False
+    job: Mapping[str, Any],
+    catalog: Catalog,
+    *,
+    jobs_namespace: str,
+    signed: bool = False,
+    record: ActiveRevisions | None = None,
 ) -> Verification:
-    """Render a Job again and compare.
+    """Render a Job again and compare; check how it started, and that its commit was active.
 
     Args:
         job: the Job in the cluster; it is not changed.
@@ -145,7 +165,65 @@ def verify(
         jobs_namespace: namespace for Jobs whose operario names none.
         signed: whether the signatures of the catalog were verified; otherwise the signer that the
             Job names is not checked.
+        record: when which commit was active; None if that is not to be checked.
     """
+    remediation = read_remediation(job)
+    objections = find_objections(job)
+    name = remediation.operario
+    operario = next((operario for operario in catalog.operarios if operario.name == name), None)
+    if operario is not None:
+        objections += find_broken_rules(remediation, operario, catalog.envelope)
+    commit, received_at = recorded_revision(job), remediation.received_at
+    was_active = record.history.was_active(commit, received_at, record.read_at) if record else True
+    if record is not None and was_active is False:
+        objections.append(_not_active(commit, received_at, record.history))
+    compared = _compare(job, operario, catalog, jobs_namespace=jobs_namespace, signed=signed)
+    if objections:
+        return with_objections(compared, objections)
+    if compared.proof is Proof.VERIFIED and was_active is None:
+        message = (
+            f"it is not known whether commit {commit[:12]} was active when the alert was received, "
+            f"at {format_seconds(received_at)}"
+        )
+        return replace(compared, proof=Proof.NOT_KNOWN, message=message)
+    return compared
+
+
+def with_objections(verification: Verification, objections: Sequence[str]) -> Verification:
+    """Add what is wrong, whatever was compared; without objections nothing changes."""
+    if not objections:
+        return verification
+    messages = [*objections, verification.message] if verification.message else objections
+    return replace(verification, proof=Proof.DIFFERS, message="; ".join(messages))
+
+
+def find_objections(job: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a Job whatever Git has: who created it, and how it started."""
+    remediation = read_remediation(job)
+    started_at = parse_time((job.get("status") or {}).get("startTime"))
+    objections = list(find_violations(remediation, started_at))
+    if why := why_foreign(job, remediation):
+        objections.insert(0, f"the controller did not create this Job: {why}")
+    return objections
+
+
+def _not_active(commit: str, at: datetime, history: RevisionHistory) -> str:
+    instead = history.at(at)
+    return (
+        f"commit {commit[:12] or shown(commit)} was not active when the alert was received, at "
+        f"{format_seconds(at)}" + (f"; the leader had {instead[:12]}" if instead else "")
+    )
+
+
+def _compare(
+    job: Mapping[str, Any],
+    operario: Operario | None,
+    catalog: Catalog,
+    *,
+    jobs_namespace: str,
+    signed: bool,
+) -> Verification:
+    """Render a Job again and compare."""
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     renderer = annotations.get(keys.RENDERER, "")
     if renderer not in map(str, RENDERERS):
@@ -155,10 +233,8 @@ def verify(
             f"versions {listed(map(str, RENDERERS))}: use the release of openfero-gitops that "
             "created the Job",
         )
-    name = annotations.get(keys.OPERARIUS, "")
-    operario = next((operario for operario in catalog.operarios if operario.name == name), None)
     if operario is None:
-        commit = catalog.revision.commit[:12]
+        commit, name = catalog.revision.commit[:12], annotations.get(keys.OPERARIUS, "")
         return Verification(Proof.DIFFERS, f"commit {commit} has no operario {shown(name)}")
     if not signed:
         signer = annotations.get(keys.VERIFIED_SIGNER, "")
@@ -237,8 +313,10 @@ def _expected(rendered: Rendered) -> dict[str, Any]:
     """The part of a rendered Job that is compared."""
     metadata = {key: rendered.manifest["metadata"][key] for key in _METADATA}
     metadata["annotations"] = _without(metadata["annotations"], _UPDATED_LATER)
+    metadata |= {"finalizers": [], "ownerReferences": []}
     spec = _without(rendered.manifest["spec"], {"suspend"})
     template = {**spec["template"], "spec": _with_one_account(spec["template"]["spec"])}
+    template["metadata"] = _template_metadata(template)
     return {"metadata": metadata, "spec": {**spec, "template": template}}
 
 
@@ -247,16 +325,24 @@ def _actual(job: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {key: job["metadata"].get(key) for key in _METADATA}
     metadata["labels"] = metadata["labels"] or {}
     metadata["annotations"] = _without(metadata["annotations"] or {}, _UPDATED_LATER)
+    finalizers = job["metadata"].get("finalizers") or []
+    if "deletionTimestamp" in job["metadata"]:
+        finalizers = [name for name in finalizers if name not in _DELETION_FINALIZERS]
+    metadata["finalizers"] = finalizers
+    metadata["ownerReferences"] = job["metadata"].get("ownerReferences") or []
     spec = _without(job["spec"], {"suspend", "selector"})  # the selector contains the Job's uid
     template = dict(spec.get("template") or {})
-    template_metadata = dict(template.pop("metadata", None) or {})
-    labels = _without(template_metadata.pop("labels", None) or {}, _GENERATED_LABELS)
-    if labels:
-        template_metadata["labels"] = labels
-    if template_metadata := {k: v for k, v in template_metadata.items() if v is not None}:
-        template["metadata"] = template_metadata
+    template["metadata"] = _template_metadata(template)
     template["spec"] = _with_one_account(template.get("spec") or {})
     return {"metadata": metadata, "spec": {**spec, "template": template}}
+
+
+def _template_metadata(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a Pod template, without the labels that Kubernetes adds."""
+    metadata = template.get("metadata") or {}
+    present = {key: value for key, value in metadata.items() if value is not None}
+    labels = _without(metadata.get("labels") or {}, _GENERATED_LABELS)
+    return {**present, "labels": labels, "annotations": metadata.get("annotations") or {}}
 
 
 def _with_one_account(pod: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,8 +48,12 @@ class RevisionHistory:
             activations = (*activations, Activation(commit, since))[-_MAX_ACTIVATIONS:]
         return RevisionHistory(activations, tolerance)
 
-    def was_active(self, commit: str, at: datetime) -> bool | None:
-        """Whether a commit was active on any replica at a time; None if that is not recorded."""
+    def was_active(self, commit: str, at: datetime, now: datetime) -> bool | None:
+        """Whether a commit was active on any replica at a time; None if that is not recorded.
+
+        That is so before the record begins, and until the leader had the time to record what
+        another replica uses already.
+        """
         if not self.activations:
             return None
         ends = [*(activation.since for activation in self.activations[1:]), None]
@@ -60,7 +64,8 @@ class RevisionHistory:
                 and (end is None or at <= end + self.tolerance)
             ):
                 return True
-        return None if at <= self.activations[0].since + self.tolerance else False
+        begins = self.activations[0].since + self.tolerance
+        return False if begins < at < now - self.tolerance else None
 
     def at(self, moment: datetime) -> str:
         """Return the commit that was active on the leader; empty if that is not recorded."""

@@ -139,6 +139,17 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     multiple=True,
     help="With --verify: the controller's --allowed-namespace; repeatable.",
 )
+@click.option(
+    "--controller-namespace",
+    type=namespace,
+    help="With --verify: the controller's own namespace, where it records which commits were "
+    "active. Default: the context's namespace, then those of --namespace.",
+)
+@click.option(
+    "--mirror-key-file",
+    type=FILE,
+    help="With --verify: the controller's --mirror-key-file; the record must be signed with it.",
+)
 def audit(
     *,
     kubeconfig: Path | None,
@@ -158,11 +169,16 @@ def audit(
     kubernetes_version: str | None,
     jobs_namespace: str | None,
     allowed_namespace: tuple[str, ...],
+    controller_namespace: str | None,
+    mirror_key_file: Path | None,
 ) -> int:
     """List remediations and the commits that they came from.
 
     With --verify, each Job is rendered again from its commit and its recorded alert, and compared
-    field by field with the Job in the cluster. Exit code 1: a Job differs or cannot be verified.
+    field by field with the Job in the cluster. It also differs if it started without the approval
+    that its operario requires, or in another way than the leader starts Jobs, or if its commit was
+    not active when its alert was received. Exit code 1: a Job differs or cannot be verified. A Job
+    of which it is only not known whether its commit was active does not change the exit code.
     """
     from openfero_gitops.audit import table  # noqa: PLC0415
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
@@ -186,6 +202,8 @@ def audit(
             (jobs_namespace, *allowed_namespace) if allowed_namespace else None,
             signed_by(allowed_signers_file, openpgp_keyring_file),
             kubernetes_version or DEFAULT,
+            controller_namespace or "",
+            mirror_key_file,
             access,
         )
     entries = asyncio.run(

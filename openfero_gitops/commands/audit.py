@@ -15,13 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.audit.table import AuditEntry
-from openfero_gitops.audit.verify import Proof, Verification, recorded_revision, verify
+from openfero_gitops.audit.verify import (
+    ActiveRevisions,
+    Proof,
+    Verification,
+    find_objections,
+    recorded_revision,
+    verify,
+    with_objections,
+)
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import load_catalog
+from openfero_gitops.catalog.mirror import HEAD, read_history
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR
 from openfero_gitops.domain.errors import (
     CatalogRefusal,
@@ -34,11 +45,13 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.opening import open_commit
+from openfero_gitops.web.auth import SecretLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
+    from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.sources.git.access import GitAccess
@@ -81,6 +94,9 @@ class Reviewed:
         allowed_namespaces: the controller's setting.
         trust: whose signatures commits must have.
         kubernetes_version: the controller's setting.
+        controller_namespace: where the controller records which commits were active; empty means
+            the context's namespace, then those of the Jobs that are listed.
+        mirror_key_file: the controller's setting: the record must be signed with one of its keys.
         access: how to reach a Git URL.
     """
 
@@ -91,6 +107,8 @@ class Reviewed:
     allowed_namespaces: tuple[str, ...] | None = None
     trust: Trust = field(default_factory=Trust)
     kubernetes_version: str = DEFAULT
+    controller_namespace: str = ""
+    mirror_key_file: Path | None = None
     access: GitAccess | None = None
 
 
@@ -129,6 +147,12 @@ async def audit(
                 else:
                     message = f"no permission to list Jobs in namespace {namespace!r}: {error}"
                 raise UsageError(message) from error
+        record = None
+        if reviewed is not None:
+            places = [reviewed.controller_namespace]
+            if not reviewed.controller_namespace:
+                places = [api.default_namespace, *selection.namespaces]
+            record = await _read_record(api, places, reviewed.mirror_key_file, progress)
     now = datetime.now(UTC)
     selected = [
         (remediation, job)
@@ -138,15 +162,41 @@ async def audit(
     selected.sort(key=lambda pair: pair[0].order)
     if reviewed is None:
         return [AuditEntry(remediation, job) for remediation, job in selected]
-    verifications = await _verify([job for _, job in selected], reviewed, progress)
+    verifications = await _verify([job for _, job in selected], reviewed, progress, record)
     return [
         AuditEntry(remediation, job, verification)
         for (remediation, job), verification in zip(selected, verifications, strict=True)
     ]
 
 
+async def _read_record(
+    api: ApiServer,
+    namespaces: Sequence[str],
+    key_file: Path | None,
+    progress: Callable[[str], None],
+) -> ActiveRevisions:
+    """Read when which commit was active; the record is empty if it cannot be read."""
+    problem = f"no ConfigMap {HEAD} in namespace {' or '.join(dict.fromkeys(namespaces))}"
+    try:
+        secrets = SecretLines(key_file, lambda _: None).now() if key_file else ()
+        for namespace in dict.fromkeys(namespaces):
+            head = await ConfigMapStore(api, namespace).get(HEAD)
+            if head is not None:
+                return ActiveRevisions(read_history(head, secrets), datetime.now(UTC))
+    except (Forbidden, SourceError) as error:
+        problem = str(error)
+    progress(
+        f"cannot read which commits were active: {problem}; use --controller-namespace to name the "
+        "controller's namespace"
+    )
+    return ActiveRevisions(RevisionHistory(), datetime.now(UTC))
+
+
 async def _verify(
-    jobs: Sequence[Mapping[str, Any]], reviewed: Reviewed, progress: Callable[[str], None]
+    jobs: Sequence[Mapping[str, Any]],
+    reviewed: Reviewed,
+    progress: Callable[[str], None],
+    record: ActiveRevisions | None = None,
 ) -> list[Verification]:
     """Verify each Job; the catalog of a commit is built once for all its Jobs."""
     by_commit: dict[str, list[int]] = defaultdict(list)
@@ -172,9 +222,9 @@ async def _verify(
                 catalog = await _catalog_at(source, commit, tip, scope, memo)
                 for index in indexes:
                     verifications[index] = (
-                        catalog
+                        with_objections(catalog, find_objections(jobs[index]))
                         if isinstance(catalog, Verification)
-                        else _verify_job(jobs[index], catalog, reviewed)
+                        else _verify_job(jobs[index], catalog, reviewed, record)
                     )
     return [verifications[index] for index in range(len(jobs))]
 
@@ -201,7 +251,9 @@ async def _catalog_at(
         return Verification(Proof.UNPROVABLE, str(error))
 
 
-def _verify_job(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) -> Verification:
+def _verify_job(
+    job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed, record: ActiveRevisions | None
+) -> Verification:
     """Compare, whatever URL and ref the controller used for the repository."""
     remediation = read_remediation(job)
     revision = replace(catalog.revision, repository=remediation.repository, ref=remediation.ref)
@@ -210,4 +262,5 @@ def _verify_job(job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed) ->
         replace(catalog, revision=revision),
         jobs_namespace=reviewed.jobs_namespace or remediation.key.namespace,
         signed=reviewed.trust.verify is not Verify.NONE,
+        record=record,
     )

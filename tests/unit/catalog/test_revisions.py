@@ -13,6 +13,7 @@ from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from tests.support.build import NOW, minutes
 
 TOLERANCE = minutes(2)
+LATER = NOW + minutes(10_000)
 
 
 def history(*entries: tuple[str, float]) -> RevisionHistory:
@@ -33,6 +34,8 @@ def history(*entries: tuple[str, float]) -> RevisionHistory:
         ("b", 7, False),
         ("b", 8, True),
         ("b", 500, True),
+        ("c", 500, False),
+        ("c", 502, None),  # the leader may not have it yet
         ("c", 8, False),
         ("c", 1, None),  # what came before is not recorded, and a replica may still have had it
         ("a", -3, None),
@@ -46,19 +49,24 @@ def test_a_commit_was_active_from_its_activation_to_the_next(
     active: bool | None,  # noqa: FBT001
 ) -> None:
     """Two minutes earlier and later count, and before the record nothing is known."""
-    assert history(("a", 0), ("b", 10)).was_active(commit, NOW + minutes(at)) is active
+    record = history(("a", 0), ("b", 10))
+    assert record.was_active(commit, NOW + minutes(at), NOW + minutes(503)) is active
 
 
 def test_without_a_record_nothing_is_known() -> None:
     """Neither that a commit was active nor that it was not."""
-    assert RevisionHistory().was_active("a", NOW) is None
+    assert RevisionHistory().was_active("a", NOW, LATER) is None
     assert RevisionHistory().at(NOW) == ""
 
 
 def test_a_commit_may_become_active_again() -> None:
     """As after a revert of the branch: each of its times counts."""
     record = history(("a", 0), ("b", 10), ("a", 20))
-    assert [record.was_active("a", NOW + minutes(at)) for at in (5, 15, 30)] == [True, False, True]
+    assert [record.was_active("a", NOW + minutes(at), LATER) for at in (5, 15, 30)] == [
+        True,
+        False,
+        True,
+    ]
     assert [record.at(NOW + minutes(at)) for at in (-1, 5, 15, 30)] == ["", "a", "b", "a"]
 
 
@@ -76,8 +84,8 @@ def test_the_record_is_bounded() -> None:
     """The newest five hundred activations are kept."""
     record = history(*((f"{n}", float(n)) for n in range(700)))
     assert [entry.commit for entry in record.activations] == [f"{n}" for n in range(200, 700)]
-    assert record.was_active("150", NOW + minutes(150)) is None
-    assert record.was_active("150", NOW + minutes(400)) is False
+    assert record.was_active("150", NOW + minutes(150), LATER) is None
+    assert record.was_active("150", NOW + minutes(400), LATER) is False
 
 
 @given(st.lists(st.tuples(st.text(), st.floats(0, 1e6)), max_size=5))
