@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.audit.verify import Proof, Verification
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.mirror import HEAD, read_history, with_history
+from openfero_gitops.catalog.revisions import RevisionHistory
+from openfero_gitops.commands.audit import AuditFilter, Reviewed, audit
 from openfero_gitops.commands.operator import APPROVE, act_on_job
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
+from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.timestamp import format_time, parse_time
+from openfero_gitops.jobs.render import render
+from openfero_gitops.sources.git.signatures import Trust
+from openfero_gitops.sources.opening import open_commit
+from tests.support import build
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
@@ -20,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from openfero_gitops.domain.catalog import Catalog
     from tests.support.cluster import Kubectl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
@@ -89,18 +102,39 @@ class Attacker:
         marks = [f"openfero.io/{key.replace('_', '-')}={text}" for key, text in annotations.items()]
         self._kubectl("annotate", "--overwrite", "job", name, "-n", self._namespace, *marks)
 
+    def patch(self, name: str, change: dict[str, Any]) -> None:
+        """Change a Job."""
+        where = ("-n", self._namespace, "--type=merge", "-p", json.dumps(change))
+        self._kubectl("patch", "job", name, *where)
+
+    def create(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Create an object."""
+        manifest = {**body, "kind": kind}
+        self._kubectl("create", "-n", self._namespace, "-f", "-", stdin=json.dumps(manifest))
+
     def delete(self, name: str) -> None:
         """Delete a Job."""
         self._kubectl("delete", "job", name, "-n", self._namespace)
 
 
 @pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Create a repository whose first commit requires no approval."""
+    repository = Repository(tmp_path_factory.mktemp("git") / "operarios")
+    repository.write("Gated.json", operario("Gated"))
+    repository.commit("Without approval")
+    return repository
+
+
+@pytest.fixture(scope="module")
 def replica(
-    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
 ) -> Iterator[Replica]:
     """Start a replica that all tests share; each has alerts of its own."""
     folder = tmp_path_factory.mktemp("replica")
-    repository = Repository(folder / "operarios")
     for name in ("Blocked", "Squatted", "Early", "Edited"):
         repository.write(f"{name}.json", operario(name, annotations=NARROW))
     repository.write("Gated.json", operario("Gated", annotations=GATED))
@@ -236,3 +270,154 @@ def test_another_operarios_name_takes_no_approval_away(
         attacker.annotate(job, options='{"approval":false}', operarius=name)
         replica.wait_for(lambda name=name: f'no operario "{name}"' in message(replica, job))
     assert attacker.job(job)["spec"]["suspend"] is True
+
+
+class Auditor:
+    """Somebody who reviewed the repository, and verifies the Jobs of the namespace."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, repository: Repository) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespace = namespace
+        self._repository = repository
+
+    def verify(self, job: str, controller_namespace: str = "") -> Verification:
+        """Return the verification of one Job."""
+        reviewed = Reviewed(
+            str(self._repository.folder),
+            jobs_namespace=self._namespace,
+            controller_namespace=controller_namespace or self._namespace,
+        )
+        selection = AuditFilter(namespaces=(self._namespace,))
+        entries = asyncio.run(audit(self._kubeconfig, selection, reviewed, lambda _: None))
+        (verification,) = [
+            entry.verification for entry in entries if entry.remediation.key.name == job
+        ]
+        assert verification is not None
+        return verification
+
+
+@pytest.fixture
+def auditor(kubeconfig: Path, shared_namespace: str, repository: Repository) -> Auditor:
+    """Return an auditor of the shared namespace."""
+    return Auditor(kubeconfig, shared_namespace, repository)
+
+
+def gated(replica: Replica, host: str) -> str:
+    """Deliver an alert whose Job needs approval, and return the Job's name."""
+    _, answer = replica.deliver(alert("Gated", host=host))
+    job: str = answer["items"][0]["job"]
+    replica.wait_for(lambda: phase(replica, job) == "AwaitingApproval")
+    return job
+
+
+def test_an_auditor_finds_what_was_started_by_hand(
+    replica: Replica, attacker: Attacker, auditor: Auditor
+) -> None:
+    """Without approval, and without the leader."""
+    job = gated(replica, "by-hand")
+    assert auditor.verify(job).proof is Proof.VERIFIED
+    attacker.patch(job, {"spec": {"suspend": False}})
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+
+    verification = auditor.verify(job)
+
+    assert verification.proof is Proof.DIFFERS
+    assert "the Job was started by somebody else than the controller" in verification.message
+    assert "requires approval, but the Job started without it" in verification.message
+
+
+def test_an_auditor_finds_a_forged_admission(
+    replica: Replica, attacker: Attacker, auditor: Auditor
+) -> None:
+    """The names on it do not belong together."""
+    job = gated(replica, "admitted")
+    now = format_time(datetime.now(UTC))
+    attacker.annotate(job, admitted_at=now, admitted_by="a", approved_by="ada", term="eve/1#1")
+    attacker.patch(job, {"spec": {"suspend": False}})
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+
+    verification = auditor.verify(job)
+
+    assert verification.proof is Proof.DIFFERS
+    assert 'admitted-by "a" and term "eve/1#1" do not belong together' in verification.message
+
+
+def test_an_auditor_finds_what_was_changed_before_a_start(
+    replica: Replica,
+    attacker: Attacker,
+    auditor: Auditor,
+    kubeconfig: Path,
+    shared_namespace: str,
+) -> None:
+    """Pod-template annotations and labels, finalizers, owner references; then it is approved."""
+    job = gated(replica, "bound")
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "openfero-catalog", "uid": "x"}
+    template = {"annotations": {"sidecar.example/inject": "true"}, "labels": {"app": "victim"}}
+    attacker.patch(job, {"spec": {"template": {"metadata": template}}})
+    attacker.patch(job, {"metadata": {"finalizers": ["example.org/keep"]}})
+    asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+    attacker.patch(job, {"metadata": {"ownerReferences": [owner]}})
+
+    verification = auditor.verify(job)
+    attacker.patch(job, {"metadata": {"finalizers": None}})
+
+    assert verification.proof is Proof.DIFFERS
+    assert [format_pointer(difference.pointer) for difference in verification.differences] == [
+        "/metadata/finalizers",
+        "/metadata/ownerReferences",
+        "/spec/template/metadata/annotations/sidecar.example~1inject",
+        "/spec/template/metadata/labels/app",
+    ]
+
+
+def test_an_auditor_finds_a_commit_that_was_not_active(
+    replica: Replica,
+    attacker: Attacker,
+    auditor: Auditor,
+    repository: Repository,
+    shared_namespace: str,
+    kubectl: Kubectl,
+    namespace: str,
+) -> None:
+    """A Job of a reviewed commit, whose operario needed no approval then, is consistent."""
+    first, head = repository.git("rev-list", "--reverse", "HEAD").split()
+    source = open_commit(
+        str(repository.folder), first, ".", repository.folder.parent / "c", Trust()
+    )
+
+    async def built() -> Catalog:
+        async with contextlib.aclosing(source):
+            return build_catalog(await source.fetch(), Scope(jobs_namespace=shared_namespace))
+
+    catalog = asyncio.run(built())
+    now = datetime.now(UTC)
+    manifest = render(
+        build.alert(labels={"alertname": "Gated", "host": "old-commit"}),
+        catalog.operarios[0],
+        catalog.envelope,
+        replace(catalog.revision, ref="main"),
+        build.delivery(received_at=now, received_by="a"),
+        jobs_namespace=shared_namespace,
+    ).manifest
+    manifest["metadata"]["annotations"] |= {
+        keys.ADMITTED_AT: format_time(now),
+        keys.ADMITTED_BY: "a",
+        keys.TERM: f"a/1/{format_time(now)}#1",
+    }
+    manifest["spec"]["suspend"] = False
+    attacker.create("Job", manifest)
+    job = manifest["metadata"]["name"]
+    replica.wait_for(lambda: phase(replica, job) == "Succeeded")
+
+    recorded = kubectl.json("get", "configmap", HEAD, "-n", shared_namespace)
+    history = read_history(recorded)
+    assert [entry.commit for entry in history.activations] == [head]
+    assert auditor.verify(job).proof is Proof.NOT_KNOWN, "the record begins a moment ago"
+    hour = timedelta(hours=1)
+    longer = RevisionHistory().activate(head, now - hour, timedelta(seconds=1))
+    written = with_history(recorded, namespace, longer)
+    kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(written))
+    replica.wait_for(lambda: auditor.verify(job, namespace).proof is Proof.DIFFERS)
+    assert f"commit {first[:12]} was not active" in auditor.verify(job, namespace).message
+    assert auditor.verify(job, "default").proof is Proof.NOT_KNOWN, "there is no record"
