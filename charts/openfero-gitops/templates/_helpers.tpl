@@ -41,6 +41,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- prepend .Values.allowedNamespaces (include "openfero-gitops.jobsNamespace" .) | uniq | toJson }}
 {{- end }}
 
+{{- /* Whether to create the policy for Jobs: "true" or empty. */}}
+{{- define "openfero-gitops.jobPolicy" -}}
+{{- $create := .Values.jobPolicy.create | toString }}
+{{- $apis := .Capabilities.APIVersions }}
+{{- /* Rendered without a cluster, Helm knows no kinds, not even Deployment. */}}
+{{- $known := $apis.Has "apps/v1/Deployment" }}
+{{- $has := $apis.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}
+{{- if or (eq $create "true") (and (eq $create "auto") (or $has (not $known))) }}true{{ end }}
+{{- end }}
+
 {{- /* The Secret with the credentials of the webhook; empty without authentication. */}}
 {{- define "openfero-gitops.webhookSecret" -}}
 {{- if ne .Values.webhook.auth "none" }}
