@@ -228,17 +228,10 @@ def verdict(decision: str, reason: str, message: str) -> Change:
 
 WAITING, RUNNING = Place.waiting, Place.running
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "1"}
-CONDITION = {
-    "type": "Complete",
-    "status": "True",
-    "lastTransitionTime": "2026-11-21T03:04:05Z",
-    "lastProbeTime": "2026-11-21T03:04:05Z",
-}
-COMPLETE = {
+CONDITION = {"status": "True", "lastTransitionTime": "2026-11-21T03:04:05Z"}
+FAILED = {
     "status": {
-        "conditions": [{**CONDITION, "type": "SuccessCriteriaMet"}, CONDITION],
-        "startTime": "2026-11-21T03:04:05Z",
-        "completionTime": "2026-11-21T03:04:05Z",
+        "conditions": [{**CONDITION, "type": kind} for kind in ("FailureTarget", "Failed")],
     }
 }
 
@@ -311,7 +304,7 @@ FORBIDDEN: dict[str, tuple[Callable[[Place], str], Change, str, str]] = {
         "/status",
         "these labels: openfero.io/new",
     ),
-    "status": (RUNNING, COMPLETE, "/status", "only Kubernetes and Kueue write the status"),
+    "status": (WAITING, FAILED, "/status", "only Kubernetes and Kueue write the status"),
     "approve-for-another": (
         lambda place: place.waiting(approval=True),
         annotated(approved_by=ADA),

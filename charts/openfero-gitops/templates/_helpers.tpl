@@ -58,6 +58,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{- /* The Secret with the key that signs the mirror. */}}
+{{- define "openfero-gitops.mirrorSecret" -}}
+{{- .Values.repository.mirror.existingSecret | default (printf "%s-mirror" (include "openfero-gitops.fullname" .)) }}
+{{- end }}
+
 {{- define "openfero-gitops.webhookKey" -}}
 {{- .Values.webhook.key | default (eq .Values.webhook.auth "basic" | ternary "basic" "token") }}
 {{- end }}
@@ -108,6 +113,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $ssh := not (hasPrefix "http" $url) }}
 {{- if or (regexMatch "^https?://[^/]*@" $url) (regexMatch "^ssh://[^/]*:[^/]*@" $url) }}
 {{- fail "repository.url must not contain credentials, because everyone who can read Pods would see them: put them in a Secret and set repository.secret.name and repository.secret.credentialsKey" }}
+{{- end }}
+{{- if .Values.approvalPolicy }}
+{{- fail "approvalPolicy was replaced by jobPolicy, which also checks approvals and is on by default: remove approvalPolicy.create, and set jobPolicy.create to false if you do not want the policy" }}
 {{- end }}
 {{- with .Values.repository.secret }}
 {{- if and .name (not (or .credentialsKey .sshKey .knownHostsKey .caKey)) }}
