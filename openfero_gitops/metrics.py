@@ -176,6 +176,12 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._policy = Gauge(
+            "openfero_gitops_job_policy_version",
+            "Version of the Helm chart's admission policy in force for Jobs; 0 if there is none",
+            ("namespace",),
+            registry=registry,
+        )
         self._info = Gauge(
             "openfero_gitops_build_info",
             "Always 1; the label is the version",
@@ -251,6 +257,10 @@ class Metrics:
     def dry_run(self, result: str) -> None:
         """Count a dry run: `accepted`, `warning`, `refused` or `failed`."""
         self._dry_runs.labels(result).inc()
+
+    def policy(self, namespace: str, version: int) -> None:
+        """Set the version of the admission policy in force in a namespace; 0 if there is none."""
+        self._policy.labels(namespace).set(version)
 
     def synced(self, status: SyncStatus) -> None:
         """Count a sync, successful or not."""

@@ -221,6 +221,10 @@ class Counts(Protocol):
         """Count a dry run: `accepted`, `warning`, `refused` or `failed`."""
         ...
 
+    def policy(self, namespace: str, version: int) -> None:
+        """Set the version of the admission policy in force in a namespace; 0 if there is none."""
+        ...
+
     def synced(self, status: SyncStatus) -> None:
         """Count a sync, successful or not."""
         ...

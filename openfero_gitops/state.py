@@ -87,6 +87,11 @@ class ClusterFindings(Protocol):
         """Whether the cluster verified the approver's name."""
         ...
 
+    @property
+    def policy_advice(self) -> str:
+        """What is missing to protect the Jobs from users; empty if nothing is known to be."""
+        ...
+
 
 class HealthSource(Protocol):
     """A part of the controller that reports why it does not work."""
@@ -210,6 +215,13 @@ class State:
             _condition("leader", self._elector.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
             _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
+            Condition(
+                "job policy",
+                not (policy_advice := self._cluster_findings.policy_advice),
+                policy_advice,
+                vital=False,
+                advice="Users can change Jobs of the controller",
+            ),
         )
 
 

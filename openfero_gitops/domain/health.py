@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class Condition:
     """One thing that a replica needs; `message` is the error if it does not hold.
 
-    A replica is ready if all `vital` conditions hold.
+    A replica is ready if all `vital` conditions hold, and healthy if all hold that have no
+    `advice`. An advice is the headline for a condition that only makes the replica safer.
     """
 
     name: str
     holds: bool
     message: str = ""
     vital: bool = True
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ RESOLVED_AT: Final = PREFIX + "resolved-at"
 TERM: Final = PREFIX + "term"
 ADMITTED_AT: Final = PREFIX + "admitted-at"
 ADMITTED_BY: Final = PREFIX + "admitted-by"
-#: Never on a stored Job: the chart's policy refuses it, by which the controller recognizes the policy.
+#: Of a dry run alone: the chart's admission policy refuses it, by which it is recognized.
 POLICY_PROBE: Final = PREFIX + "policy-probe"
 #: The value of ADMITTED_BY on a Job that no leader has admitted.
 SOMEBODY_ELSE: Final = "somebody else"

@@ -19,6 +19,7 @@ from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import ApiError, Throttled
 from openfero_gitops.domain.problem import Severity
+from openfero_gitops.dryrun import policy
 from openfero_gitops.dryrun.trial import (
     ACCOUNT_MISSING,
     CONFIG_MAP,
@@ -28,9 +29,7 @@ from openfero_gitops.dryrun.trial import (
     DryRuns,
     Remark,
     account_missing,
-    approval_probe,
     from_config_map,
-    is_forgery_refused,
     is_ours,
     manifest,
     problems,
@@ -127,8 +126,14 @@ class DryRunner:
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster has kept people from approving under another name than their own."""
-        since = self._results.approvals.get(remediation.key.namespace)
+        found = self._results.policies.get(remediation.key.namespace)
+        since = found.approvals_since if found is not None else None
         return since is not None and remediation.received_at >= since
+
+    @property
+    def policy_advice(self) -> str:
+        """What is missing to protect the Jobs; empty if nothing is, or nothing is known yet."""
+        return policy.advice(self._results.policies)
 
     async def follow(self) -> None:
         """Load the leader's results until cancelled; does nothing while this replica leads."""
@@ -156,8 +161,6 @@ class DryRunner:
 
     async def _try_all(self, term: RunningTerm) -> None:
         """Try everything that is due; a new catalog ends it."""
-        if self._syncer.catalog is None:
-            return
         try:
             version = await self._cluster.version()
         except ApiError as error:
@@ -165,9 +168,11 @@ class DryRunner:
             return
         if version != self._results.kubernetes:
             # Another API server has other fields and other policies.
-            self._results = DryRuns(version, approvals=self._results.approvals)
+            self._results = DryRuns(version, policies=self._results.policies)
         for namespace in self._namespaces:
-            await self._probe_approval(namespace, term)
+            await self._probe_policy(namespace, term)
+        if self._syncer.catalog is None:
+            return
         unsaved = 0
         catalog_trials = await self._prepare() or ()
         for trial in catalog_trials:
@@ -235,30 +240,46 @@ class DryRunner:
             return (_remark_or_raise(error),)
         return () if exists else (account_missing(trial),)
 
-    async def _probe_approval(self, namespace: str, term: RunningTerm) -> None:
-        """Find out whether the cluster accepts a forged approval."""
-        if self._is_current(self._results.namespaces.get(namespace), _REMARKS_EXPIRE_AFTER):
+    async def _probe_policy(self, namespace: str, term: RunningTerm) -> None:
+        """Find out whether the chart's admission policy is in force in a namespace."""
+        before = self._results.policies.get(namespace)
+        if before is not None and abs(self._now() - before.at) < _REMARKS_EXPIRE_AFTER:
             return
 
-        async def probe() -> tuple[bool, tuple[Remark, ...]]:
+        async def send_probe() -> tuple[policy.Policy, tuple[Remark, ...]]:
             try:
-                await self._cluster.dry_run(approval_probe(namespace))
+                await self._cluster.dry_run(policy.probe(namespace))
             except ApiError as error:
-                if is_forgery_refused(error):
-                    return True, ()
-                remark = _remark_or_raise(error)
-                return False, (remark,) if remark.rule == NOT_ALLOWED.id else ()
-            return False, ()
+                found = policy.evaluate(error, before, self._now())
+                if found is None:
+                    raise
+                remark = remark_of(error)
+                is_not_allowed = remark is not None and remark.rule == NOT_ALLOWED.id
+                return found, (remark,) if remark is not None and is_not_allowed else ()
+            return policy.Policy(self._now(), 0), ()
 
-        answer = await self._request(term, probe)
+        answer = await self._request(term, send_probe)
         if answer is None:
             return
-        refused, remarks = answer
-        approvals = {k: v for k, v in self._results.approvals.items() if k != namespace}
-        if refused:
-            approvals[namespace] = self._results.approvals.get(namespace, self._now())
-        self._results = replace(self._results, approvals=approvals)
+        found, remarks = answer
+        if before is None or before.version != found.version:
+            log = _log.info if found.version else _log.warning
+            log(
+                "admission policy probed",
+                namespace=namespace,
+                version=found.version,
+                advice=policy.advice({namespace: found}),
+            )
+        self._results = replace(
+            self._results, policies={**self._results.policies, namespace: found}
+        )
+        self._count_policies()
         self._set_namespace(namespace, remarks)
+
+    def _count_policies(self) -> None:
+        for namespace, found in self._results.policies.items():
+            if found.version is not None:
+                self._counts.policy(namespace, found.version)
 
     def _set_namespace(self, namespace: str, remarks: tuple[Remark, ...]) -> None:
         before = self._results.namespaces.get(namespace)
@@ -341,7 +362,10 @@ class DryRunner:
         self._loaded_version = version
         results = from_config_map(config_map)
         if results is not None:
-            self._results = self._saved = results
+            # Only of namespaces that are still allowed.
+            policies = {k: v for k, v in results.policies.items() if k in self._namespaces}
+            self._results = self._saved = replace(results, policies=policies)
+            self._count_policies()
 
     async def _save(self, term: RunningTerm) -> None:
         if self._results == self._saved:

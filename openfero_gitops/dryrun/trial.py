@@ -25,6 +25,7 @@ from openfero_gitops.domain.problem import Problem, Severity
 from openfero_gitops.domain.rule import Rule, format_pointer
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time, parse_time
+from openfero_gitops.dryrun.policy import DENIAL, Policy
 from openfero_gitops.jobs import template
 from openfero_gitops.jobs.environment import PREFIX
 from openfero_gitops.jobs.render import Delivery, render
@@ -67,15 +68,13 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 CONFIG_MAP: Final = "openfero-dry-runs"
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 #: Half of what a ConfigMap can hold, because escapes make its stored JSON longer.
 _MAX_CONFIG_MAP_BYTES: Final = 512 * 1024
 
 _EXAMPLE: Final = "example"
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: The wording of admission policies and webhooks; RBAC and quotas have others.
-_DENIAL: Final = re.compile(r"denied (?:the )?request")
 _NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
 _FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[0-9]+\])+")
 
@@ -115,14 +114,13 @@ class DryRuns:
     """All results of one cluster, at one version of its API server.
 
     `operarios` is by the digest of the Job. `namespaces` concerns every Job of a namespace.
-    `approvals` has the time since which nobody can forge an approval in a namespace; a namespace
-    in which somebody can is not in it.
+    `policies` is what protects the Jobs of a namespace.
     """
 
     kubernetes: str = ""
     operarios: Mapping[str, DryRun] = field(default_factory=dict)
     namespaces: Mapping[str, DryRun] = field(default_factory=dict)
-    approvals: Mapping[str, datetime] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
 
 # The Jobs to try.
@@ -217,25 +215,6 @@ def _texts_with_references(value: Any) -> Iterator[str]:
             yield from _texts_with_references(item)
 
 
-def approval_probe(namespace: str) -> dict[str, Any]:
-    """Return a Job with a forged approval, to find out whether the cluster accepts it."""
-    container = {"name": "probe", "image": "registry.example/never-pulled:1"}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": "openfero-approval-probe",
-            "namespace": namespace,
-            "labels": {keys.MANAGED_BY: keys.MANAGER},
-            "annotations": {keys.APPROVED_BY: "openfero.io:nobody"},
-        },
-        "spec": {
-            "suspend": True,
-            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
-        },
-    }
-
-
 # What an answer means.
 
 
@@ -253,7 +232,7 @@ def remark_of(error: ApiError) -> Remark | None:
     match error:
         case Invalid():
             return Remark(REFUSED.id, message)
-        case Forbidden() if _DENIAL.search(message):
+        case Forbidden() if DENIAL.search(message):
             return Remark(REFUSED.id, message)
         case Forbidden() if _NO_PERMISSION.search(message):
             return Remark(NOT_ALLOWED.id, message)
@@ -269,15 +248,6 @@ def account_missing(trial: Trial) -> Remark:
         ACCOUNT_MISSING.id,
         f"there is no ServiceAccount {trial.account!r} in namespace {trial.namespace!r}; "
         "the Job could not create a Pod",
-    )
-
-
-def is_forgery_refused(error: ApiError) -> bool:
-    """Whether an API server refused `approval_probe` because of its approval."""
-    return (
-        isinstance(error, Forbidden | Invalid)
-        and _DENIAL.search(str(error)) is not None
-        and keys.APPROVED_BY in str(error)
     )
 
 
@@ -401,8 +371,8 @@ def to_config_map(results: DryRuns, namespace: str) -> dict[str, Any]:
             "namespaces.json": canonical_json(
                 {name: _entry(result) for name, result in results.namespaces.items()}
             ),
-            "approvals.json": canonical_json(
-                {name: format_time(since) for name, since in results.approvals.items()}
+            "policies.json": canonical_json(
+                {name: _policy_entry(policy) for name, policy in results.policies.items()}
             ),
         },
     }
@@ -424,11 +394,7 @@ def from_config_map(config_map: Mapping[str, Any]) -> DryRuns | None:
             data["kubernetes"],
             {key: _dry_run(entry) for key, entry in json.loads(data["operarios.json"]).items()},
             {key: _dry_run(entry) for key, entry in json.loads(data["namespaces.json"]).items()},
-            {
-                key: since
-                for key, text in json.loads(data["approvals.json"]).items()
-                if (since := parse_time(text)) is not None
-            },
+            {key: _policy(entry) for key, entry in json.loads(data["policies.json"]).items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -444,3 +410,23 @@ def _dry_run(entry: Mapping[str, Any]) -> DryRun:
     # A rule that this version does not know was written by another version.
     remarks_of_rules = tuple(remark for remark in remarks if remark.rule in RULES)
     return DryRun(parse_time(entry["at"]) or _EPOCH, remarks_of_rules)
+
+
+def _policy_entry(policy: Policy) -> dict[str, Any]:
+    since = policy.approvals_since
+    return {
+        "at": format_time(policy.at),
+        "version": policy.version,
+        "approvals-since": None if since is None else format_time(since),
+        "error": policy.error,
+    }
+
+
+def _policy(entry: Mapping[str, Any]) -> Policy:
+    version, since = entry["version"], entry["approvals-since"]
+    return Policy(
+        parse_time(entry["at"]) or _EPOCH,
+        None if version is None else int(version),
+        None if since is None else parse_time(since),
+        str(entry["error"]),
+    )

@@ -72,8 +72,7 @@ def _concerns_of_health(
         )
     for condition in conditions:
         if not condition.holds and not (catalog is None and condition.name == "catalog"):
-            state = "Not ready" if condition.vital else "Degraded"
-            yield Concern("bad", f"{state}: {condition.name}", condition.message)
+            yield _concern_of_condition(condition)
     if not leader:
         yield Concern("bad", "No leader", "alerts still become Jobs, but no Job is started")
     if catalog is None:
@@ -91,6 +90,13 @@ def _concerns_of_health(
         if refused:
             detail += f"; revision {short(refused.commit)} was refused: {refused.reason}"
         yield Concern("warn", "The active catalog comes from the mirror", detail)
+
+
+def _concern_of_condition(condition: Condition) -> Concern:
+    if condition.advice:
+        return Concern("warn", condition.advice, condition.message)
+    state = "Not ready" if condition.vital else "Degraded"
+    return Concern("bad", f"{state}: {condition.name}", condition.message)
 
 
 def _concerns_of_remediations(

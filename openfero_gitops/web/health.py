@@ -18,7 +18,7 @@ def add_health(app: web.Application, state: ReplicaState, exposition: Exposition
 
     async def readyz(_: web.Request) -> web.Response:
         conditions = state.conditions()
-        failing = [c for c in conditions if not c.holds]
+        failing = [c for c in conditions if not c.holds and not c.advice]
         ready = not any(c.vital for c in failing)
         body = {
             "status": ("degraded" if failing else "ok") if ready else "not ready",

@@ -158,7 +158,9 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
         "catalog": catalog,
         "sync": sync,
         "pause": pause,
-        "healthy": bool(catalog and about["leader"] and all(c.holds for c in conditions)),
+        "healthy": bool(
+            catalog and about["leader"] and all(c.holds or c.advice for c in conditions)
+        ),
         "concerns": list_concerns(
             leader=about["leader"],
             conditions=conditions,

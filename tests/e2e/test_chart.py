@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
+POLICY_API = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
 REPOSITORY: Values = {"repository": {"url": "https://git.example.com/operarios.git"}}
 # Starting Pods anew costs more than the rest of an upgrade.
 PODLESS: Values = {**REPOSITORY, "replicaCount": 0}
@@ -125,6 +126,13 @@ def merged(values: Values, changes: Values) -> Values:
 def only(objects: list[Object], kind: str) -> Object:
     """Return the one object of a kind."""
     [item] = [item for item in objects if item["kind"] == kind]
+    return item
+
+
+def secret(objects: list[Object], name: str) -> Object:
+    """Return a Secret of the chart."""
+    [item] = [item for item in objects if item["metadata"]["name"] == f"{NAME}-{name}"]
+    assert item["kind"] == "Secret"
     return item
 
 
@@ -235,6 +243,9 @@ def test_lint_finds_nothing(values: Values) -> None:
         ({"web": {"port": 8080}}, "the port of the webhook"),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
         ({"allowedNamespaces": ["Production"]}, "/allowedNamespaces/0"),
+        ({"approvalPolicy": {"create": True}}, "was replaced by jobPolicy"),
+        ({"jobPolicy": {"create": "maybe"}}, "/jobPolicy/create"),
+        ({"jobsNamespace": {"maxJobs": -1}}, "/jobsNamespace/maxJobs"),
     ],
 )
 def test_wrong_values_are_refused_with_a_reason(changes: Values, reason: str) -> None:
@@ -256,7 +267,8 @@ def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
             yield path, values
             return
         assert node["additionalProperties"] is False, path
-        assert set(node["properties"]) - {"global"} == set(values), path
+        # The schema knows values that were replaced, so that the chart can say by what.
+        assert set(node["properties"]) - {"global", "approvalPolicy"} == set(values), path
         for key, value in values.items():
             yield from leaves(node["properties"][key], value, f"{path}.{key}".lstrip("."))
 
@@ -306,23 +318,26 @@ def test_secrets_are_files_and_never_arguments(values: Values) -> None:
         items = secrets[mount["name"]].get("items")
         assert items is None or file.name in {item["path"] for item in items}
     assert all("secretKeyRef" not in each.get("valueFrom", {}) for each in spec["env"])
-    for secret in (each for each in objects if each["kind"] == "Secret"):
-        assert b64decode(secret["data"]["token"]).decode() not in json.dumps(pod)
+    generated = [each["data"] for each in objects if each["kind"] == "Secret"]
+    for value in (value for data in generated for value in data.values()):
+        assert b64decode(value).decode() not in json.dumps(pod)
 
 
 def test_signers_are_a_file_that_is_read_again() -> None:
-    """Trusted ssh keys are no secret: they lie in a ConfigMap, mounted so that it updates."""
+    """Trusted ssh keys lie in a Secret, which the controller cannot write, and which updates."""
     line = "ada@git.example ssh-ed25519 AAAA"
     verify = {"mode": "commit", "allowedSigners": f"{line}\n{line}\n"}
     changes = {"repository": {"verify": verify, "followRewrites": True}}
     objects = render_chart("openfero", merged(REPOSITORY, changes))
+    assert "ConfigMap" not in {each["kind"] for each in objects}
     spec = container(objects)
     pod = only(objects, "Deployment")["spec"]["template"]["spec"]
-    made = only(objects, "ConfigMap")
-    [volume] = [each for each in pod["volumes"] if "configMap" in each]
+    made = secret(objects, "signers")
+    [volume] = [each for each in pod["volumes"] if each["name"] == "signers"]
     [mount] = [each for each in spec["volumeMounts"] if each["name"] == volume["name"]]
-    assert volume["configMap"] == {"name": made["metadata"]["name"]}
-    assert made["data"]["allowed_signers"].split("\n")[:2] == [line, line]
+    assert volume["secret"]["secretName"] == made["metadata"]["name"]
+    assert "subPath" not in mount
+    assert made["stringData"]["allowed_signers"].split("\n")[:2] == [line, line]
     assert mount == {
         "name": volume["name"],
         "mountPath": "/etc/openfero-gitops/signers",
@@ -404,10 +419,77 @@ def test_service_monitor_is_made_on_request() -> None:
     assert (endpoint["port"], endpoint["path"]) == ("webhook", "/metrics")
 
 
-def test_two_installations_have_two_tokens() -> None:
-    """A token is random, not derived from what anybody knows."""
-    first, second = (only(render_chart("o", REPOSITORY), "Secret")["data"] for _ in range(2))
-    assert first["token"] != second["token"]
+@pytest.mark.parametrize(("name", "key"), [("webhook", "token"), ("mirror", "key")])
+def test_two_installations_have_two_secrets(name: str, key: str) -> None:
+    """A secret is random, not derived from what anybody knows."""
+    first, second = (secret(render_chart("o", REPOSITORY), name)["data"] for _ in range(2))
+    assert first[key] != second[key]
+    assert len(b64decode(first[key])) == 48
+
+
+def test_the_mirror_is_always_signed() -> None:
+    """Its key is generated, or that of a Secret that exists."""
+    for values, name in (
+        (REPOSITORY, f"{NAME}-mirror"),
+        (merged(REPOSITORY, {"repository": {"mirror": {"existingSecret": "mine"}}}), "mine"),
+    ):
+        objects = render_chart("openfero", values)
+        pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+        [volume] = [each for each in pod["volumes"] if each["name"] == "mirror"]
+        assert volume["secret"]["secretName"] == name
+        assert "--mirror-key-file=/etc/openfero-gitops/mirror/key" in container(objects)["args"]
+        made = {each["metadata"]["name"] for each in objects if each["kind"] == "Secret"}
+        assert (name in made) == (name != "mine")
+
+
+@pytest.mark.parametrize(
+    ("create", "apis", "count"),
+    [
+        ("auto", [], 1),
+        ("auto", ["apps/v1/Deployment"], 0),
+        ("auto", ["apps/v1/Deployment", POLICY_API], 1),
+        (True, ["apps/v1/Deployment"], 1),
+        ("false", [POLICY_API], 0),
+        (False, [], 0),
+    ],
+)
+def test_the_policy_is_created_where_the_cluster_has_policies(
+    create: object, apis: list[str], count: int
+) -> None:
+    """That is the default; rendered without a cluster, it is assumed to have them."""
+    values = merged(REPOSITORY, {"jobPolicy": {"create": create}})
+    flags = [f"--api-versions={api}" for api in apis]
+    rendered = helm("template", RELEASE, str(CHART), "--kube-version=1.36.0", *flags, values=values)
+    assert rendered.count("kind: ValidatingAdmissionPolicy\n") == count
+    assert rendered.count("kind: ValidatingAdmissionPolicyBinding\n") == count
+
+
+def test_the_policy_names_the_controller_and_its_namespaces() -> None:
+    """It is bound to the namespaces for Jobs, and other users can be named in values."""
+    changes = {
+        "serviceAccount": {"name": "healer"},
+        "allowedNamespaces": ["shop"],
+        "jobPolicy": {"kueueUsers": ["kueue"], "kubernetesUsers": ["kcm"]},
+    }
+    objects = render_chart("team", merged(REPOSITORY, changes))
+    policy = json.dumps(only(objects, "ValidatingAdmissionPolicy")["spec"])
+    assert '\\"system:serviceaccount:team:healer\\"' in policy
+    assert 'in [\\"kueue\\"]' in policy
+    assert 'in [\\"kcm\\"]' in policy
+    binding = only(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    [selector] = binding["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert selector["values"] == ["team-jobs", "shop"]
+    assert binding["validationActions"] == ["Deny"]
+
+
+def test_a_quota_bounds_the_jobs_of_the_namespace_that_the_chart_makes() -> None:
+    """There is none in a namespace of somebody else's, nor with 0."""
+    quota = only(render_chart("team", REPOSITORY), "ResourceQuota")
+    assert quota["metadata"]["namespace"] == "team-jobs"
+    assert quota["spec"]["hard"] == {"count/jobs.batch": "5000"}
+    for change in ({"maxJobs": 0}, {"create": False}):
+        objects = render_chart("team", merged(REPOSITORY, {"jobsNamespace": change}))
+        assert "ResourceQuota" not in {each["kind"] for each in objects}
 
 
 @pytest.mark.usefixtures("kwok")
@@ -459,13 +541,16 @@ def test_service_account_may_do_what_it_needs_and_nothing_else(
     assert rules_of(account, installed) - everyone == {
         *rules("coordination.k8s.io", "leases", "create watch"),
         *rules("coordination.k8s.io", "leases", "get update", NAME),
-        *rules("", "configmaps", "get list watch create update patch delete"),
+        *rules("", "configmaps", "get list create delete"),
+        *rules("", "configmaps", "update", "openfero-catalog"),
+        *rules("", "configmaps", "update", "openfero-dry-runs"),
+        *rules("", "configmaps", "patch", "openfero-control"),
         *events,
     }
     assert rules_of(account, jobs_namespace) - everyone == {
         *rules("batch", "jobs", "get list watch create patch delete"),
-        *rules("", "pods", "get list watch"),
-        *rules("", "serviceaccounts", "get list"),
+        *rules("", "pods", "list"),
+        *rules("", "serviceaccounts", "get"),
         *events,
     }
 
@@ -478,6 +563,21 @@ def test_api_server_agrees_about_rights(
         ("create", "jobs.batch", "", jobs_namespace): True,
         ("update", "leases.coordination.k8s.io", NAME, installed): True,
         ("update", "leases.coordination.k8s.io", "another", installed): False,
+        ("update", "configmaps", "openfero-catalog", installed): True,
+        ("patch", "configmaps", "openfero-control", installed): True,
+        ("update", "configmaps", "openfero-control", installed): False,
+        ("update", "configmaps", "kube-root-ca.crt", installed): False,
+        ("patch", "configmaps", "kube-root-ca.crt", installed): False,
+        ("create", "configmaps", "", jobs_namespace): False,
+        # What decides whom the controller trusts: signers, keys and credentials.
+        ("create", "secrets", "", installed): False,
+        ("update", "secrets", f"{NAME}-signers", installed): False,
+        ("patch", "secrets", f"{NAME}-mirror", installed): False,
+        ("delete", "secrets", f"{NAME}-webhook", installed): False,
+        ("patch", "deployments.apps", NAME, installed): False,
+        ("patch", "serviceaccounts", NAME, installed): False,
+        ("update", "jobs.batch", "a", jobs_namespace): False,
+        ("patch", "jobs.batch/status", "a", jobs_namespace): False,
         ("get", "secrets", "", installed): False,
         ("get", "secrets", "", jobs_namespace): False,
         ("create", "pods", "", jobs_namespace): False,
@@ -512,6 +612,23 @@ def test_api_server_agrees_about_rights(
     assert dict(zip(expected, allowed, strict=True)) == expected
 
 
+def test_signers_move_to_a_secret(kubeconfig: Path, kubectl: Kubectl, installed: str) -> None:
+    """The signers are in a Secret, also where an earlier chart had them in a ConfigMap."""
+    kubectl("create", "configmap", f"{NAME}-signers", "-n", installed, "--from-literal=a=b")
+    marks = ("-n", installed, "configmap", f"{NAME}-signers")
+    kubectl("label", *marks, "app.kubernetes.io/managed-by=Helm")
+    kubectl("annotate", *marks, f"meta.helm.sh/release-name={RELEASE}",
+            f"meta.helm.sh/release-namespace={installed}")  # fmt: skip
+    line = "ada@git.example ssh-ed25519 AAAA"
+    verify = {"repository": {"verify": {"mode": "commit", "allowedSigners": line}}}
+    install_chart(kubeconfig, installed, merged(PODLESS, verify))
+    stored = kubectl.json("get", "secret", f"{NAME}-signers", "-n", installed)["data"]
+    assert b64decode(stored["allowed_signers"]).decode().strip() == line
+    install_chart(kubeconfig, installed, PODLESS)
+    names = kubectl("get", "secrets", "-n", installed, "-o", "name").split()
+    assert f"secret/{NAME}-signers" not in names
+
+
 def notes(kubeconfig: Path, namespace: str) -> str:
     """Return what the chart tells the person who installed it."""
     return helm("get", "notes", RELEASE, kubeconfig=kubeconfig, namespace=namespace)
@@ -526,6 +643,15 @@ def test_notes_say_how_to_read_the_token(
     [command] = [line for line in text.splitlines() if "get secret" in line]
     printed = kubectl(*shlex.split(command)[1:])
     assert printed == webhook_credentials(kubeconfig, installed)
+
+
+def test_notes_warn_where_the_policy_is_not_installed(kubeconfig: Path, installed: str) -> None:
+    """They say what users can do without it, and which value installs it."""
+    assert "the admission policy for Jobs is not installed" not in notes(kubeconfig, installed)
+    install_chart(kubeconfig, installed, merged(PODLESS, {"jobPolicy": {"create": False}}))
+    text = notes(kubeconfig, installed)
+    assert f"patch Jobs in {installed}-jobs can also start, approve and change" in text
+    assert "Set jobPolicy.create to auto." in text
 
 
 @pytest.mark.parametrize("values", [FULL, HTTPS_LOGIN], ids=["full", "https"])
@@ -554,12 +680,18 @@ def test_every_object_is_accepted(
     assert granted == {(installed, NAME), *jobs}
 
 
-def test_upgrade_keeps_the_token(kubeconfig: Path, installed: str) -> None:
-    """Alertmanager's token outlives upgrades, also one that changes the kind of login."""
+def test_upgrade_keeps_the_token(kubeconfig: Path, kubectl: Kubectl, installed: str) -> None:
+    """Alertmanager's token outlives upgrades, also one that changes the kind of login.
+
+    So does the key of the mirror.
+    """
     token = webhook_credentials(kubeconfig, installed)
+    kept = ("get", "secret", f"{NAME}-mirror", "-n", installed, "-o", "jsonpath={.data.key}")
+    mirror_key = kubectl(*kept)
     assert re.fullmatch(r"[A-Za-z0-9]{48}", token)
     install_chart(kubeconfig, installed, merged(PODLESS, {"webhook": {"auth": "basic"}}))
     assert webhook_credentials(kubeconfig, installed) == token
+    assert kubectl(*kept) == mirror_key != ""
     assert webhook_credentials(kubeconfig, installed, "basic") == f"alertmanager:{token}"
 
 

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job, pause
-from openfero_gitops.domain.errors import UsageError
-from tests.support.chart import install_chart, service_account_kubeconfig, uninstall_chart
+from openfero_gitops.commands.operator import pause
 from tests.support.cluster import KubectlError
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.cluster import Kubectl
@@ -315,103 +313,3 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     b.wait_for(lambda: at(b, second)["reason"] == "target-busy", PATIENCE)
     kueue.admitted.clear()
     b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
-
-
-@pytest.fixture
-def installed(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> Iterator[dict[str, Any]]:
-    """Install the chart with its approval policy, and remove it again."""
-    values = {
-        **ADDRESS,
-        "approvalPolicy": {"create": True},
-        "jobsNamespace": {"name": namespace, "create": False},
-    }
-    objects = install_chart(kubeconfig, namespace, values)
-    kubectl("create", "role", "person", "--verb=get,list,create,patch,update",
-            "--resource=jobs,jobs/status", "-n", namespace)  # fmt: skip
-    for name in ("ada", "eve"):
-        kubectl("create", "serviceaccount", name, "-n", namespace)
-        kubectl("create", "rolebinding", name, "--role=person",
-                f"--serviceaccount={namespace}:{name}", "-n", namespace)  # fmt: skip
-    yield {each["kind"]: each for each in objects}
-    uninstall_chart(kubeconfig, namespace)
-
-
-def test_users_cannot_approve_refuse_or_cancel_in_another_name(
-    installed: dict[str, Any],
-    tmp_path: Path,
-    kubeconfig: Path,
-    kubectl: Kubectl,
-    namespace: str,
-) -> None:
-    """The chart's policy lets users write only their own names; the API then trusts them."""
-    assert {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} <= set(installed)
-    ada = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="ada")
-    approver = f"system:serviceaccount:{namespace}:ada"
-    controller = service_account_kubeconfig(kubeconfig, namespace, tmp_path)
-    as_eve = f"--as=system:serviceaccount:{namespace}:eve"
-
-    def forge(job: str, *marks: str, subresource: str = "") -> str:
-        """Annotate a Job as eve; return the API server's message."""
-        annotations = {f"openfero.io/{k}": v for k, v in (mark.split("=") for mark in marks)}
-        change = json.dumps({"metadata": {"annotations": annotations}})
-        more = [f"--subresource={subresource}"] if subresource else []
-        try:
-            return kubectl("patch", "job", job, "-n", namespace, "--type=merge", as_eve,
-                           "-p", change, *more)  # fmt: skip
-        except KubectlError as error:
-            return str(error)
-
-    def steal(annotations: dict[str, str]) -> str:
-        """Try to create a Job as eve; return the API server's message."""
-        job = json.loads(operario("Stolen"))
-        job["metadata"] = {"name": "stolen", "annotations": annotations}
-        try:
-            return kubectl("create", "-n", namespace, as_eve, "--dry-run=server",
-                           "-f", "-", stdin=json.dumps(job))  # fmt: skip
-        except KubectlError as error:
-            return str(error)
-
-    # It takes the API server a while until a policy is active.
-    eventually(lambda: "the requesting user" in steal({"openfero.io/approved-by": approver}))
-    assert "created" in steal({}), "Jobs without an annotation are as they were"
-    with closing(Desk(tmp_path, controller, kubectl, namespace)) as desk:
-        a = desk.start()
-        eventually(lambda: namespace in _data(kubectl, namespace).get("approvals.json", ""))
-        first = deliver(a, "Risky", "one", "AwaitingApproval")
-        assert "the requesting user" in forge(first, f"approved-by={approver}")
-        assert "the requesting user" in forge(
-            first, f"approved-by={approver}", subresource="status"
-        )
-        forged = forge(
-            first, "decision=refused", "reason=refused-by-human", f"message=refused by {approver}"
-        )
-        assert "openfero.io/message must name the requesting user" in forged
-        assert at(a, first)["phase"] == "AwaitingApproval"
-        # In their own names all three work as before.
-        asyncio.run(act_on_job(APPROVE, first, ada, namespace))
-        a.wait_for(lambda: at(a, first)["phase"] == "Succeeded", PATIENCE)
-        assert (at(a, first)["approvedBy"], at(a, first)["approvalVerified"]) == (approver, True)
-        second = deliver(a, "Risky", "two", "AwaitingApproval")
-        asyncio.run(act_on_job(REFUSE, second, ada, namespace))
-        a.wait_for(lambda: at(a, second)["message"] == f"refused by {approver}", PATIENCE)
-        assert at(a, second)["reason"] == "refused-by-human"
-        third = deliver(a, "Slow", "three", "Running")
-        asyncio.run(act_on_job(CANCEL, third, ada, namespace))
-        a.wait_for(lambda: at(a, third)["message"] == f"cancelled by {approver}", PATIENCE)
-        with pytest.raises(UsageError, match="cannot be approved"):
-            asyncio.run(act_on_job(APPROVE, second, ada, namespace))
-
-
-def eventually(probe: Callable[[], object]) -> None:
-    """Wait until a probe returns a true value."""
-    deadline = time.monotonic() + PATIENCE
-    while not probe():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def _data(kubectl: Kubectl, namespace: str) -> dict[str, str]:
-    """Return the leader's record of the cluster."""
-    where = ("-n", namespace, "--field-selector=metadata.name=openfero-dry-runs")
-    items = kubectl.json("get", "configmaps", *where)["items"]
-    return dict(items[0]["data"]) if items else {}

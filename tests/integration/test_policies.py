@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,10 @@ import pytest
 
 from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Foreign
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 from tests.support import build
@@ -70,7 +72,9 @@ class Place:
 
     def read(self, name: str) -> Remediation:
         """Return what the controller reads from a Job."""
-        return observe(self.jobs(self.controller).get(name))
+        remediation = observe(self.jobs(self.controller).get(name))
+        assert not isinstance(remediation, Foreign)
+        return remediation
 
     def running(self, *, queue: str | None = None) -> str:
         """Create a Job, and admit it as the leader does; return its name."""
@@ -101,17 +105,19 @@ class Place:
         return name
 
 
-def job(namespace: str, *, approval: bool = False, queue: str | None = None) -> dict[str, Any]:
-    """Return a Job as the controller renders it, with a name of its own."""
-    manifest = json.loads(json.dumps(build.rendered().manifest))
+def job(namespace: str, *, approval: bool = False, queue: str | None = None) -> Change:
+    """Return the Job that the controller renders for an alert of its own."""
+    labels = {"alertname": "PodCrashLooping", "pod": f"web-{next(SERIAL)}"}
+    operario = build.operario(options=Options(approval=approval))
+    manifest = build.rendered(build.alert(labels=labels), operario).manifest
     metadata = manifest["metadata"]
-    metadata |= {"namespace": namespace, "name": f"policy-{next(SERIAL)}"}
-    metadata["annotations"] |= {keys.TERM: "before"}
-    if approval:
-        metadata["annotations"][keys.OPTIONS] = json.dumps({"approval": True})
+    annotations = {**metadata["annotations"], keys.TERM: "before"}
     if queue:
-        metadata["annotations"][keys.QUEUE] = queue
-    return dict(manifest)
+        annotations[keys.QUEUE] = queue
+    return {
+        **manifest,
+        "metadata": {**metadata, "namespace": namespace, "annotations": annotations},
+    }
 
 
 def wait_until(probe: Callable[[], object]) -> None:
@@ -146,9 +152,7 @@ def protected(
     other_namespace: str,
 ) -> Place:
     """Install the chart; give its namespace for Jobs, in which Eve and Ada are admins."""
-    install_chart(
-        kubeconfig, shared_namespace, {**ADDRESS, "allowedNamespaces": [other_namespace]}
-    )
+    install_chart(kubeconfig, shared_namespace, {**ADDRESS, "allowedNamespaces": [other_namespace]})
     controller = f"system:serviceaccount:{shared_namespace}:{NAME}"
     for namespace in (jobs_namespace, other_namespace):
         grant(kubectl, namespace)
@@ -231,6 +235,7 @@ OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "1"}
 CONDITION = {"status": "True", "lastTransitionTime": "2026-11-21T03:04:05Z"}
 FAILED = {
     "status": {
+        "startTime": "2026-11-21T03:04:05Z",
         "conditions": [{**CONDITION, "type": kind} for kind in ("FailureTarget", "Failed")],
     }
 }
@@ -477,7 +482,7 @@ def test_only_the_controller_creates_its_jobs(
     if user == "default":
         user = f"system:serviceaccount:{protected.namespace}:default"
     forged = job(protected.namespace)
-    with pytest.raises(RequestRefused, match="only the controller .* creates Jobs with the label"):
+    with pytest.raises(RequestRefused, match=r"only the controller .* creates Jobs with"):
         protected.jobs(user).create(forged)
     if user not in (CONTROLLER_MANAGER, JOB_CONTROLLER):
         plain = job(protected.namespace)
@@ -559,7 +564,9 @@ def test_kubernetes_controllers_are_not_hindered(
     """Status, TTL, and deletion with each propagation policy work, with Pods and without."""
     eve = protected.jobs(EVE)
     names = {how: protected.running() for how in ("Background", "Foreground", "Orphan")}
-    pods = f"/api/v1/namespaces/{protected.namespace}/pods?labelSelector=batch.kubernetes.io/job-name="
+    pods = (
+        f"/api/v1/namespaces/{protected.namespace}/pods?labelSelector=batch.kubernetes.io/job-name="
+    )
 
     def pods_of(name: str) -> list[Change]:
         return list(users.request(None, "GET", pods + name)["items"])
@@ -585,6 +592,18 @@ def test_kubernetes_controllers_are_not_hindered(
     protected.jobs(GARBAGE_COLLECTOR).merge(waiting, {"metadata": {"finalizers": None}})
 
 
+@pytest.mark.usefixtures("kwok")
+def test_a_namespace_with_jobs_can_be_deleted(
+    protected: Place, kubectl: Kubectl, other_namespace: str
+) -> None:
+    """The policy does not keep its waiting and running Jobs."""
+    other = Place(other_namespace, protected.users, protected.controller)
+    other.waiting()
+    other.running()
+    kubectl("delete", "namespace", other_namespace, "--wait=false")
+    wait_until(lambda: not kubectl("get", "namespace", other_namespace, "--ignore-not-found"))
+
+
 def is_gone(jobs: Jobs, name: str) -> bool:
     """Whether a Job does not exist any more."""
     try:
@@ -597,12 +616,139 @@ def is_gone(jobs: Jobs, name: str) -> bool:
 def test_a_job_with_very_many_annotations_is_still_the_controllers(protected: Place) -> None:
     """What users add does not make the policy too expensive for the controller or Kubernetes."""
     target = protected.waiting()
-    many = {f"example.org/{number}": "" for number in range(10_000)}
-    try:
-        protected.jobs(EVE).merge(target, {"metadata": {"annotations": many}})
-    except RequestRefused as refusal:
-        assert "budget" in str(refusal)  # noqa: PT017 - either answer is fine
+    many = {f"example.org/{number}": "" for number in range(3_000)}
+    protected.jobs(EVE).merge(target, {"metadata": {"annotations": many}})
     patch = patches.admit(protected.read(target), "term", "replica-a", build.NOW)
     protected.jobs(protected.controller).patch(target, patch)
     protected.jobs(JOB_CONTROLLER).merge(target, {"status": {"ready": 0}}, "/status")
     wait_until(lambda: protected.read(target).started_at)
+
+
+#: Their Jobs are of different targets, and stay for an hour.
+FREE = {"openfero.io/cooldown": "0", "openfero.io/target": "host"}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Create operarios: one that needs approval, and two whose Jobs never end."""
+    repository = Repository(tmp_path_factory.mktemp("repository") / "operarios")
+    for name, more in {
+        "Quick": {},
+        "Slow": {},
+        "Risky": {"openfero.io/approval": "required"},
+        "Stoppable": {"openfero.io/on-resolve": "cancel-running"},
+    }.items():
+        pod = {"run_for": "forever"} if name in ("Slow", "Stoppable") else {}
+        text = operario(name, annotations={**FREE, **more}, **pod)
+        repository.write(f"{name.lower()}.json", text)
+    repository.write("openfero.yaml", "remember: 1m\n")
+    repository.commit("Operarios")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def replica(
+    protected: Place,
+    repository: Repository,
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    shared_namespace: str,
+) -> Iterator[Replica]:
+    """Start a replica with the chart's ServiceAccount, which leads."""
+    folder = tmp_path_factory.mktemp("replica")
+    with Replica(
+        folder,
+        name="a",
+        kubeconfig=service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        namespace=shared_namespace,
+        repository=repository.url,
+        jobs_namespace=protected.namespace,
+    ) as started:
+        started.wait_for(lambda: started.leads, PATIENCE)
+        yield started
+
+
+def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
+    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
+    status, answer = replica.deliver(alert(name, host=host))
+    assert status == 200
+    job: str = answer["items"][0]["job"]
+    replica.wait_for(lambda: at(replica, job)["phase"] == phase, PATIENCE)
+    return job
+
+
+def at(replica: Replica, job: str) -> Change:
+    """Return one remediation as the API shows it."""
+    items = replica.get("/api/remediations")["items"]
+    return next((item for item in items if item["job"] == job), {"phase": "", "message": ""})
+
+
+@pytest.mark.usefixtures("kwok")
+def test_the_commands_work_for_users_in_their_own_names(
+    replica: Replica, protected: Place, tmp_path: Path, kubeconfig: Path
+) -> None:
+    """`approve`, `refuse` and `cancel` are recorded, and the approver's name is verified."""
+    namespace = protected.namespace
+    person = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
+    user = f"system:serviceaccount:{namespace}:default"
+    metric = f'openfero_gitops_job_policy_version{{namespace="{namespace}"}} 1.0'
+    replica.wait_for(lambda: metric in replica.read("/metrics"), PATIENCE)
+    approved = deliver(replica, "Risky", "one", "AwaitingApproval")
+    asyncio.run(act_on_job(APPROVE, approved, person, namespace))
+    replica.wait_for(lambda: at(replica, approved)["phase"] == "Succeeded", PATIENCE)
+    shown = at(replica, approved)
+    assert (shown["approvedBy"], shown["approvalVerified"]) == (user, True)
+    refused = deliver(replica, "Risky", "two", "AwaitingApproval")
+    asyncio.run(act_on_job(REFUSE, refused, person, namespace))
+    cancelled = deliver(replica, "Slow", "three", "Running")
+    asyncio.run(act_on_job(CANCEL, cancelled, person, namespace))
+    for job, verb in ((refused, "refused"), (cancelled, "cancelled")):
+        replica.wait_for(lambda: at(replica, job)["message"] == f"{verb} by {user}", PATIENCE)  # noqa: B023
+    with pytest.raises(UsageError, match="cannot be approved"):
+        asyncio.run(act_on_job(APPROVE, refused, person, namespace))
+    conditions = {item["name"]: item["holds"] for item in replica.get("/readyz")["conditions"]}
+    assert conditions["job policy"] is True
+
+
+@pytest.mark.usefixtures("kwok")
+def test_the_controller_manages_its_jobs_to_the_end(replica: Replica, protected: Place) -> None:
+    """It starts, keeps alive, cancels for a resolved alert, and leaves deletion to the TTL."""
+    stopped = deliver(replica, "Stoppable", "four", "Running")
+    replica.deliver(alert("Stoppable", "resolved", host="four"))
+    replica.wait_for(lambda: at(replica, stopped)["phase"] == "Cancelled", PATIENCE)
+    done = deliver(replica, "Quick", "five", "Succeeded")
+    jobs = protected.jobs(None)
+    received = jobs.get(done)["metadata"]["annotations"][keys.LAST_DELIVERED_AT]
+
+    def is_kept_alive() -> bool:
+        replica.deliver(alert("Quick", host="five"))
+        return jobs.get(done)["metadata"]["annotations"][keys.LAST_DELIVERED_AT] != received
+
+    replica.wait_for(is_kept_alive, PATIENCE)
+
+
+@pytest.mark.usefixtures("kwok")
+def test_a_replica_reports_that_the_policy_is_missing(
+    repository: Repository, tmp_path: Path, kubeconfig: Path, namespace: str
+) -> None:
+    """Readiness, page and metric say so, and what to do; approvers are unverified."""
+    with Replica(
+        tmp_path, name="b", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
+    ) as b:
+        metric = f'openfero_gitops_job_policy_version{{namespace="{namespace}"}} 0.0'
+        b.wait_for(lambda: metric in b.read("/metrics"), PATIENCE)
+        answer = b.get("/readyz")
+        assert answer["status"] == "ok"
+        [condition] = [each for each in answer["conditions"] if each["name"] == "job policy"]
+        assert condition["holds"] is False
+        assert (
+            f"patch Jobs in namespace {namespace} can also start, approve" in condition["message"]
+        )
+        assert "jobPolicy.create=true" in condition["message"]
+        page = b.read("/")
+        assert "Users can change Jobs of the controller" in page
+        assert condition["message"].partition("'")[0] in page
+        job = deliver(b, "Risky", "six", "AwaitingApproval")
+        asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
+        b.wait_for(lambda: at(b, job)["phase"] == "Succeeded", PATIENCE)
+        assert at(b, job)["approvalVerified"] is False

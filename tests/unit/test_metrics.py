@@ -137,6 +137,18 @@ def test_foreign_jobs_are_counted_when_they_are_read() -> None:
     assert value(metrics, "openfero_gitops_foreign_jobs") == 2
 
 
+def test_the_policy_of_each_namespace_has_its_version() -> None:
+    """It is 0 where there is none, and missing where that is unknown."""
+    metrics = Metrics("1.2.3")
+    metrics.policy("jobs", 1)
+    metrics.policy("shop", 1)
+    metrics.policy("shop", 0)
+    name = "openfero_gitops_job_policy_version"
+    assert value(metrics, name, namespace="jobs") == 1
+    assert value(metrics, name, namespace="shop") == 0
+    assert value(metrics, name, namespace="web") is None
+
+
 def test_events_and_dry_runs_are_counted_by_result() -> None:
     """Lost Events and failed dry runs are counted separately from successful ones."""
     metrics = Metrics("1")

@@ -36,13 +36,16 @@ from openfero_gitops.demo.cluster.player import JobPlayer
 from openfero_gitops.demo.cluster.rules import check, check_update
 from openfero_gitops.demo.cluster.selector import Selector
 from openfero_gitops.demo.cluster.store import Store, copied, through_json
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     Conflict,
+    Forbidden,
     Invalid,
     NotFound,
     Unavailable,
 )
+from openfero_gitops.dryrun import policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -331,6 +334,11 @@ class MemoryCluster:
             new["status"] = {"phase": "Pending"} if resource == PODS else {}
         if resource == JOBS:
             fill_new_job(new)
+            if keys.POLICY_PROBE in (metadata.get("annotations") or {}):
+                # Only this process writes Jobs, so they are as safe as with the chart's policy.
+                raise Forbidden(
+                    f"memory denied request: policy version {policy.VERSION} is in force"
+                )
         check(resource, new)
         name = metadata["name"]
         if (existing := self._store.get(resource, namespace, name)) is not None:

@@ -31,6 +31,7 @@ from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import trial as dryrun
+from openfero_gitops.dryrun.policy import Policy
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark
 from openfero_gitops.jobs.observe import observe
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     from openfero_gitops.leadership.term import LeaseTerm
     from tests.support.relay import Act, Request
 
+IN_FORCE = (
+    "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: openfero.io/policy-probe is "
+    "reserved; policy version 1 is in force"
+)
 DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no such image"
 NO_RIGHT = (
     'jobs.batch is forbidden: User "system:serviceaccount:a:b" cannot create resource "jobs" in '
@@ -73,6 +78,7 @@ class Desk:
         self.wire = Wire(self.world.cluster)
         self.source = Commits()
         self.results: list[str] = []
+        self.policies: dict[str, int] = {}
         self.syncer = Syncer(
             source=self.source,
             scope=Scope(),
@@ -96,6 +102,10 @@ class Desk:
     def dry_run(self, result: str) -> None:
         """Count a result."""
         self.results.append(result)
+
+    def policy(self, namespace: str, version: int) -> None:
+        """Set the version of a policy."""
+        self.policies[namespace] = version
 
     async def sync(self, **files: str | None) -> Catalog:
         """Commit files, sync, and return the active catalog."""
@@ -136,6 +146,16 @@ class Desk:
                 if isinstance(answer, ApiError):
                     raise answer
                 return Created((await act()).object, answer)
+            return await act()
+
+        self.wire.trouble = trouble
+
+    def accepts_probes(self) -> None:
+        """Answer as a cluster without the chart's policy."""
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.verb == "create" and keys.POLICY_PROBE in str(request.body):
+                return Created(request.body, ())
             return await act()
 
         self.wire.trouble = trouble
@@ -249,11 +269,14 @@ class TestMeaning:
             "v1.36.3",
             {"a" * 32: DryRun(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
             {"jobs": DryRun(build.NOW)},
-            {"jobs": build.NOW},
+            {
+                "jobs": Policy(build.NOW, 1, build.NOW),
+                "other": Policy(build.NOW, None, None, "denied request: no"),
+            },
         )
         written = dryrun.to_config_map(results, NAMESPACE)
         assert dryrun.from_config_map(written) == results
-        for change in ({"format": "2"}, {"operarios.json": "[1]"}, {"approvals.json": "{"}):
+        for change in ({"format": "1"}, {"operarios.json": "[1]"}, {"policies.json": "{"}):
             damaged = {**written, "data": {**written["data"], **change}}
             assert dryrun.from_config_map(damaged) is None
         assert dryrun.from_config_map({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
@@ -555,28 +578,68 @@ class TestSharing:
         assert len(results.operarios) == 1
 
 
-class TestApprovals:
-    """Whether the name of an approver can be trusted."""
+class TestPolicy:
+    """Whether the chart's admission policy protects the Jobs, and the names of approvers."""
 
     @in_virtual_time
-    async def test_it_is_verified_by_trying_to_forge_an_approval(self) -> None:
-        """It is trusted from the time at which the cluster refuses a forged one."""
+    async def test_a_missing_policy_is_reported_until_it_is_there(self) -> None:
+        """Operarios are tried all the same, and it is not a problem of the repository."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"))
+        assert desk.runner.policy_advice == "", "nothing is known yet"
+        desk.accepts_probes()
+        async with desk.leading():
+            await asyncio.sleep(60)
+            assert "install it with jobPolicy.create=true" in desk.runner.policy_advice
+            assert "namespace jobs" in desk.runner.policy_advice
+            assert desk.policies == {"jobs": 0}
+            assert desk.problems == []
+            assert len(desk.trials()) == 1
+            desk.answers(Forbidden(IN_FORCE), about=keys.POLICY_PROBE)
+            await asyncio.sleep(700)
+            assert desk.runner.policy_advice == ""
+            assert desk.policies == {"jobs": 1}
+
+    @in_virtual_time
+    async def test_it_is_known_without_a_catalog(self) -> None:
+        """Whether Jobs are protected does not depend on Git."""
+        desk = Desk()
+        async with desk.leading():
+            await asyncio.sleep(60)
+        assert desk.policies == {"jobs": 1}
+
+    @in_virtual_time
+    async def test_other_replicas_report_the_same(self) -> None:
+        """They load what the leader found, but only for their own namespaces."""
+        world = World()
+        leader, follower = Desk(world), Desk(world)
+        leader.accepts_probes()
+        async with leader.leading():
+            await asyncio.sleep(10)
+        async with in_background(follower.runner.follow()):
+            await asyncio.sleep(60)
+        assert follower.runner.policy_advice == leader.runner.policy_advice != ""
+        assert follower.policies == {"jobs": 0}
+
+    @in_virtual_time
+    async def test_an_approver_is_verified_while_nobody_can_approve_in_another_name(self) -> None:
+        """It is trusted from the time at which the cluster refuses a forged approval."""
         desk = Desk()
         await desk.sync(disk=operario_file("disk"))
         early = build.remediation()
-        desk.answers(Forbidden(DENIED), about="openfero-approval-probe")
+        desk.answers(Forbidden(DENIED), about=keys.POLICY_PROBE)
         async with desk.leading():
             await asyncio.sleep(60)
             assert not desk.runner.is_approval_verified(early)
-            message = f"denied request: {keys.APPROVED_BY} names who approves, and nobody else"
-            desk.answers(Invalid(message), about="openfero-approval-probe")
+            assert "something else refuses the Job" in desk.runner.policy_advice
+            desk.answers(Forbidden(IN_FORCE), about=keys.POLICY_PROBE)
             await asyncio.sleep(700)
             late = replace(early, received_at=desk.world.now())
             assert desk.runner.is_approval_verified(late)
             assert not desk.runner.is_approval_verified(early), "it came before"
             elsewhere = replace(late, key=replace(late.key, namespace="elsewhere"))
             assert not desk.runner.is_approval_verified(elsewhere)
-            desk.answers(())
+            desk.accepts_probes()
             await asyncio.sleep(700)
             later = replace(early, received_at=desk.world.now() + timedelta(hours=1))
             assert not desk.runner.is_approval_verified(later)

@@ -81,6 +81,19 @@ async def test_what_is_not_vital_degrades(path: str) -> None:
         assert body["conditions"][0]["message"] == "shop: no right"
 
 
+async def test_an_advice_does_not_degrade() -> None:
+    """What would only make the replica safer is listed, and the status is ok."""
+    missing = Condition(
+        "job policy", holds=False, message="install it", vital=False, advice="Safer"
+    )
+    async with health(replace(pages.quiet(NOW), needs=[missing])) as client:
+        answer = await client.get("/readyz")
+        assert answer.status == 200
+        body = await answer.json()
+        assert body["status"] == "ok"
+        assert body["conditions"][0]["message"] == "install it"
+
+
 async def test_readiness_follows_the_conditions() -> None:
     """The next probe reflects a condition that has changed."""
     state = pages.quiet(NOW)

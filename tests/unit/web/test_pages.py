@@ -733,6 +733,20 @@ async def test_healthy() -> None:
     assert badges == ["catalog", "jobs"]
 
 
+async def test_an_advice_is_a_concern_of_a_healthy_controller() -> None:
+    """It has its own headline, and says what to do."""
+    quiet = pages.quiet(NOW)
+    missing = Condition(
+        "job policy", holds=False, message="install it", vital=False, advice="Safer"
+    )
+    page = await draw(replace(quiet, needs=[*quiet.needs, missing]))
+    assert page.find("h2", id="state").text == "Healthy, but 1 item needs attention"
+    [concern] = page.all("li", "concern")
+    assert concern.text == "Safer install it"
+    badges = page.find("ul", "conditions").all("span", "badge warn")
+    assert [badge.text for badge in badges] == ["job policy: no"]
+
+
 async def test_broken() -> None:
     """Without catalog, leader or API server the page reports it first, with the reason."""
     page = await draw(pages.broken(NOW))
