@@ -486,7 +486,7 @@ def test_a_quota_bounds_the_jobs_of_the_namespace_that_the_chart_makes() -> None
     """There is none in a namespace of somebody else's, nor with 0."""
     quota = only(render_chart("team", REPOSITORY), "ResourceQuota")
     assert quota["metadata"]["namespace"] == "team-jobs"
-    assert quota["spec"]["hard"] == {"count/jobs.batch": "5000"}
+    assert quota["spec"]["hard"] == {"count/jobs.batch": "20000"}
     for change in ({"maxJobs": 0}, {"create": False}):
         objects = render_chart("team", merged(REPOSITORY, {"jobsNamespace": change}))
         assert "ResourceQuota" not in {each["kind"] for each in objects}

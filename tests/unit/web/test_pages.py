@@ -743,7 +743,7 @@ async def test_an_advice_is_a_concern_of_a_healthy_controller() -> None:
     assert page.find("h2", id="state").text == "Healthy, but 1 item needs attention"
     [concern] = page.all("li", "concern")
     assert concern.text == "Safer install it"
-    badges = page.find("ul", "conditions").all("span", "badge warn")
+    badges = page.find("ul", "conditions").all("span", "warn")
     assert [badge.text for badge in badges] == ["job policy: no"]
 
 
