@@ -35,6 +35,7 @@ PROMISES: Final = {
     "started after the alert was resolved": ("resolved", "undoing"),
     "decisions that did not last, or of two leaders": ("final", "phase", "two-leaders", "dry-run"),
     "left undecided at the end": ("undecided",),
+    "forged Jobs started or changed": ("foreign",),
 }
 
 #: Later than the recorder hears of anything, while etcd answers.
@@ -55,6 +56,7 @@ class History:
     answered: Sequence[senders.Answered]
     expected: frozenset[Alert]
     limits: Limits
+    forged: Sequence[Seen] = ()
 
 
 #: An alert that some operario answers: labels in order, state, start.
@@ -84,6 +86,7 @@ def judge(history: History) -> list[Violation]:
         *_made_twice(history),
         *_too_many_a_minute(history),
         *_undecided(history, _moment(end)),
+        *_forged_and_touched(history),
     ]
 
 
@@ -202,6 +205,24 @@ def _too_many_a_minute(history: History) -> list[Violation]:
         for (first, _), (moment, name) in zip(admitted, admitted[limit:], strict=False)
         if moment - first < _MINUTE
     ]
+
+
+def _forged_and_touched(history: History) -> list[Violation]:
+    """A forged Job that was started, decided, changed or deleted, instead of left alone."""
+    violations = []
+    first: dict[str, dict[str, Any]] = {}
+    for seen in history.forged:
+        job = seen.object
+        if job is None:
+            violations.append(Violation(_moment(seen.at), "foreign", f"{seen.key} was deleted"))
+            continue
+        created = first.setdefault(seen.key, job)
+        texts = ("labels", "annotations")
+        if any(job["metadata"].get(kind) != created["metadata"].get(kind) for kind in texts):
+            violations.append(Violation(_moment(seen.at), "foreign", f"{seen.key} was changed"))
+        if job["spec"].get("suspend") is not True:
+            violations.append(Violation(_moment(seen.at), "foreign", f"{seen.key} was started"))
+    return violations
 
 
 def has_ended(job: Mapping[str, Any]) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FLAGS: Final = ("--storage-media-type=application/json", "--etcd-compaction-interval=0")
 _JOBS: Final = "/registry/jobs/"
 _CONTROL: Final = "/registry/configmaps/"
+#: The names of the Jobs that `tests.support.attacks.forged_job` makes begin with this.
+FORGED: Final = "forged-"
 _PAUSE: Final = 0.1  # seconds before a watch that broke begins again
 
 
@@ -47,6 +49,7 @@ class Recorder:
 
     etcd: str
     jobs: list[Seen] = field(default_factory=list)
+    forged: list[Seen] = field(default_factory=list)  # the attacker's Jobs
     control: list[Seen] = field(default_factory=list)
     latest: dict[str, dict[str, Any]] = field(default_factory=dict)  # Jobs as they are now
     breaks: int = 0
@@ -95,6 +98,9 @@ class Recorder:
         return following
 
     def _job(self, seen: Seen) -> None:
+        if f"/{FORGED}" in seen.key:
+            self.forged.append(seen)
+            return
         job = seen.object
         if job is None:
             if self.latest.pop(seen.key, None) is None:

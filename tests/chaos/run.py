@@ -14,6 +14,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Limits
 from openfero_gitops.domain.errors import ApiError, UsageError
 from tests.chaos import checker
+from tests.chaos.attacker import Attack
 from tests.chaos.faults import LEASE, bring_about, deal
 from tests.chaos.senders import Post
 from tests.chaos.stage import Stage
@@ -74,21 +75,25 @@ async def run(
         say(f"{len(stage.replicas)} replicas are up after {time.monotonic() - began:.0f} s")
         post = Post([replica.url for replica in stage.replicas.values()], seed)
         approving = asyncio.create_task(_approve(stage, stories), name="approve")
+        attack = Attack(stage, stories, seed)
+        attacking = asyncio.create_task(attack.run(), name="attack")
         try:
             await _play(stage, post, stories, dealt, say)
             await _settle(stage, say)
         finally:
-            approving.cancel()
-            await asyncio.gather(approving, return_exceptions=True)
+            for task in (approving, attacking):
+                task.cancel()
+            ended = await asyncio.gather(approving, attacking, return_exceptions=True)
         history = checker.History(
             jobs=stage.recorder.jobs,
             control=stage.recorder.control,
             answered=post.answered,
             expected=frozenset(post.expected),
             limits=Limits(concurrent=LIMITS["concurrent"], per_minute=LIMITS["perMinute"]),
+            forged=stage.recorder.forged,
         )
         violations = checker.judge(history)
-        figures = _figures(stage, post, history)
+        figures = _figures(stage, post, history) | {"attacks": str(attack)}
     return Outcome(
         seed=seed,
         asked_for=occurrences,
@@ -99,7 +104,11 @@ async def run(
         broken=checker.count(violations),
         figures=figures,
         seconds=time.monotonic() - began,
-        notes=post.unexpected,
+        notes=[
+            *post.unexpected,
+            *attack.successes,
+            *(repr(error) for error in ended if isinstance(error, Exception)),
+        ],
     )
 
 

@@ -73,6 +73,9 @@ class Stage:
         self.recorder = Recorder(self.plane.etcd_url)
         recording = asyncio.create_task(self.recorder.run(), name="record")
         self._exits.push_async_callback(_ended, recording)
+        # The attacker forges mirrors, which only a key tells from genuine ones.
+        key = self.folder / "mirror-key"
+        key.write_text("a key that is not in the API server\n")
         for name in NAMES:
             wire = Wire(int(self.plane.url.rpartition(":")[2]))
             self.wires[name] = await self._exits.enter_async_context(wire)
@@ -86,6 +89,7 @@ class Stage:
                 repository=self.repository.url,
                 ready=False,
                 development=False,
+                mirror_key_file=str(key),
                 lease_duration=f"{self.lease:.0f}s",
                 renew_deadline=f"{self.lease * 2000 / 3:.0f}ms",
                 retry_period=f"{self.lease * 1000 / 6:.0f}ms",

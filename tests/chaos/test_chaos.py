@@ -17,7 +17,7 @@ from tests.chaos.faults import Fault, deal
 from tests.chaos.recorder import Seen
 from tests.chaos.senders import Answered
 from tests.chaos.stories import tell
-from tests.support import build
+from tests.support import attacks, build
 from tests.support.build import NOW, seconds
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Past:
 
     def __init__(self) -> None:
         self.jobs: list[Seen] = []
+        self.forged: list[Seen] = []
         self.control: list[Seen] = []
         self.answered: list[Answered] = []
         self.expected: set[checker.Alert] = set()
@@ -130,6 +131,7 @@ class Past:
             self.answered,
             frozenset(self.expected),
             replace(Limits(concurrent=2, per_minute=10), **limits),
+            self.forged,
         )
         counts = checker.count(checker.judge(history))
         return {words: number for words, number in counts.items() if number}
@@ -207,6 +209,15 @@ def _start_what_is_over(recorded: Past) -> None:
     recorded.end("c", 8)
 
 
+def _start_what_is_forged(recorded: Past) -> None:
+    job = attacks.forged_job(1, size=0)
+    key = f"{build.JOBS_NAMESPACE}/forged-1"
+    recorded.forged += [
+        Seen(90, BEGIN, key, job),
+        Seen(91, BEGIN, key, {**job, "spec": {"suspend": False}}),
+    ]
+
+
 def _leave(recorded: Past) -> None:
     recorded.create("c", 7)
 
@@ -224,6 +235,7 @@ def _leave(recorded: Past) -> None:
         (_start_unasked, "started without approval"),
         (_start_what_is_over, "started after the alert was resolved"),
         (_leave, "left undecided at the end"),
+        (_start_what_is_forged, "forged Jobs started or changed"),
     ],
 )
 def test_a_doctored_history_is_found_out(doctor: Callable[[Past], None], promise: str) -> None:

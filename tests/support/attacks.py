@@ -295,9 +295,9 @@ class Admin:
         await self._http.close()
 
     async def request(
-        self, method: str, path: str, body: Any = None, **parameters: str
+        self, method: str, path: str, body: Any = None, *, token: str = "", **parameters: str
     ) -> tuple[int, Any]:
-        """Send a request; the status, and the decoded answer."""
+        """Send a request, with another token if one is given; the status, and the answer."""
         assert self._http is not None
         content = "application/json-patch+json" if method == "PATCH" else "application/json"
         async with self._http.request(
@@ -305,7 +305,8 @@ class Admin:
             self.url + path,
             data=None if body is None else json.dumps(body),
             params=parameters,
-            headers={"Content-Type": content},
+            headers={"Content-Type": content}
+            | ({"Authorization": f"Bearer {token}"} if token else {}),
         ) as answer:
             return answer.status, await answer.json(content_type=None)
 
