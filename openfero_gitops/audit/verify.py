@@ -27,8 +27,7 @@ from openfero_gitops.domain.rule import Pointer, format_pointer
 from openfero_gitops.domain.text import listed, plural, shown
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
 from openfero_gitops.jobs.compare import FieldDifference, compare
-from openfero_gitops.jobs.foreign import why_foreign
-from openfero_gitops.jobs.observe import read_remediation
+from openfero_gitops.jobs.observe import find_contradiction, read_remediation
 from openfero_gitops.jobs.render import RENDERERS, Delivery, Rendered, render
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def find_objections(job: Mapping[str, Any]) -> list[str]:
     remediation = read_remediation(job)
     started_at = parse_time((job.get("status") or {}).get("startTime"))
     objections = list(find_violations(remediation, started_at))
-    if why := why_foreign(job, remediation):
+    if why := find_contradiction(job):
         objections.insert(0, f"the controller did not create this Job: {why}")
     return objections
 

@@ -9,7 +9,6 @@ passes. Only an admission policy keeps others from creating such Jobs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,32 +30,61 @@ if TYPE_CHECKING:
 _MAX_RECORD_BYTES: Final = 64 * 1024
 #: A replica's clock may differ from the API server's by 30 s, and so may those of two API servers.
 _CLOCK_TOLERANCE: Final = timedelta(minutes=2)
+#: Those of the controller have 32.
+_MAX_DELIVERY_ID_CHARACTERS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
+class Identity(NamedTuple):
+    """What follows from a recorded alert: two labels of its Job, and the Job's name."""
+
+    occurrence: str
+    incident: str
+    name: str
+
+
 class RecordedAlert:
     """What is recorded of an alert: its labels, or only its name if they were too large."""
 
-    labels: Mapping[str, str]
-    truncated: bool = False
+    __slots__ = ("_identity", "bytes", "labels", "truncated")
+
+    def __init__(self, text: str) -> None:
+        """Parse the text of the annotation; there are no labels if it is damaged."""
+        self.bytes = len(text.encode("utf-8", "surrogatepass"))
+        self.labels: Mapping[str, str] = {}
+        self.truncated = False
+        self._identity: tuple[tuple[object, ...], Identity] | None = None
+        record = json_object(text)
+        labels = record.get("labels")
+        if not isinstance(labels, dict):
+            return
+        texts = {str(name): str(value) for name, value in labels.items()}
+        try:
+            "".join((*texts, *texts.values())).encode()
+        except UnicodeEncodeError:
+            return  # a lone surrogate, which cannot be hashed as UTF-8
+        self.labels = texts
+        self.truncated = record.get("truncated") is True
+
+    def identity(
+        self, status: Status, starts_at: datetime | None, attempt: int, delivery: str
+    ) -> Identity:
+        """Return what follows from the alert; computing it takes longer than parsing.
+
+        `delivery` is the id of the delivery, if the alert has no startsAt.
+        """
+        key = status, starts_at, attempt, delivery
+        if self._identity is None or self._identity[0] != key:
+            occurrence = Occurrence(self.labels, *key)
+            identity = Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
+            self._identity = key, identity
+        return self._identity[1]
 
 
+# A Job changes several times within a minute.
 @cache_short_texts(max_entries=1024, max_characters=2048)
 def recorded_alert(text: str) -> RecordedAlert:
-    """Read the alert that is recorded on a Job; without labels if it is damaged.
-
-    The labels are shared and must not be changed.
-    """
-    record = json_object(text)
-    labels = record.get("labels")
-    if not isinstance(labels, dict):
-        return RecordedAlert({})
-    texts = {str(name): str(value) for name, value in labels.items()}
-    try:
-        "".join((*texts, *texts.values())).encode()
-    except UnicodeEncodeError:
-        return RecordedAlert({})  # a lone surrogate, which cannot be hashed as UTF-8
-    return RecordedAlert(texts, record.get("truncated") is True)
+    """Read the alert that is recorded on a Job; it is shared and must not be changed."""
+    return RecordedAlert(text)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -68,66 +96,48 @@ def json_object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def why_foreign(job: Mapping[str, Any], remediation: Remediation) -> str:
+def why_foreign(job: Mapping[str, Any], remediation: Remediation, recorded: RecordedAlert) -> str:
     """Why the controller cannot have created a Job, as a clause; empty if it can have.
 
     Args:
         job: the Job, as the API server returns it, or as it is rendered.
         remediation: what was read from it.
+        recorded: the alert that is recorded on it.
     """
     metadata = job["metadata"]
     created = parse_time(metadata.get("creationTimestamp"))
     if created is not None and remediation.received_at > created + _CLOCK_TOLERANCE:
         return "its alert was received after the Job was created"
-    annotations: Mapping[str, str] = metadata.get("annotations") or {}
-    text = annotations.get(keys.ALERT, "")
-    recorded = recorded_alert(text)
     if recorded.truncated:
         return _why_truncated_is_foreign(remediation)
     if not recorded.labels:
         return "its recorded alert is missing or cannot be read"
-    if len(text) * 4 > _MAX_RECORD_BYTES and len(text.encode()) > _MAX_RECORD_BYTES:
+    if recorded.bytes > _MAX_RECORD_BYTES:
         return "its recorded alert is larger than 64 KiB"
-    # An alert with startsAt does not depend on its delivery.
-    delivery = "" if remediation.starts_at else annotations.get(keys.DELIVERY, "")
-    expected = _identity(
-        text, remediation.status, remediation.starts_at, remediation.attempt, delivery
+    delivery = ""
+    if remediation.starts_at is None:
+        annotations: Mapping[str, str] = metadata.get("annotations") or {}
+        text = json_object(annotations.get(keys.DELIVERY, "")).get("id", "")
+        delivery = str(text)[:_MAX_DELIVERY_ID_CHARACTERS]
+    expected = recorded.identity(
+        remediation.status, remediation.starts_at, remediation.attempt, delivery
     )
     incident = (metadata.get("labels") or {}).get(keys.INCIDENT)
-    checks = (
-        (remediation.occurrence == expected.occurrence, f"its label {keys.OCCURRENCE}"),
-        (incident == expected.incident, f"its label {keys.INCIDENT}"),
-        (remediation.key.name == expected.name, "its name"),
-        (_is_target_of(remediation.target, text), f"its annotation {keys.TARGET}"),
-    )
-    what = next((what for holds, what in checks if not holds), "")
+    what = ""
+    if remediation.occurrence != expected.occurrence:
+        what = f"its label {keys.OCCURRENCE}"
+    elif incident != expected.incident:
+        what = f"its label {keys.INCIDENT}"
+    elif remediation.key.name != expected.name:
+        what = "its name"
+    elif not _is_target_of(remediation.target, recorded.labels):
+        what = f"its annotation {keys.TARGET}"
     return what and f"{what} does not belong to its recorded alert"
 
 
-class _Identity(NamedTuple):
-    """What follows from a recorded alert."""
-
-    occurrence: str
-    incident: str
-    name: str
-
-
-# A Job changes several times within a minute; its digests cost 30 µs.
-@cache_short_texts(max_entries=1024, max_characters=2048)
-def _identity(
-    text: str, status: Status, starts_at: datetime | None, attempt: int, delivery: str
-) -> _Identity:
-    labels = recorded_alert(text).labels
-    identity = str(json_object(delivery).get("id", "")) if delivery else ""
-    occurrence = Occurrence(labels, status, starts_at, attempt, identity)
-    return _Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
-
-
-@cache_short_texts(max_entries=1024, max_characters=2048)
-def _is_target_of(target: str, text: str) -> bool:
-    """Whether a recorded target consists of labels of the recorded alert."""
+def _is_target_of(target: str, labels: Mapping[str, str]) -> bool:
+    """Whether a recorded target consists of labels of the alert."""
     healed = json_object(target)
-    labels = recorded_alert(text).labels
     return bool(healed) and all(labels.get(name, "") == value for name, value in healed.items())
 
 

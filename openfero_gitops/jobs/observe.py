@@ -9,7 +9,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
 from openfero_gitops.domain.timestamp import parse_time
-from openfero_gitops.jobs.foreign import recorded_alert, why_foreign
+from openfero_gitops.jobs.foreign import RecordedAlert, recorded_alert, why_foreign
 from openfero_gitops.jobs.options_annotation import read_options
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
     """Read a Job that carries the controller's label, and check that the controller created it."""
-    remediation = read_remediation(job)
-    if why := why_foreign(job, remediation):
+    recorded = _recorded(job)
+    remediation = _read(job, recorded)
+    if why := why_foreign(job, remediation, recorded):
         return Foreign(remediation.key, remediation.uid, remediation.resource_version, why)
     return remediation
 
@@ -34,12 +35,25 @@ def read_remediation(job: Mapping[str, Any]) -> Remediation:
     It is treated as absent, except for those that prevent a start: `admitted-at` and `resolved-at`
     count even if they contain no time.
     """
+    return _read(job, _recorded(job))
+
+
+def find_contradiction(job: Mapping[str, Any]) -> str:
+    """Why the controller cannot have created a Job, as a clause; empty if it can have."""
+    observed = observe(job)
+    return observed.why if isinstance(observed, Foreign) else ""
+
+
+def _recorded(job: Mapping[str, Any]) -> RecordedAlert:
+    return recorded_alert((job["metadata"].get("annotations") or {}).get(keys.ALERT, ""))
+
+
+def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
     metadata = job["metadata"]
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     job_labels: Mapping[str, str] = metadata.get("labels") or {}
     spec = job.get("spec") or {}
     status = job.get("status") or {}
-    recorded = recorded_alert(annotations.get(keys.ALERT, ""))
     conditions = {
         condition["type"]: condition
         for condition in status.get("conditions") or ()
