@@ -145,7 +145,7 @@ class Options:
     approval: bool = option(
         APPROVAL,
         "With `required`, each Job waits for a person to approve it; this time counts toward"
-        " `max-wait`.",
+        " `max-wait`. It applies at once to Jobs that already wait.",
         default=False,
         example="required",
         if_unreadable=True,

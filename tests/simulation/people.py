@@ -13,7 +13,8 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, Conflict
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
+from tests.simulation.forger import is_forged
 from tests.support.workers import NAMESPACE
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ class People:
     async def release(self) -> None:
         """Let run on what was suspended after it had been admitted."""
         for job in await self._jobs():
-            remediation = observe(job)
+            remediation = read_remediation(job)
             if remediation.suspended and remediation.admitted_at and not remediation.finished:
                 await self._change(job, _START)
 
     async def start_and_suspend(self, runs: float) -> None:
         """Start one that waits, let it run for so many seconds, and suspend it again."""
-        jobs = [job for job in await self._jobs() if observe(job).waiting]
+        jobs = [job for job in await self._jobs() if read_remediation(job).waiting]
         if not jobs:
             return
         job = self._rng.choice(jobs)
@@ -92,7 +93,7 @@ class People:
     async def approve_all(self) -> None:
         """Approve what waits for that."""
         for job in await self._jobs():
-            remediation = observe(job)
+            remediation = read_remediation(job)
             if remediation.phase in APPROVE.phases:
                 with suppress(ApiError):
                     await self._cluster.patch(
@@ -107,10 +108,13 @@ class People:
             job
             for namespace in self._namespaces
             for job in (await self._cluster.list(JOBS, namespace)).items
+            if not is_forged(job)
         ]
 
     async def _act(self, action: JobAction) -> None:
-        jobs = [job for job in map(observe, await self._jobs()) if job.phase in action.phases]
+        jobs = [
+            job for job in map(read_remediation, await self._jobs()) if job.phase in action.phases
+        ]
         if jobs:
             remediation = self._rng.choice(jobs)
             await asyncio.sleep(self._rng.choice((0.0, 0.0, 1.0)))  # between look and patch
@@ -124,14 +128,14 @@ class People:
 
     async def _suspend(self) -> None:
         jobs = [job for job in await self._jobs() if not job["spec"]["suspend"]]
-        jobs = [job for job in jobs if not observe(job).finished]
+        jobs = [job for job in jobs if not read_remediation(job).finished]
         if jobs:
             self.counts["suspended"] += 1
             await self._change(self._rng.choice(jobs), _SUSPEND)
 
     async def _start(self) -> None:
         jobs = [job for job in await self._jobs() if job["spec"]["suspend"]]
-        jobs = [job for job in jobs if not observe(job).finished]
+        jobs = [job for job in jobs if not read_remediation(job).finished]
         if jobs:
             self.counts["unsuspended"] += 1
             await self._change(self._rng.choice(jobs), _START)

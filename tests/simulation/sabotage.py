@@ -24,7 +24,7 @@ from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase, Remediation
-from openfero_gitops.jobs import patches
+from openfero_gitops.jobs import observe, patches
 from openfero_gitops.leadership.elector import Elector
 from openfero_gitops.leadership.term import LeaseTerm
 from tests.simulation.simulate import simulate
@@ -231,6 +231,12 @@ SABOTAGES: Final = (
         frozenset({"restarted"}),
         (_replace(Remediation, "has_unrecorded_start", property(_nothing)),),
         known_seeds=(26,),
+    ),
+    Sabotage(
+        "no look at who created a Job",
+        frozenset({"forged", "lost"}),
+        (_replace(observe, "why_foreign", lambda *_: ""),),
+        known_seeds=(5, 11),
     ),
     Sabotage(
         "200 without a Job",

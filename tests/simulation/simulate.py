@@ -26,8 +26,9 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import SourceUnavailable
 from openfero_gitops.domain.remediation import Outcome as Became
-from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.observe import read_remediation
 from tests.simulation.alertmanager import Alertmanager, Fire, fires_of
+from tests.simulation.forger import Forger, is_forged
 from tests.simulation.loop import PROCESS, Loop
 from tests.simulation.network import Network
 from tests.simulation.operarios import NAMESPACES, draw_envelope, draw_operarios, envelope_file
@@ -60,6 +61,8 @@ _PATIENCE: Final = 10.0
 _HOUR: Final = timedelta(hours=1)
 #: Of a story that went wrong: so many of the last lines are shown.
 _LINES: Final = 120
+#: Somebody forges Jobs in one seed of so many.
+_FORGERS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ class Story:
         self.cluster._store.subscribe(self._written)
         self.network = Network(loop, self.cluster, self.true, Random(rng.random()))  # noqa: S311
         self.people = People(self.cluster, NAMESPACES, self.judge, Random(rng.random()))  # noqa: S311
+        # Of numbers of its own, so that the stories of other seeds stay as they are.
+        forges = Random(seed)  # noqa: S311
+        self.forger = Forger(self.cluster, NAMESPACES, forges, self.true)
         self.kueue = Kueue(self.cluster, self.network, Random(rng.random()))  # noqa: S311
         self.cluster._store.subscribe(self.kueue.told)
         self.replicas: list[Replica] = []
@@ -159,6 +165,8 @@ class Story:
         for alertmanager in self._alertmanagers:
             self._begin(alertmanager.run())
         self._begin(self._act_as_people())
+        if self.seed % _FORGERS == _FORGERS - 1:
+            self._begin(self._forge(Random(self.seed)))  # noqa: S311
         self._plan_faults()
         try:
             await asyncio.wait({self._failed}, timeout=_TROUBLE)
@@ -229,7 +237,9 @@ class Story:
         self._moments[write.version] = self.loop.time()
         if self._over or self._failed.done():
             return
-        if write.resource == JOBS:
+        if write.resource == JOBS and is_forged(write.after or write.before or {}):
+            self._judge_forged(write)
+        elif write.resource == JOBS:
             kind = "MODIFIED" if write.before and write.after else "ADDED"
             job = write.after or write.before
             assert job is not None
@@ -242,6 +252,19 @@ class Story:
             else:
                 self.judge.resumed()
         if self.judge.violations:
+            self._fail()
+
+    def _judge_forged(self, write: Write) -> None:
+        """The controller neither changes a Job that it did not create, nor deletes it."""
+        if write.before is None:
+            return
+        before = write.before["metadata"]
+        changed = write.after is not None and (
+            write.after["metadata"]["annotations"] != before["annotations"]
+        )
+        deleted = write.after is None and before["uid"] not in self.forger.deleted
+        if changed or deleted:
+            self.wrong.append(f"forged: the controller changed {before['name']}, or deleted it")
             self._fail()
 
     def _judge_handing_over(self, write: Write) -> None:
@@ -353,6 +376,11 @@ class Story:
         while self.loop.time() < _TROUBLE:
             await asyncio.sleep(self.rng.expovariate(1 / every))
             await self.people.act()
+
+    async def _forge(self, rng: Random) -> None:
+        while self.loop.time() < _TROUBLE:
+            await asyncio.sleep(rng.expovariate(1 / 4.0))
+            await self.forger.act()
 
     def _plan_faults(self) -> None:
         rng = self.rng
@@ -582,7 +610,7 @@ class Story:
         self.note("the faults are over")
         for task in list(self._tasks):
             name = getattr(task.get_coro(), "__qualname__", "")
-            if name.endswith(("_at", "_act_as_people", "_pause_soon", "_freeze_soon")):
+            if name.endswith(("_at", "_act_as_people", "_forge", "_pause_soon", "_freeze_soon")):
                 task.cancel()
         server = self.network.server
         server.down, server.slow, server.throttles, server.contended = False, 0.0, 0.0, 0.0
@@ -600,6 +628,7 @@ class Story:
             else:
                 self.loop.thaw(replica.name)
         await self._touch()
+        await self.forger.clean_up()
         await self.people.resume()
         await self.people.release()
 
@@ -637,6 +666,7 @@ class Story:
         """Everything that was counted."""
         counts = self.counts + self.network.counts
         counts.update({f"people: {word}": count for word, count in self.people.counts.items()})
+        counts.update({f"forger: {word}": count for word, count in self.forger.counts.items()})
         for write in self.cluster._store.since(1):
             if write.resource == JOBS:
                 counts["writes to Jobs"] += 1
@@ -682,7 +712,7 @@ def _difference(write: Write) -> str:
     was, now = (_flat(before) if before else {}), _flat(after)
     changes = [f"{key}={now[key]}" for key in now if was.get(key) != now[key]]
     changes += [f"{key} removed" for key in was if key not in now]
-    return f"  {name} {observe(after).phase}: {' '.join(changes)}"
+    return f"  {name} {read_remediation(after).phase}: {' '.join(changes)}"
 
 
 _TOLD: Final = ("suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
