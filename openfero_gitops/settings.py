@@ -234,8 +234,8 @@ class Settings(BaseSettings):
         10_000,
         gt=0,
         description="Maximum number of waiting Jobs. At the limit, alerts without a Job get none: "
-        "the answer is 503, so that Alertmanager repeats them. Each waiting Job takes about 3 KiB "
-        "of memory, at most 50 KiB.",
+        "the answer is 503, so that Alertmanager repeats them. Each Job takes about 4 KiB of "
+        "memory, at most 25 KiB.",
     )
     webhook_auth: Auth = Field(
         Auth.NONE, description="How Alertmanager authenticates: none, basic or bearer."

@@ -37,6 +37,8 @@ LABELS: Final = {keys.MANAGED_BY: keys.MANAGER}
 STILL_PAUSED_BY: Final = "still-paused-by"
 #: Values of `paused` that do not pause; anything else does.
 _NOT_PAUSED: Final = ("", "false", "no", "0")
+_READ: Final = ("paused", "request", "acknowledged", "by", "at", "sync")
+_MAX_VALUE_CHARACTERS: Final = 1024
 #: Age in seconds at which the ConfigMap is read again to decide.
 _MAX_AGE_SECONDS: Final = 1.0
 #: Seconds between two reads on a replica that only shows the pause.
@@ -67,6 +69,15 @@ def _pause_by_command(data: Mapping[str, Any]) -> Pause | None:
         by,
         since,
     )
+
+
+def _members(control: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the data of the ConfigMap; values that are longer than anybody needs are cut.
+
+    A request that was cut is not acknowledged.
+    """
+    data: Mapping[str, Any] = (control or {}).get("data") or {}
+    return {key: str(data[key]).strip()[:_MAX_VALUE_CHARACTERS] for key in _READ if key in data}
 
 
 class Control:
@@ -179,7 +190,7 @@ class Control:
                 )
             return
         self._read_error.clear()
-        data = (control or {}).get("data") or {}
+        data = _members(control)
         sync = str(data.get("sync", ""))
         if (
             self._was_read

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence
+from openfero_gitops.domain.labels import compact
 from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.timestamp import parse_time
@@ -53,6 +54,8 @@ class RecordedAlert:
         self.labels: Mapping[str, str] = {}
         self.truncated = False
         self._identity: tuple[tuple[object, ...], Identity] | None = None
+        if self.bytes > _MAX_RECORD_BYTES:
+            return
         record = json_object(text)
         labels = record.get("labels")
         if not isinstance(labels, dict):
@@ -62,7 +65,7 @@ class RecordedAlert:
             "".join((*texts, *texts.values())).encode()
         except UnicodeEncodeError:
             return  # a lone surrogate, which cannot be hashed as UTF-8
-        self.labels = texts
+        self.labels = compact(texts)
         self.truncated = record.get("truncated") is True
 
     def identity(
@@ -108,12 +111,12 @@ def why_foreign(job: Mapping[str, Any], remediation: Remediation, recorded: Reco
     created = parse_time(metadata.get("creationTimestamp"))
     if created is not None and remediation.received_at > created + _CLOCK_TOLERANCE:
         return "its alert was received after the Job was created"
+    if recorded.bytes > _MAX_RECORD_BYTES:
+        return "its recorded alert is larger than 64 KiB"
     if recorded.truncated:
         return _why_truncated_is_foreign(remediation)
     if not recorded.labels:
         return "its recorded alert is missing or cannot be read"
-    if recorded.bytes > _MAX_RECORD_BYTES:
-        return "its recorded alert is larger than 64 KiB"
     delivery = ""
     if remediation.starts_at is None:
         annotations: Mapping[str, str] = metadata.get("annotations") or {}

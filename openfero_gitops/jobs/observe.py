@@ -1,13 +1,21 @@
-"""Reads a Remediation from its Job as the API server returns it."""
+"""Reads a Remediation from its Job as the API server returns it.
+
+A remediation has at most 25 KiB, whoever made the Job and however large it is: texts are cut, and
+texts that many Jobs share are held once. Where a patch tests a text that was cut, it fails.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
+from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.foreign import RecordedAlert, recorded_alert, why_foreign
 from openfero_gitops.jobs.options_annotation import read_options
@@ -17,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Selects the controller's Jobs; the label is set at creation and never changes.
 SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
+#: Characters of a text that is written by the controller, or by a person at its request.
+_MAX_TEXT: Final = 1024
+_MAX_MESSAGE: Final = 2048
+_MAX_PATH: Final = 4096
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,6 +38,8 @@ def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
     remediation = _read(job, recorded)
     if why := why_foreign(job, remediation, recorded):
         return Foreign(remediation.key, remediation.uid, remediation.resource_version, why)
+    if len(remediation.target) > _MAX_TEXT:
+        return replace(remediation, target=_digest_of(remediation.target))
     return remediation
 
 
@@ -80,9 +94,11 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         phase=phase,
-        reason=annotations.get(keys.REASON) or (ended or {}).get("reason", ""),
-        message=annotations.get(keys.MESSAGE) or (ended or {}).get("message", ""),
-        operario=annotations.get(keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
+        reason=_cut(annotations.get(keys.REASON) or (ended or {}).get("reason", "")),
+        message=_cut(
+            annotations.get(keys.MESSAGE) or (ended or {}).get("message", ""), _MAX_MESSAGE
+        ),
+        operario=_text(annotations, keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=recorded.labels.get("alertname", ""),
         status=Status.RESOLVED
         if job_labels.get(keys.STATUS) == Status.RESOLVED.value
@@ -91,13 +107,13 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         occurrence=job_labels.get(keys.OCCURRENCE, ""),
         incident="" if recorded.truncated else job_labels.get(keys.INCIDENT, ""),
         attempt=_integer(annotations.get(keys.ATTEMPT), 1),
-        fingerprint=annotations.get(keys.FINGERPRINT, ""),
+        fingerprint=_text(annotations, keys.FINGERPRINT),
         starts_at=parse_time(annotations.get(keys.STARTS_AT)),
         received_at=received,
         delivered_at=parse_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
         resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
         admitted_at=admitted,
-        admitted_by=annotations.get(keys.ADMITTED_BY, ""),
+        admitted_by=_text(annotations, keys.ADMITTED_BY),
         started_at=started_at or admitted,
         finished_at=parse_time(
             status.get("completionTime") or (ended or {}).get("lastTransitionTime")
@@ -108,19 +124,38 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         deleting="deletionTimestamp" in metadata,
         suspended=suspended,
         active=_integer(status.get("active"), 0) + _integer(status.get("terminating"), 0),
-        term=annotations.get(keys.TERM),
-        decision=annotations.get(keys.DECISION),
-        approved_by=annotations.get(keys.APPROVED_BY),
-        queue=annotations.get(keys.QUEUE),
+        term=_text_or_none(annotations, keys.TERM),
+        decision=_text_or_none(annotations, keys.DECISION),
+        approved_by=_text_or_none(annotations, keys.APPROVED_BY),
+        queue=_text_or_none(annotations, keys.QUEUE),
         target=annotations.get(keys.TARGET, ""),
         options=options,
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
-        repository=annotations.get(keys.REPOSITORY, ""),
-        ref=annotations.get(keys.REF, ""),
-        commit=annotations.get(keys.COMMIT, ""),
-        path=annotations.get(keys.PATH, ""),
-        verified_signer=annotations.get(keys.VERIFIED_SIGNER, ""),
+        repository=_text(annotations, keys.REPOSITORY),
+        ref=_text(annotations, keys.REF),
+        commit=_text(annotations, keys.COMMIT),
+        path=_cut(annotations.get(keys.PATH, ""), _MAX_PATH),
+        verified_signer=_text(annotations, keys.VERIFIED_SIGNER),
     )
+
+
+def _text(annotations: Mapping[str, str], key: str) -> str:
+    return _cut(annotations.get(key) or "")
+
+
+def _text_or_none(annotations: Mapping[str, str], key: str) -> str | None:
+    text = annotations.get(key)
+    return None if text is None else _cut(text)
+
+
+def _cut(text: str, max_characters: int = _MAX_TEXT) -> str:
+    """Return the beginning of a text that other Jobs may have, too."""
+    return intern(text if len(text) <= max_characters else text[:max_characters])
+
+
+def _digest_of(target: str) -> str:
+    """Return a short target that is equal for equal targets."""
+    return canonical_json({"digest": hashlib.sha256(target.encode()).hexdigest()})
 
 
 def _phase(

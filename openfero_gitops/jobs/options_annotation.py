@@ -10,11 +10,14 @@ import json
 from functools import lru_cache
 from typing import Final
 
+from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.operario import OPTIONS, Options
 from openfero_gitops.domain.text import canonical_json
 
 #: The Jobs of one operario share their options, so that few operarios serve many Jobs.
 _CACHE_ENTRIES: Final = 4096
+#: Longer texts are read, but not kept: anybody may write 256 KiB into an annotation.
+_MAX_CHARACTERS: Final = 2048
 
 
 @lru_cache(maxsize=_CACHE_ENTRIES)
@@ -32,7 +35,7 @@ def write_options(options: Options) -> str:
     )
 
 
-@lru_cache(maxsize=_CACHE_ENTRIES)
+@cache_short_texts(max_entries=_CACHE_ENTRIES, max_characters=_MAX_CHARACTERS)
 def read_options(text: str) -> Options:
     """Read `write_options`' text; an option that is missing or damaged gets a safe value."""
     try:

@@ -67,6 +67,8 @@ class Desk:
         ({"paused": "TRUE"}, True),
         ({"paused": "since tuesday"}, True),
         ({"other": "true"}, False),
+        ({"paused": " " * 5000 + "true"}, True),
+        ({"paused": "false" * 5000}, True),
     ],
 )
 @in_virtual_time
@@ -75,6 +77,19 @@ async def test_values_of_the_config_map(data: dict[str, str] | None, *, paused: 
     desk = Desk()
     await desk.write(data)
     assert bool(await desk.control.read_pause()) is paused
+
+
+@in_virtual_time
+async def test_long_values_are_cut() -> None:
+    """A user who writes a mebibyte takes no memory for it, and gets no confirmation."""
+    desk = Desk()
+    await desk.write({"paused": "true", "by": "ada" * 100_000, "request": "r" * 300_000})
+    pause = await desk.control.read_pause()
+    assert pause is not None
+    assert len(pause.message) < 2000
+    await desk.control.acknowledge(lambda: None)
+    (config_map,) = (await desk.world.cluster.list(CONFIG_MAPS, NAMESPACE)).items
+    assert "acknowledged" not in config_map["data"]
 
 
 @in_virtual_time
