@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from openfero_gitops.domain.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 
 def to_stderr(form: str, level: str = "info") -> None:
@@ -26,6 +31,7 @@ def to_stderr(form: str, level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escape_controls,
             *([structlog.processors.format_exc_info] if form == "json" else []),
             renderer,
         ],
@@ -34,3 +40,13 @@ def to_stderr(form: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def _escape_controls(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Escape control characters, so that text from outside writes nothing else on a terminal."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable(value, len(value))
+    return event
