@@ -13,12 +13,17 @@ from tests.support.paths import ROOT
 PAGE = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)*)`")
 THREATS = {
-    "A malicious author",
-    "A stolen forge token",
-    "A compromised forge",
+    "Somebody who can push",
+    "Somebody with a stolen forge token",
+    "Somebody who controls the forge",
     "A man in the middle",
-    "A tampered mirror",
-    "A hostile alert",
+    "Somebody who can write in the controller's namespace",
+    "Somebody who can create Jobs in one namespace",
+    "Somebody who approves",
+    "A compromised remediation",
+    "Somebody who sends alerts",
+    "Somebody who reaches the ports",
+    "Somebody who controls the API server",
 }
 
 
