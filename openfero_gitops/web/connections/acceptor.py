@@ -44,6 +44,8 @@ _MAX_SWEEP_SECONDS: Final = 1.0
 #: A sweep is at most this share of the shortest limit late.
 _SWEEPS_PER_LIMIT: Final = 4
 _BACKLOG: Final = 128
+#: Then the event loop reads from the connections that it has.
+_ACCEPTS_PER_TURN: Final = 16
 #: The kernel's buffers of a connection. It would let them grow to several MiB, which count as
 #: memory of the container.
 _SOCKET_BUFFER_BYTES: Final = 128 * 1024
@@ -313,7 +315,7 @@ class Acceptor:
         listening: socket.socket,
         make: Callable[[Acceptor, TrackedConnection], HttpConnection],
     ) -> None:
-        for _ in range(_BACKLOG):
+        for _ in range(_ACCEPTS_PER_TURN):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -337,7 +339,7 @@ class Acceptor:
         make: Callable[[Acceptor, TrackedConnection], HttpConnection],
     ) -> None:
         """Open a new connection, perhaps in the place of another one."""
-        victim, cause = self.table.room_for(source)
+        victim, cause = self.table.room_for(source, self._loop.time())
         if victim is not None and cause is not None:
             self.drop(victim, cause)
         elif cause is not None:

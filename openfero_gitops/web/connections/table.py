@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: An IPv6 client usually has all addresses of such a network.
 _IPV6_SOURCE_PREFIX_BITS: Final = 64
+#: An ordinary client has sent its request by then.
+_FLOOD_SECONDS: Final = 2.0
 
 
 class Stage(Enum):
@@ -136,7 +138,9 @@ class ConnectionTable:
         """Return the number of open connections, including TLS handshakes."""
         return len(self._all)
 
-    def room_for(self, source: str) -> tuple[TrackedConnection | None, DropCause | None]:
+    def room_for(
+        self, source: str, now: float
+    ) -> tuple[TrackedConnection | None, DropCause | None]:
         """Decide whether a newcomer fits in: the connection to drop for it, and the cause.
 
         No cause: there is room. A cause without a connection: the newcomer is refused.
@@ -145,13 +149,31 @@ class ConnectionTable:
         if group is not None and group.count >= limits.connections_per_source:
             victim, cause = group.longest_waiting(), DropCause.SOURCE_LIMIT
         elif self._total.count >= limits.connections:
-            victim, cause = self._total.longest_waiting(), DropCause.CONNECTION_LIMIT
+            victim, cause = self._least_needed(now), DropCause.CONNECTION_LIMIT
         else:
             return None, None
         return victim, cause if victim is not None else DropCause.REFUSED
 
+    def _least_needed(self, now: float) -> TrackedConnection | None:
+        """Return the connection that has waited longest; None if all are busy.
+
+        In a flood that replaces all connections within a moment, the order of arrival would not
+        tell its connections from others: the source with most of them loses one.
+        """
+        oldest = self._total.longest_waiting()
+        if oldest is None or oldest.stage is Stage.IDLE:
+            return oldest
+        if now - (oldest.stalled_since if oldest.unsent else oldest.since) >= _FLOOD_SECONDS:
+            return oldest
+        for group in sorted(self._sources.values(), key=lambda group: -group.count):
+            if group.count == 1:
+                break
+            if (victim := group.longest_waiting()) is not None:
+                return victim
+        return oldest
+
     def longest_waiting(self) -> TrackedConnection | None:
-        """Return the connection that is dropped first; None if all are busy."""
+        """Return the connection that has waited longest; None if all are busy."""
         return self._total.longest_waiting()
 
     def add(self, connection: TrackedConnection, stage: Stage, now: float) -> None:

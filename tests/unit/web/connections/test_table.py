@@ -36,9 +36,9 @@ def test_there_is_room() -> None:
     """Below the limits nothing is dropped."""
     table = ConnectionTable(LIMITS)
     for source in ("a", "a", "b"):
-        assert table.room_for(source) == (None, None)
+        assert table.room_for(source, 30) == (None, None)
         opened(table, source, 0)
-    assert table.room_for("b") == (None, None)
+    assert table.room_for("b", 30) == (None, None)
 
 
 def test_the_source_at_its_limit_loses_a_connection() -> None:
@@ -48,7 +48,7 @@ def test_the_source_at_its_limit_loses_a_connection() -> None:
     oldest = opened(table, "a", 1)
     opened(table, "a", 2)
     opened(table, "a", 3)
-    assert table.room_for("a") == (oldest, DropCause.SOURCE_LIMIT)
+    assert table.room_for("a", 30) == (oldest, DropCause.SOURCE_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_one_that_waits_longest_goes(older: list[Stage], newer: list[Stage])
     table = ConnectionTable(replace(LIMITS, connections=2))
     first = opened(table, "a", 0, *older)
     opened(table, "b", 10, *newer)
-    assert table.room_for("c") == (first, DropCause.CONNECTION_LIMIT)
+    assert table.room_for("c", 30) == (first, DropCause.CONNECTION_LIMIT)
 
 
 def test_idle_connections_go_first() -> None:
@@ -76,7 +76,7 @@ def test_idle_connections_go_first() -> None:
     opened(table, "a", 1, Stage.BUSY, unsent=10)
     opened(table, "b", 2, Stage.BUSY)
     idle = opened(table, "b", 3, Stage.BUSY, Stage.IDLE)
-    assert table.room_for("c") == (idle, DropCause.CONNECTION_LIMIT)
+    assert table.room_for("c", 30) == (idle, DropCause.CONNECTION_LIMIT)
 
 
 def test_slow_readers_and_slow_senders_share_an_order() -> None:
@@ -89,12 +89,22 @@ def test_slow_readers_and_slow_senders_share_an_order() -> None:
     assert table.longest_waiting() is sender
 
 
+def test_a_flood_displaces_itself() -> None:
+    """Where all connections are new, the source with most of them loses one, not the others."""
+    table = ConnectionTable(LIMITS)
+    opened(table, "b", 0.0)
+    first = opened(table, "a", 0.1)
+    opened(table, "a", 0.2)
+    opened(table, "c", 0.3)
+    assert table.room_for("d", 1) == (first, DropCause.CONNECTION_LIMIT)
+
+
 def test_complete_requests_stay() -> None:
     """Where every connection has a complete request, the newcomer is refused."""
     table = ConnectionTable(LIMITS)
     for source in ("a", "a", "b", "b"):
         opened(table, source, 0, Stage.BUSY)
-    assert table.room_for("c") == (None, DropCause.REFUSED)
+    assert table.room_for("c", 30) == (None, DropCause.REFUSED)
     assert table.longest_waiting() is None
 
 
@@ -177,7 +187,7 @@ def test_the_limits_hold(events: list[tuple[Any, ...]]) -> None:
     connections: list[TrackedConnection] = []
     for now, (kind, *details) in enumerate(events):
         if kind == "arrive":
-            victim, cause = table.room_for(details[0])
+            victim, cause = table.room_for(details[0], now)
             if victim is not None:
                 assert victim.stage is not Stage.BUSY or victim.unsent
                 table.remove(victim)
