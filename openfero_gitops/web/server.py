@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -127,6 +128,9 @@ class Server:
         add_api(pages.app, state, web_guard)
         add_pages(pages.app, state, web_guard)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
+        #: Is held while a page or a list is made; and how many requests hold it or wait for it.
+        self._turn = asyncio.Lock()
+        self._readers = 0
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []
         self.bound: list[Address] = []
@@ -145,7 +149,31 @@ class Server:
                 raise web.HTTPForbidden(text=reason)
             return await handler(request)
 
-        app = web.Application(middlewares=[problems, refuse_foreign])
+        @web.middleware
+        async def take_turns(request: web.Request, handler: Handler) -> web.StreamResponse:
+            """Let pages and lists be made one after the other.
+
+            Each keeps the event loop busy for a moment. Many at once would keep it busy for so long
+            that the lease is lost, and would hold all their answers in memory.
+            """
+            if not (request.path == "/" or request.path.startswith("/api/")):
+                return await handler(request)
+            if self._readers >= self._limits.connections:
+                raise web.HTTPServiceUnavailable(text="too many requests wait; repeat it later")
+            self._readers += 1
+            try:
+                async with self._turn:
+                    if request.transport is None:
+                        raise web.HTTPBadRequest(text="the client disconnected")
+                    try:
+                        return await handler(request)
+                    finally:
+                        # (Only with a pause here do others get their turn at all.)
+                        await asyncio.sleep(0)
+            finally:
+                self._readers -= 1
+
+        app = web.Application(middlewares=[problems, refuse_foreign, take_turns])
         app.on_response_prepare.append(_add_default_headers)
         add_health(app, state, self._exposition)
         listener = _Listener(app, address, flag, [])

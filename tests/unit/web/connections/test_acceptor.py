@@ -388,6 +388,50 @@ async def test_unread_answers_have_a_budget() -> None:
             await peer.close()
 
 
+async def test_many_readers_take_turns() -> None:
+    """Many requests for long lists do not keep the event loop from other clients meanwhile."""
+    async with serving(LONG, state=large()) as stage:
+        peers = [await stage.attack(ATTACKER, limit=1000) for _ in range(10)]
+        loop, longest = asyncio.get_running_loop(), 0.0
+
+        async def watch() -> None:
+            nonlocal longest
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0)
+                longest = max(longest, loop.time() - before)
+
+        began = loop.time()
+        watching = asyncio.create_task(watch())
+        for peer in peers:
+            peer.writer.write(READ_ALL)
+        for peer in peers:
+            assert await peer.reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        watching.cancel()
+        assert longest < (loop.time() - began) / 3
+        for peer in peers:
+            await peer.close()
+
+
+async def test_a_list_is_made_only_for_readers_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is not made for a client that has left, and the number of waiting ones is limited."""
+    state = large()
+    made: list[int] = []
+    monkeypatch.setattr(state, "remediations", lambda: made.append(1) or [])
+    async with serving(replace(LONG, connections=4), state=state) as stage:
+        async with stage.server._turn:  # as a request that takes long
+            peers = [await stage.attack(ATTACKER, READ_ALL) for _ in range(4)]
+            await stage.until(lambda: stage.server._readers == 4)
+            for peer in peers:
+                await peer.close()
+            await stage.until(lambda: stage.counts.now_open == 0)
+            late = await stage.attack(ATTACKER, READ_ALL)
+            assert b" 503 " in await late.reader.readline()
+            await late.close()
+        await stage.ordinary()
+    assert made == []
+
+
 async def test_slow_readers_do_not_hold_up_the_end() -> None:
     """A server stops in time although an answer is not read."""
     async with serving(LONG, state=large()) as stage:
