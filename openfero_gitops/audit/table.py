@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.audit.verify import Proof
+from openfero_gitops.audit.verify import NOT_CREATED, Proof
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.text import canonical_json, plural, pretty_json, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
+from openfero_gitops.jobs.observe import find_contradiction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,11 @@ class AuditEntry:
         """False if verification found a problem; what is not known is none."""
         proofs = (Proof.VERIFIED, Proof.NOT_KNOWN)
         return self.verification is None or self.verification.proof in proofs
+
+    @property
+    def foreign(self) -> str:
+        """Why the controller cannot have created the Job; empty if it can have."""
+        return find_contradiction(self.job)
 
     def annotation(self, key: str) -> str:
         """An annotation of the Job; empty if it is absent."""
@@ -74,6 +80,8 @@ def as_table(entries: Sequence[AuditEntry]) -> str:
         table.append(line)
         if entry.verification is not None:
             table += (f"    {_cell(detail)}" for detail in _details(entry.verification))
+        elif entry.foreign:
+            table.append(f"    {NOT_CREATED}: {entry.foreign}")
     return "\n".join([*(table if entries else ()), summary(entries)])
 
 
@@ -117,6 +125,7 @@ def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) 
             "receivedBy": entry.annotation(keys.RECEIVED_BY) or None,
             "admittedBy": entry.annotation(keys.ADMITTED_BY) or None,
             "approvedBy": entry.annotation(keys.APPROVED_BY) or None,
+            "foreign": entry.foreign or None,
         }
         if verification := entry.verification:
             item["proof"] = verification.proof.value
@@ -145,7 +154,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     head = (
         "receivedAt namespace job phase reason alert status operario repository ref commit path "
-        "blob commitAuthor admittedAt admittedBy approvedBy finishedAt proof proofMessage"
+        "blob commitAuthor admittedAt admittedBy approvedBy finishedAt proof proofMessage foreign"
     )
     writer.writerow(head.split())
     for entry in entries:
@@ -171,6 +180,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
             format_time(remediation.finished_at) if remediation.finished_at else "",
             entry.verification.proof.value if entry.verification else "",
             entry.verification.message if entry.verification else "",
+            entry.foreign,
         )
         writer.writerow(["'" + cell if cell.startswith(_FORMULA) else cell for cell in row])
     return text.getvalue().rstrip("\n")

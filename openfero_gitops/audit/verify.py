@@ -115,6 +115,10 @@ _OWN_METADATA: Final = tuple(
 )
 
 
+#: Before the reason why a Job is foreign.
+NOT_CREATED: Final = "the controller did not create this Job"
+
+
 class Proof(StrEnum):
     """The result of verifying a Job."""
 
@@ -202,7 +206,7 @@ def find_objections(job: Mapping[str, Any]) -> list[str]:
     started_at = parse_time((job.get("status") or {}).get("startTime"))
     objections = list(find_violations(remediation, started_at))
     if why := find_contradiction(job):
-        objections.insert(0, f"the controller did not create this Job: {why}")
+        objections.insert(0, f"{NOT_CREATED}: {why}")
     return objections
 
 

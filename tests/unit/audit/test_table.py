@@ -82,3 +82,27 @@ def test_json_adds_what_an_auditor_asks_for() -> None:
 def test_a_summary_counts_in_words() -> None:
     """The summary uses the singular for one remediation."""
     assert summary([entry()]) == "1 remediation"
+
+
+def test_a_foreign_job_is_marked_in_every_format() -> None:
+    """Without --verify, too: it carries the controller's label, but is none of its Jobs."""
+    job = stored(metadata={"name": "forged"})
+    forged = AuditEntry(read_remediation(job), job)
+    why = "its name does not belong to its recorded alert"
+
+    lines = as_table([entry(), forged]).splitlines()
+    assert lines[3] == f"    the controller did not create this Job: {why}"
+    assert len(lines) == 5
+    first, second = json.loads(as_json([entry(), forged], {0: {}, 1: {}}))["items"]
+    assert (first["foreign"], second["foreign"]) == (None, why)
+    rows = list(csv.DictReader(io.StringIO(as_csv([entry(), forged]))))
+    assert [row["foreign"] for row in rows] == ["", why]
+
+
+def test_what_is_not_known_is_no_finding() -> None:
+    """It has a word of its own, and does not count as a problem."""
+    unknown = entry(Verification(Proof.NOT_KNOWN, "it is not known whether"))
+    assert unknown.proven
+    lines = as_table([unknown]).splitlines()
+    assert lines[1].endswith("not-known")
+    assert lines[2:] == ["    it is not known whether", "1 remediation, 1 not-known"]
