@@ -31,5 +31,5 @@ def test_outcomes_are_counted() -> None:
     """The number of alerts with each outcome is known."""
     mixed = Answer((Item(alert(), Outcome.CREATED), Item(alert(), Outcome.EXISTS)))
 
-    assert [mixed.count(outcome) for outcome in Outcome] == [1, 1, 0, 0, 0]
+    assert [mixed.count(outcome) for outcome in Outcome] == [1, 1, 0, 0, 0, 0]
     assert mixed.verdict is Verdict.ACCEPTED
