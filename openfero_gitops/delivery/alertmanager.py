@@ -45,7 +45,7 @@ _MAX_REREAD_BYTES: Final = 128 * 1024
 _BYTES_PER_MEMBER: Final = 32
 
 # Memory, measured on CPython 3.11, with what the submitter and the answer need.
-_ALERT_COST_BYTES: Final = 4096
+_ALERT_COST_BYTES: Final = 3072
 _MEMBER_COST_BYTES: Final = 144
 
 

@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -45,7 +45,7 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _MAX_LOGGED_INVALID: Final = 1000
+#: Alerts that are matched or hashed before other tasks run: about 5 ms.
+_VALUES_PER_TURN: Final = 100
 #: After an API error, deliveries count as likely to fail for this long.
 _API_ERROR_SECONDS: Final = 10.0
 
@@ -154,13 +156,15 @@ class Submitter:
             received_at=self._now(),
             received_by=self._identity,
         )
-        alerts = _distinct(group.alerts)
+        alerts: dict[_Identity, Alert] = {}
+        async for alert in _in_turns(group.alerts):
+            alerts.setdefault(_identity(alert), alert)  # one that is listed twice is submitted once
         items: dict[_Identity, Item] = {}
 
-        async def submit(identity: _Identity) -> None:
-            items[identity] = await self._submit(alerts[identity], catalog, delivery)
+        async def submit(status: Status) -> None:
+            await self._submit_all(_with_status(alerts, status), catalog, delivery, items)
 
-        async def process_resolved(tasks: asyncio.TaskGroup) -> None:
+        async def process_resolved() -> None:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
             resolved = _with_status(alerts, Status.RESOLVED)
             try:
@@ -171,15 +175,13 @@ class Submitter:
                 for identity, alert in resolved.items():
                     items[identity] = _failed(alert, _reason_of(error), str(error))
             else:
-                for identity in resolved:
-                    tasks.create_task(submit(identity), name="submit")
+                await submit(Status.RESOLVED)
 
         try:
             async with asyncio.timeout(self._limits.deadline_seconds):
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(process_resolved(tasks), name="process resolved alerts")
-                    for identity in _with_status(alerts, Status.FIRING):
-                        tasks.create_task(submit(identity), name="submit")
+                    tasks.create_task(process_resolved(), name="process resolved alerts")
+                    tasks.create_task(submit(Status.FIRING), name="process firing alerts")
                 await self._keep_alive(alerts.values(), catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
@@ -187,11 +189,36 @@ class Submitter:
                 self._note_api_error(Unavailable("no answer in time"))
         return _answer(group, items)
 
-    async def _submit(self, alert: Alert, catalog: Catalog, delivery: Delivery) -> Item:
-        matched = match(alert, catalog, self._view)
-        if isinstance(matched, NoMatch):
-            return Item(alert, Outcome.NO_MATCH, matched.reason, matched.reason.text)
-        operario = matched.operario
+    async def _submit_all(
+        self,
+        alerts: Mapping[_Identity, Alert],
+        catalog: Catalog,
+        delivery: Delivery,
+        items: dict[_Identity, Item],
+    ) -> None:
+        """Submit alerts, not more at once than requests are allowed; add their items."""
+        matches: list[tuple[_Identity, Operario]] = []
+        async for identity, alert in _in_turns(alerts.items()):
+            matched = match(alert, catalog, self._view)
+            if isinstance(matched, NoMatch):
+                reason = matched.reason
+                items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+            else:
+                matches.append((identity, matched.operario))
+        pending = iter(matches)
+
+        async def work() -> None:
+            for identity, operario in pending:
+                alert = alerts[identity]
+                items[identity] = await self._submit(alert, operario, catalog, delivery)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(len(matches), self._limits.requests)):
+                workers.create_task(work(), name="submit")
+
+    async def _submit(
+        self, alert: Alert, operario: Operario, catalog: Catalog, delivery: Delivery
+    ) -> Item:
         attempt = self._newest_attempt(alert)
         while True:
             occurrence = Occurrence.of(alert, delivery.id, attempt)
@@ -374,7 +401,7 @@ class Submitter:
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
         """Record on every firing Job of resolved alerts that they were resolved."""
         resolved_at: dict[str, datetime] = {}
-        for alert in alerts:
+        async for alert in _in_turns(alerts):
             incident = incident_digest(alert.labels, Status.FIRING)
             moment = alert.ends_at or delivery.received_at
             resolved_at[incident] = max(moment, resolved_at.get(incident, moment))
@@ -422,7 +449,7 @@ class Submitter:
         remember = catalog.envelope.remember
         due = {
             job.key: job
-            for alert in alerts
+            async for alert in _in_turns(alerts)
             for job in jobs_to_keep(
                 self._view.of_incident(incident_digest(alert.labels, alert.status))
             )
@@ -456,6 +483,7 @@ class NameTaken(Conflict):
     """The name belongs to a Job that is being deleted, or to another alert."""
 
 
+_Value = TypeVar("_Value")
 _Identity = tuple[Status, "datetime | None", tuple[tuple[str, str], ...]]
 
 
@@ -464,12 +492,12 @@ def _identity(alert: Alert) -> _Identity:
     return (alert.status, alert.starts_at, tuple(sorted(alert.labels.items())))
 
 
-def _distinct(alerts: Iterable[Alert]) -> dict[_Identity, Alert]:
-    """Return the alerts to submit: one that is listed twice is submitted once."""
-    distinct: dict[_Identity, Alert] = {}
-    for alert in alerts:
-        distinct.setdefault(_identity(alert), alert)
-    return distinct
+async def _in_turns(values: Iterable[_Value]) -> AsyncIterator[_Value]:
+    """Yield values, and let other tasks run from time to time: a delivery may be large."""
+    for number, value in enumerate(values):
+        if number % _VALUES_PER_TURN == _VALUES_PER_TURN - 1:
+            await asyncio.sleep(0)
+        yield value
 
 
 def _with_status(alerts: Mapping[_Identity, Alert], status: Status) -> dict[_Identity, Alert]:
