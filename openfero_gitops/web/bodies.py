@@ -87,15 +87,16 @@ async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIte
         web.HTTPUnsupportedMediaType: the body is compressed.
     """
     _refuse_compressed(request)
-    error = TooLarge(f"the body is larger than {limit} bytes{advice and '; ' + advice}")
     if (request.content_length or 0) > limit:
-        raise error
+        raise _too_large(limit, advice)
     size = 0
     while piece := await request.content.readany():
         size += len(piece)
         if size > limit:
-            raise error
+            raise _too_large(limit, advice)
         yield piece
+        # A slow sender would keep it: it can have hundreds of KiB.
+        del piece
 
 
 async def read_body(
@@ -112,7 +113,12 @@ async def read_body(
     async for piece in pieces(request, limit, advice):
         reservation.add(len(piece))
         body += piece
+        del piece
     return body
+
+
+def _too_large(limit: int, advice: str) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes{advice and '; ' + advice}")
 
 
 def _refuse_compressed(request: web.Request) -> None:

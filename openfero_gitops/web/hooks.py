@@ -107,6 +107,7 @@ async def _read(request: web.Request, proof: Proof, reservation: Reservation) ->
         reservation.add(len(part))
         kept += part
         complete = complete and len(part) == len(piece)
+        del piece, part
     return bytes(kept), complete
 
 

@@ -52,6 +52,8 @@ _SHUTDOWN_SECONDS: Final = 9.0
 _LINGER_SECONDS: Final = 2.0
 #: Open files besides connections: to the API server, of Git and its pipes, of the interpreter.
 _OTHER_OPEN_FILES: Final = 256
+#: Of a body that no handler has read yet; aiohttp stops receiving at twice this.
+_UNREAD_BYTES: Final = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +281,7 @@ def _protocol_options(lingering: float = _LINGER_SECONDS) -> dict[str, Any]:
         "access_log": None,
         "logger": logger,
         "lingering_time": lingering,
+        "read_bufsize": _UNREAD_BYTES,
         # aiohttp would decompress a body before the handler reads it, even after it was refused.
         "auto_decompress": False,
     }

@@ -51,6 +51,8 @@ _ACCEPTS_PER_TURN: Final = 16
 _SOCKET_BUFFER_BYTES: Final = 128 * 1024
 #: Complete requests of one connection that wait for the one before; clients do not pipeline.
 _MAX_PIPELINED: Final = 2
+#: Of a body, at once. asyncio's default is 256 KiB, which each connection could make us hold.
+_MAX_READ_BYTES: Final = 64 * 1024
 #: Between two log entries about dropped connections.
 _LOG_INTERVAL_SECONDS: Final = 60.0
 _ACCEPT_RETRY_SECONDS: Final = 0.5
@@ -166,6 +168,7 @@ class HttpConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._wire = transport  # type: ignore[assignment] # a transport of TCP or TLS
+        transport.max_size = _MAX_READ_BYTES  # type: ignore[attr-defined]
         self._table.move(self._tracked, Stage.HEAD, self._loop.time())
         super().connection_made(transport)
         self._acceptor.check_certificate(self._tracked, self)

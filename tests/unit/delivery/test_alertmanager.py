@@ -277,14 +277,17 @@ def test_the_number_of_alerts_is_limited() -> None:
 
 
 def test_the_number_of_labels_and_annotations_is_limited() -> None:
-    """It follows from the size of the largest body."""
-    limits = PayloadLimits(size=32 * 10)
-    alert = {"status": "firing", "labels": dict.fromkeys("abc", ""), "annotations": {"d": ""}}
+    """It follows from the size of the body: real ones need more bytes for each."""
+    names = [f"{number:x}" for number in range(1100)]
+    alert = {"status": "firing", "labels": dict.fromkeys(names, "")}
+    group = {"alerts": [alert] * 10}
+    long = group | {"unknown": "x" * 32 * 11_000}
 
-    assert len(read_delivery(json.dumps({"alerts": [alert] * 2}), limits).alerts) == 2
-    with pytest.raises(TooLarge, match="more than 10 labels and annotations") as caught:
-        read_delivery(json.dumps({"alerts": [alert] * 3}), limits)
+    with pytest.raises(TooLarge, match="more than 10000 labels and annotations") as caught:
+        read_delivery(json.dumps(group))
     assert caught.value.cause == "too-many-labels"
+    assert len(read_delivery(json.dumps(long)).alerts) == 10
+    assert len(read_delivery(json.dumps({"alerts": [alert] * 9})).alerts) == 9
 
 
 def test_memory_is_reserved_for_each_alert() -> None:
