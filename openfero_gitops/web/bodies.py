@@ -40,41 +40,57 @@ class BodyBudget:
         """How many bytes are reserved now."""
         return self._used
 
-    def change(self, before: int, after: int) -> None:
-        """Change what one request has reserved, in bytes; raises Overloaded if it is too much."""
-        large_before = before if before > SMALL_BYTES else 0
-        large_after = after if after > SMALL_BYTES else 0
+    def reserve(self, reservation: Reservation, size: int) -> None:
+        """Reserve so many more bytes for a request; raises Overloaded if that is too much."""
         with self._lock:
-            used = self._used + after - before
-            large = self._large + large_after - large_before
-            if after > before and (used > self._size or (large_after and large > self._max_large)):
+            if reservation.closed:
+                # The request was answered while its alerts were parsed in a thread.
+                raise Overloaded("the request was answered")
+            before, after = reservation.size, reservation.size + size
+            used = self._used + size
+            large = self._large + _large(after) - _large(before)
+            if used > self._size or (after > SMALL_BYTES and large > self._max_large):
                 raise Overloaded(
                     "too many large requests are being processed; repeat the request later"
                 )
-            self._used, self._large = used, large
+            self._used, self._large, reservation.size = used, large, after
+
+    def release(self, reservation: Reservation) -> None:
+        """Release what a request has reserved."""
+        with self._lock:
+            self._used -= reservation.size
+            self._large -= _large(reservation.size)
+            reservation.size = 0
+            reservation.closed = True
+
+
+def _large(size: int) -> int:
+    return size if size > SMALL_BYTES else 0
 
 
 class Reservation:
-    """What one request has reserved in the budget; a context manager that releases it."""
+    """What one request has reserved in the budget; a context manager that releases it.
+
+    `size` and `closed` are changed by the budget.
+    """
 
     def __init__(self, budget: BodyBudget) -> None:
         """Reserve nothing yet."""
         self._budget = budget
-        self._size = 0
+        self.size = 0
+        self.closed = False
 
     def __enter__(self) -> Self:
         """Begin."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release everything."""
-        self._budget.change(self._size, 0)
-        self._size = 0
+        """Release everything; no more can be reserved."""
+        self._budget.release(self)
 
     def add(self, size: int) -> None:
         """Reserve so many more bytes; raises Overloaded if the budget does not have them."""
-        self._budget.change(self._size, self._size + size)
-        self._size += size
+        self._budget.reserve(self, size)
 
 
 async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIterator[bytes]:
