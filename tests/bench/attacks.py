@@ -76,12 +76,12 @@ def _post(make: Callable[[], Any], times: int = 1, *, token: bool = True) -> Att
     return attack
 
 
-def _hold(kind: Callable[[Attacker], Any], count: int) -> Attack:
+def _hold(kind: Callable[[Attacker], Any], count: int, seconds: float = HOLD_SECONDS) -> Attack:
     """Keep slow connections open."""
 
     async def attack(scene: Scene) -> None:
         async with scene.sender.hold(kind, count) as counts:
-            await asyncio.sleep(HOLD_SECONDS)
+            await asyncio.sleep(seconds)
         scene.note = f"closed {sum(counts.values())} times"
 
     return attack
@@ -181,7 +181,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "10 bodies without end, in chunks": _endless,
     "500 slow heads": _hold(hostile.slow_head, 500),
     "200 slow bodies": _slow_bodies,
-    "50 readers that do not read": _hold(hostile.slow_reader, 50),
+    "50 readers that do not read": _hold(hostile.slow_reader, 50, 2 * HOLD_SECONDS),
     "4 push hooks of 24 MB, unsigned": _hook(signed=False),
     "4 push hooks of 24 MB, signed": _hook(signed=True),
     "200 forged Jobs of 0.9 MB": _jobs,

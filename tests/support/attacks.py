@@ -180,8 +180,8 @@ class Attacker:
                 self.head("POST", path, Content_Type="application/json", **size, **headers)
             )
             with contextlib.suppress(OSError):
-                for piece in body:
-                    if status.done() or not piece:
+                for piece in filter(None, body):  # an empty chunk would be the last
+                    if status.done():
                         break
                     writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     await writer.drain()
