@@ -226,3 +226,25 @@ async def test_few_large_answers_are_held_at_once(tmp_path: Path) -> None:
         with at_most(90):
             sizes = await asyncio.gather(*(size() for _ in range(30)))
     assert sizes == [6 * MIB] * 30
+
+
+async def test_a_cancelled_list_ends_at_once(tmp_path: Path) -> None:
+    """A list of very many pages, or one without end, does not delay the end of a replica."""
+    many = listing(1_000_000, lambda n: large_job(f"n-{n}", 100_000))
+    loop = asyncio.get_running_loop()
+    for handler in (many, endless(b'{"items":['), many):
+        async with odd_api(tmp_path, handler) as (api, odd):
+            lists = [
+                asyncio.create_task(api.list(JOB_STATES, "shop", read=name_of, timeout=300))
+                for _ in range(4)
+            ]
+            while len(odd.requests) < 4:  # noqa: ASYNC110 - the server tells no event
+                await asyncio.sleep(0.01)
+            began = loop.time()
+            for task in lists:
+                task.cancel()
+            await asyncio.gather(*lists, return_exceptions=True)
+            assert loop.time() - began < 2
+            odd.answer = listing(3, lambda n: large_job(f"n-{n}"))
+            after = await api.list(JOB_STATES, "shop", read=name_of)
+            assert len(after.items) == 3
