@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Awaitable, Callable
 
 _log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
 _RESTART_SECONDS: Final = 30.0
 
 
@@ -23,6 +26,24 @@ async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) ->
     except TimeoutError:
         return False
     return True
+
+
+async def in_thread(work: Callable[[], _T], stop: threading.Event, name: str = "thread") -> _T:
+    """Run work in a thread; a cancelled caller sets `stop` and waits until the work has ended.
+
+    Work that goes on after its caller would keep the process from ending.
+    """
+    task = asyncio.create_task(asyncio.to_thread(work), name=name)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # retrieved, since the caller gets the cancellation instead
+        raise
 
 
 async def restart_on_error(

@@ -11,10 +11,11 @@ and a stale version never takes a name from a current one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Watch, first_problems, with_rest
 from openfero_gitops.catalog.envelope import (
     ENVELOPE_DOCUMENTS,
     ENVELOPE_MISSING,
@@ -31,6 +32,7 @@ from openfero_gitops.catalog.validation.checks.job import POD_FAILURE_POLICY
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
+from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain.catalog import Catalog, Envelope
 from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.errors import CatalogRefusal
@@ -78,6 +80,16 @@ SERVICE_ACCOUNT_UNDEFINED = warning(
     "created for it. The Job waits until its deadline.",
 )
 
+# Budgets of a revision; one that exceeds them is refused as a whole, like one with too many files.
+#: About a hundred seconds; ten thousand operarios take a twentieth of it.
+MAX_STEPS: Final = 10_000_000
+#: Of all operarios as JSON, with aliases expanded: as many as the bytes of all files may be.
+MAX_CHARACTERS: Final = 64 * 1024 * 1024
+#: That are kept with their details; of later files, one problem each.
+MAX_PROBLEMS: Final = 10_000
+#: Of older versions of broken files.
+MAX_OLDER_BYTES: Final = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -100,6 +112,7 @@ def build_catalog(
     *,
     previous_has_envelope: bool = False,
     memo: FileMemo | None = None,
+    watch: Watch | None = None,
 ) -> Catalog:
     """Build a catalog.
 
@@ -109,12 +122,15 @@ def build_catalog(
         older: for paths with errors (`broken_paths`), older versions of the file, newest first.
         previous_has_envelope: whether there was an `openfero.yaml` before this revision.
         memo: a cache of files read before; it must be for the scope's Kubernetes version.
+        watch: measures processor time, and says when to stop.
 
     Raises:
-        CatalogRefusal: the envelope is broken, or it was deleted.
+        CatalogRefusal: the envelope is broken, it was deleted, or the files exceed a budget.
         UsageError: the scope's Kubernetes version is not known.
+        Interrupted: `watch` says that the result is no longer wanted.
     """
     memo = memo or FileMemo(scope.kubernetes_version)
+    watch = watch or Watch()
     envelope_paths = _envelope_paths(snapshot.root)
     envelopes: list[SourceFile] = []
     files: list[SourceFile] = []
@@ -123,7 +139,8 @@ def build_catalog(
     envelope, problems, envelope_file = _envelope(
         snapshot, envelopes, scope, previous=previous_has_envelope
     )
-    readings = [memo.read(file) for file in files]
+    budget = _Budget(memo, watch, snapshot.root, paused=envelope.paused)
+    readings = [budget.read(file) for file in files]
     context = _Context(
         snapshot.revision,
         envelope,
@@ -132,13 +149,15 @@ def build_catalog(
         frozenset(chain.from_iterable(reading.service_accounts for reading in readings)),
     )
     current = {
-        file.path: context.judge(file, reading)
+        file.path: budget.shortened(context.judge(file, reading))
         for file, reading in zip(files, readings, strict=True)
     }
     current |= _losers_of_names(current.values())
     problems += snapshot.problems
-    problems += chain.from_iterable(version.problems for version in current.values())
-    chosen = _with_older(current, older, memo, context) if older else list(current.values())
+    problems += chain.from_iterable(
+        with_rest(version.problems, version.more) for version in current.values()
+    )
+    chosen = _with_older(current, older, budget, context) if older else list(current.values())
     return Catalog(
         revision=snapshot.revision,
         envelope=envelope,
@@ -182,18 +201,14 @@ def _envelope(
 ) -> tuple[Envelope, list[Problem], SourceFile | None]:
     path = _in_root(snapshot.root, NAME)
     misnamed = [file for file in candidates if file.path != path]
-    problems = [
-        located(
-            ENVELOPE_NAME.at(
-                (),
-                f"this file is not read: the safety envelope must be named {NAME}",
-                f"rename it to {NAME}",
-            ),
-            0,
-            file,
-        )
-        for file in misnamed
-    ]
+    wrong_name = ENVELOPE_NAME.at(
+        (),
+        f"this file is not read: the safety envelope must be named {NAME}",
+        f"rename it to {NAME}",
+    )
+    problems: list[Problem] = []
+    for other in misnamed:
+        problems += located([wrong_name], 0, other, Locator(other.content))
     unreadable = [
         problem for problem in snapshot.problems if problem.path == path and problem.is_error
     ]
@@ -217,10 +232,12 @@ def _envelope(
         message = f"{NAME} contains {len(values)} YAML documents"
         findings.append(ENVELOPE_DOCUMENTS.at((), message, "keep only one"))
     findings += _not_granted(envelope, scope)
-    own = [located(finding, index, file) for finding in findings]
+    findings.sort(key=lambda finding: not finding.is_error)
+    first = located(findings[:MAX_FILE_PROBLEMS], index, file, Locator(file.content))
+    own = with_rest(first, len(findings) - len(first))
     if any(problem.is_error for problem in own):
         raise _refusal(own, snapshot, paused=says_paused(file.content))
-    return envelope, problems + own, file
+    return envelope, [*problems, *own], file
 
 
 def _missing(path: str, snapshot: Snapshot) -> Problem:
@@ -280,11 +297,76 @@ def _granted(scope: Scope) -> frozenset[str] | None:
 # Files.
 
 
+class _Budget:
+    """Reads the files of a revision, in the order of their paths, within its budgets."""
+
+    def __init__(self, memo: FileMemo, watch: Watch, root: str, *, paused: bool) -> None:
+        self._memo = memo
+        self._watch = watch
+        self._root = root
+        self._paused = paused
+        self._steps = 0
+        self._characters = 0
+        self._details = 0
+        self._problems = 0
+
+    def read(self, file: SourceFile) -> FileReading:
+        """Read a file.
+
+        Raises:
+            CatalogRefusal: the files up to this one exceed a budget.
+            Interrupted: the result is no longer wanted.
+        """
+        reading = self._memo.read(file, self._watch)
+        self._steps += reading.steps
+        self._characters += reading.characters
+        if not self.has_steps:
+            raise self._exceeded(f"take more than {MAX_STEPS} steps to check")
+        if self._characters > MAX_CHARACTERS:
+            raise self._exceeded(f"define operarios of more than {MAX_CHARACTERS} characters")
+        details = len(reading.problems) + len(reading.ignored)
+        self._details += details
+        if self._details > MAX_PROBLEMS and details > 1:
+            self._memo.forget(file)
+            reading = reading.without_details()
+        return reading
+
+    def shortened(self, version: _FileVersion) -> _FileVersion:
+        """Keep one problem of a file, if there are too many."""
+        self._problems += len(version.problems)
+        if self._problems <= MAX_PROBLEMS or len(version.problems) <= 1:
+            return version
+        kept = first_problems(version.problems, 1)
+        more = version.more + len(version.problems) - len(kept)
+        return replace(version, problems=kept, more=more)
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether more files can be read."""
+        return self._steps <= MAX_STEPS
+
+    def read_older(self, file: SourceFile) -> FileReading:
+        """Read an older version, of which nothing but the operarios is used."""
+        reading = self._memo.read(file, self._watch)
+        self._steps += reading.steps
+        return reading
+
+    def _exceeded(self, what: str) -> CatalogRefusal:
+        where = self._root or "the repository"
+        return CatalogRefusal(
+            f"the YAML and JSON files in {where} {what}; set --path to the folder of the operarios,"
+            " or remove the files that are not; the active catalog is kept",
+            (),
+            paused=self._paused,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _FileVersion:
     """One version of one file: its valid operarios and its problems.
 
-    `names` are the folded names of all its operarios, valid or not, each with its document.
+    `names` are the folded names of all its operarios, valid or not, each with its document. `more`
+    is the number of problems that are not kept.
     """
 
     file: SourceFile
@@ -292,6 +374,7 @@ class _FileVersion:
     operarios: tuple[Operario, ...]
     problems: tuple[Problem, ...]
     names: tuple[tuple[int, str], ...]
+    more: int
 
     @property
     def is_broken(self) -> bool:
@@ -313,35 +396,49 @@ def _losers_of_names(versions: Iterable[_FileVersion]) -> dict[str, _FileVersion
     losers: dict[str, _FileVersion] = {}
     for version in versions:
         path = version.file.path
+        taken: dict[int, str] = {}
         for document, name in version.names:
             owner, _ = owners.setdefault(name, (path, document))
             if owners[name] != (path, document):
-                where = "earlier in this file" if owner == path else f"in {owner}"
-                losers[path] = _without(losers.get(path, version), document, where)
+                taken[document] = "earlier in this file" if owner == path else f"in {owner}"
+        if taken:
+            losers[path] = _without(version, taken)
     return losers
 
 
-def _without(version: _FileVersion, document: int, where: str) -> _FileVersion:
-    """Remove the operario of one document, whose name is taken."""
-    name = next(reading.name for index, reading in version.reading.documents if index == document)
-    finding = DUPLICATE_NAME.at(
-        ("metadata", "name"),
-        f"the name {shown(name)} is already used {where}; that operario is kept",
-        "rename one of them; openfero.io/alertname can name the alert instead",
-    )
+def _without(version: _FileVersion, taken: Mapping[int, str]) -> _FileVersion:
+    """Remove the operarios of the documents whose name is taken, and say by which file."""
+    names = {index: reading.name for index, reading in version.reading.documents}
+    locator = Locator(version.file.content)
+    problems = [
+        version.reading.locate(
+            DUPLICATE_NAME.at(
+                ("metadata", "name"),
+                f"the name {shown(names[document])} is already used {where}; that operario is kept",
+                "rename one of them; openfero.io/alertname can name the alert instead",
+            ),
+            version.file,
+            document,
+            locator,
+        )
+        for document, where in islice(taken.items(), MAX_FILE_PROBLEMS)
+    ]
+    problems = [*problems, *version.problems]
+    kept = first_problems(problems)
     return replace(
         version,
         operarios=tuple(
-            operario for operario in version.operarios if operario.origin.document != document
+            operario for operario in version.operarios if operario.origin.document not in taken
         ),
-        problems=(*version.problems, version.reading.locate(finding, version.file, document)),
+        problems=kept,
+        more=version.more + len(version.problems) + len(taken) - len(kept),
     )
 
 
 def _with_older(
     current: Mapping[str, _FileVersion],
     older: Mapping[str, Sequence[SourceFile]],
-    memo: FileMemo,
+    budget: _Budget,
     context: _Context,
 ) -> list[_FileVersion]:
     """Replace every broken file by its newest acceptable older version; ordered by path."""
@@ -352,7 +449,9 @@ def _with_older(
         if broken is not None and not broken.is_broken:
             continue
         for file in older[path]:
-            version = context.judge(replace(file, stale=True), memo.read(file))
+            if not budget.has_steps:
+                break
+            version = context.judge(replace(file, stale=True), budget.read_older(file))
             names = {name for _, name in version.names}
             is_acceptable = not version.is_broken and len(names) == len(version.names)
             if is_acceptable and all(owners.get(name, path) == path for name in names):
@@ -382,6 +481,7 @@ class _Context:
         """Find a file's valid operarios, and everything wrong with them."""
         operarios: list[Operario] = []
         problems = [at(problem, file) for problem in reading.problems]
+        locator = Locator(file.content)
         names: list[tuple[int, str]] = []
         for index, document in reading.documents:
             if document.name:
@@ -391,10 +491,12 @@ class _Context:
                 continue
             namespace, findings = self._namespace(draft)
             findings += self._body(draft)
-            problems += (reading.locate(finding, file, index) for finding in findings)
+            problems += (reading.locate(finding, file, index, locator) for finding in findings)
             if not any(finding.is_error for finding in findings):
                 operarios.append(_make_operario(draft, namespace, self._origin(file, index)))
-        return _FileVersion(file, reading, tuple(operarios), tuple(problems), tuple(names))
+        kept = first_problems(problems)
+        more = reading.more + len(problems) - len(kept)
+        return _FileVersion(file, reading, tuple(operarios), kept, tuple(names), more)
 
     def _origin(self, file: SourceFile, document: int) -> Origin:
         """The place of a document; a file without a commit is of the snapshot's revision."""

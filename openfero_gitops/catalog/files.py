@@ -7,8 +7,10 @@ Nothing here depends on the envelope or on other files, so the same content is r
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Effort, Watch
 from openfero_gitops.catalog.forms import Reading, read_document
 from openfero_gitops.catalog.validation.schema import schemas_of
 from openfero_gitops.catalog.yaml.compose import Unreadable
@@ -18,8 +20,12 @@ from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import Finding, Pointer, format_pointer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.catalog import SourceFile
+
+_MAX_PLACES: Final = 2 * MAX_FILE_PROBLEMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +33,47 @@ class FileReading:
     """What a file contains.
 
     Attributes:
-        documents: its documents with their index, without empty ones.
-        problems: the problems of the file itself, without path and commit.
+        documents: its operarios, valid or not, with the index of their document.
+        problems: the first problems of the file itself, errors first, without path and commit.
+        more: the number of its other problems.
         service_accounts: the names of the ServiceAccounts that it defines.
-        ignored: the kinds of the documents that are not operarios.
+        ignored: the kinds of the first documents that are not operarios.
+        steps: what it has cost to read the file; see `catalog.effort`.
+        characters: of its operarios as JSON, which tell how much memory they take.
     """
 
     documents: tuple[tuple[int, Reading], ...]
     problems: tuple[Problem, ...]
     service_accounts: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    more: int = 0
+    steps: int = 0
+    characters: int = 0
     _places: dict[tuple[int, Pointer], tuple[int, int]] = field(default_factory=dict, repr=False)
 
-    def locate(self, finding: Finding, file: SourceFile, document: int) -> Problem:
-        """Turn a finding about a document into a problem of a file with this content."""
+    def locate(
+        self, finding: Finding, file: SourceFile, document: int, locator: Locator
+    ) -> Problem:
+        """Turn a finding about a document into a problem of a file with this content.
+
+        The file is only parsed for the first problems: of others nobody sees the place.
+        """
         key = (document, finding.pointer)
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = Locator(file.content).place(*key)
+            if len(self._places) >= _MAX_PLACES:
+                return at(_problem(finding, 0, 0), file)
+            place = self._places[key] = locator.place(*key)
         return at(_problem(finding, *place), file)
+
+    def without_details(self) -> FileReading:
+        """The same with one problem at most, for a repository with too many of them."""
+        return replace(
+            self,
+            problems=self.problems[:1],
+            more=self.more + len(self.problems[1:]),
+            ignored=self.ignored[:1],
+        )
 
 
 def at(problem: Problem, file: SourceFile) -> Problem:
@@ -69,43 +97,64 @@ class FileMemo:
         self._readings: dict[tuple[str, bool], FileReading] = {}
         self._used: set[tuple[str, bool]] = set()
 
-    def read(self, file: SourceFile) -> FileReading:
-        """Read a file, from memory if its content was read before."""
+    def read(self, file: SourceFile, watch: Watch | None = None) -> FileReading:
+        """Read a file, from memory if its content was read before.
+
+        Raises:
+            Interrupted: `watch` says that the result is no longer wanted.
+        """
+        watch = watch or Watch()
+        watch.check()
         if not file.blob:
-            return self._read(file)
+            return self._read(file, watch)
         key = (file.blob, _is_json(file))
         reading = self._readings.get(key)
         if reading is None:
-            reading = self._readings[key] = self._read(file)
+            reading = self._readings[key] = self._read(file, watch)
         self._used.add(key)
         return reading
+
+    def forget(self, file: SourceFile) -> None:
+        """Forget what was read of a file."""
+        self._readings.pop((file.blob, _is_json(file)), None)
+        self._used.discard((file.blob, _is_json(file)))
 
     def forget_unused(self) -> None:
         """Forget every reading that was not used since the last call."""
         self._readings = {key: self._readings[key] for key in self._used}
         self._used = set()
 
-    def _read(self, file: SourceFile) -> FileReading:
+    def _read(self, file: SourceFile, watch: Watch) -> FileReading:
+        effort = Effort(watch)
+        readings: list[tuple[int, Reading]] = []
         try:
-            documents = load(file.content, is_json=_is_json(file))
+            documents = load(file.content, is_json=_is_json(file), spend=effort.spend)
+            for index, document in enumerate(documents):
+                if document is not None:
+                    effort.begin_document()
+                    readings.append((index, read_document(document, self._schemas, effort)))
         except Unreadable as reason:
-            return FileReading((), (unread(reason),))
-        readings = tuple(
-            (index, read_document(document, self._schemas))
-            for index, document in enumerate(documents)
-            if document is not None
-        )
+            return FileReading((), (unread(reason),), steps=effort.steps)
+        findings = [(index, finding) for index, reading in readings for finding in reading.findings]
+        findings.sort(key=lambda item: not item[1].is_error)
         locator = Locator(file.content)
         problems = tuple(
             _problem(finding, *_place(locator, index, finding))
-            for index, reading in readings
-            for finding in reading.findings
+            for index, finding in sorted(findings[:MAX_FILE_PROBLEMS], key=itemgetter(0))
         )
         return FileReading(
-            readings,
+            # Of thousands of documents that are no operarios, nothing else is kept.
+            tuple(item for item in readings if item[1].name or item[1].draft),
             problems,
             tuple(reading.service_account for _, reading in readings if reading.service_account),
-            tuple(reading.ignored for _, reading in readings if reading.ignored is not None),
+            tuple(
+                [reading.ignored for _, reading in readings if reading.ignored is not None][
+                    :MAX_FILE_PROBLEMS
+                ]
+            ),
+            more=effort.more + len(findings) - len(problems),
+            steps=effort.steps,
+            characters=sum(reading.characters for _, reading in readings),
         )
 
 
@@ -128,9 +177,14 @@ def unread(reason: Unreadable) -> Problem:
     )
 
 
-def located(finding: Finding, document: int, file: SourceFile) -> Problem:
-    """Turn a finding about a document of a file into a problem."""
-    return at(_problem(finding, *Locator(file.content).place(document, finding.pointer)), file)
+def located(
+    findings: Iterable[Finding], document: int, file: SourceFile, locator: Locator
+) -> list[Problem]:
+    """Turn findings about a document of a file into problems."""
+    return [
+        at(_problem(finding, *locator.place(document, finding.pointer)), file)
+        for finding in findings
+    ]
 
 
 def _place(locator: Locator, document: int, finding: Finding) -> tuple[int, int]:

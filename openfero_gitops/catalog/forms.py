@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.effort import TOO_COMPLEX, Effort
 from openfero_gitops.catalog.options import OPTION_VALUE, AnnotationValue, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.catalog.validation.validate import check_body, clean
@@ -157,6 +158,7 @@ class Reading:
         name: the operario's name, if it has one.
         draft: the operario, if no finding is an error.
         service_account: the name of the ServiceAccount that it defines.
+        characters: of the Job as JSON.
     """
 
     ignored: str | None = None
@@ -164,12 +166,18 @@ class Reading:
     draft: Draft | None = None
     findings: tuple[Finding, ...] = ()
     service_account: str = ""
+    characters: int = 0
 
 
 def read_document(  # noqa: PLR0911 - one return for each thing that a document may be
-    document: Any, schemas: Schemas
+    document: Any, schemas: Schemas, effort: Effort | None = None
 ) -> Reading:
-    """Read a document, which may be an operario."""
+    """Read a document, which may be an operario.
+
+    Raises:
+        Unreadable: the file has reached the limit of its effort.
+    """
+    effort = effort or Effort()
     if not isinstance(document, dict):
         return Reading(ignored="")
     version, kind = document.get("apiVersion"), document.get("kind")
@@ -179,13 +187,13 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
     looks_like_operario = _looks_like_operario(document)
     match (version, kind):
         case ("batch/v1", "Job") if looks_like_operario or name.lower().startswith(_NAME_PREFIX):
-            return _assemble(_job(document, schemas))
+            return _assemble(_job(document, schemas, effort), effort)
         case ("batch/v1", "Job"):
             return Reading(ignored=kind, findings=(_other_job(name),))
         case ("v1", "ConfigMap") if looks_like_operario:
-            return _assemble(_config_map(document, schemas))
+            return _assemble(_config_map(document, schemas, effort), effort)
         case (_, "Operarius") if version == _OPERARIUS[0]:
-            return _assemble(_operarius(document, schemas))
+            return _assemble(_operarius(document, schemas, effort), effort)
         case ("v1", "ServiceAccount"):
             return Reading(ignored=kind, service_account=name)
         case ("v1", "ConfigMap"):
@@ -290,15 +298,15 @@ class _Parts:
     options: Options = field(default_factory=Options)
 
 
-def _job(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
-    job, findings = clean(document, schemas.job)
+def _job(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
+    job, findings = clean(document, schemas.job, effort)
     return _Parts(
         Form.JOB, _mapping(job.get("metadata")), tuple(findings), job, job_findings=tuple(findings)
     )
 
 
-def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
-    cleaned, findings = clean(document, schemas.config_map)
+def _config_map(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
+    cleaned, findings = clean(document, schemas.config_map, effort)
     metadata = _mapping(cleaned.get("metadata"))
     data: Mapping[str, str] = cleaned.get("data", {})
     name_match = _OPERARIO_NAME.fullmatch(metadata.get("name", ""))
@@ -317,9 +325,9 @@ def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
             ("data", other_key), f"{other_key} is ignored: only {key} is read", "delete it"
         )
         for other_key in data
-        if other_key != key
+        if other_key != key and effort.admits(NO_EFFECT)
     )
-    job, inner = _unwrap(data[key], schemas.job)
+    job, inner = _unwrap(data[key], schemas.job, effort)
     findings += (finding.below(root) for finding in inner)
     return _Parts(
         Form.CONFIG_MAP,
@@ -332,11 +340,15 @@ def _config_map(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
     )
 
 
-def _unwrap(text: str, schema: Schema) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _unwrap(
+    text: str, schema: Schema, effort: Effort
+) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Parse the Job in a ConfigMap's data; pointers of the findings start at the Job."""
     try:
-        documents = [document for document in load_text(text) if document is not None]
+        documents = [document for document in load_text(text, effort.spend) if document is not None]
     except Unreadable as problem:
+        if problem.rule is TOO_COMPLEX:  # that is not about the text, but about the whole file
+            raise
         place = (problem.line, problem.column)
         return None, [Finding(problem.rule, (), problem.message, problem.suggestion, place)]
     if len(documents) != 1:
@@ -346,11 +358,11 @@ def _unwrap(text: str, schema: Schema) -> tuple[dict[str, Any] | None, list[Find
     if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != _JOB:
         suggestion = "write apiVersion: batch/v1 and kind: Job"
         return None, [WRAPPED_JOB.at((), "the text is not a Job", suggestion)]
-    return clean(job, schema)
+    return clean(job, schema, effort)
 
 
-def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
-    cleaned, findings = clean(document, schemas.operarius)
+def _operarius(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
+    cleaned, findings = clean(document, schemas.operarius, effort)
     root = ("spec", "jobTemplate")
     spec = _mapping(cleaned.get("spec"))
     selector = _mapping(spec.get("alertSelector"))
@@ -394,7 +406,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas) -> _Parts:
 # From the parts to one operario.
 
 
-def _assemble(parts: _Parts) -> Reading:
+def _assemble(parts: _Parts, effort: Effort) -> Reading:
     findings = list(parts.findings)
     name = parts.metadata.get("name", "")
     inner = _mapping(parts.job.get("metadata")) if parts.job else {}
@@ -403,14 +415,14 @@ def _assemble(parts: _Parts) -> Reading:
         annotations |= _option_annotations(inner, parts.root)
     if not _has_error(findings, ("metadata",)) and not is_dns_subdomain(name.lower()):
         findings.append(_invalid_name(name))
-    options, option_findings = read_options(annotations, parts.options)
+    options, option_findings = read_options(annotations, parts.options, effort)
     if options.matchers is not parts.options.matchers:
         # The annotation's matchers apply in addition to those of an alertSelector.
         options = replace(options, matchers=parts.options.matchers + options.matchers)
     findings += option_findings
     alertname, status = _alert(parts, name, annotations, findings)
-    labels = _without_reserved("labels", inner, parts.root, findings)
-    job_annotations = _without_reserved("annotations", inner, parts.root, findings)
+    labels = _without_reserved("labels", inner, parts.root, findings, effort)
+    job_annotations = _without_reserved("annotations", inner, parts.root, findings, effort)
     if parts.job is None or "spec" not in parts.job:
         return Reading(name=name, findings=tuple(findings))
     spec = parts.job["spec"]
@@ -420,9 +432,10 @@ def _assemble(parts: _Parts) -> Reading:
         spec = {key: value for key, value in spec.items() if key != "suspend"}
     job = {"labels": labels, "annotations": job_annotations, "spec": spec}
     errors = [finding for finding in parts.job_findings if finding.is_error]
-    canonical, breaches = check_body(job, errors)
+    canonical, breaches = check_body(job, errors, effort)
     findings += (finding.below(parts.root) for finding in breaches)
-    if status is None or any(finding.is_error for finding in findings):
+    has_error = effort.hides_error or any(finding.is_error for finding in findings)
+    if status is None or has_error:
         return Reading(name=name, findings=tuple(findings))
     draft = Draft(
         name=name,
@@ -436,7 +449,7 @@ def _assemble(parts: _Parts) -> Reading:
         namespace=inner.get("namespace"),
         outer_namespace=parts.metadata.get("namespace") if parts.root else None,
     )
-    return Reading(name=name, draft=draft, findings=tuple(findings))
+    return Reading(name=name, draft=draft, findings=tuple(findings), characters=len(canonical))
 
 
 def _has_error(findings: Iterable[Finding], pointer: Pointer) -> bool:
@@ -512,7 +525,11 @@ def _suspend_without_effect() -> Finding:
 
 
 def _without_reserved(
-    kind: str, metadata: Mapping[str, Any], root: Pointer, findings: list[Finding]
+    kind: str,
+    metadata: Mapping[str, Any],
+    root: Pointer,
+    findings: list[Finding],
+    effort: Effort,
 ) -> dict[str, str]:
     """Return the Job's labels or annotations without those of this controller or of Kueue.
 
@@ -523,7 +540,7 @@ def _without_reserved(
         is_own, is_kueue = key.startswith(keys.PREFIX), key.startswith(keys.KUEUE_PREFIX)
         if (kind == "labels" and key == keys.KUEUE_QUEUE) or not (is_own or is_kueue):
             copied[key] = value
-        elif kind == "labels" or is_kueue:
+        elif (kind == "labels" or is_kueue) and effort.admits(RESERVED_KEY):
             if is_own:
                 suggestion = "options must be annotations"
             elif key == keys.KUEUE_QUEUE:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import threading
+import time
 from typing import TYPE_CHECKING
 
-from openfero_gitops.catalog.build import broken_paths, build_catalog
+import structlog
+
+from openfero_gitops.background import in_thread
+from openfero_gitops.catalog.build import MAX_OLDER_BYTES, broken_paths, build_catalog
+from openfero_gitops.catalog.effort import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from openfero_gitops.catalog.build import Scope
     from openfero_gitops.catalog.files import FileMemo
     from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
+
+_log = structlog.get_logger(__name__)
 
 
 async def load_catalog(
@@ -33,10 +40,14 @@ async def load_catalog(
         versions: returns older versions of the file at a path, newest first, before a commit.
         previous_has_envelope: whether there was an `openfero.yaml` before this revision.
 
+    A cancelled caller waits until the thread has ended, which it does at once.
+
     Raises:
-        CatalogRefusal: the envelope is broken, or it was deleted.
+        CatalogRefusal: the envelope is broken, it was deleted, or the files exceed a budget.
         SourceError: the history cannot be read.
     """
+    stop = threading.Event()
+    watch = Watch(time.thread_time, stop.is_set)
 
     def build(older: Mapping[str, Sequence[SourceFile]]) -> Catalog:
         # A catalog is a million objects without cycles. While it is built, every run of the
@@ -45,16 +56,39 @@ async def load_catalog(
         gc.disable()
         try:
             return build_catalog(
-                snapshot, scope, older, previous_has_envelope=previous_has_envelope, memo=memo
+                snapshot,
+                scope,
+                older,
+                previous_has_envelope=previous_has_envelope,
+                memo=memo,
+                watch=watch,
             )
         finally:
             if collects:
                 gc.enable()
 
-    catalog = await asyncio.to_thread(build, {})
+    catalog = await in_thread(lambda: build({}), stop)
     if versions is not None and (paths := broken_paths(catalog)):
-        commit = snapshot.revision.commit
-        older = {path: await versions(path, commit) for path in paths}
-        catalog = await asyncio.to_thread(build, older)
+        older = await _older(versions, paths, snapshot.revision.commit)
+        catalog = await in_thread(lambda: build(older), stop)
     memo.forget_unused()
     return catalog
+
+
+async def _older(
+    versions: Callable[[str, str], Awaitable[Sequence[SourceFile]]],
+    paths: Iterable[str],
+    commit: str,
+) -> dict[str, Sequence[SourceFile]]:
+    """Read older versions of files, as many as may be in memory at once."""
+    older: dict[str, Sequence[SourceFile]] = {}
+    size = 0
+    for path in paths:
+        kept = older[path] = []
+        for version in await versions(path, commit):
+            size += len(version.content)
+            if size > MAX_OLDER_BYTES:
+                _log.warning("older versions of broken files exceed the budget", path=path)
+                return older
+            kept.append(version)
+    return older

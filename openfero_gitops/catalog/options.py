@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.effort import Effort
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.operario import OPTIONS, Options
@@ -44,13 +45,14 @@ class AnnotationValue:
 
 
 def read_options(
-    annotations: Mapping[str, AnnotationValue], base: Options
+    annotations: Mapping[str, AnnotationValue], base: Options, effort: Effort | None = None
 ) -> tuple[Options, list[Finding]]:
     """Override options with annotations; an invalid annotation overrides nothing.
 
     Keys without the prefix `openfero.io/` are ignored. A value that is not a string is reported by
     the schema.
     """
+    effort = effort or Effort()
     values: dict[str, Any] = {}
     findings: list[Finding] = []
     for key, annotation in annotations.items():
@@ -58,7 +60,8 @@ def read_options(
             continue
         option = _BY_KEY.get(key)
         if option is None:
-            findings.append(_unknown(key, annotation.pointer))
+            if effort.admits(NO_EFFECT if key in _WITHOUT_EFFECT else UNKNOWN_OPTION):
+                findings.append(_unknown(key, annotation.pointer))
         elif isinstance(annotation.value, str):
             try:
                 values[option.field] = option.type.parse(annotation.value.strip())

@@ -14,9 +14,10 @@ from typing import Final
 
 from openfero_gitops.domain.matcher import Matcher, Operator, RegexError
 
-_SPACE: Final = "[\\t\\n\\f\\r ]*"  # Go's \s
+_SPACES: Final = "\t\n\f\r "  # Go's \s
+_SPACE: Final = f"[{_SPACES}]*"
 _CLASSIC: Final = re.compile(
-    rf"{_SPACE}([a-zA-Z_:][a-zA-Z0-9_:]*){_SPACE}(=~|=|!=|!~){_SPACE}((?s:.*?)){_SPACE}"
+    rf"{_SPACE}([a-zA-Z_:][a-zA-Z0-9_:]*){_SPACE}(=~|=|!=|!~){_SPACE}((?s:.*))"
 )
 _WHITE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -94,7 +95,8 @@ def _classic_matcher(text: str) -> Matcher:
     if match is None:
         raise MatcherError("not a classic matcher", 0)
     name, operator, raw = match.groups()
-    return _matcher(name, operator, _classic_value(raw), 0)
+    # Not part of the expression, which would search for the end of the value in quadratic time.
+    return _matcher(name, operator, _classic_value(raw.rstrip(_SPACES)), 0)
 
 
 def _classic_value(raw: str) -> str:

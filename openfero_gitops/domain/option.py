@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _LABEL_NAME: Final = re.compile(r"[^\s,\"'`{}=!~\\]+")
+_MAX_MATCHERS_CHARACTERS: Final = 16 * 1024
+_MAX_MATCHERS: Final = 100
 _METADATA_KEY: Final = "option"
 
 
@@ -148,10 +150,17 @@ def declared_options(options: type) -> tuple[Option, ...]:
 
 
 def _matchers(text: str) -> tuple[Matcher, ...]:
+    if len(text) > _MAX_MATCHERS_CHARACTERS:
+        raise ValueError(
+            f"has {len(text)} characters; at most {_MAX_MATCHERS_CHARACTERS} are allowed"
+        )
     try:
-        return parse_matchers(text)
+        matchers = parse_matchers(text)
     except MatcherError as error:
         raise ValueError(f"{error} (at its character {error.position + 1})") from None
+    if len(matchers) > _MAX_MATCHERS:
+        raise ValueError(f"has {len(matchers)} matchers; at most {_MAX_MATCHERS} are allowed")
+    return matchers
 
 
 def _target(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _MAX_CHARACTERS: Final = 200
 _MAX_VALUE_CHARACTERS: Final = 60
 _MAX_CHOICES: Final = 8
 _MIN_SIMILARITY: Final = 0.7
+_MAX_COMPARED_CHARACTERS: Final = 100
+_MAX_COMPARED_CHOICES: Final = 100
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -81,8 +84,17 @@ def listed(words: Iterable[str], most: int = 5) -> str:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The choice most similar to a word, ignoring case; empty if none is similar."""
-    by_lower_case = {choice.lower(): choice for choice in choices}
+    """The choice most similar to a word, ignoring case; empty if none is similar.
+
+    Long words and more than the first choices are not compared, since that is slow.
+    """
+    if len(word) > _MAX_COMPARED_CHARACTERS:
+        return ""
+    by_lower_case = {
+        choice.lower(): choice
+        for choice in islice(choices, _MAX_COMPARED_CHOICES)
+        if len(choice) <= _MAX_COMPARED_CHARACTERS
+    }
     matches = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=_MIN_SIMILARITY)
     return by_lower_case[matches[0]] if matches else ""
 

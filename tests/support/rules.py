@@ -26,10 +26,15 @@ REVISION = Revision("repository", "main", "commit")
 # Contents that are too large for a fixture file: bad, good.
 MADE = {
     "file-too-large": (b"#" * (512 * 1024 + 1), b"#" * (512 * 1024)),
+    "too-complex": (
+        b"kind: Job\napiVersion: batch/v1\nmetadata: {name: openfero-a-firing}\nspec:\n"
+        b"  template: {spec: {containers: [" + b"{name: a}," * 20_000 + b"]}}\n",
+        b"kind: Service\nitems: [" + b"{name: a}," * 20_000 + b"]\n",
+    ),
     "too-many-documents": (b"---\n" * 1000 + b"--- {} # <- here\n", b"---\n" * 999 + b"--- {}\n"),
 }
-# The rule about a missing file is tested with the catalog.
-ABSENT = {"envelope-missing"}
+# Rules about what is not in a file are tested with the catalog.
+ABSENT = {"envelope-missing", "more-problems"}
 OF_THE_ENVELOPE = {"short-remember", "namespace-not-granted"}
 # Entries of a repository before anything is parsed: bad, good.
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from openfero_gitops.domain.rule import Pointer
 
@@ -35,7 +35,11 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A whole Job; `braced` are the texts that contain `{{`, without the keys of mappings."""
+    """A whole Job.
+
+    `braced` are the texts that contain `{{`, without the keys of mappings. `spend` counts the steps
+    of a check that takes many without a finding.
+    """
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -45,6 +49,7 @@ class Body:
     containers: tuple[Container, ...]
     volumes: tuple[tuple[Pointer, Mapping[str, Any]], ...]
     braced: tuple[tuple[Pointer, str], ...]
+    spend: Callable[[int], None]
 
     def pod_and_containers(self) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
         """The fields of the Pod, then those of each container."""
@@ -60,7 +65,7 @@ def items_of(
     return [((*pointer, name, index), item) for index, item in enumerate(fields.get(name, ()))]
 
 
-def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
+def body_of(job: Mapping[str, Any], *, may_be_braced: bool, spend: Callable[[int], None]) -> Body:
     """Split a Job, given as its `labels`, `annotations` and `spec`.
 
     `may_be_braced` False saves the search for `{{`.
@@ -83,6 +88,7 @@ def body_of(job: Mapping[str, Any], *, may_be_braced: bool) -> Body:
         ),
         volumes=tuple(items_of(POD, pod, "volumes")),
         braced=tuple(_braced(roots)) if may_be_braced else (),
+        spend=spend,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.rule import Pointer, error
 from openfero_gitops.domain.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from openfero_gitops.catalog.validation.body import Body
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
     Check = Callable[[Body], Iterator["Breach"]]
 
-#: A pointer, what is wrong there, and what to do instead (empty: the rule's advice).
-Breach = tuple[Pointer, str, str]
+#: What to do instead (empty: the rule's advice). A function where that is slow to find out: it is
+#: called for the first findings of a file only.
+Suggestion = str | Callable[[], str]
+#: A pointer, what is wrong there, and what to do instead.
+Breach = tuple[Pointer, str, Suggestion]
 #: The reason of every rule that only repeats what Kubernetes requires.
 API_SERVER_REJECTS: Final = (
     "The API server rejects such a Job; without this rule that would be noticed only when the"

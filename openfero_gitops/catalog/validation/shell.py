@@ -8,7 +8,7 @@ This is not a full shell parser: it determines whether a variable is quoted, acr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 #: Programs that run a script given after `-c`.
@@ -63,8 +63,8 @@ class _Command:
     leads: bool = True
     is_open: bool = False  # whether a word has begun
     text: str = ""
-    bare: tuple[str, ...] = ()
-    quoted: tuple[str, ...] = ()
+    bare: list[str] = field(default_factory=list)
+    quoted: list[str] = field(default_factory=list)
     cases: int = 0
     last: str = ""
     in_test: bool = False
@@ -88,8 +88,8 @@ class _Command:
         text, bare, quoted = self.text, self.bare, self.quoted
         assigns = self.leads and "=" in text and _ASSIGNMENT.match(text) is not None
         if assigns or self.in_test or self.last == "case":
-            bare, quoted = (), bare + quoted
-        words.append(Word(text, self.leads and not assigns, bare, quoted))
+            bare, quoted = [], bare + quoted
+        words.append(Word(text, self.leads and not assigns, tuple(bare), tuple(quoted)))
         if self.leads:
             self.cases += (text == "case") - (text == "esac" and self.cases > 0)
             self.in_test = text != "]]" and (self.in_test or text == "[[")
@@ -98,7 +98,7 @@ class _Command:
         else:
             self.in_test = self.in_test and text != "]]"
             self.last = ""
-        self.is_open, self.text, self.bare, self.quoted = False, "", (), ()
+        self.is_open, self.text, self.bare, self.quoted = False, "", [], []
 
     def end(self, words: list[Word]) -> None:
         self.end_word(words)
@@ -157,7 +157,7 @@ def _scan(  # noqa: C901, PLR0912 - one branch for each kind of token
         elif kind == "raw":
             command.add(token["raw"])
         elif kind == "value":
-            command.quoted += (token["valued"],)
+            command.quoted.append(token["valued"])
             command.add(token[0][1:-1])
         elif not has_words or not _ends(text := token[0], token, command):
             _inside(token, frames, words)
@@ -182,9 +182,9 @@ def _inside(token: re.Match[str], frames: list[_Frame], words: list[Word]) -> No
     command = frame.command
     if name := token["name"] or token["braced"]:
         if frame.is_quoted:
-            command.quoted += (name,)
+            command.quoted.append(name)
         else:
-            command.bare += (name,)
+            command.bare.append(name)
     if text == frame.closes:
         frames.pop()
         if frame.has_words:
@@ -221,6 +221,8 @@ def _ends(text: str, token: re.Match[str], command: _Command) -> bool:
 def _after(script: str, position: int, documents: list[str]) -> int:
     """Skip the here-documents that begin here; return the position after them."""
     for delimiter in documents:
+        if position == len(script):
+            break
         match = re.compile(rf"^\t*{delimiter}$", re.MULTILINE).search(script, position)
         position = match.end() if match else len(script)
     documents.clear()

@@ -8,8 +8,10 @@ removed so that the rest can still be checked; in a list of strings it is replac
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Effort
 from openfero_gitops.catalog.options import as_text
 
 # Imported because it registers the checks.
@@ -23,7 +25,7 @@ from openfero_gitops.domain.rule import Finding, Pointer, format_pointer, relate
 from openfero_gitops.domain.text import canonical_json, did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jsonschema.exceptions import ValidationError
 
@@ -50,41 +52,63 @@ _TYPES: Final = {
 # Valid in a Pod but not in a Job (`restart-policy`), so it is not suggested.
 _NOT_IN_JOBS: Final = ("restartPolicy", "Always")
 _DECIMAL: Final = re.compile(r"-?[0-9]+")
+# Steps of a finding, see `catalog.effort`.
+_UNKNOWN_FIELD_STEPS: Final = 100
+_SCHEMA_ERROR_STEPS: Final = 50
 
 
-def clean(value: Any, schema: Schema) -> tuple[Any, list[Finding]]:
+def clean(value: Any, schema: Schema, effort: Effort | None = None) -> tuple[Any, list[Finding]]:
     """Remove from a value what its schema does not allow; return the rest and the findings.
 
-    A valid value is returned unchanged.
+    A valid value is returned unchanged. Of a value with more errors than are listed, only the
+    metadata remain.
+
+    Raises:
+        Unreadable: the file has reached the limit of its effort.
     """
     if schema.is_valid(value):
         return value, []
-    findings: list[Finding] = []
-    pruned = _prune(value, schema, schema.at(()), (), findings)
+    effort = effort or Effort()
+    pruning = _Pruning(schema, effort)
+    pruned = pruning.prune(value, schema.at(()), ())
     if schema.is_valid(pruned):
-        return pruned, findings
-    errors = _errors(pruned, schema)
-    for finding in errors:
-        pruned = _without(pruned, finding.pointer, schema.at(finding.pointer).get("type"))
-    return pruned, findings + errors
+        return pruned, pruning.findings
+    errors = _errors(pruned, schema, effort)
+    types = {finding.pointer: schema.at(finding.pointer).get("type") for finding in errors}
+    pruned = _without(pruned, types)
+    if len(errors) > MAX_FILE_PROBLEMS and not schema.is_valid(pruned):
+        metadata = pruned.get("metadata", {})
+        pruned = {"metadata": metadata} if schema.is_valid_metadata(metadata) else {}
+    return pruned, pruning.findings + errors
 
 
-def check_body(job: Mapping[str, Any], errors: Sequence[Finding] = ()) -> tuple[str, list[Finding]]:
+def check_body(
+    job: Mapping[str, Any], errors: Sequence[Finding] = (), effort: Effort | None = None
+) -> tuple[str, list[Finding]]:
     """Apply every rule to a Job that has passed its schema.
 
     Args:
         job: its `labels`, `annotations` and `spec`; their canonical JSON is returned.
         errors: the schema's errors, their pointers from the root of the Job; findings that follow
             from them are left out.
+        effort: of the file.
+
+    Raises:
+        Unreadable: the file has reached the limit of its effort.
     """
+    effort = effort or Effort()
     canonical = canonical_json(job)
-    body = body_of(job, may_be_braced="{{" in canonical)
-    findings = [
-        rule.at(*breach)
-        for rule, breaches in CHECKS
-        for breach in breaches(body)
-        if not any(_follows(breach[0], error) for error in errors)
-    ]
+    body = body_of(job, may_be_braced="{{" in canonical, spend=effort.spend)
+    findings: list[Finding] = []
+    for rule, breaches in CHECKS:
+        for pointer, message, suggestion in breaches(body):
+            if errors:
+                effort.spend(1 + len(errors) // 10)
+                if any(_follows(pointer, error) for error in errors):
+                    continue
+            if effort.admits(rule):
+                words = suggestion if isinstance(suggestion, str) else suggestion()
+                findings.append(rule.at(pointer, message, words))
     return canonical, findings
 
 
@@ -102,63 +126,72 @@ def _follows(pointer: Pointer, error: Finding) -> bool:
 # Unknown fields.
 
 
-def _prune(
-    value: Any,
-    schema: Schema,
-    subschema: Mapping[str, Any],
-    pointer: Pointer,
-    findings: list[Finding],
-) -> Any:
-    """Remove unknown fields and fields that are null."""
-    if isinstance(value, list):
-        item = schema.member(subschema, "[]")
-        return [
-            _prune(inner, schema, item, (*pointer, index), findings)
-            for index, inner in enumerate(value)
-        ]
-    if not isinstance(value, dict):
-        return value
-    properties = subschema.get("properties", {})
-    closed = subschema.get("additionalProperties") is False
-    result = {}
-    for key, inner in value.items():
-        at = (*pointer, key)
-        if closed and key not in properties:
-            findings.append(UNKNOWN_FIELD.at(at, *_unknown(key, pointer, schema, subschema)))
-            continue
-        member = schema.member(subschema, key)
-        if inner is None or (inner == "" and "enum" in member):
-            # Go reads null, and an empty string for an enumeration, as a missing field; in a map
-            # of strings it reads null as the empty string.
-            if not closed and member.get("type") == "string":
-                result[key] = ""
-        else:
-            result[key] = _prune(inner, schema, member, at, findings)
-    return result
+class _Pruning:
+    """Removes unknown fields and fields that are null from one value."""
+
+    def __init__(self, schema: Schema, effort: Effort) -> None:
+        self._schema = schema
+        self._effort = effort
+        # The same field is often unknown in many places.
+        self._words: dict[tuple[int, str, Path], str] = {}
+        self.findings: list[Finding] = []
+
+    def prune(self, value: Any, subschema: Mapping[str, Any], pointer: Pointer) -> Any:
+        """Copy a value without these fields."""
+        if isinstance(value, list):
+            item = self._schema.member(subschema, "[]")
+            return [self.prune(inner, item, (*pointer, index)) for index, inner in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        properties = subschema.get("properties", {})
+        closed = subschema.get("additionalProperties") is False
+        result = {}
+        for key, inner in value.items():
+            at = (*pointer, key)
+            if closed and key not in properties:
+                if self._effort.admits(UNKNOWN_FIELD):
+                    self.findings.append(self._unknown(key, pointer, subschema))
+                continue
+            member = self._schema.member(subschema, key)
+            if inner is None or (inner == "" and "enum" in member):
+                # Go reads null, and an empty string for an enumeration, as a missing field; in a
+                # map of strings it reads null as the empty string.
+                if not closed and member.get("type") == "string":
+                    result[key] = ""
+            else:
+                result[key] = self.prune(inner, member, at)
+        return result
+
+    def _unknown(self, key: str, pointer: Pointer, subschema: Mapping[str, Any]) -> Finding:
+        """Report an unknown field and where it probably belongs."""
+        parent = tuple("[]" if isinstance(part, int) else part for part in pointer)
+        similar = (id(subschema), key, parent)
+        if similar not in self._words:
+            self._effort.spend(_UNKNOWN_FIELD_STEPS)
+            self._words[similar] = _advice(key, parent, self._schema, subschema)
+        owner = format_pointer(pointer) or "the object"
+        message = f"{owner} has no field {shown(key)}: it is ignored"
+        return UNKNOWN_FIELD.at((*pointer, key), message, self._words[similar])
 
 
-def _unknown(
-    key: str, pointer: Pointer, schema: Schema, subschema: Mapping[str, Any]
-) -> tuple[str, str]:
-    """The message about an unknown field, and where it probably belongs."""
-    message = f"{format_pointer(pointer) or 'the object'} has no field {shown(key)}: it is ignored"
+def _advice(key: str, parent: Path, schema: Schema, subschema: Mapping[str, Any]) -> str:
+    """Where an unknown field below `parent` probably belongs."""
     if releases := versions_with(schema.name_of(subschema), key):
-        return message, _other_version(releases)
-    parent = tuple("[]" if isinstance(part, int) else part for part in pointer)
+        return _other_version(releases)
     siblings = list(subschema.get("properties", ()))
     by_case = next((name for name in siblings if name.lower() == key.lower()), None)
     if by_case:
-        return message, f"did you mean {by_case}?"
+        return f"did you mean {by_case}?"
     elsewhere = [
         (distance, _is_secondary(path), path)
         for path in schema.fields.get(key, ())
         if (distance := _distance(parent, path[:-1])) <= _MAX_DISTANCE
     ]
     if elsewhere:
-        return message, f"did you mean {_relative(parent, min(elsewhere)[2])}?"
+        return f"did you mean {_relative(parent, min(elsewhere)[2])}?"
     if sibling := nearest(key, siblings):
-        return message, f"did you mean {sibling}?"
-    return message, "delete it"
+        return f"did you mean {sibling}?"
+    return "delete it"
 
 
 def _other_version(releases: Sequence[str]) -> str:
@@ -199,18 +232,17 @@ def _relative(parent: Path, path: Path) -> str:
 # Values of a wrong type.
 
 
-def _errors(value: Any, schema: Schema) -> list[Finding]:
-    """The schema errors of a value without unknown fields."""
+def _errors(value: Any, schema: Schema, effort: Effort) -> list[Finding]:
+    """The first schema errors of a value without unknown fields."""
     # Slow to import, and needed only for files with errors.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
-    findings = list(
-        dict.fromkeys(
-            finding
-            for error in Draft202012Validator(schema.document).iter_errors(value)
-            for finding in _findings(error)
-        )
-    )
+    def all_findings() -> Iterator[Finding]:
+        for error in Draft202012Validator(schema.document).iter_errors(value):
+            effort.spend(_SCHEMA_ERROR_STEPS)
+            yield from _findings(error)
+
+    findings = list(dict.fromkeys(islice(all_findings(), MAX_FILE_PROBLEMS + 1)))
     # The fallback is for keywords that _findings does not handle; the schemas have none.
     return findings or [WRONG_TYPE.at((), "the object does not match the Kubernetes schema")]
 
@@ -294,23 +326,47 @@ def _conversion(  # noqa: PLR0911 - one return for each type
     return ""
 
 
-def _without(value: Any, pointer: Pointer, type_: object = None) -> Any:
-    """Copy a value without the target of a pointer; a list with the target as an item is removed.
+def _without(value: Any, types: Mapping[Pointer, object]) -> Any:
+    """Copy a value without the targets of pointers; a list with a target as an item is removed.
 
     In a list of strings, a number, boolean or null is replaced by its text instead.
+
+    Args:
+        value: what to copy.
+        types: by pointer, the type that its schema has for the target.
     """
-    if not pointer:
+    if () in types:
         return {}
-    part, rest = pointer[0], pointer[1:]
-    if isinstance(value, dict) and part in value:
-        inner = None if not rest else _without(value[part], rest, type_)
-        others = {key: other for key, other in value.items() if key != part}
-        return others if inner is None else {**others, part: inner}
-    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+    here: dict[str | int, object] = {}
+    below: dict[str | int, dict[Pointer, object]] = {}
+    for (part, *rest), type_ in types.items():
         if rest:
-            inner = _without(value[part], rest, type_)
+            below.setdefault(part, {})[tuple(rest)] = type_
         else:
-            is_text = type_ == "string" and not isinstance(value[part], dict | list)
-            inner = str(value[part]) if is_text else None
-        return None if inner is None else [*value[:part], inner, *value[part + 1 :]]
+            here[part] = type_
+    if isinstance(value, dict):
+        members = ((key, _member(inner, key, here, below)) for key, inner in value.items())
+        return {key: member for key, member in members if member is not _REMOVED}
+    if isinstance(value, list):
+        items = [
+            str(item)
+            if here.get(index) == "string" and not isinstance(item, dict | list)
+            else _member(item, index, here, below)
+            for index, item in enumerate(value)
+        ]
+        return _REMOVED if _REMOVED in items else items
     return value
+
+
+def _member(
+    value: Any,
+    part: str | int,
+    here: Mapping[str | int, object],
+    below: Mapping[str | int, Mapping[Pointer, object]],
+) -> Any:
+    if part in here:
+        return _REMOVED
+    return _without(value, below[part]) if part in below else value
+
+
+_REMOVED: Final = object()

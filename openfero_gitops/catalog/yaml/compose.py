@@ -67,6 +67,7 @@ QUOTED: Final = "quoted"
 STANDARD: Final = "tag:yaml.org,2002:"
 MERGE: Final = "<<"
 
+_DIRECTIVE: Final = re.compile("(?:^|[\\n\\r\\x85\\u2028\\u2029])\ufeff?%")
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 # The characters that YAML 1.1 does not allow in a stream.
 _NOT_PRINTABLE_IN_YAML: Final = re.compile(
@@ -213,7 +214,8 @@ def _check_bounds(text: str, max_values: int) -> None:
     The composer recurses in C. To save time, events are counted only if an estimate that is never
     too low exceeds the bounds.
     """
-    if text.count("\n%") > _MAX_DIRECTIVES:  # libyaml compares each with all others
+    # libyaml compares each with all others, in one call during which no other thread runs.
+    if text.count("%") > _MAX_DIRECTIVES and len(_DIRECTIVE.findall(text)) > _MAX_DIRECTIVES:
         raise Unreadable(SYNTAX, 1, 1, f"the file has more than {_MAX_DIRECTIVES} directives (%…)")
     brackets = text.count("[") + text.count("{")
     widest = max(map(len, text.split("\n")))

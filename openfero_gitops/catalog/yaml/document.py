@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -37,10 +37,16 @@ from openfero_gitops.catalog.yaml.scalar import NOT_TEXT, number, plain
 from openfero_gitops.domain.rule import error
 from openfero_gitops.domain.text import shown
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _MAX_CACHED_KEY_CHARACTERS: Final = 32
+# See `catalog.effort`.
+_CHARACTERS_PER_STEP: Final = 100
+_VALUES_PER_STEP: Final = 4
 
 DUPLICATE_KEY = error(
     "duplicate-key",
@@ -78,26 +84,46 @@ ALIAS_BOMB = error(
 )
 
 
-def load(content: bytes, *, is_json: bool = False) -> list[Any]:
+def _nothing(_steps: int) -> None:
+    """Count nothing."""
+
+
+def load(
+    content: bytes, *, is_json: bool = False, spend: Callable[[int], None] = _nothing
+) -> list[Any]:
     """Parse the documents of a file, empty ones as None.
 
     Values are dict (with str keys), list, str, int, float (finite), bool and None.
+
+    Args:
+        content: the bytes of the file.
+        is_json: whether it is JSON; otherwise YAML.
+        spend: is called with the steps that each document has cost; may raise.
 
     Raises:
         Unreadable: the file cannot be parsed; no part of it is used.
     """
     text = decode(content)
-    return _load_json(text) if is_json else load_text(text)
+    if not is_json:
+        return load_text(text, spend)
+    spend(len(text) // _CHARACTERS_PER_STEP)
+    return _load_json(text)
 
 
-def load_text(text: str) -> list[Any]:
+def load_text(text: str, spend: Callable[[int], None] = _nothing) -> list[Any]:
     """Parse the documents of a YAML text.
 
     Raises:
         Unreadable: it cannot be parsed.
     """
+    spend(len(text) // _CHARACTERS_PER_STEP)
     builder = _Builder()
-    return [None if node is None else builder.value(node, 0) for node in compose(text)]
+    documents = []
+    for node in compose(text):
+        before = builder.values
+        documents.append(None if node is None else builder.value(node, 0))
+        spend((before - builder.values) // _VALUES_PER_STEP)
+    return documents
 
 
 def key_text(node: yaml.Node) -> str:
@@ -141,15 +167,18 @@ def _plain_key(word: str) -> str:
 
 
 class _Builder:
-    """Converts nodes to values, with one budget for a whole file."""
+    """Converts nodes to values, with one budget for a whole file.
+
+    `values` is how many more are allowed.
+    """
 
     def __init__(self) -> None:
-        self._values = MAX_VALUES
+        self.values = MAX_VALUES
         self._characters = _MAX_CHARACTERS
 
     def value(self, node: yaml.Node, depth: int) -> Any:
-        self._values -= 1
-        if self._values < 0 or self._characters < 0:
+        self.values -= 1
+        if self.values < 0 or self._characters < 0:
             raise unreadable(
                 ALIAS_BOMB,
                 node,
@@ -180,7 +209,7 @@ class _Builder:
                 if merged is not None:
                     raise _duplicate(node, key_node, MERGE)
                 merged = self._merged(value_node, depth)
-                self._values -= len(merged)
+                self.values -= len(merged)
                 for merged_key, value in merged.items():
                     if result.setdefault(merged_key, value) != value:
                         raise _merged_over(node, key_node, merged_key)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from openfero_gitops.background import in_thread
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.sources.git.process import Git
 
@@ -48,19 +48,12 @@ class GitThreads:
             raise SourceError(f"{self._where}: the source is closed")
         stop = threading.Event()
         task = asyncio.create_task(
-            asyncio.to_thread(self._run_in_thread, operation, stop), name=f"git: {self._where}"
+            in_thread(lambda: self._run_in_thread(operation, stop), stop),
+            name=f"git: {self._where}",
         )
         self._running[task] = stop
         task.add_done_callback(self._running.pop)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            stop.set()
-            while not task.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({task})
-            task.exception()  # retrieved, since the caller gets the cancellation instead
-            raise
+        return await task
 
     async def aclose(self) -> None:
         """Stop every operation and wait for its end. May be repeated."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
+    from openfero_gitops.catalog.effort import Watch
     from openfero_gitops.catalog.files import FileReading
     from openfero_gitops.domain.catalog import SourceFile
 
@@ -178,9 +179,9 @@ class TestSwap:
         threads: set[int] = set()
         read = desk.syncer._memo.read
 
-        def recorded(file: SourceFile) -> FileReading:
+        def recorded(file: SourceFile, watch: Watch | None = None) -> FileReading:
             threads.add(threading.get_ident())
-            return read(file)
+            return read(file, watch)
 
         desk.syncer._memo.read = recorded  # type: ignore[method-assign]
         await desk.sync(disk=operario_file("disk"), node=BROKEN)

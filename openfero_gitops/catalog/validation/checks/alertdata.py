@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation import shell
 from openfero_gitops.catalog.validation.body import POD
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body, Container
+
+# A variable that a shell expands; `$$` is the shell's own, after Kubernetes made one `$` of it.
+_NAME: Final = re.compile(r"\$(?:\{!?)?([A-Za-z_]\w*)")
+_CHARACTERS_PER_STEP: Final = 5  # for splitting a script into words
 
 
 @check(
@@ -88,34 +93,39 @@ def _label_in_shell(body: Body) -> Iterator[Breach]:
                 message = f"{inserted[0]} inserts alert data into a shell script"
                 suggestion = 'use a quoted variable after --: -- "$OPENFERO_POD"'
                 yield pointer, message, suggestion
-            if any(name in script for name in variables):
+            body.spend(len(script) // _CHARACTERS_PER_STEP)
+            if any(_is_alert_data(name, variables) for name in _NAME.findall(script)):
                 for message, suggestion in _unsafe_uses(script, variables):
                     yield pointer, message, suggestion
 
 
-def _alert_variables(container: Container) -> tuple[str, ...]:
-    """The variables that hold alert data: the prefix of ours, and the names of the author's own."""
-    own = (
+def _alert_variables(container: Container) -> frozenset[str]:
+    """The author's own variables that hold alert data."""
+    return frozenset(
         variable.get("name", "")
         for variable in container.fields.get("env", ())
         if "{{" in variable.get("value", "") or f"$({PREFIX}" in variable.get("value", "")
     )
-    return (PREFIX, *filter(None, own))
+
+
+def _is_alert_data(name: str, variables: frozenset[str]) -> bool:
+    """Whether a variable holds alert data: one of ours, or of the author's own."""
+    return name.startswith(PREFIX) or name in variables
 
 
 # Many operarios and all their older versions often share a script.
 @cache_short_texts(max_entries=512, max_characters=8192)
-def _unsafe_uses(script: str, variables: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _unsafe_uses(script: str, variables: frozenset[str]) -> tuple[tuple[str, str], ...]:
     """Where a shell could read alert data as more than one word: messages and suggestions."""
     return tuple(_find_unsafe_uses(script, variables))
 
 
-def _find_unsafe_uses(script: str, variables: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _find_unsafe_uses(script: str, variables: frozenset[str]) -> Iterator[tuple[str, str]]:
     # Kubernetes turns $$ into $ before the shell sees it.
     words = shell.split_words(script.replace("$$", "$"))
 
     def alert_variable(names: Iterable[str]) -> str:
-        return next((name for name in names if name.startswith(PREFIX) or name in variables), "")
+        return next((name for name in names if _is_alert_data(name, variables)), "")
 
     if name := alert_variable(name for word in words for name in word.bare):
         message = f"${name} is not quoted: the shell splits its value into words and options"

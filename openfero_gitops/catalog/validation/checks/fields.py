@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.validation.body import SPEC
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
 from openfero_gitops.catalog.validation.checks.volumes import is_relative
-from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
+from openfero_gitops.catalog.validation.rules import Breach, Suggestion, check, kubernetes_error
 from openfero_gitops.domain.dns import (
     is_dns_label,
     is_dns_subdomain,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.rule import Pointer, Rule
 
     # From a value to a message and a suggestion, or to None if the value is valid.
-    Judge = Callable[[Any], tuple[str, str] | None]
+    Judge = Callable[[Any], tuple[str, Suggestion] | None]
 
 REQUIRED_FIELD: Final = kubernetes_error(
     "required-field", "A field that Kubernetes requires must be set."
@@ -57,12 +57,12 @@ def _required(value: Any) -> tuple[str, str] | None:
 def _one_of(*words: str) -> Judge:
     """Accept only these words; the empty word is accepted but not suggested."""
 
-    def judge(value: Any) -> tuple[str, str] | None:
+    def judge(value: Any) -> tuple[str, Suggestion] | None:
         if value in words:
             return None
         choices = [word for word in words if word]
         message = f"must be one of {', '.join(choices)}, not {shown(value)}"
-        return message, did_you_mean(value, choices)
+        return message, functools.partial(did_you_mean, value, choices)
 
     return judge
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, SPEC, items_of
@@ -11,7 +12,7 @@ from openfero_gitops.domain.rule import Pointer, error
 from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from openfero_gitops.catalog.validation.body import Body
 
@@ -204,13 +205,16 @@ def _pod_failure_policy(body: Body) -> Iterator[Breach]:
     if len(policy.get("rules", ())) > _MAX_FAILURE_RULES:
         message = f"podFailurePolicy can have at most {_MAX_FAILURE_RULES} rules"
         yield (*pointer, "rules"), message, "combine exit codes in one rule"
-    containers = {container.name for container in body.containers}
+    containers = {container.name: None for container in body.containers}  # in their order
     for at, rule in items_of(pointer, policy, "rules"):
         yield from _failure_rule(at, rule, body.spec, containers)
 
 
 def _failure_rule(
-    pointer: Pointer, rule: Mapping[str, Any], spec: Mapping[str, Any], containers: set[str]
+    pointer: Pointer,
+    rule: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    containers: Collection[str],
 ) -> Iterator[Breach]:
     if ("onExitCodes" in rule) is bool(rule.get("onPodConditions")):
         message = "a rule of podFailurePolicy must have either onExitCodes or onPodConditions"
@@ -224,7 +228,7 @@ def _failure_rule(
         yield (
             (*pointer, "onExitCodes", "containerName"),
             f"the Pod has no container {shown(container)}",
-            did_you_mean(container, sorted(containers)),
+            partial(did_you_mean, container, containers),
         )
     values = codes.get("values")
     if values is not None and (

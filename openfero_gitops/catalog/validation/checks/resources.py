@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, items_of
@@ -12,7 +14,6 @@ from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from decimal import Decimal
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Pointer
@@ -93,18 +94,15 @@ def _pod_resources(body: Body) -> Iterator[Breach]:
                     f"the {name} limit {value} exceeds the Pod's limit {pod_limits[name]}",
                     "lower it, or raise the Pod's limit",
                 )
+    totals: dict[str, Decimal] = {}
+    for _, of_container in resources:
+        requested = {**of_container.get("limits", {}), **of_container.get("requests", {})}
+        for name, value in requested.items():
+            if not isinstance(request := _amount(value), ValueError):
+                totals[name] = totals.get(name, Decimal(0)) + request
     for name, value in pod_resources.get("requests", {}).items():
         pod_request = _amount(value)
-        requests = [
-            _amount(
-                of_container.get("requests", {}).get(
-                    name, of_container.get("limits", {}).get(name, 0)
-                )
-            )
-            for _, of_container in resources
-        ]
-        total = sum(request for request in requests if not isinstance(request, ValueError))
-        if not isinstance(pod_request, ValueError) and total > pod_request:
+        if not isinstance(pod_request, ValueError) and totals.get(name, 0) > pod_request:
             message = f"the containers request more {name} than the Pod's request {value}"
             yield (*POD, "resources", "requests", name), message, "raise the Pod's request"
 
@@ -126,9 +124,12 @@ def _resource_name(body: Body) -> Iterator[Breach]:
             message = f"resource {shown(name)} cannot be set for the Pod as a whole"
             yield pointer, message, "move it to a container"
         else:
-            choice = nearest(name, _OVERCOMMITTED)
-            suggestion = f"did you mean {choice}?" if choice else "write cpu, memory or domain/name"
-            yield pointer, f"resource {shown(name)} does not exist", suggestion
+            yield pointer, f"resource {shown(name)} does not exist", partial(_similar, name)
+
+
+def _similar(name: str) -> str:
+    choice = nearest(name, _OVERCOMMITTED)
+    return f"did you mean {choice}?" if choice else "write cpu, memory or domain/name"
 
 
 @check(

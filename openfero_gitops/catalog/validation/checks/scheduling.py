@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, items_of
@@ -45,7 +46,8 @@ def _toleration(body: Body) -> Iterator[Breach]:
             yield (*pointer, "value"), f"{shown(value)} is not a valid taint value", _VALUE
         elif operator not in ("Exists", "Equal"):
             message = f"operator must be Exists or Equal, not {shown(operator)}"
-            yield (*pointer, "operator"), message, did_you_mean(operator, ("Exists", "Equal"))
+            suggestion = partial(did_you_mean, operator, ("Exists", "Equal"))
+            yield (*pointer, "operator"), message, suggestion
         if "tolerationSeconds" in toleration and toleration.get("effect") != "NoExecute":
             message = "tolerationSeconds requires effect: NoExecute"
             yield (*pointer, "tolerationSeconds"), message, "delete it, or set that effect"
@@ -118,6 +120,7 @@ def _pod_term(pointer: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
     selected = {*labels.get("matchLabels", ())} | {
         expression.get("key") for expression in labels.get("matchExpressions", ())
     }
+    selected.update(term.get("mismatchLabelKeys", ()))
     for kind in ("matchLabelKeys", "mismatchLabelKeys"):
         keys = term.get(kind, ())
         if keys and term.get("labelSelector") is None:
@@ -125,9 +128,7 @@ def _pod_term(pointer: Pointer, term: Mapping[str, Any]) -> Iterator[Breach]:
         for index, key in enumerate(keys):
             if not is_qualified_name(key):
                 yield (*pointer, kind, index), f"{shown(key)} is not a valid label key", _KEY
-            elif kind == "matchLabelKeys" and (
-                key in selected or key in term.get("mismatchLabelKeys", ())
-            ):
+            elif kind == "matchLabelKeys" and key in selected:
                 message = f"label key {shown(key)} is already selected"
                 yield (*pointer, kind, index), message, "delete it"
 
@@ -167,7 +168,7 @@ def _expressions(
             yield (*at, "key"), f"{shown(key)} is not a valid label key", _KEY
         if operator not in operators:
             message = f"operator must be one of {', '.join(operators)}, not {shown(operator)}"
-            yield (*at, "operator"), message, did_you_mean(str(operator), operators)
+            yield (*at, "operator"), message, partial(did_you_mean, str(operator), operators)
         elif operator in ("In", "NotIn") and not values:
             message = f"operator {operator} requires values"
             yield (*at, "values"), message, "add values: […], or write Exists"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import items_of
@@ -13,7 +14,7 @@ from openfero_gitops.domain.quantity import parse_quantity
 from openfero_gitops.domain.text import nearest, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Pointer
@@ -40,15 +41,14 @@ def is_relative(path: str) -> bool:
     kubernetes_error("volume-mount", "A container must mount volumes of its Pod, at valid paths.")
 )
 def _volume_mount(body: Body) -> Iterator[Breach]:
-    volumes = {volume.get("name") for _, volume in body.volumes}
+    volumes = {volume.get("name"): None for _, volume in body.volumes}  # in their order
     for container in body.containers:
         privileged = container.fields.get("securityContext", {}).get("privileged")
         for pointer, mount in items_of(container.pointer, container.fields, "volumeMounts"):
             name = mount.get("name")
             if name is not None and name not in volumes:
-                choice = nearest(name, (volume for volume in volumes if volume))
-                suggestion = f"did you mean {choice}?" if choice else "add it under volumes"
-                yield (*pointer, "name"), f"the Pod has no volume {shown(name)}", suggestion
+                message = f"the Pod has no volume {shown(name)}"
+                yield (*pointer, "name"), message, partial(_similar_volume, name, volumes)
             if mount.get("mountPath") == "":
                 message = f"the mountPath of volume {shown(name)} is empty"
                 yield (*pointer, "mountPath"), message, "for example mountPath: /data"
@@ -67,6 +67,11 @@ def _volume_mount(body: Body) -> Iterator[Breach]:
             ):
                 message = "recursiveReadOnly requires readOnly: true and no mountPropagation"
                 yield (*pointer, "recursiveReadOnly"), message, "add readOnly: true"
+
+
+def _similar_volume(name: str, volumes: Iterable[str | None]) -> str:
+    choice = nearest(name, filter(None, volumes))
+    return f"did you mean {choice}?" if choice else "add it under volumes"
 
 
 @check(

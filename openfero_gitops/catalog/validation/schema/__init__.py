@@ -104,10 +104,18 @@ class Schema:
         self.document = dict(document)
         self._definitions = document["$defs"]
         self._validator = jsonschema_rs.validator_for(self.document)
+        self._names: dict[int, str] = {
+            id(schema): name for name, schema in self._definitions.items()
+        }
 
     def is_valid(self, job: Mapping[str, Any]) -> bool:
         """Whether every field is known and has a valid type; takes microseconds."""
         return self._validator.is_valid(job)
+
+    def is_valid_metadata(self, metadata: Any) -> bool:
+        """Whether the metadata alone have only known fields of a valid type."""
+        document = {"$ref": "#/$defs/ObjectMeta", "$defs": self._definitions}
+        return bool(jsonschema_rs.is_valid(document, metadata))
 
     def at(self, path: Sequence[str | int]) -> dict[str, Any]:
         """The schema of a field with references resolved; empty if any value is valid."""
@@ -128,9 +136,7 @@ class Schema:
 
     def name_of(self, schema: Mapping[str, Any]) -> str:
         """The name of a definition, for example `PodSpec`; empty if the schema is not one."""
-        return next(
-            (name for name, definition in self._definitions.items() if definition is schema), ""
-        )
+        return self._names.get(id(schema), "")
 
     def _resolve(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
