@@ -458,6 +458,7 @@ def git_source(settings: Settings) -> GitSource:
                 proxy=settings.git_proxy,
                 no_proxy=settings.git_no_proxy,
                 pack_bytes=settings.git_max_size,
+                memory_bytes=settings.git_max_memory,
             ),
             trust=Trust(
                 settings.verify, settings.allowed_signers_file, settings.openpgp_keyring_file

@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         description="Maximum size of the repository's history on disk, in bytes or with a unit, "
         "such as 1Gi.",
     )
+    git_max_memory: Bytes = Field(
+        Size(192 * 2**20),
+        description="Maximum memory of each Git process, in bytes or with a unit, such as 192Mi. "
+        "Few run at once, and together with the controller they must fit into its memory limit.",
+    )
     cache_dir: Path = Field(
         Path("/var/cache/openfero-gitops"),
         description="Folder for the bare clone. If it is lost, the repository is cloned again.",

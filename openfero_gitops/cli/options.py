@@ -63,6 +63,7 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
         git_ca_file: Path | None,
         git_proxy: str,
         git_max_size: int,
+        git_max_memory: int,
         **rest: Any,
     ) -> Any:
         from openfero_gitops.sources.git.access import GitAccess  # noqa: PLC0415
@@ -74,6 +75,7 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ca_file=git_ca_file,
             proxy=git_proxy,
             pack_bytes=git_max_size,
+            memory_bytes=git_max_memory,
         )
         return command(access=access, **rest)
 
@@ -100,6 +102,13 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="1Gi",
             show_default=True,
             help="Maximum size of the repository's history.",
+        ),
+        click.option(
+            "--git-max-memory",
+            type=size,
+            default="192Mi",
+            show_default=True,
+            help="Maximum memory of each Git process.",
         ),
     )
 

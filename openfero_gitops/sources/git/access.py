@@ -8,16 +8,19 @@ every machine. Secrets reach it only as paths of files, never as arguments or va
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import re
 import shlex
+import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.sources.git.url import Protocol
@@ -25,9 +28,14 @@ from openfero_gitops.sources.git.url import Protocol
 if TYPE_CHECKING:
     from openfero_gitops.sources.git.url import Remote
 
-# Git prompts `Username for 'https://host': `, then `Password for 'https://user@host': `. A file
-# without a colon contains a token, which hosts accept as a password with any user name.
+# Git prompts `Username for 'https://host': `, then `Password for 'https://user@host': `. Nothing is
+# said to another host, however Git came to it. A file without a colon contains a token, which hosts
+# accept as a password with any user name.
 _ASKPASS: Final = """#!/bin/sh
+case $1 in
+  "Username for '"{scheme}"://"{host}"': " | "Password for '"{scheme}"://"*"@"{host}"': ") ;;
+  *) exit 1 ;;
+esac
 IFS= read -r line < {file} || [ -n "$line" ] || exit 1
 line=${{line%"$(printf '\\r')"}}
 case $line in
@@ -45,6 +53,7 @@ _NO_PROXY: Final = re.compile(r"[A-Za-z0-9.,:/*_\[\] -]*")
 # ssh expands % and ${} in the names of these files, and splits them at spaces and quotes.
 _UNSAFE_FOR_SSH: Final = re.compile(r"[\s\"'%$\\]")
 _MAX_CREDENTIALS_BYTES: Final = 64 * 1024
+_EXEC_PATH_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,7 @@ class GitAccess:
         proxy: `http://host:port`, for http and https; the environment's proxy is not used.
         no_proxy: hosts, separated by commas, that are reached without the proxy.
         pack_bytes: how much disk space the fetched history may take.
+        memory_bytes: how much memory each process of Git may take.
     """
 
     credentials_file: Path | None = None
@@ -68,6 +78,7 @@ class GitAccess:
     proxy: str = ""
     no_proxy: str = ""
     pack_bytes: int = 1024 * 1024 * 1024
+    memory_bytes: int = 192 * 1024 * 1024
 
     def check(self, remote: Remote) -> None:
         """Validate the settings for a remote.
@@ -124,6 +135,8 @@ class GitConnection:
         self._ca_file = settings.ca_file and settings.ca_file.absolute()
         self._proxy = settings.proxy
         self._no_proxy = settings.no_proxy
+        #: How much memory each process of Git may take.
+        self.memory_bytes = settings.memory_bytes
 
     def options(self) -> list[str]:
         """Return the configuration of a network operation, to be placed before the command."""
@@ -135,6 +148,10 @@ class GitConnection:
             "fetch.fsck.zeroPaddedFilemode=ignore",
             "fetch.fsck.badTimezone=ignore",
             "fetch.fsck.missingSpaceBeforeDate=ignore",
+            # Less memory: larger files are not held at once, and fewer threads have caches.
+            "core.bigFileThreshold=4m",
+            "core.deltaBaseCacheLimit=32m",
+            "pack.threads=2",
             "fetch.unpackLimit=1",  # a pack appears at once, loose objects one by one
             "gc.auto=0",
             "maintenance.auto=false",
@@ -167,6 +184,7 @@ class GitConnection:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_DEFAULT_REF_FORMAT": "files",  # the format that GitPython reads
+            "GIT_EXEC_PATH": str(_link_programs(private)),
             # Git would fetch each missing object separately, during any command, and without end
             # where the repository is damaged.
             "GIT_NO_LAZY_FETCH": "1",
@@ -175,7 +193,8 @@ class GitConnection:
             "GIT_TERMINAL_PROMPT": "0",
         }
         if self._credentials_file is not None:
-            environment["GIT_ASKPASS"] = str(_write_askpass(private, self._credentials_file))
+            askpass = _write_askpass(private, self._credentials_file, self._remote)
+            environment["GIT_ASKPASS"] = str(askpass)
         if self._remote.protocol is Protocol.SSH:
             environment["GIT_SSH_COMMAND"] = shlex.join(self._ssh())
             environment["GIT_SSH_VARIANT"] = "ssh"
@@ -226,9 +245,47 @@ class GitConnection:
         ]
 
 
-def _write_askpass(private: Path, credentials: Path) -> Path:
+# The programs that Git may start besides itself. `http-fetch` is not one of them: it downloads from
+# any URL that a server names (packfile URIs, alternates, the dumb protocol), without Git's check of
+# the objects, and without a limit of their number.
+_PROGRAMS: Final = ("git-remote-http", "git-remote-https", "git-upload-pack")
+
+
+def _link_programs(private: Path) -> Path:
+    """Make a folder with the only programs that Git finds; all else is built into `git`."""
+    folder = private / "programs"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    for name in _PROGRAMS:
+        target = _exec_path() / name
+        # A name of its own, then renamed: several processes may do this at once.
+        if not (folder / name).is_symlink() or (folder / name).readlink() != target:
+            fresh = folder / f".{name}-{os.getpid()}-{threading.get_ident()}"
+            fresh.symlink_to(target)
+            fresh.replace(folder / name)
+    return folder
+
+
+@functools.cache
+def _exec_path() -> Path:
+    """Return the folder of Git's own programs; an empty one where git is not installed."""
+    try:
+        printed = subprocess.run(
+            ["git", "--exec-path"], stdout=subprocess.PIPE, timeout=_EXEC_PATH_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return Path(os.devnull)
+    return Path(os.fsdecode(printed.stdout.strip()))
+
+
+def _write_askpass(private: Path, credentials: Path, remote: Remote) -> Path:
     """Write the askpass program; its name depends on its content, so that writers agree."""
-    script = _ASKPASS.format(file=shlex.quote(str(credentials)), any_user=_ANY_USER).encode()
+    address = urlsplit(remote.url)
+    script = _ASKPASS.format(
+        file=shlex.quote(str(credentials)),
+        any_user=_ANY_USER,
+        scheme=shlex.quote(address.scheme),
+        host=shlex.quote(address.netloc),
+    ).encode()
     path = private / f"askpass-{hashlib.sha256(script).hexdigest()[:16]}"
     with suppress(FileNotFoundError):
         if path.read_bytes() == script:

@@ -50,6 +50,20 @@ _EXPLANATIONS: Final = tuple(
             "the repository contains an object that Git's check refuses; run `git fsck` in it",
         ),
         (
+            r"out of memory|unable to create thread|cannot allocate memory",
+            (
+                "git needed more memory than --git-max-memory allows; raise the limit, or use a"
+                " smaller repository"
+            ),
+        ),
+        (
+            r"'' is not a git command",
+            (
+                "the server speaks only Git's dumb HTTP protocol, or names other servers to fetch"
+                " from, neither of which is supported; use a server with Git's smart protocol"
+            ),
+        ),
+        (
             (
                 r"could not resolve (?:host|proxy)|name or service not known"
                 r"|temporary failure in name resolution"

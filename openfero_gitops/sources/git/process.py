@@ -50,13 +50,15 @@ class Git:
     """Git with an environment, a deadline for each command, and a way to stop it.
 
     `where` begins the text of every error; `timeout` is in seconds; setting `stop` ends the
-    running command.
+    running command. `memory_bytes` limits the memory of each process, so that a server cannot
+    make one so large that the kernel ends the controller; None sets no limit.
     """
 
     where: str
     environment: Mapping[str, str]
     timeout: float
     stop: threading.Event
+    memory_bytes: int | None = None
 
     def run(
         self,
@@ -78,10 +80,17 @@ class Git:
             TooMuchOutput: stdout exceeded `max_bytes`.
         """
         argv = ["git", *arguments]
+        limits = []
         if file_blocks is not None:
-            # A shell sets the limit before it starts git: in a process with threads, Python code
+            limits.append(f"ulimit -f {file_blocks}")
+        if self.memory_bytes is not None:
+            # What a process may write to, and not the packs that it maps. (Elsewhere than on Linux
+            # this counts less.)
+            limits.append(f"ulimit -d {self.memory_bytes // 1024}")
+        if limits:
+            # A shell sets the limits before it starts git: in a process with threads, Python code
             # between fork and exec is not safe, and a limit set afterwards may come too late.
-            argv = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(file_blocks), *argv]
+            argv = ["sh", "-c", "; ".join((*limits, 'exec "$@"')), "sh", *argv]
         try:
             child = subprocess.Popen(
                 argv,

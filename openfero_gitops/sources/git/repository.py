@@ -40,6 +40,7 @@ _MAX_OUTPUT_BYTES: Final = 1 << 26  # of commands whose output has no other limi
 _MAX_PACKS: Final = 50  # each read opens all of them; then they are joined
 _MAX_AUTHOR: Final = 200  # characters
 _MAX_NESTED_TAGS: Final = 8
+_MAX_COMMIT_BYTES: Final = 1 << 20
 _NO_BLOB: Final = "0" * 40
 _TREE: Final = "040000"
 _KINDS: Final = {
@@ -218,8 +219,10 @@ class BareRepository:
 
         Raises:
             Damaged: one cannot be read.
-            SourceError: one is not a commit.
+            SourceError: one is not a commit, or too large to be read.
         """
+        names = list(names)
+        self._require_small(names)
         with self._repo() as repo:
             return [self._commit(repo, name) for name in names]
 
@@ -504,12 +507,22 @@ class BareRepository:
                 " folder"
             )
 
+    def _require_small(self, names: Iterable[str]) -> None:
+        """Refuse commits and tags of which GitPython would hold megabytes in memory."""
+        for name, size in self.sizes(names).items():
+            if size > _MAX_COMMIT_BYTES:
+                raise SourceError(
+                    f"{self.git.where}: commit or tag {name[:12]} has {size} bytes, more than"
+                    f" {_MAX_COMMIT_BYTES}; commit again with fewer parents and a shorter message"
+                )
+
     def _commit(self, repo: Repo, name: str) -> Commit:
         try:
             object_ = repo.rev_parse(name)
             for _ in range(_MAX_NESTED_TAGS):
                 if isinstance(object_, TagObject):
                     object_ = object_.object
+                    self._require_small([object_.hexsha])
         except (GitError, ODBError, ValueError, OSError) as error:
             raise Damaged(f"commit {name} cannot be read") from error
         if not isinstance(object_, CommitObject):

@@ -67,7 +67,8 @@ class GitThreads:
         try:
             self._cache.open()
             environment = self._access.environment(self._cache.folder)
-            return operation(Git(self._where, environment, self._timeout, stop))
+            memory_bytes = self._access.memory_bytes
+            return operation(Git(self._where, environment, self._timeout, stop, memory_bytes))
         except OSError as error:
             raise SourceError(
                 f"{self._where}: cannot use the cache directory {self._cache.folder.parent}"
