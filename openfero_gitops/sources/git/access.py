@@ -246,8 +246,7 @@ class GitConnection:
 
 
 # The programs that Git may start besides itself. `http-fetch` is not one of them: it downloads from
-# any URL that a server names (packfile URIs, alternates, the dumb protocol), without Git's check of
-# the objects, and without a limit of their number.
+# any URL that a server names as a packfile URI, even if Git did not ask for any.
 _PROGRAMS: Final = ("git-remote-http", "git-remote-https", "git-upload-pack")
 
 

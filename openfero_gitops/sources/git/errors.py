@@ -59,8 +59,8 @@ _EXPLANATIONS: Final = tuple(
         (
             r"'' is not a git command",
             (
-                "the server speaks only Git's dumb HTTP protocol, or names other servers to fetch"
-                " from, neither of which is supported; use a server with Git's smart protocol"
+                "the server names other servers to fetch from, which is not supported; disable"
+                " packfile URIs on it"
             ),
         ),
         (

@@ -24,10 +24,12 @@ from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _POLL_SECONDS: Final = 0.05  # between two checks of the deadline and of `stop`
 _TERMINATION_SECONDS: Final = 1.0  # between SIGTERM and SIGKILL
 _REAP_SECONDS: Final = 5.0  # that a killed process may take to disappear
+_MEASUREMENT_SECONDS: Final = 0.5  # between two measurements of a folder
 _CHUNK_BYTES: Final = 1 << 16
 _MAX_STDERR_BYTES: Final = 1 << 16  # only the last ones are kept: a server can write without end
 
@@ -43,6 +45,10 @@ class Finished:
 
 class TooMuchOutput(Exception):
     """The command wrote more to stdout than its limit."""
+
+
+class TooMuchDisk(Exception):
+    """The command wrote more to a folder than its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Git:
         stdin: bytes = b"",
         max_bytes: int = 1 << 20,
         file_blocks: int | None = None,
+        folder: Path | None = None,
+        folder_bytes: int = 0,
     ) -> Finished:
         """Run one command to its end.
 
@@ -74,10 +82,13 @@ class Git:
             stdin: the input of the command.
             max_bytes: the limit for stdout.
             file_blocks: of 512 bytes, the size of the largest file that the command may write.
+            folder: what the command writes to.
+            folder_bytes: how large the files below it may become together.
 
         Raises:
             SourceError: git is not installed, did not end in time or was stopped.
             TooMuchOutput: stdout exceeded `max_bytes`.
+            TooMuchDisk: the files below `folder` exceeded `folder_bytes`.
         """
         argv = ["git", *arguments]
         limits = []
@@ -107,7 +118,7 @@ class Git:
             ) from error
         pipes = _Pipes(child, stdin, max_bytes)
         try:
-            self._communicate(child, pipes)
+            self._communicate(child, pipes, folder, folder_bytes)
         finally:
             _end(child)
             pipes.close()
@@ -120,12 +131,24 @@ class Git:
         if self.stop.is_set():
             raise SourceUnavailable(f"{self.where}: the operation was stopped")
 
-    def _communicate(self, child: subprocess.Popen[bytes], pipes: _Pipes) -> None:
+    def _communicate(
+        self,
+        child: subprocess.Popen[bytes],
+        pipes: _Pipes,
+        folder: Path | None,
+        folder_bytes: int,
+    ) -> None:
         """Write and read until the child has ended or its deadline has passed."""
         deadline = time.monotonic() + self.timeout
+        next_measurement = time.monotonic() + _MEASUREMENT_SECONDS
         pauses = _pauses()
         while pipes.are_open or not _has_exited(child.pid):
             self.check()
+            if folder is not None and time.monotonic() > next_measurement:
+                # A limit for each file is none where there can be many.
+                if bytes_below(folder) > folder_bytes:
+                    raise TooMuchDisk
+                next_measurement = time.monotonic() + _MEASUREMENT_SECONDS
             if time.monotonic() > deadline:
                 raise SourceUnavailable(
                     f"{self.where}: git did not finish within {self.timeout:g} s and was stopped;"
@@ -135,6 +158,16 @@ class Git:
                 time.sleep(next(pauses))
             elif not pipes.transfer(_POLL_SECONDS) and _has_exited(child.pid):
                 return  # a process that the child has left behind still holds a pipe open
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the size in bytes of all files below a folder, which may change meanwhile."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - many files
+    return size
 
 
 class _Pipes:

@@ -21,7 +21,7 @@ from openfero_gitops.sources.git.errors import (
     no_such_ref,
     not_offered,
 )
-from openfero_gitops.sources.git.process import TooMuchOutput
+from openfero_gitops.sources.git.process import TooMuchDisk, TooMuchOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,7 @@ _BLOCK_BYTES: Final = 512  # the unit of a file size limit
 #: A server can list these separately, without its other refs.
 _LISTABLE_PREFIXES: Final = ("refs/heads/", "refs/tags/")
 _MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a longer one
+_MIN_INDEX_BYTES: Final = 1 << 24
 _UNSHALLOW: Final = ("--unshallow",)
 
 
@@ -138,7 +139,10 @@ class RemoteRef:
         held_bytes = repository.packed()
         blocks = max(0, self._pack_bytes - held_bytes) // _BLOCK_BYTES
         for refspec in self._refspecs():
-            fetched = self._fetch_least(repository, refspec, history, blocks)
+            try:
+                fetched = self._fetch_least(repository, refspec, history, blocks)
+            except TooMuchDisk:
+                raise self._too_large(where, held_bytes) from None
             if fetched.code == 0:
                 return
             stderr = fetched.stderr
@@ -146,15 +150,18 @@ class RemoteRef:
                 continue
             # A process that reaches its file size limit is killed and prints nothing.
             if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
-                if held_bytes > self._pack_bytes // 2:
-                    # Most of it may be history that has been rewritten since.
-                    raise Damaged(f"no room beside the {held_bytes} bytes that are held already")
-                raise SourceError(
-                    f"{where}: the repository is larger than the {self._pack_bytes} bytes that"
-                    " --git-max-size allows; raise the limit, or use a smaller repository"
-                )
+                raise self._too_large(where, held_bytes)
             raise explain(where, stderr, secrets)
         raise SourceError(f"{where}: {self._missing()}")
+
+    def _too_large(self, where: str, held_bytes: int) -> SourceError | Damaged:
+        if held_bytes > self._pack_bytes // 2:
+            # Most of it may be history that has been rewritten since.
+            return Damaged(f"no room beside the {held_bytes} bytes that are held already")
+        return SourceError(
+            f"{where}: the repository is larger than the {self._pack_bytes} bytes that"
+            " --git-max-size allows; raise the limit, or use a smaller repository"
+        )
 
     def _fetch_least(
         self, repository: BareRepository, refspec: str, history: Sequence[str], blocks: int
@@ -168,6 +175,8 @@ class RemoteRef:
                 history=history,
                 blob_bytes=self.blob_bytes,
                 file_blocks=blocks,
+                # Indexes come on top.
+                disk_bytes=self._pack_bytes + max(self._pack_bytes // 4, _MIN_INDEX_BYTES),
             )
             if self.blob_bytes is not None and no_filter(fetched.stderr):
                 self.blob_bytes = None

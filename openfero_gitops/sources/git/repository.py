@@ -23,7 +23,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
-from openfero_gitops.sources.git.process import TooMuchOutput
+from openfero_gitops.sources.git.process import TooMuchOutput, bytes_below
 from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class BareRepository:
         history: Sequence[str] = (),
         blob_bytes: int | None = None,
         file_blocks: int | None = None,
+        disk_bytes: int = 0,
     ) -> Finished:
         """Fetch a refspec; the caller checks the result.
 
@@ -143,6 +144,11 @@ class BareRepository:
             history: how far back, `--depth=N` or `--unshallow`; if empty, what is here goes on.
             blob_bytes: the size of the largest file to fetch, if the server can leave out others.
             file_blocks: of 512 bytes, the size of the largest file that may be written.
+            disk_bytes: how large the repository may become.
+
+        Raises:
+            SourceError: git did not end in time or was stopped.
+            TooMuchDisk: the repository became larger.
         """
         remote = [f"remote.{_REMOTE}.url={url}"]
         filters = []
@@ -175,6 +181,8 @@ class BareRepository:
             _REMOTE,
             refspec,
             file_blocks=file_blocks,
+            folder=self.folder,
+            folder_bytes=disk_bytes,
         )
         if fetched.code == 0:
             # The next fetch would read every object of each pack with this marker.
@@ -183,9 +191,10 @@ class BareRepository:
         return fetched
 
     def packed(self) -> int:
-        """Return the size in bytes of everything fetched so far."""
-        packs = (self.folder / "objects" / "pack").glob("*.pack")
-        return sum(path.stat().st_size for path in packs)
+        """Return the size in bytes of everything fetched so far, without indexes."""
+        everything = bytes_below(self.folder / "objects")
+        indexes = (self.folder / "objects" / "pack").glob("*.[ir][de][xv]")
+        return everything - sum(path.stat().st_size for path in indexes)
 
     def half_a_pack(self) -> int:
         """Return the size in bytes of the incomplete pack that a stopped fetch has left, or 0."""
