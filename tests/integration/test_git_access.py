@@ -33,7 +33,7 @@ TOKEN = "t0ken-of-a-forge"
 #: The options of `serve` and every command that reads a Git URL.
 SHARED = {
     *("--git-credentials-file", "--git-ca-file", "--git-proxy"),
-    *("--git-ssh-key-file", "--git-known-hosts-file", "--git-max-size"),
+    *("--git-ssh-key-file", "--git-known-hosts-file", "--git-max-size", "--git-max-memory"),
 }
 READERS = ("validate", "render", "explain", "test", "diff", "coverage", "audit")
 
