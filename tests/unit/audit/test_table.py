@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Any
 
 from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, summary
@@ -13,6 +14,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.jobs.compare import FieldDifference
 from openfero_gitops.jobs.observe import read_remediation
 from tests.support.build import alert, rendered, stored
+from tests.support.paths import ROOT
 
 
 def entry(verification: Verification | None = None, **labels: str) -> AuditEntry:
@@ -106,3 +108,11 @@ def test_what_is_not_known_is_no_finding() -> None:
     lines = as_table([unknown]).splitlines()
     assert lines[1].endswith("not-known")
     assert lines[2:] == ["    it is not known whether", "1 remediation, 1 not-known"]
+
+
+def test_the_documentation_has_every_proof_with_its_exit_code() -> None:
+    """In the order of the summary."""
+    page = (ROOT / "docs" / "audit.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| .* \| ([01]) \|$", page, re.MULTILINE)
+    codes = [str(int(not entry(Verification(proof)).proven)) for proof in Proof]
+    assert rows == list(zip(Proof, codes, strict=True))
