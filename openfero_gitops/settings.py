@@ -283,7 +283,7 @@ class Settings(BaseSettings):
         512,
         ge=1,
         description="Maximum number of open connections. At the limit, a new connection replaces "
-        "the one that has been idle or incomplete for longest. With TLS, each takes about 300 KiB "
+        "the one that has been idle or incomplete for longest. With TLS, each takes about 120 KiB "
         "of memory.",
     )
     max_connections_per_source: int | None = Field(

@@ -62,8 +62,8 @@ class DropCause(StrEnum):
 class ConnectionLimits:
     """The bounds on connections; the defaults are for a container with 512 MiB of memory.
 
-    A TLS connection takes about 300 KiB, most of it asyncio's read buffer. Alertmanager,
-    Prometheus, probes and readers behind one address (a node, a proxy) keep some tens of them.
+    A TLS connection takes about 120 KiB. Alertmanager, Prometheus, probes and readers behind one
+    address (a node, a proxy) keep some tens of connections.
     """
 
     connections: int = 512
