@@ -12,6 +12,7 @@ import base64
 import contextlib
 import itertools
 import json
+import socket
 import ssl
 from collections import Counter
 from dataclasses import dataclass, field
@@ -130,11 +131,20 @@ class Attacker:
     answers: Counter[str] = field(default_factory=Counter)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection from the attacker's address."""
+        """Open a connection from the attacker's address, with a small buffer for what is read."""
         address = urlsplit(self.url)
-        return await asyncio.open_connection(
-            address.hostname, address.port, local_addr=(self.source, 0), limit=4096
-        )
+        connection = socket.socket()
+        try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(0)
+            connection.bind((self.source, 0))
+            await asyncio.get_running_loop().sock_connect(
+                connection, (address.hostname, address.port)
+            )
+            return await asyncio.open_connection(sock=connection, limit=4096)
+        except BaseException:
+            connection.close()
+            raise
 
     def head(self, method: str, path: str, **headers: str) -> bytes:
         """Return the head of a request, with the token if there is one."""
@@ -243,9 +253,8 @@ async def slow_body(attacker: Attacker) -> None:
 
 async def slow_reader(attacker: Attacker, path: str = "/") -> None:
     """Ask for a page a thousand times on one connection, and never read an answer."""
-    reader, writer = await attacker.connect()
+    _, writer = await attacker.connect()
     try:
-        reader._limit = 1  # type: ignore[attr-defined]
         writer.write(attacker.head("GET", path) * 1000)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         while not writer.transport.is_closing():
