@@ -171,7 +171,8 @@ def test_the_signature_is_of_the_bytes_on_the_wire(replica: Replica) -> None:
     """A body is not unpacked: neither before it is verified, nor after."""
     packed = gzip.compress(BODY)
     encoded = [("Content-Encoding", "gzip")]
-    assert post(replica, [*github(), *encoded], packed) == 401
+    assert post(replica, github(), packed) == 401
+    assert post(replica, [*github(), *encoded], packed) in (401, 415)
     assert post(replica, [*github(body=packed), *encoded], packed) in (400, 415)
 
 
