@@ -21,6 +21,7 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
+from openfero_gitops.dryrun.policy import DENIAL
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -101,10 +102,13 @@ async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username:
         try:
             await api.patch(JOBS, key.namespace, key.name, action.patch(remediation, username))
         except Forbidden as error:
-            raise UsageError(
-                f"{username} has no permission to patch Jobs in namespace {key.namespace!r}: "
-                f"{error}"
-            ) from error
+            denied = DENIAL.search(str(error))
+            why = (
+                "an admission policy of the cluster refused it"
+                if denied
+                else f"{username} has no permission to patch Jobs in namespace {key.namespace!r}"
+            )
+            raise UsageError(f"Job {key} was not {action.done}: {why}: {error}") from error
         except Invalid:
             before, remediation = remediation, await _read(api, key)
             is_same_phase = (before.uid, before.phase) == (remediation.uid, remediation.phase)

@@ -111,6 +111,8 @@ class DryRunner:
         self._shown: tuple[Catalog, DryRuns, tuple[Problem, ...]] | None = None
         self._places: Places = {}
         self._leads = False
+        # Namespaces whose policy this leader has probed: a saved result may be forged.
+        self._probed: set[str] = set()
         self._failures = 0
         self._pause_seconds = 0.0
         self._request_error = OnChange(_log.info, "dry run request failed")
@@ -147,6 +149,7 @@ class DryRunner:
     async def run(self, term: RunningTerm) -> None:
         """Try new operarios, and those whose results expired, while the term lasts."""
         self._leads = True
+        self._probed.clear()
         try:
             await self._load()
             while True:
@@ -243,7 +246,8 @@ class DryRunner:
     async def _probe_policy(self, namespace: str, term: RunningTerm) -> None:
         """Find out whether the chart's admission policy is in force in a namespace."""
         before = self._results.policies.get(namespace)
-        if before is not None and abs(self._now() - before.at) < _REMARKS_EXPIRE_AFTER:
+        is_current = before is not None and abs(self._now() - before.at) < _REMARKS_EXPIRE_AFTER
+        if is_current and namespace in self._probed:
             return
 
         async def send_probe() -> tuple[policy.Policy, tuple[Remark, ...]]:
@@ -261,6 +265,7 @@ class DryRunner:
         answer = await self._request(term, send_probe)
         if answer is None:
             return
+        self._probed.add(namespace)
         found, remarks = answer
         if before is None or before.version != found.version:
             log = _log.info if found.version else _log.warning

@@ -133,7 +133,8 @@ def _concerns_of_remediations(
         yield Concern(
             "warn",
             f"{plural(len(held), 'remediation')} held",
-            "a started Job was suspended by someone else; the controller does not restart it",
+            "a started Job was suspended by someone else, and is not restarted: cancel it, or "
+            "delete it so that the next delivery of its alert creates a new one",
             link=f"./?phase={Phase.HELD.value}",
         )
 

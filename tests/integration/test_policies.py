@@ -484,6 +484,8 @@ def test_only_the_controller_creates_its_jobs(
     forged = job(protected.namespace)
     with pytest.raises(RequestRefused, match=r"only the controller .* creates Jobs with"):
         protected.jobs(user).create(forged)
+    with pytest.raises(RequestRefused, match=r"only the controller .* creates Jobs with"):
+        protected.jobs(user).apply(forged)
     if user not in (CONTROLLER_MANAGER, JOB_CONTROLLER):
         plain = job(protected.namespace)
         del plain["metadata"]["labels"][keys.MANAGED_BY]
@@ -526,7 +528,17 @@ def test_users_may_do_what_is_theirs(protected: Place) -> None:
     ada.merge(approved, annotated(approved_by=None))
     eve.merge(approved, annotated(approved_by=EVE))
     eve.patch(waiting, patches.cancel_by_hand(protected.read(waiting), EVE))
-    for name in (waiting, running, approved):
+    queued = protected.running(queue="q")
+    for name in (running, queued, protected.running()):
+        remediation = protected.read(name)
+        assert not remediation.waiting
+        without_version = [
+            operation
+            for operation in patches.cancel_by_hand(remediation, EVE)
+            if operation["path"] != "/metadata/resourceVersion"
+        ]
+        eve.patch(name, without_version)
+    for name in (waiting, running, approved, queued):
         eve.delete(name)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60  # seconds
 
+APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
@@ -90,6 +91,11 @@ class Jobs:
     def create(self, job: dict[str, Any]) -> dict[str, Any]:
         """Create a Job; return it as stored."""
         return dict(self._users.request(self.user, "POST", self._path, job))
+
+    def apply(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Create or change a Job by a server-side apply; return it as stored."""
+        path = f"{self._path}/{job['metadata']['name']}?fieldManager=test&force=true"
+        return dict(self._users.request(self.user, "PATCH", path, job, content_type=APPLY))
 
     def get(self, name: str) -> dict[str, Any]:
         """Read a Job."""

@@ -14,7 +14,7 @@ from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.operator import APPROVE, CANCEL, apply_action, write_pause
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
-from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
+from openfero_gitops.domain.errors import Conflict, Forbidden, Invalid, UsageError
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.settings import load_settings
@@ -94,6 +94,34 @@ async def test_a_job_is_approved_once() -> None:
         with pytest.raises(UsageError, match="is already approved, by ada"):
             await apply_action(world.cluster, APPROVE, key, "eve")
     assert (await world.job(key)).approved_by == "ada"
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ("ValidatingAdmissionPolicy 'p' denied request: no", "an admission policy of the cluster"),
+        ('User "ada" cannot patch resource "jobs"', "ada has no permission to patch Jobs"),
+    ],
+)
+@in_virtual_time
+async def test_a_policy_is_told_from_a_missing_permission(message: str, why: str) -> None:
+    """Both are 403, and who grants permissions is not who changes policies."""
+    world = World()
+    replica, person = world.replica(), world.replica("person")
+
+    async def trouble(request: Request, act: Act) -> Any:
+        if request.verb == "patch":
+            raise Forbidden(message)
+        return await act()
+
+    person.wire.trouble = trouble
+    async with replica.watching():
+        key = (await replica.deliver(pods_of("web-1"))).items[0].job
+        assert key is not None
+        with pytest.raises(UsageError) as refused:
+            await apply_action(person.wire, APPROVE, key, "ada")
+    assert f"Job {key} was not approved: {why}" in str(refused.value)
+    assert str(refused.value).endswith(message)
 
 
 @in_virtual_time

@@ -622,6 +622,20 @@ class TestPolicy:
         assert follower.policies == {"jobs": 0}
 
     @in_virtual_time
+    async def test_each_leader_probes_for_itself(self) -> None:
+        """Who can write ConfigMaps cannot pretend that the policy is in force."""
+        desk = Desk()
+        forged = DryRuns(policies={"jobs": Policy(desk.world.now(), 1, build.NOW)})
+        config_map = dryrun.to_config_map(forged, NAMESPACE)
+        await desk.world.cluster.create(CONFIG_MAPS, NAMESPACE, config_map)
+        desk.accepts_probes()
+        async with desk.leading():
+            await asyncio.sleep(10)
+        assert desk.policies == {"jobs": 0}
+        assert "jobPolicy.create=true" in desk.runner.policy_advice
+        assert not desk.runner.is_approval_verified(build.remediation())
+
+    @in_virtual_time
     async def test_an_approver_is_verified_while_nobody_can_approve_in_another_name(self) -> None:
         """It is trusted from the time at which the cluster refuses a forged approval."""
         desk = Desk()
