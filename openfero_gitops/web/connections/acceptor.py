@@ -132,17 +132,25 @@ class HttpConnection(RequestHandler):
 
     def open(self, sock: socket.socket, tls: dict[str, Any]) -> None:
         """Start the TLS handshake, or the connection if `tls` is empty."""
+        owned = False  # by a transport, which closes it
+
+        def protocol() -> HttpConnection:
+            nonlocal owned
+            owned = True
+            return self
 
         def opened(task: asyncio.Task[Any]) -> None:
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or error is not None:
-                sock.close()
+                if not owned:
+                    sock.close()
                 self._acceptor.forget(self._tracked)
+                self.abort()
             # A failed handshake is an OSError, and the client's affair.
             if error is not None and not isinstance(error, OSError):
                 _log.error("cannot open a connection", exc_info=error)
 
-        opening = self._loop.connect_accepted_socket(lambda: self, sock, **tls)
+        opening = self._loop.connect_accepted_socket(protocol, sock, **tls)
         self._opening = self._loop.create_task(opening)
         self._opening.add_done_callback(opened)
 
