@@ -146,6 +146,7 @@ def build_catalog(
         envelope,
         scope.jobs_namespace,
         _granted(scope),
+        None if envelope.namespaces is None else frozenset(envelope.namespaces),
         frozenset(chain.from_iterable(reading.service_accounts for reading in readings)),
     )
     current = {
@@ -475,6 +476,7 @@ class _Context:
     envelope: Envelope
     jobs_namespace: str
     granted: frozenset[str] | None
+    listed: frozenset[str] | None
     service_accounts: frozenset[str]
 
     def judge(self, file: SourceFile, reading: FileReading) -> _FileVersion:
@@ -537,7 +539,7 @@ class _Context:
 
     def _refused(self, name: str) -> str:
         """Why no Job may run in a namespace; empty if it may."""
-        granted, listed = self.granted, self.envelope.namespaces
+        granted, listed = self.granted, self.listed
         if not is_dns_label(name):
             return f"{shown(name)} is not a valid namespace name"
         if granted is not None and name not in granted:

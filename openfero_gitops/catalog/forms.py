@@ -90,6 +90,10 @@ _OPERARIO_NAME: Final = re.compile(
     r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
 )
 _NAME_PREFIX: Final = "openfero-"
+# A compiled regular expression can take half a megabyte, of thirty characters.
+_MIN_EXPRESSION_CHARACTERS: Final = 300
+_CHARACTERS_PER_INSTRUCTION: Final = 10
+_INSTRUCTIONS_PER_STEP: Final = 4
 _MAX_KIND_CHARACTERS: Final = 100
 _JOB: Final = ("batch/v1", "Job")
 _CONFIG_MAP: Final = ("v1", "ConfigMap")
@@ -158,7 +162,8 @@ class Reading:
         name: the operario's name, if it has one.
         draft: the operario, if no finding is an error.
         service_account: the name of the ServiceAccount that it defines.
-        characters: of the Job as JSON.
+        characters: of the Job as JSON; a regular expression counts as as many characters as take
+            its memory.
     """
 
     ignored: str | None = None
@@ -420,6 +425,8 @@ def _assemble(parts: _Parts, effort: Effort) -> Reading:
         # The annotation's matchers apply in addition to those of an alertSelector.
         options = replace(options, matchers=parts.options.matchers + options.matchers)
     findings += option_findings
+    sizes = [matcher.program_size for matcher in options.matchers if matcher.program_size]
+    effort.spend(sum(sizes) // _INSTRUCTIONS_PER_STEP)
     alertname, status = _alert(parts, name, annotations, findings)
     labels = _without_reserved("labels", inner, parts.root, findings, effort)
     job_annotations = _without_reserved("annotations", inner, parts.root, findings, effort)
@@ -449,7 +456,13 @@ def _assemble(parts: _Parts, effort: Effort) -> Reading:
         namespace=inner.get("namespace"),
         outer_namespace=parts.metadata.get("namespace") if parts.root else None,
     )
-    return Reading(name=name, draft=draft, findings=tuple(findings), characters=len(canonical))
+    return Reading(
+        name=name,
+        draft=draft,
+        findings=tuple(findings),
+        characters=len(canonical)
+        + sum(_MIN_EXPRESSION_CHARACTERS + size * _CHARACTERS_PER_INSTRUCTION for size in sizes),
+    )
 
 
 def _has_error(findings: Iterable[Finding], pointer: Pointer) -> bool:

@@ -64,6 +64,11 @@ class Matcher:
         if self.operator in (Operator.MATCHES, Operator.NOT_MATCHES):
             object.__setattr__(self, "_regex", _compile(self.value))
 
+    @property
+    def program_size(self) -> int:
+        """The number of instructions of the compiled expression, about 50 bytes each."""
+        return 0 if self._regex is None else int(self._regex.programsize)
+
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether a label set fulfils the condition."""
         value = labels.get(self.name, "")

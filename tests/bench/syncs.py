@@ -126,7 +126,7 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
 
 def taken(folder: Path) -> int:
     """Return the bytes that the files below a folder use on disk."""
-    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def _clone(fleet: Fleet, folder: Path) -> int:

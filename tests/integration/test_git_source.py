@@ -67,7 +67,7 @@ def directories(cache: Path) -> list[Path]:
 
 def written(folder: Path) -> int:
     """Return the total size of the files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def change_owner(folder: Path, owner: int) -> None:

@@ -72,7 +72,7 @@ def written(folder: Path) -> int:
     sizes = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            sizes += file.stat().st_size
+            sizes += file.lstat().st_size
     return sizes
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from openfero_gitops.background import OnChange, restart_on_error, wait_for_event
+from openfero_gitops.background import OnChange, in_thread, restart_on_error, wait_for_event
 from tests.support.workers import in_background, in_virtual_time, seconds_so_far
 
 
@@ -22,6 +23,41 @@ async def test_an_event_that_is_set_ends_the_wait() -> None:
 async def test_a_wait_without_an_event_ends_at_its_timeout() -> None:
     """The wait returns False after the timeout."""
     assert not await wait_for_event(asyncio.Event(), 0.001)
+
+
+async def test_work_in_a_thread_returns_its_result() -> None:
+    """The result, or the error, is the caller's."""
+    stop = threading.Event()
+    assert await in_thread(threading.get_ident, stop) != threading.get_ident()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(fail, stop)
+    assert not stop.is_set()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_caller_stops_its_thread_and_waits_for_it(times: int) -> None:
+    """No thread goes on after its caller, however often that is cancelled."""
+    stop = threading.Event()
+    began, ended = threading.Event(), []
+
+    def work() -> None:
+        began.set()
+        stop.wait()
+        ended.append("work")
+        raise ZeroDivisionError
+
+    task = asyncio.create_task(in_thread(work, stop))
+    await asyncio.to_thread(began.wait)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["work"]
 
 
 @in_virtual_time

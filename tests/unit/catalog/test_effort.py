@@ -346,6 +346,26 @@ def test_small_files_that_expand_do_not_fill_the_memory(monkeypatch: pytest.Monk
     assert len(built(*files[:5]).operarios) == 5
 
 
+def test_regular_expressions_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expression of thirty characters counts as what it takes when it is compiled."""
+    monkeypatch.setattr(build_module, "MAX_CHARACTERS", 500_000)
+    text = f"""{ANNOTATED}    openfero.io/matchers: 'a=~"(([a-y]{{100}}){{9}})?"'\n{CONTAINER}"""
+    files = [source_file(f"{i}.yaml", text.replace("-x-", f"-x{i}-")) for i in range(100)]
+    assert sum(len(file.content) for file in files) < 50_000
+    with pytest.raises(CatalogRefusal, match="operarios of more than 500000 characters"):
+        built(*files)
+    assert len(built(*files[:5]).operarios) == 5
+
+
+def test_many_matchers_of_one_operario_are_an_error() -> None:
+    """An operario is matched with every alert, so it has at most a hundred matchers."""
+    for count, rules in ((100, set()), (101, {"option-value"})):
+        matchers = ",".join(f'a{i}="b"' for i in range(count))
+        text = f"{ANNOTATED}    openfero.io/matchers: '{matchers}'\n{CONTAINER}"
+        problems = built(source_file("a.yaml", text)).problems
+        assert {problem.rule for problem in problems if problem.is_error} == rules
+
+
 def test_the_problems_of_many_files_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the budget one problem of each file is kept, and no error becomes invisible."""
     monkeypatch.setattr(build_module, "MAX_PROBLEMS", 150)
