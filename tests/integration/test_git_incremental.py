@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,9 +126,9 @@ async def test_a_commit_that_changes_one_file_reads_and_parses_one_file(
     parsed: list[bytes] = []
     load = reading.load
 
-    def counted(content: bytes, *, is_json: bool = False) -> list[object]:
+    def counted(content: bytes, **options: Any) -> list[object]:
         parsed.append(content)
-        return load(content, is_json=is_json)
+        return load(content, **options)
 
     monkeypatch.setattr(reading, "load", counted)
     fleet.publish(second)
