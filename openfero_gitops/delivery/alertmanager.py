@@ -15,7 +15,7 @@ import json
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -35,8 +35,8 @@ _MAX_POINTER_CHARACTERS: Final = 200
 _MAX_LABELS_BYTES: Final = 64 * 1024
 #: JSON of all members of an alert that are read. A Job records less, cut.
 _MAX_ALERT_BYTES: Final = 256 * 1024
-#: JSON of the group key; a Job records less, cut.
-_MAX_GROUP_KEY_BYTES: Final = 64 * 1024
+#: Of the group key; more is cut. A Job records less, cut again and marked.
+_MAX_GROUP_KEY_CHARACTERS: Final = 64 * 1024
 #: Bodies up to this size are read a second time if msgspec rejects them, because it rejects lone
 #: surrogates, and because json names line and column.
 _MAX_REREAD_BYTES: Final = 128 * 1024
@@ -192,7 +192,7 @@ def read_delivery(
     return AlertGroup(
         # Alertmanager's rule; other senders may omit the status of the group.
         status=Status.FIRING if is_firing else Status.RESOLVED,
-        group_key=_of_group(_group_key, raw.group_key),
+        group_key=_of_group(raw.group_key, "groupKey")[:_MAX_GROUP_KEY_CHARACTERS],
         truncated_alerts=max(0, raw.truncated_alerts or 0),
         alerts=tuple(alerts),
         invalid=tuple(invalid),
@@ -202,7 +202,7 @@ def read_delivery(
 def _elements(raw: _Body) -> tuple[Sequence[_AlertBody | _Body], str, str]:
     """Return the alerts of a body, the group's status, and the member that they are in."""
     if not isinstance(raw.alerts, UnsetType):
-        return raw.alerts, _of_group(_text, raw.status, "status"), "alerts"
+        return raw.alerts, _of_group(raw.status, "status"), "alerts"
     if not memoryview(raw.labels):
         raise _invalid_payload(("alerts",), "the member is required")
     if not _begins_with(raw.labels, "{"):
@@ -210,10 +210,10 @@ def _elements(raw: _Body) -> tuple[Sequence[_AlertBody | _Body], str, str]:
     return [raw], "", ""
 
 
-def _of_group(decode: Callable[..., str], *arguments: Any) -> str:
-    """Decode a member of the group: the body is not a payload if it is invalid."""
+def _of_group(raw: Raw, member: str) -> str:
+    """Decode a text of the group: the body is not a payload if it is invalid."""
     try:
-        return decode(*arguments)
+        return _text(raw, member)
     except _InvalidMember as error:
         raise _invalid_payload(error.path, str(error)) from None
 
@@ -324,17 +324,6 @@ def _text(raw: Raw, member: str) -> str:
         raise _InvalidMember("must be a string", member) from None
     except msgspec.DecodeError:
         raise _InvalidMember("must be text in UTF-8", member) from None
-
-
-def _group_key(raw: Raw) -> str:
-    size = len(memoryview(raw))
-    if size > _MAX_GROUP_KEY_BYTES:
-        raise _InvalidMember(
-            f"the group key has {size} bytes, and at most {_MAX_GROUP_KEY_BYTES} are read; "
-            "shorten the labels of group_by",
-            "groupKey",
-        )
-    return _text(raw, "groupKey")
 
 
 def _wrong_text(raw: Raw, member: str, error: Exception) -> _InvalidMember:

@@ -261,7 +261,7 @@ def _first_members(beginning: bytes) -> dict[str, Any]:
             if colon is None:
                 break
             members[name], position = decoder.raw_decode(text, colon.end())
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return members
 

@@ -93,7 +93,7 @@ def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[lis
                     {
                         "name": "openfero",
                         "webhook_configs": [
-                            {**receiver, "max_alerts": 0} for receiver in receivers
+                            {**receiver, "max_alerts": 10_000} for receiver in receivers
                         ],
                     }
                 ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from openfero_gitops.domain.errors import Overloaded
 from openfero_gitops.web.bodies import SMALL_BYTES, BodyBudget, Reservation
+from tests.support.paths import ROOT
 
 BUDGET = 16 * SMALL_BYTES
 
@@ -53,6 +55,18 @@ def test_a_request_that_was_answered_reserves_nothing() -> None:
     with pytest.raises(Overloaded):
         request.add(10)
     assert budget.used == 0
+
+
+def test_nothing_else_reads_a_body() -> None:
+    """The ways of aiohttp to read a body count nothing and share no budget."""
+    ways = re.compile(r"request\.(read|text|json|post|multipart)\(|request\.content\b")
+    web = ROOT / "openfero_gitops" / "web"
+    readers = {
+        file.relative_to(web).as_posix()
+        for file in web.rglob("*.py")
+        if ways.search(file.read_text())
+    }
+    assert readers == {"bodies.py"}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * SMALL_BYTES))))

@@ -187,6 +187,39 @@ def test_what_names_no_ref_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("beginning", "refs", "default", "is_known"),
+    [
+        (
+            '{"ref": "refs/heads/main", "repository": {"default_branch": "main"}, "commits": [{"id',
+            (MAIN,),
+            "main",
+            True,
+        ),
+        (' { "ref" : "refs/heads/main" , "commits" : [ 1 , 2', (MAIN,), "", True),
+        ('{"ref": "refs/heads/main", "message": "a long o', (MAIN,), "", True),
+        ('{"commits": [{"id": "1"}, {"ref": "refs/heads/main"', (), "", False),
+        ('{"push": {"changes": [{"new": {"name": "main"}}, {"new', (), "", False),
+        ('{"ref": "refs/heads/ma', (), "", False),
+        ('{"ref": 3, "x": ' + "[" * 100_000, (), "", False),
+        ("[1, 2", (), "", False),
+        ("", (), "", False),
+    ],
+)
+def test_the_beginning_of_a_large_body_is_read(
+    beginning: str,
+    refs: tuple[str, ...],
+    default: str,
+    is_known: bool,  # noqa: FBT001, pytest gives it by name
+) -> None:
+    """Members that are complete count; if the refs are not among them, any may have been pushed."""
+    headers = {"X-GitHub-Event": "push"}
+    push = read_push(Forge.GITHUB, headers, beginning.encode(), complete=False)
+    assert push == Push(Forge.GITHUB, "push", refs, default, is_known)
+    assert may_move(push, "main")
+    assert may_move(push, "other") is not is_known
+
+
+@pytest.mark.parametrize(
     ("ref", "pushed", "default", "wanted"),
     [
         ("main", MAIN, "", True),
