@@ -54,7 +54,7 @@ def job_of(kubectl: Kubectl, item: dict[str, Any]) -> dict[str, Any]:
 def test_no_alert_makes_a_heavy_job(replica: Replica, kubectl: Kubectl, text: str) -> None:
     """Long annotations, group keys and URLs are cut: the stored Job has less than 256 KiB."""
     heavy = alert("Hostile", text=ascii(text)) | {
-        "annotations": {"long": text * 30_000, **{f"a{number}": "" for number in range(1000)}},
+        "annotations": {"long": text * 10_000, **{f"a{number}": "" for number in range(1000)}},
         "generatorURL": text * 10_000,
     }
     status, answer = replica.deliver(heavy, groupKey=text * 10_000)
