@@ -677,7 +677,11 @@ HEAVY = [
 ]
 
 
-@pytest.mark.parametrize("group_key", ["", "\x01" * 10**5, "🙈" * 10**5, "$" * 10**5])
+@pytest.mark.parametrize(
+    "group_key",
+    ["", "\x01" * 10**5, "🙈" * 10**5, "$" * 10**5],
+    ids=["none", "control", "emoji", "dollar"],
+)
 def test_no_alert_makes_a_heavy_job(group_key: str) -> None:
     """Whatever an alert contains, it adds less than 256 KiB to a Job with one container."""
     empty = weight(rendered(alert(labels={}, annotations={})).manifest)
