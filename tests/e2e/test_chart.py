@@ -445,15 +445,15 @@ def test_the_mirror_is_always_signed() -> None:
 @pytest.mark.parametrize(
     ("create", "apis", "count"),
     [
-        ("auto", [], 1),
+        ("auto", [], 2),
         ("auto", ["apps/v1/Deployment"], 0),
-        ("auto", ["apps/v1/Deployment", POLICY_API], 1),
-        (True, ["apps/v1/Deployment"], 1),
+        ("auto", ["apps/v1/Deployment", POLICY_API], 2),
+        (True, ["apps/v1/Deployment"], 2),
         ("false", [POLICY_API], 0),
         (False, [], 0),
     ],
 )
-def test_the_policy_is_created_where_the_cluster_has_policies(
+def test_policies_are_created_where_the_cluster_has_policies(
     create: object, apis: list[str], count: int
 ) -> None:
     """That is the default; rendered without a cluster, it is assumed to have them."""
@@ -472,14 +472,23 @@ def test_the_policy_names_the_controller_and_its_namespaces() -> None:
         "jobPolicy": {"kueueUsers": ["kueue"], "kubernetesUsers": ["kcm"]},
     }
     objects = render_chart("team", merged(REPOSITORY, changes))
-    policy = json.dumps(only(objects, "ValidatingAdmissionPolicy")["spec"])
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    specs = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in objects
+             if each["kind"] in kinds}  # fmt: skip
+    policy = json.dumps(specs[kinds[0], f"team-{NAME}-jobs"])
     assert '\\"system:serviceaccount:team:healer\\"' in policy
     assert 'in [\\"kueue\\"]' in policy
     assert 'in [\\"kcm\\"]' in policy
-    binding = only(objects, "ValidatingAdmissionPolicyBinding")["spec"]
-    [selector] = binding["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert '\\"system:serviceaccount:team:healer\\"' in json.dumps(
+        specs[kinds[0], f"team-{NAME}-config-maps"]
+    )
+    jobs, config_maps = (specs[kinds[1], f"team-{NAME}-{name}"] for name in ("jobs", "config-maps"))
+    [selector] = jobs["matchResources"]["namespaceSelector"]["matchExpressions"]
     assert selector["values"] == ["team-jobs", "shop"]
-    assert binding["validationActions"] == ["Deny"]
+    assert config_maps["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "team"
+    }
+    assert jobs["validationActions"] == config_maps["validationActions"] == ["Deny"]
 
 
 def test_a_quota_bounds_the_jobs_of_the_namespace_that_the_chart_makes() -> None:

@@ -514,6 +514,41 @@ def test_a_probe_is_refused_to_everybody(protected: Place) -> None:
         protected.jobs(protected.controller).create(approved)
 
 
+def test_the_controller_writes_only_its_own_config_maps(
+    protected: Place, users: Users, shared_namespace: str
+) -> None:
+    """A stolen token cannot replace those of others, not even by deleting and creating them."""
+    path = f"/api/v1/namespaces/{shared_namespace}/configmaps"
+    controller = protected.controller
+
+    def write(user: str | None, method: str, name: str) -> None:
+        body = {"metadata": {"name": name}} if method == "POST" else None
+        users.request(user, method, path if method == "POST" else f"{path}/{name}", body)
+
+    for name in ("openfero-catalog", "openfero-dry-runs", f"openfero-catalog-{'0a' * 16}"):
+        write(controller, "POST", name)
+        write(controller, "DELETE", name)
+
+    def is_in_force() -> bool:
+        try:
+            write(controller, "POST", "another")
+        except RequestRefused:
+            return True
+        write(None, "DELETE", "another")
+        return False
+
+    wait_until(is_in_force)
+    write(None, "POST", "openfero-catalog-of-another")
+    for method, name in (
+        ("POST", f"{NAME}-signers"),
+        ("DELETE", "openfero-catalog-of-another"),
+        ("DELETE", "kube-root-ca.crt"),
+    ):
+        with pytest.raises(RequestRefused, match="only its own ConfigMaps") as refusal:
+            write(controller, method, name)
+        assert refusal.value.code == 403
+
+
 def test_users_may_do_what_is_theirs(protected: Place) -> None:
     """They label, annotate, suspend and delete Jobs, and withdraw their own approval."""
     eve, ada = protected.jobs(EVE), protected.jobs(ADA)

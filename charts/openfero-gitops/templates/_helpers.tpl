@@ -22,6 +22,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{- /* The name of the controller's ServiceAccount as a user of the API server. */}}
+{{- define "openfero-gitops.userName" -}}
+{{- printf "system:serviceaccount:%s:%s" .Release.Namespace (include "openfero-gitops.serviceAccountName" .) }}
+{{- end }}
+
 {{- define "openfero-gitops.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}
@@ -41,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- prepend .Values.allowedNamespaces (include "openfero-gitops.jobsNamespace" .) | uniq | toJson }}
 {{- end }}
 
-{{- /* Whether to create the policy for Jobs: "true" or empty. */}}
+{{- /* Whether to create the policies for Jobs and ConfigMaps: "true" or empty. */}}
 {{- define "openfero-gitops.jobPolicy" -}}
 {{- $create := .Values.jobPolicy.create | toString }}
 {{- $apis := .Capabilities.APIVersions }}
