@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits, read_delivery
 from openfero_gitops.domain.errors import Overloaded
 from openfero_gitops.web.bodies import SMALL_BYTES, BodyBudget, Reservation
+from openfero_gitops.web.webhook import Intake
 from tests.support.paths import ROOT
 
 BUDGET = 16 * SMALL_BYTES
@@ -55,6 +57,18 @@ def test_a_request_that_was_answered_reserves_nothing() -> None:
     with pytest.raises(Overloaded):
         request.add(10)
     assert budget.used == 0
+
+
+@pytest.mark.parametrize("limits", [PayloadLimits(), PayloadLimits(size=2**20, alerts=2048)])
+def test_the_largest_delivery_fits_in_the_budget(limits: PayloadLimits) -> None:
+    """With as many alerts, labels and bytes as are allowed at once, it is not answered with 503."""
+    labels = ",".join(f'"{number}":""' for number in range(limits.size // 32 // limits.alerts))
+    alert = f'{{"status":"firing","labels":{{{labels}}}}}'
+    body = f'{{"alerts":[{",".join([alert] * limits.alerts)}]}}'.ljust(limits.size).encode()
+    with Reservation(Intake(limits).budget) as reservation:
+        reservation.add(len(body))
+        assert len(read_delivery(body, limits, reservation.add).alerts) == limits.alerts
+        assert reservation.size > 4 * limits.size
 
 
 def test_nothing_else_reads_a_body() -> None:
