@@ -311,6 +311,41 @@ class TestNames:
         assert await world.cluster.get(JOBS, build.JOBS_NAMESPACE, name) == strange
 
     @in_virtual_time
+    async def test_a_job_that_is_changed_at_its_creation_is_503(self) -> None:
+        """As by a mutating webhook: it would never start, so that 200 would lose the alert."""
+        world = World()
+        replica = world.replica()
+
+        async def mutate(request: Request, act: Act) -> Any:
+            if request.verb == "create":
+                request.body["metadata"]["annotations"][keys.TARGET] = '{"pod":"db-1"}'
+            return await act()
+
+        replica.wire.trouble = mutate
+        async with replica.watching():
+            answers = [await replica.deliver(build.alert()) for _ in range(2)]
+        assert [answer.verdict for answer in answers] == [Verdict.REPEAT] * 2
+        assert [outcomes(answer)[0][1] for answer in answers] == [
+            Reason.API_CONFLICT,
+            Reason.NAME_TAKEN,
+        ]
+        assert "was changed at its creation" in answers[0].items[0].message
+        assert "delete it, so that the alert gets its Job" in answers[1].items[0].message
+
+    @in_virtual_time
+    async def test_a_resolved_alert_is_recorded_on_no_foreign_job(self) -> None:
+        """The alert is answered with 200, and the forged Job stays as it is."""
+        world = World()
+        replica = world.replica()
+        manifest = build.rendered().manifest
+        manifest["metadata"]["name"] = "forged"
+        forged = (await world.cluster.create(JOBS, build.JOBS_NAMESPACE, manifest)).object
+        async with replica.watching():
+            answer = await replica.deliver(resolved(build.alert(), world.now()))
+        assert answer.verdict is Verdict.ACCEPTED
+        assert await world.cluster.get(JOBS, build.JOBS_NAMESPACE, "forged") == forged
+
+    @in_virtual_time
     async def test_a_job_that_is_deleted_while_it_is_read_is_503(self) -> None:
         """AlreadyExists followed by NotFound means that the Job is being deleted."""
         world = World()
