@@ -141,13 +141,13 @@ SABOTAGES: Final = (
         "no stamp before the first admission",
         frozenset({"limit", "two-leaders", "target", "healed-twice", "final", "paused"}),
         (_replace(Admitter, "_confirm", _forget_doubts),),
-        known_seeds=(3, 4),
+        known_seeds=(7, 34),
     ),
     Sabotage(
         "an admission without an answer did not happen",
         frozenset({"limit", "target", "healed-twice", "paused"}),
         (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
-        known_seeds=(3,),
+        known_seeds=(34,),
     ),
     Sabotage(
         "a leader that leaves while an admission is under way",
@@ -159,7 +159,7 @@ SABOTAGES: Final = (
         "a leader that leaves and forgets what has no answer",
         frozenset({"under-way", "paused"}),
         (_replace(LeaseTerm, "finish", _finish_whatever_is_left),),
-        known_seeds=(30,),
+        known_seeds=(3,),
     ),
     Sabotage(
         "a word of the last leader that outlasts the next",
@@ -188,7 +188,7 @@ SABOTAGES: Final = (
             _replace(Control, "_read", _read_and_acknowledge),
             _replace(control, "_MAX_AGE_SECONDS", 10.0),
         ),
-        known_seeds=(0,),
+        known_seeds=(12, 16),
     ),
     Sabotage(
         "no look at the incident",
@@ -224,7 +224,7 @@ SABOTAGES: Final = (
         "a patch that tests nothing",
         frozenset({"final", "resolved", "two-leaders", "phase", "limit"}),
         (_replace(patches, "_still_waiting", lambda _: []),),
-        known_seeds=(0,),
+        known_seeds=(3, 7),
     ),
     Sabotage(
         "no note of what a person started",
