@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import SourceError, Unusable
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.descendants import descendants
@@ -278,7 +278,7 @@ class TestMemory:
         elif part == "author":
             content = commit(FOLDER_ID, author=many)
         elif part == "parents":
-            content = commit(FOLDER_ID, *[parent_id] * 100_000)
+            content = commit(FOLDER_ID, *[parent_id] * 250_000)
         else:
             head = f"object {TIP_ID}\ntype commit\ntag main\n".encode()
             kind, content = TAG, head + b"tagger A <a@example.com> 1790000000 +0000\n\n" + many
@@ -291,8 +291,26 @@ class TestMemory:
         )
         before = _peak_of_self()
         text = await outcome(server.url, tmp_path)
-        assert "more than 1048576" in text or "--git-max-memory" in text
+        assert "more than 8388608" in text or "--git-max-memory" in text
         assert _peak_of_self() - before < 40 * MIB
+
+    async def test_a_commit_of_megabytes_is_refused_like_others_that_cannot_be_used(
+        self, server: HostileServer, tmp_path: Path
+    ) -> None:
+        """A replica that starts goes back to an ancestor, and the commit is not fetched again."""
+        tip = commit(FOLDER_ID, TIP_ID, message=b"x" * (9 * MIB))
+        tip_id = object_id(COMMIT, tip)
+        server.serve_commit(tip_id, [entry(COMMIT, tip)], [entry(COMMIT, TIP)], *FILES)
+        settings = GitSettings(url=server.url, cache_dir=tmp_path / "cache", timeout=30)
+        async with contextlib.aclosing(GitSource(settings)) as source:
+            for _ in range(2):
+                with pytest.raises(Unusable, match="more than 8388608") as refused:
+                    await source.fetch()
+                assert refused.value.revision.commit == tip_id
+            assert await source.ancestors(tip_id) == [TIP_ID]
+            assert (await source.snapshot(TIP_ID)).files
+            packs = [body for *_, body in server.requests if b"command=fetch" in body]
+            assert len(packs) == 1
 
     async def test_messages_without_end(self, server: HostileServer, tmp_path: Path) -> None:
         """What a server says is not kept, and its escape sequences reach no terminal."""

@@ -208,6 +208,10 @@ class Damaged(Exception):
     """The cache of a repository cannot be read; a new one may be. Never leaves this package."""
 
 
+class TooLarge(Exception):
+    """A commit or tag is too large to be read. Never leaves this package."""
+
+
 class Cut(Exception):
     """The answer is in history that was not fetched. Never leaves this package."""
 

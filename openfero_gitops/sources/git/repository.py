@@ -22,7 +22,7 @@ from openfero_gitops.domain.catalog import blob_id
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time
-from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
+from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, last_line
 from openfero_gitops.sources.git.process import TooMuchOutput, bytes_below
 from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
 
@@ -40,7 +40,8 @@ _MAX_OUTPUT_BYTES: Final = 1 << 26  # of commands whose output has no other limi
 _MAX_PACKS: Final = 50  # each read opens all of them; then they are joined
 _MAX_AUTHOR: Final = 200  # characters
 _MAX_NESTED_TAGS: Final = 8
-_MAX_COMMIT_BYTES: Final = 1 << 20
+# GitPython takes several times as much memory.
+_MAX_COMMIT_BYTES: Final = 8 << 20
 _NO_BLOB: Final = "0" * 40
 _TREE: Final = "040000"
 _KINDS: Final = {
@@ -85,6 +86,11 @@ class BareRepository:
     git: Git
     whole: bool = False
     cut: bool = False
+
+    @property
+    def max_commit_bytes(self) -> int:
+        """The size in bytes of the largest commit or tag that is read."""
+        return _MAX_COMMIT_BYTES
 
     @property
     def is_cut(self) -> bool:
@@ -228,7 +234,8 @@ class BareRepository:
 
         Raises:
             Damaged: one cannot be read.
-            SourceError: one is not a commit, or too large to be read.
+            TooLarge: one is too large to be read.
+            SourceError: one is not a commit.
         """
         names = list(names)
         self._require_small(names)
@@ -520,9 +527,9 @@ class BareRepository:
         """Refuse commits and tags of which GitPython would hold megabytes in memory."""
         for name, size in self.sizes(names).items():
             if size > _MAX_COMMIT_BYTES:
-                raise SourceError(
-                    f"{self.git.where}: commit or tag {name[:12]} has {size} bytes, more than"
-                    f" {_MAX_COMMIT_BYTES}; commit again with fewer parents and a shorter message"
+                raise TooLarge(
+                    f"commit or tag {name[:12]} has {size} bytes, more than {_MAX_COMMIT_BYTES};"
+                    " commit again with fewer parents and a shorter message"
                 )
 
     def _commit(self, repo: Repo, name: str) -> Commit:

@@ -33,7 +33,7 @@ from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.cache import Cache, remove
-from openfero_gitops.sources.git.errors import Cut, Damaged, last_line
+from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, last_line
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
@@ -380,8 +380,8 @@ class GitSource:
 
     def _read_tip(self, repository: BareRepository, tip: str, judge: Judge) -> _Fetched:
         """Read what was fetched; a commit that cannot be used is not fetched again."""
-        revision, verdict = self._judged(repository, tip, judge)
         try:
+            revision, verdict = self._judged(repository, tip, judge)
             snapshot = self._usable_files(repository, revision, fetched=True)
         except Unusable as error:
             return _Fetched(tip, "", None, error)
@@ -463,7 +463,11 @@ class GitSource:
         return read(repository, commit)
 
     def _revision(self, repository: BareRepository, tip: str) -> Revision:
-        [commit] = repository.commits([tip])
+        try:
+            [commit] = repository.commits([tip])
+        except TooLarge as error:
+            revision = Revision(self.url, self._settings.ref, tip)
+            raise Unusable(f"{self._where}: {error}", revision) from error
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
     def _usable_files(
@@ -538,7 +542,12 @@ class GitSource:
         if missing and self._remote.blob_bytes is None:
             raise Damaged(f"blob {min(missing)} is missing")
         small = {blob for blob, size in sizes.items() if size <= max_bytes}
-        versions = [(sha, blob) for sha, blob in versions if blob in small]
+        commit_sizes = repository.sizes(sha for sha, _ in versions)
+        versions = [
+            (sha, blob)
+            for sha, blob in versions
+            if blob in small and commit_sizes.get(sha, 0) <= repository.max_commit_bytes
+        ]
         contents = repository.blobs(
             (blob for _, blob in versions), sum(sizes[blob] for _, blob in versions)
         )
