@@ -253,15 +253,20 @@ def test_a_full_queue_is_reported(gateway: Gateway, replica: Replica) -> None:
             reasons.update(item["reason"] for item in items)
             await asyncio.sleep(1)
 
+    def sender(source: str) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, local_addr=(source, 0))
+        return aiohttp.ClientSession(connector=connector)
+
     async def storm() -> None:
-        connector = aiohttp.TCPConnector(limit=0)
         async with (
             asyncio.timeout(600),
-            aiohttp.ClientSession(connector=connector) as http,
+            # One source may not have as many connections as there may be deliveries.
+            sender("127.0.0.1") as first,
+            sender("127.0.0.2") as second,
             asyncio.TaskGroup() as senders,
         ):
             for number in range(300):
-                senders.create_task(repeat(http, f"h{number}"))
+                senders.create_task(repeat((first, second)[number % 2], f"h{number}"))
             full = {"deliveries": "256 deliveries are in progress; no more are accepted"}
             seen = None
             while "busy" not in reasons or seen != (503, full):
