@@ -490,23 +490,26 @@ def test_the_refusal_says_what_is_unsafe_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "way",
+    ("way", "named"),
     [
-        {"args": ["{{ .Labels.absent }}"]},
-        {"command": ["{{ .Annotations.absent }}"]},
-        {"env": [{"name": "OWN", "value": "{{ .Annotations.absent }}"}]},
-        {"args": ["$(OPENFERO_ABSENT)"]},
-        {"args": ["$(OWN)"], "env": [{"name": "OWN", "value": "$(OPENFERO_ABSENT)"}]},
-        {"args": ["$(OPENFERO_A_B)"]},
-        {"args": ["$(OPENFERO_" + "X" * 2000 + ")"]},
+        ({"args": ["{{ .Labels.absent }}"]}, ".Labels.absent"),
+        ({"command": ["{{ .Annotations.absent }}"]}, ".Annotations.absent"),
+        ({"env": [{"name": "OWN", "value": "{{ .Annotations.absent }}"}]}, ".Annotations.absent"),
+        ({"args": ["$(OPENFERO_ABSENT)"]}, "OPENFERO_ABSENT"),
+        (
+            {"args": ["$(OWN)"], "env": [{"name": "OWN", "value": "$(OPENFERO_ABSENT)"}]},
+            "OPENFERO_ABSENT",
+        ),
+        ({"args": ["$(OPENFERO_A_B)"]}, "OPENFERO_A_B"),
+        ({"args": ["$(OPENFERO_" + "X" * 2000 + ")"]}, "OPENFERO_XXX"),
     ],
 )
-def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any]) -> None:
+def test_a_value_that_is_missing_refuses_the_remediation(way: dict[str, Any], named: str) -> None:
     """So does a variable whose name two labels share."""
     result = healed(alert(labels={"alertname": "A", "a-b": "1", "a_b": "2"}), **way)
 
     assert result.refusal is Reason.MISSING_VALUE
-    assert "A_B" in result.message or "absent" in result.message.lower() or "XXX" in result.message
+    assert named in result.message
     assert len(result.message) <= 1024
 
 
