@@ -201,7 +201,9 @@ async def test_a_besieged_replica_keeps_its_lease_and_heals(
     }
     assert len(jobs) == len(hosts) == REAL_GROUPS * GROUP_SIZE
     assert len(started) == len(jobs)
-    assert set(attacker.answers) <= {"400", "413", "422", "503", "closed", "no answer"} | RESETS
+    # (200: one of the bodies has no alert, and a member that is skipped.)
+    expected = {"200", "400", "413", "422", "503", "closed", "no answer"} | RESETS
+    assert set(attacker.answers) <= expected
     assert replica.process.returncode is None
     conditions = (await asyncio.to_thread(replica.get, "/readyz"))["conditions"]
     failing = {condition["name"]: condition["message"] for condition in conditions}
