@@ -158,6 +158,7 @@ def main() -> None:
                 namespace="default",
                 repository=repository.url,
                 development=False,
+                max_waiting="100000",  # no leader admits them
             )
         )
         print(f"deliveries: {ALERTS} alerts, median of {ROUNDS} rounds; answer times in ms")
