@@ -178,7 +178,7 @@ class Metrics:
         )
         self._policy = Gauge(
             "openfero_gitops_job_policy_version",
-            "Version of the Helm chart's admission policy in force for Jobs; 0 if there is none",
+            "Version of the Helm chart's active admission policy for Jobs; 0 if there is none",
             ("namespace",),
             registry=registry,
         )
@@ -259,7 +259,7 @@ class Metrics:
         self._dry_runs.labels(result).inc()
 
     def policy(self, namespace: str, version: int) -> None:
-        """Set the version of the admission policy in force in a namespace; 0 if there is none."""
+        """Set the version of the active admission policy of a namespace; 0 if there is none."""
         self._policy.labels(namespace).set(version)
 
     def synced(self, status: SyncStatus) -> None:

@@ -222,7 +222,7 @@ class Counts(Protocol):
         ...
 
     def policy(self, namespace: str, version: int) -> None:
-        """Set the version of the admission policy in force in a namespace; 0 if there is none."""
+        """Set the version of the active admission policy of a namespace; 0 if there is none."""
         ...
 
     def synced(self, status: SyncStatus) -> None:

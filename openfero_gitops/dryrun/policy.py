@@ -24,7 +24,7 @@ VERSION: Final = 1
 
 #: The wording of admission policies and webhooks; RBAC and quotas have others.
 DENIAL: Final = re.compile(r"denied (?:the )?request")
-_IN_FORCE: Final = re.compile(r"policy version ([0-9]{1,9}) is in force")
+_ACTIVE: Final = re.compile(r"policy version ([0-9]{1,9}) is active")
 #: Quotas are checked after policies.
 _QUOTA: Final = re.compile(r"exceeded quota")
 _MAX_NAMESPACES_SHOWN: Final = 5
@@ -34,7 +34,7 @@ _MAX_NAMESPACES_SHOWN: Final = 5
 class Policy:
     """What the probes of a namespace found.
 
-    `version` is 0 if no policy is in force, and None if this is unknown because of `error`.
+    `version` is 0 if no policy is active, and None if this is unknown because of `error`.
     `approvals_since` is the time since which nobody can approve in another name, None if somebody
     can. `at` is the time of the last probe (UTC).
     """
@@ -97,7 +97,7 @@ def evaluate(error: ApiError | None, before: Policy | None, now: datetime) -> Po
     since = before.approvals_since if before is not None else None
     message = str(error)
     denied = isinstance(error, Forbidden | Invalid) and DENIAL.search(message)
-    if denied and (version := _IN_FORCE.search(message)):
+    if denied and (version := _ACTIVE.search(message)):
         return Policy(now, int(version[1]), since or now)
     if denied and keys.APPROVED_BY in message:
         return Policy(now, 0, since or now)
@@ -110,7 +110,7 @@ def evaluate(error: ApiError | None, before: Policy | None, now: datetime) -> Po
 
 
 def advice(policies: Mapping[str, Policy]) -> str:
-    """Return what users can do to Jobs, and how to prevent it; empty if the policy is in force.
+    """Return what users can do to Jobs, and how to prevent it; empty if the policy is active.
 
     Args:
         policies: by namespace.
@@ -127,7 +127,7 @@ def advice(policies: Mapping[str, Policy]) -> str:
         )
     if unknown := by_version.pop(None, None):
         parts.append(
-            f"it is unknown whether the Helm chart's admission policy is in force in "
+            f"it is unknown whether the Helm chart's admission policy is active in "
             f"{_namespaces(unknown)}, because something else refuses the Job "
             f"openfero-policy-probe: {policies[unknown[0]].error}"
         )

@@ -244,7 +244,7 @@ class DryRunner:
         return () if exists else (account_missing(trial),)
 
     async def _probe_policy(self, namespace: str, term: RunningTerm) -> None:
-        """Find out whether the chart's admission policy is in force in a namespace."""
+        """Find out whether the chart's admission policy is active in a namespace."""
         before = self._results.policies.get(namespace)
         is_current = before is not None and abs(self._now() - before.at) < _REMARKS_EXPIRE_AFTER
         if is_current and namespace in self._probed:

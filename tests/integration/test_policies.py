@@ -506,7 +506,7 @@ def test_a_probe_is_refused_to_everybody(protected: Place) -> None:
     probe = job(protected.namespace)
     probe["metadata"]["annotations"][keys.POLICY_PROBE] = "1"
     for user in (protected.controller, None):
-        with pytest.raises(RequestRefused, match="policy version 1 is in force"):
+        with pytest.raises(RequestRefused, match="policy version 1 is active"):
             protected.jobs(user).create(probe)
     approved = job(protected.namespace)
     approved["metadata"]["annotations"][keys.APPROVED_BY] = ADA

@@ -336,9 +336,7 @@ class MemoryCluster:
             fill_new_job(new)
             if keys.POLICY_PROBE in (metadata.get("annotations") or {}):
                 # Only this process writes Jobs, so they are as safe as with the chart's policy.
-                raise Forbidden(
-                    f"memory denied request: policy version {policy.VERSION} is in force"
-                )
+                raise Forbidden(f"memory denied request: policy version {policy.VERSION} is active")
         check(resource, new)
         name = metadata["name"]
         if (existing := self._store.get(resource, namespace, name)) is not None:

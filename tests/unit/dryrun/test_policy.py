@@ -18,8 +18,8 @@ DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
 @pytest.mark.parametrize(
     ("error", "version"),
     [
-        (Forbidden(f"{DENIED}policy version 1 is in force"), 1),
-        (Forbidden(f"{DENIED}policy version 23 is in force"), 23),
+        (Forbidden(f"{DENIED}policy version 1 is active"), 1),
+        (Forbidden(f"{DENIED}policy version 23 is active"), 23),
         (Forbidden(f"{DENIED}{keys.APPROVED_BY} must be your name"), 0),
         (Invalid(f"{DENIED}{keys.APPROVED_BY} must be your name"), 0),
         (Forbidden('jobs.batch "a" is forbidden: exceeded quota: jobs'), 0),
@@ -35,14 +35,14 @@ def test_the_version_is_in_the_message(error: ApiError | None, version: int | No
     found = evaluate(error, None, NOW)
     assert found is not None
     assert (found.version, found.at) == (version, NOW)
-    is_tied = error is not None and ("in force" in str(error) or keys.APPROVED_BY in str(error))
+    is_tied = error is not None and ("is active" in str(error) or keys.APPROVED_BY in str(error))
     assert found.approvals_since == (NOW if is_tied else None)
 
 
 def test_what_was_found_lasts_until_something_else_is_found() -> None:
     """An answer that says nothing changes nothing; approvals are verified since the first one."""
-    in_force = Forbidden(f"{DENIED}policy version {VERSION} is in force")
-    assert evaluate(in_force, PROTECTED, NOW) == Policy(NOW, VERSION, EARLIER)
+    active = Forbidden(f"{DENIED}policy version {VERSION} is active")
+    assert evaluate(active, PROTECTED, NOW) == Policy(NOW, VERSION, EARLIER)
     hidden = evaluate(Forbidden(f"{DENIED}no"), PROTECTED, NOW)
     assert hidden == Policy(NOW, VERSION, EARLIER, f"{DENIED}no")
     assert evaluate(None, PROTECTED, NOW) == Policy(NOW, 0)
@@ -64,6 +64,6 @@ def test_the_advice_says_where_and_what_to_do() -> None:
 def test_the_chart_has_the_version_that_is_looked_for() -> None:
     """The policy's message names the version, and the annotation that it refuses."""
     template = (ROOT / "charts/openfero-gitops/templates/job-policy.yaml").read_text()
-    message = f"{keys.POLICY_PROBE} is reserved; policy version {VERSION} is in force"
+    message = f"{keys.POLICY_PROBE} is reserved; policy version {VERSION} is active"
     assert message in template
     assert keys.POLICY_PROBE in probe("jobs")["metadata"]["annotations"]

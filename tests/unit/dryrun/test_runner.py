@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from openfero_gitops.leadership.term import LeaseTerm
     from tests.support.relay import Act, Request
 
-IN_FORCE = (
+ACTIVE = (
     "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: openfero.io/policy-probe is "
-    "reserved; policy version 1 is in force"
+    "reserved; policy version 1 is active"
 )
 DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no such image"
 NO_RIGHT = (
@@ -595,7 +595,7 @@ class TestPolicy:
             assert desk.policies == {"jobs": 0}
             assert desk.problems == []
             assert len(desk.trials()) == 1
-            desk.answers(Forbidden(IN_FORCE), about=keys.POLICY_PROBE)
+            desk.answers(Forbidden(ACTIVE), about=keys.POLICY_PROBE)
             await asyncio.sleep(700)
             assert desk.runner.policy_advice == ""
             assert desk.policies == {"jobs": 1}
@@ -623,7 +623,7 @@ class TestPolicy:
 
     @in_virtual_time
     async def test_each_leader_probes_for_itself(self) -> None:
-        """Who can write ConfigMaps cannot pretend that the policy is in force."""
+        """Who can write ConfigMaps cannot pretend that the policy is active."""
         desk = Desk()
         forged = DryRuns(policies={"jobs": Policy(desk.world.now(), 1, build.NOW)})
         config_map = dryrun.to_config_map(forged, NAMESPACE)
@@ -646,7 +646,7 @@ class TestPolicy:
             await asyncio.sleep(60)
             assert not desk.runner.is_approval_verified(early)
             assert "something else refuses the Job" in desk.runner.policy_advice
-            desk.answers(Forbidden(IN_FORCE), about=keys.POLICY_PROBE)
+            desk.answers(Forbidden(ACTIVE), about=keys.POLICY_PROBE)
             await asyncio.sleep(700)
             late = replace(early, received_at=desk.world.now())
             assert desk.runner.is_approval_verified(late)

@@ -809,7 +809,7 @@ async def test_revision_refused() -> None:
     concern = page.find("li", "concern").text
     assert f"Revision {OLDER[:7]} was refused; {COMMIT[:7]} stays active" in concern
     assert "unknown key 'pause'" in concern
-    # Once a newer revision is in force, the refused one is history: told, but no concern.
+    # Once a newer revision is active, the refused one is history: told, but no concern.
     page = await draw(showing(synced=replace(status, error=None, failing_since=None)))
     assert not page.all("li", "concern")
     assert f"Refused {OLDER[:7]}" in page.find("section", "status").text
