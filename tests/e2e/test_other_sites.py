@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import async_playwright
 
-from openfero_gitops.delivery.alertmanager import PayloadLimits
-from openfero_gitops.metrics import Metrics
-from openfero_gitops.web.server import Address, Server
-from openfero_gitops.web.webhook import Intake
-from tests.support import pages
-from tests.support.optional import require_chromium
+from tests.support.chromium import chromium
 from tests.support.process import free_port
 from tests.support.replica import alert, group
-from tests.support.serving import NO_HOOK, OPEN, Inbox
+from tests.support.serving import Inbox, local_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,8 +24,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 #: Resolves to loopback, as every name can that an attacker owns.
 EVIL = "evil.example"
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
     f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
     # Recent browsers protect loopback themselves; others do not.
     "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
@@ -80,18 +71,7 @@ async def inbox() -> Inbox:
 @pytest_asyncio.fixture(loop_scope="module")
 async def url(inbox: Inbox) -> AsyncIterator[str]:
     """Run the controller's server on loopback, without authentication; give its address."""
-    server = Server(
-        state=pages.busy(datetime.now(UTC)),
-        deliveries=inbox,
-        exposition=Metrics("1.2.3"),
-        webhook_guard=OPEN,
-        web_guard=OPEN,
-        listen=Address("127.0.0.1", 0),
-        web_listen=None,
-        tls=None,
-        push=NO_HOOK,
-        intake=Intake(PayloadLimits()),
-    )
+    server = local_server(deliveries=inbox)
     await server.start()
     yield f"http://127.0.0.1:{server.bound[0].port}/"
     await server.stop()
@@ -100,11 +80,8 @@ async def url(inbox: Inbox) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """Start Debian's Chromium."""
-    executable = require_chromium()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    async with chromium(*FLAGS) as browser:
         yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

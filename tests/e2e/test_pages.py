@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
 from tests.support import pages
-from tests.support.optional import require_chromium
+from tests.support.chromium import chromium
 from tests.support.pages import COMMIT, Showcase, remediation
 from tests.support.process import free_port
 
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 # One browser for all: its loop is the module's.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 ROWS = "tbody.remediation"
@@ -122,11 +113,8 @@ async def site() -> AsyncIterator[Site]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """Start Debian's Chromium."""
-    executable = require_chromium()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 class Reader:

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Error, async_playwright
+from playwright.async_api import Error
 
 from openfero_gitops.domain import keys
-from tests.support.optional import require_chromium
+from tests.support.chromium import chromium
 from tests.support.process import free_port
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
@@ -152,12 +152,8 @@ def replica(
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """Start Chromium."""
-    executable = require_chromium()
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=flags)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @dataclass

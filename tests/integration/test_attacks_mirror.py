@@ -14,13 +14,13 @@ from openfero_gitops.catalog.mirrorer import load_mirror, restore_from_mirror
 from openfero_gitops.domain.catalog import blob_id
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.sync import RefusedRevision
-from tests.support.follower import NAMESPACE, Follower, followers
+from tests.support.follower import NAMESPACE, Follower
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 from tests.support.workers import operario_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from openfero_gitops.catalog.mirror import Mirror
@@ -38,15 +38,6 @@ def repository(tmp_path: Path) -> Repository:
     repository.write("disk.yaml", operario_file("disk"))
     repository.commit("Reviewed")
     return repository
-
-
-@pytest.fixture
-async def replicas(
-    repository: Repository, tmp_path: Path
-) -> AsyncIterator[Callable[..., Follower]]:
-    """Return a function that creates replicas of one cluster, each with its own cache."""
-    async with followers(repository.url, tmp_path) as make_replica:
-        yield make_replica
 
 
 async def mirrored(replicas: Callable[..., Follower], *keys: bytes) -> tuple[Follower, Snapshot]:

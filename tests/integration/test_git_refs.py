@@ -18,12 +18,12 @@ from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.errors import Unavailable
 from openfero_gitops.settings import load_settings
 from openfero_gitops.sources.tree import Budgets
-from tests.support.follower import NAMESPACE, Follower, followers
+from tests.support.follower import NAMESPACE, Follower
 from tests.support.repository import Repository
 from tests.support.workers import Wire, operario_file, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -43,15 +43,6 @@ def repository(tmp_path: Path) -> Repository:
     repository.write("node.yaml", operario_file("node"))
     repository.commit("Second")
     return repository
-
-
-@pytest.fixture
-async def replicas(
-    repository: Repository, tmp_path: Path
-) -> AsyncIterator[Callable[..., Follower]]:
-    """Return a function that creates replicas of one cluster, each with its own cache."""
-    async with followers(repository.url, tmp_path) as make_replica:
-        yield make_replica
 
 
 def change(repository: Repository, text: str = "changed") -> str:

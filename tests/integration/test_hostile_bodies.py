@@ -18,16 +18,14 @@ import aiohttp
 import pytest
 
 from openfero_gitops.delivery.alertmanager import PayloadLimits
-from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import SecretLines
 from openfero_gitops.web.hooks import KEPT_BYTES, PushHook
-from openfero_gitops.web.server import Address, Server
 from openfero_gitops.web.webhook import Intake
 from tests.support import attacks, pages
 from tests.support.attacks import MIB, Attacker, Body
 from tests.support.measures import blocked_loop, memory_cost, unit_seconds
 from tests.support.replica import alert, group
-from tests.support.serving import NO_HOOK, OPEN, Inbox, nothing_left
+from tests.support.serving import NO_HOOK, Inbox, local_server, nothing_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -54,8 +52,8 @@ def whole(body: bytes, name: str) -> Body:
 
 def dense_alerts(size: int = SIZE) -> Body:
     """Alerts with as many labels as fit, just short enough to be read."""
-    one = b'{"labels":{' + distinct(5000, '"#":"b"') + b"}}"
-    return Body("many labels each", size, one + b",", ALERTS, one + b"]}")
+    element = b'{"labels":{' + distinct(5000, '"#":"b"') + b"}}"
+    return Body("many labels each", size, element + b",", ALERTS, element + b"]}")
 
 
 BODIES = [
@@ -86,15 +84,9 @@ async def running(
 ) -> AsyncIterator[tuple[Attacker, Intake]]:
     """Serve the webhook and the hook; give an attacker, and what deliveries may need."""
     intake = Intake(limits or PayloadLimits())
-    server = Server(
+    server = local_server(
         state=pages.quiet(datetime.now(UTC)),
         deliveries=inbox or Inbox(),
-        exposition=Metrics("1.2.3"),
-        webhook_guard=OPEN,
-        web_guard=OPEN,
-        listen=Address("127.0.0.1", 0),
-        web_listen=None,
-        tls=None,
         push=push,
         intake=intake,
     )

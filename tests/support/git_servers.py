@@ -352,13 +352,19 @@ def connect_proxy() -> Iterator[ConnectProxy]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             """Log nothing."""
 
-    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+    with served_in_thread(Handler, "proxy") as state.port:
+        yield state
+
+
+@contextmanager
+def served_in_thread(handler: type[BaseHTTPRequestHandler], name: str) -> Iterator[int]:
+    """Serve HTTP on loopback in a thread of this name; give the port."""
+    with ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
         server.daemon_threads = True
-        state.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="proxy")
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=name)
         thread.start()
         try:
-            yield state
+            yield server.server_port
         finally:
             server.shutdown()
             thread.join()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
 import zlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from tests.support.git_servers import LOOPBACK
+from tests.support.git_servers import LOOPBACK, served_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -106,9 +105,9 @@ def pack(*entries: Iterable[bytes]) -> Iterator[bytes]:
 
 def commit(tree: str, *parents: str, message: bytes = b"Hostile\n", author: bytes = b"A") -> bytes:
     """Return the content of a commit."""
-    who = author + b" <a@example.com> 1790000000 +0000\n"
+    person = author + b" <a@example.com> 1790000000 +0000\n"
     lines = b"".join(b"parent %s\n" % parent.encode() for parent in parents)
-    return b"tree %s\n%sauthor %scommitter %s\n%s" % (tree.encode(), lines, who, who, message)
+    return b"tree %s\n%sauthor %scommitter %s\n%s" % (tree.encode(), lines, person, person, message)
 
 
 def tree(*entries: tuple[bytes, bytes, str]) -> bytes:
@@ -212,13 +211,5 @@ def hostile_server() -> Iterator[HostileServer]:
     """Serve one repository."""
     state = HostileServer()
     handler = type("Handler", (_Handler,), {"state": state})
-    with ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
-        server.daemon_threads = True
-        state.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="hostile git")
-        thread.start()
-        try:
-            yield state
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_in_thread(handler, "hostile git") as state.port:
+        yield state

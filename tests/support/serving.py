@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.answer import Answer, Item
 from openfero_gitops.domain.remediation import JobKey, Outcome
+from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.hooks import PushHook
-from openfero_gitops.web.server import runner_of
+from openfero_gitops.web.server import Address, Server, runner_of
+from openfero_gitops.web.webhook import Intake
+from tests.support import pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -59,6 +64,23 @@ def created(alert: Alert) -> Item:
     """Return the item of an alert whose Job was created."""
     name = f"{alert.name.lower() or 'alert'}-{alert.status}-abc"
     return Item(alert, Outcome.CREATED, operario="heal", job=JobKey("openfero-jobs", name))
+
+
+def local_server(**changes: Any) -> Server:
+    """Make the controller's server, on a free port of loopback and without authentication."""
+    options: dict[str, Any] = {
+        "state": pages.busy(datetime.now(UTC)),
+        "deliveries": Inbox(),
+        "exposition": Metrics("1.2.3"),
+        "webhook_guard": OPEN,
+        "web_guard": OPEN,
+        "listen": Address("127.0.0.1", 0),
+        "web_listen": None,
+        "tls": None,
+        "push": NO_HOOK,
+        "intake": Intake(PayloadLimits()),
+    }
+    return Server(**{**options, **changes})
 
 
 class _Server(TestServer):

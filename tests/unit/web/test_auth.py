@@ -6,7 +6,6 @@ import os
 import ssl
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -15,17 +14,12 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
-from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
-from openfero_gitops.web.server import Address, Server
 from openfero_gitops.web.tls import load_tls
-from openfero_gitops.web.webhook import Intake
-from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
-from tests.support.serving import NO_HOOK, Inbox, problem
+from tests.support.serving import Inbox, local_server, problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -285,17 +279,11 @@ async def guarded(authority: Authority) -> AsyncIterator[str]:
     """Give the URL of a server that demands client certificates."""
     certificate, key = authority.issue("server")
     inbox = Inbox()
-    server = Server(
-        state=pages.busy(datetime.now(UTC)),
+    server = local_server(
         deliveries=inbox,
-        exposition=Metrics("1.2.3"),
         webhook_guard=Guard(None, certificate=True),
         web_guard=Guard(None, certificate=True),
-        listen=Address("127.0.0.1", 0),
-        web_listen=None,
         tls=load_tls(certificate, key, authority.certificate),
-        push=NO_HOOK,
-        intake=Intake(PayloadLimits()),
     )
     await server.start()
     yield f"https://127.0.0.1:{server.bound[0].port}"
@@ -351,17 +339,10 @@ async def test_a_certificate_and_a_password(authority: Authority, token: Credent
     """Where both are demanded, one alone does not do."""
     guard = Guard(token, certificate=True)
     certificate, key = authority.issue("server")
-    server = Server(
-        state=pages.quiet(datetime.now(UTC)),
-        deliveries=Inbox(),
-        exposition=Metrics("1.2.3"),
+    server = local_server(
         webhook_guard=guard,
         web_guard=guard,
-        listen=Address("127.0.0.1", 0),
-        web_listen=None,
         tls=load_tls(certificate, key, authority.certificate),
-        push=NO_HOOK,
-        intake=Intake(PayloadLimits()),
     )
     await server.start()
     try:

@@ -18,16 +18,14 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.server import Address, Server, parse_address
 from openfero_gitops.web.tls import load_tls
-from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.process import free_port
 from tests.support.replica import alert, group
-from tests.support.serving import NO_HOOK, OPEN, Inbox, nothing_left, problem, say
+from tests.support.serving import Inbox, local_server, nothing_left, problem, say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,19 +49,7 @@ READING = (
 
 def make(inbox: Inbox | None = None, **changes: Any) -> Server:
     """Make a server that listens on loopback once it is started."""
-    options: dict[str, Any] = {
-        "state": pages.busy(NOW),
-        "deliveries": inbox or Inbox(),
-        "exposition": Metrics("1.2.3"),
-        "webhook_guard": OPEN,
-        "web_guard": OPEN,
-        "listen": LOOPBACK,
-        "web_listen": None,
-        "tls": None,
-        "push": NO_HOOK,
-        "intake": Intake(PayloadLimits()),
-    }
-    return Server(**{**options, **changes})
+    return local_server(**{"state": pages.busy(NOW), "deliveries": inbox or Inbox(), **changes})
 
 
 @contextlib.asynccontextmanager

@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.delivery.alertmanager import PayloadLimits
-from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Guard
-from openfero_gitops.web.server import Address, Server
 from openfero_gitops.web.tls import load_tls
-from openfero_gitops.web.webhook import Intake
-from tests.support import pages
 from tests.support.certificates import Authority
-from tests.support.serving import NO_HOOK, OPEN, Inbox
-from tests.unit.web.connections.test_acceptor import DELIVERY, NOW
+from tests.support.serving import local_server
+from tests.unit.web.connections.test_acceptor import DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,17 +32,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @contextlib.asynccontextmanager
 async def serving(ours: Authority, ca: Path) -> AsyncIterator[int]:
     """Serve a webhook that needs a certificate of the CA in a file; give the port."""
-    server = Server(
-        state=pages.quiet(NOW),
-        deliveries=Inbox(),
-        exposition=Metrics("1.2.3"),
-        webhook_guard=Guard(None, certificate=True),
-        web_guard=OPEN,
-        listen=Address("127.0.0.1", 0),
-        web_listen=None,
-        tls=load_tls(*ours.issue("server"), ca),
-        push=NO_HOOK,
-        intake=Intake(PayloadLimits()),
+    server = local_server(
+        webhook_guard=Guard(None, certificate=True), tls=load_tls(*ours.issue("server"), ca)
     )
     await server.start()
     yield server.bound[0].port

@@ -14,17 +14,15 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.connections.table import ConnectionLimits, DropCause
-from openfero_gitops.web.server import Address, Server, fit_to_open_files
+from openfero_gitops.web.server import Server, fit_to_open_files
 from openfero_gitops.web.tls import load_tls
-from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
-from tests.support.serving import NO_HOOK, OPEN, Inbox, nothing_left
+from tests.support.serving import Inbox, local_server, nothing_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -145,20 +143,9 @@ async def serving(limits: ConnectionLimits, **changes: Any) -> AsyncIterator[Sta
     before = asyncio.all_tasks()
     inbox = changes.get("deliveries") or Inbox()
     counts = Counts()
-    options: dict[str, Any] = {
-        "state": pages.busy(NOW),
-        "deliveries": inbox,
-        "exposition": counts,
-        "webhook_guard": OPEN,
-        "web_guard": OPEN,
-        "listen": Address("127.0.0.1", 0),
-        "web_listen": None,
-        "tls": None,
-        "push": NO_HOOK,
-        "intake": Intake(PayloadLimits()),
-        "limits": limits,
-    }
-    server = Server(**{**options, **changes})
+    server = local_server(
+        **{"deliveries": inbox, "exposition": counts, "limits": limits, **changes}
+    )
     await server.start()
     try:
         yield Stage(server, counts, inbox)
@@ -480,18 +467,18 @@ async def test_no_open_file_is_left() -> None:
             with contextlib.suppress(OSError):
                 while True:  # the files below the limit that are free
                     free.append(socket.socket())
-            for one in waiting:
-                one.setblocking(False)  # noqa: FBT003 - signature of the library
+            for client in waiting:
+                client.setblocking(False)  # noqa: FBT003 - signature of the library
                 with contextlib.suppress(BlockingIOError):
-                    one.connect(("127.0.0.1", stage.port))
+                    client.connect(("127.0.0.1", stage.port))
             await stage.until(lambda: "open-files-limit" in stage.counts.dropped)
-            for one in free:
-                one.close()
+            for client in free:
+                client.close()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await stage.ordinary()
-        for one in waiting:
-            one.close()
+        for client in waiting:
+            client.close()
         for peer in peers:
             await peer.close()
 
