@@ -1,6 +1,6 @@
 """What the active catalog requires of waiting Jobs, besides what is recorded on them.
 
-Whoever may change Jobs can edit the options that are recorded on one, but not the operario in Git.
+Users who can change Jobs can edit the options recorded on one, but not the operario in Git.
 So a waiting Job meets the stricter of the two, option by option. If its operario became stricter in
 Git while it waits, that counts at once; if it became less strict, the recorded options still count.
 A Job whose operario is not in the active catalog must be approved, whatever is recorded: somebody

@@ -1,7 +1,7 @@
 """Whether a Job started in the way the controller starts Jobs.
 
 What a Job records about its start is compared with the operario and the envelope of its commit, and
-with itself. It cannot be derived again: where no admission policy prevents it, whoever may change
+with itself. It cannot be derived again: where no admission policy prevents it, users who can change
 Jobs can write a complete and consistent record.
 """
 

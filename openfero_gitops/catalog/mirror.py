@@ -45,7 +45,7 @@ _FILE_STRINGS: Final = frozenset(
 #: Half of the limit of a ConfigMap: JSON escapes make its stored form longer than its content.
 _MAX_SHARD_BYTES: Final = 512 * 1024
 _MAX_SHARDS: Final = 1 << 16
-#: What a repository may have, see `sources.tree.Budgets`; anybody who may write ConfigMaps can
+#: What a repository may have, see `sources.tree.Budgets`; users who can write ConfigMaps can
 #: make a mirror that is larger.
 _MAX_READ_FILES: Final = 20_000
 _MAX_READ_BYTES: Final = 64 * 1024 * 1024

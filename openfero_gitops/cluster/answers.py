@@ -1,9 +1,9 @@
 """Reads the answers of an API server in bounded memory.
 
-Who may create objects decides how large answers are: a Job can have 1.5 MiB (the limit of etcd),
-and in JSON six times as much. So an answer is counted while it is read, at most a few large ones
-are held at a time, and the members that nobody needs are skipped without building them. A page of
-a list is kept as text, of which one object is parsed at a time.
+Users who can create objects determine the size of answers: a Job can have 1.5 MiB (the limit of
+etcd), and in JSON six times as much. So an answer is counted while it is read, at most a few large
+ones are held at a time, and the members that nobody needs are skipped without building them. A page
+of a list is kept as text, of which one object is parsed at a time.
 """
 
 from __future__ import annotations

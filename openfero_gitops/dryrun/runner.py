@@ -128,8 +128,8 @@ class DryRunner:
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster has kept people from approving under another name than their own."""
-        found = self._results.policies.get(remediation.key.namespace)
-        since = found.approvals_since if found is not None else None
+        probed = self._results.policies.get(remediation.key.namespace)
+        since = probed.approvals_since if probed is not None else None
         return since is not None and remediation.received_at >= since
 
     @property
@@ -254,37 +254,37 @@ class DryRunner:
             try:
                 await self._cluster.dry_run(policy.probe(namespace))
             except ApiError as error:
-                found = policy.evaluate(error, before, self._now())
-                if found is None:
+                probed = policy.evaluate(error, before, self._now())
+                if probed is None:
                     raise
                 remark = remark_of(error)
                 is_not_allowed = remark is not None and remark.rule == NOT_ALLOWED.id
-                return found, (remark,) if remark is not None and is_not_allowed else ()
+                return probed, (remark,) if remark is not None and is_not_allowed else ()
             return policy.Policy(self._now(), 0), ()
 
         answer = await self._request(term, send_probe)
         if answer is None:
             return
         self._probed.add(namespace)
-        found, remarks = answer
-        if before is None or before.version != found.version:
-            log = _log.info if found.version else _log.warning
+        probed, remarks = answer
+        if before is None or before.version != probed.version:
+            log = _log.info if probed.version else _log.warning
             log(
                 "admission policy probed",
                 namespace=namespace,
-                version=found.version,
-                advice=policy.advice({namespace: found}),
+                version=probed.version,
+                advice=policy.advice({namespace: probed}),
             )
         self._results = replace(
-            self._results, policies={**self._results.policies, namespace: found}
+            self._results, policies={**self._results.policies, namespace: probed}
         )
         self._count_policies()
         self._set_namespace(namespace, remarks)
 
     def _count_policies(self) -> None:
-        for namespace, found in self._results.policies.items():
-            if found.version is not None:
-                self._counts.policy(namespace, found.version)
+        for namespace, probed in self._results.policies.items():
+            if probed.version is not None:
+                self._counts.policy(namespace, probed.version)
 
     def _set_namespace(self, namespace: str, remarks: tuple[Remark, ...]) -> None:
         before = self._results.namespaces.get(namespace)

@@ -1,6 +1,6 @@
 """Whether a Job that carries the controller's label was created by the controller.
 
-Anybody who may create Jobs in a namespace can set the label, and anybody who may change Jobs can
+Users who can create Jobs in a namespace can set the label, and users who can change Jobs can
 edit what is recorded on them. The name of a Job, its labels and its target follow from the recorded
 alert, so they are computed again and compared. All of it is public: a Job that was forged with care
 passes. Only an admission policy keeps others from creating such Jobs.
@@ -126,16 +126,16 @@ def why_foreign(job: Mapping[str, Any], remediation: Remediation, recorded: Reco
         remediation.status, remediation.starts_at, remediation.attempt, delivery
     )
     incident = (metadata.get("labels") or {}).get(keys.INCIDENT)
-    what = ""
+    mismatch = ""
     if remediation.occurrence != expected.occurrence:
-        what = f"its label {keys.OCCURRENCE}"
+        mismatch = f"its label {keys.OCCURRENCE}"
     elif incident != expected.incident:
-        what = f"its label {keys.INCIDENT}"
+        mismatch = f"its label {keys.INCIDENT}"
     elif remediation.key.name != expected.name:
-        what = "its name"
+        mismatch = "its name"
     elif not _is_target_of(remediation.target, recorded.labels):
-        what = f"its annotation {keys.TARGET}"
-    return what and f"{what} does not belong to its recorded alert"
+        mismatch = f"its annotation {keys.TARGET}"
+    return mismatch and f"{mismatch} does not belong to its recorded alert"
 
 
 def _is_target_of(target: str, labels: Mapping[str, str]) -> bool:

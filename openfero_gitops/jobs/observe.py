@@ -1,6 +1,6 @@
 """Reads a Remediation from its Job as the API server returns it.
 
-A remediation has at most 25 KiB, whoever made the Job and however large it is: texts are cut, and
+A remediation takes at most 25 KiB of memory, no matter who created the Job: texts are cut, and
 texts that many Jobs share are held once. Where a patch tests a text that was cut, it fails.
 """
 

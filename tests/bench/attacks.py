@@ -282,7 +282,7 @@ async def measure(name: str, replica: Replica, admin: Admin, limit: MemoryLimit)
     alive = replica.process.returncode is None and bool(now)
     after = await _lease(admin)
     answers = scene.sender.answers + scene.stranger.answers
-    said = ", ".join(f"{count} x {answer}" for answer, count in answers.most_common(5))
+    counted = ", ".join(f"{count} x {answer}" for answer, count in answers.most_common(5))
     used = _processor_seconds(pid) - (0 if restarts else processor)
     lease_state = "held" if after == lease else "lost"
     return [
@@ -292,7 +292,7 @@ async def measure(name: str, replica: Replica, admin: Admin, limit: MemoryLimit)
         "restarted" if restarts and alive else f"{silence.seconds:.2f}",
         "restarted" if restarts and alive else lease_state if alive else "lost",
         "none" if took is None else f"{took:.1f}",
-        "; ".join(filter(None, (said, scene.note))),
+        "; ".join(filter(None, (counted, scene.note))),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Somebody who may write the controller's Lease: what they can stop, and what they cannot do."""
+"""Users who can write the controller's Lease: what they can stop, and what they cannot do."""
 
 from __future__ import annotations
 

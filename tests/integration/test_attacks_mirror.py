@@ -1,4 +1,4 @@
-"""A forged mirror at a restart: what somebody who may write ConfigMaps can and cannot make run."""
+"""A forged mirror at a restart: what users who can write ConfigMaps can and cannot run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_with_a_key_an_old_mirror_can_be_replayed_until_git_is_reached(
 async def test_without_a_key_a_forged_revision_stays_until_a_person_acts(
     replicas: Callable[..., Follower],
 ) -> None:
-    """It looks like a history that was rewritten; the message says so, and how to go on."""
+    """It is reported as a rewritten history, and the message says what to do."""
     writer, snapshot = await mirrored(replicas)
     revision = replace(snapshot.revision, commit="e" * 40)
     await store(writer, write_mirror(replace(of_one_file(snapshot), revision=revision), NAMESPACE))

@@ -70,24 +70,26 @@ def test_nothing_in_the_controllers_namespace_can_be_read_or_written(
 ) -> None:
     """Neither Secrets, mirror, pause, Lease, Events nor Pods; not even with `edit` beside it."""
     kubectl = account(name)
-    here = ("-n", shared_namespace)
-    forbidden(kubectl, "get", "secrets", *here)
-    forbidden(kubectl, "get", "configmaps", *here)
-    forbidden(kubectl, "get", "leases", *here)
-    forbidden(kubectl, "create", "-f", "-", *here, stdin=json.dumps(forged_config_map(1, 10)))
+    in_namespace = ("-n", shared_namespace)
+    forbidden(kubectl, "get", "secrets", *in_namespace)
+    forbidden(kubectl, "get", "configmaps", *in_namespace)
+    forbidden(kubectl, "get", "leases", *in_namespace)
+    forbidden(
+        kubectl, "create", "-f", "-", *in_namespace, stdin=json.dumps(forged_config_map(1, 10))
+    )
     pause = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "openfero-control"}}
-    forbidden(kubectl, "create", "-f", "-", *here, stdin=json.dumps(pause))
+    forbidden(kubectl, "create", "-f", "-", *in_namespace, stdin=json.dumps(pause))
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": "openfero-gitops"},
         "spec": {"holderIdentity": "mallory"},
     }
-    forbidden(kubectl, "create", "-f", "-", *here, stdin=json.dumps(lease))
-    forbidden(kubectl, "delete", "lease", "openfero-gitops", *here)
-    forbidden(kubectl, "scale", "deployment", CONTROLLER, "--replicas=1", *here)
-    forbidden(kubectl, "create", "token", CONTROLLER, *here)
-    forbidden(kubectl, "run", "x", "--image=x", *here)
+    forbidden(kubectl, "create", "-f", "-", *in_namespace, stdin=json.dumps(lease))
+    forbidden(kubectl, "delete", "lease", "openfero-gitops", *in_namespace)
+    forbidden(kubectl, "scale", "deployment", CONTROLLER, "--replicas=1", *in_namespace)
+    forbidden(kubectl, "create", "token", CONTROLLER, *in_namespace)
+    forbidden(kubectl, "run", "x", "--image=x", *in_namespace)
 
 
 @pytest.mark.parametrize("name", [ORDINARY, STRONG])

@@ -152,7 +152,7 @@ class TestElsewhere:
         assert "names other servers" in text
         assert other.requests == []
         bodies = [body for _, _, _, body in server.requests]
-        assert not any(b"packfile-uris" in body for body in bodies)  # nor was it asked for
+        assert not any(b"packfile-uris" in body for body in bodies)  # Git did not request it
         assert not any(b"bundle-uri" in body for body in bodies)
 
     async def test_alternates_are_not_followed(
@@ -207,16 +207,16 @@ class TestElsewhere:
         """However Git comes to ask, the askpass program answers for the repository's host alone."""
         await outcome(server.url, tmp_path, credentials_file=_credentials(tmp_path))
         [program] = (tmp_path / "cache").glob("*/askpass-*")
-        here, there = (url.url.removesuffix("/repository.git") for url in (server, other))
-        address = here.removeprefix("http://")
+        own, foreign = (url.url.removesuffix("/repository.git") for url in (server, other))
+        address = own.removeprefix("http://")
         answers = {
-            f"Username for '{here}': ": "ada\n",
+            f"Username for '{own}': ": "ada\n",
             f"Password for 'http://ada@{address}': ": "s3cret\n",
-            f"Username for '{there}': ": "",
-            f"Password for '{there.replace('://', '://ada@')}': ": "",
+            f"Username for '{foreign}': ": "",
+            f"Password for '{foreign.replace('://', '://ada@')}': ": "",
             f"Password for 'https://ada@{address}': ": "",
             f"Password for 'http://ada@{address}.example': ": "",
-            f"Username for '{here}/other': ": "",
+            f"Username for '{own}/other': ": "",
             "Password: ": "",
         }
         for prompt, answer in answers.items():

@@ -35,7 +35,7 @@ def operario_with_problems(name: str) -> str:
 def test_sigterm_ends_a_sync_at_once(
     tmp_path: Path, kubeconfig: Path, shared_namespace: str
 ) -> None:
-    """A replica that checks thousands of hostile files ends when it is told to, with code 0."""
+    """SIGTERM ends a replica that is validating thousands of hostile files, with exit code 0."""
     repository = Repository(tmp_path / "operarios")
     for number in range(1_500):
         repository.write(f"{number}.json", operario_with_problems(f"a{number}"))

@@ -56,13 +56,15 @@ def test_beyond_the_limit_alerts_are_delivered_again(
         assert f"--max-waiting is {LIMIT}" in waiting(replica)
         created = [item["job"] for item in answer["items"] if item["outcome"] == "created"]
         kept = [
-            one for one, item in zip(alerts, answer["items"], strict=True) if item["job"] in created
+            sent
+            for sent, item in zip(alerts, answer["items"], strict=True)
+            if item["job"] in created
         ]
         code, answer = replica.deliver(*kept)
         assert (code, outcomes(answer)) == (200, {("exists", None): LIMIT})
         kubectl("delete", "job", "-n", shared_namespace, *created[:4])
         replica.wait_for(lambda: not waiting(replica))
-        rest = [one for one in alerts if one not in kept]
+        rest = [sent for sent in alerts if sent not in kept]
         code, answer = replica.deliver(*rest)
         assert (code, outcomes(answer)) == (200, {("created", None): 4})
         assert f"openfero_gitops_max_waiting {LIMIT}.0" in replica.read("/metrics")

@@ -92,9 +92,9 @@ class Locator:
             return None
         if not isinstance(node, yaml.MappingNode):
             return None
-        if (found := self._members.get(id(node))) is None:
-            found = self._members[id(node)] = _members(node)
-        members, merged = found
+        if (known_members := self._members.get(id(node))) is None:
+            known_members = self._members[id(node)] = _members(node)
+        members, merged = known_members
         if isinstance(part, str) and part in members:
             return members[part]
         return next((member for source in merged if (member := self._member(source, part))), None)

@@ -296,16 +296,16 @@ def test_a_wrapped_job_cannot_hide_that_its_file_is_too_complex() -> None:
 @pytest.mark.parametrize("stops_after", [0, 1, 5])
 def test_a_build_ends_as_soon_as_its_result_is_not_wanted(stops_after: int) -> None:
     """The check between files, documents and steps ends a build at once."""
-    asked = []
+    checks = []
 
     def is_stopped() -> bool:
-        asked.append(None)
-        return len(asked) > stops_after
+        checks.append(None)
+        return len(checks) > stops_after
 
     files = [source_file(f"{i}.yaml", f"---\n{HEAD}{CONTAINER}" * 2) for i in range(100)]
     with pytest.raises(Interrupted):
         built(*files, watch=Watch(is_stopped=is_stopped))
-    assert len(asked) == stops_after + 1
+    assert len(checks) == stops_after + 1
 
 
 # The budgets of a revision.

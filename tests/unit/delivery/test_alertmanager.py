@@ -265,9 +265,9 @@ def test_null_means_absent() -> None:
 def test_the_number_of_alerts_is_limited() -> None:
     """Alerts of every array count, also of one that a second array of the same name replaces."""
     limits = PayloadLimits(alerts=3)
-    one = '{"status": "firing", "labels": {}}'
-    three, four = (f'{{"alerts": [{", ".join([one] * count)}]}}' for count in (3, 4))
-    twice = f'{{"alerts": [{one}, {one}], "alerts": [{one}, {one}]}}'
+    element = '{"status": "firing", "labels": {}}'
+    three, four = (f'{{"alerts": [{", ".join([element] * count)}]}}' for count in (3, 4))
+    twice = f'{{"alerts": [{element}, {element}], "alerts": [{element}, {element}]}}'
 
     assert len(read_delivery(three, limits).alerts) == 3
     for body in (four, twice):

@@ -445,10 +445,10 @@ class TestInvalid:
         replica.wire.trouble = fail_requests(Unavailable("no answer"), times=1)
         group = self.group(WIRE_ALERT, WIRE_ALERT | {"status": "on"})
         async with replica.watching():
-            one = await replica.submitter.deliver(group)
+            failed_once = await replica.submitter.deliver(group)
             replica.catalog = None
             all_others = await replica.submitter.deliver(group)
-        for answer in (one, all_others):
+        for answer in (failed_once, all_others):
             assert answer.verdict is Verdict.REPEAT
             assert [item.outcome for item in answer.items] == [Outcome.ERROR, Outcome.INVALID]
 
@@ -618,13 +618,13 @@ class TestLimits:
     async def test_alerts_that_have_a_job_are_accepted_at_the_limit(self) -> None:
         """A repeated alert is answered with 200, also if another replica created its Job."""
         world = World()
-        one, other = world.replica(limits=DeliveryLimits(waiting=2)), world.replica()
-        async with one.watching():
-            assert (await one.deliver(pods_of("a"), pods_of("b"))).verdict is Verdict.ACCEPTED
+        limited, other = world.replica(limits=DeliveryLimits(waiting=2)), world.replica()
+        async with limited.watching():
+            assert (await limited.deliver(pods_of("a"), pods_of("b"))).verdict is Verdict.ACCEPTED
             async with other.watching():
                 await other.deliver(pods_of("c"))
             for _ in range(2):
-                answer = await one.deliver(pods_of("a"), pods_of("b"), pods_of("c"))
+                answer = await limited.deliver(pods_of("a"), pods_of("b"), pods_of("c"))
                 assert outcomes(answer) == [(Outcome.EXISTS, None)] * 3
                 assert answer.verdict is Verdict.ACCEPTED
 

@@ -27,16 +27,16 @@ DENIED = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
         (Forbidden(f"{DENIED}no such image"), None),
         (Forbidden('admission webhook "w" denied the request: no'), None),
         (Forbidden('User "a" cannot create resource "jobs"'), None),
-        (NotFound('namespaces "a" not found'), None),
+        (NotFound('namespaces "a" not result'), None),
     ],
 )
 def test_the_version_is_in_the_message(error: ApiError | None, version: int | None) -> None:
     """Quotas are checked after policies; what else refuses the Job hides the policy."""
-    found = evaluate(error, None, NOW)
-    assert found is not None
-    assert (found.version, found.at) == (version, NOW)
+    result = evaluate(error, None, NOW)
+    assert result is not None
+    assert (result.version, result.at) == (version, NOW)
     is_tied = error is not None and ("is active" in str(error) or keys.APPROVED_BY in str(error))
-    assert found.approvals_since == (NOW if is_tied else None)
+    assert result.approvals_since == (NOW if is_tied else None)
 
 
 def test_what_was_found_lasts_until_something_else_is_found() -> None:

@@ -1,4 +1,4 @@
-"""What a remediation holds is bounded, whoever made its Job."""
+"""What a remediation holds is bounded, no matter who created its Job."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LONG = (keys.TERM, keys.REF, keys.REPOSITORY, keys.MESSAGE, keys.REASON, keys.PA
 
 @pytest.mark.parametrize("key", LONG)
 def test_a_long_annotation_is_cut(key: str) -> None:
-    """Whoever can change Jobs cannot make the memory of a remediation grow."""
+    """Users who can change Jobs cannot make the memory of a remediation grow."""
     text = json.dumps(stored(annotations={key: "x" * 200_000}))
 
     def read(n: int) -> Remediation | Foreign:

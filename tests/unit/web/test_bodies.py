@@ -50,7 +50,7 @@ def test_large_requests_leave_room_for_small_ones() -> None:
 
 
 def test_a_request_that_was_answered_reserves_nothing() -> None:
-    """A thread that still parses its body is told to end, and does not use the budget up."""
+    """A thread that still parses its body is stopped, and does not use up the budget."""
     budget = BodyBudget(BUDGET)
     with Reservation(budget) as request:
         request.add(10)

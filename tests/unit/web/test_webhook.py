@@ -51,8 +51,8 @@ def webhook(
     """Serve the webhook alone."""
 
     def add(app: web.Application) -> None:
-        told = causes if causes is not None else []
-        intake = Intake(limits or PayloadLimits(), told.append)
+        reported = causes if causes is not None else []
+        intake = Intake(limits or PayloadLimits(), reported.append)
         add_webhook(app, inbox, counts or Metrics("1.2.3"), guard, intake, timeout_seconds=patience)
 
     return serving(add)
