@@ -48,29 +48,15 @@ def replica(
         yield started
 
 
-def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
-    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
-    _, answer = replica.deliver(alert(name, host=host))
-    job: str = answer["items"][0]["job"]
-    replica.wait_for(lambda: at(replica, job)["phase"] == phase)
-    return job
-
-
-def at(replica: Replica, job: str) -> dict[str, str]:
-    """Return one remediation as the API shows it."""
-    items = replica.get("/api/remediations")["items"]
-    return next((item for item in items if item["job"] == job), {"phase": ""})
-
-
 def test_an_approved_job_starts_and_names_its_approver(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """A Job that needs approval waits for it, and then runs."""
-    job = deliver(replica, "Risky", "approved", "AwaitingApproval")
-    assert at(replica, job)["reason"] == "approval"
+    job = replica.remediate("Risky", "approved", "AwaitingApproval")
+    assert replica.remediation(job)["reason"] == "approval"
     output = asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
     assert output.startswith(f"Job {shared_namespace}/{job} approved by ")
-    replica.wait_for(lambda: at(replica, job)["phase"] == "Succeeded")
+    replica.wait_for(lambda: replica.remediation(job)["phase"] == "Succeeded")
     stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     approver = stored["metadata"]["annotations"]["openfero.io/approved-by"]
     assert output.endswith(f"by {approver}")
@@ -80,10 +66,10 @@ def test_a_refused_job_never_starts(
     replica: Replica, kubeconfig: Path, shared_namespace: str
 ) -> None:
     """A refusal is final, and a later approval is reported as too late."""
-    job = deliver(replica, "Risky", "refused", "AwaitingApproval")
+    job = replica.remediate("Risky", "refused", "AwaitingApproval")
     asyncio.run(act_on_job(REFUSE, f"{shared_namespace}/{job}", kubeconfig, None))
-    replica.wait_for(lambda: at(replica, job)["phase"] == "Refused")
-    assert at(replica, job)["reason"] == "refused-by-human"
+    replica.wait_for(lambda: replica.remediation(job)["phase"] == "Refused")
+    assert replica.remediation(job)["reason"] == "refused-by-human"
     with pytest.raises(UsageError, match="cannot be approved: its phase is Refused"):
         asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
     _, answer = replica.deliver(alert("Risky", host="refused"))
@@ -94,9 +80,9 @@ def test_a_running_job_is_stopped_and_remembered(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """Cancelling ends the Pods; a repeated alert does not start the Job again."""
-    job = deliver(replica, "Slow", "cancelled", "Running")
+    job = replica.remediate("Slow", "cancelled", "Running")
     asyncio.run(act_on_job(CANCEL, job, kubeconfig, shared_namespace))
-    replica.wait_for(lambda: at(replica, job)["phase"] == "Cancelled")
+    replica.wait_for(lambda: replica.remediation(job)["phase"] == "Cancelled")
 
     def ended() -> bool:
         status = kubectl.json("get", "job", job, "-n", shared_namespace)["status"]
@@ -105,14 +91,14 @@ def test_a_running_job_is_stopped_and_remembered(
     replica.wait_for(ended)
     _, answer = replica.deliver(alert("Slow", host="cancelled"))
     assert answer["items"][0] | {"outcome": "exists", "job": job} == answer["items"][0]
-    assert at(replica, job)["message"].startswith("cancelled by ")
+    assert replica.remediation(job)["message"].startswith("cancelled by ")
 
 
 def test_without_permission_nothing_happens(
     replica: Replica, tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """A user without permission to patch Jobs gets an error with the user's name."""
-    job = deliver(replica, "Risky", "forbidden", "AwaitingApproval")
+    job = replica.remediate("Risky", "forbidden", "AwaitingApproval")
     kubectl("create", "role", "reader", "--verb=get", "--resource=jobs", "-n", shared_namespace)
     kubectl(
         "create", "rolebinding", "reader", "--role=reader", "-n", shared_namespace,
@@ -122,7 +108,7 @@ def test_without_permission_nothing_happens(
     account = f"system:serviceaccount:{shared_namespace}:default"
     with pytest.raises(UsageError, match=f"{account} has no permission to patch Jobs"):
         asyncio.run(act_on_job(APPROVE, job, reader, shared_namespace))
-    assert at(replica, job)["phase"] == "AwaitingApproval"
+    assert replica.remediation(job)["phase"] == "AwaitingApproval"
 
 
 def test_foreign_jobs_are_not_touched(kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
@@ -142,13 +128,13 @@ def test_nothing_starts_between_pause_and_resume(
     """Once the leader has acknowledged a pause, alerts are accepted and their Jobs wait."""
     output = asyncio.run(pause(True, kubeconfig, shared_namespace, 120))  # noqa: FBT003
     assert output.startswith("admission paused by ")
-    job = deliver(replica, "Slow", "paused", "Waiting")
-    replica.wait_for(lambda: at(replica, job)["reason"] == "paused")
+    job = replica.remediate("Slow", "paused", "Waiting")
+    replica.wait_for(lambda: replica.remediation(job)["reason"] == "paused")
     stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     assert "openfero.io/admitted-at" not in stored["metadata"]["annotations"]
     output = asyncio.run(pause(False, kubeconfig, shared_namespace, 120))  # noqa: FBT003
     assert output.startswith("admission resumed by ")
-    replica.wait_for(lambda: at(replica, job)["phase"] == "Running")
+    replica.wait_for(lambda: replica.remediation(job)["phase"] == "Running")
 
 
 def test_a_pause_that_no_leader_acknowledges_is_reported(kubeconfig: Path, namespace: str) -> None:

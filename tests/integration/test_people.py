@@ -126,46 +126,31 @@ def desk(
         yield desk
 
 
-def at(replica: Replica, job: str) -> dict[str, Any]:
-    """Return one remediation as the API shows it."""
-    items = replica.get("/api/remediations")["items"]
-    return next((item for item in items if item["job"] == job), {"phase": "", "reason": ""})
-
-
 def note(desk: Desk, job: str) -> str | None:
     """Return the value of admitted-by on a Job."""
     identity: str | None = desk.job(job)["metadata"]["annotations"].get("openfero.io/admitted-by")
     return identity
 
 
-def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
-    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
-    status, answer = replica.deliver(alert(name, host=host))
-    assert status == 200
-    job: str = answer["items"][0]["job"]
-    replica.wait_for(lambda: at(replica, job)["phase"] == phase, PATIENCE)
-    return job
-
-
 def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> None:
     """Neither the leader that admitted it nor the next resumes it; it counts while it has Pods."""
     a = desk.leader
-    job = deliver(a, "Slow", "suspended", "Running")
+    job = a.remediate("Slow", "suspended", "Running")
     admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
     a.wait_for(lambda: desk.pods(job), PATIENCE)
     desk.suspend(job, value=True)
-    a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+    a.wait_for(lambda: a.remediation(job)["phase"] == "Held", PATIENCE)
     b = desk.crash()
     assert b.deliver(alert("Slow", host="suspended"))[1]["items"][0]["outcome"] == "exists"
     b.wait_for(lambda: not desk.pods(job), PATIENCE)
     # Its target is free again: another operario may use it, and this Job stays suspended.
-    deliver(b, "Quick", "suspended", "Succeeded")
+    b.remediate("Quick", "suspended", "Succeeded")
     stored = desk.job(job)
     assert stored["spec"]["suspend"] is True
     assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
-    assert at(b, job)["phase"] == "Held"
+    assert b.remediation(job)["phase"] == "Held"
     desk.suspend(job, value=False)
-    b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+    b.wait_for(lambda: b.remediation(job)["phase"] == "Running", PATIENCE)
 
 
 def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
@@ -175,9 +160,9 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
     """
     a = desk.leader
     asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    started = deliver(a, "Slow", "started", "Waiting")
-    deleted = deliver(a, "Quick", "deleted", "Waiting")
-    edited = deliver(a, "Quick", "edited", "Waiting")
+    started = a.remediate("Slow", "started", "Waiting")
+    deleted = a.remediate("Quick", "deleted", "Waiting")
+    edited = a.remediate("Quick", "edited", "Waiting")
     uid = desk.job(deleted)["metadata"]["uid"]
     desk.suspend(started, value=False)
     desk.kubectl("delete", "job", deleted, "-n", desk.namespace)
@@ -188,20 +173,20 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
             "spec": {"template": {"metadata": {"labels": {"team": "storage"}}}},
         },
     )
-    a.wait_for(lambda: at(a, started)["phase"] == "Running", PATIENCE)
-    a.wait_for(lambda: at(a, deleted)["phase"] == "", PATIENCE)
-    assert at(a, edited)["phase"] == "Waiting"
+    a.wait_for(lambda: a.remediation(started)["phase"] == "Running", PATIENCE)
+    a.wait_for(lambda: a.remediation(deleted)["phase"] == "", PATIENCE)
+    assert a.remediation(edited)["phase"] == "Waiting"
     asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    a.wait_for(lambda: at(a, edited)["phase"] == "Succeeded", PATIENCE)
+    a.wait_for(lambda: a.remediation(edited)["phase"] == "Succeeded", PATIENCE)
     stored = desk.job(edited)
     assert stored["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
     assert stored["metadata"]["annotations"]["example.org/note"] == "more memory"
-    second = deliver(a, "Quick", "started", "Waiting")
-    a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
+    second = a.remediate("Quick", "started", "Waiting")
+    a.wait_for(lambda: a.remediation(second)["reason"] == "target-busy", PATIENCE)
     assert note(desk, started) == "somebody else"
     assert "Started by someone else, not by the controller" in a.read("/")
-    assert at(a, deleted)["phase"] == ""
-    assert deliver(a, "Quick", "deleted", "Succeeded") == deleted
+    assert a.remediation(deleted)["phase"] == ""
+    assert a.remediate("Quick", "deleted", "Succeeded") == deleted
     assert desk.job(deleted)["metadata"]["uid"] != uid
 
 
@@ -211,20 +196,20 @@ def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
     """Neither the end of the pause in which that happened nor the next leader starts it."""
     a = desk.leader
     asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    job = deliver(a, "Slow", "both", "Waiting")
+    job = a.remediate("Slow", "both", "Waiting")
     desk.suspend(job, value=False)
     a.wait_for(lambda: desk.pods(job), PATIENCE)
     a.wait_for(lambda: note(desk, job) == "somebody else", PATIENCE)
     desk.suspend(job, value=True)
-    a.wait_for(lambda: at(a, job)["phase"] == "Held", PATIENCE)
+    a.wait_for(lambda: a.remediation(job)["phase"] == "Held", PATIENCE)
     a.wait_for(lambda: not desk.pods(job), PATIENCE)
     asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    deliver(a, "Quick", "both", "Succeeded")  # the leader is admitting, on the same target
-    assert at(a, job)["phase"] == "Held"
+    a.remediate("Quick", "both", "Succeeded")  # the leader is admitting, on the same target
+    assert a.remediation(job)["phase"] == "Held"
     b = desk.crash()
-    deliver(b, "Quick", "another", "Succeeded")
+    b.remediate("Quick", "another", "Succeeded")
     assert b.deliver(alert("Slow", host="both"))[1]["items"][0]["outcome"] == "exists"
-    assert at(b, job)["phase"] == "Held"
+    assert b.remediation(job)["phase"] == "Held"
     assert desk.job(job)["spec"]["suspend"] is True
 
 
@@ -283,7 +268,7 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     kueue.open.set()
     a = desk.leader
     asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    job = deliver(a, "Queued", "queued", "Waiting")
+    job = a.remediate("Queued", "queued", "Waiting")
     time.sleep(2)
     stored = desk.job(job)
     assert QUEUE not in stored["metadata"]["labels"]
@@ -291,25 +276,25 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     assert kueue.admitted == []
     kueue.open.clear()
     asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
-    a.wait_for(lambda: at(a, job)["phase"] == "Queued", PATIENCE)
+    a.wait_for(lambda: a.remediation(job)["phase"] == "Queued", PATIENCE)
     stored = desk.job(job)
     assert stored["metadata"]["labels"][QUEUE] == "healing"
     assert stored["spec"]["suspend"] is True
-    second = deliver(a, "Quick", "queued", "Waiting")
-    a.wait_for(lambda: at(a, second)["reason"] == "target-busy", PATIENCE)
+    second = a.remediate("Quick", "queued", "Waiting")
+    a.wait_for(lambda: a.remediation(second)["reason"] == "target-busy", PATIENCE)
     kueue.open.set()
-    a.wait_for(lambda: at(a, job)["phase"] == "Running", PATIENCE)
+    a.wait_for(lambda: a.remediation(job)["phase"] == "Running", PATIENCE)
     admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
     kueue.open.clear()
     b = desk.crash()
     kueue.open.set()
     kueue.preempt(job)
-    b.wait_for(lambda: at(b, job)["phase"] == "Queued", PATIENCE)
+    b.wait_for(lambda: b.remediation(job)["phase"] == "Queued", PATIENCE)
     time.sleep(2)
     stored = desk.job(job)
     assert stored["spec"]["suspend"] is True, "it is Kueue's to start it again"
     assert stored["metadata"]["annotations"]["openfero.io/admitted-at"] == admitted
-    assert at(b, second)["phase"] == "Waiting"
-    b.wait_for(lambda: at(b, second)["reason"] == "target-busy", PATIENCE)
+    assert b.remediation(second)["phase"] == "Waiting"
+    b.wait_for(lambda: b.remediation(second)["reason"] == "target-busy", PATIENCE)
     kueue.admitted.clear()
-    b.wait_for(lambda: at(b, job)["phase"] == "Running", PATIENCE)
+    b.wait_for(lambda: b.remediation(job)["phase"] == "Running", PATIENCE)

@@ -715,21 +715,6 @@ def replica(
         yield started
 
 
-def deliver(replica: Replica, name: str, host: str, phase: str) -> str:
-    """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
-    status, answer = replica.deliver(alert(name, host=host))
-    assert status == 200
-    job: str = answer["items"][0]["job"]
-    replica.wait_for(lambda: at(replica, job)["phase"] == phase, PATIENCE)
-    return job
-
-
-def at(replica: Replica, job: str) -> Change:
-    """Return one remediation as the API shows it."""
-    items = replica.get("/api/remediations")["items"]
-    return next((item for item in items if item["job"] == job), {"phase": "", "message": ""})
-
-
 @pytest.mark.usefixtures("kwok")
 def test_the_commands_work_for_users_in_their_own_names(
     replica: Replica, protected: Place, tmp_path: Path, kubeconfig: Path
@@ -740,17 +725,21 @@ def test_the_commands_work_for_users_in_their_own_names(
     user = f"system:serviceaccount:{namespace}:default"
     metric = f'openfero_gitops_job_policy_version{{namespace="{namespace}"}} 1.0'
     replica.wait_for(lambda: metric in replica.read("/metrics"), PATIENCE)
-    approved = deliver(replica, "Risky", "one", "AwaitingApproval")
+    approved = replica.remediate("Risky", "one", "AwaitingApproval")
     asyncio.run(act_on_job(APPROVE, approved, person, namespace))
-    replica.wait_for(lambda: at(replica, approved)["phase"] == "Succeeded", PATIENCE)
-    shown = at(replica, approved)
+    replica.wait_for(lambda: replica.remediation(approved)["phase"] == "Succeeded", PATIENCE)
+    shown = replica.remediation(approved)
     assert (shown["approvedBy"], shown["approvalVerified"]) == (user, True)
-    refused = deliver(replica, "Risky", "two", "AwaitingApproval")
+    refused = replica.remediate("Risky", "two", "AwaitingApproval")
     asyncio.run(act_on_job(REFUSE, refused, person, namespace))
-    cancelled = deliver(replica, "Slow", "three", "Running")
+    cancelled = replica.remediate("Slow", "three", "Running")
     asyncio.run(act_on_job(CANCEL, cancelled, person, namespace))
     for job, verb in ((refused, "refused"), (cancelled, "cancelled")):
-        replica.wait_for(lambda: at(replica, job)["message"] == f"{verb} by {user}", PATIENCE)  # noqa: B023
+        message = f"{verb} by {user}"
+        replica.wait_for(
+            lambda job=job, message=message: replica.remediation(job)["message"] == message,  # type: ignore[misc]
+            PATIENCE,
+        )
     with pytest.raises(UsageError, match="cannot be approved"):
         asyncio.run(act_on_job(APPROVE, refused, person, namespace))
     conditions = {item["name"]: item["holds"] for item in replica.get("/readyz")["conditions"]}
@@ -760,10 +749,10 @@ def test_the_commands_work_for_users_in_their_own_names(
 @pytest.mark.usefixtures("kwok")
 def test_the_controller_manages_its_jobs_to_the_end(replica: Replica, protected: Place) -> None:
     """It starts, keeps alive, cancels for a resolved alert, and leaves deletion to the TTL."""
-    stopped = deliver(replica, "Stoppable", "four", "Running")
+    stopped = replica.remediate("Stoppable", "four", "Running")
     replica.deliver(alert("Stoppable", "resolved", host="four"))
-    replica.wait_for(lambda: at(replica, stopped)["phase"] == "Cancelled", PATIENCE)
-    done = deliver(replica, "Quick", "five", "Succeeded")
+    replica.wait_for(lambda: replica.remediation(stopped)["phase"] == "Cancelled", PATIENCE)
+    done = replica.remediate("Quick", "five", "Succeeded")
     jobs = protected.jobs(None)
     received = jobs.get(done)["metadata"]["annotations"][keys.LAST_DELIVERED_AT]
 
@@ -795,7 +784,7 @@ def test_a_replica_reports_that_the_policy_is_missing(
         page = b.read("/")
         assert "Users can change Jobs of the controller" in page
         assert condition["message"].partition("'")[0] in page
-        job = deliver(b, "Risky", "six", "AwaitingApproval")
+        job = b.remediate("Risky", "six", "AwaitingApproval")
         asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace))
-        b.wait_for(lambda: at(b, job)["phase"] == "Succeeded", PATIENCE)
-        assert at(b, job)["approvalVerified"] is False
+        b.wait_for(lambda: b.remediation(job)["phase"] == "Succeeded", PATIENCE)
+        assert b.remediation(job)["approvalVerified"] is False

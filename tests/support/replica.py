@@ -127,6 +127,20 @@ class Replica:
             time.sleep(0.1)
         return seen
 
+    def remediation(self, job: str) -> dict[str, Any]:
+        """Return one remediation as the API shows it; with an empty phase if it is not listed."""
+        items = self.get("/api/remediations")["items"]
+        absent = {"phase": "", "reason": "", "message": ""}
+        return next((item for item in items if item["job"] == job), absent)
+
+    def remediate(self, name: str, host: str, phase: str) -> str:
+        """Deliver an alert, wait until its Job reaches a phase, and return the Job's name."""
+        status, answer = self.deliver(alert(name, host=host))
+        assert status == 200
+        job: str = answer["items"][0]["job"]
+        self.wait_for(lambda: self.remediation(job)["phase"] == phase, 300)
+        return job
+
     @property
     def leads(self) -> bool:
         """Whether the replica reports that it is the leader."""
