@@ -9,6 +9,7 @@ import itertools
 import shutil
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import pytest
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable, Unverified
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.process import Git
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.commands import count_commands
@@ -26,9 +28,9 @@ from tests.support.repository import lose, run_git
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from openfero_gitops.domain.catalog import Snapshot
+    from openfero_gitops.sources.git.process import Finished
 
 LONG = 250  # commits, more than twice the depth of the first fetch
 FETCHED = 101
@@ -275,6 +277,32 @@ class TestFetchingTheRest:
         )
         assert answers == [True, True, True]
         assert commands.count("fetch") == 1
+
+    async def test_another_replica_fetches_while_one_compares(
+        self,
+        fleet: Fleet,
+        line: list[str],
+        opened: Callable[..., GitSource],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A commit that was missing for the comparison, and is there afterwards, is no damage."""
+        source = opened(fleet.url)
+        await source.fetch()
+        run = Git.run
+        compared: list[int] = []
+
+        def overtaken(self: Git, *arguments: str, **options: Any) -> Finished:
+            finished = run(self, *arguments, **options)
+            if "merge-base" in arguments:
+                compared.append(finished.code)
+                if len(compared) == 1:
+                    folder = arguments[0].removeprefix("--git-dir=")
+                    run_git(Path(folder), "fetch", "--quiet", "--unshallow", fleet.url)
+            return finished
+
+        monkeypatch.setattr(Git, "run", overtaken)
+        assert await source.is_ancestor(line[3], line[-1])
+        assert compared == [128, 0]
 
     @pytest.mark.parametrize("seed", range(3))
     async def test_any_history_answers_like_a_complete_clone(

@@ -452,14 +452,17 @@ class BareRepository:
             return None
         return self._run("repack", "--geometric=2", "-d", "-q", "-n")
 
-    def _reaches(self, older: str, newer: str) -> bool:
+    def _reaches(self, older: str, newer: str, *, again: bool = True) -> bool:
         """Whether the fetched history of a commit contains another."""
         compared = self._run("merge-base", "--is-ancestor", older, newer)
-        if compared.code not in {0, 1}:
-            if self.has(newer) and not self.has(older):
+        if compared.code in {0, 1}:
+            return compared.code == 0
+        if self.has(newer):
+            if not self.has(older):
                 return False
-            raise Damaged(last_line(compared.stderr))
-        return compared.code == 0
+            if again:  # another replica on this cache may have fetched it since
+                return self._reaches(older, newer, again=False)
+        raise Damaged(last_line(compared.stderr))
 
     def _ends_at(self, commit: str) -> bool:
         """Whether a commit without fetched parents may have parents on the server."""
