@@ -791,6 +791,23 @@ async def test_frozen_api_server(plane: ControlPlane) -> None:
     await api.close()
 
 
+@pytest.mark.cluster
+async def test_stopping_a_watch_of_a_frozen_api_server(plane: ControlPlane) -> None:
+    """Its connection is closed at once, without the TLS farewell that a dead server never sends."""
+    api = await KubernetesApi.connect(plane.kubeconfig)
+    since = (await api.create(CONFIG_MAPS, "default", config_map("farewell"))).object["metadata"]
+    before = sockets()
+    watch = api.watch(CONFIG_MAPS, "default", resource_version=since["resourceVersion"])
+    async with aclosing(watch):
+        await anext(watch)
+        await asyncio.to_thread(plane.freeze, "kube-apiserver")
+    try:
+        await api.close()
+        assert sockets() < before  # (`before` has the connection that made the object)
+    finally:
+        await asyncio.to_thread(plane.thaw, "kube-apiserver")
+
+
 async def read_changes(api: KubernetesApi, since: str, timeout: float = 30) -> None:
     """Read a watch of ConfigMaps to its end."""
     watch = api.watch(CONFIG_MAPS, "default", resource_version=since, timeout=timeout)

@@ -150,6 +150,9 @@ class Gateway:
                     await answer.write_eof()
             finally:
                 self._watches.discard(answer)
+                if behind.connection is not None and behind.connection.transport is not None:
+                    # A TLS farewell could outlast the loop.
+                    behind.connection.transport.abort()
         return answer
 
 
