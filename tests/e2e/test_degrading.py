@@ -17,7 +17,7 @@ from aiohttp import web
 from tests.support.cluster import temporary_namespace
 from tests.support.gateway import Gateway, forward, status
 from tests.support.optional import require
-from tests.support.replica import Replica, alert, group, operario
+from tests.support.replica import PATIENCE_SECONDS, Replica, alert, group, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def readiness(replica: Replica) -> tuple[int, dict[str, str]]:
 
     The chart is not installed here, so that its policy is missing.
     """
+    url = replica.url + "/readyz"
     try:
-        with urllib.request.urlopen(replica.url + "/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             code, body = answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

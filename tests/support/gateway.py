@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import yaml
 from aiohttp import web
+from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 
 from tests.cluster.controlplane import LOOPBACK, free_port
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
-_PASSED_ON = ("Authorization", "Accept", "Content-Type")
+_PASSED_ON = ("Authorization", "Accept", "Accept-Encoding", "Content-Type")
 _PATIENCE = 10.0
 
 
@@ -102,9 +103,12 @@ class Gateway:
 
     async def _start(self) -> None:
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._trust, limit=0),
+            connector=aiohttp.TCPConnector(
+                ssl=self._trust, limit=0, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED
+            ),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
+            skip_auto_headers=["Accept-Encoding"],
         )
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -134,7 +138,7 @@ class Gateway:
             headers=headers,
         ) as behind:
             answer = web.StreamResponse(status=behind.status)
-            for name in ("Content-Type", "Date", "Retry-After", "Warning"):
+            for name in ("Content-Type", "Content-Encoding", "Date", "Retry-After", "Warning"):
                 if name in behind.headers:
                     answer.headers[name] = behind.headers[name]
             await answer.prepare(request)

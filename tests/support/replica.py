@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+#: Until an answer; a busy machine may be slow, and nothing here is about speed.
+PATIENCE_SECONDS = 60
 ROOT_ENVIRONMENT = {"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE"}
 
 
@@ -99,7 +101,7 @@ class Replica:
 
     def read(self, path: str) -> str:
         """Return a response of the replica as text."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as answer:
             return str(answer.read().decode())
 
     def deliver(
@@ -112,7 +114,7 @@ class Replica:
             headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self.url + "/alerts", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=15) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
