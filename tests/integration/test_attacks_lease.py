@@ -95,11 +95,11 @@ def test_a_deleted_lease_costs_a_term_and_no_job(
     """Deleted again and again, it is made again, and each alert's Job is started once."""
     for number in range(3):
         wait_for_one(replicas)
-        # (A leader knows of a deletion when it renews the next time.)
-        replicas[0].wait_for(lambda: kubectl.json("get", "leases", "-n", shared_namespace)["items"])
         kubectl("delete", *LEASE, "-n", shared_namespace)
         job = deliver(replicas[number % 2], shared_namespace, kubectl, f"deleted-{number}")
         replicas[0].wait_for(lambda job=job: admitted(job()))  # type: ignore[misc]
+        # A leader knows of a deletion when it renews the next time.
+        replicas[0].wait_for(lambda: kubectl.json("get", "leases", "-n", shared_namespace)["items"])
     wait_for_one(replicas)
 
 
