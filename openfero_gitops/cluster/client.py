@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from kubernetes.aio.client import ApiClient
 
 from openfero_gitops import __version__
@@ -103,7 +104,10 @@ class KubernetesApi:
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS, ssl=client.rest_client.ssl_context
+                limit=MAX_CONNECTIONS,
+                ssl=client.rest_client.ssl_context,
+                # Older Pythons may never close the connection of a cancelled request.
+                enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_only_once,),
