@@ -5,7 +5,7 @@ beside a real API server. Meanwhile another process asks for /livez a hundred ti
 patient sender delivers a real alert, again where it is answered with 503 or not at all.
 
     TREE=/path/to/another/checkout make bench ARGS=attacks    measures that code
-    ATTACKS='ones 2 MiB,slow heads' make bench ARGS=attacks   runs some of them
+    ATTACKS='of 2 MiB;slow heads' make bench ARGS=attacks     runs those with these words
 """
 
 from __future__ import annotations
@@ -360,6 +360,10 @@ def main() -> str:
     """Run the attacks that are chosen, or all, and return their table."""
     chosen = [name.strip() for name in os.environ.get("ATTACKS", "").split(";") if name.strip()]
     names = [name for name in ATTACKS if not chosen or any(part in name for part in chosen)]
+    if not names:
+        raise SystemExit(
+            f"no attack is called {' or '.join(chosen)}; there are: {'; '.join(ATTACKS)}"
+        )
     with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
         text = asyncio.run(_run(names, os.environ.get("TREE", ""), Path(folder)))
     print(text)
