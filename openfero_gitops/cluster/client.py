@@ -337,7 +337,7 @@ class KubernetesApi:
         except TooLongError:
             raise self._too_long(MAX_ANSWER_BYTES) from None
         finally:
-            # Without a TLS farewell, whose answer a dead server keeps us waiting for.
+            # Without a TLS shutdown, whose answer a dead server would keep us waiting for.
             if response.connection is not None and response.connection.transport is not None:
                 response.connection.transport.abort()
             response.close()

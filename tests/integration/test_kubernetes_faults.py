@@ -793,15 +793,15 @@ async def test_frozen_api_server(plane: ControlPlane) -> None:
 
 @pytest.mark.cluster
 async def test_stopping_a_watch_of_a_frozen_api_server(plane: ControlPlane) -> None:
-    """Its connection is closed at once, without the TLS farewell that a dead server never sends."""
+    """Its connection is closed at once, without a TLS shutdown that a dead server never answers."""
     api = await KubernetesApi.connect(plane.kubeconfig)
-    since = (await api.create(CONFIG_MAPS, "default", config_map("farewell"))).object["metadata"]
+    since = (await api.create(CONFIG_MAPS, "default", config_map("stopped"))).object["metadata"]
     before = sockets()
     watch = api.watch(CONFIG_MAPS, "default", resource_version=since["resourceVersion"])
-    async with aclosing(watch):
-        await anext(watch)
-        await asyncio.to_thread(plane.freeze, "kube-apiserver")
     try:
+        async with aclosing(watch):
+            await anext(watch)
+            await asyncio.to_thread(plane.freeze, "kube-apiserver")
         await api.close()
         assert sockets() < before  # (`before` has the connection that made the object)
     finally:

@@ -155,7 +155,7 @@ class Gateway:
             finally:
                 self._watches.discard(answer)
                 if behind.connection is not None and behind.connection.transport is not None:
-                    # A TLS farewell could outlast the loop.
+                    # A TLS shutdown could outlast the loop.
                     behind.connection.transport.abort()
         return answer
 
