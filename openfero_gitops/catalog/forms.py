@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from openfero_gitops.catalog.validation.schema import Schema, Schemas
+    from openfero_gitops.catalog.validation.schema.gates import Release
 
 NO_ALERT = error(
     "no-alert",
@@ -192,13 +193,13 @@ def read_document(  # noqa: PLR0911 - one return for each thing that a document 
     looks_like_operario = _looks_like_operario(document)
     match (version, kind):
         case ("batch/v1", "Job") if looks_like_operario or name.lower().startswith(_NAME_PREFIX):
-            return _assemble(_job(document, schemas, effort), effort)
+            return _assemble(_job(document, schemas, effort), schemas.release, effort)
         case ("batch/v1", "Job"):
             return Reading(ignored=kind, findings=(_other_job(name),))
         case ("v1", "ConfigMap") if looks_like_operario:
-            return _assemble(_config_map(document, schemas, effort), effort)
+            return _assemble(_config_map(document, schemas, effort), schemas.release, effort)
         case (_, "Operarius") if version == _OPERARIUS[0]:
-            return _assemble(_operarius(document, schemas, effort), effort)
+            return _assemble(_operarius(document, schemas, effort), schemas.release, effort)
         case ("v1", "ServiceAccount"):
             return Reading(ignored=kind, service_account=name)
         case ("v1", "ConfigMap"):
@@ -411,7 +412,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas, effort: Effort) ->
 # From the parts to one operario.
 
 
-def _assemble(parts: _Parts, effort: Effort) -> Reading:
+def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
     findings = list(parts.findings)
     name = parts.metadata.get("name", "")
     inner = _mapping(parts.job.get("metadata")) if parts.job else {}
@@ -439,7 +440,7 @@ def _assemble(parts: _Parts, effort: Effort) -> Reading:
         spec = {key: value for key, value in spec.items() if key != "suspend"}
     job = {"labels": labels, "annotations": job_annotations, "spec": spec}
     errors = [finding for finding in parts.job_findings if finding.is_error]
-    canonical, breaches = check_body(job, errors, effort)
+    canonical, breaches = check_body(job, release, errors, effort)
     findings += (finding.below(parts.root) for finding in breaches)
     has_error = effort.hides_error or any(finding.is_error for finding in findings)
     if status is None or has_error:

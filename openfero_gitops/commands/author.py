@@ -133,7 +133,9 @@ async def schemas_of_cluster(kubeconfig: Path | None, context: str | None) -> Sc
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
         try:
-            return schemas_of(bundle(await api.published_schema("batch", "v1")))
+            return schemas_of(
+                bundle(await api.published_schema("batch", "v1")), await api.version()
+            )
         except NotFound as error:
             raise UsageError(
                 f"{api.server} publishes no schema at /openapi/v3/apis/batch/v1, which needs "

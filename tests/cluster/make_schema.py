@@ -10,7 +10,9 @@ and verifies. (That the outcome is what a real API server says is tested with th
 version that is built for the tests.)
 
 `openfero_gitops/catalog/validation/schema/jobs.json` holds the oldest version whole, and of each
-later one what it changed. To be run when a version is added to `RELEASES`; the file is committed.
+later one what it changed. `gates.json` beside it has for each feature gate that the API server asks
+when it reads a Job the first version that enables it by default, null if none does. To be run when
+a version is added to `RELEASES`; the files are committed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from openfero_gitops.catalog.validation.schema import bundle, changes  # noqa: E402 - needs the path above
 
-TARGET: Final = ROOT / "openfero_gitops/catalog/validation/schema/jobs.json"
+FOLDER: Final = ROOT / "openfero_gitops/catalog/validation/schema"
+TARGET: Final = FOLDER / "jobs.json"
+GATES: Final = FOLDER / "gates.json"
 #: The last release of each version that there was when this was written.
 RELEASES: Final = (
     "1.30.14",
@@ -42,25 +46,49 @@ RELEASES: Final = (
 )
 OPENAPI: Final = Path("api", "openapi-spec", "v3", "apis__batch__v1_openapi.json")
 SOURCE: Final = Path("pkg", "generated", "openapi", "zz_generated.openapi.go")
+#: What reads, defaults and validates a Job, and so asks for feature gates.
+ASKS: Final = (
+    "pkg/api/job/*.go",
+    "pkg/api/pod/*.go",
+    "pkg/api/persistentvolumeclaim/*.go",
+    "pkg/apis/batch/validation/*.go",
+    "pkg/apis/core/validation/*.go",
+    "pkg/registry/batch/job/*.go",
+)
 
 _FUNCTION: Final = re.compile(r"func schema_k8sio_(\w+)\(")
 _PROPERTY: Final = re.compile(r'\t{5}"([^"]+)": \{')
 _WORDS: Final = re.compile(r"(\t+)Enum: +\[\]interface\{\}\{(.*)\},")
+_ASKED: Final = re.compile(r"\.Enabled\(features\.(\w+)\)")
+# `Name: {Default: true, ...}` up to 1.31, later a list with the version of each change.
+_GATE: Final = re.compile(
+    r"^\t(\w+): +\{(?:Default: (true|false)|\n((?:\t\t\{.*\n)+)\t\})", re.MULTILINE
+)
+_CHANGE: Final = re.compile(r'MustParse\("1\.([0-9]+)"\), Default: (true|false)')
 _OF_THE_FIELD: Final = 7  # tabs; the words of a list's items stand deeper
 
 
 def main() -> int:
     """Write the file and say how large it is."""
     versions = {}
+    gates: dict[str, str | None] = {}
     for release in RELEASES:
         folder = download(release)
         openapi = json.loads((folder / OPENAPI).read_text("utf-8"))
         add_words(openapi["components"]["schemas"], (folder / SOURCE).read_text("utf-8"))
-        versions[release.rpartition(".")[0]] = bundle(openapi)["$defs"]
+        version = release.rpartition(".")[0]
+        versions[version] = bundle(openapi)["$defs"]
+        enabled = enabled_gates(folder, int(version.partition(".")[2]))
+        for gate in asked_gates(folder):
+            if gates.get(gate) is None:
+                gates[gate] = version if gate in enabled else None
         sys.stdout.write(f"read {release}\n")
     text = written(changes(versions))
     TARGET.write_text(text, "utf-8")
-    sys.stdout.write(f"wrote {TARGET.relative_to(ROOT)}, {len(text)} characters\n")
+    GATES.write_text(json.dumps(gates, indent=2, sort_keys=True) + "\n", "utf-8")
+    sys.stdout.write(
+        f"wrote {TARGET.relative_to(ROOT)}, {len(text)} characters, and {GATES.name}\n"
+    )
     return 0
 
 
@@ -90,6 +118,25 @@ def add_words(schemas: dict[str, Any], source: str) -> None:
             place = schema["properties"][field]
             place = place if len(match[1]) == _OF_THE_FIELD else place["items"]
             place["enum"] = json.loads(f"[{match[2]}]")
+
+
+def asked_gates(folder: Path) -> set[str]:
+    """The feature gates that matter to a Job."""
+    files = (path for pattern in ASKS for path in folder.glob(pattern))
+    return {gate for path in files for gate in _ASKED.findall(path.read_text("utf-8"))}
+
+
+def enabled_gates(folder: Path, minor: int) -> set[str]:
+    """The feature gates that a version 1.`minor` enables by default."""
+    enabled = set()
+    for path in (folder / "pkg" / "features").glob("*kube_features.go"):
+        for gate, default, changes_of_gate in _GATE.findall(path.read_text("utf-8")):
+            states = [
+                state for since, state in _CHANGE.findall(changes_of_gate) if int(since) <= minor
+            ] or [default]
+            if states[-1] == "true":
+                enabled.add(gate)
+    return enabled
 
 
 def written(document: dict[str, dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from openfero_gitops.catalog.validation.schema.gates import Release
     from openfero_gitops.domain.rule import Pointer
 
 SPEC: Final = ("spec",)
@@ -35,7 +36,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A whole Job.
+    """A whole Job, for a version of Kubernetes.
 
     `braced` are the texts that contain `{{`, without the keys of mappings. `spend` counts the steps
     of a check that takes many without a finding.
@@ -49,6 +50,7 @@ class Body:
     containers: tuple[Container, ...]
     volumes: tuple[tuple[Pointer, Mapping[str, Any]], ...]
     braced: tuple[tuple[Pointer, str], ...]
+    release: Release
     spend: Callable[[int], None]
 
     def pod_and_containers(self) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
@@ -65,7 +67,9 @@ def items_of(
     return [((*pointer, name, index), item) for index, item in enumerate(fields.get(name, ()))]
 
 
-def body_of(job: Mapping[str, Any], *, may_be_braced: bool, spend: Callable[[int], None]) -> Body:
+def body_of(
+    job: Mapping[str, Any], release: Release, *, may_be_braced: bool, spend: Callable[[int], None]
+) -> Body:
     """Split a Job, given as its `labels`, `annotations` and `spec`.
 
     `may_be_braced` False saves the search for `{{`.
@@ -88,6 +92,7 @@ def body_of(job: Mapping[str, Any], *, may_be_braced: bool, spend: Callable[[int
         ),
         volumes=tuple(items_of(POD, pod, "volumes")),
         braced=tuple(_braced(roots)) if may_be_braced else (),
+        release=release,
         spend=spend,
     )
 

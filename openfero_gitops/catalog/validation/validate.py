@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
     from openfero_gitops.catalog.validation.schema import Path, Schema
+    from openfero_gitops.catalog.validation.schema.gates import Release
 
 WRONG_TYPE = kubernetes_error("wrong-type", "A value must have the type of its field.")
 UNKNOWN_FIELD = warning(
@@ -83,12 +84,16 @@ def clean(value: Any, schema: Schema, effort: Effort | None = None) -> tuple[Any
 
 
 def check_body(
-    job: Mapping[str, Any], errors: Sequence[Finding] = (), effort: Effort | None = None
+    job: Mapping[str, Any],
+    release: Release,
+    errors: Sequence[Finding] = (),
+    effort: Effort | None = None,
 ) -> tuple[str, list[Finding]]:
     """Apply every rule to a Job that has passed its schema.
 
     Args:
         job: its `labels`, `annotations` and `spec`; their canonical JSON is returned.
+        release: the version of Kubernetes that it is for.
         errors: the schema's errors, their pointers from the root of the Job; findings that follow
             from them are left out.
         effort: of the file.
@@ -98,7 +103,7 @@ def check_body(
     """
     effort = effort or Effort()
     canonical = canonical_json(job)
-    body = body_of(job, may_be_braced="{{" in canonical, spend=effort.spend)
+    body = body_of(job, release, may_be_braced="{{" in canonical, spend=effort.spend)
     findings: list[Finding] = []
     for rule, breaches in CHECKS:
         for pointer, message, suggestion in breaches(body):

@@ -17,6 +17,7 @@ from openfero_gitops.catalog.validation.checks import (
     resources,
     scheduling,
     system,
+    versions,
     volumes,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "resources",
     "scheduling",
     "system",
+    "versions",
     "volumes",
 ]

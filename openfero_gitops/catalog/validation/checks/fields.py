@@ -1,7 +1,8 @@
 """What the API server rejects in a single field, judged by its value alone.
 
 A table maps fields to judges. A Job is traversed along the fields of the table that it has, so
-fields that are not set cost nothing. Checks that need two fields are in the other modules.
+fields that are not set cost nothing. Checks that need two fields are in the other modules. What
+only some versions of Kubernetes reject is in the tables of `versions`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from openfero_gitops.domain.rule import error
 from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from openfero_gitops.catalog.validation.body import Body
     from openfero_gitops.domain.rule import Pointer, Rule
@@ -154,8 +155,8 @@ _IS_WINDOWS_USER: Final = _matches(
 _SUBDOMAIN: Final = "write at most 253 lower-case letters, digits, - and ."
 
 # `[]` is any item of a list, `*` any member of a mapping. For the abbreviations see _PREFIXES:
-# POD. is the Pod, C. its containers of both kinds, V. its volumes, CLAIM. the claim template of a
-# volume, TERM. an affinity term about other Pods.
+# POD. is the Pod, C. its containers of both kinds (MAIN. and INIT. one of them), V. its volumes,
+# CLAIM. the claim template of a volume, TERM. an affinity term about other Pods.
 _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
     (
         REQUIRED_FIELD,
@@ -326,6 +327,8 @@ _TABLE: Final[tuple[tuple[Rule, Judge, str], ...]] = (
 _PREFIXES: Final = {
     "POD.": ("template.spec.",),
     "C.": ("template.spec.containers[].", "template.spec.initContainers[]."),
+    "MAIN.": ("template.spec.containers[].",),
+    "INIT.": ("template.spec.initContainers[].",),
     "V.": ("template.spec.volumes[].",),
     "TERM.": tuple(
         f"template.spec.affinity.{kind}.{term}."
@@ -340,36 +343,35 @@ _PREFIXES: Final = {
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """A place in a Job: the judges of its value, and the places below it."""
 
     judges: list[Judge] = field(default_factory=list)
-    below: dict[str, _Node] = field(default_factory=dict)
+    below: dict[str, Node] = field(default_factory=dict)
 
 
-def _tree(rule: Rule) -> _Node:
-    """The places that a rule concerns."""
-    root = _Node()
-    for row_rule, judge, paths in _TABLE:
-        if row_rule is not rule:
-            continue
+def tree(rows: Iterable[tuple[Judge, str]]) -> Node:
+    """The places that a table concerns: its rows have a judge and paths, separated by spaces."""
+    root = Node()
+    for judge, paths in rows:
         for path in paths.split():
             head, _, rest = path.partition(".")
             for prefix in _PREFIXES.get(f"{head}.", (f"{head}.",)):
                 node = root
-                for part in (prefix + rest).replace("[]", ".[]").split("."):
-                    node = node.below.setdefault(part, _Node())
+                for part in (prefix + rest).rstrip(".").replace("[]", ".[]").split("."):
+                    node = node.below.setdefault(part, Node())
                 node.judges.append(judge)
     return root
 
 
-def _breaches(tree: _Node, body: Body) -> Iterator[Breach]:
+def breaches_in(places: Node, body: Body) -> Iterator[Breach]:
+    """What the judges of a tree find in a Job."""
     breaches: list[Breach] = []
-    _walk(tree, body.spec, SPEC, breaches)
+    _walk(places, body.spec, SPEC, breaches)
     return iter(breaches)
 
 
-def _walk(node: _Node, value: Any, pointer: Pointer, breaches: list[Breach]) -> None:
+def _walk(node: Node, value: Any, pointer: Pointer, breaches: list[Breach]) -> None:
     for judge in node.judges:
         if verdict := judge(value):
             message, suggestion = verdict
@@ -393,5 +395,9 @@ def _field(pointer: Pointer) -> str:
     return str(next(part for part in reversed(pointer) if isinstance(part, str)))
 
 
+def _rows(rule: Rule) -> Iterator[tuple[Judge, str]]:
+    return ((judge, paths) for of, judge, paths in _TABLE if of is rule)
+
+
 for _rule in (REQUIRED_FIELD, NOT_ONE_OF, FIELD_FORMAT, OUT_OF_RANGE):
-    check(_rule)(functools.partial(_breaches, _tree(_rule)))
+    check(_rule)(functools.partial(breaches_in, tree(_rows(_rule))))

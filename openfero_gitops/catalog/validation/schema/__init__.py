@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema_rs
 
+from openfero_gitops.catalog.validation.schema.gates import Release, release_of
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.text import quoted
 
@@ -168,15 +169,19 @@ class Schema:
 
 @dataclass(frozen=True)
 class Schemas:
-    """The schemas of the kinds of object that can define an operario."""
+    """The schemas of the kinds of object that can define an operario, and of which version."""
 
+    release: Release
     job: Schema
     config_map: Schema
     operarius: Schema
 
 
-def schemas(bundled: Mapping[str, Any]) -> Schemas:
-    """Compile a document made by `bundle`, and the other two kinds that contain a Job."""
+def schemas(bundled: Mapping[str, Any], version: str) -> Schemas:
+    """Compile a document made by `bundle`, and the other two kinds that contain a Job.
+
+    A version that cannot be parsed counts as the default.
+    """
     definitions = bundled["$defs"]
     envelope = {
         "apiVersion": _TEXT,
@@ -207,6 +212,7 @@ def schemas(bundled: Mapping[str, Any]) -> Schemas:
         "jobTemplate",
     )
     return Schemas(
+        release=release_of(version) or release_of(DEFAULT) or (0, 0),
         job=Schema(bundled),
         config_map=Schema({**config_map, "$defs": definitions}),
         operarius=Schema(
@@ -304,4 +310,4 @@ def schemas_of(version: str) -> Schemas:
     Raises:
         UsageError: the version does not come with this package.
     """
-    return schemas(bundled(version))
+    return schemas(bundled(version), version)
