@@ -440,7 +440,7 @@ def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
         spec = {key: value for key, value in spec.items() if key != "suspend"}
     job = {"labels": labels, "annotations": job_annotations, "spec": spec}
     errors = [finding for finding in parts.job_findings if finding.is_error]
-    canonical, breaches = check_body(job, release, errors, effort)
+    canonical, breaches = check_body(job, release, errors, effort, parts.form)
     findings += (finding.below(parts.root) for finding in breaches)
     has_error = effort.hides_error or any(finding.is_error for finding in findings)
     if status is None or has_error:

@@ -190,11 +190,12 @@ def _example_alert(operario: Operario) -> Alert:
     labels = {"alertname": operario.alertname}
     annotations: dict[str, str] = {}
     values = {"Labels": labels, "Annotations": annotations}
+    grammar = template.grammar_of(operario.form)
     for text in _texts_with_references(operario.job.get("spec") or {}):
-        for reference in template.fields(text):
-            if isinstance(reference, template.Field) and reference.kind in values:
+        for reference in template.fields(text, grammar):
+            if reference.kind in values:
                 values[reference.kind].setdefault(reference.key, _EXAMPLE)
-        for name in template.references(text):
+        for name in template.references(text, grammar):
             if name.startswith(PREFIX):
                 labels.setdefault(name.removeprefix(PREFIX).lower(), _EXAMPLE)
     for matcher in operario.options.matchers:

@@ -33,7 +33,7 @@ class RecordLimits:
     """How much of an alert a Job records, so that alerts cannot fill etcd.
 
     `record_bytes` is for the alert as JSON, in UTF-8. The Job is larger: `$` is doubled, JSON in
-    JSON is escaped twice, and each label is a variable of each container. With version 2 of the
+    JSON is escaped twice, and each label is a variable of each container. Since version 2 of the
     renderer, an alert adds less than 256 KiB to a Job with one container.
     """
 
@@ -45,6 +45,7 @@ class RecordLimits:
 LIMITS: Final[Mapping[int, RecordLimits]] = {
     1: RecordLimits(record_bytes=64 * 1024, group_key_characters=16 * 1024),
     2: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
+    3: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
 }
 
 

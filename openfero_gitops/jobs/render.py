@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.environment import AlertRecord
 
 #: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
-#: of large alerts.
-RENDERER: Final = 2
+#: of large alerts; version 3 knows two field references in a Job and a ConfigMap.
+RENDERER: Final = 3
 #: Versions whose Jobs can be rendered again.
 RENDERERS: Final = tuple(environment.LIMITS)
 
+#: In earlier versions all forms had the field references of an Operarius.
+_FIRST_WITH_FORMS: Final = 3
 _NOT_TARGET: Final = frozenset({"alertname", "severity"})
 #: Kubernetes' limit, less what is written later: a decision, a container's error.
 _MAX_ANNOTATION_BYTES: Final = (256 - 16) * 1024
@@ -87,6 +89,8 @@ def render(
 ) -> Rendered:
     """Build the Job of one alert occurrence, as a version of the renderer does."""
     limits = environment.LIMITS[renderer]
+    is_older = renderer < _FIRST_WITH_FORMS
+    grammar = template.ALL_FIELDS if is_older else template.grammar_of(operario.form)
     # Cut as it is recorded, so that the Job can be rendered again from its own annotations.
     delivery = dataclasses.replace(
         delivery, group_key=environment.cut_group_key(delivery.group_key, limits)
@@ -101,7 +105,7 @@ def render(
     target_text = target(alert, operario)
     if record.fits:
         try:
-            _inject(spec, _Values(record, delivery, operario.origin.commit))
+            _inject(spec, _Values(record, delivery, operario.origin.commit), grammar)
         except RenderRefusal as error:
             refusal, message = error.reason, str(error)[:_MAX_TEXT_CHARACTERS]
             # The author's text without alert data: if somebody starts the Job in spite of the
@@ -272,14 +276,15 @@ class _Values:
             value: str = values[key]
         except KeyError:
             raise RenderRefusal(
-                Reason.MISSING_VALUE, f"the operario uses {field}, which the alert does not have"
+                Reason.MISSING_VALUE,
+                f"the operario uses {field.written or field}, which the alert does not have",
             ) from None
         return value
 
     def argument(self, field: template.Field) -> str:
         """Return the value of a field reference in a command or an argument."""
         value = self.field(field)
-        _require_safe(str(field), value)
+        _require_safe(field.written or str(field), value)
         return value
 
     def variables(self) -> dict[str, str]:
@@ -287,20 +292,20 @@ class _Values:
         return environment.variables(self.record, self.delivery.group_key, self.commit)
 
 
-def _inject(spec: dict[str, Any], values: _Values) -> None:
+def _inject(spec: dict[str, Any], values: _Values, grammar: template.Grammar) -> None:
     """Put the alert into every container: variables, field references, checked arguments."""
     pod = spec["template"]["spec"]
     injected = values.variables()
     for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
         own: list[dict[str, Any]] = container.get("env", [])
-        _check_references(container, own, injected, values)
+        _check_references(container, own, injected, values, grammar)
         for variable in own:
             if isinstance(variable.get("value"), str):
-                variable["value"] = _substituted(variable, values)
+                variable["value"] = _substituted(variable, values, grammar)
         for part in ("command", "args"):
             if part in container:
                 container[part] = [
-                    template.substitute(word, values.argument) for word in container[part]
+                    template.substitute(word, values.argument, grammar) for word in container[part]
                 ]
         defined = {variable["name"] for variable in own}
         container["env"] = [
@@ -310,10 +315,12 @@ def _inject(spec: dict[str, Any], values: _Values) -> None:
         ] + own
 
 
-def _substituted(variable: Mapping[str, Any], values: _Values) -> str:
+def _substituted(variable: Mapping[str, Any], values: _Values, grammar: template.Grammar) -> str:
     """Return the value of an operario's own variable, its field references replaced."""
     written: str = variable["value"]
-    value = template.substitute(written, lambda field: template.escape(values.field(field)))
+    value = template.substitute(
+        written, lambda field: template.escape(values.field(field)), grammar
+    )
     string = f"{variable['name']}={value.replace('$$', '$')}"
     if value != written and len(string.encode()) >= _MAX_VARIABLE_BYTES:
         raise RenderRefusal(
@@ -329,13 +336,14 @@ def _check_references(
     own: list[dict[str, Any]],
     injected: Mapping[str, str],
     values: _Values,
+    grammar: template.Grammar,
 ) -> None:
     """Refuse unsafe alert data that `$(NAME)` would put into a command, also indirectly."""
     # If several variables have one name, the last one counts, and the others up to that point.
     texts: dict[str, list[str]] = defaultdict(list)
     for variable in own:
         texts[variable["name"]].append(variable.get("value", ""))
-    pending = [name for word in _expanded(container) for name in template.references(word)]
+    pending = [name for word in _expanded(container) for name in template.references(word, grammar)]
     seen: set[str] = set()
     while pending:
         name = pending.pop()
@@ -344,10 +352,9 @@ def _check_references(
         seen.add(name)
         if name in texts:
             for text in texts[name]:
-                for field in template.fields(text):
-                    if isinstance(field, template.Field):
-                        values.argument(field)
-                pending += template.references(text)
+                for field in template.fields(text, grammar):
+                    values.argument(field)
+                pending += template.references(text, grammar)
         elif name in injected:
             _require_safe(f"$({name})", injected[name])
         elif name.startswith(environment.PREFIX):

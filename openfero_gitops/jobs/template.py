@@ -1,22 +1,34 @@
 r"""The two kinds of references to alert data in an operario's texts.
 
-OpenFero's field references, `{{ .Alert.Labels.pod }}`: fields only, without functions, pipelines
-or blocks; a value is never interpreted as a template. Kubernetes' own variable references,
-`$(OPENFERO_POD)`, in which `$$` means one dollar sign.
+Field references, `{{ .Alert.Labels.pod }}`: fields only, without functions, pipelines or blocks; a
+value is never interpreted as a template. An Operarius has those of OpenFero's templates. A Job and
+a ConfigMap, which OpenFero does not evaluate as templates, have two of them. All other double
+braces are text: `kubectl`, `docker` and many others have templates of their own.
+
+Kubernetes' own variable references, `$(OPENFERO_POD)`, in which `$$` means one dollar sign.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.operario import Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FIELD: Final = re.compile(
-    r"\.(?:(?:Alert\.)?(?P<kind>Labels|Annotations)\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<name>HookMessage\.Status|HookMessage\.GroupKey|GroupKey|Status))"
+#: Matches a field reference with its braces.
+Grammar = re.Pattern[str]
+
+_KEY: Final = r"(?P<kind>Labels|Annotations)\.(?P<key>[A-Za-z_][A-Za-z0-9_]*)"
+#: Of a Job and a ConfigMap.
+ALERT_FIELDS: Final = re.compile(rf"\{{\{{\s*\.Alert\.{_KEY}\s*\}}\}}")
+#: Of an Operarius.
+ALL_FIELDS: Final = re.compile(
+    rf"\{{\{{\s*\.(?:(?:Alert\.)?{_KEY}"
+    r"|(?P<name>HookMessage\.Status|HookMessage\.GroupKey|GroupKey|Status))\s*\}\}"
 )
 _REFERENCE: Final = re.compile(r"\$(?:\$|\((?P<name>[^)]*)\))")
 _DOLLARS: Final = re.compile(r"\$(?:\$|\([^)]*\))?")
@@ -29,10 +41,14 @@ _SAFE_ARGUMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field reference: `kind` is Labels, Annotations, Status, GroupKey or GroupStatus."""
+    """One field reference: `kind` is Labels, Annotations, Status, GroupKey or GroupStatus.
+
+    `written` is the reference as it is in the file, with its braces.
+    """
 
     kind: str
     key: str = ""
+    written: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """The reference as in a template, without braces."""
@@ -47,26 +63,35 @@ _NAMED: Final = {
 }
 
 
-def parse_field(inside: str) -> Field | None:
-    """Parse the text between double braces; None if it is not a field reference."""
-    match = _FIELD.fullmatch(inside.strip())
-    if match is None:
-        return None
-    if match["kind"]:
-        return Field(match["kind"], match["key"])
-    return _NAMED[match["name"]]
+def grammar_of(form: Form) -> Grammar:
+    """Return the field references that operarios of a form can have."""
+    return ALL_FIELDS if form is Form.OPERARIUS else ALERT_FIELDS
 
 
-def fields(text: str) -> list[Field | str]:
-    """Return the references in a text; one that is not a field reference as its text."""
-    return [
-        parse_field(inside) or f"{{{{{inside}}}}}"
-        for _, inside in _split(text)
-        if inside is not None
-    ]
+def fields(text: str, grammar: Grammar = ALL_FIELDS) -> list[Field]:
+    """Return the field references in a text."""
+    return [field for _, field in _pieces(text, grammar) if field is not None]
 
 
-def substitute(text: str, value_of: Callable[[Field], str]) -> str:
+def other_braces(text: str, grammar: Grammar = ALL_FIELDS) -> list[str]:
+    """Return every `{{ … }}` in a text that is not a field reference, as it is written.
+
+    One that is not closed ends with its line, or before a field reference.
+    """
+    found: list[str] = []
+    for literal, _ in _pieces(text, grammar):
+        position = 0
+        while (opens := literal.find("{{", position)) >= 0:
+            closes = literal.find("}}", opens + 2)
+            if closes < 0:
+                found.append(literal[opens:].split("\n", 1)[0].rstrip())
+                break
+            position = closes + 2
+            found.append(literal[opens:position])
+    return found
+
+
+def substitute(text: str, value_of: Callable[[Field], str], grammar: Grammar = ALL_FIELDS) -> str:
     """Replace field references by values; anything else is kept.
 
     An author's `$` that is not part of a complete `$$` or `$(NAME)` before the replacement is
@@ -75,48 +100,38 @@ def substitute(text: str, value_of: Callable[[Field], str]) -> str:
     """
     parts: list[str] = []
     has_fields = False
-    for literal, field in _pieces(text):
+    for literal, reference in _pieces(text, grammar):
         parts.append(_self_contained(literal))
-        if field is not None:
+        if reference is not None:
             has_fields = True
-            parts.append(value_of(field))
+            parts.append(value_of(reference))
     return "".join(parts) if has_fields else text
 
 
-def references(text: str) -> list[str]:
+def references(text: str, grammar: Grammar = ALL_FIELDS) -> list[str]:
     """Return the variables that Kubernetes would expand in a text after `substitute`."""
     return [
         match["name"]
-        for literal, _ in _pieces(text)
+        for literal, _ in _pieces(text, grammar)
         # No reference ends after the last parenthesis; searching there takes quadratic time.
         for match in _REFERENCE.finditer(literal, 0, literal.rfind(")") + 1)
         if match["name"] is not None
     ]
 
 
-def _split(text: str) -> Iterator[tuple[str, str | None]]:
-    """Yield the text before each pair of double braces and their content; None at the end."""
+def _pieces(text: str, grammar: Grammar) -> Iterator[tuple[str, Field | None]]:
+    """Yield the author's text before each field reference, and the field; None at the end."""
     position = 0
-    while (opens := text.find("{{", position)) >= 0:
-        closes = text.find("}}", opens + 2)
-        if closes < 0:
-            break
-        yield text[position:opens], text[opens + 2 : closes]
-        position = closes + 2
+    for match in grammar.finditer(text) if "{{" in text else ():
+        yield text[position : match.start()], _field(match)
+        position = match.end()
     yield text[position:], None
 
 
-def _pieces(text: str) -> Iterator[tuple[str, Field | None]]:
-    """Yield the author's text before each field reference, and the field; None at the end."""
-    literal = ""
-    for before, inside in _split(text):
-        literal += before
-        field = None if inside is None else parse_field(inside)
-        if inside is not None and field is None:
-            literal += f"{{{{{inside}}}}}"
-            continue
-        yield literal, field
-        literal = ""
+def _field(match: re.Match[str]) -> Field:
+    if kind := match["kind"]:
+        return Field(kind, match["key"], match[0])
+    return replace(_NAMED[match["name"]], written=match[0])
 
 
 def _self_contained(literal: str) -> str:

@@ -81,7 +81,7 @@ def operario(
     values: dict[str, Any] = {
         "alertname": "PodCrashLooping",
         "status": Status.FIRING,
-        "form": Form.JOB,
+        "form": Form.OPERARIUS,
         "options": options or Options(),
         "job": job,
         "namespace": None,

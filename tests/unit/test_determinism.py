@@ -10,6 +10,7 @@ import pytest
 
 from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.operario import Form
 from openfero_gitops.jobs.render import RENDERER, RENDERERS
 from tests.bench import fuzz
 from tests.support.build import alert, job_spec, operario, rendered
@@ -66,6 +67,7 @@ def test_every_process_gives_the_same_bytes() -> None:
 FROZEN = {
     1: "e65bba288fe94e51524b73e41116d59196ecebc1e66fc32fbe25ba82fa4395a0",
     2: "e0578539641daa7df79a39dec269db46e9e6fed33d84cff8308662c57f41bbc2",
+    3: "034d6c6f35bace639b332ee804165f9bf357897e1665a23fdbebc0b2dc1e8b6c",
 }
 
 
@@ -81,11 +83,13 @@ def vector(renderer: int) -> str:
         annotations={"example.com/note": "n"},
     )
     second = operario("other", spec=job_spec(env=[{"name": "OWN", "value": "{{ .Labels.pod }}"}]))
+    text = "{{ .Alert.Labels.pod }}{{ .Labels.pod }}"
+    plain = operario("plain", spec=job_spec(env=[{"name": "OWN", "value": text}]), form=Form.JOB)
     jobs_digest = hashlib.sha256()
     for value in VALUES:
         whole = value.replace("\ud800", "\ufffd")
         labels = {"alertname": "DiskFull", "pod": whole, "a-b": "1", "a_b": whole, "A_b": "3"}
-        for source in (first, second):
+        for source in (first, second, *([] if renderer < 3 else [plain])):
             job = rendered(
                 alert(labels=labels, annotations={"s": whole}), source, renderer=renderer
             ).manifest

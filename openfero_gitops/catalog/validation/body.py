@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from openfero_gitops.catalog.validation.schema.gates import Release
+    from openfero_gitops.domain.operario import Form
     from openfero_gitops.domain.rule import Pointer
 
 SPEC: Final = ("spec",)
@@ -39,7 +40,7 @@ class Body:
     """A whole Job, for a version of Kubernetes.
 
     `braced` are the texts that contain `{{`, without the keys of mappings. `spend` counts the steps
-    of a check that takes many without a finding.
+    of a check that takes many without a finding. `form` is that of the operario.
     """
 
     labels: Mapping[str, str]
@@ -52,6 +53,7 @@ class Body:
     braced: tuple[tuple[Pointer, str], ...]
     release: Release
     spend: Callable[[int], None]
+    form: Form
 
     def pod_and_containers(self) -> Iterator[tuple[Pointer, Mapping[str, Any]]]:
         """The fields of the Pod, then those of each container."""
@@ -68,7 +70,12 @@ def items_of(
 
 
 def body_of(
-    job: Mapping[str, Any], release: Release, *, may_be_braced: bool, spend: Callable[[int], None]
+    job: Mapping[str, Any],
+    release: Release,
+    *,
+    form: Form,
+    may_be_braced: bool,
+    spend: Callable[[int], None],
 ) -> Body:
     """Split a Job, given as its `labels`, `annotations` and `spec`.
 
@@ -94,6 +101,7 @@ def body_of(
         braced=tuple(_braced(roots)) if may_be_braced else (),
         release=release,
         spend=spend,
+        form=form,
     )
 
 

@@ -21,6 +21,7 @@ from openfero_gitops.catalog.validation.checks.fields import NOT_ONE_OF, REQUIRE
 from openfero_gitops.catalog.validation.checks.job import OUT_OF_RANGE
 from openfero_gitops.catalog.validation.rules import CHECKS, kubernetes_error
 from openfero_gitops.catalog.validation.schema import versions, versions_with
+from openfero_gitops.domain.operario import Form
 from openfero_gitops.domain.rule import Finding, Pointer, format_pointer, related, warning
 from openfero_gitops.domain.text import canonical_json, did_you_mean, nearest, shown
 
@@ -88,6 +89,7 @@ def check_body(
     release: Release,
     errors: Sequence[Finding] = (),
     effort: Effort | None = None,
+    form: Form = Form.JOB,
 ) -> tuple[str, list[Finding]]:
     """Apply every rule to a Job that has passed its schema.
 
@@ -97,13 +99,14 @@ def check_body(
         errors: the schema's errors, their pointers from the root of the Job; findings that follow
             from them are left out.
         effort: of the file.
+        form: of the operario.
 
     Raises:
         Unreadable: the file has reached the limit of its effort.
     """
     effort = effort or Effort()
     canonical = canonical_json(job)
-    body = body_of(job, release, may_be_braced="{{" in canonical, spend=effort.spend)
+    body = body_of(job, release, form=form, may_be_braced="{{" in canonical, spend=effort.spend)
     findings: list[Finding] = []
     for rule, breaches in CHECKS:
         for pointer, message, suggestion in breaches(body):

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from openfero_gitops.domain.operario import Form
 from openfero_gitops.jobs.template import (
     Field,
     escape,
     fields,
+    grammar_of,
     is_safe_argument,
-    parse_field,
+    other_braces,
     references,
     substitute,
 )
@@ -76,8 +78,8 @@ def test_other_template_syntax_is_text(inside: str) -> None:
     """Functions, pipelines, blocks and unknown fields are reported."""
     text = f"a {{{{{inside}}}}} b"
 
-    assert parse_field(inside) is None
-    assert fields(text) == [f"{{{{{inside}}}}}"]
+    assert fields(text) == []
+    assert other_braces(text) == [f"{{{{{inside}}}}}"]
     assert substitute(text, lambda _: pytest.fail("nothing is to be filled in")) == text
 
 
@@ -88,11 +90,48 @@ def test_unclosed_braces_are_text() -> None:
 
 
 def test_every_reference_of_a_text_is_found() -> None:
-    """References are returned in order, with the invalid ones."""
+    """References are returned in order, and so are other braces."""
     text = "{{ .Labels.a }}-{{ oops }}-{{ .Annotations.b }}"
 
-    assert fields(text) == [Field("Labels", "a"), "{{ oops }}", Field("Annotations", "b")]
+    assert fields(text) == [Field("Labels", "a"), Field("Annotations", "b")]
+    assert [field.written for field in fields(text)] == ["{{ .Labels.a }}", "{{ .Annotations.b }}"]
+    assert other_braces(text) == ["{{ oops }}"]
     assert substitute(text, lambda field: field.key) == "a-{{ oops }}-b"
+
+
+@pytest.mark.parametrize("form", [Form.JOB, Form.CONFIG_MAP])
+def test_a_job_has_two_field_references(form: Form) -> None:
+    """The other fields of OpenFero's templates are text in a Job and a ConfigMap."""
+    grammar = grammar_of(form)
+    text = (
+        "{{.Alert.Labels.a}} {{ .Alert.Annotations.b }} {{ .Labels.c }} {{.Status}} {{ .GroupKey }}"
+    )
+
+    assert fields(text, grammar) == [Field("Labels", "a"), Field("Annotations", "b")]
+    assert substitute(text, lambda field: field.key, grammar) == (
+        "a b {{ .Labels.c }} {{.Status}} {{ .GroupKey }}"
+    )
+    assert len(fields(text, grammar_of(Form.OPERARIUS))) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (
+            "{{range .items}}{{.metadata.name}} {{end}}",
+            ["{{range .items}}", "{{.metadata.name}}", "{{end}}"],
+        ),
+        ("{{ a\nx {{.Labels.b}} c }}", ["{{ a"]),
+        ("{{ open\nx", ["{{ open"]),
+        ("{{{ x }}}", ["{{{ x }}"]),
+        ("awk '{{ print $1 }}'", ["{{ print $1 }}"]),
+        ('{{ if eq "{{ .Labels.a }}" "b" }}', ['{{ if eq "']),
+        ("a }} b", []),
+    ],
+)
+def test_braces_of_other_programs_are_listed(text: str, others: list[str]) -> None:
+    """Each is listed as it is written; one that is not closed ends with its line."""
+    assert other_braces(text) == others
 
 
 def test_a_value_is_never_a_template() -> None:

@@ -1,4 +1,4 @@
-"""Where alert data is allowed in a Job, and in which form."""
+"""How shells read alert data."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation import shell
-from openfero_gitops.catalog.validation.body import POD
 from openfero_gitops.catalog.validation.rules import Breach, check
 from openfero_gitops.domain.memo import cache_short_texts
-from openfero_gitops.domain.rule import Pointer, error, warning
-from openfero_gitops.domain.text import shown
+from openfero_gitops.domain.rule import Pointer, warning
 from openfero_gitops.jobs import template
 from openfero_gitops.jobs.environment import PREFIX
 
@@ -25,54 +23,6 @@ _CHARACTERS_PER_STEP: Final = 5  # for splitting a script into words
 
 
 @check(
-    error(
-        "template-place",
-        "A `{{ … }}` placeholder is allowed only in `command`, `args` and the values of `env`.",
-        "An alert must not choose what runs. In an image, a mount or a name, a placeholder would "
-        "let anyone who can send an alert do that, so it is an error there.",
-        "read the variable OPENFERO_… in the container instead",
-    )
-)
-def _template_place(body: Body) -> Iterator[Breach]:
-    for pointer, _ in body.braced:
-        if not _allows_placeholders(pointer):
-            message = "{{ … }} is allowed only in command, args and the values of env"
-            yield pointer, message, ""
-
-
-@check(
-    error(
-        "template-syntax",
-        "A `{{ … }}` placeholder must name one field of the alert, and nothing else.",
-        "OpenFero evaluates Go templates; here a placeholder only inserts a field. Rendering is "
-        "therefore the same on every replica, and alert data is never executed as a template.",
-        "write {{ .Alert.Labels.pod }}, {{ .Alert.Annotations.summary }}, {{ .Status }} or"
-        " {{ .GroupKey }}; mount a file for the braces of another program",
-    )
-)
-def _template_syntax(body: Body) -> Iterator[Breach]:
-    for pointer, text in body.braced:
-        if not _allows_placeholders(pointer):
-            continue
-        rest = template.substitute(text, lambda _: "")
-        invalid = [field for field in template.fields(rest) if isinstance(field, str)]
-        for field in invalid or (["{{"] if "{{" in rest else []):
-            yield pointer, f"{shown(field)} does not name a field of the alert", ""
-
-
-def _allows_placeholders(pointer: Pointer) -> bool:
-    """Whether it is an item of command or args, or the value of a variable."""
-    depth = len(POD)
-    if pointer[:depth] != POD or pointer[depth] not in ("containers", "initContainers"):
-        return False
-    match pointer[depth + 2 :]:
-        case ("command" | "args", int()) | ("env", int(), "value"):
-            return True
-        case _:
-            return False
-
-
-@check(
     warning(
         "label-in-shell",
         "A shell should read alert data only from quoted variables, never as part of its script.",
@@ -82,12 +32,14 @@ def _allows_placeholders(pointer: Pointer) -> bool:
     )
 )
 def _label_in_shell(body: Body) -> Iterator[Breach]:
+    grammar = template.grammar_of(body.form)
     for container in body.containers:
-        variables = _alert_variables(container)
+        variables = _alert_variables(container, grammar)
         for pointer, script in _scripts(container):
-            fields = [f for f in template.fields(script) if isinstance(f, template.Field)]
-            inserted = [f"{{{{ {field} }}}}" for field in fields] + [
-                f"$({name})" for name in template.references(script) if name.startswith(PREFIX)
+            inserted = [field.written for field in template.fields(script, grammar)] + [
+                f"$({name})"
+                for name in template.references(script, grammar)
+                if name.startswith(PREFIX)
             ]
             if inserted:
                 message = f"{inserted[0]} inserts alert data into a shell script"
@@ -99,12 +51,13 @@ def _label_in_shell(body: Body) -> Iterator[Breach]:
                     yield pointer, message, suggestion
 
 
-def _alert_variables(container: Container) -> frozenset[str]:
+def _alert_variables(container: Container, grammar: template.Grammar) -> frozenset[str]:
     """The author's own variables that hold alert data."""
     return frozenset(
         variable.get("name", "")
         for variable in container.fields.get("env", ())
-        if "{{" in variable.get("value", "") or f"$({PREFIX}" in variable.get("value", "")
+        if template.fields(variable.get("value", ""), grammar)
+        or f"$({PREFIX}" in variable.get("value", "")
     )
 
 

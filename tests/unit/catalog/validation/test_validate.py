@@ -239,7 +239,7 @@ OTHER = {**JOB["spec"]["template"]["spec"]["containers"][0], "image": "registry.
             },
         ),
         (
-            {"command": ["sh", "-c", "echo {{ .Labels.pod }}", 5, None, True]},
+            {"command": ["sh", "-c", "echo {{ .Alert.Labels.pod }}", 5, None, True]},
             {
                 ("wrong-type", "3"),
                 ("wrong-type", "4"),
@@ -345,25 +345,29 @@ def test_finds_what_is_too_long_or_missing() -> None:
     ("command", "args", "expected"),
     [
         (["echo", "{{ .Alert.Labels.pod }}"], [], set()),
-        (["echo"], ["{{.Labels.pod}}-{{ .GroupKey }}"], set()),
+        (["echo"], ["{{.Alert.Labels.pod}}-{{ .Alert.Annotations.summary }}"], set()),
         (["sh", "-c", 'echo "$OPENFERO_POD"'], [], set()),
         (["sh", "-c", "echo $(OPENFERO_POD)"], [], {("label-in-shell", "2")}),
         (["sh", "-c", "echo $$(OPENFERO_POD)"], [], set()),
         (["sh", "-c", "echo $(date)"], [], set()),
-        (["/bin/bash", "-euo", "pipefail", "-c"], ["x {{ .Status }}"], {("label-in-shell", "0")}),
-        (["env", "sh", "-ec"], ["x {{ .Status }}"], {("label-in-shell", "0")}),
-        (["run", "--rc", "{{ .Status }}"], [], set()),
+        (
+            ["/bin/bash", "-euo", "pipefail", "-c"],
+            ["x {{.Alert.Labels.a}}"],
+            {("label-in-shell", "0")},
+        ),
+        (["env", "sh", "-ec"], ["x {{.Alert.Labels.a}}"], {("label-in-shell", "0")}),
+        (["run", "--rc", "{{ .Alert.Labels.a }}"], [], set()),
         (["echo", "{{ .Alert.Labels.a-b }}"], [], {("template-syntax", "1")}),
-        (["echo", "{{ if .Labels.a }}x{{ end }}"], [], {("template-syntax", "1")}),
-        (["echo", "{{- .Labels.a }}"], [], {("template-syntax", "1")}),
-        (["echo", "{{ .Labels.a"], [], {("template-syntax", "1")}),
-        (["echo", "{{ .Labels.a }} }}"], [], set()),
+        (["echo", "{{ if .Alert.Labels.a }}x{{ end }}"], [], {("template-syntax", "1")}),
+        (["echo", "{{- .Alert.Labels.a }}"], [], {("template-syntax", "1")}),
+        (["echo", "{{ .Alert.Labels.a"], [], {("template-syntax", "1")}),
+        (["echo", "{{ .Alert.Labels.a }} }}"], [], set()),
     ],
 )
 def test_alert_data_in_commands(
     command: list[str], args: list[str], expected: set[tuple[str, str]]
 ) -> None:
-    """Fields are valid in commands, other braces are not, and shells cause a warning."""
+    """Fields are valid in commands, mistyped ones are not, and shells cause a warning."""
     assert violations(((*CONTAINER, "command"), command), ((*CONTAINER, "args"), args)) == expected
 
 
@@ -410,7 +414,7 @@ def test_alert_data_in_scripts(script: str, words: str) -> None:
     """Unquoted variables, eval and scripts of other shells cause a warning."""
     job = changed(
         ((*CONTAINER, "command"), ["sh", "-c", script]),
-        ((*CONTAINER, "env"), [{"name": "POD", "value": "{{ .Labels.pod }}"}]),
+        ((*CONTAINER, "env"), [{"name": "POD", "value": "{{ .Alert.Labels.pod }}"}]),
     )
     findings = read_document(job, SCHEMAS).findings
     assert [finding.rule.id for finding in findings] == (["label-in-shell"] if words else [])
@@ -439,14 +443,15 @@ def test_a_long_script_is_parsed_in_linear_time(part: str) -> None:
 )
 def test_alert_data_is_an_error_elsewhere(path: tuple[str | int, ...]) -> None:
     """A placeholder in any other field is an error, not literal text."""
-    assert ("template-place", str(path[-1])) in violations((path, "a{{ .Labels.x }}:1"))
+    assert ("template-place", str(path[-1])) in violations((path, "a{{ .Alert.Labels.x }}:1"))
 
 
 def test_alert_data_is_allowed_in_the_value_of_a_variable() -> None:
     """The value of a variable can be a placeholder; its name cannot."""
-    assert violations(((*CONTAINER, "env"), [{"name": "A", "value": "{{ .Labels.a }}"}])) == set()
+    variable = {"name": "A", "value": "{{ .Alert.Labels.a }}"}
+    assert violations(((*CONTAINER, "env"), [variable])) == set()
     assert ("template-place", "name") in violations(
-        ((*CONTAINER, "env"), [{"name": "{{ .Labels.a }}", "value": "x"}])
+        ((*CONTAINER, "env"), [{"name": "{{ .Alert.Labels.a }}", "value": "x"}])
     )
 
 
