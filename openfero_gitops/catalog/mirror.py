@@ -288,7 +288,7 @@ def _file(entry: Mapping[str, Any], data: Mapping[str, str], revision: Revision)
     blob, content = entry["blob"], data[entry["blob"]].encode()
     # Readings of files are remembered by their ID. Under the ID of a file of Git's, other content
     # would go on being used after Git was read.
-    if blob_id(content) != blob:
+    if blob_id(content, like=blob) != blob:
         raise ValueError("blob")
     return SourceFile(
         path=entry["path"],

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Ignored, Problem
 
 
-_FULL_COMMIT: Final = re.compile("[0-9a-f]{40}")
+#: SHA-1 or SHA-256, whichever the repository uses.
+_FULL_COMMIT: Final = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_SHA256_DIGITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Revision:
     Attributes:
         repository: the URL, without credentials.
         ref: of the settings.
-        commit: a full SHA; empty for a plain folder.
+        commit: a full commit ID; empty for a plain folder.
         author: of the commit.
         time: of the commit, RFC 3339.
         verified_signer: who signed the commit; empty if no signature is required.
@@ -41,15 +43,22 @@ class Revision:
     verified_signer: str = ""
 
 
-def blob_id(content: bytes) -> str:
-    """Return the ID that Git gives to a file with this content."""
-    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+def blob_id(content: bytes, like: str = "") -> str:
+    """Return the ID that Git gives to a file with this content.
+
+    Args:
+        content: of the file.
+        like: another ID of the repository. If it has 64 digits, the repository uses SHA-256,
+            otherwise SHA-1.
+    """
+    algorithm = "sha256" if len(like) == _SHA256_DIGITS else "sha1"
+    digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
     digest.update(content)
     return digest.hexdigest()
 
 
 def is_commit(text: str) -> bool:
-    """Whether a text is a full commit ID."""
+    """Whether a text is a full commit ID, of 40 (SHA-1) or 64 (SHA-256) digits."""
     return _FULL_COMMIT.fullmatch(text) is not None
 
 

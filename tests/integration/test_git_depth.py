@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import http.server
 import itertools
 import shutil
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -23,11 +19,11 @@ from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.commands import count_commands
 from tests.support.fleet import Fleet
-from tests.support.git_servers import http_server, make_key
+from tests.support.git_servers import file_server, http_server, make_key
 from tests.support.repository import lose, run_git
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from openfero_gitops.domain.catalog import Snapshot
     from openfero_gitops.sources.git.process import Finished
@@ -493,27 +489,6 @@ def text(size: int, seed: int) -> bytes:
 def weight(cache: Path) -> int:
     """Return the size of a cache's packs in bytes."""
     return sum(pack.stat().st_size for pack in cache.glob("*/repository.git/objects/pack/*.pack"))
-
-
-@contextmanager
-def file_server(folder: Path) -> Iterator[str]:
-    """Serve a folder's files, which is Git's dumb protocol."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        """A handler without log output."""
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Discard the message."""
-
-    handler = functools.partial(Quiet, directory=str(folder.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="files")
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/{folder.name}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def tangle(fleet: Fleet, chance: Random, count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import getpass
 import os
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -98,6 +99,27 @@ def http_server(
             yield state
         finally:
             state.gate.set()
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """Serve a folder's files, which is Git's dumb protocol, and return the folder's URL."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        """A handler without log output."""
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            """Discard the message."""
+
+    handler = functools.partial(Quiet, directory=str(folder.parent))
+    with ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="files")
+        thread.start()
+        try:
+            yield f"http://{LOOPBACK}:{server.server_port}/{folder.name}"
+        finally:
             server.shutdown()
             thread.join()
 

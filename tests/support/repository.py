@@ -17,14 +17,16 @@ class Repository:
     """A repository with a working copy in `folder`, on branch `branch`.
 
     Nothing of the machine's git configuration is used, and time is the repository's own, so that
-    the same calls give the same commits everywhere.
+    the same calls give the same commits everywhere. With the object format `sha256`, ids have 64
+    digits instead of 40.
     """
 
-    def __init__(self, folder: Path, branch: str = "main") -> None:
+    def __init__(self, folder: Path, branch: str = "main", object_format: str = "sha1") -> None:
         self.folder = folder
         self._clock = FIRST_COMMIT
         folder.mkdir(parents=True, exist_ok=True)
-        self.git("init", "--quiet", f"--initial-branch={branch}")
+        hashed = f"--object-format={object_format}"
+        self.git("init", "--quiet", f"--initial-branch={branch}", hashed)
         # As GitHub and GitLab do: a commit can be fetched by its id.
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
 

@@ -46,7 +46,10 @@ _EXPLANATIONS: Final = tuple(
             "the cache directory is read-only; mount it read-write",
         ),
         (
-            r"unpack-objects error|fsck error|error in object|(?:^|\n)error: object [0-9a-f]{40}: ",
+            (
+                r"unpack-objects error|fsck error|error in object"
+                r"|(?:^|\n)error: object [0-9a-f]{40,64}: "
+            ),
             "the repository contains an object that Git's check refuses; run `git fsck` in it",
         ),
         (
@@ -181,6 +184,12 @@ _NO_FILTER: Final = re.compile(
     r"(?:^|\n)(?:fatal: remote error: filter '[^']*' not supported"
     r"|warning: filtering not recognized by server)"
 )
+# The last one is what a server without Git's own protocol ("dumb" http) leads to.
+_OTHER_FORMAT: Final = re.compile(
+    r"(?:^|\n)fatal: (?:mismatched algorithms: client|Server does not support this repository's"
+    r" object format|bad revision '(?P<id>[0-9a-f]{40}|[0-9a-f]{64})')"
+)
+_DIGITS: Final = {"sha1": 40, "sha256": 64}
 # The server sent a delta against an object that is missing here.
 _BASELESS: Final = re.compile(r"(?:^|\n)fatal: pack has \d+ unresolved deltas?")
 _DAMAGE: Final = re.compile(
@@ -189,7 +198,7 @@ _DAMAGE: Final = re.compile(
     r"|could not read [0-9a-f]|loose object|object file|packfile |index file|inflate:"
     r"|failed to read object|missing (?:blob|tree|commit)|invalid object|corrupt"
     r"|.{0,400} is corrupt|unknown repository|could not parse|unexpected line in .*packed-refs"
-    r"|packed object|[0-9a-f]{40}: (?:object corrupt|not found|invalid)|refs/.{0,400} does not"
+    r"|packed object|[0-9a-f]{40,64}: (?:object corrupt|not found|invalid)|refs/.{0,400} does not"
     r"|cannot lock ref .{0,400}(?:unable to resolve|not a directory|is a directory)"
     r"|.{0,400} did not send all necessary objects|pack has|sha1 collision|revision walk setup"
     r"|invalid sha1 pointer|.{0,400} does not point to a valid object|.{0,400}bad pack entry)",
@@ -210,6 +219,10 @@ class Damaged(Exception):
 
 class TooLarge(Exception):
     """A commit or tag is too large to be read. Never leaves this package."""
+
+
+class OtherFormat(Exception):
+    """The remote's IDs have another hash than the cache's. Never leaves this package."""
 
 
 class Cut(Exception):
@@ -234,6 +247,14 @@ def no_filter(stderr: str) -> bool:
 def no_shallow(stderr: str) -> bool:
     """Whether the server cannot limit the history."""
     return _NO_SHALLOW.search(stderr) is not None
+
+
+def other_format(stderr: str, object_format: str) -> bool:
+    """Whether the remote's IDs have another hash than those of the repository that fetched."""
+    mismatch = _OTHER_FORMAT.search(stderr)
+    if mismatch is None:
+        return False
+    return mismatch["id"] is None or len(mismatch["id"]) != _DIGITS[object_format]
 
 
 def explain(where: str, stderr: str, secrets: Iterable[str]) -> SourceError | Damaged:

@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
+from openfero_gitops.sources.git.cache import remove
 from openfero_gitops.sources.git.errors import (
     Damaged,
+    OtherFormat,
     explain,
     no_filter,
     no_shallow,
     no_such_ref,
     not_offered,
+    other_format,
 )
 from openfero_gitops.sources.git.process import TooMuchDisk, TooMuchOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from openfero_gitops.sources.git.access import GitConnection
     from openfero_gitops.sources.git.process import Finished, Git
@@ -36,6 +40,8 @@ _BLOCK_BYTES: Final = 512  # the unit of a file size limit
 _LISTABLE_PREFIXES: Final = ("refs/heads/", "refs/tags/")
 _MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a longer one
 _MIN_INDEX_BYTES: Final = 1 << 24
+_FORMATS: Final = ("sha1", "sha256")  # of IDs; the first is far more common
+_SHA256_DIGITS: Final = 64
 _UNSHALLOW: Final = ("--unshallow",)
 
 
@@ -100,7 +106,41 @@ class RemoteRef:
         ids = {name: sha.decode() for sha, _, name in lines}
         return next((ids[name.encode()] for name in names if name.encode() in ids), "")
 
-    def fetch(self, repository: BareRepository, history: Sequence[str]) -> str:
+    def fetch_new(self, repository: BareRepository, template: Path, depth: int) -> str:
+        """Create a repository, and fetch the newest part of the history into it.
+
+        Only the remote knows whether its IDs are made with SHA-1 or SHA-256, and it says so when
+        it is asked for the other.
+
+        Args:
+            repository: does not exist yet.
+            template: an empty folder.
+            depth: how many commits to fetch of each branch.
+
+        Returns:
+            like `fetch`.
+
+        Raises:
+            SourceError: there is no such ref, or the fetch failed.
+            Damaged: the repository cannot be used.
+        """
+        likely, other = _FORMATS if len(self._ref) != _SHA256_DIGITS else _FORMATS[::-1]
+        history = (f"--depth={depth}",)
+        repository.create(template, likely)
+        try:
+            return self.fetch(repository, history)
+        except OtherFormat:
+            remove(repository.folder)
+        repository.create(template, other)
+        try:
+            return self.fetch(repository, history)
+        except OtherFormat:
+            raise SourceError(
+                f"{repository.git.where}: the repository's object format is not supported; sha1 and"
+                " sha256 are"
+            ) from None
+
+    def fetch(self, repository: BareRepository, history: Sequence[str] = ()) -> str:
         """Fetch, and return the ID of the ref: a commit's, or an annotated tag's.
 
         Args:
@@ -110,6 +150,7 @@ class RemoteRef:
         Raises:
             SourceError: there is no such ref, or the fetch failed.
             Damaged: the repository cannot be used.
+            OtherFormat: the remote uses another hash.
         """
         if is_commit(self._ref) and repository.has(self._ref):
             return self._ref  # a commit never changes
@@ -128,6 +169,7 @@ class RemoteRef:
         Raises:
             SourceError: the fetch failed.
             Damaged: the repository cannot be used.
+            OtherFormat: the remote uses another hash.
         """
         if repository.is_cut:
             self._fetch(repository, _UNSHALLOW)
@@ -148,6 +190,8 @@ class RemoteRef:
             stderr = fetched.stderr
             if no_such_ref(stderr) or (is_commit(self._ref) and not_offered(stderr)):
                 continue
+            if other_format(stderr, repository.object_format):
+                raise OtherFormat
             # A process that reaches its file size limit is killed and prints nothing.
             if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
                 raise self._too_large(where, held_bytes)

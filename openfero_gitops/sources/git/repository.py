@@ -2,26 +2,19 @@
 
 Nothing is ever checked out, and no name in a tree becomes a file name on disk. Files are read by
 the ID of a commit with Git's plumbing commands (`ls-tree`, `cat-file --batch`), one process for a
-question. GitPython reads refs, tags and commits; its objects are closed after each question, since
-they hold child processes and file descriptors.
+question. IDs have 40 digits in a SHA-1 repository and 64 in a SHA-256 one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from git import Commit as CommitObject
-from git import Repo, SymbolicReference, TagObject
-from git.exc import GitError, InvalidGitRepositoryError, NoSuchPathError, ODBError
-
-from openfero_gitops.domain.catalog import blob_id
+from openfero_gitops.domain.catalog import blob_id, is_commit
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
-from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.sources.git.commits import parse_commit
 from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, last_line
 from openfero_gitops.sources.git.process import TooMuchOutput, bytes_below
 from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
@@ -30,20 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from openfero_gitops.sources.git.commits import Commit
     from openfero_gitops.sources.git.process import Finished, Git
     from openfero_gitops.sources.tree import Budgets
 
 _REMOTE: Final = "openfero"  # a name for one fetch command; it is not configured anywhere
 _BYTES_PER_ENTRY: Final = 256  # of ls-tree's output, on average at most
-_HEADER_BYTES: Final = 64  # that cat-file puts around one blob, at most
+_HEADER_BYTES: Final = 128  # that cat-file puts around one blob, at most
 _MAX_OUTPUT_BYTES: Final = 1 << 26  # of commands whose output has no other limit
 _MAX_PACKS: Final = 50  # each read opens all of them; then they are joined
-_MAX_AUTHOR: Final = 200  # characters
-_MAX_NESTED_TAGS: Final = 8
-# GitPython takes several times as much memory.
 _MAX_COMMIT_BYTES: Final = 8 << 20
-_NO_BLOB: Final = "0" * 40
 _TREE: Final = "040000"
+#: In the file that `create` has made.
+_SHA256: Final = re.compile(r"^\s*objectformat\s*=\s*sha256\s*$", re.IGNORECASE | re.MULTILINE)
 _KINDS: Final = {
     "100644": Kind.FILE,
     "100755": Kind.FILE,
@@ -51,17 +43,8 @@ _KINDS: Final = {
     "120000": Kind.LINK,
     "160000": Kind.SUBMODULE,
 }
-_LISTING: Final = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40}) +(\d+|-|BAD)\t(.*)", re.DOTALL)
-_CHANGE: Final = re.compile(rb":(\d{6}) \d{6} ([0-9a-f]{40}) [0-9a-f]{40} [A-Z]\d*")
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One commit; `author` is `Name <email>`, `time` RFC 3339; both are empty if unreadable."""
-
-    sha: str
-    author: str
-    time: str
+_LISTING: Final = re.compile(rb"(\d{6}) (\w+) ([0-9a-f]{40,64}) +(\d+|-|BAD)\t(.*)", re.DOTALL)
+_CHANGE: Final = re.compile(rb":(\d{6}) \d{6} ([0-9a-f]{40,64}) [0-9a-f]{40,64} [A-Z]\d*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +54,15 @@ class EarlierFile:
     parent: str
     mode: str
     blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class GitObject:
+    """An object as it is stored: its ID, its kind (`blob`, `commit`, …) and its content."""
+
+    name: str
+    kind: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +85,15 @@ class BareRepository:
         return _MAX_COMMIT_BYTES
 
     @property
+    def object_format(self) -> str:
+        """The hash of the IDs, `sha1` or `sha256`."""
+        try:
+            config = (self.folder / "config").read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise Damaged("the file `config` cannot be read") from error
+        return "sha256" if _SHA256.search(config) else "sha1"
+
+    @property
     def is_cut(self) -> bool:
         """Whether part of the history was not fetched."""
         return (self.folder / "shallow").exists()
@@ -102,14 +103,12 @@ class BareRepository:
         """Whether an answer may be in history that was not fetched, and `Cut` is to be raised."""
         return not self.whole and (self.cut or self.is_cut)
 
-    def create(self, template: Path) -> None:
+    def create(self, template: Path, object_format: str) -> None:
         """Make an empty repository; its folder must not exist.
-
-        GitPython is not used: its child processes inherit this process's environment, in which
-        a Git hook's variables would make `git init` create another repository.
 
         Args:
             template: an empty folder, so that no hooks of the machine are copied.
+            object_format: `sha1` or `sha256`, that of the remote to fetch from.
 
         Raises:
             SourceError: Git could not make it.
@@ -118,7 +117,7 @@ class BareRepository:
             "init",
             "--quiet",
             "--bare",
-            "--object-format=sha1",
+            f"--object-format={object_format}",
             "--initial-branch=none",
             f"--template={template}",
             str(self.folder),
@@ -213,11 +212,14 @@ class BareRepository:
         Raises:
             Damaged: there is no such ref.
         """
-        with self._repo() as repo:
-            try:
-                return SymbolicReference.dereference_recursive(repo, ref)
-            except ValueError as error:
-                raise Damaged(f"ref {ref} is missing") from error
+        try:
+            # One file for each ref: no process needs to be started for a sync without news.
+            tip = (self.folder / ref).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise Damaged(f"ref {ref} is missing") from error
+        if not is_commit(tip):
+            raise Damaged(f"ref {ref} is damaged")
+        return tip
 
     def has(self, commit: str) -> bool:
         """Whether a commit was fetched."""
@@ -238,9 +240,16 @@ class BareRepository:
             SourceError: one is not a commit.
         """
         names = list(names)
-        self._require_small(names)
-        with self._repo() as repo:
-            return [self._commit(repo, name) for name in names]
+        peeled = [f"{name}^{{}}" for name in names]
+        sizes = self._require_small([*names, *peeled])
+        objects = self._objects(peeled, sum(sizes.values()))
+        for name, object_ in zip(names, objects, strict=True):
+            if object_.kind != "commit":
+                raise SourceError(
+                    f"{self.git.where}: {name[:12]} is a {object_.kind}; set --ref to a branch, a"
+                    " tag of a commit, or a commit"
+                )
+        return [parse_commit(object_.name, object_.content) for object_ in objects]
 
     def entries(self, commit: str, root: str, budgets: Budgets) -> list[Entry]:
         """List everything below a path of a commit; symlinks and submodules are not followed.
@@ -273,33 +282,13 @@ class BareRepository:
             Damaged: a blob is missing, or its content does not match its ID.
         """
         wanted = list(dict.fromkeys(ids))
-        if not wanted:
-            return {}
-        stdin = "".join(f"{blob}\n" for blob in wanted).encode()
-        try:
-            read = self._run(
-                "cat-file",
-                "--batch",
-                "--buffer",
-                stdin=stdin,
-                max_bytes=total + _HEADER_BYTES * len(wanted),
-            )
-        except TooMuchOutput:
-            raise Damaged("a blob is larger than listed") from None
-        if read.code != 0:
-            raise Damaged(last_line(read.stderr))
-        contents: dict[str, bytes] = {}
-        start = 0
-        for blob in wanted:
-            end = read.stdout.find(b"\n", start)
-            header = read.stdout[start:end].split()
-            if end < 0 or len(header) != 3 or header[1] != b"blob":  # noqa: PLR2004 - id, type, size
+        objects = self._objects(wanted, total)
+        for blob, object_ in zip(wanted, objects, strict=True):
+            if object_.kind != "blob":
                 raise Damaged(f"blob {blob} cannot be read")
-            start = end + 1 + int(header[2]) + 1
-            contents[blob] = read.stdout[end + 1 : start - 1]
-            if blob_id(contents[blob]) != blob:
+            if blob_id(object_.content, like=blob) != blob:
                 raise Damaged(f"the content of blob {blob} does not match its ID")
-        return contents
+        return {object_.name: object_.content for object_ in objects}
 
     def earlier(
         self,
@@ -526,57 +515,47 @@ class BareRepository:
                 " folder"
             )
 
-    def _require_small(self, names: Iterable[str]) -> None:
-        """Refuse commits and tags of which GitPython would hold megabytes in memory."""
-        for name, size in self.sizes(names).items():
+    def _require_small(self, names: Iterable[str]) -> dict[str, int]:
+        """Refuse commits and tags that are too large to be held in memory; return all sizes."""
+        sizes = self.sizes(names)
+        for name, size in sizes.items():
             if size > _MAX_COMMIT_BYTES:
                 raise TooLarge(
                     f"commit or tag {name[:12]} has {size} bytes, more than {_MAX_COMMIT_BYTES};"
                     " commit again with fewer parents and a shorter message"
                 )
+        return sizes
 
-    def _commit(self, repo: Repo, name: str) -> Commit:
-        try:
-            object_ = repo.rev_parse(name)
-            for _ in range(_MAX_NESTED_TAGS):
-                if isinstance(object_, TagObject):
-                    object_ = object_.object
-                    self._require_small([object_.hexsha])
-        except (GitError, ODBError, ValueError, OSError) as error:
-            raise Damaged(f"commit {name} cannot be read") from error
-        if not isinstance(object_, CommitObject):
-            raise SourceError(
-                f"{self.git.where}: {name[:12]} is a {object_.type}; set --ref to a branch, a tag"
-                " of a commit, or a commit"
-            )
-        try:
-            author = f"{object_.author.name or ''} <{object_.author.email or ''}>".strip()
-            time = format_time(datetime.fromtimestamp(object_.committed_date, UTC))
-        except (GitError, ODBError, LookupError, ValueError, OverflowError, OSError):
-            # A commit with a malformed header: its files are read, its author is unknown.
-            return Commit(object_.hexsha, "", "")
-        return Commit(object_.hexsha, printable(author, _MAX_AUTHOR), time)
+    def _objects(self, names: Sequence[str], total: int) -> list[GitObject]:
+        """Read objects in the order of their names.
 
-    @contextlib.contextmanager
-    def _repo(self) -> Iterator[Repo]:
-        """Open the repository with GitPython, and close it with everything that it holds."""
-        try:
-            repo = Repo(self.folder, expand_vars=False)
-        except (InvalidGitRepositoryError, NoSuchPathError) as error:
-            raise Damaged(f"{self.folder} is not a repository") from error
-        try:
-            repo.git.update_environment(**self.git.environment, **self._location())
-            yield repo
-        finally:
-            repo.close()
+        Args:
+            names: anything that Git resolves to an object.
+            total: their size in bytes, at most.
 
-    def _location(self) -> dict[str, str]:
-        """Override what GitPython's child processes inherit from this process's environment."""
-        return {
-            "GIT_DIR": str(self.folder),
-            "GIT_COMMON_DIR": str(self.folder),
-            "GIT_OBJECT_DIRECTORY": str(self.folder / "objects"),
-        }
+        Raises:
+            Damaged: one is missing, or they are larger.
+        """
+        if not names:
+            return []
+        stdin = "".join(f"{name}\n" for name in names).encode()
+        max_bytes = total + _HEADER_BYTES * len(names)
+        try:
+            read = self._run("cat-file", "--batch", "--buffer", stdin=stdin, max_bytes=max_bytes)
+        except TooMuchOutput:
+            raise Damaged("an object is larger than listed") from None
+        if read.code != 0:
+            raise Damaged(last_line(read.stderr))
+        objects: list[GitObject] = []
+        start = 0
+        for name in names:
+            end = read.stdout.find(b"\n", start)
+            header = read.stdout[start:end].decode().split()
+            if end < 0 or len(header) != 3:  # noqa: PLR2004 - id, type, size
+                raise Damaged(f"object {name.removesuffix('^{}')} cannot be read")
+            start = end + 1 + int(header[2]) + 1
+            objects.append(GitObject(header[0], header[1], read.stdout[end + 1 : start - 1]))
+        return objects
 
 
 def _parse_log(log: bytes) -> dict[bytes, list[EarlierFile]]:
@@ -591,7 +570,7 @@ def _parse_log(log: bytes) -> dict[bytes, list[EarlierFile]]:
             parents = token.split()[1:]
             continue
         name = next(tokens, b"")
-        if parents and fields[2].decode() != _NO_BLOB:
+        if parents and fields[2].strip(b"0"):  # all zeros: there was no file
             file = EarlierFile(parents[0].decode(), fields[1].decode(), fields[2].decode())
             changes.setdefault(name, []).append(file)
     return changes

@@ -70,6 +70,7 @@ _GPG_UNKNOWN: Final = re.compile(r"^\[GNUPG:\] NO_PUBKEY (?P<key>[0-9A-F]+)", re
 _GPG_INVALID: Final = re.compile(
     r"^\[GNUPG:\] (?P<status>REV|EXP)KEYSIG (?P<key>\S+)", re.MULTILINE
 )
+_SHA256_DIGITS: Final = 64  # of an ID
 _SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
 _PGP_SIGNATURE: Final = b"-----BEGIN PGP "
 _X509_SIGNATURE: Final = b"-----BEGIN SIGNED MESSAGE-----"
@@ -369,7 +370,9 @@ def _refusal(kind: str, sha: str, content: bytes, output: str) -> SignatureVerdi
             f" allowed signer at the time of the signature; add the key, or {sign}"
         )
     head, _, text = content.partition(b"\n\n")
-    signature = head.partition(b"\ngpgsig ")[2] if kind == "commit" else text
+    # A SHA-256 repository has the second header. Git ignores the one of the other hash.
+    header = b"\ngpgsig-sha256 " if len(sha) == _SHA256_DIGITS else b"\ngpgsig "
+    signature = head.partition(header)[2] if kind == "commit" else text
     if _X509_SIGNATURE in signature:
         return SignatureVerdict(
             refusal=f"{name} is signed with an X.509 certificate, which is not supported; {sign}"

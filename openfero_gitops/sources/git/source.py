@@ -33,7 +33,7 @@ from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.cache import Cache, remove
-from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, last_line
+from openfero_gitops.sources.git.errors import Cut, Damaged, OtherFormat, TooLarge, last_line
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
@@ -50,11 +50,12 @@ from openfero_gitops.sources.tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from openfero_gitops.sources.git.commits import Commit
     from openfero_gitops.sources.git.process import Git
-    from openfero_gitops.sources.git.repository import BareRepository, Commit, EarlierFile
+    from openfero_gitops.sources.git.repository import BareRepository, EarlierFile
     from openfero_gitops.sources.git.signatures import Judge
     from openfero_gitops.sources.tree import Entry
 
@@ -72,7 +73,7 @@ class GitSettings:
             absolute path; without secrets.
         cache_dir: a directory that replicas may share and that may be lost at any time.
         ref: a branch, a tag (a branch of the same name takes precedence), `HEAD` for the default
-            branch of the remote, `refs/…`, or all 40 characters of a commit.
+            branch of the remote, `refs/…`, or the full ID of a commit.
         path: the folder of the operarios, relative to the root of the repository.
         timeout: seconds after which a command of Git is stopped.
         access: credentials and other options for the connection.
@@ -323,6 +324,11 @@ class GitSource:
                         repository=self.url,
                         reason=str(damage),
                     )
+                except OtherFormat:
+                    _log.warning(
+                        "Git repository has changed its object format; fetching everything again",
+                        repository=self.url,
+                    )
                 else:
                     self._repack(repository)
                     return fetched
@@ -346,8 +352,7 @@ class GitSource:
         repository = _repository(self._cache.fresh, git)
         self._fetched = None
         try:
-            repository.create(self._cache.home)
-            fetched = self._update(repository, history=(f"--depth={_MAX_ANCESTORS + 1}",))
+            fetched = self._update(repository, fresh=True)
             self._cache.swap()
         except Damaged as damage:
             raise SourceError(
@@ -359,10 +364,13 @@ class GitSource:
         self._damaged = False
         return fetched
 
-    def _update(self, repository: BareRepository, history: Sequence[str] = ()) -> _Fetched:
+    def _update(self, repository: BareRepository, *, fresh: bool = False) -> _Fetched:
         """Fetch, resolve the ref once, and read the commit that it names."""
         with self._swept_on_error():
-            tip = self._remote.fetch(repository, history)
+            if fresh:
+                tip = self._remote.fetch_new(repository, self._cache.home, _MAX_ANCESTORS + 1)
+            else:
+                tip = self._remote.fetch(repository)
         with self._judging(repository) as judge:
             last = self._fetched
             if last is None or (last.tip, last.keys) != (tip, judge.keys.digest):
@@ -432,7 +440,7 @@ class GitSource:
         """Read from the cache; only where history is missing, and with `deepen`, fetch the rest."""
         if not is_commit(commit):
             raise SourceError(
-                f"{self._where}: {printable(commit)!r} is not a commit; write all 40 characters"
+                f"{self._where}: {printable(commit)!r} is not a commit; write its full ID"
             )
         repository = _repository(self._cache.repository, git)
         try:
@@ -443,6 +451,11 @@ class GitSource:
                 with self._cache.locked(git), self._swept_on_error():
                     self._remote.deepen(repository)
             return self._read_commit(replace(repository, whole=True), commit, read)
+        except OtherFormat:
+            raise SourceError(
+                f"{self._where}: the repository has changed its object format; the next sync"
+                " fetches everything again"
+            ) from None
         except Damaged as damage:
             self._damaged = True
             raise SourceError(

@@ -85,8 +85,8 @@ def parse_ref(ref: str) -> str:
     """
     if not ref or len(ref) > _MAX_REF or _NO_REF.search(ref):
         raise UsageError(
-            f"ref {printable(ref)!r} is not valid; use a branch, a tag, HEAD, refs/… or all 40"
-            " characters of a commit"
+            f"ref {printable(ref)!r} is not valid; use a branch, a tag, HEAD, refs/… or the"
+            " full ID of a commit"
         )
     return ref
 
