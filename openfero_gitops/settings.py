@@ -164,19 +164,33 @@ class Settings(BaseSettings):
         timedelta(seconds=60), description="Maximum duration of one Git operation."
     )
     git_credentials_file: Path | None = Field(
-        None, description="username:password or a token, for https."
+        None, description="username:password, or a token, for https. The first line counts."
     )
-    git_ssh_key_file: Path | None = Field(None, description="Private key, for ssh.")
+    git_ssh_key_file: Path | None = Field(
+        None, description="Private key without a passphrase, for ssh."
+    )
     git_known_hosts_file: Path | None = Field(
         None, description="Host keys of the Git server (known_hosts), for ssh."
     )
     git_ca_file: Path | None = Field(
         None, description="CA certificate of the Git server, in PEM format."
     )
+    git_client_cert_file: Path | None = Field(
+        None,
+        description="Client certificate in PEM format, with its chain, for https servers that "
+        "require one.",
+    )
+    git_client_key_file: Path | None = Field(
+        None,
+        description="Private key of the client certificate, in PEM format, without a passphrase.",
+    )
     git_proxy: str = Field(
         "",
-        description="HTTP proxy for https repositories (http://host:port). Proxy variables of the "
-        "environment are ignored.",
+        description="Proxy for https repositories: http://host:port, https://host:port, or "
+        "socks5h://host:port. Proxy variables of the environment are ignored.",
+    )
+    git_proxy_credentials_file: Path | None = Field(
+        None, description="username:password for the proxy."
     )
     git_no_proxy: str = Field("", description="Comma-separated hosts to reach without the proxy.")
     git_max_size: Bytes = Field(

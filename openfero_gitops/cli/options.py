@@ -61,7 +61,12 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
         git_ssh_key_file: Path | None,
         git_known_hosts_file: Path | None,
         git_ca_file: Path | None,
+        git_client_cert_file: Path | None,
+        git_client_key_file: Path | None,
         git_proxy: str,
+        git_proxy_credentials_file: Path | None,
+        git_no_proxy: str,
+        git_timeout: timedelta,
         git_max_size: int,
         git_max_memory: int,
         **rest: Any,
@@ -73,7 +78,12 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ssh_key_file=git_ssh_key_file,
             known_hosts_file=git_known_hosts_file,
             ca_file=git_ca_file,
+            client_cert_file=git_client_cert_file,
+            client_key_file=git_client_key_file,
             proxy=git_proxy,
+            proxy_credentials_file=git_proxy_credentials_file,
+            no_proxy=git_no_proxy,
+            timeout=git_timeout.total_seconds(),
             pack_bytes=git_max_size,
             memory_bytes=git_max_memory,
         )
@@ -84,7 +94,7 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--git-credentials-file",
             type=FILE,
-            help="File with username:password or a token, for https URLs.",
+            help="File with username:password, or a token, for https URLs.",
         ),
         click.option("--git-ssh-key-file", type=FILE, help="Private key file, for ssh URLs."),
         click.option("--git-known-hosts-file", type=FILE, help="known_hosts file, for ssh URLs."),
@@ -94,7 +104,40 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="PEM file with the CA of the Git server, for https URLs.",
         ),
         click.option(
-            "--git-proxy", default="", metavar="URL", help="http:// proxy to use for https URLs."
+            "--git-client-cert-file",
+            type=FILE,
+            help="PEM file with a client certificate, for https servers that require one.",
+        ),
+        click.option(
+            "--git-client-key-file",
+            type=FILE,
+            help="PEM file with the private key of the client certificate.",
+        ),
+        click.option(
+            "--git-proxy",
+            default="",
+            metavar="URL",
+            help="Proxy for https URLs: http://host:port, https://host:port or "
+            "socks5h://host:port.",
+        ),
+        click.option(
+            "--git-proxy-credentials-file",
+            type=FILE,
+            help="File with username:password for the proxy.",
+        ),
+        click.option(
+            "--git-no-proxy",
+            default="",
+            metavar="HOSTS",
+            help="Comma-separated hosts to reach without the proxy.",
+        ),
+        click.option(
+            "--git-timeout",
+            type=duration,
+            default="1m",
+            show_default=True,
+            metavar="DURATION",
+            help="Maximum duration of one Git operation.",
         ),
         click.option(
             "--git-max-size",

@@ -118,7 +118,13 @@ def _find(
         return _from_files(listed, context)
     if context is None and environ.get(SERVICE_HOST_ENV_NAME):
         return _from_pod(service_account, environ)
-    home = Path(environ.get("HOME", "~"), ".kube", "config").expanduser()
+    home = _expand(Path(environ.get("HOME", "~"), ".kube", "config"))
+    if home is None:
+        raise UsageError(
+            "no cluster is configured, and there is no home directory to look for .kube/config"
+            f" (HOME is not set, and user {os.getuid()} is in no passwd entry); set --kubeconfig or"
+            " $KUBECONFIG"
+        )
     if not home.is_file():
         raise UsageError(
             f"no cluster is configured; set --kubeconfig or $KUBECONFIG, or create {home}"
@@ -126,9 +132,18 @@ def _find(
     return _from_files(str(home), context)
 
 
+def _expand(path: Path) -> Path | None:
+    """Replace a leading `~`; None if this user has no home directory."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return None
+
+
 def _from_files(paths: str, context: str | None) -> ClusterAccess:
     """Load one kubeconfig, or several in the format of `$KUBECONFIG`."""
-    if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
+    expanded = (_expand(Path(path)) for path in paths.split(os.pathsep) if path)
+    if not any(path is not None and path.is_file() for path in expanded):
         raise UsageError(f"there is no kubeconfig at {paths}; set --kubeconfig")
     configuration = Configuration()
     loading = load_kube_config(  # type: ignore[no-untyped-call]

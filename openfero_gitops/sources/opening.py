@@ -43,7 +43,15 @@ def open_source(
             return FolderSource(folder, path)
         root, path = _repository(folder, path)
         url = str(root)
-    return GitSource(GitSettings(url=url, cache_dir=cache_dir, ref=ref, path=path, access=access))
+    return GitSource(
+        GitSettings(
+            url=url,
+            cache_dir=cache_dir,
+            ref=ref,
+            path=path,
+            access=access,
+        )
+    )
 
 
 def open_commit(
@@ -73,7 +81,7 @@ def open_commit(
         UsageError: `source` is neither, or there is no such commit.
         SourceError: git does not work.
     """
-    url = source
+    url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
         root, path = _repository(folder, path)
         url, ref = str(root), resolve_commit(root, ref)
@@ -83,7 +91,7 @@ def open_commit(
             cache_dir=cache_dir,
             ref=ref,
             path=path,
-            access=access or GitAccess(),
+            access=access,
             trust=trust or Trust(),
         )
     )

@@ -16,6 +16,8 @@ from aiohttp import web
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.keyfiles.content import lines as secret_lines
+from openfero_gitops.keyfiles.file import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,13 +58,7 @@ class SecretLines:
         stamp = (state.st_mtime_ns, state.st_size, state.st_ino, state.st_dev)
         if stamp == self._stamp:
             return
-        try:
-            text = self._file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ValueError("not UTF-8 text") from None
-        lines = [line.strip() for line in text.split("\n") if line.strip()]
-        if not lines:
-            raise ValueError("the file is empty")
+        lines = secret_lines(read_file(self._file))
         self._check(lines)
         self._lines = tuple(line.encode() for line in lines)
         self._stamp = stamp

@@ -114,11 +114,14 @@ async def test_serve_uses_the_configured_proxy(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"git_proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy must be http://host:port"),
+        (
+            {"git_proxy": "http://ada:s3cret@proxy:3128"},
+            "user name and password into the file of --git-proxy-credentials-file",
+        ),
         ({"git_no_proxy": "a\nb"}, "--git-no-proxy must be a list"),
         (
             {"git_proxy": "http://proxy:3128", "repo": "/srv/operarios"},
-            "--git-proxy are only for https",
+            "--git-proxy is only for https",
         ),
     ],
 )

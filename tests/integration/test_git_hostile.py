@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from openfero_gitops.domain.errors import SourceError, Unusable
-from openfero_gitops.sources.git.access import GitAccess
+from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.git.url import parse_remote
 from tests.support.descendants import descendants
 from tests.support.hostile_git import (
     BLOB,
@@ -109,8 +110,7 @@ async def outcome(url: str, tmp_path: Path, timeout: float = 30.0, **access: Any
     settings = GitSettings(
         url=url,
         cache_dir=tmp_path / "cache",
-        timeout=timeout,
-        access=GitAccess(memory_bytes=MEMORY, **access),
+        access=GitAccess(timeout=timeout, memory_bytes=MEMORY, **access),
     )
     source = GitSource(settings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -210,27 +210,37 @@ class TestElsewhere:
     async def test_the_credentials_are_for_one_host(
         self, server: HostileServer, other: HostileServer, tmp_path: Path
     ) -> None:
-        """However Git comes to ask, the askpass program answers for the repository's host alone."""
-        await outcome(server.url, tmp_path, credentials_file=_credentials(tmp_path))
-        [program] = (tmp_path / "cache").glob("*/askpass-*")
+        """However Git comes to ask, its helper answers for the repository's host alone."""
+        access = GitAccess(credentials_file=_credentials(tmp_path))
+        options = GitConnection(parse_remote(server.url), access).options()
         own, foreign = (url.url.removesuffix("/repository.git") for url in (server, other))
         address = own.removeprefix("http://")
         answers = {
-            f"Username for '{own}': ": "ada\n",
-            f"Password for 'http://ada@{address}': ": "s3cret\n",
-            f"Username for '{foreign}': ": "",
-            f"Password for '{foreign.replace('://', '://ada@')}': ": "",
-            f"Password for 'https://ada@{address}': ": "",
-            f"Password for 'http://ada@{address}.example': ": "",
-            f"Username for '{own}/other': ": "",
-            "Password: ": "",
+            own: "ada s3cret",
+            f"{own}/other": "ada s3cret",
+            f"http://eve@{address}": "ada s3cret",
+            foreign: "",
+            f"https://{address}": "",
+            f"http://{address}.example": "",
+            f"http://{address.partition(':')[0]}": "",
+            "http://": "",
         }
-        for prompt, answer in answers.items():
+        for url, answer in answers.items():
             process = await asyncio.create_subprocess_exec(
-                program, prompt, stdout=asyncio.subprocess.PIPE
+                *("git", *options, "credential", "fill"),
+                env={
+                    "PATH": os.environ["PATH"],
+                    "GIT_ASKPASS": "false",
+                    "GIT_TERMINAL_PROMPT": "0",
+                },
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
             )
-            printed, _ = await process.communicate()
-            assert printed.decode() == answer, prompt
+            printed, _ = await process.communicate(f"url={url}\n\n".encode())
+            lines = dict(line.split("=", 1) for line in printed.decode().splitlines())
+            sent = f"{lines.get('username', '')} {lines.get('password', '')}".strip()
+            assert sent == answer, url
 
 
 class TestMemory:
@@ -310,7 +320,9 @@ class TestMemory:
         tip = commit(FOLDER_ID, TIP_ID, message=b"x" * (9 * MIB))
         tip_id = object_id(COMMIT, tip)
         server.serve_commit(tip_id, [entry(COMMIT, tip)], [entry(COMMIT, TIP)], *FILES)
-        settings = GitSettings(url=server.url, cache_dir=tmp_path / "cache", timeout=30)
+        settings = GitSettings(
+            url=server.url, cache_dir=tmp_path / "cache", access=GitAccess(timeout=30)
+        )
         async with contextlib.aclosing(GitSource(settings)) as source:
             for _ in range(2):
                 with pytest.raises(Unusable, match="more than 8388608") as refused:

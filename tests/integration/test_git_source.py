@@ -959,7 +959,9 @@ class TestCache:
         self, repository: Repository, cache: Path
     ) -> None:
         """A partial pack is removed at once, a lock file when it is older than the deadline."""
-        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=30))
+        source = GitSource(
+            GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(timeout=30))
+        )
         await source.fetch()
         git = bare(cache)
         half = git / "objects" / "pack" / "tmp_pack_abc123"
@@ -1053,7 +1055,9 @@ class TestCache:
         self, repository: Repository, cache: Path
     ) -> None:
         """A process that hangs while it holds the cache lock does not make others hang."""
-        source = GitSource(GitSettings(url=repository.url, cache_dir=cache, timeout=1))
+        source = GitSource(
+            GitSettings(url=repository.url, cache_dir=cache, access=GitAccess(timeout=1))
+        )
         await source.fetch()
         with (bare(cache).parent / "lock").open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)

@@ -193,7 +193,7 @@ class TestHttp:
         ("content", "message"),
         [
             (None, "No such file or directory"),
-            ("", "contains no password"),
+            ("", "the file is empty; it must contain user:password, or a token"),
             ("ada:\n", "contains no"),
         ],
     )
@@ -397,14 +397,15 @@ class TestSsh:
 
         assert "the server refused the SSH key" in text
 
-    @pytest.mark.parametrize("listed", ["other", "none"])
+    @pytest.mark.parametrize("listed", ["other", "elsewhere"])
     async def test_an_unknown_host_key_is_refused(
         self, repository: Repository, sshd: SshServer, tmp_path: Path, listed: str
     ) -> None:
         """A server without an entry in known_hosts, or with a different key, is not trusted."""
         make_key(tmp_path / "other")
         entry = f"[127.0.0.1]:{sshd.port} {(tmp_path / 'other.pub').read_text()}"
-        (tmp_path / "known_hosts").write_text(entry if listed == "other" else "")
+        elsewhere = f"git.example {(tmp_path / 'other.pub').read_text()}"
+        (tmp_path / "known_hosts").write_text(entry if listed == "other" else elsewhere)
 
         text = await refusal(
             sshd.url(repository.folder),
@@ -435,8 +436,8 @@ class TestSsh:
             for file in (garbage, shared, tmp_path / "absent")
         }
 
-        assert "ssh cannot read the key file" in errors["garbage"]
-        assert "ssh refuses a key file that other users can read" in errors["shared"]
+        assert "the file contains no private SSH key" in errors["garbage"]
+        assert "other users can read this private key (mode 0644)" in errors["shared"]
         assert "absent: No such file or directory" in errors["absent"]
 
     async def test_a_server_that_is_not_an_sshd_is_reported(

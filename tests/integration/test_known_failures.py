@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +144,10 @@ async def test_no_content_is_kept_under_a_commit_that_it_is_not_of(
     fetches another branch into the same cache: every snapshot equals what git shows of its commit.
     """
     url = server.url("origin")
-    made = GitSource(GitSettings(url, tmp_path / "cache", ref="main", timeout=30))
-    hasty = GitSource(GitSettings(url, tmp_path / "cache", ref="main", timeout=0.5))
+    made = GitSource(GitSettings(url, tmp_path / "cache", ref="main", access=GitAccess(timeout=30)))
+    hasty = GitSource(
+        GitSettings(url, tmp_path / "cache", ref="main", access=GitAccess(timeout=0.5))
+    )
     second_branch = GitSource(GitSettings(url, tmp_path / "cache", ref="other"))
     repository.git("branch", "other")
 
@@ -184,7 +187,7 @@ async def test_fetches_that_time_out_leave_nothing_on_the_disk(
     """argo-cd #18831: fetches that timed out left tens of GiB of `tmp_pack_*`."""
     cache = tmp_path / "cache"
     patient = GitSource(GitSettings(server.url("origin"), cache))
-    hasty = GitSource(GitSettings(server.url("origin"), cache, timeout=3))
+    hasty = GitSource(GitSettings(server.url("origin"), cache, access=GitAccess(timeout=3)))
     await patient.fetch()
     before = written(cache)
     repository.write("noise.bin", os.urandom(NOISE))
@@ -220,7 +223,8 @@ async def test_a_hung_ssh_does_not_hold_the_lock(repository: Repository, tmp_pat
         }
         first = GitSource(GitSettings(**settings, ref="main"))
         second = GitSource(GitSettings(**settings, ref="HEAD"))
-        hasty = GitSource(GitSettings(**settings, ref="main", timeout=2))
+        settings["access"] = replace(settings["access"], timeout=2)
+        hasty = GitSource(GitSettings(**settings, ref="main"))
         before = await first.fetch()
         commit = change(repository, "while it hangs")
         children = descendants()

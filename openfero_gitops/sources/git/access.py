@@ -2,71 +2,100 @@
 
 Git reads configuration, credentials and helpers from many places. Here it runs with a minimal
 environment, an empty home directory and no system configuration, so that it behaves the same on
-every machine. Secrets reach it only as paths of files, never as arguments or variables.
+every machine. Secrets reach it only as paths of files, never as arguments or variables. No program
+is written to disk, so every folder may be mounted noexec.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import os
 import re
 import shlex
 import subprocess
-import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.keyfiles import certificates, credentials, ssh
+from openfero_gitops.keyfiles.content import UnusableFile
+from openfero_gitops.keyfiles.file import CheckedFile, located, require_private
 from openfero_gitops.sources.git.url import Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from urllib.parse import SplitResult
+
+    from openfero_gitops.keyfiles.credentials import UserPassword
     from openfero_gitops.sources.git.url import Remote
 
-# Git prompts `Username for 'https://host': `, then `Password for 'https://user@host': `. Nothing is
-# said to another host, however Git came to it. A file without a colon contains a token, which hosts
-# accept as a password with any user name.
-_ASKPASS: Final = """#!/bin/sh
-case $1 in
-  "Username for '"{scheme}"://"{host}"': " | "Password for '"{scheme}"://"*"@"{host}"': ") ;;
-  *) exit 1 ;;
-esac
-IFS= read -r line < {file} || [ -n "$line" ] || exit 1
-line=${{line%"$(printf '\\r')"}}
-case $line in
-  *:*) user=${{line%%:*}} password=${{line#*:}} ;;
-  *) user={any_user} password=$line ;;
-esac
-case $1 in
-  Username*) printf '%s\\n' "$user" ;;
-  *) printf '%s\\n' "$password" ;;
-esac
-"""
-_ANY_USER: Final = "x-access-token"
-_PROXY: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?")
+T = TypeVar("T")
+
+# A credential helper (gitcredentials(7)): Git runs it in a shell with the word `get`, describes the
+# server in lines, and reads the answer. Nothing is said about another server, however Git came to
+# it. The file is read as `keyfiles.credentials` reads it.
+_HELPER: Final = """!f() {{
+  [ "$1" = get ] || exit 0
+  protocol= host=
+  while IFS= read -r line && [ -n "$line" ]; do
+    case $line in
+      protocol=*) protocol=${{line#*=}} ;;
+      host=*) host=${{line#*=}} ;;
+    esac
+  done
+  [ "$protocol" = {protocol} ] && [ "$host" = {host} ] || exit 0
+  mark=$(printf '\\357\\273\\277') tab=$(printf '\\t') return=$(printf '\\r')
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${{line#"$mark"}}
+    while :; do
+      case $line in
+        " "* | "$tab"*) line=${{line#?}} ;;
+        *" " | *"$tab" | *"$return") line=${{line%?}} ;;
+        *) break ;;
+      esac
+    done
+    [ -z "$line" ] || break
+  done < {file}
+  case $line in
+    ?*:*) user=${{line%%:*}} password=${{line#*:}} ;;
+    *) user={any_user} password=${{line#:}} ;;
+  esac
+  [ -n "$password" ] && printf 'username=%s\\npassword=%s\\n' "$user" "$password"
+}}; f"""
+#: In the URL of the proxy: Git only asks for credentials if it contains a user name, and the
+#: helper's answer replaces it.
+_PLACEHOLDER: Final = "user"
+_PROXY: Final = re.compile(
+    r"(?P<scheme>https?|socks5h?)://(?P<host>[A-Za-z0-9.\[\]:_-]+)/?", re.IGNORECASE
+)
 _NO_PROXY: Final = re.compile(r"[A-Za-z0-9.,:/*_\[\] -]*")
 # ssh expands % and ${} in the names of these files, and splits them at spaces and quotes.
 _UNSAFE_FOR_SSH: Final = re.compile(r"[\s\"'%$\\]")
-_MAX_CREDENTIALS_BYTES: Final = 64 * 1024
 _EXEC_PATH_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitAccess:
-    """The settings for the connection to a repository, and the limit of its size.
+    """The settings for the connection to a repository, and its limits.
 
     Attributes:
         credentials_file: a line `user:password` or a token, for http and https.
         ssh_key_file: a private key without a passphrase.
         known_hosts_file: the only host keys that are trusted.
         ca_file: certificates in PEM format that replace the system's trusted certificates.
-        proxy: `http://host:port`, for http and https; the environment's proxy is not used.
+        client_cert_file: the certificate in PEM format that is shown to an https server.
+        client_key_file: its private key in PEM format, without a passphrase.
+        proxy: `http://host:port` or `socks5h://host:port`, for http and https; the environment's
+            proxy is not used.
+        proxy_credentials_file: a line `user:password` for the proxy.
         no_proxy: hosts, separated by commas, that are reached without the proxy.
+        timeout: seconds after which a command of Git is stopped.
         pack_bytes: how much disk space the fetched history may take.
         memory_bytes: how much memory each process of Git may take.
     """
@@ -75,8 +104,12 @@ class GitAccess:
     ssh_key_file: Path | None = None
     known_hosts_file: Path | None = None
     ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
     proxy: str = ""
+    proxy_credentials_file: Path | None = None
     no_proxy: str = ""
+    timeout: float = 60.0
     pack_bytes: int = 1024 * 1024 * 1024
     memory_bytes: int = 192 * 1024 * 1024
 
@@ -86,37 +119,81 @@ class GitAccess:
         Raises:
             UsageError: settings contradict each other, or one cannot be passed to Git safely.
         """
-        http = remote.protocol in {Protocol.HTTP, Protocol.HTTPS}
-        if not http and (self.credentials_file is not None or self.proxy or self.ca_file):
-            raise UsageError(
-                f"Git URL {remote.url!r}: --git-credentials-file, --git-ca-file and --git-proxy are"
-                " only for https URLs"
-            )
-        if remote.protocol is Protocol.SSH:
-            if self.ssh_key_file is None or self.known_hosts_file is None:
-                raise UsageError(
-                    f"Git URL {remote.url!r}: ssh requires --git-ssh-key-file and"
-                    " --git-known-hosts-file"
+        where = f"Git URL {remote.url!r}"
+        for flags, protocols, names in (
+            (self._http_flags(), {Protocol.HTTP, Protocol.HTTPS}, "https"),
+            (self._tls_flags(), {Protocol.HTTPS}, "https"),
+            (self._ssh_flags(), {Protocol.SSH}, "ssh"),
+        ):
+            given = [flag for flag, value in flags.items() if value]
+            if given and remote.protocol not in protocols:
+                are = "is" if len(given) == 1 else "are"
+                hint = (
+                    "; ssh connects directly, so use the repository's https URL"
+                    if remote.protocol is Protocol.SSH and "--git-proxy" in given
+                    else ""
                 )
-            for file in (self.ssh_key_file.absolute(), self.known_hosts_file.absolute()):
-                if _UNSAFE_FOR_SSH.search(str(file)):
-                    raise UsageError(
-                        f"file {str(file)!r}: ssh does not support spaces, quotes, %, $ or \\ in"
-                        " this path; rename the file"
-                    )
-        elif self.ssh_key_file is not None or self.known_hosts_file is not None:
+                raise UsageError(f"{where}: {_listed(given)} {are} only for {names} URLs{hint}")
+        if remote.protocol is Protocol.SSH:
+            self._check_ssh(where)
+        if bool(self.client_cert_file) != bool(self.client_key_file):
+            raise UsageError("--git-client-cert-file and --git-client-key-file require each other")
+        self._check_proxy()
+        if self.timeout <= 0:
+            raise UsageError(f"--git-timeout {self.timeout:g}: must be more than 0 seconds")
+
+    def _http_flags(self) -> dict[str, object]:
+        return {
+            "--git-credentials-file": self.credentials_file,
+            "--git-proxy": self.proxy,
+            "--git-proxy-credentials-file": self.proxy_credentials_file,
+        }
+
+    def _tls_flags(self) -> dict[str, object]:
+        return {
+            "--git-ca-file": self.ca_file,
+            "--git-client-cert-file": self.client_cert_file,
+            "--git-client-key-file": self.client_key_file,
+        }
+
+    def _ssh_flags(self) -> dict[str, object]:
+        return {
+            "--git-ssh-key-file": self.ssh_key_file,
+            "--git-known-hosts-file": self.known_hosts_file,
+        }
+
+    def _check_ssh(self, where: str) -> None:
+        if missing := [flag for flag, value in self._ssh_flags().items() if not value]:
+            raise UsageError(f"{where}: ssh requires {_listed(missing)}")
+        for file in (self.ssh_key_file, self.known_hosts_file):
+            if file is not None and _UNSAFE_FOR_SSH.search(str(file.absolute())):
+                raise UsageError(
+                    f"file {str(file)!r}: ssh does not support spaces, quotes, %, $ or \\ in"
+                    " this path; rename the file"
+                )
+
+    def _check_proxy(self) -> None:
+        if "@" in self.proxy:
             raise UsageError(
-                f"Git URL {remote.url!r}: --git-ssh-key-file and --git-known-hosts-file are only"
-                " for ssh URLs"
+                "--git-proxy must be http://host:port or socks5h://host:port; put the user name and"
+                " password into the file of --git-proxy-credentials-file"
             )
         if self.proxy and not _PROXY.fullmatch(self.proxy):
             raise UsageError(
-                "--git-proxy must be http://host:port, without a user name or password"
+                f"--git-proxy {self.proxy!r}: must be http://host:port, https://host:port or"
+                " socks5h://host:port"
             )
+        if self.proxy_credentials_file is not None and not self.proxy:
+            raise UsageError("--git-proxy-credentials-file requires --git-proxy")
         if not _NO_PROXY.fullmatch(self.no_proxy):
             raise UsageError(
                 "--git-no-proxy must be a list of host names and addresses, separated by commas"
             )
+
+
+def _listed(flags: list[str]) -> str:
+    """Join flags as in a sentence."""
+    return " and ".join(filter(None, (", ".join(flags[:-1]), flags[-1])))
 
 
 class GitConnection:
@@ -129,12 +206,15 @@ class GitConnection:
     def __init__(self, remote: Remote, settings: GitAccess) -> None:
         settings.check(remote)
         self._remote = remote
-        self._credentials_file = settings.credentials_file and settings.credentials_file.absolute()
-        self._ssh_key_file = settings.ssh_key_file and settings.ssh_key_file.absolute()
-        self._known_hosts_file = settings.known_hosts_file and settings.known_hosts_file.absolute()
-        self._ca_file = settings.ca_file and settings.ca_file.absolute()
-        self._proxy = settings.proxy
-        self._no_proxy = settings.no_proxy
+        #: The settings, as they were given: an error does not advise what was done.
+        self.settings = settings
+        self._credentials = _checked(settings.credentials_file, credentials.credentials)
+        self._proxy_credentials = _checked(settings.proxy_credentials_file, credentials.credentials)
+        self._ssh_key = _checked(settings.ssh_key_file, ssh.private_key)
+        self._known_hosts = _checked(settings.known_hosts_file, ssh.known_hosts)
+        self._ca = _checked(settings.ca_file, certificates.certificates)
+        self._client_cert = _checked(settings.client_cert_file, certificates.certificates)
+        self._client_key = _checked(settings.client_key_file, certificates.private_key)
         #: How much memory each process of Git may take.
         self.memory_bytes = settings.memory_bytes
 
@@ -157,17 +237,23 @@ class GitConnection:
             "maintenance.auto=false",
             "submodule.recurse=false",
         ]
-        if self._ca_file is not None:
-            options.append(f"http.sslCAInfo={self._ca_file}")
-        if self._proxy:
-            options.append(f"http.proxy={self._proxy}")
+        if self._credentials is not None:
+            helper = _helper(self._credentials.path, urlsplit(self._remote.url))
+            options.append(f"credential.helper={helper}")
+        if self.settings.proxy:
+            proxy = urlsplit(self.settings.proxy)
+            user = ""
+            if self._proxy_credentials is not None:
+                user = f"{_PLACEHOLDER}@"
+                options.append(f"credential.helper={_helper(self._proxy_credentials.path, proxy)}")
+            options.append(f"http.proxy={proxy.scheme}://{user}{proxy.netloc}")
         return [word for option in options for word in ("-c", option)]
 
     def environment(self, private: Path) -> dict[str, str]:
         """Return the complete environment of Git.
 
         Args:
-            private: a folder that only we use, for the home directory and the askpass program.
+            private: a folder that only we use, for the home directory and repaired copies of files.
 
         Raises:
             OSError: the folder is not writable.
@@ -192,57 +278,103 @@ class GitConnection:
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",
         }
-        if self._credentials_file is not None:
-            askpass = _write_askpass(private, self._credentials_file, self._remote)
-            environment["GIT_ASKPASS"] = str(askpass)
-        if self._remote.protocol is Protocol.SSH:
-            environment["GIT_SSH_COMMAND"] = shlex.join(self._ssh())
+        for variable, file in (
+            ("GIT_SSL_CAINFO", self._ca),
+            ("GIT_SSL_CERT", self._client_cert),
+        ):
+            if file is not None:
+                environment[variable] = str(file.usable(private, lambda pem: pem.text))
+        if self._client_key is not None:
+            environment["GIT_SSL_KEY"] = str(self._client_key.usable(private, str))
+        if self._ssh_key is not None and self._known_hosts is not None:
+            key, hosts = (file.usable(private, str) for file in (self._ssh_key, self._known_hosts))
+            environment["GIT_SSH_COMMAND"] = shlex.join(_ssh(key, hosts))
             environment["GIT_SSH_VARIANT"] = "ssh"
-        if self._no_proxy:
-            environment["no_proxy"] = self._no_proxy
+        if self.settings.no_proxy:
+            environment["no_proxy"] = self.settings.no_proxy
         return environment
 
     def secrets(self) -> tuple[str, ...]:
-        """Read the secrets, which must not appear in any output.
+        """Check all files, and return the secrets, which must not appear in any output.
 
         Raises:
-            SourceError: a file cannot be read, or contains no credentials.
+            SourceError: a file cannot be read, or not be used; the text names it and the cause.
         """
-        for file in (self._ssh_key_file, self._known_hosts_file, self._ca_file):
-            if file is not None:
-                _read(file)
-        if self._credentials_file is None:
-            return ()
-        line = _read(self._credentials_file).split("\n", maxsplit=1)[0].removesuffix("\r")
-        user, separator, password = line.partition(":")
-        secret = password if separator else user
-        if not secret:
-            raise SourceError(
-                f"{self._credentials_file}: the first line contains no password; write"
-                " user:password or a token"
-            )
-        # Also in encoded form: a server may repeat what was sent.
-        pair = f"{user}:{secret}" if separator else f"{_ANY_USER}:{secret}"
-        sent = base64.b64encode(pair.encode()).decode()
-        return tuple(dict.fromkeys((secret, quote(secret, safe=""), quote(secret), sent)))
+        try:
+            return tuple(dict.fromkeys(self._read()))
+        except UnusableFile as error:
+            raise SourceError(str(error)) from error
 
-    def _ssh(self) -> list[str]:
-        return [
-            "ssh",
-            *("-F", "/dev/null"),
-            *("-i", str(self._ssh_key_file)),
-            *("-o", f"UserKnownHostsFile={self._known_hosts_file}"),
-            *("-o", "GlobalKnownHostsFile=/dev/null"),
-            *("-o", "StrictHostKeyChecking=yes"),
-            *("-o", "UpdateHostKeys=no"),
-            *("-o", "IdentitiesOnly=yes"),
-            *("-o", "IdentityAgent=none"),
-            *("-o", "PreferredAuthentications=publickey"),
-            *("-o", "BatchMode=yes"),
-            *("-o", "ClearAllForwardings=yes"),
-            *("-o", "ServerAliveInterval=15"),
-            *("-o", "LogLevel=ERROR"),
-        ]
+    def _read(self) -> Iterator[str]:
+        if self._ssh_key is not None:
+            self._ssh_key.read()
+            require_private(self._ssh_key.path)
+        if self._known_hosts is not None:
+            self._known_hosts.read()
+        now = datetime.now(UTC)
+        for file in (self._ca, self._client_cert):
+            if file is not None:
+                with _located(file.path):
+                    file.read().check(now)
+        if self._client_cert is not None and self._client_key is not None:
+            certificate, key = self._client_cert.read(), self._client_key.read()
+            with _located(self._client_key.path):
+                certificates.check_pair(certificate, key)
+        if self._credentials is not None:
+            yield from _forms(self._credentials.read())
+        if self._proxy_credentials is not None:
+            yield from _forms(self._proxy_credentials.read())
+
+
+def _checked(file: Path | None, parse: Callable[[bytes], T]) -> CheckedFile[T] | None:
+    return CheckedFile(file.absolute(), parse) if file is not None else None
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Put the path before an error that does not name its file."""
+    try:
+        yield
+    except UnusableFile as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise UnusableFile(located(path, error)) from error
+
+
+def _helper(file: Path, server: SplitResult) -> str:
+    """Return a credential helper that passes the content of a file to one server only."""
+    return _HELPER.format(
+        protocol=shlex.quote(server.scheme),
+        host=shlex.quote(server.netloc),
+        file=shlex.quote(str(file)),
+        any_user=credentials.ANY_USER,
+    )
+
+
+def _forms(pair: UserPassword) -> tuple[str, ...]:
+    """Return a password as it is, and in the encodings in which a server may repeat it."""
+    sent = base64.b64encode(f"{pair.user}:{pair.password}".encode()).decode()
+    return (pair.password, quote(pair.password, safe=""), quote(pair.password), sent)
+
+
+def _ssh(key: Path, known_hosts: Path) -> list[str]:
+    """Return ssh's command line: nothing but these files decides, and nobody is asked."""
+    return [
+        "ssh",
+        *("-F", "/dev/null"),
+        *("-i", str(key)),
+        *("-o", f"UserKnownHostsFile={known_hosts}"),
+        *("-o", "GlobalKnownHostsFile=/dev/null"),
+        *("-o", "StrictHostKeyChecking=yes"),
+        *("-o", "UpdateHostKeys=no"),
+        *("-o", "IdentitiesOnly=yes"),
+        *("-o", "IdentityAgent=none"),
+        *("-o", "PreferredAuthentications=publickey"),
+        *("-o", "BatchMode=yes"),
+        *("-o", "ClearAllForwardings=yes"),
+        *("-o", "ServerAliveInterval=15"),
+        *("-o", "LogLevel=ERROR"),
+    ]
 
 
 # The programs that Git may start besides itself. `http-fetch` is not one of them: it downloads from
@@ -274,33 +406,3 @@ def _exec_path() -> Path:
     except (OSError, subprocess.SubprocessError):
         return Path(os.devnull)
     return Path(os.fsdecode(printed.stdout.strip()))
-
-
-def _write_askpass(private: Path, credentials: Path, remote: Remote) -> Path:
-    """Write the askpass program; its name depends on its content, so that writers agree."""
-    address = urlsplit(remote.url)
-    script = _ASKPASS.format(
-        file=shlex.quote(str(credentials)),
-        any_user=_ANY_USER,
-        scheme=shlex.quote(address.scheme),
-        host=shlex.quote(address.netloc),
-    ).encode()
-    path = private / f"askpass-{hashlib.sha256(script).hexdigest()[:16]}"
-    with suppress(FileNotFoundError):
-        if path.read_bytes() == script:
-            return path
-    descriptor, name = tempfile.mkstemp(prefix=".askpass-", dir=private)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(script)
-    Path(name).chmod(0o700)
-    Path(name).replace(path)
-    return path
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_CREDENTIALS_BYTES)
-    except OSError as error:
-        raise SourceError(f"{file}: {error.strerror}; mount it, or correct its path") from error
-    return content.decode("utf-8", "replace")

@@ -12,8 +12,6 @@ unless it is expired or revoked.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import re
@@ -27,6 +25,10 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.signature import MAX_CLOCK_DIFFERENCE, Verify
 from openfero_gitops.domain.text import printable
+from openfero_gitops.keyfiles.content import UnusableFile
+from openfero_gitops.keyfiles.file import CheckedFile
+from openfero_gitops.keyfiles.openpgp import public_keys
+from openfero_gitops.keyfiles.ssh import allowed_signers
 from openfero_gitops.sources.git.errors import last_line
 from openfero_gitops.sources.git.process import TooMuchOutput
 from openfero_gitops.sources.tree import printable_name
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
     from openfero_gitops.sources.git.process import Git
 
-_MAX_KEY_FILE_BYTES: Final = 8 * 1024 * 1024
 _MAX_OBJECT_BYTES: Final = 4 * 1024 * 1024  # of a commit or tag
 _MAX_REMEMBERED: Final = 4096  # verdicts
 _ABANDONED_SECONDS: Final = 3600.0  # after which no running process can use a folder of keys
@@ -51,13 +52,6 @@ trust-model always
 no-auto-check-trustdb
 lock-never
 """
-_ARMOR: Final = re.compile(
-    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[^\n]*\n(?:[^\n]*:[^\n]*\n)*\s*\n"
-    rb"(?P<body>[A-Za-z0-9+/=\s]*?)(?:\n=[A-Za-z0-9+/]{4}\s*)?\n-----END PGP PUBLIC KEY BLOCK-----"
-)
-_ARMORED: Final = b"-----BEGIN PGP"
-_PRIVATE: Final = b"PRIVATE KEY"
-_PACKET: Final = 0x80  # the first bit of every OpenPGP packet
 _SSH_GOOD: Final = re.compile(
     r'^Good "git" signature for (?P<signer>.+) with \S+ key (?P<key>SHA256:\S+)$', re.MULTILINE
 )
@@ -120,16 +114,15 @@ class Trust:
         Raises:
             SourceError: a file cannot be read, or contains no keys.
         """
-        ssh = _read(self.allowed_signers_file)
-        if self.allowed_signers_file is not None and not _has_signers(ssh):
-            raise SourceError(
-                f"{self.allowed_signers_file}: the file contains no signer; add lines such as"
-                " `ada@example.com ssh-ed25519 AAAA…`"
-            )
-        openpgp = b""
-        if self.openpgp_keyring_file is not None:
-            openpgp = _binary_keys(_read(self.openpgp_keyring_file), self.openpgp_keyring_file)
-        return Keys(ssh, openpgp)
+        signers, openpgp = b"", b""
+        try:
+            if self.allowed_signers_file is not None:
+                signers = CheckedFile(self.allowed_signers_file, allowed_signers).read().encode()
+            if self.openpgp_keyring_file is not None:
+                openpgp = CheckedFile(self.openpgp_keyring_file, public_keys).read()
+        except UnusableFile as error:
+            raise SourceError(str(error)) from error
+        return Keys(signers, openpgp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,55 +387,6 @@ def _signer(output: str) -> str:
         signer = named["signer"] if named else "unnamed"
         key = valid["key"] if valid else ""
     return f"{printable(signer)} {key}".strip()
-
-
-def _read(file: Path | None) -> bytes:
-    if file is None:
-        return b""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        raise SourceError(f"{file}: {error.strerror}; mount it, or correct its path") from error
-    if len(content) > _MAX_KEY_FILE_BYTES:
-        raise SourceError(
-            f"{file}: the file is not a key file; it has more than {_MAX_KEY_FILE_BYTES} bytes"
-        )
-    return content
-
-
-def _has_signers(content: bytes) -> bool:
-    lines = (line.strip() for line in content.splitlines())
-    return any(line and not line.startswith(b"#") for line in lines)
-
-
-def _binary_keys(content: bytes, file: Path) -> bytes:
-    """Return OpenPGP keys in binary form, as gpg stores them.
-
-    Raises:
-        SourceError: the content is not a list of public keys.
-    """
-    if _PRIVATE in content:
-        raise SourceError(
-            f"{file}: the file contains a private key; use the output of gpg --export"
-        )
-    try:
-        if _ARMORED in content:
-            lines = content.replace(b"\r\n", b"\n")
-            content = b"".join(
-                base64.b64decode(b"".join(block["body"].split()), validate=True)
-                for block in _ARMOR.finditer(lines)
-            )
-    except binascii.Error as error:
-        raise SourceError(
-            f"{file}: the file contains a damaged armored key; export it again with"
-            " gpg --export --armor"
-        ) from error
-    if not content or not content[0] & _PACKET:
-        raise SourceError(
-            f"{file}: the file contains no OpenPGP key; use the output of gpg --export"
-        )
-    return content
 
 
 def _require_programs(git: Git, keys: Keys) -> None:

@@ -75,8 +75,7 @@ class GitSettings:
         ref: a branch, a tag (a branch of the same name takes precedence), `HEAD` for the default
             branch of the remote, `refs/…`, or the full ID of a commit.
         path: the folder of the operarios, relative to the root of the repository.
-        timeout: seconds after which a command of Git is stopped.
-        access: credentials and other options for the connection.
+        access: credentials and other options for the connection, and its limits.
         budgets: how much of a commit is read.
         trust: what must be signed, and by whom.
     """
@@ -85,10 +84,14 @@ class GitSettings:
     cache_dir: Path
     ref: str = "HEAD"
     path: str = "."
-    timeout: float = 60.0
     access: GitAccess = field(default_factory=GitAccess)
     budgets: Budgets = field(default_factory=Budgets)
     trust: Trust = field(default_factory=Trust)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a command of Git is stopped."""
+        return self.access.timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,6 @@ class GitSource:
         self._root = normalise(settings.path)
         self._verifier = Verifier(settings.trust)
         self._require_tag_ref()
-        if settings.timeout <= 0:
-            raise UsageError(f"timeout {settings.timeout}: must be more than 0 seconds")
         access = GitConnection(self._url, settings.access)
         self._where = f"Git repository {self.url}"
         self._cache = Cache.of(settings.cache_dir, self._url.url)

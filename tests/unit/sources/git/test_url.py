@@ -146,8 +146,8 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"url": "ssh://git@h/p"}, "ssh requires --git-ssh-key-file"),
-        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh requires --git-ssh-key-file"),
+        ({"url": "ssh://git@h/p"}, "requires --git-ssh-key-file and --git-known-hosts-file"),
+        ({"url": "git@h:p", "ssh_key_file": "k"}, "ssh requires --git-known-hosts-file"),
         (
             {"url": "ssh://git@h/p", "ssh_key_file": "a b", "known_hosts_file": "k"},
             "ssh does not support",
@@ -156,11 +156,11 @@ def test_what_no_ref_can_be_called_is_refused(ref: str) -> None:
             {"url": "ssh://git@h/p", "ssh_key_file": "%d", "known_hosts_file": "k"},
             "ssh does not support",
         ),
-        ({"url": "https://h/p", "ssh_key_file": "k"}, "are only for ssh URLs"),
-        ({"url": "https://h/p", "known_hosts_file": "k"}, "are only for ssh URLs"),
-        ({"url": "/p", "credentials_file": "c"}, "are only for https URLs"),
+        ({"url": "https://h/p", "ssh_key_file": "k"}, "--git-ssh-key-file is only for ssh URLs"),
+        ({"url": "https://h/p", "known_hosts_file": "k"}, "is only for ssh URLs"),
+        ({"url": "/p", "credentials_file": "c"}, "is only for https URLs"),
         ({"url": "https://h/p", "proxy": "http://ada:s3cret@proxy:3128"}, "--git-proxy must be"),
-        ({"url": "https://h/p", "proxy": "socks5://proxy:1080"}, "--git-proxy must be"),
+        ({"url": "https://h/p", "proxy": "socks4://proxy:1080"}, "or socks5h://host:port"),
         ({"url": "https://h/p", "no_proxy": "a\nb"}, "--git-no-proxy must be"),
         ({"url": "https://h/p", "timeout": 0.0}, "timeout 0"),
         ({"url": "https://h/p", "path": "../x"}, "leaves the repository"),
