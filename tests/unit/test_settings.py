@@ -41,7 +41,10 @@ ONE = {
     "git_ssh_key_file": ("/run/one/ssh", Path("/run/one/ssh")),
     "git_known_hosts_file": ("/run/one/hosts", Path("/run/one/hosts")),
     "git_ca_file": ("/run/one/git-ca", Path("/run/one/git-ca")),
+    "git_client_cert_file": ("/run/one/git-cert", Path("/run/one/git-cert")),
+    "git_client_key_file": ("/run/one/git-key", Path("/run/one/git-key")),
     "git_proxy": ("http://one:3128", "http://one:3128"),
+    "git_proxy_credentials_file": ("/run/one/proxy", Path("/run/one/proxy")),
     "git_no_proxy": ("one.example", "one.example"),
     "git_max_size": ("2Gi", 2**31),
     "git_max_memory": ("256Mi", 2**28),
@@ -272,6 +275,7 @@ def test_the_defaults() -> None:
     } | dict.fromkeys(
         [
             *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
+            *("git_client_cert_file", "git_client_key_file", "git_proxy_credentials_file"),
             *("allowed_signers_file", "openpgp_keyring_file", "mirror_key_file"),
             *("kubeconfig", "namespace", "jobs_namespace", "web_listen"),
             *("webhook_credentials_file", "web_credentials_file", "hook_secret_file"),
