@@ -20,6 +20,7 @@ from openfero_gitops.cli.options import (
     catalog_options,
     format_option,
     jobs_namespace_option,
+    progress_line,
     read_file,
     ref_option,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.command()
 @ref_option
 @catalog_options
+@jobs_namespace_option
 @format_option(
     "text",
     "json",
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--cluster",
     is_flag=True,
-    help="Validate Jobs against the schema of a cluster, not of --kubernetes-version.",
+    help="Validate Jobs against the schema of a cluster, and let it create each one in a "
+    "server-side dry run. Nothing is stored.",
 )
 @click.option(
     "--kubeconfig",
@@ -70,12 +73,13 @@ def validate(
     """Check the operarios in SOURCE, a folder or a Git URL.
 
     Reports every problem with its path, line and rule; docs/rules.md has a bad and a good example
-    of each rule. No cluster is contacted, except with --cluster.
+    of each rule. No cluster is contacted, except with --cluster: then docs/dry-run.md describes
+    what the cluster is asked.
 
     Exit code 1: there are errors, or there is no operario.
     """
     from openfero_gitops.author.report import FORMATS  # noqa: PLC0415
-    from openfero_gitops.commands.author import check, schemas_of_cluster  # noqa: PLC0415
+    from openfero_gitops.commands.author import check  # noqa: PLC0415
 
     if cluster and source.kubernetes_version:
         raise click.UsageError("--cluster uses the cluster's version: remove --kubernetes-version")
@@ -83,11 +87,18 @@ def validate(
         raise click.UsageError("--kubeconfig and --context need --cluster")
     log.to_stderr("console", "warning")
 
-    async def run() -> Findings:
-        schemas = await schemas_of_cluster(kubeconfig, context) if cluster else None
-        return await check(source, schemas=schemas, strict=strict)
+    def say(line: str) -> None:
+        click.echo(line, err=True)
 
-    findings = asyncio.run(run())
+    async def run_in_cluster() -> Findings:
+        # Slow to import: the Kubernetes client.
+        from openfero_gitops.commands.live import open_cluster  # noqa: PLC0415
+
+        with progress_line("dry runs") as progress:
+            async with open_cluster(kubeconfig, context, say, progress) as live:
+                return await check(source, cluster=live, strict=strict)
+
+    findings = asyncio.run(run_in_cluster() if cluster else check(source, strict=strict))
     click.echo(FORMATS[form](findings))
     return FINDINGS if findings.failed else DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
     from openfero_gitops.sources.git.access import GitAccess
@@ -309,6 +310,30 @@ def _with(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable
     for option in reversed(options):
         command = option(command)
     return command
+
+
+@contextlib.contextmanager
+def progress_line(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is finished on one line of the terminal; elsewhere nothing is shown.
+
+    The function is called with the number that is finished, and of all.
+    """
+    shown = ""
+
+    def show(finished: int, total: int) -> None:
+        nonlocal shown
+        line = f"{what}: {finished} of {total}"
+        click.echo(f"\r{line:<{len(shown)}}", nl=False, err=True)
+        shown = line
+
+    if not sys.stderr.isatty():
+        yield lambda _, __: None
+        return
+    try:
+        yield show
+    finally:
+        if shown:
+            click.echo(f"\r{'':<{len(shown)}}\r", nl=False, err=True)
 
 
 def read_file(file: str) -> bytes:

@@ -56,7 +56,14 @@ from openfero_gitops.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from openfero_gitops.cluster.api import Object, Operation, Resource
@@ -72,6 +79,7 @@ MAX_LIST_RESTARTS: Final = 3  # when the continue token has expired between two 
 STREAMED_BYTES: Final = 2**20  # above which a body is sent in pieces
 MAX_RETRY_AFTER_SECONDS: Final = 600.0
 MAX_MESSAGE: Final = 1000  # characters; a server may quote a whole object
+MAX_CAUSES: Final = 100  # of one error
 
 JSON: Final = "application/json"
 METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
@@ -127,6 +135,11 @@ class KubernetesApi:
     def server(self) -> str:
         """The API server's host and port, without credentials."""
         return self._server
+
+    @property
+    def description(self) -> str:
+        """Which cluster this is: its host and port, and where the access to it was found."""
+        return f"{self._server} ({self._access.description})"
 
     @classmethod
     async def connect(
@@ -530,6 +543,7 @@ def _translated(code: int, status: Mapping[str, Any]) -> ApiError:
     if status.get("reason") == "AlreadyExists":
         return AlreadyExists(message)
     error = _BY_STATUS.get(code, Unavailable)(message)
+    error.causes = tuple(_causes(status))
     if isinstance(error, Throttled):
         details = status.get("details")
         seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
@@ -537,6 +551,16 @@ def _translated(code: int, status: Mapping[str, Any]) -> ApiError:
     elif isinstance(error, Unavailable):
         error.answered = code < 500  # noqa: PLR2004, refused before it was carried out
     return error
+
+
+def _causes(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields that a `Status` names, and what is wrong with each; at most `MAX_CAUSES`."""
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    for cause in (causes if isinstance(causes, list) else [])[:MAX_CAUSES]:
+        if isinstance(cause, dict) and cause.get("field"):
+            message = " ".join(str(cause.get("message") or "").split())
+            yield str(cause["field"])[:MAX_MESSAGE], message[:MAX_MESSAGE]
 
 
 def _seconds(value: Any, default: float) -> float:

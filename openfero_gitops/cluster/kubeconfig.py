@@ -14,7 +14,7 @@ import asyncio
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -60,6 +60,12 @@ class ClusterAccess:
     namespace: str
     source: str  # of the access, for messages
     renewal: Renewal
+    context: str = ""  # of the kubeconfig
+
+    @property
+    def description(self) -> str:
+        """Where the access was found."""
+        return f"context {self.context} of {self.source}" if self.context else self.source
 
 
 class Renewal:
@@ -173,7 +179,8 @@ def _from_files(paths: str, context: str | None) -> ClusterAccess:
         return _cleaned(fresh)
 
     namespace = loader.current_context["context"].get("namespace") or "default"
-    return _access(configuration, str(namespace), paths, reload)
+    access = _access(configuration, str(namespace), paths, reload)
+    return replace(access, context=str(loader.current_context.get("name") or ""))
 
 
 def _from_pod(folder: Path, environ: Mapping[str, str]) -> ClusterAccess:

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from openfero_gitops.author import golden
 from openfero_gitops.author.diff import BehaviorDiff, Side, compare
@@ -19,10 +19,9 @@ from openfero_gitops.author.report.findings import Findings
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import load_catalog
-from openfero_gitops.catalog.validation.schema import DEFAULT, bundle
-from openfero_gitops.catalog.validation.schema import schemas as schemas_of
+from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
-from openfero_gitops.domain.errors import CatalogRefusal, NotFound, UsageError
+from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.jobs.render import Delivery, render
 from openfero_gitops.sources.folder import repository_root
 from openfero_gitops.sources.git.source import GitSource
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
+    from openfero_gitops.domain.problem import Problem
     from openfero_gitops.sources.folder import FolderSource
     from openfero_gitops.sources.git.access import GitAccess
 
@@ -87,24 +87,36 @@ async def read_catalog(source: CatalogSource) -> Catalog:
     return catalog
 
 
+class Judge(Protocol):
+    """A cluster that judges Jobs."""
+
+    schemas: Schemas
+
+    async def judge(self, catalog: Catalog, jobs_namespace: str) -> tuple[Problem, ...]:
+        """Return the problems that only the cluster can find."""
+        ...
+
+
 async def check(
-    source: CatalogSource, *, schemas: Schemas | None = None, strict: bool = False
+    source: CatalogSource, *, cluster: Judge | None = None, strict: bool = False
 ) -> Findings:
     """Find every problem in a folder or a Git URL.
 
     Args:
         source: what to check.
-        schemas: of a cluster; None means those of the source's Kubernetes version.
+        cluster: its schemas count instead of those of the source's Kubernetes version, and it
+            judges the Jobs of the valid operarios.
         strict: warnings count as errors.
 
     Raises:
-        OpenFeroError: it cannot be read.
+        OpenFeroError: it cannot be read, or the cluster does not answer.
         UsageError: the Kubernetes version is not supported.
     """
-    memo = FileMemo(schemas or source.scope.kubernetes_version)
+    memo = FileMemo(cluster.schemas if cluster else source.scope.kubernetes_version)
     async with _opened(source) as opened:
         catalog, refusal = await _read(opened, await opened.fetch(), source.scope, memo)
-    problems = (*(refusal.problems if refusal else ()), *catalog.problems)
+    judged = await cluster.judge(catalog, source.jobs_namespace) if cluster else ()
+    problems = (*(refusal.problems if refusal else ()), *catalog.problems, *judged)
     return Findings(
         problems=tuple(sorted(problems)),
         ignored=catalog.ignored,
@@ -113,36 +125,6 @@ async def check(
         refused=refusal is not None,
         strict=strict,
     )
-
-
-async def schemas_of_cluster(kubeconfig: Path | None, context: str | None) -> Schemas:
-    """Read the Job schema of an API server.
-
-    Args:
-        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
-        context: of that kubeconfig; None means its current one.
-
-    Raises:
-        UsageError: no cluster is configured, or its API server publishes no Job schema.
-        ApiError: the API server cannot be reached, or refuses.
-    """
-    # The only command of this module that needs a Kubernetes client.
-    from openfero_gitops.cluster.client import KubernetesApi  # noqa: PLC0415
-
-    api = await KubernetesApi.connect(kubeconfig, context)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
-        try:
-            return schemas_of(
-                bundle(await api.published_schema("batch", "v1")), await api.version()
-            )
-        except NotFound as error:
-            raise UsageError(
-                f"{api.server} publishes no schema at /openapi/v3/apis/batch/v1, which needs "
-                "Kubernetes 1.24 or later: use --kubernetes-version instead of --cluster"
-            ) from error
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise UsageError(f"the Job schema of {api.server} cannot be used: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -124,10 +124,12 @@ class ClockWrong(OpenFeroError):
 class ApiError(OpenFeroError):
     """A request to the API server failed.
 
-    `answered` is False if the request may have been carried out nevertheless.
+    `answered` is False if the request may have been carried out nevertheless. `causes` are the
+    fields that the API server names, each as `spec.template.spec`, with what is wrong there.
     """
 
     answered = True
+    causes: tuple[tuple[str, str], ...] = ()
 
 
 class AlreadyExists(ApiError):

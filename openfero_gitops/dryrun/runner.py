@@ -11,30 +11,26 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
 from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.domain.backoff import Backoff
+from openfero_gitops.domain.cluster_rule import ACCOUNT_MISSING, CLUSTER_RULES, NOT_ALLOWED
 from openfero_gitops.domain.errors import ApiError, Throttled
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.dryrun import policy
+from openfero_gitops.dryrun.requests import check_account, dry_run
 from openfero_gitops.dryrun.trial import (
-    ACCOUNT_MISSING,
     CONFIG_MAP,
-    NOT_ALLOWED,
-    RULES,
     DryRun,
     DryRuns,
     Remark,
-    account_missing,
     from_config_map,
     is_ours,
-    manifest,
     problems,
     remark_of,
-    remarks_of,
     to_config_map,
     trials,
 )
@@ -46,6 +42,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.dryrun.requests import Cluster
     from openfero_gitops.dryrun.trial import Places, Trial
     from openfero_gitops.ports import ConfigMaps, Counts, RunningTerm
 
@@ -64,22 +61,6 @@ _REMARKS_EXPIRE_AFTER: Final = timedelta(minutes=10)
 _ACCEPTED_EXPIRES_AFTER: Final = timedelta(hours=6)
 #: The most results that are lost when a leader dies.
 _MAX_UNSAVED: Final = 50
-
-
-class Cluster(Protocol):
-    """The cluster in which operarios are tried."""
-
-    async def version(self) -> str:
-        """Return the version of Kubernetes; raises ApiError."""
-        ...
-
-    async def dry_run(self, manifest: dict[str, Any]) -> Sequence[str]:
-        """Create a Job with `dryRun=All` and return the warnings; raises ApiError."""
-        ...
-
-    async def has_account(self, namespace: str, name: str) -> bool:
-        """Whether a ServiceAccount exists; raises ApiError."""
-        ...
 
 
 class DryRunner:
@@ -196,7 +177,12 @@ class DryRunner:
             self._results = replace(self._results, operarios=kept)
 
     async def _try(self, trial: Trial, term: RunningTerm) -> None:
-        remarks = await self._request(term, lambda: self._dry_run(trial))
+        catalog = self._syncer.catalog
+        if catalog is None:
+            return  # cannot happen: a catalog is only ever replaced
+        remarks = await self._request(
+            term, lambda: dry_run(self._cluster, trial, catalog, self._jobs_namespace)
+        )
         if remarks is None:
             return
         if remarks and remarks[0].rule == NOT_ALLOWED.id:
@@ -206,7 +192,7 @@ class DryRunner:
         self._counts.dry_run(_result_label(remarks))
         accounts = f"{trial.namespace}/serviceaccounts"
         if trial.account and not self._is_forbidden(accounts):
-            missing = await self._request(term, lambda: self._check_account(trial))
+            missing = await self._request(term, lambda: check_account(self._cluster, trial))
             if missing is None:
                 return
             if missing and missing[0].rule != ACCOUNT_MISSING.id:
@@ -223,25 +209,6 @@ class DryRunner:
             )
         operarios = {**self._results.operarios, trial.digest: DryRun(self._now(), remarks)}
         self._results = replace(self._results, operarios=operarios)
-
-    async def _dry_run(self, trial: Trial) -> tuple[Remark, ...]:
-        """Return what the API server says about a Job; raises ApiError if it says nothing."""
-        catalog = self._syncer.catalog
-        if catalog is None:
-            return ()  # cannot happen: a catalog is only ever replaced
-        job = manifest(trial.operario, catalog, self._jobs_namespace)
-        try:
-            return remarks_of(await self._cluster.dry_run(job))
-        except ApiError as error:
-            return (_remark_or_raise(error),)
-
-    async def _check_account(self, trial: Trial) -> tuple[Remark, ...]:
-        """Return what there is to say about a Job's ServiceAccount; raises ApiError."""
-        try:
-            exists = await self._cluster.has_account(trial.namespace, trial.account)
-        except ApiError as error:
-            return (_remark_or_raise(error),)
-        return () if exists else (account_missing(trial),)
 
     async def _probe_policy(self, namespace: str, term: RunningTerm) -> None:
         """Find out whether the chart's admission policy is active in a namespace."""
@@ -389,14 +356,7 @@ class DryRunner:
             self._saved = results
 
 
-def _remark_or_raise(error: ApiError) -> Remark:
-    remark = remark_of(error)
-    if remark is None:
-        raise error
-    return remark
-
-
 def _result_label(remarks: tuple[Remark, ...]) -> str:
     if not remarks:
         return "accepted"
-    return "refused" if RULES[remarks[0].rule].severity is Severity.ERROR else "warning"
+    return "refused" if CLUSTER_RULES[remarks[0].rule].severity is Severity.ERROR else "warning"

@@ -18,11 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Alert
-from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound
+from openfero_gitops.domain.cluster_rule import (
+    ACCOUNT_MISSING,
+    CLUSTER_RULES,
+    NO_ROOM,
+    NOT_ALLOWED,
+    REFUSED,
+    UNDECIDED,
+    WARNED,
+)
+from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Unavailable
 from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Form
-from openfero_gitops.domain.problem import Problem, Severity
-from openfero_gitops.domain.rule import Rule, format_pointer
+from openfero_gitops.domain.problem import Problem
+from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time, parse_time
 from openfero_gitops.dryrun.policy import DENIAL, Policy
@@ -37,38 +46,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.rule import Pointer
 
-# Not in the register of rules, because a file alone cannot violate them.
-REFUSED: Final = Rule(
-    "dry-run-refused",
-    Severity.ERROR,
-    "The API server and the cluster's policies must accept the Job.",
-)
-WARNED: Final = Rule(
-    "dry-run-warning",
-    Severity.WARNING,
-    "The API server should accept the Job without warnings.",
-)
-NO_ROOM: Final = Rule(
-    "dry-run-forbidden",
-    Severity.WARNING,
-    "The Job's namespace should exist and its quotas should allow the Job.",
-)
-NOT_ALLOWED: Final = Rule(
-    "dry-run-not-allowed",
-    Severity.WARNING,
-    "The controller should have the permissions that dry runs need.",
-)
-ACCOUNT_MISSING: Final = Rule(
-    "service-account-missing",
-    Severity.WARNING,
-    "The ServiceAccount that a Job uses should exist.",
-)
-RULES: Final[Mapping[str, Rule]] = {
-    rule.id: rule for rule in (REFUSED, WARNED, NO_ROOM, NOT_ALLOWED, ACCOUNT_MISSING)
-}
-
 CONFIG_MAP: Final = "openfero-dry-runs"
-_FORMAT: Final = "2"
+_FORMAT: Final = "3"
 #: Half of what a ConfigMap can hold, because escapes make its stored JSON longer.
 _MAX_CONFIG_MAP_BYTES: Final = 512 * 1024
 
@@ -76,7 +55,12 @@ _EXAMPLE: Final = "example"
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
-_FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[0-9]+\])+")
+_NO_NAMESPACE: Final = re.compile(r"namespaces \".*\" not found")
+_UNDECIDED: Final = re.compile(r"does not support dry run|failed calling webhook")
+_FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[^\]\s]+\])+")
+_STEP: Final = re.compile(r"([A-Za-z]+)|\[([^\]]+)\]")
+#: Of one answer; a Job with more invalid fields is corrected in more than one step.
+_MAX_REMARKS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +79,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One statement of the cluster; `rule` is the id of one of `RULES`."""
+    """One statement of the cluster; `rule` is the id of one of `CLUSTER_RULES`.
+
+    `field` is what it is about, as a path in the author's Job: `spec.template.spec`; empty if the
+    cluster names none.
+    """
 
     rule: str
     message: str
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +220,12 @@ def remark_of(error: ApiError) -> Remark | None:
     """
     message = str(error)
     match error:
+        case Invalid() | Unavailable() if _UNDECIDED.search(message):
+            return Remark(UNDECIDED.id, message)
         case Invalid():
             return Remark(REFUSED.id, message)
-        case Forbidden() if DENIAL.search(message):
+        # A webhook chooses the status code of its denial.
+        case Forbidden() | Unavailable() if DENIAL.search(message):
             return Remark(REFUSED.id, message)
         case Forbidden() if _NO_PERMISSION.search(message):
             return Remark(NOT_ALLOWED.id, message)
@@ -241,6 +233,69 @@ def remark_of(error: ApiError) -> Remark | None:
             return Remark(NO_ROOM.id, message)
         case _:
             return None
+
+
+def remarks_about(
+    error: ApiError, operario: Operario, job: Mapping[str, Any]
+) -> tuple[Remark, ...]:
+    """Return what an error says about each field of an operario's Job.
+
+    Args:
+        error: the answer.
+        operario: whose Job was tried.
+        job: the Job that was tried; its containers have more variables than the author's.
+
+    Returns:
+        nothing if the error says nothing about the Job, and is to be retried.
+    """
+    remark = remark_of(error)
+    if remark is None:
+        return ()
+    if remark.rule != REFUSED.id:
+        return (remark,)
+    about = (
+        Remark(remark.rule, f"{field}: {text}" if field else text, field)
+        for path, text in error.causes
+        for field in [_authors_field(path, operario, job)]
+    )
+    remarks = tuple(dict.fromkeys(about))[:_MAX_REMARKS]
+    if not remarks:
+        found = _FIELD.search(remark.message)
+        field = _authors_field(found[0], operario, job) if found else ""
+        remarks = (replace(remark, field=field),)
+    return remarks
+
+
+def _authors_field(path: str, operario: Operario, job: Mapping[str, Any]) -> str:
+    """Translate a field of the rendered Job; variables that were added come first in `env`."""
+    steps = _steps(path)
+    match steps:
+        case ("spec", "template", "spec", "containers" | "initContainers", int(), "env", int(), *_):
+            containers, index = steps[3], int(steps[6])
+            added = _variables(job, containers, steps[4]) - _variables(
+                operario.job, containers, steps[4]
+            )
+            of_container = f"spec.template.spec.{containers}[{steps[4]}].env"
+            if index < added:
+                return of_container
+            rest = path.partition(f".env[{index}]")[2]
+            return f"{of_container}[{index - added}]{rest}"
+        case _:
+            return path
+
+
+def _variables(job: Mapping[str, Any], containers: Any, index: Any) -> int:
+    try:
+        return len(job["spec"]["template"]["spec"][containers][index].get("env") or ())
+    except (KeyError, IndexError, TypeError):
+        return 0
+
+
+def is_about_namespace(remark: Remark) -> bool:
+    """Whether the cluster says the same about every Job of the namespace."""
+    return remark.rule == NOT_ALLOWED.id or (
+        remark.rule == NO_ROOM.id and _NO_NAMESPACE.fullmatch(remark.message) is not None
+    )
 
 
 def account_missing(trial: Trial) -> Remark:
@@ -281,7 +336,7 @@ def problems(
         origin = trial.operario.origin
         file = (origin.path, origin.blob)
         for remark in result.remarks:
-            pointer = _pointer(trial.operario, remark.message)
+            pointer = _pointer(trial.operario, remark.field)
             key = (*file, origin.document, pointer)
             if (place := known_places.get(key)) is None:
                 if file not in locators:
@@ -299,7 +354,7 @@ def _problem(
     place: tuple[int, int] = (0, 0),
     pointer: Pointer = (),
 ) -> Problem:
-    rule = RULES[remark.rule]
+    rule = CLUSTER_RULES[remark.rule]
     return Problem(
         path=path,
         line=place[0],
@@ -308,35 +363,26 @@ def _problem(
         rule=rule.id,
         severity=rule.severity,
         message=remark.message,
+        suggestion=rule.advice,
         commit=commit,
     )
 
 
-def _pointer(operario: Operario, message: str) -> Pointer:
-    """Return the field that the API server names, in the document of the operario."""
+def _pointer(operario: Operario, field: str) -> Pointer:
+    """Return the place of a field of the Job in the document of the operario."""
     match operario.form:
         case Form.JOB:
-            return _field(message)
+            return _steps(field)
         case Form.OPERARIUS:
-            return ("spec", "jobTemplate", *_field(message))
+            return ("spec", "jobTemplate", *_steps(field))
         case Form.CONFIG_MAP:
-            return ()  # the Job is a text in it
+            # The key has the name of the alert; the Job is the text under it.
+            return ("data", operario.alertname, *_steps(field))
 
 
-def _field(message: str) -> Pointer:
-    """Return the first field that a message names, up to `env`.
-
-    Injected variables shift the indexes in `env`.
-    """
-    named = _FIELD.search(message)
-    if named is None:
-        return ()
-    parts: list[str | int] = []
-    for name, index in re.findall(r"([A-Za-z]+)|\[([0-9]+)\]", named[0]):
-        parts.append(int(index) if index else name)
-        if name == "env":
-            break
-    return tuple(parts)
+def _steps(field: str) -> Pointer:
+    """Split a field as the API server writes it: `spec.containers[0].limits[cpu]`."""
+    return tuple(int(key) if key.isdecimal() else name or key for name, key in _STEP.findall(field))
 
 
 # The ConfigMap through which other replicas, and the next leader, get the results.
@@ -402,14 +448,14 @@ def from_config_map(config_map: Mapping[str, Any]) -> DryRuns | None:
 
 
 def _entry(result: DryRun) -> dict[str, Any]:
-    remarks = [[remark.rule, remark.message] for remark in result.remarks]
+    remarks = [[remark.rule, remark.message, remark.field] for remark in result.remarks]
     return {"at": format_time(result.at), "remarks": remarks}
 
 
 def _dry_run(entry: Mapping[str, Any]) -> DryRun:
-    remarks = (Remark(str(rule), str(message)) for rule, message in entry["remarks"])
+    remarks = (Remark(*map(str, (rule, text, field))) for rule, text, field in entry["remarks"])
     # A rule that this version does not know was written by another version.
-    remarks_of_rules = tuple(remark for remark in remarks if remark.rule in RULES)
+    remarks_of_rules = tuple(remark for remark in remarks if remark.rule in CLUSTER_RULES)
     return DryRun(parse_time(entry["at"]) or _EPOCH, remarks_of_rules)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from openfero_gitops import __version__
 from openfero_gitops.author.report.findings import advice
+from openfero_gitops.domain.cluster_rule import CLUSTER_RULES
 from openfero_gitops.domain.rule import RULES
 from openfero_gitops.domain.text import pretty_json
 
@@ -29,8 +30,12 @@ _FINGERPRINT: Final = "openferoProblem/v1"
 
 
 def sarif(findings: Findings) -> str:
-    """One run with all rules, and a result for each problem."""
-    rules = sorted(RULES)
+    """One run with all rules, and a result for each problem.
+
+    Rules that only a cluster can find violated are listed if a problem has one.
+    """
+    by_id = {**CLUSTER_RULES, **RULES}
+    rules = sorted(RULES.keys() | {problem.rule for problem in findings.problems})
     index = {name: number for number, name in enumerate(rules)}
     seen: Counter[str] = Counter()
     run = {
@@ -38,7 +43,7 @@ def sarif(findings: Findings) -> str:
             "driver": {
                 "name": "openfero-gitops",
                 "version": __version__,
-                "rules": [_rule(RULES[name]) for name in rules],
+                "rules": [_rule(by_id[name]) for name in rules],
             }
         },
         "automationDetails": {"id": "openfero-gitops/validate/"},
@@ -70,7 +75,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "help": {
             "text": f"{rule.text} {rule.why}",
             "markdown": f"**{rule.text}**\n\n{rule.why}\n\n"
-            f"A bad and a good example: `docs/rules.md#{rule.id}` of openfero-gitops.",
+            f"{_documentation(rule)} of openfero-gitops.",
         },
         "defaultConfiguration": {"level": rule.severity.value},
         "properties": {
@@ -79,6 +84,12 @@ def _rule(rule: Rule) -> dict[str, Any]:
             "tags": ["kubernetes", "openfero"],
         },
     }
+
+
+def _documentation(rule: Rule) -> str:
+    if rule.id in CLUSTER_RULES:
+        return "See `docs/dry-run.md`"
+    return f"A bad and a good example: `docs/rules.md#{rule.id}`"
 
 
 def _result(problem: Problem, index: int, findings: Findings, seen: Counter[str]) -> dict[str, Any]:

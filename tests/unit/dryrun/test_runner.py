@@ -17,6 +17,7 @@ from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, SERVICE_ACCOUNTS, Cre
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import JobStore
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.cluster_rule import CLUSTER_RULES
 from openfero_gitops.domain.errors import (
     ApiError,
     Conflict,
@@ -230,7 +231,7 @@ class TestPage:
     def test_every_rule_is_documented(self) -> None:
         """docs/dry-run.md has each of the rules, with its severity."""
         page = (ROOT / "docs" / "dry-run.md").read_text()
-        for rule in dryrun.RULES.values():
+        for rule in CLUSTER_RULES.values():
             assert f"| `{rule.id}` | {rule.severity} |" in page
 
 
@@ -246,6 +247,12 @@ class TestMeaning:
             (Forbidden(NO_RIGHT), "dry-run-not-allowed"),
             (Forbidden('jobs.batch "x" is forbidden: exceeded quota: q'), "dry-run-forbidden"),
             (NotFound('namespaces "jobs" not found'), "dry-run-forbidden"),
+            (Invalid('admission webhook "w" does not support dry run'), "dry-run-undecided"),
+            (
+                Unavailable('Internal error occurred: failed calling webhook "w": EOF'),
+                "dry-run-undecided",
+            ),
+            (Unavailable('admission webhook "w" denied the request: no'), "dry-run-refused"),
             (Throttled("slow down"), None),
             (Conflict("quota"), None),
             (Unauthorized("who"), None),
@@ -260,14 +267,18 @@ class TestMeaning:
         assert (remark.rule if remark else None) == rule
         if remark is not None:
             assert remark.message == str(error)
-            severe = dryrun.RULES[remark.rule].severity is Severity.ERROR
+            severe = CLUSTER_RULES[remark.rule].severity is Severity.ERROR
             assert severe == (rule == "dry-run-refused")
 
     def test_saved_results_are_loaded_unchanged(self) -> None:
         """A ConfigMap of another format, or a damaged one, has no results."""
         results = DryRuns(
             "v1.36.3",
-            {"a" * 32: DryRun(build.NOW, (Remark("dry-run-warning", "über\nall"),))},
+            {
+                "a" * 32: DryRun(
+                    build.NOW, (Remark("dry-run-warning", "über\nall", "spec.suspend"),)
+                )
+            },
             {"jobs": DryRun(build.NOW)},
             {
                 "jobs": Policy(build.NOW, 1, build.NOW),
@@ -276,7 +287,7 @@ class TestMeaning:
         )
         written = dryrun.to_config_map(results, NAMESPACE)
         assert dryrun.from_config_map(written) == results
-        for change in ({"format": "1"}, {"operarios.json": "[1]"}, {"policies.json": "{"}):
+        for change in ({"format": "2"}, {"operarios.json": "[1]"}, {"policies.json": "{"}):
             damaged = {**written, "data": {**written["data"], **change}}
             assert dryrun.from_config_map(damaged) is None
         assert dryrun.from_config_map({**written, "metadata": {"name": dryrun.CONFIG_MAP}}) is None
@@ -319,20 +330,27 @@ data:
 """ + "".join(f"    {line}\n" for line in operario_file("op").splitlines())
 
 
+CONTAINERS = "/spec/jobTemplate/spec/template/spec/containers"
+
+
 @pytest.mark.parametrize(
     ("text", "field", "pointer", "line"),
     [
         (OPERARIUS, "image", "/spec/jobTemplate/spec/template/spec/containers/0/image", 14),
-        (OPERARIUS, "env[7].value", "/spec/jobTemplate/spec/template/spec/containers/0/env", 15),
-        (CONFIG_MAP, "image", "", 1),
+        (OPERARIUS, "env[7].value", f"{CONTAINERS}/0/env/0/value", 15),
+        (OPERARIUS, "env[6].value", f"{CONTAINERS}/0/env", 15),
+        (CONFIG_MAP, "image", "/data/Op/spec/template/spec/containers/0/image", 19),
     ],
-    ids=["operarius", "injected", "config-map"],
+    ids=["operarius", "authors-variable", "injected", "config-map"],
 )
 @in_virtual_time
 async def test_a_field_is_found_in_every_form(
     text: str, field: str, pointer: str, line: int
 ) -> None:
-    """In an Operarius it is below the template; indexes of variables count injected ones."""
+    """It is below the template of an Operarius, and inside the text of a ConfigMap.
+
+    The API server's index of a variable counts the injected ones.
+    """
     desk = Desk()
     message = f'Job.batch "x" is invalid: spec.template.spec.containers[0].{field}: Invalid value'
     desk.answers(Invalid(message))
@@ -368,6 +386,43 @@ class TestLeader:
         assert len(catalog.operarios) == 2
         assert catalog.problems == desk.syncer.catalog.problems
         assert sorted(desk.results) == ["accepted", "refused"]
+
+    @in_virtual_time
+    async def test_each_cause_is_a_problem_at_its_field(self) -> None:
+        """The API server's index of a variable is translated to the author's."""
+        desk = Desk()
+        error = Invalid('Job.batch "x" is invalid: [one, two]')
+        container = "spec.template.spec.containers[0]"
+        error.causes = (
+            (f"{container}.image", "Required value"),
+            (f"{container}.resources.limits[memory]", "Invalid value"),
+            ("spec.backoffLimit", "Invalid value"),
+            ("spec.backoffLimit", "Invalid value"),
+        )
+        desk.answers(error)
+        await desk.sync(disk=operario_file("disk"))
+        async with desk.leading():
+            await asyncio.sleep(10)
+        assert [(problem.pointer, problem.message) for problem in desk.problems] == [
+            ("/spec/template/spec/containers/0/image", f"{container}.image: Required value"),
+            (
+                "/spec/template/spec/containers/0/resources/limits/memory",
+                f"{container}.resources.limits[memory]: Invalid value",
+            ),
+            ("/spec/backoffLimit", "spec.backoffLimit: Invalid value"),
+        ]
+
+    @in_virtual_time
+    async def test_a_webhook_without_dry_runs_is_a_warning(self) -> None:
+        """Nobody knows whether the webhook would deny the Job, so it is not an error."""
+        desk = Desk()
+        desk.answers(Invalid('admission webhook "w.example" does not support dry run'))
+        await desk.sync(disk=operario_file("disk"))
+        async with desk.leading():
+            await asyncio.sleep(10)
+        (problem,) = desk.problems
+        assert (problem.rule, problem.severity) == ("dry-run-undecided", "warning")
+        assert "sideEffects: None" in problem.suggestion
 
     @in_virtual_time
     async def test_each_warning_is_a_problem(self) -> None:
@@ -455,9 +510,9 @@ class TestLeader:
 
     @in_virtual_time
     async def test_a_failing_operario_does_not_block_others(self) -> None:
-        """It is tried again later, for example if a webhook fails for one image."""
+        """It is tried again later, for example if there is no answer about one image."""
         desk = Desk()
-        desk.answers(Unavailable("failed calling webhook"), about="slow")
+        desk.answers(Unavailable("no response within 10 s"), about="slow")
         await desk.sync(**{name: operario_file(name, name) for name in ("a", "slow", "z")})
         async with desk.leading():
             await asyncio.sleep(60)
