@@ -90,6 +90,8 @@ _LAG_TOLERANCE: Final = timedelta(minutes=1)
 _MIN_MIRROR_KEY_CHARACTERS: Final = 16
 #: Between two attempts to read the mirror at startup.
 _MIRROR_RETRY_SECONDS: Final = 2.0
+#: For the first request of a starting replica, which tries again later.
+_PREFLIGHT_SECONDS: Final = 10.0
 #: Errors that end a term of leadership.
 _ENDS_TERM: Final = (TermEnded, ClockWrong)
 
@@ -220,6 +222,7 @@ class Controller:
         )
         self._lease = KubernetesLease(lease_api or api, namespaces.controller)
         self._last_leadership = Leadership()
+        self._stopping = asyncio.Event()
         self.elector = Elector(
             self._lease,
             settings.identity,
@@ -258,6 +261,7 @@ class Controller:
                 cluster_findings=self.dry_runner,
                 deliveries=self.submitter,
                 clock=self.clock,
+                stopping=self._stopping.is_set,
                 now=_now,
             ),
             deliveries=self.submitter,
@@ -309,17 +313,23 @@ class Controller:
         if event is not None:
             self._recorder.record(event)
 
-    async def run(self, stop: asyncio.Event, started: Callable[[list[Address]], None]) -> None:
+    async def run(
+        self,
+        stop: asyncio.Event,
+        started: Callable[[list[Address]], None],
+        *,
+        without_delay: asyncio.Event | None = None,
+    ) -> None:
         """Serve until `stop` is set, then release leadership and stop.
 
-        `started` is called once, with the addresses of the listeners.
+        `started` is called once, with the addresses of the listeners. If `without_delay` is set
+        when `stop` is, deliveries are not accepted for the shutdown delay.
 
         Raises:
             UsageError: the controller cannot work with these settings.
         """
-        await self._check_job_access()
-        restored = await self._restore_catalog()
         async with contextlib.AsyncExitStack() as exits:
+            # First, so that probes are answered whatever the API server and Git do.
             await self.server.start()
             exits.push_async_callback(self.server.stop)
             started(self.server.bound)
@@ -332,9 +342,14 @@ class Controller:
                 tasks.add(task)
                 return task
 
+            stopping = start("stop", stop.wait())
+            preparing = start("prepare", self._prepare())
+            await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                return
+            restored = preparing.result()
             start("start syncing", self._start_syncing(restored=restored))
             start("observe", self.observer.run())
-            stopping = start("stop", stop.wait())
             start("control", self.control.run())
             start("compare", restart_on_error(self.lag_monitor.run))
             start("sync requests", restart_on_error(self.sync_requests.run))
@@ -343,13 +358,26 @@ class Controller:
             start("events", restart_on_error(self._recorder.run))
             start("first sync", self._first_sync())
             # Started last and stopped first, so that the lease is released before the rest stops.
-            start("lead", self._run_elector())
+            leading = start("lead", self._run_elector())
             while not stopping.done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopping}:
                     task.result()
                 tasks -= done
-            _log.info("stopping")
+            delay = self._settings.shutdown_delay.total_seconds()
+            if without_delay is not None and without_delay.is_set():
+                delay = 0.0
+            _log.info("stopping", delay_seconds=delay)
+            self._stopping.set()
+            self.server.close_after_answers()
+            # The address of a Pod leaves its Service only some time after SIGTERM. Until then
+            # deliveries arrive, and another replica can lead already.
+            await asyncio.gather(_cancel(leading), asyncio.sleep(delay))
+
+    async def _prepare(self) -> bool:
+        """Check the permissions and read the mirror; return whether it could be read."""
+        await self._check_job_access()
+        return await self._restore_catalog()
 
     async def _run_elector(self) -> None:
         try:
@@ -389,6 +417,7 @@ class Controller:
                     namespace,
                     label_selector=f"{SELECTOR},openfero.io/preflight",
                     max_objects=1,
+                    timeout=_PREFLIGHT_SECONDS,
                 )
             except Forbidden as error:
                 raise UsageError(
@@ -472,20 +501,21 @@ def git_source(settings: Settings) -> GitSource:
 
 async def serve(
     settings: Settings,
-    on_signals: Callable[[asyncio.Event, Callable[[], None]], None],
+    on_signals: Callable[[asyncio.Event, asyncio.Event, Callable[[], None]], None],
     started: Callable[[list[Address]], None],
 ) -> None:
     """Connect one replica to its cluster and its repository, and run it.
 
-    `on_signals` is called with an event that stops the replica, and a function that requests a
-    sync. `started` is called once, with the addresses of the listeners.
+    `on_signals` is called with an event that stops the replica, an event that makes it stop without
+    delay, and a function that requests a sync. `started` is called once, with the addresses of the
+    listeners.
 
     Raises:
         UsageError: the controller cannot work with these settings.
     """
-    stop = asyncio.Event()
+    stop, without_delay = asyncio.Event(), asyncio.Event()
     sync_requested = asyncio.Event()
-    on_signals(stop, sync_requested.set)
+    on_signals(stop, without_delay, sync_requested.set)
     source = git_source(settings)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(source.aclose)
@@ -504,7 +534,7 @@ async def serve(
             clock=clock,
             sync_requested=sync_requested,
         )
-        await controller.run(stop, started)
+        await controller.run(stop, started, without_delay=without_delay)
 
 
 def _check_keys(lines: Sequence[str]) -> None:

@@ -99,6 +99,8 @@ def _size(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
+#: May be 0, unlike a `Duration`.
+Delay = Annotated[timedelta, BeforeValidator(_duration)]
 Bytes = Annotated[Size, PlainValidator(_size)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
@@ -321,6 +323,12 @@ class Settings(BaseSettings):
     retry_period: Duration = Field(
         timedelta(seconds=2),
         description="Time between two attempts to become leader or to renew the lease.",
+    )
+    shutdown_delay: Delay = Field(
+        timedelta(seconds=5),
+        description="Time after SIGTERM during which deliveries are still accepted; 0 for none. "
+        "Leadership is released at once. The address of a Pod leaves its Service only some "
+        "seconds after SIGTERM, and until then deliveries arrive. SIGINT stops without this delay.",
     )
     log_format: Literal["json", "console"] = Field(
         default_factory=lambda: "console" if os.isatty(2) else "json",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.leadership.elector import Elector
 
+_STOPPING: Final = "this replica is stopping, but still accepts deliveries"
 #: Foreign Jobs that are named in a condition.
 _MAX_FOREIGN_SHOWN: Final = 4
 #: Decisions depend on the time, so they are computed again after this time.
@@ -127,6 +128,7 @@ class State:
         cluster_findings: ClusterFindings,
         deliveries: Deliveries,
         clock: HealthSource,
+        stopping: Callable[[], bool],
         now: Callable[[], datetime],
     ) -> None:
         """Read from these parts; `about` does not change while the replica runs."""
@@ -140,6 +142,7 @@ class State:
         self._cluster_findings = cluster_findings
         self._deliveries = deliveries
         self._clock = clock
+        self._stopping = stopping
         self._now = now
         self._decisions = DecisionCache(view)
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
@@ -208,6 +211,7 @@ class State:
                 # (The other namespaces still work.)
                 vital=not whole or len(trouble) == len(self._about.allowed_namespaces),
             ),
+            _condition("serving", _STOPPING if self._stopping() else ""),
             _condition("deliveries", self._deliveries.trouble),
             _condition("waiting jobs", self._deliveries.backlog, vital=False),
             _condition("clock", self._clock.trouble),

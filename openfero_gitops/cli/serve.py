@@ -81,6 +81,8 @@ def _metavar(setting: SettingDoc) -> str:
 def serve(**flags: Any) -> int:
     """Run the controller until it receives SIGTERM or SIGINT; SIGHUP starts a sync.
 
+    After SIGTERM it accepts deliveries for --shutdown-delay. A second signal ends it at once.
+
     Each flag can also be set by an environment variable (OPENFERO_GITOPS_ and the flag's name in
     capitals, with _ for -), or by a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
     """
@@ -140,19 +142,36 @@ def _print_addresses(addresses: list[Address]) -> None:
     click.echo("listening on " + " and ".join(map(str, addresses)), err=True)
 
 
-def _listen_to_signals(stop: asyncio.Event, sync: Callable[[], None]) -> None:
-    """Stop on SIGTERM and SIGINT; start a sync on SIGHUP."""
-    _stop_on_signals(stop)
+def _listen_to_signals(
+    stop: asyncio.Event, without_delay: asyncio.Event, sync: Callable[[], None]
+) -> None:
+    """Stop on SIGTERM, and on SIGINT without delay; start a sync on SIGHUP."""
+
+    def end(number: signal.Signals) -> None:
+        if number is signal.SIGINT:
+            without_delay.set()
+        stop.set()
+
+    _on_stop_signal(end)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sync)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    """Stop on SIGTERM and SIGINT in good order; a second signal ends the process at once."""
+    """Stop on SIGTERM and SIGINT."""
+    _on_stop_signal(lambda _: stop.set())
+
+
+def _on_stop_signal(stop: Callable[[signal.Signals], None]) -> None:
+    """Call a function at the first SIGTERM or SIGINT; the second ends the process at once."""
     loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
 
-    def end(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
+    def first(number: signal.Signals) -> None:
+        for handled in signals:
+            loop.remove_signal_handler(handled)
+            # Python would raise KeyboardInterrupt, and asyncio then wait for all that is under way.
+            signal.signal(handled, signal.SIG_DFL)
+        stop(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, number)
+    for number in signals:
+        loop.add_signal_handler(number, first, number)

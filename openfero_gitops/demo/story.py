@@ -89,6 +89,7 @@ async def run_demo(
                     "namespace": options.namespace,
                     "identity": "demo",
                     "cache_dir": folder,
+                    "shutdown_delay": "0",
                 }
             )
             cluster = "a real cluster" if options.kubeconfig else "an in-memory cluster (demo)"

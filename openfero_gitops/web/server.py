@@ -135,6 +135,7 @@ class Server:
         self._readers = 0
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []
+        self._closes_connections = False
         self.bound: list[Address] = []
 
     def _listener(self, state: ReplicaState, address: Address, flag: str) -> _Listener:
@@ -175,7 +176,14 @@ class Server:
             finally:
                 self._readers -= 1
 
-        app = web.Application(middlewares=[problems, refuse_foreign, take_turns])
+        @web.middleware
+        async def close_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            if self._closes_connections and not response.prepared:
+                response.force_close()
+            return response
+
+        app = web.Application(middlewares=[close_connections, problems, refuse_foreign, take_turns])
         app.on_response_prepare.append(_add_default_headers)
         add_health(app, state, self._exposition)
         listener = _Listener(app, address, flag, [])
@@ -208,6 +216,14 @@ class Server:
             self.bound.append(Address(address.host, names[0][1]))
             listener.loopback = all(is_loopback(name[0].partition("%")[0]) for name in names)
             _warn_of_open(listener)
+
+    def close_after_answers(self) -> None:
+        """Close each connection after its next answer, so that clients connect to other replicas.
+
+        New connections are still accepted. A client that keeps its connection until the server
+        stops could send a delivery at the moment when it is closed.
+        """
+        self._closes_connections = True
 
     async def stop(self) -> None:
         """Finish requests in flight, then close; can be called more than once."""

@@ -246,6 +246,12 @@ def test_lint_finds_nothing(values: Values) -> None:
         ({"approvalPolicy": {"create": True}}, "was replaced by jobPolicy"),
         ({"jobPolicy": {"create": "maybe"}}, "/jobPolicy/create"),
         ({"jobsNamespace": {"maxJobs": -1}}, "/jobsNamespace/maxJobs"),
+        (
+            {"terminationGracePeriodSeconds": 20},
+            "terminationGracePeriodSeconds is 20, but stopping takes up to 21 seconds",
+        ),
+        ({"shutdownDelaySeconds": 15}, "but stopping takes up to 31 seconds"),
+        ({"preStopSleepSeconds": -1}, "/preStopSleepSeconds"),
     ],
 )
 def test_wrong_values_are_refused_with_a_reason(changes: Values, reason: str) -> None:
@@ -282,6 +288,32 @@ def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
     for name, default in rows:
         if default:
             assert yaml.safe_load(default) == expected[name], name
+
+
+def test_a_stopping_pod_has_time_for_the_deliveries_that_still_arrive() -> None:
+    """A Pod sleeps before SIGTERM and lingers after it; without these delays it does neither."""
+    objects = render_chart("openfero", REPOSITORY)
+    assert container(objects)["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert "--shutdown-delay=5s" in container(objects)["args"]
+    short = {
+        "preStopSleepSeconds": 0,
+        "shutdownDelaySeconds": 0,
+        "terminationGracePeriodSeconds": 11,
+    }
+    objects = render_chart("openfero", merged(REPOSITORY, short))
+    assert "lifecycle" not in container(objects)
+    assert "--shutdown-delay=0s" in container(objects)["args"]
+
+
+def test_probes_begin_when_the_program_is_loaded() -> None:
+    """The first startup probe waits, so that no start causes a Warning event."""
+    assert container(render_chart("openfero", REPOSITORY))["startupProbe"] == {
+        "httpGet": {"path": "/livez", "port": "webhook", "scheme": "HTTP"},
+        "initialDelaySeconds": 5,
+        "periodSeconds": 2,
+        "timeoutSeconds": 2,
+        "failureThreshold": 60,
+    }
 
 
 def test_chart_and_package_have_one_version() -> None:

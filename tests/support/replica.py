@@ -61,6 +61,7 @@ class Replica:
             "renew-deadline": "4s",
             "retry-period": "500ms",
             "log-format": "json",
+            "shutdown-delay": "0",
             **{flag.replace("_", "-"): value for flag, value in flags.items()},
         }
         # A forgotten await or an open file of the process under test is an error, too.

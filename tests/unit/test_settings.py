@@ -74,6 +74,7 @@ ONE = {
     "lease_duration": ("30s", timedelta(seconds=30)),
     "renew_deadline": ("20s", timedelta(seconds=20)),
     "retry_period": ("1s500ms", timedelta(seconds=1.5)),
+    "shutdown_delay": ("10s", timedelta(seconds=10)),
     "log_format": ("json", "json"),
 }
 OTHER = {
@@ -113,6 +114,7 @@ OTHER = {
     "lease_duration": ("40s", timedelta(seconds=40)),
     "renew_deadline": ("25s", timedelta(seconds=25)),
     "retry_period": ("3s", timedelta(seconds=3)),
+    "shutdown_delay": ("0", timedelta(0)),
     "log_format": ("console", "console"),
 }
 

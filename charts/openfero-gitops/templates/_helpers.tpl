@@ -178,6 +178,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail (printf "web.auth is %s: set web.existingSecret to the Secret with the credentials" .auth) }}
 {{- end }}
 {{- end }}
+{{- /* Deliveries in flight may take 9 s to finish; closing connections and sending the last Events takes 2 s. */}}
+{{- $stopping := add .Values.preStopSleepSeconds .Values.shutdownDelaySeconds 11 }}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (int $stopping) }}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but stopping takes up to %d seconds: preStopSleepSeconds, shutdownDelaySeconds, and 11 for deliveries in flight; raise it, or lower the other two" (int .Values.terminationGracePeriodSeconds) (int $stopping)) }}
+{{- end }}
 {{- if and .Values.tls.clientCaKey (not .Values.tls.existingSecret) }}
 {{- fail "tls.clientCaKey is a key of the Secret tls.existingSecret, which is not set" }}
 {{- end }}
