@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
+from openfero_gitops.domain.errors import OpenFeroError
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Awaitable, Callable
@@ -59,9 +61,29 @@ async def restart_on_error(
             return await work()
         except fatal:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the other work must go on
-            _log.exception("background work failed; restarting it", delay_seconds=_RESTART_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other work must go on
+            log_failure(
+                _log, "background work failed; restarting it", error, delay_seconds=_RESTART_SECONDS
+            )
         await asyncio.sleep(_RESTART_SECONDS)
+
+
+def log_failure(log: Any, event: str, error: BaseException, **fields: Any) -> None:
+    """Log why work failed: known errors on one line, anything else with a traceback.
+
+    A group, as a TaskGroup raises it, is known if each of its errors is.
+    """
+    errors = _ungrouped(error)
+    if all(isinstance(each, OpenFeroError) for each in errors):
+        log.warning(event, error="; ".join(dict.fromkeys(map(str, errors))), **fields)
+    else:
+        log.error(event, exc_info=error, **fields)
+
+
+def _ungrouped(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _ungrouped(each)]
+    return [error]
 
 
 class OnChange:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from openfero_gitops.cli import log
-from openfero_gitops.cli.options import DONE, FILE, namespace
+from openfero_gitops.cli.options import DONE, FAILED, FILE, FINDINGS, namespace
+from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,12 +87,29 @@ def serve(**flags: Any) -> int:
     Each flag can also be set by an environment variable (OPENFERO_GITOPS_ and the flag's name in
     capitals, with _ for -), or by a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
     """
+    import structlog  # noqa: PLC0415
+
     from openfero_gitops.app import serve as run  # noqa: PLC0415
     from openfero_gitops.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings({name: value for name, value in flags.items() if value})
     log.to_stderr(settings.log_format)
-    asyncio.run(run(settings, _listen_to_signals, _print_addresses))
+    if settings.log_format != "json":
+        asyncio.run(run(settings, _listen_to_signals, _print_addresses))
+        return DONE
+    logger = structlog.get_logger(__name__)
+
+    def listening(addresses: list[Address]) -> None:
+        logger.info("listening", addresses=[str(address) for address in addresses])
+
+    try:
+        asyncio.run(run(settings, _listen_to_signals, listening))
+    except (OpenFeroError, OSError) as error:
+        logger.critical("cannot go on; exiting", error=str(error))
+        return FINDINGS if isinstance(error, CatalogRefusal) else FAILED
+    except Exception:
+        logger.critical("internal error; exiting", exc_info=True)
+        return FAILED
     return DONE
 
 

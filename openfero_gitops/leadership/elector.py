@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import structlog
 
-from openfero_gitops.background import OnChange
+from openfero_gitops.background import OnChange, log_failure
 from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import (
     AlreadyExists,
@@ -337,8 +337,8 @@ class Elector:
         except TermEnded:
             if term.holds():
                 raise
-        except Exception:
-            _log.exception("the leader's work failed", term=term.id)
+        except Exception as error:
+            log_failure(_log, "the leader's work failed", error, term=term.id)
             raise
 
     async def _finish_work(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +62,7 @@ def serve(
                 "--listen=127.0.0.1:0",
                 f"--cache-dir={tmp_path / 'cache'}",
                 "--git-timeout=10s",
+                "--log-format=console",
                 *flags,
             ]
         )
@@ -275,6 +278,7 @@ def test_a_port_in_use(
             f"--repo={repository.url}",
             f"--kubeconfig={kubeconfig}",
             f"--namespace={shared_namespace}",
+            "--log-format=console",
         ],
         env={k: v for k, v in os.environ.items() if k in ("PATH", "HOME")},
         capture_output=True,
@@ -285,6 +289,100 @@ def test_a_port_in_use(
     assert ran.returncode == 2
     assert f"127.0.0.1:{replica.port}" in error_line(ran.stderr)
     assert "--listen" in ran.stderr
+
+
+@pytest.mark.parametrize("failure", ["port", "kubeconfig", "address", "rights"])
+def test_each_line_of_a_failed_start_is_json(
+    tmp_path: Path,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
+    replica: Replica,
+    failure: str,
+) -> None:
+    """With the JSON log, the reason why `serve` exits is an event, too."""
+    flags = {
+        "listen": "127.0.0.1:0",
+        "cache-dir": str(tmp_path / "cache"),
+        "repo": repository.url,
+        "kubeconfig": str(kubeconfig),
+        "namespace": shared_namespace,
+        "log-format": "json",
+    }
+    reason = {
+        "port": f"cannot listen on 127.0.0.1:{replica.port}",
+        "kubeconfig": "absent",
+        "address": "somewhere",
+        "rights": "cannot list Jobs",
+    }[failure]
+    match failure:
+        case "port":
+            flags["listen"] = f"127.0.0.1:{replica.port}"
+        case "kubeconfig":
+            flags["kubeconfig"] = str(tmp_path / "absent")
+        case "address":
+            flags["listen"] = "somewhere"
+        case "rights":
+            flags["kubeconfig"] = str(
+                service_account_kubeconfig(
+                    kubeconfig, shared_namespace, tmp_path, account="default", lifetime="10m"
+                )
+            )
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-X", "dev", "-m", "openfero_gitops", "serve"),
+            *(f"--{flag}={value}" for flag, value in flags.items()),
+        ],
+        env={k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "PYTHONPATH")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    last = [json.loads(line) for line in ran.stderr.splitlines()][-1]
+    assert (last["level"], last["event"]) == ("critical", "cannot go on; exiting")
+    assert reason in last["error"]
+
+
+def test_probes_are_answered_before_the_api_server_is(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """`/livez` answers and SIGTERM works while the API server accepts requests without an answer.
+
+    Every line of the log is JSON.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        kubeconfig = tmp_path / "frozen.kubeconfig"
+        server = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        kubeconfig.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": "c", "cluster": {"server": server}}],
+                    "users": [{"name": "u", "user": {}}],
+                    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                    "current-context": "x",
+                }
+            )
+        )
+        with Replica(
+            tmp_path,
+            name="frozen",
+            kubeconfig=kubeconfig,
+            namespace="openfero",
+            repository=repository.url,
+            ready=False,
+        ) as replica:
+            assert "cannot reach the API server" not in replica.process.output
+            assert replica.deliver(alert("HostDown"))[0] == 503
+            replica.process.signal(signal.SIGTERM)
+            assert replica.process.wait() == 0
+            assert "cannot reach the API server" not in replica.process.output
+            lines = [json.loads(line) for line in replica.process.output.splitlines()]
+            assert any(line["event"] == "listening" for line in lines)
 
 
 def test_wrong_credentials_of_the_webhook(replica: Replica, token: Path) -> None:

@@ -9,7 +9,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from openfero_gitops.background import OnChange, in_thread, restart_on_error, wait_for_event
+from openfero_gitops.background import (
+    OnChange,
+    in_thread,
+    log_failure,
+    restart_on_error,
+    wait_for_event,
+)
+from openfero_gitops.domain.errors import Forbidden, SourceError, Unavailable
 from tests.support.workers import in_background, in_virtual_time, seconds_so_far
 
 
@@ -102,3 +109,32 @@ def test_a_lasting_error_is_logged_when_it_begins_changes_and_begins_again() -> 
         "name": "mirror",
         "log_level": "warning",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Unavailable("no response within 10 s"), "no response within 10 s"),
+        (ExceptionGroup("unhandled", [Unavailable("no response")]), "no response"),
+        (
+            ExceptionGroup(
+                "unhandled",
+                [ExceptionGroup("more", [Forbidden("a"), Forbidden("a")]), SourceError("b")],
+            ),
+            "a; b",
+        ),
+    ],
+)
+def test_a_known_failure_is_one_line(error: Exception, text: str) -> None:
+    """An error of the API server or of Git is logged with its text, and without a traceback."""
+    with capture_logs() as logs:
+        log_failure(structlog.get_logger(), "work failed", error, term="a/1")
+    assert logs == [{"event": "work failed", "log_level": "warning", "error": text, "term": "a/1"}]
+
+
+def test_an_unknown_failure_has_a_traceback() -> None:
+    """Any other error is a defect, also among known ones."""
+    for error in (ZeroDivisionError(), ExceptionGroup("", [Unavailable("x"), ZeroDivisionError()])):
+        with capture_logs() as logs:
+            log_failure(structlog.get_logger(), "work failed", error)
+        assert logs == [{"event": "work failed", "log_level": "error", "exc_info": error}]
