@@ -75,6 +75,7 @@ def run_in_process(
     for name in os.environ:
         if name.startswith("OPENFERO_GITOPS_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENFERO_GITOPS_LOG_FORMAT", "console")  # as on a terminal
 
     def ran(*arguments: str | Path, stdin: str | bytes = "") -> Ran:
         data = stdin.encode() if isinstance(stdin, str) else stdin
@@ -723,11 +724,18 @@ def test_a_switch_needs_no_value(complaint: Callable[..., str]) -> None:
 
 
 def test_serve_fails_as_a_process() -> None:
-    """The process prints the one line to standard error, without a log line before it."""
-    ran = run("serve", "--repo=/r", "--kubeconfig=/nowhere")
+    """The process prints the one line to standard error, without a log line before it.
+
+    In the JSON log, it is an event.
+    """
+    ran = run("serve", "--repo=/r", "--kubeconfig=/nowhere", "--log-format=console")
     assert (ran.returncode, ran.stdout) == (2, "")
     (line,) = ran.stderr.splitlines()
     assert line.startswith("openfero-gitops: ")
+    ran = run("serve", "--repo=/r", "--kubeconfig=/nowhere")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    (logged,) = map(json.loads, ran.stderr.splitlines())
+    assert f"openfero-gitops: {logged['error']}" == line
 
 
 def test_demo_on_an_address_that_is_none(run_in_process: Callable[..., Ran]) -> None:
