@@ -274,6 +274,7 @@ def test_the_defaults() -> None:
         "lease_duration": timedelta(seconds=15),
         "renew_deadline": timedelta(seconds=10),
         "retry_period": timedelta(seconds=2),
+        "shutdown_delay": timedelta(seconds=5),
     } | dict.fromkeys(
         [
             *("git_credentials_file", "git_ssh_key_file", "git_known_hosts_file", "git_ca_file"),
