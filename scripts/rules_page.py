@@ -51,6 +51,19 @@ Each message ends with the id of its rule, for example `[restart-policy]`. A rul
 no reason repeats a requirement of Kubernetes: the API server rejects such a Job, but without the
 rule that would be noticed only when the alert fires.
 
+Files that end with `.yaml`, `.yml` or `.json` are read. Names that begin with `.` or `_`, folders
+named `tests`, and folders with a `Chart.yaml`, which are Helm charts, are not. To ignore other
+files, list them in `openfero.yaml`, with patterns as in `.gitignore`:
+
+```yaml
+ignore:
+  - dashboards/
+  - mkdocs.yml
+```
+
+`validate` lists what is ignored. Documents of other kinds are only counted; `--format json` lists
+them, too.
+
 The examples show the lines that differ and the fields around them; `…` marks omitted fields.
 The messages of the server-side dry run are described in [dry-run.md](dry-run.md).
 

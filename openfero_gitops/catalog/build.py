@@ -16,24 +16,20 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Watch, first_problems, with_rest
-from openfero_gitops.catalog.envelope import (
-    ENVELOPE_DOCUMENTS,
-    ENVELOPE_MISSING,
-    ENVELOPE_NAME,
-    LIKE_NAME,
-    NAME,
-    read_envelope,
-    says_paused,
-    ttl_below,
+from openfero_gitops.catalog.envelope import NAME, ttl_below
+from openfero_gitops.catalog.envelope_file import (
+    Scope,
+    envelope_paths,
+    find_envelope,
+    granted_namespaces,
+    sorted_problems,
 )
-from openfero_gitops.catalog.files import FileMemo, at, located, unread
+from openfero_gitops.catalog.files import FileMemo, at
+from openfero_gitops.catalog.ignore import select_considered
 from openfero_gitops.catalog.validation.body import POD, SPEC
 from openfero_gitops.catalog.validation.checks.job import POD_FAILURE_POLICY
-from openfero_gitops.catalog.validation.schema import DEFAULT
-from openfero_gitops.catalog.yaml.compose import Unreadable
-from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.locate import Locator
-from openfero_gitops.domain.catalog import Catalog, Envelope
+from openfero_gitops.domain.catalog import Catalog
 from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Operario, Origin
@@ -46,8 +42,10 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.files import FileReading
     from openfero_gitops.catalog.forms import Draft
-    from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+    from openfero_gitops.domain.catalog import Envelope, Revision, Snapshot, SourceFile
     from openfero_gitops.domain.rule import Finding
+
+__all__ = ["Scope", "broken_paths", "build_catalog"]
 
 DUPLICATE_NAME = error(
     "duplicate-name",
@@ -68,11 +66,6 @@ NAMESPACE_IGNORED = warning(
     "The namespace of a ConfigMap or Operarius should be one in which its Job can run.",
     "The Job runs in another namespace than the file suggests.",
 )
-NAMESPACE_NOT_GRANTED = warning(
-    "namespace-not-granted",
-    "`openfero.yaml` should list only namespaces that are granted to the controller.",
-    "The entry has no effect, because the controller has no permissions in this namespace.",
-)
 SERVICE_ACCOUNT_UNDEFINED = warning(
     "service-account-undefined",
     "The ServiceAccount of a Job should be defined in the repository.",
@@ -89,20 +82,6 @@ MAX_CHARACTERS: Final = 64 * 1024 * 1024
 MAX_PROBLEMS: Final = 10_000
 #: Of older versions of broken files.
 MAX_OLDER_BYTES: Final = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a catalog depends on besides the repository.
-
-    `jobs_namespace` is where Jobs go that name no namespace, empty if that is not known.
-    `allowed_namespaces` are the namespaces that the controller was given; None if that is not
-    known (a check without a controller): then only openfero.yaml decides.
-    """
-
-    jobs_namespace: str = ""
-    allowed_namespaces: tuple[str, ...] | None = None
-    kubernetes_version: str = DEFAULT
 
 
 def build_catalog(
@@ -131,21 +110,25 @@ def build_catalog(
     """
     memo = memo or FileMemo(scope.kubernetes_version)
     watch = watch or Watch()
-    envelope_paths = _envelope_paths(snapshot.root)
+    reserved = envelope_paths(snapshot.root)
     envelopes: list[SourceFile] = []
     files: list[SourceFile] = []
     for file in sorted(snapshot.files, key=attrgetter("path")):
-        (envelopes if file.path.lower() in envelope_paths else files).append(file)
-    envelope, problems, envelope_file = _envelope(
+        (envelopes if file.path.lower() in reserved else files).append(file)
+    envelope, problems, envelope_file = find_envelope(
         snapshot, envelopes, scope, previous=previous_has_envelope
     )
+    considered, ignored = select_considered(snapshot, envelope)
+    if ignored:
+        paths = {file.path for file in considered.files}
+        files = [file for file in files if file.path in paths]
     budget = _Budget(memo, watch, snapshot.root, paused=envelope.paused)
     readings = [budget.read(file) for file in files]
     context = _Context(
         snapshot.revision,
         envelope,
         scope.jobs_namespace,
-        _granted(scope),
+        granted_namespaces(scope),
         None if envelope.namespaces is None else frozenset(envelope.namespaces),
         frozenset(chain.from_iterable(reading.service_accounts for reading in readings)),
     )
@@ -154,7 +137,7 @@ def build_catalog(
         for file, reading in zip(files, readings, strict=True)
     }
     current |= _losers_of_names(current.values())
-    problems += snapshot.problems
+    problems += considered.problems
     problems += chain.from_iterable(
         with_rest(version.problems, version.more) for version in current.values()
     )
@@ -163,11 +146,15 @@ def build_catalog(
         revision=snapshot.revision,
         envelope=envelope,
         operarios=tuple(chain.from_iterable(version.operarios for version in chosen)),
-        problems=_sorted_problems(snapshot, problems),
-        ignored=tuple(
-            Ignored(file.path, kind)
-            for file, reading in zip(files, readings, strict=True)
-            for kind in reading.ignored
+        problems=sorted_problems(snapshot, problems),
+        ignored=(
+            *considered.ignored,
+            *ignored,
+            *(
+                Ignored(file.path, kind, reason)
+                for file, reading in zip(files, readings, strict=True)
+                for kind, reason in reading.ignored
+            ),
         ),
         files=(
             *([envelope_file] if envelope_file else []),
@@ -180,119 +167,9 @@ def build_catalog(
 
 def broken_paths(catalog: Catalog) -> tuple[str, ...]:
     """List the files with errors, which older versions may replace."""
-    envelope_paths = _envelope_paths(catalog.root)
+    reserved = envelope_paths(catalog.root)
     broken = {problem.path for problem in catalog.problems if problem.is_error}
-    return tuple(sorted(path for path in broken if path.lower() not in envelope_paths))
-
-
-# The envelope.
-
-
-def _in_root(root: str, name: str) -> str:
-    return f"{root}/{name}" if root else name
-
-
-def _envelope_paths(root: str) -> frozenset[str]:
-    """The paths, in lower case, of the envelope and of files that are probably meant to be it."""
-    return frozenset(_in_root(root, name).lower() for name in (NAME, *LIKE_NAME))
-
-
-def _envelope(
-    snapshot: Snapshot, candidates: Sequence[SourceFile], scope: Scope, *, previous: bool
-) -> tuple[Envelope, list[Problem], SourceFile | None]:
-    path = _in_root(snapshot.root, NAME)
-    misnamed = [file for file in candidates if file.path != path]
-    wrong_name = ENVELOPE_NAME.at(
-        (),
-        f"this file is not read: the safety envelope must be named {NAME}",
-        f"rename it to {NAME}",
-    )
-    problems: list[Problem] = []
-    for other in misnamed:
-        problems += located([wrong_name], 0, other, Locator(other.content))
-    unreadable = [
-        problem for problem in snapshot.problems if problem.path == path and problem.is_error
-    ]
-    file = next((file for file in candidates if file.path == path), None)
-    if file is None:
-        if previous and not problems and not unreadable:
-            problems.append(_missing(path, snapshot))
-        if problems or unreadable:
-            paused = any(says_paused(file.content) for file in misnamed)
-            raise _refusal([*problems, *unreadable], snapshot, paused=paused)
-        return Envelope(), [], None
-    try:
-        documents = load(file.content)
-    except Unreadable as reason:
-        problem = at(unread(reason), file)
-        raise _refusal([problem], snapshot, paused=says_paused(file.content)) from None
-    values = [(index, value) for index, value in enumerate(documents) if value is not None]
-    index, value = values[0] if values else (0, None)
-    envelope, findings = read_envelope(value)
-    if len(values) > 1:
-        message = f"{NAME} contains {len(values)} YAML documents"
-        findings.append(ENVELOPE_DOCUMENTS.at((), message, "keep only one"))
-    findings += _not_granted(envelope, scope)
-    findings.sort(key=lambda finding: not finding.is_error)
-    first = located(findings[:MAX_FILE_PROBLEMS], index, file, Locator(file.content))
-    own = with_rest(first, len(findings) - len(first))
-    if any(problem.is_error for problem in own):
-        raise _refusal(own, snapshot, paused=says_paused(file.content))
-    return envelope, [*problems, *own], file
-
-
-def _missing(path: str, snapshot: Snapshot) -> Problem:
-    rule = ENVELOPE_MISSING
-    return Problem(
-        path=path,
-        line=0,
-        column=0,
-        pointer="",
-        rule=rule.id,
-        severity=rule.severity,
-        message=f"{NAME} was deleted, and its limits with it",
-        suggestion="restore it; to remove its limits, keep an empty file",
-        commit=snapshot.revision.commit,
-    )
-
-
-def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -> CatalogRefusal:
-    first = next(problem for problem in problems if problem.is_error)
-    where = f"{first.path}:{first.line}" if first.line else first.path
-    hint = f" ({first.suggestion})" if first.suggestion else ""
-    message = f"{where}: {first.message}{hint}; the active catalog is kept"
-    return CatalogRefusal(message, _sorted_problems(snapshot, problems), paused=paused)
-
-
-def _sorted_problems(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Sort the problems of a snapshot; those without a commit get the snapshot's."""
-    commit = snapshot.revision.commit
-    return tuple(
-        sorted(
-            problem if problem.commit else replace(problem, commit=commit) for problem in problems
-        )
-    )
-
-
-def _not_granted(envelope: Envelope, scope: Scope) -> list[Finding]:
-    granted = _granted(scope)
-    if granted is None:
-        return []
-    return [
-        NAMESPACE_NOT_GRANTED.at(
-            ("namespaces", index),
-            f"namespace {name} is not granted to the controller",
-            f"add --allowed-namespace {name}, or delete the line",
-        )
-        for index, name in enumerate(envelope.namespaces or ())
-        if name not in granted
-    ]
-
-
-def _granted(scope: Scope) -> frozenset[str] | None:
-    if scope.allowed_namespaces is None:
-        return None
-    return frozenset((*scope.allowed_namespaces, scope.jobs_namespace))
+    return tuple(sorted(path for path in broken if path.lower() not in reserved))
 
 
 # Files.

@@ -10,6 +10,7 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.ignore import check_patterns
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.catalog import Envelope, JobDefaults, Limits
@@ -217,6 +218,15 @@ def _remember(value: Any) -> timedelta:
     return remember
 
 
+def _ignore(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a list of patterns as in .gitignore")
+    patterns = tuple(value)
+    if reason := check_patterns(patterns, NAME):
+        raise ValueError(f"a list of patterns as in .gitignore ({reason})")
+    return patterns
+
+
 def _namespaces(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("a list of namespaces (default: all that are granted to the controller)")
@@ -234,6 +244,7 @@ _TOP: Final[Mapping[str, _Parser]] = {
     "mode": ("mode", _mode, "dry-run"),
     "namespaces": ("namespaces", _namespaces, "[openfero-jobs]"),
     "remember": ("remember", _remember, "24h"),
+    "ignore": ("ignore", _ignore, "[docs/, '*.json']"),
 }
 _LIMITS: Final[Mapping[str, _Parser]] = {
     "concurrent": ("concurrent", _number(0), "20"),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.catalog import SourceFile
 
+#: Added to what to do about a file that cannot be parsed: nobody knows whether it is an operario.
+_IGNORE: Final = "if it holds no operario, list it under ignore in openfero.yaml"
 _MAX_PLACES: Final = 2 * MAX_FILE_PROBLEMS
 
 
@@ -37,7 +39,7 @@ class FileReading:
         problems: the first problems of the file itself, errors first, without path and commit.
         more: the number of its other problems.
         service_accounts: the names of the ServiceAccounts that it defines.
-        ignored: the kinds of the first documents that are not operarios.
+        ignored: the kinds of the first documents that are not operarios, or are disabled, and why.
         steps: what it has cost to read the file; see `catalog.effort`.
         characters: of its operarios as JSON, which tell how much memory they take.
     """
@@ -45,7 +47,7 @@ class FileReading:
     documents: tuple[tuple[int, Reading], ...]
     problems: tuple[Problem, ...]
     service_accounts: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
     more: int = 0
     steps: int = 0
     characters: int = 0
@@ -134,7 +136,11 @@ class FileMemo:
                     effort.begin_document()
                     readings.append((index, read_document(document, self._schemas, effort)))
         except Unreadable as reason:
-            return FileReading((), (unread(reason),), steps=effort.steps)
+            problem = unread(reason)
+            problem = replace(
+                problem, suggestion="; ".join(filter(None, (problem.suggestion, _IGNORE)))
+            )
+            return FileReading((), (problem,), steps=effort.steps)
         findings = [(index, finding) for index, reading in readings for finding in reading.findings]
         findings.sort(key=lambda item: not item[1].is_error)
         locator = Locator(file.content)
@@ -148,9 +154,11 @@ class FileMemo:
             problems,
             tuple(reading.service_account for _, reading in readings if reading.service_account),
             tuple(
-                [reading.ignored for _, reading in readings if reading.ignored is not None][
-                    :MAX_FILE_PROBLEMS
-                ]
+                [
+                    (reading.ignored, reading.reason)
+                    for _, reading in readings
+                    if reading.ignored is not None
+                ][:MAX_FILE_PROBLEMS]
             ),
             more=effort.more + len(findings) - len(problems),
             steps=effort.steps,

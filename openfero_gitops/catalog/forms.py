@@ -28,6 +28,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.effort import TOO_COMPLEX, Effort
+from openfero_gitops.catalog.kinds import (
+    JOB,
+    MAX_KIND_CHARACTERS,
+    NAME_PREFIX,
+    OPERARIO_NAME_PATTERN,
+    OPERARIUS,
+    is_probably_operario,
+    looks_like_operario,
+    mapping,
+    other_job,
+    unsupported,
+    without_disabling_label,
+)
 from openfero_gitops.catalog.options import OPTION_VALUE, AnnotationValue, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.catalog.validation.validate import check_body, clean
@@ -39,7 +52,7 @@ from openfero_gitops.domain.dns import is_dns_subdomain
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Options
 from openfero_gitops.domain.rule import Finding, Pointer, error, related, warning
-from openfero_gitops.domain.text import did_you_mean, nearest, shown
+from openfero_gitops.domain.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,22 +76,10 @@ OPERARIO_NAME = error(
     "The name is written to every Job as a label, so it can contain only lower-case "
     "letters, digits, `-` and `.`.",
 )
-API_VERSION = error(
-    "api-version",
-    "An operario's `apiVersion` and `kind` must be supported.",
-    "In an unknown version the same fields may have another meaning, so the document "
-    "is rejected. A mistyped kind is rejected too: if the document was ignored like "
-    "other objects in the repository, nothing would handle its alert.",
-)
 WRAPPED_JOB = error(
     "wrapped-job",
     "An operario ConfigMap must contain exactly one Job, under the name of its alert.",
     "The ConfigMap names an alert but has no Job for it, so nothing would run.",
-)
-OTHER_JOB = warning(
-    "other-job",
-    "A Job in the operario folder should name the alert that starts it.",
-    "No alert starts this Job. It is probably an operario with a mistyped name.",
 )
 RESERVED_KEY = warning(
     "reserved-key",
@@ -87,49 +88,10 @@ RESERVED_KEY = warning(
     "them could, for example, mark a Job as approved. They are removed from the Job.",
 )
 
-_OPERARIO_NAME: Final = re.compile(
-    r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
-)
-_NAME_PREFIX: Final = "openfero-"
 # A compiled regular expression can take half a megabyte, of thirty characters.
 _MIN_EXPRESSION_CHARACTERS: Final = 300
 _CHARACTERS_PER_INSTRUCTION: Final = 10
 _INSTRUCTIONS_PER_STEP: Final = 4
-_MAX_KIND_CHARACTERS: Final = 100
-_JOB: Final = ("batch/v1", "Job")
-_CONFIG_MAP: Final = ("v1", "ConfigMap")
-_OPERARIUS: Final = (f"{keys.PREFIX}v1alpha1", "Operarius")
-# Kinds that an author may write for one of the three, including those of OpenFero's first drafts.
-_SIMILAR_KINDS: Final = {
-    "job": _JOB,
-    "configmap": _CONFIG_MAP,
-    "operarius": _OPERARIUS,
-    "operarii": _OPERARIUS,
-    "remediationjob": _OPERARIUS,
-}
-_SUPPORTED_KINDS: Final = (_JOB[1], _CONFIG_MAP[1], _OPERARIUS[1])
-# Kinds that operarios commonly need, and that may be annotated with the name of an alert.
-_COMPANION_KINDS: Final = frozenset(
-    {
-        "ClusterRole",
-        "ClusterRoleBinding",
-        "ConfigMap",
-        "ExternalSecret",
-        "Kustomization",
-        "LimitRange",
-        "Namespace",
-        "NetworkPolicy",
-        "PersistentVolumeClaim",
-        "PriorityClass",
-        "PrometheusRule",
-        "ResourceQuota",
-        "Role",
-        "RoleBinding",
-        "SealedSecret",
-        "Secret",
-        "ServiceAccount",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +121,8 @@ class Reading:
     """The result of reading one document.
 
     Attributes:
-        ignored: its kind if it is not an operario; None if it is one, valid or not.
+        ignored: its kind if it is not an operario, or is disabled; None if it is an operario.
+        reason: why it is ignored, if it is an operario.
         name: the operario's name, if it has one.
         draft: the operario, if no finding is an error.
         service_account: the name of the ServiceAccount that it defines.
@@ -168,6 +131,7 @@ class Reading:
     """
 
     ignored: str | None = None
+    reason: str = ""
     name: str = ""
     draft: Draft | None = None
     findings: tuple[Finding, ...] = ()
@@ -175,105 +139,62 @@ class Reading:
     characters: int = 0
 
 
-def read_document(  # noqa: PLR0911 - one return for each thing that a document may be
-    document: Any, schemas: Schemas, effort: Effort | None = None
-) -> Reading:
+def read_document(document: Any, schemas: Schemas, effort: Effort | None = None) -> Reading:
     """Read a document, which may be an operario.
+
+    One that is disabled by OpenFero's label is ignored if it has errors: whatever is wrong with it,
+    its author does not want an earlier version of it to run.
 
     Raises:
         Unreadable: the file has reached the limit of its effort.
     """
     effort = effort or Effort()
+    disabled = ""
+    if isinstance(document, dict):
+        document, disabled = without_disabling_label(document)
+    reading = _read_document(document, schemas, effort)
+    if reading.ignored is not None:
+        return reading
+    if disabled and reading.draft is None:
+        return Reading(ignored=_kind_of(document), reason=disabled)
+    if reading.draft is not None and (disabled or not reading.draft.options.enabled):
+        draft = replace(reading.draft, options=replace(reading.draft.options, enabled=False))
+        reason = disabled or "disabled (enabled: false)"
+        return replace(reading, draft=draft, ignored=_kind_of(document), reason=reason)
+    return reading
+
+
+def _kind_of(document: Mapping[str, Any]) -> str:
+    kind = document.get("kind")
+    return kind[:MAX_KIND_CHARACTERS] if isinstance(kind, str) else ""
+
+
+def _read_document(  # noqa: PLR0911 - one return for each thing that a document may be
+    document: Any, schemas: Schemas, effort: Effort
+) -> Reading:
     if not isinstance(document, dict):
         return Reading(ignored="")
-    version, kind = document.get("apiVersion"), document.get("kind")
-    kind = kind[:_MAX_KIND_CHARACTERS] if isinstance(kind, str) else ""
-    metadata = _mapping(document.get("metadata"))
+    version, kind = document.get("apiVersion"), _kind_of(document)
+    metadata = mapping(document.get("metadata"))
     name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
-    looks_like_operario = _looks_like_operario(document)
+    is_named = looks_like_operario(document)
     match (version, kind):
-        case ("batch/v1", "Job") if looks_like_operario or name.lower().startswith(_NAME_PREFIX):
+        case ("batch/v1", "Job") if is_named or name.lower().startswith(NAME_PREFIX):
             return _assemble(_job(document, schemas, effort), schemas.release, effort)
         case ("batch/v1", "Job"):
-            return Reading(ignored=kind, findings=(_other_job(name),))
-        case ("v1", "ConfigMap") if looks_like_operario:
+            return Reading(ignored=kind, findings=(other_job(name),))
+        case ("v1", "ConfigMap") if is_named:
             return _assemble(_config_map(document, schemas, effort), schemas.release, effort)
-        case (_, "Operarius") if version == _OPERARIUS[0]:
+        case (_, "Operarius") if version == OPERARIUS[0]:
             return _assemble(_operarius(document, schemas, effort), schemas.release, effort)
         case ("v1", "ServiceAccount"):
             return Reading(ignored=kind, service_account=name)
         case ("v1", "ConfigMap"):
             return Reading(ignored=kind)
     has_own_version = isinstance(version, str) and version.startswith(keys.PREFIX)
-    if has_own_version or _is_probably_operario(
-        document, kind, looks_like_operario=looks_like_operario
-    ):
-        return _unsupported(version, kind, name)
+    if has_own_version or is_probably_operario(document, kind, is_named=is_named):
+        return Reading(name=name, findings=(unsupported(version, kind),))
     return Reading(ignored=kind)
-
-
-def _looks_like_operario(document: Any) -> bool:
-    """Whether a document has an operario's name or annotations."""
-    metadata = _mapping(_mapping(document).get("metadata"))
-    annotated = any(
-        str(key).startswith(keys.PREFIX) for key in _mapping(metadata.get("annotations"))
-    )
-    return annotated or _OPERARIO_NAME.fullmatch(str(metadata.get("name"))) is not None
-
-
-def _is_probably_operario(
-    document: Mapping[str, Any], kind: str, *, looks_like_operario: bool
-) -> bool:
-    """Whether a document of an unsupported kind is probably meant to be an operario.
-
-    For kinds that are similar to a supported one, the name alone is enough.
-    """
-    if kind.endswith("List"):
-        items = document.get("items")
-        items = items if isinstance(items, list) else []
-        return looks_like_operario or any(
-            _looks_like_operario(item)
-            and _mapping(item).get("kind") not in _COMPANION_KINDS - {_CONFIG_MAP[1]}
-            for item in items
-        )
-    if kind in ("", "CronJob") or kind.lower() in _SIMILAR_KINDS or nearest(kind, _SUPPORTED_KINDS):
-        return looks_like_operario
-    annotations = _mapping(_mapping(document.get("metadata")).get("annotations"))
-    return keys.ALERTNAME in annotations and kind not in _COMPANION_KINDS
-
-
-def _other_job(name: str) -> Finding:
-    return OTHER_JOB.at(
-        ("metadata", "name"),
-        f"Job {shown(name)} is not an operario and never runs: it names no alert",
-        "name it openfero-<alertname>-firing, or add the annotations openfero.io/alertname and"
-        " openfero.io/status",
-    )
-
-
-def _unsupported(version: Any, kind: str, name: str) -> Reading:
-    """Report a probable operario of an unsupported kind or version."""
-    similar = _SIMILAR_KINDS.get(kind.lower())
-    if similar is None and isinstance(version, str) and version.startswith(keys.PREFIX):
-        similar = _OPERARIUS
-    field = "apiVersion" if similar and similar[1] == kind else "kind"
-    if not kind:
-        message = "the document looks like an operario but has no kind"
-    elif version is None:
-        message = f"kind {kind} has no apiVersion"
-    else:
-        message = f"kind {kind} of {shown(version)} is not supported"
-    if similar:
-        suggestion = f"write apiVersion: {similar[0]} and kind: {similar[1]}"
-    elif kind == "CronJob":
-        message = "a CronJob is started by a schedule, an operario by an alert"
-        suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
-    elif kind.endswith("List"):
-        message = f"operarios in a {kind} are not supported"
-        suggestion = "write each as a separate document, separated by ---"
-    else:
-        suggestion = did_you_mean(kind, _SUPPORTED_KINDS)
-    return Reading(name=name, findings=(API_VERSION.at((field,), message, suggestion),))
 
 
 # The three forms, converted to the same parts.
@@ -307,16 +228,16 @@ class _Parts:
 def _job(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
     job, findings = clean(document, schemas.job, effort)
     return _Parts(
-        Form.JOB, _mapping(job.get("metadata")), tuple(findings), job, job_findings=tuple(findings)
+        Form.JOB, mapping(job.get("metadata")), tuple(findings), job, job_findings=tuple(findings)
     )
 
 
 def _config_map(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
     cleaned, findings = clean(document, schemas.config_map, effort)
-    metadata = _mapping(cleaned.get("metadata"))
+    metadata = mapping(cleaned.get("metadata"))
     data: Mapping[str, str] = cleaned.get("data", {})
-    name_match = _OPERARIO_NAME.fullmatch(metadata.get("name", ""))
-    annotated = _mapping(metadata.get("annotations")).get(keys.ALERTNAME, "")
+    name_match = OPERARIO_NAME_PATTERN.fullmatch(metadata.get("name", ""))
+    annotated = mapping(metadata.get("annotations")).get(keys.ALERTNAME, "")
     alertname = annotated or (name_match["alert"] if name_match else "")
     key = {key.lower(): key for key in data}.get(alertname.lower())
     if key is None:
@@ -361,7 +282,7 @@ def _unwrap(
         message = f"the text must contain exactly one YAML document, but has {len(documents)}"
         return None, [WRAPPED_JOB.at((), message, "put every Job into its own ConfigMap")]
     job = documents[0]
-    if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != _JOB:
+    if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != JOB:
         suggestion = "write apiVersion: batch/v1 and kind: Job"
         return None, [WRAPPED_JOB.at((), "the text is not a Job", suggestion)]
     return clean(job, schema, effort)
@@ -370,18 +291,18 @@ def _unwrap(
 def _operarius(document: Mapping[str, Any], schemas: Schemas, effort: Effort) -> _Parts:
     cleaned, findings = clean(document, schemas.operarius, effort)
     root = ("spec", "jobTemplate")
-    spec = _mapping(cleaned.get("spec"))
-    selector = _mapping(spec.get("alertSelector"))
+    spec = mapping(cleaned.get("spec"))
+    selector = mapping(spec.get("alertSelector"))
     default = Options()
     options = Options(
         matchers=tuple(
             Matcher(name, Operator.EQUAL, value)
-            for name, value in _mapping(selector.get("labels")).items()
+            for name, value in mapping(selector.get("labels")).items()
         ),
         priority=spec.get("priority", default.priority),
         enabled=spec.get("enabled", default.enabled),
     )
-    deduplication = _mapping(spec.get("deduplication"))
+    deduplication = mapping(spec.get("deduplication"))
     ttl = deduplication.get("ttl")
     if ttl is not None and ttl < 0:
         message = f"ttl must not be negative, but is {ttl}"
@@ -394,7 +315,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas, effort: Effort) ->
         options = replace(options, cooldown=timedelta(seconds=ttl))
     return _Parts(
         Form.OPERARIUS,
-        _mapping(cleaned.get("metadata")),
+        mapping(cleaned.get("metadata")),
         tuple(findings),
         spec.get("jobTemplate"),
         root,
@@ -415,7 +336,7 @@ def _operarius(document: Mapping[str, Any], schemas: Schemas, effort: Effort) ->
 def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
     findings = list(parts.findings)
     name = parts.metadata.get("name", "")
-    inner = _mapping(parts.job.get("metadata")) if parts.job else {}
+    inner = mapping(parts.job.get("metadata")) if parts.job else {}
     annotations = _option_annotations(parts.metadata, ())
     if parts.root:
         annotations |= _option_annotations(inner, parts.root)
@@ -474,7 +395,7 @@ def _has_error(findings: Iterable[Finding], pointer: Pointer) -> bool:
 def _option_annotations(metadata: Mapping[str, Any], root: Pointer) -> dict[str, AnnotationValue]:
     return {
         key: AnnotationValue(value, (*root, "metadata", "annotations", key))
-        for key, value in _mapping(metadata.get("annotations")).items()
+        for key, value in mapping(metadata.get("annotations")).items()
     }
 
 
@@ -485,7 +406,7 @@ def _alert(
     has_error = _has_error(parts.findings, ("metadata",)) or _has_error(
         parts.findings, ("spec", "alertSelector")
     )
-    name_match = _OPERARIO_NAME.fullmatch(name) if parts.form is not Form.OPERARIUS else None
+    name_match = OPERARIO_NAME_PATTERN.fullmatch(name) if parts.form is not Form.OPERARIUS else None
     alert_option = annotations.get(keys.ALERTNAME)
     status_option = annotations.get(keys.STATUS)
     alertname = (
@@ -550,7 +471,7 @@ def _without_reserved(
     The label of a Kueue queue is kept: it is applied when the Job is started.
     """
     copied: dict[str, str] = {}
-    for key, value in _mapping(metadata.get(kind)).items():
+    for key, value in mapping(metadata.get(kind)).items():
         is_own, is_kueue = key.startswith(keys.PREFIX), key.startswith(keys.KUEUE_PREFIX)
         if (kind == "labels" and key == keys.KUEUE_QUEUE) or not (is_own or is_kueue):
             copied[key] = value
@@ -564,7 +485,3 @@ def _without_reserved(
             message = f"{key} is reserved and is not copied to the Job"
             findings.append(RESERVED_KEY.at((*root, "metadata", kind, key), message, suggestion))
     return copied
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -18,6 +18,7 @@ from openfero_gitops.author.explain import Explanation, explain
 from openfero_gitops.author.report.findings import Findings
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.ignore import select_considered
 from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
@@ -274,7 +275,8 @@ async def compare_revisions(
             catalog, refusal = await _read(
                 opened, snapshot, source.scope, memo, had_envelope=had_envelope
             )
-        return Side(snapshot, catalog, refusal)
+        considered, _ = select_considered(snapshot, catalog.envelope)
+        return Side(considered, catalog, refusal)
 
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as folder:
         cache = Path(folder)

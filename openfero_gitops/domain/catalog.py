@@ -85,13 +85,15 @@ class Snapshot:
     """Every file below the configured path that may hold operarios, at one revision.
 
     `root` is the configured path inside the repository, empty for its root. `problems` are about
-    entries that were not read: a symlink, a submodule, a file that is too large.
+    entries that were not read: a symlink, a submodule, a file that is too large. `ignored` are
+    entries that are no operarios, although their name suggests it.
     """
 
     revision: Revision
     root: str
     files: tuple[SourceFile, ...]
     problems: tuple[Problem, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Envelope:
     """The safety envelope `openfero.yaml`.
 
     `namespaces` restricts the namespaces that are granted to the controller; None allows all.
+    `ignore` are patterns of files that are not read, as in `.gitignore`.
     """
 
     paused: bool = False
@@ -130,6 +133,7 @@ class Envelope:
     namespaces: tuple[str, ...] | None = None
     remember: timedelta = timedelta(hours=24)
     defaults: JobDefaults = JobDefaults()
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Final
 PREFIX: Final = "openfero.io/"
 KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+#: OpenFero's label on a definition that it ignores.
+JOB_DISABLED: Final = "openfero/job-disabled"
 MANAGER: Final = "openfero-gitops"
 
 # Labels.

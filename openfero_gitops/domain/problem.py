@@ -41,10 +41,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ignored:
-    """A document that is not an operario and was skipped."""
+    """A file or document that takes part in nothing.
+
+    `kind` is empty for a document without one, and for a file that was not read. `reason` is empty
+    for a document that is not an operario. A `path` that ends with `/` is a whole folder.
+    """
 
     path: str
     kind: str
+    reason: str = ""
 
 
 def problem_members(problem: Problem) -> dict[str, Any]:
@@ -63,5 +68,5 @@ def problem_members(problem: Problem) -> dict[str, Any]:
 
 
 def ignored_members(document: Ignored) -> dict[str, Any]:
-    """The JSON members of a skipped document."""
-    return {"path": document.path, "kind": document.kind}
+    """The JSON members of what is ignored; an empty reason is null."""
+    return {"path": document.path, "kind": document.kind, "reason": document.reason or None}

@@ -95,8 +95,9 @@ FILE_TOO_LARGE: Final = error(
     "file-too-large",
     "A file must not exceed 512 KiB or 100,000 values.",
     "Every replica parses every file of every new commit. A file this large is "
-    "generated or is not an operario, so it is skipped before it costs memory or CPU.",
-    "split it, or move it out of the configured path",
+    "generated or is not an operario, so it is skipped before it costs memory or CPU. A file of up "
+    "to 16 MiB without `openfero-` and `openfero.io/` is ignored instead.",
+    "split it; if it holds no operario, list it under ignore in openfero.yaml",
 )
 PATH_TOO_LONG: Final = error(
     "path-too-long",

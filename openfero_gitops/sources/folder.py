@@ -22,6 +22,7 @@ from openfero_gitops.sources.tree import (
     Kind,
     assemble,
     is_skipped_folder,
+    may_hold_operario,
     normalise,
     printable_name,
     select,
@@ -93,14 +94,23 @@ class FolderSource:
                 budgets=self._budgets,
                 where=self._where,
             )
-            contents = {file.path: self._content(file) for file in selection.wanted}
+            contents = {
+                file.path: self._content(file, self._budgets.file_bytes)
+                for file in selection.wanted
+            }
+            unrelated = [
+                file.path
+                for file in selection.large
+                if not may_hold_operario(self._content(file, self._budgets.searched_bytes))
+            ]
         except OSError as error:
             path = printable_name(os.fsencode(error.filename or ""))
             raise SourceError(
                 f"{self._where}: cannot read {path} ({error.strerror}); make it readable, or move"
                 " it out of the path"
             ) from error
-        return assemble(Revision(self.url, "", ""), root, selection, contents)
+        revision = Revision(self.url, "", "")
+        return assemble(revision, root, selection, contents, unrelated=unrelated)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         """List everything below a folder, without following symlinks."""
@@ -123,14 +133,14 @@ class FolderSource:
             else:
                 yield from self._walk(path)
 
-    def _content(self, file: Wanted) -> bytes:
+    def _content(self, file: Wanted, max_bytes: int) -> bytes:
         """Read a file that was listed."""
         path = self._repository / file.path
         # If a symlink or a pipe has replaced it meanwhile, do not follow it or wait for it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
-            content = stream.read(self._budgets.file_bytes + 1)
-        if len(content) > self._budgets.file_bytes:
+            content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
             raise SourceError(f"{self._where}: {file.path} grew while it was being read; try again")
         return content
 

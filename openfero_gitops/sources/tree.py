@@ -7,6 +7,7 @@ therefore read by the same rules. All input is untrusted: a name may be any byte
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import SourceError, UsageError
-from openfero_gitops.domain.problem import Problem
+from openfero_gitops.domain.problem import Ignored, Problem
 from openfero_gitops.domain.rule import (
     CASE_TWINS,
     FILE_TOO_LARGE,
@@ -33,12 +34,15 @@ from openfero_gitops.domain.rule import (
 from openfero_gitops.domain.text import is_printable, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 #: The folder that holds the golden test cases; it contains no operarios.
 CASES: Final = "tests"
 
 _SUFFIXES: Final = (b".yaml", b".yml", b".json")
+_NEAR_SUFFIX: Final = re.compile(rb"\.(?:ya?ml|json)(?:$|[^a-z0-9/][^/]*$)", re.IGNORECASE)
+_OPERARIO: Final = re.compile(rb"openfero[-./]", re.IGNORECASE)
+_MAX_IGNORED: Final = 1000
 _LFS_PREFIX: Final = b"version https://git-lfs"
 _MAX_PRINTED_NAME: Final = 512  # characters
 
@@ -48,8 +52,9 @@ class Budgets:
     """How much of a repository is read. What exceeds a budget is reported, never truncated.
 
     `file_bytes`, `path_bytes` and `depth` (folders above a file) apply to one file, which is then
-    skipped with an error. `files`, `total_bytes` and `entries` (everything below the path, read
-    or not) apply to the repository, which is then refused as a whole.
+    skipped with an error. One over `file_bytes`, but not over `searched_bytes`, is searched instead
+    of parsed, and ignored if it holds no operario. `files`, `total_bytes` and `entries` (everything
+    below the path, read or not) apply to the repository, which is then refused as a whole.
     """
 
     file_bytes: int = 512 * 1024
@@ -57,6 +62,7 @@ class Budgets:
     depth: int = 32
     files: int = 20_000
     total_bytes: int = 64 * 1024 * 1024
+    searched_bytes: int = 16 * 1024 * 1024
     entries: int = 200_000
 
 
@@ -94,10 +100,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The files to read, sorted by path, and a problem for each entry that is skipped."""
+    """The files to read, sorted by path, and a problem for each entry that is skipped.
+
+    `large` are files over the budget of one file that can be searched: if they hold no operario,
+    they are ignored instead of reported. `ignored` are files whose name is nearly that of a file
+    that is read.
+    """
 
     wanted: tuple[Wanted, ...]
     problems: tuple[Problem, ...]
+    large: tuple[Wanted, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
 
 def normalise(path: str) -> str:
@@ -157,12 +170,18 @@ def select(
     prefix_length = len(root.encode()) + 1 if root else 0
     wanted: dict[bytes, Wanted] = {}
     problems: dict[bytes, Problem] = {}
+    large: list[Wanted] = []
+    ignored: list[Ignored] = []
     for number, entry in enumerate(entries, start=1):
         match _judge(entry, entry.name[prefix_length:], budgets, commit):
             case Wanted() as file:
                 wanted[entry.name] = file
             case Problem() as problem:
                 problems[entry.name] = problem
+                if problem.rule == FILE_TOO_LARGE.id and entry.size is not None:
+                    large.append(Wanted(problem.path, entry.size, entry.blob))
+            case Ignored() as near if len(ignored) < _MAX_IGNORED:
+                ignored.append(near)
         if number > budgets.entries:
             raise SourceError(too_many_entries(where, budgets))
         if len(wanted) + len(problems) > budgets.files:
@@ -178,7 +197,30 @@ def select(
         )
     files = sorted(wanted.values(), key=attrgetter("path"))
     all_problems = sorted([*problems.values(), *_case_twins(files, commit)])
-    return Selection(tuple(files), tuple(all_problems))
+    return Selection(
+        tuple(files),
+        tuple(all_problems),
+        tuple(_searchable(large, budgets)),
+        tuple(sorted(ignored)),
+    )
+
+
+def _searchable(large: Iterable[Wanted], budgets: Budgets) -> Iterator[Wanted]:
+    """Choose the files that are too large to be read but can be searched, the smallest first."""
+    total = 0
+    for file in sorted(large, key=attrgetter("size", "path")):
+        total += file.size
+        if file.size > budgets.searched_bytes or total > budgets.total_bytes:
+            return
+        yield file
+
+
+def may_hold_operario(content: bytes) -> bool:
+    """Whether a file that is too large to be parsed may hold an operario.
+
+    Each operario has OpenFero's prefix in its name, its kind or an annotation.
+    """
+    return _OPERARIO.search(content) is not None
 
 
 def too_many_entries(where: str, budgets: Budgets) -> str:
@@ -205,6 +247,8 @@ def assemble(
     selection: Selection,
     contents: Mapping[str, bytes],
     held: Mapping[str, SourceFile] | None = None,
+    *,
+    unrelated: Iterable[str] = (),
 ) -> Snapshot:
     """Build the snapshot from the files that were read.
 
@@ -214,9 +258,16 @@ def assemble(
         selection: the files of the snapshot.
         contents: the content by path, of every wanted file that is not in `held`.
         held: files that are already in memory, by path.
+        unrelated: the paths of the large files that hold no operario.
     """
     held = held or {}
-    files, problems = [], list(selection.problems)
+    unrelated = frozenset(unrelated)
+    files: list[SourceFile] = []
+    problems = [problem for problem in selection.problems if problem.path not in unrelated]
+    ignored = [
+        *selection.ignored,
+        *(Ignored(path, "", "more than 512 KiB, and no operario in it") for path in unrelated),
+    ]
     for wanted in selection.wanted:
         if wanted.path in held:
             files.append(held[wanted.path])
@@ -235,17 +286,19 @@ def assemble(
         else:
             blob = wanted.blob or blob_id(content)
             files.append(SourceFile(path=wanted.path, blob=blob, content=content))
-    return Snapshot(revision, root, tuple(files), tuple(sorted(problems)))
+    return Snapshot(revision, root, tuple(files), tuple(sorted(problems)), tuple(sorted(ignored)))
 
 
-def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted | Problem | None:
-    """Decide whether an entry is read, reported, or ignored (None)."""
+def _judge(
+    entry: Entry, below: bytes, budgets: Budgets, commit: str
+) -> Wanted | Problem | Ignored | None:
+    """Decide whether an entry is read, reported, listed as ignored, or not mentioned (None)."""
     *folders, name = below.split(b"/")
     if name[:1] in {b".", b"_"} or any(is_skipped_folder(folder) for folder in folders):
         return None
     readable = is_readable(name)
     if entry.kind is Kind.FILE:
-        return _judge_file(entry, budgets, commit) if readable else None
+        return _judge_file(entry, budgets, commit) if readable else _near_suffix(name, entry)
     path = printable_name(entry.name)
     if entry.kind is Kind.OTHER:
         message = "the entry is a device, socket or pipe, not a file"
@@ -261,6 +314,19 @@ def _judge(entry: Entry, below: bytes, budgets: Budgets, commit: str) -> Wanted 
         "submodules are not fetched: the files in this folder are not read",
         "commit the files themselves",
         commit,
+    )
+
+
+def _near_suffix(name: bytes, entry: Entry) -> Ignored | None:
+    """List a file whose name contains a suffix of a file that is read: `a.YAML`, `a.yaml.bak`."""
+    match = _NEAR_SUFFIX.search(name)
+    if match is None:
+        return None
+    suffix = printable_name(match[0])
+    return Ignored(
+        printable_name(entry.name),
+        "",
+        f"its name ends with {suffix}: only .yaml, .yml and .json are read",
     )
 
 
@@ -292,7 +358,9 @@ def _judge_file(entry: Entry, budgets: Budgets, commit: str) -> Wanted | Problem
             if entry.size is None
             else f"the file has {entry.size} bytes, more than {budgets.file_bytes}"
         )
-        suggestion = "split the file, or move it out of the configured path"
+        suggestion = (
+            "split the file; if it holds no operario, list it under ignore in openfero.yaml"
+        )
     else:
         return Wanted(path, entry.size, entry.blob)
     return _problem(printable_name(entry.name), rule, message, suggestion, commit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ def repository(tmp_path: Path) -> Repository:
     ):
         repository.write(path, f"# {path}\n")
     repository.write("ops/lfs.yaml", "version https://git-lfs.github.com/spec/v1\n")
-    repository.write("ops/large.yaml", b"x" * 2000)
+    repository.write("ops/large.yaml", b"openfero-" * 250)
     repository.write(os.fsdecode(b"ops/\xff.yaml"), "x")
     repository.write("ops/a\nb.yaml", "x")
     (repository.folder / "ops" / "link.yaml").symlink_to("a.yaml")
@@ -263,3 +264,29 @@ class TestOpenSource:
 
         with pytest.raises(UsageError, match="is not in a Git repository"):
             open_source(str(tmp_path / "plain"), "main", ".", tmp_path)
+
+
+@pytest.mark.parametrize("is_commit", [False, True])
+async def test_large_files_of_other_programs_are_ignored(tmp_path: Path, is_commit: bool) -> None:  # noqa: FBT001
+    """A dashboard of megabytes is no operario; a large file with one is an error."""
+    repository = Repository(tmp_path / "origin")
+    repository.write("a.yaml", "a: 1\n")
+    repository.write("dashboard.json", '{"panels": [' + '"x", ' * 400_000 + '"y"]}')
+    many = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: openfero-a-firing}\n---\n" * 8_000
+    repository.write("many.yaml", many)
+    repository.write("B.YAML", "a: 1\n")
+    repository.commit("Large files")
+    if is_commit:
+        source: FolderSource | GitSource = GitSource(
+            GitSettings(repository.url, tmp_path / "cache")
+        )
+    else:
+        source = FolderSource(tmp_path / "origin")
+    async with contextlib.aclosing(source):
+        snapshot = await source.fetch()
+        again = await source.fetch()
+    assert [file.path for file in snapshot.files] == ["a.yaml"]
+    assert [(p.path, p.rule) for p in snapshot.problems] == [("many.yaml", "file-too-large")]
+    assert [entry.path for entry in snapshot.ignored] == ["B.YAML", "dashboard.json"]
+    assert snapshot.ignored[1].reason == "more than 512 KiB, and no operario in it"
+    assert again.ignored == snapshot.ignored

@@ -351,6 +351,7 @@ class TestLargeFiles:
             assert filtered.files == unfiltered.files
             where = [(problem.path, problem.rule) for problem in filtered.problems]
             assert where == [(problem.path, problem.rule) for problem in unfiltered.problems]
+            assert filtered.ignored == unfiltered.ignored
             return filtered
 
         return fetch
@@ -358,16 +359,21 @@ class TestLargeFiles:
     async def test_they_are_left_out_and_reported(
         self, offering: Fleet, both: Callable[[], Awaitable[Snapshot]], tmp_path: Path
     ) -> None:
-        """Their contents are not on the disk, and those that would be read are reported."""
+        """Their contents are not on the disk, unless they may be operarios: those are reported."""
         offering.commit({"video.bin": noise(3 << 20), "was.yaml": text(600_000, 1), "a.yaml": b"a"})
-        offering.commit({"was.yaml": text(1000, 2), "large.yaml": text(700_000, 3)})
+        large = b"# openfero-a-firing\n" + text(700_000, 3)
+        offering.commit(
+            {"was.yaml": text(1000, 2), "large.yaml": large, "b.json": text(600_000, 4)}
+        )
         offering.publish(offering.write()[-1])
         snapshot = await both()
         assert [file.path for file in snapshot.files] == ["a.yaml", "was.yaml"]
         [problem] = snapshot.problems
         assert (problem.path, problem.rule) == ("large.yaml", "file-too-large")
-        assert problem.message == "the file has more than 524288 bytes"
-        assert weight(tmp_path / "cache") < 20_000
+        assert problem.message == "the file has 700020 bytes, more than 524288"
+        assert [entry.path for entry in snapshot.ignored] == ["b.json"]
+        # Neither the video nor the version of a file that is small now.
+        assert weight(tmp_path / "cache") < 1 << 20
         assert weight(tmp_path / "whole") > 3 << 20
 
     async def test_where_commits_are_signed_nothing_is_left_out(
@@ -463,12 +469,13 @@ class TestLargeFiles:
     ) -> None:
         """A host may support only other filters than by size."""
         run_git(offering.folder, "config", "uploadpackfilter.blob:limit.allow", "false")
-        offering.commit({"a.yaml": b"a: 1\n", "large.yaml": text(700_000, 1)})
+        large = text(700_000, 1) + b"# openfero-a-firing"
+        offering.commit({"a.yaml": b"a: 1\n", "large.yaml": large})
         offering.publish(offering.write()[-1])
         with http_server(offering.folder.parent) as server:
             snapshot = await opened(server.url("origin.git")).fetch()
         [problem] = snapshot.problems
-        assert problem.message == "the file has 700000 bytes, more than 524288"
+        assert problem.message == f"the file has {len(large)} bytes, more than 524288"
 
 
 def noise(size: int) -> bytes:

@@ -549,7 +549,7 @@ class TestHostileTrees:
         self, repository: Repository, cache: Path
     ) -> None:
         """A file that is too large is a problem."""
-        repository.write("big.yaml", b"x" * 200_000)
+        repository.write("big.yaml", b"openfero-" * 25_000)
         repository.commit("Big")
 
         snapshot = await fetch(repository.url, cache, budgets=Budgets(file_bytes=199_999))

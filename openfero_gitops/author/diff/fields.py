@@ -51,6 +51,11 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviorChan
                 "",
                 (f"{name}: {_shown(old)} → {_shown(new)}",),
             )
+    if before.ignore != after.ignore:
+        patterns = Quote(", ".join(after.ignore) or "nothing")
+        yield BehaviorChange(
+            ChangeEffect.CHANGES, ChangeKind.ENVELOPE, "", ("ignore: now ", patterns)
+        )
     old_names, new_names = before.namespaces, after.namespaces
     if old_names == new_names:
         return

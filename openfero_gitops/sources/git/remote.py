@@ -163,6 +163,28 @@ class RemoteRef:
             raise SourceError(f"{repository.git.where}: {self._missing()}")
         return self._ref
 
+    def fetch_blob(self, repository: BareRepository, blob: str, max_bytes: int) -> bool:
+        """Fetch a file that `fetch` left out.
+
+        Returns:
+            False if the server does not send it, or it is larger than `max_bytes`.
+
+        Raises:
+            SourceError: git was stopped.
+        """
+        try:
+            fetched = repository.fetch(
+                self._access.options(),
+                self._url,
+                blob,
+                blob_bytes=self.blob_bytes,
+                file_blocks=max_bytes // _BLOCK_BYTES,
+                disk_bytes=self._pack_bytes + _MIN_INDEX_BYTES,
+            )
+        except TooMuchDisk:
+            return False
+        return fetched.code == 0
+
     def deepen(self, repository: BareRepository) -> None:
         """Fetch the rest of the history.
 

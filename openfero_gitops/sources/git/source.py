@@ -34,6 +34,7 @@ from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.cache import Cache, remove
 from openfero_gitops.sources.git.errors import Cut, Damaged, OtherFormat, TooLarge, last_line
+from openfero_gitops.sources.git.files import LargeFiles, earlier_version
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from openfero_gitops.sources.git.commits import Commit
     from openfero_gitops.sources.git.process import Git
     from openfero_gitops.sources.git.repository import BareRepository, EarlierFile
     from openfero_gitops.sources.git.signatures import Judge
@@ -147,6 +147,7 @@ class GitSource:
         self._last: Snapshot | None = None  # read by a fetch, also of a commit that is refused
         self._changes: tuple[str, int, dict[bytes, list[EarlierFile]] | None] | None = None
         self._left_out: set[str] = set()  # IDs of blobs that are too large to be fetched
+        self._large_files = LargeFiles(settings.budgets.searched_bytes)
         self._damaged = False  # the next fetch makes a new cache
 
     @property
@@ -507,12 +508,21 @@ class GitSource:
         selection = select(
             entries, root=root, budgets=budgets, where=self._where, commit=revision.commit
         )
+        if fetched and (
+            complete := self._large_files.fetch_left_out(
+                entries, selection, repository, self._remote
+            )
+        ):
+            selection = select(
+                complete, root=root, budgets=budgets, where=self._where, commit=revision.commit
+            )
         held = unchanged(selection, self._last)
         unread = [wanted for wanted in selection.wanted if wanted.path not in held]
         sizes = {wanted.blob: wanted.size for wanted in unread}
         blobs = repository.blobs(sizes, sum(sizes.values()))
         contents = {wanted.path: blobs[wanted.blob] for wanted in unread}
-        return assemble(revision, root, selection, contents, held)
+        unrelated = self._large_files.unrelated(repository, selection)
+        return assemble(revision, root, selection, contents, held, unrelated=unrelated)
 
     def _require_blobs(self, entries: Iterable[Entry], *, fetched: bool, fresh: bool) -> None:
         """Distinguish a blob that a fetch left out for its size from one that was lost.
@@ -567,23 +577,10 @@ class GitSource:
         )
         commits = repository.commits(sha for sha, _ in versions)
         return [
-            _version(path, blob, contents[blob], commit, signers.get(commit.sha, ""))
+            earlier_version(path, blob, contents[blob], commit, signers.get(commit.sha, ""))
             for (_, blob), commit in zip(versions, commits, strict=True)
             if not is_lfs_pointer(contents[blob])
         ]
-
-
-def _version(path: str, blob: str, content: bytes, commit: Commit, signer: str) -> SourceFile:
-    return SourceFile(
-        path=path,
-        blob=blob,
-        content=content,
-        commit=commit.sha,
-        commit_author=commit.author,
-        commit_time=commit.time,
-        stale=True,
-        verified_signer=signer,
-    )
 
 
 def _repository(folder: Path, git: Git) -> BareRepository:

@@ -15,11 +15,13 @@ from openfero_gitops.sources.tree import (
     Kind,
     Selection,
     assemble,
+    may_hold_operario,
     normalise,
     printable_name,
     select,
 )
 
+REVISION = Revision("repository", "main", "1" * 40)
 SMALL = Budgets(file_bytes=10, path_bytes=40, depth=3, files=5, total_bytes=25, entries=9)
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
@@ -261,3 +263,62 @@ def test_no_name_gets_past_the_rules(entries: list[Entry]) -> None:
         assert not any(part.startswith((".", "_")) for part in file.path.split("/"))
         assert "\n" not in file.path
     assert len(selection.wanted) + len(selection.problems) <= 2 * SMALL.files
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("a.YAML", ".YAML"),
+        ("a.Yml", ".Yml"),
+        ("a.JSON", ".JSON"),
+        ("a.yaml.bak", ".yaml.bak"),
+        ("a.yml~", ".yml~"),
+        ("b.yml.j2", ".yml.j2"),
+        ("a.yaml.disabled", ".yaml.disabled"),
+        ("a.yaml ", ".yaml "),
+    ],
+)
+def test_a_name_that_is_nearly_that_of_an_operario_is_listed(name: str, suffix: str) -> None:
+    """Its author may expect it to be read; the reason says which names are."""
+    selection = select([Entry(name.encode(), Kind.FILE)], root="", budgets=Budgets(), where="x")
+    assert (selection.wanted, selection.problems) == ((), ())
+    (entry,) = selection.ignored
+    assert (entry.path, entry.kind) == (name, "")
+    assert entry.reason == f"its name ends with {suffix}: only .yaml, .yml and .json are read"
+    assert assemble(REVISION, "", selection, {}).ignored == (entry,)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "yaml", "a.jsonc", "a.yamlx", "README.md", ".a.YAML"])
+def test_other_names_are_not_listed(name: str) -> None:
+    """Nobody expects them to be read."""
+    selection = select([Entry(name.encode(), Kind.FILE)], root="", budgets=Budgets(), where="x")
+    assert selection.ignored == ()
+
+
+def test_large_files_are_searched_within_a_budget() -> None:
+    """The smallest come first; a file without a size was not fetched."""
+    budgets = Budgets(file_bytes=10, searched_bytes=100, total_bytes=150)
+    sizes = {"a": 90, "b": 11, "c": 101, "d": 60, "e": None, "f": 10}
+    entries = [Entry(f"{name}.json".encode(), Kind.FILE, size) for name, size in sizes.items()]
+    selection = select(entries, root="", budgets=budgets, where="x")
+    assert [file.path for file in selection.large] == ["b.json", "d.json"]
+    assert [p.path for p in selection.problems] == [f"{name}.json" for name in "abcde"]
+    snapshot = assemble(REVISION, "", selection, {"f.json": b"{}"}, unrelated=["b.json"])
+    assert [p.path for p in snapshot.problems] == [f"{name}.json" for name in "acde"]
+    assert [entry.path for entry in snapshot.ignored] == ["b.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "may"),
+    [
+        (b"metadata: {name: openfero-disk-firing}", True),
+        (b"metadata: {name: OpenFero-Disk-firing}", True),
+        (b"annotations: {openfero.io/alertname: Disk}", True),
+        (b"labels: {openfero/job-disabled: x}", True),
+        (b'{"expr": "openfero_jobs_created_total"}', False),
+        (b'{"panels": []}', False),
+    ],
+)
+def test_a_large_file_may_hold_an_operario(content: bytes, may: bool) -> None:  # noqa: FBT001
+    """Every operario has the prefix in its name, its kind or an annotation."""
+    assert may_hold_operario(content) is may

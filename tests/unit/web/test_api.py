@@ -253,7 +253,7 @@ async def test_the_shape_of_the_problems() -> None:
             },
         ],
         "continue": None,
-        "ignored": [{"path": "rbac.yaml", "kind": "Role"}],
+        "ignored": [{"path": "rbac.yaml", "kind": "Role", "reason": None}],
     }
 
 

@@ -1,0 +1,158 @@
+"""Which documents are operarios, which are probably meant to be, and which are disabled."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from openfero_gitops.domain import keys
+from openfero_gitops.domain.rule import Finding, error, warning
+from openfero_gitops.domain.text import did_you_mean, nearest, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+API_VERSION = error(
+    "api-version",
+    "An operario's `apiVersion` and `kind` must be supported.",
+    "In an unknown version the same fields may have another meaning, so the document "
+    "is rejected. A mistyped kind is rejected too: if the document was ignored like "
+    "other objects in the repository, nothing would handle its alert.",
+)
+OTHER_JOB = warning(
+    "other-job",
+    "A Job in the operario folder should name the alert that starts it.",
+    "No alert starts this Job. It is probably an operario with a mistyped name.",
+)
+
+#: A name that says the alert and its status.
+OPERARIO_NAME_PATTERN: Final = re.compile(
+    r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
+)
+NAME_PREFIX: Final = "openfero-"
+_NEGATIVE: Final = frozenset({"false", "no", "off", "0", "n"})
+MAX_KIND_CHARACTERS: Final = 100
+JOB: Final = ("batch/v1", "Job")
+CONFIG_MAP: Final = ("v1", "ConfigMap")
+OPERARIUS: Final = (f"{keys.PREFIX}v1alpha1", "Operarius")
+# Kinds that an author may write for one of the three, including those of OpenFero's first drafts.
+_SIMILAR_KINDS: Final = {
+    "job": JOB,
+    "configmap": CONFIG_MAP,
+    "operarius": OPERARIUS,
+    "operarii": OPERARIUS,
+    "remediationjob": OPERARIUS,
+}
+_SUPPORTED_KINDS: Final = (JOB[1], CONFIG_MAP[1], OPERARIUS[1])
+# Kinds that operarios commonly need, and that may be annotated with the name of an alert.
+_COMPANION_KINDS: Final = frozenset(
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "ExternalSecret",
+        "Kustomization",
+        "LimitRange",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PriorityClass",
+        "PrometheusRule",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "SealedSecret",
+        "Secret",
+        "ServiceAccount",
+    }
+)
+
+
+def looks_like_operario(document: Any) -> bool:
+    """Whether a document has an operario's name or annotations."""
+    metadata = mapping(mapping(document).get("metadata"))
+    annotated = any(
+        str(key).startswith(keys.PREFIX) for key in mapping(metadata.get("annotations"))
+    )
+    return annotated or OPERARIO_NAME_PATTERN.fullmatch(str(metadata.get("name"))) is not None
+
+
+def is_probably_operario(document: Mapping[str, Any], kind: str, *, is_named: bool) -> bool:
+    """Whether a document of an unsupported kind is probably meant to be an operario.
+
+    For kinds that are similar to a supported one, the name alone is enough.
+    """
+    if kind.endswith("List"):
+        items = document.get("items")
+        items = items if isinstance(items, list) else []
+        return is_named or any(
+            looks_like_operario(item)
+            and mapping(item).get("kind") not in _COMPANION_KINDS - {CONFIG_MAP[1]}
+            for item in items
+        )
+    if kind in ("", "CronJob") or kind.lower() in _SIMILAR_KINDS or nearest(kind, _SUPPORTED_KINDS):
+        return is_named
+    annotations = mapping(mapping(document.get("metadata")).get("annotations"))
+    return keys.ALERTNAME in annotations and kind not in _COMPANION_KINDS
+
+
+def other_job(name: str) -> Finding:
+    """Report a Job that is no operario."""
+    return OTHER_JOB.at(
+        ("metadata", "name"),
+        f"Job {shown(name)} is not an operario and never runs: it names no alert",
+        "name it openfero-<alertname>-firing, or add the annotations openfero.io/alertname and"
+        " openfero.io/status",
+    )
+
+
+def unsupported(version: Any, kind: str) -> Finding:
+    """Report a probable operario of an unsupported kind or version."""
+    similar = _SIMILAR_KINDS.get(kind.lower())
+    if similar is None and isinstance(version, str) and version.startswith(keys.PREFIX):
+        similar = OPERARIUS
+    field = "apiVersion" if similar and similar[1] == kind else "kind"
+    if not kind:
+        message = "the document looks like an operario but has no kind"
+    elif version is None:
+        message = f"kind {kind} has no apiVersion"
+    else:
+        message = f"kind {kind} of {shown(version)} is not supported"
+    if similar:
+        suggestion = f"write apiVersion: {similar[0]} and kind: {similar[1]}"
+    elif kind == "CronJob":
+        message = "a CronJob is started by a schedule, an operario by an alert"
+        suggestion = "write apiVersion: batch/v1 and kind: Job, with the spec of its jobTemplate"
+    elif kind.endswith("List"):
+        message = f"operarios in a {kind} are not supported"
+        suggestion = "write each as a separate document, separated by ---"
+    else:
+        suggestion = did_you_mean(kind, _SUPPORTED_KINDS)
+    return API_VERSION.at((field,), message, suggestion)
+
+
+def without_disabling_label(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Remove the label with which OpenFero's users disable a definition.
+
+    OpenFero ignores a ConfigMap that has it with any value. A value that is not quoted is no
+    string, which is not worth an error here.
+
+    Returns:
+        the document without the label, and why it is disabled, empty if it is not.
+    """
+    metadata = mapping(document.get("metadata"))
+    labels = mapping(metadata.get("labels"))
+    value = labels.get(keys.JOB_DISABLED)
+    if value is None or value == "":
+        return document, ""
+    others = {key: label for key, label in labels.items() if key != keys.JOB_DISABLED}
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    reason = f"disabled by the label {keys.JOB_DISABLED}: {shown(text)}"
+    if text.strip().lower() in _NEGATIVE:
+        reason += ", which disables it with any value"
+    return {**document, "metadata": {**metadata, "labels": others}}, reason
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A value that may be a mapping, as one."""
+    return value if isinstance(value, dict) else {}
