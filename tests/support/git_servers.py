@@ -64,6 +64,7 @@ def http_server(
     user: str = "",
     password: str = "",
     certificate: Path | None = None,
+    client_ca: Path | None = None,
     port: int = 0,
 ) -> Iterator[HttpServer]:
     """Serve the repositories below a folder over git's smart protocol.
@@ -73,6 +74,7 @@ def http_server(
         user: with a user, basic authentication is required.
         password: the user's.
         certificate: a PEM file with key and certificate, for https.
+        client_ca: a PEM file with the CA of the certificates that clients need.
         port: the port; 0 for any free one.
     """
 
@@ -86,6 +88,9 @@ def http_server(
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+            if client_ca is not None:
+                context.load_verify_locations(client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
             server.socket = context.wrap_socket(server.socket, server_side=True)
             server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake
         state = HttpServer(
@@ -350,15 +355,32 @@ class ConnectProxy:
 
 
 @contextmanager
-def connect_proxy() -> Iterator[ConnectProxy]:
-    """Run a proxy that does nothing but CONNECT, as those before https do."""
+def connect_proxy(
+    user: str = "", password: str = "", *, closes: bool = False
+) -> Iterator[ConnectProxy]:
+    """Run a proxy that does nothing but CONNECT, as those before https do.
+
+    Every name is this machine to it. With a user, basic authentication is required; with
+    `closes`, the connection ends when it is missing.
+    """
     state = ConnectProxy(0)
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
         """The handler of a client."""
 
+        protocol_version = "HTTP/1.1"
+
         def do_CONNECT(self) -> None:
             """Open a tunnel, and carry bytes until either side ends."""
+            if user and self.headers.get("Proxy-Authorization") != f"Basic {pair}":
+                self.send_response(407)
+                self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
+                self.send_header("Content-Length", "0")
+                if closes:
+                    self.send_header("Connection", "close")
+                self.end_headers()
+                return
             state.requests.append(self.path)
             port = int(self.path.rpartition(":")[2])
             self.send_response(200)
