@@ -18,6 +18,7 @@ from tests.support.git_servers import (
     http_server,
     make_certificates,
     make_key,
+    raw_server,
     ssh_server,
 )
 from tests.support.replica import operario
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Snapshot
 
 TOKEN = "t0ken-of-a-forge"
-#: The options of `serve` and every command that reads a Git URL.
-SHARED = {
-    *("--git-credentials-file", "--git-ca-file", "--git-proxy"),
-    *("--git-ssh-key-file", "--git-known-hosts-file", "--git-max-size", "--git-max-memory"),
-}
 READERS = ("validate", "render", "explain", "test", "diff", "coverage", "audit")
 
 
@@ -155,12 +151,37 @@ def test_a_reader_has_the_options_of_serve(command: str) -> None:
     """Every command that reads a Git URL has the same options as the controller."""
     context = cli.make_context("openfero-gitops", [], resilient_parsing=True)
     of_serve, of_reader = (
-        {name for option in cli.commands[command_name].get_params(context) for name in option.opts}
+        {
+            name
+            for option in cli.commands[command_name].get_params(context)
+            for name in option.opts
+            if name.startswith("--git-")
+        }
         for command_name in ("serve", command)
     )
 
-    assert of_serve >= SHARED
-    assert of_reader >= SHARED
+    assert {"--git-timeout", "--git-client-cert-file", "--git-no-proxy"} <= of_serve
+    assert of_reader == of_serve
+
+
+@pytest.mark.parametrize(
+    "arguments", [("validate", "URL"), ("diff", "URL", "main", "pr"), ("test", "URL")]
+)
+def test_a_reader_has_the_deadline_of_its_option(
+    arguments: tuple[str, ...], ran: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A server that does not answer is waited for as long as --git-timeout says."""
+    with raw_server(None) as port:
+        url = f"http://127.0.0.1:{port}/origin"
+        given = [url if argument == "URL" else argument for argument in arguments]
+        code, out, err = ran(*given, "--git-timeout", "1s")
+
+    assert (code, out) == (2, "")
+    assert "1 s" in err
+    for wrong in ("0", "60", "1 minute"):
+        code, _, err = ran(*given, "--git-timeout", wrong)
+        assert code == 2
+        assert "--git-timeout" in err
 
 
 def test_validate_reads_a_private_repository_over_https(

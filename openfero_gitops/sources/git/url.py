@@ -19,13 +19,16 @@ _MAX_URL: Final = 2048  # characters
 _MAX_REF: Final = 255  # characters
 _NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _HOST: Final = rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?"
-_USER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+# Directory services and forges have users such as `ada@example.com`, `CORP\ada`, `deploy+shop`.
+# Nothing is allowed that a shell expands, and no colon: a password could follow it.
+_USER: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9._+@\\-]|%(?:40|2[Bb]|5[Cc]))*"
+_SCP_USER: Final = r"[A-Za-z0-9_][A-Za-z0-9._+@\\-]*"
 _PATH: Final = r"[^\s?#\x00-\x20\x7f]+"
 _HTTP: Final = re.compile(rf"https?://{_HOST}/{_PATH}")
 _SSH: Final = re.compile(rf"ssh://{_USER}@{_HOST}/{_PATH}")
-_SCP: Final = re.compile(rf"{_USER}@{_NAME}:(?!-){_PATH}")
+_SCP: Final = re.compile(rf"{_SCP_USER}@{_NAME}:(?!-){_PATH}")
 _LOCAL: Final = re.compile(r"(?:file://)?/[^\x00-\x1f\x7f]*")
-_USERINFO: Final = re.compile(r"(://)[^/@\s]*@")
+_USERINFO: Final = re.compile(r"(://)[^/\s]*@")
 # What git-check-ref-format(1) refuses, one alternative for each rule.
 _NO_REF: Final = re.compile(
     r"^[-/.]|[/.]$|\.\.|//|/\.|\.lock(?:/|$)|@\{|^@$|[\x00-\x20\x7f~^:?*\[\\]"
