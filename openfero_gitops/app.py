@@ -44,6 +44,7 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.health import About
+from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
@@ -129,7 +130,8 @@ class Controller:
         self._api = api
         self.clock = clock or Clock(_now, boottime)
         self.metrics = Metrics(__version__)
-        self.view = View()
+        replica_labels = with_replica_labels(settings.replica_label)
+        self.view = View(replica_labels)
         self.metrics.max_waiting(settings.max_waiting)
         self.metrics.foreign_jobs(lambda: len(self.view.foreign))
         jobs = JobStore(api, namespaces.allowed, observe)
@@ -174,6 +176,7 @@ class Controller:
             identity=settings.identity,
             jobs_namespace=namespaces.jobs,
             limits=DeliveryLimits(waiting=settings.max_waiting),
+            replica_labels=replica_labels,
         )
         self._admitter = Admitter(
             jobs=jobs,

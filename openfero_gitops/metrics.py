@@ -74,6 +74,13 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+        self._refused_requests = Counter(
+            "openfero_gitops_requests_refused_total",
+            "POST requests answered with 4xx, by path and HTTP status code: a delivery to a wrong "
+            "path, for example",
+            ("path", "code"),
+            registry=registry,
+        )
         self._seconds = Histogram(
             "openfero_gitops_delivery_seconds",
             "Time to answer a webhook delivery",
@@ -207,6 +214,10 @@ class Metrics:
     def refused(self, cause: str) -> None:
         """Count a delivery that was not read, with the limit that it exceeds."""
         self._refused.labels(cause).inc()
+
+    def refused_request(self, path: str, code: int) -> None:
+        """Count a POST that was answered with 4xx, with its path and HTTP status."""
+        self._refused_requests.labels(path, str(code)).inc()
 
     def connections(self, count: int) -> None:
         """Set the number of open connections."""

@@ -38,6 +38,7 @@ from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.dns import is_dns_label, is_dns_subdomain
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.quantity import format_size, parse_size
 from openfero_gitops.domain.signature import Verify
@@ -88,6 +89,11 @@ def _host(name: str) -> str:
     return name.lower()
 
 
+def _replica_labels(names: tuple[str, ...]) -> tuple[str, ...]:
+    with_replica_labels(names)
+    return names
+
+
 class Size(int):
     """A number of bytes, written as a Kubernetes quantity."""
 
@@ -104,6 +110,9 @@ Delay = Annotated[timedelta, BeforeValidator(_duration)]
 Bytes = Annotated[Size, PlainValidator(_size)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)]
+LabelNames = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_replica_labels)
+]
 Host = Annotated[str, AfterValidator(_host)]
 Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
 
@@ -257,6 +266,14 @@ class Settings(BaseSettings):
         description="Maximum number of waiting Jobs. At the limit, alerts without a Job get none: "
         "the answer is 503, so that Alertmanager repeats them. Each Job takes about 4 KiB of "
         "memory, at most 25 KiB.",
+    )
+    replica_label: LabelNames = Field(
+        (),
+        description="Label that only says which of several identical Prometheus servers sent an "
+        "alert. Alerts that differ in such labels alone are one alert with one Job, and the labels "
+        "are never part of its target. prometheus_replica, __replica__, thanos_ruler_replica and "
+        "rule_replica always count. Repeat the flag, or separate labels by commas; all replicas of "
+        "the controller need the same.",
     )
     webhook_auth: Auth = Field(
         Auth.NONE, description="How Alertmanager authenticates: none, basic or bearer."

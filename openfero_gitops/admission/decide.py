@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.labels import without
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
@@ -181,7 +182,8 @@ class _Index:
 
     def firing(self, remediation: Remediation) -> list[Remediation]:
         """The Jobs of the firing alert with the same labels."""
-        return self.by_incident.get(incident_digest(remediation.labels, Status.FIRING), [])
+        labels = without(remediation.labels, remediation.replica_labels)
+        return self.by_incident.get(incident_digest(labels, Status.FIRING), [])
 
     def _occupy(self, remediation: Remediation) -> None:
         self.busy_targets.setdefault(remediation.target, remediation)

@@ -27,7 +27,11 @@ from openfero_gitops.domain.rule import Pointer, format_pointer
 from openfero_gitops.domain.text import listed, plural, shown
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
 from openfero_gitops.jobs.compare import FieldDifference, compare
-from openfero_gitops.jobs.observe import find_contradiction, read_remediation
+from openfero_gitops.jobs.observe import (
+    find_contradiction,
+    read_remediation,
+    recorded_replica_labels,
+)
 from openfero_gitops.jobs.render import RENDERERS, Delivery, Rendered, render
 
 if TYPE_CHECKING:
@@ -309,6 +313,7 @@ def _render_again(
         jobs_namespace=jobs_namespace,
         attempt=read_remediation(job).attempt,
         renderer=int(annotations[keys.RENDERER]),
+        replica_labels=frozenset(recorded_replica_labels(annotations)),
     )
 
 

@@ -15,6 +15,7 @@ from openfero_gitops.admission.decide import Wait, decide
 from openfero_gitops.delivery.match import CandidateResult, Match, NoMatch, consider, match
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.reason import Reason
@@ -54,7 +55,12 @@ class Explanation:
 
 
 def explain(
-    alert: Alert, catalog: Catalog, delivery: Delivery, *, jobs_namespace: str
+    alert: Alert,
+    catalog: Catalog,
+    delivery: Delivery,
+    *,
+    jobs_namespace: str,
+    replica_labels: frozenset[str] = REPLICA_LABELS,
 ) -> Explanation:
     """Explain which operario matches an alert and what happens then, or why none does."""
     result = match(alert, catalog, ())
@@ -77,6 +83,7 @@ def explain(
         catalog.revision,
         delivery,
         jobs_namespace=jobs_namespace,
+        replica_labels=replica_labels,
     )
     matches = f"{operario.name} ({_origin(operario)}) matches"
     if rendered.refusal is not None:
@@ -93,7 +100,8 @@ def explain(
         message += ", which does not run (mode: dry-run)"
     elif reason is not None:
         message += f", which waits: {reason.text}"
-    conditions = tuple(_conditions(alert, operario, catalog.envelope))
+    replica = replica_labels_in(alert.labels, replica_labels)
+    conditions = tuple(_conditions(alert, operario, catalog.envelope, replica))
     return Explanation(
         alert, Outcome.CREATED, operario.name, reason, message, passed_over + conditions
     )
@@ -177,7 +185,9 @@ def _is_dry(operario: Operario, envelope: Envelope) -> bool:
     return Mode.DRY_RUN in (operario.options.mode, envelope.mode)
 
 
-def _conditions(alert: Alert, operario: Operario, envelope: Envelope) -> Iterator[str]:
+def _conditions(
+    alert: Alert, operario: Operario, envelope: Envelope, replica_labels: Sequence[str]
+) -> Iterator[str]:
     """The conditions under which a Job starts, in the order in which they are checked."""
     options = operario.options
     if _is_dry(operario, envelope):
@@ -195,7 +205,7 @@ def _conditions(alert: Alert, operario: Operario, envelope: Envelope) -> Iterato
         yield "condition: the alert is still firing"
     labels_of_target = ", ".join(
         f"{printable(name)}={quoted(value)}"
-        for name, value in json.loads(target(alert, operario)).items()
+        for name, value in json.loads(target(alert, operario, replica_labels)).items()
     )
     yield f"condition: no other Job is running for the target {labels_of_target}"
     if options.cooldown > _ZERO:
@@ -212,6 +222,9 @@ def _conditions(alert: Alert, operario: Operario, envelope: Envelope) -> Iterato
     )
     if options.max_wait > _ZERO:
         yield f"a Job that has waited for {format_duration(options.max_wait)} is refused (max-wait)"
+    if replica_labels:
+        names = listed(map(printable, replica_labels))
+        yield f"an alert that differs only in {names} has the same Job (replica labels)"
     if alert.starts_at is None:
         yield "the alert has no startsAt: each delivery creates another Job"
 

@@ -27,6 +27,7 @@ from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import PayloadError
+from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.problem import Problem, Severity
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.text import did_you_mean, printable
@@ -34,11 +35,14 @@ from openfero_gitops.jobs import environment
 from openfero_gitops.jobs.render import Delivery, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from openfero_gitops.domain.alert import AlertGroup
+    from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
+    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.jobs.render import Rendered
+
+    _Render = Callable[[Alert, Operario, Delivery], Rendered]
 
 FOLDER: Final = "tests"
 ALERT: Final = "alert.json"
@@ -53,6 +57,7 @@ _BEHAVIOR: Final = frozenset(
         keys.ATTEMPT,
         keys.FINGERPRINT,
         keys.TARGET,
+        keys.REPLICA_LABELS,
         keys.OPTIONS,
         keys.QUEUE,
         keys.DECISION,
@@ -125,19 +130,38 @@ class CaseReport:
         return "" if self.results or self.untested else EMPTY
 
 
-def run_cases(snapshot: Snapshot, catalog: Catalog, *, jobs_namespace: str) -> CaseReport:
+def run_cases(
+    snapshot: Snapshot,
+    catalog: Catalog,
+    *,
+    jobs_namespace: str,
+    replica_labels: frozenset[str] = REPLICA_LABELS,
+) -> CaseReport:
     """Compare every case with the Jobs that the catalog would create.
 
     Args:
         snapshot: the files below `tests`, which is its root.
         catalog: the catalog of the same revision.
         jobs_namespace: namespace for Jobs whose operario names none.
+        replica_labels: labels that do not identify an alert.
     """
+
+    def render_alert(alert: Alert, operario: Operario, delivery: Delivery) -> Rendered:
+        return render(
+            alert,
+            operario,
+            catalog.envelope,
+            catalog.revision,
+            delivery,
+            jobs_namespace=jobs_namespace,
+            replica_labels=replica_labels,
+        )
+
     # Problems name the commit of their file, which a snapshot may leave out.
     commit = snapshot.revision.commit
     files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
     cases, problems = _cases(replace(snapshot, files=files), catalog)
-    results = tuple(_run(case, catalog, jobs_namespace) for case in cases)
+    results = tuple(_run(case, catalog, render_alert) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)
     return CaseReport(
@@ -175,7 +199,7 @@ def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[GoldenCase], list
     return cases, problems
 
 
-def _run(case: GoldenCase, catalog: Catalog, jobs_namespace: str) -> CaseResult:
+def _run(case: GoldenCase, catalog: Catalog, render_alert: _Render) -> CaseResult:
     if case.alert is None:
         problem = _missing(case, ALERT, "add an Alertmanager payload, or a single alert")
         return CaseResult(case, None, problems=(problem,))
@@ -183,7 +207,7 @@ def _run(case: GoldenCase, catalog: Catalog, jobs_namespace: str) -> CaseResult:
         group = read_payload(case.alert.content)
     except PayloadError as error:
         return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
-    rendered = list(_rendered(group, catalog, jobs_namespace))
+    rendered = list(_rendered(group, catalog, render_alert))
     objects = [_masked(job) for job in rendered]
     created = to_yaml(objects)
     notes = tuple(_notes(case, rendered))
@@ -198,7 +222,7 @@ def _run(case: GoldenCase, catalog: Catalog, jobs_namespace: str) -> CaseResult:
     return CaseResult(case, created, _difference(case.job.path, expected, objects), notes=notes)
 
 
-def _rendered(group: AlertGroup, catalog: Catalog, jobs_namespace: str) -> Iterator[Rendered]:
+def _rendered(group: AlertGroup, catalog: Catalog, render_alert: _Render) -> Iterator[Rendered]:
     """The Jobs for a delivery, one per occurrence."""
     delivery = Delivery(
         id="test",
@@ -212,14 +236,7 @@ def _rendered(group: AlertGroup, catalog: Catalog, jobs_namespace: str) -> Itera
         result = match(alert, catalog, ())
         if not isinstance(result, Match):
             continue
-        rendered = render(
-            alert,
-            result.operario,
-            catalog.envelope,
-            catalog.revision,
-            delivery,
-            jobs_namespace=jobs_namespace,
-        )
+        rendered = render_alert(alert, result.operario, delivery)
         if rendered.key not in seen:
             seen.add(rendered.key)
             yield rendered

@@ -23,6 +23,7 @@ from openfero_gitops.cli.options import (
     progress_line,
     read_file,
     ref_option,
+    replica_label_option,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def render(
     log.to_stderr("console", "warning")
     group = read_payload(read_file(alert_file))
     catalog = asyncio.run(read_catalog(source))
-    manifests, notes = render_all(catalog, group, source.jobs_namespace)
+    manifests, notes = render_all(catalog, group, source)
     for note in notes:
         click.echo(note, err=True)
     if manifests:
@@ -155,7 +156,7 @@ def explain(
     log.to_stderr("console", "warning")
     group = read_payload(read_file(alert_file))
     catalog = asyncio.run(read_catalog(source))
-    explanations = explain_all(catalog, group, source.jobs_namespace)
+    explanations = explain_all(catalog, group, source)
     click.echo(pretty_json(as_json(explanations)) if form == "json" else as_text(explanations))
     return DONE if any(explanation.operario for explanation in explanations) else FINDINGS
 
@@ -164,6 +165,7 @@ def explain(
 @ref_option
 @catalog_options
 @jobs_namespace_option
+@replica_label_option
 @click.option(
     "--update",
     is_flag=True,

@@ -32,6 +32,17 @@ def namespace(value: str) -> str:
     return value
 
 
+def replica_label(value: str) -> str:
+    """Type of an option: the name of a label that does not identify an alert."""
+    from openfero_gitops.domain.labels import with_replica_labels  # noqa: PLC0415
+
+    try:
+        with_replica_labels((value,))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
 def size(value: str) -> int:
     """Type of an option: a number of bytes, such as 1Gi."""
     from openfero_gitops.domain.quantity import parse_size  # noqa: PLC0415
@@ -160,7 +171,8 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add SOURCE and the options of every command that builds a catalog.
 
-    The command receives them as one `source`, together with `--ref` and `--jobs-namespace`.
+    The command receives them as one `source`, together with `--ref`, `--jobs-namespace` and
+    `--replica-label`.
     """
 
     @functools.wraps(command)
@@ -173,9 +185,11 @@ def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
         access: GitAccess,
         ref: str = "HEAD",
         jobs_namespace: str = "openfero-jobs",
+        replica_label: tuple[str, ...] = (),
         **rest: Any,
     ) -> Any:
         from openfero_gitops.commands.author import CatalogSource  # noqa: PLC0415
+        from openfero_gitops.domain.labels import with_replica_labels  # noqa: PLC0415
 
         catalog_source = CatalogSource(
             source,
@@ -185,6 +199,7 @@ def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
             jobs_namespace,
             kubernetes_version or "",
             access,
+            with_replica_labels(replica_label),
         )
         return command(source=catalog_source, **rest)
 
@@ -235,8 +250,20 @@ def jobs_namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def replica_label_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--replica-label`."""
+    return click.option(
+        "--replica-label",
+        type=replica_label,
+        multiple=True,
+        metavar="LABEL",
+        help="Label that only says which Prometheus sent the alert, as the controller's setting; "
+        "repeatable.",
+    )(command)
+
+
 def alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--alert` and `--jobs-namespace`."""
+    """Add `--alert`, `--jobs-namespace` and `--replica-label`."""
     return _with(
         command,
         click.option(
@@ -247,6 +274,7 @@ def alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Alertmanager webhook payload, or a single alert, as JSON; - for stdin.",
         ),
         jobs_namespace_option,
+        replica_label_option,
     )
 
 

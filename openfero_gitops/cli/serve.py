@@ -25,6 +25,7 @@ _TEXTS: Final = {
     "ref": "REF",
     "path": "DIR",
     "git_proxy": "URL",
+    "replica_label": "LABEL",
     "git_no_proxy": "HOSTS",
     "kubernetes_version": "VERSION",
     "listen": "ADDRESS",

@@ -23,6 +23,7 @@ from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
+from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.jobs.render import Delivery, render
 from openfero_gitops.sources.folder import repository_root
 from openfero_gitops.sources.git.source import GitSource
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
     from openfero_gitops.domain.problem import Problem
+    from openfero_gitops.domain.remediation import JobKey
     from openfero_gitops.sources.folder import FolderSource
     from openfero_gitops.sources.git.access import GitAccess
 
@@ -54,6 +56,7 @@ class CatalogSource:
         jobs_namespace: namespace for Jobs whose operario names none.
         kubernetes_version: Kubernetes version to validate Jobs against; empty means the default.
         access: how to reach a Git URL.
+        replica_labels: labels that do not identify an alert.
     """
 
     location: str
@@ -63,6 +66,7 @@ class CatalogSource:
     jobs_namespace: str = "openfero-jobs"
     kubernetes_version: str = ""
     access: GitAccess | None = None
+    replica_labels: frozenset[str] = REPLICA_LABELS
 
     @property
     def scope(self) -> Scope:
@@ -168,12 +172,12 @@ def _without(paths: Container[str], snapshot: Snapshot) -> Snapshot:
 
 
 def render_all(
-    catalog: Catalog, group: AlertGroup, jobs_namespace: str
+    catalog: Catalog, group: AlertGroup, source: CatalogSource
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The Jobs for a delivery received now, and a line for each alert without a usable Job."""
+    """The Jobs for a delivery received now, and a line for each alert without one of its own."""
     catalog = _committed(catalog)
     delivery = _delivery(group, "render")
-    manifests: list[dict[str, Any]] = []
+    manifests: dict[JobKey, dict[str, Any]] = {}
     notes: list[str] = []
     for alert in group.alerts:
         name = alert.name or "an alert without a name"
@@ -187,22 +191,36 @@ def render_all(
             catalog.envelope,
             catalog.revision,
             delivery,
-            jobs_namespace=jobs_namespace,
+            jobs_namespace=source.jobs_namespace,
+            replica_labels=source.replica_labels,
         )
+        if rendered.key in manifests:
+            notes.append(
+                f"{name} ({alert.status}): no other Job: Job {rendered.key.name} is for this "
+                "alert, too"
+            )
+            continue
         if rendered.refusal is not None:
             notes.append(
                 f"{name} ({alert.status}): would be refused: {rendered.refusal}: {rendered.message}"
             )
-        manifests.append(rendered.manifest)
-    return manifests, notes
+        manifests[rendered.key] = rendered.manifest
+    return list(manifests.values()), notes
 
 
-def explain_all(catalog: Catalog, group: AlertGroup, jobs_namespace: str) -> list[Explanation]:
+def explain_all(catalog: Catalog, group: AlertGroup, source: CatalogSource) -> list[Explanation]:
     """Explain each alert of a delivery received now."""
     catalog = _committed(catalog)
     delivery = _delivery(group, "explain")
     return [
-        explain(alert, catalog, delivery, jobs_namespace=jobs_namespace) for alert in group.alerts
+        explain(
+            alert,
+            catalog,
+            delivery,
+            jobs_namespace=source.jobs_namespace,
+            replica_labels=source.replica_labels,
+        )
+        for alert in group.alerts
     ]
 
 
@@ -218,7 +236,12 @@ async def run_cases(source: CatalogSource) -> golden.CaseReport:
         if refusal is not None:
             raise refusal
         cases = await opened.cases(snapshot)
-    return golden.run_cases(cases, _committed(catalog), jobs_namespace=source.jobs_namespace)
+    return golden.run_cases(
+        cases,
+        _committed(catalog),
+        jobs_namespace=source.jobs_namespace,
+        replica_labels=source.replica_labels,
+    )
 
 
 def update_cases(folder: str, report: golden.CaseReport) -> list[str]:

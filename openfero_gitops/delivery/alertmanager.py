@@ -4,9 +4,9 @@ Unknown members are ignored, because newer versions of Alertmanager add some. Fo
 a single alert is accepted too, and only `status` and `labels` are required. `null` means absent.
 
 A body is read in two steps, so that a hostile one costs little. The first finds where each alert is
-and builds nothing else: unknown members are skipped, and it ends at the first element that is not
-an alert at all (not an object, or without labels), or when there are too many. The second decodes
-one alert at a time. An alert with a wrong member does not make the others unreadable.
+and builds nothing else: unknown members are skipped, and it ends when there are too many. The
+second decodes one alert at a time. An alert that is wrong does not make the others unreadable. In a
+body of ordinary size, neither does an element that is not even an object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MAX_ALERT_BYTES: Final = 256 * 1024
 #: Of the group key; more is cut. A Job records less, cut again and marked.
 _MAX_GROUP_KEY_CHARACTERS: Final = 64 * 1024
 #: Bodies up to this size are read a second time if msgspec rejects them, because it rejects lone
-#: surrogates, and because json names line and column.
+#: surrogates and elements that are no objects, and because json names line and column.
 _MAX_REREAD_BYTES: Final = 128 * 1024
 #: One label or annotation for so many bytes of the body. Real ones need more than twice as many:
 #: only a body that is made to explode when it is parsed has fewer.
@@ -62,7 +62,7 @@ class PayloadLimits:
 class _AlertBody(msgspec.Struct, gc=False, rename="camel"):
     """Where the members of an alert are in the body."""
 
-    labels: Raw
+    labels: Raw = Raw()
     status: Raw = Raw()
     annotations: Raw = Raw()
     starts_at: Raw = Raw()
@@ -71,10 +71,12 @@ class _AlertBody(msgspec.Struct, gc=False, rename="camel"):
     fingerprint: Raw = Raw()
 
     def __post_init__(self) -> None:
-        """Check each element as soon as it is read; an exception ends reading."""
+        """Count each element as soon as it is read; an exception ends reading."""
         _count.get().one_more()
-        if not _begins_with(self.labels, "{"):
-            raise ValueError("labels must be an object")
+
+
+class _NoObject(_AlertBody, gc=False):
+    """An element that is not even an object."""
 
 
 class _Body(msgspec.Struct, gc=False, rename="camel"):
@@ -90,6 +92,12 @@ class _Body(msgspec.Struct, gc=False, rename="camel"):
     ends_at: Raw = Raw()
     generator_url: Raw = msgspec.field(name="generatorURL", default=Raw())
     fingerprint: Raw = Raw()
+
+
+class _BodyOfElements(msgspec.Struct, gc=False):
+    """Where the elements of a group are, whatever they are."""
+
+    alerts: list[Raw]
 
 
 class _Name(msgspec.Struct):
@@ -119,6 +127,8 @@ class _Count:
 _count: ContextVar[_Count] = ContextVar("_count")
 
 _BODY: Final = msgspec.json.Decoder(_Body)
+_ELEMENTS: Final = msgspec.json.Decoder(_BodyOfElements)
+_ELEMENT: Final = msgspec.json.Decoder(_AlertBody)
 _NAME: Final = msgspec.json.Decoder(_Name)
 _TEXT: Final = msgspec.json.Decoder(str | None)
 _LABELS: Final = msgspec.json.Decoder(dict[str, str])
@@ -131,6 +141,9 @@ _STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 #: msgspec's types, and the words for them. Nothing else of a message is in backquotes.
 _OPTIONAL: Final = " | null"
+_WHITESPACE: Final = b" \t\r\n"
+#: How compressed data begins.
+_COMPRESSED: Final = {"gzip": b"\x1f\x8b", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
 
 def read_payload(body: bytes | str) -> AlertGroup:
@@ -152,6 +165,8 @@ def read_delivery(
 ) -> AlertGroup:
     """Parse a webhook body, or a single alert; alerts that are wrong are listed in the group.
 
+    If none can be read, and one is not even an object with labels, the body is not a payload.
+
     `reserve` is called with the bytes of memory that each alert needs, before the next is read; it
     may raise.
 
@@ -168,6 +183,7 @@ def read_delivery(
     alerts: list[Alert] = []
     invalid: list[InvalidAlert] = []
     members = 0
+    no_alert: InvalidAlert | None = None
     for index, element in enumerate(elements):
         try:
             alert = _alert(element, group_status)
@@ -176,6 +192,8 @@ def read_delivery(
             invalid.append(
                 InvalidAlert(index, _name(element.labels), path, _pointer(path), str(error))
             )
+            if isinstance(error, _NotAnAlert):
+                no_alert = no_alert or invalid[-1]
             reserve(_ALERT_COST_BYTES)
         else:
             alerts.append(alert)
@@ -188,6 +206,8 @@ def read_delivery(
                     "too-many-labels",
                 )
             reserve(_ALERT_COST_BYTES + size * _MEMBER_COST_BYTES)
+    if no_alert is not None and not alerts:
+        raise _invalid_payload(no_alert.path, no_alert.problem)
     is_firing = any(alert.status is Status.FIRING for alert in alerts)
     return AlertGroup(
         # Alertmanager's rule; other senders may omit the status of the group.
@@ -220,10 +240,12 @@ def _of_group(raw: Raw, member: str) -> str:
 
 def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
     """Find the members of a body; raises PayloadError or TooLarge."""
+    if no_text := _why_no_text(body):
+        raise PayloadError(no_text)
     token = _count.set(_Count(limits.alerts))
     try:
         try:
-            return _BODY.decode(body)
+            return _decode_body(body)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
@@ -231,7 +253,7 @@ def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
                 raise
             _count.set(_Count(limits.alerts))
             text = json.dumps(json.loads(body), ensure_ascii=False)
-            return _BODY.decode(without_surrogates(text))
+            return _decode_body(without_surrogates(text).encode())
     except msgspec.ValidationError as error:
         raise _wrong_type(error) from None
     except RecursionError:
@@ -240,6 +262,39 @@ def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
         raise PayloadError(f"the body is not JSON: {printable(str(error))}") from error
     finally:
         _count.reset(token)
+
+
+def _decode_body(body: bytes | bytearray) -> _Body:
+    """Find the members of a body whose elements may be anything; raises msgspec's errors."""
+    try:
+        return _BODY.decode(body)
+    except msgspec.ValidationError:
+        if len(body) > _MAX_REREAD_BYTES:
+            raise
+        try:
+            elements = _ELEMENTS.decode(body).alerts
+        except msgspec.ValidationError:
+            elements = []
+        objects = [raw for raw in elements if _begins_with(raw, "{")]
+        if len(objects) == len(elements):
+            raise  # it is something else
+        others = {**msgspec.json.decode(body, type=dict[str, Raw]), "alerts": Raw(b"[]")}
+        rest = _BODY.decode(msgspec.json.encode(others))
+        _count.get().alerts = 0
+        rest.alerts = [
+            _ELEMENT.decode(raw) if _begins_with(raw, "{") else _NoObject() for raw in elements
+        ]
+        return rest
+
+
+def _why_no_text(body: bytes | bytearray) -> str:
+    """Why a body is no JSON at all, in the cases in which the parser's words do not help."""
+    if not body.strip(_WHITESPACE):
+        return "the body is not JSON: it is empty"
+    for name, start in _COMPRESSED.items():
+        if body.startswith(start):
+            return f"the body is not JSON: it is compressed ({name}); send it uncompressed"
+    return ""
 
 
 def _wrong_type(error: msgspec.ValidationError) -> PayloadError:
@@ -262,8 +317,23 @@ class _InvalidMember(Exception):
         self.path: tuple[str | int, ...] = path
 
 
+class _NotAnAlert(_InvalidMember):
+    """An element is not an object, or has no labels."""
+
+
+def _check_element(body: _AlertBody | _Body) -> None:
+    """Check that an element is an alert; raises _NotAnAlert."""
+    if isinstance(body, _NoObject):
+        raise _NotAnAlert("an alert must be an object")
+    if not memoryview(body.labels):
+        raise _NotAnAlert("the member is required", "labels")
+    if not _begins_with(body.labels, "{"):
+        raise _NotAnAlert("labels must be an object")
+
+
 def _alert(body: _AlertBody | _Body, group_status: str) -> Alert:
     """Decode one alert; raises _InvalidMember."""
+    _check_element(body)
     label_bytes = len(memoryview(body.labels))
     if label_bytes > _MAX_LABELS_BYTES:
         raise _InvalidMember(

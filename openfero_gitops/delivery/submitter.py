@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from openfero_gitops.background import OnChange
+from openfero_gitops.delivery.answers import all_failed, failed, of_other_member, with_invalid
 from openfero_gitops.delivery.attempt import (
     healing_job,
     is_next_attempt_due,
@@ -37,6 +38,7 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     Unavailable,
 )
+from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
 from openfero_gitops.jobs import patches
@@ -88,6 +90,7 @@ class Submitter:
         identity: str,
         jobs_namespace: str,
         limits: DeliveryLimits | None = None,
+        replica_labels: frozenset[str] = REPLICA_LABELS,
     ) -> None:
         """Take what is needed; nothing is started."""
         self._jobs = jobs
@@ -98,6 +101,7 @@ class Submitter:
         self._identity = identity
         self._jobs_namespace = jobs_namespace
         self._limits = limits or DeliveryLimits()
+        self._replica_labels = replica_labels
         self._deliveries = 0
         self._requests = asyncio.Semaphore(self._limits.requests)
         #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
@@ -132,17 +136,17 @@ class Submitter:
         """Process one delivery; errors of the API server are part of the answer."""
         self._log_invalid(group.invalid)
         if self._deliveries >= self._limits.deliveries:
-            answer = _all_failed(group, Reason.BUSY)
+            answer = all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
-            answer = _all_failed(group, Reason.NO_CATALOG)
+            answer = all_failed(group, Reason.NO_CATALOG)
         elif not self._view.complete:
-            answer = _all_failed(group, Reason.API_UNAVAILABLE)
+            answer = all_failed(group, Reason.API_UNAVAILABLE)
         else:
             self._deliveries += 1
             try:
                 answer = await self._process(group, catalog)
             except ClockWrong:
-                answer = _all_failed(group, Reason.CLOCK_WRONG)
+                answer = all_failed(group, Reason.CLOCK_WRONG)
             finally:
                 self._deliveries -= 1
         self._counts.delivered(answer, group.truncated_alerts)
@@ -160,6 +164,11 @@ class Submitter:
         async for alert in _in_turns(group.alerts):
             alerts.setdefault(_identity(alert), alert)  # one that is listed twice is submitted once
         items: dict[_Identity, Item] = {}
+        expected_items = len(alerts)
+        for identity in self._still_firing(alerts):
+            reason = Reason.STILL_FIRING
+            alert = alerts.pop(identity)
+            items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
 
         async def submit(status: Status) -> None:
             await self._submit_all(_with_status(alerts, status), catalog, delivery, items)
@@ -173,7 +182,7 @@ class Submitter:
                 _log.warning("a resolved alert could not be recorded", error=str(error))
                 self._note_api_error(error)
                 for identity, alert in resolved.items():
-                    items[identity] = _failed(alert, _reason_of(error), str(error))
+                    items[identity] = failed(alert, _reason_of(error), str(error))
             else:
                 await submit(Status.RESOLVED)
 
@@ -185,7 +194,7 @@ class Submitter:
                 await self._keep_alive(alerts.values(), catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
-            if len(items) < len(alerts):
+            if len(items) < expected_items:
                 self._note_api_error(Unavailable("no answer in time"))
         return _answer(group, items)
 
@@ -197,20 +206,24 @@ class Submitter:
         items: dict[_Identity, Item],
     ) -> None:
         """Submit alerts, not more at once than requests are allowed; add their items."""
-        matches: list[tuple[_Identity, Operario]] = []
+        # The alerts of both members of a high-availability pair have one Job.
+        matches: dict[_Identity, tuple[Operario, list[_Identity]]] = {}
         async for identity, alert in _in_turns(alerts.items()):
             matched = match(alert, catalog, self._view)
             if isinstance(matched, NoMatch):
                 reason = matched.reason
                 items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
             else:
-                matches.append((identity, matched.operario))
-        pending = iter(matches)
+                common = self._common_identity(identity, alert)
+                matches.setdefault(common, (matched.operario, []))[1].append(identity)
+        pending = iter(matches.values())
 
         async def work() -> None:
-            for identity, operario in pending:
-                alert = alerts[identity]
-                items[identity] = await self._submit(alert, operario, catalog, delivery)
+            for operario, (first, *others) in pending:
+                item = await self._submit(alerts[first], operario, catalog, delivery)
+                items[first] = item
+                for identity in others:
+                    items[identity] = of_other_member(item, alerts[identity])
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(len(matches), self._limits.requests)):
@@ -221,7 +234,8 @@ class Submitter:
     ) -> Item:
         attempt = self._newest_attempt(alert)
         while True:
-            occurrence = Occurrence.of(alert, delivery.id, attempt)
+            replica_labels = replica_labels_in(alert.labels, self._replica_labels)
+            occurrence = Occurrence.of(alert, delivery.id, attempt, replica_labels)
             key = job_key(occurrence, operario, self._jobs_namespace)
             # Rendering is inside, so that a large group does not block the event loop.
             async with self._requests:
@@ -243,6 +257,7 @@ class Submitter:
                             delivery,
                             jobs_namespace=self._jobs_namespace,
                             attempt=attempt,
+                            replica_labels=self._replica_labels,
                         )
                         existing = await self._create(rendered)
                 except _AttemptDeleted:
@@ -271,8 +286,39 @@ class Submitter:
 
         Newer attempts that the view does not have yet are found from there.
         """
-        incident = self._view.of_incident(incident_digest(alert.labels, alert.status))
+        incident = self._view.of_incident(self._incident(alert, alert.status))
         return max((job.attempt for job in _same_start(alert.starts_at, incident)), default=1)
+
+    def _incident(self, alert: Alert, status: Status) -> str:
+        """The digest of the incident of an alert, in this or another state."""
+        replica_labels = replica_labels_in(alert.labels, self._replica_labels)
+        return incident_digest(without(alert.labels, replica_labels), status)
+
+    def _common_identity(self, identity: _Identity, alert: Alert) -> _Identity:
+        """Return what is equal for alerts that differ in replica labels alone."""
+        replica_labels = replica_labels_in(alert.labels, self._replica_labels)
+        if not replica_labels:
+            return identity
+        labels = without(alert.labels, replica_labels)
+        return (alert.status, alert.starts_at, tuple(sorted(labels.items())))
+
+    def _still_firing(self, alerts: Mapping[_Identity, Alert]) -> list[_Identity]:
+        """Find resolved alerts of one member of a pair that still fire from the other.
+
+        Each member evaluates the rules at another moment, and one may be restarting. The alert is
+        resolved once the last member says so.
+        """
+        labels = {
+            identity: self._common_identity(identity, alert)[-1]
+            for identity, alert in alerts.items()
+            if not self._replica_labels.isdisjoint(alert.labels)
+        }
+        firing = {common for (status, *_), common in labels.items() if status is Status.FIRING}
+        return [
+            identity
+            for identity, common in labels.items()
+            if identity[0] is Status.RESOLVED and common in firing
+        ]
 
     def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
         incident = self._view.of_incident(latest.incident)
@@ -402,15 +448,19 @@ class Submitter:
         """Record on every firing Job of resolved alerts that they were resolved."""
         resolved_at: dict[str, datetime] = {}
         async for alert in _in_turns(alerts):
-            incident = incident_digest(alert.labels, Status.FIRING)
+            incident = self._incident(alert, Status.FIRING)
             moment = alert.ends_at or delivery.received_at
             resolved_at[incident] = max(moment, resolved_at.get(incident, moment))
         if not resolved_at:
             return
-        jobs = await self._jobs.of_incidents(list(resolved_at))
+        jobs = {job.key: job for job in await self._jobs.of_incidents(list(resolved_at))}
+        for incident in resolved_at:
+            # The view also has Jobs that were created under other replica labels.
+            for job in self._view.of_incident(incident):
+                jobs.setdefault(job.key, job)
 
         due = []
-        for job in jobs:
+        for job in jobs.values():
             if not job.incident:
                 continue
             moment = resolved_at[job.incident]
@@ -450,9 +500,7 @@ class Submitter:
         due = {
             job.key: job
             async for alert in _in_turns(alerts)
-            for job in jobs_to_keep(
-                self._view.of_incident(incident_digest(alert.labels, alert.status))
-            )
+            for job in jobs_to_keep(self._view.of_incident(self._incident(alert, alert.status)))
             if delivery.received_at - job.delivered_at > remember / 10
         }
 
@@ -492,6 +540,17 @@ def _identity(alert: Alert) -> _Identity:
     return (alert.status, alert.starts_at, tuple(sorted(alert.labels.items())))
 
 
+def _answer(group: AlertGroup, items: Mapping[_Identity, Item]) -> Answer:
+    return with_invalid(
+        group,
+        [
+            items.get(_identity(alert))
+            or failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
+            for alert in group.alerts
+        ],
+    )
+
+
 async def _in_turns(values: Iterable[_Value]) -> AsyncIterator[_Value]:
     """Yield values, and let other tasks run from time to time: a delivery may be large."""
     for number, value in enumerate(values):
@@ -523,48 +582,6 @@ def _reason_of(error: ApiError) -> Reason:
             return Reason.API_CONFLICT
         case _:
             return Reason.API_UNAVAILABLE
-
-
-def _answer(group: AlertGroup, items: Mapping[_Identity, Item]) -> Answer:
-    return _with_invalid(
-        group,
-        [
-            items.get(_identity(alert))
-            or _failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
-            for alert in group.alerts
-        ],
-    )
-
-
-def _failed(alert: Alert, reason: Reason, message: str) -> Item:
-    return Item(alert, Outcome.ERROR, reason, message, verdict=Verdict.REPEAT)
-
-
-def _all_failed(group: AlertGroup, reason: Reason) -> Answer:
-    return _with_invalid(group, [_failed(alert, reason, reason.text) for alert in group.alerts])
-
-
-def _with_invalid(group: AlertGroup, items: list[Item]) -> Answer:
-    """Answer a delivery in its order; `items` are those of the alerts that could be read."""
-    answered = iter(items)
-    invalid = {alert.index: alert for alert in group.invalid}
-    return Answer(
-        tuple(
-            _unreadable(invalid[index]) if index in invalid else next(answered)
-            for index in range(len(items) + len(invalid))
-        )
-    )
-
-
-def _unreadable(alert: InvalidAlert) -> Item:
-    message = f"{alert.pointer}: {alert.problem}" if alert.pointer else alert.problem
-    return Item(
-        alert,
-        Outcome.INVALID,
-        Reason.INVALID_ALERT,
-        message,
-        verdict=Verdict.UNPROCESSABLE,
-    )
 
 
 def _remember(logged: dict[tuple[str, str], None], entry: tuple[str, str]) -> None:

@@ -12,10 +12,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
+from openfero_gitops.domain.labels import without
 from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -88,6 +89,9 @@ class AlertGroup:
 class Occurrence:
     """What one Job is created for: labels, state, start and attempt.
 
+    `labels` are without replica labels: the alerts of both members of a high-availability pair are
+    one occurrence.
+
     `delivery` is used instead of `starts_at` if the sender gave no start: each delivery of such
     an alert is a new occurrence.
     """
@@ -99,9 +103,19 @@ class Occurrence:
     delivery: str = ""
 
     @classmethod
-    def of(cls, alert: Alert, delivery: str, attempt: int = 1) -> Self:
-        """Return what an attempt of an alert is for; `delivery` is the id of its delivery."""
-        return cls(alert.labels, alert.status, alert.starts_at, attempt, delivery)
+    def of(
+        cls, alert: Alert, delivery: str, attempt: int = 1, replica_labels: Sequence[str] = ()
+    ) -> Self:
+        """Return what an attempt of an alert is for.
+
+        Args:
+            alert: the alert, with all of its labels.
+            delivery: the id of its delivery.
+            attempt: counted from 1.
+            replica_labels: the names of the labels that do not identify the alert.
+        """
+        labels = without(alert.labels, replica_labels)
+        return cls(labels, alert.status, alert.starts_at, attempt, delivery)
 
     @cached_property
     def digest(self) -> str:
@@ -122,7 +136,10 @@ class Occurrence:
 
 
 def incident_digest(labels: Mapping[str, str], status: Status) -> str:
-    """Return the digest of the incident that labels in a state belong to."""
+    """Return the digest of the incident that labels in a state belong to.
+
+    `labels` are without replica labels.
+    """
     return _digest(["incident", sorted(labels.items()), status.value])
 
 

@@ -45,6 +45,9 @@ RENDERER: Final = PREFIX + "renderer"
 # Annotations: what was delivered.
 FINGERPRINT: Final = PREFIX + "fingerprint"
 STARTS_AT: Final = PREFIX + "starts-at"
+# The replica labels that the alert has, as a JSON list: they do not belong to the identity of the
+# alert. Absent if it has none.
+REPLICA_LABELS: Final = PREFIX + "replica-labels"
 DELIVERY: Final = PREFIX + "delivery"
 ATTEMPT: Final = PREFIX + "attempt"
 RECEIVED_AT: Final = PREFIX + "received-at"

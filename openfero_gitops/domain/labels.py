@@ -1,4 +1,4 @@
-"""Labels of an alert that need little memory, even if an alert has thousands of them."""
+"""Labels of an alert: which of them identify it, and how many labels need little memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,55 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.text import canonical_json
+
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Iterator
+    from collections.abc import Collection, ItemsView, Iterator, Sequence
+
+#: External labels that name the sender, one member of a high-availability pair: of the Prometheus
+#: Operator's Prometheus, of Cortex and Mimir, of the Prometheus Operator's ThanosRuler, and of
+#: Thanos' ruler.
+REPLICA_LABELS: Final = frozenset(
+    {"prometheus_replica", "__replica__", "thanos_ruler_replica", "rule_replica"}
+)
+
+#: Of the names of all replica labels, as a JSON list: a Job records them in one annotation.
+MAX_REPLICA_LABELS_CHARACTERS: Final = 1024
 
 #: More labels than this, or longer ones, are kept as text.
 _MAX_LABELS: Final = 32
 _MAX_CHARACTERS: Final = 2048
+
+
+def with_replica_labels(names: Collection[str]) -> frozenset[str]:
+    """Add replica labels to the well-known ones.
+
+    Raises:
+        ValueError: a name cannot be a replica label, or there are too many.
+    """
+    if "alertname" in names:
+        raise ValueError("alertname is not a replica label: it is the name of the alert")
+    every = REPLICA_LABELS.union(names)
+    if len(canonical_json(sorted(every))) > MAX_REPLICA_LABELS_CHARACTERS:
+        raise ValueError(
+            "the names of the replica labels have more than "
+            f"{MAX_REPLICA_LABELS_CHARACTERS} characters"
+        )
+    return every
+
+
+def replica_labels_in(labels: Mapping[str, str], names: frozenset[str]) -> tuple[str, ...]:
+    """Return the replica labels that an alert has, sorted; `names` are all of them."""
+    if names.isdisjoint(labels):
+        return ()
+    return tuple(sorted(names.intersection(labels)))
+
+
+def without(labels: Mapping[str, str], names: Sequence[str]) -> Mapping[str, str]:
+    """Return labels without some of them: equal for both members of a high-availability pair."""
+    if not names:
+        return labels
+    return {name: value for name, value in labels.items() if name not in names}
 
 
 def compact(labels: Mapping[str, str]) -> Mapping[str, str]:

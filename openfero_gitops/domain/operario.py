@@ -93,7 +93,8 @@ class Options:
     target: tuple[str, ...] = option(
         LABEL_NAMES,
         "The labels that identify what is remediated: at most one Job runs per target, across all"
-        " operarios. Default: all labels except `alertname` and `severity`.",
+        " operarios. Default: all labels except `alertname`, `severity` and replica labels (those"
+        " are never part of a target).",
         default=(),
         example="namespace,pod",
         recorded=False,

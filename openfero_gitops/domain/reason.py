@@ -26,6 +26,10 @@ class Reason(StrEnum):
     MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
     DISABLED = "disabled", "the operario for this alert is disabled (enabled: false)"
     OWN_JOB = "own-job", "the alert is about a Job of this controller: a Job for it could loop"
+    STILL_FIRING = (
+        "still-firing",
+        "the same alert still fires from another replica (replica labels), so it is not resolved",
+    )
 
     # Refused, final.
     UNSAFE_VALUE = "unsafe-value", "an alert value is not safe in the command that uses it"

@@ -87,7 +87,8 @@ class Remediation:
     Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those
     that exist. `options` were recorded when the Job was rendered, so that a decision about it does
     not depend on the revision that a replica has. `incident` is empty if the alert's labels were
-    too large to be recorded: such a Job counts for its own occurrence alone.
+    too large to be recorded: such a Job counts for its own occurrence alone. `replica_labels` names
+    the labels that the incident does not depend on.
     """
 
     key: JobKey
@@ -130,6 +131,7 @@ class Remediation:
     path: str
     verified_signer: str = ""
     admitted_by: str = ""
+    replica_labels: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> bool:

@@ -1,18 +1,20 @@
 """The alert as its Job records it, and the environment variables made from it.
 
-Variables have OpenFero's names. Every `$` in a value is doubled when the Job is rendered, because
-Kubernetes would expand `$(NAME)` in it. A label whose variable name would be invalid, or equal to
-that of another label, is only in `OPENFERO_ALERT_JSON`.
+Variables have OpenFero's names: upper case, with `_` for `-`, and also for `.` and `/`, which label
+names contain since Prometheus 3 and OpenTelemetry (`service.name`). Every `$` in a value is doubled
+when the Job is rendered, because Kubernetes would expand `$(NAME)` in it. A label whose variable
+name would be invalid, or equal to that of another label, is only in `OPENFERO_ALERT_JSON`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.domain.text import canonical_json, listed, printable
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "OPENFERO_"
 _ANNOTATION_PREFIX: Final = PREFIX + "ANNOTATION_"
-_VALID_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 #: Tried in this order until the record fits.
 _CUT_CHARACTERS: Final[tuple[int | None, ...]] = (None, 4096, 1024, 256, 64, 0)
 _CUT_MARK: Final = "…[cut]"
+_MAX_SHOWN_CHARACTERS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,19 @@ class RecordLimits:
     `record_bytes` is for the alert as JSON, in UTF-8. The Job is larger: `$` is doubled, JSON in
     JSON is escaped twice, and each label is a variable of each container. Since version 2 of the
     renderer, an alert adds less than 256 KiB to a Job with one container.
+
+    `separators` are the characters of a label name that become `_` in the name of its variable.
     """
 
     record_bytes: int
     group_key_characters: int
+    separators: str = "-./"
 
 
 #: By renderer version: a Job is verified with the limits that it was rendered with.
 LIMITS: Final[Mapping[int, RecordLimits]] = {
-    1: RecordLimits(record_bytes=64 * 1024, group_key_characters=16 * 1024),
-    2: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
+    1: RecordLimits(record_bytes=64 * 1024, group_key_characters=16 * 1024, separators="-"),
+    2: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024, separators="-"),
     3: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
 }
 
@@ -93,7 +98,9 @@ def cut_group_key(group_key: str, limits: RecordLimits) -> str:
     return _cut(group_key, limits.group_key_characters)
 
 
-def variables(record: AlertRecord, group_key: str, commit: str) -> dict[str, str]:
+def variables(
+    record: AlertRecord, group_key: str, commit: str, limits: RecordLimits
+) -> dict[str, str]:
     """Return every variable of an alert, unescaped, in the order in which containers get them.
 
     The group key is cut already.
@@ -108,22 +115,53 @@ def variables(record: AlertRecord, group_key: str, commit: str) -> dict[str, str
         "OPENFERO_STARTS_AT": alert["startsAt"],
         "OPENFERO_GROUP_KEY": group_key,
         "OPENFERO_COMMIT": commit,
-        **_named(_ANNOTATION_PREFIX, alert["annotations"]),
+        **_named(_ANNOTATION_PREFIX, alert["annotations"], limits),
     }
     labels = {
         name: value
-        for name, value in _named(PREFIX, alert["labels"]).items()
+        for name, value in _named(PREFIX, alert["labels"], limits).items()
         if not name.startswith(_ANNOTATION_PREFIX)
     }
     return {**labels, **reserved}
 
 
-def _named(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
-    names = {
-        key: prefix + key.upper().replace("-", "_") for key in values if _VALID_NAME.fullmatch(key)
-    }
-    uses = Counter(names.values())
-    return {name: values[key] for key, name in sorted(names.items()) if uses[name] == 1}
+def why_missing(variable: str, record: AlertRecord, limits: RecordLimits) -> str:
+    """Why an alert has no variable of this name, as a clause."""
+    for kind, prefix in (("annotations", _ANNOTATION_PREFIX), ("labels", PREFIX)):
+        sharing = sorted(_by_variable(prefix, record.values[kind], limits).get(variable, ()))
+        if len(sharing) > 1:
+            shown = listed(printable(name, _MAX_SHOWN_CHARACTERS) for name in sharing)
+            return (
+                f"the alert has {len(sharing)} {kind} that would have this name: {shown}; read "
+                "them from OPENFERO_ALERT_JSON"
+            )
+    return "the alert has no such label or annotation"
+
+
+def _named(prefix: str, values: Mapping[str, str], limits: RecordLimits) -> dict[str, str]:
+    named = _by_variable(prefix, values, limits)
+    # Sorted by the label or annotation.
+    only = sorted((keys[0], name) for name, keys in named.items() if len(keys) == 1)
+    return {name: values[key] for key, name in only}
+
+
+def _by_variable(
+    prefix: str, values: Mapping[str, str], limits: RecordLimits
+) -> dict[str, list[str]]:
+    """The names of labels or annotations by the name of the variable that they would have."""
+    valid, table = _naming(limits.separators)
+    named: dict[str, list[str]] = defaultdict(list)
+    for key in values:
+        if valid.fullmatch(key):
+            named[prefix + key.upper().translate(table)].append(key)
+    return named
+
+
+@cache
+def _naming(separators: str) -> tuple[re.Pattern[str], dict[int, str]]:
+    """Which names have a variable, and how its name is made."""
+    valid = re.compile(f"[A-Za-z0-9_{re.escape(separators)}]+")
+    return valid, {ord(character): "_" for character in separators}
 
 
 def _cut(text: str, limit: int | None) -> str:

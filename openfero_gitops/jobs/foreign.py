@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence
-from openfero_gitops.domain.labels import compact
+from openfero_gitops.domain.labels import compact, without
 from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.names import job_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Status
@@ -69,15 +69,22 @@ class RecordedAlert:
         self.truncated = record.get("truncated") is True
 
     def identity(
-        self, status: Status, starts_at: datetime | None, attempt: int, delivery: str
+        self,
+        status: Status,
+        starts_at: datetime | None,
+        attempt: int,
+        delivery: str,
+        replica_labels: Sequence[str],
     ) -> Identity:
         """Return what follows from the alert; computing it takes longer than parsing.
 
         `delivery` is the id of the delivery, if the alert has no startsAt.
         """
-        key = status, starts_at, attempt, delivery
+        key = status, starts_at, attempt, delivery, replica_labels
         if self._identity is None or self._identity[0] != key:
-            occurrence = Occurrence(self.labels, *key)
+            occurrence = Occurrence(
+                without(self.labels, replica_labels), status, starts_at, attempt, delivery
+            )
             identity = Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
             self._identity = key, identity
         return self._identity[1]
@@ -117,14 +124,9 @@ def why_foreign(job: Mapping[str, Any], remediation: Remediation, recorded: Reco
         return _why_truncated_is_foreign(remediation)
     if not recorded.labels:
         return "its recorded alert is missing or cannot be read"
-    delivery = ""
-    if remediation.starts_at is None:
-        annotations: Mapping[str, str] = metadata.get("annotations") or {}
-        text = json_object(annotations.get(keys.DELIVERY, "")).get("id", "")
-        delivery = str(text)[:_MAX_DELIVERY_ID_CHARACTERS]
-    expected = recorded.identity(
-        remediation.status, remediation.starts_at, remediation.attempt, delivery
-    )
+    if not _are_labels(remediation.replica_labels, recorded.labels):
+        return f"its annotation {keys.REPLICA_LABELS} names labels that the alert does not have"
+    expected = _expected_identity(metadata, remediation, recorded)
     incident = (metadata.get("labels") or {}).get(keys.INCIDENT)
     mismatch = ""
     if remediation.occurrence != expected.occurrence:
@@ -136,6 +138,32 @@ def why_foreign(job: Mapping[str, Any], remediation: Remediation, recorded: Reco
     elif not _is_target_of(remediation.target, recorded.labels):
         mismatch = f"its annotation {keys.TARGET}"
     return mismatch and f"{mismatch} does not belong to its recorded alert"
+
+
+def _expected_identity(
+    metadata: Mapping[str, Any], remediation: Remediation, recorded: RecordedAlert
+) -> Identity:
+    delivery = ""
+    if remediation.starts_at is None:
+        annotations: Mapping[str, str] = metadata.get("annotations") or {}
+        text = json_object(annotations.get(keys.DELIVERY, "")).get("id", "")
+        delivery = str(text)[:_MAX_DELIVERY_ID_CHARACTERS]
+    return recorded.identity(
+        remediation.status,
+        remediation.starts_at,
+        remediation.attempt,
+        delivery,
+        remediation.replica_labels,
+    )
+
+
+def _are_labels(names: Sequence[str], labels: Mapping[str, str]) -> bool:
+    """Whether replica labels can be left out of an alert: it has them, and they are not its name.
+
+    That these are replica labels is not checked, because the setting may have been changed since.
+    A forger gains nothing: an alert without these labels can be recorded as well.
+    """
+    return all(name in labels for name in names) and "alertname" not in names
 
 
 def _is_target_of(target: str, labels: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ texts that many Jobs share are held once. Where a patch tests a text that was cu
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from sys import intern
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.labels import MAX_REPLICA_LABELS_CHARACTERS
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import parse_time
@@ -136,7 +138,25 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         commit=_text(annotations, keys.COMMIT),
         path=_cut(annotations.get(keys.PATH, ""), _MAX_PATH),
         verified_signer=_text(annotations, keys.VERIFIED_SIGNER),
+        replica_labels=recorded_replica_labels(annotations),
     )
+
+
+def recorded_replica_labels(annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the replica labels that a Job records; none if the list is damaged.
+
+    Without them the Job's identity does not follow from its alert, so that it counts as foreign.
+    """
+    text = annotations.get(keys.REPLICA_LABELS, "")
+    if not text or len(text) > MAX_REPLICA_LABELS_CHARACTERS:
+        return ()
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(map(intern, names))
 
 
 def _text(annotations: Mapping[str, str], key: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence
 from openfero_gitops.domain.errors import RenderRefusal
+from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_time
@@ -24,17 +25,18 @@ from openfero_gitops.jobs.names import job_key, label_value
 from openfero_gitops.jobs.options_annotation import write_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, Status
     from openfero_gitops.domain.catalog import Envelope, Revision
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey
-    from openfero_gitops.jobs.environment import AlertRecord
+    from openfero_gitops.jobs.environment import AlertRecord, RecordLimits
 
 #: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
-#: of large alerts; version 3 knows two field references in a Job and a ConfigMap.
+#: of large alerts. Version 3 knows two field references in a Job and a ConfigMap, and makes variables
+#: of labels with `.` and `/` in their name.
 RENDERER: Final = 3
 #: Versions whose Jobs can be rendered again.
 RENDERERS: Final = tuple(environment.LIMITS)
@@ -86,8 +88,22 @@ def render(
     jobs_namespace: str,
     attempt: int = 1,
     renderer: int = RENDERER,
+    replica_labels: frozenset[str] = REPLICA_LABELS,
 ) -> Rendered:
-    """Build the Job of one alert occurrence, as a version of the renderer does."""
+    """Build the Job of one alert occurrence, as a version of the renderer does.
+
+    Args:
+        alert: the alert.
+        operario: the operario that matches it.
+        envelope: of the operario's catalog.
+        revision: of the operario's catalog.
+        delivery: how the alert was delivered.
+        jobs_namespace: namespace for Jobs whose operario names none.
+        attempt: counted from 1.
+        renderer: version of the renderer.
+        replica_labels: the labels that do not identify an alert. Those that it has are recorded,
+            so that the Job can be rendered again after the setting was changed.
+    """
     limits = environment.LIMITS[renderer]
     is_older = renderer < _FIRST_WITH_FORMS
     grammar = template.ALL_FIELDS if is_older else template.grammar_of(operario.form)
@@ -95,17 +111,18 @@ def render(
     delivery = dataclasses.replace(
         delivery, group_key=environment.cut_group_key(delivery.group_key, limits)
     )
-    occurrence = Occurrence.of(alert, delivery.id, attempt)
+    replica = replica_labels_in(alert.labels, replica_labels)
+    occurrence = Occurrence.of(alert, delivery.id, attempt, replica)
     key = job_key(occurrence, operario, jobs_namespace)
     record = environment.record_alert(alert, limits)
     record_text = record.text
     refusal: Reason | None = None
     message = ""
     spec = _spec(operario, envelope)
-    target_text = target(alert, operario)
+    target_text = target(alert, operario, replica)
     if record.fits:
         try:
-            _inject(spec, _Values(record, delivery, operario.origin.commit), grammar)
+            _inject(spec, _Values(record, delivery, operario.origin.commit, limits), grammar)
         except RenderRefusal as error:
             refusal, message = error.reason, str(error)[:_MAX_TEXT_CHARACTERS]
             # The author's text without alert data: if somebody starts the Job in spite of the
@@ -129,6 +146,8 @@ def render(
         keys.TARGET: target_text,
         keys.OPTIONS: write_options(operario.options),
     }
+    if replica:
+        annotations[keys.REPLICA_LABELS] = canonical_json(replica)
     if queue := (operario.job.get("labels") or {}).get(keys.KUEUE_QUEUE):
         annotations[keys.QUEUE] = queue
     if _size(annotations) > _MAX_ANNOTATION_BYTES:
@@ -164,10 +183,17 @@ def render(
     return Rendered(key, occurrence, manifest, refusal, message)
 
 
-def target(alert: Alert, operario: Operario) -> str:
-    """Return what is to be healed: canonical JSON of the labels that identify it."""
+def target(alert: Alert, operario: Operario, replica_labels: Sequence[str] = ()) -> str:
+    """Return what is to be healed: canonical JSON of the labels that identify it.
+
+    `replica_labels` are never among them: they name who sent the alert, not what is broken.
+    """
     names = operario.options.target or tuple(n for n in alert.labels if n not in _NOT_TARGET)
-    chosen = {name: alert.labels[name] for name in names if alert.labels.get(name)}
+    chosen = {
+        name: alert.labels[name]
+        for name in names
+        if alert.labels.get(name) and name not in replica_labels
+    }
     return canonical_json(chosen or {"alertname": alert.name})
 
 
@@ -257,6 +283,7 @@ class _Values:
     record: AlertRecord
     delivery: Delivery
     commit: str
+    limits: RecordLimits
 
     def field(self, field: template.Field) -> str:
         """Return the value of a field reference; raises RenderRefusal if the alert has none."""
@@ -289,7 +316,11 @@ class _Values:
 
     def variables(self) -> dict[str, str]:
         """Return the variables to inject, unescaped."""
-        return environment.variables(self.record, self.delivery.group_key, self.commit)
+        return environment.variables(self.record, self.delivery.group_key, self.commit, self.limits)
+
+    def why_missing(self, variable: str) -> str:
+        """Why the alert has no variable of this name, as a clause."""
+        return environment.why_missing(variable, self.record, self.limits)
 
 
 def _inject(spec: dict[str, Any], values: _Values, grammar: template.Grammar) -> None:
@@ -360,7 +391,7 @@ def _check_references(
         elif name.startswith(environment.PREFIX):
             raise RenderRefusal(
                 Reason.MISSING_VALUE,
-                f"a command uses $({name}), but the alert has no such label or annotation",
+                f"a command uses $({name}), but {values.why_missing(name)}",
             )
 
 

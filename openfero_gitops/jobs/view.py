@@ -21,12 +21,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from openfero_gitops.background import OnChange
+from openfero_gitops.domain.alert import incident_digest
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
+from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
 from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, Remediation
 
 if TYPE_CHECKING:
@@ -47,8 +50,9 @@ _MAX_DELETED_UIDS: Final = 10_000
 class View:
     """Remediations by Job and by incident, and notifications of their changes."""
 
-    def __init__(self) -> None:
-        """Start empty and incomplete."""
+    def __init__(self, replica_labels: frozenset[str] = REPLICA_LABELS) -> None:
+        """Start empty and incomplete; `replica_labels` do not count for an incident."""
+        self._replica_labels = replica_labels
         self._by_key: dict[JobKey, Remediation] = {}
         self._by_incident: dict[str, dict[JobKey, None]] = defaultdict(dict)
         self._foreign: dict[JobKey, Foreign] = {}
@@ -110,6 +114,7 @@ class View:
         self._drop(current)
         self._newest[job.key.namespace] = max(version, self.newest(job.key.namespace))
         if isinstance(job, Remediation):
+            job = self._regrouped(job)
             self._by_key[job.key] = job
             self._by_incident[job.incident][job.key] = None
             self.waiting += job.waiting
@@ -117,6 +122,18 @@ class View:
             self._keep_foreign(job, current)
         self._notify()
         return True
+
+    def _regrouped(self, job: Remediation) -> Remediation:
+        """Give a Job the incident that its alert belongs to under the current replica labels.
+
+        Jobs are created with the incident of their time. An alert that fires since before the
+        setting was changed, or since before an upgrade, must not be remediated again.
+        """
+        replica_labels = replica_labels_in(job.labels, self._replica_labels)
+        if replica_labels == job.replica_labels or not job.incident:
+            return job
+        incident = incident_digest(without(job.labels, replica_labels), job.status)
+        return replace(job, incident=incident, replica_labels=replica_labels)
 
     def _find(self, key: JobKey) -> Remediation | Foreign | None:
         return self._by_key[key] if key in self._by_key else self._foreign.get(key)

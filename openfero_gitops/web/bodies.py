@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from aiohttp import web
 
 from openfero_gitops.domain.errors import Overloaded, TooLarge
+from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SMALL_BYTES: Final = 2 * 1024 * 1024
 #: Larger ones may use this part of it, so that they cannot keep out ordinary deliveries.
 _LARGE_SHARE: Final = 0.75
+_MAX_SHOWN: Final = 40
 
 
 class BodyBudget:
@@ -146,6 +148,7 @@ def _refuse_compressed(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise web.HTTPUnsupportedMediaType(
-            text="Content-Encoding is not supported; send an uncompressed body",
+            text=f"the body is compressed (Content-Encoding: {printable(encoding, _MAX_SHOWN)}); "
+            "send it uncompressed",
             headers={"Accept-Encoding": "identity"},
         )

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from openfero_gitops.domain.errors import Overloaded, PayloadError, TooLarge
 from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -20,6 +21,10 @@ _log = structlog.get_logger(__name__)
 #: Headers of an aiohttp error that the answer keeps.
 _KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
 _MAX_PATH_CHARACTERS: Final = 200
+_PATHS_OF_POST: Final = (
+    "Alertmanager must send its deliveries to /alerts, and a forge its push hooks to /hooks/git, "
+    "both on the address of --listen"
+)
 
 
 def problem_response(
@@ -42,9 +47,23 @@ def problem_response(
     )
 
 
-def problem_of(  # noqa: PLR0911 - one for each error
-    error: Exception, request: web.Request, **members: Any
-) -> web.Response:
+def detail_of(error: web.HTTPException, request: web.Request) -> str:
+    """Say why a request is refused, and for a POST to a wrong path where to send it."""
+    match error:
+        case web.HTTPNotFound():
+            detail = f"there is no {_path(request)}"
+        case web.HTTPMethodNotAllowed():
+            detail = f"{_path(request)} does not support {request.method}; use {_allowed(error)}"
+        case _:
+            return error.text or error.reason
+    return f"{detail}; {_PATHS_OF_POST}" if request.method == "POST" else detail
+
+
+def _allowed(error: web.HTTPMethodNotAllowed) -> str:
+    return ", ".join(sorted(error.allowed_methods))
+
+
+def problem_of(error: Exception, request: web.Request, **members: Any) -> web.Response:
     """Build the problem document of a client error; `members` are added to it."""
     match error:
         case TooLarge():
@@ -57,15 +76,11 @@ def problem_of(  # noqa: PLR0911 - one for each error
             return problem_response(
                 400, "the encoding of the body does not match its headers", **members
             )
-        case web.HTTPNotFound():
-            return problem_response(404, f"there is no {_path(request)}", **members)
-        case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(error.allowed_methods))
-            detail = f"{_path(request)} does not support {request.method}; use {allowed}"
-            return problem_response(405, detail, {"Allow": allowed}, **members)
         case web.HTTPException():
             kept = {k: v for k, v in error.headers.items() if k in _KEPT_HEADERS}
-            return problem_response(error.status, error.text or error.reason, kept, **members)
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                kept["Allow"] = _allowed(error)
+            return problem_response(error.status, detail_of(error, request), kept, **members)
     raise TypeError(f"{type(error).__name__} is not a client error") from error
 
 
@@ -91,4 +106,4 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _path(request: web.Request) -> str:
-    return request.path[:_MAX_PATH_CHARACTERS]
+    return printable(request.path, _MAX_PATH_CHARACTERS)

@@ -81,6 +81,10 @@ class Exposition(Protocol):
         """Count a delivery that was not read, with the limit that it exceeds."""
         ...
 
+    def refused_request(self, path: str, code: int) -> None:
+        """Count a POST that was answered with 4xx, with its path and HTTP status."""
+        ...
+
     def connections(self, count: int) -> None:
         """Set the number of open connections."""
         ...

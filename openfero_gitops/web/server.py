@@ -25,6 +25,7 @@ from openfero_gitops.web.headers import add_default_headers, foreign, is_loopbac
 from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
+from openfero_gitops.web.refusals import Refusals
 from openfero_gitops.web.webhook import add_webhook
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Server:
         self._exposition = exposition
         self._tls = tls
         self._limits = limits or ConnectionLimits()
+        self._refusals = Refusals(exposition)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         webhook = self._listener(state, listen, "--listen")
         add_webhook(webhook.app, deliveries, exposition, webhook_guard, intake)
@@ -183,7 +185,15 @@ class Server:
                 response.force_close()
             return response
 
-        app = web.Application(middlewares=[close_connections, problems, refuse_foreign, take_turns])
+        app = web.Application(
+            middlewares=[
+                close_connections,
+                problems,
+                self._refusals.watch,
+                refuse_foreign,
+                take_turns,
+            ]
+        )
         app.on_response_prepare.append(_add_default_headers)
         add_health(app, state, self._exposition)
         listener = _Listener(app, address, flag, [])

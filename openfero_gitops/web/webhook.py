@@ -34,6 +34,9 @@ _BUDGET_FACTOR: Final = 16
 #: Larger bodies take longer than 10 ms to parse if they are made for that, and are parsed in a
 #: thread: one at a time, because the interpreter runs one thread at a time anyway.
 _MAX_BYTES_PARSED_INLINE: Final = 16 * 1024
+#: OpenFero's paths. People write a trailing slash.
+_PATHS: Final = ("/alerts", "/alert", "/alerts/", "/alert/")
+_PATHS_OF_GET: Final = ("/alerts", "/alerts/")
 _TOO_LARGE_ADVICE: Final = (
     "set max_alerts for this receiver in Alertmanager, or raise --max-delivery-size"
 )
@@ -73,7 +76,7 @@ def add_webhook(
     *,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
-    """Serve `POST /alerts` and `/alert`, and OpenFero's `GET /alerts`.
+    """Serve `POST /alerts` and `/alert`, also with a slash, and OpenFero's `GET /alerts`.
 
     Each answer to a POST has `items`; they are empty if the delivery could not be read.
     """
@@ -91,7 +94,11 @@ def add_webhook(
             # Alertmanager repeats none but 503, so this log entry is the only trace.
             reason = " ".join(str(error).split())
             _log.warning(
-                "delivery refused", code=response.status, sender=request.remote, error=reason
+                "delivery refused",
+                code=response.status,
+                path=request.path,
+                sender=request.remote,
+                error=reason,
             )
             count_refusal(error)
         except TimeoutError:
@@ -120,9 +127,8 @@ def add_webhook(
         guard.check(request)
         return web.json_response("OK")
 
-    for path in ("/alerts", "/alert"):
-        app.router.add_post(path, deliver)
-    app.router.add_get("/alerts", get)
+    app.router.add_routes([web.post(path, deliver) for path in _PATHS])
+    app.router.add_routes([web.get(path, get) for path in _PATHS_OF_GET])
 
 
 def _response(answer: Answer) -> web.Response:

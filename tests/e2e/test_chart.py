@@ -63,7 +63,7 @@ FULL: Values = {
         },
         "mirror": {"existingSecret": "mirror"},
     },
-    "webhook": {"auth": "basic"},
+    "webhook": {"auth": "basic", "replicaLabels": ["host.name", "member"]},
     "web": {"expose": True, "auth": "basic", "existingSecret": "pages"},
     "tls": {"existingSecret": "certificate", "clientCaKey": "ca.crt"},
     "jobsNamespace": {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.domain.alert import Alert, Occurrence, Status
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
+from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
 from openfero_gitops.jobs.observe import observe
@@ -116,6 +117,7 @@ def rendered(
     delivered: Delivery | None = None,
     attempt: int = 1,
     renderer: int = RENDERER,
+    replica_labels: frozenset[str] = REPLICA_LABELS,
 ) -> Rendered:
     """Render the Job of an alert, an operario, an envelope and a delivery."""
     return render(
@@ -127,6 +129,7 @@ def rendered(
         jobs_namespace=JOBS_NAMESPACE,
         attempt=attempt,
         renderer=renderer,
+        replica_labels=replica_labels,
     )
 
 

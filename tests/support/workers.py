@@ -29,6 +29,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
+from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.jobs.observe import observe, read_remediation
@@ -296,6 +297,7 @@ class Replica:
         catalog: Catalog | None = None,
         namespaces: Sequence[str] = (build.JOBS_NAMESPACE,),
         limits: DeliveryLimits | None = None,
+        replica_labels: frozenset[str] = REPLICA_LABELS,
     ) -> None:
         self.world = world
         self.name = name
@@ -306,7 +308,7 @@ class Replica:
         self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
         self.control = Control(self.config_maps, seconds_so_far, pause_in_git=self._pause)
         self.tally = Tally()
-        self.view = View()
+        self.view = View(replica_labels)
         pace = Pace(watch_seconds=3600.0, clock=seconds_so_far)
         feed = ListWatch(self.wire, JOBS, namespaces, observe, SELECTOR, pace)
         self.observer = Observer(feed, self.view, namespaces)
@@ -319,6 +321,7 @@ class Replica:
             identity=name,
             jobs_namespace=namespaces[0],
             limits=limits,
+            replica_labels=replica_labels,
         )
         self.admitter = Admitter(
             jobs=self.jobs,

@@ -156,7 +156,7 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
     ("alert", "place", "message"),
     [
         ('{\n  "status": "firing",\n  "labels": {"a" 1}\n}', (3, 18), "invalid JSON"),
-        ("", (1, 1), "invalid JSON"),
+        ("", (1, 1), "it is empty"),
         ('{\n"status": "firing",\n"labels": {\n  "alertname": 7}}', (4, 3), "/labels/alertname"),
         ('{"alerts": [\n {"labels": {}, "status": "up"}]}', (2, 17), 'not "up"'),
         ("[]", (1, 1), "not a JSON object"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -126,7 +127,14 @@ def test_a_group_is_firing_while_any_of_its_alerts_is(states: list[str], status:
 @pytest.mark.parametrize(
     ("body", "place", "complaint"),
     [
-        ("", "not JSON", "Expecting value"),
+        ("", "not JSON", "it is empty"),
+        (b" \r\n", "not JSON", "it is empty"),
+        (
+            gzip.compress(b"{}", mtime=0),
+            "not JSON",
+            "it is compressed (gzip); send it uncompressed",
+        ),
+        (b"\x28\xb5\x2f\xfd0", "not JSON", "it is compressed (Zstandard)"),
         (b"\xff", "not JSON", "decode"),
         ("[" * 100_000, "payload", "not a JSON object"),
         ('{"a": ' + "[" * 100_000, "not JSON", "nested"),
@@ -342,3 +350,101 @@ def test_any_json_is_parsed_or_refused(value: Any) -> None:
     else:
         assert all(alert.status in Status for alert in group.alerts)
         assert all(invalid.problem for invalid in group.invalid)
+
+
+READABLE = {"labels": {"alertname": "Disk"}, "status": "firing"}
+
+
+@pytest.mark.parametrize(
+    ("element", "pointer", "problem"),
+    [
+        (1, "", "an alert must be an object"),
+        (None, "", "an alert must be an object"),
+        ("Disk", "", "an alert must be an object"),
+        ([], "", "an alert must be an object"),
+        ({}, "/labels", "the member is required"),
+        ({"labels": None}, "", "labels must be an object"),
+        ({"labels": ["alertname"]}, "", "labels must be an object"),
+        ({"labels": {"alertname": "Disk", "code": 500}}, "/labels/code", "must be a string"),
+        ({"labels": {"alertname": "Disk", "gone": None}}, "/labels/gone", "must be a string"),
+        ({"labels": {"a": {"b": "c"}}}, "/labels/a", "must be a string"),
+        (READABLE | {"annotations": {"n": 1.5}}, "/annotations/n", "must be a string"),
+        (READABLE | {"annotations": "s"}, "/annotations", "must be an object"),
+        (READABLE | {"status": "suppressed"}, "/status", 'not "suppressed"'),
+        (READABLE | {"status": "FIRING"}, "/status", 'not "FIRING"'),
+        (READABLE | {"status": {"state": "active"}}, "/status", "must be a string"),
+        (READABLE | {"startsAt": 1764324000}, "/startsAt", "must be a string"),
+        (READABLE | {"startsAt": "yesterday"}, "/startsAt", "is not an RFC 3339 time"),
+        (READABLE | {"endsAt": False}, "/endsAt", "must be a string"),
+        (READABLE | {"fingerprint": 17}, "/fingerprint", "must be a string"),
+        (READABLE | {"generatorURL": []}, "/generatorURL", "must be a string"),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_one_alert_that_is_wrong_spoils_no_other(
+    index: int, element: object, pointer: str, problem: str
+) -> None:
+    """The others are read, and the wrong one is named with its position."""
+    alerts: list[object] = [READABLE, READABLE]
+    alerts.insert(index, element)
+    group = read_delivery(json.dumps({"status": "firing", "alerts": alerts}).encode())
+    assert [alert.name for alert in group.alerts] == ["Disk", "Disk"]
+    (invalid,) = group.invalid
+    assert (invalid.index, invalid.pointer) == (index, f"/alerts/{index}{pointer}")
+    assert problem in invalid.problem
+
+
+def test_elements_beside_lone_surrogates_are_read() -> None:
+    """A body that has to be read twice for one reason may have the other, too."""
+    body = rb'{"alerts":[7,{"labels":{"alertname":"\ud800"},"status":"firing"},null]}'
+    group = read_delivery(body)
+    assert [alert.name for alert in group.alerts] == ["\ufffd"]
+    assert [invalid.index for invalid in group.invalid] == [0, 2]
+
+
+def test_elements_that_are_no_objects_count_too() -> None:
+    """The limit of alerts holds whatever the elements are."""
+    body = json.dumps({"alerts": [READABLE, *range(5)]}).encode()
+    with pytest.raises(TooLarge, match="more than 5 alerts"):
+        read_delivery(body, PayloadLimits(alerts=5))
+    assert len(read_delivery(body, PayloadLimits(alerts=6)).invalid) == 5
+
+
+def test_a_large_body_with_other_elements_is_no_payload() -> None:
+    """Only in a body of ordinary size are its elements looked for."""
+    wide = READABLE | {"annotations": {"a": "x" * 200_000}}
+    with pytest.raises(PayloadError, match="at /alerts/1: Expected `object`"):
+        read_delivery(json.dumps({"alerts": [wide, 1]}).encode())
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"annotations": None},
+        {"startsAt": None},
+        {"endsAt": None},
+        {"generatorURL": None},
+        {"fingerprint": None},
+        {"status": None},
+    ],
+)
+def test_null_is_the_same_as_absent(absent: dict[str, None]) -> None:
+    """A member that may be absent may be null: of an alert, and of the group."""
+    body = {
+        "status": "firing",
+        "receiver": None,
+        "groupKey": None,
+        "groupLabels": None,
+        "commonLabels": None,
+        "commonAnnotations": None,
+        "externalURL": None,
+        "version": None,
+        "truncatedAlerts": None,
+        "alerts": [READABLE | absent],
+    }
+    (name,) = absent
+    without = {key: value for key, value in READABLE.items() if key != name}
+    group = read_delivery(json.dumps(body).encode())
+    assert group.invalid == ()
+    assert group.alerts == read_delivery(json.dumps({**body, "alerts": [without]}).encode()).alerts
+    assert (group.group_key, group.truncated_alerts) == ("", 0)

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.text import canonical_json
-from openfero_gitops.jobs.environment import LIMITS, AlertRecord, RecordLimits, variables
+from openfero_gitops.jobs.environment import (
+    LIMITS,
+    AlertRecord,
+    RecordLimits,
+    variables,
+    why_missing,
+)
 from openfero_gitops.jobs.environment import record_alert as record_within
 from openfero_gitops.jobs.render import RENDERER
 from tests.support.build import alert
@@ -28,9 +34,12 @@ def record_alert(alert: Alert, limits: RecordLimits = LIMITS[RENDERER]) -> Alert
     return record_within(alert, limits)
 
 
-def variables_for(*, group_key: str = "key", commit: str = "1a2b", **values: Any) -> dict[str, str]:
+def variables_for(
+    *, group_key: str = "key", commit: str = "1a2b", renderer: int = RENDERER, **values: Any
+) -> dict[str, str]:
     """Return the variables of an alert with these values."""
-    return variables(record_alert(alert(**values)), group_key, commit)
+    limits = LIMITS[renderer]
+    return variables(record_within(alert(**values), limits), group_key, commit, limits)
 
 
 def test_the_record_is_the_alert_as_canonical_json() -> None:
@@ -149,14 +158,29 @@ def test_every_reserved_variable_is_set() -> None:
         ("app-name", "OPENFERO_APP_NAME"),
         ("mixedCase_9", "OPENFERO_MIXEDCASE_9"),
         ("9lives", "OPENFERO_9LIVES"),
+        ("service.name", "OPENFERO_SERVICE_NAME"),
+        ("cloud.account-name", "OPENFERO_CLOUD_ACCOUNT_NAME"),
+        ("app.kubernetes.io/name", "OPENFERO_APP_KUBERNETES_IO_NAME"),
+        (".", "OPENFERO__"),
     ],
 )
 def test_labels_have_openferos_names(label: str, variable: str) -> None:
-    """A label's variable is its name in upper case, with _ for -."""
-    assert variables_for(labels={label: "v"})[variable] == "v"
+    """A label's variable is its name in upper case, with _ for - . and /."""
+    values = variables_for(labels={label: "v"}, annotations={label: "w"})
+    assert values[variable] == "v"
+    assert values[variable.replace("OPENFERO_", "OPENFERO_ANNOTATION_")] == "w"
 
 
-@pytest.mark.parametrize("label", ["", "a.b", "a b", "é", "a=b", "a\n", "ß", "a\0", "k8s.io/x"])
+@pytest.mark.parametrize("renderer", [1, 2])
+def test_earlier_versions_made_no_variables_of_dotted_labels(renderer: int) -> None:
+    """Their Jobs are verified as they were rendered: only - became _."""
+    values = variables_for(labels={"a.b": "1", "a-b": "2"}, renderer=renderer)
+    assert values["OPENFERO_A_B"] == "2"
+
+
+@pytest.mark.parametrize(
+    "label", ["", "a b", "é", "a=b", "a\n", "ß", "a\0", "foo🙂", "a:b", "a\\b"]
+)
 def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
     """A label whose variable name would be invalid is not lost."""
     values = variables_for(labels={label: "hidden", "pod": "p"}, annotations={label: "hidden"})
@@ -169,12 +193,33 @@ def test_a_name_that_is_invalid_is_only_in_the_json(label: str) -> None:
 def test_a_name_that_two_labels_share_is_only_in_the_json() -> None:
     """No label gets the value of another."""
     values = variables_for(
-        labels={"a-b": "1", "a_b": "2", "A_b": "3", "c": "4"}, annotations={"x-y": "1", "x_y": "2"}
+        labels={"a-b": "1", "a_b": "2", "A_b": "3", "a.b": "4", "c": "4", "d.e": "5", "d/e": "6"},
+        annotations={"x-y": "1", "x_y": "2"},
     )
 
     assert "OPENFERO_A_B" not in values
+    assert "OPENFERO_D_E" not in values
     assert "OPENFERO_ANNOTATION_X_Y" not in values
     assert values["OPENFERO_C"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ("OPENFERO_K8S_APP", "the alert has 2 labels that would have this name: k8s-app, k8s_app;"),
+        ("OPENFERO_A_B", "the alert has 3 labels that would have this name: A_B, a.b, a/b;"),
+        ("OPENFERO_ANNOTATION_X_Y", "the alert has 2 annotations that would have this name: x-y,"),
+        ("OPENFERO_SERVICE", "the alert has no such label or annotation"),
+        ("OPENFERO_ANNOTATION_X", "the alert has no such label or annotation"),
+    ],
+)
+def test_why_there_is_no_variable(variable: str, reason: str) -> None:
+    """A name that several labels share is distinguished from one that none has."""
+    shared = {"k8s-app": "x", "k8s_app": "y", "a.b": "1", "a/b": "2", "A_B": "3", "foo🙂": "z"}
+    record = record_alert(alert(labels=shared, annotations={"x-y": "1", "x.y": "2"}))
+    missing = why_missing(variable, record, LIMITS[RENDERER])
+    assert missing.startswith(reason)
+    assert ("OPENFERO_ALERT_JSON" in missing) == ("would have" in reason)
 
 
 def test_reserved_names_win_over_labels() -> None:

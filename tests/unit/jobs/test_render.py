@@ -631,7 +631,8 @@ def test_alert_data_is_data(x: str, y: str, z: str, own: list[str], argument: li
     """
     body = {"status": "firing", "labels": {"x": x, "y": y}, "annotations": {"z": z}}
     (delivered,) = read_payload(json.dumps(body)).alerts
-    ours = variables(record_alert(delivered, LIMITS[RENDERER]), delivery().group_key, COMMIT)
+    limits = LIMITS[RENDERER]
+    ours = variables(record_alert(delivered, limits), delivery().group_key, COMMIT, limits)
     plain = {name: value.replace("\0", "") for name, value in ours.items()}
     references = {
         "{{ .Labels.x }}": delivered.labels["x"],

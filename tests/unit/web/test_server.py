@@ -162,11 +162,12 @@ async def test_the_webhook_can_be_exposed_alone() -> None:
             assert status == 404
             problem(text, 404)
             assert (await send("GET", f"http://{reading}{path}"))[0] == 200
-        for path in ("/alerts", "/alert"):
+        for path in ("/alerts", "/alert", "/alerts/", "/alert/"):
             assert (await send("POST", f"http://{webhook}{path}", json=BODY))[0] == 200
             assert (await send("POST", f"http://{reading}{path}", json=BODY))[0] == 404
         assert (await send("GET", f"http://{reading}/alerts"))[0] == 404
-    assert len(inbox.groups) == 2
+        assert (await send("GET", f"http://{webhook}/alerts/"))[0] == 200
+    assert len(inbox.groups) == 4
 
 
 async def test_each_side_has_its_own_credentials(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def refused(reason: Reason, verdict: Verdict, message: str) -> Any:
 # What is answered
 
 
-@pytest.mark.parametrize("path", ["/alerts", "/alert"])
+@pytest.mark.parametrize("path", ["/alerts", "/alert", "/alerts/", "/alert/"])
 async def test_every_alert_is_answered_in_its_order(path: str) -> None:
     """200 has the outcome of each alert; both paths behave the same."""
 
@@ -264,7 +264,8 @@ async def test_other_methods_are_refused(method: str, path: str, allowed: str) -
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"", "not JSON"),
+        (b"", "the body is not JSON: it is empty"),
+        (gzip.compress(b"{}", mtime=0), "it is compressed (gzip); send it uncompressed"),
         (b"not json", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "not a JSON object"),
@@ -377,7 +378,10 @@ async def test_a_compressed_body_is_refused(encoding: str, body: bytes) -> None:
         answer = await client.post("/alerts", data=body, headers={"Content-Encoding": encoding})
         assert (answer.status, answer.content_type) == (415, PROBLEM)
         assert answer.headers["Accept-Encoding"] == "identity"
-        assert problem(await answer.text(), 415)["items"] == []
+        refusal = problem(await answer.text(), 415)
+        assert refusal["items"] == []
+        words = f"the body is compressed (Content-Encoding: {encoding}); send it uncompressed"
+        assert refusal["detail"] == words
         plain = {"Content-Encoding": "Identity"}
         assert (await client.post("/alerts", data=BODY, headers=plain)).status == 200
     assert len(inbox.groups) == 1

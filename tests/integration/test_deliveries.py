@@ -1,0 +1,167 @@
+"""Deliveries as people's senders really make them, up to the Jobs in a real API server."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.domain import keys
+from tests.support.optional import require_alertmanager
+from tests.support.process import Process, free_port
+from tests.support.replica import PATIENCE_SECONDS, Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+LOOPBACK = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def replica(
+    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+) -> Iterator[Replica]:
+    """Give a leading replica with an operario for the alert `Disk`."""
+    folder = tmp_path_factory.mktemp("deliveries")
+    repository = Repository(folder / "operarios")
+    repository.write("disk.json", operario("Disk"))
+    repository.commit("Operarios")
+    with Replica(
+        folder,
+        name="deliveries",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+        development=False,
+        replica_label="cluster-member",
+    ) as started:
+        started.wait_for(lambda: started.leads)
+        yield started
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path, replica: Replica) -> Iterator[str]:
+    """Give the address of an Alertmanager that delivers to the replica, without waiting."""
+    config = tmp_path / "alertmanager.yml"
+    route = {"receiver": "openfero", "group_by": ["alertname"], "group_wait": "1s"}
+    webhook = {"url": f"{replica.url}/alerts/", "send_resolved": True}
+    receiver = {"name": "openfero", "webhook_configs": [webhook]}
+    config.write_text(json.dumps({"route": route, "receivers": [receiver]}))
+    port = free_port()
+    process = Process(
+        [
+            str(require_alertmanager()),
+            f"--config.file={config}",
+            f"--storage.path={tmp_path / 'alertmanager'}",
+            f"--web.listen-address={LOOPBACK}:{port}",
+            "--cluster.listen-address=",
+        ],
+        log=tmp_path / "alertmanager.log",
+        url=f"http://{LOOPBACK}:{port}/-/ready",
+    )
+    with process:
+        yield f"http://{LOOPBACK}:{port}"
+
+
+def post(url: str, body: Any) -> None:
+    """POST JSON; raises an error unless the answer is 2xx."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS):
+        pass
+
+
+def remediations(replica: Replica, pod: str) -> list[dict[str, Any]]:
+    """Return the remediations of a Pod's alerts."""
+    items = replica.get("/api/remediations")["items"]
+    return [item for item in items if item["labels"].get("pod") == pod]
+
+
+def outcomes(answer: Any) -> list[tuple[str, str | None]]:
+    """Return the outcome and the reason of each alert of an answer."""
+    return [(item["outcome"], item["reason"]) for item in answer["items"]]
+
+
+class TestReplicaLabels:
+    """The members of a Prometheus pair send the same alerts."""
+
+    @pytest.mark.alertmanager
+    @pytest.mark.parametrize("apart", [0, 20])
+    def test_a_pair_behind_alertmanager_is_healed_once(
+        self, replica: Replica, alertmanager: str, apart: int
+    ) -> None:
+        """Prometheus does not drop the label, and the members saw the problem at two moments."""
+        pod = f"api-{apart}"
+        start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60)
+        alerts = [
+            {
+                "labels": {
+                    "alertname": "Disk",
+                    "namespace": "web",
+                    "pod": pod,
+                    "prometheus": "monitoring/k8s",
+                    "prometheus_replica": f"prometheus-k8s-{member}",
+                },
+                "startsAt": (start + timedelta(seconds=member * apart)).isoformat(),
+            }
+            for member in (0, 1)
+        ]
+        post(f"{alertmanager}/api/v2/alerts", alerts)
+        expected = {"Running"} if apart == 0 else {"Running", "Refused"}
+
+        def settled() -> list[dict[str, Any]]:
+            items = remediations(replica, pod)
+            return items if {item["phase"] for item in items} == expected else []
+
+        items = replica.wait_for(settled)
+        assert sorted(item["phase"] for item in items) == sorted(expected, reverse=False)
+        if apart:
+            refused = next(item for item in items if item["phase"] == "Refused")
+            assert refused["reason"] == "same-incident"
+
+    @pytest.mark.parametrize(
+        "label",
+        [
+            "prometheus_replica",
+            "__replica__",
+            "thanos_ruler_replica",
+            "rule_replica",
+            "cluster-member",
+        ],
+    )
+    def test_one_job_for_both_members(self, replica: Replica, kubectl: Kubectl, label: str) -> None:
+        """In one delivery and in two, the Job, its incident and its target are the same."""
+        pair = [
+            alert("Disk", pod=f"pair-{len(label)}", **{label: f"prometheus-k8s-{member}"})
+            for member in (0, 1)
+        ]
+        status, answer = replica.deliver(*pair)
+        assert status == 200
+        assert outcomes(answer) == [("created", None), ("exists", None)]
+        for one in pair:
+            assert outcomes(replica.deliver(one)[1]) == [("exists", None)]
+        item = answer["items"][0]
+        assert answer["items"][1]["job"] == item["job"]
+        job = kubectl.json("get", "job", item["job"], "-n", item["namespace"])
+        annotations = job["metadata"]["annotations"]
+        assert json.loads(annotations[keys.TARGET]) == {"pod": f"pair-{len(label)}"}
+        assert label in json.loads(annotations[keys.ALERT])["labels"]
+        environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        variable = f"OPENFERO_{label.upper().replace('-', '_')}"
+        assert {"name": variable, "value": "prometheus-k8s-0"} in environment
+
+    def test_other_labels_still_make_two_jobs(self, replica: Replica) -> None:
+        """Alerts that differ in anything else are two alerts."""
+        pair = [alert("Disk", pod="two", replica=str(member)) for member in (0, 1)]
+        _, answer = replica.deliver(*pair)
+        assert outcomes(answer) == [("created", None)] * 2
+        assert answer["items"][0]["job"] != answer["items"][1]["job"]
