@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.environment import AlertRecord, RecordLimits
 
 #: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
-#: of large alerts. Version 3 knows two field references in a Job and a ConfigMap, and makes variables
-#: of labels with `.` and `/` in their name.
+#: of large alerts. Version 3 knows two field references in a Job and a ConfigMap, and has variables
+#: for labels with `.` and `/` in their name.
 RENDERER: Final = 3
 #: Versions whose Jobs can be rendered again.
 RENDERERS: Final = tuple(environment.LIMITS)
