@@ -233,7 +233,9 @@ class Controller:
             self._lead,
             on_change=(self._report_leadership,),
         )
-        self._schedule = Schedule(self.syncer.sync, self._delay_before_sync)
+        self._schedule = Schedule(
+            self.syncer.sync, self._delay_before_sync, self._git_server_blocks
+        )
         self.control.on_sync(self._schedule.now)
         self.sync_requests = SyncRequests(
             sync=self._schedule.now,
@@ -290,6 +292,7 @@ class Controller:
                 SecretLines(settings.hook_secret_file, check_secrets)
                 if settings.hook_secret_file
                 else None,
+                lambda: self.syncer.block_seconds,
             ),
             intake=Intake(
                 PayloadLimits(settings.max_delivery_size, settings.max_alerts),
@@ -299,7 +302,12 @@ class Controller:
 
     def _delay_before_sync(self) -> timedelta:
         chance = random.random()  # noqa: S311 - no secret
-        return delay_before_sync(self._settings.interval, self.syncer.failures, chance)
+        return delay_before_sync(
+            self._settings.interval, self.syncer.failures, chance, self._git_server_blocks()
+        )
+
+    def _git_server_blocks(self) -> timedelta:
+        return timedelta(seconds=self.syncer.block_seconds)
 
     def _catalog(self) -> Catalog | None:
         return self.syncer.catalog

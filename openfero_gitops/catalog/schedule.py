@@ -1,7 +1,8 @@
 """When to sync: at the interval, after a failure, and on request.
 
 `Schedule` runs the sync on APScheduler, never twice at once. After failures it retries soon, then
-less and less often (`delay_before_sync`). `SyncRequests` handles requests by a push hook, SIGHUP
+less and less often (`delay_before_sync`); if the Git server said for how long it wants no request,
+not even a requested sync runs before. `SyncRequests` handles requests by a push hook, SIGHUP
 or another replica: one sync runs and at most one more waits. A push hook reaches one replica, which
 records the request in `openfero-control`; the others read it there within seconds.
 """
@@ -37,13 +38,20 @@ _SECONDS_BETWEEN_REQUESTS: Final = 2.0
 class Schedule:
     """Runs one coroutine function again and again, never twice at once.
 
-    `delay` returns after each run how long to wait until the next one.
+    `delay` returns after each run how long to wait until the next one, `block` for how long none
+    may run now, not even a requested one.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[None]], delay: Callable[[], timedelta]) -> None:
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[None]],
+        delay: Callable[[], timedelta],
+        block: Callable[[], timedelta] = timedelta,
+    ) -> None:
         """Prepare the schedule; `start` starts it."""
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._delay = delay
+        self._block = block
         self._requested = False  # a run that has not begun yet
 
         one_at_a_time = asyncio.Lock()
@@ -53,6 +61,9 @@ class Schedule:
             with contextlib.suppress(asyncio.CancelledError):
                 async with one_at_a_time:
                     self._requested = False
+                    if block := self._block():
+                        self._run_in(block)
+                        return
                     try:
                         await work()
                     finally:
@@ -74,7 +85,7 @@ class Schedule:
     def now(self) -> None:
         """Request a run as soon as possible; requests before it begins are one request."""
         self._requested = True
-        self._job.modify(next_run_time=datetime.now(UTC))
+        self._run_in(self._block())
 
     def stop(self) -> None:
         """Stop; a current run is cancelled with its task."""
@@ -82,23 +93,34 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
 
     def _plan_next(self) -> None:
-        if self._scheduler.running and not self._requested:
-            self._job.modify(next_run_time=datetime.now(UTC) + self._delay())
+        block = self._block()
+        if not self._requested:
+            self._run_in(self._delay())
+        elif block:
+            self._run_in(block)
+
+    def _run_in(self, delay: timedelta) -> None:
+        if self._scheduler.running:
+            self._job.modify(next_run_time=datetime.now(UTC) + delay)
 
 
-def delay_before_sync(interval: timedelta, failures: int, chance: float) -> timedelta:
+def delay_before_sync(
+    interval: timedelta, failures: int, chance: float, block: timedelta = timedelta()
+) -> timedelta:
     """Return how long to wait until the next sync.
 
     Args:
         interval: between two successful syncs.
         failures: the number of consecutive failures so far.
         chance: a random number from 0 to 1.
+        block: for how long the Git server wants no request.
     """
     seconds = interval.total_seconds()
     if failures:
         backoff = Backoff(min(seconds, _FIRST_RETRY_SECONDS), max(seconds, _MAX_RETRY_SECONDS))
         seconds = backoff.delay(failures)
-    return timedelta(seconds=seconds) * (1 + _JITTER * (2 * chance - 1))
+    delay = timedelta(seconds=seconds) * (1 + _JITTER * (2 * chance - 1))
+    return max(delay, block * (1 + _JITTER * chance))
 
 
 class SyncRequests:

@@ -88,6 +88,12 @@ class Syncer:
         self.failures = 0
         #: The error of the last attempt, if a retry cannot succeed.
         self.lasting_error: str | None = None
+        self._blocked_until = 0.0  # by the clock that measures durations
+
+    @property
+    def block_seconds(self) -> float:
+        """For how many more seconds the Git server wants no request; 0 for none."""
+        return max(0.0, self._blocked_until - self._clock())
 
     @property
     def pause(self) -> Pause | None:
@@ -121,13 +127,9 @@ class Syncer:
                 with steps.time("build"):
                     catalog: Catalog | None = await self._load(snapshot)
             except OpenFeroError as error:
-                self.failures += 1
-                lasting = not isinstance(error, SourceError) or error.lasting
-                self.lasting_error = str(error) if lasting else None
+                self._record_error(error, is_new=status.error != str(error))
                 if isinstance(error, Unusable):
                     revision = error.revision
-                if status.error != str(error):
-                    _log.warning("sync failed; the active catalog is kept", error=str(error))
                 status = replace(
                     status, error=str(error), failing_since=status.failing_since or moment
                 )
@@ -153,6 +155,26 @@ class Syncer:
             if self.status.refused != refused_before:
                 for listener in self._refusal_listeners:
                     listener()
+
+    def _record_error(self, error: OpenFeroError, *, is_new: bool) -> None:
+        """Count a failure, log it once, and remember for how long no request is wanted."""
+        self.failures += 1
+        lasting = not isinstance(error, SourceError) or error.lasting
+        self.lasting_error = str(error) if lasting else None
+        if isinstance(error, SourceUnavailable) and error.retry_after:
+            self._blocked_until = self._clock() + error.retry_after
+        if not is_new:
+            return
+        if self.catalog is not None:
+            _log.warning(
+                "sync failed and will be retried; the active catalog is kept", error=str(error)
+            )
+        elif lasting:
+            _log.warning("sync failed; no catalog is active", error=str(error))
+        else:
+            _log.warning(
+                "sync failed and will be retried; no catalog is active yet", error=str(error)
+            )
 
     def restore_revision(self, revision: Revision) -> None:
         """Take over the revision that was active when the mirror was written.

@@ -7,6 +7,7 @@ OpenFeroError
 ├── Overloaded            the requests in progress need too much memory; repeat (503)
 ├── RenderRefusal         the alert's values are not safe in this operario (a refused Job, 200)
 ├── SourceError           Git or a folder could not be read; the active catalog stays active
+│   ├── SourceUnavailable an error of the network, the server or the disk: retry
 │   ├── Unusable          the commit of the ref cannot become active: no such folder, too large
 │   │   └── Unverified    it has no valid signature of a trusted signer
 │   └── CatalogRefusal    it was read, and its openfero.yaml is missing or invalid
@@ -82,9 +83,17 @@ class SourceError(OpenFeroError):
 
 
 class SourceUnavailable(SourceError):
-    """A repository could not be read for now: an error of the network, server or disk."""
+    """A repository could not be read for now: an error of the network, server or disk.
+
+    The server wants no request for `retry_after` seconds; 0 if it did not say.
+    """
 
     lasting = False
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        """Keep the server's Retry-After."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unusable(SourceError):

@@ -6,6 +6,7 @@ A hook can only request a sync. Which repository and ref are read depends on the
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -36,11 +37,16 @@ BODY_TIMEOUT_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PushHook:
-    """Requests a sync for pushes to `ref` that are signed with one of the secrets."""
+    """Requests a sync for pushes to `ref` that are signed with one of the secrets.
+
+    `block_seconds` returns for how long the Git server wants no request, which a push does not
+    change.
+    """
 
     request_sync: Callable[[], None]
     ref: str
     secrets: SecretLines | None
+    block_seconds: Callable[[], float] = float
 
 
 def add_push_hook(app: web.Application, push: PushHook, budget: BodyBudget) -> None:
@@ -94,7 +100,13 @@ async def _handle(request: web.Request, hook: PushHook, reservation: Reservation
     if not relevant:
         return web.json_response({"sync": False, "message": f"the push does not change {hook.ref}"})
     hook.request_sync()
-    return web.json_response({"sync": True, "message": "sync requested; see /api/sync"}, status=202)
+    message = "sync requested; see /api/sync"
+    if seconds := math.ceil(hook.block_seconds()):
+        message = (
+            f"sync requested; it starts in {seconds} s, because the Git server wants no request"
+            " until then (Retry-After); see /api/sync"
+        )
+    return web.json_response({"sync": True, "message": message}, status=202)
 
 
 async def _read(request: web.Request, proof: Proof, reservation: Reservation) -> tuple[bytes, bool]:

@@ -26,6 +26,7 @@ from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.keyfiles import certificates, credentials, ssh
 from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.file import CheckedFile, located, require_private
+from openfero_gitops.sources.git.transport import logged_ssh
 from openfero_gitops.sources.git.url import Protocol
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class GitConnection:
             environment["GIT_SSL_KEY"] = str(self._client_key.usable(private, str))
         if self._ssh_key is not None and self._known_hosts is not None:
             key, hosts = (file.usable(private, str) for file in (self._ssh_key, self._known_hosts))
-            environment["GIT_SSH_COMMAND"] = shlex.join(_ssh(key, hosts))
+            environment["GIT_SSH_COMMAND"] = logged_ssh(_ssh(key, hosts))
             environment["GIT_SSH_VARIANT"] = "ssh"
         if self.settings.no_proxy:
             environment["no_proxy"] = self.settings.no_proxy
@@ -373,7 +374,7 @@ def _ssh(key: Path, known_hosts: Path) -> list[str]:
         *("-o", "BatchMode=yes"),
         *("-o", "ClearAllForwardings=yes"),
         *("-o", "ServerAliveInterval=15"),
-        *("-o", "LogLevel=ERROR"),
+        *("-o", "LogLevel=VERBOSE"),
     ]
 
 

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.errors import SourceUnavailable
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from openfero_gitops.sources.git.process import Git
+    from openfero_gitops.sources.git.repository import BareRepository
 
 _LOCK_POLL_SECONDS: Final = 0.05
 
@@ -118,6 +119,23 @@ def remove(folder: Path) -> None:
             shutil.rmtree(folder)
         else:
             folder.unlink()
+
+
+def open_repository(folder: Path, git: Git) -> BareRepository:
+    """Open a repository.
+
+    GitPython is imported here, since importing it fails where there is no git command.
+
+    Raises:
+        SourceError: there is none.
+    """
+    try:
+        from openfero_gitops.sources.git.repository import BareRepository  # noqa: PLC0415
+    except ImportError as error:
+        if shutil.which("git") is not None:
+            raise  # not a missing git command
+        raise SourceError(f"{git.where}: the git command is not installed; install git") from error
+    return BareRepository(folder, git)
 
 
 def _try_lock(descriptor: int) -> bool:

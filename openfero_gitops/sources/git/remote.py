@@ -15,6 +15,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.cache import remove
 from openfero_gitops.sources.git.errors import (
+    CacheFull,
     Damaged,
     OtherFormat,
     explain,
@@ -24,6 +25,7 @@ from openfero_gitops.sources.git.errors import (
     not_offered,
     other_format,
 )
+from openfero_gitops.sources.git.failure.kinds import GitSetup
 from openfero_gitops.sources.git.process import TooMuchDisk, TooMuchOutput
 
 if TYPE_CHECKING:
@@ -93,15 +95,14 @@ class RemoteRef:
         secrets = self._access.secrets()
         options = [*self._access.options(), "ls-remote", "--quiet", *narrow]
         try:
-            listed = git.run(*options, "--", self._url, max_bytes=_MAX_LIST_BYTES)
+            listed = git.run(*options, "--", self._url, max_bytes=_MAX_LIST_BYTES, lengthy=True)
         except TooMuchOutput:
             self._too_many_refs = True
             return ""
         if listed.code != 0:
-            error = explain(git.where, listed.stderr, secrets)
-            if isinstance(error, Damaged):
-                return ""
-            raise error
+            error = explain(git.where, listed, secrets, self._setup())
+            # A list of refs does not read the cache.
+            raise (error.otherwise or error) if isinstance(error, Damaged) else error
         lines = (line.partition(b"\t") for line in listed.stdout.split(b"\n"))
         ids = {name: sha.decode() for sha, _, name in lines}
         return next((ids[name.encode()] for name in names if name.encode() in ids), "")
@@ -122,7 +123,8 @@ class RemoteRef:
 
         Raises:
             SourceError: there is no such ref, or the fetch failed.
-            Damaged: the repository cannot be used.
+            Damaged: what was fetched cannot be read.
+            CacheFull: there is no room for it.
         """
         likely, other = _FORMATS if len(self._ref) != _SHA256_DIGITS else _FORMATS[::-1]
         history = (f"--depth={depth}",)
@@ -149,7 +151,8 @@ class RemoteRef:
 
         Raises:
             SourceError: there is no such ref, or the fetch failed.
-            Damaged: the repository cannot be used.
+            Damaged: the repository here may be the cause.
+            CacheFull: there is no room for what was to be fetched.
             OtherFormat: the remote uses another hash.
         """
         if is_commit(self._ref) and repository.has(self._ref):
@@ -190,7 +193,7 @@ class RemoteRef:
 
         Raises:
             SourceError: the fetch failed.
-            Damaged: the repository cannot be used.
+            Damaged: the repository here may be the cause.
             OtherFormat: the remote uses another hash.
         """
         if repository.is_cut:
@@ -217,16 +220,24 @@ class RemoteRef:
             # A process that reaches its file size limit is killed and prints nothing.
             if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
                 raise self._too_large(where, held_bytes)
-            raise explain(where, stderr, secrets)
+            raise explain(where, fetched, secrets, self._setup())
         raise SourceError(f"{where}: {self._missing()}")
 
-    def _too_large(self, where: str, held_bytes: int) -> SourceError | Damaged:
+    def _too_large(self, where: str, held_bytes: int) -> SourceError | CacheFull:
         if held_bytes > self._pack_bytes // 2:
             # Most of it may be history that has been rewritten since.
-            return Damaged(f"no room beside the {held_bytes} bytes that are held already")
+            return CacheFull(f"no room beside the {held_bytes} bytes that are held already")
         return SourceError(
             f"{where}: the repository is larger than the {self._pack_bytes} bytes that"
             " --git-max-size allows; raise the limit, or use a smaller repository"
+        )
+
+    def _setup(self) -> GitSetup:
+        settings = self._access.settings
+        return GitSetup(
+            credentials=settings.credentials_file is not None,
+            ca=settings.ca_file is not None,
+            proxy=settings.proxy,
         )
 
     def _fetch_least(

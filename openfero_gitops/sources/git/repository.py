@@ -15,7 +15,7 @@ from openfero_gitops.domain.catalog import blob_id, is_commit
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.commits import parse_commit
-from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, last_line
+from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, reason_of
 from openfero_gitops.sources.git.process import TooMuchOutput, bytes_below
 from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
 
@@ -123,7 +123,7 @@ class BareRepository:
             str(self.folder),
         )
         if made.code != 0:
-            reason = last_line(made.stderr)
+            reason = reason_of(made)
             raise SourceError(f"{self.git.where}: cannot create {self.folder} (git: {reason})")
 
     def fetch(
@@ -188,6 +188,7 @@ class BareRepository:
             file_blocks=file_blocks,
             folder=self.folder,
             folder_bytes=disk_bytes,
+            lengthy=True,
         )
         if fetched.code == 0:
             # The next fetch would read every object of each pack with this marker.
@@ -268,7 +269,7 @@ class BareRepository:
         except TooMuchOutput:
             raise SourceError(too_many_entries(self.git.where, budgets)) from None
         if listed.code != 0 or listed.stderr:
-            raise Damaged(last_line(listed.stderr))
+            raise Damaged(reason_of(listed))
         return list(self._parse_listing(listed.stdout, commit, root))
 
     def blobs(self, ids: Iterable[str], total: int) -> dict[str, bytes]:
@@ -285,9 +286,10 @@ class BareRepository:
         objects = self._objects(wanted, total)
         for blob, object_ in zip(wanted, objects, strict=True):
             if object_.kind != "blob":
-                raise Damaged(f"blob {blob} cannot be read")
+                raise Damaged(f"blob {blob} cannot be read", [blob])
             if blob_id(object_.content, like=blob) != blob:
-                raise Damaged(f"the content of blob {blob} does not match its ID")
+                text = f"the content of blob {blob} does not match its ID"
+                raise Damaged(text, is_certain=True)
         return {object_.name: object_.content for object_ in objects}
 
     def earlier(
@@ -359,7 +361,7 @@ class BareRepository:
             *paths,
         )
         if log.code != 0:
-            raise Damaged(last_line(log.stderr))
+            raise Damaged(reason_of(log))
         return log.stdout
 
     def first_parents(self, commit: str, limit: int) -> list[str]:
@@ -402,7 +404,7 @@ class BareRepository:
         stdin = "".join(f"{blob}\n" for blob in wanted).encode()
         checked = self._run("cat-file", "--batch-check", stdin=stdin)
         if checked.code != 0 or checked.stderr:
-            raise Damaged(last_line(checked.stderr))
+            raise Damaged(reason_of(checked))
         lines = (line.split() for line in checked.stdout.decode().splitlines())
         return {
             name: int(size) for name, kind, *rest in lines if kind != "missing" for size in rest
@@ -432,14 +434,15 @@ class BareRepository:
         if base.code != 0 and self.may_be_cut:
             raise Cut
         if base.code not in {0, 1}:
-            raise Damaged(last_line(base.stderr))
+            raise Damaged(reason_of(base))
         return base.stdout.decode().strip()
 
     def repack(self) -> Finished | None:
         """Join packs once there are many; the cost depends on what was added since."""
         if sum(1 for _ in (self.folder / "objects" / "pack").glob("*.pack")) <= _MAX_PACKS:
             return None
-        return self._run("repack", "--geometric=2", "-d", "-q", "-n")
+        words = ("repack", "--geometric=2", "-d", "-q", "-n")
+        return self.git.run(f"--git-dir={self.folder}", *words, lengthy=True)
 
     def _reaches(self, older: str, newer: str, *, again: bool = True) -> bool:
         """Whether the fetched history of a commit contains another."""
@@ -451,7 +454,7 @@ class BareRepository:
                 return False
             if again:  # another replica on this cache may have fetched it since
                 return self._reaches(older, newer, again=False)
-        raise Damaged(last_line(compared.stderr))
+        raise Damaged(reason_of(compared))
 
     def _ends_at(self, commit: str) -> bool:
         """Whether a commit without fetched parents may have parents on the server."""
@@ -477,7 +480,7 @@ class BareRepository:
         except TooMuchOutput:
             raise Damaged("git printed more than expected") from None
         if finished.code != 0:
-            raise Damaged(last_line(finished.stderr))
+            raise Damaged(reason_of(finished))
         return finished.stdout
 
     def _blob_at(self, commit: str, path: str) -> str:
@@ -543,16 +546,16 @@ class BareRepository:
         try:
             read = self._run("cat-file", "--batch", "--buffer", stdin=stdin, max_bytes=max_bytes)
         except TooMuchOutput:
-            raise Damaged("an object is larger than listed") from None
+            raise Damaged("an object is larger than listed", is_certain=True) from None
         if read.code != 0:
-            raise Damaged(last_line(read.stderr))
+            raise Damaged(reason_of(read), names)
         objects: list[GitObject] = []
         start = 0
         for name in names:
             end = read.stdout.find(b"\n", start)
             header = read.stdout[start:end].decode().split()
             if end < 0 or len(header) != 3:  # noqa: PLR2004 - id, type, size
-                raise Damaged(f"object {name.removesuffix('^{}')} cannot be read")
+                raise Damaged(f"object {name.removesuffix('^{}')} cannot be read", [name])
             start = end + 1 + int(header[2]) + 1
             objects.append(GitObject(header[0], header[1], read.stdout[end + 1 : start - 1]))
         return objects

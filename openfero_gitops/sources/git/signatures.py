@@ -29,7 +29,7 @@ from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.file import CheckedFile
 from openfero_gitops.keyfiles.openpgp import public_keys
 from openfero_gitops.keyfiles.ssh import allowed_signers
-from openfero_gitops.sources.git.errors import last_line
+from openfero_gitops.sources.git.errors import last_line, reason_of
 from openfero_gitops.sources.git.process import TooMuchOutput
 from openfero_gitops.sources.tree import printable_name
 
@@ -323,7 +323,7 @@ class Judge:
             # Exit code 1 means a bad signature; any other says nothing about the signature.
             raise SourceError(
                 f"{git.where}: cannot verify the signature of {kind} {sha[:12]}"
-                f" (git: {last_line(verified.stderr)})"
+                f" (git: {reason_of(verified)})"
             )
         return _refusal(kind, sha, self._content(kind, sha) or b"", verified.stderr)
 

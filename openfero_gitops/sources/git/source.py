@@ -14,7 +14,6 @@ processes work with a deadline (see `process`) in a directory of their own (see 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -32,8 +31,16 @@ from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.sources.git.access import GitAccess, GitConnection
-from openfero_gitops.sources.git.cache import Cache, remove
-from openfero_gitops.sources.git.errors import Cut, Damaged, OtherFormat, TooLarge, last_line
+from openfero_gitops.sources.git.cache import Cache, open_repository, remove
+from openfero_gitops.sources.git.damage import confirm
+from openfero_gitops.sources.git.errors import (
+    CacheFull,
+    Cut,
+    Damaged,
+    OtherFormat,
+    TooLarge,
+    reason_of,
+)
 from openfero_gitops.sources.git.files import LargeFiles, earlier_version
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
@@ -317,14 +324,21 @@ class GitSource:
         with self._cache.locked(git):
             self._cache.sweep(self._settings.timeout)
             if self._cache.repository.is_dir() and not self._damaged:
-                repository = _repository(self._cache.repository, git)
+                repository = open_repository(self._cache.repository, git)
                 try:
                     fetched = self._update(repository)
-                except Damaged as damage:
+                except CacheFull as full:
+                    _log.info(
+                        "Git cache is full; making a new one",
+                        repository=self.url,
+                        reason=str(full),
+                    )
+                except Damaged as suspicion:
+                    reason = confirm(repository, suspicion)
                     _log.warning(
                         "Git cache is damaged; making a new one",
                         repository=self.url,
-                        reason=str(damage),
+                        reason=reason,
                     )
                 except OtherFormat:
                     _log.warning(
@@ -346,21 +360,23 @@ class GitSource:
             return None
         if self._remote.listed(git) != fetched.tip:
             return None
-        with self._judging(_repository(self._cache.repository, git)) as judge:
+        with self._judging(open_repository(self._cache.repository, git)) as judge:
             return fetched if fetched.keys == judge.keys.digest else None
 
     def _rebuild(self, git: Git) -> _Fetched:
         """Make a repository beside the old one, which stays until the new one can be read."""
-        repository = _repository(self._cache.fresh, git)
+        repository = open_repository(self._cache.fresh, git)
         self._fetched = None
         try:
             fetched = self._update(repository, fresh=True)
             self._cache.swap()
         except Damaged as damage:
-            raise SourceError(
-                f"{self._where}: cannot read what was fetched (git: {damage}); check the"
-                " repository with `git fsck`, and the disk of the cache directory"
+            raise damage.otherwise or SourceUnavailable(
+                f"{self._where}: cannot read what was fetched ({damage}); check the repository with"
+                " `git fsck`, and the disk of the cache directory"
             ) from damage
+        except CacheFull as full:
+            raise SourceUnavailable(f"{self._where}: {full}; raise --git-max-size") from full
         finally:
             remove(self._cache.fresh)
         self._damaged = False
@@ -427,7 +443,7 @@ class GitSource:
             reason = str(error)
         else:
             failed = repacked is not None and repacked.code != 0
-            reason = last_line(repacked.stderr) if repacked is not None and failed else ""
+            reason = reason_of(repacked) if repacked is not None and failed else ""
         if reason:
             _log.warning("Git cache could not be repacked", repository=self.url, reason=reason)
 
@@ -444,7 +460,7 @@ class GitSource:
             raise SourceError(
                 f"{self._where}: {printable(commit)!r} is not a commit; write its full ID"
             )
-        repository = _repository(self._cache.repository, git)
+        repository = open_repository(self._cache.repository, git)
         try:
             as_fetched = replace(repository, whole=not deepen, cut=repository.is_cut)
             try:
@@ -458,12 +474,12 @@ class GitSource:
                 f"{self._where}: the repository has changed its object format; the next sync"
                 " fetches everything again"
             ) from None
-        except Damaged as damage:
+        except Damaged as suspicion:
+            damage = confirm(repository, suspicion)
             self._damaged = True
-            raise SourceError(
-                f"{self._where}: the cache is damaged (git: {damage}); the next sync makes a new"
-                " one"
-            ) from damage
+            raise SourceUnavailable(
+                f"{self._where}: the cache is damaged ({damage}); the next sync makes a new one"
+            ) from suspicion
 
     def _read_commit(
         self, repository: BareRepository, commit: str, read: Callable[[BareRepository, str], _T]
@@ -537,7 +553,7 @@ class GitSource:
             held = {file.blob for file in self._last.files} if self._last and not fresh else set()
             self._left_out |= missing - held
         if lost := missing - self._left_out:
-            raise Damaged(f"blob {min(lost)} is missing")
+            raise Damaged(f"blob {min(lost)} is missing", lost)
 
     def _changes_before(
         self, repository: BareRepository, commit: str, limit: int
@@ -564,7 +580,7 @@ class GitSource:
         sizes = repository.sizes(blob for _, blob in versions)
         missing = {blob for _, blob in versions} - sizes.keys()
         if missing and self._remote.blob_bytes is None:
-            raise Damaged(f"blob {min(missing)} is missing")
+            raise Damaged(f"blob {min(missing)} is missing", missing)
         small = {blob for blob, size in sizes.items() if size <= max_bytes}
         commit_sizes = repository.sizes(sha for sha, _ in versions)
         versions = [
@@ -581,17 +597,3 @@ class GitSource:
             for (_, blob), commit in zip(versions, commits, strict=True)
             if not is_lfs_pointer(contents[blob])
         ]
-
-
-def _repository(folder: Path, git: Git) -> BareRepository:
-    """Open a repository.
-
-    GitPython is imported here, since importing it fails where there is no git command.
-    """
-    try:
-        from openfero_gitops.sources.git.repository import BareRepository  # noqa: PLC0415
-    except ImportError as error:
-        if shutil.which("git") is not None:
-            raise  # not a missing git command
-        raise SourceError(f"{git.where}: the git command is not installed; install git") from error
-    return BareRepository(folder, git)

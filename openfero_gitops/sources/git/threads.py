@@ -66,9 +66,15 @@ class GitThreads:
     def _run_in_thread(self, operation: Callable[[Git], _T], stop: threading.Event) -> _T:
         try:
             self._cache.open()
-            environment = self._access.environment(self._cache.folder)
-            memory_bytes = self._access.memory_bytes
-            return operation(Git(self._where, environment, self._timeout, stop, memory_bytes))
+            git = Git(
+                self._where,
+                self._access.environment(self._cache.folder),
+                self._timeout,
+                stop,
+                memory_bytes=self._access.memory_bytes,
+                log_folder=self._cache.folder,
+            )
+            return operation(git)
         except OSError as error:
             raise SourceError(
                 f"{self._where}: cannot use the cache directory {self._cache.folder.parent}"

@@ -1,0 +1,99 @@
+"""What servers say when they refuse a request: hosts of repositories word it in different ways."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.sources.git.failure.kinds import Stage, rules
+from openfero_gitops.sources.git.transport import SshLog, parse_log
+
+if TYPE_CHECKING:
+    from openfero_gitops.sources.git.process import Finished
+
+LIMITS: Final = rules(
+    (
+        (
+            r"too many (?:requests|connections|attempts|sessions|concurrent)|rate.?limit"
+            r"|abuse detection|throttl|slow down|quota .{0,40}exceeded"
+            r"|exceeded .{0,60}(?:limit|quota)"
+        ),
+        Stage.LIMIT,
+        "the server is asked too often; raise --interval, or use fewer replicas",
+    ),
+    (
+        (
+            r"maintenance|temporarily (?:unavailable|down|disabled)|service unavailable"
+            r"|currently (?:unavailable|offline|down)|try again (?:later|in )|overloaded"
+            r"|server is (?:busy|down|starting)|migrating|being moved"
+        ),
+        Stage.LIMIT,
+        "the server is not available for now; see what it says",
+    ),
+)
+POLICIES: Final = rules(
+    (
+        (
+            r"(?:key|token|password|credentials?|certificate)\b.{0,80}\b(?:expired|revoked)"
+            r"|(?:expired|revoked) .{0,40}(?:key|token|password|credential)"
+        ),
+        Stage.AUTHENTICATE,
+        "what was used to log in has expired or was revoked on the server; renew it there",
+    ),
+    (
+        r"sha-?1\b|unsupported key|key type",
+        Stage.AUTHENTICATE,
+        "the server does not accept this kind of SSH key; use an Ed25519 key",
+    ),
+    (
+        (
+            r"\bsaml\b|\bsso\b|single sign.?on|allow.?list|whitelist|ip.{0,20}(?:address|restrict)"
+            r"|captcha|two.?factor|\b2fa\b|multi.?factor|terms of (?:service|use)|verify your"
+            r"|account .{0,80}(?:locked|suspended|disabled|blocked|deactivated|not available)"
+            r"|(?:repository|project) .{0,80}(?:suspended|disabled|archived|blocked|locked)"
+            r"|accept the|agree to"
+        ),
+        Stage.AUTHORISE,
+        "the server's rules deny access; do what its message asks",
+    ),
+)
+ABSENCE: Final = re.compile(
+    r"not (?:be )?found|not exist|no such (?:project|repo|file)|cannot find|not find"
+    r"|no longer exist"
+    r"|invalid (?:project|repository|path)|not a (?:gerrit|git) (?:project|repo)|mis-?spelled"
+    r"|unknown (?:repo|project)|does not appear to be a git repository|no (?:repo|project)\b",
+    re.IGNORECASE,
+)
+DENIAL: Final = re.compile(
+    r"denied|unauthori[sz]ed|not authori[sz]ed|forbidden|not (?:allowed|permitted|granted)"
+    r"|permission|access rights|no (?:read )?access|insufficient|authentication failed|not have"
+    r"|\bdenies\b|unable to access|login required|log ?in",
+    re.IGNORECASE,
+)
+NO_COMMAND: Final = re.compile(r"command not found|upload-pack: .{0,20}not found", re.IGNORECASE)
+#: Lines with which Git ends, and which do not say what failed.
+FILLER: Final = re.compile(
+    r"(?:hint: |warning: |Please make sure you have|and the repository exists"
+    r"|fatal: Could not read from remote repository|fatal: the remote end hung up"
+    r"|fatal: expected flush after ref listing)",
+    re.IGNORECASE,
+)
+
+
+def own_lines(stderr: str) -> list[str]:
+    """Return the lines that Git itself wrote; over ssh, the server's are among them."""
+    return [line.strip() for line in stderr.splitlines() if not line.startswith("remote:")]
+
+
+def server_lines(finished: Finished) -> list[str]:
+    """Return what the server said, without the blank lines and frames of its messages."""
+    over_ssh = isinstance(parse_log(finished.log), SshLog)
+    lines: list[str] = []
+    for line in finished.stderr.splitlines():
+        text = line.strip()
+        said = text.removeprefix("remote:").strip()
+        if not any(map(str.isalnum, said)):
+            continue
+        if text.startswith("remote:") or (over_ssh and not FILLER.match(text)):
+            lines.append(said)
+    return list(dict.fromkeys(lines))
