@@ -155,20 +155,32 @@ def test_an_empty_repository(
 
 
 def test_wrong_git_credentials(
-    serve: Serve, tmp_path: Path, kubeconfig: Path, shared_namespace: str, repository: Repository
+    tmp_path: Path, kubeconfig: Path, kubectl: Kubectl, repository: Repository
 ) -> None:
-    """A password that the Git server rejects is reported, but not shown."""
+    """A password that the Git server rejects is reported, not shown, and tried again."""
     secret = tmp_path / "credentials"
     secret.write_text("ada:not-the-password\n")
-    with http_server(repository.folder.parent, user="ada", password="the-password") as server:
-        url = server.url(f"{repository.folder.name}/.git")
-        code, output = serve(
-            f"--repo={url}", f"--git-credentials-file={secret}",
-            f"--kubeconfig={kubeconfig}", f"--namespace={shared_namespace}",
-        )  # fmt: skip
-    assert code == 2
-    assert "refused the credentials" in error_line(output)
-    assert "not-the-password" not in output
+    with (
+        http_server(repository.folder.parent, user="ada", password="the-password") as server,
+        temporary_namespace(kubectl) as namespace,
+        Replica(
+            tmp_path,
+            name="credentials",
+            kubeconfig=kubeconfig,
+            namespace=namespace,
+            repository=server.url(f"{repository.folder.name}/.git"),
+            ready=False,
+            git_credentials_file=str(secret),
+        ) as waiting,
+    ):
+        waiting.wait_for(lambda: "refused the credentials" in waiting.process.output)
+        assert "no catalog is active yet" in waiting.process.output
+        assert "not-the-password" not in waiting.process.output
+        assert "refused the credentials" in str(waiting.get("/api/sync"))
+
+        secret.write_text("ada:the-password\n")
+        waiting.wait_for(lambda: waiting.get("/api/sync")["revision"])
+        assert waiting.process.returncode is None
 
 
 @pytest.mark.parametrize(

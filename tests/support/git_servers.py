@@ -256,6 +256,43 @@ def raw_server(answer: bytes | None) -> Iterator[int]:
                 connection.close()
 
 
+@dataclass
+class Gate:
+    """A port before a server; while `shut` it closes each connection at once."""
+
+    port: int = 0
+    shut: bool = False
+    connections: int = 0
+
+
+@contextmanager
+def gate(server_port: int) -> Iterator[Gate]:
+    """Forward connections to a server on loopback, and count them."""
+    state = Gate()
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        state.port = listener.getsockname()[1]
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    state.connections += 1
+                    if state.shut:
+                        connection.close()
+                        continue
+                    far = socket.create_connection((LOOPBACK, server_port))
+                    for way in ((connection, far), (far, connection)):
+                        threading.Thread(target=_carry, args=way, daemon=True).start()
+
+        thread = threading.Thread(target=accept, name="gate")
+        thread.start()
+        try:
+            yield state
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
 @dataclass(frozen=True)
 class Certificates:
     """A CA of a test's own, and a server's certificate (with its key) that it signed."""
@@ -303,6 +340,22 @@ class SshServer:
     key: Path
     known_hosts: Path
     user: str
+    authorized_keys: Path
+
+    @property
+    def connections(self) -> int:
+        """How many connections it has accepted."""
+        return self.process.output.count("Connection from ")
+
+    @contextmanager
+    def forced(self, command: str) -> Iterator[None]:
+        """Run this command after each login, instead of the requested one."""
+        key = self.authorized_keys.read_text()
+        self.authorized_keys.write_text(f'command="{command}" {key}')
+        try:
+            yield
+        finally:
+            self.authorized_keys.write_text(key)
 
     def url(self, folder: Path) -> str:
         """Where a repository on this machine is."""
@@ -310,8 +363,11 @@ class SshServer:
 
 
 @contextmanager
-def ssh_server(folder: Path) -> Iterator[SshServer]:
-    """Run sshd on a free port, with keys made for it in `folder`, for this user alone."""
+def ssh_server(folder: Path, options: str = "") -> Iterator[SshServer]:
+    """Run sshd on a free port, with keys made for it in `folder`, for this user alone.
+
+    `options` are further lines of its configuration.
+    """
     if not _SSHD.exists():
         missing("sshd", "apt-get install openssh-server")
     if os.geteuid() == 0:
@@ -330,11 +386,19 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
         f"AuthorizedKeysFile {folder / 'authorized_keys'}\n"
         f"AllowUsers {user}\n"
         "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\n"
+        f"{options}"
     )
     argv = [_SSHD, "-D", "-e", "-f", config]
     with Process(argv, log=folder / "sshd.log", port=port) as process:
-        yield SshServer(process, port, folder / "user", folder / "known_hosts", user)
+        yield SshServer(
+            process,
+            port,
+            folder / "user",
+            folder / "known_hosts",
+            user,
+            folder / "authorized_keys",
+        )
 
 
 def make_key(path: Path) -> None:

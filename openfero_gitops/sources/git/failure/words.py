@@ -34,8 +34,9 @@ LIMITS: Final = rules(
 POLICIES: Final = rules(
     (
         (
-            r"(?:key|token|password|credentials?|certificate)\b.{0,80}\b(?:expired|revoked)"
-            r"|(?:expired|revoked) .{0,40}(?:key|token|password|credential)"
+            r"(?:key|token|password|credentials?|certificate)\b.{0,80}"
+            r"(?<!may have )(?<!may be )(?<!might be )\b(?:expired|revoked)"
+            r"|(?<!may have )(?<!or )\b(?:expired|revoked) .{0,40}(?:key|token|password|credential)"
         ),
         Stage.AUTHENTICATE,
         "what was used to log in has expired or was revoked on the server; renew it there",

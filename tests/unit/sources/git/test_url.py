@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.sources.git.access import GitAccess
-from openfero_gitops.sources.git.errors import Damaged, explain, last_line
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.sources.git.url import Protocol, parse_ref, parse_remote
 
@@ -181,71 +180,3 @@ def test_settings_that_contradict_each_other_are_refused_at_once(
         GitSource(GitSettings(cache_dir=tmp_path, access=access, **given))  # type: ignore[arg-type]
 
     assert "s3cret" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("stderr", "message"),
-    [
-        ("fatal: write error: No space left on device\nfatal: index-pack failed", "disk"),
-        ("error: RPC failed; curl 18 transfer closed\nfatal: early EOF", "interrupted"),
-        ("error: cannot lock ref 'a': Unable to create '/c/a.lock': File exists.", "lock file"),
-        ("fatal: something that nobody has heard of", "git could not fetch"),
-    ],
-)
-def test_the_words_of_git_are_explained(stderr: str, message: str) -> None:
-    """Output of Git is translated into what happened and what to do."""
-    error = explain("Git repository x", stderr, ())
-
-    assert isinstance(error, SourceError)
-    assert str(error).startswith("Git repository x: ")
-    assert message in str(error)
-
-
-@pytest.mark.parametrize(
-    "stderr",
-    [
-        "fatal: not a git repository: '/c/r.git'",
-        "fatal: bad object HEAD",
-        "error: object file /c/objects/aa/bb is empty\nfatal: loose object aabb is corrupt",
-        "fatal: bad config line 1 in file /c/config",
-        "error: https://h/p did not send all necessary objects",
-    ],
-)
-def test_a_damaged_cache_is_told_from_a_failed_fetch(stderr: str) -> None:
-    """Damage that a new cache repairs is recognised in the output of Git."""
-    assert isinstance(explain("x", stderr, ()), Damaged)
-
-
-def test_what_the_server_says_of_itself_is_no_sign_of_damage_here() -> None:
-    """Messages of the server cannot cause the cache to be discarded."""
-    stderr = "remote: fatal: bad object HEAD\nfatal: protocol error: bad pack header"
-
-    assert isinstance(explain("x", stderr, ()), SourceError)
-
-
-def test_a_name_that_sounds_like_a_cause_is_not_taken_for_it() -> None:
-    """The name of the repository does not affect the translation of errors."""
-    stderr = "fatal: unable to access 'https://h/certificate-401.git/': Could not resolve host: h"
-
-    assert "cannot be resolved" in str(explain("x", stderr, ()))
-
-
-def test_the_last_line_is_one_line_without_secrets_or_escapes() -> None:
-    """Any output becomes one printable line without secrets."""
-    stderr = (
-        "remote: \x1b[31myour token t0ken is bad\x1b[0m at https://ada:t0ken@host/p\r\n"
-        "fatal: Could not read from remote repository.\n\n"
-        "Please make sure you have the correct access rights\nand the repository exists.\n"
-    )
-
-    line = last_line(stderr, ("t0ken",))
-
-    assert "t0ken" not in line
-    assert "ada" not in line
-    assert line.isprintable()
-    assert "your token" in line
-
-
-def test_a_flood_of_words_is_cut() -> None:
-    """A very long line is shortened."""
-    assert len(last_line("fatal: " + "x" * 100_000)) < 600
