@@ -237,6 +237,7 @@ class RemoteRef:
         return GitSetup(
             credentials=settings.credentials_file is not None,
             ca=settings.ca_file is not None,
+            client_cert=settings.client_cert_file is not None,
             proxy=settings.proxy,
         )
 
