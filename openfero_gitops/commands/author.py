@@ -25,8 +25,8 @@ from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.jobs.render import Delivery, render
-from openfero_gitops.sources.folder import repository_root
 from openfero_gitops.sources.git.source import GitSource
+from openfero_gitops.sources.local import find_root
 from openfero_gitops.sources.opening import open_commit, open_source
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def update_cases(folder: str, report: golden.CaseReport) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"{folder} is not a folder: --update needs one")
-    root = repository_root(root) or root.resolve()
+    root = find_root(root) or root.resolve()
     written = []
     for result in report.results:
         if result.created is None or result.passed:

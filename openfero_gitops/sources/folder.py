@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from openfero_gitops.domain.catalog import Revision, Snapshot
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.text import printable
+from openfero_gitops.sources.local import find_root
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,
@@ -50,7 +51,7 @@ class FolderSource:
         if not folder.is_dir():
             raise UsageError(f"{shown!r} is a file; give the folder that contains it")
         resolved = folder.resolve()
-        self._repository = repository_root(path) or path.resolve()
+        self._repository = find_root(path) or path.resolve()
         if not resolved.is_relative_to(self._repository):
             raise UsageError(
                 f"folder {shown!r} is a symlink to a folder outside"
@@ -143,12 +144,3 @@ class FolderSource:
         if len(content) > max_bytes:
             raise SourceError(f"{self._where}: {file.path} grew while it was being read; try again")
         return content
-
-
-def repository_root(path: Path) -> Path | None:
-    """Return the root of the repository that a path is in; None outside of any repository."""
-    resolved = path.resolve()
-    for folder in (resolved, *resolved.parents):
-        if (folder / ".git").exists():
-            return folder
-    return None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
+from dataclasses import replace
 from pathlib import Path
 
-from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.text import printable
-from openfero_gitops.sources.folder import FolderSource, repository_root
+from openfero_gitops.sources.folder import FolderSource
 from openfero_gitops.sources.git.access import GitAccess
-from openfero_gitops.sources.git.process import Git
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.sources.git.url import Protocol, Remote, looks_like_url
+from openfero_gitops.sources.local import LocalRepository, is_bare, open_local
 from openfero_gitops.sources.tree import normalise
 
 
@@ -38,20 +36,12 @@ def open_source(
     """
     url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
-        if ref == "HEAD" and not _is_bare(folder):
+        if ref == "HEAD" and not is_bare(folder):
             access.check(Remote(printable(source), Protocol.FILE))
             return FolderSource(folder, path)
-        root, path = _repository(folder, path)
-        url = str(root)
-    return GitSource(
-        GitSettings(
-            url=url,
-            cache_dir=cache_dir,
-            ref=ref,
-            path=path,
-            access=access,
-        )
-    )
+        local, path, access = _local(folder, path, access)
+        url = str(local.root)
+    return GitSource(GitSettings(url=url, cache_dir=cache_dir, ref=ref, path=path, access=access))
 
 
 def open_commit(
@@ -83,8 +73,8 @@ def open_commit(
     """
     url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
-        root, path = _repository(folder, path)
-        url, ref = str(root), resolve_commit(root, ref)
+        local, path, access = _local(folder, path, access)
+        url, ref = str(local.root), local.resolve(ref)
     return GitSource(
         GitSettings(
             url=url,
@@ -111,54 +101,15 @@ def _folder(source: str) -> Path | None:
     return folder
 
 
-def _repository(folder: Path, path: str) -> tuple[Path, str]:
-    """Return the root of the repository that a folder is in, and the path relative to it.
+def _local(folder: Path, path: str, access: GitAccess) -> tuple[LocalRepository, str, GitAccess]:
+    """Open the repository that a folder is in, which is trusted because the user has named it.
+
+    Returns:
+        the repository, `path` relative to its root, and the settings with which Git reads it.
 
     Raises:
-        UsageError: the folder is in no repository.
+        UsageError: the folder is in no repository, or only in a part of one.
     """
-    root = folder.resolve() if _is_bare(folder) else repository_root(folder)
-    if root is None:
-        raise UsageError(
-            f"folder {printable(str(folder))!r} is not in a Git repository; use --ref only with one"
-        )
-    return root, str(folder.resolve().relative_to(root) / normalise(path))
-
-
-def resolve_commit(root: Path, ref: str) -> str:
-    """Resolve a ref to a commit in a local repository.
-
-    Raises:
-        UsageError: there is no such commit.
-        SourceError: git does not work.
-    """
-    git = Git(
-        f"Git repository {root}",
-        {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": os.devnull,
-            "LC_ALL": "C",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_OPTIONAL_LOCKS": "0",
-        },
-        timeout=60.0,
-        stop=threading.Event(),
-    )
-    if "\0" not in ref:
-        for name in (ref, f"origin/{ref}"):
-            resolved = git.run(
-                *("-c", "safe.directory=*", "-C", str(root)),
-                *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"),
-            )
-            if resolved.code == 0 and is_commit(commit := resolved.stdout.decode().strip()):
-                return commit
-    raise UsageError(
-        f"{printable(str(root))} has no commit {printable(ref)!r}; if it is a shallow clone, run"
-        " git fetch --unshallow"
-    )
-
-
-def _is_bare(folder: Path) -> bool:
-    """Whether a folder is a bare repository."""
-    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+    local = open_local(folder)
+    relative = folder.resolve().relative_to(local.root) / normalise(path)
+    return local, str(relative), replace(access, safe_directories=local.owned_paths)

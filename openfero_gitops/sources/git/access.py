@@ -30,7 +30,7 @@ from openfero_gitops.sources.git.transport import logged_ssh
 from openfero_gitops.sources.git.url import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from urllib.parse import SplitResult
 
     from openfero_gitops.keyfiles.credentials import UserPassword
@@ -99,6 +99,7 @@ class GitAccess:
         timeout: seconds after which a command of Git is stopped.
         pack_bytes: how much disk space the fetched history may take.
         memory_bytes: how much memory each process of Git may take.
+        safe_directories: local repositories that are read whoever owns their files.
     """
 
     credentials_file: Path | None = None
@@ -113,6 +114,7 @@ class GitAccess:
     timeout: float = 60.0
     pack_bytes: int = 1024 * 1024 * 1024
     memory_bytes: int = 192 * 1024 * 1024
+    safe_directories: tuple[Path, ...] = ()
 
     def check(self, remote: Remote) -> None:
         """Validate the settings for a remote.
@@ -291,6 +293,9 @@ class GitConnection:
             key, hosts = (file.usable(private, str) for file in (self._ssh_key, self._known_hosts))
             environment["GIT_SSH_COMMAND"] = logged_ssh(_ssh(key, hosts))
             environment["GIT_SSH_VARIANT"] = "ssh"
+        if self.settings.safe_directories:
+            configuration = _write_configuration(private, self.settings.safe_directories)
+            environment["GIT_CONFIG_GLOBAL"] = str(configuration)
         if self.settings.no_proxy:
             environment["no_proxy"] = self.settings.no_proxy
         return environment
@@ -407,3 +412,15 @@ def _exec_path() -> Path:
     except (OSError, subprocess.SubprocessError):
         return Path(os.devnull)
     return Path(os.fsdecode(printed.stdout.strip()))
+
+
+def _write_configuration(private: Path, safe_directories: Iterable[Path]) -> Path:
+    """Write a configuration file for Git.
+
+    An option on the command line does not reach the process that reads the other repository.
+    """
+    quoted = (re.sub(r'(["\\])', r"\\\1", str(folder)) for folder in safe_directories)
+    path = private / "gitconfig"
+    text = "[safe]\n" + "".join(f'\tdirectory = "{folder}"\n' for folder in quoted)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    return path

@@ -43,6 +43,10 @@ _OTHER_FORMAT: Final = re.compile(
     r"(?:^|\n)fatal: (?:mismatched algorithms: client|Server does not support this repository's"
     r" object format|bad revision '(?P<id>[0-9a-f]{40}|[0-9a-f]{64})')"
 )
+_PARTIAL_CLONE: Final = re.compile(
+    r"^remote: (?:warning: lazy fetching disabled|fatal: could not fetch [0-9a-f]+ from promisor)",
+    re.MULTILINE,
+)
 _DIGITS: Final = {"sha1": 40, "sha256": 64}
 _DEFECT: Final = re.compile(r"error: object [0-9a-f]{40,64}: ")
 
@@ -107,6 +111,11 @@ def no_filter(stderr: str) -> bool:
 def no_shallow(stderr: str) -> bool:
     """Whether the server cannot limit the history."""
     return _NO_SHALLOW.search(stderr) is not None
+
+
+def lacks_objects(stderr: str) -> bool:
+    """Whether the server's repository is itself a clone that omits objects."""
+    return _PARTIAL_CLONE.search(stderr) is not None
 
 
 def other_format(stderr: str, object_format: str) -> bool:

@@ -19,6 +19,7 @@ from openfero_gitops.sources.git.errors import (
     Damaged,
     OtherFormat,
     explain,
+    lacks_objects,
     no_filter,
     no_shallow,
     no_such_ref,
@@ -44,6 +45,10 @@ _MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a
 _MIN_INDEX_BYTES: Final = 1 << 24
 _FORMATS: Final = ("sha1", "sha256")  # of IDs; the first is far more common
 _SHA256_DIGITS: Final = 64
+_PARTIAL: Final = (
+    "the repository is a partial clone (--filter), and lacks files or folders of the history that"
+    " is read; run `git fetch --refetch --no-filter` in it"
+)
 _UNSHALLOW: Final = ("--unshallow",)
 
 
@@ -215,6 +220,8 @@ class RemoteRef:
             stderr = fetched.stderr
             if no_such_ref(stderr) or (is_commit(self._ref) and not_offered(stderr)):
                 continue
+            if lacks_objects(stderr):
+                raise SourceError(f"{where}: {_PARTIAL}")
             if other_format(stderr, repository.object_format):
                 raise OtherFormat
             # A process that reaches its file size limit is killed and prints nothing.
