@@ -23,6 +23,12 @@ _OTHER_USER = 12345
 CHANGED = "backoffLimit"
 
 
+@pytest.fixture(autouse=True)
+def _keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not let a command log to the captured stderr of a test, also after the test has ended."""
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
+
+
 def make(folder: Path, object_format: str = "sha1") -> Repository:
     """Make a repository whose second commit changes an operario."""
     repository = Repository(folder, object_format=object_format)
