@@ -10,6 +10,7 @@ LEASE ?=
 MINUTES ?= 30
 KEEP ?=
 WORKERS ?= auto
+RELEASES ?=
 COVERED := $(addprefix --cov=openfero_gitops/,audit author catalog domain jobs) \
 	--cov-report=term:skip-covered --cov-fail-under=95
 VENV := .venv
@@ -17,7 +18,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deep coverage tools lint bench fuzz mutate chaos simulate sabotage soak \
+.PHONY: help demo test test-deep coverage tools versions lint bench fuzz mutate chaos simulate \
+	sabotage soak \
 	cluster cluster-down docs lock clean
 
 help: ## List the targets.
@@ -41,6 +43,9 @@ coverage: ## Run the tests, and check that they run nearly every line of what de
 
 tools: $(VENV)/.dev ## Build the programs that the tests use (once).
 	@$(BIN)/python -m tests.support.tools
+
+versions: $(VENV)/.dev ## Record what older API servers say about generated Jobs (RELEASES=1.30.14).
+	@$(BIN)/python -m tests.support.recording $(RELEASES)
 
 # The exhaustive form of what `test` draws a few examples of.
 test-deep: export PYTHONDONTWRITEBYTECODE =

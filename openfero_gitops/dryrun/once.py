@@ -13,7 +13,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.cluster_rule import ACCOUNT_MISSING, NOT_ALLOWED, UNDECIDED
+from openfero_gitops.domain.cluster_rule import (
+    ACCOUNT_MISSING,
+    NO_ROOM,
+    NOT_ALLOWED,
+    UNDECIDED,
+)
 from openfero_gitops.domain.errors import ApiError, Throttled, Unauthorized, Unavailable
 from openfero_gitops.domain.text import plural
 from openfero_gitops.dryrun.requests import check_account, dry_run
@@ -107,6 +112,8 @@ class _Attempt:
         if remarks and is_about_namespace(remarks[0]):
             untried = plural(len(trials), "operario")
             message = f"{remarks[0].message}; {untried} could not be tried"
+            if remarks[0].rule == NO_ROOM.id:
+                message += f": create namespace {namespace}, or use --jobs-namespace"
             self._keep_namespace(namespace, replace(remarks[0], message=message))
             self._finish(len(trials))
             return

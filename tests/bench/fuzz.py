@@ -26,14 +26,16 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.validation.schema import versions
 from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
@@ -219,9 +221,16 @@ def problems_of(extension: str, content: bytes) -> tuple[Problem, ...]:
 def _built(extension: str, content: bytes) -> Catalog:
     files = (SourceFile(f"a.{extension}", "", content, "commit"),)
     try:
-        return build_catalog(Snapshot(REVISION, "", files), SCOPE)
+        return build_catalog(Snapshot(REVISION, "", files), _scope(content))
     except CatalogRefusal as refusal:
         raise AssertionError("a file that is no envelope refused the revision") from refusal
+
+
+def _scope(content: bytes) -> Scope:
+    """Choose the Kubernetes version by the content: the oldest, the newest or the default."""
+    known = versions()
+    version = (known[0], known[-1], SCOPE.kubernetes_version)[zlib.crc32(content) % 3]
+    return replace(SCOPE, kubernetes_version=version)
 
 
 def _read(extension: str, content: bytes) -> None:

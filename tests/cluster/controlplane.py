@@ -203,6 +203,7 @@ class ControlPlane:
         components: which of `COMPONENTS` to run; without it those that were started there,
             or all. An API server for itself is `COMPONENTS[:2]`: half the memory.
         flags: more flags for a component; a flag that is given twice counts as the last.
+        programs: other programs than the built ones, by component.
         detached: it outlives this process. Else it ends with it, even with a killed one.
         say: called with a line of progress.
     """
@@ -213,6 +214,7 @@ class ControlPlane:
         *,
         components: Sequence[str] | None = None,
         flags: Mapping[str, Sequence[str]] | None = None,
+        programs: Mapping[str, Path] | None = None,
         detached: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -223,6 +225,7 @@ class ControlPlane:
         self._pki = self.directory / "pki"
         self._record = self.directory / "pids.json"
         self._flags = dict(flags or {})
+        self._programs = dict(programs or {})
         self._detached = detached
         self._say = say
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -436,7 +439,8 @@ class ControlPlane:
         return answer.status, text
 
     def _spawn(self, name: str, folder: Path) -> None:
-        argv = [str(folder / name), *self._arguments(name), *self._flags.get(name, ())]
+        program = self._programs.get(name, folder / name)
+        argv = [str(program), *self._arguments(name), *self._flags.get(name, ())]
         with (self.logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 argv,

@@ -261,7 +261,8 @@ def test_a_missing_namespace_is_one_warning(
         "warning",
     )
     assert problem["message"] == (
-        'namespaces "no-such-namespace" not found; 3 operarios could not be tried'
+        'namespaces "no-such-namespace" not found; 3 operarios could not be tried: '
+        "create namespace no-such-namespace, or use --jobs-namespace"
     )
     assert f"namespaces no-such-namespace, {shared_namespace}" in ran.stderr
 

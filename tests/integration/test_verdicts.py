@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from tests.support.differences import (
+    REFUSED_HERE,
+    REFUSED_THERE,
+    Comparison,
+    listed,
+    unlisted,
+)
 from tests.support.dry_run import DryRun
 from tests.support.mutated_jobs import VERSION, Mutant, judge, mutants, sound_jobs
 from tests.support.optional import missing
-from tests.support.paths import FIXTURES, ROOT
+from tests.support.paths import FIXTURES
+from tests.support.recording import cases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,31 +34,7 @@ pytestmark = pytest.mark.cluster
 
 SEED = int(os.environ.get("SEED", "1"))
 JOBS = int(os.environ.get("JOBS", "600"))
-TABLE = ROOT / "docs" / "verdicts.md"
-ROW = re.compile(r"\| `(?P<pattern>.+)` \| (?P<why>.+) \|")
 CORPUS = FIXTURES / "refused_jobs.yaml"
-OURS, API_SERVERS = "## Refused here", "## Refused there"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One row of docs/verdicts.md: its subject and its reason."""
-
-    pattern: re.Pattern[str]
-    why: str
-
-
-def listed(title: str) -> list[Difference]:
-    """Return the rows of a section of the page."""
-    section = TABLE.read_text().partition(f"{title}\n")[2].partition("\n## ")[0]
-    rows = [row_match for line in section.splitlines() if (row_match := ROW.fullmatch(line))]
-    # (In a Markdown table a bar is written `\|`.)
-    return [Difference(re.compile(row["pattern"].replace(r"\|", "|")), row["why"]) for row in rows]
-
-
-def unlisted(causes: tuple[str, ...], among: list[Difference]) -> list[str]:
-    """Return the causes that no row covers."""
-    return [cause for cause in causes if not any(row.pattern.match(cause) for row in among)]
 
 
 @pytest.fixture
@@ -79,7 +61,7 @@ async def test_sound_jobs_are_sound_to_both(server: DryRun, shared_namespace: st
 
 async def test_the_corpus_is_judged_alike(server: DryRun, shared_namespace: str) -> None:
     """Kubernetes agrees with the verdict on every Job of the rules' tests."""
-    ours, disagreements = listed(OURS), []
+    ours, disagreements = listed(REFUSED_HERE), []
     for case in yaml.safe_load(CORPUS.read_text()):
         job = copy.deepcopy(dict(sound_jobs()["plain"]))
         pod = job["spec"]["template"]["spec"]
@@ -95,9 +77,35 @@ async def test_the_corpus_is_judged_alike(server: DryRun, shared_namespace: str)
     assert disagreements == []
 
 
+async def test_values_of_versions_are_judged_alike(server: DryRun, shared_namespace: str) -> None:
+    """Values that depend on the version are refused, or dropped with a warning, as there."""
+    comparison = Comparison(older=False)
+    disagreements: list[tuple[str, str]] = []
+    for case in cases():
+        answer = await server.answer(case.job)
+        verdict = judge(case.job, shared_namespace)
+        disagreements += [(found, case.made) for found in comparison.disagreements(verdict, answer)]
+    assert disagreements == []
+
+
+async def test_nothing_is_dropped_without_a_warning(server: DryRun, shared_namespace: str) -> None:
+    """Of a Job that both accept, each field that the API server drops has a warning."""
+    comparison = Comparison(older=False)
+    generated = list(mutants(SEED, JOBS))
+    disagreements = []
+    for start in range(0, len(generated), 100):
+        batch = generated[start : start + 100]
+        answers = await asyncio.gather(*(server.answer(mutant.job) for mutant in batch))
+        for mutant, answer in zip(batch, answers, strict=True):
+            found = comparison.disagreements(judge(mutant.job, shared_namespace), answer)
+            if any(cause.startswith("dropped") for cause in found):
+                disagreements.append((found, mutant.changes))
+    assert disagreements == []
+
+
 async def test_the_api_server_says_what_we_say(server: DryRun, shared_namespace: str) -> None:
     """Kubernetes agrees with our verdicts, except for the differences in docs/verdicts.md."""
-    ours, api_servers = listed(OURS), listed(API_SERVERS)
+    ours, api_servers = listed(REFUSED_HERE), listed(REFUSED_THERE)
     assert ours
     assert api_servers
     sound = wrong = 0

@@ -14,10 +14,11 @@ import aiohttp
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _IN_FLIGHT = 8
+_CLOSED = ("the API server closes the connection, which is a bug",)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class Refusal:
 
     code: int
     causes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an API server says about a Job.
+
+    `causes` are why it refuses the Job, as in `Refusal`; empty if it accepts it. `dropped` are the
+    JSON pointers of what it then leaves out without a word.
+    """
+
+    causes: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 class DryRun:
@@ -61,6 +74,18 @@ class DryRun:
             version = await answer.json()
             return f"{version['major']}.{version['minor']}"
 
+    async def answer(self, job: Mapping[str, Any]) -> Answer:
+        """Return what the API server says about a Job."""
+        async with self._gate:
+            try:
+                async with self._http.post(self._path, data=json.dumps(job)) as answer:
+                    body = await answer.json()
+            except aiohttp.ServerDisconnectedError:
+                return Answer(causes=_CLOSED)
+        if answer.status != 201:
+            return Answer(causes=_read(body).causes)
+        return Answer(dropped=tuple(dropped(job["spec"], body["spec"], "/spec")))
+
     async def refusal(self, job: Mapping[str, Any]) -> Refusal | None:
         """Return why the API server would reject a Job, or None if it would create it."""
         async with self._gate:
@@ -69,7 +94,7 @@ class DryRun:
                     body = await answer.json()
                     return None if answer.status == 201 else _read(body)
             except aiohttp.ServerDisconnectedError:
-                return Refusal(0, ("the API server closes the connection, which is a bug",))
+                return Refusal(0, _CLOSED)
 
 
 def _read(status: Mapping[str, Any]) -> Refusal:
@@ -78,3 +103,23 @@ def _read(status: Mapping[str, Any]) -> Refusal:
         for cause in (status.get("details") or {}).get("causes") or ()
     ] or [status["message"]]
     return Refusal(status["code"], tuple(re.sub(r"\[\d+\]", "[*]", cause) for cause in causes))
+
+
+def dropped(sent: Any, got: Any, pointer: str) -> Iterator[str]:
+    """Yield the pointers of what was sent and is missing in the answer; empty values do not count.
+
+    Of a list that became shorter only the list is named.
+    """
+    if isinstance(sent, dict) and isinstance(got, dict):
+        for key, value in sent.items():
+            below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            if key in got:
+                yield from dropped(value, got[key], below)
+            elif value not in (None, "", False, 0, [], {}):
+                yield below
+    elif isinstance(sent, list) and isinstance(got, list):
+        if len(sent) != len(got):
+            yield pointer
+            return
+        for index, (value, kept) in enumerate(zip(sent, got, strict=True)):
+            yield from dropped(value, kept, f"{pointer}/{index}")

@@ -182,19 +182,21 @@ def _made(
 class Verdict:
     """The controller's errors in a Job, as `rule pointer: message`, with `*` for every index.
 
-    `manifest` is the Job that would be created, None where there are errors.
+    `manifest` is the Job that would be created, None where there are errors. `ignored` are the
+    pointers of the fields of which a warning says that the API server drops them.
     """
 
     errors: tuple[str, ...]
     manifest: dict[str, Any] | None
+    ignored: tuple[str, ...] = ()
 
 
-def judge(job: Mapping[str, Any], namespace: str) -> Verdict:
+def judge(job: Mapping[str, Any], namespace: str, version: str = VERSION) -> Verdict:
     """Return the controller's verdict on a Job in a repository, for Jobs of this namespace."""
     text = json.dumps(job).encode()
     files = (SourceFile("disks/full.json", "", text, "commit"),)
     revision = Revision("repository", "main", "commit")
-    scope = Scope(namespace, (namespace,), VERSION)
+    scope = Scope(namespace, (namespace,), version)
     try:
         catalog = build_catalog(Snapshot(revision, "", files), scope)
     except CatalogRefusal as refusal:  # there is no openfero.yaml
@@ -204,8 +206,13 @@ def judge(job: Mapping[str, Any], namespace: str) -> Verdict:
         for problem in catalog.problems
         if problem.is_error
     )
+    ignored = tuple(
+        problem.pointer
+        for problem in catalog.problems
+        if problem.rule in ("unknown-field", "feature-gate")
+    )
     if not catalog.operarios:
-        return Verdict(errors, None)
+        return Verdict(errors, None, ignored)
     operario = catalog.operarios[0]
     made = render(
         alert(labels={"alertname": "DiskFull", "pod": "web-1"}),
@@ -215,4 +222,4 @@ def judge(job: Mapping[str, Any], namespace: str) -> Verdict:
         delivery(),
         jobs_namespace=namespace,
     )
-    return Verdict(errors, made.manifest)
+    return Verdict(errors, made.manifest, ignored)

@@ -110,10 +110,17 @@ def _pod_resources(body: Body) -> Iterator[Breach]:
 @check(
     kubernetes_error(
         "resource-name",
-        "A resource must be cpu, memory, ephemeral-storage, hugepages-SIZE or domain/name.",
+        "A resource must be cpu, memory, ephemeral-storage, hugepages-SIZE or domain/name; "
+        "hugepages require cpu or memory beside them.",
     )
 )
 def _resource_name(body: Body) -> Iterator[Breach]:
+    for pointer, resources in _resources(body):
+        names = {*resources.get("limits", ()), *resources.get("requests", ())}
+        huge = min((name for name in names if name.startswith("hugepages-")), default="")
+        if huge and not names & {"cpu", "memory"}:
+            message = f"{huge} requires cpu or memory in the same resources"
+            yield pointer, message, "add limits: {memory: …}"
     for pointer, name, _ in _quantities(body):
         is_standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
         is_extended = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
