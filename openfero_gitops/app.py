@@ -46,6 +46,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.health import About
 from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
 from openfero_gitops.events.announcer import Announcer
@@ -60,6 +61,7 @@ from openfero_gitops.settings import Auth
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
 from openfero_gitops.web.connections.table import ConnectionLimits
@@ -148,6 +150,7 @@ class Controller:
             clock=time.monotonic,
             follow_rewrites=settings.follow_rewrites,
             signed=settings.verify is not Verify.NONE,
+            location=Location(settings.repo, settings.ref, normalise(settings.path)),
         )
         self.syncer.on_change(lambda: self.metrics.changed(self.syncer.status.history[0].changes))
         self.lag_monitor = LagMonitor(

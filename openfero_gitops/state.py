@@ -201,7 +201,7 @@ class State:
             Condition(
                 "catalog",
                 catalog is not None,
-                "" if catalog else status.error or "the first sync has not finished yet",
+                "" if catalog else status.why_no_catalog,
             ),
             Condition(
                 "jobs",

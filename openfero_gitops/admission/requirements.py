@@ -4,14 +4,16 @@ Users who can change Jobs can edit the options recorded on one, but not the oper
 So a waiting Job meets the stricter of the two, option by option. If its operario became stricter in
 Git while it waits, that counts at once; if it became less strict, the recorded options still count.
 A Job whose operario is not in the active catalog must be approved, whatever is recorded: somebody
-removed it from Git, or wrote another name on the Job.
+removed it from Git, or wrote another name on the Job. So must a Job from another repository than
+that of the active catalog, as after a change of the settings: its operario was reviewed elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.location import same_repository
 from openfero_gitops.domain.operario import stricter_options
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import shown
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Options
     from openfero_gitops.domain.remediation import Remediation
 
+_MAX_ADDRESS_CHARACTERS: Final = 256
+
 
 def with_requirements(
     remediations: Iterable[Remediation], catalog: Catalog | None
@@ -34,12 +38,18 @@ def with_requirements(
     """
     if catalog is None:
         return list(remediations)
-    required: dict[tuple[int, str, str, Status], tuple[Options, str]] = {}
+    required: dict[tuple[int, str, str, Status, str], tuple[Options, str]] = {}
     effective = []
     for remediation in remediations:
         if remediation.waiting:
             recorded = remediation.options
-            key = id(recorded), remediation.operario, remediation.alertname, remediation.status
+            key = (
+                id(recorded),
+                remediation.operario,
+                remediation.alertname,
+                remediation.status,
+                remediation.repository,
+            )
             if key not in required:
                 required[key] = _requirements(remediation, catalog)
             options, message = required[key]
@@ -55,6 +65,8 @@ def _requirements(remediation: Remediation, catalog: Catalog) -> tuple[Options, 
     for operario in catalog.by_alert.get(remediation.alertname.lower(), ()):
         if operario.name == remediation.operario and operario.status is remediation.status:
             options = stricter_options(recorded, operario.options)
+            if message := _other_repository(remediation, catalog):
+                return replace(options, approval=True), message
             if options.approval and not recorded.approval:
                 message = (
                     f"operario {shown(operario.name)} requires approval in Git, but the options "
@@ -69,6 +81,18 @@ def _requirements(remediation: Remediation, catalog: Catalog) -> tuple[Options, 
         "removed, or the Job was changed; the Job starts only if it is approved"
     )
     return replace(recorded, approval=True), message
+
+
+def _other_repository(remediation: Remediation, catalog: Catalog) -> str:
+    """Why a Job of another repository must be approved; empty if it is of the catalog's."""
+    theirs, ours = remediation.repository, catalog.revision.repository
+    if not theirs or not ours or same_repository(theirs, ours):
+        return ""
+    return (
+        f"its operario comes from the repository {shown(theirs, _MAX_ADDRESS_CHARACTERS)}, but the "
+        f"active catalog from {shown(ours, _MAX_ADDRESS_CHARACTERS)}; the Job starts only if it is "
+        "approved"
+    )
 
 
 def _with_options(remediation: Remediation, options: Options, message: str) -> Remediation:

@@ -13,6 +13,7 @@ import structlog
 
 from openfero_gitops.catalog.mirror import HEAD, read_revision
 from openfero_gitops.domain.errors import ApiError, SourceError
+from openfero_gitops.domain.location import Location, same_repository
 from openfero_gitops.domain.sync import LagState, ReplicaLag
 
 if TYPE_CHECKING:
@@ -57,10 +58,14 @@ class LagMonitor:
             return ""
         if self._now() - lag.since < self._tolerance:
             return ""
+        since = f"they have differed since {lag.since:%Y-%m-%dT%H:%M:%SZ}"
+        if lag.elsewhere:
+            catalog = self._catalog()
+            own = f" {catalog.revision.repository}" if catalog else " another repository"
+            return f"this replica follows{own}, but the leader {lag.elsewhere}; {since}"
         relation = "is behind" if lag.state is LagState.BEHIND else "has another history than"
         return (
-            f"this replica {relation} the leader, whose active commit is {lag.leader[:12]}; "
-            f"they have differed since {lag.since:%Y-%m-%dT%H:%M:%SZ}"
+            f"this replica {relation} the leader, whose active commit is {lag.leader[:12]}; {since}"
         )
 
     async def run(self) -> None:
@@ -73,15 +78,19 @@ class LagMonitor:
         """Compare once; if the mirror cannot be read, the previous result is kept."""
         try:
             head = await self._store.get(HEAD)
-            leader = read_revision(head).commit if head is not None else ""
+            revision = read_revision(head) if head is not None else None
         except (ApiError, SourceError) as error:
             _log.debug("cannot read the leader's revision", error=str(error))
             return
         catalog = self._catalog()
-        if not leader or catalog is None:
+        if revision is None or not revision.commit or catalog is None:
             self.lag = None
             return
-        state = await self._state(catalog.revision.commit, leader)
+        leader = revision.commit
+        elsewhere = ""
+        if not same_repository(revision.repository, catalog.revision.repository):
+            elsewhere = str(Location(revision.repository, revision.ref, ""))
+        state = LagState.APART if elsewhere else await self._state(catalog.revision.commit, leader)
         before = self.lag
         # A replica that is behind ever newer commits, or whose commit first looked like the
         # leader's history and then did not, has differed all the time.
@@ -89,7 +98,7 @@ class LagMonitor:
             since = before.since
         else:
             since = self._now()
-        self.lag = ReplicaLag(state, leader, since)
+        self.lag = ReplicaLag(state, leader, since, elsewhere)
         if before is not None and before.state is not state:
             _log.info("lag behind the leader changed", state=state.value, leader=leader)
 

@@ -22,6 +22,7 @@ from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id, is_commit
 from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.text import canonical_json
 
@@ -163,6 +164,12 @@ def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revisi
     """Return the active revision of a head; raises SourceError like `shard_names`."""
     shard_names(head, keys)
     return _revision(head)[0]
+
+
+def read_location(head: Mapping[str, Any]) -> Location:
+    """Return the repository, ref and path of a head; raises SourceError if it is damaged."""
+    revision, root = _revision(head)
+    return Location(revision.repository, revision.ref, root)
 
 
 def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:

@@ -20,6 +20,7 @@ from openfero_gitops.catalog.mirror import (
     content_digest,
     is_shard_name,
     read_history,
+    read_location,
     read_refused,
     read_revision,
     shard_names,
@@ -89,8 +90,8 @@ async def restore_from_mirror(
 ) -> None:
     """Restore the catalog of a starting replica from the mirror.
 
-    If the files are damaged, the head still has the active revision, and whether a refused one
-    paused admission.
+    A mirror of another repository, ref or path than the settings name is not used. If the files are
+    damaged, the head still has the active revision, and whether a refused one paused admission.
 
     Raises:
         ApiError: it cannot be read.
@@ -103,9 +104,14 @@ async def restore_from_mirror(
         _log.warning("mirror not usable", error=str(error))
     else:
         return
+    if syncer.status.unused_mirror:
+        return
     head = await store.get(HEAD)
     if head is not None:
         try:
+            shard_names(head, keys())
+            if not syncer.follows(read_location(head)):
+                return
             syncer.restore_revision(read_revision(head, keys()))
             syncer.restore_refused(read_refused(head))
         except SourceError as error:
@@ -207,6 +213,8 @@ class Mirrorer:
         if head is None:
             return
         shard_names(head, self._keys())
+        if not self._syncer.follows(read_location(head)):
+            return
         if read_refused(head) != refused:
             updated = with_refused(head, self._store.namespace, refused, self._signing_key())
             await self._store.put(updated, term.check)

@@ -28,6 +28,7 @@ from openfero_gitops.domain.errors import (
     SourceUnavailable,
     Unusable,
 )
+from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.signature import MAX_CLOCK_DIFFERENCE
 from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncRecord, SyncStatus
@@ -61,11 +62,13 @@ class Syncer:
         clock: Callable[[], float],
         follow_rewrites: bool = False,
         signed: bool = False,
+        location: Location | None = None,
     ) -> None:
         """Prepare for syncs; nothing is started.
 
         `follow_rewrites` also accepts a commit that does not continue the active one. `signed`
-        says that the source only returns files with a verified signer.
+        says that the source only returns files with a verified signer. `location` is that of the
+        settings; a mirror of another one is not used.
         """
         self._source = source
         self._scope = scope
@@ -74,6 +77,7 @@ class Syncer:
         self._clock = clock
         self._follow_rewrites = follow_rewrites
         self._signed = signed
+        self._location = location
         #: The last active revision, of this process or when the mirror was written.
         self._last_active: Revision | None = None
         self._memo = FileMemo(scope.kubernetes_version)
@@ -176,6 +180,10 @@ class Syncer:
                 "sync failed and will be retried; no catalog is active yet", error=str(error)
             )
 
+    def follows(self, location: Location) -> bool:
+        """Whether the settings name this repository, ref and path."""
+        return self._location is None or self._location.is_same(location)
+
     def restore_revision(self, revision: Revision) -> None:
         """Take over the revision that was active when the mirror was written.
 
@@ -196,8 +204,12 @@ class Syncer:
     async def restore(self, snapshot: Snapshot, refused: RefusedRevision | None) -> None:
         """Activate the files of the mirror, if no catalog is active.
 
+        Files of another repository, ref or path than the settings name are not activated: what
+        runs, and whether a rollout succeeds, would not depend on the settings.
+
         Raises:
-            SourceError: they are no catalog, or they are not signed although that is required.
+            SourceError: they are no catalog, they are not signed although that is required, or they
+                are of another location.
         """
         async with self._one_at_a_time:
             signers = [snapshot.revision.verified_signer]
@@ -208,6 +220,15 @@ class Syncer:
                     "verified signer; it is not used because signatures are required"
                 )
             self.restore_revision(snapshot.revision)
+            revision = snapshot.revision
+            mirrored = Location(revision.repository, revision.ref, snapshot.root)
+            if not self.follows(mirrored):
+                message = (
+                    f"the mirror contains {mirrored}, but the settings name {self._location}: the "
+                    "mirror is not used, and no operario is active until Git was read once"
+                )
+                self.status = replace(self.status, unused_mirror=message)
+                raise SourceError(message)
             # Without history: Git may be down, and the mirror has older versions already.
             catalog = await load_catalog(snapshot, self._scope, self._memo)
             if self.catalog is None:
@@ -322,6 +343,7 @@ class Syncer:
             active_since=status.active_since if catalog is before else self._now(),
             operarios=len(catalog.operarios),
             problems=errors,
+            unused_mirror="",
         )
         if catalog is before:
             return

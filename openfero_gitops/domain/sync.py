@@ -81,12 +81,14 @@ class LagState(StrEnum):
 class ReplicaLag:
     """How the active commit of a replica relates to the commit `leader` of the leader.
 
-    While it is behind or apart, `since` is the last time that it was neither.
+    While it is behind or apart, `since` is the last time that it was neither. `elsewhere` is the
+    repository of the leader, if this replica follows another.
     """
 
     state: LagState
     leader: str
     since: datetime
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class SyncStatus:
         problems: how many errors were found in its files.
         steps: the duration in seconds of each step of the last sync.
         history: recent syncs, newest first.
+        unused_mirror: why the mirror was not used at the start, if it is of another repository,
+            ref or path than the settings; empty once Git was read.
     """
 
     revision: Revision | None = None
@@ -122,3 +126,11 @@ class SyncStatus:
     problems: int = 0
     steps: Mapping[str, float] = field(default_factory=dict)
     history: tuple[SyncRecord, ...] = ()
+    unused_mirror: str = ""
+
+    @property
+    def why_no_catalog(self) -> str:
+        """What keeps a replica without a catalog from activating one."""
+        return "; ".join(
+            filter(None, (self.error or "the first sync has not finished yet", self.unused_mirror))
+        )

@@ -67,7 +67,7 @@ def _concerns_of_health(
         yield Concern(
             "bad",
             "No active catalog: deliveries are answered with 503",
-            sync.error or "the first sync has not finished yet",
+            sync.why_no_catalog,
             sync.failing_since,
         )
     for condition in conditions:

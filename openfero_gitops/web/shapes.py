@@ -124,6 +124,7 @@ def sync(value: SyncStatus, lag: ReplicaLag | None = None) -> dict[str, Any]:
         "refused": {"commit": refused.commit, "reason": refused.reason, "time": refused.time}
         if refused
         else None,
+        "unusedMirror": value.unused_mirror or None,
         "operarios": value.operarios,
         "problems": value.problems,
         "steps": _seconds(value.steps),

@@ -13,8 +13,10 @@ from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.demo.cluster import MemoryCluster
+from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.sources.git.source import GitSettings, GitSource
+from openfero_gitops.sources.tree import normalise
 from tests.support import build
 from tests.support.workers import in_background, new_term
 
@@ -59,6 +61,7 @@ class Follower:
             clock=time.monotonic,
             follow_rewrites=follow_rewrites,
             signed=given.trust.verify is not Verify.NONE,
+            location=Location(given.url, given.ref, normalise(given.path)),
         )
 
     def synced(self, status: SyncStatus) -> None:

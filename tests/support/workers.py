@@ -396,8 +396,12 @@ class Commits:
     (Git itself is tested with the sources that read it.) Files lie below `root`.
     """
 
-    def __init__(self, root: str = "") -> None:
+    def __init__(
+        self, root: str = "", repository: str = "https://git.example/ops", ref: str = "main"
+    ) -> None:
         self.root = root
+        self.repository = repository
+        self.ref = ref
         self.history: list[tuple[str, dict[str, str]]] = []
         self.requests: list[str] = []
         self.trouble: Callable[[str], Awaitable[None]] = _nothing
@@ -467,7 +471,7 @@ class Commits:
 
     def _snapshot(self, sha: str, tree: Mapping[str, str]) -> Snapshot:
         files = tuple(self._file(path, text, sha) for path, text in sorted(tree.items()))
-        revision = Revision("https://git.example/ops", "main", sha, _AUTHOR, _TIME)
+        revision = Revision(self.repository, self.ref, sha, _AUTHOR, _TIME)
         return Snapshot(revision, self.root, files)
 
     async def _access(self, operation: str) -> None:

@@ -112,6 +112,32 @@ def test_a_job_whose_operario_is_not_in_the_catalog_must_be_approved(
     assert approved.phase is Phase.WAITING
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_job_of_another_repository_must_be_approved(gated: bool) -> None:  # noqa: FBT001
+    """An operario of the same name and alert does not change that; both repositories are named."""
+    active = catalog(operario(options=Options(approval=gated)))
+    ours = active.revision.repository
+    theirs = "https://git.example.org/former"
+
+    effective = required(remediation(repository=theirs), active)
+
+    assert effective.phase is Phase.AWAITING_APPROVAL
+    [(_, decision)] = decide([effective], Envelope(), pause=None, now=NOW)
+    assert isinstance(decision, Wait)
+    assert decision.reason is Reason.APPROVAL
+    assert f'"{theirs}", but the active catalog from "{ours}"' in effective.message
+    approved = required(remediation(repository=theirs, approved_by="ada"), active)
+    assert approved.phase is Phase.WAITING
+
+
+@pytest.mark.parametrize("spelling", ["{}.git", "{}/", ""])
+def test_another_spelling_of_the_repository_needs_no_approval(spelling: str) -> None:
+    """Nor does a Job without a recorded repository."""
+    active = catalog(operario())
+    job = remediation(repository=spelling.format(active.revision.repository))
+    assert required(job, active) is job
+
+
 def test_the_alert_name_is_compared_as_when_matching() -> None:
     """Without regard to case."""
     job = remediation(alertname="podcrashlooping")

@@ -16,6 +16,7 @@ from openfero_gitops.domain.sync import LagState, ReplicaLag
 from tests.support import build
 from tests.support.workers import in_background, in_virtual_time, seconds_so_far
 
+REPOSITORY = "https://git.example/ops"
 #: A line of commits, the oldest first, and a commit on another branch.
 LINE = ["1" * 40, "2" * 40, "3" * 40]
 BESIDE = "9" * 40
@@ -27,6 +28,7 @@ class Desk:
     def __init__(self, own: str | None, leader: str | None) -> None:
         self.own = own
         self.leader = leader
+        self.leaders_repository = REPOSITORY
         self.fetched = {*LINE, BESIDE}
         self.down = False
         self.lag_monitor = LagMonitor(
@@ -50,7 +52,7 @@ class Desk:
         if self.down:
             raise Unavailable("no connection")
         assert name == HEAD
-        return None if self.leader is None else head(self.leader)
+        return None if self.leader is None else head(self.leader, self.leaders_repository)
 
     async def is_ancestor(self, older: str, newer: str, *, deepen: bool = True) -> bool:  # noqa: ARG002
         """Return whether a commit is an ancestor of another."""
@@ -66,14 +68,14 @@ class Desk:
         return lag.state if lag else None
 
 
-def revision(commit: str) -> Revision:
+def revision(commit: str, repository: str = REPOSITORY) -> Revision:
     """Return a revision at a commit."""
-    return Revision("https://git.example/ops", "main", commit)
+    return Revision(repository, "main", commit)
 
 
-def head(commit: str) -> dict[str, Any]:
+def head(commit: str, repository: str) -> dict[str, Any]:
     """Return the head of a mirror of a commit."""
-    return write_mirror(Snapshot(revision(commit), "", ()), "controller").head
+    return write_mirror(Snapshot(revision(commit, repository), "", ()), "controller").head
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,22 @@ async def test_a_lasting_lag_is_reported() -> None:
         desk.own = LINE[2]
         await asyncio.sleep(11)
         assert desk.lag_monitor.message == ""
+
+
+@pytest.mark.parametrize("leader", [LINE[0], BESIDE, "8" * 40])
+@in_virtual_time
+async def test_a_leader_of_another_repository_is_reported(leader: str) -> None:
+    """Both repositories are named, whatever commit the leader has."""
+    desk = Desk(LINE[0], leader)
+    desk.leaders_repository = "https://git.example/other"
+    async with in_background(desk.lag_monitor.run()):
+        await asyncio.sleep(1)
+        assert desk.lag_monitor.message == ""
+        await asyncio.sleep(130)
+        assert desk.lag_monitor.message == (
+            "this replica follows https://git.example/ops, but the leader "
+            "https://git.example/other (ref main); they have differed since 2026-11-21T03:04:05Z"
+        )
 
 
 @in_virtual_time

@@ -27,6 +27,7 @@ from openfero_gitops.domain.errors import (
     Throttled,
     Unavailable,
 )
+from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.leadership.term import TermEnded
 from tests.support.build import minutes, seconds
@@ -43,7 +44,7 @@ from tests.support.workers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.catalog import Catalog
@@ -68,10 +69,30 @@ class Crash(Exception):
     """The process crashes."""
 
 
+#: What `Commits` is.
+FOLLOWED = Location("https://git.example/ops", "main", "")
+ELSEWHERE = [
+    replace(FOLLOWED, repository="https://git.example/other"),
+    replace(FOLLOWED, repository="git@git2.example:ops"),
+    replace(FOLLOWED, ref="production"),
+    replace(FOLLOWED, ref="HEAD"),
+    replace(FOLLOWED, root="jobs"),
+]
+
+
+def failing(error: Exception) -> Callable[[str], Awaitable[None]]:
+    """Return a `trouble` that fails every operation."""
+
+    async def trouble(_: str) -> None:
+        raise error
+
+    return trouble
+
+
 class Desk:
     """The mirrorer of a leader, and the cluster it writes to."""
 
-    def __init__(self, source: Commits | None = None) -> None:
+    def __init__(self, source: Commits | None = None, *, location: Location | None = None) -> None:
         self.world = World()
         self.wire = Wire(self.world.cluster)
         self.store = ConfigMapStore(self.wire, NAMESPACE)
@@ -82,6 +103,7 @@ class Desk:
             counts=self,
             now=self.world.now,
             clock=seconds_so_far,
+            location=location,
         )
         self.mirrorer = Mirrorer(self.store, self.syncer)
 
@@ -351,6 +373,66 @@ class TestWriting:
         await restore_from_mirror(desk.store, third.syncer)
         assert third.syncer.pause
         assert await desk.load() == (snapshot, second.syncer.status.refused)
+
+    @pytest.mark.parametrize("location", ELSEWHERE, ids=str)
+    @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+    @in_virtual_time
+    async def test_a_mirror_of_another_location_is_not_used(
+        self,
+        location: Location,
+        damaged: bool,  # noqa: FBT001
+    ) -> None:
+        """Neither its operarios nor its pause count; both locations are named.
+
+        Without Git nothing is written to it, and what Git then has need not have openfero.yaml.
+        """
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), openfero="limits: {concurrent: 1}\n")
+        await desk.sync(openfero="paused: true\nlimit: 3\n")
+        async with desk.mirroring():
+            pass
+        if damaged:
+            await desk.drop(next(name for name in await desk.stored() if name != HEAD))
+        source = Commits(location.root, location.repository, location.ref)
+        source.commit({"node.yaml": operario_file("node")})
+        fresh = Desk(source, location=location)
+        fresh.mirrorer = Mirrorer(desk.store, fresh.syncer)
+        await restore_from_mirror(desk.store, fresh.syncer)
+        assert fresh.syncer.catalog is None
+        assert not fresh.syncer.pause
+        before = await desk.stored()
+        reason = fresh.syncer.status.why_no_catalog
+        if not damaged:
+            assert f"the mirror contains {FOLLOWED}, but the settings name {location}" in reason
+        async with fresh.mirroring():
+            source.trouble = failing(SourceError("no connection"))
+            await fresh.syncer.sync()
+            await asyncio.sleep(100)
+            assert fresh.syncer.catalog is None
+            assert "no connection" in fresh.syncer.status.why_no_catalog
+            if not damaged:
+                assert str(location) in fresh.syncer.status.why_no_catalog
+            assert await desk.stored() == before
+        if location.root:
+            return  # the history is the same, so that the next commit would have to continue it
+        source.trouble = Commits().trouble
+        await fresh.syncer.sync()
+        assert (fresh.syncer.status.error, fresh.syncer.status.unused_mirror) == (None, "")
+        assert fresh.syncer.catalog is not None
+        assert [operario.name for operario in fresh.syncer.catalog.operarios] == [
+            "openfero-node-firing"
+        ]
+
+    @in_virtual_time
+    async def test_another_spelling_of_the_repository_is_the_same(self) -> None:
+        """A mirror that was read over https is used when the settings change to ssh."""
+        desk = Desk()
+        snapshot = await desk.sync(disk=operario_file("disk"))
+        async with desk.mirroring():
+            pass
+        fresh = Desk(desk.source, location=Location("git@git.example:ops.git", "main", ""))
+        await restore_from_mirror(desk.store, fresh.syncer)
+        assert snapshot_of(fresh.syncer.catalog) == snapshot
 
     @pytest.mark.parametrize("origin", ["mirror", "none"])
     @in_virtual_time

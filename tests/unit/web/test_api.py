@@ -306,6 +306,7 @@ async def test_the_shape_of_a_sync() -> None:
         "error": "could not resolve host",
         "failingSince": moment,
         "refused": {"commit": OLDER, "reason": "bad signature", "time": "2026-11-21T03:00:00Z"},
+        "unusedMirror": None,
         "operarios": 6,
         "problems": 1,
         "steps": {"fetch": 0.312, "judge": 0.1},
