@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Effort, Watch
 from openfero_gitops.catalog.forms import Reading, read_document
 from openfero_gitops.catalog.validation.schema import schemas_of
+from openfero_gitops.catalog.yaml.characters import ODD, find_invisible
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.locate import Locator
+from openfero_gitops.domain.catalog import may_hold_operario
 from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import Finding, Pointer, format_pointer
 
@@ -130,17 +132,20 @@ class FileMemo:
         effort = Effort(watch)
         readings: list[tuple[int, Reading]] = []
         try:
+            has_odd_characters = not file.content.isascii() and bool(
+                ODD.search(file.content.decode(errors="replace"))
+            )
             documents = load(file.content, is_json=_is_json(file), spend=effort.spend)
             for index, document in enumerate(documents):
                 if document is not None:
                     effort.begin_document()
-                    readings.append((index, read_document(document, self._schemas, effort)))
+                    reading = read_document(document, self._schemas, effort)
+                    if has_odd_characters and (reading.draft or reading.findings):
+                        invisible = tuple(find_invisible(document))
+                        reading = replace(reading, findings=(*reading.findings, *invisible))
+                    readings.append((index, reading))
         except Unreadable as reason:
-            problem = unread(reason)
-            problem = replace(
-                problem, suggestion="; ".join(filter(None, (problem.suggestion, _IGNORE)))
-            )
-            return FileReading((), (problem,), steps=effort.steps)
+            return FileReading((), (_with_way_out(unread(reason), file),), steps=effort.steps)
         findings = [(index, finding) for index, reading in readings for finding in reading.findings]
         findings.sort(key=lambda item: not item[1].is_error)
         locator = Locator(file.content)
@@ -164,6 +169,13 @@ class FileMemo:
             steps=effort.steps,
             characters=sum(reading.characters for _, reading in readings),
         )
+
+
+def _with_way_out(problem: Problem, file: SourceFile) -> Problem:
+    """Say how to ignore a file that cannot be parsed, unless it certainly has an operario."""
+    if may_hold_operario(file.content) or _IGNORE in problem.suggestion:
+        return problem
+    return replace(problem, suggestion="; ".join(filter(None, (problem.suggestion, _IGNORE))))
 
 
 def _is_json(file: SourceFile) -> bool:

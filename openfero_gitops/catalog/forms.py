@@ -29,17 +29,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.effort import TOO_COMPLEX, Effort
 from openfero_gitops.catalog.kinds import (
+    CONFIG_MAP,
     JOB,
     MAX_KIND_CHARACTERS,
-    NAME_PREFIX,
-    OPERARIO_NAME_PATTERN,
     OPERARIUS,
+    find_encrypted_value,
+    find_encryption,
+    is_encrypted_text,
     is_probably_operario,
     looks_like_operario,
     mapping,
     other_job,
     unsupported,
     without_disabling_label,
+)
+from openfero_gitops.catalog.naming import (
+    OPERARIO_NAME_PATTERN,
+    advise,
+    has_similar_prefix,
+    is_misnamed_config_map,
+    wrapped_keys,
 )
 from openfero_gitops.catalog.options import OPTION_VALUE, AnnotationValue, read_options
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
@@ -70,6 +79,12 @@ ALERT_STATUS = error(
     "An operario must handle the status `firing` or `resolved`.",
     "Alertmanager has no other status, so the operario would never run.",
 )
+ALERT_PATTERN = warning(
+    "alert-pattern",
+    "The name of an alert should not look like a pattern.",
+    "An alert is found by its exact name, so that it is clear which operario handles it. An "
+    "operario for `Kube*` would never run.",
+)
 OPERARIO_NAME = error(
     "operario-name",
     "An operario must have a valid Kubernetes name.",
@@ -88,6 +103,8 @@ RESERVED_KEY = warning(
     "them could, for example, mark a Job as approved. They are removed from the Job.",
 )
 
+# Globs and regular expressions; names of alerts are words, sometimes with spaces.
+_LIKE_PATTERN: Final = re.compile(r"[*|^$\\]|\.\+|\.\?|^[~!=]|\[[^\]]+\]|\(\?")
 # A compiled regular expression can take half a megabyte, of thirty characters.
 _MIN_EXPRESSION_CHARACTERS: Final = 300
 _CHARACTERS_PER_INSTRUCTION: Final = 10
@@ -178,8 +195,10 @@ def _read_document(  # noqa: PLR0911 - one return for each thing that a document
     metadata = mapping(document.get("metadata"))
     name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
     is_named = looks_like_operario(document)
+    if encryption := find_encryption(document, kind):
+        return Reading(name=name, findings=(encryption,))
     match (version, kind):
-        case ("batch/v1", "Job") if is_named or name.lower().startswith(NAME_PREFIX):
+        case ("batch/v1", "Job") if is_named or has_similar_prefix(name):
             return _assemble(_job(document, schemas, effort), schemas.release, effort)
         case ("batch/v1", "Job"):
             return Reading(ignored=kind, findings=(other_job(name),))
@@ -190,11 +209,21 @@ def _read_document(  # noqa: PLR0911 - one return for each thing that a document
         case ("v1", "ServiceAccount"):
             return Reading(ignored=kind, service_account=name)
         case ("v1", "ConfigMap"):
-            return Reading(ignored=kind)
+            return _other_config_map(name, metadata, mapping(document.get("data")))
     has_own_version = isinstance(version, str) and version.startswith(keys.PREFIX)
     if has_own_version or is_probably_operario(document, kind, is_named=is_named):
         return Reading(name=name, findings=(unsupported(version, kind),))
     return Reading(ignored=kind)
+
+
+def _other_config_map(name: str, metadata: Mapping[str, Any], data: Mapping[str, Any]) -> Reading:
+    """Read a ConfigMap that has no operario's name or annotations."""
+    if not is_misnamed_config_map(name, mapping(metadata.get("labels")), data):
+        return Reading(ignored=CONFIG_MAP[1])
+    wrapped = wrapped_keys(data)
+    message = f"ConfigMap {shown(name)} has a Job, but its name says no alert and status"
+    suggestion = advise(name, wrapped[0] if len(wrapped) == 1 else "")
+    return Reading(name=name, findings=(NO_ALERT.at(("metadata", "name"), message, suggestion),))
 
 
 # The three forms, converted to the same parts.
@@ -282,6 +311,8 @@ def _unwrap(
         message = f"the text must contain exactly one YAML document, but has {len(documents)}"
         return None, [WRAPPED_JOB.at((), message, "put every Job into its own ConfigMap")]
     job = documents[0]
+    if isinstance(job, str) and is_encrypted_text(job) and (encrypted := find_encrypted_value(job)):
+        return None, [encrypted]
     if not isinstance(job, dict) or (job.get("apiVersion"), job.get("kind")) != JOB:
         suggestion = "write apiVersion: batch/v1 and kind: Job"
         return None, [WRAPPED_JOB.at((), "the text is not a Job", suggestion)]
@@ -363,6 +394,8 @@ def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
     errors = [finding for finding in parts.job_findings if finding.is_error]
     canonical, breaches = check_body(job, release, errors, effort, parts.form)
     findings += (finding.below(parts.root) for finding in breaches)
+    if is_encrypted_text(canonical) and (encrypted := find_encrypted_value(job)):
+        findings.append(_from_job(encrypted).below(parts.root))
     has_error = effort.hides_error or any(finding.is_error for finding in findings)
     if status is None or has_error:
         return Reading(name=name, findings=tuple(findings))
@@ -385,6 +418,13 @@ def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
         characters=len(canonical)
         + sum(_MIN_EXPRESSION_CHARACTERS + size * _CHARACTERS_PER_INSTRUCTION for size in sizes),
     )
+
+
+def _from_job(finding: Finding) -> Finding:
+    """Point into the Job's metadata instead of the labels and annotations taken from there."""
+    if finding.pointer[0] in ("labels", "annotations"):
+        return finding.below(("metadata",))
+    return finding
 
 
 def _has_error(findings: Iterable[Finding], pointer: Pointer) -> bool:
@@ -417,10 +457,11 @@ def _alert(
     alertname = alertname.strip()
     if not alertname and not has_error:
         pointer = alert_option.pointer if alert_option else ("metadata", "name")
-        suggestion = (
-            "name it openfero-<alertname>-firing, or add openfero.io/alertname: <alertname>"
-        )
-        findings.append(NO_ALERT.at(pointer, "the operario names no alert", suggestion))
+        findings.append(NO_ALERT.at(pointer, "the operario names no alert", advise(name)))
+    if _LIKE_PATTERN.search(alertname):
+        in_form = ("spec", "alertSelector", "alertname")
+        pointer = in_form if parts.form is Form.OPERARIUS else parts.root or ("metadata", "name")
+        findings.append(_pattern(alertname, alert_option.pointer if alert_option else pointer))
     text = (
         status_option.value
         if status_option
@@ -440,6 +481,16 @@ def _alert(
         if not has_error and (text or alertname):
             findings.append(ALERT_STATUS.at(pointer, message, suggestion))
         return alertname, None
+
+
+def _pattern(alertname: str, pointer: Pointer) -> Finding:
+    return ALERT_PATTERN.at(
+        pointer,
+        f"alert name {shown(alertname)} is no pattern: it matches only an alert with exactly this"
+        " name",
+        "write the name of one alert, and another operario for each other alert;"
+        " openfero.io/matchers can match other labels by regular expressions",
+    )
 
 
 def _invalid_name(name: str) -> Finding:

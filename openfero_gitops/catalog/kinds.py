@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.catalog.naming import OPERARIO_NAME_PATTERN, advise
+from openfero_gitops.catalog.yaml.compose import ENCRYPTED
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.rule import Finding, error, warning
+from openfero_gitops.domain.rule import Finding, Pointer, error, warning
 from openfero_gitops.domain.text import did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ OTHER_JOB = warning(
     "No alert starts this Job. It is probably an operario with a mistyped name.",
 )
 
-#: A name that says the alert and its status.
-OPERARIO_NAME_PATTERN: Final = re.compile(
-    r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
-)
-NAME_PREFIX: Final = "openfero-"
 _NEGATIVE: Final = frozenset({"false", "no", "off", "0", "n"})
 MAX_KIND_CHARACTERS: Final = 100
 JOB: Final = ("batch/v1", "Job")
@@ -43,6 +39,10 @@ _SIMILAR_KINDS: Final = {
     "operarii": OPERARIUS,
     "remediationjob": OPERARIUS,
 }
+#: What SOPS writes instead of a value.
+_SOPS_VALUE: Final = "ENC[AES256_GCM,"
+_BY_SOPS: Final = "the document is encrypted by SOPS, and is not decrypted here"
+_BY_SOPS_VALUE: Final = "is encrypted by SOPS, and is not decrypted here"
 _SUPPORTED_KINDS: Final = (JOB[1], CONFIG_MAP[1], OPERARIUS[1])
 # Kinds that operarios commonly need, and that may be annotated with the name of an alert.
 _COMPANION_KINDS: Final = frozenset(
@@ -101,8 +101,7 @@ def other_job(name: str) -> Finding:
     return OTHER_JOB.at(
         ("metadata", "name"),
         f"Job {shown(name)} is not an operario and never runs: it names no alert",
-        "name it openfero-<alertname>-firing, or add the annotations openfero.io/alertname and"
-        " openfero.io/status",
+        advise(name),
     )
 
 
@@ -129,6 +128,33 @@ def unsupported(version: Any, kind: str) -> Finding:
     else:
         suggestion = did_you_mean(kind, _SUPPORTED_KINDS)
     return API_VERSION.at((field,), message, suggestion)
+
+
+def find_encryption(document: Mapping[str, Any], kind: str) -> Finding | None:
+    """Report a document of a form of operario that SOPS has encrypted, wholly or in part."""
+    is_unknown = kind.startswith(_SOPS_VALUE)
+    if isinstance(document.get("sops"), dict) and (is_unknown or kind in _SUPPORTED_KINDS):
+        return ENCRYPTED.at(("sops",), _BY_SOPS)
+    return ENCRYPTED.at(("kind",), _BY_SOPS) if is_unknown else None
+
+
+def find_encrypted_value(value: Any) -> Finding | None:
+    """Report the first value that SOPS has encrypted, in what is left of a document."""
+    pending: list[tuple[Pointer, Any]] = [((), value)]
+    while pending:
+        pointer, inner = pending.pop()
+        if isinstance(inner, str) and inner.startswith(_SOPS_VALUE):
+            return ENCRYPTED.at(pointer, f"the value {_BY_SOPS_VALUE}")
+        if isinstance(inner, dict):
+            pending += [((*pointer, key), member) for key, member in inner.items()]
+        elif isinstance(inner, list):
+            pending += [((*pointer, index), item) for index, item in enumerate(inner)]
+    return None
+
+
+def is_encrypted_text(text: str) -> bool:
+    """Whether a text contains a value that SOPS has encrypted."""
+    return _SOPS_VALUE in text
 
 
 def without_disabling_label(document: dict[str, Any]) -> tuple[dict[str, Any], str]:

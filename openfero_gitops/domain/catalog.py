@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _FULL_COMMIT: Final = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _SHA256_DIGITS: Final = 64
 
+_OPERARIO: Final = re.compile(rb"openfero[-./]", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -55,6 +57,14 @@ def blob_id(content: bytes, like: str = "") -> str:
     digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
     digest.update(content)
     return digest.hexdigest()
+
+
+def may_hold_operario(content: bytes) -> bool:
+    """Whether a file that cannot be parsed may hold an operario.
+
+    Each operario has OpenFero's prefix in its name, its kind or an annotation.
+    """
+    return _OPERARIO.search(content) is not None
 
 
 def is_commit(text: str) -> bool:

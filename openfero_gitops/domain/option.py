@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
-_LABEL_NAME: Final = re.compile(r"[^\s,\"'`{}=!~\\]+")
+# Since Prometheus 3, a label can have any name. Those here are the likely ones.
+_LABEL_NAME: Final = re.compile(
+    r"[^\s,;|+&*$()\[\]{}<>\"'`=!~\\.-][^\s,;|+&*$()\[\]{}<>\"'`=!~\\]*"
+)
+_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_LABELS: Final = frozenset({"alert", "labels", "label", "by", "on", "and"})
+_MAX_HINT_CHARACTERS: Final = 100
 _MAX_MATCHERS_CHARACTERS: Final = 16 * 1024
 _MAX_MATCHERS: Final = 100
 _METADATA_KEY: Final = "option"
@@ -168,6 +174,10 @@ def _target(text: str) -> tuple[str, ...]:
     for name in names:
         if not _LABEL_NAME.fullmatch(name):
             problem = f"{shown(name)} is not a label name" if name else "a label name is missing"
+            words = [word for word in _WORD.findall(text) if word.lower() not in _NOT_LABELS]
+            meant = ",".join(dict.fromkeys(words))
+            if meant and len(meant) <= _MAX_HINT_CHARACTERS:
+                raise ValueError(f"{problem}; did you mean {meant}?")
             raise ValueError(f"{problem}; write label names separated by commas")
     if len(set(names)) < len(names):
         raise ValueError("a label name is repeated")

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openfero_gitops.domain.catalog import Revision, Snapshot
+from openfero_gitops.domain.catalog import Revision, Snapshot, may_hold_operario
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.local import find_root
@@ -23,7 +23,6 @@ from openfero_gitops.sources.tree import (
     Kind,
     assemble,
     is_skipped_folder,
-    may_hold_operario,
     normalise,
     printable_name,
     select,

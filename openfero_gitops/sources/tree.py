@@ -41,7 +41,6 @@ CASES: Final = "tests"
 
 _SUFFIXES: Final = (b".yaml", b".yml", b".json")
 _NEAR_SUFFIX: Final = re.compile(rb"\.(?:ya?ml|json)(?:$|[^a-z0-9/][^/]*$)", re.IGNORECASE)
-_OPERARIO: Final = re.compile(rb"openfero[-./]", re.IGNORECASE)
 _MAX_IGNORED: Final = 1000
 _LFS_PREFIX: Final = b"version https://git-lfs"
 _MAX_PRINTED_NAME: Final = 512  # characters
@@ -213,14 +212,6 @@ def _searchable(large: Iterable[Wanted], budgets: Budgets) -> Iterator[Wanted]:
         if file.size > budgets.searched_bytes or total > budgets.total_bytes:
             return
         yield file
-
-
-def may_hold_operario(content: bytes) -> bool:
-    """Whether a file that is too large to be parsed may hold an operario.
-
-    Each operario has OpenFero's prefix in its name, its kind or an annotation.
-    """
-    return _OPERARIO.search(content) is not None
 
 
 def too_many_entries(where: str, budgets: Budgets) -> str:

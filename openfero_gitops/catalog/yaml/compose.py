@@ -14,6 +14,7 @@ import yaml
 # PyYAML exports it only here.
 from yaml._yaml import CParser
 
+from openfero_gitops.catalog.yaml.characters import find_structural
 from openfero_gitops.catalog.yaml.scalar import NOT_TEXT
 from openfero_gitops.domain.rule import FILE_TOO_LARGE, Rule, error
 
@@ -61,6 +62,22 @@ TOO_MANY_DOCUMENTS = error(
     "split the file",
 )
 
+ENCRYPTED = error(
+    "encrypted",
+    "An operario must not be encrypted.",
+    "The controller does not decrypt files. The Job would run with the encrypted text, or the "
+    "operario could not be read at all. What is secret belongs in a Secret that the Pod uses.",
+    "commit it unencrypted, and read what is secret from a Secret",
+)
+
+#: What a file begins with that is encrypted as a whole, and by which program.
+_ENCRYPTED_FILES: Final = {
+    b"\0GITCRYPT\0": "git-crypt",
+    b"$ANSIBLE_VAULT;": "ansible-vault",
+    b"age-encryption.org/": "age",
+    b"-----BEGIN AGE ENCRYPTED FILE-----": "age",
+    b"-----BEGIN PGP MESSAGE-----": "OpenPGP",
+}
 #: The tags of scalars that have none in the file.
 PLAIN: Final = "plain"
 QUOTED: Final = "quoted"
@@ -146,6 +163,10 @@ def decode(content: bytes, bounds: Bounds = _OPERARIOS) -> str:
             f"the file has {len(content)} bytes; at most {bounds.size} are allowed",
         )
     content = content.removeprefix(b"\xef\xbb\xbf")
+    for begin, program in _ENCRYPTED_FILES.items():
+        if content.startswith(begin):
+            message = f"the file is encrypted by {program}, and is not decrypted here"
+            raise Unreadable(ENCRYPTED, 1, 1, message)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -258,6 +279,8 @@ def _translate(error: yaml.YAMLError, text: str) -> Unreadable:
         return Unreadable(SYNTAX, 0, 0, f"not valid YAML: {error}")
     problem = error.problem or ""
     mark = error.problem_mark
+    if structural := find_structural(text, mark.index):
+        return Unreadable(SYNTAX, *structural)
     if problem in _REPORTED_AT_BEGINNING and error.context_mark:
         mark = error.context_mark
     message = _MESSAGES.get(problem, f"not valid YAML: {problem}")

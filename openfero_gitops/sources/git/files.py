@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.catalog import SourceFile
-from openfero_gitops.sources.tree import may_hold_operario
+from openfero_gitops.domain.catalog import SourceFile, may_hold_operario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.domain.catalog import Revision, blob_id
+from openfero_gitops.domain.catalog import Revision, blob_id, may_hold_operario
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.sources.tree import (
@@ -15,7 +15,6 @@ from openfero_gitops.sources.tree import (
     Kind,
     Selection,
     assemble,
-    may_hold_operario,
     normalise,
     printable_name,
     select,

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # A variable that a shell expands; `$$` is the shell's own, after Kubernetes made one `$` of it.
 _NAME: Final = re.compile(r"\$(?:\{!?)?([A-Za-z_]\w*)")
+#: The rest of the name of the variable for each kind of field.
+_VARIABLES: Final = {
+    "Labels": "",
+    "Annotations": "ANNOTATION_",
+    "Status": "STATUS",
+    "GroupStatus": "STATUS",
+    "GroupKey": "GROUP_KEY",
+}
 _CHARACTERS_PER_STEP: Final = 5  # for splitting a script into words
 
 
@@ -35,16 +43,19 @@ def _label_in_shell(body: Body) -> Iterator[Breach]:
     grammar = template.grammar_of(body.form)
     for container in body.containers:
         variables = _alert_variables(container, grammar)
-        for pointer, script in _scripts(container):
-            inserted = [field.written for field in template.fields(script, grammar)] + [
-                f"$({name})"
+        for pointer, script in scripts(container):
+            inserted = [
+                (field.written, f"{PREFIX}{_VARIABLES[field.kind]}{field.key.upper()}")
+                for field in template.fields(script, grammar)
+            ] + [
+                (f"$({name})", name)
                 for name in template.references(script, grammar)
                 if name.startswith(PREFIX)
             ]
             if inserted:
-                message = f"{inserted[0]} inserts alert data into a shell script"
-                suggestion = 'use a quoted variable after --: -- "$OPENFERO_POD"'
-                yield pointer, message, suggestion
+                written, variable = inserted[0]
+                message = f"{written} inserts alert data into a shell script"
+                yield pointer, message, f'use a quoted variable after --: -- "${variable}"'
             body.spend(len(script) // _CHARACTERS_PER_STEP)
             if any(_is_alert_data(name, variables) for name in _NAME.findall(script)):
                 for message, suggestion in _unsafe_uses(script, variables):
@@ -95,7 +106,7 @@ def _find_unsafe_uses(script: str, variables: frozenset[str]) -> Iterator[tuple[
         yield message, f'run the command without eval, with -- "${name}"'
 
 
-def _scripts(container: Container) -> Iterator[tuple[Pointer, str]]:
+def scripts(container: Container) -> Iterator[tuple[Pointer, str]]:
     """The items of command and args that a shell runs as a script: `sh -ec SCRIPT`."""
     words: list[tuple[Pointer, str]] = [
         ((*container.pointer, field, index), word)

@@ -31,8 +31,10 @@ _MAX_INT32: Final = 2**31 - 1
 _MANY_INDEXES: Final = 100_000
 _MAX_OF_MANY_INDEXES: Final = 10_000
 _INTERVAL: Final = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
+_INTERVAL_INSIDE: Final = re.compile(r"([0-9]{1,10})(?:\s*-\s*([0-9]{1,10}))?")
 _MAX_FAILURE_RULES: Final = 20
 _MAX_EXIT_CODES: Final = 255
+_MAX_SUGGESTION_CHARACTERS: Final = 200
 
 RESTART_POLICY = error(
     "restart-policy",
@@ -160,20 +162,37 @@ def _success_policy(body: Body) -> Iterator[Breach]:
         most, total = completions, f"{completions} completions"
         if count is None and indexes is None:
             message = "a success rule requires succeededIndexes or succeededCount"
-            yield at, message, "add succeededIndexes: 0-2 or succeededCount: 1"
+            yield at, message, "add succeededCount: 1"
         if indexes is not None:
             number = _count_indexes(indexes, completions)
             if number is None:
                 yield (
                     (*at, "succeededIndexes"),
                     f"{shown(indexes)} is not a sorted list of indexes below {completions}",
-                    "for example 0,2-4",
+                    f"write {_valid_indexes(indexes, completions)}",
                 )
                 continue
             most, total = min(most, number), f"{number} indexes"
         if count is not None and not 0 <= count <= most:
             message = f"succeededCount is {count}, but the rule has {total}"
             yield (*at, "succeededCount"), message, f"write 0 to {most}"
+
+
+def _valid_indexes(text: str, completions: int) -> str:
+    """The indexes in a text that the Job has, as Kubernetes writes them; otherwise all of them."""
+    intervals: list[tuple[int, int]] = []
+    for first, end in sorted(
+        (int(match[1]), int(match[2] or match[1])) for match in _INTERVAL_INSIDE.finditer(text)
+    ):
+        last = min(end, completions - 1)
+        if first > last:
+            continue
+        if intervals and first <= intervals[-1][1] + 1:
+            intervals[-1] = intervals[-1][0], max(intervals[-1][1], last)
+        else:
+            intervals.append((first, last))
+    chosen = intervals or [(0, completions - 1)]
+    return ",".join(str(first) if first >= end else f"{first}-{end}" for first, end in chosen)
 
 
 def _count_indexes(text: str, completions: int) -> int | None:
@@ -240,4 +259,8 @@ def _failure_rule(
             f"exit codes must be sorted and unique, 1 to {_MAX_EXIT_CODES} of them, and with"
             " operator In not include 0"
         )
-        yield (*pointer, "onExitCodes", "values"), message, "for example [1, 42]"
+        valid = sorted({value for value in values if value or codes.get("operator") != "In"})
+        suggestion = f"write {valid[:_MAX_EXIT_CODES] or [1, 42]}"
+        if len(suggestion) > _MAX_SUGGESTION_CHARACTERS:
+            suggestion = "for example [1, 42]"
+        yield (*pointer, "onExitCodes", "values"), message, suggestion

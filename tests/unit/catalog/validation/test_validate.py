@@ -403,7 +403,7 @@ def test_alert_data_in_commands(
         ("if [[ $OPENFERO_POD == a ]]; then x; fi", ""),
         ('x="$(case "$POD" in a) b;; esac)"; y "$OPENFERO_POD"', ""),
         ("cat <<-EOF\n$OPENFERO_POD\n\tEOF\n", ""),
-        ("# not $OPENFERO_POD", ""),
+        (":\n# not $OPENFERO_POD", ""),
         ('sh -c \'rm -- "$1"\' sh "$OPENFERO_POD"', ""),
         ('eval "$(ssh-agent)"', ""),
         ("awk '{ print ENVIRON[\"OPENFERO_POD\"] }'", ""),
