@@ -33,6 +33,7 @@ class HttpServer:
     """The settings of a server, and the requests that it received; both can change at any time.
 
     While `gate` is cleared, authorized requests are held back, and `waiting` is set.
+    With a `refusal`, a status with headers and a text, nothing else is answered.
     With `old_protocol`, a client can fetch only the tips of branches. After `cut` bytes of
     a pack nothing more is sent until the gate is set again, which is cleared then; after `reset`
     bytes the connection is torn; the byte after `spoil` of them is another.
@@ -43,6 +44,7 @@ class HttpServer:
     user: str = ""
     password: str = ""
     redirect_to: str = ""
+    refusal: tuple[int, dict[str, str], str] | None = None
     old_protocol: bool = False
     cut: int = 0
     reset: int = 0
@@ -158,6 +160,10 @@ class _Backend(BaseHTTPRequestHandler):
     def _serve(self, body: bytes) -> None:
         address = urlsplit(self.path)
         self.state.hosts.append(self.headers["Host"])
+        if self.state.refusal is not None:
+            status, sent, text = self.state.refusal
+            self._answer(status, list(sent.items()), text.encode())
+            return
         if self.state.redirect_to:
             self._answer(301, [("Location", self.state.redirect_to + self.path)])
             return
@@ -264,6 +270,15 @@ class Gate:
     shut: bool = False
     connections: int = 0
 
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Shut it for as long as the block lasts."""
+        self.shut = True
+        try:
+            yield
+        finally:
+            self.shut = False
+
 
 @contextmanager
 def gate(server_port: int) -> Iterator[Gate]:
@@ -280,10 +295,11 @@ def gate(server_port: int) -> Iterator[Gate]:
                     if state.shut:
                         connection.close()
                         continue
-                    far = socket.create_connection((LOOPBACK, server_port))
-                    for way in ((connection, far), (far, connection)):
-                        threading.Thread(target=_carry, args=way, daemon=True).start()
+                    forwarder = threading.Thread(target=_forward, args=(connection, server_port))
+                    forwarder.start()
+                    forwarders.append(forwarder)
 
+        forwarders: list[threading.Thread] = []
         thread = threading.Thread(target=accept, name="gate")
         thread.start()
         try:
@@ -291,6 +307,8 @@ def gate(server_port: int) -> Iterator[Gate]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+            for forwarder in forwarders:
+                forwarder.join()
 
 
 @dataclass(frozen=True)
@@ -412,10 +430,14 @@ def make_key(path: Path) -> None:
 
 @dataclass
 class ConnectProxy:
-    """The port of the proxy, and the addresses it was asked to connect to."""
+    """The port of the proxy, and the addresses it was asked to connect to.
+
+    With a `status`, it refuses all of them.
+    """
 
     port: int
     requests: list[str] = field(default_factory=list)
+    status: int = 0
 
 
 @contextmanager
@@ -446,6 +468,9 @@ def connect_proxy(
                 self.end_headers()
                 return
             state.requests.append(self.path)
+            if state.status:
+                self.send_error(state.status)
+                return
             port = int(self.path.rpartition(":")[2])
             self.send_response(200)
             self.end_headers()
@@ -476,6 +501,17 @@ def served_in_thread(handler: type[BaseHTTPRequestHandler], name: str) -> Iterat
         finally:
             server.shutdown()
             thread.join()
+
+
+def _forward(connection: socket.socket, port: int) -> None:
+    """Carry bytes between a connection and a server until both sides have ended."""
+    with connection, socket.create_connection((LOOPBACK, port)) as far:
+        ways = ((connection, far), (far, connection))
+        carriers = [threading.Thread(target=_carry, args=way) for way in ways]
+        for carrier in carriers:
+            carrier.start()
+        for carrier in carriers:
+            carrier.join()
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:

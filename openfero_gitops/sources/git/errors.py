@@ -15,7 +15,7 @@ from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.failure.diagnose import diagnose
 from openfero_gitops.sources.git.failure.kinds import GitSetup
 from openfero_gitops.sources.git.failure.words import FILLER, own_lines, server_lines
-from openfero_gitops.sources.git.transport import SshLog, parse_log
+from openfero_gitops.sources.git.transport import HttpLog, SshLog, parse_log
 from openfero_gitops.sources.git.url import redact
 
 if TYPE_CHECKING:
@@ -93,9 +93,11 @@ class Cut(Exception):
     """The answer is in history that was not fetched. Never leaves this package."""
 
 
-def no_such_ref(stderr: str) -> bool:
+def no_such_ref(finished: Finished) -> bool:
     """Whether the server has no such ref."""
-    return _NO_SUCH_REF.search(stderr) is not None
+    log = parse_log(finished.log)
+    is_page = isinstance(log, HttpLog) and log.is_page
+    return not is_page and _NO_SUCH_REF.search(finished.stderr) is not None
 
 
 def not_offered(stderr: str) -> bool:

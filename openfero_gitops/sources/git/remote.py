@@ -218,7 +218,7 @@ class RemoteRef:
             if fetched.code == 0:
                 return
             stderr = fetched.stderr
-            if no_such_ref(stderr) or (is_commit(self._ref) and not_offered(stderr)):
+            if no_such_ref(fetched) or (is_commit(self._ref) and not_offered(stderr)):
                 continue
             if lacks_objects(stderr):
                 raise SourceError(f"{where}: {_PARTIAL}")

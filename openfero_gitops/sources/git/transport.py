@@ -36,6 +36,8 @@ _HTTP_LINE: Final = re.compile(
     r"\d\d:\d\d:\d\d\.\d+ \S+ +(?P<way>=>|<=|==) (?:Send header|Recv header|Info): ?(?P<text>.*)"
 )
 _STATUS: Final = re.compile(r"HTTP/\d(?:\.\d)? (\d{3})")
+# What a server that only has files may send, in Git's dumb protocol.
+_DUMB_TYPES: Final = frozenset({"text/plain", "application/octet-stream", "binary/octet-stream"})
 _MAX_RETRY_AFTER_SECONDS: Final = 3600.0  # a server's mistake must not stop syncs for a day
 _CONTINUE: Final = 200  # a status below this one is not final
 _CUT_OFF: Final = re.compile(
@@ -109,6 +111,13 @@ class HttpLog:
 
     answers: tuple[HttpAnswer, ...] = ()
     connected: bool = False
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the last answer is a page of a website, which Git may take for an empty list."""
+        kind = self.last.headers.get("content-type", "") if self.last else ""
+        kind = kind.partition(";")[0].strip().lower()
+        return bool(kind) and kind not in _DUMB_TYPES and not kind.startswith("application/x-git-")
 
     @property
     def last(self) -> HttpAnswer | None:

@@ -96,6 +96,13 @@ _PROXY_AUTHENTICATION: Final = 407
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 _UNAVAILABLE: Final = 503
+_PAGE: Final = FetchFailure(
+    Stage.TRANSFER,
+    (
+        "the response is not from a Git server, but a page of a website; check the URL: the server"
+        " may show a page to log in there"
+    ),
+)
 # By status, and by whether credentials were given.
 _BY_STATUS: Final = {
     (401, False): FetchFailure(
@@ -152,21 +159,7 @@ def diagnose_http(
         return _diagnose_proxy(answer, own, setup)
     if answer.status >= _REDIRECTION:
         return _diagnose_status(answer, "\n".join(server_lines(finished)), setup, now)
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip()
-    if kind and not kind.startswith("application/x-git-") and not _is_dumb(kind):
-        return FetchFailure(
-            Stage.TRANSFER,
-            (
-                "the response is not from a Git server, but a page of a website; check the URL: the"
-                " server may show a page to log in there"
-            ),
-        )
-    return None
-
-
-def _is_dumb(kind: str) -> bool:
-    """Whether a server that only has files may send this type, in Git's dumb protocol."""
-    return kind in {"text/plain", "application/octet-stream", "binary/octet-stream"}
+    return _PAGE if log.is_page else None
 
 
 def _diagnose_no_answer(own: str, setup: GitSetup) -> FetchFailure:
