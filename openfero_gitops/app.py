@@ -54,6 +54,7 @@ from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
+from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
@@ -90,7 +91,6 @@ _FLUSH_EVENTS_SECONDS: Final = 1.0
 _EXIT_STUCK: Final = 70
 #: How long a replica may be behind the leader, in addition to the sync interval.
 _LAG_TOLERANCE: Final = timedelta(minutes=1)
-_MIN_MIRROR_KEY_CHARACTERS: Final = 16
 #: Between two attempts to read the mirror at startup.
 _MIRROR_RETRY_SECONDS: Final = 2.0
 #: For the first request of a starting replica, which tries again later.
@@ -199,7 +199,7 @@ class Controller:
         )
         self._mirror_keys: Callable[[], Sequence[bytes]] = no_keys
         if settings.mirror_key_file is not None:
-            self._mirror_keys = SecretLines(settings.mirror_key_file, _check_keys).now
+            self._mirror_keys = SecretLines(settings.mirror_key_file, check_mirror_keys).now
         self._mirrorer = Mirrorer(
             self._config_maps,
             self.syncer,
@@ -549,11 +549,6 @@ async def serve(
             sync_requested=sync_requested,
         )
         await controller.run(stop, started, without_delay=without_delay)
-
-
-def _check_keys(lines: Sequence[str]) -> None:
-    if not lines or min(map(len, lines)) < _MIN_MIRROR_KEY_CHARACTERS:
-        raise ValueError(f"each key needs at least {_MIN_MIRROR_KEY_CHARACTERS} characters")
 
 
 def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:

@@ -43,6 +43,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.jobs.observe import read_remediation
+from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.opening import open_commit
 from openfero_gitops.web.auth import SecretLines
@@ -178,7 +179,7 @@ async def _read_record(
     """Read when which commit was active; the record is empty if it cannot be read."""
     problem = f"no ConfigMap {HEAD} in namespace {' or '.join(dict.fromkeys(namespaces))}"
     try:
-        secrets = SecretLines(key_file, lambda _: None).now() if key_file else ()
+        secrets = SecretLines(key_file, check_mirror_keys).now() if key_file else ()
         for namespace in dict.fromkeys(namespaces):
             head = await ConfigMapStore(api, namespace).get(HEAD)
             if head is not None:

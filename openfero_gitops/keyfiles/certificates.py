@@ -124,18 +124,42 @@ def check_pair(certificate: Certificates, key: str) -> None:
     Raises:
         UnusableFile: it does not, or OpenSSL cannot use one of them.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
+
+
+def load_pair(context: ssl.SSLContext, certificate: Certificates, key: str) -> None:
+    """Make a context show a certificate.
+
+    Raises:
+        UnusableFile: the key does not belong to it, or OpenSSL cannot use one of them.
+    """
     try:
         with _file(certificate.text) as certificate_file, _file(key) as key_file:
             context.load_cert_chain(certificate_file, key_file, _no_passphrase)
     except ssl.SSLError as error:
-        reason = str(error.reason or error).replace("_", " ").lower()
         raise UnusableFile(
             "the key does not belong to the certificate; use the key that the certificate was"
             " requested with"
             if error.reason == "KEY_VALUES_MISMATCH"
-            else f"the certificate or its key cannot be used ({reason})"
+            else f"the certificate or its key cannot be used ({_reason(error)})"
         ) from error
+
+
+def load_authorities(context: ssl.SSLContext, authorities: Certificates) -> None:
+    """Make a context trust certificates.
+
+    Raises:
+        UnusableFile: OpenSSL cannot use them.
+    """
+    try:
+        context.load_verify_locations(cadata=authorities.text)
+    except ssl.SSLError as error:
+        raise UnusableFile(f"the certificates cannot be used ({_reason(error)})") from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """Return OpenSSL's reason."""
+    return str(error.reason or error).replace("_", " ").lower()
 
 
 @contextmanager

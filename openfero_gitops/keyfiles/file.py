@@ -7,14 +7,14 @@ import os
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from openfero_gitops.keyfiles.content import UnusableFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -47,12 +47,11 @@ class CheckedFile(Generic[T]):
             state = self.path.stat()
             stamp = (state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino)
             if stamp != self._stamp or self._value is None:
-                content = read_file(self.path)
-                self._value, self._content, self._stamp = self._parse(content), content, stamp
+                with naming(self.path):
+                    content = read_file(self.path)
+                    self._value, self._content, self._stamp = self._parse(content), content, stamp
         except OSError as error:
             raise UnusableFile(f"{self.path}: {_reason(error)}") from error
-        except UnusableFile as error:
-            raise UnusableFile(located(self.path, error), error.line) from error
         return self._value
 
     def usable(self, folder: Path, text: Callable[[T], str]) -> Path:
@@ -110,9 +109,14 @@ def require_private(path: Path) -> None:
             )
 
 
-def located(path: Path, error: UnusableFile) -> str:
-    """Return the text of an error with the file, and the line if there is one."""
-    return f"{path}: line {error.line} {error}" if error.line else f"{path}: {error}"
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a path, and the line if there is one, before an error of a function of this package."""
+    try:
+        yield
+    except UnusableFile as error:
+        line = f"line {error.line} " if error.line else ""
+        raise UnusableFile(f"{path}: {line}{error}", error.line) from error
 
 
 def _reason(error: OSError) -> str:

@@ -16,8 +16,9 @@ from aiohttp import web
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.content import lines as secret_lines
-from openfero_gitops.keyfiles.file import read_file
+from openfero_gitops.keyfiles.file import CheckedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,34 +42,30 @@ class SecretLines:
         Raises:
             UsageError: it cannot be read, or is not valid.
         """
-        self._file = file
         self._check = check
-        self._stamp: tuple[int, ...] | None = None
-        self._lines: tuple[bytes, ...] = ()
+        self._file = CheckedFile(file, self._parse)
         self._error = OnChange(
             _log.warning, "cannot use the credentials file; the previous content stays valid"
         )
         try:
-            self._read()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot use credentials file {file}: {error}") from error
+            self._lines = self._file.read()
+        except UnusableFile as error:
+            raise UsageError(str(error)) from error
 
-    def _read(self) -> None:
-        state = self._file.stat()
-        stamp = (state.st_mtime_ns, state.st_size, state.st_ino, state.st_dev)
-        if stamp == self._stamp:
-            return
-        lines = secret_lines(read_file(self._file))
-        self._check(lines)
-        self._lines = tuple(line.encode() for line in lines)
-        self._stamp = stamp
+    def _parse(self, content: bytes) -> tuple[bytes, ...]:
+        lines = secret_lines(content)
+        try:
+            self._check(lines)
+        except ValueError as error:
+            raise UnusableFile(str(error)) from error
+        return tuple(line.encode() for line in lines)
 
     def now(self) -> tuple[bytes, ...]:
         """Return the current lines."""
         try:
-            self._read()
-        except (OSError, ValueError) as error:
-            self._error.set(str(error), file=str(self._file))
+            self._lines = self._file.read()
+        except UnusableFile as error:
+            self._error.set(str(error), file=str(self._file.path))
         else:
             self._error.clear()
         return self._lines

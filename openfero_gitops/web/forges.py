@@ -11,6 +11,8 @@ Each forge signs in its own way. The first of these headers decides:
 - `X-Forgejo-Signature`, `X-Gitea-Signature`: HMAC-SHA256 of the body in hex;
 - `X-Hub-Signature-256`: the same by GitHub, after `sha256=`;
 - `X-Hub-Signature`: the same by Bitbucket. (GitHub's header of this name is SHA-1 and refused.)
+- `X-Gogs-Signature`: as Gitea, which also sends it, by Gogs;
+- `Authorization: Basic`: Azure DevOps signs nothing, but sends a password, which is the secret.
 
 Sources: the forges' documentation of their webhooks; standardwebhooks.com.
 """
@@ -48,6 +50,8 @@ class Forge(StrEnum):
     GITLAB = "gitlab"
     GITEA = "gitea"
     BITBUCKET = "bitbucket"
+    GOGS = "gogs"
+    AZURE_DEVOPS = "azure-devops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,17 @@ def _token(forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any) ->
     return _Token(forge) if verified else None
 
 
+def _password(forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any) -> Proof | None:
+    scheme, value = (*signature.split(b" ", maxsplit=1), b"")[:2]
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        pair = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return _token(forge, pair.partition(b":")[2], secrets)
+
+
 def _hex(forge: Forge, signature: bytes, secrets: Sequence[bytes], *_: Any) -> Proof | None:
     if not _HEX.fullmatch(signature):
         return None
@@ -210,16 +225,23 @@ _SCHEMES: Final[tuple[tuple[str, Forge, Callable[..., Proof | None]], ...]] = (
     ("X-Gitea-Signature", Forge.GITEA, _hex),
     ("X-Hub-Signature-256", Forge.GITHUB, _prefixed_hex),
     ("X-Hub-Signature", Forge.BITBUCKET, _prefixed_hex),
+    ("X-Gogs-Signature", Forge.GOGS, _hex),
+    ("Authorization", Forge.AZURE_DEVOPS, _password),
 )
 
+# (Azure DevOps names the event in the body.)
 _EVENTS: Final[Mapping[Forge, tuple[str, ...]]] = {
     Forge.GITHUB: ("X-GitHub-Event",),
     Forge.GITLAB: ("X-Gitlab-Event",),
     Forge.GITEA: ("X-Forgejo-Event", "X-Gitea-Event"),
     Forge.BITBUCKET: ("X-Event-Key",),
+    Forge.GOGS: ("X-Gogs-Event",),
 }
 _PUSHES: Final = frozenset(
-    {"push", "Push Hook", "Tag Push Hook", "System Hook", "repo:push", "repo:refs_changed"}
+    {
+        *("push", "Push Hook", "Tag Push Hook", "System Hook"),
+        *("repo:push", "repo:refs_changed", "git.push"),
+    }
 )
 
 
@@ -231,8 +253,8 @@ def read_push(
     Raises:
         PayloadError: the body is not what this forge sends.
     """
-    event = next((value for name in _EVENTS[forge] if (value := headers.get(name))), "")
-    if event not in _PUSHES:
+    event = next((value for name in _EVENTS.get(forge, ()) if (value := headers.get(name))), "")
+    if event not in _PUSHES and forge in _EVENTS:
         return Push(forge, event, (), "")
     try:
         payload = json.loads(body) if complete else _first_members(body)
@@ -240,8 +262,13 @@ def read_push(
         raise PayloadError(
             "the body is not JSON; set the content type of the hook to application/json"
         ) from error
+    if forge not in _EVENTS:
+        event = str(_at(payload, "eventType") or "")
+        if event not in _PUSHES and (event or complete):
+            return Push(forge, event, (), "")
     refs = tuple(dict.fromkeys(_refs(payload)))
-    if not refs and not complete:
+    # Azure DevOps can be told to send no details.
+    if not refs and (not complete or forge is Forge.AZURE_DEVOPS):
         return Push(forge, event, (), "", is_known=False)
     if not refs and event != "System Hook":  # (which reports all events of the server)
         raise PayloadError(f"the body of this {event!r} event contains no ref")
@@ -272,8 +299,16 @@ _COLON: Final = re.compile(r"\s*:\s*")
 
 
 def _refs(payload: Any) -> Iterator[str]:
-    """List the refs of a push: GitHub, Gitea, GitLab and Bitbucket Data Center, Bitbucket Cloud."""
-    for change in (_at(payload, "ref"), *_each(_at(payload, "changes"), "ref", "id")):
+    """List the refs of a push.
+
+    They are in `ref` (GitHub, Gitea, Gogs, GitLab), in `changes` (Bitbucket Data Center), in
+    `resource` (Azure DevOps), or in `push` (Bitbucket Cloud).
+    """
+    for change in (
+        _at(payload, "ref"),
+        *_each(_at(payload, "changes"), "ref", "id"),
+        *_each(_at(payload, "resource", "refUpdates"), "name"),
+    ):
         if isinstance(change, str):
             yield change if change.startswith("refs/") else _HEADS + change
     changes = _at(payload, "push", "changes")
@@ -289,8 +324,11 @@ def _default_branch(payload: Any) -> str:
         name = _at(payload, owner, "default_branch")
         if isinstance(name, str):
             return name
-    name = _at(payload, "repository", "mainbranch", "name")
-    return name if isinstance(name, str) else ""
+    for path in (("repository", "mainbranch", "name"), ("resource", "repository", "defaultBranch")):
+        name = _at(payload, *path)
+        if isinstance(name, str):
+            return name.removeprefix(_HEADS)
+    return ""
 
 
 def _at(value: Any, *path: str) -> Any:

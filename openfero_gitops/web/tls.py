@@ -7,15 +7,25 @@ newest usable certificates.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.keyfiles.certificates import (
+    certificates,
+    load_authorities,
+    load_pair,
+    private_key,
+)
+from openfero_gitops.keyfiles.content import UnusableFile
+from openfero_gitops.keyfiles.file import CheckedFile, naming
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -96,40 +106,26 @@ class TlsFiles:
         return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
 
     def _load(self) -> TlsContext:
-        contents = {}
-        for flag, path in self._paths:
-            try:
-                contents[path] = path.read_bytes()
-            except OSError as error:
-                raise UsageError(f"{flag}: cannot read {path}: {error.strerror}") from error
-        context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(self._certificate, self._key, _no_passphrase)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"cannot use --tls-cert-file {self._certificate} and --tls-key-file {self._key}: "
-                f"{_reason(error)}"
-            ) from error
-        if self._client_ca is not None:
-            try:
-                context.load_verify_locations(self._client_ca)
-            except (OSError, ValueError) as error:
-                raise UsageError(
-                    f"cannot use --client-ca-file {self._client_ca}: {_reason(error)}"
-                ) from error
-            # Optional, so that probes work; guards require a certificate elsewhere.
-            context.verify_mode = ssl.CERT_OPTIONAL
-            context.client_ca = contents[self._client_ca]
+            certificate = _parse(self._certificate, certificates)
+            key = _parse(self._key, private_key)
+            context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            with naming(self._key):
+                load_pair(context, certificate, key)
+            if self._client_ca is not None:
+                authorities = _parse(self._client_ca, certificates)
+                with naming(self._client_ca):
+                    load_authorities(context, authorities)
+                # Optional, so that probes work; guards require a certificate elsewhere.
+                context.verify_mode = ssl.CERT_OPTIONAL
+                context.client_ca = authorities.text.encode()
+        except UnusableFile as error:
+            named = (flag for flag, path in self._paths if str(error).startswith(f"{path}: "))
+            flags = " and ".join(named)
+            raise UsageError(f"{flags}: {error}") from error
         return context
 
 
-def _no_passphrase() -> NoReturn:
-    """Refuse an encrypted key; OpenSSL would ask for the passphrase on the terminal."""
-    raise ValueError("the key is encrypted; store it without a passphrase")
-
-
-def _reason(error: Exception) -> str:
-    """Return OpenSSL's reason."""
-    reason = getattr(error, "reason", None) or str(error)
-    return str(reason).replace("_", " ").lower() if isinstance(error, ssl.SSLError) else str(reason)
+def _parse(path: Path, parse: Callable[[bytes], T]) -> T:
+    return CheckedFile(path, parse).read()

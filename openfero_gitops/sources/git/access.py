@@ -15,7 +15,6 @@ import re
 import shlex
 import subprocess
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.keyfiles import certificates, credentials, ssh
 from openfero_gitops.keyfiles.content import UnusableFile
-from openfero_gitops.keyfiles.file import CheckedFile, located, require_private
+from openfero_gitops.keyfiles.file import CheckedFile, naming, require_private
 from openfero_gitops.sources.git.transport import logged_ssh
 from openfero_gitops.sources.git.url import Protocol
 
@@ -320,11 +319,12 @@ class GitConnection:
         now = datetime.now(UTC)
         for file in (self._ca, self._client_cert):
             if file is not None:
-                with _located(file.path):
-                    file.read().check(now)
+                value = file.read()
+                with naming(file.path):
+                    value.check(now)
         if self._client_cert is not None and self._client_key is not None:
             certificate, key = self._client_cert.read(), self._client_key.read()
-            with _located(self._client_key.path):
+            with naming(self._client_key.path):
                 certificates.check_pair(certificate, key)
         if self._credentials is not None:
             yield from _forms(self._credentials.read())
@@ -334,17 +334,6 @@ class GitConnection:
 
 def _checked(file: Path | None, parse: Callable[[bytes], T]) -> CheckedFile[T] | None:
     return CheckedFile(file.absolute(), parse) if file is not None else None
-
-
-@contextmanager
-def _located(path: Path) -> Iterator[None]:
-    """Put the path before an error that does not name its file."""
-    try:
-        yield
-    except UnusableFile as error:
-        if str(error).startswith(f"{path}: "):
-            raise
-        raise UnusableFile(located(path, error)) from error
 
 
 def _helper(file: Path, server: SplitResult) -> str:

@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there(file: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         Credentials("bearer", file)
     file.mkdir()
-    with pytest.raises(UsageError, match="Is a directory"):
+    with pytest.raises(UsageError, match="is a directory; name the file in it"):
         Credentials("bearer", file)
 
 

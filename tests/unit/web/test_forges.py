@@ -50,6 +50,11 @@ def proven(headers: dict[str, str], body: bytes, *secrets: bytes) -> Forge | Non
     return forge
 
 
+def basic(pair: bytes) -> str:
+    """Return the header of basic authentication."""
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
 BODY = b'{"ref": "refs/heads/main"}'
 
 
@@ -61,6 +66,13 @@ BODY = b'{"ref": "refs/heads/main"}'
         ({"X-Gitea-Signature": digest(BODY)}, Forge.GITEA),
         ({"X-Forgejo-Signature": digest(BODY)}, Forge.GITEA),
         ({"X-Hub-Signature": f"sha256={digest(BODY)}"}, Forge.BITBUCKET),
+        ({"X-Gogs-Signature": digest(BODY)}, Forge.GOGS),
+        ({"X-Gogs-Signature": digest(BODY), "X-Gitea-Signature": digest(BODY)}, Forge.GITEA),
+        (
+            {"Authorization": basic(b"ada:s3cret")},
+            Forge.AZURE_DEVOPS,
+        ),
+        ({"Authorization": f"basic {base64.b64encode(b':s3cret').decode()}"}, Forge.AZURE_DEVOPS),
     ],
 )
 def test_each_forge_proves_itself_in_its_own_way(headers: dict[str, str], forge: Forge) -> None:
@@ -68,7 +80,7 @@ def test_each_forge_proves_itself_in_its_own_way(headers: dict[str, str], forge:
     assert proven(headers, BODY) is forge
     assert proven(headers, BODY, b"other", SECRET) is forge
     assert proven(headers, BODY, b"other") is None
-    if forge is not Forge.GITLAB:
+    if forge not in {Forge.GITLAB, Forge.AZURE_DEVOPS}:  # which send the secret itself
         assert proven(headers, BODY + b" ") is None
     (header, value) = next(iter(headers.items()))
     for wrong in ("", "sha256=", value[:-1], value + "0", value.upper() + "é"):
@@ -112,6 +124,25 @@ def test_sha1_proves_nothing() -> None:
     assert begin_proof({"X-Gitlab-Token": ""}, (), NOW) is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Basic",
+        "Basic not base64",
+        basic(b"s3cret"),
+        basic(b"s3cret:"),
+        basic(b"ada:s3cret "),
+        f"Bearer {base64.b64encode(b'ada:s3cret').decode()}",
+        "Bearer s3cret",
+        "Digest username=ada",
+    ],
+)
+def test_another_authorization_proves_nothing(value: str) -> None:
+    """Only basic authentication with the secret as its password is accepted."""
+    assert proven({"Authorization": value}, BODY) is None
+
+
 def read(forge: Forge, event: str, payload: Any) -> Push:
     """Read a push hook of a forge."""
     header = {
@@ -119,6 +150,8 @@ def read(forge: Forge, event: str, payload: Any) -> Push:
         Forge.GITLAB: "X-Gitlab-Event",
         Forge.GITEA: "X-Gitea-Event",
         Forge.BITBUCKET: "X-Event-Key",
+        Forge.GOGS: "X-Gogs-Event",
+        Forge.AZURE_DEVOPS: "X-Not-Sent",
     }[forge]
     return read_push(forge, {header: event}, json.dumps(payload).encode())
 
@@ -167,6 +200,30 @@ TAG = {"type": "tag", "name": "v1"}
             "",
         ),
         (Forge.BITBUCKET, "diagnostics:ping", {"test": True}, (), ""),
+        (
+            Forge.GOGS,
+            "push",
+            {"ref": MAIN, "repository": {"default_branch": "main"}},
+            (MAIN,),
+            "main",
+        ),
+        (Forge.GOGS, "issues", {"action": "opened"}, (), ""),
+        (
+            Forge.AZURE_DEVOPS,
+            "git.push",
+            {
+                "eventType": "git.push",
+                "resource": {
+                    "commits": [{"commitId": "33b55f7c"}],
+                    "refUpdates": [{"name": MAIN}, {"name": "refs/tags/v1"}],
+                    "repository": {"defaultBranch": MAIN},
+                },
+            },
+            (MAIN, "refs/tags/v1"),
+            "main",
+        ),
+        (Forge.AZURE_DEVOPS, "build.complete", {"eventType": "build.complete"}, (), ""),
+        (Forge.AZURE_DEVOPS, "", {}, (), ""),
     ],
 )
 def test_each_forge_says_what_was_pushed(
@@ -174,6 +231,22 @@ def test_each_forge_says_what_was_pushed(
 ) -> None:
     """Refs come out in full, whatever the forge calls them; other events name none."""
     assert read(forge, event, payload) == Push(forge, event, refs, default)
+
+
+@pytest.mark.parametrize(
+    ("body", "complete"),
+    [
+        ({"eventType": "git.push", "resource": {"url": "https://dev.azure.com/x"}}, True),
+        ({"eventType": "git.push", "resource": {"repository": {"defaultBranch": MAIN}}}, True),
+        ({"eventType": "git.push"}, False),
+        ({"id": "1"}, False),
+    ],
+)
+def test_a_push_without_details_may_be_of_any_ref(body: Any, complete: bool) -> None:  # noqa: FBT001, pytest gives it by name
+    """Azure DevOps can be configured to send no details; then a sync is requested."""
+    push = read_push(Forge.AZURE_DEVOPS, {}, json.dumps(body).encode(), complete=complete)
+    assert not push.is_known
+    assert may_move(push, "main")
 
 
 @pytest.mark.parametrize(

@@ -522,6 +522,21 @@ def test_without_a_certificate_there_is_no_tls() -> None:
     assert load_tls(None, None, None) is None
 
 
+def test_tls_files_with_traces_of_editors(authority: Authority, tmp_path: Path) -> None:
+    """A byte order mark, CRLF and blanks do no harm."""
+    spoilt = []
+    for number, file in enumerate((*authority.issue("server"), authority.certificate)):
+        spoilt.append(tmp_path / str(number))
+        spoilt[-1].write_bytes(
+            b"\xef\xbb\xbf\r\n" + file.read_bytes().replace(b"\n", b" \r\n").strip()
+        )
+
+    tls = load_tls(*spoilt)
+
+    assert tls is not None
+    assert tls.client_ca == authority.certificate.read_bytes()
+
+
 def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None:
     """The message about an unusable file names its flag; OpenSSL never asks for a passphrase."""
     certificate, key = authority.issue("server")
@@ -535,14 +550,14 @@ def test_tls_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> 
         ((absent, key, None), "--tls-cert-file", "No such file"),
         ((certificate, absent, None), "--tls-key-file", "No such file"),
         ((certificate, key, absent), "--client-ca-file", "No such file"),
-        ((tmp_path, key, None), "--tls-cert-file", "Is a directory"),
-        ((nonsense, key, None), "--tls-cert-file", "pem lib"),
-        ((certificate, nonsense, None), "--tls-key-file", "pem lib"),
-        ((certificate, other_key, None), "--tls-key-file", "mismatch"),
+        ((tmp_path, key, None), "--tls-cert-file", "is a directory"),
+        ((nonsense, key, None), "--tls-cert-file", "contains no certificate in PEM format"),
+        ((certificate, nonsense, None), "--tls-key-file", "contains no private key in PEM format"),
+        ((certificate, other_key, None), "--tls-key-file", "the key does not belong"),
         ((certificate, locked_key, None), "--tls-key-file", "passphrase"),
         ((certificate, key, nonsense), "--client-ca-file", "no certificate"),
-        ((certificate, key, empty), "--client-ca-file", "no certificate"),
-        ((ca, key, None), "--tls-cert-file", "mismatch"),
+        ((certificate, key, empty), "--client-ca-file", "the file is empty"),
+        ((ca, key, None), "--tls-key-file", "the key does not belong"),
     ):
         with pytest.raises(UsageError) as caught:
             load_tls(*files)
