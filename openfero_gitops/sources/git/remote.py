@@ -246,6 +246,7 @@ class RemoteRef:
             ca=settings.ca_file is not None,
             client_cert=settings.client_cert_file is not None,
             proxy=settings.proxy,
+            proxy_credentials=settings.proxy_credentials_file is not None,
         )
 
     def _fetch_least(

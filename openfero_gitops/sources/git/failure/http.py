@@ -37,9 +37,12 @@ _NO_ANSWER: Final = rules(
         "the host name cannot be resolved; check the URL and DNS",
     ),
     (
-        r"socks",
+        r"socks|no authentication method was acceptable",
         Stage.CONNECT,
-        "the SOCKS proxy refused the connection; check --git-proxy, its credentials and its log",
+        (
+            "the SOCKS proxy refused the connection; check --git-proxy, the user name and password"
+            " in --git-proxy-credentials-file, and the proxy's log"
+        ),
     ),
     (
         r"error setting certificate|problem with the (?:ssl )?ca cert|certificate verify locations",
@@ -78,7 +81,7 @@ _NO_ANSWER: Final = rules(
 )
 _HANDSHAKE: Final = re.compile(
     r"alert (?:certificate|bad certificate|handshake|unknown ca|access denied)"
-    r"|certificate required",
+    r"|certificate required|fatal alert has been received",
     re.IGNORECASE,
 )
 _TLS: Final = re.compile(
@@ -200,8 +203,11 @@ def _diagnose_proxy(answer: HttpAnswer, own: str, setup: GitSetup) -> FetchFailu
         return FetchFailure(
             Stage.AUTHENTICATE,
             (
-                f"the proxy {proxy} requires a user name and password, or refused those that it"
-                " got; check --git-proxy-credentials-file (407)"
+                f"the proxy {proxy} refuses the user name and password of"
+                " --git-proxy-credentials-file; correct them (407)"
+                if setup.proxy_credentials
+                else f"the proxy {proxy} requires a user name and password; set"
+                " --git-proxy-credentials-file (407)"
             ),
         )
     if status >= _SERVER_ERROR:

@@ -36,6 +36,7 @@ class GitSetup:
     ca: bool = False
     client_cert: bool = False
     proxy: str = ""
+    proxy_credentials: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,7 +404,7 @@ def test_a_server_that_does_not_answer_is_explained(
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (407, "requires a user name and password, or refused those that it got"),
+        (407, "requires a user name and password; set --git-proxy-credentials-file"),
         (403, "refuses to connect to the server (403); allow the server on the proxy"),
         (502, "cannot connect to the server (502)"),
     ],
