@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,14 @@ from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.descendants import descendants, open_files
 from tests.support.repository import Repository
-from tests.support.signing import allow, fingerprint, key_ring, ssh_signer, stop_signing
+from tests.support.signing import (
+    allow,
+    fingerprint,
+    key_ring,
+    ssh_signer,
+    stop_signing,
+    weak_ssh_signer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -387,6 +395,48 @@ class TestSsh:
         assert (await source.fetch()).revision.commit == commit
         await source.aclose()
 
+    @pytest.mark.parametrize(
+        ("algorithm", "hashed", "named"),
+        [
+            ("ssh-rsa", "sha512", "ssh-rsa"),
+            ("ssh-rsa", "sha256", "ssh-rsa"),
+            ("rsa-sha2-256", "sha1", "sha1"),
+            ("rsa-sha2-256", "md5", "md5"),
+        ],
+    )
+    @pytest.mark.parametrize("verify", [Verify.COMMIT, Verify.TAG])
+    async def test_a_weak_algorithm_is_rejected(
+        self,
+        repository: Repository,
+        tmp_path: Path,
+        algorithm: str,
+        hashed: str,
+        named: str,
+        verify: Verify,
+    ) -> None:
+        """ssh-keygen refuses signatures with SHA-1; the message names the algorithm."""
+        weak = weak_ssh_signer(tmp_path, "wim@git.example", algorithm=algorithm, hashed=hashed)
+        weak.sign_in(repository)
+        repository.commit("Signed")
+        repository.tag("v1", "Release")
+        trust = Trust(verify, allowed_signers_file=allow(tmp_path / "allowed", weak))
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, trust, ref="v1" if verify is Verify.TAG else "HEAD")
+
+        assert f"with the SSH algorithm {named}, which is too weak to be" in str(refused.value)
+
+    async def test_an_rsa_key_with_sha2_is_accepted(
+        self, repository: Repository, tmp_path: Path
+    ) -> None:
+        """Not the kind of key is weak, but the digest."""
+        strong = weak_ssh_signer(tmp_path, "wim@git.example", algorithm="rsa-sha2-256")
+        strong.sign_in(repository)
+        repository.commit("Signed")
+
+        trust = by_ssh(allow(tmp_path / "allowed", strong))
+        assert (await fetch(repository, tmp_path, trust)).revision.verified_signer
+
 
 class TestOpenPgp:
     """Test commits signed with OpenPGP keys."""
@@ -451,6 +501,156 @@ class TestOpenPgp:
 
         with pytest.raises(Unverified, match="which is expired; have a trusted signer"):
             await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(old)))
+
+    @pytest.mark.parametrize("digest", ["SHA256", "SHA384", "SHA512", "SHA224"])
+    @pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048"])
+    async def test_a_strong_digest_is_accepted(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, digest: str, algorithm: str
+    ) -> None:
+        """Every digest of the SHA-2 family is strong enough."""
+        person = f"{digest} {algorithm} <a@git.example>"
+        signer = ring.signer(person, algorithm=algorithm, options=("--digest-algo", digest))
+        signer.sign_in(repository)
+        repository.commit("Signed")
+
+        revision = await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+        assert revision.revision.verified_signer == f"{person} {signer.key}"
+
+    @pytest.mark.parametrize(
+        ("digest", "named"), [("SHA1", "SHA-1"), ("RIPEMD160", "RIPEMD-160"), ("MD5", "MD5")]
+    )
+    @pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048"])
+    @pytest.mark.parametrize("verify", [Verify.COMMIT, Verify.TAG])
+    async def test_a_weak_digest_is_rejected(
+        self,
+        repository: Repository,
+        tmp_path: Path,
+        ring: KeyRing,
+        digest: str,
+        named: str,
+        algorithm: str,
+        verify: Verify,
+    ) -> None:
+        """A trusted key does not help, since the signature may be for another commit."""
+        if digest == "MD5" and algorithm == "ed25519":
+            algorithm = "rsa3072"  # gpg makes no such signature with the other
+        weak = ("--allow-weak-digest-algos", "--digest-algo", digest)
+        person = f"{digest} {algorithm} {verify} <a@git.example>"
+        signer = ring.signer(person, algorithm=algorithm, options=weak)
+        signer.sign_in(repository)
+        repository.commit("Signed")
+        repository.tag("v1", "Release")
+        by_openpgp(tmp_path, ring.export(signer))
+        trust = Trust(verify, openpgp_keyring_file=tmp_path / "keyring")
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, trust, ref="v1" if verify is Verify.TAG else "HEAD")
+
+        assert f"over a {named} digest, which is too weak to be trusted" in str(refused.value)
+        assert signer.key[-16:] in str(refused.value)
+        assert "GNUPG" not in str(refused.value)
+
+    async def test_an_old_key_with_a_sha1_certification_is_accepted(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """The key file says which keys are trusted, not how their user IDs were certified."""
+        options = ("--cert-digest-algo", "SHA1")
+        signer = ring.signer("Old <old@git.example>", algorithm="rsa2048", key_options=options)
+        signer.sign_in(repository)
+        repository.commit("Signed")
+
+        snapshot = await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+        assert snapshot.revision.verified_signer == f"Old <old@git.example> {signer.key}"
+
+    async def test_a_key_that_gpg_rejects_is_explained(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """A user ID that is certified with MD5 makes the whole key unusable."""
+        weak = ("--allow-weak-digest-algos",)
+        options = ("--cert-digest-algo", "MD5", *weak)
+        person = "Older <older@git.example>"
+        signer = ring.signer(person, algorithm="rsa2048", options=weak, key_options=options)
+        signer.sign_in(repository)
+        repository.commit("Signed")
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+
+        assert "its user ID is certified with MD5, which is too weak" in str(refused.value)
+        assert f"gpg --quick-set-expire {signer.key[-16:]} 2y" in str(refused.value)
+
+    async def test_a_key_of_the_future_names_the_clock(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """Gpg rejects it until the clock has reached it; then it is accepted without a change."""
+        signer = ring.signer("Zoe <zoe@git.example>", made="20500102T000000")
+        signer.sign_in(repository)
+        repository.commit("Signed by Zoe")
+        source = opened(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+        try:
+            with pytest.raises(Unverified) as refused:
+                await source.fetch()
+        finally:
+            await source.aclose()
+
+        text = str(refused.value)
+        assert re.search(r"was created \d+ days in the future by the clock of this machine", text)
+        assert "GNUPG" not in text
+
+    async def test_a_key_newer_than_its_signature_names_the_clock(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """The clock of the machine that signed was wrong."""
+        early = ("--faked-system-time", "20190102T000000", "--ignore-time-conflict")
+        options = (*early, "--ignore-valid-from")
+        signer = ring.signer("Yan <yan@git.example>", options=options)
+        signer.sign_in(repository)
+        repository.commit("Signed by Yan")
+
+        with pytest.raises(
+            Unverified, match=r"\d+ days newer than the signature; correct the clock"
+        ):
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+
+    async def test_a_signature_that_expired_is_rejected(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing
+    ) -> None:
+        """A signature can have an end of its own, whatever the key's."""
+        options = ("--default-sig-expire", "1d", "--faked-system-time", "20210102T000000")
+        signer = ring.signer("Xia <xia@git.example>", made="20200102T000000", options=options[:2])
+        signer.sign_in(repository)
+        repository.commit("Signed by Xia")
+
+        with pytest.raises(Unverified, match="but the signature itself has expired"):
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(signer)))
+
+    @pytest.mark.parametrize("spoiled", ["content", "signature", "no signature"])
+    async def test_a_spoiled_signature_is_explained_without_status_lines(
+        self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, spoiled: str
+    ) -> None:
+        """The lines that gpg prints for programs are not shown to people."""
+        bob.sign_in(repository)
+        commit = repository.commit("Signed by Bob")
+        raw = repository.git("cat-file", "commit", commit) + "\n"
+        match spoiled:
+            case "content":
+                raw = raw.replace("Signed by Bob", "Signed by Bop")
+            case "signature":
+                raw = re.sub(r"\n [A-Za-z0-9+/]{10}", "\n AAAAAAAAAA", raw, count=1)
+            case _:
+                raw = re.sub(
+                    r"(BEGIN PGP SIGNATURE-----\n).*?( -----END)", r"\1 \n\2", raw, flags=re.DOTALL
+                )
+        spoiled_commit = repository.git(
+            "hash-object", "-t", "commit", "-w", "--stdin", stdin=raw.encode()
+        )
+        repository.git("reset", "--quiet", "--hard", spoiled_commit)
+
+        with pytest.raises(Unverified) as refused:
+            await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(bob)))
+
+        assert "GNUPG" not in str(refused.value)
+        assert "have a trusted signer sign" in str(refused.value)
 
     async def test_each_file_trusts_keys_of_its_kind_only(
         self, repository: Repository, tmp_path: Path, ring: KeyRing, bob: Signer, ada: Signer

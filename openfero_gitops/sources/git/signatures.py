@@ -1,8 +1,8 @@
 """Verifies that a trusted key signed a commit, or the tag that names it.
 
 Only the exit code of `git verify-commit` and `git verify-tag` decides: Git prints `Good signature`
-for unknown keys, too. Their output only provides the text of errors, and the name of the signer
-once the exit code is 0.
+for unknown keys, too. Once it is 0, their output provides the name of the signer and the digest,
+which must not be a weak one; otherwise it provides the text of errors (see `verdict`).
 
 Key files are read again for each verification and passed on as copies in a private folder, so
 that a file replaced meanwhile cannot affect half of a verification. gpg gets a home directory with
@@ -29,8 +29,9 @@ from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.file import CheckedFile
 from openfero_gitops.keyfiles.openpgp import public_keys
 from openfero_gitops.keyfiles.ssh import allowed_signers
-from openfero_gitops.sources.git.errors import last_line, reason_of
+from openfero_gitops.sources.git.errors import reason_of
 from openfero_gitops.sources.git.process import TooMuchOutput
+from openfero_gitops.sources.git.verdict import SignatureVerdict, accepted, refused
 from openfero_gitops.sources.tree import printable_name
 
 if TYPE_CHECKING:
@@ -52,22 +53,6 @@ trust-model always
 no-auto-check-trustdb
 lock-never
 """
-_SSH_GOOD: Final = re.compile(
-    r'^Good "git" signature for (?P<signer>.+) with \S+ key (?P<key>SHA256:\S+)$', re.MULTILINE
-)
-_SSH_KEY: Final = re.compile(r"with (?P<kind>\S+) key (?P<key>SHA256:\S+)$", re.MULTILINE)
-_GPG_GOOD: Final = re.compile(r"^\[GNUPG:\] GOODSIG \S+ (?P<signer>.+)$", re.MULTILINE)
-_GPG_VALID: Final = re.compile(
-    r"^\[GNUPG:\] VALIDSIG (?:\S+ ){9}(?P<key>[0-9A-F]{40,64})", re.MULTILINE
-)
-_GPG_UNKNOWN: Final = re.compile(r"^\[GNUPG:\] NO_PUBKEY (?P<key>[0-9A-F]+)", re.MULTILINE)
-_GPG_INVALID: Final = re.compile(
-    r"^\[GNUPG:\] (?P<status>REV|EXP)KEYSIG (?P<key>\S+)", re.MULTILINE
-)
-_SHA256_DIGITS: Final = 64  # of an ID
-_SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
-_PGP_SIGNATURE: Final = b"-----BEGIN PGP "
-_X509_SIGNATURE: Final = b"-----BEGIN SIGNED MESSAGE-----"
 _LOCAL_FAILURE: Final = re.compile(
     r"^(?:No user exists for uid|error: cannot run |error: could not create temporary"
     r"|.*(?:No space left on device|Read-only file system))",
@@ -137,18 +122,6 @@ class Keys:
         """A digest of the keys."""
         lengths = f"{len(self.allowed_signers)} {len(self.openpgp)} ".encode()
         return hashlib.sha256(lengths + self.allowed_signers + self.openpgp).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureVerdict:
-    """The result for a commit or tag: its signer, or why it is not trusted.
-
-    `transient` says that the machine may be the reason, so that the next attempt may differ.
-    """
-
-    signer: str = ""
-    refusal: str = ""
-    transient: bool = False
 
 
 class Verifier:
@@ -316,16 +289,19 @@ class Judge:
             },
         )
         options = [word for option in configuration for word in ("-c", option)]
-        verified = git.run(f"--git-dir={self._git_dir}", *options, f"verify-{kind}", "--raw", sha)
+        command = (f"--git-dir={self._git_dir}", *options, f"verify-{kind}")
+        verified = git.run(*command, "--raw", sha)
         if verified.code == 0:
-            return SignatureVerdict(signer=_signer(verified.stderr))
+            return accepted(kind, sha, verified.stderr)
         if verified.code != 1 or _LOCAL_FAILURE.search(verified.stderr):
             # Exit code 1 means a bad signature; any other says nothing about the signature.
             raise SourceError(
                 f"{git.where}: cannot verify the signature of {kind} {sha[:12]}"
                 f" (git: {reason_of(verified)})"
             )
-        return _refusal(kind, sha, self._content(kind, sha) or b"", verified.stderr)
+        explained = git.run(*command, sha)
+        content = self._content(kind, sha) or b""
+        return refused(kind, sha, content, verified.stderr, explained.stderr)
 
     def _content(self, kind: str, sha: str) -> bytes | None:
         """Return the raw object: empty if it is of another kind, None if it is too long."""
@@ -336,57 +312,6 @@ class Judge:
         except TooMuchOutput:
             return None
         return read.stdout if read.code == 0 else b""
-
-
-def _refusal(kind: str, sha: str, content: bytes, output: str) -> SignatureVerdict:
-    """Explain why a signature is not accepted, and who must do what."""
-    name = f"{kind} {sha[:12]}"
-    sign = (
-        "have a trusted signer sign a commit on top of it (git commit --allow-empty --gpg-sign)"
-        if kind == "commit"
-        else "have a trusted signer replace it (git tag --sign --force)"
-    )
-    if invalid := _GPG_INVALID.search(output):
-        status = "revoked" if invalid["status"] == "REV" else "expired"
-        return SignatureVerdict(
-            refusal=f"{name} is signed with the OpenPGP key {invalid['key']}, which is {status};"
-            f" {sign}"
-        )
-    if unknown := _GPG_UNKNOWN.search(output):
-        return SignatureVerdict(
-            refusal=f"{name} is signed with the OpenPGP key {unknown['key']}, which is not in the"
-            f" keyring file; add the key, or {sign}"
-        )
-    if "No principal matched" in output and (key := _SSH_KEY.search(output)):
-        return SignatureVerdict(
-            refusal=f"{name} is signed with the {key['kind']} key {key['key']}, which was not an"
-            f" allowed signer at the time of the signature; add the key, or {sign}"
-        )
-    head, _, text = content.partition(b"\n\n")
-    # A SHA-256 repository has the second header. Git ignores the one of the other hash.
-    header = b"\ngpgsig-sha256 " if len(sha) == _SHA256_DIGITS else b"\ngpgsig "
-    signature = head.partition(header)[2] if kind == "commit" else text
-    if _X509_SIGNATURE in signature:
-        return SignatureVerdict(
-            refusal=f"{name} is signed with an X.509 certificate, which is not supported; {sign}"
-        )
-    if _SSH_SIGNATURE not in signature and _PGP_SIGNATURE not in signature:
-        return SignatureVerdict(refusal=f"{name} is not signed; {sign}")
-    reason = last_line(output)
-    return SignatureVerdict(
-        refusal=f"the signature of {name} is not valid (git: {reason}); {sign}", transient=True
-    )
-
-
-def _signer(output: str) -> str:
-    """Return the name of the signer in the key file, and the key."""
-    if good := _SSH_GOOD.search(output):
-        signer, key = good["signer"], good["key"]
-    else:
-        named, valid = _GPG_GOOD.search(output), _GPG_VALID.search(output)
-        signer = named["signer"] if named else "unnamed"
-        key = valid["key"] if valid else ""
-    return f"{printable(signer)} {key}".strip()
 
 
 def _require_programs(git: Git, keys: Keys) -> None:

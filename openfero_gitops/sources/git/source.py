@@ -43,9 +43,10 @@ from openfero_gitops.sources.git.errors import (
 )
 from openfero_gitops.sources.git.files import LargeFiles, earlier_version
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
-from openfero_gitops.sources.git.signatures import SignatureVerdict, Trust, Verifier
+from openfero_gitops.sources.git.signatures import Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
 from openfero_gitops.sources.git.url import parse_ref, parse_remote
+from openfero_gitops.sources.git.verdict import SignatureVerdict
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,
