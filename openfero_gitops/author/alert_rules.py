@@ -1,9 +1,10 @@
 """Read Prometheus alerting rules: the names of alerts, and the labels that are known.
 
-Supported are rule files (`groups:` at the top level), PrometheusRule manifests of the Prometheus
-Operator, and lists of them, with several documents in a file. Recording rules are skipped. Only
-labels that a rule sets itself, without a template, are known; an alert gets more labels from its
-expression, from Prometheus and by relabelling.
+Supported are rule files (`groups:` at the top level, also Grafana's), manifests with `spec.groups`
+(PrometheusRule, VMRule, AlertingRule, Rules and others) and lists of them, with several documents
+in a file, and the answer of the rules API (`/api/v1/rules` of Prometheus, Thanos, Loki and others).
+Recording rules are skipped. Only labels that a rule sets itself, without a template, are known; an
+alert gets more labels from its expression, from Prometheus and by relabelling.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 
 #: Enough for all rules of a large installation in one file.
 _BOUNDS: Final = Bounds(size=32 * 1024 * 1024, values=2_000_000, documents=20_000)
-_KIND: Final = "PrometheusRule"
-_ADVICE: Final = "expected PrometheusRule manifests, or a Prometheus rule file (groups:)"
+#: How the kinds of manifests with rules end. Their groups must be correct; those of other kinds may
+#: be something else.
+_KINDS: Final = ("Rule", "Rules", "RuleGroup")
+_ADVICE: Final = (
+    "expected a rule file (groups:), manifests with spec.groups, such as PrometheusRule or VMRule, "
+    "or the answer of /api/v1/rules"
+)
+_TEMPLATE_ADVICE: Final = "if it is a template of a Helm chart, render it first with helm template"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ def read_rules(content: bytes, path: str) -> list[AlertRule]:
         place = f"{path}:{reason.line}" if reason.line else path
         hint = ""
         if b"{{" in content and reason.line:
-            hint = "; if it is a template of a Helm chart, render it first with helm template"
+            hint = f"; {_TEMPLATE_ADVICE}"
         raise UsageError(f"{place}: {reason.message}{hint}") from None
     if not has_groups:
         raise UsageError(f"{path}: no rules found; {_ADVICE}")
@@ -61,22 +68,31 @@ def read_rules(content: bytes, path: str) -> list[AlertRule]:
 
 
 def _groups(document: yaml.Node | None, path: str) -> Iterator[yaml.Node]:
-    """The groups of one document: a rule file, a manifest, or a list of manifests."""
+    """The groups of one document: rules, a manifest, a list of manifests, or an API's answer."""
     pending = [document] if document is not None else []
     while pending:
         node = pending.pop(0)
         members = _members(node)
         kind = _text(members.get("kind"))
-        if kind == _KIND:
-            groups = _members(members.get("spec")).get("groups")
-            if groups is not None:  # a PrometheusRule may be empty
-                yield groups
-            else:
-                yield yaml.SequenceNode("", [])
-        elif kind.endswith("List") and node is document:
+        if kind.endswith("List") and node is document:
             pending += _items(members.get("items"), path, "items")
-        elif not kind and "groups" in members:
+        elif kind:
+            groups = _members(members.get("spec")).get("groups")
+            if groups is not None and (kind.endswith(_KINDS) or _has_rules(groups)):
+                yield groups
+            elif kind.endswith(_KINDS):  # a PrometheusRule may be empty
+                yield yaml.SequenceNode("", [])
+        elif "groups" in members:
             yield members["groups"]
+        elif "groups" in (data := _members(members.get("data"))):
+            yield data["groups"]
+
+
+def _has_rules(groups: yaml.Node) -> bool:
+    """Whether these are groups of rules, whatever the kind of their manifest."""
+    return isinstance(groups, yaml.SequenceNode) and any(
+        "rules" in _members(group) for group in groups.value
+    )
 
 
 def _of_groups(groups: yaml.Node, path: str) -> Iterator[AlertRule]:
@@ -87,17 +103,30 @@ def _of_groups(groups: yaml.Node, path: str) -> Iterator[AlertRule]:
         group_labels = _labels(members.get("labels"), path)
         for rule in _items(members.get("rules"), path, "rules"):
             fields = _members(rule)
-            alert = fields.get("alert")
+            alert = _alert(fields)
             if alert is None:
-                if "record" not in fields:
+                if "record" not in fields and _text(fields.get("type")) != "recording":
                     raise _wrong(path, rule, "a rule has neither alert nor record")
                 continue
             name = _text(alert)
             if not name:
                 raise _wrong(path, alert, "alert must be the name of an alert")
+            if "{{" in name:
+                place = f"{printable(path)}:{alert.start_mark.line + 1}"
+                message = f"the name of the alert is a template: {printable(name)}"
+                raise UsageError(f"{place}: {message}; {_TEMPLATE_ADVICE}")
             labels = {**group_labels, **_labels(fields.get("labels"), path)}
             fixed_labels = {key: value for key, value in labels.items() if "{{" not in value}
             yield AlertRule(name, fixed_labels, path, alert.start_mark.line + 1)
+
+
+def _alert(fields: Mapping[str, yaml.Node]) -> yaml.Node | None:
+    """The name of the alert of a rule; None if it is another rule."""
+    if _text(fields.get("type")) == "alerting":  # the rules API
+        return fields.get("name")
+    if "uid" in fields and "condition" in fields:  # provisioned in Grafana
+        return fields.get("title")
+    return fields.get("alert")
 
 
 def _labels(node: yaml.Node | None, path: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.author.alert_file import read_alerts
 from openfero_gitops.author.report.findings import EMPTY
 from openfero_gitops.author.report.lines import diff_lines
 from openfero_gitops.catalog.files import at, unread
@@ -23,7 +24,6 @@ from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.catalog.yaml.locate import Locator
-from openfero_gitops.delivery.alertmanager import read_payload
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import PayloadError
@@ -204,7 +204,7 @@ def _run(case: GoldenCase, catalog: Catalog, render_alert: _Render) -> CaseResul
         problem = _missing(case, ALERT, "add an Alertmanager payload, or a single alert")
         return CaseResult(case, None, problems=(problem,))
     try:
-        group = read_payload(case.alert.content)
+        group = read_alerts(case.alert.content)
     except PayloadError as error:
         return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
     rendered = list(_rendered(group, catalog, render_alert))

@@ -20,6 +20,7 @@ from openfero_gitops.cli.options import (
     catalog_options,
     format_option,
     jobs_namespace_option,
+    name_of,
     progress_line,
     read_file,
     ref_option,
@@ -117,12 +118,12 @@ def render(
 
     Exit code 1: the alert would create no Job.
     """
+    from openfero_gitops.author.alert_file import read_alert_file  # noqa: PLC0415
     from openfero_gitops.catalog.yaml.dump import to_yaml  # noqa: PLC0415
     from openfero_gitops.commands.author import read_catalog, render_all  # noqa: PLC0415
-    from openfero_gitops.delivery.alertmanager import read_payload  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
-    group = read_payload(read_file(alert_file))
+    group = read_alert_file(read_file(alert_file), name_of(alert_file))
     catalog = asyncio.run(read_catalog(source))
     manifests, notes = render_all(catalog, group, source)
     for note in notes:
@@ -148,13 +149,13 @@ def explain(
     Lists every operario for the alert's name, and the conditions under which the Job starts.
     Exit code 1: no alert would create a Job.
     """
+    from openfero_gitops.author.alert_file import read_alert_file  # noqa: PLC0415
     from openfero_gitops.author.explain import as_json, as_text  # noqa: PLC0415
     from openfero_gitops.commands.author import explain_all, read_catalog  # noqa: PLC0415
-    from openfero_gitops.delivery.alertmanager import read_payload  # noqa: PLC0415
     from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
-    group = read_payload(read_file(alert_file))
+    group = read_alert_file(read_file(alert_file), name_of(alert_file))
     catalog = asyncio.run(read_catalog(source))
     explanations = explain_all(catalog, group, source)
     click.echo(pretty_json(as_json(explanations)) if form == "json" else as_text(explanations))
@@ -258,7 +259,8 @@ def diff(
     multiple=True,
     required=True,
     metavar="FILE...",
-    help="Prometheus rule files or PrometheusRule manifests; - for stdin.",
+    help="Rule files, manifests with rules (PrometheusRule, VMRule and others), or the answer of "
+    "/api/v1/rules; - for stdin.",
 )
 @click.option(
     "--ignore",
@@ -286,7 +288,9 @@ def coverage(
 
     log.to_stderr("console", "warning")
     rules = [
-        rule for file in (*rule_files, *more_rules) for rule in read_rules(read_file(file), file)
+        rule
+        for file in (*rule_files, *more_rules)
+        for rule in read_rules(read_file(file), name_of(file))
     ]
     catalog = asyncio.run(read_catalog(source))
     report = cover(catalog, rules, ignore)

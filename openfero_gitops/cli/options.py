@@ -271,7 +271,8 @@ def alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "alert_file",
             required=True,
             metavar="FILE",
-            help="Alertmanager webhook payload, or a single alert, as JSON; - for stdin.",
+            help="Alerts as JSON: a webhook payload, a single alert, or what amtool or the API of "
+            "Alertmanager or Prometheus prints; - for stdin.",
         ),
         jobs_namespace_option,
         replica_label_option,
@@ -362,6 +363,11 @@ def progress_line(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if shown:
             click.echo(f"\r{'':<{len(shown)}}\r", nl=False, err=True)
+
+
+def name_of(file: str) -> str:
+    """A FILE argument in messages."""
+    return "stdin" if file == "-" else file
 
 
 def read_file(file: str) -> bytes:

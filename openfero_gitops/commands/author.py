@@ -196,8 +196,7 @@ def render_all(
         )
         if rendered.key in manifests:
             notes.append(
-                f"{name} ({alert.status}): no other Job: Job {rendered.key.name} is for this "
-                "alert, too"
+                f"{name} ({alert.status}): has the same Job as another alert: {rendered.key.name}"
             )
             continue
         if rendered.refusal is not None:

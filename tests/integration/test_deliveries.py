@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,6 +84,12 @@ def post(url: str, body: Any) -> None:
         pass
 
 
+def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command of openfero-gitops."""
+    argv = [sys.executable, "-m", "openfero_gitops", *map(str, arguments)]
+    return subprocess.run(argv, input=stdin, capture_output=True, check=False)
+
+
 def remediations(replica: Replica, pod: str) -> list[dict[str, Any]]:
     """Return the remediations of a Pod's alerts."""
     items = replica.get("/api/remediations")["items"]
@@ -89,6 +99,84 @@ def remediations(replica: Replica, pod: str) -> list[dict[str, Any]]:
 def outcomes(answer: Any) -> list[tuple[str, str | None]]:
     """Return the outcome and the reason of each alert of an answer."""
     return [(item["outcome"], item["reason"]) for item in answer["items"]]
+
+
+@pytest.mark.alertmanager
+def test_what_amtool_and_the_api_print_is_explained(
+    tmp_path: Path, replica: Replica, alertmanager: str
+) -> None:
+    """The alerts that fire now can be tried on operarios, silenced ones too."""
+    folder = tmp_path / "operarios"
+    folder.mkdir()
+    (folder / "disk.json").write_text(operario("Printed"))
+    labels = {"alertname": "Printed", "pod": "api-0"}
+    post(f"{alertmanager}/api/v2/alerts", [{"labels": labels}])
+    now = datetime.now(UTC)
+    silence = {
+        "matchers": [{"name": "pod", "value": "api-0", "isRegex": False}],
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(hours=1)).isoformat(),
+        "createdBy": "test",
+        "comment": "test",
+    }
+
+    def printed(state: str) -> list[bytes]:
+        """Return the alerts as three tools print them, once all of them are in this state."""
+        amtool = [shutil.which("amtool") or "amtool", f"--alertmanager.url={alertmanager}"]
+        argv = [*amtool, "alert", "query", "--silenced", "--active", "-o", "json"]
+        amtool_output = subprocess.run(argv, capture_output=True, check=True).stdout
+        pages = [f"{alertmanager}/api/v2/{path}" for path in ("alerts", "alerts/groups")]
+        outputs = [amtool_output]
+        for page in pages:
+            with urllib.request.urlopen(page, timeout=PATIENCE_SECONDS) as answer:
+                outputs.append(answer.read())
+        return outputs if all(state.encode() in output for output in outputs) else []
+
+    for state in ("active", "suppressed"):
+        if state == "suppressed":
+            post(f"{alertmanager}/api/v2/silences", silence)
+        for output in replica.wait_for(partial(printed, state)):
+            explained = run("explain", folder, "--alert", "-", stdin=output)
+            assert explained.returncode == 0, explained.stderr
+            assert b'Printed (firing) pod="api-0"' in explained.stdout
+            rendered = run("render", folder, "--alert", "-", stdin=output)
+            assert rendered.returncode == 0, rendered.stderr
+            assert rendered.stdout.count(b"kind: Job") == 1
+
+
+class TestBadNeighbours:
+    """One alert of a group cannot be read."""
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"labels": {"alertname": "Disk", "code": 500}}, "/labels/code: must be a string"),
+            ({"status": "suppressed"}, 'the status must be "firing" or "resolved", not "suppr'),
+            ({"labels": None}, ": labels must be an object"),
+            ({"startsAt": 1764324000}, "/startsAt: must be a string"),
+            ({"annotations": {"value": 1.5}}, "/annotations/value: must be a string"),
+        ],
+    )
+    def test_the_others_have_their_jobs(
+        self, replica: Replica, wrong: dict[str, Any], message: str
+    ) -> None:
+        """422 names the member; the log has it once, however often it is repeated."""
+        good = alert("Disk", pod=f"good-{''.join(filter(str.isalpha, message))[:20]}")
+        before = replica.process.output.count("an alert cannot be read")
+        for outcome in ("created", "exists", "exists"):
+            status, answer = replica.deliver(good, alert("Disk", pod="bad") | wrong)
+            assert status == 422
+            assert [item["outcome"] for item in answer["items"]] == [outcome, "invalid"]
+            assert message in answer["items"][1]["message"]
+            assert answer["items"][1]["message"].startswith("/alerts/1")
+        assert replica.process.output.count("an alert cannot be read") - before == 1
+
+    def test_null_means_absent(self, replica: Replica) -> None:
+        """Members that may be absent may be null."""
+        nulls = dict.fromkeys(("annotations", "endsAt", "generatorURL", "fingerprint"))
+        status, answer = replica.deliver(alert("Disk", pod="nulls") | nulls, groupLabels=None)
+        assert status == 200
+        assert outcomes(answer) == [("created", None)]
 
 
 class TestReplicaLabels:

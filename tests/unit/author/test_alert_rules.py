@@ -66,6 +66,82 @@ def test_lists_of_objects(kind: str, dump: object) -> None:
     assert [name for name, _, _ in alert_rules] == ["A", "B"]
 
 
+@pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [
+        ("monitoring.coreos.com/v1", "PrometheusRule"),
+        ("operator.victoriametrics.com/v1beta1", "VMRule"),
+        ("monitoring.openshift.io/v1", "AlertingRule"),
+        ("loki.grafana.com/v1", "AlertingRule"),
+        ("monitoring.googleapis.com/v1", "Rules"),
+        ("monitoring.googleapis.com/v1", "ClusterRules"),
+        ("monitoring.googleapis.com/v1", "GlobalRules"),
+        ("example.com/v1", "Alarms"),
+    ],
+)
+def test_manifests_of_any_kind_with_groups(api_version: str, kind: str) -> None:
+    """Other operators' rules have the form of a PrometheusRule, and more fields."""
+    rule = {"alert": "Disk", "expr": "vector(1)", "keep_firing_for": "5m", "debug": True}
+    manifest = {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "x"},
+        "spec": {"groups": [group(rule, {"record": "r", "expr": "1"}, labels={"team": "a"})]},
+    }
+    for text in (
+        yaml.safe_dump(manifest),
+        json.dumps({"kind": "List", "items": [manifest]}),
+        json.dumps({"kind": f"{kind}List", "items": [{"kind": "Pod", "spec": {}}, manifest]}),
+    ):
+        assert [(name, labels) for name, labels, _ in read(text)] == [("Disk", {"team": "a"})]
+
+
+def test_groups_of_another_kind_are_not_rules() -> None:
+    """What else has spec.groups is skipped, as all other objects are."""
+    other = {"kind": "AccessPolicy", "spec": {"groups": ["admins", {"name": "g"}]}}
+    rules = {"kind": "VMRule", "spec": {"groups": [group({"alert": "A"})]}}
+    text = yaml.safe_dump_all([other, rules])
+    assert [name for name, _, _ in read(text)] == ["A"]
+    with pytest.raises(UsageError, match="no rules found; expected a rule file"):
+        read(yaml.safe_dump(other))
+
+
+def test_the_answer_of_the_rules_api() -> None:
+    """What Prometheus, Thanos, Mimir, Loki and vmalert answer at /api/v1/rules is read."""
+    alerting = {
+        "type": "alerting",
+        "name": "Disk",
+        "query": "vector(1)",
+        "duration": 300,
+        "labels": {"severity": "page"},
+        "annotations": {"summary": "{{ $labels.pod }}"},
+        "alerts": [{"labels": {"alertname": "Disk"}, "state": "firing"}],
+        "health": "ok",
+        "state": "firing",
+    }
+    recording = {"type": "recording", "name": "up:sum", "query": "sum(up)", "health": "ok"}
+    answer = {
+        "status": "success",
+        "data": {"groups": [{**group(recording, alerting), "file": "/etc/rules.yaml"}]},
+    }
+    assert read(json.dumps(answer)) == [("Disk", {"severity": "page"}, 1)]
+    assert read(json.dumps({"status": "success", "data": {"groups": []}})) == []
+
+
+def test_rules_that_are_provisioned_in_grafana() -> None:
+    """Their alert name is the title."""
+    rule = {
+        "uid": "a1",
+        "title": "Disk full",
+        "condition": "C",
+        "for": "5m",
+        "labels": {"team": "a"},
+        "data": [],
+    }
+    text = yaml.safe_dump({"apiVersion": 1, "groups": [{**group(rule), "folder": "f"}]})
+    assert [(name, labels) for name, labels, _ in read(text)] == [("Disk full", {"team": "a"})]
+
+
 def test_several_documents() -> None:
     """A file may contain documents of both kinds, and empty ones."""
     text = "---\n---\ngroups: [{name: g, rules: [{alert: A}]}]\n---\nkind: PrometheusRule\n"
@@ -108,6 +184,13 @@ def test_a_large_installation_in_one_file() -> None:
         ),
         ("a: [\n", "rules.yaml:2: "),
         ("a:\n{{- if .Values.rules }}\n", "render it first with helm template"),
+        (
+            'groups:\n- rules:\n  - alert: "{{ .Release.Name }}Down"\n',
+            "rules.yaml:3: the name of the alert is a template: {{ .Release.Name }}Down; if it is",
+        ),
+        ("kind: VMRule\nspec:\n  groups: {}\n", "rules.yaml:3: groups must be a list"),
+        ('{"data":{"groups":[{"rules":[{"type":"alerting"}]}]}}', "neither alert nor record"),
+        ('{"status":"error","error":"not found"}', "rules.yaml: no rules found; expected a rule"),
         (b"\xff\xfea", "UTF-16"),
         ("[" * 100_000, "nested more than 64"),
         ("a: &a {<<: *a}\ngroups: &g [*g]\n", "a group must be a mapping"),

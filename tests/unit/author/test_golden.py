@@ -159,7 +159,8 @@ def test_a_group_of_alerts_has_a_job_each() -> None:
         ("", (1, 1), "it is empty"),
         ('{\n"status": "firing",\n"labels": {\n  "alertname": 7}}', (4, 3), "/labels/alertname"),
         ('{"alerts": [\n {"labels": {}, "status": "up"}]}', (2, 17), 'not "up"'),
-        ("[]", (1, 1), "not a JSON object"),
+        ("7", (1, 1), "not a JSON object"),
+        ('[{"labels": {"a": 1}, "status": {"state": "active"}}]', (1, 14), "at /0/labels/a"),
     ],
 )
 def test_a_bad_alert_is_a_finding_at_its_line(

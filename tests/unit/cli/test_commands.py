@@ -596,7 +596,7 @@ def test_render_each_alert_of_a_group(folder: Path, run_in_process: Callable[...
 
 def test_render_nothing(folder: Path, payload: Path, run_in_process: Callable[..., Ran]) -> None:
     """It is a finding if no alert gets a Job, or if there is no alert."""
-    for body in (group(alert("Other")), group()):
+    for body in (group(alert("Other")), group(), []):
         payload.write_text(json.dumps(body))
         ran = run_in_process("render", folder, "--alert", payload)
         assert (ran.returncode, ran.stdout) == (1, "")
@@ -639,7 +639,7 @@ def test_render_scripts_that_can_be_read(
         (b"not json", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 200_000, "not a JSON object"),
-        (b"[]", "not a JSON object"),
+        (b"7", "not a JSON object"),
         (b'{"alerts": 7}', "at /alerts"),
         (b'{"labels": {"a": 1}}', "at /labels/a"),
         (b'{"status": "firing", "labels": {}, "startsAt": "noon"}', 'at /startsAt: "noon"'),
@@ -657,7 +657,7 @@ def test_render_a_bad_payload_from_a_pipe(folder: Path, run_in_process: Callable
     """Standard input is read as bytes, so binary data is reported as an invalid payload."""
     ran = run_in_process("render", folder, "--alert", "-", stdin=b"\xff\xfe")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("openfero-gitops: the body is not JSON")
+    assert ran.stderr.startswith("openfero-gitops: stdin is not JSON")
 
 
 def test_render_a_payload_that_cannot_be_read(folder: Path, complaint: Callable[..., str]) -> None:
