@@ -428,21 +428,22 @@ class Submitter:
         return Item(alert, Outcome.ERROR, reason, str(error), operario.name, key, verdict)
 
     def _log_invalid(self, invalid: Sequence[InvalidAlert]) -> None:
-        """Log alerts that cannot be read: one of a delivery, and each kind once."""
-        # Alertmanager repeats them at every group_interval; one line is enough.
-        for alert in invalid[:_VALUES_PER_TURN]:
-            member = "/".join(part for part in alert.path if isinstance(part, str))
-            kind = (alert.name, f"{member}: {alert.problem}")
-            if kind not in self._logged_unreadable:
-                _log.warning(
-                    "an alert cannot be read, and has no Job",
-                    alert=alert.name,
-                    member=alert.pointer,
-                    error=alert.problem,
-                    invalid=len(invalid),
-                )
-                _remember(self._logged_unreadable, kind)
-                return
+        """Log alerts that cannot be read: the first of a delivery, and each kind once."""
+        if not invalid:
+            return
+        first = invalid[0]
+        member = "/".join(part for part in first.path if isinstance(part, str))
+        kind = (first.name, f"{member}: {first.problem}")
+        if kind not in self._logged_unreadable:
+            # Alertmanager repeats them at every group_interval; one line is enough.
+            _log.warning(
+                "an alert cannot be read, and has no Job",
+                alert=first.name,
+                member=first.pointer,
+                error=first.problem,
+                invalid=len(invalid),
+            )
+            _remember(self._logged_unreadable, kind)
 
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
         """Record on every firing Job of resolved alerts that they were resolved."""
