@@ -20,6 +20,7 @@ from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
+from openfero_gitops.admission.queue import QueueReader
 from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import LagMonitor
@@ -34,6 +35,7 @@ from openfero_gitops.cluster.events import EventStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.cluster.listwatch import ListWatch
+from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits, Submitter
 from openfero_gitops.domain.errors import (
@@ -54,6 +56,7 @@ from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
+from openfero_gitops.jobs.workload import read_workload
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
@@ -197,6 +200,9 @@ class Controller:
             counts=self.metrics,
             now=self.clock.now,
         )
+        self._queue_reader = QueueReader(
+            workloads=WorkloadStore(api, read_workload), view=self.view, now=self.clock.now
+        )
         self._mirror_keys: Callable[[], Sequence[bytes]] = no_keys
         if settings.mirror_key_file is not None:
             self._mirror_keys = SecretLines(settings.mirror_key_file, check_mirror_keys).now
@@ -268,6 +274,7 @@ class Controller:
                 control=self.control,
                 cluster_findings=self.dry_runner,
                 deliveries=self.submitter,
+                queue=self._queue_reader,
                 clock=self.clock,
                 stopping=self._stopping.is_set,
                 now=_now,
@@ -367,6 +374,7 @@ class Controller:
             start("control", self.control.run())
             start("compare", restart_on_error(self.lag_monitor.run))
             start("sync requests", restart_on_error(self.sync_requests.run))
+            start("read queues", restart_on_error(self._queue_reader.run))
             start("follow dry runs", restart_on_error(self.dry_runner.follow))
             exits.push_async_callback(self._recorder.flush, _FLUSH_EVENTS_SECONDS)
             start("events", restart_on_error(self._recorder.run))

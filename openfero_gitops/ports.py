@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import Changes, SyncStatus
     from openfero_gitops.jobs.patches import Patch
+    from openfero_gitops.jobs.workload import QueueStatus
 
 __all__ = [
     "ConfigMaps",
@@ -32,6 +33,7 @@ __all__ = [
     "Source",
     "SourceWithHistory",
     "Term",
+    "Workloads",
 ]
 
 
@@ -67,6 +69,19 @@ class Jobs(Protocol):
 
     async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
         """Delete one Job if it is still at this version."""
+        ...
+
+
+class Workloads(Protocol):
+    """The Workloads by which Kueue manages Jobs."""
+
+    async def of_jobs(
+        self, namespace: str, uids: Sequence[str]
+    ) -> Mapping[str, QueueStatus | None]:
+        """Read the status of each Job that has a Workload, by the uid of the Job.
+
+        Raises `NotFound` if the cluster does not have Kueue's API.
+        """
         ...
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.jobs.view import Observer, View
+    from openfero_gitops.jobs.workload import QueueStatus
     from openfero_gitops.leadership.elector import Elector
 
 _STOPPING: Final = "this replica is stopping, but still accepts deliveries"
@@ -112,6 +113,14 @@ class Deliveries(HealthSource, Protocol):
         ...
 
 
+class Queue(Protocol):
+    """What knows why Kueue has not started Jobs."""
+
+    def status(self, remediation: Remediation, /) -> QueueStatus | None:
+        """Return why Kueue has not started a Job; None if that is not known, or it has."""
+        ...
+
+
 class State:
     """The state of one replica, read from its parts."""
 
@@ -127,6 +136,7 @@ class State:
         control: Control,
         cluster_findings: ClusterFindings,
         deliveries: Deliveries,
+        queue: Queue,
         clock: HealthSource,
         stopping: Callable[[], bool],
         now: Callable[[], datetime],
@@ -141,6 +151,7 @@ class State:
         self._control = control
         self._cluster_findings = cluster_findings
         self._deliveries = deliveries
+        self._queue = queue
         self._clock = clock
         self._stopping = stopping
         self._now = now
@@ -176,8 +187,20 @@ class State:
         return self._elector.status
 
     def remediations(self) -> Iterable[Remediation]:
-        """Return all remediations, the waiting ones with what the active catalog requires."""
-        return with_requirements(self._view, self._syncer.catalog)
+        """Return all remediations, as they are shown.
+
+        The waiting ones have what the active catalog requires, and the queued ones the reason that
+        Kueue gives.
+        """
+        remediations = with_requirements(self._view, self._syncer.catalog)
+        return map(self._with_queue_status, remediations)
+
+    def _with_queue_status(self, remediation: Remediation) -> Remediation:
+        status = self._queue.status(remediation)
+        if status is None:
+            return remediation
+        message = "; ".join(filter(None, (status.message, remediation.message)))
+        return replace(remediation, reason=status.reason, message=message)
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

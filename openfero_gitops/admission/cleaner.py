@@ -101,6 +101,8 @@ class Cleaner:
                         )
                     if job.phase is Phase.FAILED and not job.has_message and self._may_patch(job):
                         await self._record_failure(job, term)
+                    if job.unrecorded_start is not None and self._may_patch(job):
+                        await self._record_start(job, job.unrecorded_start, term)
                     if _must_be_cancelled(job) and self._may_patch(job):
                         await self._cancel(job, term)
                 uids = {job.uid for job in self._view}
@@ -127,6 +129,26 @@ class Cleaner:
             _log.info("cannot record why a Job failed", job=str(job.key), error=str(error))
         else:
             self._view.apply(observe(changed))
+
+    async def _record_start(self, job: Remediation, moment: datetime, term: RunningTerm) -> None:
+        """Record on a Job that Kueue started it, so that a further start is recognized."""
+        term.check()
+        try:
+            changed = await self._jobs.patch(job.key, patches.record_start(job, moment))
+        except NotFound:
+            self._view.remove(job.key, job.uid)
+        except ApiError as error:
+            _log.info("cannot record the start of a Job", job=str(job.key), error=str(error))
+        else:
+            del self._next_patch[job.uid]  # the next start may come within the minute
+            self._view.apply(observe(changed))
+            if job.starts > 1:
+                _log.warning(
+                    "Kueue started a Job again",
+                    job=str(job.key),
+                    operario=job.operario,
+                    starts=job.starts,
+                )
 
     async def _cancel(self, job: Remediation, term: RunningTerm) -> None:
         """Stop a Job whose alert is resolved."""
@@ -197,11 +219,17 @@ def _is_due(not_before: dict[str, datetime], job: Remediation, now: datetime) ->
 
 
 def _must_be_cancelled(job: Remediation) -> bool:
-    """Whether a Job is running for a resolved alert, and its operario says to cancel it."""
+    """Whether a Job is running for a resolved alert, and its operario says to cancel it.
+
+    One that Kueue has never started is waiting for its start, like a Job that is not admitted.
+    """
+    may_be_cancelled = job.options.on_resolve is OnResolve.CANCEL_RUNNING or (
+        job.options.on_resolve is OnResolve.CANCEL and job.phase is Phase.QUEUED and not job.starts
+    )
     return (
         job.status is Status.FIRING
         and job.resolved_at is not None
-        and job.options.on_resolve is OnResolve.CANCEL_RUNNING
+        and may_be_cancelled
         and job.decision is None
         and job.occupying
     )

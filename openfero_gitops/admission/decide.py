@@ -127,6 +127,7 @@ class _Index:
     busy_targets: dict[str, Remediation] = field(default_factory=dict)
     occupying: int = 0
     occupying_by_operario: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    queued: set[str] = field(default_factory=set)  # operarios of Jobs in a Kueue queue
     last_minute: list[datetime] = field(default_factory=list)
     last_hour: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     admitted: set[JobKey] = field(default_factory=set)
@@ -189,6 +190,8 @@ class _Index:
         self.busy_targets.setdefault(remediation.target, remediation)
         self.occupying += 1
         self.occupying_by_operario[remediation.operario] += 1
+        if remediation.phase is Phase.QUEUED:
+            self.queued.add(remediation.operario)
 
     def _count_start(self, remediation: Remediation, start: datetime) -> None:
         if start > self.now - _HOUR:
@@ -334,7 +337,8 @@ def _busy_target(remediation: Remediation, index: _Index) -> Wait | None:
     other = index.busy_targets.get(remediation.target)
     if other is None:
         return None
-    return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} is running on the same target")
+    state = "in a Kueue queue for" if other.phase is Phase.QUEUED else "running on"
+    return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} is {state} the same target")
 
 
 def _cooldown(remediation: Remediation, index: _Index) -> Wait | None:
@@ -354,7 +358,7 @@ def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait 
     running = index.occupying_by_operario[remediation.operario]
     if running >= options.max_concurrent:
         message = (
-            f"{plural(running, 'Job')} of this operario running, "
+            f"{plural(running, 'Job')} of this operario {_running(index, remediation.operario)}, "
             f"max-concurrent is {options.max_concurrent}"
         )
         return Wait(Reason.MAX_CONCURRENT, message=message)
@@ -369,7 +373,7 @@ def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait 
     if index.occupying >= limits.concurrent:
         return Wait(
             Reason.LIMIT_CONCURRENT,
-            message=f"{plural(index.occupying, 'remediation')} running, "
+            message=f"{plural(index.occupying, 'remediation')} {_running(index)}, "
             f"limits.concurrent in openfero.yaml is {limits.concurrent}",
         )
     minute = index.last_minute
@@ -381,6 +385,12 @@ def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait 
             f"limits.perMinute in openfero.yaml is {limits.per_minute}",
         )
     return None
+
+
+def _running(index: _Index, operario: str | None = None) -> str:
+    """What the Jobs do that count for a limit: those in a Kueue queue may not have started."""
+    queued = index.queued if operario is None else index.queued & {operario}
+    return "running or queued by Kueue" if queued else "running"
 
 
 def _next_free(starts: list[datetime], limit: int, now: datetime, window: timedelta) -> datetime:

@@ -2,7 +2,8 @@
 
 Kubernetes deletes finished Jobs after their TTL, and no others. Ages count from the last delivery:
 while an alert is repeated, its Jobs are kept. A Job is kept within `remember`, while it may have a
-Pod, and if it lacks annotations that this controller always writes.
+Pod, and if it lacks annotations that this controller always writes. One in a Kueue queue is kept
+for at least seven times `remember` after it was passed to Kueue, or was last started.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.remediation import Remediation
 
-#: Jobs that wait for a person, or that somebody suspended, are kept this many times `remember`.
+#: Jobs that wait for a person or for Kueue, or that somebody suspended, are kept this many times
+#: `remember`.
 _OPEN_FACTOR: Final = 7
 #: Time that Kubernetes has to delete a finished Job after its TTL.
 _TTL_GRACE: Final = timedelta(minutes=15)
@@ -33,6 +35,7 @@ class Expiry(StrEnum):
 
     DECIDED = "it never started, and its alert did not come back within `remember`"
     ALERT_GONE = "it waits or is held, and its alert did not come back for seven times `remember`"
+    STUCK_IN_QUEUE = "Kueue has not started it for seven times `remember`"
     HISTORY = "its operario has limits.history newer Jobs that ended"
     OVERDUE = "its TTL has passed, and Kubernetes has not deleted it"
 
@@ -82,6 +85,12 @@ def _expiry_of_unfinished(
         return Expiry.DECIDED
     if remediation.phase in _OPEN and age > envelope.remember * _OPEN_FACTOR:
         return Expiry.ALERT_GONE
+    if remediation.phase is Phase.QUEUED:
+        # If Kueue starts it in the meantime, the deletion fails: it tests the resourceVersion.
+        moments = (remediation.delivered_at, remediation.admitted_at, remediation.started_at)
+        since = max(moment for moment in moments if moment is not None)
+        if now - since > envelope.remember * _OPEN_FACTOR:
+            return Expiry.STUCK_IN_QUEUE
     return None
 
 

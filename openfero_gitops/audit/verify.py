@@ -100,6 +100,8 @@ _UPDATED_LATER: Final = frozenset(
         keys.DECISION,
         keys.REASON,
         keys.MESSAGE,
+        keys.START_COUNT,
+        keys.STARTED_AT,
     }
 )
 #: The labels by which Kubernetes finds the Pods of a Job.

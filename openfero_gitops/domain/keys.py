@@ -13,6 +13,10 @@ KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 #: OpenFero's label on a definition that it ignores.
 JOB_DISABLED: Final = "openfero/job-disabled"
+#: The label of a Kueue Workload that has the uid of its Job.
+KUEUE_JOB_UID: Final = "kueue.x-k8s.io/job-uid"
+#: The value of `spec.managedBy` by which Kueue runs a Job on another cluster.
+KUEUE_MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 MANAGER: Final = "openfero-gitops"
 
 # Labels.
@@ -68,6 +72,11 @@ REASON: Final = PREFIX + "reason"
 MESSAGE: Final = PREFIX + "message"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
+
+# Annotations: how often Kueue has started a Job, and when last. Kueue may stop a Job and start it
+# again, and Kubernetes keeps no record of the earlier start.
+START_COUNT: Final = PREFIX + "start-count"
+STARTED_AT: Final = PREFIX + "started-at"
 
 # Annotation of the Lease: its last holder finished all admissions.
 SETTLED: Final = PREFIX + "settled"

@@ -155,7 +155,7 @@ class Options:
     on_resolve: OnResolve = option(
         choice(OnResolve),
         "What happens to Jobs whose alert is resolved: `cancel` cancels those that wait,"
-        " `cancel-running` also stops those that run, `keep` does neither.",
+        " also in a Kueue queue, `cancel-running` also stops those that run, `keep` does neither.",
         default=OnResolve.CANCEL,
         example="cancel",
         permits=_ON_RESOLVE.index,

@@ -89,6 +89,9 @@ class Remediation:
     not depend on the revision that a replica has. `incident` is empty if the alert's labels were
     too large to be recorded: such a Job counts for its own occurrence alone. `replica_labels` names
     the labels that the incident does not depend on.
+    too large to be recorded: such a Job counts for its own occurrence alone. `starts` counts how
+    often Kubernetes began to create Pods. Of a Job in a Kueue queue, `recorded_starts` of them are
+    recorded on the Job, and `unrecorded_start` is the time of one that must be.
     """
 
     key: JobKey
@@ -132,6 +135,9 @@ class Remediation:
     verified_signer: str = ""
     admitted_by: str = ""
     replica_labels: tuple[str, ...] = ()
+    starts: int = 0
+    recorded_starts: int = 0
+    unrecorded_start: datetime | None = None
 
     @property
     def waiting(self) -> bool:

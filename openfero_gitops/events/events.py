@@ -57,14 +57,27 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
         yield Event(about, "Admitted", "Admit", f"{how}: {_origin(after)}")
     if after.phase is Phase.FAILED and after.has_message and not (before and before.has_message):
         yield Event(about, "Failed", "Observe", after.message, warning=True)
-    if after.phase is phase_before:
-        return
+    if before is not None and after.starts > max(before.starts, 1):
+        note = f"Kueue started the Job again (start {after.starts}); all its commands run again"
+        yield Event(about, "StartedAgain", "Observe", note, warning=True)
+    if after.phase is not phase_before:
+        yield from _of_new_phase(phase_before, after)
+
+
+def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
+    about = reference(after)
     match after.phase:
         case Phase.REFUSED:
             warning = after.reason in _WARNING_REASONS
             yield Event(about, "Refused", "Refuse", _reason_and_message(after), warning=warning)
         case Phase.CANCELLED:
             yield Event(about, "Cancelled", "Cancel", _reason_and_message(after))
+        case Phase.QUEUED if phase_before is Phase.RUNNING:
+            note = (
+                f"the running Job was stopped and is back in Kueue queue {after.queue}; its "
+                "commands may have run in part"
+            )
+            yield Event(about, "Evicted", "Observe", note, warning=True)
         case Phase.HELD:
             note = "somebody suspended the running Job; the controller does not resume it"
             yield Event(about, "Held", "Observe", note, warning=True)
@@ -98,6 +111,12 @@ def of_foreign(foreign: Foreign) -> Event:
 
 def of_loss(remediation: Remediation) -> Event | None:
     """The event of a remediation whose Job is gone."""
+    if remediation.phase is Phase.QUEUED:
+        note = (
+            "the Job was deleted while it was in a Kueue queue; the next notification of its alert "
+            "creates one"
+        )
+        return Event(reference(remediation), "Forgotten", "Observe", note, warning=True)
     if remediation.phase not in _OPEN:
         return None
     note = "the Job was deleted before it started; the next notification of its alert creates one"

@@ -13,7 +13,10 @@ _MAX_MESSAGE_CHARACTERS: Final = 2048
 
 
 def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
-    """Return the Job's condition and its last failed container: exit code, reason, message."""
+    """Return the Job's condition and its last failed container: exit code, reason, message.
+
+    It says, too, if the Job was started more than once.
+    """
     parts = [f"{job.reason}: {job.message}" if job.message else job.reason or "the Job failed"]
     failed = sorted(_failed_containers(pods), key=lambda container: container[0])
     if failed:
@@ -24,6 +27,8 @@ def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
         if message := (state.get("message") or "").strip():
             text += f": {message}"
         parts.append(text)
+    if job.starts > 1:
+        parts.append(f"Kueue had stopped the Job and started it again ({job.starts} starts)")
     return "; ".join(parts)[:_MAX_MESSAGE_CHARACTERS]
 
 

@@ -11,13 +11,13 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.labels import MAX_REPLICA_LABELS_CHARACTERS
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
-from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.domain.text import canonical_json, plural
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.foreign import RecordedAlert, recorded_alert, why_foreign
 from openfero_gitops.jobs.options_annotation import read_options
@@ -82,6 +82,10 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
     ended = conditions.get("Complete") or conditions.get("Failed")
     suspended = spec.get("suspend") is True
     started = admitted is not None or started_at is not None or not suspended or _had_pods(status)
+    if keys.KUEUE_QUEUE in job_labels:
+        starts = _starts(annotations, started_at, finished=ended is not None)
+    else:
+        starts = _Starts(0, int(started), None)
     options = read_options(annotations.get(keys.OPTIONS, ""))
     phase = _phase(
         decision=annotations.get(keys.DECISION),
@@ -98,7 +102,10 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         phase=phase,
         reason=_cut(annotations.get(keys.REASON) or (ended or {}).get("reason", "")),
         message=_cut(
-            annotations.get(keys.MESSAGE) or (ended or {}).get("message", ""), _MAX_MESSAGE
+            annotations.get(keys.MESSAGE)
+            or (ended or {}).get("message", "")
+            or _note_of_restart(phase, starts.total),
+            _MAX_MESSAGE,
         ),
         operario=_text(annotations, keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=recorded.labels.get("alertname", ""),
@@ -116,7 +123,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
         admitted_at=admitted,
         admitted_by=_text(annotations, keys.ADMITTED_BY),
-        started_at=started_at or admitted,
+        started_at=started_at or parse_time(annotations.get(keys.STARTED_AT)) or admitted,
         finished_at=parse_time(
             status.get("completionTime") or (ended or {}).get("lastTransitionTime")
         ),
@@ -139,6 +146,9 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         path=_cut(annotations.get(keys.PATH, ""), _MAX_PATH),
         verified_signer=_text(annotations, keys.VERIFIED_SIGNER),
         replica_labels=recorded_replica_labels(annotations),
+        starts=starts.total,
+        recorded_starts=starts.recorded,
+        unrecorded_start=starts.unrecorded,
     )
 
 
@@ -199,6 +209,41 @@ def _phase(
         (approval, Phase.AWAITING_APPROVAL),
     )
     return next((phase for holds, phase in states if holds), Phase.WAITING)
+
+
+class _Starts(NamedTuple):
+    """How many starts are recorded on a Job, how many there were, and one that must be recorded."""
+
+    recorded: int
+    total: int
+    unrecorded: datetime | None
+
+
+def _starts(
+    annotations: Mapping[str, str], started_at: datetime | None, *, finished: bool
+) -> _Starts:
+    """Count the starts of a Job in a Kueue queue; only Kueue starts a Job repeatedly.
+
+    The first start must be recorded, too, as that alone shows later that a start is another one;
+    but not if the Job has ended before.
+    """
+    recorded = max(_integer(annotations.get(keys.START_COUNT), 0), 0)
+    if started_at is None or started_at == parse_time(annotations.get(keys.STARTED_AT)):
+        return _Starts(recorded, recorded, None)
+    is_only_start = finished and not recorded
+    return _Starts(recorded, recorded + 1, None if is_only_start else started_at)
+
+
+def _note_of_restart(phase: Phase, starts: int) -> str:
+    """What a person must know about a Job that Kueue has stopped; else empty."""
+    if phase is Phase.QUEUED and starts:
+        return (
+            f"Kueue stopped the Job after {plural(starts, 'start')}; its commands run again when "
+            "Kueue starts it again"
+        )
+    if phase is Phase.RUNNING and starts > 1:
+        return f"Kueue stopped the Job and started it again; it has been started {starts} times"
+    return ""
 
 
 def _mark(annotations: Mapping[str, str], key: str, default: datetime) -> datetime | None:

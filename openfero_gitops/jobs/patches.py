@@ -75,6 +75,17 @@ def started_by_other(job: Remediation, now: datetime) -> Patch:
     ]
 
 
+def record_start(job: Remediation, moment: datetime) -> Patch:
+    """Record that Kueue started a Job, and how often it has."""
+    recorded = str(job.recorded_starts) if job.recorded_starts else None
+    return [
+        _same(job),
+        {"op": "test", "path": _path(keys.START_COUNT), "value": recorded},
+        _set(keys.START_COUNT, str(job.recorded_starts + 1)),
+        _set(keys.STARTED_AT, format_time(moment)),
+    ]
+
+
 def refuse(job: Remediation, stamp_id: str, reason: Reason, message: str) -> Patch:
     """Refuse a waiting Job: it never starts."""
     return [
@@ -126,8 +137,13 @@ def cancel_by_hand(job: Remediation, user: str) -> Patch:
 
 
 def cancel_resolved(job: Remediation) -> Patch:
-    """Stop a running Job because its alert was resolved."""
-    marks = _cancelled(Reason.RESOLVED, "the alert was resolved, and on-resolve is cancel-running")
+    """Stop a running Job, or one in a Kueue queue, because its alert was resolved."""
+    message = (
+        "the alert was resolved, and on-resolve is cancel-running"
+        if job.starts
+        else "the alert was resolved before Kueue started the Job"
+    )
+    marks = _cancelled(Reason.RESOLVED, message)
     return [*_unfinished(job), *marks, _DEADLINE]
 
 

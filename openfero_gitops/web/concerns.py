@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.operario import Mode
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import plural
+from openfero_gitops.jobs.workload import is_stuck
 from openfero_gitops.web.formats import short
 
 if TYPE_CHECKING:
@@ -136,6 +137,17 @@ def _concerns_of_remediations(
             "a started Job was suspended by someone else, and is not restarted: cancel it, or "
             "delete it so that the next delivery of its alert creates a new one",
             link=f"./?phase={Phase.HELD.value}",
+        )
+
+    stuck = [job for job in by_phase.get(Phase.QUEUED, ()) if is_stuck(job.reason)]
+    if stuck:
+        oldest = min(stuck, key=lambda remediation: remediation.order)
+        yield Concern(
+            "warn",
+            f"{plural(len(stuck), 'remediation')} not started by Kueue",
+            f"oldest: {oldest.alertname or oldest.operario}: {oldest.message}",
+            oldest.admitted_at,
+            f"./?phase={Phase.QUEUED.value}",
         )
 
 

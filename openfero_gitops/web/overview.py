@@ -242,6 +242,8 @@ def _phase_details(remediation: Remediation) -> Iterator[str]:
             yield "Someone suspended it after it started; the controller does not restart it"
         case Phase.RUNNING if remediation.started_by_other:
             yield "Started by someone else, not by the controller"
+    if remediation.starts > 1 and remediation.phase in FINAL:
+        yield f"Started {remediation.starts} times: Kueue had stopped it and started it again"
     if remediation.deleting:
         yield "It is being deleted"
 

@@ -64,6 +64,7 @@ def remediation(
         "finishedAt": _time(value.finished_at),
         "resolvedAt": _time(value.resolved_at),
         "attempt": value.attempt,
+        "starts": value.starts,
         "approvedBy": value.approved_by or None,
         "approvalVerified": verified if value.approved_by else None,
         "repository": value.repository,

@@ -496,6 +496,33 @@ def test_policies_are_created_where_the_cluster_has_policies(
     assert rendered.count("kind: ValidatingAdmissionPolicyBinding\n") == count
 
 
+@pytest.mark.parametrize(
+    ("read", "apis", "expected"),
+    [
+        ("auto", [], False),
+        ("auto", ["kueue.x-k8s.io/v1beta2"], True),
+        ("auto", ["kueue.x-k8s.io/v1beta1"], True),
+        (False, ["kueue.x-k8s.io/v1beta2"], False),
+        (True, [], True),
+    ],
+)
+def test_workloads_may_be_listed_where_the_cluster_has_kueue(
+    read: object, apis: list[str], *, expected: bool
+) -> None:
+    """In the namespaces for Jobs, and nothing else may be done with them."""
+    values = merged(REPOSITORY, {"kueue": {"readWorkloads": read}})
+    flags = [f"--api-versions={api}" for api in apis]
+    text = helm("template", RELEASE, str(CHART), "--kube-version=1.36.0", *flags, values=values)
+    [role] = [
+        each
+        for each in yaml.safe_load_all(text)
+        if each["kind"] == "Role" and each["metadata"]["name"].endswith("-jobs")
+    ]
+    rule = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
+    assert (rule in role["rules"]) is expected
+    assert text.count("kueue.x-k8s.io]") == expected
+
+
 def test_the_policy_names_the_controller_and_its_namespaces() -> None:
     """It is bound to the namespaces for Jobs, and other users can be named in values."""
     changes = {

@@ -1,28 +1,23 @@
 """Alertmanager's own amtool, in a version that knows both syntaxes of matchers.
 
-Debian's is older than the UTF-8 syntax, so it is built from its published module, once per version,
-into a folder outside the checkout, as the test cluster is.
+Debian's is older than the UTF-8 syntax, so it is built from its published module.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from tests.support.optional import missing, require
+from tests.support.go_tool import GoTool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-VERSION = "v0.31.0"
-_PACKAGE = f"github.com/prometheus/alertmanager/cmd/amtool@{VERSION}"
+AMTOOL = GoTool("amtool", "github.com/prometheus/alertmanager", "cmd/amtool", "v0.31.0")
 
 
 @dataclass(frozen=True)
@@ -96,34 +91,4 @@ def _quoted(text: str) -> str:
 
 def require_amtool(folder: Path) -> Amtool:
     """Return the command, built at its first use; without Go see `missing`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = cache / "openfero-gitops" / "amtool" / VERSION
-    executable = home / "amtool"
-    if not executable.exists():
-        go = require("Go", "install Go 1.26 or later (https://go.dev/dl), it builds amtool", "go")
-        home.mkdir(parents=True, exist_ok=True)
-        with (home / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not executable.exists():
-                print(f"building amtool {VERSION} ...", file=sys.stderr)
-                _build(go, home)
-    return Amtool(executable, folder)
-
-
-def _build(go: Path, home: Path) -> None:
-    """Build in a separate folder, and move the complete executable to its place."""
-    partial = home / ".partial"
-    environment = os.environ | {"GOBIN": str(partial), "CGO_ENABLED": "0"}
-    done = subprocess.run(
-        [go, "install", "-trimpath", _PACKAGE],
-        cwd="/",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
-        missing(f"amtool {VERSION}", f"let Go build {_PACKAGE} ({last})")
-    (partial / "amtool").rename(home / "amtool")
+    return Amtool(AMTOOL.build(), folder)

@@ -1,12 +1,12 @@
-"""`python -m tests.support.tools` builds the test cluster and amtool, so that no test has to."""
+"""`python -m tests.support.tools` builds what the tests run, so that no test has to."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.cluster.controlplane import binaries
-from tests.support.amtool import require_amtool
+from tests.support.amtool import AMTOOL
+from tests.support.kueue import KUEUE
 
 if __name__ == "__main__":
     print(binaries())
-    print(require_amtool(Path()).executable)
+    print(AMTOOL.build())
+    print(KUEUE.build())

@@ -56,6 +56,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if or (eq $create "true") (and (eq $create "auto") (or $has (not $known))) }}true{{ end }}
 {{- end }}
 
+{{- /* Whether the controller may list Kueue's Workloads. */}}
+{{- define "openfero-gitops.readWorkloads" -}}
+{{- $read := .Values.kueue.readWorkloads | toString }}
+{{- $apis := .Capabilities.APIVersions }}
+{{- $has := or ($apis.Has "kueue.x-k8s.io/v1beta2") ($apis.Has "kueue.x-k8s.io/v1beta1") }}
+{{- if or (eq $read "true") (and (eq $read "auto") $has) }}true{{ end }}
+{{- end }}
+
 {{- /* The Secret with the credentials of the webhook; empty without authentication. */}}
 {{- define "openfero-gitops.webhookSecret" -}}
 {{- if ne .Values.webhook.auth "none" }}

@@ -539,3 +539,84 @@ class TestCancelRunning:
             replica.wire.trouble = none
             await asyncio.sleep(120)
         assert (await world.job(key)).phase is Phase.CANCELLED
+
+
+class TestKueue:
+    """Following Jobs that Kueue starts, stops and starts again."""
+
+    queued = build.operario(labels={keys.KUEUE_QUEUE: "night"})
+
+    @staticmethod
+    async def suspend(world: World, key: JobKey, *, value: bool) -> None:
+        """Stop or start a Job, as Kueue does."""
+        change = {"op": "add", "path": "/spec/suspend", "value": value}
+        await world.cluster.patch(JOBS, key.namespace, key.name, [change])
+
+    @in_virtual_time
+    async def test_each_start_is_recorded_within_a_moment(self) -> None:
+        """Also starts that follow each other quickly; the last one with its end."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        replica = world.replica(catalog=build.catalog(self.queued))
+        async with cleaning(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(lambda: all(job.phase is Phase.QUEUED for job in replica.view))
+            for start in range(1, 5):
+                await self.suspend(world, key, value=False)
+                await asyncio.sleep(5)
+                job = await world.job(key)
+                assert (job.starts, job.recorded_starts) == (start, start)
+                await self.suspend(world, key, value=True)
+                await asyncio.sleep(5)
+        job = await world.job(key)
+        assert (job.phase, job.starts) == (Phase.QUEUED, 4)
+        assert "4 starts" in job.message
+        counts = [request for request in replica.wire.requests if request.sets(keys.START_COUNT)]
+        assert len(counts) == 4
+
+    @in_virtual_time
+    async def test_a_job_of_no_queue_is_not_written_to(self) -> None:
+        """Nor is one that ends after its first start before it was looked at."""
+        world = World()
+        replica = world.replica()
+        async with cleaning(replica), replica.leading():
+            await delivered(replica, "web-1")
+            await until(lambda: all(job.finished for job in replica.view))
+            await asyncio.sleep(60)
+        assert not any(request.sets(keys.START_COUNT) for request in replica.wire.requests)
+
+    @pytest.mark.parametrize(
+        ("on_resolve", "started", "phase"),
+        [
+            (OnResolve.CANCEL, False, Phase.CANCELLED),
+            (OnResolve.CANCEL_RUNNING, False, Phase.CANCELLED),
+            (OnResolve.KEEP, False, Phase.QUEUED),
+            (OnResolve.CANCEL, True, Phase.QUEUED),
+            (OnResolve.CANCEL_RUNNING, True, Phase.CANCELLED),
+            (OnResolve.KEEP, True, Phase.QUEUED),
+        ],
+    )
+    @in_virtual_time
+    async def test_a_queued_job_of_a_resolved_alert(
+        self, on_resolve: OnResolve, phase: Phase, *, started: bool
+    ) -> None:
+        """One that Kueue has not started waits; one that it has stopped must not end half-way."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        options = Options(on_resolve=on_resolve)
+        queued = build.operario(labels={keys.KUEUE_QUEUE: "night"}, options=options)
+        replica = world.replica(catalog=build.catalog(queued))
+        async with cleaning(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(lambda: all(job.phase is Phase.QUEUED for job in replica.view))
+            if started:
+                await self.suspend(world, key, value=False)
+                await asyncio.sleep(5)
+                await self.suspend(world, key, value=True)
+                await asyncio.sleep(5)
+            await replica.deliver(resolved(pods_of("web-1"), world.now()))
+            await asyncio.sleep(120)
+        job = await world.job(key)
+        assert job.phase is phase
+        if phase is Phase.CANCELLED:
+            assert job.reason == "resolved"
+            assert not job.occupying
+            assert ("before Kueue started" in job.message) is not started

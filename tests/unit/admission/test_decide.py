@@ -279,6 +279,26 @@ def test_limit_concurrent() -> None:
     assert reasons(busy[0], elsewhere("a"), envelope=full)["a"] == "admitted"
 
 
+def test_queued_jobs_count_as_running() -> None:
+    """For each limit and for the target; the message says that they may not have started."""
+    queue = {"phase": Phase.QUEUED, "suspended": True, "active": 0, "queue": "night"}
+    queued = [
+        running(f"q{n}", labels={"alertname": f"q{n}"}, target=f"q{n}", **queue) for n in range(2)
+    ]
+    full = Envelope(limits=Limits(concurrent=2))
+    why = "2 remediations running or queued by Kueue, limits.concurrent in openfero.yaml is 2"
+    wait = Wait(Reason.LIMIT_CONCURRENT, None, why)
+    assert decisions(*queued, elsewhere("a", operario="x"), envelope=full) == {"a": wait}
+
+    same = elsewhere("a", **options(max_concurrent=2))
+    why = "2 Jobs of this operario running or queued by Kueue, max-concurrent is 2"
+    assert decisions(*queued, same) == {"a": Wait(Reason.MAX_CONCURRENT, None, why)}
+    assert "by Kueue" not in decisions(*queued[:1], elsewhere("a"))["a"].reason
+
+    busy = Wait(Reason.TARGET_BUSY, message="Job jobs/q0 is in a Kueue queue for the same target")
+    assert decisions(*queued, remediation("a", target="q0")) == {"a": busy}
+
+
 def test_a_start_of_unknown_time_counts_as_of_now() -> None:
     """An admission without an answer and a Job just started by a person count as well."""
     unknown = running(

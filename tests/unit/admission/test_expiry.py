@@ -66,10 +66,17 @@ def test_a_job_that_may_have_pods_is_never_deleted(phase: Phase) -> None:
     assert why(replace(job, suspended=True, active=1)) == {}
 
 
-def test_a_queued_job_is_never_deleted() -> None:
-    """It was admitted, and may start at any moment."""
+@pytest.mark.parametrize("since", ["delivered_at", "admitted_at", "started_at"])
+def test_a_queued_job_is_kept_longer(since: str) -> None:
+    """A week after its last delivery, its hand-over to Kueue and its last start."""
     queued = replace(build.remediation(), phase=Phase.QUEUED, suspended=True)
-    assert why(last_delivered(queued, 400 * DAY)) == {}
+    queued = replace(last_delivered(queued, 400 * DAY), admitted_at=build.NOW - 400 * DAY)
+    assert why(queued) == {"job-1": Expiry.STUCK_IN_QUEUE}
+    assert why(replace(queued, **{since: build.NOW - 7 * DAY})) == {}
+    late = replace(queued, **{since: build.NOW - 7 * DAY - SECOND})
+    assert why(late) == {"job-1": Expiry.STUCK_IN_QUEUE}
+    assert why(replace(late, suspended=False)) == {}
+    assert why(replace(late, active=1)) == {}
 
 
 @pytest.mark.parametrize("mark", ["occurrence", "operario"])

@@ -319,6 +319,39 @@ class TestRemediationEvents:
         assert at_once == event
 
 
+class TestKueue:
+    """Jobs that Kueue stops and starts again."""
+
+    queued = build.remediation("job-1", phase=Phase.QUEUED, queue="night", admitted_at=build.NOW)
+    running = replace(queued, phase=Phase.RUNNING, suspended=False, starts=1)
+
+    def test_an_eviction_and_a_second_start_are_reported(self) -> None:
+        """As warnings, since the commands run again; a first start is as expected."""
+        assert list(events.of_change(self.queued, self.running)) == []
+        evicted = replace(self.queued, starts=1)
+        (event,) = events.of_change(self.running, evicted)
+        assert (event.reason, event.warning) == ("Evicted", True)
+        assert "back in Kueue queue night" in event.note
+        again = replace(self.running, starts=2)
+        (event,) = events.of_change(evicted, again)
+        assert (event.reason, event.warning) == ("StartedAgain", True)
+        assert "(start 2)" in event.note
+
+    def test_a_second_start_is_reported_if_the_eviction_was_not_seen(self) -> None:
+        """Both may happen between two looks at the Job, which may also have ended."""
+        for phase in (Phase.RUNNING, Phase.SUCCEEDED):
+            again = replace(self.running, phase=phase, starts=2)
+            assert [e.reason for e in events.of_change(self.running, again)] == ["StartedAgain"]
+        first_look = events.of_change(None, replace(self.running, starts=2))
+        assert [event.reason for event in first_look] == ["Admitted"]
+
+    def test_the_loss_of_a_queued_job_is_reported(self) -> None:
+        """The next notification of its alert creates another one."""
+        loss = events.of_loss(self.queued)
+        assert loss is not None
+        assert "in a Kueue queue" in loss.note
+
+
 class TestControllerEvents:
     """The Events of the controller itself."""
 

@@ -533,3 +533,60 @@ def test_the_cache_of_alerts_is_bounded() -> None:
         job["metadata"]["annotations"][keys.ALERT] = json.dumps(recorded)
         observe(job)
     assert sys.getallocatedblocks() - before < 20_000  # an alert takes about eight
+
+
+QUEUED = {"labels": QUEUE, "annotations": ADMITTED}
+FIRST, SECOND = "2026-11-21T03:06:00Z", "2026-11-21T03:16:00Z"
+
+
+def started(at: str | None, count: int = 0, recorded: str = "", **given: Any) -> dict[str, Any]:
+    """Return a Job in a Kueue queue that runs since `at`, with `count` recorded starts."""
+    marks = {keys.START_COUNT: str(count), keys.STARTED_AT: recorded} if count else {}
+    status = given.pop("status", {}) | ({"startTime": at} if at else {})
+    spec = {"suspend": at is None}
+    return stored(labels=QUEUE, annotations=ADMITTED | marks, spec=spec, status=status, **given)
+
+
+@pytest.mark.parametrize(
+    ("job", "starts", "unrecorded"),
+    [
+        (stored(**QUEUED), 0, None),
+        (started(FIRST), 1, FIRST),
+        (started(FIRST, 1, FIRST), 1, None),
+        (started(None, 1, FIRST), 1, None),
+        (started(SECOND, 1, FIRST), 2, SECOND),
+        (started(SECOND, 2, SECOND), 2, None),
+        (started(FIRST, status=COMPLETE), 1, None),
+        (started(SECOND, 1, FIRST, status=COMPLETE), 2, SECOND),
+        (started(SECOND, -3, FIRST), 1, SECOND),
+        (started(SECOND, 7, "soon"), 8, SECOND),
+        (stored(), 0, None),
+        (stored(spec=RUNNING, status={"startTime": FIRST}), 1, None),
+    ],
+)
+def test_the_starts_of_a_job_in_a_kueue_queue_are_counted(
+    job: dict[str, Any], starts: int, unrecorded: str | None
+) -> None:
+    """By what is recorded on it; a start with another time is another one."""
+    remediation = read_remediation(job)
+    assert remediation.starts == starts
+    moment = datetime.fromisoformat(unrecorded) if unrecorded else None
+    assert remediation.unrecorded_start == moment
+
+
+STOPPED = "Kueue stopped the Job after 1 start; its commands run again when Kueue starts it again"
+AGAIN = "Kueue stopped the Job and started it again; it has been started 2 times"
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        (started(None, 1, FIRST), STOPPED),
+        (started(SECOND, 1, FIRST), AGAIN),
+        (started(FIRST, 1, FIRST), ""),
+        (stored(**QUEUED), ""),
+    ],
+)
+def test_a_message_says_that_kueue_stopped_a_job(job: dict[str, Any], message: str) -> None:
+    """While it is queued again, and while it runs again."""
+    assert read_remediation(job).message == message

@@ -365,3 +365,20 @@ def test_every_patch_tests_before_it_changes() -> None:
 
         assert kinds == sorted(kinds, key=lambda kind: kind != "test")
         assert kinds[0] == "test"
+
+
+def test_each_start_by_kueue_is_recorded_once() -> None:
+    """With its time and their number; two leaders cannot count one start twice."""
+    queue = {"labels": {keys.KUEUE_QUEUE: "nightly"}, "annotations": {keys.ADMITTED_AT: AT}}
+    times = ["2026-11-21T03:06:00Z", "2026-11-21T03:16:00Z", "2026-11-21T03:26:00Z"]
+    job = stored(**queue, spec={"suspend": False})
+    for number, start in enumerate(times, 1):
+        job = {**job, "status": {"startTime": start}}
+        before = observe(job)
+        assert before.unrecorded_start is not None
+        patch = patches.record_start(before, before.unrecorded_start)
+        job = apply_patch(job, patch)
+        assert job["metadata"]["annotations"][keys.START_COUNT] == str(number)
+        assert observe(job).unrecorded_start is None
+        with pytest.raises(Invalid):
+            apply_patch(job, patch)

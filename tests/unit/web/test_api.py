@@ -83,6 +83,7 @@ async def test_the_shape_of_a_remediation() -> None:
         reason="BackoffLimitExceeded",
         message="exit code 1",
         attempt=2,
+        starts=3,
         approved_by="ada",
         admitted_at=NOW + timedelta(seconds=1),
         finished_at=NOW + timedelta(seconds=2),
@@ -108,6 +109,7 @@ async def test_the_shape_of_a_remediation() -> None:
                 "finishedAt": "2026-11-21T03:04:07.678901Z",
                 "resolvedAt": "2026-11-21T03:04:08.678901Z",
                 "attempt": 2,
+                "starts": 3,
                 "approvedBy": "ada",
                 "approvalVerified": False,
                 "repository": REPOSITORY,
@@ -139,7 +141,7 @@ async def test_what_a_remediation_lacks_is_null() -> None:
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
     lacking += ["verifiedSigner", "approvedBy", "approvalVerified"]
     assert [body[name] for name in lacking] == [None] * len(lacking)
-    assert len(body) == 23
+    assert len(body) == 24
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:

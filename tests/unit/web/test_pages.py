@@ -537,6 +537,7 @@ async def test_circumstances() -> None:
     """Queued and held Jobs, Jobs started by others and Jobs being deleted say so."""
     for job, words in (
         (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Waits for Kueue, in queue heal"),
+        (remediation("A", Phase.SUCCEEDED, NOW, starts=2), "Started 2 times: Kueue had stopped it"),
         (remediation("A", Phase.HELD, NOW), "Someone suspended it after it started"),
         (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Started by someone else"),
         (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
@@ -878,6 +879,19 @@ async def test_recent_failures_are_said_first() -> None:
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=2))))
     assert not page.all("li", "concern")
     assert "Failed 1" in page.find("nav", "chips").text
+
+
+async def test_a_queue_that_starts_nothing_is_a_concern() -> None:
+    """With Kueue's words about the oldest Job; quota that is in use is no concern."""
+    message = "LocalQueue heal doesn't exist"
+    stuck = [
+        remediation(name, Phase.QUEUED, NOW, queue="heal", reason=reason, message=message)
+        for name, reason in (("A", "Inadmissible"), ("B", "Deactivated"), ("C", "Pending"))
+    ]
+    (concern,) = (await draw(showing(*stuck))).all("li", "concern")
+    assert "2 remediations not started by Kueue" in concern.text
+    assert message in concern.text
+    assert not (await draw(showing(stuck[2]))).all("li", "concern")
 
 
 async def test_urgent_concerns_come_first() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.validation.body import POD, SPEC, items_of
 from openfero_gitops.catalog.validation.rules import Breach, check, kubernetes_error
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.rule import Pointer, error
 from openfero_gitops.domain.text import did_you_mean, shown
 
@@ -70,15 +71,32 @@ def _restart_policy(body: Body) -> Iterator[Breach]:
         "reserved-field",
         "A Job must not set `selector`, `manualSelector` or `managedBy`.",
         "With these fields a Job can adopt other Pods or be run by another controller, so that its "
-        "limits could not be enforced and its end would not be noticed.",
+        "limits could not be enforced and its end would not be noticed. The exception is "
+        "`managedBy: kueue.x-k8s.io/multikueue` in a Job with the label "
+        "`kueue.x-k8s.io/queue-name`: Kueue runs it on another cluster and reports its end.",
         "delete it",
     )
 )
 def _reserved_field(body: Body) -> Iterator[Breach]:
-    for field in ("selector", "manualSelector", "managedBy"):
+    for field in ("selector", "manualSelector"):
         if field in body.spec:
-            message = f"{field} is reserved: it changes which controller or Pods the Job uses"
+            message = f"{field} is reserved: it changes which Pods the Job uses"
             yield (*SPEC, field), message, ""
+    manager = body.spec.get("managedBy")
+    if manager is None or (manager == keys.KUEUE_MULTIKUEUE and keys.KUEUE_QUEUE in body.labels):
+        return
+    if manager == keys.KUEUE_MULTIKUEUE:
+        message = (
+            f"managedBy {manager} requires the label {keys.KUEUE_QUEUE}: without a queue, nothing "
+            "runs the Job"
+        )
+        yield (*SPEC, "managedBy"), message, "add the label, or delete managedBy"
+        return
+    message = (
+        f"managedBy is reserved: only {keys.KUEUE_MULTIKUEUE} is supported, for a Job with the "
+        f"label {keys.KUEUE_QUEUE}"
+    )
+    yield (*SPEC, "managedBy"), message, ""
 
 
 @check(OUT_OF_RANGE)

@@ -1,0 +1,108 @@
+"""Reads why Kueue has not started the Jobs that were passed to it. Every replica does.
+
+Workloads are read only while Jobs are queued, for a limited number of these, and not watched: a
+cluster may have many of them. Nothing depends on the result but what people are shown. Where
+Kueue's API is absent or forbidden this is logged once, and nothing is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from openfero_gitops.background import OnChange
+from openfero_gitops.domain.errors import ApiError, Forbidden, NotFound
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.jobs.workload import without_workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.jobs.view import View
+    from openfero_gitops.jobs.workload import QueueStatus
+    from openfero_gitops.ports import Workloads
+
+_log = structlog.get_logger(__name__)
+
+_POLL_SECONDS: Final = 10.0
+#: Until Workloads are read again that are forbidden or unknown: an administrator changes that.
+_DENIED_SECONDS: Final = 600.0
+#: A Job that Kueue starts at once is not looked at.
+_MIN_QUEUED: Final = timedelta(seconds=3)
+#: Kueue has created the Workload of a Job after this time, if it manages the Job.
+_MAX_UNNOTICED: Final = timedelta(minutes=1)
+#: The Jobs that are looked at, the oldest first.
+_MAX_JOBS: Final = 200
+
+
+class QueueReader:
+    """Keeps the status that Kueue gives of each queued Job."""
+
+    def __init__(self, *, workloads: Workloads, view: View, now: Callable[[], datetime]) -> None:
+        """Take the dependencies; nothing is started."""
+        self._workloads = workloads
+        self._view = view
+        self._now = now
+        self._error = OnChange(
+            _log.info, "cannot read Kueue's Workloads, so it is not shown why Jobs are queued"
+        )
+        self._statuses: Mapping[str, QueueStatus] = {}
+
+    def status(self, remediation: Remediation) -> QueueStatus | None:
+        """Return why Kueue has not started a Job; None if that is not known, or it has."""
+        if remediation.phase is not Phase.QUEUED:
+            return None
+        return self._statuses.get(remediation.uid)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            seconds = await self.read()
+            await asyncio.sleep(seconds)
+
+    async def read(self) -> float:
+        """Read the Workloads of the queued Jobs; return the seconds until they are read again."""
+        now = self._now()
+        queued = [
+            job
+            for job in self._view
+            if job.phase is Phase.QUEUED
+            and not job.deleting
+            and job.admitted_at is not None
+            and now - job.admitted_at >= _MIN_QUEUED
+        ]
+        queued.sort(key=lambda job: job.order)
+        by_namespace: dict[str, list[Remediation]] = defaultdict(list)
+        for job in queued[:_MAX_JOBS]:
+            by_namespace[job.key.namespace].append(job)
+        statuses: dict[str, QueueStatus] = {}
+        try:
+            for namespace, jobs in by_namespace.items():
+                read = await self._workloads.of_jobs(namespace, [job.uid for job in jobs])
+                for job in jobs:
+                    status = read.get(job.uid)
+                    if status is None and job.uid not in read and _is_unnoticed(job, now):
+                        status = without_workload(namespace)
+                    if status is not None:
+                        statuses[job.uid] = status
+        except (Forbidden, NotFound) as error:
+            self._statuses = {}
+            self._error.set(str(error))
+            return _DENIED_SECONDS
+        except ApiError as error:  # what was read before may still be so
+            self._error.set(str(error))
+            return _POLL_SECONDS
+        self._statuses = statuses
+        if by_namespace:
+            self._error.clear()
+        return _POLL_SECONDS
+
+
+def _is_unnoticed(job: Remediation, now: datetime) -> bool:
+    return job.admitted_at is not None and now - job.admitted_at >= _MAX_UNNOTICED

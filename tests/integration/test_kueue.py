@@ -1,0 +1,369 @@
+"""Remediations that wait in queues of a real Kueue, on a real API server with its controllers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.admission.cleaner import Cleaner
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.jobs import JobStore
+from openfero_gitops.domain.feed import Listed
+from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.view import View
+from openfero_gitops.metrics import Metrics
+from tests.support import build
+from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
+from tests.support.kueue import Kueue, require_kueue
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.cluster.controlplane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+PATIENCE = 240.0
+QUEUE = "kueue.x-k8s.io/queue-name"
+START_COUNT = "openfero.io/start-count"
+
+
+def queued(
+    alertname: str, queue: str, *, priority: str = "", options: dict[str, str] | None = None,
+    metadata: bool = True, **pod: str,
+) -> str:  # fmt: skip
+    """Return an operario for a queue; without `metadata`, its Pod template has none."""
+    annotations = {"openfero.io/cooldown": "0", **(options or {})}
+    job = json.loads(operario(alertname, annotations=annotations, **pod))
+    job["metadata"]["labels"] = {QUEUE: queue}
+    if not metadata:
+        del job["spec"]["template"]["metadata"]
+    if priority:
+        job["spec"]["template"]["spec"]["priorityClassName"] = priority
+    return json.dumps(job, indent=2)
+
+
+class Desk:
+    """A cluster with Kueue, and one replica of the controller at a time."""
+
+    def __init__(
+        self, folder: Path, plane: ControlPlane, kubectl: Kubectl, kueue: Kueue, namespace: str
+    ) -> None:
+        self.folder = folder
+        self.kubectl = kubectl
+        self.kubeconfig = plane.kubeconfig
+        self.kueue = kueue
+        self.namespace = namespace
+        self.repository = Repository(folder / "operarios")
+        self.replicas: list[Replica] = []
+
+    def define(self, **operarios: str) -> None:
+        """Commit operarios by alert name."""
+        for name, text in operarios.items():
+            self.repository.write(f"{name.lower()}.json", text)
+        self.repository.commit("Operarios")
+
+    def start(self) -> Replica:
+        """Start a replica, and wait until it leads."""
+        replica = Replica(
+            self.folder,
+            name=f"replica-{len(self.replicas)}",
+            kubeconfig=self.kubeconfig,
+            namespace=self.namespace,
+            repository=self.repository.url,
+            development=not self.replicas,
+        )
+        self.replicas.append(replica)
+        replica.process.start()
+        replica.wait_for(lambda: replica.leads, PATIENCE)
+        return replica
+
+    @property
+    def leader(self) -> Replica:
+        """The replica that leads."""
+        return self.replicas[-1] if self.replicas else self.start()
+
+    def crash(self) -> None:
+        """Crash the leader; the next one starts when it is needed."""
+        self.leader.kill()
+
+    def close(self) -> None:
+        """End the replicas."""
+        for replica in self.replicas:
+            replica.process.end()
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return a Job as kubectl shows it."""
+        job: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
+        return job
+
+    def count(self, name: str) -> str | None:
+        """Return how many starts are recorded on a Job."""
+        annotations: dict[str, str] = self.job(name)["metadata"]["annotations"]
+        return annotations.get(START_COUNT)
+
+    def events(self, name: str) -> dict[str, str]:
+        """Return the notes of the controller's Events about a Job, by reason."""
+        events = self.kubectl.json("get", "events.events.k8s.io", "-n", self.namespace)["items"]
+        return {
+            event["reason"]: event["note"]
+            for event in events
+            if event["regarding"]["name"] == name
+            and event["reportingController"] == "openfero.io/openfero-gitops"
+        }
+
+    def remediate(self, alertname: str, host: str, phase: str) -> str:
+        """Deliver an alert about a target of its own, and wait until its Job is in a phase."""
+        return self.leader.remediate(alertname, f"{alertname}-{host}", phase)
+
+    def is_in(self, job: str, phase: str, reason: str | None = None) -> dict[str, Any]:
+        """Wait until a Job is in a phase, with a reason if one is given; return its API item."""
+
+        def reached() -> dict[str, Any] | None:
+            item = self.leader.remediation(job)
+            same = item["phase"] == phase and reason in (None, item["reason"])
+            return item if same else None
+
+        item: dict[str, Any] = self.leader.wait_for(reached, PATIENCE)
+        return item
+
+    def has_started(self, job: str, times: int) -> dict[str, Any]:
+        """Wait until a Job runs after so many starts; return its API item."""
+
+        def reached() -> dict[str, Any] | None:
+            item = self.leader.remediation(job)
+            return item if (item["phase"], item.get("starts")) == ("Running", times) else None
+
+        item: dict[str, Any] = self.leader.wait_for(reached, PATIENCE)
+        return item
+
+    def audit(self, job: str) -> dict[str, Any]:
+        """Verify all Jobs; return the result for one."""
+        argv = [sys.executable, "-m", "openfero_gitops", "audit", "--format", "json"]
+        argv += ["--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace]
+        argv += ["--verify", "--repo", str(self.repository.folder)]
+        ran = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        items = {item["job"]: item for item in json.loads(ran.stdout)["items"]}
+        found: dict[str, Any] = items[job]
+        return found
+
+
+@pytest.fixture(scope="module")
+def desk(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    private_control_plane: Callable[..., ControlPlane],
+) -> Iterator[Desk]:
+    """Start a cluster with Kueue; it is one of its own, since Kueue changes the API."""
+    binaries = require_binaries(request.config)
+    require_kueue(request.config)
+    folder = tmp_path_factory.mktemp("kueue")
+    plane = private_control_plane()
+    kubectl = Kubectl(binaries / "kubectl", plane.kubeconfig)
+    with (
+        Kueue(folder, plane.kubeconfig, kubectl) as kueue,
+        temporary_namespace(kubectl) as namespace,
+        closing(Desk(folder, plane, kubectl, kueue, namespace)) as desk,
+    ):
+        for name, pods in (("open", 10), ("full", 1), ("small", 1), ("evicting", 10)):
+            kueue.queue(namespace, name, pods=pods)
+        kueue.queue(namespace, "stopped", pods=1, stopPolicy="Hold")
+        lower = {"withinClusterQueue": "LowerPriority"}
+        kueue.queue(namespace, "preempting", pods=1, preemption=lower)
+        for name, value in (("low", 1), ("high", 1000)):
+            kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
+            kueue.apply({**kind, "metadata": {"name": name}, "value": value})
+        desk.define(
+            Plain=queued("Plain", "open"),
+            Bare=queued("Bare", "open", metadata=False),
+            Full=queued("Full", "full", run_for="forever"),
+            Evicted=queued("Evicted", "evicting", run_for="forever"),
+            Orphan=queued("Orphan", "evicting", run_for="forever"),
+            Missing=queued("Missing", "missing"),
+            Stopped=queued("Stopped", "stopped"),
+            Low=queued("Low", "preempting", priority="low", run_for="forever"),
+            High=queued("High", "preempting", priority="high"),
+            Limited=queued("Limited", "small", options={"openfero.io/max-concurrent": "1"}),
+            Stale=queued("Stale", "never"),
+            Resolved=queued("Resolved", "absent"),
+        )
+        yield desk
+
+
+@pytest.mark.parametrize("alertname", ["Plain", "Bare"])
+def test_kueue_starts_what_the_leader_passes_to_it_and_the_audit_verifies_it(
+    desk: Desk, alertname: str
+) -> None:
+    """Also a Job without metadata in its Pod template, to which Kueue adds all of it."""
+    job = desk.remediate(alertname, "a", "Succeeded")
+    stored = desk.job(job)
+    assert stored["metadata"]["labels"][QUEUE] == "open"
+    assert any("kueue" in key for key in stored["spec"]["template"]["metadata"]["labels"])
+    assert desk.kueue.workload(stored)["spec"]["queueName"] == "open"
+    assert desk.is_in(job, "Succeeded")["starts"] == 1
+    audited = desk.audit(job)
+    assert (audited["proof"], audited["differences"]) == ("verified", [])
+
+
+def test_a_job_without_quota_says_why_it_waits(desk: Desk) -> None:
+    """The reason and message of its Workload are in the API and on the page, until it starts."""
+    running = desk.remediate("Full", "first", "Running")
+    assert desk.is_in(running, "Running")["reason"] is None
+    waiting = desk.remediate("Full", "second", "Queued")
+    item = desk.is_in(waiting, "Queued", "Pending")
+    assert "insufficient unused quota for pods" in item["message"]
+    assert item["starts"] == 0
+    assert "insufficient unused quota for pods" in desk.leader.read("/")
+    desk.kueue.set_quota(desk.namespace, "full", 2)
+    item = desk.has_started(waiting, 1)
+    assert (item["reason"], item["message"], item["starts"]) == (None, None, 1)
+
+
+def test_a_second_start_is_recorded(desk: Desk) -> None:
+    """An evicted Job that starts again has two starts: on the Job, in the API, as an Event."""
+    job = desk.remediate("Evicted", "a", "Running")
+    desk.leader.wait_for(lambda: desk.count(job) == "1", PATIENCE)
+    desk.kueue.activate(desk.job(job), active=False)
+    item = desk.is_in(job, "Queued", "Deactivated")
+    assert "Kueue stopped the Job after 1 start" in item["message"]
+    desk.kueue.activate(desk.job(job), active=True)
+    item = desk.has_started(job, 2)
+    assert item["message"].endswith("it has been started 2 times")
+    desk.leader.wait_for(lambda: desk.count(job) == "2", PATIENCE)
+    desk.leader.wait_for(lambda: "StartedAgain" in desk.events(job), PATIENCE)
+    events = desk.events(job)
+    assert "was stopped and is back in Kueue queue evicting" in events["Evicted"]
+    assert "(start 2)" in events["StartedAgain"]
+    assert desk.audit(job)["proof"] == "verified"
+
+
+def test_a_start_without_a_leader_is_recorded_by_the_next_one(desk: Desk) -> None:
+    """The Job is evicted and started again while no replica runs; it is not started by us."""
+    job = desk.remediate("Orphan", "a", "Running")
+    desk.leader.wait_for(lambda: desk.count(job) == "1", PATIENCE)
+    desk.crash()
+    desk.kueue.activate(desk.job(job), active=False)
+    desk.leader.wait_for(lambda: desk.job(job)["spec"]["suspend"], PATIENCE)
+    desk.kueue.activate(desk.job(job), active=True)
+    desk.leader.wait_for(lambda: "startTime" in desk.job(job)["status"], PATIENCE)
+    time.sleep(1)  # startTime has seconds
+    desk.start()
+    desk.has_started(job, 2)
+    desk.leader.wait_for(lambda: desk.count(job) == "2", PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("alertname", "queue", "message"),
+    [
+        ("Missing", "missing", "LocalQueue missing doesn't exist"),
+        ("Stopped", "stopped", "ClusterQueue {namespace}-stopped is inactive"),
+    ],
+)
+def test_a_queue_that_cannot_start_anything_is_reported(
+    desk: Desk, alertname: str, queue: str, message: str
+) -> None:
+    """On the Job and at the top of the page, until somebody repairs the queue."""
+    job = desk.remediate(alertname, "a", "Queued")
+    item = desk.is_in(job, "Queued", "Inadmissible")
+    assert message.format(namespace=desk.namespace) in item["message"]
+    assert "not started by Kueue" in desk.leader.read("/")
+    if queue == "missing":
+        desk.kueue.queue(desk.namespace, queue, pods=1)
+    else:
+        desk.kueue.set_stop_policy(desk.namespace, queue, "None")
+    assert desk.is_in(job, "Succeeded")["starts"] == 1
+
+
+def test_a_preempted_job_runs_again(desk: Desk) -> None:
+    """Its lower priority makes it wait until the other Job has ended; both its starts count."""
+    low = desk.remediate("Low", "a", "Running")
+    desk.leader.wait_for(lambda: desk.count(low) == "1", PATIENCE)
+    high = desk.remediate("High", "b", "Succeeded")
+    desk.has_started(low, 2)
+    assert desk.is_in(high, "Succeeded")["starts"] == 1
+    desk.leader.wait_for(lambda: "StartedAgain" in desk.events(low), PATIENCE)
+
+
+def test_a_full_queue_does_not_stop_the_others(desk: Desk) -> None:
+    """Queued Jobs count as running for the limits, say so, and go on when the queue does."""
+    desk.kueue.set_quota(desk.namespace, "small", 0)
+    queued_job = desk.remediate("Limited", "first", "Queued")
+    waiting = desk.remediate("Limited", "second", "Waiting")
+    item = desk.is_in(waiting, "Waiting", "max-concurrent")
+    assert "1 Job of this operario running or queued by Kueue" in item["message"]
+    desk.remediate("Plain", "other", "Succeeded")
+    desk.kueue.set_quota(desk.namespace, "small", 1)
+    desk.is_in(queued_job, "Succeeded")
+    desk.is_in(waiting, "Succeeded")
+
+
+def test_a_queued_job_of_a_resolved_alert_never_runs(desk: Desk) -> None:
+    """It is cancelled as one that waits for admission is; Kueue cannot start it any more."""
+    job = desk.remediate("Resolved", "a", "Queued")
+    desk.leader.deliver(alert("Resolved", "resolved", host="Resolved-a"))
+    assert desk.is_in(job, "Cancelled")["reason"] == "resolved"
+    desk.kueue.queue(desk.namespace, "absent", pods=1)
+    selector = ("-n", desk.namespace, "-l", f"batch.kubernetes.io/job-name={job}")
+    desk.leader.wait_for(
+        lambda: any(
+            condition["reason"] == "DeadlineExceeded"
+            for condition in desk.job(job)["status"]["conditions"]
+        ),
+        PATIENCE,
+    )
+    assert desk.kubectl.json("get", "pods", *selector)["items"] == []
+
+
+class Term:
+    """A term of leadership that does not end."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+
+def test_a_job_that_kueue_never_starts_is_deleted_in_the_end(desk: Desk) -> None:
+    """After seven times `remember`, with its Workload; not a moment earlier."""
+    name = desk.remediate("Stale", "a", "Queued")
+    desk.crash()
+    job = desk.job(name)
+    assert desk.kueue.workload(job)
+
+    async def is_deleted(later: timedelta) -> bool:
+        """Run the cleaner of a leader at a later time; return whether the Job is gone."""
+        api = await KubernetesApi.connect(desk.kubeconfig)
+        jobs = JobStore(api, [desk.namespace], observe)
+        view = View()
+        cleaner = Cleaner(
+            jobs=jobs,
+            view=view,
+            catalog=build.catalog,
+            counts=Metrics("test"),
+            now=lambda: datetime.now(UTC) + later,
+        )
+        try:
+            view.apply(observe(await jobs.get(JobKey(desk.namespace, name))))
+            running = asyncio.create_task(cleaner.run(Term()))
+            await asyncio.sleep(2)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            [listed] = await jobs.listed()
+            assert isinstance(listed, Listed)
+            return all(job.key.name != name for job in listed.jobs)
+        finally:
+            await api.close()
+
+    assert not asyncio.run(is_deleted(timedelta(days=6, hours=23)))
+    assert asyncio.run(is_deleted(timedelta(days=7, minutes=1)))
+    desk.start().wait_for(lambda: not desk.kueue.workload(job), PATIENCE)

@@ -1,0 +1,208 @@
+"""A real Kueue beside a test's control plane, and the queues that it manages.
+
+Its webhooks are not registered with the API server: they act on Jobs that are created with the name
+of a queue, and the controller adds that name later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from tests.support.certificates import Authority
+from tests.support.cluster import KubectlError
+from tests.support.go_tool import GoTool
+from tests.support.process import Process, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
+
+    from tests.support.cluster import Kubectl
+
+_CERTIFICATES = "KUEUE_METRICS_CERTS"
+#: About nine minutes of processor time. Its certificate for metrics lies in a fixed folder, which
+#: only root can write to.
+KUEUE = GoTool(
+    "kueue",
+    "sigs.k8s.io/kueue",
+    "cmd/kueue",
+    "v0.17.0",
+    ": about six minutes on two idle cores, once",
+    data=("config/components/crd/bases/*.yaml",),
+    replacements={
+        'metricsCertPath := "/etc/kueue/metrics/certs"': (
+            f'metricsCertPath := os.Getenv("{_CERTIFICATES}")'
+        )
+    },
+)
+_CONTROLLERS = {"Job.batch": 5, "Workload": 5, "LocalQueue": 1, "ClusterQueue": 1}
+
+
+def require_kueue(config: pytest.Config) -> None:
+    """Build Kueue if needed, with a message on the terminal, since it takes minutes."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if KUEUE.executable.exists() or capture is None:
+        KUEUE.build()
+        return
+    with capture.global_and_fixture_disabled():
+        KUEUE.build()
+
+
+class Kueue:
+    """Kueue for one cluster; as a context manager it runs within the block."""
+
+    def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl) -> None:
+        """Install the API of Kueue, and prepare its configuration in `folder`."""
+        executable = KUEUE.build()
+        self._kubectl = kubectl
+        # Without `--validate=false` kubectl downloads the schema of the whole API.
+        files = [f"--filename={file}" for file in sorted(KUEUE.folder.glob("*.yaml"))]
+        kubectl("apply", "--server-side", "--validate=false", *files)
+        _wait_for_api(kubectl, kinds=len(files))
+        certificate, key = Authority(folder / "pki", "kueue").issue("kueue")
+        certificates = folder / "certificates"
+        certificates.mkdir()
+        (certificates / "tls.crt").write_bytes(certificate.read_bytes())
+        (certificates / "tls.key").write_bytes(key.read_bytes())
+        health = free_port()
+        configuration = folder / "kueue.yaml"
+        configuration.write_text(yaml.safe_dump(_configuration(health, certificates)))
+        self.process = Process(
+            [executable, f"--config={configuration}", "--feature-gates=VisibilityOnDemand=false"],
+            log=folder / "kueue.log",
+            url=f"http://127.0.0.1:{health}/readyz",
+            env=os.environ
+            | {
+                "KUBECONFIG": str(kubeconfig),
+                _CERTIFICATES: str(certificates),
+                "GOMEMLIMIT": "256MiB",
+            },
+        )
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.process.end()
+
+    def queue(self, namespace: str, name: str, *, pods: int, **spec: Any) -> None:
+        """Create a queue in a namespace for so many Pods at once; `spec` is of its ClusterQueue."""
+        flavor = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "ResourceFlavor",
+            "metadata": {"name": "default"},
+        }
+        resources = ["cpu", "memory", "pods"]
+        quotas: list[dict[str, Any]] = [
+            {"name": resource, "nominalQuota": quota}
+            for resource, quota in zip(resources, ("100", "100Gi", pods), strict=True)
+        ]
+        cluster_queue = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "ClusterQueue",
+            "metadata": {"name": f"{namespace}-{name}"},
+            "spec": {
+                "namespaceSelector": {},
+                "resourceGroups": [
+                    {
+                        "coveredResources": resources,
+                        "flavors": [{"name": "default", "resources": quotas}],
+                    }
+                ],
+                **spec,
+            },
+        }
+        local_queue = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "LocalQueue",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"clusterQueue": f"{namespace}-{name}"},
+        }
+        self.apply(flavor, cluster_queue, local_queue)
+
+    def apply(self, *objects: object) -> None:
+        """Create or change objects."""
+        self._kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
+
+    def set_quota(self, namespace: str, name: str, pods: int) -> None:
+        """Change how many Pods a queue may have at once."""
+        path = "/spec/resourceGroups/0/flavors/0/resources/2/nominalQuota"
+        patch = f'[{{"op": "replace", "path": "{path}", "value": {pods}}}]'
+        self._patch_queue(namespace, name, "json", patch)
+
+    def set_stop_policy(self, namespace: str, name: str, policy: str) -> None:
+        """Stop a queue (`Hold`, `HoldAndDrain`), or let it go on (`None`)."""
+        self._patch_queue(namespace, name, "merge", f'{{"spec": {{"stopPolicy": "{policy}"}}}}')
+
+    def _patch_queue(self, namespace: str, name: str, kind: str, patch: str) -> None:
+        self._kubectl(
+            "patch", "clusterqueue", f"{namespace}-{name}", f"--type={kind}", f"--patch={patch}"
+        )
+
+    def workload(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return the Workload of a Job; empty if there is none yet."""
+        where = ("-n", job["metadata"]["namespace"])
+        selector = f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"
+        found: Sequence[dict[str, Any]] = self._kubectl.json(
+            "get", "workloads", *where, "-l", selector
+        )["items"]
+        return found[0] if found else {}
+
+    def activate(self, job: dict[str, Any], *, active: bool) -> None:
+        """Let Kueue evict a running Job and keep it in its queue, or start it again."""
+        workload = self.workload(job)["metadata"]
+        self._kubectl(
+            "patch",
+            "workload",
+            workload["name"],
+            "-n",
+            workload["namespace"],
+            "--type=merge",
+            f'--patch={{"spec": {{"active": {str(active).lower()}}}}}',
+        )
+
+
+def _wait_for_api(kubectl: Kubectl, *, kinds: int) -> None:
+    """Wait until the API server serves all kinds of Kueue (`kubectl wait` needs conditions)."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            raw = kubectl("get", "--raw", "/apis/kueue.x-k8s.io/v1beta2")
+            served = json.loads(raw)["resources"]
+            if len([each for each in served if "/" not in each["name"]]) >= kinds:
+                return
+        except KubectlError:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "the API server does not serve all of Kueue's API"
+        time.sleep(0.2)
+
+
+def _configuration(health: int, certificates: Path) -> dict[str, Any]:
+    return {
+        "apiVersion": "config.kueue.x-k8s.io/v1beta2",
+        "kind": "Configuration",
+        "health": {"healthProbeBindAddress": f"127.0.0.1:{health}"},
+        "metrics": {"bindAddress": "0"},
+        "webhook": {"host": "127.0.0.1", "port": free_port(), "certDir": str(certificates)},
+        "leaderElection": {"leaderElect": False},
+        "internalCertManagement": {"enable": False},
+        "clientConnection": {"qps": 500, "burst": 1000},
+        "integrations": {"frameworks": ["batch/job"]},
+        "controller": {
+            "groupKindConcurrency": {
+                name if "." in name else f"{name}.kueue.x-k8s.io": count
+                for name, count in _CONTROLLERS.items()
+            }
+        },
+    }
