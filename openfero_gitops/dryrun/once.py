@@ -2,7 +2,8 @@
 
 The leader does the same slowly and forever, see `runner`. Here a few requests run at a time. What
 holds for a whole namespace (it does not exist, or the caller has no permission) is found out by the
-first operario of it, and said once.
+first operario of it, and said once. Where the chart's policy lets only the controller create such
+Jobs, they are tried without the label by which the policy selects them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from openfero_gitops.domain.cluster_rule import (
 )
 from openfero_gitops.domain.errors import ApiError, Throttled, Unauthorized, Unavailable
 from openfero_gitops.domain.text import plural
+from openfero_gitops.dryrun.policy import is_for_controller_only
 from openfero_gitops.dryrun.requests import check_account, dry_run
 from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark, is_about_namespace
 
@@ -98,6 +100,8 @@ class _Attempt:
         self._finished = 0
         self._answered = False
         self._unanswered = 0
+        # Namespaces in which only the controller may create Jobs with its label.
+        self._controller_only: set[str] = set()
         self._operarios: dict[str, DryRun] = {}
         self._namespaces: dict[str, DryRun] = {}
 
@@ -127,9 +131,10 @@ class _Attempt:
 
     async def _try(self, trial: Trial) -> tuple[Remark, ...]:
         async with self._gate:
-            remarks = await self._request(
-                lambda: dry_run(self._cluster, trial, self._catalog, self._jobs_namespace)
-            )
+            remarks = await self._dry_run(trial)
+            if remarks and is_for_controller_only(remarks[0].message):
+                self._controller_only.add(trial.namespace)
+                remarks = await self._dry_run(trial)
             accounts = f"{trial.namespace}/serviceaccounts"
             useless = bool(remarks) and is_about_namespace(remarks[0])
             if not trial.account or useless or accounts in self._namespaces:
@@ -139,6 +144,17 @@ class _Attempt:
             self._keep_namespace(accounts, missing[0])
             missing = ()
         return remarks + tuple(remark for remark in missing if remark.rule == ACCOUNT_MISSING.id)
+
+    async def _dry_run(self, trial: Trial) -> tuple[Remark, ...]:
+        return await self._request(
+            lambda: dry_run(
+                self._cluster,
+                trial,
+                self._catalog,
+                self._jobs_namespace,
+                as_controller=trial.namespace not in self._controller_only,
+            )
+        )
 
     async def _request(
         self, request: Callable[[], Awaitable[tuple[Remark, ...]]]

@@ -24,6 +24,7 @@ VERSION: Final = 1
 
 #: The wording of admission policies and webhooks; RBAC and quotas have others.
 DENIAL: Final = re.compile(r"denied (?:the )?request")
+_CONTROLLER_ONLY: Final = re.compile(r"only the controller \(.*\) creates Jobs with the label")
 _ACTIVE: Final = re.compile(r"policy version ([0-9]{1,9}) is active")
 #: Quotas are checked after policies.
 _QUOTA: Final = re.compile(r"exceeded quota")
@@ -107,6 +108,11 @@ def evaluate(error: ApiError | None, before: Policy | None, now: datetime) -> Po
         # Something else refuses the Job first: a webhook, another policy, RBAC, or no namespace.
         return replace(before or Policy(now), at=now, error=message)
     return None
+
+
+def is_for_controller_only(message: str) -> bool:
+    """Whether the chart's policy denied a Job only because the caller is not the controller."""
+    return _CONTROLLER_ONLY.search(message) is not None
 
 
 def advice(policies: Mapping[str, Policy]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.dryrun.trial import (
     account_missing,
@@ -37,10 +38,22 @@ class Cluster(Protocol):
 
 
 async def dry_run(
-    cluster: Cluster, trial: Trial, catalog: Catalog, jobs_namespace: str
+    cluster: Cluster,
+    trial: Trial,
+    catalog: Catalog,
+    jobs_namespace: str,
+    *,
+    as_controller: bool = True,
 ) -> tuple[Remark, ...]:
-    """Return what the API server says about a Job; raises ApiError if it says nothing."""
+    """Return what the API server says about a Job; raises ApiError if it says nothing.
+
+    Without `as_controller` the Job lacks the label that the chart's policy reserves for the
+    controller.
+    """
     job = manifest(trial.operario, catalog, jobs_namespace)
+    if not as_controller:
+        labels = job["metadata"]["labels"]
+        del labels[keys.MANAGED_BY]
     try:
         return remarks_of(await cluster.dry_run(job))
     except ApiError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +206,30 @@ def test_dry_run_results_become_problems(
     metrics = replica.read("/metrics")
     assert 'openfero_gitops_dry_runs_total{result="refused"} 1.0' in metrics
     assert 'openfero_gitops_dry_runs_total{result="accepted"} 2.0' in metrics
+
+
+def test_a_person_can_ask_where_only_the_controller_creates_jobs(
+    start: dict[str, Any], kubeconfig: Path, jobs_namespace: str, tmp_path: Path
+) -> None:
+    """It leaves out the label that the chart's policy reserves, and finds what others deny."""
+    (tmp_path / "fine.json").write_text(job("Fine"))
+    (tmp_path / "evil.json").write_text(job("Evil", container={"image": "evil.example/heal:1"}))
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "openfero_gitops", "validate", str(tmp_path), "--cluster"),
+            *("--kubeconfig", str(kubeconfig), "--jobs-namespace", jobs_namespace),
+            *("--format", "json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert start["jobs_namespace"] == jobs_namespace  # its policy is installed
+    problems = json.loads(ran.stdout)["problems"]
+    (refused,) = [problem for problem in problems if problem["rule"] == "dry-run-refused"]
+    assert refused["path"] == "evil.json"
+    assert "images of evil.example are not run here" in refused["message"]
 
 
 def test_a_full_quota_is_a_warning_while_it_is_full(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.catalog.build import build_catalog
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Snapshot, SourceFile
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -38,6 +39,7 @@ class Cluster:
         self.requests = 0
         self.at_a_time = self.most_at_a_time = 0
         self.account_requests = 0
+        self.labelled = 0
 
     async def version(self) -> str:
         """Return a version."""
@@ -46,6 +48,7 @@ class Cluster:
     async def dry_run(self, manifest: dict[str, Any]) -> Sequence[str]:
         """Answer after a tenth of a second."""
         self.requests += 1
+        self.labelled += keys.MANAGED_BY in manifest["metadata"]["labels"]
         assert manifest["spec"]["suspend"] is True
         self.at_a_time += 1
         self.most_at_a_time = max(self.most_at_a_time, self.at_a_time)
@@ -175,3 +178,16 @@ async def test_without_permission_to_read_accounts_there_is_one_warning() -> Non
     assert remarks(results) == [("dry-run-not-allowed", NO_ACCOUNTS)]
     assert cluster.requests == 20
     assert cluster.account_requests == 1
+
+
+@in_virtual_time
+async def test_jobs_are_tried_without_the_label_of_the_controller() -> None:
+    """Where only the controller may create Jobs with its label, only the first one is repeated."""
+    denied = Forbidden(
+        "ValidatingAdmissionPolicy 'p' denied request: only the controller "
+        "(system:serviceaccount:a:b) creates Jobs with the label openfero.io/managed-by=x"
+    )
+    cluster = Cluster(denied)
+    assert remarks(await tried(cluster, 20)) == []
+    assert cluster.requests == 21
+    assert cluster.labelled == 1
