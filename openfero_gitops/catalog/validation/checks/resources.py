@@ -115,13 +115,8 @@ def _pod_resources(body: Body) -> Iterator[Breach]:
     )
 )
 def _resource_name(body: Body) -> Iterator[Breach]:
-    for pointer, resources in _resources(body):
-        names = {*resources.get("limits", ()), *resources.get("requests", ())}
-        huge = min((name for name in names if name.startswith("hugepages-")), default="")
-        if huge and not names & {"cpu", "memory"}:
-            message = f"{huge} requires cpu or memory in the same resources"
-            yield pointer, message, "add limits: {memory: …}"
-    for pointer, name, _ in _quantities(body):
+    quantities = list(_quantities(body))
+    for pointer, name, _ in quantities:
         is_standard = name in _OVERCOMMITTED or name.startswith("hugepages-")
         is_extended = "/" in name and is_qualified_name(name) and not name.startswith("requests.")
         is_of_pod = len(pointer) == len(POD) + 3
@@ -132,6 +127,17 @@ def _resource_name(body: Body) -> Iterator[Breach]:
             yield pointer, message, "move it to a container"
         else:
             yield pointer, f"resource {shown(name)} does not exist", partial(_similar, name)
+    if any(name.startswith("hugepages-") for _, name, _ in quantities):
+        yield from _lonely_hugepages(body)
+
+
+def _lonely_hugepages(body: Body) -> Iterator[Breach]:
+    for pointer, resources in _resources(body):
+        names = {*resources.get("limits", ()), *resources.get("requests", ())}
+        huge = min((name for name in names if name.startswith("hugepages-")), default="")
+        if huge and not names & {"cpu", "memory"}:
+            message = f"{huge} requires cpu or memory in the same resources"
+            yield pointer, message, "add limits: {memory: …}"
 
 
 def _similar(name: str) -> str:

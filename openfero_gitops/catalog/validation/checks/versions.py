@@ -255,7 +255,9 @@ def _refused_since(body: Body) -> Iterator[Breach]:
                 yield (*container.pointer, "volumeDevices"), message, "delete hostUsers"
     if body.release >= _NO_RESTART_OF_INIT:
         for container in body.containers:
-            if not container.is_init or container.fields.get("restartPolicy") == _ALWAYS:
+            if not container.is_init or "resizePolicy" not in container.fields:
+                continue
+            if container.fields.get("restartPolicy") == _ALWAYS:
                 continue
             for pointer, policy in items_of(container.pointer, container.fields, "resizePolicy"):
                 if policy.get("restartPolicy") == "RestartContainer":
@@ -276,9 +278,9 @@ def _never_ends(body: Body) -> Iterator[Breach]:
     if body.release < _OWN_RESTART_POLICY:
         return  # refused
     for container in body.containers:
-        if container.is_init:
+        if container.is_init or "restartPolicy" not in container.fields:
             continue
-        if container.fields.get("restartPolicy") == _ALWAYS:
+        if container.fields["restartPolicy"] == _ALWAYS:
             message = (
                 f"container {shown(container.name)} is restarted whenever it ends, so the Job never"
                 " ends by itself"

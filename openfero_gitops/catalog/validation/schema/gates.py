@@ -30,6 +30,7 @@ def text_of(release: Release) -> str:
     return f"{release[0]}.{release[1]}"
 
 
+@functools.cache
 def enabled_since(gate: str) -> Release | None:
     """The first version that enables a feature gate by default; None if none does so far."""
     since = _gates()[gate]
