@@ -96,8 +96,15 @@ HTTPS_LOGIN: Values = {
     "pushHook": {"existingSecret": "forge"},
     "repository": {
         "url": "https://git.example.com/operarios.git",
-        "secret": {"name": "git", "credentialsKey": "credentials", "caKey": "ca.crt"},
-        "proxy": "http://proxy.example.com:3128",
+        "secret": {
+            "name": "git",
+            "credentialsKey": "credentials",
+            "caKey": "ca.crt",
+            "clientCertKey": "tls.crt",
+            "clientPrivateKeyKey": "tls.key",
+            "proxyCredentialsKey": "proxy",
+        },
+        "proxy": "socks5h://proxy.example.com:1080",
         "noProxy": "internal.example.com, 10.0.0.0/8",
         "maxSize": "500Mi",
     },
@@ -203,12 +210,34 @@ def test_lint_finds_nothing(values: Values) -> None:
                     "secret": {"name": "g", "sshKey": "k", "knownHostsKey": "h", "caKey": "c"},
                 }
             },
-            "credentialsKey and caKey are for HTTPS",
+            "clientPrivateKeyKey and proxyCredentialsKey are for HTTPS",
         ),
         ({"repository": {"interval": "60"}}, "/repository/interval"),
         ({"repository": {"maxSize": "1GB"}}, "/repository/maxSize"),
         ({"repository": {"proxy": "http://ada:secret@proxy:3128"}}, "/repository/proxy"),
         ({"repository": {"proxy": "http://proxy.example.com"}}, "/repository/proxy"),
+        ({"repository": {"proxy": "socks4://proxy.example.com:1080"}}, "/repository/proxy"),
+        (
+            {"repository": {"secret": {"name": "git", "clientCertKey": "tls.crt"}}},
+            "clientCertKey and clientPrivateKeyKey require each other",
+        ),
+        (
+            {"repository": {"secret": {"name": "git", "clientPrivateKeyKey": "tls.key"}}},
+            "clientCertKey and clientPrivateKeyKey require each other",
+        ),
+        (
+            {
+                "repository": {
+                    "url": "http://git.example.com/a.git",
+                    "secret": {"name": "git", "caKey": "ca.crt"},
+                }
+            },
+            "caKey, clientCertKey and clientPrivateKeyKey are for https",
+        ),
+        (
+            {"repository": {"secret": {"name": "git", "proxyCredentialsKey": "proxy"}}},
+            "the credentials for repository.proxy, which is not set",
+        ),
         ({"repository": {"noProxy": "git.example.com"}}, "repository.proxy, which is not set"),
         (
             {
@@ -404,6 +433,10 @@ def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:
         ("ssh://git@git.example.com/a.git", 22),
         ("ssh://git@git.example.com:2222/a.git", 2222),
         ("git@git.example.com:a.git", 22),
+        ("ssh://ada@example.com@git.example.com:2222/a.git", 2222),
+        ("ssh://CORP\\ada@git.example.com/a.git", 22),
+        ("deploy+shop@git.example.com:a.git", 22),
+        ("ada@example.com@git.example.com:a.git", 22),
     ],
 )
 def test_network_policy_lets_git_out_where_the_address_says(url: str, port: int) -> None:
@@ -428,6 +461,25 @@ def test_a_proxy_before_git_is_used_and_may_be_reached() -> None:
     objects = render_chart("openfero", merged(REPOSITORY, proxy))
     assert "--git-no-proxy=git.example.com,10.0.0.0/8" in container(objects)["args"]
     assert egress_ports(objects)[2] == [3128, 443]
+
+
+def test_files_of_the_secret_for_git_are_mounted_and_named() -> None:
+    """Each key of the Secret is a file, with a flag; the SOCKS proxy's port may be reached."""
+    objects = render_chart("openfero", HTTPS_LOGIN)
+    arguments = {*container(objects)["args"]}
+    files = {
+        "credentials": "--git-credentials-file",
+        "ca.crt": "--git-ca-file",
+        "tls.crt": "--git-client-cert-file",
+        "tls.key": "--git-client-key-file",
+        "proxy": "--git-proxy-credentials-file",
+    }
+    flags = {f"{flag}=/etc/openfero-gitops/git/{key}" for key, flag in files.items()}
+    assert flags | {"--git-proxy=socks5h://proxy.example.com:1080"} <= arguments
+    volumes = only(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    [git] = [volume["secret"] for volume in volumes if volume["name"] == "git"]
+    assert {item["key"] for item in git["items"]} == set(files)
+    assert egress_ports(objects)[2] == [1080, 443]
 
 
 def test_disruption_budget_needs_a_second_replica() -> None:

@@ -112,9 +112,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "openfero-gitops.portOf" -}}
 {{- $url := . }}
 {{- if contains "://" $url }}
-{{- $parts := urlParse $url }}
-{{- $port := regexFind ":[0-9]+$" $parts.host | trimPrefix ":" }}
-{{- $port | default (get (dict "https" "443" "http" "80" "ssh" "22") $parts.scheme) | default "443" }}
+{{- /* (urlParse refuses users such as ada@example.com.) */}}
+{{- $host := regexReplaceAll "^[^/]*://([^/]*@)?([^/]*).*$" $url "${2}" }}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" }}
+{{- $port | default (get (dict "https" "443" "http" "80" "ssh" "22") (splitList "://" $url | first)) | default "443" }}
 {{- else }}
 {{- "22" }}
 {{- end }}
@@ -131,17 +132,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "approvalPolicy was replaced by jobPolicy, which also checks approvals and is on by default: remove approvalPolicy.create, and set jobPolicy.create to false if you do not want the policy" }}
 {{- end }}
 {{- with .Values.repository.secret }}
-{{- if and .name (not (or .credentialsKey .sshKey .knownHostsKey .caKey)) }}
-{{- fail "repository.secret.name is set: also set repository.secret.credentialsKey, sshKey, knownHostsKey or caKey" }}
+{{- $https := or .credentialsKey .caKey .clientCertKey .clientPrivateKeyKey .proxyCredentialsKey }}
+{{- if and .name (not (or $https .sshKey .knownHostsKey)) }}
+{{- fail "repository.secret.name is set: also set repository.secret.credentialsKey, sshKey, knownHostsKey, caKey, clientCertKey or proxyCredentialsKey" }}
 {{- end }}
-{{- if and (not .name) (or .credentialsKey .sshKey .knownHostsKey .caKey) }}
-{{- fail "repository.secret.credentialsKey, sshKey, knownHostsKey and caKey are keys of the Secret repository.secret.name, which is not set" }}
+{{- if and (not .name) (or $https .sshKey .knownHostsKey) }}
+{{- fail "repository.secret.credentialsKey, sshKey and the other keys are keys of the Secret repository.secret.name, which is not set" }}
+{{- end }}
+{{- if ne (empty .clientCertKey) (empty .clientPrivateKeyKey) }}
+{{- fail "repository.secret.clientCertKey and clientPrivateKeyKey require each other: a client certificate and its private key" }}
+{{- end }}
+{{- if and (or .clientCertKey .caKey) (hasPrefix "http://" $url) }}
+{{- fail "repository.url is an http address: repository.secret.caKey, clientCertKey and clientPrivateKeyKey are for https" }}
 {{- end }}
 {{- if and $url $ssh (not (and .sshKey .knownHostsKey)) }}
 {{- fail "repository.url is an SSH address: set repository.secret.name, repository.secret.sshKey and repository.secret.knownHostsKey" }}
 {{- end }}
-{{- if and $url $ssh (or .credentialsKey .caKey) }}
-{{- fail "repository.url is an SSH address: repository.secret.credentialsKey and caKey are for HTTPS" }}
+{{- if and $url $ssh $https }}
+{{- fail "repository.url is an SSH address: repository.secret.credentialsKey, caKey, clientCertKey, clientPrivateKeyKey and proxyCredentialsKey are for HTTPS" }}
 {{- end }}
 {{- if and (not $ssh) (or .sshKey .knownHostsKey) }}
 {{- fail "repository.url is not an SSH address: repository.secret.sshKey and knownHostsKey are for SSH" }}
@@ -153,6 +161,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- if and .noProxy (not .proxy) }}
 {{- fail "repository.noProxy lists hosts to reach without repository.proxy, which is not set" }}
+{{- end }}
+{{- if and .secret.proxyCredentialsKey (not .proxy) }}
+{{- fail "repository.secret.proxyCredentialsKey holds the credentials for repository.proxy, which is not set" }}
 {{- end }}
 {{- end }}
 {{- with .Values.repository.verify }}

@@ -5,7 +5,7 @@
         repository.git    the bare repository
         fresh.git         a new repository until it is complete; then it replaces the other
         home              an empty folder, the home directory of Git
-        askpass-…         a program that passes the mounted credentials to Git
+        repaired-…        a copy of a key or certificate without what an editor left in it
 
 Replicas may share it. Readers need no lock, since what they read is addressed by content.
 """
