@@ -85,13 +85,16 @@ def select_considered(
             ignored[why] = None
         else:
             problems.append(problem)
+    others = []
+    for entry in snapshot.ignored:
+        if why := _why(entry.path, ignoring):
+            ignored[why] = None
+        else:
+            others.append(entry)
     if not ignored:
         return snapshot, ()
     considered = replace(
-        snapshot,
-        files=tuple(files),
-        problems=tuple(problems),
-        ignored=tuple(entry for entry in snapshot.ignored if not _why(entry.path, ignoring)),
+        snapshot, files=tuple(files), problems=tuple(problems), ignored=tuple(others)
     )
     return considered, tuple(ignored)
 

@@ -10,7 +10,7 @@ from openfero_gitops.catalog.build import Scope, broken_paths, build_catalog
 from openfero_gitops.catalog.ignore import select_considered
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
-from openfero_gitops.domain.problem import Problem
+from openfero_gitops.domain.problem import Ignored, Problem
 from openfero_gitops.domain.rule import FILE_TOO_LARGE, SUBMODULE, Rule
 
 SCOPE = Scope("jobs", ("jobs",))
@@ -153,6 +153,18 @@ def test_ignored_paths_have_no_problems_of_the_source() -> None:
     catalog = catalog_of(files, "", *problems)
     assert catalog.problems == ()
     assert {*reasons(catalog)} == {"docs/big.json", "vendor/", "chart/"}
+
+
+def test_what_a_source_ignores_is_listed_once() -> None:
+    """A large file below a pattern has the pattern as its reason, one in a chart is part of it."""
+    entries = [Ignored(path, "", "too large") for path in ("a.json", "chart/b.json", "c.json")]
+    snapshot = snapshot_of({"chart/Chart.yaml": CHART, "openfero.yaml": "ignore: [a.json]\n"})
+    catalog = build_catalog(replace(snapshot, ignored=tuple(entries)), SCOPE)
+    assert reasons(catalog) == {
+        "a.json": 'matches "a.json" of ignore in openfero.yaml',
+        "chart/": "part of a Helm chart (Chart.yaml)",
+        "c.json": "too large",
+    }
 
 
 def test_a_chart_at_the_configured_path_hides_its_own_folders_only() -> None:

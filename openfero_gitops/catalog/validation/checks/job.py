@@ -199,9 +199,10 @@ def _success_policy(body: Body) -> Iterator[Breach]:
 def _valid_indexes(text: str, completions: int) -> str:
     """The indexes in a text that the Job has, as Kubernetes writes them; otherwise all of them."""
     intervals: list[tuple[int, int]] = []
-    for first, end in sorted(
+    named = (
         (int(match[1]), int(match[2] or match[1])) for match in _INTERVAL_INSIDE.finditer(text)
-    ):
+    )
+    for first, end in sorted((min(pair), max(pair)) for pair in named):
         last = min(end, completions - 1)
         if first > last:
             continue
