@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.admission.pause import NAME, Control
-from openfero_gitops.catalog.schedule import SyncRequests, delay_before_sync
+from openfero_gitops.catalog.schedule import Schedule, SyncRequests, delay_before_sync
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain.errors import Unavailable
@@ -162,3 +162,90 @@ def test_the_delay_has_jitter_and_a_maximum(seconds: int, failures: int, chance:
     middle = delay_before_sync(interval, failures, 0.5)
     assert middle * 0.899 <= pause <= middle * 1.101
     assert timedelta(0) < pause <= max(interval, timedelta(minutes=5)) * 1.101
+
+
+@given(
+    seconds=st.integers(1, 3600),
+    failures=st.integers(0, 50),
+    chance=st.floats(0, 1),
+    block=st.integers(0, 3600),
+)
+def test_no_sync_starts_before_the_server_allows_it(
+    seconds: int, failures: int, chance: float, block: int
+) -> None:
+    """Jitter only adds to the time for which the Git server wants no request."""
+    delay = delay_before_sync(
+        timedelta(seconds=seconds), failures, chance, timedelta(seconds=block)
+    )
+
+    assert delay >= timedelta(seconds=block)
+    assert delay >= delay_before_sync(timedelta(seconds=seconds), failures, chance)
+
+
+async def test_a_requested_sync_waits_until_the_server_allows_it() -> None:
+    """Requests do not bypass the time for which the Git server wants no request."""
+    clock = asyncio.get_running_loop().time
+    blocked_until = 0.0
+    runs: list[float] = []
+    refused, done = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        nonlocal blocked_until
+        runs.append(clock())
+        if len(runs) == 1:
+            blocked_until = clock() + 1.0
+            refused.set()
+        else:
+            done.set()
+
+    schedule = Schedule(
+        work,
+        lambda: timedelta(hours=1),
+        lambda: timedelta(seconds=max(0.0, blocked_until - clock())),
+    )
+    schedule.start()
+    async with asyncio.timeout(60):
+        await refused.wait()
+        for _ in range(20):
+            schedule.now()
+            await asyncio.sleep(0.01)
+        await done.wait()
+    schedule.stop()
+
+    assert len(runs) == 2
+    assert runs[1] >= blocked_until
+
+
+async def test_a_sync_requested_during_a_refused_one_waits() -> None:
+    """A request that arrives while a sync is refused is carried out once, after the wait."""
+    clock = asyncio.get_running_loop().time
+    blocked_until = 0.0
+    runs: list[float] = []
+    begun, refused, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        nonlocal blocked_until
+        runs.append(clock())
+        if len(runs) > 1:
+            done.set()
+            return
+        begun.set()
+        await refused.wait()
+        blocked_until = clock() + 0.5
+
+    schedule = Schedule(
+        work,
+        lambda: timedelta(hours=1),
+        lambda: timedelta(seconds=max(0.0, blocked_until - clock())),
+    )
+    schedule.start()
+    async with asyncio.timeout(60):
+        await begun.wait()
+        schedule.now()
+        await asyncio.sleep(0.1)  # until the second run waits for the first
+        refused.set()
+        await done.wait()
+    schedule.stop()
+
+    assert len(runs) == 2
+    assert runs[1] >= blocked_until

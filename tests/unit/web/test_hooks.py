@@ -64,6 +64,22 @@ async def push(
         return answer.status, json.loads(await answer.read())
 
 
+async def test_a_push_does_not_bypass_the_wait_of_the_git_server(
+    secret: Path, requests: list[str]
+) -> None:
+    """While the Git server wants no request, the answer says when the sync starts."""
+    app = web.Application(middlewares=[problems])
+    hook = PushHook(
+        lambda: requests.append("sync"), "main", SecretLines(secret, lambda _: None), lambda: 41.2
+    )
+    add_push_hook(app, hook, BodyBudget(1 << 20))
+    async with TestClient(TestServer(app)) as client:
+        code, answer = await push(client)
+
+    assert (code, answer["sync"], requests) == (202, True, ["sync"])
+    assert "it starts in 42 s, because the Git server wants no request" in answer["message"]
+
+
 async def test_a_push_asks_for_a_sync(client: TestClient[Any, Any], requests: list[str]) -> None:
     """A signed push to the followed ref is answered with 202, and requests one sync."""
     code, answer = await push(client)
