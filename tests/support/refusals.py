@@ -178,6 +178,88 @@ OTHER_REFUSALS: Final = (
         "git on the server refuses the repository, because its files belong to another user",
     ),
     Refusal(
+        "gitlab-download",
+        "remote: You are not allowed to download code from this project.\n",
+        1,
+        "You are not allowed to download code",
+        _DENIED,
+    ),
+    Refusal(
+        "github-disabled",
+        "ERROR: Access to this repository has been disabled by GitHub staff due to excessive"
+        " resource use. Please contact support.\n",
+        1,
+        "has been disabled by GitHub staff",
+        _RULES,
+    ),
+    Refusal(
+        "github-suspended",
+        "ERROR: Your account is suspended. Please check your email for next steps.\n",
+        1,
+        "Your account is suspended",
+        _RULES,
+    ),
+    Refusal("forgejo", "Forgejo: Unauthorized\n", 1, "Forgejo: Unauthorized", _DENIED),
+    Refusal(
+        "gogs",
+        "Gogs: Repository does not exist or you do not have access\nGogs internal error:"
+        " Repository does not exist\n",
+        1,
+        "Repository does not exist or you do not have access",
+        _ABSENT,
+    ),
+    Refusal(
+        "bitbucket-old",
+        "conq: repository access denied. deployment key is not associated with the requested"
+        " repository.\n",
+        1,
+        "conq: repository access denied",
+        _DENIED,
+    ),
+    Refusal(
+        "azure-key",
+        "remote: Public key authentication failed.\n",
+        255,
+        "server: Public key authentication failed.",
+        _DENIED,
+    ),
+    Refusal(
+        "phabricator",
+        '[1] Exception: No repository "heal" exists!\n',
+        255,
+        "No repository",
+        _ABSENT,
+    ),
+    Refusal(
+        "launchpad",
+        "fatal: remote error: Repository '~ops/heal' not found.\n",
+        128,
+        "server: Repository '~ops/heal' not found.",
+        _ABSENT,
+    ),
+    Refusal(
+        "gerrit-permission",
+        "fatal: remote error: Gerrit Code Review: Access denied for project ops/heal\n",
+        128,
+        "Access denied for project ops/heal",
+        _DENIED,
+    ),
+    Refusal(
+        "no-login-shell",
+        "This account is currently not available.\n",
+        1,
+        "This account is currently not available.",
+        _RULES,
+    ),
+    Refusal(
+        "greeting",
+        "*" * 40 + "\nUnauthorized use is prohibited\n" + "Rule 1\n" * 20 + "*" * 40 + "\n"
+        "ERROR: Repository not found.\n",
+        1,
+        "ERROR: Repository not found.",
+        _ABSENT,
+    ),
+    Refusal(
         "unknown-words",
         "E_POLICY_17: contact the helpdesk\n",
         3,

@@ -176,7 +176,7 @@ def _said(finished: Finished, secrets: Sequence[str]) -> str:
     said = [
         f"{who}: {text}"
         for who, lines, limit in (
-            ("server", server[-_MAX_LINES:], _MAX_SAID),
+            ("server", server, _MAX_SAID),
             ("ssh", ssh[-_MAX_LINES:], _MAX_LINE),
             ("git", git[:_MAX_LINES], _MAX_LINE),
         )

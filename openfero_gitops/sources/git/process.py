@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
+from openfero_gitops.sources.git.transport import log_to, progress
 
 if TYPE_CHECKING:
     import threading
@@ -40,8 +41,6 @@ _MEASUREMENT_SECONDS: Final = 0.5  # between two measurements of a folder
 _CHUNK_BYTES: Final = 1 << 16
 _MAX_STDERR_BYTES: Final = 1 << 16  # only the last ones are kept: a server can write without end
 _MAX_LOG_BYTES: Final = 1 << 16  # that are read of a transport's log, from its end
-#: The variable that names the file for ssh's log.
-SSH_LOG: Final = "OPENFERO_SSH_LOG"
 #: Of the names of log files.
 LOG_PREFIX: Final = "transport-"
 _NOT_FOUND: Final = 127  # a shell's exit code
@@ -158,7 +157,7 @@ class Git:
                     stdin=subprocess.PIPE if stdin or lengthy else subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    env={**self.environment, **(_log_to(log) if log else {})},
+                    env={**self.environment, **(log_to(str(log)) if log else {})},
                     cwd="/",
                     start_new_session=True,
                 )
@@ -214,9 +213,11 @@ class Git:
                     )
                 next_measurement = time.monotonic() + _MEASUREMENT_SECONDS
             if time.monotonic() > deadline:
+                reached = progress(_tail(log)) if log else ""
                 raise SourceUnavailable(
-                    f"{self.where}: git did not finish within {self.timeout:g} s and was stopped;"
-                    " check that the server responds, or raise --git-timeout"
+                    f"{self.where}: git did not finish within {self.timeout:g} s and was stopped"
+                    f"{f', when {reached}' if reached else ''}; check that the server responds, or"
+                    " raise --git-timeout"
                 )
             if not pipes.are_open:
                 time.sleep(next(pauses))
@@ -239,16 +240,6 @@ class Git:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
-
-
-def _log_to(log: Path) -> dict[str, str]:
-    """Return the environment that makes Git's HTTP library, and ssh (see `access`), write a log."""
-    return {
-        "GIT_TRACE_CURL": str(log),
-        "GIT_TRACE_CURL_NO_DATA": "1",
-        "GIT_TRACE_REDACT": "1",
-        SSH_LOG: str(log),
-    }
 
 
 def _tail(file: Path) -> str:

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.sources.git.process import SSH_LOG
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: The variable that names the file for ssh's log.
+SSH_LOG: Final = "OPENFERO_SSH_LOG"
 # No file has to be executable for this, which a folder that is mounted noexec would not allow.
 _SSH_COMMAND: Final = (
     'logged_ssh() {{ {ssh} -E "${{{log}:-/dev/null}}" "$@"; code=$?;'
@@ -30,11 +30,12 @@ _NOT_FOUND: Final = 127  # a shell's exit code for a missing command
 _SSH_PROGRESS: Final = re.compile(
     r"Authenticated (?:to|using) |Transferred: sent |Bytes per second: |Warning: Permanently added"
     r"|@{3}|@ +WARNING|\s|IT IS POSSIBLE|Someone could be|It is also possible|The fingerprint for"
-    r"|SHA256:|Please contact|Add correct host key|Server host key:"
+    r"|\*\* |SHA256:|Please contact|Add correct host key|Server host key:"
 )
 _HTTP_LINE: Final = re.compile(
     r"\d\d:\d\d:\d\d\.\d+ \S+ +(?P<way>=>|<=|==) (?:Send header|Recv header|Info): ?(?P<text>.*)"
 )
+_CONNECTED: Final = ("Connected to ", "Established connection to ")
 _STATUS: Final = re.compile(r"HTTP/\d(?:\.\d)? (\d{3})")
 # What a server that only has files may send, in Git's dumb protocol.
 _DUMB_TYPES: Final = frozenset({"text/plain", "application/octet-stream", "binary/octet-stream"})
@@ -47,8 +48,21 @@ _CUT_OFF: Final = re.compile(
 )
 
 
+def log_to(file: str) -> dict[str, str]:
+    """Return the environment that makes Git's HTTP library, and ssh, write a log without secrets.
+
+    For ssh see `logged_ssh`.
+    """
+    return {
+        "GIT_TRACE_CURL": file,
+        "GIT_TRACE_CURL_NO_DATA": "1",
+        "GIT_TRACE_REDACT": "1",
+        SSH_LOG: file,
+    }
+
+
 def logged_ssh(argv: Sequence[str]) -> str:
-    """Return a value of GIT_SSH_COMMAND that logs to the file named by `process.SSH_LOG`.
+    """Return a value of GIT_SSH_COMMAND that logs to the file that `SSH_LOG` names.
 
     Args:
         argv: ssh and its options; they must set LogLevel=VERBOSE.
@@ -134,6 +148,16 @@ def parse_log(text: str) -> SshLog | HttpLog | None:
     return _parse_ssh(lines) if lines else None
 
 
+def progress(text: str) -> str:
+    """Say how far an operation has come that was stopped; empty if it did not use a network."""
+    log = parse_log(text)
+    if isinstance(log, SshLog):
+        return "ssh had logged in" if log.authenticated else "ssh had not logged in yet"
+    if isinstance(log, HttpLog) and log.last is None:
+        return "the server had not answered yet" if log.connected else "no connection was made yet"
+    return "the server had begun to answer" if isinstance(log, HttpLog) else ""
+
+
 def _parse_ssh(lines: Sequence[str]) -> SshLog:
     code = None
     for line in lines:
@@ -155,7 +179,9 @@ def _parse_http(lines: Sequence[tuple[str, str]]) -> HttpLog:
     headers: dict[str, str] = {}
     for way, text in lines:
         if way == "==":
-            connected = connected or text.startswith("Connected to ")
+            connected = connected or text.startswith(
+                ("Connected to ", "Established connection to ")
+            )
         elif way == "=>":
             if " HTTP/" in text:
                 method = text.split(" ", maxsplit=1)[0]

@@ -29,7 +29,13 @@ from openfero_gitops.sources.git.failure.kinds import (
     rules,
 )
 from openfero_gitops.sources.git.failure.ssh import diagnose_ssh
-from openfero_gitops.sources.git.failure.words import own_lines
+from openfero_gitops.sources.git.failure.words import (
+    ABSENCE,
+    LIMITS,
+    POLICIES,
+    own_lines,
+    server_lines,
+)
 from openfero_gitops.sources.git.transport import HttpLog, SshLog, parse_log
 
 if TYPE_CHECKING:
@@ -101,6 +107,13 @@ _OWNED_BY_OTHERS: Final = FetchFailure(
     Stage.AUTHORISE,
     "the repository's files belong to another user; change their owner, or use https or ssh",
 )
+_REFUSED_HERE: Final = FetchFailure(
+    Stage.AUTHORISE, "the server refused the request; see what it says, or its log"
+)
+_NO_REPOSITORY_HERE: Final = FetchFailure(
+    Stage.FIND,
+    "the repository does not exist, or may not be read; check the URL and the credentials",
+)
 _UNKNOWN: Final = FetchFailure(Stage.UNKNOWN, "could not fetch")
 _KILLED: Final = FetchFailure(
     Stage.START,
@@ -139,6 +152,7 @@ def diagnose(finished: Finished, setup: GitSetup, now: datetime) -> FetchFailure
         first_match(_OWN, own)
         or (diagnose_ssh(log, finished, own) if isinstance(log, SshLog) else None)
         or (diagnose_http(log, finished, own, setup, now) if isinstance(log, HttpLog) else None)
+        or _diagnose_error_packet(finished)
         or (_diagnose_local(own) if log is None else None)
         or _diagnose_transfer(own)
     )
@@ -149,6 +163,16 @@ def diagnose(finished: Finished, setup: GitSetup, now: datetime) -> FetchFailure
     # The words may concern the repository on the server. To look costs little.
     reading_failed = failure.stage is not Stage.CONTENT and _READING.search(own) is not None
     return replace(failure, may_be_local=reading_failed)
+
+
+def _diagnose_error_packet(finished: Finished) -> FetchFailure | None:
+    """Decide where the server refuses in Git's own protocol, after its transport has succeeded."""
+    if "fatal: remote error: " not in finished.stderr:
+        return None
+    said = "\n".join(server_lines(finished))
+    if failure := first_match((*LIMITS, *POLICIES), said):
+        return failure
+    return _REFUSED_HERE if not ABSENCE.search(said) else _NO_REPOSITORY_HERE
 
 
 def _diagnose_local(own: str) -> FetchFailure | None:

@@ -203,14 +203,8 @@ def diagnose_ssh(log: SshLog, finished: Finished, own: str) -> FetchFailure | No
     if log.was_cut_off and (not said or BROKEN_OFF.search(own)):
         return _CUT_AFTER_LOGIN
     refused = log.code not in {None, 0} and not BROKEN_OFF.search(own)
-    return _diagnose_refusal(said) or (_REFUSED if refused else None)
-
-
-def _diagnose_refusal(said: str) -> FetchFailure | None:
-    """Decide by the words of the server; None if they are not known."""
-    if failure := first_match((*LIMITS, *POLICIES), said):
-        return failure
-    return next(
-        (failure for pattern, failure in _REFUSALS if pattern.search(said)),
-        None,
+    return (
+        first_match((*LIMITS, *POLICIES), said)
+        or next((failure for pattern, failure in _REFUSALS if pattern.search(said)), None)
+        or (_REFUSED if refused else None)
     )

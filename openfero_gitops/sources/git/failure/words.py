@@ -62,16 +62,21 @@ ABSENCE: Final = re.compile(
     r"not (?:be )?found|not exist|no such (?:project|repo|file)|cannot find|not find"
     r"|no longer exist"
     r"|invalid (?:project|repository|path)|not a (?:gerrit|git) (?:project|repo)|mis-?spelled"
-    r"|unknown (?:repo|project)|does not appear to be a git repository|no (?:repo|project)\b",
+    r"|unknown (?:repo|project)|does not appear to be a git repository"
+    r"|no (?:repo|repository|project)\b",
     re.IGNORECASE,
 )
 DENIAL: Final = re.compile(
-    r"denied|unauthori[sz]ed|not authori[sz]ed|forbidden|not (?:allowed|permitted|granted)"
+    r"denied|unauthori[sz]ed|not authori[sz]ed|authori[sz]ation|forbidden"
+    r"|not (?:allowed|permitted|granted)"
     r"|permission|access rights|no (?:read )?access|insufficient|authentication failed|not have"
     r"|\bdenies\b|unable to access|login required|log ?in",
     re.IGNORECASE,
 )
 NO_COMMAND: Final = re.compile(r"command not found|upload-pack: .{0,20}not found", re.IGNORECASE)
+_MAX_LINES: Final = 8
+# The second one is how Git shows the error packet of its own protocol.
+_MARK: Final = re.compile(r"(?:remote:|fatal: remote error:)\s*")
 #: Lines with which Git ends, and which do not say what failed.
 FILLER: Final = re.compile(
     r"(?:hint: |warning: |Please make sure you have|and the repository exists"
@@ -83,18 +88,21 @@ FILLER: Final = re.compile(
 
 def own_lines(stderr: str) -> list[str]:
     """Return the lines that Git itself wrote; over ssh, the server's are among them."""
-    return [line.strip() for line in stderr.splitlines() if not line.startswith("remote:")]
+    return [line.strip() for line in stderr.splitlines() if not _MARK.match(line)]
 
 
 def server_lines(finished: Finished) -> list[str]:
-    """Return what the server said, without the blank lines and frames of its messages."""
+    """Return what the server said, without the blank lines and frames of its messages.
+
+    Git marks the server's lines. Over ssh what the server's commands print is not marked.
+    """
     over_ssh = isinstance(parse_log(finished.log), SshLog)
     lines: list[str] = []
     for line in finished.stderr.splitlines():
         text = line.strip()
-        said = text.removeprefix("remote:").strip()
-        if not any(map(str.isalnum, said)):
-            continue
-        if text.startswith("remote:") or (over_ssh and not FILLER.match(text)):
+        mark = _MARK.match(text)
+        said = text[mark.end() :] if mark else text
+        if any(map(str.isalnum, said)) and (mark or (over_ssh and not FILLER.match(text))):
             lines.append(said)
-    return list(dict.fromkeys(lines))
+    # The first ones may be a greeting, which every login gets.
+    return list(dict.fromkeys(lines))[-_MAX_LINES:]

@@ -330,6 +330,25 @@ def test_the_answer_to_an_earlier_request_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("Repository not found.", "the repository does not exist, or may not be read; check"),
+        ("access denied or repository not exported: /heal.git", "the server refused the request"),
+        ("Down for maintenance until noon", "the server is not available for now"),
+        ("E_POLICY_17", "the server refused the request; see what it says"),
+    ],
+)
+@pytest.mark.parametrize("log", ["", trace(">POST /p HTTP/1.1\n<HTTP/1.1 200 OK\n")])
+def test_an_error_packet_of_the_server_is_quoted(words: str, advice: str, log: str) -> None:
+    """A server can refuse in Git's own protocol, after its HTTP answer was fine."""
+    error = error_of(failed(f"fatal: remote error: {words}\n", log))
+
+    assert isinstance(error, SourceUnavailable)
+    assert f"{advice}" in str(error)
+    assert f"(server: {words})" in str(error)
+
+
+@pytest.mark.parametrize(
     ("words", "setup", "advice"),
     [
         ("Could not resolve host: h", NO_SETUP, "the host name cannot be resolved"),
