@@ -60,8 +60,8 @@ class Forge:
             f"https://127.0.0.1:{self.port}/origin",
             cache,
             ref="main",
-            timeout=DEADLINE,
             access=GitAccess(
+                timeout=DEADLINE,
                 credentials_file=self.credentials,
                 ca_file=self.certificates.ca,
                 proxy=f"http://127.0.0.1:{proxy.port}" if proxy else "",
