@@ -61,3 +61,15 @@ def credentials(content: bytes) -> UserPassword:
     if not password:
         raise UnusableFile(f"contains no password; {_FORM}", number)
     return UserPassword(user or ANY_USER, password)
+
+
+def user_and_password(content: bytes) -> UserPassword:
+    """Read credentials of a server that knows no tokens, such as a proxy.
+
+    Raises:
+        UnusableFile: there are none, they have another form, or no user is named.
+    """
+    pair = credentials(content)
+    if pair.user == ANY_USER:
+        raise UnusableFile("the file names no user; write user:password in one line")
+    return pair

@@ -234,7 +234,7 @@ class TestHttp:
         assert guarded.url("origin").encode() in seen
         assert PASSWORD.encode() not in seen
         assert b"s3cret" not in seen
-        assert b"GIT_ASKPASS" in seen
+        assert b"GIT_TERMINAL_PROMPT" in seen
         assert "s3cret" not in repr(snapshot.revision)
         kept = b"".join(
             file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file()

@@ -211,7 +211,9 @@ class GitConnection:
         #: The settings, as they were given: an error does not advise what was done.
         self.settings = settings
         self._credentials = _checked(settings.credentials_file, credentials.credentials)
-        self._proxy_credentials = _checked(settings.proxy_credentials_file, credentials.credentials)
+        self._proxy_credentials = _checked(
+            settings.proxy_credentials_file, credentials.user_and_password
+        )
         self._ssh_key = _checked(settings.ssh_key_file, ssh.private_key)
         self._known_hosts = _checked(settings.known_hosts_file, ssh.known_hosts)
         self._ca = _checked(settings.ca_file, certificates.certificates)
@@ -267,7 +269,6 @@ class GitConnection:
             "HOME": str(home),
             "LC_ALL": "C",
             "GIT_ALLOW_PROTOCOL": self._remote.protocol.value,
-            "GIT_ASKPASS": "false",  # fails instead of prompting
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -278,7 +279,7 @@ class GitConnection:
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_OPTIONAL_LOCKS": "0",
-            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_TERMINAL_PROMPT": "0",  # there is no askpass program either
         }
         for variable, file in (
             ("GIT_SSL_CAINFO", self._ca),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.keyfiles.content import UnusableFile
-from openfero_gitops.keyfiles.credentials import credentials
+from openfero_gitops.keyfiles.credentials import credentials, user_and_password
 from openfero_gitops.sources.git.access import GitAccess, GitConnection
 from openfero_gitops.sources.git.url import parse_remote
 
@@ -103,3 +103,11 @@ def test_another_form_is_named(content: bytes, line: int, cause: str) -> None:
     assert cause in str(refused.value)
     assert refused.value.line == line
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"t0ken\n", b":t0ken\n", BOM + b" t0ken"])
+def test_a_proxy_needs_a_user(content: bytes) -> None:
+    """A proxy knows no tokens, so a user must be named."""
+    assert user_and_password(b"ada:s3cret\n").user == "ada"
+    with pytest.raises(UnusableFile, match="names no user; write user:password"):
+        user_and_password(content)
