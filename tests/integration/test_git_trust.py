@@ -650,6 +650,7 @@ class TestOpenPgp:
             await fetch(repository, tmp_path, by_openpgp(tmp_path, ring.export(bob)))
 
         assert "GNUPG" not in str(refused.value)
+        assert re.search(r"for other content|is not valid \(gpg: ", str(refused.value))
         assert "have a trusted signer sign" in str(refused.value)
 
     async def test_each_file_trusts_keys_of_its_kind_only(

@@ -50,7 +50,11 @@ _INVALID: Final = {
     "EXPSIG": "but the signature itself has expired",
     "BADSIG": "but the signature is for other content",
 }
-_NO_STATUS: Final = re.compile(r"^\[GNUPG:\] [^\n]*\n?", re.MULTILINE)
+_STATUS: Final = re.compile(r"^\[GNUPG:\] [^\n]*\n?", re.MULTILINE)
+#: What gpg says about a signature, without its lines that say only that there is one, or none.
+_GPG_SAID: Final = re.compile(
+    r"^(?!gpg: (?:Signature made|the signature could not be verified| ))(gpg: .*)$", re.MULTILINE
+)
 
 _SHA256_DIGITS: Final = 64  # of an ID
 _SSH_SIGNATURE: Final = b"-----BEGIN SSH SIGNATURE-----"
@@ -126,10 +130,10 @@ def refused(kind: str, sha: str, content: bytes, output: str, explained: str) ->
         )
     if _SSH_SIGNATURE not in signature and _PGP_SIGNATURE not in signature:
         return SignatureVerdict(refusal=f"{name} is not signed; {sign}")
-    said = last_line(_NO_STATUS.sub("", explained)) or last_line(_NO_STATUS.sub("", output))
-    said = f"git: {said}" if said else "git does not say why"
+    said = last_line("\n".join(_GPG_SAID.findall(explained)) or _STATUS.sub("", output))
     return SignatureVerdict(
-        refusal=f"the signature of {name} is not valid ({said}); {sign}", transient=True
+        refusal=f"the signature of {name} is not valid ({said or 'git does not say why'}); {sign}",
+        transient=True,
     )
 
 
