@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from openfero_gitops.cli import log
 from openfero_gitops.cli.options import (
@@ -22,10 +23,17 @@ from openfero_gitops.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from datetime import timedelta
     from pathlib import Path
 
     from openfero_gitops.sources.git.access import GitAccess
+
+
+#: Of `audit`, without those that only `--verify` uses.
+_LISTING_OPTIONS: Final = frozenset(
+    {"kubeconfig", "namespace", "operario", "alert", "commit", "since", "form", "verify", "repo"}
+)
 
 
 @click.command()
@@ -186,6 +194,12 @@ def audit(
     from openfero_gitops.commands.audit import audit as list_remediations  # noqa: PLC0415
     from openfero_gitops.web import shapes  # noqa: PLC0415
 
+    if not verify and not repo and (useless := _given_options(without=_LISTING_OPTIONS)):
+        verb = "needs" if len(useless) == 1 else "need"
+        raise click.UsageError(
+            f"{' and '.join(useless)} {verb} --verify and --repo: without them, no repository is"
+            " read"
+        )
     if verify != bool(repo):
         raise click.UsageError(
             "use --verify and --repo together: --repo is the repository you trust"
@@ -222,6 +236,18 @@ def audit(
         members = {n: shapes.remediation(entry.remediation) for n, entry in enumerate(entries)}
         click.echo(table.as_json(entries, members))
     return DONE if all(entry.proven for entry in entries) else FINDINGS
+
+
+def _given_options(*, without: Container[str | None]) -> list[str]:
+    """Return the options of the command line, as flags, except those with the given names."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in without
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 @click.command()

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.audit.table import AuditEntry
 from openfero_gitops.audit.verify import (
@@ -42,6 +42,7 @@ from openfero_gitops.domain.errors import (
     UsageError,
 )
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.domain.text import shown
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.sources.git.signatures import Trust
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.sources.git.access import GitAccess
     from openfero_gitops.sources.git.source import GitSource
+
+_MAX_URL_CHARACTERS: Final = 200  # that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,14 @@ async def _verify(
             tip = (await source.fetch()).revision.commit
             for number, (commit, indexes) in enumerate(by_commit.items(), 1):
                 progress(f"verifying commit {commit[:12]} ({number} of {len(by_commit)}) ...")
-                catalog = await _catalog_at(source, commit, tip, scope, memo)
+                if commit and not await source.is_ancestor(commit, tip):
+                    for index in indexes:
+                        verifications[index] = with_objections(
+                            _not_reviewed(jobs[index], commit, tip, source.url),
+                            find_objections(jobs[index]),
+                        )
+                    continue
+                catalog = await _catalog_at(source, commit, scope, memo)
                 for index in indexes:
                     verifications[index] = (
                         with_objections(catalog, find_objections(jobs[index]))
@@ -230,17 +240,24 @@ async def _verify(
     return [verifications[index] for index in range(len(jobs))]
 
 
+def _not_reviewed(job: Mapping[str, Any], commit: str, tip: str, url: str) -> Verification:
+    """Say that the commit of a Job is not in the history that was reviewed."""
+    recorded = read_remediation(job).repository
+    message = f"commit {commit[:12]} is not part of the reviewed history, which ends at {tip[:12]}"
+    if recorded.removeprefix("file://") != url.removeprefix("file://"):
+        message += (
+            f"; the Job records the repository {shown(recorded, _MAX_URL_CHARACTERS)}, and"
+            f" {shown(url, _MAX_URL_CHARACTERS)} was reviewed"
+        )
+    return Verification(Proof.DIFFERS, message)
+
+
 async def _catalog_at(
-    source: GitSource, commit: str, tip: str, scope: Scope, memo: FileMemo
+    source: GitSource, commit: str, scope: Scope, memo: FileMemo
 ) -> Catalog | Verification:
-    """The catalog of a commit, or why no Job of that commit can be verified."""
+    """The catalog of a reviewed commit, or why no Job of that commit can be verified."""
     if not commit:
         return Verification(Proof.DIFFERS, "the Job records no commit")
-    if not await source.is_ancestor(commit, tip):
-        return Verification(
-            Proof.DIFFERS,
-            f"commit {commit[:12]} is not part of the reviewed history, which ends at {tip[:12]}",
-        )
     try:
         snapshot = await source.snapshot(commit)
         return await load_catalog(snapshot, scope, memo, source.versions)

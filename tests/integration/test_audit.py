@@ -323,6 +323,94 @@ def test_usage_errors_say_what_to_do(
         assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--git-credentials-file", "/dev/null"),
+        ("--git-ssh-key-file", "/dev/null"),
+        ("--git-known-hosts-file", "/dev/null"),
+        ("--git-ca-file", "/dev/null"),
+        ("--git-proxy", "http://proxy.example:3128"),
+        ("--git-max-size", "1Gi"),  # also with the value of the default
+        ("--git-max-memory", "192Mi"),
+        ("--ref", "HEAD"),
+        ("--path", "."),
+        ("--allowed-signers-file", "/dev/null"),
+        ("--openpgp-keyring-file", "/dev/null"),
+        ("--kubernetes-version", "1.35"),
+        ("--jobs-namespace", "jobs"),
+        ("--allowed-namespace", "jobs", "--allowed-namespace", "other"),
+        ("--controller-namespace", "openfero"),
+        ("--mirror-key-file", "/dev/null"),
+    ],
+)
+def test_flags_that_only_verification_uses_are_refused_without_it(
+    audited: Callable[..., Ran], arguments: tuple[str, ...]
+) -> None:
+    """A flag that changes nothing is not accepted silently; no cluster is contacted."""
+    finished = audited("--kubeconfig", "/dev/null", *arguments)
+
+    assert finished.returncode == 2
+    assert f"{arguments[0]} needs --verify and --repo: without them" in finished.stderr
+
+
+def test_several_useless_flags_are_named(audited: Callable[..., Ran]) -> None:
+    """Flags of the list itself are not among them."""
+    finished = audited("--since", "1h", "--git-proxy", "http://proxy.example:1", "--ref", "main")
+
+    assert "--ref and --git-proxy need --verify and --repo" in finished.stderr
+
+
+@pytest.mark.parametrize("recorded", ["sha1", "sha256"])
+@pytest.mark.parametrize("reviewed", ["sha1", "sha256"])
+def test_a_job_of_another_repository_differs(tmp_path: Path, recorded: str, reviewed: str) -> None:
+    """The message names both repositories; one with another hash is no special case."""
+
+    def make(name: str, object_format: str) -> Repository:
+        repository = Repository(tmp_path / name, object_format=object_format)
+        repository.write("web.json", operario_file("WebDown", annotations={"from": name}))
+        repository.commit("First")
+        return repository
+
+    other, trusted = make("other", recorded), make("trusted", reviewed)
+
+    async def read(repository: Repository) -> Catalog:
+        source = open_commit(str(repository.folder), "HEAD", ".", tmp_path / "cache")
+        try:
+            return build_catalog(await source.fetch(), Scope(jobs_namespace="jobs"))
+        finally:
+            await source.aclose()
+
+    jobs = []
+    for repository in (other, trusted):
+        catalog = asyncio.run(read(repository))
+        [by] = catalog.operarios
+        rendered_job = render(
+            received_alert(labels={"alertname": "WebDown"}),
+            by,
+            catalog.envelope,
+            catalog.revision,
+            delivery(),
+            jobs_namespace="jobs",
+        )
+        jobs.append(rendered_job.manifest)
+    annotations = jobs[1]["metadata"]["annotations"]
+    digits = {"sha1": 40, "sha256": 64}[reviewed]
+    assert [len(annotations[f"openfero.io/{key}"]) for key in ("commit", "blob")] == [digits] * 2
+
+    against = Reviewed(str(trusted.folder), jobs_namespace="jobs")
+    foreign, own = asyncio.run(_verify(jobs, against, lambda _: None))
+
+    assert own == Verification(Proof.VERIFIED)
+    assert foreign.proof is Proof.DIFFERS
+    assert foreign.message.startswith(
+        f"commit {other.head[:12]} is not part of the reviewed history, which ends at"
+        f" {trusted.head[:12]}; the Job records the repository "
+    )
+    assert str(other.folder) in foreign.message
+    assert str(trusted.folder) in foreign.message
+
+
 def test_an_auditor_checks_signatures_with_their_own_keys(tmp_path: Path) -> None:
     """The signer on a Job is verified with the auditor's keys; an unsigned commit differs."""
     ada = ssh_signer(tmp_path, "ada@git.example")
