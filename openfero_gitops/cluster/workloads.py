@@ -65,10 +65,12 @@ class WorkloadStore(Generic[_T]):
                     read=self._read,
                     max_objects=_MAX_WORKLOADS,
                 )
-            except NotFound:
-                if version == self._versions[-1]:
-                    raise
-                continue
+            except NotFound as error:
+                if version != self._versions[-1]:
+                    continue
+                raise NotFound(
+                    "the API server does not serve workloads.kueue.x-k8s.io: Kueue is not installed"
+                ) from error
             self._versions = (version,)
             return listed.items
         return []

@@ -136,7 +136,8 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         term=_text_or_none(annotations, keys.TERM),
         decision=_text_or_none(annotations, keys.DECISION),
         approved_by=_text_or_none(annotations, keys.APPROVED_BY),
-        queue=_text_or_none(annotations, keys.QUEUE),
+        # Kueue gives new Jobs its label if their namespace has a LocalQueue named `default`.
+        queue=_text_or_none(annotations, keys.QUEUE) or _text_or_none(job_labels, keys.KUEUE_QUEUE),
         target=annotations.get(keys.TARGET, ""),
         options=options,
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),

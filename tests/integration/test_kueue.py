@@ -12,16 +12,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from openfero_gitops.admission.cleaner import Cleaner
+from openfero_gitops.admission.queue import QueueReader
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.jobs import JobStore
+from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.domain.feed import Listed
-from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import View
+from openfero_gitops.jobs.workload import read_workload
 from openfero_gitops.metrics import Metrics
 from tests.support import build
+from tests.support.chart import install_chart, service_account_kubeconfig
 from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
 from tests.support.kueue import Kueue, require_kueue
 from tests.support.replica import Replica, alert, operario
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 PATIENCE = 240.0
+ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
 QUEUE = "kueue.x-k8s.io/queue-name"
 START_COUNT = "openfero.io/start-count"
 
@@ -61,11 +67,15 @@ class Desk:
     def __init__(
         self, folder: Path, plane: ControlPlane, kubectl: Kubectl, kueue: Kueue, namespace: str
     ) -> None:
+        """Install the chart, for its Roles and its policy for Jobs."""
         self.folder = folder
         self.kubectl = kubectl
         self.kubeconfig = plane.kubeconfig
         self.kueue = kueue
-        self.namespace = namespace
+        install_chart(plane.kubeconfig, namespace, ADDRESS)
+        self._controller = service_account_kubeconfig(plane.kubeconfig, namespace, folder)
+        self._home = namespace
+        self.namespace = f"{namespace}-jobs"
         self.repository = Repository(folder / "operarios")
         self.replicas: list[Replica] = []
 
@@ -75,13 +85,18 @@ class Desk:
             self.repository.write(f"{name.lower()}.json", text)
         self.repository.commit("Operarios")
 
+    def queue(self, name: str, pods: int, **spec: Any) -> list[dict[str, Any]]:
+        """Return the objects of a queue in the namespace of the Jobs."""
+        return self.kueue.queue(self.namespace, name, pods=pods, **spec)
+
     def start(self) -> Replica:
         """Start a replica, and wait until it leads."""
         replica = Replica(
             self.folder,
             name=f"replica-{len(self.replicas)}",
-            kubeconfig=self.kubeconfig,
-            namespace=self.namespace,
+            kubeconfig=self._controller,
+            namespace=self._home,
+            jobs_namespace=self.namespace,
             repository=self.repository.url,
             development=not self.replicas,
         )
@@ -153,6 +168,7 @@ class Desk:
         """Verify all Jobs; return the result for one."""
         argv = [sys.executable, "-m", "openfero_gitops", "audit", "--format", "json"]
         argv += ["--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace]
+        argv += ["--controller-namespace", self._home]
         argv += ["--verify", "--repo", str(self.repository.folder)]
         ran = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
         items = {item["job"]: item for item in json.loads(ran.stdout)["items"]}
@@ -177,14 +193,18 @@ def desk(
         temporary_namespace(kubectl) as namespace,
         closing(Desk(folder, plane, kubectl, kueue, namespace)) as desk,
     ):
-        for name, pods in (("open", 10), ("full", 1), ("small", 1), ("evicting", 10)):
-            kueue.queue(namespace, name, pods=pods)
-        kueue.queue(namespace, "stopped", pods=1, stopPolicy="Hold")
         lower = {"withinClusterQueue": "LowerPriority"}
-        kueue.queue(namespace, "preempting", pods=1, preemption=lower)
-        for name, value in (("low", 1), ("high", 1000)):
-            kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
-            kueue.apply({**kind, "metadata": {"name": name}, "value": value})
+        kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
+        kueue.apply(
+            *desk.queue("open", 10),
+            *desk.queue("full", 1),
+            *desk.queue("small", 0),
+            *desk.queue("evicting", 10),
+            *desk.queue("stopped", 1, stopPolicy="Hold"),
+            *desk.queue("preempting", 1, preemption=lower),
+            {**kind, "metadata": {"name": "low"}, "value": 1},
+            {**kind, "metadata": {"name": "high"}, "value": 1000},
+        )
         desk.define(
             Plain=queued("Plain", "open"),
             Bare=queued("Bare", "open", metadata=False),
@@ -238,6 +258,7 @@ def test_a_second_start_is_recorded(desk: Desk) -> None:
     desk.kueue.activate(desk.job(job), active=False)
     item = desk.is_in(job, "Queued", "Deactivated")
     assert "Kueue stopped the Job after 1 start" in item["message"]
+    assert desk.audit(job)["proof"] == "verified"
     desk.kueue.activate(desk.job(job), active=True)
     item = desk.has_started(job, 2)
     assert item["message"].endswith("it has been started 2 times")
@@ -280,7 +301,7 @@ def test_a_queue_that_cannot_start_anything_is_reported(
     assert message.format(namespace=desk.namespace) in item["message"]
     assert "not started by Kueue" in desk.leader.read("/")
     if queue == "missing":
-        desk.kueue.queue(desk.namespace, queue, pods=1)
+        desk.kueue.apply(*desk.queue(queue, 1))
     else:
         desk.kueue.set_stop_policy(desk.namespace, queue, "None")
     assert desk.is_in(job, "Succeeded")["starts"] == 1
@@ -298,7 +319,6 @@ def test_a_preempted_job_runs_again(desk: Desk) -> None:
 
 def test_a_full_queue_does_not_stop_the_others(desk: Desk) -> None:
     """Queued Jobs count as running for the limits, say so, and go on when the queue does."""
-    desk.kueue.set_quota(desk.namespace, "small", 0)
     queued_job = desk.remediate("Limited", "first", "Queued")
     waiting = desk.remediate("Limited", "second", "Waiting")
     item = desk.is_in(waiting, "Waiting", "max-concurrent")
@@ -314,7 +334,7 @@ def test_a_queued_job_of_a_resolved_alert_never_runs(desk: Desk) -> None:
     job = desk.remediate("Resolved", "a", "Queued")
     desk.leader.deliver(alert("Resolved", "resolved", host="Resolved-a"))
     assert desk.is_in(job, "Cancelled")["reason"] == "resolved"
-    desk.kueue.queue(desk.namespace, "absent", pods=1)
+    desk.kueue.apply(*desk.queue("absent", 1))
     selector = ("-n", desk.namespace, "-l", f"batch.kubernetes.io/job-name={job}")
     desk.leader.wait_for(
         lambda: any(
@@ -331,6 +351,41 @@ class Term:
 
     def check(self) -> None:
         """Do nothing."""
+
+
+def test_the_controller_may_be_forbidden_to_read_workloads(desk: Desk) -> None:
+    """Then the reason of a queued Job is not shown, which one line of the log says."""
+    desk.remediate("Stale", "b", "Queued")
+    account = ("serviceaccount", "reader", "-n", desk.namespace)
+    desk.kubectl("create", *account)
+    config = service_account_kubeconfig(
+        desk.kubeconfig, desk.namespace, desk.folder, account="reader"
+    )
+
+    async def read() -> list[float]:
+        api = await KubernetesApi.connect(config)
+        admin = await KubernetesApi.connect(desk.kubeconfig)
+        try:
+            [listed] = await JobStore(admin, [desk.namespace], observe).listed()
+            assert isinstance(listed, Listed)
+            view = View()
+            view.replace(desk.namespace, listed.jobs, listed.resource_version)
+            reader = QueueReader(
+                workloads=WorkloadStore(api, read_workload),
+                view=view,
+                now=lambda: datetime.now(UTC) + timedelta(minutes=5),
+            )
+            with capture_logs() as logs:
+                seconds = [await reader.read(), await reader.read()]
+            [line] = [log for log in logs if "Workloads" in log["event"]]
+            assert "cannot list resource" in line["error"]
+            assert [reader.status(job) for job in view if job.phase is Phase.QUEUED] == [None]
+            return seconds
+        finally:
+            await api.close()
+            await admin.close()
+
+    assert asyncio.run(read()) == [600, 600]
 
 
 def test_a_job_that_kueue_never_starts_is_deleted_in_the_end(desk: Desk) -> None:

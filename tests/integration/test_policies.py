@@ -65,9 +65,19 @@ class Place:
         """Return the Jobs as a user may access them."""
         return Jobs(self.users, self.namespace, user)
 
-    def waiting(self, *, approval: bool = False, queue: str | None = None) -> str:
-        """Create a waiting Job as the controller does; return its name."""
+    def waiting(
+        self, *, approval: bool = False, queue: str | None = None, label: str | None = None
+    ) -> str:
+        """Create a waiting Job as the controller does; return its name.
+
+        `label` is the queue that Kueue's webhook gives a new Job.
+        """
         manifest = job(self.namespace, approval=approval, queue=queue)
+        if label is not None:
+            manifest["metadata"]["labels"] = {
+                **manifest["metadata"]["labels"],
+                keys.KUEUE_QUEUE: label,
+            }
         return str(self.jobs(self.controller).create(manifest)["metadata"]["name"])
 
     def read(self, name: str) -> Remediation:
@@ -578,7 +588,10 @@ def test_users_may_do_what_is_theirs(protected: Place) -> None:
 
 
 def test_kueue_starts_and_suspends_what_was_handed_over_to_it(protected: Place) -> None:
-    """It admits, preempts and writes its own keys; other Jobs and other fields it cannot change."""
+    """It admits, preempts and writes its own keys; other Jobs and other fields it cannot change.
+
+    A Job that has the label of a queue from its creation is handed over when it is admitted.
+    """
     kueue = protected.jobs(KUEUE)
     handed_over, waiting = protected.running(queue="q"), protected.waiting(queue="q")
     assert kueue.get(handed_over)["spec"]["suspend"] is True
@@ -592,6 +605,13 @@ def test_kueue_starts_and_suspends_what_was_handed_over_to_it(protected: Place) 
     with pytest.raises(RequestRefused):
         kueue.merge(waiting, start)
     kueue.merge(handed_over, start)
+    defaulted = protected.waiting(label="default")
+    with pytest.raises(RequestRefused, match="only the controller"):
+        kueue.merge(defaulted, {"spec": {"suspend": False}})
+    admission = patches.admit(protected.read(defaulted), "term", "replica-a", build.NOW)
+    protected.jobs(protected.controller).patch(defaulted, admission)
+    assert kueue.get(defaulted)["spec"]["suspend"] is True, "Kueue starts it"
+    kueue.merge(defaulted, start)
     for change, message in (
         ({"spec": {"parallelism": 9}}, "spec.parallelism"),
         ({"spec": {"activeDeadlineSeconds": 0}}, "spec.activeDeadlineSeconds"),

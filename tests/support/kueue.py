@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from tests.support.certificates import Authority
+from tests.support.chart import service_account_kubeconfig
 from tests.support.cluster import KubectlError
 from tests.support.go_tool import GoTool
 from tests.support.process import Process, free_port
@@ -42,6 +43,8 @@ KUEUE = GoTool(
         )
     },
 )
+#: As in Kueue's own manifests; the chart's policy for Jobs knows this ServiceAccount.
+_NAMESPACE, _ACCOUNT = "kueue-system", "kueue-controller-manager"
 _CONTROLLERS = {"Job.batch": 5, "Workload": 5, "LocalQueue": 1, "ClusterQueue": 1}
 
 
@@ -55,13 +58,39 @@ def require_kueue(config: pytest.Config) -> None:
         KUEUE.build()
 
 
+_IDENTITY: Sequence[dict[str, Any]] = (
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}},
+    {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": _ACCOUNT, "namespace": _NAMESPACE},
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "kueue"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "cluster-admin",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": _NAMESPACE}],
+    },
+)
+
+
 class Kueue:
     """Kueue for one cluster; as a context manager it runs within the block."""
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl) -> None:
-        """Install the API of Kueue, and prepare its configuration in `folder`."""
+        """Install the API of Kueue, its ServiceAccount, and its configuration in `folder`.
+
+        `kubeconfig` is an administrator's, who creates queues through `kubectl`.
+        """
         executable = KUEUE.build()
         self._kubectl = kubectl
+        self.apply(*_IDENTITY)
+        own = service_account_kubeconfig(kubeconfig, _NAMESPACE, folder, account=_ACCOUNT)
         # Without `--validate=false` kubectl downloads the schema of the whole API.
         files = [f"--filename={file}" for file in sorted(KUEUE.folder.glob("*.yaml"))]
         kubectl("apply", "--server-side", "--validate=false", *files)
@@ -80,7 +109,7 @@ class Kueue:
             url=f"http://127.0.0.1:{health}/readyz",
             env=os.environ
             | {
-                "KUBECONFIG": str(kubeconfig),
+                "KUBECONFIG": str(own),
                 _CERTIFICATES: str(certificates),
                 "GOMEMLIMIT": "256MiB",
             },
@@ -95,12 +124,18 @@ class Kueue:
         """End it."""
         self.process.end()
 
-    def queue(self, namespace: str, name: str, *, pods: int, **spec: Any) -> None:
-        """Create a queue in a namespace for so many Pods at once; `spec` is of its ClusterQueue."""
+    @staticmethod
+    def queue(namespace: str, name: str, *, pods: int, **spec: Any) -> list[dict[str, Any]]:
+        """Return the objects of a queue for so many Pods at once; `spec` is of its ClusterQueue."""
+        # What Kueue writes into the Pod template for it, an audit must accept.
         flavor = {
             "apiVersion": "kueue.x-k8s.io/v1beta2",
             "kind": "ResourceFlavor",
             "metadata": {"name": "default"},
+            "spec": {
+                "nodeLabels": {"type": "kwok"},
+                "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}],
+            },
         }
         resources = ["cpu", "memory", "pods"]
         quotas: list[dict[str, Any]] = [
@@ -128,10 +163,10 @@ class Kueue:
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"clusterQueue": f"{namespace}-{name}"},
         }
-        self.apply(flavor, cluster_queue, local_queue)
+        return [flavor, cluster_queue, local_queue]
 
     def apply(self, *objects: object) -> None:
-        """Create or change objects."""
+        """Create or change objects, with one kubectl."""
         self._kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
 
     def set_quota(self, namespace: str, name: str, pods: int) -> None:

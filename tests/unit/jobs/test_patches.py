@@ -382,3 +382,13 @@ def test_each_start_by_kueue_is_recorded_once() -> None:
         assert observe(job).unrecorded_start is None
         with pytest.raises(Invalid):
             apply_patch(job, patch)
+
+
+def test_a_job_that_kueue_has_given_a_queue_is_left_to_kueue() -> None:
+    """Its webhook does that if there is a default queue; unsuspended, Kueue would stop the Job."""
+    job = stored(labels={keys.KUEUE_QUEUE: "default"})
+    assert observe(job).phase is Phase.WAITING
+    after = apply_patch(job, admit(observe(job)))
+    assert after["spec"]["suspend"] is True
+    assert after["metadata"]["labels"][keys.KUEUE_QUEUE] == "default"
+    assert observe(after).phase is Phase.QUEUED
