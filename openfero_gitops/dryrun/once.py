@@ -2,8 +2,8 @@
 
 The leader does the same slowly and forever, see `runner`. Here a few requests run at a time. What
 holds for a whole namespace (it does not exist, or the caller has no permission) is found out by the
-first operario of it, and said once. Where the chart's policy lets only the controller create such
-Jobs, they are tried without the label by which the policy selects them.
+first operario of it, and said once; so is a full quota. Where the chart's policy lets only the
+controller create such Jobs, they are tried without the label by which the policy selects them.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _Attempt:
         if remarks and is_about_namespace(remarks[0]):
             untried = plural(len(trials), "operario")
             message = f"{remarks[0].message}; {untried} could not be tried"
-            if remarks[0].rule == NO_ROOM.id:
+            if remarks[0].rule == NO_ROOM.id and message.startswith("namespaces "):
                 message += f": create namespace {namespace}, or use --jobs-namespace"
             self._keep_namespace(namespace, replace(remarks[0], message=message))
             self._finish(len(trials))
@@ -184,6 +184,10 @@ class _Attempt:
         return Remark(UNDECIDED.id, str(error))
 
     def _keep(self, trial: Trial, remarks: tuple[Remark, ...]) -> None:
+        if remarks and remarks[0].rule == NO_ROOM.id:
+            # A quota limits the number of Jobs, so it says the same of every other.
+            self._keep_namespace(trial.namespace, remarks[0])
+            remarks = remarks[1:]
         self._operarios[trial.digest] = DryRun(self._at, remarks)
         self._finish(1)
 

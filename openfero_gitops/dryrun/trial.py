@@ -55,7 +55,7 @@ _EXAMPLE: Final = "example"
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
-_NO_NAMESPACE: Final = re.compile(r"namespaces \".*\" not found")
+_NO_NAMESPACE: Final = re.compile(r"namespaces \".*\" not found|because it is being terminated")
 _UNDECIDED: Final = re.compile(r"does not support dry run|failed calling webhook")
 _FIELD: Final = re.compile(r"\bspec(?:\.[A-Za-z]+|\[[^\]\s]+\])+")
 _STEP: Final = re.compile(r"([A-Za-z]+)|\[([^\]]+)\]")
@@ -294,7 +294,7 @@ def _variables(job: Mapping[str, Any], containers: Any, index: Any) -> int:
 def is_about_namespace(remark: Remark) -> bool:
     """Whether the cluster says the same about every Job of the namespace."""
     return remark.rule == NOT_ALLOWED.id or (
-        remark.rule == NO_ROOM.id and _NO_NAMESPACE.fullmatch(remark.message) is not None
+        remark.rule == NO_ROOM.id and _NO_NAMESPACE.search(remark.message) is not None
     )
 
 

@@ -148,6 +148,10 @@ async def test_an_api_server_that_goes_away_is_an_error() -> None:
     [
         (Forbidden(NO_RIGHT), "dry-run-not-allowed"),
         (NotFound('namespaces "jobs" not found'), "dry-run-forbidden"),
+        (
+            Forbidden("unable to create new content in namespace a because it is being terminated"),
+            "dry-run-forbidden",
+        ),
     ],
 )
 @in_virtual_time
@@ -159,6 +163,17 @@ async def test_what_concerns_a_namespace_is_said_once(error: ApiError, rule: str
     assert said == rule
     assert message.startswith(f"{error}; 30 operarios could not be tried")
     assert cluster.requests == 1
+
+
+@in_virtual_time
+async def test_a_full_quota_is_said_once() -> None:
+    """The others are tried: a policy may deny them, and is asked before the quota."""
+    full = [Forbidden(f'jobs.batch "op{n}" is forbidden: exceeded quota: q') for n in range(9)]
+    denied = Forbidden('admission webhook "w" denied the request: no')
+    cluster = Cluster(*full, denied)
+    results = remarks(await tried(cluster, 10))
+    assert sorted(rule for rule, _ in results) == ["dry-run-forbidden", "dry-run-refused"]
+    assert cluster.requests == 10
 
 
 @in_virtual_time
