@@ -20,6 +20,7 @@ from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
+from openfero_gitops.admission.pods import PodStarts
 from openfero_gitops.admission.queue import QueueReader
 from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
@@ -203,6 +204,7 @@ class Controller:
         self._queue_reader = QueueReader(
             workloads=WorkloadStore(api, read_workload), view=self.view, now=self.clock.now
         )
+        self._pod_starts = PodStarts(jobs=jobs, view=self.view, now=self.clock.now)
         self._mirror_keys: Callable[[], Sequence[bytes]] = no_keys
         if settings.mirror_key_file is not None:
             self._mirror_keys = SecretLines(settings.mirror_key_file, check_mirror_keys).now
@@ -414,6 +416,7 @@ class Controller:
         workers = {
             "mirror": lambda: self._mirrorer.run(term),
             "conclude": lambda: self._cleaner.run(term),
+            "pods": lambda: self._pod_starts.run(term),
             "dry run": lambda: self.dry_runner.run(term),
             "announce": self._announcer.run,
         }

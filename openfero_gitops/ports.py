@@ -63,6 +63,10 @@ class Jobs(Protocol):
         """List the Pods of one Job, without their specifications; 500 at most."""
         ...
 
+    async def events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """List the Events about an object; 200 at most."""
+        ...
+
     async def patch(self, key: JobKey, patch: Patch) -> dict[str, Any]:
         """Patch one Job; raises `Invalid` if a precondition of the patch failed."""
         ...

@@ -138,6 +138,7 @@ class ApiServer(Protocol):
         namespace: str,
         *,
         label_selector: str = "",
+        field_selector: str = "",
         read: Callable[[Object], Any] | None = None,
         max_objects: int | None = None,
         timeout: float = 30.0,
@@ -148,6 +149,7 @@ class ApiServer(Protocol):
             resource: what to list.
             namespace: where.
             label_selector: selects objects.
+            field_selector: `FIELD=VALUE`, which the resource must support.
             read: returns what is kept of an object, None for nothing; one object is held at a
                 time. Objects may be read again, if the list must be begun again.
             max_objects: how many are read; further ones are not looked for.

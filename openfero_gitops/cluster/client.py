@@ -233,13 +233,15 @@ class KubernetesApi:
         namespace: str,
         *,
         label_selector: str = "",
+        field_selector: str = "",
         read: Callable[[Object], Any] | None = None,
         max_objects: int | None = None,
         timeout: float = 30.0,
     ) -> ObjectList:
         """GET page by page; all pages have one resourceVersion. See `ApiServer`."""
         pages = Pages(resource, read, max_objects)
-        query = {"labelSelector": label_selector} if label_selector else {}
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        query = {name: value for name, value in selectors.items() if value}
         path = _path(resource, namespace)
         restarts = 0
         async with self._within(timeout):

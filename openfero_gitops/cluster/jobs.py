@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from openfero_gitops.cluster.api import JOB_STATES, POD_STATES, SERVICE_ACCOUNTS
+from openfero_gitops.cluster.api import EVENTS, JOB_STATES, POD_STATES, SERVICE_ACCOUNTS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, NotFound
 from openfero_gitops.domain.feed import Failed, Listed
@@ -28,6 +28,7 @@ _MAX_INCIDENTS_PER_REQUEST = 80
 _LIST_SECONDS = 60.0
 #: Anybody can create Pods with the label of a Job.
 _MAX_PODS = 500
+_MAX_EVENTS = 200
 
 
 class JobStore:
@@ -120,6 +121,13 @@ class JobStore:
             key.namespace,
             label_selector=f"batch.kubernetes.io/job-name={key.name}",
             max_objects=_MAX_PODS,
+        )
+        return listed.items
+
+    async def events(self, namespace: str, uid: str) -> list[Object]:
+        """List the Events about an object, of a Pod or a Job."""
+        listed = await self._api.list(
+            EVENTS, namespace, field_selector=f"regarding.uid={uid}", max_objects=_MAX_EVENTS
         )
         return listed.items
 

@@ -70,6 +70,8 @@ SOMEBODY_ELSE: Final = "somebody else"
 DECISION: Final = PREFIX + "decision"
 REASON: Final = PREFIX + "reason"
 MESSAGE: Final = PREFIX + "message"
+#: Why the Pod of a running Job waits: a reason of Kubernetes, and a message.
+POD_WAITING: Final = PREFIX + "pod-waiting"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
 

@@ -85,7 +85,8 @@ class Remediation:
     """A Job of this controller, with everything read from the Job itself.
 
     Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those
-    that exist. `options` were recorded when the Job was rendered, so that a decision about it does
+    that exist. `pods_ready` says that none of these waits; `pod_waiting` why one does, as recorded.
+    `options` were recorded when the Job was rendered, so that a decision about it does
     not depend on the revision that a replica has. `incident` is empty if the alert's labels were
     too large to be recorded: such a Job counts for its own occurrence alone. `replica_labels` names
     the labels that the incident does not depend on.
@@ -138,6 +139,8 @@ class Remediation:
     starts: int = 0
     recorded_starts: int = 0
     unrecorded_start: datetime | None = None
+    pods_ready: bool = False
+    pod_waiting: str = ""
 
     @property
     def waiting(self) -> bool:

@@ -55,6 +55,7 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
     if admitted and not (before and before.admitted_at):
         how = f"passed to Kueue queue {after.queue}" if after.queue else "started"
         yield Event(about, "Admitted", "Admit", f"{how}: {_origin(after)}")
+    yield from _of_pods(before, after)
     if after.phase is Phase.FAILED and after.has_message and not (before and before.has_message):
         yield Event(about, "Failed", "Observe", after.message, warning=True)
     if before is not None and after.starts > max(before.starts, 1):
@@ -89,6 +90,14 @@ def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
                 "all limits"
             )
             yield Event(about, "StartedByOther", "Observe", note, warning=True)
+
+
+def _of_pods(before: Remediation | None, after: Remediation) -> Iterator[Event]:
+    """The event of a running Job whose Pod waits, for another reason than before."""
+    known = before.pod_waiting if before else ""
+    if after.phase is Phase.RUNNING and after.pod_waiting not in ("", known):
+        about = reference(after)
+        yield Event(about, "PodWaiting", "Observe", after.pod_waiting, warning=True)
 
 
 def of_wait(remediation: Remediation, wait: Wait) -> Event:

@@ -15,7 +15,8 @@ _MAX_MESSAGE_CHARACTERS: Final = 2048
 def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
     """Return the Job's condition and its last failed container: exit code, reason, message.
 
-    It says, too, if the Job was started more than once.
+    If there is none, return why its Pod waited, as recorded when it did. It says, too, if the Job
+    was started more than once.
     """
     parts = [f"{job.reason}: {job.message}" if job.message else job.reason or "the Job failed"]
     failed = sorted(_failed_containers(pods), key=lambda container: container[0])
@@ -27,6 +28,8 @@ def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
         if message := (state.get("message") or "").strip():
             text += f": {message}"
         parts.append(text)
+    elif job.pod_waiting:
+        parts.append(f"its Pod did not start: {job.pod_waiting}")
     if job.starts > 1:
         parts.append(f"Kueue had stopped the Job and started it again ({job.starts} starts)")
     return "; ".join(parts)[:_MAX_MESSAGE_CHARACTERS]

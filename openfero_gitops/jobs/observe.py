@@ -95,18 +95,18 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         queued=admitted is not None and keys.KUEUE_QUEUE in job_labels,
         approval=options.approval and not annotations.get(keys.APPROVED_BY),
     )
+    pod_waiting = _text(annotations, keys.POD_WAITING)
+    reason = annotations.get(keys.REASON) or (ended or {}).get("reason", "")
+    message = annotations.get(keys.MESSAGE) or (ended or {}).get("message", "")
+    if phase is Phase.RUNNING and pod_waiting and not message:
+        reason, _, message = pod_waiting.partition(": ")
     return Remediation(
         key=JobKey(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         phase=phase,
-        reason=_cut(annotations.get(keys.REASON) or (ended or {}).get("reason", "")),
-        message=_cut(
-            annotations.get(keys.MESSAGE)
-            or (ended or {}).get("message", "")
-            or _note_of_restart(phase, starts.total),
-            _MAX_MESSAGE,
-        ),
+        reason=_cut(reason),
+        message=_cut(message or _note_of_restart(phase, starts.total), _MAX_MESSAGE),
         operario=_text(annotations, keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=recorded.labels.get("alertname", ""),
         status=Status.RESOLVED
@@ -150,6 +150,8 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         starts=starts.total,
         recorded_starts=starts.recorded,
         unrecorded_start=starts.unrecorded,
+        pods_ready=0 < _integer(status.get("active"), 0) <= _integer(status.get("ready"), 0),
+        pod_waiting=pod_waiting,
     )
 
 

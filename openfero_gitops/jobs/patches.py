@@ -115,6 +115,21 @@ def record_failure(job: Remediation, message: str) -> Patch:
     return [_same(job), _absent(keys.MESSAGE), _set(keys.MESSAGE, message)]
 
 
+def record_pod_waiting(job: Remediation, text: str) -> Patch:
+    """Record why the Pod of a running Job waits."""
+    return [_same(job), _set(keys.POD_WAITING, text)]
+
+
+def clear_pod_waiting(job: Remediation) -> Patch:
+    """Remove the record of why a Pod waited: it has started."""
+    path = _path(keys.POD_WAITING)
+    return [
+        _same(job),
+        {"op": "test", "path": path, "value": job.pod_waiting},
+        {"op": "remove", "path": path},
+    ]
+
+
 def approve(job: Remediation, approver: str) -> Patch:
     """Approve a Job: it starts as soon as its limits allow."""
     return [*_undecided(job), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, approver)]

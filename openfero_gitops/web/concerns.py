@@ -130,6 +130,15 @@ def _concerns_of_remediations(
             oldest.received_at,
             f"./?phase={Phase.AWAITING_APPROVAL.value}",
         )
+    if stuck := [job for job in by_phase.get(Phase.RUNNING, ()) if job.pod_waiting]:
+        oldest = min(stuck, key=lambda remediation: remediation.order)
+        yield Concern(
+            "warn",
+            f"{plural(len(stuck), 'remediation')} running without a started Pod",
+            f"oldest: {oldest.alertname or oldest.operario}: {oldest.pod_waiting}",
+            oldest.started_at,
+            f"./?phase={Phase.RUNNING.value}",
+        )
     if held := by_phase.get(Phase.HELD):
         yield Concern(
             "warn",

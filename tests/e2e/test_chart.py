@@ -671,7 +671,7 @@ def test_service_account_may_do_what_it_needs_and_nothing_else(
         *rules("batch", "jobs", "get list watch create patch delete"),
         *rules("", "pods", "list"),
         *rules("", "serviceaccounts", "get"),
-        *events,
+        *rules("events.k8s.io", "events", "create patch list"),
     }
 
 

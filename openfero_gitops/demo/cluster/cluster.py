@@ -160,6 +160,7 @@ class MemoryCluster:
         namespace: str,
         *,
         label_selector: str = "",
+        field_selector: str = "",
         read: Callable[[Object], Any] | None = None,
         max_objects: int | None = None,
         timeout: float = 30.0,
@@ -169,7 +170,11 @@ class MemoryCluster:
         def act() -> ObjectList:
             selector = Selector(label_selector)
             stored = self._store.all(resource, namespace)
-            selected = (item for item in stored if selector.matches(_labels(item)))
+            selected = (
+                item
+                for item in stored
+                if selector.matches(_labels(item)) and _has_field(item, field_selector)
+            )
             items = [
                 kept
                 for item in islice(selected, max_objects)
@@ -433,6 +438,15 @@ def _check_path(resource: Resource, name: str) -> None:
 def _labels(stored: Object) -> dict[str, str] | None:
     labels: dict[str, str] | None = stored["metadata"].get("labels")
     return labels
+
+
+def _has_field(stored: Object, field_selector: str) -> bool:
+    """Whether an object has the value of a field, such as `regarding.uid=…`; empty selects all."""
+    path, _, value = field_selector.partition("=")
+    found: Any = stored
+    for name in path.split(".") if path else ():
+        found = (found or {}).get(name)
+    return not path or found == value
 
 
 def _plural(resource: Resource) -> str:

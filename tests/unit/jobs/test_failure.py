@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,3 +96,13 @@ def test_a_long_message_is_cut() -> None:
 
     assert len(message) == 2048
     assert message.startswith(CONDITION)
+
+
+def test_a_pod_that_never_started() -> None:
+    """If no container failed, the recorded reason of its waiting is added."""
+    job = replace(FAILED, pod_waiting="ErrImagePull: Pod p, container heal: no such host")
+    assert failure_message(job, []) == (
+        f"{CONDITION}; its Pod did not start: ErrImagePull: Pod p, container heal: no such host"
+    )
+    failed = failure_message(job, [pod(ended("heal", 3))])
+    assert failed == f"{CONDITION}; container heal exited with code 3"
