@@ -67,7 +67,7 @@ def test_a_pod_that_cannot_start_says_why(
     """
     repository = Repository(tmp_path / "operarios")
     # No kubelet has these Pods, so that the test writes what one would.
-    repository.write("image.json", with_pod("NoImage", deadline=45, **NOWHERE))
+    repository.write("image.json", with_pod("NoImage", deadline=40, **NOWHERE))
     repository.write("secret.json", with_pod("NoSecret", **NOWHERE))
     repository.write("volume.json", with_pod("NoVolume", schedulerName="no-such-scheduler"))
     repository.write("node.json", with_pod("NoNode", **NOWHERE))
