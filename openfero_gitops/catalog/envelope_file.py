@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from openfero_gitops.domain.catalog import Snapshot, SourceFile
-    from openfero_gitops.domain.rule import Finding
+    from openfero_gitops.domain.rule import Finding, Rule
 
 NAMESPACE_NOT_GRANTED = warning(
     "namespace-not-granted",
@@ -88,6 +88,13 @@ def find_envelope(
     problems: list[Problem] = []
     for other in misnamed:
         problems += located([wrong_name], 0, other, Locator(other.content))
+    reserved = envelope_paths(snapshot.root)
+    # `openfero.YAML` is not even read.
+    problems += [
+        _problem(ENVELOPE_NAME, entry.path, wrong_name.message, wrong_name.suggestion, snapshot)
+        for entry in snapshot.ignored
+        if entry.path.lower() in reserved
+    ]
     unreadable = [
         problem for problem in snapshot.problems if problem.path == path and problem.is_error
     ]
@@ -120,7 +127,13 @@ def find_envelope(
 
 
 def _missing(path: str, snapshot: Snapshot) -> Problem:
-    rule = ENVELOPE_MISSING
+    message = f"{NAME} was deleted, and its limits with it"
+    suggestion = "restore it; to remove its limits, keep an empty file"
+    return _problem(ENVELOPE_MISSING, path, message, suggestion, snapshot)
+
+
+def _problem(rule: Rule, path: str, message: str, suggestion: str, snapshot: Snapshot) -> Problem:
+    """Return a problem of a file that was not read."""
     return Problem(
         path=path,
         line=0,
@@ -128,8 +141,8 @@ def _missing(path: str, snapshot: Snapshot) -> Problem:
         pointer="",
         rule=rule.id,
         severity=rule.severity,
-        message=f"{NAME} was deleted, and its limits with it",
-        suggestion="restore it; to remove its limits, keep an empty file",
+        message=message,
+        suggestion=suggestion,
         commit=snapshot.revision.commit,
     )
 

@@ -14,12 +14,12 @@ from openfero_gitops.catalog.effort import MAX_FILE_PROBLEMS, Effort, Watch
 from openfero_gitops.catalog.forms import Reading, read_document
 from openfero_gitops.catalog.validation.schema import schemas_of
 from openfero_gitops.catalog.yaml.characters import ODD, find_invisible
-from openfero_gitops.catalog.yaml.compose import Unreadable
+from openfero_gitops.catalog.yaml.compose import TOO_MANY_DOCUMENTS, Unreadable
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.domain.catalog import may_hold_operario
 from openfero_gitops.domain.problem import Problem
-from openfero_gitops.domain.rule import Finding, Pointer, format_pointer
+from openfero_gitops.domain.rule import FILE_TOO_LARGE, Finding, Pointer, format_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.catalog import SourceFile
 
+#: What a file exceeds that is probably another program's.
+_BUDGETS: Final = (FILE_TOO_LARGE, TOO_MANY_DOCUMENTS)
 #: Added to what to do about a file that cannot be parsed: nobody knows whether it is an operario.
 _IGNORE: Final = "if it holds no operario, list it under ignore in openfero.yaml"
 _MAX_PLACES: Final = 2 * MAX_FILE_PROBLEMS
@@ -145,6 +147,9 @@ class FileMemo:
                         reading = replace(reading, findings=(*reading.findings, *invisible))
                     readings.append((index, reading))
         except Unreadable as reason:
+            if reason.rule in _BUDGETS and not may_hold_operario(file.content):
+                ignored = (("", f"{reason.message}, and no operario in it"),)
+                return FileReading((), (), ignored=ignored, steps=effort.steps)
             return FileReading((), (_with_way_out(unread(reason), file),), steps=effort.steps)
         findings = [(index, finding) for index, reading in readings for finding in reading.findings]
         findings.sort(key=lambda item: not item[1].is_error)

@@ -139,7 +139,7 @@ class Reading:
 
     Attributes:
         ignored: its kind if it is not an operario, or is disabled; None if it is an operario.
-        reason: why it is ignored, if it is an operario.
+        reason: why it is ignored, if that is not its kind.
         name: the operario's name, if it has one.
         draft: the operario, if no finding is an error.
         service_account: the name of the ServiceAccount that it defines.
@@ -171,7 +171,8 @@ def read_document(document: Any, schemas: Schemas, effort: Effort | None = None)
         document, disabled = without_disabling_label(document)
     reading = _read_document(document, schemas, effort)
     if reading.ignored is not None:
-        return reading
+        is_encrypted = isinstance(document, dict) and isinstance(document.get("sops"), dict)
+        return replace(reading, reason="encrypted by SOPS") if is_encrypted else reading
     if disabled and reading.draft is None:
         return Reading(ignored=_kind_of(document), reason=disabled)
     if reading.draft is not None and (disabled or not reading.draft.options.enabled):

@@ -129,6 +129,7 @@ async def check(
         files=tuple(sorted({operario.origin.path for operario in catalog.operarios})),
         refused=refusal is not None,
         strict=strict,
+        disabled=0 if refusal else sum(not o.options.enabled for o in catalog.operarios),
     )
 
 

@@ -25,13 +25,16 @@ SCOPE = Scope("jobs", ("jobs",))
 REVISION = Revision("repository", "main", "commit")
 # Contents that are too large for a fixture file: bad, good.
 MADE = {
-    "file-too-large": (b"#" * (512 * 1024 + 1), b"#" * (512 * 1024)),
+    "file-too-large": (b"openfero-" + b"#" * (512 * 1024), b"openfero-" + b"#" * (512 * 1024 - 9)),
     "too-complex": (
         b"kind: Job\napiVersion: batch/v1\nmetadata: {name: openfero-a-firing}\nspec:\n"
         b"  template: {spec: {containers: [" + b"{name: a}," * 20_000 + b"]}}\n",
         b"kind: Service\nitems: [" + b"{name: a}," * 20_000 + b"]\n",
     ),
-    "too-many-documents": (b"---\n" * 1000 + b"--- {} # <- here\n", b"---\n" * 999 + b"--- {}\n"),
+    "too-many-documents": (
+        b"---\n" * 1000 + b"--- {} # <- here openfero-\n",
+        b"---\n" * 999 + b"--- {} # openfero-\n",
+    ),
 }
 # Rules about what is not in a file are tested with the catalog.
 ABSENT = {"envelope-missing", "more-problems"}

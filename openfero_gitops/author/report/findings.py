@@ -21,9 +21,10 @@ EMPTY: Final = (
 class Findings:
     """All problems of a repository.
 
-    `problems` are sorted by path and line. `operarios` is the number of valid operarios, `files`
-    are the paths that contain them. `refused` means that `openfero.yaml` has errors, so that the
-    controller would reject the revision. With `strict`, warnings count as errors.
+    `problems` are sorted by path and line. `operarios` is the number of valid operarios, of which
+    `disabled` are disabled; `files` are the paths that contain them. `refused` means that
+    `openfero.yaml` has errors, so that the controller would reject the revision. With `strict`,
+    warnings count as errors.
     """
 
     problems: tuple[Problem, ...]
@@ -32,6 +33,7 @@ class Findings:
     files: tuple[str, ...] = ()
     refused: bool = False
     strict: bool = False
+    disabled: int = 0
 
     def fails(self, problem: Problem) -> bool:
         """Whether this problem is a failure."""
@@ -56,8 +58,9 @@ class Findings:
         """The numbers of operarios and problems, on one line."""
         errors = sum(problem.is_error for problem in self.problems)
         warnings = len(self.problems) - errors
+        disabled = f" ({self.disabled} disabled)" if self.disabled else ""
         counts = (
-            f"{plural(self.operarios, 'valid operario')}, {plural(errors, 'error')}, "
+            f"{plural(self.operarios, 'valid operario')}{disabled}, {plural(errors, 'error')}, "
             f"{plural(warnings, 'warning')}, {plural(len(self.ignored), 'document')} ignored"
         )
         return counts + (

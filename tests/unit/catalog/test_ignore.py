@@ -167,6 +167,37 @@ def test_what_a_source_ignores_is_listed_once() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("- a\n" * 100_001, "the file has more than 100000 values, and no operario in it"),
+        ("---\na: 1\n" * 1_001, "the file has more than 1000 documents, and no operario in it"),
+        (f"a: {'x' * 600_000}\n", "bytes; at most 524288 are allowed, and no operario in it"),
+    ],
+)
+def test_what_is_too_large_to_be_parsed_is_ignored_without_an_operario(
+    text: str, reason: str
+) -> None:
+    """With an operario in it, it is an error."""
+    catalog = catalog_of({"a.yaml": text})
+    assert catalog.problems == ()
+    assert reasons(catalog)["a.yaml"].endswith(reason)
+    (found,) = catalog_of({"a.yaml": f"# openfero-a-firing\n{text}"}).problems
+    assert found.rule in {"file-too-large", "too-many-documents"}
+
+
+@pytest.mark.parametrize("name", ["openfero.YAML", "OpenFero.Yml", "openfero.JSON"])
+def test_an_envelope_with_another_suffix_is_not_ignored(name: str) -> None:
+    """Its author believes in its limits."""
+    entry = Ignored(name, "", "its name ends with .YAML")
+    with pytest.raises(CatalogRefusal) as refused:
+        build_catalog(replace(snapshot_of({"a.yaml": job("a")}), ignored=(entry,)), SCOPE)
+    assert [(p.path, p.rule) for p in refused.value.problems] == [(name, "envelope-name")]
+    both = snapshot_of({"a.yaml": job("a"), "openfero.yaml": ""})
+    problems = build_catalog(replace(both, ignored=(entry,)), SCOPE).problems
+    assert [(p.path, p.rule) for p in problems] == [(name, "envelope-name")]
+
+
 def test_a_chart_at_the_configured_path_hides_its_own_folders_only() -> None:
     """The operarios beside it are read."""
     files = {
