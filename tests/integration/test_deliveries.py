@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,14 +32,25 @@ LOOPBACK = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Give a repository with operarios for the alerts `Disk` and `Dots`."""
+    made = Repository(tmp_path_factory.mktemp("repository") / "operarios")
+    made.write("disk.json", operario("Disk"))
+    dots = operario("Dots").replace("$(OPENFERO_STATUS)", "$(OPENFERO_SERVICE_NAME)")
+    made.write("dots.json", dots)
+    made.commit("Operarios")
+    return made
+
+
+@pytest.fixture(scope="module")
 def replica(
-    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
 ) -> Iterator[Replica]:
-    """Give a leading replica with an operario for the alert `Disk`."""
+    """Give a leading replica with one replica label besides the well-known ones."""
     folder = tmp_path_factory.mktemp("deliveries")
-    repository = Repository(folder / "operarios")
-    repository.write("disk.json", operario("Disk"))
-    repository.commit("Operarios")
     with Replica(
         folder,
         name="deliveries",
@@ -247,9 +259,58 @@ class TestReplicaLabels:
         variable = f"OPENFERO_{label.upper().replace('-', '_')}"
         assert {"name": variable, "value": "prometheus-k8s-0"} in environment
 
+    def test_the_audit_needs_no_setting(
+        self, replica: Replica, kubeconfig: Path, shared_namespace: str, repository: Repository
+    ) -> None:
+        """What was left out is read from the Job, so that it is verified in a year, too."""
+        sent = alert("Disk", pod="audited") | {"labels": {"alertname": "Disk", "pod": "audited"}}
+        sent["labels"]["cluster-member"] = sent["labels"]["rule_replica"] = "a"
+        (item,) = replica.deliver(sent)[1]["items"]
+        audited = run(
+            "audit", "--verify", "--repo", repository.url, "--kubeconfig", kubeconfig,
+            "--namespace", shared_namespace, "--format", "json",
+        )  # fmt: skip
+        assert audited.returncode == 0, audited.stdout + audited.stderr
+        jobs = {entry["job"]: entry for entry in json.loads(audited.stdout)["items"]}
+        assert jobs[item["job"]]["proof"] in ("verified", "not-known")
+
     def test_other_labels_still_make_two_jobs(self, replica: Replica) -> None:
         """Alerts that differ in anything else are two alerts."""
         pair = [alert("Disk", pod="two", replica=str(member)) for member in (0, 1)]
         _, answer = replica.deliver(*pair)
         assert outcomes(answer) == [("created", None)] * 2
         assert answer["items"][0]["job"] != answer["items"][1]["job"]
+
+
+class TestDottedLabels:
+    """Labels as OpenTelemetry names them."""
+
+    def test_a_command_uses_a_dotted_label(self, replica: Replica, kubectl: Kubectl) -> None:
+        """`service.name` is the variable OPENFERO_SERVICE_NAME, also in a command."""
+        _, answer = replica.deliver(alert("Dots", **{"service.name": "api", "k8s.io/a": "b"}))
+        (item,) = answer["items"]
+        assert item["outcome"] == "created"
+        job = kubectl.json("get", "job", item["job"], "-n", item["namespace"])
+        environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "OPENFERO_SERVICE_NAME", "value": "api"} in environment
+        assert {"name": "OPENFERO_K8S_IO_A", "value": "b"} in environment
+
+    def test_a_name_that_two_labels_share_is_explained(self, replica: Replica) -> None:
+        """The Job is refused, and the message says that there are two."""
+        labels = {"service.name": "api", "service-name": "other"}
+        _, answer = replica.deliver(alert("Dots", **labels))
+        (item,) = answer["items"]
+        assert (item["outcome"], item["reason"]) == ("refused", "missing-value")
+        assert "2 labels that would have this name: service-name, service.name" in item["message"]
+
+
+def test_a_delivery_to_a_wrong_path_can_be_found(replica: Replica) -> None:
+    """The log and the metrics name the path, and the answer the right one."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(f"{replica.url}/api/v2/alerts", [])
+    with refused.value as answer:
+        assert answer.code == 404
+        assert "deliveries to /alerts" in json.load(answer)["detail"]
+    metric = 'openfero_gitops_requests_refused_total{code="404",path="/api/v2/alerts"} 1.0'
+    assert metric in replica.read("/metrics")
+    replica.wait_for(lambda: '"path": "/api/v2/alerts"' in replica.process.output)
