@@ -4,9 +4,10 @@ Unknown members are ignored, because newer versions of Alertmanager add some. Fo
 a single alert is accepted too, and only `status` and `labels` are required. `null` means absent.
 
 A body is read in two steps, so that a hostile one costs little. The first finds where each alert is
-and builds nothing else: unknown members are skipped, and it ends when there are too many. The
-second decodes one alert at a time. An alert that is wrong does not make the others unreadable. In a
-body of ordinary size, neither does an element that is not even an object.
+and builds nothing else: unknown members are skipped, and it ends at the first element that is not
+an alert at all (not an object, or without labels), or when there are too many. The second decodes
+one alert at a time. An alert with a wrong member does not make the others unreadable. In a body of
+ordinary size, neither does an element that is not an alert at all.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class PayloadLimits:
     alerts: int = 10_000
 
 
-class _AlertBody(msgspec.Struct, gc=False, rename="camel"):
+class _Element(msgspec.Struct, gc=False, rename="camel"):
     """Where the members of an alert are in the body."""
 
     labels: Raw = Raw()
@@ -75,8 +76,18 @@ class _AlertBody(msgspec.Struct, gc=False, rename="camel"):
         _count.get().one_more()
 
 
-class _NoObject(_AlertBody, gc=False):
+class _NoObject(_Element, gc=False):
     """An element that is not even an object."""
+
+
+class _AlertBody(_Element, gc=False):
+    """An element that is an alert."""
+
+    def __post_init__(self) -> None:
+        """Count and check each element as soon as it is read; an exception ends reading."""
+        _count.get().one_more()
+        if not _begins_with(self.labels, "{"):
+            raise ValueError("labels must be an object")
 
 
 class _Body(msgspec.Struct, gc=False, rename="camel"):
@@ -128,7 +139,7 @@ _count: ContextVar[_Count] = ContextVar("_count")
 
 _BODY: Final = msgspec.json.Decoder(_Body)
 _ELEMENTS: Final = msgspec.json.Decoder(_BodyOfElements)
-_ELEMENT: Final = msgspec.json.Decoder(_AlertBody)
+_ELEMENT: Final = msgspec.json.Decoder(_Element)
 _NAME: Final = msgspec.json.Decoder(_Name)
 _TEXT: Final = msgspec.json.Decoder(str | None)
 _LABELS: Final = msgspec.json.Decoder(dict[str, str])
@@ -177,8 +188,8 @@ def read_delivery(
     limits = limits or PayloadLimits()
     if isinstance(body, str):
         body = without_surrogates(body).encode()
-    raw = _read_body(body, limits)
-    elements, group_status, place = _elements(raw)
+    raw, found = _read_body(body, limits)
+    elements, group_status, place = _elements(raw, found)
     max_members = max(_MIN_MEMBERS, len(body) // _BYTES_PER_MEMBER)
     alerts: list[Alert] = []
     invalid: list[InvalidAlert] = []
@@ -219,10 +230,12 @@ def read_delivery(
     )
 
 
-def _elements(raw: _Body) -> tuple[Sequence[_AlertBody | _Body], str, str]:
+def _elements(
+    raw: _Body, alerts: Sequence[_Element] | UnsetType
+) -> tuple[Sequence[_Element | _Body], str, str]:
     """Return the alerts of a body, the group's status, and the member that they are in."""
-    if not isinstance(raw.alerts, UnsetType):
-        return raw.alerts, _of_group(raw.status, "status"), "alerts"
+    if not isinstance(alerts, UnsetType):
+        return alerts, _of_group(raw.status, "status"), "alerts"
     if not memoryview(raw.labels):
         raise _invalid_payload(("alerts",), "the member is required")
     if not _begins_with(raw.labels, "{"):
@@ -238,7 +251,9 @@ def _of_group(raw: Raw, member: str) -> str:
         raise _invalid_payload(error.path, str(error)) from None
 
 
-def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
+def _read_body(
+    body: bytes | bytearray, limits: PayloadLimits
+) -> tuple[_Body, Sequence[_Element] | UnsetType]:
     """Find the members of a body; raises PayloadError or TooLarge."""
     if no_text := _why_no_text(body):
         raise PayloadError(no_text)
@@ -264,10 +279,10 @@ def _read_body(body: bytes | bytearray, limits: PayloadLimits) -> _Body:
         _count.reset(token)
 
 
-def _decode_body(body: bytes | bytearray) -> _Body:
-    """Find the members of a body whose elements may be anything; raises msgspec's errors."""
+def _decode_body(body: bytes | bytearray) -> tuple[_Body, Sequence[_Element] | UnsetType]:
+    """Find the members of a body, and the elements of its array; raises msgspec's errors."""
     try:
-        return _BODY.decode(body)
+        raw = _BODY.decode(body)
     except msgspec.ValidationError:
         if len(body) > _MAX_REREAD_BYTES:
             raise
@@ -275,16 +290,15 @@ def _decode_body(body: bytes | bytearray) -> _Body:
             elements = _ELEMENTS.decode(body).alerts
         except msgspec.ValidationError:
             elements = []
-        objects = [raw for raw in elements if _begins_with(raw, "{")]
-        if len(objects) == len(elements):
+        if not elements:
             raise  # it is something else
         others = {**msgspec.json.decode(body, type=dict[str, Raw]), "alerts": Raw(b"[]")}
         rest = _BODY.decode(msgspec.json.encode(others))
         _count.get().alerts = 0
-        rest.alerts = [
+        return rest, [
             _ELEMENT.decode(raw) if _begins_with(raw, "{") else _NoObject() for raw in elements
         ]
-        return rest
+    return raw, raw.alerts
 
 
 def _why_no_text(body: bytes | bytearray) -> str:
@@ -321,7 +335,7 @@ class _NotAnAlert(_InvalidMember):
     """An element is not an object, or has no labels."""
 
 
-def _check_element(body: _AlertBody | _Body) -> None:
+def _check_element(body: _Element | _Body) -> None:
     """Check that an element is an alert; raises _NotAnAlert."""
     if isinstance(body, _NoObject):
         raise _NotAnAlert("an alert must be an object")
@@ -331,7 +345,7 @@ def _check_element(body: _AlertBody | _Body) -> None:
         raise _NotAnAlert("labels must be an object")
 
 
-def _alert(body: _AlertBody | _Body, group_status: str) -> Alert:
+def _alert(body: _Element | _Body, group_status: str) -> Alert:
     """Decode one alert; raises _InvalidMember."""
     _check_element(body)
     label_bytes = len(memoryview(body.labels))
