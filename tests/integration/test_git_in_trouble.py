@@ -205,3 +205,35 @@ async def test_a_rotated_token_is_used(
             assert replica.error == ""
     assert "t0ken-" not in output(replica, capfd)
     await replica.aclose()
+
+
+async def test_an_unusable_file_keeps_the_active_catalog(
+    forge: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A Secret that breaks while a replica runs is a failed sync that names the file and cause."""
+    replica = forge.follow(tmp_path / "cache")
+    ca = forge.certificates.ca.read_bytes()
+    with forge.serve() as server:
+        await replica.sync()
+        first = replica.syncer.catalog
+        commit = forge.push()
+        asked = len(server.authorizations)
+        for file, content, cause in (
+            (forge.credentials, b"", "the file is empty"),
+            (forge.credentials, TOKEN.encode("utf-16"), "the file is UTF-16 text"),
+            (forge.credentials, b"<html>Sign in", "the file is an HTML page"),
+            (forge.certificates.ca, ca[:200], "the file is cut off"),
+            (forge.certificates.ca, b"\n", "the file is empty; it must contain a certificate"),
+        ):
+            usable = file.read_bytes()
+            file.write_bytes(content)
+            await replica.sync()
+            assert replica.error.startswith(f"{file}: {cause}")
+            assert replica.syncer.catalog is first
+            file.write_bytes(usable)
+        assert len(server.authorizations) == asked
+        forge.credentials.write_bytes(b"\xef\xbb\xbf " + TOKEN.encode() + b" \r\n\r\n")
+        await replica.sync()
+        assert (replica.error, replica.syncer.status.revision.commit) == ("", commit)
+    assert TOKEN not in output(replica, capfd)
+    await replica.aclose()
