@@ -13,7 +13,11 @@ import pytest
 import yaml
 
 import openfero_gitops
+from openfero_gitops.admission.pause import NAME as CONTROL
+from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.cli import main
+from openfero_gitops.domain.keys import MANAGED_BY, MANAGER, MIRROR
+from openfero_gitops.dryrun.trial import CONFIG_MAP as DRY_RUNS
 from tests.cluster.controlplane import binaries
 from tests.support.chart import (
     CHART,
@@ -873,3 +877,28 @@ def test_uninstall_keeps_the_jobs(
     assert kubectl(*left).split() == ["job.batch/record"]
     install_chart(kubeconfig, installed, PODLESS)
     assert "job.batch/record" in kubectl(*left).split()
+
+
+def test_the_readme_names_what_an_uninstallation_leaves(kubectl: Kubectl, namespace: str) -> None:
+    """Its commands remove the Lease and every ConfigMap that a controller created."""
+    mirrored = {"labels": {MIRROR: "true", MANAGED_BY: MANAGER}}
+    kubectl.create(
+        namespace,
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}},
+        *(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **more}}
+            for name, more in (
+                (CONTROL, {}),
+                (DRY_RUNS, {}),
+                (HEAD, mirrored),
+                (f"{HEAD}-{'0' * 32}", mirrored),
+            )
+        ),
+    )
+    section = (CHART / "README.md").read_text().partition("## Uninstall")[2]
+    commands = re.findall(r"^kubectl (delete .*--namespace openfero.*)$", section, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        kubectl(*(namespace if word == "openfero" else word for word in command.split()))
+    left = kubectl("get", "lease,configmap", "-n", namespace, "-o", "name").split()
+    assert left == ["configmap/kube-root-ca.crt"]
