@@ -100,6 +100,7 @@ _UPDATED_LATER: Final = frozenset(
         keys.DECISION,
         keys.REASON,
         keys.MESSAGE,
+        keys.POD_WAITING,
         keys.START_COUNT,
         keys.STARTED_AT,
     }

@@ -79,6 +79,14 @@ def test_every_input_that_shapes_a_job_is_recorded() -> None:
         assert verified(stored(created.manifest), source).proof is Proof.DIFFERS  # other defaults
 
 
+@pytest.mark.parametrize(
+    "annotation", [keys.POD_WAITING, keys.MESSAGE, keys.TERM, keys.LAST_DELIVERED_AT]
+)
+def test_what_the_leader_writes_later_is_allowed(annotation: str) -> None:
+    """A Job on which the leader recorded something is verified."""
+    assert verified(stored(annotations={annotation: "Unschedulable: none"})).proof is Proof.VERIFIED
+
+
 def test_a_refused_job_is_verified_too() -> None:
     """A Job that was refused when it was rendered is verified."""
     source = operario(spec=job_spec(args=["{{ .Labels.nowhere }}"]))

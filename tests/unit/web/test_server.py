@@ -246,6 +246,19 @@ async def test_stopping_twice_is_stopping_once() -> None:
         await send("GET", f"http://{server.bound[0]}/livez")
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/alerts", "/nowhere", "/api/about"])
+async def test_a_server_that_will_stop_closes_connections_but_accepts_new_ones(path: str) -> None:
+    """A client that keeps its connection is told to open another, whatever the answer is."""
+    server = make()
+    async with running(server) as (address,), aiohttp.ClientSession() as client:
+        for closes in (False, True, True):
+            if closes:
+                server.close_after_answers()
+            async with client.get(f"http://{address}{path}") as answer:
+                await answer.read()
+                assert (answer.headers.get("Connection") == "close") is closes
+
+
 async def test_what_is_under_way_is_finished() -> None:
     """A delivery that was being taken when the server is stopped gets its answer."""
     inbox = Inbox(pause=0.5)
