@@ -10,12 +10,12 @@ import asyncio
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import Revision, Snapshot, may_hold_operario
 from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.domain.text import printable
-from openfero_gitops.sources.local import find_root
+from openfero_gitops.sources.local import find_root, object_format_of
 from openfero_gitops.sources.tree import (
     CASES,
     Budgets,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from openfero_gitops.sources.tree import Wanted
+
+_NO_ID: Final = {"sha1": "0" * 40, "sha256": "0" * 64}
 
 
 class FolderSource:
@@ -57,6 +59,7 @@ class FolderSource:
                 f" {printable(str(self._repository))!r}; give the folder that it points to"
             )
         self._root = normalise(str(resolved.relative_to(self._repository)))
+        self._any_id = _NO_ID[object_format_of(self._repository)]
         self._where = f"folder {shown}"
 
     @property
@@ -110,7 +113,7 @@ class FolderSource:
                 " it out of the path"
             ) from error
         revision = Revision(self.url, "", "")
-        return assemble(revision, root, selection, contents, unrelated=unrelated)
+        return assemble(revision, root, selection, contents, unrelated=unrelated, like=self._any_id)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         """List everything below a folder, without following symlinks."""

@@ -26,6 +26,7 @@ _HEXADECIMAL: Final = re.compile("[0-9a-f]{4,64}")
 #: A revision such as `HEAD~2` or `main^`: what it starts from, and how it goes on.
 _OLDER: Final = re.compile(r"(?P<start>[^~^]+)(?P<steps>[~^][~^0-9]*)")
 
+_SHA256: Final = re.compile(r"^\s*objectformat\s*=\s*sha256\s*$", re.IGNORECASE | re.MULTILINE)
 #: A parent other than the first, which only merges have.
 _OTHER_PARENT: Final = re.compile(r"\^(?:[2-9]|1\d)")
 
@@ -137,6 +138,27 @@ def find_root(path: Path) -> Path | None:
         if os.path.exists(folder / ".git"):  # noqa: PTH110
             return folder
     return None
+
+
+def object_format(git_dir: Path) -> str:
+    """Return the hash of a repository's IDs, `sha1` or `sha256`.
+
+    Raises:
+        OSError: its configuration cannot be read.
+    """
+    config = (git_dir / "config").read_text(encoding="utf-8", errors="replace")
+    return "sha256" if _SHA256.search(config) else "sha1"
+
+
+def object_format_of(root: Path) -> str:
+    """Return the hash of the IDs in a working tree's repository; `sha1` if there is none."""
+    git_dir = _link_target(root / ".git") or root / ".git"
+    try:
+        if (git_dir / "commondir").is_file():  # a worktree
+            git_dir /= os.fsdecode((git_dir / "commondir").read_bytes()).strip()
+        return object_format(git_dir)
+    except OSError:
+        return "sha1"
 
 
 def is_bare(folder: Path) -> bool:

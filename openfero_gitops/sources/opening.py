@@ -36,8 +36,8 @@ def open_source(
     """
     url, access = source, access or GitAccess()
     if (folder := _folder(source)) is not None:
+        access.check(Remote(printable(source), Protocol.FILE))
         if ref == "HEAD" and not is_bare(folder):
-            access.check(Remote(printable(source), Protocol.FILE))
             return FolderSource(folder, path)
         local, path, access = _local(folder, path, access)
         url = str(local.root)

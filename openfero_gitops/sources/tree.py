@@ -240,6 +240,7 @@ def assemble(
     held: Mapping[str, SourceFile] | None = None,
     *,
     unrelated: Iterable[str] = (),
+    like: str = "",
 ) -> Snapshot:
     """Build the snapshot from the files that were read.
 
@@ -250,6 +251,7 @@ def assemble(
         contents: the content by path, of every wanted file that is not in `held`.
         held: files that are already in memory, by path.
         unrelated: the paths of the large files that hold no operario.
+        like: any ID of the repository, for files whose ID is not known.
     """
     held = held or {}
     unrelated = frozenset(unrelated)
@@ -275,7 +277,7 @@ def assemble(
                 )
             )
         else:
-            blob = wanted.blob or blob_id(content)
+            blob = wanted.blob or blob_id(content, like=like)
             files.append(SourceFile(path=wanted.path, blob=blob, content=content))
     return Snapshot(revision, root, tuple(files), tuple(sorted(problems)), tuple(sorted(ignored)))
 

@@ -251,11 +251,9 @@ class TestOpenSource:
         """A key that would be unused is an error, for a working copy and for a commit."""
         source = str(Repository(tmp_path / "repository").folder)
 
-        with pytest.raises(
-            UsageError, match="--git-ca-file and --git-proxy are only for https URLs"
-        ):
+        with pytest.raises(UsageError, match="--git-proxy is only for https URLs"):
             open_source(source, ref, ".", tmp_path, GitAccess(proxy="http://proxy:3128"))
-        with pytest.raises(UsageError, match="--git-known-hosts-file are only for ssh URLs"):
+        with pytest.raises(UsageError, match="--git-ssh-key-file is only for ssh URLs"):
             open_source(source, ref, ".", tmp_path, GitAccess(ssh_key_file=tmp_path / "key"))
 
     def test_a_ref_outside_any_repository_is_rejected(self, tmp_path: Path) -> None:

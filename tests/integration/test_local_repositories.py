@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.cli import main
+from openfero_gitops.sources.folder import FolderSource
 from tests.support.replica import operario
 from tests.support.repository import Repository
 
@@ -129,6 +130,28 @@ class TestReadable:
         code, printed = diff(folder, path=path)
 
         assert (code, CHANGED in printed) == (0, True), printed
+
+    @pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+    @pytest.mark.parametrize("kind", ["folder", "worktree", "submodule"])
+    async def test_files_of_a_folder_have_the_ids_that_git_gives_them(
+        self, tmp_path: Path, object_format: str, kind: str
+    ) -> None:
+        """The IDs have the hash of the repository, committed or not."""
+        repository = make(tmp_path / "origin", object_format)
+        folder = repository.folder
+        match kind:
+            case "worktree":
+                folder = tmp_path / "worktree"
+                repository.git("worktree", "add", "--quiet", str(folder))
+            case "submodule":
+                outer = Repository(tmp_path / "outer", object_format=object_format)
+                allowed = ("-c", "protocol.file.allow=always")
+                outer.git(*allowed, "submodule", "add", "--quiet", repository.url, "inner")
+                folder = outer.folder / "inner"
+
+        [file] = (await FolderSource(folder, "ops").fetch()).files
+
+        assert file.blob == repository.git("rev-parse", "HEAD:ops/heal.yaml")
 
     def test_the_environment_of_a_hook_has_no_effect(
         self,

@@ -17,6 +17,7 @@ from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.commits import parse_commit
 from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, reason_of
 from openfero_gitops.sources.git.process import TooMuchOutput, bytes_below
+from openfero_gitops.sources.local import object_format
 from openfero_gitops.sources.tree import Entry, Kind, printable_name, too_many_entries
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ _MAX_OUTPUT_BYTES: Final = 1 << 26  # of commands whose output has no other limi
 _MAX_PACKS: Final = 50  # each read opens all of them; then they are joined
 _MAX_COMMIT_BYTES: Final = 8 << 20
 _TREE: Final = "040000"
-#: In the file that `create` has made.
-_SHA256: Final = re.compile(r"^\s*objectformat\s*=\s*sha256\s*$", re.IGNORECASE | re.MULTILINE)
 _KINDS: Final = {
     "100644": Kind.FILE,
     "100755": Kind.FILE,
@@ -88,10 +87,9 @@ class BareRepository:
     def object_format(self) -> str:
         """The hash of the IDs, `sha1` or `sha256`."""
         try:
-            config = (self.folder / "config").read_text(encoding="utf-8", errors="replace")
+            return object_format(self.folder)
         except OSError as error:
             raise Damaged("the file `config` cannot be read") from error
-        return "sha256" if _SHA256.search(config) else "sha1"
 
     @property
     def is_cut(self) -> bool:
