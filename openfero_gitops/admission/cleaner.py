@@ -131,7 +131,7 @@ class Cleaner:
             self._view.apply(observe(changed))
 
     async def _record_start(self, job: Remediation, moment: datetime, term: RunningTerm) -> None:
-        """Record on a Job that Kueue started it, so that a further start is recognized."""
+        """Record on a Job that it was started, so that a further start is recognized."""
         term.check()
         try:
             changed = await self._jobs.patch(job.key, patches.record_start(job, moment))
@@ -144,7 +144,7 @@ class Cleaner:
             self._view.apply(observe(changed))
             if job.starts > 1:
                 _log.warning(
-                    "Kueue started a Job again",
+                    "Job started again",
                     job=str(job.key),
                     operario=job.operario,
                     starts=job.starts,

@@ -75,8 +75,8 @@ POD_WAITING: Final = PREFIX + "pod-waiting"
 APPROVED_BY: Final = PREFIX + "approved-by"
 QUEUE: Final = PREFIX + "queue-name"
 
-# Annotations: how often Kueue has started a Job, and when last. Kueue may stop a Job and start it
-# again, and Kubernetes keeps no record of the earlier start.
+# Annotations: how often a Job was started, and when last. Kueue, or a person, may stop a Job and
+# start it again, and Kubernetes keeps no record of the earlier start.
 START_COUNT: Final = PREFIX + "start-count"
 STARTED_AT: Final = PREFIX + "started-at"
 

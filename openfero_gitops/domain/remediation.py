@@ -91,8 +91,8 @@ class Remediation:
     too large to be recorded: such a Job counts for its own occurrence alone. `replica_labels` names
     the labels that the incident does not depend on.
     too large to be recorded: such a Job counts for its own occurrence alone. `starts` counts how
-    often Kubernetes began to create Pods. Of a Job in a Kueue queue, `recorded_starts` of them are
-    recorded on the Job, and `unrecorded_start` is the time of one that must be.
+    often Kubernetes began to create Pods. Of a Job that may be stopped and started again,
+    `recorded_starts` are recorded on it, and `unrecorded_start` is the time of one that must be.
     """
 
     key: JobKey

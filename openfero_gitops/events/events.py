@@ -59,7 +59,7 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
     if after.phase is Phase.FAILED and after.has_message and not (before and before.has_message):
         yield Event(about, "Failed", "Observe", after.message, warning=True)
     if before is not None and after.starts > max(before.starts, 1):
-        note = f"Kueue started the Job again (start {after.starts}); all its commands run again"
+        note = f"the Job was started again (start {after.starts}); all its commands run again"
         yield Event(about, "StartedAgain", "Observe", note, warning=True)
     if after.phase is not phase_before:
         yield from _of_new_phase(phase_before, after)

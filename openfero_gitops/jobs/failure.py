@@ -31,7 +31,7 @@ def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
     elif job.pod_waiting:
         parts.append(f"its Pod did not start: {job.pod_waiting}")
     if job.starts > 1:
-        parts.append(f"Kueue had stopped the Job and started it again ({job.starts} starts)")
+        parts.append(f"the Job had been stopped and started again ({job.starts} starts)")
     return "; ".join(parts)[:_MAX_MESSAGE_CHARACTERS]
 
 

@@ -82,10 +82,6 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
     ended = conditions.get("Complete") or conditions.get("Failed")
     suspended = spec.get("suspend") is True
     started = admitted is not None or started_at is not None or not suspended or _had_pods(status)
-    if keys.KUEUE_QUEUE in job_labels:
-        starts = _starts(annotations, started_at, finished=ended is not None)
-    else:
-        starts = _Starts(0, int(started), None)
     options = read_options(annotations.get(keys.OPTIONS, ""))
     phase = _phase(
         decision=annotations.get(keys.DECISION),
@@ -100,6 +96,12 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
     message = annotations.get(keys.MESSAGE) or (ended or {}).get("message", "")
     if phase is Phase.RUNNING and pod_waiting and not message:
         reason, _, message = pod_waiting.partition(": ")
+    if keys.KUEUE_QUEUE in job_labels or keys.START_COUNT in annotations:
+        starts = _starts(annotations, started_at, finished=ended is not None)
+    else:
+        # A person who suspended the Job may resume it, which will be another start.
+        first = (started_at or admitted or created) if phase is Phase.HELD else None
+        starts = _Starts(0, int(started), first)
     return Remediation(
         key=JobKey(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid", ""),
@@ -225,7 +227,7 @@ class _Starts(NamedTuple):
 def _starts(
     annotations: Mapping[str, str], started_at: datetime | None, *, finished: bool
 ) -> _Starts:
-    """Count the starts of a Job in a Kueue queue; only Kueue starts a Job repeatedly.
+    """Count the starts of a Job that may be stopped and started again.
 
     The first start must be recorded, too, as that alone shows later that a start is another one;
     but not if the Job has ended before.
@@ -238,14 +240,14 @@ def _starts(
 
 
 def _note_of_restart(phase: Phase, starts: int) -> str:
-    """What a person must know about a Job that Kueue has stopped; else empty."""
+    """What a person must know about a Job that was stopped; else empty."""
     if phase is Phase.QUEUED and starts:
         return (
             f"Kueue stopped the Job after {plural(starts, 'start')}; its commands run again when "
             "Kueue starts it again"
         )
     if phase is Phase.RUNNING and starts > 1:
-        return f"Kueue stopped the Job and started it again; it has been started {starts} times"
+        return f"the Job was stopped and started again; it has been started {starts} times"
     return ""
 
 

@@ -76,7 +76,7 @@ def started_by_other(job: Remediation, now: datetime) -> Patch:
 
 
 def record_start(job: Remediation, moment: datetime) -> Patch:
-    """Record that Kueue started a Job, and how often it has."""
+    """Record the start of a Job that may be stopped and started again, and how often it was."""
     recorded = str(job.recorded_starts) if job.recorded_starts else None
     return [
         _same(job),

@@ -243,7 +243,7 @@ def _phase_details(remediation: Remediation) -> Iterator[str]:
         case Phase.RUNNING if remediation.started_by_other:
             yield "Started by someone else, not by the controller"
     if remediation.starts > 1 and remediation.phase in FINAL:
-        yield f"Started {remediation.starts} times: Kueue had stopped it and started it again"
+        yield f"Started {remediation.starts} times: it was stopped and started again"
     if remediation.deleting:
         yield "It is being deleted"
 

@@ -584,6 +584,23 @@ class TestKueue:
             await asyncio.sleep(60)
         assert not any(request.sets(keys.START_COUNT) for request in replica.wire.requests)
 
+    @in_virtual_time
+    async def test_a_job_that_a_person_suspends_and_resumes_has_two_starts(self) -> None:
+        """They are recorded from the moment when it is suspended."""
+        world = World(JobPlayer(Durations(run=FOREVER)))
+        replica = world.replica()
+        async with cleaning(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(world.starts)
+            await self.suspend(world, key, value=True)
+            await asyncio.sleep(5)
+            assert (await world.job(key)).recorded_starts == 1
+            await self.suspend(world, key, value=False)
+            await asyncio.sleep(5)
+        job = await world.job(key)
+        assert (job.phase, job.starts, job.recorded_starts) == (Phase.RUNNING, 2, 2)
+        assert job.message.endswith("started 2 times")
+
     @pytest.mark.parametrize(
         ("on_resolve", "started", "phase"),
         [

@@ -15,6 +15,7 @@ from openfero_gitops.domain.catalog import Envelope, JobDefaults
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.jobs.observe import read_remediation
+from tests.support import build
 from tests.support.build import (
     JOBS_NAMESPACE,
     REVISION,
@@ -254,3 +255,45 @@ def test_the_jobs_own_key_is_compared() -> None:
     job = stored(metadata={"name": "copy"})
     assert read_remediation(job).key == JobKey(JOBS_NAMESPACE, "copy")
     assert pointers(verified(job).differences) == ["/metadata/name"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"labels": {"team": "shop"}},
+        {"annotations": {"note": "n"}},
+        {"labels": {"team": "shop"}, "annotations": {"note": "n"}},
+    ],
+)
+@pytest.mark.parametrize("evicted", [False, True])
+def test_what_kueue_adds_to_a_pod_template_is_no_difference(
+    given: dict[str, Any] | None, *, evicted: bool
+) -> None:
+    """Whatever metadata the operario gives it; after an eviction, Kueue removes it again."""
+    spec = build.job_spec()
+    if given is not None:
+        spec["template"]["metadata"] = given
+    by = build.operario(spec=spec, labels={keys.KUEUE_QUEUE: "night"})
+    manifest = copy.deepcopy(build.rendered(by=by).manifest)
+    added = {
+        "labels": {"kueue.x-k8s.io/podset": "main", "kueue.x-k8s.io/local-queue-name": "night"},
+        "annotations": {"kueue.x-k8s.io/workload": "job-heal-1234"},
+    }
+    template = manifest["spec"]["template"]
+    metadata = template.setdefault("metadata", {})
+    for kind, members in added.items():
+        metadata[kind] = {**(metadata.get(kind) or {}), **({} if evicted else members)}
+    template["spec"]["nodeSelector"] = {"type": "kwok"}
+    template["spec"]["tolerations"] = [{"key": "spot", "operator": "Exists"}]
+    marks = {
+        keys.TERM: "a/1#1",
+        keys.ADMITTED_BY: "a",
+        keys.ADMITTED_AT: "2026-11-21T03:05:05Z",
+        keys.START_COUNT: "2",
+        keys.STARTED_AT: "2026-11-21T03:06:05Z",
+    }
+    job = build.stored(manifest, annotations=marks, labels={keys.KUEUE_QUEUE: "night"})
+    verification = verify(job, build.catalog(by), jobs_namespace=build.JOBS_NAMESPACE)
+    assert (verification.proof, verification.message) == (Proof.VERIFIED, "")

@@ -547,6 +547,12 @@ def started(at: str | None, count: int = 0, recorded: str = "", **given: Any) ->
     return stored(labels=QUEUE, annotations=ADMITTED | marks, spec=spec, status=status, **given)
 
 
+def held(count: int, recorded: str, **given: Any) -> dict[str, Any]:
+    """Return a Job of no queue, which a person has suspended after so many starts."""
+    marks = {keys.START_COUNT: str(count), keys.STARTED_AT: recorded}
+    return stored(annotations=ADMITTED | marks, **given)
+
+
 @pytest.mark.parametrize(
     ("job", "starts", "unrecorded"),
     [
@@ -562,9 +568,14 @@ def started(at: str | None, count: int = 0, recorded: str = "", **given: Any) ->
         (started(SECOND, 7, "soon"), 8, SECOND),
         (stored(), 0, None),
         (stored(spec=RUNNING, status={"startTime": FIRST}), 1, None),
+        (stored(annotations=ADMITTED), 1, AT),
+        (stored(annotations=ADMITTED, status={"startTime": FIRST}), 1, FIRST),
+        (held(1, FIRST), 1, None),
+        (held(1, FIRST, spec=RUNNING, status={"startTime": SECOND}), 2, SECOND),
+        (held(2, SECOND, spec=RUNNING, status={"startTime": SECOND}), 2, None),
     ],
 )
-def test_the_starts_of_a_job_in_a_kueue_queue_are_counted(
+def test_the_starts_of_a_job_are_counted(
     job: dict[str, Any], starts: int, unrecorded: str | None
 ) -> None:
     """By what is recorded on it; a start with another time is another one."""
@@ -575,7 +586,7 @@ def test_the_starts_of_a_job_in_a_kueue_queue_are_counted(
 
 
 STOPPED = "Kueue stopped the Job after 1 start; its commands run again when Kueue starts it again"
-AGAIN = "Kueue stopped the Job and started it again; it has been started 2 times"
+AGAIN = "the Job was stopped and started again; it has been started 2 times"
 
 
 @pytest.mark.parametrize(

@@ -537,7 +537,7 @@ async def test_circumstances() -> None:
     """Queued and held Jobs, Jobs started by others and Jobs being deleted say so."""
     for job, words in (
         (remediation("A", Phase.QUEUED, NOW, queue="heal"), "Waits for Kueue, in queue heal"),
-        (remediation("A", Phase.SUCCEEDED, NOW, starts=2), "Started 2 times: Kueue had stopped it"),
+        (remediation("A", Phase.SUCCEEDED, NOW, starts=2), "Started 2 times: it was stopped"),
         (remediation("A", Phase.HELD, NOW), "Someone suspended it after it started"),
         (remediation("A", Phase.RUNNING, NOW, admitted_at=None), "Started by someone else"),
         (remediation("A", Phase.FAILED, NOW, deleting=True), "It is being deleted"),
