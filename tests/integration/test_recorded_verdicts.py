@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import recording
-from tests.support.differences import Comparison
+from tests.support.differences import OLDER_REFUSED_HERE, OLDER_REFUSED_THERE, Comparison
 from tests.support.mutated_jobs import judge
 from tests.support.recording import FOLDER, RELEASES, Recording
 
@@ -32,7 +32,7 @@ def test_every_release_is_recorded() -> None:
 def test_older_api_servers_say_what_we_say(path: Path) -> None:
     """Each Job is refused, accepted, or accepted without some fields, as it is there.
 
-    The differences are those in docs/verdicts.md.
+    The differences are exactly those in docs/verdicts.md.
     """
     recorded = recording.read(path)
     jobs = recording.asked()
@@ -48,6 +48,7 @@ def test_older_api_servers_say_what_we_say(path: Path) -> None:
             (found, asked.made) for found in comparison.disagreements(verdict, answer)
         ]
     assert disagreements == []
+    assert comparison.unused(OLDER_REFUSED_HERE, OLDER_REFUSED_THERE) == []
     assert len(jobs) // 5 < refused < len(jobs) * 4 // 5
 
 

@@ -45,10 +45,19 @@ def listed(*titles: str) -> list[Difference]:
     return rows
 
 
-def unlisted(causes: Iterable[str], among: Iterable[Difference]) -> list[str]:
-    """Return the causes that no row covers."""
+def unlisted(
+    causes: Iterable[str], among: Iterable[Difference], used: set[Difference] | None = None
+) -> list[str]:
+    """Return the causes that no row covers, and add the rows that cover one to `used`."""
     rows = list(among)
-    return [cause for cause in causes if not any(row.pattern.match(cause) for row in rows)]
+    uncovered = []
+    for cause in causes:
+        covering = [row for row in rows if row.pattern.match(cause)]
+        if not covering:
+            uncovered.append(cause)
+        if used is not None:
+            used.update(covering)
+    return uncovered
 
 
 class Comparison:
@@ -61,6 +70,7 @@ class Comparison:
         self._here = listed(*here)
         self._there = listed(*there)
         self._dropped = listed(DROPPED_THERE)
+        self._used: set[Difference] = set()
         assert self._here
         assert self._there
 
@@ -69,9 +79,9 @@ class Comparison:
         if verdict.manifest is None and not verdict.errors:
             return []  # not an operario
         if answer.causes:
-            return [] if verdict.errors else unlisted(answer.causes, self._there)
+            return [] if verdict.errors else unlisted(answer.causes, self._there, self._used)
         if verdict.errors:
-            return unlisted(verdict.errors, self._here)
+            return unlisted(verdict.errors, self._here, self._used)
         silent = [
             _INDEX.sub("/*", pointer)
             for pointer in answer.dropped
@@ -80,7 +90,11 @@ class Comparison:
                 for warned in verdict.ignored
             )
         ]
-        return [f"dropped: {pointer}" for pointer in unlisted(silent, self._dropped)]
+        return [f"dropped: {pointer}" for pointer in unlisted(silent, self._dropped, self._used)]
+
+    def unused(self, *titles: str) -> list[str]:
+        """Return the patterns of rows that covered nothing."""
+        return [row.pattern.pattern for row in listed(*titles) if row not in self._used]
 
 
 def _contains(outer: str, inner: str) -> bool:
