@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.alert_file import read_alerts
@@ -25,6 +26,7 @@ from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.catalog.yaml.locate import Locator
 from openfero_gitops.delivery.match import Match, match
+from openfero_gitops.delivery.pairs import with_own_job
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import PayloadError
 from openfero_gitops.domain.labels import REPLICA_LABELS
@@ -37,12 +39,11 @@ from openfero_gitops.jobs.render import Delivery, render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from openfero_gitops.domain.alert import Alert, AlertGroup
+    from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
-    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.jobs.render import Rendered
 
-    _Render = Callable[[Alert, Operario, Delivery], Rendered]
+    _Create = Callable[[AlertGroup], list[Rendered]]
 
 FOLDER: Final = "tests"
 ALERT: Final = "alert.json"
@@ -145,23 +146,17 @@ def run_cases(
         jobs_namespace: namespace for Jobs whose operario names none.
         replica_labels: labels that do not identify an alert.
     """
-
-    def render_alert(alert: Alert, operario: Operario, delivery: Delivery) -> Rendered:
-        return render(
-            alert,
-            operario,
-            catalog.envelope,
-            catalog.revision,
-            delivery,
-            jobs_namespace=jobs_namespace,
-            replica_labels=replica_labels,
-        )
-
+    create = partial(
+        _created,
+        catalog=catalog,
+        jobs_namespace=jobs_namespace,
+        replica_labels=replica_labels,
+    )
     # Problems name the commit of their file, which a snapshot may leave out.
     commit = snapshot.revision.commit
     files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
     cases, problems = _cases(replace(snapshot, files=files), catalog)
-    results = tuple(_run(case, catalog, render_alert) for case in cases)
+    results = tuple(_run(case, create) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)
     return CaseReport(
@@ -199,7 +194,7 @@ def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[GoldenCase], list
     return cases, problems
 
 
-def _run(case: GoldenCase, catalog: Catalog, render_alert: _Render) -> CaseResult:
+def _run(case: GoldenCase, create: _Create) -> CaseResult:
     if case.alert is None:
         problem = _missing(case, ALERT, "add an Alertmanager payload, or a single alert")
         return CaseResult(case, None, problems=(problem,))
@@ -207,7 +202,7 @@ def _run(case: GoldenCase, catalog: Catalog, render_alert: _Render) -> CaseResul
         group = read_alerts(case.alert.content)
     except PayloadError as error:
         return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
-    rendered = list(_rendered(group, catalog, render_alert))
+    rendered = create(group)
     objects = [_masked(job) for job in rendered]
     created = to_yaml(objects)
     notes = tuple(_notes(case, rendered))
@@ -222,8 +217,10 @@ def _run(case: GoldenCase, catalog: Catalog, render_alert: _Render) -> CaseResul
     return CaseResult(case, created, _difference(case.job.path, expected, objects), notes=notes)
 
 
-def _rendered(group: AlertGroup, catalog: Catalog, render_alert: _Render) -> Iterator[Rendered]:
-    """The Jobs for a delivery, one per occurrence."""
+def _created(
+    group: AlertGroup, catalog: Catalog, jobs_namespace: str, replica_labels: frozenset[str]
+) -> list[Rendered]:
+    """The Jobs for a delivery, one for alerts that are one alert."""
     delivery = Delivery(
         id="test",
         group_key=group.group_key,
@@ -231,15 +228,24 @@ def _rendered(group: AlertGroup, catalog: Catalog, render_alert: _Render) -> Ite
         received_at=_RECEIVED_AT,
         received_by="test",
     )
-    seen = set()
-    for alert in group.alerts:
-        result = match(alert, catalog, ())
-        if not isinstance(result, Match):
-            continue
-        rendered = render_alert(alert, result.operario, delivery)
-        if rendered.key not in seen:
-            seen.add(rendered.key)
-            yield rendered
+    matches = {
+        id(alert): result.operario
+        for alert in group.alerts
+        if isinstance(result := match(alert, catalog, ()), Match)
+    }
+    matching = (alert for alert in group.alerts if id(alert) in matches)
+    return [
+        render(
+            alert,
+            matches[id(alert)],
+            catalog.envelope,
+            catalog.revision,
+            delivery,
+            jobs_namespace=jobs_namespace,
+            replica_labels=replica_labels,
+        )
+        for alert in with_own_job(matching, replica_labels)
+    ]
 
 
 def _notes(case: GoldenCase, rendered: Sequence[Rendered]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from openfero_gitops.catalog.ignore import select_considered
 from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
+from openfero_gitops.delivery.pairs import with_own_job
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.jobs.render import Delivery, render
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container
 
     from openfero_gitops.catalog.validation.schema import Schemas
-    from openfero_gitops.domain.alert import AlertGroup
+    from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Snapshot
+    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
-    from openfero_gitops.domain.remediation import JobKey
     from openfero_gitops.sources.folder import FolderSource
     from openfero_gitops.sources.git.access import GitAccess
 
@@ -178,34 +179,41 @@ def render_all(
     """The Jobs for a delivery received now, and a line for each alert without one of its own."""
     catalog = _committed(catalog)
     delivery = _delivery(group, "render")
-    manifests: dict[JobKey, dict[str, Any]] = {}
+    manifests: list[dict[str, Any]] = []
     notes: list[str] = []
+    matches: list[tuple[Alert, Operario]] = []
     for alert in group.alerts:
-        name = alert.name or "an alert without a name"
         result = match(alert, catalog, ())
         if isinstance(result, NoMatch):
-            notes.append(f"{name} ({alert.status}): no Job: {result.reason}: {result.reason.text}")
+            notes.append(f"{_named(alert)}: no Job: {result.reason}: {result.reason.text}")
+        else:
+            matches.append((alert, result.operario))
+    own = set(map(id, with_own_job((alert for alert, _ in matches), source.replica_labels)))
+    for alert, operario in matches:
+        if id(alert) not in own:
+            notes.append(
+                f"{_named(alert)}: has the same Job as another alert: they differ in replica labels"
+            )
             continue
         rendered = render(
             alert,
-            result.operario,
+            operario,
             catalog.envelope,
             catalog.revision,
             delivery,
             jobs_namespace=source.jobs_namespace,
             replica_labels=source.replica_labels,
         )
-        if rendered.key in manifests:
-            notes.append(
-                f"{name} ({alert.status}): has the same Job as another alert: {rendered.key.name}"
-            )
-            continue
         if rendered.refusal is not None:
             notes.append(
-                f"{name} ({alert.status}): would be refused: {rendered.refusal}: {rendered.message}"
+                f"{_named(alert)}: would be refused: {rendered.refusal}: {rendered.message}"
             )
-        manifests[rendered.key] = rendered.manifest
-    return list(manifests.values()), notes
+        manifests.append(rendered.manifest)
+    return manifests, notes
+
+
+def _named(alert: Alert) -> str:
+    return f"{alert.name or 'an alert without a name'} ({alert.status})"
 
 
 def explain_all(catalog: Catalog, group: AlertGroup, source: CatalogSource) -> list[Explanation]:

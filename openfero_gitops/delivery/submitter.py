@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -24,6 +24,13 @@ from openfero_gitops.delivery.attempt import (
     runs_so_far,
 )
 from openfero_gitops.delivery.match import NoMatch, match
+from openfero_gitops.delivery.pairs import (
+    Identity,
+    common_identity,
+    identity_of,
+    start_of,
+    still_firing,
+)
 from openfero_gitops.domain.alert import Occurrence, Status, incident_digest
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import (
@@ -48,7 +55,6 @@ from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
     from openfero_gitops.domain.catalog import Catalog
@@ -160,12 +166,14 @@ class Submitter:
             received_at=self._now(),
             received_by=self._identity,
         )
-        alerts: dict[_Identity, Alert] = {}
+        alerts: dict[Identity, Alert] = {}
         async for alert in _in_turns(group.alerts):
-            alerts.setdefault(_identity(alert), alert)  # one that is listed twice is submitted once
-        items: dict[_Identity, Item] = {}
+            alerts.setdefault(
+                identity_of(alert), alert
+            )  # one that is listed twice is submitted once
+        items: dict[Identity, Item] = {}
         expected_items = len(alerts)
-        for identity in self._still_firing(alerts):
+        for identity in still_firing(alerts, self._replica_labels):
             reason = Reason.STILL_FIRING
             alert = alerts.pop(identity)
             items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
@@ -200,30 +208,32 @@ class Submitter:
 
     async def _submit_all(
         self,
-        alerts: Mapping[_Identity, Alert],
+        alerts: Mapping[Identity, Alert],
         catalog: Catalog,
         delivery: Delivery,
-        items: dict[_Identity, Item],
+        items: dict[Identity, Item],
     ) -> None:
         """Submit alerts, not more at once than requests are allowed; add their items."""
         # The alerts of both members of a high-availability pair have one Job.
-        matches: dict[_Identity, tuple[Operario, list[_Identity]]] = {}
+        matches: dict[Identity, list[tuple[Identity, Operario]]] = {}
         async for identity, alert in _in_turns(alerts.items()):
             matched = match(alert, catalog, self._view)
             if isinstance(matched, NoMatch):
                 reason = matched.reason
                 items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
             else:
-                common = self._common_identity(identity, alert)
-                matches.setdefault(common, (matched.operario, []))[1].append(identity)
+                common = common_identity(identity, alert, self._replica_labels)
+                matches.setdefault(common, []).append((identity, matched.operario))
         pending = iter(matches.values())
 
         async def work() -> None:
-            for operario, (first, *others) in pending:
+            for members in pending:
+                # The earliest start counts, as when Alertmanager merges equal alerts.
+                first, operario = min(members, key=lambda member: start_of(member[0]))
                 item = await self._submit(alerts[first], operario, catalog, delivery)
-                items[first] = item
-                for identity in others:
+                for identity, _ in members:
                     items[identity] = of_other_member(item, alerts[identity])
+                items[first] = item
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(len(matches), self._limits.requests)):
@@ -293,32 +303,6 @@ class Submitter:
         """The digest of the incident of an alert, in this or another state."""
         replica_labels = replica_labels_in(alert.labels, self._replica_labels)
         return incident_digest(without(alert.labels, replica_labels), status)
-
-    def _common_identity(self, identity: _Identity, alert: Alert) -> _Identity:
-        """Return what is equal for alerts that differ in replica labels alone."""
-        replica_labels = replica_labels_in(alert.labels, self._replica_labels)
-        if not replica_labels:
-            return identity
-        labels = without(alert.labels, replica_labels)
-        return (alert.status, alert.starts_at, tuple(sorted(labels.items())))
-
-    def _still_firing(self, alerts: Mapping[_Identity, Alert]) -> list[_Identity]:
-        """Find resolved alerts of one member of a pair that still fire from the other.
-
-        Each member evaluates the rules at another moment, and one may be restarting. The alert is
-        resolved once the last member says so.
-        """
-        labels = {
-            identity: self._common_identity(identity, alert)[-1]
-            for identity, alert in alerts.items()
-            if not self._replica_labels.isdisjoint(alert.labels)
-        }
-        firing = {common for (status, *_), common in labels.items() if status is Status.FIRING}
-        return [
-            identity
-            for identity, common in labels.items()
-            if identity[0] is Status.RESOLVED and common in firing
-        ]
 
     def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
         incident = self._view.of_incident(latest.incident)
@@ -533,19 +517,13 @@ class NameTaken(Conflict):
 
 
 _Value = TypeVar("_Value")
-_Identity = tuple[Status, "datetime | None", tuple[tuple[str, str], ...]]
 
 
-def _identity(alert: Alert) -> _Identity:
-    """Return what is equal for alerts of one occurrence."""
-    return (alert.status, alert.starts_at, tuple(sorted(alert.labels.items())))
-
-
-def _answer(group: AlertGroup, items: Mapping[_Identity, Item]) -> Answer:
+def _answer(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
     return with_invalid(
         group,
         [
-            items.get(_identity(alert))
+            items.get(identity_of(alert))
             or failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
             for alert in group.alerts
         ],
@@ -560,7 +538,7 @@ async def _in_turns(values: Iterable[_Value]) -> AsyncIterator[_Value]:
         yield value
 
 
-def _with_status(alerts: Mapping[_Identity, Alert], status: Status) -> dict[_Identity, Alert]:
+def _with_status(alerts: Mapping[Identity, Alert], status: Status) -> dict[Identity, Alert]:
     return {identity: alert for identity, alert in alerts.items() if alert.status is status}
 
 

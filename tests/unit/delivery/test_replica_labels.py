@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.audit.verify import Proof, verify
+from openfero_gitops.delivery.pairs import with_own_job
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.answer import Verdict
@@ -241,14 +242,27 @@ class TestOneDelivery:
 class TestDifferentStarts:
     """The members evaluate their rules at different moments."""
 
-    @pytest.mark.parametrize("together", [True, False])
+    @pytest.mark.parametrize("later", [1, 45, 900])
+    @in_virtual_time
+    async def test_one_delivery_makes_one_job_of_the_earliest_start(self, later: int) -> None:
+        """Alertmanager would merge the two, and a member that was restarted changes nothing."""
+        world = World()
+        replica = world.replica()
+        first = of_member("a", starts_at=NOW - timedelta(seconds=30))
+        second = of_member("b", starts_at=NOW + timedelta(seconds=later))
+        async with replica.watching():
+            answer = await replica.deliver(second, first)
+            again = await replica.deliver(first, second)
+        (job,) = await world.jobs()
+        assert job.starts_at == first.starts_at
+        assert job.labels["prometheus_replica"] == "a"
+        assert outcomes(answer) == [(Outcome.EXISTS, None), (Outcome.CREATED, None)]
+        assert outcomes(again) == [(Outcome.EXISTS, None)] * 2
+        assert [item.alert.labels["prometheus_replica"] for item in answer.items] == ["b", "a"]
+
     @pytest.mark.parametrize("later", [15, 45])
     @in_virtual_time
-    async def test_the_pair_is_healed_once(
-        self,
-        together: bool,  # noqa: FBT001
-        later: int,
-    ) -> None:
+    async def test_two_deliveries_are_healed_once(self, later: int) -> None:
         """Each start has a Job, and the leader refuses all but one as the same incident."""
         world = World()
         replica = world.replica()
@@ -256,8 +270,8 @@ class TestDifferentStarts:
         first = of_member("a", starts_at=start)
         second = of_member("b", starts_at=start + timedelta(seconds=later))
         async with replica.watching(), replica.leading():
-            for alerts in ((first, second),) if together else ((first,), (second,)):
-                assert (await replica.deliver(*alerts)).verdict is Verdict.ACCEPTED
+            for delivered in (first, second):
+                assert (await replica.deliver(delivered)).verdict is Verdict.ACCEPTED
             await until(lambda: all(not job.waiting for job in replica.view))
             await replica.deliver(first, second)
         jobs = await world.jobs()
@@ -392,3 +406,18 @@ def test_a_delivery_is_read_again_from_a_job_with_replica_labels() -> None:
         remediation.incident
         == build.rendered(alert(labels={**PLAIN, "severity": "page"})).occurrence.incident
     )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_alert_of_a_pair_has_the_job(order: int) -> None:
+    """It is the one that starts first; other alerts have Jobs of their own."""
+    late = of_member("b", starts_at=NOW)
+    early = of_member("a", starts_at=NOW - timedelta(minutes=1))
+    other = alert(labels=PLAIN)
+    resolved_one = of_member("a", status=Status.RESOLVED)
+    alerts = [late, early, other, resolved_one][::order]
+    assert set(map(id, with_own_job(alerts, REPLICA_LABELS))) == {
+        id(early),
+        id(other),
+        id(resolved_one),
+    }
