@@ -27,6 +27,9 @@ _HEXADECIMAL: Final = re.compile("[0-9a-f]{4,64}")
 _OLDER: Final = re.compile(r"(?P<start>[^~^]+)(?P<steps>[~^][~^0-9]*)")
 
 _SHA256: Final = re.compile(r"^\s*objectformat\s*=\s*sha256\s*$", re.IGNORECASE | re.MULTILINE)
+_DEEPENING: Final = (
+    "`git fetch --unshallow` in it (with actions/checkout of GitHub, set `fetch-depth: 0`)"
+)
 #: A parent other than the first, which only merges have.
 _OTHER_PARENT: Final = re.compile(r"\^(?:[2-9]|1\d)")
 
@@ -60,13 +63,13 @@ class LocalRepository:
             UsageError: there is no such commit; the message says why, as far as it is known.
             SourceError: git does not work.
         """
-        if "\0" in ref or not ref:
-            raise UsageError(f"{printable(ref)!r} is not a revision")
-        for name in (ref, f"origin/{ref}"):
-            commit = self._commit(name)
-            if commit:
-                return commit
-        raise UsageError(f"{printable(str(self.root))}: {self._why_missing(ref)}")
+        why = "that is not the name of a revision"
+        if ref and "\0" not in ref:
+            for name in (ref, f"origin/{ref}"):
+                if commit := self._commit(name):
+                    return commit
+            why = self._why_missing(ref)
+        raise UsageError(f"{printable(str(self.root))} has no commit {printable(ref)!r}: {why}")
 
     def _commit(self, name: str) -> str:
         """Return the full ID of a commit; empty where there is none."""
@@ -80,7 +83,6 @@ class LocalRepository:
 
     def _why_missing(self, ref: str) -> str:
         """Explain why a ref names no commit, and what to do."""
-        shown = printable(ref)
         older = _OLDER.fullmatch(ref)
         if not self._commit("HEAD"):
             head = _run(self.root, "symbolic-ref", "--quiet", "--short", "HEAD")
@@ -90,44 +92,31 @@ class LocalRepository:
         kind = _run(self.root, "cat-file", "-t", ref) if not ref.startswith("-") else None
         if kind is not None and kind.code == 0:
             name = kind.stdout.decode().strip()
-            return f"{shown!r} is a {name}, not a commit; name a branch, a tag or a commit"
+            return f"it is a {name}; name a branch, a tag or a commit"
         if older and (start := self._commit(older["start"])):
-            return self._why_no_ancestor(shown, printable(older["start"]), start)
+            return self._why_no_ancestor(older["steps"], printable(older["start"]), start)
         if "is ambiguous" in self._parsed(f"{ref}^{{commit}}").stderr:
-            return f"{shown!r} abbreviates several IDs; write more digits"
+            return "several objects have an ID that begins like this; write more digits"
         if _HEXADECIMAL.fullmatch(ref):
-            advice = self._deepening() if self.shallow else f"`{self._git} fetch`"
-            return f"there is no commit {shown!r}; if only the remote has it, run {advice}"
+            advice = _DEEPENING if self.shallow else "`git fetch` in it"
+            return f"if only the remote has this ID, run {advice}"
         return (
-            f"there is no branch, tag or commit {shown!r}; check the spelling, or, if only the"
-            f" remote has it, run `{self._git} fetch origin {shown}`"
+            "there is no such branch or tag; check the spelling, or, if only the remote has it,"
+            f" run `git fetch origin {printable(ref)}` in it"
         )
 
-    def _why_no_ancestor(self, shown: str, start_name: str, start: str) -> str:
+    def _why_no_ancestor(self, steps: str, start_name: str, start: str) -> str:
         if self.shallow:
-            return (
-                f"{shown!r} is not in this shallow clone, which has only the newest commits; run"
-                f" {self._deepening()}"
-            )
+            return f"it is a shallow clone, with only the newest commits; run {_DEEPENING}"
         listed = _run(self.root, "rev-list", "--count", "--first-parent", start)
         if listed.code != 0:
             return f"the history of {start_name} cannot be read (git: {last_line(listed.stderr)})"
-        if _OTHER_PARENT.search(shown):
-            return f"there is no {shown!r}: that commit has no further parent, since it is no merge"
+        if _OTHER_PARENT.search(steps):
+            return "the commit before it has no further parent, since it is no merge"
         count = int(listed.stdout)
         if count == 1:
-            return f"there is no {shown!r}: {start_name} is the first commit, which has no parent"
-        return f"there is no {shown!r}: the history of {start_name} has {plural(count, 'commit')}"
-
-    def _deepening(self) -> str:
-        return (
-            f"`{self._git} fetch --unshallow`, or set `fetch-depth: 0` where GitHub's"
-            " actions/checkout made it"
-        )
-
-    @property
-    def _git(self) -> str:
-        return f"git -C {printable(str(self.root))}"
+            return f"{start_name} is the first commit, which has no parent"
+        return f"the history of {start_name} has {plural(count, 'commit')}"
 
 
 def find_root(path: Path) -> Path | None:

@@ -337,7 +337,7 @@ def test_a_shallow_clone(
     at_ref = openfero("validate", clone / "ops", "--ref", "pr")
     assert "2 valid operarios, 1 error" in at_ref.out
     deeper = openfero("diff", clone / "ops", "HEAD~2", "HEAD")
-    assert (deeper.code, "fetch --unshallow`" in deeper.err) == (2, True)
+    assert (deeper.code, "git fetch --unshallow" in deeper.err) == (2, True)
 
 
 def test_diff_since_the_branch_was_made(
