@@ -144,4 +144,4 @@ def test_a_server_that_wants_no_request_gets_none(
 
         replica.wait_for(lambda: commit_of(replica) == repository.head)
         assert "the server is asked too often (429)" in replica.process.output
-        assert f"not asked again for {WAIT_SECONDS} s" in replica.process.output
+        assert f"wants no request for {WAIT_SECONDS} s" in replica.process.output

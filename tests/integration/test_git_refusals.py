@@ -285,7 +285,7 @@ class TestHttp:
             ),
             ((404, PLAIN, "Not Found"), ["or these credentials cannot see it; check the URL"]),
             ((429, {}, ""), ["the server is asked too often (429)"]),
-            ((429, {"Retry-After": "90"}, ""), ["it is not asked again for 90 s"]),
+            ((429, {"Retry-After": "90"}, ""), ["wants no request for 90 s"]),
             (
                 (503, {"Retry-After": "5", **PLAIN}, "\n=====\nUpgrading the database\n=====\n"),
                 ["not available for now (503)", "5 s", "server: Upgrading the database;"],

@@ -270,7 +270,7 @@ OTHER_REFUSALS: Final = (
         "silence",
         "",
         1,
-        "git ls-remote ended with exit code 128",
+        "the command on the server ended with exit code 1",
         "the server accepted the SSH key, and refused the request",
     ),
 )

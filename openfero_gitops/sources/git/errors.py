@@ -14,7 +14,7 @@ from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.failure.diagnose import diagnose
 from openfero_gitops.sources.git.failure.kinds import GitSetup
-from openfero_gitops.sources.git.failure.words import FILLER, own_lines, server_lines
+from openfero_gitops.sources.git.failure.words import FILLER, own_lines, server_lines, ssh_lines
 from openfero_gitops.sources.git.transport import HttpLog, SshLog, parse_log
 from openfero_gitops.sources.git.url import redact
 
@@ -167,9 +167,9 @@ def last_line(stderr: str, secrets: Iterable[str] = ()) -> str:
 def _said(finished: Finished, secrets: Sequence[str]) -> str:
     """Quote what the server, ssh and Git said: `server: …; ssh: …; git: …`."""
     server = server_lines(finished)
-    log = parse_log(finished.log)
-    ssh = list(dict.fromkeys(log.reasons)) if isinstance(log, SshLog) else []
+    ssh = ssh_lines(finished)
     git = [line for line in own_lines(finished.stderr) if line and not FILLER.match(line)]
+    git = [line for line in git if line.removeprefix("fatal: ") not in (*server, *ssh)]
     git = [line for line in git if line not in server]
     # The object that Git's check refuses is in the first of its lines.
     git = [line for line in git if _DEFECT.match(line)] or git[-2:]
@@ -182,7 +182,15 @@ def _said(finished: Finished, secrets: Sequence[str]) -> str:
         )
         if (text := _clean(lines, secrets, limit))
     ]
-    return printable("; ".join(said), _MAX_SAID) or finished.ending
+    return printable("; ".join(said), _MAX_SAID) or _ending(finished)
+
+
+def _ending(finished: Finished) -> str:
+    """Say how a command ended that printed nothing, or over ssh the one on the server."""
+    log = parse_log(finished.log)
+    if isinstance(log, SshLog) and log.authenticated and log.code:
+        return f"the command on the server ended with exit code {log.code}"
+    return finished.ending
 
 
 def _clean(lines: Iterable[str], secrets: Iterable[str], limit: int) -> str:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 SSH_LOG: Final = "OPENFERO_SSH_LOG"
 # No file has to be executable for this, which a folder that is mounted noexec would not allow.
 _SSH_COMMAND: Final = (
-    'logged_ssh() {{ {ssh} -E "${{{log}:-/dev/null}}" "$@"; code=$?;'
-    ' echo "{exit}$code" >>"${{{log}:-/dev/null}}"; return "$code"; }}; logged_ssh'
+    'logged_ssh() {{ log=${{{log}:-/dev/null}}; echo "{start}" >>"$log"; {ssh} -E "$log" "$@";'
+    ' code=$?; echo "{exit}$code" >>"$log"; return "$code"; }}; logged_ssh'
 )
+_SSH_START: Final = "ssh starts"
 _SSH_EXIT: Final = "ssh ended with exit code "
 _SSH_FAILED: Final = 255  # ssh's exit code for its own failures
 _NOT_FOUND: Final = 127  # a shell's exit code for a missing command
@@ -67,7 +68,7 @@ def logged_ssh(argv: Sequence[str]) -> str:
     Args:
         argv: ssh and its options; they must set LogLevel=VERBOSE.
     """
-    return _SSH_COMMAND.format(ssh=shlex.join(argv), log=SSH_LOG, exit=_SSH_EXIT)
+    return _SSH_COMMAND.format(ssh=shlex.join(argv), log=SSH_LOG, start=_SSH_START, exit=_SSH_EXIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _parse_ssh(lines: Sequence[str]) -> SshLog:
     for line in lines:
         if line.startswith(_SSH_EXIT) and line.removeprefix(_SSH_EXIT).strip().isdecimal():
             code = int(line.removeprefix(_SSH_EXIT))
-    own = [line for line in lines if not line.startswith(_SSH_EXIT)]
+    own = [line for line in lines if not line.startswith((_SSH_START, _SSH_EXIT))]
     return SshLog(
         reasons=tuple(
             line.strip() for line in own if line.strip() and not _SSH_PROGRESS.match(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from openfero_gitops.sources.git.failure.kinds import (
     CUT,
@@ -74,7 +75,10 @@ _NO_ANSWER: Final = rules(
         ),
     ),
     (
-        r"wrong version number|packet length|record overflow|unexpected message|unexpected packet",
+        (
+            r"wrong version number|packet length|record overflow|unexpected message"
+            r"|unexpected tls packet"
+        ),
         Stage.CONNECT,
         "the TLS connection failed: the server does not speak TLS on this port; check the URL",
     ),
@@ -99,6 +103,7 @@ _PROXY_AUTHENTICATION: Final = 407
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 _UNAVAILABLE: Final = 503
+_ASK_LESS: Final = "raise --interval, or use fewer replicas, if this continues"
 _PAGE: Final = FetchFailure(
     Stage.TRANSFER,
     (
@@ -231,11 +236,13 @@ def _diagnose_status(answer: HttpAnswer, said: str, setup: GitSetup, now: dateti
     if failure := _diagnose_limit(answer, said, now):
         return failure
     if status < _CLIENT_ERROR:
+        target = _without_query(answer.headers.get("location", ""))
         return FetchFailure(
             Stage.FIND,
             (
-                f"the server redirects to another URL, which is not followed ({status}); set the"
-                " final URL (on many hosts it ends in .git)"
+                "the server redirects to another URL, which is not followed"
+                f" ({' '.join((str(status), target)).strip()}); set the final URL (on many hosts it"
+                " ends in .git)"
             ),
         )
     if policy := first_match(POLICIES, said):
@@ -249,11 +256,12 @@ def _diagnose_limit(answer: HttpAnswer, said: str, now: datetime) -> FetchFailur
     """Decide whether the server wants fewer requests, or none for now."""
     status, wait = answer.status, answer.retry_after(now)
     if status == _FORBIDDEN and (wait or first_match(LIMITS, said)):
-        return _limit(f"the server is asked too often ({status})", wait)
+        return _limit(f"the server is asked too often ({status})", _ASK_LESS, wait)
     if status == _TOO_MANY_REQUESTS:
-        return _limit(f"the server is asked too often ({status})", wait)
+        return _limit(f"the server is asked too often ({status})", _ASK_LESS, wait)
     if status == _UNAVAILABLE and (wait or first_match(LIMITS, said)):
-        return _limit(f"the server is not available for now ({status})", wait)
+        what = f"the server is not available for now ({status})"
+        return _limit(what, "see what it says", wait)
     if status >= _SERVER_ERROR:
         return FetchFailure(
             Stage.LIMIT, f"the server is overloaded or failing ({status}); check its log"
@@ -261,13 +269,20 @@ def _diagnose_limit(answer: HttpAnswer, said: str, now: datetime) -> FetchFailur
     return None
 
 
-def _limit(what: str, wait: float) -> FetchFailure:
+def _limit(what: str, advice: str, wait: float) -> FetchFailure:
     if not wait:
-        return FetchFailure(
-            Stage.LIMIT, f"{what}; raise --interval, or use fewer replicas, if this continues"
-        )
+        return FetchFailure(Stage.LIMIT, f"{what}; {advice}")
     return FetchFailure(
-        Stage.LIMIT,
-        f"{what}; it is not asked again for {wait:g} s, as it demands (Retry-After)",
-        retry_after=wait,
+        Stage.LIMIT, f"{what}, and wants no request for {wait:g} s (Retry-After)", retry_after=wait
     )
+
+
+def _without_query(location: str) -> str:
+    """Return the URL of a redirect, without what may be a secret in it."""
+    try:
+        url = urlsplit(location)
+        host = f"{url.hostname}:{url.port}" if url.port else url.hostname
+    except ValueError:
+        return ""
+    path = url.path.removesuffix("/info/refs")
+    return f"{url.scheme}://{host}{path}" if url.scheme and host else path

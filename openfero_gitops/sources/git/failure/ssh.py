@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.sources.git.failure.kinds import (
@@ -180,8 +179,6 @@ _REFUSALS: Final = (
     (ABSENCE, _NO_REPOSITORY_FOR_KEY),
     (DENIAL, _DENIED_TO_KEY),
 )
-# On stderr this line is ssh's own: it does not log all of them.
-_END: Final = re.compile(r"Connection to .{0,300} closed")
 
 
 def diagnose_ssh(log: SshLog, finished: Finished, own: str) -> FetchFailure | None:
@@ -199,7 +196,7 @@ def diagnose_ssh(log: SshLog, finished: Finished, own: str) -> FetchFailure | No
         return first_match(_LOGIN, "\n".join((*log.reasons, own))) or _NO_LOGIN
     if GARBAGE.search(own):
         return _NOT_GIT_SHELL
-    said = "\n".join(line for line in server_lines(finished) if not _END.match(line))
+    said = "\n".join(server_lines(finished))
     if log.was_cut_off and (not said or BROKEN_OFF.search(own)):
         return _CUT_AFTER_LOGIN
     refused = log.code not in {None, 0} and not BROKEN_OFF.search(own)

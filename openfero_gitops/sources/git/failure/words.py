@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.sources.git.failure.kinds import Stage, rules
+from openfero_gitops.sources.git.failure.kinds import BROKEN_OFF, GARBAGE, Stage, rules
 from openfero_gitops.sources.git.transport import SshLog, parse_log
 
 if TYPE_CHECKING:
@@ -75,15 +75,31 @@ DENIAL: Final = re.compile(
 )
 NO_COMMAND: Final = re.compile(r"command not found|upload-pack: .{0,20}not found", re.IGNORECASE)
 _MAX_LINES: Final = 8
+_SSH_END: Final = re.compile(r"^Connection to .{0,300} closed")
 # The second one is how Git shows the error packet of its own protocol.
 _MARK: Final = re.compile(r"(?:remote:|fatal: remote error:)\s*")
 #: Lines with which Git ends, and which do not say what failed.
 FILLER: Final = re.compile(
-    r"(?:hint: |warning: |Please make sure you have|and the repository exists"
+    r"^(?:error: unable to read askpass response|hint: |warning: "
+    r"|Please make sure you have|and the repository exists"
     r"|fatal: Could not read from remote repository|fatal: the remote end hung up"
     r"|fatal: expected flush after ref listing)",
     re.IGNORECASE,
 )
+
+
+def ssh_lines(finished: Finished) -> list[str]:
+    """Return what ssh said about its failure; it does not log all of it."""
+    log = parse_log(finished.log)
+    if not isinstance(log, SshLog):
+        return []
+    lines = (*log.reasons, *filter(_SSH_END.match, finished.stderr.splitlines()))
+    return list(dict.fromkeys(line.strip().removeprefix("ssh: ") for line in lines))
+
+
+def _is_of_this_machine(text: str) -> bool:
+    """Whether a line that is not marked is Git's or ssh's."""
+    return any(pattern.search(text) for pattern in (FILLER, GARBAGE, BROKEN_OFF, _SSH_END))
 
 
 def own_lines(stderr: str) -> list[str]:
@@ -94,7 +110,8 @@ def own_lines(stderr: str) -> list[str]:
 def server_lines(finished: Finished) -> list[str]:
     """Return what the server said, without the blank lines and frames of its messages.
 
-    Git marks the server's lines. Over ssh what the server's commands print is not marked.
+    Git marks the server's lines. Over ssh what the server's commands print is not marked: it is
+    what is not known to be Git's or ssh's.
     """
     over_ssh = isinstance(parse_log(finished.log), SshLog)
     lines: list[str] = []
@@ -102,7 +119,7 @@ def server_lines(finished: Finished) -> list[str]:
         text = line.strip()
         mark = _MARK.match(text)
         said = text[mark.end() :] if mark else text
-        if any(map(str.isalnum, said)) and (mark or (over_ssh and not FILLER.match(text))):
+        if any(map(str.isalnum, said)) and (mark or (over_ssh and not _is_of_this_machine(text))):
             lines.append(said)
     # The first ones may be a greeting, which every login gets.
     return list(dict.fromkeys(lines))[-_MAX_LINES:]
