@@ -45,7 +45,7 @@ def confirm(repository: BareRepository, suspicion: Damaged) -> str:
         return str(suspicion)
     where = repository.git.where
     try:
-        damage = find_damage(repository, suspicion.objects)
+        damage = find_damage(repository, suspicion.objects, blobs=suspicion.needs_blobs)
     except SourceUnavailable:
         repository.git.check()
         damage = ""  # examining it takes longer than a command may
@@ -57,21 +57,24 @@ def confirm(repository: BareRepository, suspicion: Damaged) -> str:
     ) from suspicion
 
 
-def find_damage(repository: BareRepository, objects: Iterable[str] = ()) -> str:
+def find_damage(
+    repository: BareRepository, objects: Iterable[str] = (), *, blobs: bool = False
+) -> str:
     """Return what is damaged in a repository, in one line; empty if nothing is found.
 
     Args:
         repository: the cache.
         objects: the IDs of blobs that should be in it, and could not be read.
+        blobs: whether any missing blob counts, also one that may have been left out.
 
     Raises:
         SourceUnavailable: it took too long, or was stopped.
     """
-    return _check_connectivity(repository) or _read_all(repository, list(objects))
+    return _check_connectivity(repository, blobs=blobs) or _read_all(repository, list(objects))
 
 
-def _check_connectivity(repository: BareRepository) -> str:
-    """Read all commits and trees, and look for every blob, except those that were left out."""
+def _check_connectivity(repository: BareRepository, *, blobs: bool) -> str:
+    """Read all commits and trees; with `blobs`, all blobs must exist, too."""
     try:
         checked = repository.git.run(
             f"--git-dir={repository.folder}",
@@ -81,11 +84,16 @@ def _check_connectivity(repository: BareRepository) -> str:
         )
     except TooMuchOutput:
         return "git fsck lists more than can be read"
-    if checked.code == 0 or _was_exhausted(checked):
+    if _was_exhausted(checked):
         return ""
+    # The exit code can be 0 where a pack cannot be opened, and others have its objects.
     lines = [*checked.stderr.splitlines(), *checked.stdout.decode("utf-8", "replace").splitlines()]
     return _shown(
-        [line for line in lines if not _LEFT_OUT.match(line) and not _HARMLESS.match(line)]
+        [
+            line
+            for line in lines
+            if not _HARMLESS.match(line) and (blobs or not _LEFT_OUT.match(line))
+        ]
     )
 
 

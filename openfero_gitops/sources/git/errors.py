@@ -60,6 +60,8 @@ class Damaged(Exception):
         objects: the IDs of objects that could not be read, if they are known.
         otherwise: the error to raise if nothing is damaged.
         is_certain: whether the content itself shows the damage.
+        needs_blobs: whether the cause may be a missing blob, even one that was left out because of
+            its size: a new clone has what the server now assumes to be there.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Damaged(Exception):
         *,
         otherwise: SourceError | None = None,
         is_certain: bool = False,
+        needs_blobs: bool = False,
     ) -> None:
         """Keep what to examine."""
         super().__init__(reason)
         self.objects = tuple(objects)
         self.otherwise = otherwise
         self.is_certain = is_certain
+        self.needs_blobs = needs_blobs
 
 
 class CacheFull(Exception):
@@ -148,7 +152,9 @@ def explain(
     else:
         error = SourceUnavailable(text, retry_after=failure.retry_after)
     if failure.may_be_local:
-        return Damaged(reason_of(finished, secrets), otherwise=error)
+        # The server sent a delta against an object that is missing here.
+        needs_blobs = "unresolved delta" in finished.stderr
+        return Damaged(reason_of(finished, secrets), otherwise=error, needs_blobs=needs_blobs)
     return error
 
 
