@@ -357,7 +357,7 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("status", "words"),
         [
-            (407, "requires a user name and password, or refused those that it got"),
+            (407, "requires a user name and password; set --git-proxy-credentials-file (407)"),
             (403, "refuses to connect to the server (403); allow the server on the proxy"),
             (502, "cannot connect to the server (502)"),
         ],
