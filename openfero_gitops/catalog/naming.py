@@ -21,7 +21,9 @@ OPERARIO_NAME_PATTERN: Final = re.compile(
     r"openfero-(?P<alert>.+)-(?P<status>firing|resolved)", re.IGNORECASE
 )
 _OPERARIO_NAME_INSIDE: Final = re.compile(r"\bopenfero-\S+-(?:firing|resolved)\b", re.IGNORECASE)
-_JOB_INSIDE: Final = re.compile(r"^[ \t{,]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?Job\b", re.MULTILINE)
+_JOB_INSIDE: Final = re.compile(
+    r"(?:^|[{,])[ \t]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?Job\b", re.MULTILINE
+)
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 # Kustomize appends ten of these characters, which it calls a hash.
 _KUSTOMIZE_HASH: Final = re.compile(r"-[bcdfghkmt24-9]{10}")

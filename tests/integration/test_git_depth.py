@@ -226,7 +226,7 @@ class TestFetchingTheRest:
     ) -> None:
         """A partial pack is removed, and the next fetch succeeds."""
         with http_server(fleet.folder.parent) as server:
-            source = opened(server.url("origin.git"), timeout=3)
+            source = opened(server.url("origin.git"), access=GitAccess(timeout=3))
             await source.fetch()
             server.cut = 3000
             with pytest.raises(SourceUnavailable, match="did not finish within 3 s"):

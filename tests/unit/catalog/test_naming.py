@@ -101,6 +101,13 @@ def test_a_misnamed_operario_is_an_error_that_names_the_right_name(name: str, me
             'add the annotations openfero.io/alertname: "My Alert" and openfero.io/status: firing',
         ),
         (config_map("disks", key='"Disk"'), "did you mean openfero-disk-firing?"),
+        (
+            (
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: openfero-x}\n"
+                'data:\n  Disk: \'{"apiVersion": "batch/v1", "kind": "Job"}\'\n'
+            ),
+            "did you mean openfero-disk-firing?",
+        ),
     ],
 )
 def test_a_config_map_with_a_job_but_no_alert_is_an_error(text: str, suggestion: str) -> None:
