@@ -532,6 +532,8 @@ def _without_reserved(
                 suggestion = "options must be annotations"
             elif key == keys.KUEUE_QUEUE:
                 suggestion = "use the label of this name to select a queue"
+            elif key == keys.KUEUE_PRIORITY:
+                suggestion = "set priorityClassName in the Pod template, which Kueue also uses"
             else:
                 suggestion = "delete it"
             message = f"{key} is reserved and is not copied to the Job"

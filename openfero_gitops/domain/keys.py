@@ -11,6 +11,8 @@ from typing import Final
 PREFIX: Final = "openfero.io/"
 KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+#: The label of a priority, which Kueue also takes from the Pod template.
+KUEUE_PRIORITY: Final = "kueue.x-k8s.io/priority-class"
 #: OpenFero's label on a definition that it ignores.
 JOB_DISABLED: Final = "openfero/job-disabled"
 #: The label of a Kueue Workload that has the uid of its Job.

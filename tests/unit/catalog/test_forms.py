@@ -549,6 +549,17 @@ def test_fields_of_the_controller_are_dropped() -> None:
     assert "no-effect" not in rules(read(text.replace("suspend: true", "suspend: false")))
 
 
+def test_a_priority_of_kueue_belongs_into_the_pod_template() -> None:
+    """The label is not copied, and the suggestion says what has the same effect."""
+    labels = "  labels: {kueue.x-k8s.io/queue-name: q, kueue.x-k8s.io/priority-class: high}\n"
+    text = JOB.format(name="openfero-a-firing", annotations="{}")
+    reading = read(text.replace("spec:\n  template", f"{labels}spec:\n  template", 1))
+    assert reading.draft is not None
+    assert reading.draft.job["labels"] == {"kueue.x-k8s.io/queue-name": "q"}
+    [finding] = [each for each in reading.findings if each.rule.id == "reserved-key"]
+    assert "priorityClassName" in finding.suggestion
+
+
 def test_the_spec_digest_is_the_digest_of_the_canonical_json() -> None:
     """The digest depends on the content of the Job, not on the order of its keys."""
     operario = draft(FIRST)

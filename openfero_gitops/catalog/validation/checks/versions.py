@@ -19,6 +19,7 @@ from openfero_gitops.catalog.validation.schema.gates import (
     is_enabled,
     text_of,
 )
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.rule import warning
 from openfero_gitops.domain.text import shown
 
@@ -90,6 +91,8 @@ _GATED: Final[tuple[tuple[str, str, Applies], ...]] = (
     ("HostnameOverride", "POD.hostnameOverride", _any),
     ("ImageVolume", "V.image", _any),
     ("InPlacePodVerticalScaling", "C.resizePolicy", _any),
+    # (Other values are errors in every version.)
+    ("JobManagedBy", "managedBy", lambda value: value == keys.KUEUE_MULTIKUEUE),
     ("JobSuccessPolicy", "successPolicy", _any),
     ("MatchLabelKeysInPodAffinity", "TERM.matchLabelKeys TERM.mismatchLabelKeys", _any),
     ("PodCertificateRequest", "V.projected.sources[].podCertificate", _any),

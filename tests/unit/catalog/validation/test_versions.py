@@ -182,6 +182,16 @@ def test_values_and_gates_of_versions(
     assert sorted(rules(changed(**places), version)) == sorted(expected)
 
 
+@pytest.mark.parametrize(("version", "warned"), [("1.30", True), ("1.31", True), ("1.32", False)])
+def test_multikueue_needs_a_version_that_lets_others_manage_a_job(
+    version: str, *, warned: bool
+) -> None:
+    """Before, the API server drops the field, and the Job runs in this cluster."""
+    job = changed(spec={"managedBy": "kueue.x-k8s.io/multikueue"})
+    job["metadata"].setdefault("labels", {})["kueue.x-k8s.io/queue-name"] = "healing"
+    assert ("feature-gate" in rules(job, version)) is warned
+
+
 def test_an_ignored_field_stays_in_the_job() -> None:
     """The cluster may have enabled the feature gate, so the field is not dropped."""
     scope = replace(SCOPE, kubernetes_version="1.32")
