@@ -102,7 +102,7 @@ class LocalRepository:
             return f"if only the remote has this ID, run {advice}"
         return (
             "there is no such branch or tag; check the spelling, or, if only the remote has it,"
-            f" run `git fetch origin {printable(ref)}` in it"
+            f" run `git fetch origin {printable(ref.removeprefix('origin/'))}` in it"
         )
 
     def _why_no_ancestor(self, steps: str, start_name: str, start: str) -> str:
@@ -112,7 +112,7 @@ class LocalRepository:
         if listed.code != 0:
             return f"the history of {start_name} cannot be read (git: {last_line(listed.stderr)})"
         if _OTHER_PARENT.search(steps):
-            return "the commit before it has no further parent, since it is no merge"
+            return "only a merge has a second parent"
         count = int(listed.stdout)
         if count == 1:
             return f"{start_name} is the first commit, which has no parent"
