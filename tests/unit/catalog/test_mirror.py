@@ -92,6 +92,39 @@ def test_files_are_restored() -> None:
     assert read(write_mirror(given, "ns")) == given
 
 
+def sha256_file(path: str, content: bytes) -> SourceFile:
+    """Return a file of a repository whose IDs are SHA-256."""
+    return SourceFile(
+        path,
+        hashlib.sha256(b"blob %d\0" % len(content) + content).hexdigest(),
+        content,
+        "a" * 64,
+        REVISION.author,
+        REVISION.time,
+    )
+
+
+def test_files_of_a_sha256_repository_are_restored() -> None:
+    """IDs of 64 digits are restored; the content of each file is compared with its ID."""
+    revision = dataclasses.replace(REVISION, commit="a" * 64)
+    given = Snapshot(revision, "ops", (sha256_file("ops/a.yaml", b"kind: Job\n"),))
+
+    assert read(write_mirror(given, "ns")) == given
+
+
+@pytest.mark.parametrize("digits", [40, 41, 63, 64, 65])
+def test_content_under_an_id_of_another_hash_is_an_error(digits: int) -> None:
+    """No other digest is taken for the ID."""
+    content = b"kind: Job\n"
+    blob = hashlib.sha512(b"blob %d\0" % len(content) + content).hexdigest()[:digits]
+    given = Snapshot(
+        REVISION, "ops", (dataclasses.replace(file("ops/a.yaml", content), blob=blob),)
+    )
+
+    with pytest.raises(SourceError, match="is incomplete"):
+        read(write_mirror(given, "ns"))
+
+
 def test_signers_are_restored() -> None:
     """The signers of the revision and of stale files are restored."""
     revision = dataclasses.replace(REVISION, verified_signer="ada@git.example SHA256:x")
