@@ -320,6 +320,7 @@ class TestRefs:
             ("refs/heads/nope", "there is no ref refs/heads/nope"),
             ("f" * 40, "there is no commit f{40} on any branch"),
             ("abcdef1", "there is no branch or tag abcdef1"),
+            ("origin/main", "there is no branch or tag origin/main"),
         ],
     )
     async def test_an_unknown_ref_is_an_error(

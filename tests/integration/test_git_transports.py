@@ -251,6 +251,16 @@ class TestHttp:
 
         assert "the repository does not exist, or these credentials cannot see it" in text
 
+    async def test_the_url_of_a_page_leads_to_its_repository(
+        self, guarded: HttpServer, credentials: Path, tmp_path: Path
+    ) -> None:
+        """A URL that was copied from a browser is reported with the one that is meant."""
+        page = guarded.url("origin/-/tree/main/operarios")
+        text = await refusal(page, tmp_path, credentials_file=credentials)
+
+        meant = guarded.url("origin")
+        assert f"the URL looks like that of a web page: the repository may be {meant} (" in text
+
     async def test_a_redirect_to_another_host_is_refused(
         self, repository: Repository, guarded: HttpServer, credentials: Path, tmp_path: Path
     ) -> None:

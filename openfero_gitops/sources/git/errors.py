@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.failure.diagnose import diagnose
-from openfero_gitops.sources.git.failure.kinds import GitSetup
+from openfero_gitops.sources.git.failure.kinds import GitSetup, Stage
 from openfero_gitops.sources.git.failure.words import FILLER, own_lines, server_lines, ssh_lines
 from openfero_gitops.sources.git.transport import HttpLog, SshLog, parse_log
 from openfero_gitops.sources.git.url import redact
@@ -27,6 +27,8 @@ _MAX_LINE: Final = 300  # characters
 _MAX_SAID: Final = 500
 _MAX_LINES: Final = 6  # of one program
 _NO_SETUP: Final = GitSetup()
+# What fails if the URL is not that of a repository.
+_WRONG_URL: Final = {Stage.AUTHENTICATE, Stage.AUTHORISE, Stage.FIND, Stage.TRANSFER}
 _NO_SUCH_REF: Final = re.compile(r"(?:^|\n)fatal: couldn't find remote ref ")
 _NOT_OFFERED: Final = re.compile(
     r"not our ref|unadvertised object|no such remote ref|remote error: upload-pack: not our ref"
@@ -146,7 +148,10 @@ def explain(
         setup: what the user has configured.
     """
     failure = diagnose(finished, setup, datetime.now(UTC))
-    text = f"{where}: {failure.advice} ({_said(finished, secrets)})"
+    advice = failure.advice
+    if setup.page_of and failure.stage in _WRONG_URL:
+        advice += f"; the URL looks like that of a web page: the repository may be {setup.page_of}"
+    text = f"{where}: {advice} ({_said(finished, secrets)})"
     if failure.lasting:
         error: SourceError = SourceError(text)
     else:

@@ -28,6 +28,7 @@ from openfero_gitops.sources.git.errors import (
 )
 from openfero_gitops.sources.git.failure.kinds import GitSetup
 from openfero_gitops.sources.git.process import TooMuchDisk, TooMuchOutput
+from openfero_gitops.sources.git.url import repository_of_page, suggest_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -247,6 +248,7 @@ class RemoteRef:
             client_cert=settings.client_cert_file is not None,
             proxy=settings.proxy,
             proxy_credentials=settings.proxy_credentials_file is not None,
+            page_of=repository_of_page(self._url),
         )
 
     def _fetch_least(
@@ -301,4 +303,5 @@ class RemoteRef:
             return f"there is no commit {name} on any branch; correct --ref"
         if self._ref.startswith("refs/"):
             return f"there is no ref {name}; correct --ref, or restore the ref"
-        return f"there is no branch or tag {name}; correct --ref, or restore the branch or tag"
+        advice = suggest_ref(name) or "restore the branch or tag"
+        return f"there is no branch or tag {name}; correct --ref, or {advice}"

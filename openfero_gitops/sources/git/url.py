@@ -34,6 +34,16 @@ _NO_REF: Final = re.compile(
     r"^[-/.]|[/.]$|\.\.|//|/\.|\.lock(?:/|$)|@\{|^@$|[\x00-\x20\x7f~^:?*\[\\]"
 )
 
+_ABBREVIATED: Final = re.compile(r"[0-9a-f]{4,63}")
+_OF_A_REMOTE: Final = re.compile(r"(?:remotes/)?(?:origin|upstream)/(?P<branch>.+)")
+# Refs of requests and changes, as hosts of repositories publish them below refs/.
+_BELOW_REFS: Final = re.compile(r"(?:pull|pull-requests|merge-requests|changes|heads|tags)/.+")
+# The pages of a repository, on the hosts that many use.
+_PAGE: Final = re.compile(
+    r"(?P<repository>https?://[^/]+/.+?)/"
+    r"(?:-/.*|(?:tree|blob|raw|commits?|src|browse|pulls?|branches|tags)(?:/.*)?)"
+)
+
 
 class Protocol(StrEnum):
     """A protocol, named as in Git's `protocol.allow`."""
@@ -97,6 +107,26 @@ def parse_ref(ref: str) -> str:
 def looks_like_url(source: str) -> bool:
     """Whether a text is meant as a URL, valid or not, rather than as a folder."""
     return "://" in source or "::" in source or _SCP.fullmatch(source) is not None
+
+
+def suggest_ref(ref: str) -> str:
+    """Return what to write in place of a name that no branch or tag has; empty if unknown."""
+    if match := _OF_A_REMOTE.fullmatch(ref):
+        return f"write {match['branch']}, as the branch is called on the server"
+    if _BELOW_REFS.fullmatch(ref):
+        return f"write refs/{ref}"
+    if _ABBREVIATED.fullmatch(ref):
+        return "write all digits of a commit's ID"
+    return ""
+
+
+def repository_of_page(url: str) -> str:
+    """Return the repository to which a URL that looks like that of a web page belongs; or empty.
+
+    Only a hint: a repository may have such a path, too.
+    """
+    match = _PAGE.fullmatch(url)
+    return match["repository"] if match else ""
 
 
 def redact(text: str) -> str:

@@ -29,7 +29,8 @@ class Stage(StrEnum):
 class GitSetup:
     """What the user has configured: nobody is told to do what was done.
 
-    `proxy` is the proxy's URL, without credentials.
+    `proxy` is the proxy's URL, without credentials; `page_of` is the URL of the repository that was
+    probably meant, where the URL looks like that of a web page.
     """
 
     credentials: bool = False
@@ -37,6 +38,7 @@ class GitSetup:
     client_cert: bool = False
     proxy: str = ""
     proxy_credentials: bool = False
+    page_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

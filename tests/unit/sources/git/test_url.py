@@ -8,7 +8,13 @@ import pytest
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.source import GitSettings, GitSource
-from openfero_gitops.sources.git.url import Protocol, parse_ref, parse_remote
+from openfero_gitops.sources.git.url import (
+    Protocol,
+    parse_ref,
+    parse_remote,
+    repository_of_page,
+    suggest_ref,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +103,48 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
         parse_remote(url)
 
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("ref", "advice"),
+    [
+        ("origin/main", "write main, as the branch is called on the server"),
+        ("remotes/upstream/release/1", "write release/1, as the branch is called on the server"),
+        ("pull/168/head", "write refs/pull/168/head"),
+        ("merge-requests/7/head", "write refs/merge-requests/7/head"),
+        ("changes/84/6684/3", "write refs/changes/84/6684/3"),
+        ("heads/main", "write refs/heads/main"),
+        ("0afb89b42f20", "write all digits of a commit's ID"),
+        ("a" * 41, "write all digits of a commit's ID"),
+        ("main", ""),
+        ("release/1", ""),
+        ("origin", ""),
+        ("decade", "write all digits of a commit's ID"),
+    ],
+)
+def test_a_ref_of_another_kind_of_place_is_recognised(ref: str, advice: str) -> None:
+    """A name as other tools show it leads to the name that the server knows."""
+    assert suggest_ref(ref) == advice
+
+
+@pytest.mark.parametrize(
+    ("url", "repository"),
+    [
+        ("https://git.example/team/shop/-/tree/main/operarios", "https://git.example/team/shop"),
+        ("https://git.example/team/shop/tree/main", "https://git.example/team/shop"),
+        ("https://git.example/team/shop/blob/main/a.yaml", "https://git.example/team/shop"),
+        ("https://git.example/team/shop/src/branch/main", "https://git.example/team/shop"),
+        ("https://git.example/projects/X/repos/y/browse", "https://git.example/projects/X/repos/y"),
+        ("https://git.example/team/shop/pull/3/files", "https://git.example/team/shop"),
+        ("https://git.example/team/shop.git", ""),
+        ("https://git.example/team/treehouse", ""),
+        ("https://git.example/tree/shop", ""),
+        ("ssh://git@git.example/team/shop/tree/main", ""),
+    ],
+)
+def test_the_repository_of_a_page_is_guessed(url: str, repository: str) -> None:
+    """A URL copied from a browser leads to its repository; another is left alone."""
+    assert repository_of_page(url) == repository
 
 
 @pytest.mark.parametrize(
