@@ -425,7 +425,7 @@ class TestSsh:
 
         expected = {
             "other": "the server's host key is not the one in the known_hosts file",
-            "none": "the server's host key is not in the known_hosts file",
+            "elsewhere": "the server's host key is not in the known_hosts file",
         }
         assert expected[listed] in text
 
