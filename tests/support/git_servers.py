@@ -264,11 +264,12 @@ def raw_server(answer: bytes | None) -> Iterator[int]:
 
 @dataclass
 class Gate:
-    """A port before a server; while `shut` it closes each connection at once."""
+    """A port before a server; while `shut` it closes (and counts) each connection at once."""
 
     port: int = 0
     shut: bool = False
     connections: int = 0
+    refused: int = 0
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -293,6 +294,7 @@ def gate(server_port: int) -> Iterator[Gate]:
                     connection, _ = listener.accept()
                     state.connections += 1
                     if state.shut:
+                        state.refused += 1
                         connection.close()
                         continue
                     forwarder = threading.Thread(target=_forward, args=(connection, server_port))
