@@ -180,8 +180,8 @@ def _said(finished: Finished, secrets: Sequence[str]) -> str:
     server = server_lines(finished)
     ssh = ssh_lines(finished)
     git = [line for line in own_lines(finished.stderr) if line and not FILLER.match(line)]
-    git = [line for line in git if line.removeprefix("fatal: ") not in (*server, *ssh)]
-    git = [line for line in git if line not in server]
+    others = {*server, *ssh}
+    git = [line for line in git if others.isdisjoint((line, line.removeprefix("fatal: ")))]
     # The object that Git's check refuses is in the first of its lines.
     git = [line for line in git if _DEFECT.match(line)] or git[-2:]
     said = [

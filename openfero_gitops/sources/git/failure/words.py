@@ -15,7 +15,7 @@ LIMITS: Final = rules(
     (
         (
             r"too many (?:requests|connections|attempts|sessions|concurrent)|rate.?limit"
-            r"|abuse detection|throttl|slow down|quota .{0,40}exceeded"
+            r"|exceeding usage|abuse detection|throttl|slow down|quota .{0,40}exceeded"
             r"|exceeded .{0,60}(?:limit|quota)"
         ),
         Stage.LIMIT,
@@ -93,8 +93,11 @@ def ssh_lines(finished: Finished) -> list[str]:
     log = parse_log(finished.log)
     if not isinstance(log, SshLog):
         return []
-    lines = (*log.reasons, *filter(_SSH_END.match, finished.stderr.splitlines()))
-    return list(dict.fromkeys(line.strip().removeprefix("ssh: ") for line in lines))
+    printed = [line.strip() for line in finished.stderr.splitlines()]
+    if log.authenticated:
+        printed = list(filter(_SSH_END.match, printed))
+    lines = (*log.reasons, *(line for line in printed if line and not FILLER.match(line)))
+    return list(dict.fromkeys(line.removeprefix("ssh: ") for line in lines))
 
 
 def _is_of_this_machine(text: str) -> bool:
@@ -113,7 +116,9 @@ def server_lines(finished: Finished) -> list[str]:
     Git marks the server's lines. Over ssh what the server's commands print is not marked: it is
     what is not known to be Git's or ssh's.
     """
-    over_ssh = isinstance(parse_log(finished.log), SshLog)
+    log = parse_log(finished.log)
+    # Before the login, nothing on the server can print to stderr.
+    over_ssh = isinstance(log, SshLog) and log.authenticated
     lines: list[str] = []
     for line in finished.stderr.splitlines():
         text = line.strip()

@@ -209,6 +209,7 @@ def test_a_failure_of_ssh_is_not_damage(stderr: str, log: str, code: int, advice
 
     assert isinstance(error, SourceUnavailable)
     assert advice in str(error)
+    assert "(server: " not in str(error)
 
 
 @pytest.mark.parametrize(
