@@ -92,7 +92,7 @@ class PodStarts:
             _log.info("cannot read why a Pod does not start", job=str(job.key), error=str(error))
         else:
             if wait is not None:
-                _log.warning("a Pod does not start", job=str(job.key), reason=str(wait))
+                _log.warning("a Pod waits", job=str(job.key), reason=str(wait))
 
     async def _find(self, job: Remediation) -> tuple[PodWait | None, bool]:
         """Return why a Pod of the Job waits; and whether its Pods are known not to wait."""

@@ -29,7 +29,7 @@ def failure_message(job: Remediation, pods: Iterable[Mapping[str, Any]]) -> str:
             text += f": {message}"
         parts.append(text)
     elif job.pod_waiting:
-        parts.append(f"its Pod did not start: {job.pod_waiting}")
+        parts.append(f"its Pod waited: {job.pod_waiting}")
     if job.starts > 1:
         parts.append(f"the Job had been stopped and started again ({job.starts} starts)")
     return "; ".join(parts)[:_MAX_MESSAGE_CHARACTERS]

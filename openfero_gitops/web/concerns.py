@@ -134,7 +134,7 @@ def _concerns_of_remediations(
         oldest = min(stuck, key=lambda remediation: remediation.order)
         yield Concern(
             "warn",
-            f"{plural(len(stuck), 'remediation')} running without a started Pod",
+            f"{plural(len(stuck), 'remediation')} running with a waiting Pod",
             f"oldest: {oldest.alertname or oldest.operario}: {oldest.pod_waiting}",
             oldest.started_at,
             f"./?phase={Phase.RUNNING.value}",

@@ -9,12 +9,13 @@ import pytest
 from openfero_gitops.cluster.api import (
     CONFIG_MAP_METADATA,
     CONFIG_MAPS,
+    EVENTS,
     EVERYWHERE,
     JOB_STATES,
     JOBS,
 )
 from openfero_gitops.domain.errors import Invalid, NotFound
-from tests.contract.objects import config_map, job
+from tests.contract.objects import config_map, event, job
 
 if TYPE_CHECKING:
     from openfero_gitops.cluster.api import ApiServer, Object
@@ -37,6 +38,17 @@ async def test_list_sees_the_last_write(api: ApiServer, ns: str) -> None:
     for n in range(20):
         await api.create(CONFIG_MAPS, ns, config_map(f"one-{n}", {"mine": "yes"}))
         assert len((await api.list(CONFIG_MAPS, ns, label_selector="mine=yes")).items) == n + 1
+
+
+async def test_a_field_selector_selects_the_events_of_an_object(api: ApiServer, ns: str) -> None:
+    """Of all Events those about one object are listed; the field must have exactly this value."""
+    for uid in ("uid-a", "uid-b", "uid-a"):
+        about = {"apiVersion": "v1", "kind": "Pod", "namespace": ns, "name": "web", "uid": uid}
+        name = f"e-{len((await api.list(EVENTS, ns)).items)}"
+        await api.create(EVENTS, ns, event(name, ns, regarding=about))
+    for uid, names in (("uid-a", ["e-0", "e-2"]), ("uid-b", ["e-1"]), ("uid", [])):
+        listing = await api.list(EVENTS, ns, field_selector=f"regarding.uid={uid}")
+        assert [item["metadata"]["name"] for item in listing.items] == names
 
 
 async def test_empty_list(api: ApiServer, ns: str) -> None:

@@ -102,7 +102,7 @@ def test_a_pod_that_never_started() -> None:
     """If no container failed, the recorded reason of its waiting is added."""
     job = replace(FAILED, pod_waiting="ErrImagePull: Pod p, container heal: no such host")
     assert failure_message(job, []) == (
-        f"{CONDITION}; its Pod did not start: ErrImagePull: Pod p, container heal: no such host"
+        f"{CONDITION}; its Pod waited: ErrImagePull: Pod p, container heal: no such host"
     )
     failed = failure_message(job, [pod(ended("heal", 3))])
     assert failed == f"{CONDITION}; container heal exited with code 3"
