@@ -75,7 +75,7 @@ def test_a_replica_with_another_repository_is_not_ready_before_it_was_read(
                 new.wait_for(lambda: new.leads)
                 assert new.deliver(alert("HostDown", host="c"))[0] == 200
                 new.wait_for(lambda: new.remediation(waiting)["phase"] == "AwaitingApproval")
-                assert former.url in new.remediation(waiting)["message"]
+                new.wait_for(lambda: former.url in new.remediation(waiting)["message"])
                 new.wait_for(
                     lambda: (
                         f'"repository":"{address}"'
