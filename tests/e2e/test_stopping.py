@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-DELAY_SECONDS = 6
+DELAY_SECONDS = 10
 #: Longer than any test: what ends earlier did not wait for it.
 ENDLESS = "30m"
 
@@ -67,7 +67,7 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
             assert serving["message"] == ("this replica is stopping, but still accepts deliveries")
             deliveries = 0
             taken_over = False
-            while time.monotonic() - sent < DELAY_SECONDS - 2:
+            while time.monotonic() - sent < DELAY_SECONDS - 4:
                 code, answer = first.deliver(alert("HostDown", host=f"h{deliveries}"))
                 assert code == 200, answer
                 deliveries += 1
