@@ -42,6 +42,7 @@ WITHOUT_OPERARIO = {
     "empty-documents": b"---\n---\n---\n",
     "comments": b"# nothing yet\n# nor here\n",
     "json": b'{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}',
+    "ten-thousand-documents": b"---\na: 1\n" * 10_000,
 }
 WRONG = [
     (
@@ -58,7 +59,7 @@ WRONG = [
     (
         "utf-16",
         SOUND.decode().encode("utf-16"),
-        "disks/full.yaml:1:1: error: the file is UTF-16 (save the file as UTF-8)",
+        "disks/full.yaml:1:1: error: the file is UTF-16 (save the file as UTF-8;",
     ),
     (
         "latin-1",
@@ -72,7 +73,7 @@ WRONG = [
     ),
     (
         "ten-thousand-documents",
-        b"---\na: 1\n" * 10_000,
+        b"---\na: 1\n" * 10_000 + b"---\n" + SOUND,
         "error: the file has more than 1000 documents (split the file",
     ),
     (
