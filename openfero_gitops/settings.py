@@ -250,14 +250,14 @@ class Settings(BaseSettings):
     max_delivery_size: Bytes = Field(
         Size(8 * 2**20),
         description="Maximum size of a delivery, in bytes or with a unit. A larger one is refused "
-        "(413), and Alertmanager does not repeat it: set max_alerts in Alertmanager if its groups "
+        "(413), and Alertmanager does not retry it: set max_alerts in Alertmanager if its groups "
         "can be so large. All deliveries in progress may use 16 times this in memory.",
     )
     max_alerts: int = Field(
         10_000,
         gt=0,
         description="Maximum number of alerts in a delivery. One with more is refused (413), and "
-        "Alertmanager does not repeat it: set max_alerts in Alertmanager to at most this number. "
+        "Alertmanager does not retry it: set max_alerts in Alertmanager to at most this number. "
         "Each needs at least 512 bytes of --max-delivery-size.",
     )
     max_waiting: int = Field(

@@ -102,7 +102,7 @@ def _read(file: Path) -> tuple[str, list[str], list[int]]:
     lines = file.read_bytes().decode("utf-8", "backslashreplace").replace("\t", TAB).splitlines()
     caption = ""
     if lines[0].startswith("# "):
-        caption = f"{lines[0][2].lower()}{lines[0][3:]}"
+        caption = lines[0][2:]
         lines = lines[1:]
     marked = [index for index, line in enumerate(lines) if MARK.search(line)]
     return caption, [MARK.sub("", line.replace(" # <- here:", "  #")) for line in lines], marked

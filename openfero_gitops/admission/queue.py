@@ -50,7 +50,7 @@ class QueueReader:
         self._view = view
         self._now = now
         self._error = OnChange(
-            _log.info, "cannot read Kueue's Workloads, so it is not shown why Jobs are queued"
+            _log.info, "cannot read Kueue's Workloads; the reasons of queued Jobs are not shown"
         )
         self._statuses: Mapping[str, QueueStatus] = {}
 

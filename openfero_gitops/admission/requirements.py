@@ -90,8 +90,8 @@ def _other_repository(remediation: Remediation, catalog: Catalog) -> str:
         return ""
     return (
         f"its operario comes from the repository {shown(theirs, _MAX_ADDRESS_CHARACTERS)}, but the "
-        f"active catalog from {shown(ours, _MAX_ADDRESS_CHARACTERS)}; the Job starts only if it is "
-        "approved"
+        f"active catalog comes from {shown(ours, _MAX_ADDRESS_CHARACTERS)}; the Job starts only if"
+        " it is approved"
     )
 
 

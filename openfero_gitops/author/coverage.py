@@ -147,7 +147,7 @@ def _reason(rule: AlertRule, firing: Sequence[Operario], catalog: Catalog) -> st
         if operario.status is not Status.FIRING:
             reasons.append(f"{operario.name} matches only the resolved alert")
         elif not operario.options.enabled:
-            reasons.append(f"{operario.name} is disabled (enabled: false)")
+            reasons.append(f"{operario.name} is disabled")
         else:
             reasons.append(f"{operario.name} does not match: {_contradiction(operario, rule)}")
     return "; ".join(reasons)

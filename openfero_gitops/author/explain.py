@@ -134,7 +134,7 @@ def _mismatch(candidate: Candidate, alert: Alert) -> str:
         case CandidateResult.OTHER_STATUS:
             return f"it is for {candidate.operario.status} alerts, this alert is {alert.status}"
         case CandidateResult.DISABLED:
-            return "it is disabled (enabled: false)"
+            return "it is disabled"
         case CandidateResult.MATCHERS:
             return "; ".join(
                 f"matcher {printable(str(matcher))} does not match: {_label(alert, matcher.name)}"

@@ -222,7 +222,9 @@ def _other_config_map(name: str, metadata: Mapping[str, Any], data: Mapping[str,
     if not is_misnamed_config_map(name, mapping(metadata.get("labels")), data):
         return Reading(ignored=CONFIG_MAP[1])
     wrapped = wrapped_keys(data)
-    message = f"ConfigMap {shown(name)} has a Job, but its name says no alert and status"
+    message = (
+        f"ConfigMap {shown(name)} contains a Job, but its name does not give an alert and a status"
+    )
     suggestion = advise(name, wrapped[0] if len(wrapped) == 1 else "")
     return Reading(name=name, findings=(NO_ALERT.at(("metadata", "name"), message, suggestion),))
 
@@ -487,8 +489,8 @@ def _alert(
 def _pattern(alertname: str, pointer: Pointer) -> Finding:
     return ALERT_PATTERN.at(
         pointer,
-        f"alert name {shown(alertname)} is no pattern: it matches only an alert with exactly this"
-        " name",
+        f"alert name {shown(alertname)} is not a pattern: it matches only an alert with exactly"
+        " this name",
         "write the name of one alert, and another operario for each other alert;"
         " openfero.io/matchers can match other labels by regular expressions",
     )

@@ -62,7 +62,7 @@ class LagMonitor:
         if lag.elsewhere:
             catalog = self._catalog()
             own = f" {catalog.revision.repository}" if catalog else " another repository"
-            return f"this replica follows{own}, but the leader {lag.elsewhere}; {since}"
+            return f"this replica follows{own}, but the leader follows {lag.elsewhere}; {since}"
         relation = "is behind" if lag.state is LagState.BEHIND else "has another history than"
         return (
             f"this replica {relation} the leader, whose active commit is {lag.leader[:12]}; {since}"

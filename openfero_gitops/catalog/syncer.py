@@ -225,7 +225,7 @@ class Syncer:
             if not self.follows(mirrored):
                 message = (
                     f"the mirror contains {mirrored}, but the settings name {self._location}: the "
-                    "mirror is not used, and no operario is active until Git was read once"
+                    "mirror is not used, and no operario is active until Git has been read once"
                 )
                 self.status = replace(self.status, unused_mirror=message)
                 raise SourceError(message)

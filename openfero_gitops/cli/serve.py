@@ -106,7 +106,7 @@ def serve(**flags: Any) -> int:
     try:
         asyncio.run(run(settings, _listen_to_signals, listening))
     except (OpenFeroError, OSError) as error:
-        logger.critical("cannot go on; exiting", error=str(error))
+        logger.critical("fatal error; exiting", error=str(error))
         return FINDINGS if isinstance(error, CatalogRefusal) else FAILED
     except Exception:
         logger.critical("internal error; exiting", exc_info=True)

@@ -77,7 +77,8 @@ class Options:
     )
     enabled: bool = option(
         BOOLEAN,
-        "`false` disables the operario.",
+        "`false` disables the operario. OpenFero's label `openfero/job-disabled` does too, with "
+        "any value, even `false`.",
         default=True,
         example="false",
         recorded=False,

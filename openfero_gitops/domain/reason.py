@@ -24,7 +24,7 @@ class Reason(StrEnum):
         "no operario in the active catalog matches this alert and its status",
     )
     MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
-    DISABLED = "disabled", "the operario for this alert is disabled (enabled: false)"
+    DISABLED = "disabled", "the operario for this alert is disabled"
     OWN_JOB = "own-job", "the alert is about a Job of this controller: a Job for it could loop"
     STILL_FIRING = (
         "still-firing",

@@ -145,7 +145,7 @@ def of_leadership(
 
 
 def of_refused_delivery(cause: str, about: ObjectReference) -> Event:
-    """The event of a delivery that exceeds a limit; Alertmanager does not repeat it.
+    """The event of a delivery that exceeds a limit; Alertmanager does not retry it.
 
     It does not name the sender, so that all such deliveries are counted on one Event.
     """

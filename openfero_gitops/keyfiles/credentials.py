@@ -45,7 +45,7 @@ def credentials(content: bytes) -> UserPassword:
     """
     (number, first), *rest = numbered(decode(content, _CONTENT))
     if first != first.strip():
-        raise UnusableFile("begins or ends with an unusual blank; remove it", number)
+        raise UnusableFile("begins or ends with an unusual space character; remove it", number)
     if not first.isprintable():
         raise UnusableFile("contains a control character; remove it", number)
     if _URL.match(first):

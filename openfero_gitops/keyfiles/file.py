@@ -85,11 +85,13 @@ def read_file(path: Path) -> bytes:
     """
     if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
         # Reading a pipe could wait for ever, and it can be read only once.
-        raise UnusableFile("not a regular file, such as a pipe; write its content to a file")
+        raise UnusableFile("is not a regular file (perhaps a pipe); write its content to a file")
     with path.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise UnusableFile(f"the file has more than {MAX_BYTES} bytes; it must be another file")
+        raise UnusableFile(
+            f"the file has more than {MAX_BYTES} bytes; check that this is the right file"
+        )
     return content
 
 

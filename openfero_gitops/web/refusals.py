@@ -1,7 +1,7 @@
 """Counts requests with a body that are refused, and logs those that reach no handler.
 
-Alertmanager repeats a delivery only after 5xx. What is sent to a wrong path or listener, or is
-refused for its headers, is lost, and Alertmanager's own log is seldom read.
+Alertmanager retries a delivery only after 5xx. What is sent to a wrong path or listener, or is
+refused for its headers, never arrives, and Alertmanager's own log is seldom read.
 """
 
 from __future__ import annotations

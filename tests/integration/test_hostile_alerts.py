@@ -93,7 +93,7 @@ def test_a_hostile_alert_takes_no_job_from_others(replica: Replica, kubectl: Kub
 def test_a_refused_delivery_is_an_event(
     replica: Replica, kubectl: Kubectl, shared_namespace: str
 ) -> None:
-    """413 is counted and shown on the Lease, because Alertmanager does not repeat it."""
+    """413 is counted and shown on the Lease, because Alertmanager does not retry it."""
     alerts = [alert("Hostile", number=str(number)) for number in range(MAX_ALERTS + 1)]
     status, answer = replica.deliver(*alerts)
     assert (status, answer["reason"], answer["items"]) == (413, "too-many-alerts", [])

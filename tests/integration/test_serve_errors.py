@@ -354,7 +354,7 @@ def test_each_line_of_a_failed_start_is_json(
     assert ran.returncode == 2
     assert ran.stdout == ""
     last = [json.loads(line) for line in ran.stderr.splitlines()][-1]
-    assert (last["level"], last["event"]) == ("critical", "cannot go on; exiting")
+    assert (last["level"], last["event"]) == ("critical", "fatal error; exiting")
     assert reason in last["error"]
 
 

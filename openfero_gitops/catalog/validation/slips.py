@@ -127,13 +127,14 @@ def _continuation(script: str) -> Iterator[Slip]:
         before = script[match.start() - 1 : match.start()]
         if escaped and escaped[-1] == "\n" and len(escaped) > 1:
             yield Slip(
-                "a blank follows the backslash at the end of a line, so the line is not continued",
-                "delete the blank after the backslash",
+                "white space follows the backslash at the end of a line, so the line is not"
+                " continued",
+                "delete the white space after the backslash",
             )
             return
         if escaped in (" ", "\t") and (not before or before.isspace()):
             yield Slip(
-                "a backslash in front of a blank does not continue a line: it makes the blank an"
+                "a backslash before a space does not continue a line: it makes the space an"
                 " argument",
                 f"{_WRITE_BLOCK}, or delete the backslash",
             )

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 INVISIBLE_CHARACTER = warning(
     "invisible-character",
-    "A key must not contain an invisible character, and a value should not begin or end with one.",
-    "It cannot be seen, but the key or the value is another one than it seems to be. Such "
-    "characters come with text that is copied from a web page or a word processor.",
+    "A key should not contain an invisible character, nor should a value begin or end with one.",
+    "With such a character, the key or value is not what it looks like. These characters come with "
+    "text that is copied from a web page or a word processor.",
     "delete it",
 )
 

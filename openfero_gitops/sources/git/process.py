@@ -209,15 +209,15 @@ class Git:
                     raise TooMuchDisk
                 if log is not None and log.stat().st_size > _MAX_LOG_FILE_BYTES:
                     raise SourceUnavailable(
-                        f"{self.where}: the server makes git log without end; check the URL"
+                        f"{self.where}: the server makes git write a log without end; check the URL"
                     )
                 next_measurement = time.monotonic() + _MEASUREMENT_SECONDS
             if time.monotonic() > deadline:
                 reached = progress(_tail(log)) if log else ""
                 raise SourceUnavailable(
                     f"{self.where}: git did not finish within {self.timeout:g} s and was stopped"
-                    f"{f', when {reached}' if reached else ''}; check that the server responds, or"
-                    " raise --git-timeout"
+                    f"{f' (progress: {reached})' if reached else ''}; check that the server"
+                    " responds, or raise --git-timeout"
                 )
             if not pipes.are_open:
                 time.sleep(next(pauses))

@@ -87,7 +87,7 @@ def accepted(kind: str, sha: str, output: str) -> SignatureVerdict:
     named, valid = _GPG_GOOD.search(output), _GPG_VALID.search(output)
     if valid is None:
         return SignatureVerdict(
-            refusal=f"{kind} {sha[:12]}: it cannot be read how it was signed; {_SIGN[kind]}"
+            refusal=f"{kind} {sha[:12]}: Git's report on its signature is unreadable; {_SIGN[kind]}"
         )
     if weak := _WEAK_DIGESTS.get(valid["digest"]):
         return SignatureVerdict(refusal=_weak(kind, sha, valid["key"], weak))

@@ -125,7 +125,7 @@ def test_a_job_of_another_repository_must_be_approved(gated: bool) -> None:  # n
     [(_, decision)] = decide([effective], Envelope(), pause=None, now=NOW)
     assert isinstance(decision, Wait)
     assert decision.reason is Reason.APPROVAL
-    assert f'"{theirs}", but the active catalog from "{ours}"' in effective.message
+    assert f'"{theirs}", but the active catalog comes from "{ours}"' in effective.message
     approved = required(remediation(repository=theirs, approved_by="ada"), active)
     assert approved.phase is Phase.WAITING
 

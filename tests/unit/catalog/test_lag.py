@@ -137,7 +137,7 @@ async def test_a_leader_of_another_repository_is_reported(leader: str) -> None:
         assert desk.lag_monitor.message == ""
         await asyncio.sleep(130)
         assert desk.lag_monitor.message == (
-            "this replica follows https://git.example/ops, but the leader "
+            "this replica follows https://git.example/ops, but the leader follows "
             "https://git.example/other (ref main); they have differed since 2026-11-21T03:04:05Z"
         )
 

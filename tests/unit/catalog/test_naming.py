@@ -116,7 +116,7 @@ def test_a_config_map_with_a_job_but_no_alert_is_an_error(text: str, suggestion:
     (finding,) = reading.findings
     assert (finding.rule.id, finding.is_error) == ("no-alert", True)
     assert suggestion in finding.suggestion
-    assert "but its name says no alert and status" in finding.message
+    assert "but its name does not give an alert and a status" in finding.message
 
 
 @pytest.mark.parametrize(

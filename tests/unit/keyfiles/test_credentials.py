@@ -81,7 +81,7 @@ def test_git_receives_the_same(tmp_path: Path, content: bytes, user: str, passwo
         (b"ada:s\xff\xfecret\n", 0, "not UTF-8"),
         (b"ada:s3\0cret\n", 0, "NUL"),
         (b"ada:s3\x1bcret\n", 1, "a control character"),
-        ("ada:s3cret\u00a0\n".encode(), 1, "an unusual blank"),
+        ("ada:s3cret\u00a0\n".encode(), 1, "an unusual space character"),
         (b"<!DOCTYPE html>\n<html>", 0, "an HTML page"),
         (b"https://ada:s3cret@git.example\n", 1, "is a URL"),
         (b"machine git.example login ada password s3cret\n", 1, "a .netrc file"),

@@ -41,7 +41,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "pair").write_text("\n\nada:\n")
     causes = {
         tmp_path: "is a directory; name the file in it",
-        tmp_path / "pipe": "not a regular file, such as a pipe",
+        tmp_path / "pipe": "is not a regular file (perhaps a pipe)",
         tmp_path / "huge": "the file has more than 8388608 bytes",
         tmp_path / "pair": "line 3 contains no password",
     }

@@ -98,9 +98,9 @@ def _template_syntax(body: Body) -> Iterator[Breach]:
         "not-a-placeholder",
         "`{{ … }}` should be a placeholder that this form of operario has.",
         "Other double braces are passed to the container as they are, because they may belong to "
-        "another program. OpenFero evaluates those in an Operarius as a template. In a Job and a "
-        "ConfigMap, the only placeholders are `{{ .Alert.Labels.NAME }}` and "
-        "`{{ .Alert.Annotations.NAME }}`.",
+        "another program. OpenFero itself evaluates everything in double braces in an Operarius as "
+        "a Go template. In a Job and a ConfigMap, the only placeholders are "
+        "`{{ .Alert.Labels.NAME }}` and `{{ .Alert.Annotations.NAME }}`.",
     )
 )
 def _not_a_placeholder(body: Body) -> Iterator[Breach]:

@@ -25,9 +25,9 @@ _CHARACTERS_PER_STEP: Final = 20  # for finding the tokens of a script
 @check(
     warning(
         "typographic-character",
-        "A command should not contain typographic quotation marks, dashes or blanks.",
+        "A command should not contain typographic quotation marks, dashes or spaces.",
         "A word processor or a web page makes them of `\"`, `'`, `-` and spaces. To a shell and to "
-        "other programs they are ordinary letters: text is not quoted, and an option is a name.",
+        "other programs they are ordinary characters: text is not quoted, and an option is a name.",
     )
 )
 def _typographic_character(body: Body) -> Iterator[Breach]:

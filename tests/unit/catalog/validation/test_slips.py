@@ -46,11 +46,11 @@ def script(text: str) -> list[tuple[str, str]]:
     [
         (
             "- >-\n  kubectl delete pod \\\n  --namespace=web \\\n  --selector=app=x\n",
-            "a backslash in front of a blank does not continue a line",
+            "a backslash before a space does not continue a line",
         ),
         (
             "- >\n  curl -s x \\\n  | jq .\n",
-            "a backslash in front of a blank does not continue a line",
+            "a backslash before a space does not continue a line",
         ),
         (
             "- >\n  for p in a b\n  do\n  echo $p\n  done\n",
@@ -88,8 +88,14 @@ def test_lines_that_yaml_joins_cause_a_warning(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kubectl get pods \\ \n  -n web", "a blank follows the backslash at the end of a line"),
-        ("kubectl get pods \\\t\n  -n web", "a blank follows the backslash at the end of a line"),
+        (
+            "kubectl get pods \\ \n  -n web",
+            "white space follows the backslash at the end of a line",
+        ),
+        (
+            "kubectl get pods \\\t\n  -n web",
+            "white space follows the backslash at the end of a line",
+        ),
         ("set -eu\r\nkubectl get pods\r\n", "the script contains a carriage return"),
         ("cat <<'END' > x\na\nEND \necho b", "the here-document END has no end"),
     ],
