@@ -122,7 +122,8 @@ def find_envelope(
     first = located(findings[:MAX_FILE_PROBLEMS], index, file, Locator(file.content))
     own = with_rest(first, len(findings) - len(first))
     if any(problem.is_error for problem in own):
-        raise _refusal(own, snapshot, paused=says_paused(file.content))
+        paused = says_paused(file.content)
+        raise _refusal(own, snapshot, paused=paused, ignore=envelope.ignore)
     return envelope, [*problems, *own], file
 
 
@@ -147,12 +148,19 @@ def _problem(rule: Rule, path: str, message: str, suggestion: str, snapshot: Sna
     )
 
 
-def _refusal(problems: Sequence[Problem], snapshot: Snapshot, *, paused: bool) -> CatalogRefusal:
+def _refusal(
+    problems: Sequence[Problem],
+    snapshot: Snapshot,
+    *,
+    paused: bool,
+    ignore: tuple[str, ...] = (),
+) -> CatalogRefusal:
     first = next(problem for problem in problems if problem.is_error)
     where = f"{first.path}:{first.line}" if first.line else first.path
     hint = f" ({first.suggestion})" if first.suggestion else ""
     message = f"{where}: {first.message}{hint}; the active catalog is kept"
-    return CatalogRefusal(message, sorted_problems(snapshot, problems), paused=paused)
+    found = sorted_problems(snapshot, problems)
+    return CatalogRefusal(message, found, paused=paused, ignore=ignore)
 
 
 def sorted_problems(snapshot: Snapshot, problems: Iterable[Problem]) -> tuple[Problem, ...]:

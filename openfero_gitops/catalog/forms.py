@@ -196,7 +196,8 @@ def _read_document(  # noqa: PLR0911 - one return for each thing that a document
     metadata = mapping(document.get("metadata"))
     name = metadata["name"] if isinstance(metadata.get("name"), str) else ""
     is_named = looks_like_operario(document)
-    if encryption := find_encryption(document, kind):
+    is_meant = is_named or has_similar_prefix(name) or kind == OPERARIUS[1]
+    if encryption := find_encryption(document, kind, is_operario=is_meant):
         return Reading(name=name, findings=(encryption,))
     match (version, kind):
         case ("batch/v1", "Job") if is_named or has_similar_prefix(name):

@@ -130,10 +130,21 @@ def unsupported(version: Any, kind: str) -> Finding:
     return API_VERSION.at((field,), message, suggestion)
 
 
-def find_encryption(document: Mapping[str, Any], kind: str) -> Finding | None:
-    """Report a document of a form of operario that SOPS has encrypted, wholly or in part."""
+def find_encryption(document: Mapping[str, Any], kind: str, *, is_operario: bool) -> Finding | None:
+    """Report an operario that SOPS has encrypted, wholly or in part, or what may be one.
+
+    Args:
+        document: the document.
+        kind: its kind.
+        is_operario: whether it has the name, the annotations or the kind of an operario.
+    """
+    metadata = mapping(document.get("metadata"))
+    is_hidden = str(metadata.get("name")).startswith(_SOPS_VALUE) and kind in _SUPPORTED_KINDS
+    is_labelled = mapping(metadata.get("labels")).get("app") == "openfero"
     is_unknown = kind.startswith(_SOPS_VALUE)
-    if isinstance(document.get("sops"), dict) and (is_unknown or kind in _SUPPORTED_KINDS):
+    if isinstance(document.get("sops"), dict) and (
+        is_operario or is_unknown or is_hidden or is_labelled
+    ):
         return ENCRYPTED.at(("sops",), _BY_SOPS)
     return ENCRYPTED.at(("kind",), _BY_SOPS) if is_unknown else None
 

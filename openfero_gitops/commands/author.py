@@ -23,6 +23,7 @@ from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import with_own_job
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import CatalogRefusal, UsageError
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.jobs.render import Delivery, render
@@ -161,7 +162,9 @@ async def _read(
         )
     except CatalogRefusal as refusal:
         rest = _without({problem.path for problem in refusal.problems}, snapshot)
-        return await load_catalog(rest, scope, memo), refusal
+        considered, ignored = select_considered(rest, Envelope(ignore=refusal.ignore))
+        catalog = await load_catalog(considered, scope, memo)
+        return replace(catalog, ignored=(*catalog.ignored, *ignored)), refusal
     return catalog, None
 
 

@@ -116,14 +116,23 @@ class Unverified(Unusable):
 class CatalogRefusal(SourceError):
     """A revision is refused: its openfero.yaml is missing or invalid.
 
-    `paused` is whether that file says nevertheless that nothing may start.
+    `paused` is whether that file says nevertheless that nothing may start, and `ignore` what it
+    says about files, as far as that can be read.
     """
 
-    def __init__(self, message: str, problems: tuple[Problem, ...], *, paused: bool) -> None:
+    def __init__(
+        self,
+        message: str,
+        problems: tuple[Problem, ...],
+        *,
+        paused: bool,
+        ignore: tuple[str, ...] = (),
+    ) -> None:
         """Keep the problems."""
         super().__init__(message)
         self.problems = problems
         self.paused = paused
+        self.ignore = ignore
 
 
 class ClockWrong(OpenFeroError):

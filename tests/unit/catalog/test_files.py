@@ -92,6 +92,10 @@ def test_encrypted_json_is_an_error_too() -> None:
         f"apiVersion: v1\nkind: Secret\nstringData: {{a: '{ENCRYPTED}'}}\n{SOPS}",
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: x}\n",
         f"password: '{ENCRYPTED}'\n{SOPS}",
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\n"
+            f"data: {{a: '{ENCRYPTED}'}}\n{SOPS}"
+        ),
         "creation_rules: []\n",
     ],
 )

@@ -316,6 +316,16 @@ def test_validate_a_broken_envelope(
         assert "no operario found" not in ran.stdout
 
 
+def test_a_broken_envelope_still_ignores(folder: Path, run_in_process: Callable[..., Ran]) -> None:
+    """Beside an error in openfero.yaml, what it ignores is not reported."""
+    (folder / "openfero.yaml").write_text('ignore: ["app/"]\nremeber: 1h\n')
+    (folder / "app").mkdir()
+    (folder / "app" / "x.yaml").write_text("a: {{ .Values.x }}\n")
+    report = json.loads(run_in_process("validate", folder, "--format", "json").stdout)
+    assert [problem["path"] for problem in report["problems"]] == ["openfero.yaml"]
+    assert [ignored["path"] for ignored in report["ignored"]] == ["app/x.yaml"]
+
+
 def test_validate_an_envelope_that_is_misnamed(
     folder: Path, run_in_process: Callable[..., Ran]
 ) -> None:

@@ -30,7 +30,7 @@ _NAMED: Final = ("HookMessage.Status", "HookMessage.GroupKey", "GroupKey", "Stat
 _MAX_INSIDE_CHARACTERS: Final = 200
 # `.Alert.Labels`, also inside a pipeline or a block. A `$alert` is a variable of another template.
 _ABOUT_ALERT: Final = re.compile(
-    r"(?<![$\w])\.?alerts?\.(?:labels?|annotations?)(?!\w)", re.IGNORECASE
+    r"(?<![$\w.])\.?alerts?\.(?:labels?|annotations?)(?!\w)", re.IGNORECASE
 )
 # The same without `.Alert`, which only an Operarius has.
 _ABOUT_VALUES: Final = re.compile(r"(?:^|[\s(|$])\.(?:Labels|Annotations)\.\w")
@@ -60,14 +60,15 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
     )
 )
 def _template_place(body: Body) -> Iterator[Breach]:
+    grammar = template.grammar_of(body.form)
     for pointer, text in body.braced:
         if _allows_placeholders(pointer):
             continue
         if not _is_for_other_programs(pointer):
             message = "{{ … }} is allowed only in command, args and the values of env"
             yield pointer, message, ""
-        elif template.fields(text) or any(
-            _mistyped(braces, body.form) for braces in template.other_braces(text)
+        elif template.fields(text, grammar) or any(
+            _mistyped(braces, body.form) for braces in template.other_braces(text, grammar)
         ):
             message = "alert data is allowed only in command, args and the values of env"
             yield pointer, message, ""
@@ -149,7 +150,10 @@ def _mistyped(braces: str, form: Form) -> str:
     first, second, rest = path.groups() if path else (None, None, None)
     first, second = first or "", second or ""
     kind = nearest(second, _KINDS) if second else ""
-    begins_as_alert = first.lower() == "alert" or (nearest(first, ("Alert",)) and kind)
+    # Others have fields such as `.alert`, too: an alerting rule does.
+    begins_as_alert = (first == "Alert" and not inside.startswith("Alert")) or (
+        kind and nearest(first, ("Alert",))
+    )
     if not begins_as_alert and not _ABOUT_ALERT.search(inside):
         if not is_operarius:
             return ""

@@ -36,6 +36,10 @@ OF_OTHER_PROGRAMS = [
     "{{ range .Alerts }}{{ .Alerts.Firing | len }}{{ end }}",
     "{{ $alert.Labels.pod }} {{ $labels.pod }} {{ $value }}",
     "{{ {{ nested }} }}",
+    "{{range .spec.groups}}{{range .rules}}{{.alert}} {{.expr}}{{end}}{{end}}",
+    "{{.spec.alert.labels.severity}} {{.spec.alert.name}}",
+    "python3 -c 'print(f\"{{alert}}\")'",
+    "{{ alert.title }} {{ alert }}",
 ]
 #: What is mistyped, and a word of the suggestion.
 MISTYPED = [
@@ -194,7 +198,10 @@ def test_other_braces_are_allowed_where_other_programs_read_them() -> None:
     (container,) = template["spec"]["containers"]
     container["lifecycle"] = {"preStop": {"exec": {"command": ["kubectl", "-o", "{{.items}}"]}}}
     assert read_document(job, SCHEMAS).findings == ()
-    for text in ("{{ .Alert.Labels.pod }}", "{{ .Alert.Label.pod }}", "{{ .Labels.pod }}"):
+    for text in ("{{.Status}}", "{{ .Labels.pod }}"):  # of `docker ps`, and of Alertmanager
+        container["lifecycle"]["preStop"]["exec"]["command"][2] = text
+        assert read_document(job, SCHEMAS).findings == ()
+    for text in ("{{ .Alert.Labels.pod }}", "{{ .Alert.Label.pod }}"):
         container["lifecycle"]["preStop"]["exec"]["command"][2] = text
         assert [f.rule.id for f in read_document(job, SCHEMAS).findings] == ["template-place"]
     container["image"] = "{{ .Values.image }}:1"
