@@ -50,23 +50,37 @@ class Certificates:
     validities: tuple[Validity, ...]
 
     def check(self, now: datetime) -> None:
-        """Check that the first certificate, or any of several, is valid now.
+        """Check that any of the certificates, those of CAs, is valid now.
 
         A bundle may contain some that have expired: others are used then.
 
         Raises:
             UnusableFile: none is valid now.
         """
-        if any(validity.begin <= now <= validity.end for validity in self.validities):
-            return
-        validity = self.validities[0]
-        if now < validity.begin:
-            raise UnusableFile(
-                f"the certificate is not valid before {_day(validity.begin)}; check the clock of"
-                " this machine, or use a certificate that is valid now"
-            )
-        which = "the certificate" if len(self.validities) == 1 else "every certificate in the file"
-        raise UnusableFile(f"{which} has expired, on {_day(validity.end)}; renew it")
+        if not any(validity.begin <= now <= validity.end for validity in self.validities):
+            several = len(self.validities) > 1
+            name = "every certificate in the file" if several else "the certificate"
+            _require_valid(self.validities[0], now, name)
+
+    def check_first(self, now: datetime) -> None:
+        """Check that the first certificate, which is shown to a server, is valid now.
+
+        The others are its chain, and only help to verify it.
+
+        Raises:
+            UnusableFile: it is not valid now.
+        """
+        several = len(self.validities) > 1
+        name = "the first certificate in the file" if several else "the certificate"
+        _require_valid(self.validities[0], now, name)
+
+    def blocks(self) -> str:
+        """Return the certificates in ASCII, without comments and anything else in the file."""
+        return "".join(
+            f"-----BEGIN {kind}-----{body}-----END {kind}-----\n"
+            for kind, body in pem_blocks(self.text)
+            if kind in _CERTIFICATES
+        )
 
 
 def certificates(content: bytes) -> Certificates:
@@ -152,9 +166,20 @@ def load_authorities(context: ssl.SSLContext, authorities: Certificates) -> None
         UnusableFile: OpenSSL cannot use them.
     """
     try:
-        context.load_verify_locations(cadata=authorities.text)
+        context.load_verify_locations(cadata=authorities.blocks())
     except ssl.SSLError as error:
         raise UnusableFile(f"the certificates cannot be used ({_reason(error)})") from error
+
+
+def _require_valid(validity: Validity, now: datetime, name: str) -> None:
+    """Require that a certificate is valid; `name` begins the text if it has expired."""
+    if now < validity.begin:
+        raise UnusableFile(
+            f"the certificate is not valid before {_day(validity.begin)}; check the clock of"
+            " this machine, or use a certificate that is valid now"
+        )
+    if now > validity.end:
+        raise UnusableFile(f"{name} has expired, on {_day(validity.end)}; renew it")
 
 
 def _reason(error: ssl.SSLError) -> str:

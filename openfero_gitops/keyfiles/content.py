@@ -26,6 +26,7 @@ _PEM: Final = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----(?P<body>.*?)-----END (?P=kind)-----", re.DOTALL
 )
 _BEGIN: Final = re.compile(r"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----")
+_BEGIN_BYTES: Final = b"-----BEGIN "
 _ENCRYPTED: Final = re.compile(
     r"ENCRYPTED PRIVATE KEY-----|^Proc-Type:\s*4,\s*ENCRYPTED", re.MULTILINE
 )
@@ -64,12 +65,15 @@ def decode(content: bytes, wanted: str, *, binary: str = "convert it to PEM") ->
             "the file is in PKCS #12 format (.p12 or .pfx); convert it to PEM with"
             " openssl pkcs12 -nodes"
         )
-    if _DER.match(content) and not content.isascii():
+    has_block = _BEGIN_BYTES in content
+    if _DER.match(content) and not content.isascii() and not has_block:
         raise UnusableFile(f"the file is in binary DER format; {binary}")
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        # A PEM block is ASCII: what is not UTF-8 is a comment, of an old name perhaps.
+        text = content.decode("utf-8-sig", "replace" if has_block else "strict")
     except UnicodeDecodeError:
         raise UnusableFile("the file is not UTF-8 text") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         raise UnusableFile("the file is not text: it contains NUL bytes")
     start = text.lstrip()

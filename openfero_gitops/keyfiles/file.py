@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_BYTES: Final = 8 * 1024 * 1024
+#: Of the name of a copy while it is written.
+COPY_PREFIX: Final = ".repaired-"
 _OTHERS: Final = 0o077
 _ABANDONED_SECONDS: Final = 3600.0  # after which no running process can use a copy
 
@@ -137,10 +139,14 @@ def _copy(original: Path, folder: Path, content: bytes) -> Path:
     prefix = f"repaired-{hashlib.sha256(os.fsencode(original)).hexdigest()[:8]}-"
     copy = folder / f"{prefix}{hashlib.sha256(content).hexdigest()[:16]}"
     if not copy.is_file():
-        descriptor, name = tempfile.mkstemp(prefix=".repaired-", dir=folder)  # with mode 0600
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(name).replace(copy)
+        descriptor, name = tempfile.mkstemp(prefix=COPY_PREFIX, dir=folder)  # with mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            Path(name).replace(copy)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)  # part of a key, perhaps
+            raise
     oldest = time.time() - _ABANDONED_SECONDS
     for other in folder.glob(f"{prefix}*"):
         with suppress(OSError):

@@ -11,7 +11,7 @@ from openfero_gitops.keyfiles.content import UnusableFile, decode, tidy
 
 _ARMORED: Final = b"-----BEGIN PGP"
 _BLOCK: Final = re.compile(
-    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n(?:[A-Za-z]+: [^\n]*\n)*"
+    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n(?:[A-Za-z-]+:(?: [^\n]*)?\n)*"
     r"(?P<body>[A-Za-z0-9+/=\n]*?)(?:\n=[A-Za-z0-9+/]{4})?\n-----END PGP PUBLIC KEY BLOCK-----"
 )
 _PACKET: Final = 0x80  # the first bit of every packet

@@ -266,6 +266,7 @@ async def test_certificate_files_are_checked_before_the_server_is_asked(
     _, other = clients.issue("bob")
     _, locked = clients.issue("locked", passphrase="s3cret")
     expired = write(tmp_path / "expired", certificates.expired.read_bytes())
+    chain = write(tmp_path / "chain", expired.read_bytes() + certificate.read_bytes())
     der = write(tmp_path / "der", ssl.PEM_cert_to_DER_cert(certificates.ca.read_text()))
     good = {
         "ca_file": certificates.ca,
@@ -279,6 +280,10 @@ async def test_certificate_files_are_checked_before_the_server_is_asked(
         (
             {"client_cert_file": expired, "client_key_file": expired},
             f"{expired}: the certificate has expired, on 20",
+        ),
+        (
+            {"client_cert_file": chain, "client_key_file": expired},
+            f"{chain}: the first certificate in the file has expired, on 20",
         ),
         ({"client_cert_file": key}, f"{key}: the file contains no certificate, but a private key"),
         ({"client_cert_file": tmp_path / "no"}, f"{tmp_path / 'no'}: No such file or directory"),

@@ -63,8 +63,9 @@ _HELPER: Final = """!f() {{
     [ -z "$line" ] || break
   done < {file}
   case $line in
-    ?*:*) user=${{line%%:*}} password=${{line#*:}} ;;
-    *) user={any_user} password=${{line#:}} ;;
+    :*) user={any_user} password=${{line#:}} ;;
+    *:*) user=${{line%%:*}} password=${{line#*:}} ;;
+    *) user={any_user} password=$line ;;
   esac
   [ -n "$password" ] && printf 'username=%s\\npassword=%s\\n' "$user" "$password"
 }}; f"""
@@ -318,13 +319,15 @@ class GitConnection:
         if self._known_hosts is not None:
             self._known_hosts.read()
         now = datetime.now(UTC)
-        for file in (self._ca, self._client_cert):
-            if file is not None:
-                value = file.read()
-                with naming(file.path):
-                    value.check(now)
+        if self._ca is not None:
+            authorities = self._ca.read()
+            with naming(self._ca.path):
+                authorities.check(now)
         if self._client_cert is not None and self._client_key is not None:
-            certificate, key = self._client_cert.read(), self._client_key.read()
+            certificate = self._client_cert.read()
+            with naming(self._client_cert.path):
+                certificate.check_first(now)
+            key = self._client_key.read()
             with naming(self._client_key.path):
                 certificates.check_pair(certificate, key)
         if self._credentials is not None:

@@ -5,6 +5,7 @@
         repository.git    the bare repository
         fresh.git         a new repository until it is complete; then it replaces the other
         home              an empty folder, the home directory of Git
+        transport-…       the log of a running command
         repaired-…        a copy of a key or certificate without what an editor left in it
 
 Replicas may share it. Readers need no lock, since what they read is addressed by content.
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.errors import SourceError, SourceUnavailable
+from openfero_gitops.keyfiles.file import COPY_PREFIX
+from openfero_gitops.sources.git.process import LOG_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from openfero_gitops.sources.git.repository import BareRepository
 
 _LOCK_POLL_SECONDS: Final = 0.05
+_ABANDONED_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,19 @@ class Cache:
             os.close(descriptor)
 
     def sweep(self, age: float) -> None:
-        """Remove the files of a killed git process: incomplete packs, lock files older than `age`.
+        """Remove the files of a killed process: incomplete packs, lock files older than `age`.
 
         The caller must hold the lock, so that no other process of ours is writing. `age` is in
-        seconds.
+        seconds. Logs and copies of keys are written without the lock, and removed when no running
+        process can use them.
         """
         for leftover in (self.fresh, self.folder / "old.git"):
             remove(leftover)
         oldest = time.time() - age
+        abandoned = time.time() - max(age, _ABANDONED_SECONDS)
+        for path in self.folder.iterdir():
+            if path.name.startswith((LOG_PREFIX, COPY_PREFIX)) and _modified_at(path) < abandoned:
+                path.unlink(missing_ok=True)
         for folder, _, names in os.walk(self.repository):
             for name in names:
                 path = Path(folder, name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from openfero_gitops.background import in_thread
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.sources.git.process import Git
 
 if TYPE_CHECKING:
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from openfero_gitops.sources.git.cache import Cache
 
 _T = TypeVar("_T")
+#: What a full or failing disk, and a busy machine, answer: it may work again without a change.
+_TEMPORARY: Final = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+    }
+)
 
 
 class GitThreads:
@@ -76,7 +90,8 @@ class GitThreads:
             )
             return operation(git)
         except OSError as error:
-            raise SourceError(
+            kind = SourceUnavailable if error.errno in _TEMPORARY else SourceError
+            raise kind(
                 f"{self._where}: cannot use the cache directory {self._cache.folder.parent}"
                 f" ({error.strerror or error}); check that it is writable and has free space"
             ) from error

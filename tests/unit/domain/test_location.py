@@ -57,10 +57,58 @@ def test_other_repositories(address: str) -> None:
     assert not same_repository(address, OPS)
 
 
-def test_folders_of_this_machine() -> None:
-    """A folder has one name with and without `file://`."""
-    assert same_repository("/srv/ops.git", "file:///srv/ops/")
-    assert not same_repository("/srv/ops", "/srv/ops2")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ssh://a%40b@git.example.com/x/y", "a@b@git.example.com:x/y"),
+        ("ssh://a%40b@git.example.com/x/y.git", "ssh://a@b@git.example.com:22/x/y"),
+        ("CORP\\ada@git.example.com:x/y", "ssh://CORP%5Cada@git.example.com/x/y.git"),
+        ("git@git.example.com:ops.git", "ssh://git@git.example.com:22/ops"),
+        ("git@git.example.com:ops.git", "https://git.example.com:8443/ops"),
+        ("git@git.example.com:/ops.git", "git@git.example.com:ops"),
+        ("ada@git.example.com:ops.git", "ada@git.example.com:ops/"),
+        ("ada@git.example.com:ops.git", "ssh://ada@git.example.com/~/ops"),
+        ("ada@git.example.com:ops.git", "ada@git.example.com:~/ops"),
+        ("ada@git.example.com:/srv/ops.git", "ssh://bob@git.example.com/srv/ops.git"),
+        ("http://git.example.com:80/o/r", "https://git.example.com/o/r.git"),
+        ("http://git.example.com:3000/o/r", "http://git.example.com:03000/o/r"),
+        ("git@[::1]:o/r", "ssh://git@[::1]:22/o/r"),
+        ("/srv/ops.git", "file:///srv/ops.git/"),
+        ("/srv//ops", "file:///srv/ops"),
+    ],
+)
+def test_other_spellings_of_one_repository(one: str, other: str) -> None:
+    """Users count only in paths in their home, as encoded; ports only if they say the server."""
+    assert same_repository(one, other)
+    assert same_repository(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ada@git.example.com:ops.git", "bob@git.example.com:ops.git"),
+        ("ada@git.example.com:ops.git", "git@git.example.com:ops.git"),
+        ("ada@git.example.com:~/ops.git", "bob@git.example.com:~/ops.git"),
+        ("ssh://ada@git.example.com/~/ops", "ssh://bob@git.example.com/~/ops"),
+        ("ada@git.example.com:ops.git", "ssh://bob@git.example.com/ops.git"),
+        ("ada@git.example.com:ops.git", "https://git.example.com/ops.git"),
+        ("ada@b@git.example.com:ops.git", "ada@c@git.example.com:ops.git"),
+        ("https://git.example.com:8443/o/r", "http://git.example.com:3000/o/r"),
+        ("https://git.example.com:8443/o/r", "http://git.example.com:8443/o/r"),
+        ("https://git.example.com/o/r", "http://git.example.com:3000/o/r"),
+        ("https://git.example.com:80/o/r", "http://git.example.com:443/o/r"),
+        ("ssh://git@git.example.com:2222/o/r", "ssh://git@git.example.com/o/r"),
+        ("ssh://git@git.example.com:2222/o/r", "git@git.example.com:o/r"),
+        ("/srv/ops", "/srv/ops.git"),
+        ("/srv/ops", "file:///srv/ops.git"),
+        ("/srv/ops", "/srv/ops2"),
+        ("/srv/ops", "srv/ops"),
+    ],
+)
+def test_repositories_with_similar_addresses(one: str, other: str) -> None:
+    """Another user's home, another port of the web, and a folder named `.git` are others."""
+    assert not same_repository(one, other)
+    assert not same_repository(other, one)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +118,8 @@ def test_folders_of_this_machine() -> None:
         (Location("git@git.example.com:platform/ops", "refs/heads/main", "jobs"), True),
         (Location(OPS, "production", "jobs"), False),
         (Location(OPS, "HEAD", "jobs"), False),
+        (Location(OPS, "heads/main", "jobs"), False),
+        (Location(OPS, "refs/heads/heads/main", "jobs"), False),
         (Location(OPS, "refs/tags/main", "jobs"), False),
         (Location(OPS, "main", ""), False),
         (Location(OPS, "main", "jobs2"), False),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.keyfiles.certificates import certificates, check_pair, private_key
+from openfero_gitops.keyfiles.certificates import (
+    certificates,
+    check_pair,
+    load_authorities,
+    private_key,
+)
 from openfero_gitops.keyfiles.content import UnusableFile
 from tests.support.certificates import Authority
 
@@ -26,6 +32,10 @@ SPOILS: list[Callable[[bytes], bytes]] = [
     lambda pem: b"\n  " + pem.replace(b"\n", b"\n  ") + b"\n\n",
     lambda pem: pem.replace(b"\n", b"\\n"),
     lambda pem: b"# a comment\n" + pem,
+    lambda pem: "# Zertifikat für Zürich\n".encode() + pem,
+    lambda pem: "# Zertifikat für Zürich\r\n".encode("latin-1") + pem.replace(b"\n", b"\r\n"),
+    lambda pem: "0 s:CN=Zürich\n".encode() + pem,
+    lambda pem: pem + "# café\n".encode("latin-1"),
 ]
 
 
@@ -60,6 +70,26 @@ def test_traces_of_editors_mean_nothing(
     check_pair(certificates(certificate), private_key(key))
 
 
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_ca_is_trusted_whatever_an_editor_left(
+    authority: Authority, pair: tuple[bytes, bytes], spoil: Callable[[bytes], bytes]
+) -> None:
+    """Only the certificates of a file are passed on, not the comments, text and keys around."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    load_authorities(context, certificates(spoil(authority.certificate.read_bytes()) + pair[1]))
+
+    [trusted] = context.get_ca_certs()
+    assert trusted["subject"] == ((("commonName", "ca"),),)
+
+
+def test_a_damaged_certificate_is_named_whatever_its_bytes(pair: tuple[bytes, bytes]) -> None:
+    """Only comments may contain what is not UTF-8: within a block it is damage."""
+    certificate, _ = pair
+    with pytest.raises(UnusableFile, match="its base64 is not valid; copy all of it again"):
+        certificates(certificate.replace(b"MII", b"M\xe9I", 1))
+
+
 def test_a_file_in_order_stays_as_it_is(pair: tuple[bytes, bytes]) -> None:
     """A certificate and a key as openssl writes them need no repair."""
     certificate, key = pair
@@ -83,6 +113,23 @@ def test_a_period_of_validity(pair: tuple[bytes, bytes], authority: Authority) -
     bundle.check(NOW + timedelta(hours=36))
     with pytest.raises(UnusableFile, match="every certificate in the file has expired"):
         bundle.check(NOW + timedelta(days=3))
+
+
+def test_the_certificate_that_is_shown_must_be_valid_itself(
+    pair: tuple[bytes, bytes], authority: Authority
+) -> None:
+    """The first certificate counts: a valid one of its chain does not replace it."""
+    intermediate = authority.certificate.read_bytes()
+    chain = certificates(pair[0] + intermediate)
+
+    chain.check_first(NOW)
+    with pytest.raises(UnusableFile, match=r"the first certificate in the file has expired, on 20"):
+        chain.check_first(NOW + timedelta(hours=36))
+    certificates(intermediate + pair[0]).check_first(NOW + timedelta(hours=36))
+    with pytest.raises(UnusableFile, match=r"the certificate has expired, on 20\d\d-.*; renew it"):
+        certificates(pair[0]).check_first(NOW + timedelta(hours=36))
+    with pytest.raises(UnusableFile, match=r"is not valid before 20\d\d-.*; check the clock"):
+        chain.check_first(NOW - timedelta(days=2))
 
 
 def test_another_file_is_named_for_a_certificate(pair: tuple[bytes, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_only_a_repaired_file_is_copied(tmp_path: Path) -> None:
     assert file.usable(folder, str) == copy
     path.write_text("not a host key\n")
     assert file.usable(folder, str) == path
+
+
+@pytest.mark.parametrize(("owner", "step"), [(Path, "replace"), (os, "fdopen")])
+def test_no_part_of_a_copy_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    """If the copy of a key cannot be completed, what was written of it is removed."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    path = tmp_path / "known_hosts"
+    path.write_text(f"\ufeff{HOST}\r\n")
+    file = CheckedFile(path, known_hosts)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, full)
+        with pytest.raises(OSError, match="No space left"):
+            file.usable(folder, str)
+
+    assert list(folder.iterdir()) == []
+    assert file.usable(folder, str).read_text() == f"{HOST}\n"
 
 
 def test_a_key_must_be_private(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ def armored(key: bytes, kind: bytes = b"PUBLIC KEY BLOCK") -> bytes:
         BOM + armored(KEY),
         b"\n  " + armored(KEY).replace(b"\n", b"  \n  ").rstrip(),
         armored(KEY).replace(b"\n\n", b"\nVersion: GnuPG v2\nComment: a: b\n\n"),
+        armored(KEY).replace(b"\n\n", b"\nComment: \n\n"),
+        armored(KEY).replace(b"\n\n", b"\nVersion: GnuPG v2\nComment:\nCharset: UTF-8\n\n"),
+        armored(KEY).replace(b"\n\n", "\nComment: Schlüssel\n\n".encode("latin-1")),
         b"pub ed25519 2026-01-01\n\n" + armored(KEY),
     ],
 )
