@@ -3,7 +3,8 @@
 Kubernetes deletes finished Jobs after their TTL, and no others. Ages count from the last delivery:
 while an alert is repeated, its Jobs are kept. A Job is kept within `remember`, while it may have a
 Pod, and if it lacks annotations that this controller always writes. One in a Kueue queue is kept
-for at least seven times `remember` after it was passed to Kueue, or was last started.
+for at least seven times `remember` after it was passed to Kueue, was last started, or was stopped
+by Kueue, which puts it back in the queue.
 """
 
 from __future__ import annotations
@@ -87,7 +88,12 @@ def _expiry_of_unfinished(
         return Expiry.ALERT_GONE
     if remediation.phase is Phase.QUEUED:
         # If Kueue starts it in the meantime, the deletion fails: it tests the resourceVersion.
-        moments = (remediation.delivered_at, remediation.admitted_at, remediation.started_at)
+        moments = (
+            remediation.delivered_at,
+            remediation.admitted_at,
+            remediation.started_at,
+            remediation.suspended_at,
+        )
         since = max(moment for moment in moments if moment is not None)
         if now - since > envelope.remember * _OPEN_FACTOR:
             return Expiry.STUCK_IN_QUEUE

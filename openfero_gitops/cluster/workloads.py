@@ -34,7 +34,8 @@ class WorkloadStore(Generic[_T]):
         """Use this API; `read` returns the uid of a Workload's Job, and what is kept of it."""
         self._api = api
         self._read = read
-        self._versions: tuple[str, ...] = _VERSIONS
+        #: The version that was served last.
+        self._version = _VERSIONS[0]
 
     async def of_jobs(self, namespace: str, uids: Sequence[str]) -> dict[str, _T]:
         """Read the Workloads of these Jobs, by the uid of the Job.
@@ -49,7 +50,9 @@ class WorkloadStore(Generic[_T]):
         return {uid: value for uid, value in found.items() if uid in uids}
 
     async def _list(self, namespace: str, selector: str) -> list[tuple[str, _T]]:
-        for version in self._versions:
+        # Kueue may have been upgraded since, or moved back: the version that it had comes first.
+        versions = sorted(_VERSIONS, key=lambda version: version != self._version)
+        for version in versions:
             workloads = Resource(
                 "kueue.x-k8s.io",
                 version,
@@ -66,11 +69,11 @@ class WorkloadStore(Generic[_T]):
                     max_objects=_MAX_WORKLOADS,
                 )
             except NotFound as error:
-                if version != self._versions[-1]:
+                if version != versions[-1]:
                     continue
                 raise NotFound(
                     "the API server does not serve workloads.kueue.x-k8s.io: Kueue is not installed"
                 ) from error
-            self._versions = (version,)
+            self._version = version
             return listed.items
         return []

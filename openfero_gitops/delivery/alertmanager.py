@@ -4,10 +4,13 @@ Unknown members are ignored, because newer versions of Alertmanager add some. Fo
 a single alert is accepted too, and only `status` and `labels` are required. `null` means absent.
 
 A body is read in two steps, so that a hostile one costs little. The first finds where each alert is
-and builds nothing else: unknown members are skipped, and it ends at the first element that is not
-an alert at all (not an object, or without labels), or when there are too many. The second decodes
-one alert at a time. An alert with a wrong member does not make the others unreadable. In a body of
-ordinary size, neither does an element that is not an alert at all.
+and builds nothing else: unknown members are skipped, and it ends when there are too many alerts, or
+too many elements that are no alerts at all (not an object, or without labels). The second decodes
+one alert at a time.
+
+An alert with a wrong member does not make the others unreadable, and neither do some elements that
+are no alerts at all. Only `alerts` must have the right type: another member of the group that has a
+wrong one is treated as absent, and named in the result.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -38,8 +41,12 @@ _MAX_LABELS_BYTES: Final = 64 * 1024
 _MAX_ALERT_BYTES: Final = 256 * 1024
 #: Of the group key; more is cut. A Job records less, cut again and marked.
 _MAX_GROUP_KEY_CHARACTERS: Final = 64 * 1024
-#: Bodies up to this size are read a second time if msgspec rejects them, because it rejects lone
-#: surrogates and elements that are no objects, and because json names line and column.
+#: A larger number of truncated alerts is counted as this; metrics are floating-point numbers.
+_MAX_TRUNCATED: Final = 2**31 - 1
+#: A body with more elements that are no alerts at all is not a payload.
+_MAX_OTHER_ELEMENTS: Final = 500
+#: Bodies up to this size are read a second time if msgspec calls them malformed, because it rejects
+#: lone surrogates, and because json names line and column.
 _MAX_REREAD_BYTES: Final = 128 * 1024
 #: One label or annotation for so many bytes of the body. Real ones need more than twice as many:
 #: only a body that is made to explode when it is parsed has fewer.
@@ -60,7 +67,7 @@ class PayloadLimits:
     alerts: int = 10_000
 
 
-class _Element(msgspec.Struct, gc=False, rename="camel"):
+class _Members(msgspec.Struct, gc=False, rename="camel"):
     """Where the members of an alert are in the body."""
 
     labels: Raw = Raw()
@@ -70,6 +77,10 @@ class _Element(msgspec.Struct, gc=False, rename="camel"):
     ends_at: Raw = Raw()
     generator_url: Raw = msgspec.field(name="generatorURL", default=Raw())
     fingerprint: Raw = Raw()
+
+
+class _Element(_Members, gc=False):
+    """An element of the array of alerts."""
 
     def __post_init__(self) -> None:
         """Count each element as soon as it is read; an exception ends reading."""
@@ -90,25 +101,23 @@ class _AlertBody(_Element, gc=False):
             raise ValueError("labels must be an object")
 
 
-class _Body(msgspec.Struct, gc=False, rename="camel"):
+class _Body(_Members, gc=False):
     """A group, or a single alert."""
 
     alerts: list[_AlertBody] | UnsetType = UNSET
     group_key: Raw = Raw()
-    truncated_alerts: int | None = None
-    status: Raw = Raw()
-    labels: Raw = Raw()
-    annotations: Raw = Raw()
-    starts_at: Raw = Raw()
-    ends_at: Raw = Raw()
-    generator_url: Raw = msgspec.field(name="generatorURL", default=Raw())
-    fingerprint: Raw = Raw()
+    truncated_alerts: Raw = Raw()
 
 
-class _BodyOfElements(msgspec.Struct, gc=False):
-    """Where the elements of a group are, whatever they are."""
+class _BodyWithOthers(_Members, gc=False):
+    """A group of which some elements may be no alerts."""
 
-    alerts: list[Raw]
+    alerts: Raw = Raw()
+    group_key: Raw = Raw()
+    truncated_alerts: Raw = Raw()
+
+
+_Group: TypeAlias = _Body | _BodyWithOthers
 
 
 class _Name(msgspec.Struct):
@@ -138,9 +147,11 @@ class _Count:
 _count: ContextVar[_Count] = ContextVar("_count")
 
 _BODY: Final = msgspec.json.Decoder(_Body)
-_ELEMENTS: Final = msgspec.json.Decoder(_BodyOfElements)
+_BODY_WITH_OTHERS: Final = msgspec.json.Decoder(_BodyWithOthers)
+_RAW: Final = msgspec.json.Decoder(Raw)
 _ELEMENT: Final = msgspec.json.Decoder(_Element)
 _NAME: Final = msgspec.json.Decoder(_Name)
+_NUMBER: Final = msgspec.json.Decoder(int | None)
 _TEXT: Final = msgspec.json.Decoder(str | None)
 _LABELS: Final = msgspec.json.Decoder(dict[str, str])
 _ANNOTATIONS: Final = msgspec.json.Decoder(dict[str, str] | None)
@@ -153,6 +164,10 @@ _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 #: msgspec's types, and the words for them. Nothing else of a message is in backquotes.
 _OPTIONAL: Final = " | null"
 _WHITESPACE: Final = b" \t\r\n"
+#: What is between the elements of an array, which is known to be valid JSON.
+_GAP: Final = re.compile(rb"[\s,]*")
+#: msgspec counts the character after a value, too.
+_AFTER_VALUE: Final = re.compile(r"trailing characters \(byte (\d+)\)")
 #: How compressed data begins.
 _COMPRESSED: Final = {"gzip": b"\x1f\x8b", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
@@ -189,7 +204,8 @@ def read_delivery(
     if isinstance(body, str):
         body = without_surrogates(body).encode()
     raw, found = _read_body(body, limits)
-    elements, group_status, place = _elements(raw, found)
+    group = _GroupMembers.of(raw)
+    elements, place = _elements(raw, found)
     max_members = max(_MIN_MEMBERS, len(body) // _BYTES_PER_MEMBER)
     alerts: list[Alert] = []
     invalid: list[InvalidAlert] = []
@@ -197,7 +213,7 @@ def read_delivery(
     no_alert: InvalidAlert | None = None
     for index, element in enumerate(elements):
         try:
-            alert = _alert(element, group_status)
+            alert = _alert(element, group.status)
         except _InvalidMember as error:
             path = (*(place and (place, index)), *error.path)
             invalid.append(
@@ -223,37 +239,61 @@ def read_delivery(
     return AlertGroup(
         # Alertmanager's rule; other senders may omit the status of the group.
         status=Status.FIRING if is_firing else Status.RESOLVED,
-        group_key=_of_group(raw.group_key, "groupKey")[:_MAX_GROUP_KEY_CHARACTERS],
-        truncated_alerts=max(0, raw.truncated_alerts or 0),
+        group_key=group.key[:_MAX_GROUP_KEY_CHARACTERS],
+        truncated_alerts=group.truncated_alerts,
         alerts=tuple(alerts),
         invalid=tuple(invalid),
+        unread=group.unread,
     )
 
 
+class _GroupMembers(NamedTuple):
+    """The members of a group besides its alerts; those with a wrong type are treated as absent."""
+
+    status: str
+    key: str
+    truncated_alerts: int
+    unread: tuple[str, ...]
+
+    @classmethod
+    def of(cls, raw: _Group) -> Self:
+        """Decode them; a single alert has none, and its status is its own."""
+        status = key = ""
+        truncated = 0
+        unread: list[str] = []
+        if isinstance(raw, _BodyWithOthers) or not isinstance(raw.alerts, UnsetType):
+            try:
+                status = _text(raw.status, "status")
+            except _InvalidMember as error:
+                unread.append(f"status {error}")
+        try:
+            key = _text(raw.group_key, "groupKey")
+        except _InvalidMember as error:
+            unread.append(f"groupKey {error}")
+        if memoryview(raw.truncated_alerts):
+            try:
+                truncated = _NUMBER.decode(raw.truncated_alerts) or 0
+            except msgspec.DecodeError:
+                unread.append("truncatedAlerts must be an integer")
+        return cls(status, key, min(max(0, truncated), _MAX_TRUNCATED), tuple(unread))
+
+
 def _elements(
-    raw: _Body, alerts: Sequence[_Element] | UnsetType
-) -> tuple[Sequence[_Element | _Body], str, str]:
-    """Return the alerts of a body, the group's status, and the member that they are in."""
+    raw: _Group, alerts: Sequence[_Element] | UnsetType
+) -> tuple[Sequence[_Members], str]:
+    """Return the alerts of a body, and the member that they are in."""
     if not isinstance(alerts, UnsetType):
-        return alerts, _of_group(raw.status, "status"), "alerts"
+        return alerts, "alerts"
     if not memoryview(raw.labels):
         raise _invalid_payload(("alerts",), "the member is required")
     if not _begins_with(raw.labels, "{"):
         raise _invalid_payload(("labels",), "labels must be an object")
-    return [raw], "", ""
-
-
-def _of_group(raw: Raw, member: str) -> str:
-    """Decode a text of the group: the body is not a payload if it is invalid."""
-    try:
-        return _text(raw, member)
-    except _InvalidMember as error:
-        raise _invalid_payload(error.path, str(error)) from None
+    return [raw], ""
 
 
 def _read_body(
     body: bytes | bytearray, limits: PayloadLimits
-) -> tuple[_Body, Sequence[_Element] | UnsetType]:
+) -> tuple[_Group, Sequence[_Element] | UnsetType]:
     """Find the members of a body; raises PayloadError or TooLarge."""
     if no_text := _why_no_text(body):
         raise PayloadError(no_text)
@@ -279,26 +319,58 @@ def _read_body(
         _count.reset(token)
 
 
-def _decode_body(body: bytes | bytearray) -> tuple[_Body, Sequence[_Element] | UnsetType]:
+def _decode_body(body: bytes | bytearray) -> tuple[_Group, Sequence[_Element] | UnsetType]:
     """Find the members of a body, and the elements of its array; raises msgspec's errors."""
     try:
         raw = _BODY.decode(body)
     except msgspec.ValidationError:
-        if len(body) > _MAX_REREAD_BYTES:
-            raise
-        try:
-            elements = _ELEMENTS.decode(body).alerts
-        except msgspec.ValidationError:
-            elements = []
-        if not elements:
+        others = _BODY_WITH_OTHERS.decode(body)
+        if not _begins_with(others.alerts, "["):
             raise  # it is something else
-        others = {**msgspec.json.decode(body, type=dict[str, Raw]), "alerts": Raw(b"[]")}
-        rest = _BODY.decode(msgspec.json.encode(others))
         _count.get().alerts = 0
-        return rest, [
-            _ELEMENT.decode(raw) if _begins_with(raw, "{") else _NoObject() for raw in elements
-        ]
+        return others, _elements_among_others(memoryview(others.alerts))
     return raw, raw.alerts
+
+
+def _elements_among_others(array: memoryview) -> list[_Element]:
+    """Find the elements of an array, one at a time, of which some are no alerts.
+
+    (msgspec reads an array in which anything may be only by building an object for each element:
+    that needs 40 times the memory of `[1,1,1,...]`, and cannot be ended.)
+
+    Raises:
+        PayloadError: too many are no alerts; names the first.
+    """
+    elements: list[_Element] = []
+    problems: list[PayloadError] = []
+    at = 1
+    while True:
+        gap = _GAP.match(array, at)
+        at = gap.end() if gap else at
+        if array[at] == ord("]"):
+            return elements
+        end = _end_of_value(array, at)
+        is_object = array[at] == ord("{")
+        element = _ELEMENT.decode(array[at:end]) if is_object else _NoObject()
+        try:
+            _check_element(element)
+        except _NotAnAlert as error:
+            problems.append(_invalid_payload(("alerts", len(elements), *error.path), str(error)))
+            if len(problems) > _MAX_OTHER_ELEMENTS:
+                raise problems[0] from None
+        elements.append(element)
+        at = end
+
+
+def _end_of_value(array: memoryview, at: int) -> int:
+    """Return where the value that begins at `at` ends, with the whitespace after it."""
+    try:
+        _RAW.decode(array[at:])
+    except msgspec.DecodeError as error:
+        if after := _AFTER_VALUE.search(str(error)):
+            return at + int(after[1]) - 1
+        raise
+    return len(array)
 
 
 def _why_no_text(body: bytes | bytearray) -> str:
@@ -335,7 +407,7 @@ class _NotAnAlert(_InvalidMember):
     """An element is not an object, or has no labels."""
 
 
-def _check_element(body: _Element | _Body) -> None:
+def _check_element(body: _Members) -> None:
     """Check that an element is an alert; raises _NotAnAlert."""
     if isinstance(body, _NoObject):
         raise _NotAnAlert("an alert must be an object")
@@ -345,7 +417,7 @@ def _check_element(body: _Element | _Body) -> None:
         raise _NotAnAlert("labels must be an object")
 
 
-def _alert(body: _Element | _Body, group_status: str) -> Alert:
+def _alert(body: _Members, group_status: str) -> Alert:
     """Decode one alert; raises _InvalidMember."""
     _check_element(body)
     label_bytes = len(memoryview(body.labels))

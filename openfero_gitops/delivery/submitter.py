@@ -141,6 +141,7 @@ class Submitter:
     async def deliver(self, group: AlertGroup) -> Answer:
         """Process one delivery; errors of the API server are part of the answer."""
         self._log_invalid(group.invalid)
+        self._log_unread(group.unread)
         if self._deliveries >= self._limits.deliveries:
             answer = all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
@@ -428,6 +429,13 @@ class Submitter:
                 invalid=len(invalid),
             )
             _remember(self._logged_unreadable, kind)
+
+    def _log_unread(self, unread: Sequence[str]) -> None:
+        """Log what is wrong with members of a group that are not needed; each kind once."""
+        for problem in unread:
+            if ("", problem) not in self._logged_unreadable:
+                _log.warning("a member of the delivery is treated as absent", error=problem)
+                _remember(self._logged_unreadable, ("", problem))
 
     async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
         """Record on every firing Job of resolved alerts that they were resolved."""

@@ -76,13 +76,18 @@ class InvalidAlert:
 
 @dataclass(frozen=True, slots=True)
 class AlertGroup:
-    """One delivery: several alerts, each with a state of its own, and those that are wrong."""
+    """One delivery: several alerts, each with a state of its own, and those that are wrong.
+
+    `unread` says of each member of the group that has a wrong type what is wrong with it: it was
+    treated as absent.
+    """
 
     status: Status
     group_key: str
     truncated_alerts: int
     alerts: tuple[Alert, ...]
     invalid: tuple[InvalidAlert, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,11 @@ class Remediation:
     `options` were recorded when the Job was rendered, so that a decision about it does
     not depend on the revision that a replica has. `incident` is empty if the alert's labels were
     too large to be recorded: such a Job counts for its own occurrence alone. `replica_labels` names
-    the labels that the incident does not depend on.
-    too large to be recorded: such a Job counts for its own occurrence alone. `starts` counts how
-    often Kubernetes began to create Pods. Of a Job that may be stopped and started again,
-    `recorded_starts` are recorded on it, and `unrecorded_start` is the time of one that must be.
+    the labels that the incident does not depend on. `starts` counts how often Kubernetes began to
+    create Pods. Of a Job that may be stopped and started again, `recorded_starts` are recorded on
+    it, and `unrecorded_start` is the time of one that must be.
+    `suspended_at` is when Kubernetes last stopped the Job, or saw that it must not start yet; None
+    unless it is suspended.
     """
 
     key: JobKey
@@ -139,6 +140,7 @@ class Remediation:
     starts: int = 0
     recorded_starts: int = 0
     unrecorded_start: datetime | None = None
+    suspended_at: datetime | None = None
     pods_ready: bool = False
     pod_waiting: str = ""
 

@@ -152,6 +152,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         starts=starts.total,
         recorded_starts=starts.recorded,
         unrecorded_start=starts.unrecorded,
+        suspended_at=parse_time(conditions.get("Suspended", {}).get("lastTransitionTime")),
         pods_ready=0 < _integer(status.get("active"), 0) <= _integer(status.get("ready"), 0),
         pod_waiting=pod_waiting,
     )

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.admission.expiry import Expiry, expired_jobs
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.jobs.observe import read_remediation as observe_job
 from tests.support import build
 
 if TYPE_CHECKING:
@@ -66,9 +69,9 @@ def test_a_job_that_may_have_pods_is_never_deleted(phase: Phase) -> None:
     assert why(replace(job, suspended=True, active=1)) == {}
 
 
-@pytest.mark.parametrize("since", ["delivered_at", "admitted_at", "started_at"])
+@pytest.mark.parametrize("since", ["delivered_at", "admitted_at", "started_at", "suspended_at"])
 def test_a_queued_job_is_kept_longer(since: str) -> None:
-    """A week after its last delivery, its hand-over to Kueue and its last start."""
+    """A week after its last delivery, its hand-over to Kueue, its last start and its last stop."""
     queued = replace(build.remediation(), phase=Phase.QUEUED, suspended=True)
     queued = replace(last_delivered(queued, 400 * DAY), admitted_at=build.NOW - 400 * DAY)
     assert why(queued) == {"job-1": Expiry.STUCK_IN_QUEUE}
@@ -77,6 +80,41 @@ def test_a_queued_job_is_kept_longer(since: str) -> None:
     assert why(late) == {"job-1": Expiry.STUCK_IN_QUEUE}
     assert why(replace(late, suspended=False)) == {}
     assert why(replace(late, active=1)) == {}
+
+
+@pytest.mark.parametrize("ran_for", [8 * DAY, 30 * DAY, 399 * DAY])
+@pytest.mark.parametrize("evicted_since", [SECOND, DAY, 7 * DAY, 7 * DAY + SECOND])
+def test_a_job_that_kueue_stops_after_a_long_run_is_kept(
+    ran_for: timedelta, evicted_since: timedelta
+) -> None:
+    """It waits in the queue since then, however long it ran before."""
+    stopped = build.NOW - evicted_since
+    began = format_time(stopped - ran_for)
+    job = observe_job(
+        build.stored(
+            labels={keys.KUEUE_QUEUE: "nightly"},
+            annotations={
+                keys.ADMITTED_AT: began,
+                keys.STARTED_AT: began,
+                keys.START_COUNT: "1",
+                keys.RECEIVED_AT: began,
+                keys.LAST_DELIVERED_AT: began,
+            },
+            spec={"suspend": True},
+            status={
+                "conditions": [
+                    {
+                        "type": "Suspended",
+                        "status": "True",
+                        "lastTransitionTime": format_time(stopped),
+                    }
+                ]
+            },
+        )
+    )
+    assert job.phase is Phase.QUEUED
+    is_old = evicted_since > 7 * DAY
+    assert why(job) == ({job.key.name: Expiry.STUCK_IN_QUEUE} if is_old else {})
 
 
 @pytest.mark.parametrize("mark", ["occurrence", "operario"])

@@ -80,6 +80,46 @@ async def test_the_newest_version_that_the_cluster_has_is_read(
     assert api.asked == asked
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        (("v1beta1",), ("v1beta2",), ["v1beta1", "v1beta2", "v1beta2"]),
+        (("v1beta2",), ("v1beta1",), ["v1beta2", "v1beta1", "v1beta1"]),
+        (("v1beta2", "v1beta1"), ("v1beta1",), ["v1beta2", "v1beta1", "v1beta1"]),
+        (("v1beta1",), ("v1beta2", "v1beta1"), ["v1beta1", "v1beta1"]),
+    ],
+)
+async def test_kueue_may_change_the_versions_that_it_serves(
+    before: tuple[str, ...], after: tuple[str, ...], asked: list[str]
+) -> None:
+    """Where the remembered version is gone, the other one is read, and remembered."""
+    api = Kueue(*before)
+    await api.add(workload("a"))
+    store = WorkloadStore(api, read_workload)
+    await store.of_jobs("jobs", ["a"])
+    api.asked.clear()
+    api.versions = after
+    await api.add(workload("b"))
+    for _ in range(2):
+        assert "b" in await store.of_jobs("jobs", ["a", "b"])
+    assert api.asked == asked
+
+
+@pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
+async def test_kueue_may_be_removed_and_come_back(version: str) -> None:
+    """While it is gone, each call says so; then its Workloads are read again."""
+    api = Kueue(version)
+    await api.add(workload("a"))
+    store = WorkloadStore(api, read_workload)
+    await store.of_jobs("jobs", ["a"])
+    api.versions = ()
+    for _ in range(2):
+        with pytest.raises(NotFound, match="Kueue is not installed"):
+            await store.of_jobs("jobs", ["a"])
+    api.versions = (version,)
+    assert "a" in await store.of_jobs("jobs", ["a"])
+
+
 async def test_without_kueue_nothing_is_found() -> None:
     """The caller learns that the API does not exist."""
     with pytest.raises(NotFound):

@@ -143,8 +143,6 @@ def test_a_group_is_firing_while_any_of_its_alerts_is(states: list[str], status:
         ('"firing"', "payload", "not a JSON object"),
         ("{}", "/alerts:", "required"),
         ('{"alerts": null}', "/alerts:", "array"),
-        ('{"alerts": [], "groupKey": 1}', "/groupKey:", "string"),
-        ('{"alerts": [], "truncatedAlerts": true}', "/truncatedAlerts:", "int"),
         ('{"alerts": [{}]}', "/alerts/0/labels:", "required"),
         ('{"alerts": [{"labels": {}, "status": "gone"}]}', "/alerts/0/status:", 'not "gone"'),
         ('{"alerts": [{"labels": {}}]}', "/alerts/0/status:", 'not ""'),
@@ -410,11 +408,84 @@ def test_elements_that_are_no_objects_count_too() -> None:
     assert len(read_delivery(body, PayloadLimits(alerts=6)).invalid) == 5
 
 
-def test_a_large_body_with_other_elements_is_no_payload() -> None:
-    """Only in a body of ordinary size are its elements looked for."""
-    wide = READABLE | {"annotations": {"a": "x" * 200_000}}
-    with pytest.raises(PayloadError, match="at /alerts/1: Expected `object`"):
-        read_delivery(json.dumps({"alerts": [wide, 1]}).encode())
+OTHERS: list[Any] = [
+    None,
+    7,
+    -1.5e3,
+    True,
+    'a, "]}',
+    [[1, {"a": [2]}]],
+    {},
+    {"labels": None},
+    {"labels": 1, "x": "}],"},
+    {"status": "firing"},
+]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("size", [1, 150, 3000])
+@pytest.mark.parametrize("other", OTHERS, ids=json.dumps)
+def test_the_size_of_the_body_does_not_matter(other: Any, size: int, indent: int | None) -> None:
+    """Alerts beside an element that is no alert are read in a body of any size."""
+    alert = READABLE | {"annotations": {"a": "x, ]}" * 200}}
+    alerts = [alert] * (size // 2) + [other] + [alert] * (size - size // 2)
+    group = read_delivery(
+        json.dumps({"groupKey": "k", "alerts": alerts, "truncatedAlerts": 3}, indent=indent)
+    )
+    assert len(group.alerts) == size
+    assert [invalid.index for invalid in group.invalid] == [size // 2]
+    assert (group.group_key, group.truncated_alerts) == ("k", 3)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=json.dumps)
+def test_a_body_of_other_elements_is_no_payload(other: Any) -> None:
+    """More than 500 elements that are no alerts end reading; the first is named."""
+    few = [READABLE] * 7 + [other] * 500
+    group = read_delivery(json.dumps({"alerts": few}))
+    assert (len(group.alerts), len(group.invalid)) == (7, 500)
+    with pytest.raises(PayloadError, match=r"at /alerts/7[/:]"):
+        read_delivery(json.dumps({"alerts": [*few, other, READABLE]}))
+
+
+@pytest.mark.parametrize("wrong", [5, "3", -0.5, True, [], {"a": 1}, ["a"], "\u00e4"])
+@pytest.mark.parametrize(
+    "member",
+    [
+        "receiver",
+        "status",
+        "groupKey",
+        "groupLabels",
+        "commonLabels",
+        "commonAnnotations",
+        "externalURL",
+        "version",
+        "truncatedAlerts",
+        "notification_reason",
+    ],
+)
+def test_a_wrong_member_of_the_group_spoils_no_alert(member: str, wrong: Any) -> None:
+    """It is treated as absent, and those that are read otherwise are named."""
+    alerts = [READABLE, READABLE]
+    group = read_delivery(json.dumps({"alerts": alerts, member: wrong}))
+    assert len(group.alerts) == 2
+    read_as = {"status": str, "groupKey": str, "truncatedAlerts": int}.get(member)
+    is_wrong = read_as is not None and type(wrong) is not read_as
+    assert [text.split()[0] for text in group.unread] == [member] * is_wrong
+
+
+def test_an_unreadable_status_of_the_group_is_missed_only_where_it_is_needed() -> None:
+    """Alerts with a status of their own are read."""
+    body = {"status": 7, "alerts": [READABLE, {"labels": {"alertname": "B"}}]}
+    group = read_delivery(json.dumps(body))
+    assert [alert.name for alert in group.alerts] == ["Disk"]
+    assert [invalid.pointer for invalid in group.invalid] == ["/alerts/1/status"]
+
+
+@pytest.mark.parametrize("count", [10**9, 10**15, 10**18])
+def test_a_huge_number_of_truncated_alerts_is_bounded(count: int) -> None:
+    """No sender can make the metric useless for good."""
+    body = json.dumps({"alerts": [], "truncatedAlerts": count})
+    assert read_delivery(body).truncated_alerts <= 2**31
 
 
 @pytest.mark.parametrize(

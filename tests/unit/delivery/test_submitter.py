@@ -439,6 +439,24 @@ class TestInvalid:
         assert (line["alert"], line["member"]) == ("PodCrashLooping", "/alerts/0/labels/pod")
 
     @in_virtual_time
+    async def test_members_of_the_group_that_are_not_needed(self) -> None:
+        """One with a wrong type costs no alert its Job, and is named once in the log."""
+        group = read_delivery(
+            json.dumps({"alerts": [WIRE_ALERT], "groupKey": 7, "truncatedAlerts": "3"})
+        )
+        replica = World().replica()
+        with capture_logs() as log:
+            async with replica.watching():
+                answer = await replica.submitter.deliver(group)
+                await replica.submitter.deliver(group)
+        assert answer.verdict is Verdict.ACCEPTED
+        assert outcomes(answer) == [(Outcome.CREATED, None)]
+        assert [line["error"] for line in log if line["log_level"] == "warning"] == [
+            "groupKey must be a string",
+            "truncatedAlerts must be an integer",
+        ]
+
+    @in_virtual_time
     async def test_what_must_be_repeated_wins(self) -> None:
         """503 if another alert of the delivery could not be stored, or nothing can be."""
         replica = World().replica()
