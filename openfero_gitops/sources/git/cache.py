@@ -101,7 +101,7 @@ class Cache:
             remove(leftover)
         oldest = time.time() - age
         abandoned = time.time() - max(age, _ABANDONED_SECONDS)
-        for path in self.folder.iterdir():
+        for path in self.folder.glob("*"):
             if path.name.startswith((LOG_PREFIX, COPY_PREFIX)) and _modified_at(path) < abandoned:
                 path.unlink(missing_ok=True)
         for folder, _, names in os.walk(self.repository):
