@@ -45,9 +45,11 @@ _MAX_GROUP_KEY_CHARACTERS: Final = 64 * 1024
 _MAX_TRUNCATED: Final = 2**31 - 1
 #: A body with more elements that are no alerts at all is not a payload.
 _MAX_OTHER_ELEMENTS: Final = 500
-#: Bodies up to this size are read a second time if msgspec calls them malformed, because it rejects
-#: lone surrogates, and because json names line and column.
+#: Bodies up to this size are read by json if msgspec calls them malformed, because json names line
+#: and column, and also reads UTF-16.
 _MAX_REREAD_BYTES: Final = 128 * 1024
+#: In a larger body, so many lone surrogates are replaced, which msgspec rejects.
+_MAX_LONE_SURROGATES: Final = 10_000
 #: One label or annotation for so many bytes of the body. Real ones need more than twice as many:
 #: only a body that is made to explode when it is parsed has fewer.
 _BYTES_PER_MEMBER: Final = 32
@@ -168,6 +170,12 @@ _WHITESPACE: Final = b" \t\r\n"
 _GAP: Final = re.compile(rb"[\s,]*")
 #: msgspec counts the character after a value, too.
 _AFTER_VALUE: Final = re.compile(r"trailing characters \(byte (\d+)\)")
+#: Anything up to a lone surrogate. Each escape is consumed whole, also that of a backslash.
+_LONE_SURROGATE: Final = re.compile(
+    rb"""(?: [^\\]++ | \\[^u] | \\u(?![dD][89a-fA-F]) | \\u[dD][89abAB]..\\u[dD][c-fC-F].. )*+
+    (\\u[dD][89a-fA-F][0-9a-fA-F]{2})""",
+    re.DOTALL | re.VERBOSE,
+)
 #: How compressed data begins.
 _COMPRESSED: Final = {"gzip": b"\x1f\x8b", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
@@ -304,9 +312,9 @@ def _read_body(
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            if len(body) > _MAX_REREAD_BYTES:
-                raise
             _count.set(_Count(limits.alerts))
+            if len(body) > _MAX_REREAD_BYTES:
+                return _decode_body(_without_lone_surrogates(body))
             text = json.dumps(json.loads(body), ensure_ascii=False)
             return _decode_body(without_surrogates(text).encode())
     except msgspec.ValidationError as error:
@@ -317,6 +325,18 @@ def _read_body(
         raise PayloadError(f"the body is not JSON: {printable(str(error))}") from error
     finally:
         _count.reset(token)
+
+
+def _without_lone_surrogates(body: bytes | bytearray) -> bytearray:
+    """Replace lone surrogates in a copy of a large body, in place: both escapes have 6 bytes."""
+    copy = bytearray(body)
+    at = 0
+    for _ in range(_MAX_LONE_SURROGATES):
+        if (found := _LONE_SURROGATE.match(copy, at)) is None:
+            break
+        start, at = found.span(1)
+        copy[start:at] = b"\\ufffd"
+    return copy
 
 
 def _decode_body(body: bytes | bytearray) -> tuple[_Group, Sequence[_Element] | UnsetType]:

@@ -74,6 +74,8 @@ BODIES = [
     (dense_alerts(), "413"),
     (Body("wrong alerts", SIZE, b'{"labels":{"a":1}},'), "413"),
     (Body("a long group key", SIZE, b"k", b'{"alerts":[],"groupKey":"', b'"}'), "200"),
+    (Body("lone surrogates", SIZE, b"\\ud800", LABELS + b',"x":"', b'"}}]}'), "400"),
+    (Body("a lone surrogate", SIZE, b"\\n", LABELS + b',"x":"', b'\\ud800"}}]}'), "200"),
     (Body("not UTF-8", SIZE, b"\xff", LABELS + b',"x":"', b'"}}]}'), "200"),
 ]
 

@@ -400,6 +400,30 @@ def test_elements_beside_lone_surrogates_are_read() -> None:
     assert [invalid.index for invalid in group.invalid] == [0, 2]
 
 
+@pytest.mark.parametrize("size", [1, 150, 3000])
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (rb"\ud800", "\ufffd"),
+        (rb"\uDFFF!", "\ufffd!"),
+        (rb"\\ud800", r"\ud800"),
+        (rb"\\\ud800", "\\\ufffd"),
+        (rb"\ud83d\ude00\ud83d", "\N{GRINNING FACE}\ufffd"),
+        (rb"\udc00\ud83d\ude00", "\ufffd\N{GRINNING FACE}"),
+        (rb"\n\u0041\ud800\ud800\"", '\nA\ufffd\ufffd"'),
+    ],
+)
+def test_lone_surrogates_are_replaced_in_a_body_of_any_size(
+    escaped: bytes, text: str, size: int
+) -> None:
+    """They spoil neither their own alert nor another one; other escapes are unchanged."""
+    other = json.dumps(READABLE | {"annotations": {"a": "x\n" * 500}}).encode()
+    odd = b'{"status":"firing","labels":{"alertname":"' + escaped + b'"}}'
+    group = read_delivery(b'{"alerts":[1,' + (other + b",") * size + odd + b"]}")
+    assert [alert.name for alert in group.alerts] == ["Disk"] * size + [text]
+    assert len(group.invalid) == 1
+
+
 def test_elements_that_are_no_objects_count_too() -> None:
     """The limit of alerts holds whatever the elements are."""
     body = json.dumps({"alerts": [READABLE, *range(5)]}).encode()
