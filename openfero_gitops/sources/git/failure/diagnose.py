@@ -119,8 +119,9 @@ _KILLED: Final = FetchFailure(
     Stage.START,
     "git was killed, perhaps because the container's memory limit was reached; raise that limit",
 )
+# Nobody can grant access to it later, as on a server.
 _NO_LOCAL_REPOSITORY: Final = FetchFailure(
-    Stage.FIND, "the repository does not exist, or cannot be read; check the URL"
+    Stage.FIND, "the repository does not exist, or cannot be read; check the URL", lasting=True
 )
 
 # Errors of reading a repository. They may concern the server's.
