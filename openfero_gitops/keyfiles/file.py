@@ -38,6 +38,7 @@ class CheckedFile(Generic[T]):
         self._stamp: tuple[int, ...] | None = None
         self._value: T | None = None
         self._content = b""
+        self._copies: set[Path] = set()
 
     def read(self) -> T:
         """Read and check the file.
@@ -75,7 +76,15 @@ class CheckedFile(Generic[T]):
             return self.path
         if repaired == self._content:
             return self.path
-        return _copy(self.path, folder, repaired)
+        copy = _copy(self.path, folder, repaired)
+        self._copies.add(copy)
+        return copy
+
+    def with_name(self, text: str) -> str:
+        """Replace in a program's message the path of the copy by that of the file."""
+        for copy in tuple(self._copies):
+            text = text.replace(str(copy), str(self.path))
+        return text
 
 
 def read_file(path: Path) -> bytes:

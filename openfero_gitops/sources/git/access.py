@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.domain.errors import SourceError, SourceUnavailable, UsageError
+from openfero_gitops.domain.text import printable
 from openfero_gitops.keyfiles import certificates, credentials, ssh
 from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.file import CheckedFile, naming, require_private
@@ -262,6 +263,7 @@ class GitConnection:
 
         Raises:
             OSError: the folder is not writable.
+            SourceUnavailable: git could not be run.
         """
         home = private / "home"
         home.mkdir(exist_ok=True, mode=0o700)
@@ -300,6 +302,13 @@ class GitConnection:
         if self.settings.no_proxy:
             environment["no_proxy"] = self.settings.no_proxy
         return environment
+
+    def with_names(self, text: str) -> str:
+        """Name in ssh's messages the files of the settings, instead of their repaired copies."""
+        for file in (self._ssh_key, self._known_hosts):
+            if file is not None:
+                text = file.with_name(text)
+        return text
 
     def secrets(self) -> tuple[str, ...]:
         """Check all files, and return the secrets, which must not appear in any output.
@@ -382,11 +391,28 @@ _PROGRAMS: Final = ("git-remote-http", "git-remote-https", "git-upload-pack")
 
 
 def _link_programs(private: Path) -> Path:
-    """Make a folder with the only programs that Git finds; all else is built into `git`."""
+    """Make a folder with the only programs that Git finds; all else is built into `git`.
+
+    Where git is not installed, the folder stays as it is.
+
+    Raises:
+        OSError: the folder is not writable.
+        SourceUnavailable: git could not be run.
+    """
     folder = private / "programs"
     folder.mkdir(exist_ok=True, mode=0o700)
+    try:
+        exec_path = _exec_path()
+    except FileNotFoundError:
+        return folder
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = printable(str(error))
+        raise SourceUnavailable(
+            f"`git --exec-path` failed ({reason}); this is retried: check that the machine is not"
+            " overloaded"
+        ) from error
     for name in _PROGRAMS:
-        target = _exec_path() / name
+        target = exec_path / name
         # A name of its own, then renamed: several processes may do this at once.
         if not (folder / name).is_symlink() or (folder / name).readlink() != target:
             fresh = folder / f".{name}-{os.getpid()}-{threading.get_ident()}"
@@ -397,13 +423,15 @@ def _link_programs(private: Path) -> Path:
 
 @functools.cache
 def _exec_path() -> Path:
-    """Return the folder of Git's own programs; an empty one where git is not installed."""
-    try:
-        printed = subprocess.run(
-            ["git", "--exec-path"], stdout=subprocess.PIPE, timeout=_EXEC_PATH_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return Path(os.devnull)
+    """Return the folder of Git's own programs; a failure is not cached.
+
+    Raises:
+        OSError: git could not be started; `FileNotFoundError` if it is not installed.
+        SubprocessError: git did not end in time, or failed.
+    """
+    printed = subprocess.run(
+        ["git", "--exec-path"], stdout=subprocess.PIPE, timeout=_EXEC_PATH_SECONDS, check=True
+    )
     return Path(os.fsdecode(printed.stdout.strip()))
 
 

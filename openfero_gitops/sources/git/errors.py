@@ -14,7 +14,13 @@ from openfero_gitops.domain.errors import SourceError, SourceUnavailable
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.failure.diagnose import diagnose
 from openfero_gitops.sources.git.failure.kinds import GitSetup, Stage
-from openfero_gitops.sources.git.failure.words import FILLER, own_lines, server_lines, ssh_lines
+from openfero_gitops.sources.git.failure.words import (
+    FILLER,
+    MAX_REASONS,
+    own_lines,
+    server_lines,
+    ssh_lines,
+)
 from openfero_gitops.sources.git.transport import HttpLog, SshLog, parse_log
 from openfero_gitops.sources.git.url import redact
 
@@ -25,7 +31,8 @@ if TYPE_CHECKING:
 
 _MAX_LINE: Final = 300  # characters
 _MAX_SAID: Final = 500
-_MAX_LINES: Final = 6  # of one program
+_MAX_LINES: Final = 6  # of Git
+_SEPARATOR: Final = " / "  # between lines
 _NO_SETUP: Final = GitSetup()
 # What fails if the URL is not that of a repository.
 _WRONG_URL: Final = {Stage.AUTHENTICATE, Stage.AUTHORISE, Stage.FIND, Stage.TRANSFER}
@@ -177,7 +184,7 @@ def last_line(stderr: str, secrets: Iterable[str] = ()) -> str:
 
 def _said(finished: Finished, secrets: Sequence[str]) -> str:
     """Quote what the server, ssh and Git said: `server: …; ssh: …; git: …`."""
-    server = server_lines(finished)
+    server = _end_of(server_lines(finished), _MAX_SAID)
     ssh = ssh_lines(finished)
     git = [line for line in own_lines(finished.stderr) if line and not FILLER.match(line)]
     others = {*server, *ssh}
@@ -188,12 +195,19 @@ def _said(finished: Finished, secrets: Sequence[str]) -> str:
         f"{who}: {text}"
         for who, lines, limit in (
             ("server", server, _MAX_SAID),
-            ("ssh", ssh[-_MAX_LINES:], _MAX_LINE),
+            ("ssh", ssh[:MAX_REASONS], _MAX_LINE),
             ("git", git[:_MAX_LINES], _MAX_LINE),
         )
         if (text := _clean(lines, secrets, limit))
     ]
     return printable("; ".join(said), _MAX_SAID) or _ending(finished)
+
+
+def _end_of(lines: Sequence[str], limit: int) -> Sequence[str]:
+    """Return the last of a server's lines: a greeting must not displace the reason."""
+    while len(lines) > 1 and len(_SEPARATOR.join(lines)) > limit:
+        lines = lines[1:]
+    return lines
 
 
 def _ending(finished: Finished) -> str:
@@ -205,7 +219,7 @@ def _ending(finished: Finished) -> str:
 
 
 def _clean(lines: Iterable[str], secrets: Iterable[str], limit: int) -> str:
-    text = " / ".join(redact(line).removeprefix("fatal: ") for line in lines)
+    text = _SEPARATOR.join(redact(line).removeprefix("fatal: ") for line in lines)
     for secret in secrets:
         text = text.replace(secret, "…")
     return printable(text, limit)

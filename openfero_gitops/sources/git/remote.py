@@ -8,6 +8,7 @@ file, and no file that is too large to be read.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import is_commit
@@ -106,7 +107,7 @@ class RemoteRef:
             self._too_many_refs = True
             return ""
         if listed.code != 0:
-            error = explain(git.where, listed, secrets, self._setup())
+            error = self._explain(git.where, listed, secrets)
             # A list of refs does not read the cache.
             raise (error.otherwise or error) if isinstance(error, Damaged) else error
         lines = (line.partition(b"\t") for line in listed.stdout.split(b"\n"))
@@ -228,7 +229,7 @@ class RemoteRef:
             # A process that reaches its file size limit is killed and prints nothing.
             if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
                 raise self._too_large(where, held_bytes)
-            raise explain(where, fetched, secrets, self._setup())
+            raise self._explain(where, fetched, secrets)
         raise SourceError(f"{where}: {self._missing()}")
 
     def _too_large(self, where: str, held_bytes: int) -> SourceError | CacheFull:
@@ -239,6 +240,13 @@ class RemoteRef:
             f"{where}: the repository is larger than the {self._pack_bytes} bytes that"
             " --git-max-size allows; raise the limit, or use a smaller repository"
         )
+
+    def _explain(
+        self, where: str, finished: Finished, secrets: Sequence[str]
+    ) -> SourceError | Damaged:
+        names = self._access.with_names
+        finished = replace(finished, stderr=names(finished.stderr), log=names(finished.log))
+        return explain(where, finished, secrets, self._setup())
 
     def _setup(self) -> GitSetup:
         settings = self._access.settings

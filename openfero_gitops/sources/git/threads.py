@@ -82,7 +82,7 @@ class GitThreads:
             self._cache.open()
             git = Git(
                 self._where,
-                self._access.environment(self._cache.folder),
+                self._environment(),
                 self._timeout,
                 stop,
                 memory_bytes=self._access.memory_bytes,
@@ -95,3 +95,9 @@ class GitThreads:
                 f"{self._where}: cannot use the cache directory {self._cache.folder.parent}"
                 f" ({error.strerror or error}); check that it is writable and has free space"
             ) from error
+
+    def _environment(self) -> dict[str, str]:
+        try:
+            return self._access.environment(self._cache.folder)
+        except SourceUnavailable as error:
+            raise SourceUnavailable(f"{self._where}: {error}") from error

@@ -33,6 +33,7 @@ from openfero_gitops.sources.git.failure.words import (
     ABSENCE,
     LIMITS,
     POLICIES,
+    TROUBLE,
     own_lines,
     server_lines,
 )
@@ -51,6 +52,11 @@ _OWN: Final = (
             r"no space left on device|disk quota exceeded",
             Stage.START,
             "the disk of the cache directory is full; enlarge it",
+        ),
+        (
+            r"'remote-https?' is not a git command|unable to find remote helper",
+            Stage.START,
+            "git cannot start its program for http and https; check that git is fully installed",
         ),
     ),
     *rules(
@@ -87,7 +93,7 @@ _OWN: Final = (
             ),
         ),
         (
-            r"'' is not a git command",
+            r"'http-fetch' is not a git command",
             Stage.CONTENT,
             (
                 "the server names other servers to fetch from, which is not supported; disable"
@@ -141,16 +147,25 @@ _READING: Final = re.compile(
 _NO_LOCAL: Final = re.compile(
     r"does not appear to be a git repository|no such file or directory", re.IGNORECASE
 )
-_QUOTED: Final = re.compile(r"'[^'\n]*'")
+_QUOTED: Final = re.compile(r"'([^'\n]*)'")
+# The programs that Git starts by name; see `access`.
+_PROGRAMS: Final = frozenset({"http-fetch", "remote-http", "remote-https"})
+# Over ssh, Git reports with these that the server ended the connection, or does not speak Git.
+_ENDED_THERE: Final = re.compile(
+    r"could not read from remote repository|hung up|early eof|unexpected disconnect"
+    r"|protocol error",
+    re.IGNORECASE,
+)
+_GIT_ERROR: Final = re.compile(r"(?:fatal|error): ")
 
 
 def diagnose(finished: Finished, setup: GitSetup, now: datetime) -> FetchFailure:
     """Decide what failed in a fetch or a listing of refs."""
     log = parse_log(finished.log)
     # Quoted names can contain anything; they must not match.
-    own = _QUOTED.sub("''", "\n".join(own_lines(finished.stderr)))
+    own = _QUOTED.sub(_hide_name, "\n".join(own_lines(finished.stderr)))
     failure = (
-        first_match(_OWN, own)
+        _diagnose_own(log, own)
         or (diagnose_ssh(log, finished, own) if isinstance(log, SshLog) else None)
         or (diagnose_http(log, finished, own, setup, now) if isinstance(log, HttpLog) else None)
         or _diagnose_error_packet(finished)
@@ -166,12 +181,29 @@ def diagnose(finished: Finished, setup: GitSetup, now: datetime) -> FetchFailure
     return replace(failure, may_be_local=reading_failed)
 
 
+def _hide_name(quoted: re.Match[str]) -> str:
+    return quoted[0] if quoted[1] in _PROGRAMS else "''"
+
+
+def _diagnose_own(log: SshLog | HttpLog | None, own: str) -> FetchFailure | None:
+    """Decide by what Git says about this machine, or about what it received.
+
+    Over ssh, the server's shell and its Git write to the same stderr, in the same words. Where the
+    server ended the connection, its trouble is the cause; where Git here did, its own is.
+    """
+    if isinstance(log, SshLog):
+        if _ENDED_THERE.search(own):
+            return None
+        own = "\n".join(filter(_GIT_ERROR.match, own.splitlines()))
+    return first_match(_OWN, own)
+
+
 def _diagnose_error_packet(finished: Finished) -> FetchFailure | None:
     """Decide where the server refuses in Git's own protocol, after its transport has succeeded."""
     if "fatal: remote error: " not in finished.stderr:
         return None
     said = "\n".join(server_lines(finished))
-    if failure := first_match((*LIMITS, *POLICIES), said):
+    if failure := first_match((*TROUBLE, *LIMITS, *POLICIES), said):
         return failure
     return _REFUSED_HERE if not ABSENCE.search(said) else _NO_REPOSITORY_HERE
 

@@ -17,8 +17,11 @@ from openfero_gitops.sources.git.failure.words import (
     ABSENCE,
     DENIAL,
     LIMITS,
+    LOGIN_REQUIRED,
     NO_COMMAND,
     POLICIES,
+    TROUBLE,
+    last_message,
     server_lines,
 )
 
@@ -39,6 +42,14 @@ _LOGIN: Final = rules(
         (
             "ssh does not run under a user ID that has no entry in /etc/passwd; run as a user that"
             " has one, or use the repository's https URL"
+        ),
+    ),
+    (
+        r"cannot allocate memory|out of memory|(?:cannot|unable to) fork",
+        Stage.START,
+        (
+            "ssh did not get enough memory; raise --git-max-memory, or the memory limit of the"
+            " container"
         ),
     ),
     (
@@ -192,16 +203,27 @@ def diagnose_ssh(log: SshLog, finished: Finished, own: str) -> FetchFailure | No
     if log.is_missing:
         return _NO_SSH
     if not log.authenticated:
-        # Before it reads its options, ssh writes to stderr.
-        return first_match(_LOGIN, "\n".join((*log.reasons, own))) or _NO_LOGIN
+        # What is printed may be the server's banner; but before it reads its options, ssh prints
+        # instead of logging.
+        reasons = "\n".join(log.reasons)
+        return first_match(_LOGIN, reasons) or first_match(_LOGIN, own) or _NO_LOGIN
     if GARBAGE.search(own):
         return _NOT_GIT_SHELL
-    said = "\n".join(server_lines(finished))
-    if log.was_cut_off and (not said or BROKEN_OFF.search(own)):
+    lines = server_lines(finished)
+    if log.was_cut_off and (not lines or BROKEN_OFF.search(own)):
         return _CUT_AFTER_LOGIN
+    said = "\n".join(lines)
     refused = log.code not in {None, 0} and not BROKEN_OFF.search(own)
     return (
-        first_match((*LIMITS, *POLICIES), said)
-        or next((failure for pattern, failure in _REFUSALS if pattern.search(said)), None)
+        _refusal(last_message(lines))
+        or _refusal(said)
+        or (_DENIED_TO_KEY if LOGIN_REQUIRED.search(said) else None)
         or (_REFUSED if refused else None)
+    )
+
+
+def _refusal(said: str) -> FetchFailure | None:
+    """Decide by the words of a server that has let us log in."""
+    return first_match((*TROUBLE, *LIMITS, *POLICIES), said) or next(
+        (failure for pattern, failure in _REFUSALS if pattern.search(said)), None
     )

@@ -9,8 +9,25 @@ from openfero_gitops.sources.git.failure.kinds import BROKEN_OFF, GARBAGE, Stage
 from openfero_gitops.sources.git.transport import SshLog, parse_log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from openfero_gitops.sources.git.process import Finished
 
+TROUBLE: Final = rules(
+    (
+        (
+            r"cannot allocate memory|out of memory|resource temporarily unavailable"
+            r"|too many open files|(?:cannot|unable to) fork|unable to create thread"
+        ),
+        Stage.LIMIT,
+        "the server lacks memory or processes; see what it says, and check the server",
+    ),
+    (
+        r"no space left on device|disk quota exceeded|read-only file system|input/output error",
+        Stage.LIMIT,
+        "the server cannot use its disk; see what it says, and check the server",
+    ),
+)
 LIMITS: Final = rules(
     (
         (
@@ -70,12 +87,17 @@ DENIAL: Final = re.compile(
     r"denied|unauthori[sz]ed|not authori[sz]ed|authori[sz]ation|forbidden"
     r"|not (?:allowed|permitted|granted)"
     r"|permission|access rights|no (?:read )?access|insufficient|authentication failed|not have"
-    r"|\bdenies\b|unable to access|login required|log ?in",
+    r"|\bdenies\b|unable to access",
     re.IGNORECASE,
 )
+#: Says little alone: the advice after a message about a policy may say it, too.
+LOGIN_REQUIRED: Final = re.compile(r"login required|log ?in", re.IGNORECASE)
 NO_COMMAND: Final = re.compile(r"command not found|upload-pack: .{0,20}not found", re.IGNORECASE)
 _MAX_LINES: Final = 8
+#: How many lines of ssh are quoted.
+MAX_REASONS: Final = 6
 _SSH_END: Final = re.compile(r"^Connection to .{0,300} closed")
+_ERROR: Final = re.compile(r"(?:error|fatal)\b", re.IGNORECASE)
 # The second one is how Git shows the error packet of its own protocol.
 _MARK: Final = re.compile(r"(?:remote:|fatal: remote error:)\s*")
 #: Lines with which Git ends, and which do not say what failed.
@@ -89,15 +111,22 @@ FILLER: Final = re.compile(
 
 
 def ssh_lines(finished: Finished) -> list[str]:
-    """Return what ssh said about its failure; it does not log all of it."""
+    """Return what ssh said about its failure, the end of its log first.
+
+    It does not log all of it. What it printed may be a greeting of the server.
+    """
     log = parse_log(finished.log)
     if not isinstance(log, SshLog):
         return []
     printed = [line.strip() for line in finished.stderr.splitlines()]
     if log.authenticated:
         printed = list(filter(_SSH_END.match, printed))
-    lines = (*log.reasons, *(line for line in printed if line and not FILLER.match(line)))
+    lines = (*log.reasons[-MAX_REASONS:], *filter(_says_something, printed))
     return list(dict.fromkeys(line.removeprefix("ssh: ") for line in lines))
+
+
+def _says_something(line: str) -> bool:
+    return bool(line) and not FILLER.match(line)
 
 
 def _is_of_this_machine(text: str) -> bool:
@@ -128,3 +157,13 @@ def server_lines(finished: Finished) -> list[str]:
             lines.append(said)
     # The first ones may be a greeting, which every login gets.
     return list(dict.fromkeys(lines))[-_MAX_LINES:]
+
+
+def last_message(lines: Sequence[str]) -> str:
+    """Return the last of a server's messages: from its last line that names an error to the end.
+
+    What precedes it may be a greeting or an announcement. Where no line names an error, it is the
+    last line.
+    """
+    errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    return "\n".join(lines[errors[-1] if errors else -1 :])
