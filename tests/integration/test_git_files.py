@@ -16,7 +16,13 @@ from openfero_gitops.domain.errors import SourceError, UsageError
 from openfero_gitops.sources.git.access import GitAccess
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 from tests.support.certificates import Authority
-from tests.support.git_servers import Certificates, http_server, make_certificates, ssh_server
+from tests.support.git_servers import (
+    Certificates,
+    http_server,
+    make_certificates,
+    make_key,
+    ssh_server,
+)
 from tests.support.replica import operario
 from tests.support.repository import Repository
 
@@ -123,6 +129,23 @@ async def test_ssh_files_with_traces_of_editors_work(
     assert commit == repository.head
     for copy in (tmp_path / "cache").rglob("repaired-*"):
         assert copy.stat().st_mode & 0o077 == 0
+
+
+async def test_a_repaired_file_keeps_its_name_in_errors(
+    repository: Repository, sshd: SshServer, tmp_path: Path
+) -> None:
+    """Where ssh names the copy of a known_hosts file, the error names the file of the setting."""
+    make_key(tmp_path / "other")
+    host = sshd.known_hosts.read_text().split()[0]
+    kind, key = (tmp_path / "other.pub").read_text().split()[:2]
+    hosts = write(tmp_path / "hosts", f"{host} {kind} {key}\r\n".encode())
+
+    error = await refusal(
+        sshd.url(repository.folder), tmp_path, ssh_key_file=sshd.key, known_hosts_file=hosts
+    )
+
+    assert f"key in {hosts}:1" in error
+    assert "repaired-" not in error
 
 
 async def test_a_key_in_order_is_not_copied(

@@ -201,6 +201,43 @@ class TestSsh:
         assert "the repository does not exist, or this key may not read it" in replica.error
         assert "ERROR: Repository not found." in replica.error
 
+    @pytest.mark.parametrize(
+        ("words", "advice"),
+        [
+            ("bash: fork: Cannot allocate memory", "the server lacks memory or processes"),
+            ("fatal: write error: No space left on device", "the server cannot use its disk"),
+            (f"error: object {'1f' * 20}: missingEmail", "accepted the SSH key, and refused"),
+        ],
+    )
+    async def test_the_trouble_of_a_server_does_not_end_a_first_start(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path, words: str, advice: str
+    ) -> None:
+        """What the server's shell or Git prints is not blamed on this machine."""
+        (tmp_path / "words").write_text(f"Welcome\n{words}\n")
+        replica = over_ssh(sshd, repository, tmp_path / "cache")
+        with sshd.forced(f"cat {tmp_path / 'words'} >&2; exit 128"):
+            await replica.sync()
+        check_refused(replica, words.removeprefix("fatal: "), advice)
+        await replica.sync()
+        assert (replica.error, replica.commit) == ("", repository.head)
+        await replica.aclose()
+
+    async def test_an_object_that_is_refused_over_ssh_is_lasting(
+        self, repository: Repository, sshd: SshServer, tmp_path: Path
+    ) -> None:
+        """Git's own check of what arrived is told from the words of the server."""
+        inner = repository.git("rev-parse", "HEAD^{tree}")
+        tree = repository.make_tree(("40000", inner, b".git"))
+        commit = repository.commit_tree(tree, "Out", repository.head)
+        repository.git("update-ref", "refs/heads/main", commit)
+        replica = over_ssh(sshd, repository, tmp_path / "cache")
+
+        await replica.sync()
+
+        assert "an object that Git's check refuses" in replica.error
+        assert replica.syncer.lasting_error is not None
+        await replica.aclose()
+
     async def test_a_missing_ssh_program_is_reported(
         self,
         repository: Repository,

@@ -184,7 +184,7 @@ def last_line(stderr: str, secrets: Iterable[str] = ()) -> str:
 
 def _said(finished: Finished, secrets: Sequence[str]) -> str:
     """Quote what the server, ssh and Git said: `server: …; ssh: …; git: …`."""
-    server = _end_of(server_lines(finished), _MAX_SAID)
+    server = _end_of(server_lines(finished), _MAX_SAID - len("server: "))
     ssh = ssh_lines(finished)
     git = [line for line in own_lines(finished.stderr) if line and not FILLER.match(line)]
     others = {*server, *ssh}

@@ -54,13 +54,6 @@ _OWN: Final = (
             "the disk of the cache directory is full; enlarge it",
         ),
         (
-            r"'remote-https?' is not a git command|unable to find remote helper",
-            Stage.START,
-            "git cannot start its program for http and https; check that git is fully installed",
-        ),
-    ),
-    *rules(
-        (
             r"unable to create '': file exists",
             Stage.START,
             (
@@ -68,6 +61,13 @@ _OWN: Final = (
                 " --git-timeout"
             ),
         ),
+        (
+            r"'remote-https?' is not a git command|unable to find remote helper",
+            Stage.START,
+            "git cannot start its program for http and https; check that git is fully installed",
+        ),
+    ),
+    *rules(
         (
             r"read-only file system",
             Stage.START,
