@@ -165,8 +165,7 @@ class Syncer:
         self.failures += 1
         lasting = not isinstance(error, SourceError) or error.lasting
         self.lasting_error = str(error) if lasting else None
-        if isinstance(error, SourceUnavailable) and error.retry_after:
-            self._blocked_until = self._clock() + error.retry_after
+        self._note_retry_after(error)
         if not is_new:
             return
         if self.catalog is not None:
@@ -179,6 +178,10 @@ class Syncer:
             _log.warning(
                 "sync failed and will be retried; no catalog is active yet", error=str(error)
             )
+
+    def _note_retry_after(self, error: OpenFeroError) -> None:
+        if isinstance(error, SourceUnavailable) and error.retry_after:
+            self._blocked_until = self._clock() + error.retry_after
 
     def follows(self, location: Location) -> bool:
         """Whether the settings name this repository, ref and path."""
@@ -242,6 +245,7 @@ class Syncer:
         try:
             ancestors = await self._source.ancestors(refused.commit)
         except SourceError as error:
+            self._note_retry_after(error)
             _log.warning("cannot read the history", error=str(error))
             return None
         for commit in ancestors:
@@ -250,6 +254,7 @@ class Syncer:
                 await self._check(snapshot)
                 return await self._load(snapshot)
             except SourceUnavailable as error:
+                self._note_retry_after(error)
                 _log.warning("cannot read the history", error=str(error))
                 return None
             except SourceError:
@@ -302,9 +307,15 @@ class Syncer:
             )
 
     async def _moved_back(self, before: Revision, after: Revision) -> bool | None:
-        """Whether the ref was moved back; None if the last active commit no longer exists."""
+        """Whether the ref was moved back; None if the last active commit no longer exists.
+
+        Raises:
+            SourceUnavailable: the history could not be read for now, which is no answer.
+        """
         try:
             return await self._source.is_ancestor(after.commit, before.commit)
+        except SourceUnavailable:
+            raise
         except SourceError:
             return None
 

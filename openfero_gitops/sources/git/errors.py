@@ -40,6 +40,9 @@ _NO_SUCH_REF: Final = re.compile(r"(?:^|\n)fatal: couldn't find remote ref ")
 _NOT_OFFERED: Final = re.compile(
     r"not our ref|unadvertised object|no such remote ref|remote error: upload-pack: not our ref"
 )
+_OBJECT_NOT_OFFERED: Final = re.compile(
+    r"(?:not our ref|unadvertised object|no such remote ref) (?P<id>[0-9a-f]{40,64})\b"
+)
 _NO_SHALLOW: Final = re.compile(
     r"(?:^|\n)fatal: (?:dumb http transport|Server) does not support shallow"
 )
@@ -116,6 +119,11 @@ def no_such_ref(finished: Finished) -> bool:
 def not_offered(stderr: str) -> bool:
     """Whether the server does not allow fetching this commit by its ID."""
     return _NOT_OFFERED.search(stderr) is not None
+
+
+def objects_not_offered(stderr: str) -> set[str]:
+    """Return the IDs of the objects that the server says it does not have, or does not send."""
+    return {match["id"] for match in _OBJECT_NOT_OFFERED.finditer(stderr)}
 
 
 def no_filter(stderr: str) -> bool:

@@ -25,6 +25,7 @@ from openfero_gitops.sources.git.errors import (
     no_shallow,
     no_such_ref,
     not_offered,
+    objects_not_offered,
     other_format,
 )
 from openfero_gitops.sources.git.failure.kinds import GitSetup
@@ -32,7 +33,7 @@ from openfero_gitops.sources.git.process import TooMuchDisk, TooMuchOutput
 from openfero_gitops.sources.git.url import repository_of_page, suggest_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from openfero_gitops.sources.git.access import GitConnection
@@ -45,6 +46,7 @@ _BLOCK_BYTES: Final = 512  # the unit of a file size limit
 _LISTABLE_PREFIXES: Final = ("refs/heads/", "refs/tags/")
 _MAX_LIST_BYTES: Final = 1 << 20  # of a list of refs; a fetch costs less than a longer one
 _MIN_INDEX_BYTES: Final = 1 << 24
+_MAX_WANTED: Final = 1000  # objects in one request; their IDs are arguments of a command
 _FORMATS: Final = ("sha1", "sha256")  # of IDs; the first is far more common
 _SHA256_DIGITS: Final = 64
 _PARTIAL: Final = (
@@ -173,27 +175,78 @@ class RemoteRef:
             raise SourceError(f"{repository.git.where}: {self._missing()}")
         return self._ref
 
-    def fetch_blob(self, repository: BareRepository, blob: str, max_bytes: int) -> bool:
-        """Fetch a file that `fetch` left out.
+    def fetch_blobs(
+        self, repository: BareRepository, blobs: Iterable[str], max_bytes: int
+    ) -> set[str]:
+        """Fetch files that `fetch` left out, with one request unless they are large together.
+
+        Whether a file is sent does not depend on the others: if a pack of several exceeds
+        `max_bytes`, each half of them is fetched separately.
+
+        Args:
+            repository: where to fetch into; the caller holds its lock.
+            blobs: the IDs of the files.
+            max_bytes: how large the pack of one file may be.
 
         Returns:
-            False if the server does not send it, or it is larger than `max_bytes`.
+            the IDs of those that the server does not send, or that are larger than `max_bytes`.
 
         Raises:
-            SourceError: git was stopped.
+            SourceError: the fetch failed, which says nothing about the files.
+            Damaged: the repository here may be the cause.
+            CacheFull: there is no room for them.
         """
+        unsent: set[str] = set()
+        wanted = sorted(blobs)
+        groups = [wanted[at : at + _MAX_WANTED] for at in range(0, len(wanted), _MAX_WANTED)]
+        while groups:
+            group = groups.pop()
+            refused = self._fetch_group(repository, group, max_bytes // _BLOCK_BYTES)
+            if refused is None and len(group) > 1:
+                half = len(group) // 2
+                groups += [group[:half], group[half:]]
+                continue
+            refused = set(group) if refused is None else refused
+            unsent |= refused
+            if refused and (rest := [blob for blob in group if blob not in refused]):
+                groups.append(rest)
+        return unsent
+
+    def _fetch_group(
+        self, repository: BareRepository, blobs: Sequence[str], blocks: int
+    ) -> set[str] | None:
+        """Fetch files with one request.
+
+        Returns:
+            those that the server refused, so that none was sent; None if only a request for each
+            would tell, or if they are too large together.
+        """
+        secrets = self._access.secrets()
+        where = repository.git.where
+        held_bytes = repository.packed()
         try:
             fetched = repository.fetch(
                 self._access.options(),
                 self._url,
-                blob,
+                *blobs,
                 blob_bytes=self.blob_bytes,
-                file_blocks=max_bytes // _BLOCK_BYTES,
-                disk_bytes=self._pack_bytes + _MIN_INDEX_BYTES,
+                file_blocks=blocks,
+                disk_bytes=self._pack_bytes + max(self._pack_bytes // 4, _MIN_INDEX_BYTES),
             )
         except TooMuchDisk:
-            return False
-        return fetched.code == 0
+            raise self._too_large(where, held_bytes) from None
+        if fetched.code == 0:
+            return set()
+        if not_offered(fetched.stderr):
+            return objects_not_offered(fetched.stderr) & set(blobs) or None
+        if no_filter(fetched.stderr):
+            self.blob_bytes = None
+            raise Damaged("the server no longer leaves out large files", blobs)
+        # A process that reaches its file size limit is killed and prints nothing.
+        if repository.half_a_pack() >= blocks * _BLOCK_BYTES:
+            repository.remove_half_a_pack()
+            return None
+        raise explain(where, fetched, secrets, self._setup())
 
     def deepen(self, repository: BareRepository) -> None:
         """Fetch the rest of the history.

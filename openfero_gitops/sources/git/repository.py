@@ -128,14 +128,13 @@ class BareRepository:
         self,
         options: list[str],
         url: str,
-        refspec: str,
-        *,
+        *refspecs: str,
         history: Sequence[str] = (),
         blob_bytes: int | None = None,
         file_blocks: int | None = None,
         disk_bytes: int = 0,
     ) -> Finished:
-        """Fetch a refspec; the caller checks the result.
+        """Fetch refspecs; the caller checks the result.
 
         With a pattern, refs that the remote has deleted are deleted here too: one of them may be
         in the way of a new ref, as `a` is of `a/b`.
@@ -143,7 +142,7 @@ class BareRepository:
         Args:
             options: configuration, before Git's command.
             url: the URL of the remote.
-            refspec: what to fetch, and under which of our refs.
+            refspecs: what to fetch, and under which of our refs; or IDs of objects.
             history: how far back, `--depth=N` or `--unshallow`; if empty, what is here goes on.
             blob_bytes: the size of the largest file to fetch, if the server can leave out others.
             file_blocks: of 512 bytes, the size of the largest file that may be written.
@@ -177,12 +176,12 @@ class BareRepository:
             # Without it, Git rejects refs of a remote that is itself a shallow clone, as in CI
             # pipelines, and still reports success.
             "--update-shallow",
-            *(["--prune"] if "*" in refspec else []),
+            *(["--prune"] if any("*" in refspec for refspec in refspecs) else []),
             *history,
             *filters,
             "--",
             _REMOTE,
-            refspec,
+            *refspecs,
             file_blocks=file_blocks,
             folder=self.folder,
             folder_bytes=disk_bytes,
@@ -204,6 +203,11 @@ class BareRepository:
         """Return the size in bytes of the incomplete pack that a stopped fetch has left, or 0."""
         packs = (self.folder / "objects" / "pack").glob("tmp_pack_*")
         return max((path.stat().st_size for path in packs), default=0)
+
+    def remove_half_a_pack(self) -> None:
+        """Remove what a stopped fetch has left; only for the holder of the lock."""
+        for path in (self.folder / "objects" / "pack").glob("tmp_pack_*"):
+            path.unlink(missing_ok=True)
 
     def tip(self, ref: str) -> str:
         """Return the ID that one of our own refs holds.

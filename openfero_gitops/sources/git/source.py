@@ -14,6 +14,7 @@ processes work with a deadline (see `process`) in a directory of their own (see 
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -41,7 +42,7 @@ from openfero_gitops.sources.git.errors import (
     TooLarge,
     reason_of,
 )
-from openfero_gitops.sources.git.files import LargeFiles, earlier_version
+from openfero_gitops.sources.git.files import LargeFiles, earlier_version, require_held
 from openfero_gitops.sources.git.remote import TAGS, RemoteRef
 from openfero_gitops.sources.git.signatures import Trust, Verifier
 from openfero_gitops.sources.git.threads import GitThreads
@@ -52,24 +53,33 @@ from openfero_gitops.sources.tree import (
     Budgets,
     assemble,
     is_lfs_pointer,
-    is_readable,
     normalise,
     select,
     unchanged,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from openfero_gitops.sources.git.process import Git
     from openfero_gitops.sources.git.repository import BareRepository, EarlierFile
     from openfero_gitops.sources.git.signatures import Judge
-    from openfero_gitops.sources.tree import Entry
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _MAX_ANCESTORS: Final = 100  # that are searched for older versions of a file
+
+
+@contextlib.contextmanager
+def _unusable(revision: Revision) -> Iterator[None]:
+    """Raise an error that says what is wrong with a commit as `Unusable`."""
+    try:
+        yield
+    except SourceUnavailable:
+        raise
+    except SourceError as error:
+        raise Unusable(str(error), revision) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,6 @@ class GitSource:
         self._fetched: _Fetched | None = None
         self._last: Snapshot | None = None  # read by a fetch, also of a commit that is refused
         self._changes: tuple[str, int, dict[bytes, list[EarlierFile]] | None] | None = None
-        self._left_out: set[str] = set()  # IDs of blobs that are too large to be fetched
         self._large_files = LargeFiles(settings.budgets.searched_bytes)
         self._damaged = False  # the next fetch makes a new cache
 
@@ -193,7 +202,7 @@ class GitSource:
                 revision, verdict = self._judged(repository, sha, judge)
             if verdict.refusal:
                 raise Unverified(f"{self._where}: {verdict.refusal}", revision)
-            return self._usable_files(repository, revision)
+            return self._files(repository, revision, self._root)
 
         return await self._read(commit, read)
 
@@ -201,6 +210,7 @@ class GitSource:
         """Read the golden cases of a snapshot: the `tests` folder below its path, if there is one.
 
         Raises:
+            Unusable: the folder exceeds a budget.
             SourceError: the commit is not in the cache, or cannot be read.
         """
 
@@ -409,7 +419,7 @@ class GitSource:
         """Read what was fetched; a commit that cannot be used is not fetched again."""
         try:
             revision, verdict = self._judged(repository, tip, judge)
-            snapshot = self._usable_files(repository, revision, fetched=True)
+            snapshot = self._files(repository, revision, self._root, fetched=True)
         except Unusable as error:
             return _Fetched(tip, "", None, error)
         self._last = snapshot
@@ -467,7 +477,7 @@ class GitSource:
             try:
                 return self._read_commit(as_fetched, commit, read)
             except Cut:
-                with self._cache.locked(git), self._swept_on_error():
+                with self._fetching(git, locked=False):
                     self._remote.deepen(repository)
             return self._read_commit(replace(repository, whole=True), commit, read)
         except OtherFormat:
@@ -475,6 +485,11 @@ class GitSource:
                 f"{self._where}: the repository has changed its object format; the next sync"
                 " fetches everything again"
             ) from None
+        except CacheFull as full:
+            self._damaged = True
+            raise SourceUnavailable(
+                f"{self._where}: {full}; the next sync makes a new one"
+            ) from full
         except Damaged as suspicion:
             damage = confirm(repository, suspicion)
             self._damaged = True
@@ -502,59 +517,43 @@ class GitSource:
             raise Unusable(f"{self._where}: {error}", revision) from error
         return Revision(self.url, self._settings.ref, commit.sha, commit.author, commit.time)
 
-    def _usable_files(
-        self, repository: BareRepository, revision: Revision, *, fetched: bool = False
-    ) -> Snapshot:
-        try:
-            return self._files(repository, revision, self._root, fetched=fetched)
-        except SourceUnavailable:
-            raise
-        except SourceError as error:
-            raise Unusable(str(error), revision) from error
+    @contextlib.contextmanager
+    def _fetching(self, git: Git, *, locked: bool) -> Iterator[None]:
+        """Hold the lock for a fetch, unless it is held, and sweep if the fetch fails."""
+        lock = contextlib.nullcontext() if locked else self._cache.locked(git)
+        with lock, self._swept_on_error():
+            yield
 
     def _files(
         self, repository: BareRepository, revision: Revision, root: str, *, fetched: bool = False
     ) -> Snapshot:
         """Read what is below a path of a commit, except files that the last fetch has read.
 
-        `fetched` says that the commit has just been fetched.
+        `fetched` says that the commit has just been fetched, and that the lock is held.
         """
         budgets = self._settings.budgets
-        entries = repository.entries(revision.commit, root, budgets)
-        self._require_blobs(entries, fetched=fetched, fresh=repository.folder == self._cache.fresh)
-        selection = select(
-            entries, root=root, budgets=budgets, where=self._where, commit=revision.commit
+        choose = functools.partial(
+            select, root=root, budgets=budgets, where=self._where, commit=revision.commit
         )
-        if fetched and (
-            complete := self._large_files.fetch_left_out(
-                entries, selection, repository, self._remote
-            )
-        ):
-            selection = select(
-                complete, root=root, budgets=budgets, where=self._where, commit=revision.commit
-            )
-        held = unchanged(selection, self._last)
-        unread = [wanted for wanted in selection.wanted if wanted.path not in held]
-        sizes = {wanted.blob: wanted.size for wanted in unread}
-        blobs = repository.blobs(sizes, sum(sizes.values()))
-        contents = {wanted.path: blobs[wanted.blob] for wanted in unread}
-        unrelated = self._large_files.unrelated(repository, selection)
-        return assemble(revision, root, selection, contents, held, unrelated=unrelated)
-
-    def _require_blobs(self, entries: Iterable[Entry], *, fetched: bool, fresh: bool) -> None:
-        """Distinguish a blob that a fetch left out for its size from one that was lost.
-
-        A blob that is missing right after its commit was `fetched`, and that no earlier fetch has
-        brought, was left out. Any other missing blob may be lost: then all is fetched again.
-        """
-        missing = {
-            entry.blob for entry in entries if entry.size is None and is_readable(entry.name)
-        }
-        if fetched and (fresh or self._last) and self._remote.blob_bytes is not None:
-            held = {file.blob for file in self._last.files} if self._last and not fresh else set()
-            self._left_out |= missing - held
-        if lost := missing - self._left_out:
-            raise Damaged(f"blob {min(lost)} is missing", lost)
+        with _unusable(revision):
+            entries = repository.entries(revision.commit, root, budgets)
+            selection = choose(entries)
+        # A failure of the network says nothing about the commit.
+        fetching = self._fetching(repository.git, locked=fetched)
+        complete = self._large_files.fetch_left_out(
+            entries, selection, repository, self._remote, fetching
+        )
+        require_held(complete, self._last)
+        with _unusable(revision):
+            if complete is not entries:
+                selection = choose(complete)
+            held = unchanged(selection, self._last)
+            unread = [wanted for wanted in selection.wanted if wanted.path not in held]
+            sizes = {wanted.blob: wanted.size for wanted in unread}
+            blobs = repository.blobs(sizes, sum(sizes.values()))
+            contents = {wanted.path: blobs[wanted.blob] for wanted in unread}
+            unrelated = self._large_files.unrelated(repository, selection)
+            return assemble(revision, root, selection, contents, held, unrelated=unrelated)
 
     def _changes_before(
         self, repository: BareRepository, commit: str, limit: int
