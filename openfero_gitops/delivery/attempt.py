@@ -6,8 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.operario import OnResolve
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import FINAL, Phase, same_incident
+from openfero_gitops.domain.remediation import (
+    FINAL,
+    STARTS_AT_TOLERANCE,
+    Phase,
+    same_incident,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,14 +31,14 @@ def healing_job(job: Remediation, incident: Iterable[Remediation]) -> Remediatio
     gets another attempt depends on the Job in whose favour the duplicate was refused. If there
     are several, one that has not ended comes first, then one that started.
     """
-    if not _is_duplicate(job):
+    if not is_duplicate(job):
         return job
     others = (
         other
         for other in incident
         if other.key != job.key
         and other.attempt == job.attempt
-        and not _is_duplicate(other)
+        and not is_duplicate(other)
         and (other.occurrence == job.occurrence or same_incident(job, other))
     )
     return max(
@@ -42,7 +48,8 @@ def healing_job(job: Remediation, incident: Iterable[Remediation]) -> Remediatio
     )
 
 
-def _is_duplicate(job: Remediation) -> bool:
+def is_duplicate(job: Remediation) -> bool:
+    """Whether a Job was refused because another one heals."""
     return job.phase is Phase.REFUSED and job.reason in _DUPLICATE_REASONS
 
 
@@ -50,12 +57,16 @@ def is_next_attempt_due(latest: Remediation, runs: int, now: datetime) -> bool:
     """Whether a firing delivery at `now` begins another attempt after the `latest` one.
 
     An attempt that waited too long is always repeated. One that ended is repeated if its operario
-    sets `rerun-after`, up to `max-runs` attempts that started.
+    sets `rerun-after`, up to `max-runs` attempts that started. One that never started because one
+    member of a pair of Prometheus servers resolved the alert is repeated if the other member still
+    delivers it after that; within the first minute, the delivery may be a late repetition.
     """
     if latest.status is not Status.FIRING:
         return False
     if _waited_too_long(latest):
         return True
+    if resolved_before_start(latest):
+        return bool(latest.replica_labels) and not is_just_resolved(latest, now)
     if latest.phase not in (Phase.SUCCEEDED, Phase.FAILED) or latest.finished_at is None:
         return False
     options = latest.options
@@ -80,6 +91,24 @@ def jobs_to_keep(incident: Iterable[Remediation]) -> list[Remediation]:
     return [
         job for job in jobs if not _waited_too_long(job) or job.attempt == newest[job.starts_at]
     ]
+
+
+def resolved_before_start(job: Remediation) -> bool:
+    """Whether a Job never starts because its alert was resolved.
+
+    It was refused, or cancelled in a queue of Kueue, or it waits, and the leader is about to refuse
+    it.
+    """
+    if job.waiting:
+        return job.resolved_at is not None and job.options.on_resolve is not OnResolve.KEEP
+    if job.reason != Reason.RESOLVED:
+        return False
+    return job.phase is Phase.REFUSED or (job.phase is Phase.CANCELLED and job.starts == 0)
+
+
+def is_just_resolved(job: Remediation, now: datetime) -> bool:
+    """Whether a firing delivery at `now` may be from before the alert was resolved."""
+    return job.resolved_at is None or now <= job.resolved_at + STARTS_AT_TOLERANCE
 
 
 def _waited_too_long(job: Remediation) -> bool:

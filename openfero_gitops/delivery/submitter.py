@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -27,7 +27,11 @@ from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import (
     Identity,
     common_identity,
+    earlier_starts,
     identity_of,
+    is_later_member,
+    is_resolved_by,
+    known_start,
     start_of,
     still_firing,
 )
@@ -169,18 +173,16 @@ class Submitter:
         )
         alerts: dict[Identity, Alert] = {}
         async for alert in _in_turns(group.alerts):
-            alerts.setdefault(
-                identity_of(alert), alert
-            )  # one that is listed twice is submitted once
-        items: dict[Identity, Item] = {}
+            # One that is listed twice is submitted once.
+            alerts.setdefault(identity_of(alert), alert)
         expected_items = len(alerts)
-        for identity in still_firing(alerts, self._replica_labels):
-            reason = Reason.STILL_FIRING
-            alert = alerts.pop(identity)
-            items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+        dropped = {key: alerts.pop(key) for key in still_firing(alerts, self._replica_labels)}
+        reason = Reason.STILL_FIRING
+        items = {key: Item(dropped[key], Outcome.NO_MATCH, reason, reason.text) for key in dropped}
+        earlier = earlier_starts(alerts.values(), dropped.values(), self._replica_labels)
 
         async def submit(status: Status) -> None:
-            await self._submit_all(_with_status(alerts, status), catalog, delivery, items)
+            await self._submit_all(_with_status(alerts, status), earlier, catalog, delivery, items)
 
         async def process_resolved() -> None:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
@@ -200,7 +202,7 @@ class Submitter:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(process_resolved(), name="process resolved alerts")
                     tasks.create_task(submit(Status.FIRING), name="process firing alerts")
-                await self._keep_alive(alerts.values(), catalog, delivery)
+                await self._keep_alive(alerts, items, catalog, delivery)
         except TimeoutError:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
             if len(items) < expected_items:
@@ -210,6 +212,7 @@ class Submitter:
     async def _submit_all(
         self,
         alerts: Mapping[Identity, Alert],
+        earlier: Mapping[Identity, datetime],
         catalog: Catalog,
         delivery: Delivery,
         items: dict[Identity, Item],
@@ -225,16 +228,17 @@ class Submitter:
             else:
                 common = common_identity(identity, alert, self._replica_labels)
                 matches.setdefault(common, []).append((identity, matched.operario))
-        pending = iter(matches.values())
+        pending = iter(matches.items())
 
         async def work() -> None:
-            for members in pending:
+            for common, members in pending:
                 # The earliest start counts, as when Alertmanager merges equal alerts.
                 first, operario = min(members, key=lambda member: start_of(member[0]))
-                item = await self._submit(alerts[first], operario, catalog, delivery)
+                alert = self._with_start_of_pair(alerts[first], earlier.get(common), delivery)
+                item = await self._submit(alert, operario, catalog, delivery)
                 for identity, _ in members:
                     items[identity] = of_other_member(item, alerts[identity])
-                items[first] = item
+                items[first] = replace(item, alert=alerts[first])
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(len(matches), self._limits.requests)):
@@ -291,6 +295,23 @@ class Submitter:
                 name = existing.operario or operario.name
                 return Item(alert, Outcome.EXISTS, operario=name, job=key)
             attempt = existing.attempt + 1
+
+    def _with_start_of_pair(
+        self, alert: Alert, earlier: datetime | None, delivery: Delivery
+    ) -> Alert:
+        """Give a firing alert of one member of a pair the start under which the pair has its Job.
+
+        `earlier` is the start of another member, if that is resolved and began before this one.
+        """
+        if (
+            alert.status is not Status.FIRING
+            or alert.starts_at is None
+            or self._replica_labels.isdisjoint(alert.labels)
+        ):
+            return alert
+        jobs = self._view.of_incident(self._incident(alert, Status.FIRING))
+        start = known_start(earlier or alert.starts_at, jobs, delivery.received_at)
+        return alert if start == alert.starts_at else replace(alert, starts_at=start)
 
     def _newest_attempt(self, alert: Alert) -> int:
         """Return the attempt to begin with: earlier ones are over, whether or not they exist.
@@ -457,7 +478,7 @@ class Submitter:
             if not job.incident:
                 continue
             moment = resolved_at[job.incident]
-            if job.resolved_at is None and (job.starts_at is None or job.starts_at <= moment):
+            if job.resolved_at is None and is_resolved_by(job, moment):
                 due.append(self._record(job, moment))
         for result in await asyncio.gather(*due, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -486,16 +507,22 @@ class Submitter:
             raise Conflict(f"annotation resolved-at could not be written to Job {job.key}")
 
     async def _keep_alive(
-        self, alerts: Iterable[Alert], catalog: Catalog, delivery: Delivery
+        self,
+        alerts: Mapping[Identity, Alert],
+        items: Mapping[Identity, Item],
+        catalog: Catalog,
+        delivery: Delivery,
     ) -> None:
         """Extend how long the Jobs of repeated alerts are remembered."""
         remember = catalog.envelope.remember
-        due = {
-            job.key: job
-            async for alert in _in_turns(alerts)
-            for job in jobs_to_keep(self._view.of_incident(self._incident(alert, alert.status)))
-            if delivery.received_at - job.delivered_at > remember / 10
-        }
+        due: dict[JobKey, Remediation] = {}
+        async for identity, alert in _in_turns(alerts.items()):
+            own = items[identity].job if identity in items else None
+            for job in jobs_to_keep(self._view.of_incident(self._incident(alert, alert.status))):
+                if delivery.received_at - job.delivered_at > remember / 10 or (
+                    job.key == own and is_later_member(alert, job, self._replica_labels)
+                ):
+                    due[job.key] = job
 
         async def keep(job: Remediation) -> None:
             ttl = remember

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -272,6 +273,42 @@ class TestReplicaLabels:
         assert audited.returncode == 0, audited.stdout + audited.stderr
         jobs = {entry["job"]: entry for entry in json.loads(audited.stdout)["items"]}
         assert jobs[item["job"]]["proof"] in ("verified", "not-known")
+
+    def test_the_later_member_goes_on_firing(self, replica: Replica) -> None:
+        """The one that fired first is resolved; the Job of the pair stays the only one."""
+        first = alert("Disk", pod="later", prometheus_replica="a")
+        first["startsAt"] = datetime.now(UTC).isoformat()
+        assert outcomes(replica.deliver(first)[1]) == [("created", None)]
+        begins = datetime.now(UTC) + timedelta(seconds=62)  # a minute counts as the same moment
+        second = alert("Disk", pod="later", prometheus_replica="b")
+        second["startsAt"] = begins.isoformat()
+        ends = begins + timedelta(seconds=10)
+        gone = first | {"status": "resolved", "endsAt": ends.isoformat()}
+        time.sleep(4)
+        still = [("no-match", "still-firing"), ("exists", None)]
+        assert outcomes(replica.deliver(gone, second)[1]) == still
+        assert outcomes(replica.deliver(second)[1]) == [("exists", None)]
+        assert len(remediations(replica, "later")) == 1
+
+    def test_a_member_that_still_fires_alone_is_healed(self, replica: Replica) -> None:
+        """The other was resolved in a delivery of its own, before the Job had started."""
+        busy = alert("Disk", pod="alone", severity="page")  # the target of the pair's Job, too
+        pair = [alert("Disk", pod="alone", prometheus_replica=member) for member in "ab"]
+        replica.deliver(busy)
+        replica.wait_for(lambda: remediations(replica, "alone")[0]["phase"] == "Running")
+        now = datetime.now(UTC).replace(microsecond=0)
+        for one in pair:
+            one["startsAt"] = (now - timedelta(seconds=200)).isoformat()
+            _, answer = replica.deliver(one)
+        job = answer["items"][0]["job"]
+        gone = {"status": "resolved", "endsAt": (now - timedelta(seconds=100)).isoformat()}
+        replica.deliver(pair[0] | gone)
+        _, answer = replica.deliver(pair[1])
+        assert outcomes(answer) == [("created", None)]
+        assert answer["items"][0]["job"] != job
+        assert outcomes(replica.deliver(pair[1])[1]) == [("exists", None)]
+        replica.wait_for(lambda: replica.remediation(job)["phase"] == "Refused")
+        assert replica.remediation(answer["items"][0]["job"])["phase"] == "Waiting"
 
     def test_other_labels_still_make_two_jobs(self, replica: Replica) -> None:
         """Alerts that differ in anything else are two alerts."""

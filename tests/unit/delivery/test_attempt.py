@@ -11,7 +11,7 @@ from openfero_gitops.delivery.attempt import (
     runs_so_far,
 )
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from tests.support.build import (
@@ -64,6 +64,41 @@ def test_when_the_next_attempt_is_due(
 ) -> None:
     """Always after max-wait; after an end, depending on rerun-after and max-runs."""
     assert is_next_attempt_due(latest, runs, NOW + minutes(after)) is another
+
+
+PAIR = {"replica_labels": ("prometheus_replica",), "resolved_at": NOW}
+STOPPED = {"phase": Phase.CANCELLED, "reason": "resolved", **PAIR}
+
+
+@pytest.mark.parametrize(
+    ("latest", "after", "another"),
+    [
+        (refused("a", "resolved", **PAIR), 1.1, True),
+        (refused("a", "resolved", **PAIR), 1, False),
+        (refused("a", "resolved", **PAIR), -1, False),
+        (refused("a", "resolved", resolved_at=NOW), 9, False),
+        (refused("a", "resolved", status=Status.RESOLVED, **PAIR), 9, False),
+        (refused("a", "refused-by-human", **PAIR), 9, False),
+        (refused("a", "dry-run", **PAIR), 9, False),
+        (remediation("a", **STOPPED), 9, True),
+        (remediation("a", admitted_at=NOW, started=True, **STOPPED), 9, True),
+        (remediation("a", admitted_at=NOW, started=True, starts=1, **STOPPED), 9, False),
+        (running("a", **PAIR), 9, False),
+        (finished("a", **PAIR), 9, False),
+        (finished("a", phase=Phase.FAILED, **PAIR), 9, False),
+        (remediation("a", **PAIR), 1, False),
+        (remediation("a", **PAIR), 9, True),
+        (remediation("a", options=Options(on_resolve=OnResolve.KEEP), **PAIR), 9, False),
+        (remediation("a", replica_labels=("prometheus_replica",)), 9, False),
+    ],
+)
+def test_a_member_that_still_fires_gets_an_attempt_if_none_started(
+    latest: Remediation,
+    after: float,
+    another: bool,  # noqa: FBT001
+) -> None:
+    """Another member resolved the alert of a pair; a Job that started is never repeated."""
+    assert is_next_attempt_due(latest, 0, NOW + minutes(after)) is another
 
 
 def test_attempts_that_started_are_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from tests.support.build import (
     alert,
     catalog,
     delivery,
+    minutes,
     operario,
     rendered,
     stored,
@@ -260,10 +262,10 @@ class TestDifferentStarts:
         assert outcomes(again) == [(Outcome.EXISTS, None)] * 2
         assert [item.alert.labels["prometheus_replica"] for item in answer.items] == ["b", "a"]
 
-    @pytest.mark.parametrize("later", [15, 45])
+    @pytest.mark.parametrize("later", [-45, -15, 15, 45])
     @in_virtual_time
-    async def test_two_deliveries_are_healed_once(self, later: int) -> None:
-        """Each start has a Job, and the leader refuses all but one as the same incident."""
+    async def test_two_deliveries_have_one_job(self, later: int) -> None:
+        """The second member's alert belongs to the Job of the first."""
         world = World()
         replica = world.replica()
         start = NOW - timedelta(seconds=30)
@@ -271,14 +273,169 @@ class TestDifferentStarts:
         second = of_member("b", starts_at=start + timedelta(seconds=later))
         async with replica.watching(), replica.leading():
             for delivered in (first, second):
-                assert (await replica.deliver(delivered)).verdict is Verdict.ACCEPTED
+                answer = await replica.deliver(delivered)
             await until(lambda: all(not job.waiting for job in replica.view))
-            await replica.deliver(first, second)
+        (job,) = await world.jobs()
+        assert outcomes(answer) == [(Outcome.EXISTS, None)]
+        assert (answer.items[0].job, answer.items[0].alert) == (job.key, second)
+
+    @pytest.mark.parametrize("later", [15, 45])
+    @in_virtual_time
+    async def test_two_deliveries_at_once_are_healed_once(self, later: int) -> None:
+        """Each start has a Job, and the leader refuses all but one as the same incident."""
+        world = World()
+        replica, other = world.replica(), world.replica("other")
+        start = NOW - timedelta(seconds=30)
+        first = of_member("a", starts_at=start)
+        second = of_member("b", starts_at=start + timedelta(seconds=later))
+        async with replica.watching(), other.watching():
+            await asyncio.gather(replica.deliver(first), other.deliver(second))
+            async with replica.leading():
+                await until(lambda: all(not job.waiting for job in replica.view))
+                await replica.deliver(first, second)
         jobs = await world.jobs()
         assert len(await started(world)) == 1
         assert [(job.phase, job.reason) for job in jobs if job.admitted_at is None] == [
             (Phase.REFUSED, Reason.SAME_INCIDENT)
         ]
+
+    @pytest.mark.parametrize("known", ["both fired", "one fired", "nothing"])
+    @pytest.mark.parametrize("later", [20, 120, 1500])
+    @in_virtual_time
+    async def test_the_later_member_goes_on_firing(self, known: str, later: int) -> None:
+        """The start of the member that was resolved stays that of the one Job."""
+        world = World()
+        replica, after = world.replica(), world.replica("after a restart")
+        start = NOW - timedelta(seconds=30)
+        first = of_member("a", starts_at=start)
+        second = of_member("b", starts_at=start + timedelta(seconds=later))
+        end = start + timedelta(seconds=later + 10)
+        async with replica.watching(), replica.leading():
+            if known != "nothing":
+                await replica.deliver(first)
+                await until(lambda: all(job.started for job in replica.view))
+            await asyncio.sleep(later + 60)
+            if known == "both fired":
+                await replica.deliver(first, second)
+            await replica.deliver(resolved(first, end), second)
+            await asyncio.sleep(300)
+            await replica.deliver(second)
+        async with after.watching():
+            await after.deliver(second)
+        (job,) = await world.jobs()
+        assert (job.starts_at, job.resolved_at) == (start, None)
+
+    @in_virtual_time
+    async def test_a_member_that_was_resolved_before_is_another_incident(self) -> None:
+        """The alert fires again after an end that was not delivered: it is healed again."""
+        world = World()
+        replica = world.replica()
+        first = of_member("a", starts_at=NOW)
+        second = of_member("b", starts_at=NOW + timedelta(minutes=5))
+        async with replica.watching(), replica.leading():
+            await replica.deliver(first)
+            await asyncio.sleep(360)
+            answer = await replica.deliver(resolved(first, NOW + minutes(4)), second)
+            assert answer.items[1].outcome is Outcome.CREATED
+            await asyncio.sleep(30)
+        assert [job.phase for job in await world.jobs()].count(Phase.REFUSED) == 0
+
+    @pytest.mark.parametrize("member", ["a", "b"])
+    @in_virtual_time
+    async def test_without_resolved_deliveries_the_next_incident_is_healed(
+        self, member: str
+    ) -> None:
+        """The sender has `send_resolved: false`; the alert fires again a day later."""
+        world = World()
+        replica = world.replica()
+        later = NOW + timedelta(days=1)
+        async with replica.watching(), replica.leading():
+            await replica.deliver(of_member("a", starts_at=NOW), of_member("b", starts_at=NOW))
+            await asyncio.sleep(24 * 3600 + 30)
+            await replica.deliver(of_member(member, starts_at=later))
+            await replica.deliver(
+                of_member("b", starts_at=later), of_member("a", starts_at=later + minutes(1))
+            )
+            await until(lambda: len(replica.view) == 2)
+            await asyncio.sleep(30)
+        jobs = await world.jobs()
+        assert {job.starts_at for job in jobs} == {NOW, later}
+        assert [job.phase for job in jobs].count(Phase.REFUSED) == 0
+
+
+class TestResolvedAlone:
+    """The members' alerts come in separate deliveries, and one is resolved before its Job ran."""
+
+    @pytest.mark.parametrize("apart", [0, 20, 200])
+    @pytest.mark.parametrize("resolving", ["a", "b"])
+    @in_virtual_time
+    async def test_the_member_that_still_fires_is_healed(self, apart: int, resolving: str) -> None:
+        """The Job of the first was refused as resolved, and a repetition makes another attempt."""
+        world = World()
+        replica = world.replica()
+        one, other = (
+            of_member(member, starts_at=NOW + timedelta(seconds=seconds))
+            for member, seconds in (("a", 0), ("b", apart))
+        )
+        gone, firing = (one, other) if resolving == "a" else (other, one)
+        end = NOW + timedelta(seconds=apart + 20)
+        async with replica.watching():
+            await replica.deliver(one)
+            await asyncio.sleep(apart)
+            await replica.deliver(other)
+            await asyncio.sleep(30)
+            await replica.deliver(resolved(gone, end))
+            async with replica.leading():
+                await until(lambda: not any(job.waiting for job in replica.view))
+                assert not await started(world)
+                await asyncio.sleep(120)
+                answer = await replica.deliver(firing)
+                await until(lambda: any(job.started for job in replica.view))
+                await replica.deliver(resolved(gone, end))  # a late repetition
+                again = await replica.deliver(firing)
+                await replica.deliver(gone)
+                await until(lambda: not any(job.waiting for job in replica.view))
+        (job,) = await started(world)
+        assert (answer.items[0].outcome, answer.items[0].job) == (Outcome.CREATED, job.key)
+        assert (again.items[0].outcome, again.items[0].job) == (Outcome.EXISTS, job.key)
+        assert job.resolved_at is None
+
+    @in_virtual_time
+    async def test_a_job_that_started_is_not_repeated(self) -> None:
+        """Its incident was remediated, whatever the other member says later."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching(), replica.leading():
+            await replica.deliver(of_member("a", starts_at=NOW))
+            await until(lambda: all(job.started for job in replica.view))
+            await asyncio.sleep(60)
+            await replica.deliver(resolved(of_member("a", starts_at=NOW), NOW + minutes(1)))
+            for seconds in (0, 20, 50):
+                await asyncio.sleep(300)
+                start = NOW + timedelta(seconds=seconds)
+                await replica.deliver(of_member("b", starts_at=start))
+        assert len(await world.jobs()) == 1
+
+    @in_virtual_time
+    async def test_the_last_member_resolves_the_attempt(self) -> None:
+        """Both ends are recorded, and nothing runs after the second."""
+        world = World()
+        replica = world.replica()
+        async with replica.watching(), replica.leading():
+            replica.paused = True
+            await replica.deliver(of_member("a"))
+            await replica.deliver(resolved(of_member("a"), NOW + timedelta(seconds=5)))
+            await until(lambda: not any(job.waiting for job in replica.view))
+            await asyncio.sleep(120)
+            await replica.deliver(of_member("b"))
+            await replica.deliver(resolved(of_member("b"), NOW + minutes(3)))
+            await until(lambda: not any(job.waiting for job in replica.view))
+        jobs = await world.jobs()
+        assert {job.resolved_at for job in jobs} == {
+            NOW + timedelta(seconds=5),
+            NOW + minutes(3),
+        }
+        assert {job.reason for job in jobs} == {Reason.RESOLVED}
 
 
 class TestResolved:
