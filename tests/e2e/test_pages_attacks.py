@@ -292,7 +292,7 @@ async def test_no_address_leads_to_another_site(replica: Replica) -> None:
         "/static/../../settings.py",
         f"/static/{'a' * 3000}",
         "/?next=//elsewhere.example",
-        "/alerts/",
+        "/alerts//",
         "/%0d%0aLocation:%20//elsewhere.example",
         "/api/remediations/",
     )

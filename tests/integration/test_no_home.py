@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.paths import ROOT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,12 +42,13 @@ def test_without_a_home_directory(
     arguments: tuple[str, ...], kubeconfig: str, message: str, tmp_path: Path
 ) -> None:
     """The error is one line that says which setting is missing."""
-    kept = {"PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
+    kept = {"PATH", "PYTHONDONTWRITEBYTECODE"}
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         env={
             **{name: value for name, value in os.environ.items() if name in kept},
             **({"KUBECONFIG": kubeconfig} if kubeconfig else {}),
+            "PYTHONPATH": str(ROOT),
         },
         cwd=tmp_path,
         capture_output=True,
