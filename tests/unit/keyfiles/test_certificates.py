@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BOM = b"\xef\xbb\xbf"
-NOW = datetime.now(UTC) + timedelta(minutes=5)  # the certificates are made later
 SPOILS: list[Callable[[bytes], bytes]] = [
     lambda pem: pem,
     lambda pem: pem.replace(b"\n", b"\r\n"),
@@ -100,36 +99,38 @@ def test_a_file_in_order_stays_as_it_is(pair: tuple[bytes, bytes]) -> None:
 
 def test_a_period_of_validity(pair: tuple[bytes, bytes], authority: Authority) -> None:
     """Expired and not yet valid are different causes; a bundle needs one valid certificate."""
+    now = datetime.now(UTC)
     one = certificates(pair[0])
     [validity] = one.validities
 
-    one.check(NOW)
-    assert timedelta(hours=23) < validity.end - NOW < timedelta(hours=25)
+    one.check(now)
+    assert timedelta(hours=23) < validity.end - now < timedelta(hours=25)
     with pytest.raises(UnusableFile, match=r"the certificate has expired, on 20\d\d-.* UTC; renew"):
-        one.check(NOW + timedelta(days=2))
+        one.check(now + timedelta(days=2))
     with pytest.raises(UnusableFile, match=r"is not valid before 20\d\d-.*; check the clock"):
-        one.check(NOW - timedelta(days=2))
+        one.check(now - timedelta(days=2))
     bundle = certificates(pair[0] + authority.certificate.read_bytes())
-    bundle.check(NOW + timedelta(hours=36))
+    bundle.check(now + timedelta(hours=36))
     with pytest.raises(UnusableFile, match="every certificate in the file has expired"):
-        bundle.check(NOW + timedelta(days=3))
+        bundle.check(now + timedelta(days=3))
 
 
 def test_the_certificate_that_is_shown_must_be_valid_itself(
     pair: tuple[bytes, bytes], authority: Authority
 ) -> None:
     """The first certificate counts: a valid one of its chain does not replace it."""
+    now = datetime.now(UTC)
     intermediate = authority.certificate.read_bytes()
     chain = certificates(pair[0] + intermediate)
 
-    chain.check_first(NOW)
+    chain.check_first(now)
     with pytest.raises(UnusableFile, match=r"the first certificate in the file has expired, on 20"):
-        chain.check_first(NOW + timedelta(hours=36))
-    certificates(intermediate + pair[0]).check_first(NOW + timedelta(hours=36))
+        chain.check_first(now + timedelta(hours=36))
+    certificates(intermediate + pair[0]).check_first(now + timedelta(hours=36))
     with pytest.raises(UnusableFile, match=r"the certificate has expired, on 20\d\d-.*; renew it"):
-        certificates(pair[0]).check_first(NOW + timedelta(hours=36))
+        certificates(pair[0]).check_first(now + timedelta(hours=36))
     with pytest.raises(UnusableFile, match=r"is not valid before 20\d\d-.*; check the clock"):
-        chain.check_first(NOW - timedelta(days=2))
+        chain.check_first(now - timedelta(days=2))
 
 
 def test_another_file_is_named_for_a_certificate(pair: tuple[bytes, bytes]) -> None:
