@@ -95,7 +95,7 @@ def read_file(path: Path) -> bytes:
         UnusableFile: it is not a file, or too large for what it must contain.
     """
     if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-        # Reading a pipe could wait for ever, and it can be read only once.
+        # Reading a pipe could block, and it can be read only once.
         raise UnusableFile("is not a regular file (perhaps a pipe); write its content to a file")
     with path.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)

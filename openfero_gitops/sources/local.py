@@ -1,6 +1,6 @@
 """The Git repository that a folder on this machine is in, and what its refs name.
 
-The folder is one that the user has named, so it is read whoever owns it: `safe.directory` is set to
+The folder is one that the user has named, so its owner does not matter: `safe.directory` is set to
 exactly this repository, and only for the commands that read it. Nothing is fetched into it.
 """
 

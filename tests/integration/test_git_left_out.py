@@ -188,7 +188,7 @@ async def test_a_server_that_sends_no_file_by_its_id(
     with capture_logs() as logs:
         assert said(await opened(server.url("origin")).fetch()) == said(before)
     assert (logs, inode(tmp_path)) == ([], kept)
-    # What it does not send is not asked for again.
+    # What it does not send is not requested again.
     del requests[:]
     origin.write("a.yaml", "a: 2\n")
     origin.commit("Small")

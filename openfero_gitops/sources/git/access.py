@@ -100,7 +100,7 @@ class GitAccess:
         timeout: seconds after which a command of Git is stopped.
         pack_bytes: how much disk space the fetched history may take.
         memory_bytes: how much memory each process of Git may take.
-        safe_directories: local repositories that are read whoever owns their files.
+        safe_directories: local repositories that are read regardless of their owner.
     """
 
     credentials_file: Path | None = None

@@ -27,7 +27,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GitSetup:
-    """What the user has configured: nobody is told to do what was done.
+    """What the user has configured: advice does not repeat it.
 
     `proxy` is the proxy's URL, without credentials; `page_of` is the URL of the repository that was
     probably meant, where the URL looks like that of a web page.
