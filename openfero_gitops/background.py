@@ -1,4 +1,4 @@
-"""What background tasks share: waiting, restarting after errors, logging a lasting error once."""
+"""What tasks share: waiting, taking turns, restarting after errors, logging an error once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from openfero_gitops.domain.errors import OpenFeroError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 _log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 _RESTART_SECONDS: Final = 30.0
+#: Values that are processed before other tasks run: about 5 ms for alerts.
+_VALUES_PER_TURN: Final = 100
 
 
 async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) -> bool:
@@ -28,6 +30,14 @@ async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) ->
     except TimeoutError:
         return False
     return True
+
+
+async def in_turns(values: Iterable[_T]) -> AsyncIterator[_T]:
+    """Yield values, and let other tasks run from time to time: there may be many."""
+    for number, value in enumerate(values):
+        if number % _VALUES_PER_TURN == _VALUES_PER_TURN - 1:
+            await asyncio.sleep(0)
+        yield value
 
 
 async def in_thread(work: Callable[[], _T], stop: threading.Event, name: str = "thread") -> _T:

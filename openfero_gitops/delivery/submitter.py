@@ -10,32 +10,25 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.background import OnChange
+from openfero_gitops.background import OnChange, in_turns
 from openfero_gitops.delivery.answers import all_failed, failed, of_other_member, with_invalid
-from openfero_gitops.delivery.attempt import (
-    healing_job,
-    is_next_attempt_due,
-    jobs_to_keep,
-    runs_so_far,
-)
+from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import (
     Identity,
     common_identity,
     earlier_starts,
     identity_of,
-    is_later_member,
-    is_resolved_by,
     known_start,
     start_of,
     still_firing,
 )
-from openfero_gitops.domain.alert import Occurrence, Status, incident_digest
+from openfero_gitops.delivery.recording import IncidentRecorder
+from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import (
     AlreadyExists,
@@ -49,16 +42,16 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     Unavailable,
 )
-from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
+from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
-from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
     from openfero_gitops.domain.catalog import Catalog
@@ -70,8 +63,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _MAX_LOGGED_INVALID: Final = 1000
-#: Alerts that are matched or hashed before other tasks run: about 5 ms.
-_VALUES_PER_TURN: Final = 100
 #: After an API error, deliveries count as likely to fail for this long.
 _API_ERROR_SECONDS: Final = 10.0
 
@@ -114,6 +105,7 @@ class Submitter:
         self._replica_labels = replica_labels
         self._deliveries = 0
         self._requests = asyncio.Semaphore(self._limits.requests)
+        self._recorder = IncidentRecorder(jobs, view, self._requests, replica_labels)
         #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
         self._logged_invalid: dict[tuple[str, str], None] = {}
         #: Alerts that could not be read: name, and what is wrong.
@@ -172,7 +164,7 @@ class Submitter:
             received_by=self._identity,
         )
         alerts: dict[Identity, Alert] = {}
-        async for alert in _in_turns(group.alerts):
+        async for alert in in_turns(group.alerts):
             # One that is listed twice is submitted once.
             alerts.setdefault(identity_of(alert), alert)
         expected_items = len(alerts)
@@ -188,7 +180,7 @@ class Submitter:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
             resolved = _with_status(alerts, Status.RESOLVED)
             try:
-                await self._record_resolved(resolved.values(), delivery)
+                await self._recorder.record_resolved(resolved.values(), delivery.received_at)
             except ApiError as error:
                 _log.warning("a resolved alert could not be recorded", error=str(error))
                 self._note_api_error(error)
@@ -202,7 +194,10 @@ class Submitter:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(process_resolved(), name="process resolved alerts")
                     tasks.create_task(submit(Status.FIRING), name="process firing alerts")
-                await self._keep_alive(alerts, items, catalog, delivery)
+                own = {identity: item.job for identity, item in items.items()}
+                await self._recorder.record_delivered(
+                    alerts, own, catalog.envelope.remember, delivery.received_at
+                )
         except TimeoutError:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
             if len(items) < expected_items:
@@ -220,7 +215,7 @@ class Submitter:
         """Submit alerts, not more at once than requests are allowed; add their items."""
         # The alerts of both members of a high-availability pair have one Job.
         matches: dict[Identity, list[tuple[Identity, Operario]]] = {}
-        async for identity, alert in _in_turns(alerts.items()):
+        async for identity, alert in in_turns(alerts.items()):
             matched = match(alert, catalog, self._view)
             if isinstance(matched, NoMatch):
                 reason = matched.reason
@@ -309,7 +304,7 @@ class Submitter:
             or self._replica_labels.isdisjoint(alert.labels)
         ):
             return alert
-        jobs = self._view.of_incident(self._incident(alert, Status.FIRING))
+        jobs = self._view.of_incident(self._recorder.incident(alert, Status.FIRING))
         start = known_start(earlier or alert.starts_at, jobs, delivery.received_at)
         return alert if start == alert.starts_at else replace(alert, starts_at=start)
 
@@ -318,13 +313,8 @@ class Submitter:
 
         Newer attempts that the view does not have yet are found from there.
         """
-        incident = self._view.of_incident(self._incident(alert, alert.status))
+        incident = self._view.of_incident(self._recorder.incident(alert, alert.status))
         return max((job.attempt for job in _same_start(alert.starts_at, incident)), default=1)
-
-    def _incident(self, alert: Alert, status: Status) -> str:
-        """The digest of the incident of an alert, in this or another state."""
-        replica_labels = replica_labels_in(alert.labels, self._replica_labels)
-        return incident_digest(without(alert.labels, replica_labels), status)
 
     def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
         incident = self._view.of_incident(latest.incident)
@@ -458,90 +448,6 @@ class Submitter:
                 _log.warning("a member of the delivery is treated as absent", error=problem)
                 _remember(self._logged_unreadable, ("", problem))
 
-    async def _record_resolved(self, alerts: Iterable[Alert], delivery: Delivery) -> None:
-        """Record on every firing Job of resolved alerts that they were resolved."""
-        resolved_at: dict[str, datetime] = {}
-        async for alert in _in_turns(alerts):
-            incident = self._incident(alert, Status.FIRING)
-            moment = alert.ends_at or delivery.received_at
-            resolved_at[incident] = max(moment, resolved_at.get(incident, moment))
-        if not resolved_at:
-            return
-        jobs = {job.key: job for job in await self._jobs.of_incidents(list(resolved_at))}
-        for incident in resolved_at:
-            # The view also has Jobs that were created under other replica labels.
-            for job in self._view.of_incident(incident):
-                jobs.setdefault(job.key, job)
-
-        due = []
-        for job in jobs.values():
-            if not job.incident:
-                continue
-            moment = resolved_at[job.incident]
-            if job.resolved_at is None and is_resolved_by(job, moment):
-                due.append(self._record(job, moment))
-        for result in await asyncio.gather(*due, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-
-    async def _record(self, job: Remediation, resolved_at: datetime) -> None:
-        async with self._requests:
-            try:
-                patched = await self._jobs.patch(job.key, patches.resolve(job, resolved_at))
-            except NotFound:
-                return  # deleted in the meantime
-            except Invalid:
-                await self._confirm_resolved(job)
-            else:
-                self._view.apply(observe(patched))
-
-    async def _confirm_resolved(self, job: Remediation) -> None:
-        """Check that a patch failed only because the Job has its resolved-at already."""
-        try:
-            current = observe(await self._jobs.get(job.key))
-        except NotFound:
-            return
-        if isinstance(current, Foreign):
-            return
-        if current.uid == job.uid and current.resolved_at is None:
-            raise Conflict(f"annotation resolved-at could not be written to Job {job.key}")
-
-    async def _keep_alive(
-        self,
-        alerts: Mapping[Identity, Alert],
-        items: Mapping[Identity, Item],
-        catalog: Catalog,
-        delivery: Delivery,
-    ) -> None:
-        """Extend how long the Jobs of repeated alerts are remembered."""
-        remember = catalog.envelope.remember
-        due: dict[JobKey, Remediation] = {}
-        async for identity, alert in _in_turns(alerts.items()):
-            own = items[identity].job if identity in items else None
-            for job in jobs_to_keep(self._view.of_incident(self._incident(alert, alert.status))):
-                if delivery.received_at - job.delivered_at > remember / 10 or (
-                    job.key == own and is_later_member(alert, job, self._replica_labels)
-                ):
-                    due[job.key] = job
-
-        async def keep(job: Remediation) -> None:
-            ttl = remember
-            if job.finished_at is not None:
-                ttl += delivery.received_at - job.finished_at
-            seconds = max(job.ttl_seconds or 0, -(-ttl // timedelta(seconds=1)))
-            patch = patches.keep_alive(job, delivery.received_at, seconds)
-            try:
-                async with self._requests:
-                    patched = await self._jobs.patch(job.key, patch)
-                self._view.apply(observe(patched))
-            except ApiError as error:
-                # The next delivery tries again, long before the Job expires.
-                _log.info("a Job's expiry was not extended", job=str(job.key), error=str(error))
-
-        async with asyncio.TaskGroup() as tasks:
-            for job in due.values():
-                tasks.create_task(keep(job), name="keep alive")
-
 
 class _AttemptDeleted(Exception):
     """An attempt after the first was deleted, and only the view still had it."""
@@ -549,9 +455,6 @@ class _AttemptDeleted(Exception):
 
 class NameTaken(Conflict):
     """The name belongs to a Job that is being deleted, or to another alert."""
-
-
-_Value = TypeVar("_Value")
 
 
 def _answer(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
@@ -563,14 +466,6 @@ def _answer(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
             for alert in group.alerts
         ],
     )
-
-
-async def _in_turns(values: Iterable[_Value]) -> AsyncIterator[_Value]:
-    """Yield values, and let other tasks run from time to time: a delivery may be large."""
-    for number, value in enumerate(values):
-        if number % _VALUES_PER_TURN == _VALUES_PER_TURN - 1:
-            await asyncio.sleep(0)
-        yield value
 
 
 def _with_status(alerts: Mapping[Identity, Alert], status: Status) -> dict[Identity, Alert]:

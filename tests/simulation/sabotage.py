@@ -20,6 +20,7 @@ from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster import lease
 from openfero_gitops.cluster.clock import Clock
+from openfero_gitops.delivery.recording import IncidentRecorder
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
@@ -247,7 +248,7 @@ SABOTAGES: Final = (
     Sabotage(
         "a resolved alert that nobody writes down",
         frozenset({"resolved"}),
-        (_replace(Submitter, "_record_resolved", _never),),
+        (_replace(IncidentRecorder, "record_resolved", _never),),
         known_seeds=(0,),
     ),
     Sabotage(
