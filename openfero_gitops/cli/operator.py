@@ -1,4 +1,4 @@
-"""Commands for cluster operators and approvers: approve, refuse, cancel, pause, resume, audit."""
+"""Commands for cluster operators and approvers: approve, refuse, cancel, audit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from openfero_gitops.cli.options import (
     DONE,
     FILE,
     FINDINGS,
-    controller_options,
     duration,
     format_option,
     git_options,
@@ -248,27 +247,3 @@ def _given_options(*, without: Container[str | None]) -> list[str]:
         and parameter.name not in without
         and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
-
-
-@click.command()
-@controller_options
-def pause(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
-    """Pause admission: no further Job starts.
-
-    Alerts are still accepted; their Jobs wait. Running Jobs continue. Returns when the leader has
-    confirmed the pause.
-    """
-    from openfero_gitops.commands.operator import pause as pause_admission  # noqa: PLC0415
-
-    click.echo(asyncio.run(pause_admission(True, kubeconfig, namespace, timeout)))  # noqa: FBT003
-    return DONE
-
-
-@click.command()
-@controller_options
-def resume(*, kubeconfig: Path | None, namespace: str | None, timeout: float) -> int:
-    """Resume admission: waiting Jobs start, within their limits."""
-    from openfero_gitops.commands.operator import pause as pause_admission  # noqa: PLC0415
-
-    click.echo(asyncio.run(pause_admission(False, kubeconfig, namespace, timeout)))  # noqa: FBT003
-    return DONE

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job, pause
+from openfero_gitops.commands.control import pause
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job
 from openfero_gitops.domain.errors import UsageError
 from tests.support.chart import service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.commands.operator import pause
+from openfero_gitops.commands.control import pause
 from tests.support.cluster import KubectlError
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
