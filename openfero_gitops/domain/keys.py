@@ -60,6 +60,13 @@ RECEIVED_AT: Final = PREFIX + "received-at"
 RECEIVED_BY: Final = PREFIX + "received-by"
 LAST_DELIVERED_AT: Final = PREFIX + "last-delivered-at"
 RESOLVED_AT: Final = PREFIX + "resolved-at"
+#: When the alert was first delivered as firing after the time in which it should have healed.
+STILL_FIRING_AT: Final = PREFIX + "still-firing-at"
+
+# Annotations: whether it helped, settled by the leader.
+EFFECT: Final = PREFIX + "effect"
+EFFECT_AT: Final = PREFIX + "effect-at"
+EFFECT_MESSAGE: Final = PREFIX + "effect-message"
 
 # Annotations: what was decided.
 TERM: Final = PREFIX + "term"

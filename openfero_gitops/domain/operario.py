@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -11,7 +12,9 @@ from openfero_gitops.domain.option import (
     APPROVAL,
     BOOLEAN,
     COUNT,
+    COUNT_OR_OFF,
     DURATION,
+    DURATION_ABOVE_0,
     INTEGER,
     LABEL_NAMES,
     MATCHERS,
@@ -152,6 +155,23 @@ class Options:
         example="required",
         if_unreadable=True,
         permits=lambda required: not required,
+    )
+    heals_within: timedelta = option(
+        DURATION_ABOVE_0,
+        "A Job has healed its alert if the alert is resolved between the start of the Job and this"
+        " long after its end, and does not fire again for as long after that.",
+        default=timedelta(minutes=15),
+        example="15m",
+        first_renderer=4,
+    )
+    stop_after_not_healed: int | None = option(
+        COUNT_OR_OFF,
+        "If this many Jobs in a row did not heal the same target, the next one waits until a person"
+        " approves it or the operario changes; `off` disables this.",
+        default=3,
+        example="3",
+        first_renderer=4,
+        permits=lambda count: math.inf if count is None else count,
     )
     on_resolve: OnResolve = option(
         choice(OnResolve),

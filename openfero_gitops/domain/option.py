@@ -35,6 +35,7 @@ _MAX_HINT_CHARACTERS: Final = 100
 _MAX_MATCHERS_CHARACTERS: Final = 16 * 1024
 _MAX_MATCHERS: Final = 100
 _METADATA_KEY: Final = "option"
+_OFF: Final = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Option:
         description: what the option does, for the documentation.
         recorded: whether the value is recorded on a Job when it is rendered.
         if_unreadable: the value if the record on a Job is missing or damaged.
+        first_renderer: version of the renderer that first recorded the option.
         permits: how much a value permits (a larger result permits more); None if values cannot
             be compared.
     """
@@ -80,6 +82,7 @@ class Option:
     description: str
     recorded: bool
     if_unreadable: Any
+    first_renderer: int
     permits: Callable[[Any], Any] | None
 
     @property
@@ -128,6 +131,7 @@ def option(
     example: str,
     recorded: bool = True,
     if_unreadable: _T | None = None,
+    first_renderer: int = 1,
     permits: Callable[[_T], Any] | None = None,
 ) -> _T:
     """Declare a field of `Options`; the option's name is the field's."""
@@ -139,6 +143,7 @@ def option(
         description=description,
         recorded=recorded,
         if_unreadable=default if if_unreadable is None else if_unreadable,
+        first_renderer=first_renderer,
         permits=permits,
     )
     return field(default=default, metadata={_METADATA_KEY: declared})
@@ -216,6 +221,23 @@ def _runs(text: str) -> int:
     return number
 
 
+def _duration_above_0(text: str) -> timedelta:
+    duration = parse_duration(text)
+    if not duration:
+        raise ValueError("must be longer than 0")
+    return duration
+
+
+def _count_or_off(text: str) -> int | None:
+    if text == _OFF:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f"must be a number or off, not {shown(text)}")
+    if int(text) < 1:
+        raise ValueError(f"must be at least 1, but is {int(text)}; off disables it")
+    return int(text)
+
+
 def _choice(text: str, choices: list[str]) -> str:
     if text not in choices:
         hint = f"; {did_you_mean(text, choices)}" if nearest(text, choices) else ""
@@ -233,6 +255,18 @@ def _json_integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError("no integer")
     return value
+
+
+def _json_count_or_off(value: Any) -> int | None:
+    if value == _OFF:
+        return None
+    if (count := _json_integer(value)) < 1:
+        raise ValueError("below 1")
+    return count
+
+
+def _json_duration_above_0(value: Any) -> timedelta:
+    return _duration_above_0(value if isinstance(value, str) else "")
 
 
 def _json_duration(value: Any) -> timedelta:
@@ -275,4 +309,14 @@ APPROVAL: Final = OptionType(
 INTEGER: Final = OptionType(_integer, str, int, _json_integer)
 COUNT: Final = OptionType(_count, str, int, _json_integer)
 RUNS: Final = OptionType(_runs, str, int, _json_integer)
+COUNT_OR_OFF: Final = OptionType(
+    parse=_count_or_off,
+    text=lambda count: _OFF if count is None else str(count),
+    to_json=lambda count: _OFF if count is None else count,
+    from_json=_json_count_or_off,
+    to_api=lambda count: count,
+)
 DURATION: Final = OptionType(parse_duration, format_duration, format_duration, _json_duration)
+DURATION_ABOVE_0: Final = OptionType(
+    _duration_above_0, format_duration, format_duration, _json_duration_above_0
+)

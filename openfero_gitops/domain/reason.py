@@ -26,6 +26,10 @@ class Reason(StrEnum):
     MATCHERS = "matchers", "operarios exist for this alert, but no matchers match its labels"
     DISABLED = "disabled", "the operario for this alert is disabled"
     OWN_JOB = "own-job", "the alert is about a Job of this controller: a Job for it could loop"
+    OWN_ALERT = (
+        "own-alert",
+        "this controller sent the alert to Alertmanager itself: a Job for it could loop",
+    )
     STILL_FIRING = (
         "still-firing",
         "the same alert still fires from another replica (replica labels), so it is not resolved",
@@ -49,6 +53,10 @@ class Reason(StrEnum):
     PAUSED = "paused", "admission is paused"
     NO_CATALOG = "no-catalog", "there is no active catalog, so the limits are unknown"
     APPROVAL = "approval", "the Job must be approved before it starts"
+    NOT_HELPING = (
+        "not-helping",
+        "the last Jobs of this operario on this target did not heal the alert",
+    )
     TARGET_BUSY = "target-busy", "another Job is running on the same target"
     COOLDOWN = "cooldown", "the cooldown after the last Job on this target has not passed"
     MAX_CONCURRENT = "max-concurrent", "the operario's max-concurrent limit is reached"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Status
+    from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.operario import Options
 
 #: An alert that starts at most this long after the delivery of another is the same incident: the
@@ -92,6 +93,8 @@ class Remediation:
     the labels that the incident does not depend on. `starts` counts how often Kubernetes began to
     create Pods. Of a Job that may be stopped and started again, `recorded_starts` are recorded on
     it, and `unrecorded_start` is the time of one that must be.
+    `still_firing_at` is when the alert was first heard firing after it should have been resolved.
+    `effect`, `effect_at` and `effect_message` are as the leader settled them, else None or empty.
     `suspended_at` is when Kubernetes last stopped the Job, or saw that it must not start yet; None
     unless it is suspended.
     """
@@ -143,6 +146,11 @@ class Remediation:
     suspended_at: datetime | None = None
     pods_ready: bool = False
     pod_waiting: str = ""
+    spec_digest: str = ""
+    still_firing_at: datetime | None = None
+    effect: Effect | None = None
+    effect_at: datetime | None = None
+    effect_message: str = ""
 
     @property
     def waiting(self) -> bool:

@@ -51,6 +51,7 @@ LIMITS: Final[Mapping[int, RecordLimits]] = {
     1: RecordLimits(record_bytes=64 * 1024, group_key_characters=16 * 1024, separators="-"),
     2: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024, separators="-"),
     3: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
+    4: RecordLimits(record_bytes=16 * 1024, group_key_characters=4 * 1024),
 }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.labels import MAX_REPLICA_LABELS_CHARACTERS
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
 from openfero_gitops.domain.text import canonical_json, plural
@@ -31,6 +32,8 @@ SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
 _MAX_TEXT: Final = 1024
 _MAX_MESSAGE: Final = 2048
 _MAX_PATH: Final = 4096
+#: What can be recorded: a pending effect is not.
+_EFFECTS: Final = {effect.value: effect for effect in Effect if effect is not Effect.PENDING}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -155,6 +158,11 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         suspended_at=parse_time(conditions.get("Suspended", {}).get("lastTransitionTime")),
         pods_ready=0 < _integer(status.get("active"), 0) <= _integer(status.get("ready"), 0),
         pod_waiting=pod_waiting,
+        spec_digest=_text(annotations, keys.SPEC_DIGEST),
+        still_firing_at=_mark(annotations, keys.STILL_FIRING_AT, received),
+        effect=_EFFECTS.get(annotations.get(keys.EFFECT, "")),
+        effect_at=parse_time(annotations.get(keys.EFFECT_AT)),
+        effect_message=_text(annotations, keys.EFFECT_MESSAGE),
     )
 
 

@@ -21,16 +21,17 @@ _MAX_CHARACTERS: Final = 2048
 
 
 @lru_cache(maxsize=_CACHE_ENTRIES)
-def write_options(options: Options) -> str:
+def write_options(options: Options, renderer: int) -> str:
     """Write the options as canonical JSON, by the names that authors use.
 
-    Options that are no longer needed once the Job exists, such as the matchers, are left out.
+    Options that are no longer needed once the Job exists, such as the matchers, are left out, and
+    those that came after this version of the renderer.
     """
     return canonical_json(
         {
             option.name: option.type.to_json(option.of(options))
             for option in OPTIONS
-            if option.recorded
+            if option.recorded and option.first_renderer <= renderer
         }
     )
 

@@ -17,6 +17,7 @@ from openfero_gitops.domain.timestamp import format_time
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.remediation import Remediation
 
 Patch = list[dict[str, Any]]
@@ -108,6 +109,30 @@ def keep_alive(job: Remediation, now: datetime, ttl_seconds: int) -> Patch:
     if job.finished:
         patch.append({"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": ttl_seconds})
     return patch
+
+
+def still_firing(job: Remediation, moment: datetime) -> Patch:
+    """Record that the alert was delivered as firing after the time in which it should have healed.
+
+    An earlier record is kept.
+    """
+    return [
+        _same(job),
+        _absent(keys.STILL_FIRING_AT),
+        _set(keys.STILL_FIRING_AT, format_time(moment)),
+    ]
+
+
+def settle(job: Remediation, effect: Effect, at: datetime, message: str) -> Patch:
+    """Record the effect of a Job, unless it changed since it was read."""
+    before = job.effect.value if job.effect is not None else None
+    return [
+        _same(job),
+        {"op": "test", "path": _path(keys.EFFECT), "value": before},
+        _set(keys.EFFECT, effect.value),
+        _set(keys.EFFECT_AT, format_time(at)),
+        _set(keys.EFFECT_MESSAGE, message),
+    ]
 
 
 def record_failure(job: Remediation, message: str) -> Patch:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 #: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
 #: of large alerts. Version 3 knows two field references in a Job and a ConfigMap, and has variables
-#: for labels with `.` and `/` in their name.
-RENDERER: Final = 3
+#: for labels with `.` and `/` in their name. Version 4 records the options about the effect.
+RENDERER: Final = 4
 #: Versions whose Jobs can be rendered again.
 RENDERERS: Final = tuple(environment.LIMITS)
 
@@ -144,7 +144,7 @@ def render(
         **_annotations(operario, revision, occurrence, delivery, record_text, renderer=renderer),
         keys.FINGERPRINT: alert.fingerprint[:_MAX_TEXT_CHARACTERS],
         keys.TARGET: target_text,
-        keys.OPTIONS: write_options(operario.options),
+        keys.OPTIONS: write_options(operario.options, renderer),
     }
     if replica:
         annotations[keys.REPLICA_LABELS] = canonical_json(replica)

@@ -21,11 +21,12 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
 from openfero_gitops.jobs.observe import SELECTOR, observe, read_remediation
 from openfero_gitops.jobs.options_annotation import write_options
+from openfero_gitops.jobs.render import RENDERER
 from tests.support.build import COMMIT, NOW, STARTS_AT, alert, operario, rendered, stored
 
 LATER = NOW + timedelta(minutes=1)
 AT = "2026-11-21T03:05:05.678901Z"
-APPROVAL = write_options(Options(approval=True))
+APPROVAL = write_options(Options(approval=True), RENDERER)
 
 
 def condition(kind: str, status: str = "True", **members: str) -> dict[str, str]:
@@ -110,7 +111,7 @@ def test_the_first_phase_that_fits_applies(
         annotations={
             keys.DECISION: decision,
             keys.ADMITTED_AT: AT if admitted else None,
-            keys.OPTIONS: write_options(Options(approval=approval)),
+            keys.OPTIONS: write_options(Options(approval=approval), RENDERER),
         },
         labels=QUEUE if queued else {},
         spec={"suspend": suspended},

@@ -14,6 +14,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.options_annotation import write_options
+from openfero_gitops.jobs.render import RENDERER
 from tests.support.build import NOW, operario, rendered, stored
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def test_an_alert_that_was_resolved_meanwhile_is_not_admitted() -> None:
 
 def test_a_withdrawn_approval_does_not_admit() -> None:
     """Approvers can withdraw until the Job starts."""
-    asks = {keys.OPTIONS: write_options(Options(approval=True))}
+    asks = {keys.OPTIONS: write_options(Options(approval=True), RENDERER)}
     approved = stored(annotations=asks | {keys.APPROVED_BY: "ada"})
     read = observe(approved)
 
@@ -271,7 +272,7 @@ def test_a_failure_is_recorded_once() -> None:
 
 def test_an_approval_lets_a_job_be_admitted() -> None:
     """The first approver is recorded; a second one does not replace them."""
-    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True))})
+    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True), RENDERER)})
     after = patched(job, approve)
 
     assert observe(job).phase is Phase.AWAITING_APPROVAL

@@ -97,7 +97,7 @@ def test_the_job_has_its_origin_and_its_delivery() -> None:
             "openfero.io/commit-time": "T",
             "openfero.io/spec-digest": "d1ge57",
             "openfero.io/revision": REVISION.commit,
-            "openfero.io/renderer": "3",
+            "openfero.io/renderer": "4",
             "openfero.io/alert": record_alert(alert(), LIMITS[RENDERER]).text,
             "openfero.io/fingerprint": "c0ffee",
             "openfero.io/starts-at": "2026-11-21T03:03:35.678901Z",
@@ -109,7 +109,7 @@ def test_the_job_has_its_origin_and_its_delivery() -> None:
                 '{"groupKey":"{}:{alertname=\\"PodCrashLooping\\"}","groupStatus":"firing","id":""}'
             ),
             "openfero.io/target": '{"pod":"web-1"}',
-            "openfero.io/options": write_options(Options()),
+            "openfero.io/options": write_options(Options(), RENDERER),
         },
     }
 

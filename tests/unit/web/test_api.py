@@ -212,6 +212,8 @@ async def test_the_shape_of_an_operario() -> None:
             "rerunAfter": "0",
             "maxRuns": 9,
             "approval": "required",
+            "healsWithin": "15m",
+            "stopAfterNotHealed": 3,
             "onResolve": "cancel-running",
             "resolveDelay": "30s",
             "ownJobs": False,

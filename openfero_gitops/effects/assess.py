@@ -1,0 +1,267 @@
+"""The effect of a remediation: a pure function of what is recorded on the Jobs of its incident.
+
+With S the start of the Job, E its end and W = E + heals-within:
+
+- healed: the alert was resolved between S and W, and did not fire again within heals-within after.
+- not-healed: it still fired after W; it fired again; it was resolved only after W; or another Job
+  of the incident had to start before it was resolved, which then is the one that may have healed.
+- unknown: nothing was heard of it until six hours after W (Alertmanager sends no resolved
+  notification of a silenced alert), or it was resolved before the Job started.
+- pending: anything else.
+
+A dry run starts nothing. It has the effect of a Job that would have done nothing when its alert was
+received: how often alerts are resolved without a remediation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
+from openfero_gitops.domain.timestamp import format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from openfero_gitops.domain.remediation import Remediation
+
+#: After this time without news the effect is unknown.
+UNKNOWN_AFTER: Final = timedelta(hours=6)
+_MINUTE: Final = timedelta(minutes=1)
+_SECOND: Final = timedelta(seconds=1)
+#: Longer durations are shown without their seconds.
+_WITH_SECONDS: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """An effect, since when it holds, and why; `at` is None while it is pending.
+
+    At `next_change` time alone may change it; None if only news can.
+    """
+
+    effect: Effect
+    at: datetime | None
+    message: str
+    next_change: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the effect is about: a Job that has ended, or a dry run, which takes no time."""
+
+    remediation: Remediation
+    start: datetime
+    end: datetime
+
+    @property
+    def heals_within(self) -> timedelta:
+        return self.remediation.options.heals_within
+
+    @property
+    def deadline(self) -> datetime:
+        """Until when the alert must be resolved."""
+        return self.end + self.heals_within
+
+    def since_end(self, moment: datetime) -> str:
+        """How long after the end something was; for the end of a sentence."""
+        if moment < self.end:
+            return "while the Job was running"
+        age = _rough(moment - self.end)
+        return f"after {age}" if is_dry_run(self.remediation) else f"{age} after the Job ended"
+
+
+def is_dry_run(remediation: Remediation) -> bool:
+    """Whether a Job never ran because its mode was dry-run."""
+    return (
+        remediation.phase is Phase.REFUSED
+        and remediation.reason == Reason.DRY_RUN
+        and not remediation.started
+    )
+
+
+def has_effect(remediation: Remediation) -> bool:
+    """Whether a Job has an effect: one of a firing alert that started, or is a dry run."""
+    return remediation.status is Status.FIRING and (remediation.started or is_dry_run(remediation))
+
+
+def assess(
+    remediation: Remediation, incident: Iterable[Remediation], now: datetime
+) -> Assessment | None:
+    """Return the effect of a remediation at `now`; None if it has none.
+
+    `incident` are all Jobs with its `incident`, itself or not. An effect that is settled as healed
+    or not-healed is returned as it is recorded.
+    """
+    if not has_effect(remediation):
+        return None
+    settled = None
+    if remediation.effect is not None:
+        settled = Assessment(remediation.effect, remediation.effect_at, remediation.effect_message)
+        if settled.effect in FINAL_EFFECTS:
+            return settled
+    others = [job for job in incident if job.key != remediation.key and job.status is Status.FIRING]
+    assessed = _assess(remediation, others, now)
+    if settled is not None and assessed.effect not in FINAL_EFFECTS:
+        return settled
+    if is_dry_run(remediation) and assessed.effect is not Effect.PENDING:
+        message = f"would have run; {assessed.message}"
+        return Assessment(assessed.effect, assessed.at, message)
+    return assessed
+
+
+def is_still_firing(remediation: Remediation, starts_at: datetime | None, moment: datetime) -> bool:
+    """Whether a firing delivery at `moment` must be recorded on a Job of its labels.
+
+    It shows that the remediation did not heal. An alert that began later is another incident, and
+    has a Job of its own.
+    """
+    if not has_effect(remediation) or remediation.effect in FINAL_EFFECTS:
+        return False
+    if remediation.still_firing_at is not None or remediation.resolved_at is not None:
+        return False
+    run = _run_of(remediation)
+    if run is None or moment <= run.deadline:
+        return False
+    if starts_at is None or remediation.starts_at is None:
+        return True
+    return starts_at <= remediation.received_at + STARTS_AT_TOLERANCE
+
+
+def _run_of(remediation: Remediation) -> _Run | None:
+    """What the effect is about; None if the Job has not ended."""
+    received = remediation.received_at
+    if is_dry_run(remediation):
+        return _Run(remediation, received, received)
+    if not remediation.finished or remediation.finished_at is None:
+        return None
+    # One that was stopped and started again may have healed at its first start.
+    start = remediation.admitted_at if remediation.starts > 1 else remediation.started_at
+    start = start or remediation.started_at or received
+    return _Run(remediation, start, remediation.finished_at)
+
+
+def _assess(remediation: Remediation, others: Sequence[Remediation], now: datetime) -> Assessment:
+    run = _run_of(remediation)
+    if run is None:
+        return Assessment(Effect.PENDING, None, "the Job has not ended")
+    resolved = remediation.resolved_at
+    if resolved is not None and resolved < run.start:
+        return Assessment(Effect.UNKNOWN, resolved, "the alert was resolved before the Job started")
+    refire = _first_refire(run, others)
+    following = _next_run(run, others)
+    if resolved is None or (refire is not None and refire <= resolved):
+        # A resolution after that is the one of the alert that fired again.
+        return _assess_unresolved(run, refire, following, now)
+    if following is not None and following.start <= resolved:
+        return following.not_healed(run)
+    return _assess_resolved(run, resolved, refire, now)
+
+
+def _assess_resolved(
+    run: _Run, resolved: datetime, refire: datetime | None, now: datetime
+) -> Assessment:
+    """Assess a run whose alert was resolved after its start."""
+    dry_run = is_dry_run(run.remediation)
+    if resolved > run.deadline:
+        message = f"resolved {'without us ' * dry_run}only {run.since_end(resolved)}"
+        return Assessment(Effect.NOT_HEALED, resolved, message)
+    quiet_until = resolved + run.heals_within
+    if refire is not None and refire <= quiet_until:
+        message = f"fired again {_rough(refire - resolved)} after it was resolved"
+        return Assessment(Effect.NOT_HEALED, refire, message)
+    if now < quiet_until:
+        message = f"resolved; healed unless it fires again before {format_seconds(quiet_until)}"
+        return Assessment(Effect.PENDING, None, message, quiet_until)
+    message = f"resolved {'without us ' * dry_run}{run.since_end(resolved)}"
+    return Assessment(Effect.HEALED, resolved, message)
+
+
+def _assess_unresolved(
+    run: _Run, refire: datetime | None, following: _NextRun | None, now: datetime
+) -> Assessment:
+    """Assess a run of which no resolution was heard before the alert fired again, if it did."""
+    still_firing = run.remediation.still_firing_at
+    if refire is not None and refire <= run.deadline + run.heals_within:
+        return Assessment(Effect.NOT_HEALED, refire, f"fired again {run.since_end(refire)}")
+    if still_firing is not None:
+        message = f"still firing {run.since_end(still_firing)}"
+        return Assessment(Effect.NOT_HEALED, still_firing, message)
+    if now <= run.deadline:
+        # Also if another attempt started: that the alert was resolved before may be heard late.
+        message = f"waiting until {format_seconds(run.deadline)} for the alert to be resolved"
+        return Assessment(Effect.PENDING, None, message, run.deadline)
+    if following is not None and following.start <= run.deadline:
+        return following.not_healed(run)
+    return _without_news(run, refire, now)
+
+
+def _without_news(run: _Run, refire: datetime | None, now: datetime) -> Assessment:
+    """Assess a run of whose alert nothing was heard in time."""
+    if refire is not None:
+        message = "fired again, but when it was resolved before that is not known"
+        return Assessment(Effect.UNKNOWN, refire, message)
+    give_up = run.deadline + UNKNOWN_AFTER
+    if now < give_up:
+        message = f"no news of the alert since the Job ended; unknown at {format_seconds(give_up)}"
+        return Assessment(Effect.PENDING, None, message, give_up)
+    silence = _rough(give_up - run.end)
+    message = f"no news of the alert for {silence} after the Job ended; it may be silenced"
+    return Assessment(Effect.UNKNOWN, give_up, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _NextRun:
+    """The first Job of the same incident that started after the end of a run."""
+
+    start: datetime
+    remediation: Remediation
+
+    def not_healed(self, run: _Run) -> Assessment:
+        """The effect of the run before: the alert still fired when this one started."""
+        message = (
+            f"still firing {run.since_end(self.start)}, when Job {self.remediation.key} started"
+        )
+        return Assessment(Effect.NOT_HEALED, self.start, message)
+
+
+def _first_refire(run: _Run, others: Iterable[Remediation]) -> datetime | None:
+    """When the alert first began to fire again after the start of a run, as far as is known."""
+    return min(
+        (
+            job.starts_at
+            for job in others
+            if job.starts_at is not None
+            and job.starts_at > run.start
+            and run.remediation.starts_at is not None
+            and not same_incident(job, run.remediation)
+        ),
+        default=None,
+    )
+
+
+def _next_run(run: _Run, others: Iterable[Remediation]) -> _NextRun | None:
+    starts = [
+        _NextRun(job.started_at, job)
+        for job in others
+        if job.started
+        and job.started_at is not None
+        and job.started_at > run.end
+        and (job.starts_at == run.remediation.starts_at or same_incident(job, run.remediation))
+    ]
+    return min(
+        starts, key=lambda following: (following.start, following.remediation.order), default=None
+    )
+
+
+def _rough(duration: timedelta) -> str:
+    """A duration as people say it: without milliseconds, and if it is long without seconds."""
+    unit = _SECOND if duration < _WITH_SECONDS else _MINUTE
+    text = format_duration(duration // unit * unit)
+    return "0s" if text == "0" else text
