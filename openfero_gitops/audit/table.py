@@ -125,6 +125,7 @@ def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) 
             "receivedBy": entry.annotation(keys.RECEIVED_BY) or None,
             "admittedBy": entry.annotation(keys.ADMITTED_BY) or None,
             "approvedBy": entry.annotation(keys.APPROVED_BY) or None,
+            "approvalReason": entry.annotation(keys.APPROVAL_REASON) or None,
             "foreign": entry.foreign or None,
         }
         if verification := entry.verification:
@@ -154,7 +155,8 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     head = (
         "receivedAt namespace job phase reason alert status operario repository ref commit path "
-        "blob commitAuthor admittedAt admittedBy approvedBy finishedAt proof proofMessage foreign"
+        "blob commitAuthor admittedAt admittedBy approvedBy approvalReason finishedAt "
+        "proof proofMessage foreign"
     )
     writer.writerow(head.split())
     for entry in entries:
@@ -177,6 +179,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
             format_time(remediation.admitted_at) if remediation.admitted_at else "",
             entry.annotation(keys.ADMITTED_BY),
             entry.annotation(keys.APPROVED_BY),
+            entry.annotation(keys.APPROVAL_REASON),
             format_time(remediation.finished_at) if remediation.finished_at else "",
             entry.verification.proof.value if entry.verification else "",
             entry.verification.message if entry.verification else "",

@@ -19,6 +19,9 @@ from openfero_gitops.cli.options import (
     job_options,
     kubeconfig_option,
     namespace,
+    output_option,
+    reason_option,
+    show_result,
 )
 
 if TYPE_CHECKING:
@@ -33,11 +36,16 @@ if TYPE_CHECKING:
 _LISTING_OPTIONS: Final = frozenset(
     {"kubeconfig", "namespace", "operario", "alert", "commit", "since", "form", "verify", "repo"}
 )
+_REASON: Final = "Why, in a few words; recorded on the Job and shown with your name."
 
 
 @click.command()
 @job_options
-def approve(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+@reason_option(_REASON)
+@output_option
+def approve(
+    *, job: str, kubeconfig: Path | None, namespace: str | None, reason: str, output: str
+) -> int:
     """Approve JOB: it starts as soon as its limits allow.
 
     JOB is NAME or NAMESPACE/NAME. Permissions are plain Kubernetes RBAC: patch on Jobs. Your name
@@ -45,26 +53,36 @@ def approve(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     """
     from openfero_gitops.commands.operator import APPROVE, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace)))
+    taken = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace, reason))
+    show_result(output, taken, taken.members)
     return DONE
 
 
 @click.command()
 @job_options
-def refuse(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+@reason_option(_REASON)
+@output_option
+def refuse(
+    *, job: str, kubeconfig: Path | None, namespace: str | None, reason: str, output: str
+) -> int:
     """Refuse JOB: it never starts.
 
     JOB is NAME or NAMESPACE/NAME, and has not started yet.
     """
     from openfero_gitops.commands.operator import REFUSE, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(act_on_job(REFUSE, job, kubeconfig, namespace)))
+    taken = asyncio.run(act_on_job(REFUSE, job, kubeconfig, namespace, reason))
+    show_result(output, taken, taken.members)
     return DONE
 
 
 @click.command()
 @job_options
-def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
+@reason_option(_REASON)
+@output_option
+def cancel(
+    *, job: str, kubeconfig: Path | None, namespace: str | None, reason: str, output: str
+) -> int:
     """Cancel JOB: stop it, or keep it from starting.
 
     JOB is NAME or NAMESPACE/NAME. Repeated deliveries of its alert start no other Job. (If you
@@ -72,7 +90,8 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     """
     from openfero_gitops.commands.operator import CANCEL, act_on_job  # noqa: PLC0415
 
-    click.echo(asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace)))
+    taken = asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace, reason))
+    show_result(output, taken, taken.members)
     return DONE
 
 
@@ -94,7 +113,7 @@ def cancel(*, job: str, kubeconfig: Path | None, namespace: str | None) -> int:
     type=duration,
     help="Only alerts received in this period before now, such as 24h.",
 )
-@format_option("table", "json", "csv")
+@format_option("table", "json", "csv", aliases=("-o",))
 @click.option(
     "--verify",
     is_flag=True,

@@ -20,6 +20,9 @@ DONE: Final = 0
 FINDINGS: Final = 1
 FAILED: Final = 2
 
+#: Of a reason that a person gives. With the names around it, it fits into the note of an Event.
+MAX_REASON_CHARACTERS: Final = 300
+
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -279,6 +282,46 @@ def alert_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def one_line(value: str) -> str:
+    """Type of an option: a text for people, which is shown on one line."""
+    from openfero_gitops.domain.text import printable  # noqa: PLC0415
+
+    text = printable(" ".join(value.split()), MAX_REASON_CHARACTERS)
+    if not text:
+        raise click.BadParameter("it is empty")
+    return text
+
+
+def reason_option(explanation: str) -> Callable[..., Any]:
+    """Add `--reason`; an empty text if it is not given."""
+    return click.option(
+        "--reason",
+        type=one_line,
+        metavar="REASON",
+        help=explanation,
+        callback=lambda _context, _option, text: text or "",
+    )
+
+
+def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--output`, which is `text` or `json`; `show_result` prints accordingly."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        help="Output format.",
+    )(command)
+
+
+def show_result(output: str, text: object, members: Callable[[], dict[str, Any]]) -> None:
+    """Print the result of a command: a text for people, or its members as JSON."""
+    from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
+
+    click.echo(pretty_json(members()) if output == "json" else str(text))
+
+
 def kubeconfig_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--kubeconfig`."""
     return click.option(
@@ -322,9 +365,12 @@ def controller_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def format_option(*formats: str, explanation: str = "Output format.") -> Callable[..., Any]:
-    """Add `--format`; the first of `formats` is its default."""
+def format_option(
+    *formats: str, explanation: str = "Output format.", aliases: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """Add `--format`, also under other names; the first of `formats` is its default."""
     return click.option(
+        *aliases,
         "--format",
         "form",
         type=click.Choice(formats),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -30,11 +30,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobAction:
-    """What an approver does to a Job: its past participle, the phases that allow it, its patch."""
+    """What an approver does to a Job: its past participle, the phases that allow it, its patch.
+
+    The patch depends on the Job, the user and the user's reason.
+    """
 
     done: str
     phases: frozenset[Phase]
-    patch: Callable[[Remediation, str], patches.Patch]
+    patch: Callable[[Remediation, str, str], patches.Patch]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionTaken:
+    """What was done to which Job, by whom and why; `reason` is empty if the user gave none."""
+
+    key: JobKey
+    done: str
+    username: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """The sentence to print."""
+        because = f": {self.reason}" if self.reason else ""
+        return f"Job {self.key} {self.done} by {self.username}{because}"
+
+    def members(self) -> dict[str, Any]:
+        """The members of the JSON to print."""
+        return {
+            "job": self.key.name,
+            "namespace": self.key.namespace,
+            "action": self.done,
+            "by": self.username,
+            "reason": self.reason or None,
+        }
 
 
 _WAITING = frozenset({Phase.WAITING, Phase.AWAITING_APPROVAL})
@@ -48,8 +76,12 @@ CANCEL = JobAction(
 
 
 async def act_on_job(
-    action: JobAction, job: str, kubeconfig: Path | None, namespace: str | None
-) -> str:
+    action: JobAction,
+    job: str,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    reason: str = "",
+) -> ActionTaken:
     """Apply an action to a Job as the current user.
 
     Args:
@@ -57,9 +89,7 @@ async def act_on_job(
         job: NAME or NAMESPACE/NAME.
         kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
         namespace: of a plain NAME; None means the context's.
-
-    Returns:
-        the sentence to print.
+        reason: of the user, on one line; recorded on the Job.
 
     Raises:
         UsageError: there is no such remediation, its phase does not allow the action, or RBAC
@@ -69,13 +99,15 @@ async def act_on_job(
     api = await KubernetesApi.connect(kubeconfig)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
-        key = _job_key(job, namespace or api.default_namespace)
+        key = job_key(job, namespace or api.default_namespace)
         username = await api.whoami()
-        await apply_action(api, action, key, username)
-        return f"Job {key} {action.done} by {username}"
+        await apply_action(api, action, key, username, reason)
+        return ActionTaken(key, action.done, username, reason)
 
 
-async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username: str) -> None:
+async def apply_action(
+    api: ApiServer, action: JobAction, key: JobKey, username: str, reason: str = ""
+) -> None:
     """Patch a Job; retry if it changed in between without changing its phase.
 
     Raises:
@@ -92,7 +124,8 @@ async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username:
         if action is APPROVE and remediation.approved_by:
             raise UsageError(f"Job {key} is already approved, by {remediation.approved_by}")
         try:
-            await api.patch(JOBS, key.namespace, key.name, action.patch(remediation, username))
+            patch = action.patch(remediation, username, reason)
+            await api.patch(JOBS, key.namespace, key.name, patch)
         except Forbidden as error:
             denied = DENIAL.search(str(error))
             why = (
@@ -113,7 +146,7 @@ async def apply_action(api: ApiServer, action: JobAction, key: JobKey, username:
         return
 
 
-def _job_key(job: str, namespace: str) -> JobKey:
+def job_key(job: str, namespace: str) -> JobKey:
     """Parse NAME or NAMESPACE/NAME, with or without kubectl's prefix `job/` or `job.batch/`."""
     for prefix in ("job/", "jobs/", "job.batch/"):
         job = job.removeprefix(prefix)

@@ -82,6 +82,8 @@ MESSAGE: Final = PREFIX + "message"
 #: Why the Pod of a running Job waits: a reason of Kubernetes, and a message.
 POD_WAITING: Final = PREFIX + "pod-waiting"
 APPROVED_BY: Final = PREFIX + "approved-by"
+#: Why the approver approved the Job, in their words; absent if they gave no reason.
+APPROVAL_REASON: Final = PREFIX + "approval-reason"
 QUEUE: Final = PREFIX + "queue-name"
 
 # Annotations: how often a Job was started, and when last. Kueue, or a person, may stop a Job and

@@ -138,6 +138,7 @@ class Remediation:
     commit: str
     path: str
     verified_signer: str = ""
+    approval_reason: str = ""
     admitted_by: str = ""
     replica_labels: tuple[str, ...] = ()
     starts: int = 0

@@ -50,7 +50,8 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
     about = reference(after)
     phase_before = before.phase if before else Phase.WAITING
     if after.approved_by and not (before and before.approved_by):
-        yield Event(about, "Approved", "Approve", f"approved by {after.approved_by}")
+        given = f": {after.approval_reason}" if after.approval_reason else ""
+        yield Event(about, "Approved", "Approve", f"approved by {after.approved_by}{given}")
     admitted = after.admitted_at is not None and not after.started_by_other
     if admitted and not (before and before.admitted_at):
         how = f"passed to Kueue queue {after.queue}" if after.queue else "started"

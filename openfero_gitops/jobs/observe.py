@@ -141,6 +141,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         term=_text_or_none(annotations, keys.TERM),
         decision=_text_or_none(annotations, keys.DECISION),
         approved_by=_text_or_none(annotations, keys.APPROVED_BY),
+        approval_reason=_text(annotations, keys.APPROVAL_REASON),
         # Kueue gives new Jobs its label if their namespace has a LocalQueue named `default`.
         queue=_text_or_none(annotations, keys.QUEUE) or _text_or_none(job_labels, keys.KUEUE_QUEUE),
         target=annotations.get(keys.TARGET, ""),

@@ -155,24 +155,32 @@ def clear_pod_waiting(job: Remediation) -> Patch:
     ]
 
 
-def approve(job: Remediation, approver: str) -> Patch:
-    """Approve a Job: it starts as soon as its limits allow."""
-    return [*_undecided(job), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, approver)]
+def approve(job: Remediation, approver: str, reason: str = "") -> Patch:
+    """Approve a Job: it starts as soon as its limits allow.
+
+    The reason of an approval that was withdrawn is not kept.
+    """
+    patch = [*_undecided(job), _absent(keys.APPROVED_BY), _set(keys.APPROVED_BY, approver)]
+    if reason:
+        patch.append(_set(keys.APPROVAL_REASON, reason))
+    elif job.approval_reason:
+        patch.append({"op": "remove", "path": _path(keys.APPROVAL_REASON)})
+    return patch
 
 
-def refuse_by_hand(job: Remediation, user: str) -> Patch:
+def refuse_by_hand(job: Remediation, user: str, reason: str = "") -> Patch:
     """Refuse a waiting Job for a user; a patch of the leader that would start it then fails."""
     return [
         *_undecided(job),
         _set(keys.DECISION, "refused"),
         _set(keys.REASON, Reason.REFUSED_BY_HUMAN.value),
-        _set(keys.MESSAGE, f"refused by {user}"),
+        _set(keys.MESSAGE, _by("refused", user, reason)),
     ]
 
 
-def cancel_by_hand(job: Remediation, user: str) -> Patch:
+def cancel_by_hand(job: Remediation, user: str, reason: str = "") -> Patch:
     """Stop a running Job, or refuse a waiting job, for a user."""
-    marks = _cancelled(Reason.CANCELLED_BY_HUMAN, f"cancelled by {user}")
+    marks = _cancelled(Reason.CANCELLED_BY_HUMAN, _by("cancelled", user, reason))
     return [*_undecided(job), *marks] if job.waiting else [*_unfinished(job), *marks, _DEADLINE]
 
 
@@ -193,6 +201,11 @@ def _cancelled(reason: Reason, message: str) -> Patch:
         _set(keys.REASON, reason.value),
         _set(keys.MESSAGE, message),
     ]
+
+
+def _by(done: str, user: str, reason: str) -> str:
+    """Say who decided, and why; the chart's admission policy knows this wording."""
+    return f"{done} by {user}: {reason}" if reason else f"{done} by {user}"
 
 
 def _unfinished(job: Remediation) -> Patch:

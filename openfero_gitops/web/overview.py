@@ -217,7 +217,8 @@ def _remediation_row(
     approver_note = "" if approval_verified else "unverified: the cluster does not check this name"
     if remediation.approved_by:
         note = f" ({approver_note})" if approver_note else ""
-        why.append(f"Approved by {remediation.approved_by}{note}")
+        given = f": {remediation.approval_reason}" if remediation.approval_reason else ""
+        why.append(f"Approved by {remediation.approved_by}{note}{given}")
     why.extend(_phase_details(remediation))
     return RemediationRow(
         remediation=remediation,

@@ -67,6 +67,7 @@ def remediation(
         "starts": value.starts,
         "approvedBy": value.approved_by or None,
         "approvalVerified": verified if value.approved_by else None,
+        "approvalReason": value.approval_reason or None,
         "repository": value.repository,
         "ref": value.ref,
         "commit": value.commit,

@@ -55,7 +55,7 @@ def test_an_approved_job_starts_and_names_its_approver(
     """A Job that needs approval waits for it, and then runs."""
     job = replica.remediate("Risky", "approved", "AwaitingApproval")
     assert replica.remediation(job)["reason"] == "approval"
-    output = asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace))
+    output = str(asyncio.run(act_on_job(APPROVE, job, kubeconfig, shared_namespace)))
     assert output.startswith(f"Job {shared_namespace}/{job} approved by ")
     replica.wait_for(lambda: replica.remediation(job)["phase"] == "Succeeded")
     stored = kubectl.json("get", "job", job, "-n", shared_namespace)

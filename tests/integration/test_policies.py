@@ -346,6 +346,18 @@ FORBIDDEN: dict[str, tuple[Callable[[Place], str], Change, str, str]] = {
     ),
     "approve-what-runs": (RUNNING, annotated(approved_by=EVE), "", "approved-by"),
     "approve-what-is-refused": (Place.refused, annotated(approved_by=EVE), "", "approved-by"),
+    "approve-for-another-with-a-reason": (
+        lambda place: place.waiting(approval=True),
+        annotated(approved_by=ADA, approval_reason="as agreed"),
+        "",
+        'must be the name of the requesting user, "eve"',
+    ),
+    "change-the-reason-of-an-approval": (
+        Place.approved_by_ada,
+        annotated(approval_reason="as agreed"),
+        "",
+        "openfero.io/approval-reason",
+    ),
     "approve-and-more": (
         lambda place: place.waiting(approval=True),
         annotated(approved_by=EVE, options="{}"),
@@ -355,6 +367,12 @@ FORBIDDEN: dict[str, tuple[Callable[[Place], str], Change, str, str]] = {
     "refuse-for-another": (
         WAITING,
         verdict("refused", "refused-by-human", "refused by ada"),
+        "",
+        "openfero.io/message",
+    ),
+    "refuse-for-another-with-a-reason": (
+        WAITING,
+        verdict("refused", "refused-by-human", "refused by evelyn: no"),
         "",
         "openfero.io/message",
     ),
@@ -571,7 +589,13 @@ def test_users_may_do_what_is_theirs(protected: Place) -> None:
         eve.merge(running, {"spec": {"suspend": False}})
     approved = protected.approved_by_ada()
     ada.merge(approved, annotated(approved_by=None))
-    eve.merge(approved, annotated(approved_by=EVE))
+    eve.patch(approved, patches.approve(protected.read(approved), EVE, "the disk is full"))
+    eve.merge(approved, annotated(approved_by=None))
+    eve.patch(approved, patches.approve(protected.read(approved), EVE))
+    assert protected.read(approved).approval_reason == ""
+    other = protected.waiting()
+    eve.patch(other, patches.refuse_by_hand(protected.read(other), EVE, "I do this myself"))
+    assert protected.read(other).message == "refused by eve: I do this myself"
     eve.patch(waiting, patches.cancel_by_hand(protected.read(waiting), EVE))
     queued = protected.running(queue="q")
     for name in (running, queued, protected.running()):
@@ -579,7 +603,7 @@ def test_users_may_do_what_is_theirs(protected: Place) -> None:
         assert not remediation.waiting
         without_version = [
             operation
-            for operation in patches.cancel_by_hand(remediation, EVE)
+            for operation in patches.cancel_by_hand(remediation, EVE, "it does not help")
             if operation["path"] != "/metadata/resourceVersion"
         ]
         eve.patch(name, without_version)

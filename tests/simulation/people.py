@@ -100,7 +100,7 @@ class People:
                         JOBS,
                         remediation.key.namespace,
                         remediation.key.name,
-                        APPROVE.patch(remediation, "ada"),
+                        APPROVE.patch(remediation, "ada", ""),
                     )
 
     async def _jobs(self) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ class People:
                 JOBS,
                 remediation.key.namespace,
                 remediation.key.name,
-                action.patch(remediation, "ada"),
+                action.patch(remediation, "ada", ""),
             )
 
     async def _suspend(self) -> None:

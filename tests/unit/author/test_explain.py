@@ -213,8 +213,8 @@ def test_conditions_are_listed() -> None:
     assert "the alert is still firing" in text
     assert 'target pod="web-1"' in text
     assert "ended at least 7m ago" in text
-    assert "limits of the operario: at most 3 running" in text
-    assert "limits of all operarios: at most 20 running" in text
+    assert "limits: at most 3 running" in text
+    assert "limits of all operarios together: at most 20 running" in text
     assert "waited for 2h is refused" in text
     kept = Options(on_resolve=OnResolve.KEEP, cooldown=timedelta(0), max_wait=timedelta(0))
     text = "\n".join(explained(operario(options=kept)).details)

@@ -282,6 +282,26 @@ def test_an_approval_lets_a_job_be_admitted() -> None:
         apply_patch(after, patches.approve(observe(job), "eve"))
 
 
+def test_the_reason_of_an_approval_is_recorded() -> None:
+    """It is kept beside the approver, but not for a later approval without a reason."""
+    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True))})
+    after = patched(job, lambda remediation: patches.approve(remediation, "ada", "as agreed"))
+    assert observe(after).approval_reason == "as agreed"
+    withdrawn = stored(after, annotations={keys.APPROVED_BY: None})
+    again = patched(withdrawn, approve)
+    assert observe(again).approved_by == "ada"
+    assert observe(again).approval_reason == ""
+
+
+@pytest.mark.parametrize("decide", [patches.refuse_by_hand, patches.cancel_by_hand])
+def test_the_reason_of_a_decision_follows_the_name(
+    decide: Callable[[Remediation, str, str], patches.Patch],
+) -> None:
+    """A user's reason is part of the message."""
+    after = patched(stored(), lambda remediation: decide(remediation, "ada", "it does not help"))
+    assert observe(after).message.endswith("ed by ada: it does not help")
+
+
 @pytest.mark.parametrize(
     ("patch", "phase", "reason"),
     [

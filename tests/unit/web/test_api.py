@@ -85,6 +85,7 @@ async def test_the_shape_of_a_remediation() -> None:
         attempt=2,
         starts=3,
         approved_by="ada",
+        approval_reason="looked at the disk",
         admitted_at=NOW + timedelta(seconds=1),
         finished_at=NOW + timedelta(seconds=2),
         resolved_at=NOW + timedelta(seconds=3),
@@ -112,6 +113,7 @@ async def test_the_shape_of_a_remediation() -> None:
                 "starts": 3,
                 "approvedBy": "ada",
                 "approvalVerified": False,
+                "approvalReason": "looked at the disk",
                 "repository": REPOSITORY,
                 "ref": "main",
                 "commit": COMMIT,
@@ -139,9 +141,9 @@ async def test_what_a_remediation_lacks_is_null() -> None:
     async with api(showing(job)) as client:
         (body,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
-    lacking += ["verifiedSigner", "approvedBy", "approvalVerified"]
+    lacking += ["verifiedSigner", "approvedBy", "approvalVerified", "approvalReason"]
     assert [body[name] for name in lacking] == [None] * len(lacking)
-    assert len(body) == 24
+    assert len(body) == 25
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:
