@@ -28,9 +28,9 @@ from openfero_gitops.metrics import Metrics
 from tests.support import build
 from tests.support.chart import install_chart, service_account_kubeconfig
 from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
+from tests.support.desk import Desk
 from tests.support.kueue import Kueue, require_kueue
-from tests.support.replica import Replica, alert, operario
-from tests.support.repository import Repository
+from tests.support.replica import alert, operario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,23 +61,18 @@ def queued(
     return json.dumps(job, indent=2)
 
 
-class Desk:
+class QueueDesk(Desk):
     """A cluster with Kueue, and one replica of the controller at a time."""
 
     def __init__(
         self, folder: Path, plane: ControlPlane, kubectl: Kubectl, kueue: Kueue, namespace: str
     ) -> None:
         """Install the chart, for its Roles and its policy for Jobs."""
-        self.folder = folder
-        self.kubectl = kubectl
+        install_chart(plane.kubeconfig, namespace, ADDRESS)
+        controller = service_account_kubeconfig(plane.kubeconfig, namespace, folder)
+        super().__init__(folder, kubectl, controller, namespace, f"{namespace}-jobs")
         self.kubeconfig = plane.kubeconfig
         self.kueue = kueue
-        install_chart(plane.kubeconfig, namespace, ADDRESS)
-        self._controller = service_account_kubeconfig(plane.kubeconfig, namespace, folder)
-        self._home = namespace
-        self.namespace = f"{namespace}-jobs"
-        self.repository = Repository(folder / "operarios")
-        self.replicas: list[Replica] = []
 
     def define(self, **operarios: str) -> None:
         """Commit operarios by alert name."""
@@ -88,41 +83,6 @@ class Desk:
     def queue(self, name: str, pods: int, **spec: Any) -> list[dict[str, Any]]:
         """Return the objects of a queue in the namespace of the Jobs."""
         return self.kueue.queue(self.namespace, name, pods=pods, **spec)
-
-    def start(self) -> Replica:
-        """Start a replica, and wait until it leads."""
-        replica = Replica(
-            self.folder,
-            name=f"replica-{len(self.replicas)}",
-            kubeconfig=self._controller,
-            namespace=self._home,
-            jobs_namespace=self.namespace,
-            repository=self.repository.url,
-            development=not self.replicas,
-        )
-        self.replicas.append(replica)
-        replica.process.start()
-        replica.wait_for(lambda: replica.leads, PATIENCE)
-        return replica
-
-    @property
-    def leader(self) -> Replica:
-        """The replica that leads."""
-        return self.replicas[-1] if self.replicas else self.start()
-
-    def crash(self) -> None:
-        """Crash the leader; the next one starts when it is needed."""
-        self.leader.kill()
-
-    def close(self) -> None:
-        """End the replicas."""
-        for replica in self.replicas:
-            replica.process.end()
-
-    def job(self, name: str) -> dict[str, Any]:
-        """Return a Job as kubectl shows it."""
-        job: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
-        return job
 
     def count(self, name: str) -> str | None:
         """Return how many starts are recorded on a Job."""
@@ -181,7 +141,7 @@ def desk(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     private_control_plane: Callable[..., ControlPlane],
-) -> Iterator[Desk]:
+) -> Iterator[QueueDesk]:
     """Start a cluster with Kueue; it is one of its own, since Kueue changes the API."""
     binaries = require_binaries(request.config)
     require_kueue(request.config)
@@ -191,7 +151,7 @@ def desk(
     with (
         Kueue(folder, plane.kubeconfig, kubectl) as kueue,
         temporary_namespace(kubectl) as namespace,
-        closing(Desk(folder, plane, kubectl, kueue, namespace)) as desk,
+        closing(QueueDesk(folder, plane, kubectl, kueue, namespace)) as desk,
     ):
         lower = {"withinClusterQueue": "LowerPriority"}
         kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
@@ -224,7 +184,7 @@ def desk(
 
 @pytest.mark.parametrize("alertname", ["Plain", "Bare"])
 def test_kueue_starts_what_the_leader_passes_to_it_and_the_audit_verifies_it(
-    desk: Desk, alertname: str
+    desk: QueueDesk, alertname: str
 ) -> None:
     """Also a Job without metadata in its Pod template, to which Kueue adds all of it."""
     job = desk.remediate(alertname, "a", "Succeeded")
@@ -237,7 +197,7 @@ def test_kueue_starts_what_the_leader_passes_to_it_and_the_audit_verifies_it(
     assert (audited["proof"], audited["differences"]) == ("verified", [])
 
 
-def test_a_job_without_quota_says_why_it_waits(desk: Desk) -> None:
+def test_a_job_without_quota_says_why_it_waits(desk: QueueDesk) -> None:
     """The reason and message of its Workload are in the API and on the page, until it starts."""
     running = desk.remediate("Full", "first", "Running")
     assert desk.is_in(running, "Running")["reason"] is None
@@ -251,7 +211,7 @@ def test_a_job_without_quota_says_why_it_waits(desk: Desk) -> None:
     assert (item["reason"], item["message"], item["starts"]) == (None, None, 1)
 
 
-def test_a_second_start_is_recorded(desk: Desk) -> None:
+def test_a_second_start_is_recorded(desk: QueueDesk) -> None:
     """An evicted Job that starts again has two starts: on the Job, in the API, as an Event."""
     job = desk.remediate("Evicted", "a", "Running")
     desk.leader.wait_for(lambda: desk.count(job) == "1", PATIENCE)
@@ -270,7 +230,7 @@ def test_a_second_start_is_recorded(desk: Desk) -> None:
     assert desk.audit(job)["proof"] == "verified"
 
 
-def test_a_start_without_a_leader_is_recorded_by_the_next_one(desk: Desk) -> None:
+def test_a_start_without_a_leader_is_recorded_by_the_next_one(desk: QueueDesk) -> None:
     """The Job is evicted and started again while no replica runs; it is not started by us."""
     job = desk.remediate("Orphan", "a", "Running")
     desk.leader.wait_for(lambda: desk.count(job) == "1", PATIENCE)
@@ -293,7 +253,7 @@ def test_a_start_without_a_leader_is_recorded_by_the_next_one(desk: Desk) -> Non
     ],
 )
 def test_a_queue_that_cannot_start_anything_is_reported(
-    desk: Desk, alertname: str, queue: str, message: str
+    desk: QueueDesk, alertname: str, queue: str, message: str
 ) -> None:
     """On the Job and at the top of the page, until somebody repairs the queue."""
     job = desk.remediate(alertname, "a", "Queued")
@@ -307,7 +267,7 @@ def test_a_queue_that_cannot_start_anything_is_reported(
     assert desk.is_in(job, "Succeeded")["starts"] == 1
 
 
-def test_a_preempted_job_runs_again(desk: Desk) -> None:
+def test_a_preempted_job_runs_again(desk: QueueDesk) -> None:
     """Its lower priority makes it wait until the other Job has ended; both its starts count."""
     low = desk.remediate("Low", "a", "Running")
     desk.leader.wait_for(lambda: desk.count(low) == "1", PATIENCE)
@@ -317,7 +277,7 @@ def test_a_preempted_job_runs_again(desk: Desk) -> None:
     desk.leader.wait_for(lambda: "StartedAgain" in desk.events(low), PATIENCE)
 
 
-def test_a_full_queue_does_not_stop_the_others(desk: Desk) -> None:
+def test_a_full_queue_does_not_stop_the_others(desk: QueueDesk) -> None:
     """Queued Jobs count as running for the limits, say so, and go on when the queue does."""
     queued_job = desk.remediate("Limited", "first", "Queued")
     waiting = desk.remediate("Limited", "second", "Waiting")
@@ -329,7 +289,7 @@ def test_a_full_queue_does_not_stop_the_others(desk: Desk) -> None:
     desk.is_in(waiting, "Succeeded")
 
 
-def test_a_queued_job_of_a_resolved_alert_never_runs(desk: Desk) -> None:
+def test_a_queued_job_of_a_resolved_alert_never_runs(desk: QueueDesk) -> None:
     """It is cancelled as one that waits for admission is; Kueue cannot start it any more."""
     job = desk.remediate("Resolved", "a", "Queued")
     desk.leader.deliver(alert("Resolved", "resolved", host="Resolved-a"))
@@ -353,7 +313,7 @@ class Term:
         """Do nothing."""
 
 
-def test_the_controller_may_be_forbidden_to_read_workloads(desk: Desk) -> None:
+def test_the_controller_may_be_forbidden_to_read_workloads(desk: QueueDesk) -> None:
     """Then the reason of a queued Job is not shown, which one line of the log says."""
     desk.remediate("Stale", "b", "Queued")
     account = ("serviceaccount", "reader", "-n", desk.namespace)
@@ -388,7 +348,7 @@ def test_the_controller_may_be_forbidden_to_read_workloads(desk: Desk) -> None:
     assert asyncio.run(read()) == [600, 600]
 
 
-def test_a_job_that_kueue_never_starts_is_deleted_in_the_end(desk: Desk) -> None:
+def test_a_job_that_kueue_never_starts_is_deleted_in_the_end(desk: QueueDesk) -> None:
     """After seven times `remember`, with its Workload; not a moment earlier."""
     name = desk.remediate("Stale", "a", "Queued")
     desk.crash()

@@ -14,8 +14,8 @@ import pytest
 
 from openfero_gitops.commands.control import pause
 from tests.support.cluster import KubectlError
-from tests.support.replica import Replica, alert, operario
-from tests.support.repository import Repository
+from tests.support.desk import Desk
+from tests.support.replica import alert, operario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,17 +38,16 @@ def queued(name: str, **pod: str) -> str:
     return json.dumps(value, indent=2)
 
 
-class Desk:
-    """One replica at a time, and the actions of a user.
+class UserDesk(Desk):
+    """What a user does to the Jobs of some operarios.
 
     All tests but one share it; each has alerts of its own.
     """
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
-        self.kubectl = kubectl
+        """Commit the operarios."""
+        super().__init__(folder, kubectl, kubeconfig, namespace)
         self.kubeconfig = kubeconfig
-        self.namespace = namespace
-        self.repository = Repository(folder / "operarios")
         self.repository.write("quick.json", operario("Quick", annotations=SLOW_TARGET))
         self.repository.write(
             "slow.json", operario("Slow", annotations=SLOW_TARGET, run_for="forever")
@@ -58,43 +57,6 @@ class Desk:
             "risky.json", operario("Risky", annotations={"openfero.io/approval": "required"})
         )
         self.repository.commit("Operarios")
-        self.folder = folder
-        self.replicas: list[Replica] = []
-
-    def start(self) -> Replica:
-        """Start a replica, and wait until it leads."""
-        replica = Replica(
-            self.folder,
-            name=f"replica-{len(self.replicas)}",
-            kubeconfig=self.kubeconfig,
-            namespace=self.namespace,
-            repository=self.repository.url,
-            development=not self.replicas,
-        )
-        self.replicas.append(replica)
-        replica.process.start()
-        replica.wait_for(lambda: replica.leads, PATIENCE)
-        return replica
-
-    @property
-    def leader(self) -> Replica:
-        """The replica that leads."""
-        return self.replicas[-1] if self.replicas else self.start()
-
-    def crash(self) -> Replica:
-        """Crash the leader, and return the next one."""
-        self.leader.kill()
-        return self.start()
-
-    def close(self) -> None:
-        """End the replicas."""
-        for replica in self.replicas:
-            replica.process.end()
-
-    def job(self, name: str) -> dict[str, Any]:
-        """Return a Job as kubectl shows it."""
-        job: dict[str, Any] = self.kubectl.json("get", "job", name, "-n", self.namespace)
-        return job
 
     def patch(self, name: str, change: dict[str, Any]) -> None:
         """Patch a Job as a user."""
@@ -118,21 +80,21 @@ def desk(
     kubeconfig: Path,
     kubectl: Kubectl,
     shared_namespace: str,
-) -> Iterator[Desk]:
+) -> Iterator[UserDesk]:
     """Create operarios in a namespace, without replicas."""
     with closing(
-        Desk(tmp_path_factory.mktemp("desk"), kubeconfig, kubectl, shared_namespace)
+        UserDesk(tmp_path_factory.mktemp("desk"), kubeconfig, kubectl, shared_namespace)
     ) as desk:
         yield desk
 
 
-def note(desk: Desk, job: str) -> str | None:
+def note(desk: UserDesk, job: str) -> str | None:
     """Return the value of admitted-by on a Job."""
     identity: str | None = desk.job(job)["metadata"]["annotations"].get("openfero.io/admitted-by")
     return identity
 
 
-def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> None:
+def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: UserDesk) -> None:
     """Neither the leader that admitted it nor the next resumes it; it counts while it has Pods."""
     a = desk.leader
     job = a.remediate("Slow", "suspended", "Running")
@@ -140,7 +102,8 @@ def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> No
     a.wait_for(lambda: desk.pods(job), PATIENCE)
     desk.suspend(job, value=True)
     a.wait_for(lambda: a.remediation(job)["phase"] == "Held", PATIENCE)
-    b = desk.crash()
+    desk.crash()
+    b = desk.start()
     assert b.deliver(alert("Slow", host="suspended"))[1]["items"][0]["outcome"] == "exists"
     b.wait_for(lambda: not desk.pods(job), PATIENCE)
     # Its target is free again: another operario may use it, and this Job stays suspended.
@@ -153,7 +116,7 @@ def test_a_job_suspended_by_a_user_is_held_and_never_restarted(desk: Desk) -> No
     b.wait_for(lambda: b.remediation(job)["phase"] == "Running", PATIENCE)
 
 
-def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
+def test_users_may_start_delete_and_edit_waiting_jobs(desk: UserDesk) -> None:
     """A started Job runs and counts, a deleted one is forgotten, an edited one keeps its place.
 
     Each state is shown, and no change is reverted or repeated.
@@ -191,7 +154,7 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: Desk) -> None:
 
 
 def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
-    desk: Desk,
+    desk: UserDesk,
 ) -> None:
     """Neither the end of the pause in which that happened nor the next leader starts it."""
     a = desk.leader
@@ -206,7 +169,8 @@ def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
     asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
     a.remediate("Quick", "both", "Succeeded")  # the leader is admitting, on the same target
     assert a.remediation(job)["phase"] == "Held"
-    b = desk.crash()
+    desk.crash()
+    b = desk.start()
     b.remediate("Quick", "another", "Succeeded")
     assert b.deliver(alert("Slow", host="both"))[1]["items"][0]["outcome"] == "exists"
     assert b.remediation(job)["phase"] == "Held"
@@ -220,7 +184,7 @@ class Kueue(threading.Thread):
     resumes the Job, and preempts by suspending it again. (Kueue's source, pkg/controller/jobs.)
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: UserDesk) -> None:
         super().__init__(daemon=True)
         self._desk = desk
         self.open = threading.Event()
@@ -252,7 +216,7 @@ class Kueue(threading.Thread):
 
 
 @pytest.fixture
-def kueue(desk: Desk) -> Iterator[Kueue]:
+def kueue(desk: UserDesk) -> Iterator[Kueue]:
     """Start a substitute for Kueue, with its queue closed."""
     stand_in = Kueue(desk)
     stand_in.start()
@@ -262,7 +226,7 @@ def kueue(desk: Desk) -> Iterator[Kueue]:
 
 
 def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
-    desk: Desk, kueue: Kueue
+    desk: UserDesk, kueue: Kueue
 ) -> None:
     """Without the label Kueue does not see the Job; queued it counts, and it is not restarted."""
     kueue.open.set()
@@ -286,7 +250,8 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     a.wait_for(lambda: a.remediation(job)["phase"] == "Running", PATIENCE)
     admitted = desk.job(job)["metadata"]["annotations"]["openfero.io/admitted-at"]
     kueue.open.clear()
-    b = desk.crash()
+    desk.crash()
+    b = desk.start()
     kueue.open.set()
     kueue.preempt(job)
     b.wait_for(lambda: b.remediation(job)["phase"] == "Queued", PATIENCE)
