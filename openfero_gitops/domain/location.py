@@ -69,7 +69,7 @@ class _Parts:
         return self.in_home and self.user != _FORGE_USER
 
 
-def same_repository(one: str, other: str) -> bool:
+def same_repository(address: str, other: str) -> bool:
     """Whether two addresses are of the same repository.
 
     `.git` in a URL, slashes at the end and the protocol do not matter: many servers offer a
@@ -78,9 +78,9 @@ def same_repository(one: str, other: str) -> bool:
     their home directory, and is not of the user `git`, as forges have it. The server may treat
     other addresses as equal, too.
     """
-    if one == other:
+    if address == other:
         return True
-    first, second = _parts(one), _parts(other)
+    first, second = _parts(address), _parts(other)
     if (first.host, first.path) != (second.host, second.path):
         return False
     if (first.is_of_user or second.is_of_user) and first.user != second.user:
@@ -88,12 +88,12 @@ def same_repository(one: str, other: str) -> bool:
     return _same_port(first, second)
 
 
-def _same_port(one: _Parts, other: _Parts) -> bool:
-    if one.scheme == other.scheme:
-        return one.port == other.port
-    if {one.scheme, other.scheme} <= _WEB:
-        return one.port == other.port == ""
-    return "ssh" in {one.scheme, other.scheme}
+def _same_port(first: _Parts, second: _Parts) -> bool:
+    if first.scheme == second.scheme:
+        return first.port == second.port
+    if {first.scheme, second.scheme} <= _WEB:
+        return first.port == second.port == ""
+    return "ssh" in {first.scheme, second.scheme}
 
 
 def _parts(address: str) -> _Parts:

@@ -221,7 +221,7 @@ def test_user_names_of_ssh(user: str, accepted: bool, tmp_path: Path) -> None:  
 
 @pytest.mark.parametrize("user", ["ada@example.com", "deploy+shop", "CORP\\ada", "a%40b%2Bc"])
 async def test_a_user_name_reaches_the_server(sshd: SshServer, tmp_path: Path, user: str) -> None:
-    """The server is asked for exactly this user."""
+    """Git sends this user name to the server, and no other."""
     text = await refusal(
         f"ssh://{user}@127.0.0.1:{sshd.port}/x",
         tmp_path,

@@ -119,8 +119,8 @@ class RemoteRef:
     def fetch_new(self, repository: BareRepository, template: Path, depth: int) -> str:
         """Create a repository, and fetch the newest part of the history into it.
 
-        Only the remote knows whether its IDs are made with SHA-1 or SHA-256, and it says so when
-        it is asked for the other.
+        Only the remote knows whether its IDs are made with SHA-1 or SHA-256; its error message
+        names the algorithm if the request used the other one.
 
         Args:
             repository: does not exist yet.
