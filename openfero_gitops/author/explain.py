@@ -140,6 +140,8 @@ def _mismatch(candidate: Candidate, alert: Alert) -> str:
                 f"matcher {printable(str(matcher))} does not match: {_label(alert, matcher.name)}"
                 for matcher in candidate.unfulfilled
             )
+        case CandidateResult.OWN_ALERT:
+            return Reason.OWN_ALERT.text
         case _:
             return Reason.OWN_JOB.text
 
@@ -212,11 +214,12 @@ def _conditions(
         cooldown = format_duration(options.cooldown)
         yield f"condition: the last Job for this target ended at least {cooldown} ago (cooldown)"
     yield (
-        f"limits: at most {options.max_concurrent} running, {options.max_per_hour} started per hour"
+        f"limits of the operario: at most {options.max_concurrent} running,"
+        f" {options.max_per_hour} started per hour"
     )
     limits = envelope.limits
     yield (
-        f"limits of all operarios together: at most {limits.concurrent} running,"
+        f"limits of all operarios: at most {limits.concurrent} running,"
         f" {limits.per_minute} started per minute"
     )
     if options.max_wait > _ZERO:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.notification import is_own_alert
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey
 
@@ -23,6 +24,7 @@ class CandidateResult(StrEnum):
 
     CHOSEN = "chosen"
     OUTRANKED = "outranked"
+    OWN_ALERT = "own-alert"
     OWN_JOB = "own-job"
     MATCHERS = "matchers"
     DISABLED = "disabled"
@@ -54,6 +56,7 @@ class NoMatch:
 
 #: If no candidate is chosen, the one that met most conditions gives the reason.
 _REASONS: Final = (
+    (CandidateResult.OWN_ALERT, Reason.OWN_ALERT),
     (CandidateResult.OWN_JOB, Reason.OWN_JOB),
     (CandidateResult.MATCHERS, Reason.MATCHERS),
     (CandidateResult.DISABLED, Reason.DISABLED),
@@ -63,8 +66,8 @@ _REASONS: Final = (
 def match(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Match | NoMatch:
     """Choose the operario with the highest priority, then the first name, that matches.
 
-    `own_jobs` are the Jobs of this controller. An alert about one of them only matches operarios
-    with the option own-jobs.
+    `own_jobs` are the Jobs of this controller. An alert about one of them, or one that the
+    controller itself sent to Alertmanager, only matches operarios with the option own-jobs.
     """
     results: set[CandidateResult] = set()
     for candidate in consider(alert, catalog, own_jobs):
@@ -72,7 +75,9 @@ def match(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Match 
             return Match(candidate.operario)
         results.add(candidate.result)
     reasons = (reason for result, reason in _REASONS if result in results)
-    return NoMatch(next(reasons, Reason.NO_OPERARIO))
+    # (That no operario exists for an alert of our own is not worth a person's attention.)
+    default = Reason.OWN_ALERT if is_own_alert(alert.labels) else Reason.NO_OPERARIO
+    return NoMatch(next(reasons, default))
 
 
 def consider(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Iterator[Candidate]:
@@ -80,8 +85,8 @@ def consider(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Ite
 
     At most one is chosen. Those after it are evaluated too, so that all can be explained.
     """
-    is_own: bool | None = None
-    chosen = False
+    own: CandidateResult | None = None
+    checked = chosen = False
     for operario in catalog.by_alert.get(alert.name.lower(), ()):
         options = operario.options
         unfulfilled: tuple[Matcher, ...] = ()
@@ -92,14 +97,23 @@ def consider(alert: Alert, catalog: Catalog, own_jobs: Container[JobKey]) -> Ite
         elif unfulfilled := _unfulfilled(operario, alert):
             result = CandidateResult.MATCHERS
         else:
-            if is_own is None:
-                is_own = any(key in own_jobs for key in _jobs_named_by(alert))
-            if is_own and not options.own_jobs:
-                result = CandidateResult.OWN_JOB
+            if not checked:
+                own, checked = _why_own(alert, own_jobs), True
+            if own is not None and not options.own_jobs:
+                result = own
             else:
                 result = CandidateResult.OUTRANKED if chosen else CandidateResult.CHOSEN
                 chosen = True
         yield Candidate(operario, result, unfulfilled)
+
+
+def _why_own(alert: Alert, own_jobs: Container[JobKey]) -> CandidateResult | None:
+    """Why a Job for an alert could cause the same alert again."""
+    if is_own_alert(alert.labels):
+        return CandidateResult.OWN_ALERT
+    if any(key in own_jobs for key in _jobs_named_by(alert)):
+        return CandidateResult.OWN_JOB
+    return None
 
 
 def _unfulfilled(operario: Operario, alert: Alert) -> tuple[Matcher, ...]:

@@ -190,7 +190,8 @@ class Options:
     )
     own_jobs: bool = option(
         BOOLEAN,
-        "`true` also remediates alerts about Jobs that this controller created.",
+        "`true` also remediates alerts about Jobs that this controller created, and alerts that"
+        " this controller sent to Alertmanager.",
         default=False,
         example="true",
         permits=bool,

@@ -124,3 +124,29 @@ def test_an_alert_about_another_job_matches(labels: dict[str, str]) -> None:
     healer = operario(alertname="KubeJobFailed")
 
     assert match(about, catalog(healer), {OWN}) == Match(healer)
+
+
+def test_an_alert_that_we_sent_to_alertmanager_is_ignored() -> None:
+    """A remediation of what notifies people about remediations could loop."""
+    sent = alert(labels={"alertname": "OpenFeroNotHealed", "openfero": "true", "pod": "web-1"})
+    plain = operario("a", alertname="OpenFeroNotHealed")
+    asking = operario("b", alertname="OpenFeroNotHealed", options=Options(own_jobs=True))
+
+    assert match(sent, catalog(), ()) == NoMatch(Reason.OWN_ALERT)
+    assert match(sent, catalog(plain), ()) == NoMatch(Reason.OWN_ALERT)
+    assert match(sent, catalog(plain, asking), ()) == Match(asking)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"alertname": "PodCrashLooping", "openfero": "true"},
+        {"alertname": "OpenFeroNotHealed"},
+        {"alertname": "OpenFeroNotHealed", "openfero": "false"},
+    ],
+)
+def test_people_may_use_the_label_to_route_alerts(labels: dict[str, str]) -> None:
+    """Only the name and the label together say that an alert is ours."""
+    healer = operario(alertname=labels["alertname"])
+
+    assert match(alert(labels=labels), catalog(healer), ()) == Match(healer)
