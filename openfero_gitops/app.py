@@ -62,10 +62,9 @@ from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
+from openfero_gitops.notifications.notifier import Notifier
+from openfero_gitops.outside import alertmanagers, git_source
 from openfero_gitops.settings import Auth
-from openfero_gitops.sources.git.access import GitAccess
-from openfero_gitops.sources.git.signatures import Trust
-from openfero_gitops.sources.git.source import GitSettings, GitSource
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
 from openfero_gitops.web.auth import Credentials, Guard, SecretLines
@@ -234,6 +233,15 @@ class Controller:
             counts=self.metrics,
             record=self._recorder.record,
         )
+        self._notifier = Notifier(
+            receivers=alertmanagers(settings),
+            view=self.view,
+            catalog=self._catalog,
+            decisions=lambda: self._admitter.decisions,
+            counts=self.metrics,
+            now=_now,
+            external_url=settings.external_url,
+        )
         self._lease = KubernetesLease(lease_api or api, namespaces.controller)
         self._last_leadership = Leadership()
         self._stopping = asyncio.Event()
@@ -277,6 +285,7 @@ class Controller:
                 cluster_findings=self.dry_runner,
                 deliveries=self.submitter,
                 queue=self._queue_reader,
+                notifications=self._notifier,
                 clock=self.clock,
                 stopping=self._stopping.is_set,
                 now=_now,
@@ -420,6 +429,8 @@ class Controller:
             "dry run": lambda: self.dry_runner.run(term),
             "announce": self._announcer.run,
         }
+        if self._settings.alertmanager_url:
+            workers["notify"] = lambda: self._notifier.run(term)
         try:
             self.clock.now()
             async with asyncio.TaskGroup() as tasks:
@@ -489,39 +500,6 @@ class Controller:
         # A catalog has no reference cycles. Leaving it out of garbage collection saves pauses of
         # 0.2 s at ten thousand operarios.
         gc.freeze()
-
-
-def git_source(settings: Settings) -> GitSource:
-    """Build the Git source of the operarios.
-
-    Raises:
-        UsageError: a setting is not usable.
-    """
-    return GitSource(
-        GitSettings(
-            url=settings.repo,
-            ref=settings.ref,
-            path=settings.path,
-            cache_dir=settings.cache_dir,
-            access=GitAccess(
-                credentials_file=settings.git_credentials_file,
-                ssh_key_file=settings.git_ssh_key_file,
-                known_hosts_file=settings.git_known_hosts_file,
-                ca_file=settings.git_ca_file,
-                client_cert_file=settings.git_client_cert_file,
-                client_key_file=settings.git_client_key_file,
-                proxy=settings.git_proxy,
-                proxy_credentials_file=settings.git_proxy_credentials_file,
-                no_proxy=settings.git_no_proxy,
-                timeout=settings.git_timeout.total_seconds(),
-                pack_bytes=settings.git_max_size,
-                memory_bytes=settings.git_max_memory,
-            ),
-            trust=Trust(
-                settings.verify, settings.allowed_signers_file, settings.openpgp_keyring_file
-            ),
-        )
-    )
 
 
 async def serve(

@@ -20,6 +20,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from openfero_gitops.domain.notification import NotificationKind
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 
@@ -189,6 +190,18 @@ class Metrics:
             ("namespace",),
             registry=registry,
         )
+        self._notifications = Gauge(
+            "openfero_gitops_notifications",
+            "Alerts that the leader keeps in Alertmanager, by name",
+            ("alertname",),
+            registry=registry,
+        )
+        self._alertmanager_requests = Counter(
+            "openfero_gitops_alertmanager_requests_total",
+            "Requests that send alerts to an Alertmanager, by whether they were sent or failed",
+            ("alertmanager", "result"),
+            registry=registry,
+        )
         self._info = Gauge(
             "openfero_gitops_build_info",
             "Always 1; the label is the version",
@@ -294,6 +307,15 @@ class Metrics:
         self._changes.labels("added").inc(len(changes.added))
         self._changes.labels("changed").inc(len(changes.changed))
         self._changes.labels("removed").inc(len(changes.removed))
+
+    def notifications(self, alerts: Mapping[str, int]) -> None:
+        """Set how many alerts must exist in Alertmanager, by their name."""
+        for kind in NotificationKind:
+            self._notifications.labels(kind.value).set(alerts.get(kind.value, 0))
+
+    def notified(self, url: str, result: str) -> None:
+        """Count a request to an Alertmanager that was `sent` or `failed`."""
+        self._alertmanager_requests.labels(url, result).inc()
 
     def expose(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.workload import QueueStatus
 
 __all__ = [
+    "AlertReceiver",
     "ConfigMaps",
     "Counts",
     "Events",
     "History",
     "Jobs",
+    "NotificationCounts",
     "RunningTerm",
     "Source",
     "SourceWithHistory",
@@ -135,6 +137,19 @@ class Events(Protocol):
 
     async def patch(self, namespace: str, name: str, operations: Sequence[dict[str, Any]]) -> None:
         """Apply a JSON Patch."""
+        ...
+
+
+class AlertReceiver(Protocol):
+    """An Alertmanager."""
+
+    @property
+    def url(self) -> str:
+        """Its address, without credentials."""
+        ...
+
+    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> None:
+        """Send alerts as its API v2 reads them; raises `AlertmanagerError` if it refuses any."""
         ...
 
 
@@ -250,4 +265,16 @@ class Counts(Protocol):
 
     def changed(self, changes: Changes) -> None:
         """Count the operarios that a new catalog added, changed or removed."""
+        ...
+
+
+class NotificationCounts(Protocol):
+    """What is counted of alerts that are sent to Alertmanager; see `metrics`."""
+
+    def notifications(self, alerts: Mapping[str, int]) -> None:
+        """Set how many alerts must exist in Alertmanager, by their name."""
+        ...
+
+    def notified(self, url: str, result: str) -> None:
+        """Count a request to an Alertmanager that was `sent` or `failed`."""
         ...

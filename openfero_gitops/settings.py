@@ -38,6 +38,7 @@ from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.dns import is_dns_label, is_dns_subdomain
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.http_url import http_url
 from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.quantity import format_size, parse_size
@@ -89,6 +90,10 @@ def _host(name: str) -> str:
     return name.lower()
 
 
+def _url(text: str) -> str:
+    return http_url(text) if text else ""
+
+
 def _replica_labels(names: tuple[str, ...]) -> tuple[str, ...]:
     with_replica_labels(names)
     return names
@@ -114,6 +119,8 @@ LabelNames = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_replica_labels)
 ]
 Host = Annotated[str, AfterValidator(_host)]
+Url = Annotated[str, AfterValidator(_url)]
+Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -290,6 +297,28 @@ class Settings(BaseSettings):
         description="Accepted user:password pairs or tokens of the pages and the API, one per "
         "line.",
     )
+    alertmanager_url: Urls = Field(
+        (),
+        description="Alertmanager that the leader sends alerts to, so that people are notified of "
+        "remediations that fail, do not help or wait for approval. Repeat the flag, or separate "
+        "URLs by commas, for each member of a cluster. See docs/notifications.md.",
+    )
+    alertmanager_auth: Auth = Field(
+        Auth.NONE,
+        description="How to authenticate to Alertmanager: none, basic or bearer.",
+    )
+    alertmanager_credentials_file: Path | None = Field(
+        None, description="user:password, or a token, for Alertmanager."
+    )
+    alertmanager_ca_file: Path | None = Field(
+        None,
+        description="CA certificate of Alertmanager, in PEM format. Default: the CAs of the system",
+    )
+    external_url: Url = Field(
+        "",
+        description="Address under which people reach the pages, for links in the alerts that are "
+        "sent to Alertmanager.",
+    )
     hook_secret_file: Path | None = Field(
         None,
         description="Secrets of push hooks (POST /hooks/git), one per line. Without it, push "
@@ -378,6 +407,7 @@ class Settings(BaseSettings):
         for name, auth, file in (
             ("webhook", self.webhook_auth, self.webhook_credentials_file),
             ("web", self.web_auth, self.web_credentials_file),
+            ("alertmanager", self.alertmanager_auth, self.alertmanager_credentials_file),
         ):
             if auth is not Auth.NONE and file is None:
                 raise ValueError(f"--{name}-auth {auth} requires --{name}-credentials-file")
@@ -389,6 +419,12 @@ class Settings(BaseSettings):
             raise ValueError("--tls-cert-file and --tls-key-file require each other")
         if self.client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("--client-ca-file requires --tls-cert-file and --tls-key-file")
+        if not self.alertmanager_url and (
+            self.alertmanager_auth is not Auth.NONE or self.alertmanager_ca_file is not None
+        ):
+            raise ValueError(
+                "--alertmanager-auth and --alertmanager-ca-file require --alertmanager-url"
+            )
         if self.max_delivery_size < self.max_alerts * _MIN_BYTES_PER_ALERT:
             raise ValueError(
                 f"--max-alerts {self.max_alerts} requires --max-delivery-size "

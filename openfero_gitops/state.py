@@ -137,6 +137,7 @@ class State:
         cluster_findings: ClusterFindings,
         deliveries: Deliveries,
         queue: Queue,
+        notifications: HealthSource,
         clock: HealthSource,
         stopping: Callable[[], bool],
         now: Callable[[], datetime],
@@ -152,6 +153,7 @@ class State:
         self._cluster_findings = cluster_findings
         self._deliveries = deliveries
         self._queue = queue
+        self._notifications = notifications
         self._clock = clock
         self._stopping = stopping
         self._now = now
@@ -241,6 +243,7 @@ class State:
             _condition("control", self._control.trouble, vital=False),
             _condition("leader", self._elector.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
+            _condition("alertmanager", self._notifications.trouble, vital=False),
             _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
             Condition(
                 "job policy",

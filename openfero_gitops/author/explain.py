@@ -214,12 +214,11 @@ def _conditions(
         cooldown = format_duration(options.cooldown)
         yield f"condition: the last Job for this target ended at least {cooldown} ago (cooldown)"
     yield (
-        f"limits of the operario: at most {options.max_concurrent} running,"
-        f" {options.max_per_hour} started per hour"
+        f"limits: at most {options.max_concurrent} running, {options.max_per_hour} started per hour"
     )
     limits = envelope.limits
     yield (
-        f"limits of all operarios: at most {limits.concurrent} running,"
+        f"limits of all operarios together: at most {limits.concurrent} running,"
         f" {limits.per_minute} started per minute"
     )
     if options.max_wait > _ZERO:

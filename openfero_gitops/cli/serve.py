@@ -31,6 +31,8 @@ _TEXTS: Final = {
     "listen": "ADDRESS",
     "web_listen": "ADDRESS",
     "allowed_host": "HOST",
+    "alertmanager_url": "URL",
+    "external_url": "URL",
     "identity": "NAME",
 }
 

@@ -51,8 +51,8 @@ def still_firing(
 ) -> list[Identity]:
     """Find resolved alerts of one member of a pair that still fire from the other.
 
-    One member may evaluate the rule later, or be restarting. The alert is resolved once the last
-    member says so.
+    One member may evaluate the rule later, or be restarting. The alert is resolved once both
+    members have resolved it.
     """
     labels = {
         identity: common_identity(identity, alert, replica_labels)[-1]

@@ -11,6 +11,7 @@ OpenFeroError
 │   ├── Unusable          the commit of the ref cannot become active: no such folder, too large
 │   │   └── Unverified    it has no valid signature of a trusted signer
 │   └── CatalogRefusal    it was read, and its openfero.yaml is missing or invalid
+├── AlertmanagerError     an Alertmanager did not accept alerts; they are sent again
 ├── ClockWrong            this replica's clock differs too much from the API server's
 └── ApiError              a request to the API server failed
     ├── AlreadyExists     409, reason AlreadyExists: the name is taken
@@ -133,6 +134,10 @@ class CatalogRefusal(SourceError):
         self.problems = problems
         self.paused = paused
         self.ignore = ignore
+
+
+class AlertmanagerError(OpenFeroError):
+    """An Alertmanager did not accept alerts; the text does not name it."""
 
 
 class ClockWrong(OpenFeroError):

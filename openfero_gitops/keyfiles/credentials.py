@@ -73,3 +73,17 @@ def user_and_password(content: bytes) -> UserPassword:
     if pair.user == ANY_USER:
         raise UnusableFile("the file names no user; write user:password in one line")
     return pair
+
+
+def bearer_token(content: bytes) -> str:
+    """Read a token, alone in its line, for a server that knows no users.
+
+    Raises:
+        UnusableFile: there is none, or the file has another form.
+    """
+    pair = credentials(content)
+    if pair.user != ANY_USER:
+        raise UnusableFile("the file contains user:password, not a token; write the token alone")
+    if not pair.password.isascii() or " " in pair.password:
+        raise UnusableFile("the token contains characters that a header cannot have")
+    return pair.password

@@ -69,6 +69,13 @@ FULL: Values = {
     },
     "webhook": {"auth": "basic", "replicaLabels": ["host.name", "member"]},
     "web": {"expose": True, "auth": "basic", "existingSecret": "pages"},
+    "alertmanager": {
+        "urls": ["https://alertmanager.example.com/am", "http://am-1.monitoring.svc:9093"],
+        "auth": "basic",
+        "existingSecret": "alertmanager",
+        "caKey": "ca.crt",
+    },
+    "externalUrl": "https://openfero.example.com",
     "tls": {"existingSecret": "certificate", "clientCaKey": "ca.crt"},
     "jobsNamespace": {
         "podSecurity": {"enforce": "baseline"},
@@ -275,6 +282,18 @@ def test_lint_finds_nothing(values: Values) -> None:
         ({"web": {"expose": True, "auth": "basic"}}, "set web.existingSecret"),
         ({"web": {"port": 8080}}, "the port of the webhook"),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
+        ({"alertmanager": {"auth": "basic"}}, "alertmanager.urls, which is empty"),
+        ({"alertmanager": {"urls": ["am:9093"]}}, "/alertmanager/urls/0"),
+        ({"alertmanager": {"urls": ["http://a:b@am:9093"]}}, "/alertmanager/urls/0"),
+        (
+            {"alertmanager": {"urls": ["http://am:9093"], "auth": "basic"}},
+            "set alertmanager.existingSecret",
+        ),
+        (
+            {"alertmanager": {"urls": ["https://am:9093"], "caKey": "ca.crt"}},
+            "alertmanager.existingSecret, which is not set",
+        ),
+        ({"externalUrl": "openfero.example.com"}, "/externalUrl"),
         ({"allowedNamespaces": ["Production"]}, "/allowedNamespaces/0"),
         ({"approvalPolicy": {"create": True}}, "was replaced by jobPolicy"),
         ({"jobPolicy": {"create": "maybe"}}, "/jobPolicy/create"),
@@ -484,6 +503,27 @@ def test_files_of_the_secret_for_git_are_mounted_and_named() -> None:
     [git] = [volume["secret"] for volume in volumes if volume["name"] == "git"]
     assert {item["key"] for item in git["items"]} == set(files)
     assert egress_ports(objects)[2] == [1080, 443]
+
+
+def test_alertmanagers_are_named_and_may_be_reached() -> None:
+    """Each Alertmanager has a flag, and the Pods may reach its port."""
+    urls = ["http://am-0.monitoring.svc:9093", "http://am-1.monitoring.svc:9093/am"]
+    to = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    changes: Values = {
+        "alertmanager": {"urls": urls, "auth": "bearer", "existingSecret": "am"},
+        "networkPolicy": {"alertmanagerTo": to},
+        "externalUrl": "https://openfero.example.com",
+    }
+    objects = render_chart("openfero", merged(REPOSITORY, changes))
+    assert {
+        *(f"--alertmanager-url={url}" for url in urls),
+        "--alertmanager-auth=bearer",
+        "--alertmanager-credentials-file=/etc/openfero-gitops/alertmanager/token",
+        "--external-url=https://openfero.example.com",
+    } <= {*container(objects)["args"]}
+    rule = only(objects, "NetworkPolicy")["spec"]["egress"][-1]
+    assert rule == {"ports": [{"port": 9093}], "to": to}
+    assert len(egress_ports(render_chart("openfero", REPOSITORY))) == 3
 
 
 def test_disruption_budget_needs_a_second_replica() -> None:

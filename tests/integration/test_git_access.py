@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.app import git_source
 from openfero_gitops.cli import cli, main
 from openfero_gitops.domain.errors import SourceError, UsageError
+from openfero_gitops.outside import git_source
 from openfero_gitops.settings import load_settings
 from tests.support.git_servers import (
     connect_proxy,

@@ -90,6 +90,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.web.key | default (eq .Values.web.auth "basic" | ternary "basic" "token") }}
 {{- end }}
 
+{{- define "openfero-gitops.alertmanagerKey" -}}
+{{- .Values.alertmanager.key | default (eq .Values.alertmanager.auth "basic" | ternary "basic" "token") }}
+{{- end }}
+
 {{- define "openfero-gitops.scheme" -}}
 {{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
 {{- end }}
@@ -104,6 +108,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if or (not .proxy) .noProxy }}
 {{- $ports = append $ports (include "openfero-gitops.portOf" .url) }}
 {{- end }}
+{{- end }}
+{{- $ports | uniq | toJson }}
+{{- end }}
+
+{{- define "openfero-gitops.alertmanagerPorts" -}}
+{{- $ports := list }}
+{{- range .Values.alertmanager.urls }}
+{{- $ports = append $ports (include "openfero-gitops.portOf" .) }}
 {{- end }}
 {{- $ports | uniq | toJson }}
 {{- end }}
@@ -195,6 +207,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- if and (ne .auth "none") (not .existingSecret) }}
 {{- fail (printf "web.auth is %s: set web.existingSecret to the Secret with the credentials" .auth) }}
+{{- end }}
+{{- end }}
+{{- with .Values.alertmanager }}
+{{- if and (not .urls) (or .existingSecret (ne .auth "none")) }}
+{{- fail "alertmanager.auth and alertmanager.existingSecret are for the Alertmanagers in alertmanager.urls, which is empty" }}
+{{- end }}
+{{- if and (ne .auth "none") (not .existingSecret) }}
+{{- fail (printf "alertmanager.auth is %s: set alertmanager.existingSecret to the Secret with the credentials" .auth) }}
+{{- end }}
+{{- if and .caKey (not .existingSecret) }}
+{{- fail "alertmanager.caKey is a key of the Secret alertmanager.existingSecret, which is not set" }}
+{{- end }}
+{{- if and .existingSecret (eq .auth "none") (not .caKey) }}
+{{- fail "alertmanager.existingSecret is set: also set alertmanager.auth or alertmanager.caKey" }}
 {{- end }}
 {{- end }}
 {{- /* Deliveries in flight may take 9 s to finish; closing connections and sending the last Events takes 2 s. */}}

@@ -1,0 +1,255 @@
+"""Keeps the alerts in Alertmanager current. Only the leader does.
+
+Prometheus sends every alert to every Alertmanager of a cluster, again and again, each time with an
+end in the near future. So does the notifier: an alert ends at once when the leader says so, and by
+itself if the controller dies. A leader that hands over ends nothing, since the next one sends the
+same alerts. It only ends alerts that it sent in its own term.
+
+Each Alertmanager has a task of its own, which compares what must exist with what it last sent. So a
+slow or absent Alertmanager delays nothing else, and nothing accumulates for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from openfero_gitops.admission.requirements import with_requirements
+from openfero_gitops.background import OnChange, wait_for_event
+from openfero_gitops.domain.backoff import Backoff
+from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.errors import AlertmanagerError
+from openfero_gitops.domain.text import plural
+from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.notifications.alerts import (
+    MAX_NOTIFICATIONS,
+    Notifications,
+    list_notifications,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.notification import Notification
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.jobs.view import View
+    from openfero_gitops.notifications.alerts import Identity
+    from openfero_gitops.ports import AlertReceiver, NotificationCounts, RunningTerm
+
+_log = structlog.get_logger(__name__)
+
+#: Changes within this time are sent together.
+_BATCH_WINDOW_SECONDS: Final = 0.5
+#: Decisions and the catalog change without an event of the view.
+_POLL_SECONDS: Final = 2.0
+#: Listing the alerts blocks the event loop: it gets a twentieth of the time at most.
+_IDLE_PER_BUSY: Final = 19.0
+#: Alerts that are due within this time are sent too, so that requests are few.
+_EARLY_SECONDS: Final = 1.0
+#: Time between two requests; an empty one checks that the Alertmanager accepts alerts.
+_MAX_IDLE_SECONDS: Final = 60.0
+_BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=10.0)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An alert as an Alertmanager last got it; times are by the event loop's clock."""
+
+    notification: Notification
+    due: float
+    expires: float
+
+
+class _Channel:
+    """One Alertmanager, and whether it accepts alerts."""
+
+    def __init__(self, receiver: AlertReceiver) -> None:
+        self.receiver = receiver
+        self.changed = asyncio.Event()
+        self.error = OnChange(_log.warning, "cannot send alerts to Alertmanager")
+
+
+class Notifier:
+    """Keeps alerts in Alertmanagers while this replica leads."""
+
+    def __init__(
+        self,
+        *,
+        receivers: Iterable[AlertReceiver],
+        view: View,
+        catalog: Callable[[], Catalog | None],
+        decisions: Callable[[], Iterable[tuple[Remediation, Decision]]],
+        counts: NotificationCounts,
+        now: Callable[[], datetime],
+        external_url: str = "",
+        stopwatch: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Take what is read, and who gets the alerts; `decisions` are the leader's last ones."""
+        self._channels = [_Channel(receiver) for receiver in receivers]
+        self._view = view
+        self._catalog = catalog
+        self._decisions = decisions
+        self._counts = counts
+        self._now = now
+        self._external_url = external_url
+        self._stopwatch = stopwatch
+        self._wanted: Notifications | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why people are not notified of everything; empty on a replica that does not lead."""
+        errors = [channel.error.text for channel in self._channels if channel.error.text]
+        if self._wanted is not None and (left_out := self._wanted.left_out):
+            errors.append(
+                f"only the {plural(len(self._wanted.alerts), 'most urgent alert')} (at most "
+                f"{MAX_NOTIFICATIONS}) are sent, {left_out} more are not"
+            )
+        return "; ".join(errors)
+
+    async def run(self, term: RunningTerm) -> None:
+        """Send alerts until cancelled; the next leader takes over what is open then.
+
+        Raises:
+            Exception: the one of `term.check`, if the term has ended.
+        """
+        work = [self._update(), *(self._keep_current(channel, term) for channel in self._channels)]
+        tasks = [asyncio.create_task(each, name="notify") for each in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            self._wanted = None
+            self._counts.notifications({})
+            for channel in self._channels:
+                channel.error.clear()
+
+    async def _update(self) -> None:
+        """Keep up to date which alerts must exist."""
+        changed = self._view.subscribe()
+        try:
+            while True:
+                changed.clear()
+                started = self._stopwatch()
+                if self._view.complete:
+                    self._list()
+                busy_seconds = self._stopwatch() - started
+                await wait_for_event(changed, self._seconds_until_change())
+                await asyncio.sleep(max(_BATCH_WINDOW_SECONDS, busy_seconds * _IDLE_PER_BUSY))
+        finally:
+            self._view.unsubscribe(changed)
+
+    def _list(self) -> None:
+        catalog = self._catalog()
+        before = self._wanted
+        self._wanted = list_notifications(
+            with_requirements(self._view, catalog),
+            {remediation.key: decision for remediation, decision in self._decisions()},
+            self._incident,
+            remember=(catalog.envelope if catalog else Envelope()).remember,
+            external_url=self._external_url,
+            now=self._now(),
+        )
+        if before is None or before.alerts != self._wanted.alerts:
+            kinds = Counter(alert.kind.value for alert in self._wanted.alerts.values())
+            self._counts.notifications(kinds)
+            for channel in self._channels:
+                channel.changed.set()
+
+    def _incident(self, remediation: Remediation) -> Sequence[Remediation]:
+        if not remediation.incident:
+            return [remediation]
+        return self._view.of_incident(remediation.incident)
+
+    def _seconds_until_change(self) -> float:
+        if self._wanted is None or self._wanted.next_change is None:
+            return _POLL_SECONDS
+        left = (self._wanted.next_change - self._now()).total_seconds()
+        return max(0.0, min(left, _POLL_SECONDS))
+
+    async def _keep_current(self, channel: _Channel, term: RunningTerm) -> None:
+        """Send one Alertmanager what is new, what is due again, and the end of what is over."""
+        sent: dict[Identity, _Sent] = {}
+        failures = 0
+        next_request = 0.0
+        while True:
+            channel.changed.clear()
+            now = _loop_time()
+            for identity in [key for key, alert in sent.items() if alert.expires <= now]:
+                del sent[identity]  # it has ended by itself
+            wanted = self._wanted.alerts if self._wanted is not None else None
+            over = [] if wanted is None else [key for key in sent if key not in wanted]
+            due = [
+                notification
+                for identity, notification in (wanted or {}).items()
+                if (last := sent.get(identity)) is None
+                or last.notification != notification
+                or last.due <= now + _EARLY_SECONDS
+            ]
+            if due or over or (wanted is not None and next_request <= now):
+                term.check()
+                ended = [sent[identity].notification for identity in over]
+                error = await self._send(channel, due, ended)
+                failures = failures + 1 if error else 0
+                if not error:
+                    next_request = now + _MAX_IDLE_SECONDS
+                    for identity in over:
+                        sent.pop(identity, None)
+                    for notification in due:
+                        sent[tuple(sorted(notification.labels.items()))] = _Sent(
+                            notification,
+                            now + notification.kind.interval.total_seconds(),
+                            now + notification.kind.lifetime.total_seconds(),
+                        )
+            if failures:
+                await asyncio.sleep(_BACKOFF.delay(failures))
+                continue
+            moments = [next_request, *(alert.due for alert in sent.values())]
+            pause_seconds = min(moments) - _loop_time() if wanted is not None else _POLL_SECONDS
+            await wait_for_event(channel.changed, max(_BATCH_WINDOW_SECONDS, pause_seconds))
+
+    async def _send(
+        self, channel: _Channel, due: Sequence[Notification], ended: Sequence[Notification]
+    ) -> bool:
+        """Send alerts, and the end of others; return whether this failed."""
+        now = self._now()
+        alerts = [_body(alert, now + alert.kind.lifetime) for alert in due]
+        alerts += [_body(alert, now) for alert in ended]
+        url = channel.receiver.url
+        try:
+            await channel.receiver.send(alerts)
+        except AlertmanagerError as error:
+            channel.error.set(f"{url}: {error}")
+            self._counts.notified(url, "failed")
+            return True
+        channel.error.clear()
+        self._counts.notified(url, "sent")
+        return False
+
+
+def _body(notification: Notification, ends_at: datetime) -> dict[str, Any]:
+    """An alert as Alertmanager's API v2 reads it."""
+    starts_at = notification.starts_at
+    return {
+        "labels": dict(notification.labels),
+        "annotations": dict(notification.annotations),
+        "startsAt": format_time(starts_at),
+        # (An end before the start is refused: clocks may differ.)
+        "endsAt": format_time(max(starts_at, ends_at)),
+        "generatorURL": notification.url,
+    }
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,283 @@
+"""Which alerts must exist in Alertmanager."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.admission.decide import Decision, Wait
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.notification import NotificationKind, is_own_alert
+from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.notifications.alerts import (
+    MAX_BYTES,
+    MAX_NOTIFICATIONS,
+    Notifications,
+    list_notifications,
+)
+from tests.support.build import COMMIT, NOW, finished, minutes, remediation, running
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from openfero_gitops.domain.notification import Notification
+    from openfero_gitops.domain.remediation import Remediation
+
+REMEMBER = timedelta(hours=24)
+END = NOW + minutes(2)
+TARGET = {"pod": "web-1", "severity": "page"}
+NO_DECISIONS: Mapping[JobKey, Decision] = {}
+
+
+def notify(
+    *jobs: Remediation,
+    at: datetime = NOW,
+    decisions: Mapping[JobKey, Decision] = NO_DECISIONS,
+    url: str = "",
+) -> Notifications:
+    """List the alerts for some Jobs, which are all that exist."""
+    return list_notifications(
+        jobs,
+        decisions,
+        lambda job: [other for other in jobs if other.incident == job.incident],
+        remember=REMEMBER,
+        external_url=url,
+        now=at,
+    )
+
+
+def kinds(*jobs: Remediation, at: datetime = NOW, **given: Any) -> list[str]:
+    """Return the names of the alerts for some Jobs."""
+    return [alert.kind.value for alert in notify(*jobs, at=at, **given).alerts.values()]
+
+
+def only(*jobs: Remediation, at: datetime = NOW, **given: Any) -> Notification:
+    """Return the only alert for some Jobs."""
+    [alert] = notify(*jobs, at=at, **given).alerts.values()
+    return alert
+
+
+def failed(name: str = "job-1", **given: Any) -> Remediation:
+    """Return a failed remediation."""
+    values = {"phase": Phase.FAILED, "message": "BackoffLimitExceeded; exit code 3"}
+    return finished(name, began=NOW, ended=END, **values | given)
+
+
+def unhealed(name: str = "job-1", **given: Any) -> Remediation:
+    """Return a remediation that succeeded and did not help."""
+    values = {
+        "effect": Effect.NOT_HEALED,
+        "effect_at": END + minutes(16),
+        "effect_message": "still firing 16m after the Job ended",
+    }
+    return finished(name, began=NOW, ended=END, **values | given)
+
+
+def test_a_remediation_that_waits_for_approval_is_reported() -> None:
+    """The alert has the labels of the remediated one, and says what to do and until when."""
+    job = remediation("heal-1", phase=Phase.AWAITING_APPROVAL, operario="restart", commit=COMMIT)
+    alert = only(job, url="https://openfero.example")
+
+    assert alert.labels == {
+        "alertname": "OpenFeroApprovalNeeded",
+        "openfero": "true",
+        "operario": "restart",
+        "remediated_alertname": "PodCrashLooping",
+        **TARGET,
+    }
+    assert alert.annotations == {
+        "summary": "PodCrashLooping: the remediation waits for approval",
+        "description": "Job jobs/heal-1 of operario restart at commit 111111111111 starts only if "
+        "a person approves it; it is refused at 2026-11-21T04:04:05Z (max-wait)",
+        "command": "openfero-gitops approve jobs/heal-1",
+        "remediation_url": "https://openfero.example/?q=heal-1#jobs/heal-1",
+    }
+    assert alert.starts_at == NOW
+    assert alert.url == "https://openfero.example/?q=heal-1#jobs/heal-1"
+    assert is_own_alert(alert.labels)
+
+
+def test_without_an_external_url_there_is_no_link() -> None:
+    """The command to act does not need it."""
+    alert = only(remediation(phase=Phase.AWAITING_APPROVAL))
+
+    assert set(alert.annotations) == {"summary", "description", "command"}
+    assert alert.url == ""
+
+
+def test_a_failed_remediation_is_reported_until_its_alert_is_resolved() -> None:
+    """It is reported for `remember` at most."""
+    alert = only(failed(), at=END)
+
+    assert alert.labels["alertname"] == "OpenFeroRemediationFailed"
+    assert alert.annotations["description"].endswith("failed: BackoffLimitExceeded; exit code 3")
+    assert alert.annotations["command"] == "openfero-gitops logs jobs/job-1"
+    assert alert.starts_at == END
+    assert kinds(failed(resolved_at=END + minutes(1)), at=END + minutes(1)) == []
+    assert kinds(failed(), at=END + REMEMBER - minutes(1)) == ["OpenFeroRemediationFailed"]
+    assert kinds(failed(), at=END + REMEMBER) == []
+    assert notify(failed(), at=END).next_change == END + REMEMBER
+
+
+def test_an_old_failure_stays_over_when_the_alert_fires_again() -> None:
+    """The new Job is reported, if it fails."""
+    refire = running("job-2", received_at=END + minutes(9), starts_at=END + minutes(9))
+
+    assert kinds(failed(resolved_at=END + minutes(1)), refire) == ["OpenFeroRemediating"]
+
+
+def test_a_failed_undo_is_reported_until_a_later_one_succeeds() -> None:
+    """The alert of an operario for resolved alerts is resolved already."""
+    undo = failed(status=Status.RESOLVED)
+    later = finished("job-2", status=Status.RESOLVED, received_at=NOW + minutes(1))
+
+    assert kinds(undo, at=END) == ["OpenFeroRemediationFailed"]
+    assert kinds(undo, later, at=END) == []
+
+
+def test_a_remediation_that_did_not_help_is_reported() -> None:
+    """The message says which fact decided it, and the alert began then."""
+    alert = only(unhealed(), at=END + minutes(20))
+
+    assert alert.labels["alertname"] == "OpenFeroNotHealed"
+    assert alert.annotations["description"] == (
+        "Job jobs/job-1 of operario restart-pod at commit 111111111111 succeeded, but the alert "
+        "was not healed: still firing 16m after the Job ended"
+    )
+    assert alert.annotations["command"] == "openfero-gitops trace jobs/job-1"
+    assert alert.starts_at == END + minutes(16)
+    assert kinds(unhealed(resolved_at=END + minutes(40)), at=END + minutes(41)) == []
+    assert kinds(unhealed(), at=END + REMEMBER) == []
+
+
+def test_an_alert_that_fired_again_is_reported_until_it_is_resolved_again() -> None:
+    """One that fires again much later is another incident."""
+    first = unhealed(resolved_at=END + minutes(1))
+    again = END + minutes(5)
+    refire = remediation("job-2", starts_at=again, received_at=again)
+    calm = remediation("job-2", starts_at=again, received_at=again, resolved_at=again + minutes(1))
+    late = again + minutes(60)
+    much_later = remediation("job-2", starts_at=late, received_at=late)
+
+    assert kinds(first, refire, at=again) == ["OpenFeroNotHealed"]
+    assert kinds(first, calm, at=again + minutes(2)) == []
+    assert kinds(first, much_later, at=late) == []
+
+
+def test_what_waits_because_nothing_helps_is_reported() -> None:
+    """The reason comes from the leader's decision; approval is not asked for twice."""
+    job = remediation(phase=Phase.AWAITING_APPROVAL)
+    wait = Wait(Reason.NOT_HELPING, message="the last 3 remediations did not help")
+    alert = only(job, decisions={job.key: wait})
+
+    assert alert.labels["alertname"] == "OpenFeroNotHelping"
+    assert alert.annotations["description"] == (
+        "the last 3 remediations did not help; Job jobs/job-1 of operario restart-pod at commit "
+        "111111111111 starts only if a person approves it or the operario changes"
+    )
+    other = {job.key: Wait(Reason.COOLDOWN)}
+    assert kinds(remediation(), decisions=other) == []
+
+
+def test_a_running_remediation_holds_back_the_page() -> None:
+    """After success it does so until the effect is known, for heals-within at most."""
+    options = Options(heals_within=minutes(5))
+    done = finished(began=NOW, ended=END, options=options)
+    going = only(running(options=options))
+    after = only(done, at=END + minutes(1))
+
+    assert going.labels == after.labels
+    assert going.labels["alertname"] == "OpenFeroRemediating"
+    assert going.starts_at == after.starts_at == NOW
+    assert going.annotations["description"].endswith("is running")
+    assert after.annotations["description"].endswith(
+        "succeeded; the alert should be resolved by 2026-11-21T03:11:05Z (heals-within)"
+    )
+    assert notify(done, at=END).next_change == END + minutes(5)
+    assert kinds(done, at=END + minutes(5)) == []
+    assert kinds(finished(ended=END, resolved_at=END), at=END) == []
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        remediation(),
+        remediation(phase=Phase.QUEUED, admitted_at=NOW),
+        remediation(phase=Phase.HELD, admitted_at=NOW),
+        remediation(phase=Phase.CANCELLED),
+        remediation(phase=Phase.REFUSED),
+        running(status=Status.RESOLVED),
+        running(pod_waiting="ImagePullBackOff: no such image"),
+        running(deleting=True),
+    ],
+    ids=["waiting", "queued", "held", "cancelled", "refused", "undo", "stuck", "deleting"],
+)
+def test_nothing_holds_back_the_page_while_nothing_remediates(job: Remediation) -> None:
+    """A Job that waits, is stuck or was stopped does not help anybody."""
+    assert kinds(job) == []
+
+
+def test_labels_are_those_that_alertmanager_accepts() -> None:
+    """Others are left out, and so are replica labels; names of our own win."""
+    labels = {
+        "alertname": "PodCrashLooping",
+        "pod": "web-1",
+        "prometheus_replica": "prometheus-0",
+        "service.name": "web",
+        "9lives": "cat",
+        "empty": "",
+        "operario": "theirs",
+        "openfero": "false",
+    }
+    job = running(labels=labels, replica_labels=("prometheus_replica",), operario="ours")
+
+    assert only(job).labels == {
+        "alertname": "OpenFeroRemediating",
+        "openfero": "true",
+        "operario": "ours",
+        "pod": "web-1",
+        "remediated_alertname": "PodCrashLooping",
+    }
+
+
+def test_remediations_of_one_alert_are_one_notification() -> None:
+    """The newer one describes it."""
+    second = failed("job-2", attempt=2, received_at=NOW + minutes(1))
+
+    assert only(failed(), second, at=END).annotations["command"].endswith("job-2")
+    assert only(second, failed(), at=END).annotations["command"].endswith("job-2")
+
+
+def test_the_most_urgent_alerts_are_kept_within_the_limits() -> None:
+    """Running remediations are left out first: the page is sent then."""
+    jobs = [
+        *(running(f"r{n}", labels={"alertname": "R", "n": str(n)}) for n in range(10)),
+        *(
+            remediation(
+                f"w{n}", labels={"alertname": "W", "n": str(n)}, phase=Phase.AWAITING_APPROVAL
+            )
+            for n in range(MAX_NOTIFICATIONS - 5)
+        ),
+    ]
+    result = notify(*jobs)
+
+    assert len(result.alerts) == MAX_NOTIFICATIONS
+    assert result.left_out == 5
+    names = [alert.kind for alert in result.alerts.values()]
+    assert names.count(NotificationKind.APPROVAL_NEEDED) == MAX_NOTIFICATIONS - 5
+    large = {"alertname": "W", "text": "x" * (MAX_BYTES // 3)}
+    big = [running(f"b{n}", labels=large | {"n": str(n)}) for n in range(4)]
+    assert (len(notify(*big).alerts), notify(*big).left_out) == (2, 2)
+
+
+def test_untrusted_text_stays_on_one_line() -> None:
+    """A container's last words are cut, and control characters are escaped."""
+    text = only(failed(message="line\n" * 1000), at=END).annotations["description"]
+
+    assert "\n" not in text
+    assert len(text) < 2000
