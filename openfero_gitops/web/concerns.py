@@ -7,18 +7,20 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.operario import Mode
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import plural
 from openfero_gitops.jobs.workload import is_stuck
 from openfero_gitops.web.formats import short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import SyncStatus
 
 #: A failure is a concern for this long.
@@ -45,13 +47,14 @@ def list_concerns(
     catalog: Catalog | None,
     sync: SyncStatus,
     remediations: Iterable[Remediation],
+    decisions: Mapping[JobKey, Decision],
     pause: Pause | None,
     now: datetime,
 ) -> list[Concern]:
     """List every concern, the most urgent first."""
     concerns = [
         *_concerns_of_health(leader, conditions, catalog, sync),
-        *_concerns_of_remediations(remediations, now),
+        *_concerns_of_remediations(remediations, decisions, now),
         *_concerns_of_catalog(catalog, pause),
     ]
     return sorted(concerns, key=lambda concern: _URGENCY.index(concern.tone))
@@ -101,9 +104,9 @@ def _concern_of_condition(condition: Condition) -> Concern:
 
 
 def _concerns_of_remediations(
-    remediations: Iterable[Remediation], now: datetime
+    remediations: Iterable[Remediation], decisions: Mapping[JobKey, Decision], now: datetime
 ) -> Iterator[Concern]:
-    """List what failed, what waits for approval and what is held."""
+    """List what failed, what waits for a person and what is held."""
     by_phase: dict[Phase, list[Remediation]] = {}
     for remediation in remediations:
         by_phase.setdefault(remediation.phase, []).append(remediation)
@@ -129,6 +132,23 @@ def _concerns_of_remediations(
             f"oldest: {oldest.alertname or oldest.operario}",
             oldest.received_at,
             f"./?phase={Phase.AWAITING_APPROVAL.value}",
+        )
+    not_helping = [
+        remediation
+        for remediation in by_phase.get(Phase.WAITING, ())
+        if (decision := decisions.get(remediation.key)) is not None
+        and decision.reason is Reason.NOT_HELPING
+    ]
+    if not_helping:
+        oldest = min(not_helping, key=lambda remediation: remediation.order)
+        yield Concern(
+            "ask",
+            f"{plural(len(not_helping), 'remediation')} waiting because their operarios do not help"
+            if len(not_helping) > 1
+            else "1 remediation waiting because its operario does not help",
+            f"oldest: {oldest.alertname or oldest.operario}; approve it, or change the operario",
+            oldest.received_at,
+            f"./?q={Reason.NOT_HELPING.value}",
         )
     if stuck := [job for job in by_phase.get(Phase.RUNNING, ()) if job.pod_waiting]:
         oldest = min(stuck, key=lambda remediation: remediation.order)

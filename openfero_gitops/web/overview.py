@@ -167,6 +167,7 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
             catalog=catalog,
             sync=sync,
             remediations=newest_first,
+            decisions=decisions,
             pause=pause,
             now=now,
         ),
@@ -229,7 +230,7 @@ def _remediation_row(
         approver_note=approver_note,
         target=_target(remediation.target),
         options=changed_options(remediation.options),
-        commands=tuple(_commands(remediation)),
+        commands=tuple(_commands(remediation, reason)),
     )
 
 
@@ -249,12 +250,14 @@ def _phase_details(remediation: Remediation) -> Iterator[str]:
         yield "It is being deleted"
 
 
-def _commands(remediation: Remediation) -> Iterator[tuple[str, str]]:
+def _commands(remediation: Remediation, reason: str) -> Iterator[tuple[str, str]]:
     """List commands that an operator may want to run next, quoted for a shell."""
     job = shlex.quote(str(remediation.key))
     name = shlex.quote(remediation.key.name)
     kubectl = f"kubectl -n {shlex.quote(remediation.key.namespace)}"
-    if remediation.phase is Phase.AWAITING_APPROVAL:
+    if remediation.phase is Phase.AWAITING_APPROVAL or (
+        remediation.phase is Phase.WAITING and reason == Reason.NOT_HELPING
+    ):
         yield "Approve", f"openfero-gitops approve {job}"
         yield "Refuse", f"openfero-gitops refuse {job}"
     elif remediation.phase not in FINAL:
