@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.admission.breaker import Breakers
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.labels import without
 from openfero_gitops.domain.operario import Mode, OnResolve
-from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.reason import REPEATABLE, Reason
 from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_seconds
@@ -132,6 +133,10 @@ class _Index:
     last_hour: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     admitted: set[JobKey] = field(default_factory=set)
     refused: dict[JobKey, str] = field(default_factory=dict)
+    breakers: Breakers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.breakers = Breakers(self.now, self.by_incident, self.unconfirmed)
 
     def add(self, remediation: Remediation) -> None:
         """Add a Job; of one that is being deleted, or of an unknown incident, only Pods count."""
@@ -146,6 +151,7 @@ class _Index:
         if not remediation.started:
             return
         self.started[remediation.incident].append(remediation)
+        self.breakers.add(remediation)
         if (end := remediation.finished_at) is not None:
             key = remediation.operario, remediation.target
             self.last_end[key] = max(end, self.last_end.get(key, end))
@@ -215,6 +221,12 @@ def _refusal(remediation: Remediation, index: _Index, envelope: Envelope | None)
         return Refuse(Reason.MAX_WAIT, message)
     if Mode.DRY_RUN in (remediation.options.mode, envelope and envelope.mode):
         return Refuse(Reason.DRY_RUN)
+    if remediation.active_digest and index.breakers.check(remediation) is not None:
+        message = (
+            "the operario did not help on this target, and was changed in Git after this Job was "
+            "created: the next firing delivery of the alert creates a Job of the new version"
+        )
+        return Refuse(Reason.NOT_HELPING, message)
     return None
 
 
@@ -243,10 +255,10 @@ def _duplicate(remediation: Remediation, index: _Index) -> Refuse | None:
 def _is_refused_for_good(other: Remediation, index: _Index) -> bool:
     """Whether the refusal of `other` is final for its occurrence.
 
-    It is not if `other` was only a duplicate, or waited too long.
+    It is not if `other` was only a duplicate, or if the alert gets another attempt.
     """
-    reason = index.refused.get(other.key, Reason.MAX_WAIT)
-    return reason not in (Reason.SAME_OCCURRENCE, Reason.MAX_WAIT)
+    reason = index.refused.get(other.key)
+    return reason is not None and reason not in (Reason.SAME_OCCURRENCE, *REPEATABLE)
 
 
 def _takes_precedence(other: Remediation, remediation: Remediation, index: _Index) -> bool:
@@ -299,6 +311,8 @@ def _wait(
         return Wait(Reason.NO_CATALOG)
     if pause is not None:
         return Wait(Reason.PAUSED, message=pause.message)
+    if (breaker := index.breakers.check(remediation)) is not None:
+        return Wait(Reason.NOT_HELPING, breaker.until, breaker.message)
     if remediation.phase is Phase.AWAITING_APPROVAL:
         return Wait(Reason.APPROVAL, message=remediation.message)
     return (

@@ -6,12 +6,15 @@ Git while it waits, that counts at once; if it became less strict, the recorded 
 A Job whose operario is not in the active catalog must be approved, whatever is recorded: somebody
 removed it from Git, or wrote another name on the Job. So must a Job from another repository than
 that of the active catalog, as after a change of the settings: its operario was reviewed elsewhere.
+
+A Job of another version of its operario than that of the active catalog gets the digest of the
+active one, so that admission does not wait for a person to approve what was changed in Git.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from openfero_gitops.domain.location import same_repository
 from openfero_gitops.domain.operario import stricter_options
@@ -29,16 +32,27 @@ if TYPE_CHECKING:
 _MAX_ADDRESS_CHARACTERS: Final = 256
 
 
+class _Required(NamedTuple):
+    """The options that count, and why a Job must be approved if the record does not say so.
+
+    `spec_digest` is that of the operario in the active catalog; empty if there is none.
+    """
+
+    options: Options
+    message: str = ""
+    spec_digest: str = ""
+
+
 def with_requirements(
     remediations: Iterable[Remediation], catalog: Catalog | None
 ) -> list[Remediation]:
     """Return the remediations with the options, and the phase, that count for admission.
 
-    All that need no other options are returned as they are. Without a catalog nothing starts.
+    All that need no others are returned as they are. Without a catalog nothing starts.
     """
     if catalog is None:
         return list(remediations)
-    required: dict[tuple[int, str, str, Status, str], tuple[Options, str]] = {}
+    required: dict[tuple[int, str, str, Status, str], _Required] = {}
     effective = []
     for remediation in remediations:
         if remediation.waiting:
@@ -52,35 +66,36 @@ def with_requirements(
             )
             if key not in required:
                 required[key] = _requirements(remediation, catalog)
-            options, message = required[key]
+            options, message, spec_digest = required[key]
             if options is not recorded:
                 remediation = _with_options(remediation, options, message)  # noqa: PLW2901
+            if spec_digest not in ("", remediation.spec_digest):
+                remediation = replace(remediation, active_digest=spec_digest)  # noqa: PLW2901
         effective.append(remediation)
     return effective
 
 
-def _requirements(remediation: Remediation, catalog: Catalog) -> tuple[Options, str]:
-    """The options that count, and why the Job must be approved if the record does not say so."""
+def _requirements(remediation: Remediation, catalog: Catalog) -> _Required:
     recorded = remediation.options
     for operario in catalog.by_alert.get(remediation.alertname.lower(), ()):
         if operario.name == remediation.operario and operario.status is remediation.status:
             options = stricter_options(recorded, operario.options)
             if message := _other_repository(remediation, catalog):
-                return replace(options, approval=True), message
+                return _Required(replace(options, approval=True), message)
             if options.approval and not recorded.approval:
                 message = (
                     f"operario {shown(operario.name)} requires approval in Git, but the options "
                     "recorded on the Job do not: one of them was changed since"
                 )
-                return options, message
-            return options, ""
+                return _Required(options, message, operario.spec_digest)
+            return _Required(options, spec_digest=operario.spec_digest)
     if recorded.approval:
-        return recorded, ""
+        return _Required(recorded)
     message = (
         f"the active catalog has no operario {shown(remediation.operario)} for this alert: it was "
         "removed, or the Job was changed; the Job starts only if it is approved"
     )
-    return replace(recorded, approval=True), message
+    return _Required(replace(recorded, approval=True), message)
 
 
 def _other_repository(remediation: Remediation, catalog: Catalog) -> str:

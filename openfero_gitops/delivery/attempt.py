@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.operario import OnResolve
-from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.reason import REPEATABLE, Reason
 from openfero_gitops.domain.remediation import (
     FINAL,
     STARTS_AT_TOLERANCE,
@@ -56,14 +56,15 @@ def is_duplicate(job: Remediation) -> bool:
 def is_next_attempt_due(latest: Remediation, runs: int, now: datetime) -> bool:
     """Whether a firing delivery at `now` begins another attempt after the `latest` one.
 
-    An attempt that waited too long is always repeated. One that ended is repeated if its operario
+    An attempt that waited too long, or whose operario was changed because it did not help, is
+    always repeated. One that ended is repeated if its operario
     sets `rerun-after`, up to `max-runs` attempts that started. One that never started because one
     member of a pair of Prometheus servers resolved the alert is repeated if the other member still
     delivers it after that; within the first minute, the delivery may be a late repetition.
     """
     if latest.status is not Status.FIRING:
         return False
-    if _waited_too_long(latest):
+    if _is_repeatable(latest):
         return True
     if resolved_before_start(latest):
         return bool(latest.replica_labels) and not is_just_resolved(latest, now)
@@ -81,16 +82,14 @@ def is_next_attempt_due(latest: Remediation, runs: int, now: datetime) -> bool:
 def jobs_to_keep(incident: Iterable[Remediation]) -> list[Remediation]:
     """Return the Jobs of an incident that are kept for as long as its alert is delivered.
 
-    Of the attempts that waited too long, the newest is enough: an alert that waits for days makes
-    a new one every `max-wait`.
+    Of the attempts that are repeated without having started, the newest is enough: an alert that
+    waits for days makes a new one every `max-wait`.
     """
     jobs = list(incident)
     newest: dict[datetime | None, int] = {}
     for job in jobs:
         newest[job.starts_at] = max(job.attempt, newest.get(job.starts_at, 1))
-    return [
-        job for job in jobs if not _waited_too_long(job) or job.attempt == newest[job.starts_at]
-    ]
+    return [job for job in jobs if not _is_repeatable(job) or job.attempt == newest[job.starts_at]]
 
 
 def resolved_before_start(job: Remediation) -> bool:
@@ -111,8 +110,8 @@ def is_just_resolved(job: Remediation, now: datetime) -> bool:
     return job.resolved_at is None or now <= job.resolved_at + STARTS_AT_TOLERANCE
 
 
-def _waited_too_long(job: Remediation) -> bool:
-    return job.phase is Phase.REFUSED and job.reason == Reason.MAX_WAIT
+def _is_repeatable(job: Remediation) -> bool:
+    return job.phase is Phase.REFUSED and job.reason in REPEATABLE
 
 
 def runs_so_far(attempts: Iterable[Remediation]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class Reason(StrEnum):
@@ -81,3 +81,7 @@ class Reason(StrEnum):
     API_CONFLICT = "api-conflict", "the API server reported a conflict; retry later"
     NAME_TAKEN = "name-taken", "a Job with this name exists: it is being deleted, or not ours"
     API_REFUSED = "api-refused", "the API server rejects the Job as invalid"
+
+
+#: Refusals that are not final: the next firing delivery of the alert makes another attempt.
+REPEATABLE: Final = frozenset({Reason.MAX_WAIT, Reason.NOT_HELPING})

@@ -95,6 +95,8 @@ class Remediation:
     it, and `unrecorded_start` is the time of one that must be.
     `still_firing_at` is when the alert was first heard firing after it should have been resolved.
     `effect`, `effect_at` and `effect_message` are as the leader settled them, else None or empty.
+    `active_digest` is the spec digest of the operario in the active catalog, where that is another
+    one than the Job's; only admission's requirements set it.
     `suspended_at` is when Kubernetes last stopped the Job, or saw that it must not start yet; None
     unless it is suspended.
     """
@@ -152,6 +154,7 @@ class Remediation:
     effect: Effect | None = None
     effect_at: datetime | None = None
     effect_message: str = ""
+    active_digest: str = ""
 
     @property
     def waiting(self) -> bool:

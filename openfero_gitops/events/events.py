@@ -106,9 +106,10 @@ def of_wait(remediation: Remediation, wait: Wait) -> Event:
     note = f"{wait.reason.value}: {wait.message or wait.reason.text}"
     if wait.until is not None:
         note += f", until {format_seconds(wait.until)}"
-    if wait.reason is Reason.APPROVAL:
+    if wait.reason in (Reason.APPROVAL, Reason.NOT_HELPING):
         note += f"; run `openfero-gitops approve {remediation.key}`"
-    return Event(reference(remediation), "Waiting", "Wait", note, transient=True)
+    warning = wait.reason is Reason.NOT_HELPING
+    return Event(reference(remediation), "Waiting", "Wait", note, warning=warning, transient=True)
 
 
 def of_foreign(foreign: Foreign) -> Event:

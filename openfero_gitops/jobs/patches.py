@@ -48,7 +48,7 @@ def admit(job: Remediation, stamp_id: str, by: str, now: datetime) -> Patch:
     preconditions = []
     if job.resolved_at is None:
         preconditions.append(_absent(keys.RESOLVED_AT))
-    if job.options.approval:
+    if job.options.approval or job.approved_by:
         approved = {"op": "test", "path": _path(keys.APPROVED_BY), "value": job.approved_by}
         preconditions.append(approved)
     return [

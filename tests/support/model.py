@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+#: Refusals after which the next delivery of a firing alert is another attempt.
+REPEATED = ("max-wait", "not-helping")
 
 
 @dataclass(eq=False)
@@ -33,7 +35,11 @@ class Run:
     approved: bool = False
     resolved: datetime | None = None
     started: datetime | None = None
+    began: datetime | None = None  # when Kubernetes started it, which Kueue may do later
     ended: datetime | None = None
+    version: int = 0  # of the operario
+    heard: datetime | None = None  # when its alert was still firing, though it should have healed
+    effect: str = ""  # as settled
 
     @property
     def busy(self) -> bool:
@@ -71,6 +77,8 @@ class Options:
     on_resolve: str = "cancel"
     resolve_delay: timedelta = MINUTE
     dry_run: bool = False
+    heals_within: timedelta = 15 * MINUTE
+    stop_after: int | None = 3
 
 
 @dataclass
@@ -81,6 +89,7 @@ class Rules:
     per_minute: int = 60
     paused: bool = False
     catalog: bool = True
+    versions: dict[str, int] = field(default_factory=dict)  # by operario, as in Git
     runs: list[Run] = field(default_factory=list)
 
     # Invariants 2 and 3: once for each occurrence, once for each incident.
@@ -110,7 +119,10 @@ class Rules:
                 continue
             before = self.goes_before(rival, candidate)
             refused = rival.state in ("refused", "cancelled")
-            for_good = refused and rival.reason not in ("same-occurrence", "max-wait")
+            for_good = refused and rival.reason not in (
+                "same-occurrence",
+                *REPEATED,
+            )
             if (
                 candidate.starts is not None
                 and rival.starts == candidate.starts
@@ -135,6 +147,9 @@ class Rules:
             reasons.add("max-wait")
         if candidate.options.dry_run:
             reasons.add("dry-run")
+        outdated = candidate.version != self.versions.get(candidate.operario, 0)
+        if self.catalog and outdated and self.in_vain(candidate, now):
+            reasons.add("not-helping")
         return reasons
 
     def fires(self, candidate: Run) -> list[Run]:
@@ -164,6 +179,70 @@ class Rules:
                 reasons.add("nothing-to-undo")
         return reasons
 
+    # What did not help.
+
+    def effect(self, run: Run, now: datetime) -> str:
+        """Whether a run healed its alert; empty while that is not known, or never will be."""
+        if run.effect or run.status != "firing" or run.began is None or run.ended is None:
+            return run.effect
+        fires = [fire for fire in self.fires(run) if fire is not run]
+        again = [
+            fire.starts
+            for fire in fires
+            if fire.starts and run.starts and fire.starts > run.began
+            if not self.same_incident(fire, run)
+        ]
+        # Another run was needed, for the same alert.
+        needed = [
+            fire.began
+            for fire in fires
+            if fire.began and fire.began > run.ended
+            if fire.starts == run.starts or self.same_incident(fire, run)
+        ]
+        within = run.options.heals_within
+        due = run.ended + within
+        if run.resolved is not None and run.resolved < run.began:
+            return ""  # by itself
+        if run.resolved is None or any(start <= run.resolved for start in again):
+            heard = run.heard or any(
+                self.still_firing(run, fire.starts, fire.received) for fire in fires
+            )
+            late = now > due and any(start <= due for start in needed)
+            return "not-healed" if heard or late or any(t <= due + within for t in again) else ""
+        resolved = run.resolved
+        if resolved > due or any(start <= resolved for start in needed):
+            return "not-healed"
+        if any(start <= resolved + within for start in again):
+            return "not-healed"
+        return "healed" if now >= resolved + within else ""
+
+    def still_firing(self, run: Run, starts: datetime | None, delivered: datetime) -> bool:
+        """Whether the delivery of an alert shows that a run for it did not heal."""
+        if run.status != "firing" or run.began is None or run.ended is None:
+            return False
+        if (
+            run.heard
+            or run.resolved
+            or run.effect
+            or delivered <= run.ended + run.options.heals_within
+        ):
+            return False
+        return starts is None or run.starts is None or starts <= run.received + MINUTE
+
+    def in_vain(self, candidate: Run, now: datetime) -> bool:
+        """Whether the last runs on the target did not heal, and nobody and nothing changed that."""
+        most = candidate.options.stop_after
+        if most is None or candidate.approved or candidate.status != "firing":
+            return False
+        effects = [
+            (self.effect(run, now), run.version)
+            for run in sorted(self.runs, key=lambda run: (run.began or now, run.place))
+            if (run.operario, run.target) == (candidate.operario, candidate.target)
+            if run.began is not None and self.effect(run, now)
+        ]
+        versions = (candidate.version, self.versions.get(candidate.operario, 0))
+        return any(effects[-most:] == [("not-healed", version)] * most for version in versions)
+
     # What is not started yet.
 
     def holds(self, candidate: Run, now: datetime) -> set[str]:
@@ -175,6 +254,8 @@ class Rules:
             reasons.add("paused")
         if candidate.options.approval and not candidate.approved:
             reasons.add("approval")
+        if self.in_vain(candidate, now):
+            reasons.add("not-helping")
         if candidate.status == "resolved":
             if now < candidate.received + candidate.options.resolve_delay:
                 reasons.add("resolve-delay")
@@ -237,7 +318,7 @@ class Rules:
                 )
             ran += last.started is not None
             again = last.options.rerun_after
-            waited = (last.state, last.reason) == ("refused", "max-wait")
+            waited = last.state == "refused" and last.reason in REPEATED
             reruns = (
                 last.state in ("succeeded", "failed")
                 and last.ended is not None

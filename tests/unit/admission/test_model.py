@@ -7,6 +7,7 @@ controller's code: Jobs are rendered, patched and read back as by the API server
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,16 +17,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from openfero_gitops.admission.decide import Admit, Refuse, decide
+from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.demo.cluster.jsonpatch import apply_patch
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.effect import FINAL_EFFECTS
 from openfero_gitops.domain.errors import Invalid
 from openfero_gitops.domain.operario import Mode, OnResolve, Operario
 from openfero_gitops.domain.operario import Options as Written
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Phase, Remediation
+from openfero_gitops.effects.assess import assess, is_still_firing
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render
@@ -72,6 +76,8 @@ _OPTIONS = st.builds(
     on_resolve=st.sampled_from(("cancel", "keep", "cancel-running")),
     resolve_delay=_time(30, 0, 0),
     dry_run=_SELDOM,
+    heals_within=_time(60, 1, 600),
+    stop_after=_mostly(3, None, 1, 1, 2),
 )
 _PODS = _mostly("web-1", "web-2")
 _NAMESPACES = _mostly("jobs", "jobs", "other")
@@ -95,9 +101,18 @@ def operario(name: str, alertname: str, status: Status, options: Options, queue:
         approval=options.approval,
         on_resolve=OnResolve(options.on_resolve),
         resolve_delay=options.resolve_delay,
+        heals_within=options.heals_within,
+        stop_after_not_healed=options.stop_after,
     )
     labels = {keys.KUEUE_QUEUE: queue} if queue else None
-    return build.operario(name, options=written, alertname=alertname, status=status, labels=labels)
+    return build.operario(
+        name,
+        options=written,
+        alertname=alertname,
+        status=status,
+        labels=labels,
+        spec_digest=f"{name}-0",
+    )
 
 
 class Story(RuleBasedStateMachine):
@@ -139,12 +154,24 @@ class Story(RuleBasedStateMachine):
         which=_ANY,
         began=_BEGAN,
         namespace=_NAMESPACES,
+        heard=_mostly(*(True, False)),
         then=_SELDOM,
     )
     def fire(
-        self, name: str, pod: str, which: int, began: int, namespace: str, *, then: bool
+        self,
+        name: str,
+        pod: str,
+        which: int,
+        began: int,
+        namespace: str,
+        *,
+        heard: bool,
+        then: bool,
     ) -> None:
-        """An alert fires; the next attempt is created if there must be one."""
+        """An alert fires; the next attempt is created if there must be one.
+
+        That it still fires is written on the Jobs that should have healed it, unless that fails.
+        """
         labels = {"alertname": name, "pod": pod}
         starts = self._near(which, began)
         views = {uid: observe(job) for uid, job in self.jobs.items()}
@@ -169,6 +196,15 @@ class Story(RuleBasedStateMachine):
             assert owed == self.rules.next_attempt(tuple(sorted(labels.items())), starts, self.now)
         if owed is not None:
             self._create(name, "firing", pod, starts, namespace, owed)
+        for uid, run in self.runs.items() if heard else ():
+            job = observe(self.jobs[uid])
+            still = run.labels == tuple(sorted(labels.items())) and self.rules.still_firing(
+                run, starts, self.now
+            )
+            assert still == (job.labels == labels and is_still_firing(job, starts, self.now))
+            if still:
+                self._patch(uid, patches.still_firing(job, self.now))
+                run.heard = self.now
         if then:
             self.look()
 
@@ -231,6 +267,7 @@ class Story(RuleBasedStateMachine):
             received=self.now,
             target=pod,
             options=options,
+            version=self.rules.versions.get(by.name, 0),
         )
         self.runs[uid] = run
         self.rules.runs.append(run)
@@ -243,7 +280,10 @@ class Story(RuleBasedStateMachine):
         self.rules.paused, self.rules.catalog = paused, not blind
         limits = Limits(self.rules.concurrent, self.rules.per_minute)
         envelope = Envelope(limits=limits) if self.rules.catalog else None
-        views = [observe(job) for job in self.jobs.values()]
+        catalog = build.catalog(*(by for by, _ in self.operarios.values()))
+        views = with_requirements(
+            map(observe, self.jobs.values()), catalog if self.rules.catalog else None
+        )
         decided = decide(views, envelope, pause=_PAUSE if paused else None, now=self.now)
         decisions = {job.uid: decision for job, decision in decided}
         self._expect(decisions)
@@ -259,6 +299,7 @@ class Story(RuleBasedStateMachine):
                     remediation.uid, patches.admit(remediation, "stamp", "replica", self.now)
                 )
                 self.admitted[remediation.uid] = self.now
+                self.runs[remediation.uid].began = self.now
                 if remediation.queue is None:
                     self._controller_starts(remediation.uid)
             elif isinstance(decision, Refuse):
@@ -294,6 +335,32 @@ class Story(RuleBasedStateMachine):
         assert decision.reason.value in why, (run, why, decision)
         run.state, run.reason, run.unwritten = "refused", decision.reason.value, True
 
+    @rule()
+    def settle(self) -> None:
+        """The leader settles the effects that are known."""
+        views = [observe(job) for job in self.jobs.values()]
+        for job in views:
+            incident = [other for other in views if other.incident == job.incident]
+            assessment = assess(job, incident, self.now)
+            if assessment is None or assessment.effect not in FINAL_EFFECTS or job.effect:
+                continue
+            run = self.runs[job.uid]
+            if not job.started:
+                continue  # a dry run
+            assert assessment.effect == self.rules.effect(run, self.now), (run, assessment)
+            assert assessment.at is not None
+            patch = patches.settle(job, assessment.effect, assessment.at, assessment.message)
+            self._patch(job.uid, patch)
+            run.effect = assessment.effect.value
+
+    @rule(alert=st.sampled_from((("Crash", "firing"), ("Full", "firing"))))
+    def change(self, alert: tuple[str, str]) -> None:
+        """A commit changes the Job of an operario."""
+        by, options = self.operarios[alert]
+        version = self.rules.versions.get(by.name, 0) + 1
+        self.rules.versions[by.name] = version
+        self.operarios[alert] = replace(by, spec_digest=f"{by.name}-{version}"), options
+
     # Jobs, and those who change them.
 
     def _some(self, which: int, *states: str) -> str | None:
@@ -326,7 +393,7 @@ class Story(RuleBasedStateMachine):
     def approve(self, which: int) -> None:
         """A person approves."""
         uid = self._some(which, "waiting")
-        if uid is not None and self.runs[uid].options.approval and not self.runs[uid].approved:
+        if uid is not None and not self.runs[uid].approved:
             self._patch(uid, patches.approve(observe(self.jobs[uid]), "ada"))
             self.runs[uid].approved = True
 
@@ -359,6 +426,7 @@ class Story(RuleBasedStateMachine):
         run.state = "queued" if queued and uid in self.admitted else "held"
         # Of one on which no leader noted it nobody knows any more when it started.
         run.started = (self.admitted | self.noted).get(uid, self.now)
+        run.began = (self.admitted | self.noted).get(uid)
 
     @rule(which=_ANY)
     def start(self, which: int) -> None:
@@ -402,6 +470,7 @@ class Story(RuleBasedStateMachine):
         return not self.jobs[uid]["spec"]["suspend"]
 
     def _controller_starts(self, uid: str) -> None:
+        self.runs[uid].began = self.now
         self.jobs[uid]["spec"]["suspend"] = False
         self.jobs[uid]["status"] = {"startTime": _written(self.now), "active": 1}
 

@@ -36,6 +36,8 @@ RERUN = Options(rerun_after=minutes(5), max_runs=3)
     [
         (refused("a", "max-wait"), 0, 0, True),
         (refused("a", "max-wait"), 99, 0, True),
+        (refused("a", "not-helping"), 0, 0, True),
+        (refused("a", "not-helping", status=Status.RESOLVED), 0, 0, False),
         (refused("a", "resolved"), 0, 9, False),
         (refused("a", "refused-by-human", options=RERUN), 0, 9, False),
         (refused("a", "dry-run", options=RERUN), 0, 9, False),
@@ -62,7 +64,7 @@ def test_when_the_next_attempt_is_due(
     after: float,
     another: bool,  # noqa: FBT001
 ) -> None:
-    """Always after max-wait; after an end, depending on rerun-after and max-runs."""
+    """Always after max-wait and not-helping; after an end, if rerun-after and max-runs say so."""
     assert is_next_attempt_due(latest, runs, NOW + minutes(after)) is another
 
 

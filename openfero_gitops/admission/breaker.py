@@ -1,0 +1,135 @@
+"""The circuit breaker: an operario that does not help on a target is not started there again.
+
+It is open when the latest Jobs of an operario on a target whose effect is known were all
+`not-healed`, at least `stop-after-not-healed` of them, and all created from one version of the
+operario. The next Job of that version waits for a person; a new version of the operario starts
+again. Jobs whose effect is pending or unknown are skipped.
+
+Effects are computed from what is recorded on the Jobs, whether or not a leader has settled them.
+The delivery that made the waiting Job may show that the Job before did not help, and is recorded on
+that one only after the waiting Job exists: so the deliveries of all Jobs of the incident count.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
+from openfero_gitops.domain.timestamp import format_seconds
+from openfero_gitops.effects.assess import assess, is_still_firing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
+
+
+class OpenBreaker(NamedTuple):
+    """Why a Job must not start, as a clause.
+
+    At `until` time alone may change that: a later Job may turn out to have healed its alert.
+    """
+
+    message: str
+    until: datetime | None
+
+
+class _NotHealed(NamedTuple):
+    """The latest Jobs with a known effect, back to the first that healed or has another version.
+
+    Attributes:
+        jobs: with the messages of their effects, the latest first; all of one version.
+        until: when a later Job may become known as healed without further news.
+    """
+
+    jobs: Sequence[tuple[Remediation, str]]
+    until: datetime | None
+
+
+@dataclass(slots=True)
+class Breakers:
+    """The breakers of all operarios and targets, each computed when it is checked first.
+
+    `by_incident` are all Jobs by incident, which effects depend on. Of the `unconfirmed` (uids) it
+    is unknown whether they started, so no effect may depend on them.
+    """
+
+    now: datetime
+    by_incident: Mapping[str, Sequence[Remediation]]
+    unconfirmed: Collection[str] = frozenset()
+    _started: dict[tuple[str, str], list[Remediation]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _not_healed: dict[tuple[str, str], _NotHealed] = field(default_factory=dict)
+
+    def add(self, remediation: Remediation) -> None:
+        """Add a started Job. All must be added before the first check."""
+        if remediation.status is Status.FIRING and remediation.uid not in self.unconfirmed:
+            self._started[remediation.operario, remediation.target].append(remediation)
+
+    def check(self, remediation: Remediation) -> OpenBreaker | None:
+        """Check whether a waiting Job must not start because its operario does not help."""
+        limit = remediation.options.stop_after_not_healed
+        if limit is None or remediation.status is not Status.FIRING or remediation.approved_by:
+            return None
+        key = remediation.operario, remediation.target
+        if len(self._started.get(key, ())) < limit:
+            return None
+        if key not in self._not_healed:
+            self._not_healed[key] = self._latest_not_healed(self._started[key])
+        jobs, until = self._not_healed[key]
+        # Somebody who can change Jobs may have written another version on this one.
+        versions = (remediation.spec_digest, remediation.active_digest or remediation.spec_digest)
+        if len(jobs) < limit or jobs[0][0].spec_digest not in versions:
+            return None
+        return OpenBreaker(self._message(jobs, limit), until)
+
+    def _latest_not_healed(self, started: list[Remediation]) -> _NotHealed:
+        started.sort(key=self._order, reverse=True)
+        jobs: list[tuple[Remediation, str]] = []
+        until: datetime | None = None
+        for job in started:
+            assessment = self._assess(job)
+            if assessment is None:
+                continue
+            if assessment.effect is Effect.NOT_HEALED:
+                if jobs and jobs[0][0].spec_digest != job.spec_digest:
+                    break
+                jobs.append((job, assessment.message))
+            elif assessment.effect is Effect.HEALED:
+                break
+            elif not jobs and job.resolved_at is not None and assessment.next_change is not None:
+                until = min(until or assessment.next_change, assessment.next_change)
+        return _NotHealed(jobs, until)
+
+    def _assess(self, job: Remediation) -> Assessment | None:
+        incident = self.by_incident[job.incident]
+        if self.unconfirmed:
+            incident = [other for other in incident if other.uid not in self.unconfirmed]
+        if job.effect not in FINAL_EFFECTS:
+            for other in incident:
+                if other.key != job.key and is_still_firing(
+                    job, other.starts_at, other.delivered_at
+                ):
+                    return assess(
+                        replace(job, still_firing_at=other.delivered_at), incident, self.now
+                    )
+        return assess(job, incident, self.now)
+
+    def _order(self, job: Remediation) -> tuple[datetime, tuple[datetime, str, str]]:
+        return (job.started_at or self.now, job.order)
+
+    def _message(self, jobs: Sequence[tuple[Remediation, str]], limit: int) -> str:
+        latest, effect_message = jobs[0]
+        since, _ = self._order(jobs[-1][0])
+        counted = f"last {len(jobs)} Jobs" if len(jobs) > 1 else "last Job"
+        return (
+            f"the {counted} of this operario on this target, since {format_seconds(since)}, did not"
+            f" heal the alert (stop-after-not-healed is {limit}; the latest, Job {latest.key}: "
+            f"{effect_message}): approve this Job, or change the operario"
+        )
