@@ -81,7 +81,9 @@ async def serve_cluster(api: ApiServer, folder: Path, namespace: str) -> AsyncIt
         namespace: the default namespace of the kubeconfig.
     """
     token = secrets.token_urlsafe()
-    runner = web.AppRunner(_application(api, token), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        _application(api, token), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, _LOOPBACK, 0).start()

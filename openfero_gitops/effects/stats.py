@@ -1,0 +1,181 @@
+"""Statistics of an operario, for each of its commits: how often it ran, and whether it helped.
+
+They cover the Jobs that still exist.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.effects.assess import assess, is_dry_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime, timedelta
+
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
+
+
+@dataclass(frozen=True, slots=True)
+class EffectCounts:
+    """How many remediations had each effect.
+
+    `median_to_heal` is the median time from receiving the alert to its resolution, of the healed
+    ones; None if there are none.
+    """
+
+    healed: int
+    not_healed: int
+    unknown: int
+    pending: int
+    median_to_heal: timedelta | None
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.healed + self.not_healed + self.unknown + self.pending
+
+    @property
+    def heal_rate(self) -> float | None:
+        """The share of healed ones (0 to 1) among those that healed or did not; None of none."""
+        decided = self.healed + self.not_healed
+        return self.healed / decided if decided else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """Statistics of remediations; times are UTC.
+
+    `runs` started, of which `succeeded` and `failed` ended by themselves. `effects` are those of
+    the runs for firing alerts. `dry_runs` are not runs: of these, `healed` counts alerts that were
+    resolved without a remediation.
+    """
+
+    runs: int
+    succeeded: int
+    failed: int
+    effects: EffectCounts
+    dry_runs: EffectCounts
+    first_received_at: datetime
+    last_received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStats:
+    """Statistics of the Jobs that an operario created from one commit.
+
+    `spec_digest` identifies the operario's definition, which most commits do not change; it is
+    empty if the Jobs of the commit differ in it.
+    """
+
+    operario: str
+    commit: str
+    spec_digest: str
+    stats: RunStats
+
+
+@dataclass(frozen=True, slots=True)
+class _Assessed:
+    remediation: Remediation
+    assessment: Assessment | None
+
+
+def commit_stats(
+    remediations: Iterable[Remediation],
+    now: datetime,
+    selects: Callable[[Remediation], bool] = lambda _: True,
+) -> list[CommitStats]:
+    """Compute the statistics of each operario and commit.
+
+    The operario that was needed last comes first, with its commits from the newest.
+
+    Args:
+        remediations: all that are known, since others of an incident determine an effect.
+        now: the current time (UTC).
+        selects: those that count.
+    """
+    groups: dict[tuple[str, str], list[_Assessed]] = defaultdict(list)
+    for assessed in _assessed(remediations, now, selects):
+        groups[assessed.remediation.operario, assessed.remediation.commit].append(assessed)
+    rows = [_of_commit(*names, group) for names, group in groups.items()]
+    latest: dict[str, datetime] = {}
+    for row in rows:
+        moment = row.stats.last_received_at
+        latest[row.operario] = max(moment, latest.get(row.operario, moment))
+    return sorted(
+        rows,
+        key=lambda row: (latest[row.operario], row.operario, row.stats.last_received_at),
+        reverse=True,
+    )
+
+
+def total_stats(
+    remediations: Iterable[Remediation],
+    now: datetime,
+    selects: Callable[[Remediation], bool] = lambda _: True,
+) -> RunStats | None:
+    """Compute the statistics of all selected remediations together; None if nothing ran."""
+    counted = list(_assessed(remediations, now, selects))
+    return _run_stats(counted) if counted else None
+
+
+def _assessed(
+    remediations: Iterable[Remediation], now: datetime, selects: Callable[[Remediation], bool]
+) -> Iterable[_Assessed]:
+    """Assess those that ran, and dry runs."""
+    incidents: dict[str, list[Remediation]] = defaultdict(list)
+    counted: list[Remediation] = []
+    for remediation in remediations:
+        if remediation.incident:
+            incidents[remediation.incident].append(remediation)
+        if (remediation.started or is_dry_run(remediation)) and selects(remediation):
+            counted.append(remediation)
+    for remediation in counted:
+        incident = incidents[remediation.incident] if remediation.incident else [remediation]
+        yield _Assessed(remediation, assess(remediation, incident, now))
+
+
+def _of_commit(operario: str, commit: str, group: Sequence[_Assessed]) -> CommitStats:
+    digests = {assessed.remediation.spec_digest for assessed in group}
+    digest = digests.pop() if len(digests) == 1 else ""
+    return CommitStats(operario, commit, digest, _run_stats(group))
+
+
+def _run_stats(group: Sequence[_Assessed]) -> RunStats:
+    runs = [assessed for assessed in group if assessed.remediation.started]
+    phases = Counter(assessed.remediation.phase for assessed in runs)
+    received = [assessed.remediation.received_at for assessed in group]
+    return RunStats(
+        runs=len(runs),
+        succeeded=phases[Phase.SUCCEEDED],
+        failed=phases[Phase.FAILED],
+        effects=_effect_counts(runs),
+        dry_runs=_effect_counts([each for each in group if not each.remediation.started]),
+        first_received_at=min(received),
+        last_received_at=max(received),
+    )
+
+
+def _effect_counts(group: Iterable[_Assessed]) -> EffectCounts:
+    counts: Counter[Effect] = Counter()
+    durations: list[timedelta] = []
+    for assessed in group:
+        if assessed.assessment is None:
+            continue
+        counts[assessed.assessment.effect] += 1
+        healed_at = assessed.remediation.resolved_at or assessed.assessment.at
+        if assessed.assessment.effect is Effect.HEALED and healed_at is not None:
+            durations.append(healed_at - assessed.remediation.received_at)
+    return EffectCounts(
+        healed=counts[Effect.HEALED],
+        not_healed=counts[Effect.NOT_HEALED],
+        unknown=counts[Effect.UNKNOWN],
+        pending=counts[Effect.PENDING],
+        median_to_heal=median(durations) if durations else None,
+    )
