@@ -12,7 +12,7 @@ import sys
 import click
 
 from openfero_gitops import __version__
-from openfero_gitops.cli import author, control, operator, serve
+from openfero_gitops.cli import author, control, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 
@@ -34,6 +34,7 @@ for _command in (
     operator.refuse,
     operator.cancel,
     operator.audit,
+    stats.stats,
     control.pause,
     control.resume,
     serve.serve,

@@ -30,16 +30,14 @@ from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.mirror import HEAD, read_history
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
-from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.cluster.jobs import SELECTOR
+from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain.errors import (
     CatalogRefusal,
     Forbidden,
     SourceError,
     Unverified,
-    UsageError,
 )
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.text import shown
@@ -138,19 +136,7 @@ async def audit(
     api = await KubernetesApi.connect(kubeconfig)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
-        jobs: list[Mapping[str, Any]] = []
-        for namespace in selection.namespaces or (EVERYWHERE,):
-            try:
-                jobs += (await api.list(JOBS, namespace, label_selector=SELECTOR)).items
-            except Forbidden as error:
-                if namespace == EVERYWHERE:
-                    message = (
-                        f"no permission to list Jobs in all namespaces: {error}; use --namespace "
-                        "to list the Jobs of some namespaces"
-                    )
-                else:
-                    message = f"no permission to list Jobs in namespace {namespace!r}: {error}"
-                raise UsageError(message) from error
+        jobs = await list_jobs(api, selection.namespaces)
         record = None
         if reviewed is not None:
             places = [reviewed.controller_namespace]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from openfero_gitops.effects.assess import assess, is_dry_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.assess import Assessment
@@ -86,24 +87,55 @@ class _Assessed:
     assessment: Assessment | None
 
 
-def commit_stats(
+@dataclass(frozen=True, slots=True)
+class StatsReport:
+    """The statistics of remediations whose Jobs exist.
+
+    `oldest` is when the first of their alerts was received (UTC); None if there are none.
+    `total` is None if nothing ran. Of `commits`, the operario that was needed last comes first,
+    with its commits from the newest.
+    """
+
+    oldest: datetime | None
+    total: RunStats | None
+    commits: Sequence[CommitStats]
+
+
+def report_stats(
     remediations: Iterable[Remediation],
     now: datetime,
     selects: Callable[[Remediation], bool] = lambda _: True,
-) -> list[CommitStats]:
+) -> StatsReport:
     """Compute the statistics of each operario and commit.
-
-    The operario that was needed last comes first, with its commits from the newest.
 
     Args:
         remediations: all that are known, since others of an incident determine an effect.
         now: the current time (UTC).
         selects: those that count.
     """
+    incidents: dict[str, list[Remediation]] = defaultdict(list)
+    selected: list[Remediation] = []
+    for remediation in remediations:
+        if remediation.incident:
+            incidents[remediation.incident].append(remediation)
+        if selects(remediation):
+            selected.append(remediation)
+    ran = [
+        _Assessed(each, assess(each, incidents.get(each.incident, [each]), now))
+        for each in selected
+        if each.started or is_dry_run(each)
+    ]
     groups: dict[tuple[str, str], list[_Assessed]] = defaultdict(list)
-    for assessed in _assessed(remediations, now, selects):
+    for assessed in ran:
         groups[assessed.remediation.operario, assessed.remediation.commit].append(assessed)
-    rows = [_of_commit(*names, group) for names, group in groups.items()]
+    return StatsReport(
+        oldest=min((each.received_at for each in selected), default=None),
+        total=_run_stats(ran) if ran else None,
+        commits=_newest_first([_of_commit(*names, group) for names, group in groups.items()]),
+    )
+
+
+def _newest_first(rows: Sequence[CommitStats]) -> list[CommitStats]:
     latest: dict[str, datetime] = {}
     for row in rows:
         moment = row.stats.last_received_at
@@ -113,32 +145,6 @@ def commit_stats(
         key=lambda row: (latest[row.operario], row.operario, row.stats.last_received_at),
         reverse=True,
     )
-
-
-def total_stats(
-    remediations: Iterable[Remediation],
-    now: datetime,
-    selects: Callable[[Remediation], bool] = lambda _: True,
-) -> RunStats | None:
-    """Compute the statistics of all selected remediations together; None if nothing ran."""
-    counted = list(_assessed(remediations, now, selects))
-    return _run_stats(counted) if counted else None
-
-
-def _assessed(
-    remediations: Iterable[Remediation], now: datetime, selects: Callable[[Remediation], bool]
-) -> Iterable[_Assessed]:
-    """Assess those that ran, and dry runs."""
-    incidents: dict[str, list[Remediation]] = defaultdict(list)
-    counted: list[Remediation] = []
-    for remediation in remediations:
-        if remediation.incident:
-            incidents[remediation.incident].append(remediation)
-        if (remediation.started or is_dry_run(remediation)) and selects(remediation):
-            counted.append(remediation)
-    for remediation in counted:
-        incident = incidents[remediation.incident] if remediation.incident else [remediation]
-        yield _Assessed(remediation, assess(remediation, incident, now))
 
 
 def _of_commit(operario: str, commit: str, group: Sequence[_Assessed]) -> CommitStats:
@@ -164,18 +170,18 @@ def _run_stats(group: Sequence[_Assessed]) -> RunStats:
 
 def _effect_counts(group: Iterable[_Assessed]) -> EffectCounts:
     counts: Counter[Effect] = Counter()
-    durations: list[timedelta] = []
+    seconds: list[float] = []
     for assessed in group:
         if assessed.assessment is None:
             continue
         counts[assessed.assessment.effect] += 1
         healed_at = assessed.remediation.resolved_at or assessed.assessment.at
         if assessed.assessment.effect is Effect.HEALED and healed_at is not None:
-            durations.append(healed_at - assessed.remediation.received_at)
+            seconds.append((healed_at - assessed.remediation.received_at).total_seconds())
     return EffectCounts(
         healed=counts[Effect.HEALED],
         not_healed=counts[Effect.NOT_HEALED],
         unknown=counts[Effect.UNKNOWN],
         pending=counts[Effect.PENDING],
-        median_to_heal=median(durations) if durations else None,
+        median_to_heal=timedelta(seconds=median(seconds)) if seconds else None,
     )

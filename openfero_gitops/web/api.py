@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.problem import ignored_members, problem_members
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.effects.stats import report_stats
 from openfero_gitops.web import shapes
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
             request, values, shapes.operario, lambda o: o.name, lambda o, token: o.name > token
         )
 
+    async def stats(request: web.Request) -> web.Response:
+        guard.check(request)
+        _refuse_unknown(request.query)
+        name = request.match_info["name"]
+        report = report_stats(
+            state.remediations(),
+            datetime.now(UTC),
+            lambda remediation: remediation.operario == name,
+        )
+        catalog = state.catalog()
+        active = catalog.operarios if catalog else ()
+        # One that was removed has statistics for as long as it has Jobs.
+        if report.oldest is None and all(value.name != name for value in active):
+            raise web.HTTPNotFound
+        return web.json_response(shapes.operario_stats(name, report))
+
     async def problems(request: web.Request) -> web.Response:
         guard.check(request)
         _refuse_unknown(request.query, *_PAGING)
@@ -107,6 +125,7 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
 
     app.router.add_get("/api/remediations", remediations)
     app.router.add_get("/api/operarios", operarios)
+    app.router.add_get("/api/operarios/{name}/stats", stats)
     app.router.add_get("/api/problems", problems)
     app.router.add_get("/api/sync", sync)
     app.router.add_get("/api/about", about)
@@ -131,9 +150,8 @@ def _refuse_unknown(query: Iterable[str], *allowed: str) -> None:
     """Refuse parameters that would have no effect, such as a misspelled filter."""
     for name in query:
         if name not in allowed:
-            raise web.HTTPBadRequest(
-                text=f"unknown parameter {name[:200]!r}; use {', '.join(sorted(allowed))}"
-            )
+            use = f"use {', '.join(sorted(allowed))}" if allowed else "none can be used here"
+            raise web.HTTPBadRequest(text=f"unknown parameter {name[:200]!r}; {use}")
 
 
 def _filtered(remediations: Iterable[Remediation], query: MultiMapping[str]) -> list[Remediation]:

@@ -10,7 +10,7 @@ from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.answer import Item
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncRecord, SyncStatus
+    from openfero_gitops.effects.stats import CommitStats, RunStats, StatsReport
 
 
 def item(value: Item) -> dict[str, Any]:
@@ -95,6 +96,65 @@ def operario(value: Operario) -> dict[str, Any]:
         "specDigest": value.spec_digest,
         "options": {option.member: option.to_api(option.of(value.options)) for option in OPTIONS},
     }
+
+
+def stats_report(value: StatsReport) -> dict[str, Any]:
+    """Convert the statistics of operarios by commit, as `openfero-gitops stats` prints them."""
+    return {
+        "since": _time(value.oldest),
+        "items": [
+            {"operario": commit.operario, **_commit_stats(commit)} for commit in value.commits
+        ],
+    }
+
+
+def operario_stats(name: str, value: StatsReport) -> dict[str, Any]:
+    """Convert the statistics of one operario."""
+    return {
+        "operario": name,
+        "since": _time(value.oldest),
+        "total": _run_stats(value.total) if value.total else None,
+        "commits": [_commit_stats(commit) for commit in value.commits],
+    }
+
+
+def _commit_stats(value: CommitStats) -> dict[str, Any]:
+    """Convert the statistics of an operario's Jobs from one commit."""
+    return {
+        "commit": value.commit,
+        "specDigest": value.spec_digest or None,
+        **_run_stats(value.stats),
+    }
+
+
+def _run_stats(value: RunStats) -> dict[str, Any]:
+    """Convert statistics; rates are from 0 to 1, and medians in seconds."""
+    effects, dry_runs = value.effects, value.dry_runs
+    return {
+        "runs": value.runs,
+        "succeeded": value.succeeded,
+        "failed": value.failed,
+        "healed": effects.healed,
+        "notHealed": effects.not_healed,
+        "unknown": effects.unknown,
+        "pending": effects.pending,
+        "healRate": None if effects.heal_rate is None else round(effects.heal_rate, 4),
+        "medianSecondsToHeal": _in_seconds(effects.median_to_heal),
+        "dryRuns": {
+            "wouldHaveRun": dry_runs.total,
+            "resolvedWithoutUs": dry_runs.healed,
+            "notResolved": dry_runs.not_healed,
+            "unknown": dry_runs.unknown,
+            "pending": dry_runs.pending,
+            "medianSecondsToResolve": _in_seconds(dry_runs.median_to_heal),
+        },
+        "firstReceivedAt": _time(value.first_received_at),
+        "lastReceivedAt": _time(value.last_received_at),
+    }
+
+
+def _in_seconds(value: timedelta | None) -> float | None:
+    return None if value is None else round(value.total_seconds(), 3)
 
 
 def revision(value: Revision | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Form, Mode, OnResolve, Options
@@ -21,6 +22,7 @@ from openfero_gitops.domain.sync import (
     SyncRecord,
     SyncStatus,
 )
+from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.api import add_api
 from openfero_gitops.web.auth import Credentials, Guard
 from tests.support import pages
@@ -642,3 +644,63 @@ async def test_hostile_values_are_json() -> None:
         assert body["path"] == "latin-\udce9.yaml"
         for path in ENDPOINTS:
             await get(client, path)
+
+
+async def test_the_shape_of_the_statistics_of_an_operario() -> None:
+    """Runs and effects by commit; times are in seconds, the rate is from 0 to 1."""
+    received = datetime.now(UTC) - timedelta(days=1)
+    healed = remediation(
+        "HostDown",
+        Phase.SUCCEEDED,
+        received,
+        effect=Effect.HEALED,
+        effect_at=received + timedelta(seconds=90),
+        resolved_at=received + timedelta(seconds=90),
+        spec_digest="d" * 64,
+    )
+    of_another = remediation("PodDown", Phase.SUCCEEDED, received)
+    async with api(showing(healed, of_another)) as client:
+        body = await get(client, "/api/operarios/openfero-hostdown-firing/stats")
+    moment = format_time(received)
+    stats = {
+        "runs": 1,
+        "succeeded": 1,
+        "failed": 0,
+        "healed": 1,
+        "notHealed": 0,
+        "unknown": 0,
+        "pending": 0,
+        "healRate": 1.0,
+        "medianSecondsToHeal": 90.0,
+        "dryRuns": {
+            "wouldHaveRun": 0,
+            "resolvedWithoutUs": 0,
+            "notResolved": 0,
+            "unknown": 0,
+            "pending": 0,
+            "medianSecondsToResolve": None,
+        },
+        "firstReceivedAt": moment,
+        "lastReceivedAt": moment,
+    }
+    assert body == {
+        "operario": "openfero-hostdown-firing",
+        "since": moment,
+        "total": stats,
+        "commits": [{"commit": COMMIT, "specDigest": "d" * 64, **stats}],
+    }
+
+
+async def test_statistics_of_an_operario_that_never_ran_or_does_not_exist() -> None:
+    """One of the catalog has empty statistics; an unknown name is 404, a parameter 400."""
+    active = catalog(operario("openfero-hostdown-firing", "HostDown"))
+    async with api(showing(active=active)) as client:
+        body = await get(client, "/api/operarios/openfero-hostdown-firing/stats")
+        assert body["total"] is None
+        assert body["commits"] == []
+        unknown = await client.get("/api/operarios/other/stats")
+        assert unknown.status == 404
+        assert unknown.content_type == PROBLEM
+        wrong = await client.get("/api/operarios/openfero-hostdown-firing/stats?since=1h")
+        assert wrong.status == 400
+        assert "unknown parameter 'since'; none can be used here" in await wrong.text()

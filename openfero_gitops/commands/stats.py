@@ -1,0 +1,60 @@
+"""Read the Jobs in a cluster, and compute the statistics of their operarios."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands.listing import list_jobs
+from openfero_gitops.domain.remediation import Foreign
+from openfero_gitops.effects.stats import report_stats
+from openfero_gitops.jobs.observe import observe
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.stats import StatsReport
+
+
+@dataclass(frozen=True, slots=True)
+class StatsFilter:
+    """Which remediations count; a member that is empty or None selects all.
+
+    `namespaces` are those of the Jobs, `since` is a period before now in which the alert was
+    received.
+    """
+
+    namespaces: tuple[str, ...] = ()
+    operario: str = ""
+    since: timedelta | None = None
+
+    def matches(self, remediation: Remediation, now: datetime) -> bool:
+        """Whether a remediation counts; its namespace is not checked."""
+        return (not self.operario or remediation.operario == self.operario) and (
+            self.since is None or remediation.received_at >= now - self.since
+        )
+
+
+async def read_stats(kubeconfig: Path | None, selection: StatsFilter) -> StatsReport:
+    """Compute the statistics of the Jobs in a cluster that the controller created.
+
+    Raises:
+        UsageError: RBAC forbids it.
+        ApiError: the API server did not answer.
+    """
+    api = await KubernetesApi.connect(kubeconfig)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        jobs = await list_jobs(api, selection.namespaces)
+    observed = (observe(job) for job in jobs)
+    now = datetime.now(UTC)
+    return report_stats(
+        (job for job in observed if not isinstance(job, Foreign)),
+        now,
+        lambda remediation: selection.matches(remediation, now),
+    )
