@@ -284,7 +284,7 @@ def test_an_approval_lets_a_job_be_admitted() -> None:
 
 def test_the_reason_of_an_approval_is_recorded() -> None:
     """It is kept beside the approver, but not for a later approval without a reason."""
-    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True))})
+    job = stored(annotations={keys.OPTIONS: write_options(Options(approval=True), RENDERER)})
     after = patched(job, lambda remediation: patches.approve(remediation, "ada", "as agreed"))
     assert observe(after).approval_reason == "as agreed"
     withdrawn = stored(after, annotations={keys.APPROVED_BY: None})
