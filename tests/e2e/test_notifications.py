@@ -1,0 +1,305 @@
+"""People are notified through real Alertmanagers, whatever happens to the controller."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.domain.notification import NotificationKind
+from tests.support.alertmanagers import (
+    Inbox,
+    cluster,
+    example_config,
+    inbox,
+    open_alerts,
+    send,
+    silent_server,
+)
+from tests.support.process import free_port
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.alertmanager,
+    pytest.mark.usefixtures("kwok"),
+]
+
+REMEDIATING = "OpenFeroRemediating"
+#: In which a page must be sent after a remediation failed or the controller died.
+WITHIN_SECONDS = 60.0
+#: Of the routes in this test, and of the example: shorter here, so that the test is.
+GROUP_INTERVAL_SECONDS = 2
+EXAMPLE_GROUP_INTERVAL_SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def people() -> Iterator[Inbox]:
+    """Give what people were sent."""
+    with inbox() as received:
+        yield received
+
+
+@pytest.fixture(scope="module")
+def broken() -> Iterator[list[str]]:
+    """Give the addresses of an Alertmanager that is absent, and of one that never answers."""
+    with silent_server() as silent:
+        yield [f"http://127.0.0.1:{free_port()}", silent]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder for all processes."""
+    return tmp_path_factory.mktemp("notifications")
+
+
+@pytest.fixture(scope="module")
+def ports() -> tuple[int, int]:
+    """Choose the ports of the replicas, which the Alertmanagers must know."""
+    return free_port(), free_port()
+
+
+@pytest.fixture(scope="module")
+def alertmanagers(folder: Path, people: Inbox, ports: tuple[int, int]) -> Iterator[list[str]]:
+    """Give two clustered Alertmanagers with the example configuration and shorter intervals.
+
+    The alerts of the controller are sent back to the controller, too, which the example avoids.
+    """
+    config = example_config()
+    receivers = {receiver["name"]: receiver for receiver in config["receivers"]}
+    del receivers["notifications"]["slack_configs"]
+    receivers["notifications"]["webhook_configs"] = [{"url": people.url}]
+    receivers["openfero-gitops"]["webhook_configs"] = [
+        {"url": f"http://127.0.0.1:{port}/alerts", "send_resolved": True} for port in ports
+    ]
+    routes = config["route"]["routes"]
+    back = {"receiver": "openfero-gitops", "continue": True, "group_wait": "1s"}
+    routes.insert(0, {"matchers": ['alertname =~ "OpenFero.+"'], **back})
+    for route in routes:
+        route["group_interval"] = f"{GROUP_INTERVAL_SECONDS}s"
+    routes[-1]["group_wait"] = "10s"
+    with cluster(folder, config) as urls:
+        yield urls
+
+
+@pytest.fixture(scope="module")
+def pair(
+    folder: Path,
+    kubeconfig: Path,
+    shared_namespace: str,
+    alertmanagers: list[str],
+    broken: list[str],
+    ports: tuple[int, int],
+) -> Iterator[tuple[Replica, Replica]]:
+    """Give two replicas that notify four Alertmanagers, of which two do not work."""
+    repository = Repository(folder / "operarios")
+    for name, options, pod in (
+        ("Approve", {"openfero.io/approval": "required"}, {}),
+        ("Fails", {}, {"fail": "true", "exit_code": "3", "message": "no disk"}),
+        ("Helps", {}, {}),
+        # Those that the example holds back.
+        ("KubePodNotReady", {}, {"run_for": "15s", "fail": "true"}),
+        ("KubeHpaMaxedOut", {}, {"run_for": "forever"}),
+        *((kind.value, {}, {}) for kind in NotificationKind),
+    ):
+        repository.write(f"{name.lower()}.json", operario(name, annotations=options, **pod))
+    repository.commit("Operarios")
+    a, b = (
+        Replica(
+            folder,
+            name=name,
+            port=port,
+            kubeconfig=kubeconfig,
+            namespace=shared_namespace,
+            repository=repository.url,
+            alertmanager_url=",".join([*alertmanagers, *broken]),
+            external_url="https://openfero.example.com/heal/",
+        )
+        for name, port in zip("ab", ports, strict=True)
+    )
+    with a, b:
+        eventually(lambda: a.leads or b.leads)
+        yield a, b
+
+
+def eventually(look: Callable[[], Any], patience: float = 180.0) -> Any:
+    """Return the first truthy answer; fail with the last one."""
+    deadline = time.monotonic() + patience
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"still {seen!r} after {patience} s"
+        time.sleep(0.1)
+    return seen
+
+
+def everywhere(urls: list[str], **labels: str) -> list[dict[str, Any]]:
+    """Return the alert with these labels of each Alertmanager, if all of them have one."""
+    alerts = [open_alerts(url, **labels) for url in urls]
+    return [found[0] for found in alerts] if all(alerts) else []
+
+
+def nowhere(urls: list[str], **labels: str) -> bool:
+    """Whether no Alertmanager has an open alert with these labels."""
+    return not any(open_alerts(url, **labels) for url in urls)
+
+
+def leader_of(pair: tuple[Replica, Replica]) -> Replica:
+    """Return the replica that leads."""
+    return pair[0] if pair[0].leads else pair[1]
+
+
+def test_what_waits_for_approval_is_open_until_a_person_decides(
+    alertmanagers: list[str], pair: tuple[Replica, Replica], kubeconfig: Path
+) -> None:
+    """The alert has the labels of the remediated one, a link, and the command to act."""
+    fired = alert("Approve", host="db-1", severity="critical", prometheus_replica="p-0")
+    _, answer = pair[0].deliver(fired)
+    key = f"{answer['items'][0]['namespace']}/{answer['items'][0]['job']}"
+    name = key.partition("/")[2]
+    label = {"alertname": "OpenFeroApprovalNeeded", "host": "db-1"}
+
+    for found in eventually(lambda: everywhere(alertmanagers, **label)):
+        link = f"https://openfero.example.com/heal/?q={name}#{key}"
+        assert found["labels"] == {
+            **label,
+            "openfero": "true",
+            "operario": "openfero-approve-firing",
+            "remediated_alertname": "Approve",
+            "severity": "critical",
+        }
+        assert found["annotations"]["command"] == f"openfero-gitops approve {key}"
+        assert found["annotations"]["remediation_url"] == found["generatorURL"] == link
+    argv = [sys.executable, "-m", "openfero_gitops", "refuse", key, "--kubeconfig", kubeconfig]
+    subprocess.run(argv, check=True, capture_output=True)
+    eventually(lambda: nowhere(alertmanagers, **label))
+
+
+def test_a_failure_is_open_until_its_alert_is_resolved(
+    alertmanagers: list[str], pair: tuple[Replica, Replica]
+) -> None:
+    """The alert says why the Job failed."""
+    label = {"alertname": "OpenFeroRemediationFailed", "host": "db-2"}
+    pair[1].deliver(alert("Fails", host="db-2"))
+
+    [found, _] = eventually(lambda: everywhere(alertmanagers, **label))
+    assert "no disk" in found["annotations"]["description"]
+    assert found["annotations"]["command"].startswith("openfero-gitops logs ")
+    pair[1].deliver(alert("Fails", "resolved", host="db-2"))
+    eventually(lambda: nowhere(alertmanagers, **label))
+
+
+def test_an_alert_that_fires_again_was_not_healed(
+    alertmanagers: list[str], pair: tuple[Replica, Replica]
+) -> None:
+    """The alert lasts until the one that fired again is resolved."""
+    label = {"alertname": "OpenFeroNotHealed", "host": "db-3"}
+
+    def fire(status: str = "firing") -> None:
+        now = datetime.now(UTC)
+        times = {"startsAt": now.isoformat()}
+        if status == "resolved":
+            times["endsAt"] = now.isoformat()
+        pair[0].deliver(alert("Helps", status, host="db-3") | times)
+
+    fire()
+    eventually(lambda: everywhere(alertmanagers, alertname=REMEDIATING, host="db-3"))
+    eventually(lambda: pair[0].get("/api/remediations?alert=Helps&phase=Succeeded")["items"])
+    assert everywhere(alertmanagers, alertname=REMEDIATING, host="db-3")
+    fire("resolved")
+    eventually(lambda: nowhere(alertmanagers, alertname=REMEDIATING, host="db-3"))
+    fire()
+    [found, _] = eventually(lambda: everywhere(alertmanagers, **label))
+    assert "fired again" in found["annotations"]["description"]
+    fire("resolved")
+    eventually(lambda: nowhere(alertmanagers, **label))
+
+
+def test_an_alertmanager_that_does_not_work_is_named(
+    pair: tuple[Replica, Replica], broken: list[str]
+) -> None:
+    """Deliveries and admission go on, as in the tests before, and the replica stays ready."""
+    leader = leader_of(pair)
+
+    def message() -> str:
+        [condition] = [
+            condition
+            for condition in leader.get("/readyz")["conditions"]
+            if condition["name"] == "alertmanager"
+        ]
+        return str(condition["message"])
+
+    absent, silent = (f"{url}: " for url in broken)
+    eventually(lambda: f"{absent}Connection refused" in message())
+    eventually(lambda: f"{silent}no answer within 5 s" in message())
+    assert leader.get("/readyz")["status"] == "degraded"
+    metrics = leader.read("/metrics")
+    failed = f'requests_total{{alertmanager="{broken[0]}",result="failed"}}'
+    assert failed in metrics
+
+
+def test_alerts_of_our_own_start_no_job(
+    kubectl: Kubectl, shared_namespace: str, pair: tuple[Replica, Replica]
+) -> None:
+    """They were delivered back to the controller, which has operarios for them."""
+    counted = 'openfero_gitops_alerts_total{outcome="no-match",reason="own-alert"}'
+    eventually(lambda: any(counted in replica.read("/metrics") for replica in pair))
+    jobs = kubectl.json("get", "jobs", "-n", shared_namespace)["items"]
+    assert jobs
+    assert not [job for job in jobs if "openfero" in job["metadata"]["name"]]
+
+
+def test_a_page_is_held_back_while_a_remediation_runs(
+    alertmanagers: list[str], people: Inbox, pair: tuple[Replica, Replica]
+) -> None:
+    """It is sent within a minute of the failure, and of the moment when the controller dies.
+
+    A change of the leader before is not visible. The last test of the file: no replica is left.
+    """
+    failing = {"alertname": "KubePodNotReady", "namespace": "shop", "pod": "web-1"}
+    endless = {"alertname": "KubeHpaMaxedOut", "namespace": "bank"}
+    for labels in (failing, endless):
+        send(alertmanagers, datetime.now(UTC), **labels, severity="critical")
+    sent = time.monotonic()
+    running = {"alertname": REMEDIATING, "namespace": "bank"}
+    eventually(lambda: everywhere(alertmanagers, **running))
+    begun = {found["startsAt"] for found in everywhere(alertmanagers, **running)}
+
+    eventually(
+        lambda: everywhere(alertmanagers, alertname="OpenFeroRemediationFailed", pod="web-1")
+    )
+    failed = time.monotonic()
+    [paged] = eventually(lambda: people.pages(**failing))
+    spare = WITHIN_SECONDS + GROUP_INTERVAL_SECONDS - EXAMPLE_GROUP_INTERVAL_SECONDS
+    assert -2 < paged - failed < spare
+    assert paged - sent > 10 + GROUP_INTERVAL_SECONDS
+    assert not people.pages(**endless)
+
+    leader = leader_of(pair)
+    leader.kill()
+    [other] = [replica for replica in pair if replica is not leader]
+    eventually(lambda: everywhere(alertmanagers, **running) and other.leads)
+    taken = time.monotonic()
+    while time.monotonic() < taken + 5:
+        assert {found["startsAt"] for found in everywhere(alertmanagers, **running)} == begun
+        time.sleep(0.5)
+    assert not people.pages(**endless)
+
+    other.process.signal(signal.SIGKILL)
+    killed = time.monotonic()
+    [paged] = eventually(lambda: people.pages(**endless))
+    assert paged - killed < spare
+    assert nowhere(alertmanagers, **running)
+    latest = datetime.now(UTC) + timedelta(minutes=4)
+    for found in everywhere(alertmanagers, openfero="true"):
+        assert datetime.fromisoformat(found["endsAt"]) < latest
