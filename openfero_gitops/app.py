@@ -26,7 +26,8 @@ from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import LagMonitor
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, restore_from_mirror
-from openfero_gitops.catalog.schedule import Schedule, SyncRequests, delay_before_sync
+from openfero_gitops.catalog.schedule import Schedule, delay_before_sync
+from openfero_gitops.catalog.sync_requests import SyncRequests
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.client import KubernetesApi
@@ -228,10 +229,12 @@ class Controller:
         self._announcer = Announcer(
             view=self.view,
             decisions=lambda: self._admitter.decisions,
+            control=self.control,
             syncer=self.syncer,
             store=self._config_maps,
             counts=self.metrics,
             record=self._recorder.record,
+            now=_now,
         )
         self._notifier = Notifier(
             receivers=alertmanagers(settings),
@@ -252,15 +255,17 @@ class Controller:
             self._lead,
             on_change=(self._report_leadership,),
         )
-        self._schedule = Schedule(
-            self.syncer.sync, self._delay_before_sync, self._git_server_blocks
-        )
-        self.control.on_sync(self._schedule.now)
         self.sync_requests = SyncRequests(
-            sync=self._schedule.now,
-            publish=self.control.request_sync,
+            syncer=self.syncer,
+            sync=self._sync_soon,
+            store=self._config_maps,
             identity=settings.identity,
+            now=_now,
             requested=sync_requested or asyncio.Event(),
+        )
+        self.control.on_read(self.sync_requests.observe)
+        self._schedule = Schedule(
+            self.sync_requests.work, self._delay_before_sync, self._git_server_blocks
         )
         self.server = self._build_server(cluster)
 
@@ -320,6 +325,9 @@ class Controller:
                 self._report_refused_delivery,
             ),
         )
+
+    def _sync_soon(self) -> None:
+        self._schedule.now()
 
     def _delay_before_sync(self) -> timedelta:
         chance = random.random()  # noqa: S311 - no secret

@@ -309,8 +309,8 @@ def _wait(
     """Why a Job must not start yet."""
     if envelope is None:
         return Wait(Reason.NO_CATALOG)
-    if pause is not None:
-        return Wait(Reason.PAUSED, message=pause.message)
+    if pause is not None and not pause.is_over(index.now):
+        return Wait(Reason.PAUSED, pause.until, pause.message)
     if (breaker := index.breakers.check(remediation)) is not None:
         return Wait(Reason.NOT_HELPING, breaker.until, breaker.message)
     if remediation.phase is Phase.AWAITING_APPROVAL:

@@ -1,44 +1,41 @@
-"""ConfigMap `openfero-control`: pauses admission, and passes requests between replicas.
+"""Whether admission is paused, read from the ConfigMap `openfero-control`.
 
 If the ConfigMap cannot be read, the last answer stays valid. A leader that has not read it in
 its own term treats admission as paused: it cannot know that it is not.
 
 To wait for a pause to take effect, write a new `request` with it: the leader copies that to
-`acknowledged` as soon as no Job can start any more that the pause forbids. A replica that
-receives a sync request writes `sync`, and the others sync too.
+`acknowledged` as soon as no Job can start any more that the pause forbids. A pause with an end is
+over at that moment, on every replica: nobody has to write anything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from openfero_gitops.background import OnChange
-from openfero_gitops.domain import keys
+from openfero_gitops.domain.control import (
+    NAME,
+    STILL_PAUSED_BY,
+    read_author,
+    read_members,
+    read_pause,
+)
 from openfero_gitops.domain.errors import ApiError
+from openfero_gitops.domain.event import ObjectReference
 from openfero_gitops.domain.pause import Pause, PauseCause
-from openfero_gitops.domain.text import printable
-from openfero_gitops.domain.timestamp import format_seconds, format_time, parse_time
+from openfero_gitops.domain.timestamp import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from openfero_gitops.ports import ConfigMaps
 
 _log = structlog.get_logger(__name__)
 
-NAME: Final = "openfero-control"
-LABELS: Final = {keys.MANAGED_BY: keys.MANAGER}
-#: Written by the leader beside `acknowledged`: the message of a pause in Git, or empty.
-STILL_PAUSED_BY: Final = "still-paused-by"
-#: Values of `paused` that do not pause; anything else does.
-_NOT_PAUSED: Final = ("", "false", "no", "0")
-_READ: Final = ("paused", "request", "acknowledged", "by", "at", "sync")
-_MAX_VALUE_CHARACTERS: Final = 1024
 #: Age in seconds at which the ConfigMap is read again to decide.
 _MAX_AGE_SECONDS: Final = 1.0
 #: Seconds between two reads on a replica that only shows the pause.
@@ -46,38 +43,8 @@ _POLL_SECONDS: Final = 5.0
 _UNREAD: Final = Pause(PauseCause.UNKNOWN, f"ConfigMap {NAME} has not been read yet")
 
 
-def request_data(by: str, at: datetime, *, paused: bool) -> dict[str, str]:
-    """The members to write to pause or resume admission."""
-    return {
-        "paused": str(paused).lower(),
-        "request": uuid.uuid4().hex,
-        "by": by,
-        "at": format_time(at),
-    }
-
-
-def _pause_by_command(data: Mapping[str, Any]) -> Pause | None:
-    """Read the members that anybody with access may have written."""
-    if str(data.get("paused", "false")).strip().lower() in _NOT_PAUSED:
-        return None
-    by = printable(str(data.get("by", ""))) or "somebody"
-    since = parse_time(str(data.get("at", "")))
-    at = f" at {format_seconds(since)}" if since else ""
-    return Pause(
-        PauseCause.COMMAND,
-        f"{by} paused admission{at}; run `openfero-gitops resume` to resume",
-        by,
-        since,
-    )
-
-
-def _members(control: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the data of the ConfigMap; values that are longer than anybody needs are cut.
-
-    A request that was cut is not acknowledged.
-    """
-    data: Mapping[str, Any] = (control or {}).get("data") or {}
-    return {key: str(data[key]).strip()[:_MAX_VALUE_CHARACTERS] for key in _READ if key in data}
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Control:
@@ -88,26 +55,34 @@ class Control:
         store: ConfigMaps,
         clock: Callable[[], float],
         pause_in_git: Callable[[], Pause | None] = lambda: None,
+        now: Callable[[], datetime] = _now,
     ) -> None:
-        """Take the store, a monotonic clock in seconds, and the pause that Git asks for."""
+        """Take the store, a monotonic clock in seconds, the pause that Git asks for, and UTC."""
         self._store = store
         self._clock = clock
         self._pause_in_git = pause_in_git
+        self._now = now
         self._lock = asyncio.Lock()
         self._read_at: float | None = None
-        self._was_read = False
+        #: Whether the ConfigMap was ever read.
+        self.was_read = False
         self._read_error = OnChange(_log.warning, "cannot read the ConfigMap")
         self._pause: Pause | None = _UNREAD
+        self._logged_pause: Pause | None = None
         self._request = ""
         self._acknowledged = ""
-        self._sync = ""
-        self._own_sync = ""
-        self._on_sync: Callable[[], None] | None = None
+        self._uid = ""
+        self._listeners: list[Callable[[Mapping[str, str]], None]] = []
+        #: Who requested the last pause, or its end.
+        self.author = ""
 
     @property
     def pause(self) -> Pause | None:
-        """What pauses admission as far as is known without reading; None before the first read."""
-        return self._pause_in_git() or (self._pause if self._was_read else None)
+        """What pauses admission now, as far as is known without reading; None if nothing does.
+
+        None also before the first read.
+        """
+        return self._pause_in_git() or (self._pause_by_command() if self.was_read else None)
 
     @property
     def trouble(self) -> str:
@@ -115,18 +90,14 @@ class Control:
         unknown = self._pause is not None and self._pause.cause is PauseCause.UNKNOWN
         return self._pause.message if self._pause and unknown and self._read_error.text else ""
 
-    def on_sync(self, listener: Callable[[], None]) -> None:
-        """Call this when another replica was asked to sync."""
-        self._on_sync = listener
+    @property
+    def reference(self) -> ObjectReference:
+        """A reference to the ConfigMap; its uid is empty until it was read."""
+        return ObjectReference("v1", "ConfigMap", self._store.namespace, NAME, self._uid)
 
-    async def request_sync(self, by: str) -> None:
-        """Ask the other replicas to sync.
-
-        Raises:
-            ApiError: it could not be written.
-        """
-        self._own_sync = f"{uuid.uuid4().hex} {by}"
-        await self._store.merge(NAME, {"sync": self._own_sync}, LABELS)
+    def on_read(self, listener: Callable[[Mapping[str, str]], None]) -> None:
+        """Call this with the members of the ConfigMap each time that it was read."""
+        self._listeners.append(listener)
 
     def begin_term(self) -> None:
         """Discard what was read before this replica became leader."""
@@ -138,12 +109,16 @@ class Control:
         while True:
             try:
                 await self.read_pause()
+                self._log_change()
             except Exception:  # noqa: BLE001 - nothing here may end the replica
                 _log.exception("cannot check for a pause", configmap=NAME)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def read_pause(self) -> Pause | None:
-        """What pauses admission, at most a second old unless the API server fails."""
+        """What pauses admission, at most a second old unless the API server fails.
+
+        It may have ended by itself, see `Pause.is_over`.
+        """
         async with self._lock:  # an answer that is late must not replace a newer one
             now = self._clock()
             if self._read_at is None or now - self._read_at >= _MAX_AGE_SECONDS:
@@ -190,19 +165,35 @@ class Control:
                 )
             return
         self._read_error.clear()
-        data = _members(control)
-        sync = str(data.get("sync", ""))
-        if (
-            self._was_read
-            and sync not in ("", self._sync, self._own_sync)
-            and self._on_sync is not None
-        ):
-            self._on_sync()
-        self._sync = sync
-        self._was_read = True
-        pause = _pause_by_command(data)
-        if (pause is None) != (self._pause is None):
-            _log.info("admission is paused" if pause else "admission is not paused")
-        self._pause = pause
-        self._request = str(data.get("request", ""))
-        self._acknowledged = str(data.get("acknowledged", ""))
+        self._uid = control["metadata"].get("uid", "") if control else ""
+        members = read_members(control)
+        self.was_read = True
+        self._pause = read_pause(members)
+        self.author = read_author(members)
+        self._request = members.get("request", "")
+        self._acknowledged = members.get("acknowledged", "")
+        self._log_change()
+        for listener in self._listeners:
+            listener(members)
+
+    def _pause_by_command(self) -> Pause | None:
+        pause = self._pause
+        return None if pause is not None and pause.is_over(self._now()) else pause
+
+    def _log_change(self) -> None:
+        """Log when a pause by command begins, changes or ends."""
+        pause = self._pause_by_command()
+        if pause == self._logged_pause or (pause is not None and pause.cause is PauseCause.UNKNOWN):
+            return
+        before, self._logged_pause = self._logged_pause, pause
+        if pause is not None:
+            _log.info(
+                "admission is paused",
+                by=pause.by,
+                reason=pause.reason or None,
+                until=format_seconds(pause.until) if pause.until else None,
+            )
+        elif before is not None and before.is_over(self._now()):
+            _log.info("admission is not paused: the pause has ended", by=before.by)
+        else:
+            _log.info("admission is not paused", by=self.author)

@@ -2,9 +2,8 @@
 
 `Schedule` runs the sync on APScheduler, never twice at once. After failures it retries soon, then
 less and less often (`delay_before_sync`); if the Git server said for how long it wants no request,
-not even a requested sync runs before. `SyncRequests` handles requests by a push hook, SIGHUP
-or another replica: one sync runs and at most one more waits. A push hook reaches one replica, which
-records the request in `openfero-control`; the others read it there within seconds.
+not even a requested sync runs before. However many syncs are requested, one runs and at most one
+more waits.
 """
 
 from __future__ import annotations
@@ -14,25 +13,19 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from openfero_gitops.domain.backoff import Backoff
-from openfero_gitops.domain.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-_log = structlog.get_logger(__name__)
 
 _FIRST_RETRY_SECONDS: Final = 5.0
 #: Short enough that a recovery is noticed in time, unless the interval itself is longer.
 _MAX_RETRY_SECONDS: Final = 300.0
 #: Share by which a delay varies, so that replicas do not all fetch at once.
 _JITTER: Final = 0.1
-#: Between two requested syncs; limits the effect of a flood of push hooks.
-_SECONDS_BETWEEN_REQUESTS: Final = 2.0
 
 
 class Schedule:
@@ -121,42 +114,3 @@ def delay_before_sync(
         seconds = backoff.delay(failures)
     delay = timedelta(seconds=seconds) * (1 + _JITTER * (2 * chance - 1))
     return max(delay, block * (1 + _JITTER * chance))
-
-
-class SyncRequests:
-    """Handles requests for a sync, here and on the other replicas."""
-
-    def __init__(
-        self,
-        *,
-        sync: Callable[[], None],
-        publish: Callable[[str], Awaitable[None]],
-        identity: str,
-        requested: asyncio.Event,
-    ) -> None:
-        """Prepare for requests; `run` handles them.
-
-        `sync` starts one here. `publish` records the request and this replica's `identity` for the
-        other replicas; it may raise ApiError. Setting `requested` is a request.
-        """
-        self._sync = sync
-        self._publish = publish
-        self._identity = identity
-        self._requested = requested
-
-    def request(self) -> None:
-        """Request a sync here and on the other replicas; returns at once."""
-        self._requested.set()
-
-    async def run(self) -> None:
-        """Handle requests until cancelled."""
-        while True:
-            await self._requested.wait()
-            self._requested.clear()
-            self._sync()
-            try:
-                await self._publish(self._identity)
-            except ApiError as error:
-                # The other replicas sync at their interval.
-                _log.info("sync request not published to other replicas", error=str(error))
-            await asyncio.sleep(_SECONDS_BETWEEN_REQUESTS)

@@ -37,6 +37,7 @@ for _command in (
     stats.stats,
     control.pause,
     control.resume,
+    control.sync,
     serve.serve,
     serve.demo,
 ):

@@ -355,13 +355,18 @@ def controller_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=namespace,
             help="Namespace that the controller runs in. Default: the context's namespace.",
         ),
-        click.option(
-            "--timeout",
-            default=30.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for the leader's confirmation.",
-        ),
+    )
+
+
+def timeout_option(default: float, explanation: str) -> Callable[..., Any]:
+    """Add `--timeout`, in seconds."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=explanation,
     )
 
 

@@ -42,6 +42,8 @@ class Clock:
         self._steady = steady
         self._anchor: datetime | None = None  # the wall's time at second 0 of the steady clock
         self._off = ""
+        #: How much the clock was certainly ahead (or, below zero, behind) at the last comparison.
+        self.difference = _NONE
 
     @property
     def trouble(self) -> str:
@@ -80,6 +82,7 @@ class Clock:
         ahead = now - took - (theirs + _SECOND)
         behind = theirs - now
         off = max(ahead, _NONE) - max(behind, _NONE)
+        self.difference = off
         was, self._off = self._off, ""
         if abs(off) > TOLERANCE:
             way = "ahead of" if off > _NONE else "behind"

@@ -1,4 +1,4 @@
-"""Pause and resume admission as the current user.
+"""Pause and resume admission, and sync every replica, as the current user.
 
 Everything goes through the Kubernetes API, so permissions are plain RBAC on the ConfigMap
 `openfero-control`.
@@ -8,101 +8,216 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.admission.pause import LABELS, STILL_PAUSED_BY, request_data
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.clock import Clock
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.domain.control import (
+    LABELS,
+    NAME,
+    STILL_PAUSED_BY,
+    read_members,
+    read_pause,
+    write_pause,
+)
 from openfero_gitops.domain.errors import Forbidden, UsageError
+from openfero_gitops.domain.text import printable
+from openfero_gitops.domain.timestamp import format_seconds, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
 _POLL_SECONDS: Final = 0.2
+_MAX_MESSAGE_CHARACTERS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PauseChange:
+    """A pause, or the end of one, that the leader has confirmed.
+
+    `still_paused_by` is why admission is paused nevertheless, empty if it is not.
+    """
+
+    paused: bool
+    by: str
+    at: datetime
+    until: datetime | None = None
+    reason: str = ""
+    still_paused_by: str = ""
+
+    def __str__(self) -> str:
+        """The sentence to print."""
+        if self.paused:
+            until = f" until {format_seconds(self.until)}" if self.until else ""
+            reason = f": {self.reason}" if self.reason else ""
+            return f"admission paused by {self.by}{until}{reason}"
+        if self.still_paused_by:
+            return (
+                f"pause ended by {self.by}, but admission is still paused: {self.still_paused_by}"
+            )
+        return f"admission resumed by {self.by}"
+
+    def members(self) -> dict[str, Any]:
+        """The members of the JSON to print."""
+        return {
+            "paused": self.paused or bool(self.still_paused_by),
+            "by": self.by,
+            "at": format_time(self.at),
+            "until": format_time(self.until) if self.until else None,
+            "reason": self.reason or None,
+            "stillPausedBy": self.still_paused_by or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The current user, and the ConfigMaps of the controller's namespace.
+
+    `ahead` is how much the clock of this machine is ahead of the API server's.
+    """
+
+    api: KubernetesApi
+    store: ConfigMapStore
+    username: str
+    ahead: timedelta
+
+    def now(self) -> datetime:
+        """The time by the API server's clock, to which replicas compare theirs."""
+        return _now() - self.ahead
+
+
+@contextlib.asynccontextmanager
+async def connect(kubeconfig: Path | None, namespace: str | None) -> AsyncIterator[Operator]:
+    """Connect to the cluster as the current user.
+
+    Args:
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        namespace: the controller's own; None means the context's.
+
+    Raises:
+        UsageError: there is no usable kubeconfig.
+        ApiError: the API server does not answer.
+    """
+    clock = Clock(_now, time.monotonic)
+    api = await KubernetesApi.connect(kubeconfig, clock=clock)
+    try:
+        store = ConfigMapStore(api, namespace or api.default_namespace)
+        username = await api.whoami()
+        yield Operator(api, store, username, clock.difference)
+    finally:
+        await api.close()
 
 
 async def pause(
-    paused: bool,  # noqa: FBT001 - one function serves two commands
     kubeconfig: Path | None,
     namespace: str | None,
     timeout_seconds: float,
-) -> str:
-    """Pause or resume admission as the current user, and wait for the leader's confirmation.
+    *,
+    duration: timedelta | None = None,
+    reason: str = "",
+) -> PauseChange:
+    """Pause admission as the current user, and wait for the leader's confirmation.
 
     Args:
-        paused: False resumes.
         kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
         namespace: the controller's own; None means the context's.
         timeout_seconds: how long to wait for the confirmation.
-
-    Returns:
-        the sentence to print.
+        duration: after which the pause ends by itself; None means that it does not.
+        reason: recorded and shown.
 
     Raises:
         UsageError: RBAC forbids it, or no leader confirmed it in time.
         ApiError: the API server did not do it.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
-        store = ConfigMapStore(api, namespace or api.default_namespace)
-        return await write_pause(
-            store, paused=paused, username=await api.whoami(), timeout_seconds=timeout_seconds
+    async with connect(kubeconfig, namespace) as operator:
+        at = operator.now()
+        request = write_pause(
+            operator.username,
+            at,
+            paused=True,
+            until=at + duration if duration else None,
+            reason=reason,
         )
+        return await request_pause(operator.store, request, timeout_seconds)
 
 
-async def write_pause(
-    store: ConfigMapStore, *, paused: bool, username: str, timeout_seconds: float
-) -> str:
-    """Write the request to the control ConfigMap, and wait for the leader's confirmation.
+async def resume(
+    kubeconfig: Path | None, namespace: str | None, timeout_seconds: float
+) -> PauseChange:
+    """Resume admission as the current user, and wait for the leader's confirmation.
 
-    Returns:
-        the sentence to print.
+    Arguments and errors are those of `pause`.
+    """
+    async with connect(kubeconfig, namespace) as operator:
+        request = write_pause(operator.username, operator.now(), paused=False)
+        return await request_pause(operator.store, request, timeout_seconds)
+
+
+async def request_pause(
+    store: ConfigMapStore, request: Mapping[str, str], timeout_seconds: float
+) -> PauseChange:
+    """Write what `write_pause` returned, and wait for the leader's confirmation.
 
     Raises:
         UsageError: RBAC forbids it, no leader confirmed it in time, or somebody else requested
-            the opposite.
+            something else.
         ApiError: the API server did not do it.
     """
-    request = request_data(username, datetime.now(UTC), paused=paused)
+    pausing = read_pause(request)
+    by = request["by"]
     try:
-        await store.merge(CONTROL, request, LABELS)
+        await store.merge(NAME, request, LABELS)
     except Forbidden as error:
         raise UsageError(
-            f"{username} has no permission to write ConfigMap {CONTROL} in namespace "
+            f"{by} has no permission to write ConfigMap {NAME} in namespace "
             f"{store.namespace!r}: {error}"
         ) from error
     try:
         async with asyncio.timeout(timeout_seconds):
             while (  # noqa: ASYNC110 - a ConfigMap has no event to wait for
-                confirmation := await _confirmation(store, request["paused"])
+                still_paused_by := await _confirmation(store, request["paused"])
             ) is None:
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise UsageError(
-            f"{'Pause' if paused else 'Resume'} requested, but no leader confirmed it within "
+            f"{'Pause' if pausing else 'Resume'} requested, but no leader confirmed it within "
             f"{timeout_seconds:.0f} s. Is the controller running in namespace "
             f'"{store.namespace}"? The next leader will apply the request.'
         ) from None
-    others = confirmation.get(STILL_PAUSED_BY)
-    if others and not paused:
-        return f"pause ended by {username}, but admission is still paused: {others}"
-    return f"admission {'paused' if paused else 'resumed'} by {username}"
+    return PauseChange(
+        paused=pausing is not None,
+        by=by,
+        at=datetime.fromisoformat(request["at"]),
+        until=pausing.until if pausing else None,
+        reason=pausing.reason if pausing else "",
+        still_paused_by="" if pausing else still_paused_by,
+    )
 
 
-async def _confirmation(store: ConfigMapStore, paused: str) -> dict[str, str] | None:
-    """Read the ConfigMap; None until a leader has confirmed the last request of any user.
+async def _confirmation(store: ConfigMapStore, paused: str) -> str | None:
+    """Read what still pauses admission; None until a leader has confirmed the last request.
 
     Raises:
-        UsageError: somebody else requested the opposite.
+        UsageError: somebody else requested something else.
     """
-    control = await store.get(CONTROL)
-    data: dict[str, str] = (control or {}).get("data") or {}
-    if data.get("paused") != paused:
+    control = await store.get(NAME)
+    members = read_members(control)
+    if members.get("paused") != paused:
         raise UsageError(
-            f"somebody else changed ConfigMap {CONTROL} at the same time: "
+            f"somebody else changed ConfigMap {NAME} at the same time: "
             "check whether admission is paused, then try again"
         )
-    return data if data.get("acknowledged") == data.get("request") else None
+    if members.get("acknowledged") != members.get("request"):
+        return None
+    data: dict[str, Any] = (control or {}).get("data") or {}
+    return printable(str(data.get(STILL_PAUSED_BY, "")), _MAX_MESSAGE_CHARACTERS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -29,13 +29,20 @@ class Pause:
     """Admission is paused.
 
     `message` says why and how to resume; `by` names a person or a source of the pause, empty if
-    the cause is unknown. `since` is only known for a pause by command.
+    the cause is unknown. `since` is only known for a pause by command. Such a pause may have a
+    `reason`, and a time at which it ends by itself.
     """
 
     cause: PauseCause
     message: str
     by: str = ""
     since: datetime | None = None
+    until: datetime | None = None
+    reason: str = ""
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether the pause has ended by itself."""
+        return self.until is not None and now >= self.until
 
 
 def pause_in_git(catalog: Catalog | None, refused: RefusedRevision | None) -> Pause | None:

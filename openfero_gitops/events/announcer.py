@@ -18,15 +18,25 @@ from openfero_gitops.background import wait_for_event
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.event import Event, ObjectReference
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import SyncStatus
-from openfero_gitops.events.events import of_change, of_foreign, of_loss, of_sync, of_wait
+from openfero_gitops.events.events import (
+    of_change,
+    of_foreign,
+    of_loss,
+    of_pause,
+    of_sync,
+    of_wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
@@ -40,6 +50,8 @@ _BATCH_WINDOW_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 2.0
 #: Anybody may create foreign Jobs, so they must not decide how many Events are written.
 _MAX_FOREIGN_EVENTS: Final = 10
+#: Until the leader knows whether admission is paused.
+_UNKNOWN: Final = Pause(PauseCause.UNKNOWN, "")
 
 
 class Announcer:
@@ -50,18 +62,22 @@ class Announcer:
         *,
         view: View,
         decisions: Callable[[], Iterable[tuple[Remediation, Decision]]],
+        control: Control,
         syncer: Syncer,
         store: ConfigMaps,
         counts: Counts,
         record: Callable[[Event], None],
+        now: Callable[[], datetime],
     ) -> None:
         """Take what is read, and where events go; `decisions` are the leader's last ones."""
         self._view = view
         self._decisions = decisions
+        self._control = control
         self._syncer = syncer
         self._store = store
         self._counts = counts
         self._record = record
+        self._now = now
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -71,6 +87,7 @@ class Announcer:
             waits: dict[str, Reason] = {}
             foreign: set[str] = set()
             synced: tuple[SyncStatus, Catalog | None] = (SyncStatus(), None)
+            pause: Pause | None = _UNKNOWN
             while True:
                 changed.clear()
                 if reported is None and self._view.complete:
@@ -81,6 +98,7 @@ class Announcer:
                     foreign = self._report_foreign(foreign)
                     waits = self._report_waits(waits)
                 synced = await self._report_sync(synced)
+                pause = self._report_pause(pause)
                 if await wait_for_event(changed, _POLL_SECONDS):
                     await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
@@ -128,6 +146,16 @@ class Announcer:
                 self._record(of_wait(remediation, decision))
         self._counts.waiting(Counter(waits.values()))
         return waits
+
+    def _report_pause(self, before: Pause | None) -> Pause | None:
+        after = self._control.pause
+        if not self._control.was_read or (after and after.cause is PauseCause.UNKNOWN):
+            return before
+        if before is not _UNKNOWN:
+            about, author = self._control.reference, self._control.author
+            if (event := of_pause(before, after, author, about, self._now())) is not None:
+                self._record(event)
+        return after
 
     async def _report_sync(
         self, before: tuple[SyncStatus, Catalog | None]

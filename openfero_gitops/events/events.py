@@ -6,10 +6,12 @@ lost with one: each decision is recorded on its Job.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.event import Event, ObjectReference
+from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import plural
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.decide import Wait
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.lease import Leadership
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Foreign, Remediation
     from openfero_gitops.domain.sync import SyncStatus
 
@@ -104,7 +107,7 @@ def _of_pods(before: Remediation | None, after: Remediation) -> Iterator[Event]:
 def of_wait(remediation: Remediation, wait: Wait) -> Event:
     """The event of a remediation that waits."""
     note = f"{wait.reason.value}: {wait.message or wait.reason.text}"
-    if wait.until is not None:
+    if wait.until is not None and wait.reason is not Reason.PAUSED:  # whose message has it
         note += f", until {format_seconds(wait.until)}"
     if wait.reason in (Reason.APPROVAL, Reason.NOT_HELPING):
         note += f"; run `openfero-gitops approve {remediation.key}`"
@@ -196,6 +199,30 @@ def _first_errors(catalog: Catalog | None) -> dict[str, str]:
             line = f":{problem.line}" if problem.line else ""
             errors.setdefault(problem.path, f"{line}: {problem.message} ({problem.rule})")
     return errors
+
+
+def of_pause(
+    before: Pause | None, after: Pause | None, author: str, about: ObjectReference, now: datetime
+) -> Event | None:
+    """The event of a pause that began, changed or ended; `author` ended it, if it was a person."""
+    if after is not None:
+        # The message of a pause in Git names the commit, which may change while it lasts.
+        if before is not None and _without_message(before) == _without_message(after):
+            return None
+        return Event(about, "Paused", "Pause", after.message)
+    if before is None:
+        return None
+    if before.cause is not PauseCause.COMMAND:
+        note = f"{before.by} no longer pauses admission"
+    elif before.is_over(now):
+        note = f"the pause by {before.by} has ended"
+    else:
+        note = f"{author} resumed admission"
+    return Event(about, "Resumed", "Resume", note)
+
+
+def _without_message(pause: Pause) -> Pause:
+    return dataclasses.replace(pause, message="")
 
 
 def reference(remediation: Remediation) -> ObjectReference:

@@ -109,7 +109,12 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
 
     async def about(request: web.Request) -> web.Response:
         guard.check(request)
-        return web.json_response(shapes.about(state.about(), state.leadership()))
+        return web.json_response(
+            {
+                **shapes.about(state.about(), state.leadership()),
+                "pause": shapes.pause(state.pause()),
+            }
+        )
 
     async def jobs(request: web.Request) -> web.Response:
         guard.check(request)

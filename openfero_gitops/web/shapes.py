@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncRecord, SyncStatus
     from openfero_gitops.effects.stats import CommitStats, RunStats, StatsReport
@@ -243,6 +244,20 @@ def about(value: About, leadership: Leadership) -> dict[str, Any]:
         "leading": leadership.leader,
         "leader": leadership.holder or None,
         "term": leadership.term or None,
+    }
+
+
+def pause(value: Pause | None) -> dict[str, Any] | None:
+    """Convert a pause of admission; None if there is none."""
+    if value is None:
+        return None
+    return {
+        "cause": value.cause.value,
+        "by": value.by or None,
+        "since": _time(value.since),
+        "until": _time(value.until),
+        "reason": value.reason or None,
+        "message": value.message,
     }
 
 

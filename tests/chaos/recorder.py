@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.control import NAME as CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

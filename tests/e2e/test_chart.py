@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import openfero_gitops
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.cli import main
+from openfero_gitops.domain.control import NAME as CONTROL
 from openfero_gitops.domain.keys import MANAGED_BY, MANAGER, MIRROR
 from openfero_gitops.dryrun.trial import CONFIG_MAP as DRY_RUNS
 from tests.cluster.controlplane import binaries

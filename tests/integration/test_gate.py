@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openfero_gitops.commands.control import pause
+from openfero_gitops.commands.control import pause, resume
 from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, act_on_job
 from openfero_gitops.domain.errors import UsageError
 from tests.support.chart import service_account_kubeconfig
@@ -127,18 +127,18 @@ def test_nothing_starts_between_pause_and_resume(
     replica: Replica, kubeconfig: Path, kubectl: Kubectl, shared_namespace: str
 ) -> None:
     """Once the leader has acknowledged a pause, alerts are accepted and their Jobs wait."""
-    output = asyncio.run(pause(True, kubeconfig, shared_namespace, 120))  # noqa: FBT003
-    assert output.startswith("admission paused by ")
+    output = asyncio.run(pause(kubeconfig, shared_namespace, 120))
+    assert str(output).startswith("admission paused by ")
     job = replica.remediate("Slow", "paused", "Waiting")
     replica.wait_for(lambda: replica.remediation(job)["reason"] == "paused")
     stored = kubectl.json("get", "job", job, "-n", shared_namespace)
     assert "openfero.io/admitted-at" not in stored["metadata"]["annotations"]
-    output = asyncio.run(pause(False, kubeconfig, shared_namespace, 120))  # noqa: FBT003
-    assert output.startswith("admission resumed by ")
+    output = asyncio.run(resume(kubeconfig, shared_namespace, 120))
+    assert str(output).startswith("admission resumed by ")
     replica.wait_for(lambda: replica.remediation(job)["phase"] == "Running")
 
 
 def test_a_pause_that_no_leader_acknowledges_is_reported(kubeconfig: Path, namespace: str) -> None:
     """Without a controller the command reports that the pause is not confirmed."""
     with pytest.raises(UsageError, match="no leader confirmed it within 1 s"):
-        asyncio.run(pause(True, kubeconfig, namespace, 1))  # noqa: FBT003
+        asyncio.run(pause(kubeconfig, namespace, 1))

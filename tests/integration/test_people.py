@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.commands.control import pause
+from openfero_gitops.commands.control import pause, resume
 from tests.support.cluster import KubectlError
 from tests.support.desk import Desk
 from tests.support.replica import alert, operario
@@ -122,7 +122,7 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: UserDesk) -> None:
     Each state is shown, and no change is reverted or repeated.
     """
     a = desk.leader
-    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(pause(desk.kubeconfig, desk.namespace, PATIENCE))
     started = a.remediate("Slow", "started", "Waiting")
     deleted = a.remediate("Quick", "deleted", "Waiting")
     edited = a.remediate("Quick", "edited", "Waiting")
@@ -139,7 +139,7 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: UserDesk) -> None:
     a.wait_for(lambda: a.remediation(started)["phase"] == "Running", PATIENCE)
     a.wait_for(lambda: a.remediation(deleted)["phase"] == "", PATIENCE)
     assert a.remediation(edited)["phase"] == "Waiting"
-    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(resume(desk.kubeconfig, desk.namespace, PATIENCE))
     a.wait_for(lambda: a.remediation(edited)["phase"] == "Succeeded", PATIENCE)
     stored = desk.job(edited)
     assert stored["spec"]["template"]["metadata"]["labels"]["team"] == "storage"
@@ -158,7 +158,7 @@ def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
 ) -> None:
     """Neither the end of the pause in which that happened nor the next leader starts it."""
     a = desk.leader
-    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(pause(desk.kubeconfig, desk.namespace, PATIENCE))
     job = a.remediate("Slow", "both", "Waiting")
     desk.suspend(job, value=False)
     a.wait_for(lambda: desk.pods(job), PATIENCE)
@@ -166,7 +166,7 @@ def test_a_job_started_and_suspended_by_a_user_is_not_started_by_the_leader(
     desk.suspend(job, value=True)
     a.wait_for(lambda: a.remediation(job)["phase"] == "Held", PATIENCE)
     a.wait_for(lambda: not desk.pods(job), PATIENCE)
-    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(resume(desk.kubeconfig, desk.namespace, PATIENCE))
     a.remediate("Quick", "both", "Succeeded")  # the leader is admitting, on the same target
     assert a.remediation(job)["phase"] == "Held"
     desk.crash()
@@ -231,7 +231,7 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     """Without the label Kueue does not see the Job; queued it counts, and it is not restarted."""
     kueue.open.set()
     a = desk.leader
-    asyncio.run(pause(True, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(pause(desk.kubeconfig, desk.namespace, PATIENCE))
     job = a.remediate("Queued", "queued", "Waiting")
     time.sleep(2)
     stored = desk.job(job)
@@ -239,7 +239,7 @@ def test_kueue_gets_the_label_when_the_leader_admits_and_then_starts_the_job(
     assert stored["spec"]["suspend"] is True
     assert kueue.admitted == []
     kueue.open.clear()
-    asyncio.run(pause(False, desk.kubeconfig, desk.namespace, PATIENCE))  # noqa: FBT003
+    asyncio.run(resume(desk.kubeconfig, desk.namespace, PATIENCE))
     a.wait_for(lambda: a.remediation(job)["phase"] == "Queued", PATIENCE)
     stored = desk.job(job)
     assert stored["metadata"]["labels"][QUEUE] == "healing"

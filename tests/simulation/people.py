@@ -7,11 +7,11 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.control import NAME as CONTROL
 from openfero_gitops.domain.errors import ApiError, Conflict
 from openfero_gitops.jobs.observe import read_remediation
 from tests.simulation.forger import is_forged

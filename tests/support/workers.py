@@ -17,7 +17,6 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -28,6 +27,8 @@ from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import AlertGroup, Status
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile
+from openfero_gitops.domain.control import NAME as CONTROL
+from openfero_gitops.domain.control import write_pause
 from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
@@ -257,9 +258,12 @@ class World:
         path = f"/metadata/annotations/{keys.pointer(annotation)}"
         await self.change(key, {"op": "add", "path": path, "value": value})
 
-    async def switch(self, request: str, *, paused: bool) -> None:
+    async def switch(
+        self, request: str, *, paused: bool, until: datetime | None = None, reason: str = ""
+    ) -> None:
         """Pause or resume as a user does, with an id for the request."""
-        data = {"paused": str(paused).lower(), "request": request}
+        data = write_pause("ada", self.now(), paused=paused, until=until, reason=reason)
+        data["request"] = request
         metadata = {"name": CONTROL, "namespace": NAMESPACE}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
         while True:
@@ -306,7 +310,9 @@ class Replica:
         self.wire = Wire(world.cluster)
         self.jobs = JobStore(self.wire, namespaces, observe)
         self.config_maps = ConfigMapStore(self.wire, NAMESPACE)
-        self.control = Control(self.config_maps, seconds_so_far, pause_in_git=self._pause)
+        self.control = Control(
+            self.config_maps, seconds_so_far, pause_in_git=self._pause, now=world.now
+        )
         self.tally = Tally()
         self.view = View(replica_labels)
         pace = Pace(watch_seconds=3600.0, clock=seconds_so_far)
@@ -342,7 +348,7 @@ class Replica:
 
     def _pause(self) -> Pause | None:
         if self.paused:
-            return Pause(PauseCause.REFUSED_REVISION, "the test paused admission")
+            return Pause(PauseCause.REFUSED_REVISION, "the test paused admission", "the test")
         return pause_in_git(self.catalog, None)
 
     @asynccontextmanager

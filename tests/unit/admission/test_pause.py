@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from openfero_gitops.admission.pause import NAME, Control
+from openfero_gitops.admission.decide import Wait
+from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.domain.control import NAME, read_pause, write_pause
 from openfero_gitops.domain.errors import ApiError, Forbidden, Throttled, Unavailable
 from openfero_gitops.domain.pause import Pause, PauseCause
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.text import is_printable
+from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.leadership.term import TermEnded
-from tests.support.workers import Wire, World, in_background, in_virtual_time, none, seconds_so_far
+from tests.support import build
+from tests.support.workers import (
+    Wire,
+    World,
+    in_background,
+    in_virtual_time,
+    none,
+    pods_of,
+    seconds_so_far,
+)
 
 if TYPE_CHECKING:
     from tests.support.relay import Act, Request
@@ -192,6 +207,106 @@ async def test_every_replica_shows_a_pause() -> None:
         await asyncio.sleep(10)
         assert not desk.control.pause
     assert len(desk.wire.requests) <= 4
+
+
+class TestEnd:
+    """A pause that ends by itself."""
+
+    @in_virtual_time
+    async def test_every_replica_shows_the_pause_until_its_end(self) -> None:
+        """Nothing is written when it ends, and the API server need not answer then."""
+        world = World()
+        replica = world.replica()
+        until = world.now() + timedelta(hours=2)
+        await world.switch("first", paused=True, until=until, reason="database migration")
+        with capture_logs() as logs:
+            async with in_background(replica.control.run()):
+                await asyncio.sleep(1)
+                pause = replica.control.pause
+                assert pause is not None
+                assert (pause.by, pause.until, pause.reason) == ("ada", until, "database migration")
+                assert pause.message == (
+                    f"ada paused admission at {format_seconds(build.NOW)} until "
+                    f"{format_seconds(until)}: database migration; run `openfero-gitops resume` to "
+                    "resume earlier"
+                )
+                await asyncio.sleep(7190)
+                assert replica.control.pause == pause
+
+                async def trouble(_: Request, __: Act) -> Any:
+                    raise Unavailable("no connection")
+
+                replica.wire.trouble = trouble
+                await asyncio.sleep(20)
+                assert replica.control.pause is None
+        assert [entry["event"] for entry in logs if entry["log_level"] == "info"] == [
+            "admission is paused",
+            "admission is not paused: the pause has ended",
+        ]
+        assert logs[0]["reason"] == "database migration"
+        assert len(list(world.writes(CONFIG_MAPS))) == 1
+
+    @in_virtual_time
+    async def test_waiting_jobs_start_when_the_pause_ends(self) -> None:
+        """The leader needs no write, and waits for no other event."""
+        world = World()
+        replica = world.replica()
+        until = world.now() + timedelta(minutes=20)
+        await world.switch("first", paused=True, until=until)
+        async with replica.watching(), replica.leading():
+            await replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(1199 - seconds_so_far())
+            assert await world.acknowledged() == "first"
+            assert world.starts() == []
+            ((_, decision),) = replica.admitter.decisions
+            assert isinstance(decision, Wait)
+            assert (decision.reason, decision.until) == (Reason.PAUSED, until)
+            await asyncio.sleep(1.5)
+            assert len(world.starts()) == 1
+
+    @in_virtual_time
+    async def test_resume_ends_it_at_once(self) -> None:
+        """A later pause has an end of its own, or none."""
+        world = World()
+        replica = world.replica()
+        until = world.now() + timedelta(hours=2)
+        await world.switch("first", paused=True, until=until)
+        assert await replica.control.read_pause()
+        await world.switch("second", paused=False)
+        await asyncio.sleep(1)
+        assert not await replica.control.read_pause()
+        await world.switch("third", paused=True)
+        await asyncio.sleep(3600 * 3)
+        assert await replica.control.read_pause()
+        assert replica.control.pause
+
+    @pytest.mark.parametrize("paused", ["true", "True", "until tuesday", "until", "until 2026"])
+    @in_virtual_time
+    async def test_an_end_that_cannot_be_read_is_none(self, paused: str) -> None:
+        """Users may have written it by hand; to start nothing is safe."""
+        desk = Desk()
+        await desk.write({"paused": paused, "by": "ada", "reason": "2026-01-01T00:00:00Z"})
+        pause = await desk.control.read_pause()
+        assert pause is not None
+        assert pause.until is None
+        assert desk.control.pause
+
+    def test_an_older_version_pauses_without_an_end(self) -> None:
+        """It reads any value that does not mean "no" as a pause."""
+        members = write_pause("ada", build.NOW, paused=True, until=build.NOW + timedelta(hours=1))
+        assert members["paused"] == "until 2026-11-21T04:04:05.678901Z"
+        assert read_pause({**members, "paused": "true"}) is not None
+
+    @in_virtual_time
+    async def test_control_characters_in_a_reason_are_escaped(self) -> None:
+        """Anybody who may write the ConfigMap may have written it."""
+        desk = Desk()
+        await desk.write({"paused": "true", "by": "ada", "reason": "one\ntwo\x1b[31m" + "x" * 900})
+        pause = await desk.control.read_pause()
+        assert pause is not None
+        assert is_printable(pause.message)
+        assert "one\\ntwo" in pause.message
+        assert len(pause.reason) < 600
 
 
 class TestAcknowledging:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.admission.pause import NAME as CONTROL
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.app import Controller
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.commands.control import write_pause
+from openfero_gitops.commands.control import request_pause
 from openfero_gitops.demo.cluster import MemoryCluster
+from openfero_gitops.domain.control import NAME as CONTROL
+from openfero_gitops.domain.control import write_pause
 from openfero_gitops.domain.errors import Conflict, Invalid, UsageError
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.settings import load_settings
+from tests.support import build
 from tests.support.workers import (
     NAMESPACE,
     Commits,
@@ -35,6 +37,14 @@ if TYPE_CHECKING:
     from tests.support.relay import Act, Request
 
 
+async def change(
+    store: ConfigMapStore, username: str, *, paused: bool, timeout_seconds: float = 20
+) -> str:
+    """Pause or resume as a user, and return what is printed."""
+    request = write_pause(username, build.NOW, paused=paused)
+    return str(await request_pause(store, request, timeout_seconds))
+
+
 class TestPause:
     """A pause while others write to the same ConfigMap."""
 
@@ -47,7 +57,7 @@ class TestPause:
         if existing is not None:
             await person.create(control(**existing))
         async with in_background(acknowledging(world)):
-            printed = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
+            printed = await change(person, "ada", paused=True)
         assert printed == "admission paused by ada"
         control_object = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
         assert control_object["data"]["paused"] == "true"
@@ -84,7 +94,7 @@ class TestPause:
         wire.trouble = trouble
         async with in_background(acknowledging(world)):
             person = ConfigMapStore(wire, NAMESPACE)
-            printed = await write_pause(person, paused=True, username="ada", timeout_seconds=20)
+            printed = await change(person, "ada", paused=True)
         assert printed == "admission paused by ada"
         control_object = await world.cluster.get(CONFIG_MAPS, NAMESPACE, CONTROL)
         assert control_object["data"]["paused"] == "true"
@@ -97,7 +107,7 @@ class TestPause:
         store = ConfigMapStore(world.cluster, NAMESPACE)
 
         async def request(username: str, *, paused: bool = True) -> str:
-            return await write_pause(store, paused=paused, username=username, timeout_seconds=20)
+            return await change(store, username, paused=paused)
 
         async with asyncio.TaskGroup() as tasks:
             both = [tasks.create_task(request("ada")), tasks.create_task(request("bob"))]
@@ -128,9 +138,7 @@ class TestPause:
 
         wire.trouble = trouble
         with pytest.raises(Invalid, match="immutable"):
-            await write_pause(
-                ConfigMapStore(wire, NAMESPACE), paused=True, username="ada", timeout_seconds=20
-            )
+            await change(ConfigMapStore(wire, NAMESPACE), "ada", paused=True)
 
     @pytest.mark.parametrize("paused", [True, False])
     @in_virtual_time
@@ -140,7 +148,7 @@ class TestPause:
         store = ConfigMapStore(world.cluster, NAMESPACE)
         why = "openfero.yaml sets paused: true at commit 0123456789ab"
         async with in_background(acknowledging(world, why)):
-            printed = await write_pause(store, paused=paused, username="ada", timeout_seconds=20)
+            printed = await change(store, "ada", paused=paused)
         assert printed == (
             "admission paused by ada"
             if paused
@@ -171,7 +179,7 @@ async def test_resume_names_the_commit_that_pauses(
     try:
         await until(lambda: controller.syncer.catalog)
         store = ConfigMapStore(cluster, NAMESPACE)
-        printed = await write_pause(store, paused=False, username="ada", timeout_seconds=60)
+        printed = await change(store, "ada", paused=False, timeout_seconds=60)
     finally:
         stop.set()
         await running

@@ -7,6 +7,7 @@ import gc
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, Throttle
 from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.events import events
@@ -79,10 +81,12 @@ class Desk:
         self.announcer = Announcer(
             view=self.replica.view,
             decisions=lambda: self.replica.admitter.decisions,
+            control=self.replica.control,
             syncer=self.syncer,
             store=self.replica.config_maps,
             counts=self,
             record=self.recorder.record,
+            now=self.world.now,
         )
 
     def synced(self, status: SyncStatus) -> None:
@@ -399,6 +403,39 @@ class TestControllerEvents:
         assert desk.source.head[:12] in stored[3]["note"]
 
     @in_virtual_time
+    async def test_pauses_are_reported_on_the_control_config_map(self) -> None:
+        """Who paused admission, until when and why; who resumed it, or that the pause has ended."""
+        desk = Desk()
+        world = desk.world
+        await world.switch("before the term", paused=True)
+        async with desk.leading():
+            await asyncio.sleep(10)
+            until = world.now() + timedelta(minutes=1)
+            await world.switch("first", paused=True, until=until, reason="migration")
+            await asyncio.sleep(80)
+            await world.switch("second", paused=True)
+            await asyncio.sleep(10)
+            await world.switch("third", paused=False)
+            await asyncio.sleep(10)
+            desk.replica.paused = True
+            await asyncio.sleep(10)
+            desk.replica.paused = False
+            await asyncio.sleep(10)
+            stored = await desk.stored(desk.replica.config_maps.namespace)
+        assert {event["regarding"]["name"] for event in stored} == {"openfero-control"}
+        assert all(event["regarding"]["uid"] for event in stored)
+        notes = [f"{event['reason']}: {event['note']}" for event in stored]
+        assert notes[0].startswith("Paused: ada paused admission at 2026-11-21T03:04:16Z until ")
+        assert "until 2026-11-21T03:05:16Z: migration; run" in notes[0]
+        assert notes[1] == "Resumed: the pause by ada has ended"
+        assert notes[2].startswith("Paused: ada paused admission at 2026-11-21T03:05:36Z; run")
+        assert notes[3:] == [
+            "Resumed: ada resumed admission",
+            "Paused: the test paused admission",
+            "Resumed: the test no longer pauses admission",
+        ]
+
+    @in_virtual_time
     async def test_many_broken_files_are_few_events(self) -> None:
         """Ten files are named, the others are counted."""
         desk = Desk()
@@ -580,6 +617,14 @@ class TestRecorder:
         page = (root / "docs" / "events.md").read_text()
         assert len(reasons) >= 14
         assert reasons == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
+
+    def test_a_pause_is_not_named_twice(self) -> None:
+        """The message of a pause has its end already."""
+        until = build.NOW + timedelta(hours=2)
+        message = "ada paused admission until noon"
+        pause = Pause(PauseCause.COMMAND, message, "ada", build.NOW, until)
+        event = events.of_wait(build.remediation(), Wait(Reason.PAUSED, until, pause.message))
+        assert event.note == "paused: ada paused admission until noon"
 
     def test_a_wait_without_a_message(self) -> None:
         """The note has the text of the reason then."""

@@ -12,6 +12,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Form, Mode, OnResolve, Options
+from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.sync import (
@@ -376,6 +377,23 @@ async def test_the_shape_of_about() -> None:
         "leading": True,
         "leader": "a",
         "term": "12",
+        "pause": None,
+    }
+
+
+async def test_the_shape_of_a_pause() -> None:
+    """Who paused admission, why, and until when."""
+    until = NOW + timedelta(hours=2)
+    pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada", NOW, until, "migration")
+    async with api(replace(pages.quiet(NOW), paused=pause)) as client:
+        body = await get(client, "/api/about")
+    assert body["pause"] == {
+        "cause": "command",
+        "by": "ada",
+        "since": format_time(NOW),
+        "until": format_time(until),
+        "reason": "migration",
+        "message": "ada paused admission",
     }
 
 
