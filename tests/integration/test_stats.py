@@ -68,7 +68,7 @@ def test_runs_and_effects_of_the_jobs_in_the_cluster(
     assert summary == (
         f"3 runs since {RECEIVED:%Y-%m-%dT%H:%M:%SZ}, from the Jobs that still exist."
     )
-    assert main([*target, "--format=json", "--since", "3h"]) == 0
+    assert main([*target, "-o", "json", "--since", "3h"]) == 0
     (item,) = json.loads(capsys.readouterr().out)["items"]
     assert (item["runs"], item["healed"], item["notHealed"]) == (3, 2, 1)
     assert item["medianSecondsToHeal"] == 240
