@@ -53,6 +53,7 @@ from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.dryrun.runner import DryRunner
+from openfero_gitops.effects.settler import Settler
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
@@ -195,6 +196,13 @@ class Controller:
             identity=settings.identity,
         )
         self._cleaner = Cleaner(
+            jobs=jobs,
+            view=self.view,
+            catalog=self._catalog,
+            counts=self.metrics,
+            now=self.clock.now,
+        )
+        self._settler = Settler(
             jobs=jobs,
             view=self.view,
             catalog=self._catalog,
@@ -433,6 +441,7 @@ class Controller:
         workers = {
             "mirror": lambda: self._mirrorer.run(term),
             "conclude": lambda: self._cleaner.run(term),
+            "settle": lambda: self._settler.run(term),
             "pods": lambda: self._pod_starts.run(term),
             "dry run": lambda: self.dry_runner.run(term),
             "announce": self._announcer.run,

@@ -6,7 +6,7 @@ finished Jobs, so that a sum over replicas is correct.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +20,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import NotificationKind
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.sync import Changes, SyncStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+_SETTLED: Final = tuple(effect for effect in Effect if effect is not Effect.PENDING)
+#: From half a minute to six hours.
+_HEALING_SECONDS: Final = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600)
+#: The label of operarios that are not in the active catalog: no operario can have this name.
+_REMOVED: Final = "(removed)"
 
 
 class Metrics:
@@ -104,6 +112,20 @@ class Metrics:
             "Decisions on waiting Jobs that the leader carried out, by reason",
             ("reason",),
             registry=registry,
+        )
+        self._effects = Counter(
+            "openfero_gitops_effects_total",
+            "Remediations whose effect the leader settled, without dry runs; an unknown effect "
+            "that is decided later is counted again",
+            ("operario", "effect"),
+            registry=registry,
+        )
+        self._time_to_heal = Histogram(
+            "openfero_gitops_time_to_heal_seconds",
+            "Time from the delivery of an alert until it was resolved, of healed remediations",
+            ("operario",),
+            registry=registry,
+            buckets=_HEALING_SECONDS,
         )
         self._waiting = Gauge(
             "openfero_gitops_waiting",
@@ -251,6 +273,22 @@ class Metrics:
         elif remediation.phase is Phase.FAILED:
             self._failed.inc()
 
+    def settled(self, remediation: Remediation, *, is_active: bool) -> None:
+        """Count a remediation whose effect was settled.
+
+        `is_active` says whether its operario is in the active catalog; the others share a label, so
+        that the number of series has a limit.
+        """
+        if remediation.effect is None:
+            return
+        operario = remediation.operario if is_active else _REMOVED
+        for effect in _SETTLED:  # from 0, so that the first of each is an increase
+            self._effects.labels(operario, effect.value)
+        self._effects.labels(operario, remediation.effect.value).inc()
+        if remediation.effect is Effect.HEALED and remediation.resolved_at is not None:
+            seconds = (remediation.resolved_at - remediation.received_at).total_seconds()
+            self._time_to_heal.labels(operario).observe(max(seconds, 0.0))
+
     def leadership(self, *, leading: bool) -> None:
         """Set whether this replica is the leader; count a change."""
         if leading is not self._leading:
@@ -307,6 +345,10 @@ class Metrics:
         self._changes.labels("added").inc(len(changes.added))
         self._changes.labels("changed").inc(len(changes.changed))
         self._changes.labels("removed").inc(len(changes.removed))
+        for operario in changes.removed:
+            for effect in _SETTLED:
+                self._effects.remove(operario, effect.value)
+            self._time_to_heal.remove(operario)
 
     def notifications(self, alerts: Mapping[str, int]) -> None:
         """Set how many alerts must exist in Alertmanager, by their name."""

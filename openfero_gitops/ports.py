@@ -1,9 +1,9 @@
 """What background workers need from the outside: one Protocol per kind of resource.
 
 `cluster` and `sources` implement them, `metrics` implements `Counts`, and `app` connects the two.
-The workers of `catalog`, `delivery`, `admission`, `events` and `dryrun` import nothing else of
-the outside. Every method of a Kubernetes resource raises `ApiError`; those of a source raise
-`SourceError`.
+The workers of `catalog`, `delivery`, `admission`, `effects`, `events` and `dryrun` import nothing
+else of the outside. Every method of a Kubernetes resource raises `ApiError`; those of a source
+raise `SourceError`.
 """
 
 from __future__ import annotations
@@ -241,6 +241,13 @@ class Counts(Protocol):
 
     def ended(self, remediation: Remediation) -> None:
         """Count a remediation that reached a final phase."""
+        ...
+
+    def settled(self, remediation: Remediation, *, is_active: bool) -> None:
+        """Count a remediation whose effect was settled.
+
+        `is_active` says whether its operario is in the active catalog.
+        """
         ...
 
     def waiting(self, reasons: Mapping[Reason, int]) -> None:

@@ -93,6 +93,10 @@ _UPDATED_LATER: Final = frozenset(
     {
         keys.LAST_DELIVERED_AT,
         keys.RESOLVED_AT,
+        keys.STILL_FIRING_AT,
+        keys.EFFECT,
+        keys.EFFECT_AT,
+        keys.EFFECT_MESSAGE,
         keys.TERM,
         keys.ADMITTED_AT,
         keys.ADMITTED_BY,

@@ -1,6 +1,7 @@
 """Records on the Jobs of an incident what a delivery says about its alert.
 
-That is when the alert was resolved, and that it is still delivered, for which its Jobs are kept.
+That is when the alert was resolved, that it still fires after a remediation should have healed it,
+and that it is still delivered, for which its Jobs are kept. Each of the first two is recorded once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.errors import ApiError, Conflict, Invalid, NotFound
 from openfero_gitops.domain.labels import replica_labels_in, without
 from openfero_gitops.domain.remediation import Foreign
+from openfero_gitops.effects.assess import is_still_firing
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -114,33 +116,49 @@ class IncidentRecorder:
         remember: timedelta,
         received_at: datetime,
     ) -> None:
-        """Extend how long the Jobs of repeated alerts are remembered.
+        """Record that alerts were delivered: extend how long their Jobs are remembered.
 
-        `own` has the Job of each alert that has one.
+        If a firing alert should have been healed by now, that is recorded with it. `own` has the
+        Job of each alert that has one. A failed write is left to the next delivery.
         """
-        due: dict[JobKey, Remediation] = {}
+        kept: dict[JobKey, Remediation] = {}
+        still_firing: dict[JobKey, Remediation] = {}
         async for identity, alert in in_turns(alerts.items()):
-            for job in jobs_to_keep(self._view.of_incident(self.incident(alert, alert.status))):
+            jobs = self._view.of_incident(self.incident(alert, alert.status))
+            for job in jobs_to_keep(jobs):
                 if received_at - job.delivered_at > remember / 10 or (
                     job.key == own.get(identity)
                     and is_later_member(alert, job, self._replica_labels)
                 ):
-                    due[job.key] = job
-
-        async def keep(job: Remediation) -> None:
-            ttl = remember
-            if job.finished_at is not None:
-                ttl += received_at - job.finished_at
-            seconds = max(job.ttl_seconds or 0, -(-ttl // timedelta(seconds=1)))
-            patch = patches.keep_alive(job, received_at, seconds)
-            try:
-                async with self._requests:
-                    patched = await self._jobs.patch(job.key, patch)
-                self._view.apply(observe(patched))
-            except ApiError as error:
-                # The next delivery tries again, long before the Job expires.
-                _log.info("a Job's expiry was not extended", job=str(job.key), error=str(error))
-
+                    kept[job.key] = job
+            if alert.status is Status.FIRING:
+                still_firing.update(
+                    (job.key, job)
+                    for job in jobs
+                    if is_still_firing(job, alert.starts_at, received_at)
+                )
         async with asyncio.TaskGroup() as tasks:
-            for job in due.values():
-                tasks.create_task(keep(job), name="keep alive")
+            for job in {**kept, **still_firing}.values():
+                patch: patches.Patch = []
+                if job.key in still_firing:
+                    patch += patches.still_firing(job, received_at)
+                if job.key in kept:
+                    patch += patches.keep_alive(job, received_at, _ttl(job, remember, received_at))
+                tasks.create_task(self._record(job, patch), name="record a delivery")
+
+    async def _record(self, job: Remediation, patch: patches.Patch) -> None:
+        try:
+            async with self._requests:
+                patched = await self._jobs.patch(job.key, patch)
+            self._view.apply(observe(patched))
+        except ApiError as error:
+            # The next delivery tries again, long before the Job expires.
+            _log.info("a delivery was not recorded", job=str(job.key), error=str(error))
+
+
+def _ttl(job: Remediation, remember: timedelta, now: datetime) -> int:
+    """Return the seconds after its end for which a Job must be kept; it may say more already."""
+    ttl = remember
+    if job.finished_at is not None:
+        ttl += now - job.finished_at
+    return max(job.ttl_seconds or 0, -(-ttl // timedelta(seconds=1)))

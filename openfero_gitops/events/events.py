@@ -10,12 +10,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_seconds, format_time
+from openfero_gitops.effects.assess import is_dry_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,12 @@ _WARNING_REASONS: Final = frozenset(
     }
 )
 _OPEN: Final = (Phase.WAITING, Phase.AWAITING_APPROVAL)
+#: The reasons of the events of effects.
+_EFFECTS: Final = {
+    Effect.HEALED: "Healed",
+    Effect.NOT_HEALED: "NotHealed",
+    Effect.UNKNOWN: "EffectUnknown",
+}
 
 
 def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]:
@@ -67,6 +75,8 @@ def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]
         yield Event(about, "StartedAgain", "Observe", note, warning=True)
     if after.phase is not phase_before:
         yield from _of_new_phase(phase_before, after)
+    if after.effect is not (before.effect if before else None):
+        yield from _of_effect(after)
 
 
 def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
@@ -94,6 +104,14 @@ def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
                 "all limits"
             )
             yield Event(about, "StartedByOther", "Observe", note, warning=True)
+
+
+def _of_effect(after: Remediation) -> Iterator[Event]:
+    """The event of an effect that was settled; a dry run that would not have helped is normal."""
+    if after.effect in _EFFECTS:
+        warning = after.effect is Effect.NOT_HEALED and not is_dry_run(after)
+        reason = _EFFECTS[after.effect]
+        yield Event(reference(after), reason, "Settle", after.effect_message, warning=warning)
 
 
 def _of_pods(before: Remediation | None, after: Remediation) -> Iterator[Event]:

@@ -33,6 +33,7 @@ from openfero_gitops.domain.errors import Conflict, SourceError, Unavailable
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.pause import Pause, PauseCause, pause_in_git
 from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.effects.settler import Settler
 from openfero_gitops.jobs.observe import observe, read_remediation
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.term import LeaseTerm
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Alert
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
 
@@ -203,6 +205,7 @@ class Tally:
         self.truncated = 0
         self.decisions: list[Reason] = []
         self.ends: list[Remediation] = []
+        self.effects: list[tuple[JobKey, Effect, bool]] = []
 
     def delivered(self, answer: Answer, truncated: int) -> None:
         """Record an answered delivery."""
@@ -216,6 +219,11 @@ class Tally:
     def ended(self, remediation: Remediation) -> None:
         """Record a finished remediation."""
         self.ends.append(remediation)
+
+    def settled(self, remediation: Remediation, *, is_active: bool) -> None:
+        """Record an effect, and whether its operario is in the active catalog."""
+        assert remediation.effect is not None
+        self.effects.append((remediation.key, remediation.effect, is_active))
 
 
 class World:
@@ -339,6 +347,13 @@ class Replica:
             identity=name,
         )
         self.cleaner = Cleaner(
+            jobs=self.jobs,
+            view=self.view,
+            catalog=lambda: self.catalog,
+            counts=self.tally,
+            now=world.now,
+        )
+        self.settler = Settler(
             jobs=self.jobs,
             view=self.view,
             catalog=lambda: self.catalog,

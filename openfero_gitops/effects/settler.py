@@ -1,0 +1,257 @@
+"""Settles effects: records on each Job whether it helped, once that is known.
+
+Only the leader does. An effect that is healed or not-healed is never changed again: the patch fails
+if another leader settled the Job first. A Job is assessed when something about its incident has
+changed, or when time alone may change its effect; those that are settled cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from openfero_gitops.background import in_turns, wait_for_event
+from openfero_gitops.domain.backoff import Backoff
+from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
+from openfero_gitops.domain.errors import (
+    ApiError,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from openfero_gitops.domain.remediation import Remediation
+from openfero_gitops.effects.assess import assess, has_effect, is_dry_run
+from openfero_gitops.jobs import patches
+from openfero_gitops.jobs.observe import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.effects.assess import Assessment
+    from openfero_gitops.jobs.view import View
+    from openfero_gitops.ports import Counts, Jobs, RunningTerm
+
+_log = structlog.get_logger(__name__)
+
+#: Longest time between two passes.
+_POLL_SECONDS: Final = 60.0
+#: Changes within this time are handled in one pass.
+_BATCH_WINDOW_SECONDS: Final = 1.0
+#: Pauses of all writes while the API server accepts none.
+_BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=30.0)
+#: Pauses of a single Job that the API server does not let change.
+_BLOCKED: Final = Backoff(first_seconds=60.0, max_seconds=900.0)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the settler knows in one term, all by uid.
+
+    Attributes:
+        seen: every Job as it was in the last pass.
+        due: when a Job is assessed again, even if nothing changes until then.
+        failures: how often the API server did not let a Job change.
+    """
+
+    seen: dict[str, Remediation]
+    due: dict[str, datetime] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def seconds_until_due(self, now: datetime) -> float:
+        """How long nothing has to be done unless a Job changes."""
+        if not self.due:
+            return _POLL_SECONDS
+        return min(max((min(self.due.values()) - now).total_seconds(), 0.0), _POLL_SECONDS)
+
+    def schedule(self, uid: str, moment: datetime | None) -> None:
+        """Assess a Job again at a time, or only when something changes."""
+        self.failures.pop(uid, None)
+        if moment is None:
+            self.due.pop(uid, None)
+        else:
+            self.due[uid] = moment
+
+    def block(self, uid: str, now: datetime) -> None:
+        """Note that the API server did not let a Job change: it is tried again after a while."""
+        failures = self.failures.get(uid, 0) + 1
+        self.schedule(uid, now + timedelta(seconds=_BLOCKED.delay(failures)))
+        self.failures[uid] = failures
+
+    def is_blocked(self, uid: str, now: datetime) -> bool:
+        """Whether the API server did not let a Job change a short time ago."""
+        return uid in self.failures and self.due[uid] > now
+
+
+class Settler:
+    """Records the effects of remediations while this replica leads."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        view: View,
+        catalog: Callable[[], Catalog | None],
+        counts: Counts,
+        now: Callable[[], datetime],
+    ) -> None:
+        """Take the dependencies; nothing is started."""
+        self._jobs = jobs
+        self._view = view
+        self._catalog = catalog
+        self._counts = counts
+        self._now = now
+
+    async def run(self, term: RunningTerm) -> None:
+        """Work until cancelled."""
+        changed = self._view.subscribe()
+        progress: _Progress | None = None
+        failures = 0
+        try:
+            while True:
+                changed.clear()
+                pause_seconds = _POLL_SECONDS
+                # Before all Jobs are listed, others of the same incident may be missing.
+                if self._view.complete:
+                    if progress is None:
+                        # What was settled before this term was counted by an earlier leader.
+                        progress = _Progress({job.uid: job for job in self._view})
+                        due = [job for job in self._view if _may_change(job)]
+                    else:
+                        due = self._changed(progress)
+                    retry_after = await self._settle_all(due, progress, term)
+                    failures = 0 if retry_after is None else failures + 1
+                    if retry_after is not None:
+                        await asyncio.sleep(_BACKOFF.delay(failures, retry_after=retry_after))
+                        continue
+                    pause_seconds = progress.seconds_until_due(self._now())
+                if await wait_for_event(changed, pause_seconds):
+                    await asyncio.sleep(_BATCH_WINDOW_SECONDS)
+        finally:
+            self._view.unsubscribe(changed)
+
+    def _changed(self, progress: _Progress) -> list[Remediation]:
+        """Report new effects; return the Jobs that must be assessed: again, or for the first time.
+
+        A Job may change the effect of every other Job of its incident.
+        """
+        now = self._now()
+        before, progress.seen = progress.seen, {job.uid: job for job in self._view}
+        uids = {uid for uid, moment in progress.due.items() if moment <= now}
+        incidents: set[str] = set()
+        for uid, job in progress.seen.items():
+            previous = before.get(uid)
+            if previous is job:
+                continue
+            uids.add(uid)
+            incidents.add(job.incident)
+            if previous is not None and job.effect is not previous.effect:
+                self._report(job)
+        for uid in before.keys() - progress.seen.keys():
+            progress.schedule(uid, None)
+            incidents.add(before[uid].incident)
+        for incident in incidents - {""}:
+            uids.update(job.uid for job in self._view.of_incident(incident))
+        changed = [progress.seen[uid] for uid in uids if uid in progress.seen]
+        return sorted(filter(_may_change, changed), key=lambda job: job.order)
+
+    def _report(self, job: Remediation) -> None:
+        """Log and count an effect that was settled, by this leader or in its time by an earlier."""
+        if job.effect is None:
+            return
+        _log.info(
+            "effect settled",
+            job=str(job.key),
+            operario=job.operario,
+            effect=job.effect.value,
+            why=job.effect_message,
+        )
+        if not is_dry_run(job):
+            self._counts.settled(job, is_active=self._is_active(job))
+
+    def _is_active(self, job: Remediation) -> bool:
+        """Whether the operario of a Job is in the active catalog."""
+        catalog = self._catalog()
+        operarios = catalog.by_alert.get(job.alertname.lower(), ()) if catalog else ()
+        return any(operario.name == job.operario for operario in operarios)
+
+    async def _settle_all(
+        self, due: Iterable[Remediation], progress: _Progress, term: RunningTerm
+    ) -> float | None:
+        """Assess Jobs and record what is known; return None once all are done.
+
+        If the API server accepts no writes now, the rest is left for the next pass, and the seconds
+        for which it wants no request are returned.
+        """
+        stopped: ApiError | None = None
+        async for listed in in_turns(due):
+            job = self._view.get(listed.key)
+            if job is None or job.uid != listed.uid or not _may_change(job):
+                progress.schedule(listed.uid, None)
+                continue
+            now = self._now()
+            assessment = self._assess(job, now)
+            if assessment is None or assessment.effect in (Effect.PENDING, job.effect):
+                progress.schedule(job.uid, assessment.next_change if assessment else None)
+                continue
+            if progress.is_blocked(job.uid, now):
+                continue
+            if stopped is not None:
+                progress.schedule(job.uid, now)
+                continue
+            try:
+                await self._settle(job, assessment, term)
+            except ApiError as error:
+                if isinstance(error, Throttled | Unavailable | Unauthorized):
+                    stopped = error
+                    progress.schedule(job.uid, now)
+                else:  # of this Job alone
+                    progress.block(job.uid, now)
+                _log.info("cannot record an effect", job=str(job.key), error=str(error))
+            else:
+                progress.schedule(job.uid, None)
+        if stopped is None:
+            return None
+        return stopped.retry_after if isinstance(stopped, Throttled) else 0.0
+
+    def _assess(self, job: Remediation, now: datetime) -> Assessment | None:
+        incident = self._view.of_incident(job.incident) if job.incident else [job]
+        return assess(job, incident, now)
+
+    async def _settle(self, job: Remediation, assessment: Assessment, term: RunningTerm) -> None:
+        """Record an effect, unless another leader has recorded one.
+
+        Raises:
+            ApiError: it was not recorded.
+        """
+        at = assessment.at or self._now()
+        patch = patches.settle(job, assessment.effect, at, assessment.message)
+        term.check()
+        try:
+            self._view.apply(observe(await self._jobs.patch(job.key, patch)))
+        except NotFound:
+            self._view.remove(job.key, job.uid)
+        except Invalid:
+            try:
+                current = observe(await self._jobs.get(job.key))
+            except NotFound:
+                self._view.remove(job.key, job.uid)
+                return
+            self._view.apply(current)
+            if isinstance(current, Remediation) and (current.uid, current.effect) == (
+                job.uid,
+                job.effect,
+            ):
+                raise  # it was not a test that failed
+
+
+def _may_change(job: Remediation) -> bool:
+    """Whether a Job has an effect that is not final."""
+    return has_effect(job) and job.effect not in FINAL_EFFECTS and not job.deleting
