@@ -69,7 +69,8 @@ class _Progress:
         """How long nothing has to be done unless a Job changes."""
         if not self.due:
             return _POLL_SECONDS
-        return min(max((min(self.due.values()) - now).total_seconds(), 0.0), _POLL_SECONDS)
+        seconds = (min(self.due.values()) - now).total_seconds()
+        return min(max(seconds, _BATCH_WINDOW_SECONDS), _POLL_SECONDS)
 
     def schedule(self, uid: str, moment: datetime | None) -> None:
         """Assess a Job again at a time, or only when something changes."""
