@@ -48,12 +48,6 @@ _WARNING_REASONS: Final = frozenset(
     }
 )
 _OPEN: Final = (Phase.WAITING, Phase.AWAITING_APPROVAL)
-#: The reasons of the events of effects.
-_EFFECTS: Final = {
-    Effect.HEALED: "Healed",
-    Effect.NOT_HEALED: "NotHealed",
-    Effect.UNKNOWN: "EffectUnknown",
-}
 
 
 def of_change(before: Remediation | None, after: Remediation) -> Iterator[Event]:
@@ -108,10 +102,14 @@ def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
 
 def _of_effect(after: Remediation) -> Iterator[Event]:
     """The event of an effect that was settled; a dry run that would not have helped is normal."""
-    if after.effect in _EFFECTS:
-        warning = after.effect is Effect.NOT_HEALED and not is_dry_run(after)
-        reason = _EFFECTS[after.effect]
-        yield Event(reference(after), reason, "Settle", after.effect_message, warning=warning)
+    about, note = reference(after), after.effect_message
+    match after.effect:
+        case Effect.HEALED:
+            yield Event(about, "Healed", "Settle", note)
+        case Effect.NOT_HEALED:
+            yield Event(about, "NotHealed", "Settle", note, warning=not is_dry_run(after))
+        case Effect.UNKNOWN:
+            yield Event(about, "EffectUnknown", "Settle", note)
 
 
 def _of_pods(before: Remediation | None, after: Remediation) -> Iterator[Event]:
