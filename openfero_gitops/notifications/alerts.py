@@ -17,7 +17,7 @@ Two remediations with the same alert and operario are one alert, described by th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -33,19 +33,19 @@ from openfero_gitops.domain.notification import (
 )
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.domain.text import canonical_json, printable
+from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.effects.assess import assess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
     Identity = tuple[tuple[str, str], ...]
-    Incidents = Callable[[Remediation], Iterable[Remediation]]
+    Incidents = Callable[[Remediation], Sequence[Remediation]]
 
 #: More are not kept in Alertmanager: people cannot read them, and a request must stay small.
 MAX_NOTIFICATIONS: Final = 1000
@@ -53,7 +53,7 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 _MAX_TEXT_CHARACTERS: Final = 900
 #: Alertmanager refuses other label names, unless it supports UTF-8 in them.
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_URGENCY: Final = list(NotificationKind)
+_URGENCY: Final = {kind: place for place, kind in enumerate(NotificationKind)}
 _SHORT_COMMIT: Final = 12
 
 
@@ -62,24 +62,43 @@ class Notifications:
     """The alerts that must exist, by their labels.
 
     `left_out` counts those beyond the limits. At `next_change` time alone may change what exists.
+    `listed` has what was found about each Job, by uid, and `chosen` which of it describes an alert.
     """
 
     alerts: Mapping[Identity, Notification]
     left_out: int = 0
     next_change: datetime | None = None
+    listed: Mapping[str, _Listed] = field(default_factory=dict)
+    chosen: Mapping[Identity, _Listed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """Why a remediation needs an alert: since when, and until when at most."""
+    """Why a remediation needs an alert: since when, until when at most, and in what words."""
 
     kind: NotificationKind
     remediation: Remediation
     since: datetime
-    until: datetime | None
-    summary: str
-    description: str
-    command: str
+    until: datetime | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A finding, and the labels of its alert."""
+
+    finding: _Finding
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a finding depends on besides the remediation."""
+
+    decisions: Mapping[JobKey, Decision]
+    incidents: Incidents
+    remember: timedelta
+    now: datetime
 
 
 def list_notifications(
@@ -90,6 +109,7 @@ def list_notifications(
     remember: timedelta,
     external_url: str,
     now: datetime,
+    before: Notifications | None = None,
 ) -> Notifications:
     """List the alerts that must exist in Alertmanager.
 
@@ -100,145 +120,121 @@ def list_notifications(
         remember: how long a failure is reported at most, after the end of its Job.
         external_url: the address of the pages, without a slash at its end; may be empty.
         now: the time.
+        before: the last result. It only saves building what did not change since.
     """
-    findings: dict[Identity, _Finding] = {}
+    facts = _Facts(decisions, incidents, remember, now)
+    before = before or Notifications({})
+    listed: dict[str, _Listed] = {}
+    chosen: dict[Identity, _Listed] = {}
     moments: list[datetime] = []
     for remediation in remediations:
-        if remediation.deleting:
+        rule = _RULES.get(remediation.phase)
+        if rule is None or (finding := rule(remediation, facts)) is None or remediation.deleting:
             continue
-        for finding in _findings(remediation, decisions, incidents, remember, now):
-            if finding.until is not None:
-                if finding.until <= now:
-                    continue
-                moments.append(finding.until)
-            identity = tuple(sorted(_labels(finding).items()))
-            other = findings.get(identity)
-            if other is None or other.remediation.order < remediation.order:
-                findings[identity] = finding
-    urgent = sorted(findings.items(), key=lambda item: _order(item[1]))
+        if finding.until is not None:
+            if finding.until <= now:
+                continue
+            moments.append(finding.until)
+        item = before.listed.get(remediation.uid)
+        if item is None or item.finding != finding:
+            item = _Listed(finding, tuple(sorted(_labels(finding).items())))
+        listed[remediation.uid] = item
+        other = chosen.get(item.identity)
+        if other is None or other.finding.remediation.order < remediation.order:
+            chosen[item.identity] = item
+    alerts = _within_limits(chosen, before, external_url)
+    left_out = len(chosen) - len(alerts)
+    return Notifications(alerts, left_out, min(moments, default=None), listed, chosen)
+
+
+def _within_limits(
+    chosen: Mapping[Identity, _Listed], before: Notifications, external_url: str
+) -> dict[Identity, Notification]:
+    """Build the most urgent alerts."""
     alerts: dict[Identity, Notification] = {}
     size = 0
-    for identity, finding in urgent:
-        notification = _notification(finding, dict(identity), external_url)
-        size += len(canonical_json([notification.labels, notification.annotations]))
-        if len(alerts) == MAX_NOTIFICATIONS or size > MAX_BYTES:
+    for item in sorted(chosen.values(), key=_order):
+        if len(alerts) == MAX_NOTIFICATIONS:
             break
-        alerts[identity] = notification
-    return Notifications(alerts, len(urgent) - len(alerts), min(moments, default=None))
+        notification = before.alerts.get(item.identity)
+        if notification is None or before.chosen[item.identity] is not item:
+            notification = _build(item, external_url)
+        size += _size(notification)
+        if size > MAX_BYTES:
+            break
+        alerts[item.identity] = notification
+    return alerts
 
 
-def _order(finding: _Finding) -> tuple[int, datetime, str]:
+def _size(notification: Notification) -> int:
+    """The characters of an alert; JSON makes a few more of them."""
+    texts = (notification.labels, notification.annotations)
+    return sum(len(name) + len(value) for part in texts for name, value in part.items())
+
+
+def _order(listed: _Listed) -> tuple[int, datetime, str]:
     """The most urgent first, then the oldest: what is left out must not change all the time."""
-    return (_URGENCY.index(finding.kind), finding.since, str(finding.remediation.key))
+    finding = listed.finding
+    return (_URGENCY[finding.kind], finding.since, finding.remediation.uid)
 
 
-def _findings(
-    remediation: Remediation,
-    decisions: Mapping[JobKey, Decision],
-    incidents: Incidents,
-    remember: timedelta,
-    now: datetime,
-) -> Iterator[_Finding]:
-    match remediation.phase:
-        case Phase.WAITING | Phase.AWAITING_APPROVAL:
-            decision = decisions.get(remediation.key)
-            if isinstance(decision, Wait) and decision.reason is Reason.NOT_HELPING:
-                yield _not_helping(remediation, decision)
-            elif remediation.phase is Phase.AWAITING_APPROVAL:
-                yield _approval_needed(remediation)
-        case Phase.RUNNING:
-            # (A Pod that does not start remediates nothing.)
-            if remediation.status is Status.FIRING and not remediation.pod_waiting:
-                yield _remediating(remediation, None)
-        case Phase.FAILED:
-            if not _is_failure_over(remediation, incidents):
-                yield _failed(remediation, remember)
-        case Phase.SUCCEEDED:
-            yield from _of_effect(remediation, incidents, remember, now)
+def _find_waiting(remediation: Remediation, facts: _Facts) -> _Finding | None:
+    decision = facts.decisions.get(remediation.key)
+    since = remediation.received_at
+    if isinstance(decision, Wait) and decision.reason is Reason.NOT_HELPING:
+        detail = decision.message or Reason.NOT_HELPING.text
+        return _Finding(NotificationKind.NOT_HELPING, remediation, since, detail=detail)
+    if remediation.phase is Phase.AWAITING_APPROVAL:
+        detail = remediation.message
+        return _Finding(NotificationKind.APPROVAL_NEEDED, remediation, since, detail=detail)
+    return None
 
 
-def _of_effect(
-    remediation: Remediation, incidents: Incidents, remember: timedelta, now: datetime
-) -> Iterator[_Finding]:
-    if remediation.effect in (Effect.HEALED, Effect.UNKNOWN):
-        return
-    assessment = assess(remediation, incidents(remediation), now)
-    if assessment is None:
-        return
-    if assessment.effect is Effect.PENDING and remediation.resolved_at is None:
-        yield _remediating(remediation, _ended_at(remediation) + remediation.options.heals_within)
-    elif assessment.effect is Effect.NOT_HEALED and _still_fires(remediation, incidents):
-        yield _Finding(
-            NotificationKind.NOT_HEALED,
-            remediation,
-            assessment.at or _ended_at(remediation),
-            _ended_at(remediation) + remember,
-            f"{_alert(remediation)}: the remediation did not help",
-            f"{_job(remediation)} succeeded, but the alert was not healed: {assessment.message}",
-            f"openfero-gitops trace {remediation.key}",
-        )
+def _find_running(remediation: Remediation, _: _Facts) -> _Finding | None:
+    # (A Pod that does not start remediates nothing.)
+    if remediation.status is not Status.FIRING or remediation.pod_waiting:
+        return None
+    return _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation))
 
 
-def _approval_needed(remediation: Remediation) -> _Finding:
-    description = f"{_job(remediation)} starts only if a person approves it"
-    if remediation.options.max_wait:
-        until = remediation.received_at + remediation.options.max_wait
-        description += f"; it is refused at {format_seconds(until)} (max-wait)"
-    return _Finding(
-        NotificationKind.APPROVAL_NEEDED,
-        remediation,
-        remediation.received_at,
-        None,
-        f"{_alert(remediation)}: the remediation waits for approval",
-        "; ".join(filter(None, (description, remediation.message))),
-        f"openfero-gitops approve {remediation.key}",
-    )
+def _find_failed(remediation: Remediation, facts: _Facts) -> _Finding | None:
+    if _is_failure_over(remediation, facts.incidents):
+        return None
+    ended_at = _ended_at(remediation)
+    until = ended_at + facts.remember
+    return _Finding(NotificationKind.FAILED, remediation, ended_at, until, remediation.message)
 
 
-def _not_helping(remediation: Remediation, decision: Wait) -> _Finding:
-    why = decision.message or Reason.NOT_HELPING.text
-    return _Finding(
-        NotificationKind.NOT_HELPING,
-        remediation,
-        remediation.received_at,
-        None,
-        f"{_alert(remediation)}: remediations do not help, so no further one starts",
-        f"{why}; {_job(remediation)} starts only if a person approves it or the operario changes",
-        f"openfero-gitops approve {remediation.key}",
-    )
+def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
+    settled = remediation.effect in (Effect.HEALED, Effect.UNKNOWN)
+    if settled or remediation.status is not Status.FIRING:
+        return None
+    incident = facts.incidents(remediation)
+    if len(incident) == 1 and remediation.resolved_at is not None:
+        return None  # whatever its effect is: it does not fire any more
+    ended_at = _ended_at(remediation)
+    deadline = ended_at + remediation.options.heals_within
+    pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), deadline)
+    if len(incident) == 1 and facts.now < deadline:
+        return pending  # as below, but most remediations are like this
+    assessment = assess(remediation, incident, facts.now)
+    if assessment is None or not _still_fires(remediation, incident):
+        return None
+    if assessment.effect is Effect.NOT_HEALED:
+        until = ended_at + facts.remember
+        since = assessment.at or ended_at
+        kind = NotificationKind.NOT_HEALED
+        return _Finding(kind, remediation, since, until, assessment.message)
+    return pending if remediation.resolved_at is None else None
 
 
-def _failed(remediation: Remediation, remember: timedelta) -> _Finding:
-    why = f": {remediation.message}" if remediation.message else ""
-    return _Finding(
-        NotificationKind.FAILED,
-        remediation,
-        _ended_at(remediation),
-        _ended_at(remediation) + remember,
-        f"{_alert(remediation)}: the remediation failed",
-        f"{_job(remediation)} failed{why}",
-        f"openfero-gitops logs {remediation.key}",
-    )
-
-
-def _remediating(remediation: Remediation, until: datetime | None) -> _Finding:
-    job = _job(remediation)
-    if until is None:
-        description = f"{job} is running"
-    else:
-        description = (
-            f"{job} succeeded; the alert should be resolved by {format_seconds(until)} "
-            "(heals-within)"
-        )
-    return _Finding(
-        NotificationKind.REMEDIATING,
-        remediation,
-        remediation.admitted_at or remediation.started_at or remediation.received_at,
-        until,
-        f"{_alert(remediation)} is being remediated",
-        description,
-        f"openfero-gitops trace {remediation.key}",
-    )
+_RULES: Final[Mapping[Phase, Callable[[Remediation, _Facts], _Finding | None]]] = {
+    Phase.WAITING: _find_waiting,
+    Phase.AWAITING_APPROVAL: _find_waiting,
+    Phase.RUNNING: _find_running,
+    Phase.FAILED: _find_failed,
+    Phase.SUCCEEDED: _find_succeeded,
+}
 
 
 def _is_failure_over(remediation: Remediation, incidents: Incidents) -> bool:
@@ -252,12 +248,12 @@ def _is_failure_over(remediation: Remediation, incidents: Incidents) -> bool:
     )
 
 
-def _still_fires(remediation: Remediation, incidents: Incidents) -> bool:
+def _still_fires(remediation: Remediation, incident: Iterable[Remediation]) -> bool:
     """Whether the alert of a remediation that did not help still fires, or fires again."""
     resolved_at = remediation.resolved_at
     if resolved_at is None:
         return True
-    newest = max((remediation, *incidents(remediation)), key=lambda job: job.order)
+    newest = max((remediation, *incident), key=lambda job: job.order)
     # One that fires again much later is another incident.
     return (
         newest.resolved_at is None
@@ -266,17 +262,28 @@ def _still_fires(remediation: Remediation, incidents: Incidents) -> bool:
     )
 
 
+def _began_at(remediation: Remediation) -> datetime:
+    return remediation.admitted_at or remediation.started_at or remediation.received_at
+
+
 def _ended_at(remediation: Remediation) -> datetime:
     return remediation.finished_at or remediation.received_at
 
 
-def _alert(remediation: Remediation) -> str:
-    return printable(remediation.alertname) or "Alert without a name"
-
-
-def _job(remediation: Remediation) -> str:
-    commit = f" at commit {remediation.commit[:_SHORT_COMMIT]}" if remediation.commit else ""
-    return f"Job {remediation.key} of operario {printable(remediation.operario)}{commit}"
+def _build(listed: _Listed, external_url: str) -> Notification:
+    finding = listed.finding
+    summary, description, command = _words(finding)
+    key = finding.remediation.key
+    annotations = {
+        "summary": printable(summary, _MAX_TEXT_CHARACTERS),
+        "description": printable(description, _MAX_TEXT_CHARACTERS),
+        "command": f"openfero-gitops {command} {key}",
+    }
+    url = ""
+    if external_url:
+        url = f"{external_url}/?q={quote(key.name)}#{key.namespace}/{key.name}"
+        annotations["remediation_url"] = url
+    return Notification(finding.kind, dict(listed.identity), annotations, finding.since, url)
 
 
 def _labels(finding: _Finding) -> dict[str, str]:
@@ -295,15 +302,35 @@ def _labels(finding: _Finding) -> dict[str, str]:
     return labels | {name: value for name, value in own.items() if value}
 
 
-def _notification(finding: _Finding, labels: Mapping[str, str], external_url: str) -> Notification:
-    annotations = {
-        "summary": printable(finding.summary, _MAX_TEXT_CHARACTERS),
-        "description": printable(finding.description, _MAX_TEXT_CHARACTERS),
-        "command": finding.command,
-    }
-    url = ""
-    if external_url:
-        key = finding.remediation.key
-        url = f"{external_url}/?q={quote(key.name)}#{key.namespace}/{key.name}"
-        annotations["remediation_url"] = url
-    return Notification(finding.kind, labels, annotations, finding.since, url)
+def _words(finding: _Finding) -> tuple[str, str, str]:
+    """Return the summary, the description, and the command that helps next."""
+    remediation, detail = finding.remediation, finding.detail
+    name = printable(remediation.alertname) or "Alert without a name"
+    job = f"Job {remediation.key} of operario {printable(remediation.operario)}"
+    if remediation.commit:
+        job += f" at commit {remediation.commit[:_SHORT_COMMIT]}"
+    match finding.kind:
+        case NotificationKind.APPROVAL_NEEDED:
+            description = f"{job} starts only if a person approves it"
+            if max_wait := remediation.options.max_wait:
+                refused_at = format_seconds(remediation.received_at + max_wait)
+                description += f"; it is refused at {refused_at} (max-wait)"
+            description = "; ".join(filter(None, (description, detail)))
+            return f"{name}: the remediation waits for approval", description, "approve"
+        case NotificationKind.NOT_HELPING:
+            return (
+                f"{name}: remediations do not help, so no further one starts",
+                f"{detail}; {job} starts only if a person approves it or the operario changes",
+                "approve",
+            )
+        case NotificationKind.FAILED:
+            description = f"{job} failed: {detail}" if detail else f"{job} failed"
+            return f"{name}: the remediation failed", description, "logs"
+        case NotificationKind.NOT_HEALED:
+            description = f"{job} succeeded, but the alert was not healed: {detail}"
+            return f"{name}: the remediation did not help", description, "trace"
+    description = f"{job} is running"
+    if finding.until is not None:
+        until = format_seconds(finding.until)
+        description = f"{job} succeeded; the alert should be resolved by {until} (heals-within)"
+    return f"{name} is being remediated", description, "trace"

@@ -160,6 +160,7 @@ class Notifier:
             remember=(catalog.envelope if catalog else Envelope()).remember,
             external_url=self._external_url,
             now=self._now(),
+            before=before,
         )
         if before is None or before.alerts != self._wanted.alerts:
             kinds = Counter(alert.kind.value for alert in self._wanted.alerts.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from openfero_gitops.domain.notification import NotificationKind
 from tests.support.alertmanagers import EXAMPLE, example_config
 from tests.support.optional import require
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.alertmanager
 
@@ -59,6 +62,19 @@ def test_alerts_of_the_controller_go_to_people_and_not_back() -> None:
     assert receivers(alertname="KubePodNotReady", openfero="true") == both
     assert receivers(alertname="Watchdog") == {"openfero-gitops"}
     assert receivers(alertname="InfoInhibitor") == {"none"}
+
+
+def test_the_rule_in_the_documentation_is_accepted(tmp_path: Path) -> None:
+    """The page lists every alert of the controller, and Alertmanager reads its example."""
+    page = (ROOT / "docs" / "notifications.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "alertmanager.yaml"
+    file.write_text(f"route: {{receiver: none}}\nreceivers: [{{name: none}}]\n{example}")
+
+    assert "1 inhibit rules" in amtool("check-config", str(file))
+    assert {kind.value for kind in NotificationKind} == set(
+        re.findall(r"^\| `(OpenFero\w+)` \|", page, re.MULTILINE)
+    )
 
 
 def test_a_page_that_was_held_back_is_sent_within_a_minute() -> None:
