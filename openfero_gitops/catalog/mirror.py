@@ -24,6 +24,7 @@ from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_
 from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.sync import RefusedRevision
+from openfero_gitops.domain.sync_report import SyncReport, read_report, report_members
 from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _FORMAT: Final = "1"
 _INDEX: Final = "index.json"
 _REFUSED: Final = "refused.json"
 _HISTORY: Final = "history.json"
+_REPORT: Final = "report.json"
 _DIGEST: Final = "digest"
 _SIGNATURE_KEY: Final = "mark"
 _VERIFICATION_KEYS: Final = frozenset({_DIGEST, _SIGNATURE_KEY})
@@ -106,6 +108,13 @@ def with_history(
 ) -> dict[str, Any]:
     """Replace the record of active revisions in a head that was just written or verified."""
     return _with(head, namespace, _HISTORY, canonical_json(history.to_json()), key)
+
+
+def with_report(
+    head: Mapping[str, Any], namespace: str, report: SyncReport, key: bytes = b""
+) -> dict[str, Any]:
+    """Replace the report in a head that was just written or verified."""
+    return _with(head, namespace, _REPORT, canonical_json(report_members(report)), key)
 
 
 def _with(
@@ -183,6 +192,16 @@ def read_refused(head: Mapping[str, Any]) -> RefusedRevision | None:
         return RefusedRevision(**_strings(members), paused=paused is not False)
     except (AttributeError, TypeError, ValueError) as error:
         raise SourceError(f"ConfigMap {HEAD} is damaged: {_REFUSED} is incomplete") from error
+
+
+def head_report(head: Mapping[str, Any]) -> SyncReport:
+    """Return the report of a head; an empty one if it has none that can be read."""
+    data = head.get("data") or {}
+    try:
+        members = _read(data, _REPORT, HEAD) if _REPORT in data else {}
+    except SourceError:
+        members = {}
+    return read_report(members if isinstance(members, dict) else {})
 
 
 def read_history(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> RevisionHistory:

@@ -7,6 +7,7 @@ names are deleted: a writer that dies in between leaves a complete catalog.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from openfero_gitops.catalog.mirror import (
     SELECTOR,
     MirrorReader,
     content_digest,
+    head_report,
     is_shard_name,
     read_history,
     read_location,
@@ -26,19 +28,21 @@ from openfero_gitops.catalog.mirror import (
     shard_names,
     with_history,
     with_refused,
+    with_report,
     write_mirror,
 )
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Snapshot
 from openfero_gitops.domain.errors import ApiError, SourceError
+from openfero_gitops.domain.sync_report import report_members, sync_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.sync import RefusedRevision
+    from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
     from openfero_gitops.ports import ConfigMaps, RunningTerm
 
 _log = structlog.get_logger(__name__)
@@ -204,19 +208,28 @@ class Mirrorer:
         # A catalog from the mirror proves nothing about Git, so it is not written.
         if catalog is not None and status.origin == "git":
             await self._write(catalog, term)
-        elif status.refused is not None and status.refused.reason == status.error:
-            await self._write_refused(status.refused, term)
+        elif status.error is not None:
+            await self._write_failure(status, term)
 
-    async def _write_refused(self, refused: RefusedRevision, term: RunningTerm) -> None:
-        """Record the last refusal in the head; the mirrored files stay as they are."""
+    async def _write_failure(self, status: SyncStatus, term: RunningTerm) -> None:
+        """Record a failed sync in the head; the mirrored files stay as they are."""
         head = await self._store.get(HEAD)
         if head is None:
             return
         shard_names(head, self._keys())
         if not self._syncer.follows(read_location(head)):
             return
-        if read_refused(head) != refused:
-            updated = with_refused(head, self._store.namespace, refused, self._signing_key())
+        namespace, key = self._store.namespace, self._signing_key()
+        reported = head_report(head)
+        report = replace(reported, error=status.error or "", failing_since=status.failing_since)
+        refused = status.refused
+        is_refusal = refused is not None and refused.reason == status.error
+        updated = head
+        if refused is not None and is_refusal and read_refused(head) != refused:
+            updated = with_refused(updated, namespace, refused, key)
+        if report_members(report) != report_members(reported):
+            updated = with_report(updated, namespace, report, key)
+        if updated is not head:
             await self._store.put(updated, term.check)
 
     def _signing_key(self) -> bytes:
@@ -234,7 +247,9 @@ class Mirrorer:
         changed = False
         for shard in mirror.shards:
             changed |= await self._write_shard(shard, stored, term)
-        head = await self._with_history(mirror.head, catalog.revision.commit, stored)
+        report = sync_report(self._syncer.status, catalog)
+        head = with_report(mirror.head, self._store.namespace, report, self._signing_key())
+        head = await self._with_history(head, catalog.revision.commit, stored)
         changed |= await self._write_head(head, stored, term)
         for shard in stored.stale.values():
             term.check()

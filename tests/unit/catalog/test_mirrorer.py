@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from openfero_gitops.catalog.build import Scope
-from openfero_gitops.catalog.mirror import HEAD, read_history, write_mirror
+from openfero_gitops.catalog.mirror import HEAD, head_report, read_history, write_mirror
 from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from_mirror
 from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from openfero_gitops.catalog.syncer import Syncer
@@ -24,11 +24,13 @@ from openfero_gitops.domain.errors import (
     Conflict,
     Forbidden,
     SourceError,
+    SourceUnavailable,
     Throttled,
     Unavailable,
 )
 from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.sync import RefusedRevision
+from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.leadership.term import TermEnded
 from tests.support.build import minutes, seconds
 from tests.support.workers import (
@@ -164,6 +166,15 @@ def names_of(snapshot: Snapshot) -> set[str]:
     """Return the names of the ConfigMaps in the mirror of a snapshot."""
     mirror = write_mirror(snapshot, NAMESPACE)
     return {config_map["metadata"]["name"] for config_map in (mirror.head, *mirror.shards)}
+
+
+async def unreachable(_: str) -> None:
+    """Fail an operation of the source."""
+    raise SourceUnavailable("the network is unreachable")
+
+
+async def reachable(_: str) -> None:
+    """Let an operation of the source succeed."""
 
 
 async def two_catalogs() -> tuple[Catalog, Catalog]:
@@ -373,6 +384,56 @@ class TestWriting:
         await restore_from_mirror(desk.store, third.syncer)
         assert third.syncer.pause
         assert await desk.load() == (snapshot, second.syncer.status.refused)
+
+    @in_virtual_time
+    async def test_the_head_reports_files_with_errors_and_failed_syncs(self) -> None:
+        """It names them within a minute, and is written once while nothing changes."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), bad="kind: Job\nspec: [\n")
+
+        async def report() -> SyncReport:
+            return head_report((await desk.stored())[HEAD])
+
+        async with desk.mirroring():
+            reported = await report()
+            assert (reported.operarios, reported.quarantined_files, reported.error) == (1, 1, "")
+            assert [file.path for file in reported.quarantined] == ["bad.yaml"]
+            assert reported.quarantined[0].message
+            desk.source.trouble = unreachable
+            await desk.syncer.sync()
+            failing_since = desk.syncer.status.failing_since
+            assert failing_since is not None
+            await asyncio.sleep(61)
+            failed = await report()
+            assert failed.error == "the network is unreachable"
+            assert failed.failing_since == failing_since.replace(microsecond=0)
+            assert failed.quarantined == reported.quarantined
+            desk.wire.requests.clear()
+            await desk.syncer.sync()
+            await asyncio.sleep(200)
+            assert desk.writes() == []
+            desk.source.trouble = reachable
+            await desk.sync(bad=None)
+            await asyncio.sleep(61)
+            assert await report() == SyncReport(operarios=1)
+
+    @in_virtual_time
+    async def test_a_leader_with_a_restored_catalog_reports_that_it_cannot_sync(self) -> None:
+        """The files that the last leader found stay in the report."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"), bad="kind: Job\nspec: [\n")
+        async with desk.mirroring():
+            pass
+        second = Desk(desk.source)
+        await restore_from_mirror(desk.store, second.syncer)
+        second.mirrorer = Mirrorer(desk.store, second.syncer)
+        second.source.trouble = unreachable
+        await second.syncer.sync()
+        async with second.mirroring():
+            await asyncio.sleep(61)
+        reported = head_report((await desk.stored())[HEAD])
+        assert reported.error == "the network is unreachable"
+        assert [file.path for file in reported.quarantined] == ["bad.yaml"]
 
     @pytest.mark.parametrize("location", ELSEWHERE, ids=str)
     @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
