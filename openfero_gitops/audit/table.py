@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.audit.verify import NOT_CREATED, Proof
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.rule import format_pointer
-from openfero_gitops.domain.text import canonical_json, plural, pretty_json, printable
+from openfero_gitops.domain.text import aligned, canonical_json, plural, pretty_json, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
 from openfero_gitops.jobs.observe import find_contradiction
 
@@ -69,12 +69,7 @@ def as_table(entries: Sequence[AuditEntry]) -> str:
             remediation.reason or "-",
         )
         rows.append((*row, entry.verification.proof.value) if entry.verification else row)
-    rows = [tuple(_cell(cell) for cell in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([tuple(_cell(cell) for cell in row) for row in rows])
     table = [lines[0]]
     for entry, line in zip(entries, lines[1:], strict=True):
         table.append(line)

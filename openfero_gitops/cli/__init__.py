@@ -12,7 +12,7 @@ import sys
 import click
 
 from openfero_gitops import __version__
-from openfero_gitops.cli import author, control, operator, serve, stats
+from openfero_gitops.cli import author, control, inspect, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 
@@ -30,6 +30,7 @@ for _command in (
     author.test,
     author.diff,
     author.coverage,
+    inspect.status,
     operator.approve,
     operator.refuse,
     operator.cancel,

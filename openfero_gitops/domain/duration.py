@@ -22,6 +22,8 @@ _DURATION: Final = re.compile(
 _MAX_DURATION: Final = timedelta(days=3650)
 #: Longer than any useful duration; it also limits the digits that int() parses.
 _MAX_CHARACTERS: Final = 40
+#: Ages of so many minutes are formatted without seconds.
+_MINUTES_WITHOUT_SECONDS: Final = 10
 
 
 def parse_duration(text: str) -> timedelta:
@@ -66,3 +68,23 @@ def format_duration(value: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def format_age(value: timedelta) -> str:
+    """Format a duration for people, with at most two units: `12s`, `3m20s`, `5h`, `2d4h`.
+
+    A negative one, as of a clock that is ahead, is `0s`.
+    """
+    rest = max(value // timedelta(seconds=1), 0)
+    days, rest = divmod(rest, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")]
+    first = next((index for index, (count, _) in enumerate(parts) if count), 3)
+    if first == 2 and minutes >= _MINUTES_WITHOUT_SECONDS:  # noqa: PLR2004 - the index of minutes
+        parts[3] = (0, "s")
+    return "".join(
+        f"{count}{unit}"
+        for index, (count, unit) in enumerate(parts[first : first + 2])
+        if count or index == 0
+    )

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Control characters, line and paragraph separators, invisible and bidirectional formatting
 # characters, and lone surrogates.
@@ -81,6 +81,18 @@ def listed(words: Iterable[str], most: int = 5) -> str:
     if len(words) <= most:
         return ", ".join(words)
     return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Format the rows of a table as lines with aligned columns; each cell is one line of text."""
+    rows = list(rows)
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

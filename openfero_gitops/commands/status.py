@@ -1,0 +1,154 @@
+"""Read the state of a controller from the API server, as the current user."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.admission import pause as control
+from openfero_gitops.catalog.build import Scope
+from openfero_gitops.catalog.envelope_file import envelope_paths
+from openfero_gitops.catalog.files import FileMemo
+from openfero_gitops.catalog.load import load_catalog
+from openfero_gitops.catalog.mirror import (
+    HEAD,
+    head_report,
+    read_history,
+    read_refused,
+    read_revision,
+)
+from openfero_gitops.catalog.mirrorer import load_mirror
+from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
+from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.cluster.jobs import SELECTOR, few_foreign
+from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.domain.errors import Forbidden, SourceError, UsageError
+from openfero_gitops.domain.pause import pause_in_git
+from openfero_gitops.domain.remediation import Foreign, Remediation
+from openfero_gitops.inspection.status import Records, summarize
+from openfero_gitops.jobs.observe import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from openfero_gitops.cluster.api import ApiServer
+    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.inspection.status import ControllerStatus
+
+_TIMEOUT_SECONDS: Final = 10.0
+
+
+async def read_status(
+    kubeconfig: Path | None, namespace: str | None, jobs_namespaces: Sequence[str]
+) -> ControllerStatus:
+    """Read the state of a controller.
+
+    Args:
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        namespace: the controller's own; None means the context's.
+        jobs_namespaces: where its Jobs are; none means all namespaces.
+
+    Raises:
+        UsageError: there is no controller in that namespace, or RBAC forbids to read it.
+        ApiError: the API server did not answer.
+    """
+    api = await KubernetesApi.connect(kubeconfig)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        return await status_of(api, namespace or api.default_namespace, jobs_namespaces)
+
+
+async def status_of(
+    api: ApiServer, namespace: str, jobs_namespaces: Sequence[str] = ()
+) -> ControllerStatus:
+    """Read the state of the controller in a namespace; see `read_status`."""
+    now = datetime.now(UTC)
+    try:
+        records = await _read_controller(api, namespace, now)
+    except Forbidden as error:
+        raise UsageError(
+            f"no permission to read the controller in namespace {namespace!r}: {error}; set "
+            "--namespace to the namespace of the controller"
+        ) from error
+    jobs, foreign = await read_jobs(api, jobs_namespaces)
+    records = replace(records, jobs=jobs, foreign=foreign)
+    try:
+        catalog = await _read_catalog(
+            ConfigMapStore(api, namespace), whole=any(job.waiting for job in jobs)
+        )
+    except SourceError as error:
+        return summarize(replace(records, mirror_error=str(error)), now)
+    pause = pause_in_git(catalog, records.refused) or records.pause
+    return summarize(replace(records, catalog=catalog, pause=pause), now)
+
+
+async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Records:
+    """Read the Lease, the head of the mirror and the pause."""
+    store = ConfigMapStore(api, namespace)
+    lease = await KubernetesLease(api, namespace).read(timeout=_TIMEOUT_SECONDS)
+    head = await store.get(HEAD)
+    if lease is None and head is None:
+        raise UsageError(
+            f"no controller found in namespace {namespace!r}: set --namespace to the namespace of "
+            "the controller"
+        )
+    pause = control._pause_by_command(control._members(await store.get(control.NAME)))  # noqa: SLF001
+    records = Records(namespace, (), lease=lease, pause=pause)
+    if head is None:
+        return records
+    try:
+        activations = read_history(head).activations
+        return replace(
+            records,
+            revision=read_revision(head),
+            active_since=activations[-1].since if activations else None,
+            refused=read_refused(head),
+            report=head_report(head),
+        )
+    except SourceError as error:
+        return replace(records, mirror_error=str(error))
+
+
+async def read_jobs(
+    api: ApiServer, namespaces: Sequence[str]
+) -> tuple[list[Remediation], list[Foreign]]:
+    """Read the controller's Jobs in some namespaces; none means all.
+
+    Raises:
+        UsageError: RBAC forbids it.
+        ApiError: the API server did not answer.
+    """
+    found: list[Remediation | Foreign] = []
+    read = few_foreign(observe)
+    for namespace in namespaces or (EVERYWHERE,):
+        try:
+            listed = await api.list(JOB_STATES, namespace, label_selector=SELECTOR, read=read)
+        except Forbidden as error:
+            where = "all namespaces" if namespace == EVERYWHERE else f"namespace {namespace!r}"
+            hint = "; set --jobs-namespace" if namespace == EVERYWHERE else ""
+            raise UsageError(f"no permission to list Jobs in {where}: {error}{hint}") from error
+        found += listed.items
+    remediations = [job for job in found if isinstance(job, Remediation)]
+    return remediations, [job for job in found if isinstance(job, Foreign)]
+
+
+async def _read_catalog(store: ConfigMapStore, *, whole: bool) -> Catalog | None:
+    """Build the catalog from the mirror; only its openfero.yaml, unless it is needed `whole`.
+
+    Raises:
+        SourceError: the mirror is damaged.
+    """
+    mirrored = await load_mirror(store)
+    if mirrored is None:
+        return None
+    snapshot, _ = mirrored
+    if not whole:
+        paths = envelope_paths(snapshot.root)
+        kept = tuple(file for file in snapshot.files if file.path.lower() in paths)
+        snapshot = replace(snapshot, files=kept)
+    return await load_catalog(snapshot, Scope(), FileMemo(DEFAULT))

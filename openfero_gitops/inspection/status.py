@@ -1,0 +1,311 @@
+"""The state of a controller on one screen: what runs, what fails, and what needs a person.
+
+It is computed from what is recorded in the API server, so that it needs no replica.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.admission.decide import Wait, decide
+from openfero_gitops.admission.requirements import with_requirements
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.sync_report import SyncReport
+from openfero_gitops.domain.text import labels, listed, plural, printable
+from openfero_gitops.effects.assess import assess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.domain.catalog import Catalog, Revision
+    from openfero_gitops.domain.lease import LeaseRecord
+    from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
+    from openfero_gitops.domain.sync import RefusedRevision
+
+#: Results older than this are not counted.
+RECENT: Final = timedelta(hours=24)
+#: A Lease that was not renewed for its duration and this time has no holder any more. The user's
+#: clock may differ from the leader's.
+_LEASE_TOLERANCE: Final = timedelta(minutes=1)
+_COMMIT_CHARACTERS: Final = 12
+_MAX_FOREIGN_SHOWN: Final = 3
+#: Of the labels in one line, and of each of their values.
+_MAX_LABELS: Final = 3
+_MAX_LABEL_CHARACTERS: Final = 60
+
+
+class Topic(StrEnum):
+    """What an action is about, in the order in which actions are listed."""
+
+    LEADER = "leader"
+    CATALOG = "catalog"
+    SYNC = "sync"
+    REVISION_REFUSED = "revision-refused"
+    QUARANTINED = "quarantined"
+    FOREIGN_JOBS = "foreign-jobs"
+    APPROVAL = "approval"
+    NOT_HELPING = "not-helping"
+    FAILED = "failed"
+    NOT_HEALED = "not-healed"
+    POD_WAITING = "pod-waiting"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that needs a person: since when, what it is, and a command to act or see more."""
+
+    topic: Topic
+    message: str
+    since: datetime | None = None
+    command: str = ""
+    remediation: Remediation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What was read from the API server.
+
+    `catalog` is that of the mirror; None if there is no mirror, or if `mirror_error` says why it
+    cannot be used. `active_since` is when the leader activated its revision.
+    """
+
+    namespace: str
+    jobs: Sequence[Remediation]
+    foreign: Sequence[Foreign] = ()
+    lease: LeaseRecord | None = None
+    revision: Revision | None = None
+    active_since: datetime | None = None
+    refused: RefusedRevision | None = None
+    report: SyncReport = field(default_factory=SyncReport)
+    catalog: Catalog | None = None
+    mirror_error: str = ""
+    pause: Pause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """Remediations that started in the last 24 hours, by result; dry runs are not counted."""
+
+    started: int = 0
+    phases: Mapping[Phase, int] = field(default_factory=dict)
+    effects: Mapping[Effect, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerStatus:
+    """The state of a controller at a time.
+
+    `leader` is None if no replica leads. `waiting` counts Jobs by the reason why they wait.
+    """
+
+    at: datetime
+    records: Records
+    leader: LeaseRecord | None
+    phases: Mapping[Phase, int]
+    waiting: Mapping[str, int]
+    recent: Recent
+    actions: tuple[Action, ...]
+
+
+def summarize(records: Records, now: datetime) -> ControllerStatus:
+    """Compute the state of a controller."""
+    jobs = with_requirements(records.jobs, records.catalog)
+    decisions = _decisions(jobs, records, now)
+    waiting: Counter[str] = Counter()
+    for remediation in jobs:
+        if remediation.waiting:
+            waiting[_reason(remediation, decisions.get(remediation.key))] += 1
+    by_incident: dict[str, list[Remediation]] = defaultdict(list)
+    for remediation in jobs:
+        by_incident[remediation.incident or str(remediation.key)].append(remediation)
+    leader = _leader(records.lease, now)
+    actions = [
+        *_actions_of_controller(records, leader),
+        *_actions_of_jobs(jobs, decisions),
+        *_actions_of_results(by_incident.values(), now),
+    ]
+    topics = list(Topic)
+    actions.sort(key=lambda action: (topics.index(action.topic), action.since or now))
+    return ControllerStatus(
+        at=now,
+        records=records,
+        leader=leader,
+        phases=Counter(remediation.phase for remediation in jobs),
+        waiting=dict(waiting.most_common()),
+        recent=_recent(by_incident.values(), now),
+        actions=tuple(actions),
+    )
+
+
+def _decisions(
+    jobs: Sequence[Remediation], records: Records, now: datetime
+) -> Mapping[JobKey, Decision]:
+    """Decide as the leader does; empty without a catalog, since the limits are not known then."""
+    if records.catalog is None:
+        return {}
+    pairs = decide(jobs, records.catalog.envelope, pause=records.pause, now=now)
+    return {remediation.key: decision for remediation, decision in pairs}
+
+
+def _reason(remediation: Remediation, decision: Decision | None) -> str:
+    if decision is not None:
+        return decision.reason.value
+    return Reason.APPROVAL.value if remediation.phase is Phase.AWAITING_APPROVAL else "unknown"
+
+
+def _leader(lease: LeaseRecord | None, now: datetime) -> LeaseRecord | None:
+    if lease is None or not lease.holder or lease.renewed_at is None:
+        return None
+    expires = lease.renewed_at + timedelta(seconds=lease.duration) + _LEASE_TOLERANCE
+    return lease if now <= expires else None
+
+
+def _actions_of_controller(records: Records, leader: LeaseRecord | None) -> Iterator[Action]:
+    if leader is None:
+        lost = records.lease.renewed_at if records.lease else None
+        message = (
+            "no replica leads, so no Job starts: check the controller's Pods in namespace "
+            f'"{records.namespace}"'
+        )
+        command = f"kubectl -n {records.namespace} get pods"
+        yield Action(Topic.LEADER, message, lost, command)
+    if records.mirror_error:
+        yield Action(Topic.CATALOG, records.mirror_error)
+    elif records.revision is None:
+        message = "no commit has become active yet: see the log of the controller"
+        yield Action(Topic.CATALOG, message)
+    report, refused = records.report, records.refused
+    if report.error and refused is not None and refused.reason == report.error:
+        commit = refused.commit[:_COMMIT_CHARACTERS]
+        message = f"commit {commit} was refused: {refused.reason}"
+        yield Action(Topic.REVISION_REFUSED, message, report.failing_since)
+    elif report.error:
+        yield Action(Topic.SYNC, f"the sync fails: {report.error}", report.failing_since)
+    if report.quarantined_files:
+        count = plural(report.quarantined_files, "file")
+        verbs = "has errors and is" if report.quarantined_files == 1 else "have errors and are"
+        message = f"{count} {verbs} quarantined"
+        yield Action(Topic.QUARANTINED, message)
+    if records.foreign:
+        names = listed((str(job.key) for job in records.foreign), _MAX_FOREIGN_SHOWN)
+        message = (
+            f"{plural(len(records.foreign), 'Job')} not created by the controller, although "
+            f"labelled so: {names}"
+        )
+        yield Action(Topic.FOREIGN_JOBS, message, command="openfero-gitops audit")
+
+
+def _actions_of_jobs(
+    jobs: Iterable[Remediation], decisions: Mapping[JobKey, Decision]
+) -> Iterator[Action]:
+    """What waits for a person, and what runs but makes no progress."""
+    for remediation in jobs:
+        job, about = remediation.key, alert_text(remediation)
+        decision = decisions.get(job)
+        if remediation.waiting and remediation.deleting:
+            continue
+        if isinstance(decision, Wait) and decision.reason is Reason.NOT_HELPING:
+            yield Action(
+                Topic.NOT_HELPING,
+                f"{about}: {decision.message or decision.reason.text}",
+                remediation.received_at,
+                f"openfero-gitops approve {job}",
+                remediation,
+            )
+        elif remediation.phase is Phase.AWAITING_APPROVAL:
+            yield Action(
+                Topic.APPROVAL,
+                f"{about}: {remediation.message or Reason.APPROVAL.text}",
+                remediation.received_at,
+                f"openfero-gitops approve {job}",
+                remediation,
+            )
+        elif remediation.phase is Phase.HELD:
+            yield Action(
+                Topic.HELD,
+                f"{about}: somebody suspended the Job after it started; resume or cancel it",
+                remediation.suspended_at or remediation.started_at,
+                f"openfero-gitops cancel {job}",
+                remediation,
+            )
+        elif remediation.phase is Phase.RUNNING and remediation.pod_waiting:
+            yield Action(
+                Topic.POD_WAITING,
+                f"{about}: {remediation.pod_waiting}",
+                remediation.started_at,
+                f"openfero-gitops trace {job}",
+                remediation,
+            )
+
+
+def _actions_of_results(
+    incidents: Iterable[Sequence[Remediation]], now: datetime
+) -> Iterator[Action]:
+    """Alerts that fire although their last Job has ended: it failed, or did not help."""
+    for incident in incidents:
+        last = max(
+            (job for job in incident if job.phase is not Phase.REFUSED),
+            key=lambda job: job.order,
+            default=None,
+        )
+        if (
+            last is None
+            or last.resolved_at is not None
+            or last.finished_at is None
+            or last.finished_at < now - RECENT
+        ):
+            continue
+        command = f"openfero-gitops trace {last.key}"
+        about = alert_text(last)
+        assessment = assess(last, incident, now)
+        if last.phase is Phase.FAILED:
+            message = f"{about}: {last.message or last.reason}"
+            yield Action(Topic.FAILED, message, last.finished_at, command, last)
+        elif assessment is not None and assessment.effect is Effect.NOT_HEALED:
+            message = f"{about}: {assessment.message}"
+            yield Action(Topic.NOT_HEALED, message, assessment.at, command, last)
+
+
+def _recent(incidents: Iterable[Sequence[Remediation]], now: datetime) -> Recent:
+    phases: Counter[Phase] = Counter()
+    effects: Counter[Effect] = Counter()
+    started = 0
+    for incident in incidents:
+        for remediation in incident:
+            start = remediation.started_at
+            if not remediation.started or start is None or start < now - RECENT:
+                continue
+            started += 1
+            phases[remediation.phase] += 1
+            assessment = assess(remediation, incident, now)
+            if assessment is not None:
+                effects[assessment.effect] += 1
+    return Recent(started, phases, effects)
+
+
+def alert_text(remediation: Remediation) -> str:
+    """The alert of a remediation in a few words: its name, and the labels of its target."""
+    name = printable(remediation.alertname or remediation.operario)
+    status = "" if remediation.status is Status.FIRING else f" ({remediation.status})"
+    target = dict(list(target_labels(remediation).items())[:_MAX_LABELS])
+    return f"{name}{status} {labels(target, _MAX_LABEL_CHARACTERS)}".rstrip()
+
+
+def target_labels(remediation: Remediation) -> dict[str, str]:
+    """The labels that identify what is remediated, as recorded; empty if the record is damaged."""
+    try:
+        value = json.loads(remediation.target)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
