@@ -31,6 +31,8 @@ for _command in (
     author.diff,
     author.coverage,
     inspect.status,
+    inspect.trace,
+    inspect.logs,
     operator.approve,
     operator.refuse,
     operator.cancel,

@@ -11,6 +11,7 @@ from openfero_gitops.cli import log
 from openfero_gitops.cli.options import (
     DONE,
     FINDINGS,
+    job_options,
     kubeconfig_option,
     namespace,
     output_option,
@@ -54,3 +55,61 @@ def status(
     state = asyncio.run(read_status(kubeconfig, namespace, jobs_namespace))
     show_result(output, as_text(state), lambda: as_members(state))
     return FINDINGS if state.actions else DONE
+
+
+@click.command()
+@job_options
+@click.option(
+    "--controller-namespace",
+    type=namespace,
+    help="Namespace that the controller runs in, where it records whether the cluster verifies "
+    "approvers. Default: the context's namespace.",
+)
+@output_option
+def trace(
+    *,
+    job: str,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    controller_namespace: str | None,
+    output: str,
+) -> int:
+    """Show one remediation from its alert to its effect.
+
+    JOB is NAME or NAMESPACE/NAME. Shows the alert and its rule, the operario and its commit, who
+    approved and admitted the Job, its Pods, whether it helped, and what happened when. Pods and
+    Events are shown as long as Kubernetes keeps them.
+    """
+    from openfero_gitops.commands.trace import read_trace  # noqa: PLC0415
+    from openfero_gitops.inspection.trace_text import as_members, as_text  # noqa: PLC0415
+
+    found = asyncio.run(read_trace(job, kubeconfig, namespace, controller_namespace))
+    show_result(output, as_text(found), lambda: as_members(found))
+    return DONE
+
+
+@click.command()
+@job_options
+@click.option(
+    "-f", "--follow", is_flag=True, help="Continue until the Job's containers have ended."
+)
+@click.option("-c", "--container", metavar="NAME", help="Only this container. Default: all.")
+def logs(
+    *,
+    job: str,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    follow: bool,
+    container: str | None,
+) -> int:
+    """Print what the containers of JOB write.
+
+    JOB is NAME or NAMESPACE/NAME. If the Job had several Pods, the logs are those of the newest.
+    With --follow, a Job that has not started is waited for.
+    """
+    from openfero_gitops.commands.logs import print_logs  # noqa: PLC0415
+
+    asyncio.run(
+        print_logs(job, kubeconfig, namespace, click.echo, container=container, follow=follow)
+    )
+    return DONE

@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import re
-import ssl
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -39,16 +37,13 @@ from openfero_gitops.cluster.answers import (
     parse_event,
     parse_object,
 )
-from openfero_gitops.cluster.api import EVERYWHERE, Change, Created, ObjectList, WatchEvent
+from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
+from openfero_gitops.cluster.failures import describe, never_sent, parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
 from openfero_gitops.domain.errors import (
-    AlreadyExists,
     ApiError,
-    Conflict,
     Expired,
-    Forbidden,
     Invalid,
-    NotFound,
     Throttled,
     Unauthorized,
     Unavailable,
@@ -60,7 +55,6 @@ if TYPE_CHECKING:
         AsyncGenerator,
         AsyncIterator,
         Callable,
-        Iterator,
         Mapping,
         Sequence,
     )
@@ -73,31 +67,17 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs milliseconds
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
 WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
+LOG_SECONDS: Final = 300.0  # for all of a log that is not followed
 MAX_CONNECTIONS: Final = 100  # further requests wait
 PAGE_SECONDS: Final = 30.0  # for one page of a list
 MAX_LIST_RESTARTS: Final = 3  # when the continue token has expired between two pages
 STREAMED_BYTES: Final = 2**20  # above which a body is sent in pieces
-MAX_RETRY_AFTER_SECONDS: Final = 600.0
-MAX_MESSAGE: Final = 1000  # characters; a server may quote a whole object
-MAX_CAUSES: Final = 100  # of one error
 
 JSON: Final = "application/json"
 METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 JSON_PATCH: Final = "application/json-patch+json"
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234, section 5.5
 _NO_PATH_SEGMENT: Final = re.compile(r"\.\.?|.*[/%].*|", re.DOTALL)  # apimachinery's rule
-
-_BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
-    400: Invalid,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    410: Expired,
-    413: Invalid,
-    422: Invalid,
-    429: Throttled,
-}
 
 
 class KubernetesApi:
@@ -166,7 +146,7 @@ class KubernetesApi:
             client = await asyncio.to_thread(ApiClient, access.configuration)
         except OSError as error:
             raise UsageError(
-                f"cannot use the certificates in {access.source}: {_description(error)}"
+                f"cannot use the certificates in {access.source}: {describe(error)}"
             ) from error
         client.user_agent = user_agent
         return cls(client, access, clock)
@@ -357,6 +337,35 @@ class KubernetesApi:
                 response.connection.transport.abort()
             response.close()
 
+    async def pod_log(
+        self, namespace: str, name: str, container: str, *, follow: bool = False
+    ) -> AsyncGenerator[str, None]:
+        """Yield the lines that a container of a Pod has written; with `follow`, until it ends.
+
+        Bytes that are not UTF-8 are replaced.
+
+        Raises:
+            ApiError: Invalid if the container has not started.
+        """
+        query = {"container": container, "follow": str(follow).lower()}
+        path = f"{_path(PODS, namespace, name)}/log"
+        async with self._within(WATCH_START_SECONDS):
+            response = await self._send("GET", path, None, query, accept="*/*")
+            if not response.ok:
+                await self._read(response)
+        try:
+            lines = Lines()
+            end = math.inf if follow else asyncio.get_running_loop().time() + LOG_SECONDS
+            while chunk := await self._chunk(response, end):
+                for line in lines.feed(chunk):
+                    yield line.decode(errors="replace")
+            if lines.rest:
+                yield lines.rest.decode(errors="replace")
+        except TooLongError:
+            raise self._too_long(MAX_ANSWER_BYTES) from None
+        finally:
+            response.close()
+
     async def _chunk(self, response: aiohttp.ClientResponse, end: float) -> bytes:
         left = end - asyncio.get_running_loop().time()
         async with self._within(left, "the watch has stalled: it neither sends events nor ends"):
@@ -446,7 +455,7 @@ class KubernetesApi:
             code = int(event.get("code") or 500)
         except (ValueError, TypeError) as error:
             raise Unavailable(f"{self._server} sent a line that is not a watch event") from error
-        raise _translated(code, event)
+        raise translate(code, event)
 
     def _refusal(self, response: aiohttp.ClientResponse, text: bytes | bytearray) -> ApiError:
         try:
@@ -456,9 +465,11 @@ class KubernetesApi:
         if status.get("kind") != "Status":
             # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
             status = {"message": f"HTTP {response.status} from {self._server}"}
-        error = _translated(response.status, status)
+        error = translate(response.status, status)
         if isinstance(error, Throttled):
-            error.retry_after = _seconds(response.headers.get("Retry-After"), error.retry_after)
+            error.retry_after = parse_seconds(
+                response.headers.get("Retry-After"), error.retry_after
+            )
         if isinstance(error, Unauthorized):
             problem = self._access.renewal.problem
             return Unauthorized(
@@ -471,25 +482,25 @@ class KubernetesApi:
     async def _within(self, timeout: float, on_timeout: str = "") -> AsyncIterator[None]:
         """Limit the time of a block, and translate errors of the connection."""
         if self._closed:
-            raise _never_sent("the connection to the cluster has been closed")
+            raise never_sent("the connection to the cluster has been closed")
         try:
             async with asyncio.timeout(timeout):
                 yield
         except aiohttp.ConnectionTimeoutError as error:
-            raise _never_sent(
+            raise never_sent(
                 f"{self._server} did not accept a connection within {CONNECT_SECONDS:g} s"
             ) from error
         except aiohttp.ClientConnectorError as error:
-            raise _never_sent(f"{self._server} cannot be reached: {_description(error)}") from error
+            raise never_sent(f"{self._server} cannot be reached: {describe(error)}") from error
         except TimeoutError as error:
             reason = on_timeout or f"no response within {timeout:g} s"
             raise Unavailable(f"{self._server}: {reason}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{self._server}: {_description(error)}") from error
+            raise Unavailable(f"{self._server}: {describe(error)}") from error
         except RuntimeError as error:
             if not self._closed:
                 raise
-            raise _never_sent("the connection to the cluster has been closed") from error
+            raise never_sent("the connection to the cluster has been closed") from error
 
 
 async def _only_once(
@@ -506,7 +517,7 @@ async def _only_once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         if request.method in ("PUT", "DELETE"):
-            raise aiohttp.ClientConnectionError(_description(error)) from error
+            raise aiohttp.ClientConnectionError(describe(error)) from error
         raise
 
 
@@ -535,63 +546,3 @@ def _bookmark(resource: Resource, resource_version: str) -> Object:
         "kind": resource.kind,
         "metadata": {"resourceVersion": resource_version},
     }
-
-
-def _translated(code: int, status: Mapping[str, Any]) -> ApiError:
-    """Translate an HTTP status code and a `Status` object."""
-    message = " ".join(str(status.get("message") or f"HTTP {code}").split())
-    if len(message) > MAX_MESSAGE:
-        message = f"{message[: MAX_MESSAGE * 2 // 3]} … {message[-MAX_MESSAGE // 3 :]}"
-    if status.get("reason") == "AlreadyExists":
-        return AlreadyExists(message)
-    error = _BY_STATUS.get(code, Unavailable)(message)
-    error.causes = tuple(_causes(status))
-    if isinstance(error, Throttled):
-        details = status.get("details")
-        seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-        error.retry_after = _seconds(seconds, error.retry_after)
-    elif isinstance(error, Unavailable):
-        error.answered = code < 500  # noqa: PLR2004, refused before it was carried out
-    return error
-
-
-def _causes(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The fields that a `Status` names, and what is wrong with each; at most `MAX_CAUSES`."""
-    details = status.get("details")
-    causes = details.get("causes") if isinstance(details, dict) else None
-    for cause in (causes if isinstance(causes, list) else [])[:MAX_CAUSES]:
-        if isinstance(cause, dict) and cause.get("field"):
-            message = " ".join(str(cause.get("message") or "").split())
-            yield str(cause["field"])[:MAX_MESSAGE], message[:MAX_MESSAGE]
-
-
-def _seconds(value: Any, default: float) -> float:
-    """Parse a number of seconds, with an upper limit; `default` for a date."""
-    text = str(value or "")
-    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() else default
-
-
-def _never_sent(message: str) -> Unavailable:
-    error = Unavailable(message)
-    error.answered = True
-    return error
-
-
-def _description(error: Exception) -> str:
-    """Describe an error without addresses and bytes that need not be logged."""
-    description = type(error).__name__
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            description = f"its certificate is not trusted: {error.certificate_error}"
-        case aiohttp.ClientConnectorDNSError():
-            description = "its name cannot be resolved"
-        case aiohttp.ClientConnectorError():
-            description = _description(error.os_error)
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            description = "the connection was closed before the end of the response"
-        case ssl.SSLError():
-            reason = error.reason or "unexpected key, certificate or protocol"
-            description = f"TLS failed: {reason}"
-        case OSError(errno=number) if number:
-            description = os.strerror(number)
-    return description

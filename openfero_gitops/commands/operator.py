@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.domain import keys
-from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
-from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
+from openfero_gitops.commands.jobs import NotOurs, job_key, read_job
+from openfero_gitops.domain.errors import Forbidden, Invalid, UsageError
+from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.dryrun.policy import DENIAL
 from openfero_gitops.jobs import patches
-from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +114,7 @@ async def apply_action(
             forbids it.
         ApiError: the API server did not do it.
     """
-    remediation = await _read(api, key)
+    remediation = await _read_changeable(api, key)
     while True:
         if remediation.phase not in action.phases:
             raise UsageError(
@@ -135,7 +134,7 @@ async def apply_action(
             )
             raise UsageError(f"Job {key} was not {action.done}: {why}: {error}") from error
         except Invalid:
-            before, remediation = remediation, await _read(api, key)
+            before, remediation = remediation, await _read_changeable(api, key)
             is_same_phase = (before.uid, before.phase) == (remediation.uid, remediation.phase)
             if is_same_phase and before != remediation:
                 continue
@@ -146,30 +145,11 @@ async def apply_action(
         return
 
 
-def job_key(job: str, namespace: str) -> JobKey:
-    """Parse NAME or NAMESPACE/NAME, with or without kubectl's prefix `job/` or `job.batch/`."""
-    for prefix in ("job/", "jobs/", "job.batch/"):
-        job = job.removeprefix(prefix)
-    before, slash, name = job.rpartition("/")
-    if not name or (slash and not before) or "/" in before:
-        raise UsageError(f"{job!r} does not name a Job: write NAME or NAMESPACE/NAME")
-    return JobKey(before or namespace, name)
-
-
-async def _read(api: ApiServer, key: JobKey) -> Remediation:
+async def _read_changeable(api: ApiServer, key: JobKey) -> Remediation:
     try:
-        job = await api.get(JOBS, key.namespace, key.name)
-    except NotFound:
-        raise UsageError(f"Job {key} not found: write NAMESPACE/NAME, or set --namespace") from None
-    if (job["metadata"].get("labels") or {}).get(keys.MANAGED_BY) != keys.MANAGER:
-        raise UsageError(f"Job {key} is not managed by openfero-gitops; nothing was changed")
-    remediation = observe(job)
-    if isinstance(remediation, Foreign):
-        raise UsageError(
-            f"Job {key} was not created by openfero-gitops, although it carries the label "
-            f"{keys.MANAGED_BY}: {remediation.why}; nothing was changed"
-        )
-    return remediation
+        return (await read_job(api, key))[0]
+    except NotOurs as error:
+        raise UsageError(f"{error}; nothing was changed") from None
 
 
 def _phase_text(remediation: Remediation) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -70,6 +72,14 @@ def may_hold_operario(content: bytes) -> bool:
 def is_commit(text: str) -> bool:
     """Whether a text is a full commit ID, of 40 (SHA-1) or 64 (SHA-256) digits."""
     return _FULL_COMMIT.fullmatch(text) is not None
+
+
+def git_show(commit: str, path: str) -> str:
+    """Return the command that shows a file at a commit; empty if it is not safe to paste."""
+    hidden = any(unicodedata.category(character).startswith("C") for character in path)
+    if not path or hidden or not is_commit(commit):
+        return ""
+    return f"git show {shlex.quote(f'{commit}:{path}')}"
 
 
 @dataclass(frozen=True, slots=True)

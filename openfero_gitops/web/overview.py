@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
+from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web import shapes
 from openfero_gitops.web.concerns import list_concerns
-from openfero_gitops.web.formats import is_sha
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -262,20 +261,12 @@ def _commands(remediation: Remediation, reason: str) -> Iterator[tuple[str, str]
         yield "Refuse", f"openfero-gitops refuse {job}"
     elif remediation.phase not in FINAL:
         yield "Cancel", f"openfero-gitops cancel {job}"
-    if show := _git_show(remediation.commit, remediation.path):
+    if show := git_show(remediation.commit, remediation.path):
         yield "Reviewed file", show
     yield "Job", f"{kubectl} get job {name} -o yaml"
     yield "Events", f"{kubectl} describe job {name}"
     if remediation.started:
         yield "Logs", f"{kubectl} logs job/{name} --all-containers"
-
-
-def _git_show(commit: str, path: str) -> str:
-    """Build the command that shows a file at a commit; empty if it would not be safe to paste."""
-    hidden = any(unicodedata.category(character).startswith("C") for character in path)
-    if not path or hidden or not is_sha(commit):
-        return ""
-    return f"git show {shlex.quote(f'{commit}:{path}')}"
 
 
 def _target(text: str) -> dict[str, str]:
@@ -287,7 +278,7 @@ def _target(text: str) -> dict[str, str]:
 
 
 def _operario_row(operario: Operario, latest: Remediation | None) -> OperarioRow:
-    command = _git_show(operario.origin.commit, operario.origin.path)
+    command = git_show(operario.origin.commit, operario.origin.path)
     return OperarioRow(operario, changed_options(operario.options), command, latest)
 
 
