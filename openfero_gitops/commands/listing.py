@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.jobs import SELECTOR
 from openfero_gitops.domain.errors import Forbidden, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from openfero_gitops.cluster.api import ApiServer, Object
+    from openfero_gitops.cluster.api import ApiServer, Object, Resource
 
 
-async def list_jobs(api: ApiServer, namespaces: Sequence[str]) -> list[Object]:
+async def list_jobs(
+    api: ApiServer,
+    namespaces: Sequence[str],
+    *,
+    resource: Resource = JOBS,
+    read: Callable[[Object], Any] | None = None,
+    option: str = "--namespace",
+) -> list[Any]:
     """List the Jobs of the controller in some namespaces; without any, in all.
+
+    Args:
+        api: the API server.
+        namespaces: where.
+        resource: which part of the Jobs is read.
+        read: returns what is kept of a Job; None keeps it as it is.
+        option: the option of the command that sets `namespaces`.
 
     Raises:
         UsageError: RBAC forbids it.
         ApiError: the API server did not answer.
     """
-    jobs: list[Object] = []
+    jobs: list[Any] = []
     for namespace in namespaces or (EVERYWHERE,):
         try:
-            jobs += (await api.list(JOBS, namespace, label_selector=SELECTOR)).items
+            jobs += (await api.list(resource, namespace, label_selector=SELECTOR, read=read)).items
         except Forbidden as error:
             if namespace == EVERYWHERE:
                 message = (
-                    f"no permission to list Jobs in all namespaces: {error}; use --namespace "
+                    f"no permission to list Jobs in all namespaces: {error}; use {option} "
                     "to list the Jobs of some namespaces"
                 )
             else:

@@ -21,11 +21,12 @@ from openfero_gitops.catalog.mirror import (
 )
 from openfero_gitops.catalog.mirrorer import load_mirror
 from openfero_gitops.catalog.validation.schema import DEFAULT
-from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
+from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.cluster.jobs import SELECTOR, few_foreign
+from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain.errors import Forbidden, SourceError, UsageError
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.remediation import Foreign, Remediation
@@ -69,13 +70,21 @@ async def status_of(
     """Read the state of the controller in a namespace; see `read_status`."""
     now = datetime.now(UTC)
     try:
-        records = await _read_controller(api, namespace, now)
+        records = await _read_controller(api, namespace)
     except Forbidden as error:
         raise UsageError(
             f"no permission to read the controller in namespace {namespace!r}: {error}; set "
             "--namespace to the namespace of the controller"
         ) from error
-    jobs, foreign = await read_jobs(api, jobs_namespaces)
+    observed = await list_jobs(
+        api,
+        jobs_namespaces,
+        resource=JOB_STATES,
+        read=few_foreign(observe),
+        option="--jobs-namespace",
+    )
+    jobs = [job for job in observed if isinstance(job, Remediation)]
+    foreign = [job for job in observed if isinstance(job, Foreign)]
     records = replace(records, jobs=jobs, foreign=foreign)
     try:
         catalog = await _read_catalog(
@@ -87,7 +96,7 @@ async def status_of(
     return summarize(replace(records, catalog=catalog, pause=pause), now)
 
 
-async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Records:
+async def _read_controller(api: ApiServer, namespace: str) -> Records:
     """Read the Lease, the head of the mirror and the pause."""
     store = ConfigMapStore(api, namespace)
     lease = await KubernetesLease(api, namespace).read(timeout=_TIMEOUT_SECONDS)
@@ -112,29 +121,6 @@ async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Rec
         )
     except SourceError as error:
         return replace(records, mirror_error=str(error))
-
-
-async def read_jobs(
-    api: ApiServer, namespaces: Sequence[str]
-) -> tuple[list[Remediation], list[Foreign]]:
-    """Read the controller's Jobs in some namespaces; none means all.
-
-    Raises:
-        UsageError: RBAC forbids it.
-        ApiError: the API server did not answer.
-    """
-    found: list[Remediation | Foreign] = []
-    read = few_foreign(observe)
-    for namespace in namespaces or (EVERYWHERE,):
-        try:
-            listed = await api.list(JOB_STATES, namespace, label_selector=SELECTOR, read=read)
-        except Forbidden as error:
-            where = "all namespaces" if namespace == EVERYWHERE else f"namespace {namespace!r}"
-            hint = "; set --jobs-namespace" if namespace == EVERYWHERE else ""
-            raise UsageError(f"no permission to list Jobs in {where}: {error}{hint}") from error
-        found += listed.items
-    remediations = [job for job in found if isinstance(job, Remediation)]
-    return remediations, [job for job in found if isinstance(job, Foreign)]
 
 
 async def _read_catalog(store: ConfigMapStore, *, whole: bool) -> Catalog | None:

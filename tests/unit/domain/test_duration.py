@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.domain.duration import format_duration, parse_duration
+from openfero_gitops.domain.duration import format_age, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,23 @@ def test_a_duration_is_formatted_without_zero_units(value: timedelta, text: str)
 def test_a_formatted_duration_is_parsed_to_the_same(value: timedelta) -> None:
     """Nothing is lost between format_duration and parse_duration."""
     assert parse_duration(format_duration(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (timedelta(seconds=-3), "0s"),
+        (timedelta(0), "0s"),
+        (timedelta(seconds=59.9), "59s"),
+        (timedelta(minutes=3, seconds=20), "3m20s"),
+        (timedelta(minutes=9), "9m"),
+        (timedelta(minutes=10, seconds=20), "10m"),
+        (timedelta(hours=5, seconds=50), "5h"),
+        (timedelta(hours=5, minutes=7), "5h7m"),
+        (timedelta(days=2, hours=4, minutes=5), "2d4h"),
+        (timedelta(days=400, minutes=5), "400d"),
+    ],
+)
+def test_an_age_has_at_most_two_units(given: timedelta, text: str) -> None:
+    """The units that matter for its size."""
+    assert format_age(given) == text
