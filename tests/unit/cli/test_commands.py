@@ -18,6 +18,7 @@ from openfero_gitops import __version__
 from openfero_gitops.author.report import FORMATS
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cli import cli, main
+from openfero_gitops.cli.options import MAX_REASON_CHARACTERS, one_line
 from openfero_gitops.settings import describe
 from tests.support.paths import ROOT
 from tests.support.replica import alert, group, operario
@@ -860,3 +861,52 @@ def test_a_traceback_shows_no_variables() -> None:
     assert "s3cret" not in ran.stderr
     last = json.loads(ran.stderr.splitlines()[-1])
     assert (last["event"], last["level"], last["part"]) == ("a defect", "error", "json")
+
+
+# Shell completion
+
+
+def complete(**changes: str) -> str:
+    """Run the program as it is installed, as a shell does to complete a command line."""
+    program = "import sys; sys.argv = ['openfero-gitops']; from openfero_gitops.cli import main"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{program}; sys.exit(main())"],
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_shell_gets_its_script(shell: str) -> None:
+    """The environment variable of the documentation prints a script for the shell."""
+    assert "_OPENFERO_GITOPS_COMPLETE" in complete(_OPENFERO_GITOPS_COMPLETE=f"{shell}_source")
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """The program answers the questions of its script."""
+    asked = {"_OPENFERO_GITOPS_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
+    assert complete(**asked, COMP_WORDS="openfero-gitops ap") == "plain,approve\n"
+    asked["COMP_CWORD"] = "2"
+    assert complete(**asked, COMP_WORDS="openfero-gitops trace --ou") == "plain,--output\n"
+
+
+# Reasons
+
+
+@pytest.mark.parametrize("command", ["approve", "refuse", "cancel"])
+def test_a_reason_is_not_empty(run_in_process: Callable[..., Ran], command: str) -> None:
+    """A reason without text is a mistake, found before a request is sent."""
+    ran = run_in_process(command, "job", "--reason", " \n ")
+    assert ran.returncode == 2
+    assert "Invalid value for '--reason': it is empty" in ran.stderr
+
+
+def test_a_reason_is_one_printable_line_of_limited_length() -> None:
+    """It is shown in terminals, on pages and in Events."""
+    assert one_line(" the disk\n is\tfull\x1b ") == "the disk is full\\x1b"
+    assert len(one_line("x" * 1000)) == MAX_REASON_CHARACTERS + 1

@@ -1,0 +1,289 @@
+"""`status`, `trace` and `logs` on a real API server, with the permissions of a user."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from openfero_gitops.cli import main
+from tests.support.chart import service_account_kubeconfig
+from tests.support.kubelet_logs import KubeletLogs, kubelet_logs
+from tests.support.replica import Replica, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
+
+PATIENCE = 300.0
+Command = Callable[..., tuple[int, str, str]]
+
+
+def two_containers(name: str) -> str:
+    """Return an operario with an init container, whose Jobs never end."""
+    value = json.loads(operario(name, run_for="forever"))
+    pod = value["spec"]["template"]["spec"]
+    pod["initContainers"] = [{**pod["containers"][0], "name": "prepare"}]
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def replica(
+    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+) -> Iterator[Replica]:
+    """Start a replica; each test has an alert of its own."""
+    folder = tmp_path_factory.mktemp("replica")
+    repository = Repository(folder / "operarios")
+    approval = {"openfero.io/approval": "required"}
+    repository.write("risky.json", operario("Risky", annotations=approval))
+    repository.write("quick.json", operario("Quick"))
+    repository.write("slow.json", operario("Slow", run_for="forever"))
+    repository.write("both.json", two_containers("Both"))
+    exits = {"exit-code": "3", "message": "no disk"}
+    repository.write("failing.json", operario("Failing", fail="true", **exits))
+    repository.write("broken.yaml", "kind: Job\nmetadata: {name: openfero-a-firing}\nspec: [\n")
+    repository.commit("Operarios")
+    with Replica(
+        folder,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+    ) as started:
+        started.wait_for(lambda: started.leads)
+        yield started
+
+
+@pytest.fixture
+def command(
+    replica: Replica,
+    kubeconfig: Path,
+    shared_namespace: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
+    """Give a function that runs a command; it returns the exit code, stdout and stderr."""
+    assert replica.leads
+    monkeypatch.setattr("openfero_gitops.cli.log.to_stderr", lambda *_: None)
+
+    def run(*words: str, config: Path = kubeconfig) -> tuple[int, str, str]:
+        name, *rest = words
+        where = ("--kubeconfig", str(config), "--namespace", shared_namespace)
+        code = main([name, *where, *rest])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_status_shows_what_needs_a_person(
+    replica: Replica, command: Command, shared_namespace: str
+) -> None:
+    """Leader, commit, quarantined file, waiting and failed Jobs, and exit code 1."""
+    risky = replica.remediate("Risky", "status-1", "AwaitingApproval")
+    failing = replica.remediate("Failing", "status-2", "Failed")
+    here = ("--jobs-namespace", shared_namespace)
+    code, text, _ = command("status", *here)
+    assert code == 1
+    commit = replica.get("/api/sync")["revision"]["commit"]
+    lines = text.splitlines()
+    assert lines[0].startswith("Leader     a, since 20")
+    assert lines[1].startswith(f"Commit     {commit[:12]}, active for ")
+    assert "Operarios  5 active, 1 file quarantined" in lines
+    assert any(line.startswith("           broken.yaml: line ") for line in lines)
+    assert f"openfero-gitops approve {shared_namespace}/{risky}" in text
+    assert f"openfero-gitops trace {shared_namespace}/{failing}" in text
+    code, text, _ = command("status", *here, "-o", "json")
+    state = json.loads(text)
+    assert code == 1
+    assert state["revision"]["commit"] == commit
+    assert state["quarantined"]["files"][0]["path"] == "broken.yaml"
+    by_job = {action["job"]: action["topic"] for action in state["actions"]}
+    assert (by_job[risky], by_job[failing]) == ("approval", "failed")
+    assert by_job[None] == "quarantined"
+
+
+def test_status_says_where_no_controller_is(command: Command, kubeconfig: Path) -> None:
+    """Another namespace is an error that names the option."""
+    assert command("status")[0] == 1
+    code = main(["status", "--kubeconfig", str(kubeconfig), "--namespace", "kube-system"])
+    assert code == 2
+
+
+def test_without_permission_commands_say_what_is_missing(
+    replica: Replica,
+    command: Command,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    shared_namespace: str,
+    tmp_path: Path,
+) -> None:
+    """A user who may only read Jobs can trace, but not see the state of the controller."""
+    job = replica.remediate("Quick", "permission", "Succeeded")
+    kubectl(
+        "create", "role", "jobs-only", "--verb=get,list", "--resource=jobs",
+        "-n", shared_namespace,
+    )  # fmt: skip
+    kubectl(
+        "create", "rolebinding", "jobs-only", "--role=jobs-only", "-n", shared_namespace,
+        f"--serviceaccount={shared_namespace}:default",
+    )  # fmt: skip
+    user = service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path, account="default")
+    code, text, error = command("status", config=user)
+    assert (code, text) == (2, "")
+    assert f"no permission to read the controller in namespace '{shared_namespace}'" in error
+    code, text, error = command("trace", job, config=user)
+    assert (code, error) == (0, "")
+    assert "Phase     Succeeded" in text
+    code, text, error = command("logs", job, config=user)
+    assert (code, text) == (2, "")
+    assert f"no permission to read the logs of Job {shared_namespace}/{job}" in error
+
+
+def test_trace_shows_a_failure_with_its_pod(
+    replica: Replica, command: Command, shared_namespace: str
+) -> None:
+    """The alert, the commit, the container's exit code and message, and the order of events."""
+    job = replica.remediate("Failing", "trace", "Failed")
+    replica.wait_for(lambda: "no disk" in replica.remediation(job)["message"])
+    code, text, _ = command("trace", f"job.batch/{job}")
+    assert code == 0
+    shown = replica.remediation(job)
+    assert f"git show {shown['commit']}:failing.json" in text
+    assert "heal exited with code 3 (Error): no disk" in text
+    what = text[text.index("TIME ") :]
+    steps = [
+        "began to fire",
+        "delivered to a: Job created",
+        "admitted by a",
+        "the Job failed after",
+    ]
+    assert [what.index(step) for step in steps] == sorted(what.index(step) for step in steps)
+    code, text, _ = command("trace", job, "--output", "json")
+    members = json.loads(text)
+    assert code == 0
+    assert members["namespace"] == shared_namespace
+    assert members["pods"][0]["containers"][0]["exitCode"] == 3
+    assert members["effect"] == "pending"
+    assert members["admittedBy"] == "a"
+    assert {event["reason"] for event in members["events"]} >= {"Admitted", "SuccessfulCreate"}
+
+
+def test_a_reason_is_shown_by_trace(
+    replica: Replica, command: Command, shared_namespace: str
+) -> None:
+    """Who approved and why; the cluster of the test has no policy, so that it is not verified."""
+    approved = replica.remediate("Risky", "reason-1", "AwaitingApproval")
+    code, text, _ = command("approve", approved, "--reason", " the disk\nis full ", "-o", "json")
+    assert code == 0
+    taken = json.loads(text)
+    assert (taken["action"], taken["reason"]) == ("approved", "the disk is full")
+    replica.wait_for(lambda: replica.remediation(approved)["phase"] == "Succeeded", PATIENCE)
+    _, text, _ = command("trace", approved, "--controller-namespace", shared_namespace)
+    name = taken["by"]
+    assert (
+        f"Approval  by {name} (name not verified: no admission policy checks it): the disk is full"
+        in text
+    )
+    assert replica.remediation(approved)["approvalReason"] == "the disk is full"
+    refused = replica.remediate("Risky", "reason-2", "AwaitingApproval")
+    _, text, _ = command("refuse", refused, "--reason", "I do it by hand")
+    assert text == f"Job {shared_namespace}/{refused} refused by {name}: I do it by hand\n"
+    _, text, _ = command("trace", refused)
+    assert f"Phase     Refused: refused-by-human: refused by {name}: I do it by hand" in text
+
+
+def test_trace_of_a_job_that_does_not_exist(
+    command: Command, kubectl: Kubectl, shared_namespace: str
+) -> None:
+    """A missing Job and one of somebody else are each reported on one line."""
+    assert "not found" in command("trace", "nothing")[2]
+    kubectl("create", "job", "theirs", "--image=registry.k8s.io/pause:3.10", "-n", shared_namespace)
+    for name in ("trace", "logs"):
+        code, text, error = command(name, "theirs")
+        assert (code, text) == (2, "")
+        assert error.endswith("is not managed by openfero-gitops\n")
+
+
+@pytest.fixture(scope="module")
+def kubelet(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeletLogs]:
+    """Serve logs of the node."""
+    with kubelet_logs(kubectl, tmp_path_factory.mktemp("kubelet")) as logs:
+        yield logs
+
+
+def test_logs_are_those_of_all_containers(
+    replica: Replica, command: Command, kubelet: KubeletLogs
+) -> None:
+    """With several containers each line has the name of its own; --container selects one."""
+    job = replica.remediate("Both", "logs", "Running")
+    kubelet.write("prepare", b"ready\n")
+    kubelet.write("heal", b"one\n", b"two \xff\n", b"no line break")
+    replica.wait_for(lambda: "container" in command("trace", job)[1], PATIENCE)
+    code, text, error = command("logs", job)
+    assert (code, error) == (0, "")
+    assert text.splitlines() == [
+        "[prepare] ready",
+        "[heal] one",
+        "[heal] two \ufffd",
+        "[heal] no line break",
+    ]
+    assert command("logs", job, "--container", "heal")[1].splitlines()[0] == "one"
+    code, text, error = command("logs", job, "-c", "other")
+    assert (code, text) == (2, "")
+    assert "has no container 'other'; it has prepare, heal" in error
+
+
+def test_logs_can_be_followed_from_before_the_start(
+    replica: Replica,
+    command: Command,
+    kubelet: KubeletLogs,
+    kubeconfig: Path,
+    shared_namespace: str,
+) -> None:
+    """--follow waits for the approval and the Pod, and ends with the container."""
+    job = replica.remediate("Risky", "follow", "AwaitingApproval")
+    code, text, error = command("logs", job)
+    assert (code, text) == (2, "")
+    assert "it has not started, its phase is AwaitingApproval; --follow waits for it" in error
+    kubelet.lines.clear()
+    kubelet.requests.clear()
+    kubelet.ended.clear()
+
+    def approve_and_write() -> None:
+        main(["approve", *words, job])
+        replica.wait_for(lambda: kubelet.requests, PATIENCE)
+        kubelet.write("heal", b"begun\n")
+        kubelet.write("heal", b"done\n")
+        kubelet.ended.set()
+
+    words = ("--kubeconfig", str(kubeconfig), "--namespace", shared_namespace)
+    thread = threading.Thread(target=approve_and_write)
+    thread.start()
+    code, text, _ = command("logs", "--follow", job)
+    thread.join()
+    assert code == 0
+    assert text.splitlines()[-2:] == ["begun", "done"]
+
+
+def test_logs_of_deleted_pods_are_gone(
+    replica: Replica,
+    command: Command,
+    kubectl: Kubectl,
+    shared_namespace: str,
+) -> None:
+    """The message says so, and what can still be seen."""
+    job = replica.remediate("Quick", "deleted", "Succeeded")
+    selector = f"batch.kubernetes.io/job-name={job}"
+    kubectl("delete", "pods", "-l", selector, "-n", shared_namespace, "--wait=true")
+    code, text, error = command("logs", job)
+    assert (code, text) == (2, "")
+    assert f"the Pods of Job {shared_namespace}/{job} were deleted, and their logs" in error
+    assert "Pods      deleted" in command("trace", job)[1]
