@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.admission import pause as control
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.envelope_file import envelope_paths
 from openfero_gitops.catalog.files import FileMemo
@@ -27,6 +26,7 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.commands.listing import list_jobs
+from openfero_gitops.domain import control
 from openfero_gitops.domain.errors import Forbidden, SourceError, UsageError
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.remediation import Foreign, Remediation
@@ -70,7 +70,7 @@ async def status_of(
     """Read the state of the controller in a namespace; see `read_status`."""
     now = datetime.now(UTC)
     try:
-        records = await _read_controller(api, namespace)
+        records = await _read_controller(api, namespace, now)
     except Forbidden as error:
         raise UsageError(
             f"no permission to read the controller in namespace {namespace!r}: {error}; set "
@@ -96,7 +96,7 @@ async def status_of(
     return summarize(replace(records, catalog=catalog, pause=pause), now)
 
 
-async def _read_controller(api: ApiServer, namespace: str) -> Records:
+async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Records:
     """Read the Lease, the head of the mirror and the pause."""
     store = ConfigMapStore(api, namespace)
     lease = await KubernetesLease(api, namespace).read(timeout=_TIMEOUT_SECONDS)
@@ -106,7 +106,9 @@ async def _read_controller(api: ApiServer, namespace: str) -> Records:
             f"no controller found in namespace {namespace!r}: set --namespace to the namespace of "
             "the controller"
         )
-    pause = control._pause_by_command(control._members(await store.get(control.NAME)))  # noqa: SLF001
+    pause = control.read_pause(control.read_members(await store.get(control.NAME)))
+    if pause is not None and pause.is_over(now):
+        pause = None
     records = Records(namespace, (), lease=lease, pause=pause)
     if head is None:
         return records

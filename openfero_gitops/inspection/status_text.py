@@ -189,6 +189,8 @@ def as_members(status: ControllerStatus) -> dict[str, Any]:
             "message": pause.message,
             "by": pause.by or None,
             "since": _time(pause.since),
+            "until": _time(pause.until),
+            "reason": pause.reason or None,
         }
         if pause
         else None,
