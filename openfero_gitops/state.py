@@ -16,6 +16,7 @@ from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
+from openfero_gitops.effects.assess import assess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
+    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.jobs.workload import QueueStatus
     from openfero_gitops.leadership.elector import Elector
@@ -203,6 +205,14 @@ class State:
             return remediation
         message = "; ".join(filter(None, (status.message, remediation.message)))
         return replace(remediation, reason=status.reason, message=message)
+
+    def effect(self, remediation: Remediation) -> Assessment | None:
+        """Return whether a remediation helped, as a leader would settle it now.
+
+        None if it has no effect.
+        """
+        incident = self._view.of_incident(remediation.incident) if remediation.incident else ()
+        return assess(remediation, incident, self._now())
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

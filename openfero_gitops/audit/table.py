@@ -17,9 +17,11 @@ from openfero_gitops.jobs.observe import find_contradiction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from openfero_gitops.audit.verify import Verification
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.jobs.compare import FieldDifference
 
 _COMMIT_CHARACTERS: Final = 12
@@ -30,10 +32,14 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A remediation, its Job, and the result of verifying it; None without `--verify`."""
+    """A remediation, its Job, its effect, and the result of verifying it.
+
+    `effect` is None if it has none, and `verification` without `--verify`.
+    """
 
     remediation: Remediation
     job: Mapping[str, Any]
+    effect: Assessment | None = None
     verification: Verification | None = None
 
     @property
@@ -55,13 +61,14 @@ class AuditEntry:
 def as_table(entries: Sequence[AuditEntry]) -> str:
     """One line per remediation with its differences below, then a summary."""
     verified = any(entry.verification for entry in entries)
-    head = ("RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON")
+    head = ("RECEIVED", "PHASE", "EFFECT", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON")
     rows: list[tuple[str, ...]] = [(*head, "PROOF") if verified else head]
     for entry in entries:
         remediation = entry.remediation
         row = (
             format_seconds(remediation.received_at),
             remediation.phase.value,
+            entry.effect.effect.value if entry.effect else "-",
             f"{remediation.alertname} ({remediation.status})",
             remediation.operario,
             remediation.commit[:_COMMIT_CHARACTERS],
@@ -151,7 +158,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     head = (
         "receivedAt namespace job phase reason alert status operario repository ref commit path "
         "blob commitAuthor admittedAt admittedBy approvedBy approvalReason finishedAt "
-        "proof proofMessage foreign"
+        "resolvedAt effect effectAt effectMessage proof proofMessage foreign"
     )
     writer.writerow(head.split())
     for entry in entries:
@@ -171,14 +178,22 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
             remediation.path,
             entry.annotation(keys.BLOB),
             entry.annotation(keys.COMMIT_AUTHOR),
-            format_time(remediation.admitted_at) if remediation.admitted_at else "",
+            _time(remediation.admitted_at),
             entry.annotation(keys.ADMITTED_BY),
             entry.annotation(keys.APPROVED_BY),
             entry.annotation(keys.APPROVAL_REASON),
-            format_time(remediation.finished_at) if remediation.finished_at else "",
+            _time(remediation.finished_at),
+            _time(remediation.resolved_at),
+            entry.effect.effect.value if entry.effect else "",
+            _time(entry.effect.at) if entry.effect else "",
+            entry.effect.message if entry.effect else "",
             entry.verification.proof.value if entry.verification else "",
             entry.verification.message if entry.verification else "",
             entry.foreign,
         )
         writer.writerow(["'" + cell if cell.startswith(_FORMULA) else cell for cell in row])
     return text.getvalue().rstrip("\n")
+
+
+def _time(value: datetime | None) -> str:
+    return format_time(value) if value else ""

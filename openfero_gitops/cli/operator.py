@@ -251,7 +251,10 @@ def audit(
     elif form == "csv":
         click.echo(table.as_csv(entries))
     else:
-        members = {n: shapes.remediation(entry.remediation) for n, entry in enumerate(entries)}
+        members = {
+            number: shapes.remediation(entry.remediation, effect=entry.effect)
+            for number, entry in enumerate(entries)
+        }
         click.echo(table.as_json(entries, members))
     return DONE if all(entry.proven for entry in entries) else FINDINGS
 

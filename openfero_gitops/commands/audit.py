@@ -41,6 +41,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.domain.text import shown
+from openfero_gitops.effects.assess import assess_all
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.sources.git.signatures import Trust
@@ -144,18 +145,20 @@ async def audit(
                 places = [api.default_namespace, *selection.namespaces]
             record = await _read_record(api, places, reviewed.mirror_key_file, progress)
     now = datetime.now(UTC)
+    remediations = [(read_remediation(job), job) for job in jobs]
+    effects = assess_all((remediation for remediation, _ in remediations), now)
     selected = [
-        (remediation, job)
-        for job in jobs
-        if selection.matches(remediation := read_remediation(job), now)
+        AuditEntry(remediation, job, effects.get(remediation.key))
+        for remediation, job in remediations
+        if selection.matches(remediation, now)
     ]
-    selected.sort(key=lambda pair: pair[0].order)
+    selected.sort(key=lambda entry: entry.remediation.order)
     if reviewed is None:
-        return [AuditEntry(remediation, job) for remediation, job in selected]
-    verifications = await _verify([job for _, job in selected], reviewed, progress, record)
+        return selected
+    verifications = await _verify([entry.job for entry in selected], reviewed, progress, record)
     return [
-        AuditEntry(remediation, job, verification)
-        for (remediation, job), verification in zip(selected, verifications, strict=True)
+        replace(entry, verification=verification)
+        for entry, verification in zip(selected, verifications, strict=True)
     ]
 
 

@@ -15,6 +15,7 @@ received: how often alerts are resolved without a remediation.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from openfero_gitops.domain.timestamp import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import JobKey, Remediation
 
 #: After this time without news the effect is unknown.
 UNKNOWN_AFTER: Final = timedelta(hours=6)
@@ -114,6 +115,20 @@ def assess(
         message = f"would have run; {assessed.message}"
         return Assessment(assessed.effect, assessed.at, message)
     return assessed
+
+
+def assess_all(remediations: Iterable[Remediation], now: datetime) -> dict[JobKey, Assessment]:
+    """Return the effect of each remediation that has one; `remediations` are all Jobs."""
+    remediations = list(remediations)
+    incidents: dict[str, list[Remediation]] = defaultdict(list)
+    for remediation in remediations:
+        if remediation.incident:
+            incidents[remediation.incident].append(remediation)
+    assessed = (
+        (remediation.key, assess(remediation, incidents.get(remediation.incident, ()), now))
+        for remediation in remediations
+    )
+    return {key: assessment for key, assessment in assessed if assessment is not None}
 
 
 def is_still_firing(remediation: Remediation, starts_at: datetime | None, moment: datetime) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aiohttp import web
 
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.problem import ignored_members, problem_members
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
@@ -39,6 +40,8 @@ _FILTERS: Final[Mapping[str, Callable[[Remediation], str]]] = {
     "namespace": lambda r: r.key.namespace,
     "commit": lambda r: r.commit,
 }
+#: A filter that depends on the other Jobs of the incident, and on the time.
+_EFFECT: Final = "effect"
 
 T = TypeVar("T")
 
@@ -48,8 +51,12 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
 
     async def remediations(request: web.Request) -> web.Response:
         guard.check(request)
-        _refuse_unknown(request.query, *_FILTERS, *_PAGING)
+        _refuse_unknown(request.query, *_FILTERS, _EFFECT, *_PAGING)
         chosen = _filtered(state.remediations(), request.query)
+        if _EFFECT in request.query:
+            effects = request.query.getall(_EFFECT)
+            _check_values(_EFFECT, effects, Effect)
+            chosen = [r for r in chosen if (e := state.effect(r)) and e.effect in effects]
         # Newest first. A token names the last item, so that new items do not shift the pages.
         chosen.sort(key=_arrival, reverse=True)
         decisions = state.decisions()
@@ -57,7 +64,10 @@ def add_api(app: web.Application, state: ReplicaState, guard: Guard) -> None:
             request,
             chosen,
             lambda r: shapes.remediation(
-                r, decisions.get(r.key), verified=state.is_approval_verified(r)
+                r,
+                decisions.get(r.key),
+                effect=state.effect(r),
+                verified=state.is_approval_verified(r),
             ),
             _arrival,
             lambda r, token: _arrival(r) < token,

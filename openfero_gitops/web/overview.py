@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.domain.catalog import git_show
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.web.ports import ReplicaState
 
 #: Rows of a table. Drawing a remediation takes a millisecond; the filter reaches the others.
 _MAX_REMEDIATIONS: Final = 50
 _MAX_OTHERS: Final = 200
+_EFFECTS: Final = {
+    Effect.PENDING: "Effect pending",
+    Effect.HEALED: "Healed",
+    Effect.NOT_HEALED: "Not healed",
+    Effect.UNKNOWN: "Effect unknown",
+}
 _REASON_TEXTS: Final = {reason.value: reason.text for reason in Reason}
 
 T = TypeVar("T")
@@ -145,7 +153,10 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
             [r for r in shown if (r.phase in FINAL) is final],
             _MAX_REMEDIATIONS,
             lambda r: _remediation_row(
-                r, decisions.get(r.key), approval_verified=state.is_approval_verified(r)
+                r,
+                decisions.get(r.key),
+                state.effect(r),
+                approval_verified=state.is_approval_verified(r),
             ),
         )
 
@@ -194,7 +205,11 @@ def _table(values: Sequence[T], limit: int, make_row: Callable[[T], Any]) -> Tab
 
 
 def _remediation_row(
-    remediation: Remediation, decision: Decision | None, *, approval_verified: bool
+    remediation: Remediation,
+    decision: Decision | None,
+    effect: Assessment | None,
+    *,
+    approval_verified: bool,
 ) -> RemediationRow:
     reason, message = remediation.reason, remediation.message
     why: list[str] = []
@@ -220,6 +235,8 @@ def _remediation_row(
         given = f": {remediation.approval_reason}" if remediation.approval_reason else ""
         why.append(f"Approved by {remediation.approved_by}{note}{given}")
     why.extend(_phase_details(remediation))
+    if effect is not None and remediation.phase in FINAL:
+        why.append(f"{_EFFECTS[effect.effect]}: {effect.message}")
     return RemediationRow(
         remediation=remediation,
         reason=reason,
@@ -288,6 +305,8 @@ def _search_texts(remediation: Remediation, decision: Decision | None) -> Iterat
     yield from (remediation.status, remediation.phase, remediation.reason, remediation.message)
     yield from (remediation.commit, remediation.path, remediation.fingerprint)
     yield from (f"{name}={value}" for name, value in remediation.labels.items())
+    if remediation.effect is not None:
+        yield remediation.effect
     if decision is not None and remediation.waiting:
         yield decision.reason
 

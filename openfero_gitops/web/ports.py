@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
+    from openfero_gitops.effects.assess import Assessment
 
 
 class ReplicaState(Protocol):
@@ -43,6 +44,10 @@ class ReplicaState(Protocol):
 
     def remediations(self) -> Iterable[Remediation]:
         """Return all remediations."""
+        ...
+
+    def effect(self, remediation: Remediation, /) -> Assessment | None:
+        """Return whether a remediation helped; None if it has no effect."""
         ...
 
     def is_approval_verified(self, remediation: Remediation, /) -> bool:

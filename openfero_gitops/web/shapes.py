@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncRecord, SyncStatus
+    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.effects.stats import CommitStats, RunStats, StatsReport
 
 
@@ -40,7 +41,11 @@ def item(value: Item) -> dict[str, Any]:
 
 
 def remediation(
-    value: Remediation, decision: Decision | None = None, *, verified: bool | None = None
+    value: Remediation,
+    decision: Decision | None = None,
+    *,
+    effect: Assessment | None,
+    verified: bool | None = None,
 ) -> dict[str, Any]:
     """Convert a remediation; the reason of a waiting one is that of the current decision.
 
@@ -65,6 +70,9 @@ def remediation(
         "admittedAt": _time(value.admitted_at),
         "finishedAt": _time(value.finished_at),
         "resolvedAt": _time(value.resolved_at),
+        "effect": effect.effect.value if effect else None,
+        "effectAt": _time(effect.at) if effect else None,
+        "effectMessage": effect.message if effect else None,
         "attempt": value.attempt,
         "starts": value.starts,
         "approvedBy": value.approved_by or None,

@@ -480,7 +480,8 @@ def test_nobody_else_writes_labels_and_annotations_of_the_controller(
     later = (
         keys.ADMITTED_AT, keys.ADMITTED_BY, keys.APPROVED_BY, keys.DECISION, keys.LAST_DELIVERED_AT,
         keys.MESSAGE, keys.OPTIONS, keys.REASON, keys.RECEIVED_AT, keys.RESOLVED_AT, keys.TARGET,
-        keys.TERM, keys.VERIFIED_SIGNER, keys.PREFIX + "effect",
+        keys.TERM, keys.VERIFIED_SIGNER, keys.STILL_FIRING_AT, keys.EFFECT, keys.EFFECT_AT,
+        keys.EFFECT_MESSAGE, keys.PREFIX + "new",
     )  # fmt: skip
     tried = 0
     for field, more in (("annotations", later), ("labels", (keys.MIRROR,))):

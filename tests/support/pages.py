@@ -17,6 +17,7 @@ from openfero_gitops.domain.problem import Ignored, Problem, Severity
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
 from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.effects.assess import Assessment, assess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,6 +77,10 @@ class Showcase:
     def remediations(self) -> list[Remediation]:
         """Return all remediations."""
         return self.jobs
+
+    def effect(self, remediation: Remediation) -> Assessment | None:
+        """Assess a remediation as the leader does."""
+        return assess(remediation, self.jobs, self.moment)
 
     def is_approval_verified(self, _: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from openfero_gitops.domain.alert import Alert, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
-from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.domain.sync import Changes, SyncStatus
 from openfero_gitops.metrics import Metrics
 from tests.support.optional import require
 from tests.support.pages import remediation
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.remediation import Remediation
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
 ALERT = Alert(Status.FIRING, {"alertname": "A"}, {}, None, None, "", "")
@@ -47,6 +52,7 @@ def used() -> Metrics:
     metrics.decided(Reason.ADMITTED)
     metrics.ended(remediation("A", Phase.SUCCEEDED, NOW))
     metrics.ended(remediation("A", Phase.FAILED, NOW))
+    metrics.settled(_settled(Effect.HEALED), is_active=True)
     metrics.leadership(leading=True)
     metrics.synced(SyncStatus(last_success=NOW, seconds=0.4, operarios=6, problems=2))
     return metrics
@@ -217,3 +223,49 @@ def test_promtool_finds_nothing() -> None:
     output = (ran.stdout + ran.stderr).decode()
     assert [line for line in output.splitlines() if "openfero" in line] == []
     assert ran.returncode == 0, output
+
+
+def _settled(effect: Effect, seconds: float = 90.0) -> Remediation:
+    """A remediation of the operario `openfero-a-firing` with a settled effect."""
+    resolved_at = NOW + timedelta(seconds=seconds) if effect is Effect.HEALED else None
+    return remediation("A", Phase.SUCCEEDED, NOW, effect=effect, resolved_at=resolved_at)
+
+
+def test_effects_are_counted_by_operario() -> None:
+    """From 0, so that the first of each effect is an increase; healed ones with their time."""
+    metrics = Metrics("1.2.3")
+    for effect in (Effect.HEALED, Effect.HEALED, Effect.UNKNOWN):
+        metrics.settled(_settled(effect), is_active=True)
+    counts = {
+        effect: value(
+            metrics,
+            "openfero_gitops_effects_total",
+            operario="openfero-a-firing",
+            effect=effect.value,
+        )
+        for effect in Effect
+    }
+    assert counts == {
+        Effect.PENDING: None,
+        Effect.HEALED: 2.0,
+        Effect.NOT_HEALED: 0.0,
+        Effect.UNKNOWN: 1.0,
+    }
+    of_operario = {"operario": "openfero-a-firing"}
+    name = "openfero_gitops_time_to_heal_seconds"
+    assert value(metrics, f"{name}_sum", **of_operario) == 180.0
+    assert value(metrics, f"{name}_bucket", **of_operario, le="60.0") == 0.0
+    assert value(metrics, f"{name}_bucket", **of_operario, le="120.0") == 2.0
+
+
+def test_operarios_that_were_removed_have_no_series() -> None:
+    """Theirs are removed with them, and later effects of their Jobs are counted together."""
+    metrics = Metrics("1.2.3")
+    metrics.settled(_settled(Effect.HEALED), is_active=True)
+    metrics.changed(Changes(removed=("openfero-a-firing", "openfero-b-firing")))
+    assert "openfero-a-firing" not in metrics.expose().decode()
+    metrics.settled(_settled(Effect.NOT_HEALED), is_active=False)
+    text = metrics.expose().decode()
+    assert "openfero-a-firing" not in text
+    removed = {"operario": "(removed)", "effect": "not-healed"}
+    assert value(metrics, "openfero_gitops_effects_total", **removed) == 1.0

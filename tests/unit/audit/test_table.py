@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, summary
 from openfero_gitops.audit.verify import Proof, Verification
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.effects.assess import Assessment
 from openfero_gitops.jobs.compare import FieldDifference
 from openfero_gitops.jobs.observe import read_remediation
-from tests.support.build import alert, rendered, stored
+from tests.support.build import NOW, alert, rendered, stored
 from tests.support.paths import ROOT
 
 
@@ -21,13 +24,14 @@ def entry(verification: Verification | None = None, **labels: str) -> AuditEntry
     """A remediation of an alert with these labels."""
     received = alert(labels={"alertname": "PodCrashLooping", "pod": "web-1", **labels})
     job = stored(rendered(received).manifest, annotations={keys.ADMITTED_BY: "replica-a"})
-    return AuditEntry(read_remediation(job), job, verification)
+    return AuditEntry(read_remediation(job), job, verification=verification)
 
 
 def test_a_table_has_a_line_for_each_and_a_summary() -> None:
     """Columns are aligned with their headings; PROOF is shown only with --verify."""
     lines = as_table([entry(), entry()]).splitlines()
-    assert lines[0].split() == ["RECEIVED", "PHASE", "ALERT", "OPERARIO", "COMMIT", "JOB", "REASON"]
+    head = "RECEIVED PHASE EFFECT ALERT OPERARIO COMMIT JOB REASON"
+    assert lines[0].split() == head.split()
     assert lines[1].index("111111111111") == lines[0].index("COMMIT")
     assert lines[-1] == "2 remediations"
     assert as_table([]) == "0 remediations"
@@ -99,6 +103,19 @@ def test_a_foreign_job_is_marked_in_every_format() -> None:
     assert (first["foreign"], second["foreign"]) == (None, why)
     rows = list(csv.DictReader(io.StringIO(as_csv([entry(), forged]))))
     assert [row["foreign"] for row in rows] == ["", why]
+
+
+def test_every_format_has_the_effect() -> None:
+    """The table its word, CSV also the time and why; nothing if a remediation has none."""
+    effect = Assessment(Effect.NOT_HEALED, NOW, "still firing 16m after the Job ended")
+    entries = [replace(entry(), effect=effect), entry()]
+    lines = as_table(entries).splitlines()
+    assert [line.split()[2] for line in lines[:3]] == ["EFFECT", "not-healed", "-"]
+    rows = list(csv.DictReader(io.StringIO(as_csv(entries))))
+    assert [(row["effect"], row["effectAt"], row["effectMessage"]) for row in rows] == [
+        ("not-healed", "2026-11-21T03:04:05.678901Z", "still firing 16m after the Job ended"),
+        ("", "", ""),
+    ]
 
 
 def test_what_is_not_known_is_no_finding() -> None:

@@ -20,6 +20,7 @@ from openfero_gitops.cluster.events import EventStore
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope, Limits
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, Throttled, Unavailable
 from openfero_gitops.domain.event import Event, ObjectReference
 from openfero_gitops.domain.lease import Leadership
@@ -223,6 +224,26 @@ class TestRemediationEvents:
             await desk.replica.deliver(resolved(alert, desk.world.now()))
             await asyncio.sleep(60)
         assert f"{kind} Refused {reason.value}" in await desk.lines()
+
+    @pytest.mark.parametrize(
+        ("effect", "expected"),
+        [
+            (Effect.HEALED, "Normal Healed"),
+            (Effect.NOT_HEALED, "Warning NotHealed"),
+            (Effect.UNKNOWN, "Normal EffectUnknown"),
+        ],
+    )
+    def test_a_settled_effect_is_reported(self, effect: Effect, expected: str) -> None:
+        """Once, with its message; that of a dry run is no Warning."""
+        before = build.finished()
+        after = replace(before, effect=effect, effect_message="after 4m")
+        (event,) = events.of_change(before, after)
+        assert f"{'Warning' if event.warning else 'Normal'} {event.reason}" == expected
+        assert event.note == "after 4m"
+        assert list(events.of_change(after, after)) == []
+        dry = build.refused(reason=Reason.DRY_RUN.value)
+        (event,) = events.of_change(dry, replace(dry, effect=effect, effect_message="x"))
+        assert not event.warning
 
     @in_virtual_time
     async def test_changes_made_by_people_are_reported(self) -> None:

@@ -93,7 +93,7 @@ async def test_the_shape_of_a_remediation() -> None:
         finished_at=NOW + timedelta(seconds=2),
         resolved_at=NOW + timedelta(seconds=3),
     )
-    async with api(showing(job)) as client:
+    async with api(showing(job, moment=NOW + timedelta(hours=1))) as client:
         body = await get(client, "/api/remediations")
     assert body == {
         "items": [
@@ -112,6 +112,9 @@ async def test_the_shape_of_a_remediation() -> None:
                 "admittedAt": "2026-11-21T03:04:06.678901Z",
                 "finishedAt": "2026-11-21T03:04:07.678901Z",
                 "resolvedAt": "2026-11-21T03:04:08.678901Z",
+                "effect": "healed",
+                "effectAt": "2026-11-21T03:04:08.678901Z",
+                "effectMessage": "resolved 1s after the Job ended",
                 "attempt": 2,
                 "starts": 3,
                 "approvedBy": "ada",
@@ -139,14 +142,39 @@ async def test_an_approval_is_verified_where_the_cluster_sees_to_it() -> None:
 
 async def test_what_a_remediation_lacks_is_null() -> None:
     """A member without a value is present anyway."""
-    job = remediation("A", Phase.SUCCEEDED, NOW, fingerprint="", starts_at=None, admitted_at=None)
+    job = remediation("A", Phase.REFUSED, NOW, fingerprint="", starts_at=None, admitted_at=None)
     job = replace(job, verified_signer="")
     async with api(showing(job)) as client:
         (body,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
     lacking += ["verifiedSigner", "approvedBy", "approvalVerified", "approvalReason"]
+    lacking += ["effect", "effectAt", "effectMessage"]
     assert [body[name] for name in lacking] == [None] * len(lacking)
-    assert len(body) == 25
+    assert len(body) == 28
+
+
+async def test_effects_are_filtered_as_they_are_now() -> None:
+    """Settled or not; a remediation that never ran has no effect."""
+    ended = NOW - timedelta(hours=2)
+    settled = remediation("A", Phase.SUCCEEDED, ended, number="1", effect=Effect.NOT_HEALED)
+    healed = remediation(
+        "B", Phase.FAILED, ended, number="2", resolved_at=ended + timedelta(minutes=1)
+    )
+    pending = remediation("C", Phase.RUNNING, NOW, number="3")
+    refused = remediation("D", Phase.REFUSED, ended, number="4")
+    async with api(showing(settled, healed, pending, refused)) as client:
+        chosen = {e.value: await jobs_of(client, effect=e.value) for e in Effect}
+        both = await jobs_of(client, effect="healed") + await jobs_of(client, effect="pending")
+        answer = await client.get("/api/remediations", params={"effect": "cured"})
+        text = problem(await answer.text(), 400)["detail"]
+    assert {name: [job[-1] for job in jobs] for name, jobs in chosen.items()} == {
+        "pending": ["3"],
+        "healed": ["2"],
+        "not-healed": ["1"],
+        "unknown": [],
+    }
+    assert len(both) == 2
+    assert text == "unknown effect 'cured'; use pending, healed, not-healed, unknown"
 
 
 async def test_a_waiting_remediation_says_what_it_waits_for() -> None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope, Limits, Revision
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.matcher import Matcher, Operator
@@ -519,6 +520,28 @@ async def test_why_it_failed() -> None:
     assert why.find("code", "reason").text == "BackoffLimitExceeded"
     assert why.text.count("BackoffLimitExceeded") == 1
     assert "limit reached; container a exited with code 3 (Error): no disk" in why.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "Effect pending: waiting until"),
+        ({"resolved_at": NOW - timedelta(minutes=40)}, "Healed: resolved 19m after the Job ended"),
+        (
+            {"effect": Effect.NOT_HEALED, "effect_message": "still firing 16m after the Job ended"},
+            "Not healed: still firing 16m after the Job ended",
+        ),
+    ],
+)
+async def test_whether_it_helped(changes: dict[str, Any], text: str) -> None:
+    """A remediation that ended shows its effect and why, one that runs does not."""
+    received = NOW - timedelta(minutes=10 if not changes else 60)
+    changes = {"finished_at": received + timedelta(minutes=1), **changes}
+    options = Options(heals_within=timedelta(minutes=20))
+    job = remediation("A", Phase.SUCCEEDED, received, options=options, **changes)
+    assert text in row_of(await draw(showing(job))).find("td", "why").text
+    running = remediation("A", Phase.RUNNING, received)
+    assert "Effect" not in row_of(await draw(showing(running))).find("td", "why").text
 
 
 async def test_why_it_was_refused() -> None:
