@@ -40,6 +40,7 @@ from openfero_gitops.cluster.listwatch import ListWatch
 from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits, Submitter
+from openfero_gitops.delivery.watchdog import WatchdogMonitor
 from openfero_gitops.domain.errors import (
     ApiError,
     ClockWrong,
@@ -175,6 +176,14 @@ class Controller:
             time.monotonic,
             pause_in_git=lambda: self.syncer.pause,
         )
+        self._watchdog = WatchdogMonitor(
+            store=self._config_maps,
+            catalog=self._catalog,
+            now=_now,
+            report=self.metrics.watchdog,
+        )
+        self.syncer.on_change(self._watchdog.reload)
+        self.control.on_read(self._watchdog.observe)
         self.submitter = Submitter(
             jobs=jobs,
             view=self.view,
@@ -185,6 +194,7 @@ class Controller:
             jobs_namespace=namespaces.jobs,
             limits=DeliveryLimits(waiting=settings.max_waiting),
             replica_labels=replica_labels,
+            received=self._watchdog.receive,
         )
         self._admitter = Admitter(
             jobs=jobs,
@@ -300,6 +310,7 @@ class Controller:
                 queue=self._queue_reader,
                 notifications=self._notifier,
                 clock=self.clock,
+                watchdog=self._watchdog,
                 stopping=self._stopping.is_set,
                 now=_now,
             ),
@@ -401,6 +412,7 @@ class Controller:
             start("control", self.control.run())
             start("compare", restart_on_error(self.lag_monitor.run))
             start("sync requests", restart_on_error(self.sync_requests.run))
+            start("watchdog", restart_on_error(self._watchdog.run))
             start("read queues", restart_on_error(self._queue_reader.run))
             start("follow dry runs", restart_on_error(self.dry_runner.follow))
             exits.push_async_callback(self._recorder.flush, _FLUSH_EVENTS_SECONDS)

@@ -27,6 +27,7 @@ from openfero_gitops.domain.remediation import Outcome, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.remediation import Remediation
@@ -200,6 +201,12 @@ class Metrics:
         self._problems = Gauge(
             "openfero_gitops_problems", "Errors in the active catalog", registry=registry
         )
+        self._watchdog = Gauge(
+            "openfero_gitops_watchdog_last_delivered_timestamp_seconds",
+            "Time at which the watchdog's alert was last delivered to any replica; 0 for never",
+            ("alertname",),
+            registry=registry,
+        )
         self._dry_runs = Counter(
             "openfero_gitops_dry_runs_total",
             "Server-side dry runs of operarios, by result",
@@ -303,6 +310,13 @@ class Metrics:
         self._waiting_reasons |= reasons.keys()
         for reason, count in reasons.items():
             self._waiting.labels(reason.value).set(count)
+
+    def watchdog(self, alertname: str, delivered_at: datetime | None) -> None:
+        """Set when the watchdog's alert was last delivered; without a name there is none."""
+        self._watchdog.clear()
+        if alertname:
+            at = delivered_at.timestamp() if delivered_at else 0
+            self._watchdog.labels(alertname).set(at)
 
     def max_waiting(self, limit: int) -> None:
         """Set the limit of waiting Jobs."""

@@ -141,6 +141,7 @@ class State:
         queue: Queue,
         notifications: HealthSource,
         clock: HealthSource,
+        watchdog: HealthSource,
         stopping: Callable[[], bool],
         now: Callable[[], datetime],
     ) -> None:
@@ -157,6 +158,7 @@ class State:
         self._queue = queue
         self._notifications = notifications
         self._clock = clock
+        self._watchdog = watchdog
         self._stopping = stopping
         self._now = now
         self._decisions = DecisionCache(view)
@@ -254,6 +256,7 @@ class State:
             _condition("leader", self._elector.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
             _condition("alertmanager", self._notifications.trouble, vital=False),
+            _condition("watchdog", self._watchdog.trouble, vital=False),
             _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
             Condition(
                 "job policy",

@@ -75,8 +75,14 @@ class Coverage:
 
 
 def cover(catalog: Catalog, rules: Iterable[AlertRule], ignore: Collection[str] = ()) -> Coverage:
-    """Compare a catalog with alerting rules; `ignore` are names of alerts that need no operario."""
+    """Compare a catalog with alerting rules.
+
+    `ignore` are names of alerts that need no operario, such as that of the watchdog, which always
+    fires.
+    """
     ignored_names = {name.lower() for name in ignore}
+    if catalog.envelope.watchdog is not None:
+        ignored_names.add(catalog.envelope.watchdog.alertname.lower())
     rules = sorted(rules, key=lambda rule: (rule.name, rule.path, rule.line))
     reached: set[str] = set()
     covered = []

@@ -18,7 +18,8 @@ from openfero_gitops.domain.dns import is_dns_label
 from openfero_gitops.domain.duration import format_duration, parse_duration
 from openfero_gitops.domain.operario import Mode
 from openfero_gitops.domain.rule import Finding, Pointer, error, warning
-from openfero_gitops.domain.text import nearest, shown
+from openfero_gitops.domain.text import is_printable, nearest, shown
+from openfero_gitops.domain.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,9 @@ TTL_BELOW_REMEMBER = warning(
     "if its TTL is shorter.",
 )
 
-_MIN_REMEMBER: Final = timedelta(minutes=1)
+#: Alertmanager does not repeat alerts more often.
+_MIN_DURATION: Final = timedelta(minutes=1)
+_MAX_ALERTNAME_CHARACTERS: Final = 200
 #: Of Alertmanager.
 _DEFAULT_REPEAT_INTERVAL: Final = timedelta(hours=4)
 _MAX_INTEGER: Final = 2**31 - 1
@@ -208,14 +211,22 @@ def _mode(value: Any) -> Mode:
     return Mode(_one_of(*(mode.value for mode in Mode))(value))
 
 
-def _remember(value: Any) -> timedelta:
+def _duration(value: Any) -> timedelta:
     try:
-        remember = parse_duration(value if isinstance(value, str) else str(value))
+        duration = parse_duration(value if isinstance(value, str) else str(value))
     except ValueError:
         raise ValueError("a duration with a unit, at most ten years") from None
-    if remember < _MIN_REMEMBER:
-        raise ValueError(f"a duration of {format_duration(_MIN_REMEMBER)} or more")
-    return remember
+    if duration < _MIN_DURATION:
+        raise ValueError(f"a duration of {format_duration(_MIN_DURATION)} or more")
+    return duration
+
+
+def _alertname(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_ALERTNAME_CHARACTERS:
+        raise ValueError("the name of an alert")
+    if value != value.strip() or not is_printable(value):
+        raise ValueError("the name of an alert, without white space around it")
+    return value
 
 
 def _ignore(value: Any) -> tuple[str, ...]:
@@ -243,7 +254,7 @@ _TOP: Final[Mapping[str, _Parser]] = {
     "paused": ("paused", _boolean, "true"),
     "mode": ("mode", _mode, "dry-run"),
     "namespaces": ("namespaces", _namespaces, "[openfero-jobs]"),
-    "remember": ("remember", _remember, "24h"),
+    "remember": ("remember", _duration, "24h"),
     "ignore": ("ignore", _ignore, "[docs/, '*.json']"),
 }
 _LIMITS: Final[Mapping[str, _Parser]] = {
@@ -261,7 +272,14 @@ _DEFAULTS: Final[Mapping[str, _Parser]] = {
     ),
     "ttlSecondsAfterFinished": ("ttl_seconds_after_finished", _number(0), "86400"),
 }
-_GROUPS: Final[Mapping[str, tuple[str, type[Limits | JobDefaults], Mapping[str, _Parser]]]] = {
+_WATCHDOG: Final[Mapping[str, _Parser]] = {
+    "alertname": ("alertname", _alertname, "Watchdog"),
+    "within": ("within", _duration, "15m"),
+}
+_GROUPS: Final[
+    Mapping[str, tuple[str, type[Limits | JobDefaults | Watchdog], Mapping[str, _Parser]]]
+] = {
     "limits": ("limits", Limits, _LIMITS),
     "defaults": ("defaults", JobDefaults, _DEFAULTS),
+    "watchdog": ("watchdog", Watchdog, _WATCHDOG),
 }

@@ -92,12 +92,14 @@ class Submitter:
         jobs_namespace: str,
         limits: DeliveryLimits | None = None,
         replica_labels: frozenset[str] = REPLICA_LABELS,
+        received: Callable[[Sequence[Alert]], None] = lambda _: None,
     ) -> None:
-        """Take what is needed; nothing is started."""
+        """Take what is needed; nothing is started. `received` is called with each delivery."""
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
         self._counts = counts
+        self._received = received
         self._now = now
         self._identity = identity
         self._jobs_namespace = jobs_namespace
@@ -136,6 +138,7 @@ class Submitter:
 
     async def deliver(self, group: AlertGroup) -> Answer:
         """Process one delivery; errors of the API server are part of the answer."""
+        self._received(group.alerts)
         self._log_invalid(group.invalid)
         self._log_unread(group.unread)
         if self._deliveries >= self._limits.deliveries:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Ignored, Problem
+    from openfero_gitops.domain.watchdog import Watchdog
 
 
 #: SHA-1 or SHA-256, whichever the repository uses.
@@ -144,7 +145,8 @@ class Envelope:
     """The safety envelope `openfero.yaml`.
 
     `namespaces` restricts the namespaces that are granted to the controller; None allows all.
-    `ignore` are patterns of files that are not read, as in `.gitignore`.
+    `ignore` are patterns of files that are not read, as in `.gitignore`. `watchdog` is an alert
+    that always fires; None if there is none.
     """
 
     paused: bool = False
@@ -154,6 +156,7 @@ class Envelope:
     remember: timedelta = timedelta(hours=24)
     defaults: JobDefaults = JobDefaults()
     ignore: tuple[str, ...] = ()
+    watchdog: Watchdog | None = None
 
 
 @dataclass(frozen=True, slots=True)

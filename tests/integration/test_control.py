@@ -1,9 +1,10 @@
-"""Pausing for a while, and syncing every replica, on a real API server with two replicas."""
+"""What users and replicas share in `openfero-control`, on a real API server with two replicas."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 
 from openfero_gitops.cli import main
 from openfero_gitops.commands.control import pause
-from tests.support.replica import Replica, operario
+from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
@@ -24,21 +25,27 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
 
+ENVELOPE = "watchdog: {within: 1m}\n"
+DELIVERED = re.compile(r"openfero_gitops_watchdog_last_delivered_timestamp_seconds\{.*\} (\S+)")
+
+
 class Fleet:
     """Two replicas that sync when they are told to, and the command line of a user."""
 
     def __init__(self, folder: Path, kubeconfig: Path, namespace: str) -> None:
+        self.folder = folder
         self.kubeconfig = kubeconfig
         self.namespace = namespace
         self.repository = Repository(folder / "operarios")
         self.repository.write("quick.json", operario("Quick"))
-        self.repository.write("openfero.yaml", "limits: {concurrent: 5}\n")
+        self.repository.write("openfero.yaml", ENVELOPE)
         self.repository.commit("Operarios")
-        self.replicas = [self._replica(folder, name) for name in ("a", "b")]
+        self.replicas = [self.replica(name) for name in ("a", "b")]
 
-    def _replica(self, folder: Path, name: str) -> Replica:
+    def replica(self, name: str) -> Replica:
+        """A replica, not started."""
         return Replica(
-            folder,
+            self.folder,
             name=name,
             kubeconfig=self.kubeconfig,
             namespace=self.namespace,
@@ -135,8 +142,37 @@ def test_sync_reports_a_refused_commit(fleet: Fleet, capsys: pytest.CaptureFixtu
     for replica in printed["replicas"]:
         assert replica["commit"] == active
         assert 'failed: openfero.yaml:1: openfero.yaml has no key "limitz"' in replica["error"]
-    fleet.repository.write("openfero.yaml", "limits: {concurrent: 5}\n")
+    fleet.repository.write("openfero.yaml", ENVELOPE)
     fleet.repository.commit("Correct it")
+
+
+def test_the_absence_of_the_watchdog_degrades_every_replica(fleet: Fleet, kubectl: Kubectl) -> None:
+    """A delivery to one replica ends it on all of them, and on one that starts without Git."""
+    for replica in fleet.replicas:
+        message = replica.wait_for(lambda replica=replica: watchdog_message(replica))
+        assert 'the watchdog alert "Watchdog" has never been delivered' in message
+        assert "Degraded: watchdog" in replica.read("/")
+        assert replica.get("/readyz")["status"] == "degraded"
+    receiver, other = fleet.replicas
+    began = time.time()
+    status, answer = receiver.deliver(alert("Watchdog"))
+    assert (status, answer["items"][0]["outcome"]) == (200, "no-match")
+    for replica in fleet.replicas:
+        replica.wait_for(lambda replica=replica: not watchdog_message(replica))
+    assert delivered_at(other) == delivered_at(receiver)
+    assert began - 1 <= delivered_at(other) <= time.time()
+    member = control(fleet, kubectl)["data"]["watchdog"]
+    assert member.endswith("Z Watchdog")
+
+    away = fleet.repository.folder.rename(fleet.folder / "away")
+    try:
+        with fleet.replica("restarted") as restarted:
+            assert restarted.get("/api/sync")["origin"] == "mirror"
+            restarted.wait_for(lambda: delivered_at(restarted) > 0)
+            assert delivered_at(restarted) == delivered_at(receiver)
+            assert watchdog_message(restarted) == ""
+    finally:
+        away.rename(fleet.repository.folder)
 
 
 def test_sync_does_not_wait_for_replicas_that_are_gone(
@@ -172,3 +208,16 @@ def test_sync_without_a_controller_is_an_error(
 def control(fleet: Fleet, kubectl: Kubectl) -> Any:
     """The ConfigMap, in which nobody has to write anything for a pause to end."""
     return kubectl.json("get", "configmap", "openfero-control", "-n", fleet.namespace)
+
+
+def watchdog_message(replica: Replica) -> str:
+    """Why the watchdog's condition does not hold on a replica; empty if it does."""
+    conditions = {c["name"]: c for c in replica.get("/readyz")["conditions"]}
+    return str(conditions["watchdog"]["message"] or "")
+
+
+def delivered_at(replica: Replica) -> float:
+    """When the watchdog was last delivered, as a replica's metric shows it; 0 for never."""
+    match = DELIVERED.search(replica.read("/metrics"))
+    assert match is not None
+    return float(match[1])

@@ -143,6 +143,21 @@ def test_foreign_jobs_are_counted_when_they_are_read() -> None:
     assert value(metrics, "openfero_gitops_foreign_jobs") == 2
 
 
+def test_the_time_of_the_watchdog_is_that_of_the_named_alert() -> None:
+    """It is 0 before the first delivery, and absent without a watchdog."""
+    name = "openfero_gitops_watchdog_last_delivered_timestamp_seconds"
+    metrics = Metrics("1")
+    assert value(metrics, name, alertname="Watchdog") is None
+    metrics.watchdog("Watchdog", None)
+    assert value(metrics, name, alertname="Watchdog") == 0
+    metrics.watchdog("Watchdog", NOW)
+    assert value(metrics, name, alertname="Watchdog") == NOW.timestamp()
+    metrics.watchdog("DeadMansSwitch", None)
+    assert value(metrics, name, alertname="Watchdog") is None
+    metrics.watchdog("", None)
+    assert value(metrics, name, alertname="DeadMansSwitch") is None
+
+
 def test_the_policy_of_each_namespace_has_its_version() -> None:
     """It is 0 where there is none, and missing where that is unknown."""
     metrics = Metrics("1.2.3")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.operario import Operario, Options
+    from openfero_gitops.domain.watchdog import Watchdog
 
 _MAX_INLINE_CHARACTERS: Final = 80
 # Members of `openfero.yaml`: where the envelope has them, and how much a value allows.
@@ -56,6 +57,10 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviorChan
         yield BehaviorChange(
             ChangeEffect.CHANGES, ChangeKind.ENVELOPE, "", ("ignore: now ", patterns)
         )
+    if before.watchdog != after.watchdog:
+        old, new = _watchdog(before.watchdog), _watchdog(after.watchdog)
+        sentence = ("watchdog: ", *old, " → ", *new)
+        yield BehaviorChange(ChangeEffect.CHANGES, ChangeKind.ENVELOPE, "", sentence)
     old_names, new_names = before.namespaces, after.namespaces
     if old_names == new_names:
         return
@@ -83,6 +88,12 @@ def envelope_changes(before: Envelope, after: Envelope) -> Iterator[BehaviorChan
             yield BehaviorChange(
                 effect, ChangeKind.ENVELOPE, "", (f"namespaces: {word}", Quote(", ".join(names)))
             )
+
+
+def _watchdog(watchdog: Watchdog | None) -> tuple[str, ...]:
+    if watchdog is None:
+        return ("none",)
+    return (Quote(watchdog.alertname), f" within {format_duration(watchdog.within)}")
 
 
 def _missing(names: Sequence[str], others: Collection[str]) -> list[str]:

@@ -8,8 +8,10 @@ import pytest
 from openfero_gitops.author.alert_rules import AlertRule, read_rules
 from openfero_gitops.author.coverage import Coverage, as_json, as_text, cover
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.matcher_parser import parse_matchers
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.watchdog import Watchdog
 from tests.support.build import catalog, operario
 from tests.support.paths import FIXTURES
 
@@ -181,6 +183,15 @@ def test_ignored_rules() -> None:
     assert coverage.complete
     assert "1 of 1 alerting rule has an operario (100 %); 1 rule ignored" in as_text(coverage)
     assert coverage_of(operario_with(), rules=(rule(),), ignore=("HostDown",)).unreachable == ()
+
+
+def test_the_watchdog_needs_no_operario() -> None:
+    """It always fires; openfero.yaml names it."""
+    watched = catalog(operario_with(), envelope=Envelope(watchdog=Watchdog()))
+    coverage = cover(watched, [rule(), rule("watchdog")])
+
+    assert coverage.complete
+    assert coverage.ignored == 1
 
 
 def test_without_an_alert_nothing_is_complete() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from openfero_gitops.author.diff import BehaviorDiff, ChangeEffect, ChangeKind, Side, compare
+from openfero_gitops.author.diff.change import Quote
 from openfero_gitops.author.diff.comment import as_markdown
 from openfero_gitops.author.diff.fields import envelope_changes, option_changes
 from openfero_gitops.author.diff.plain import as_json, as_text
@@ -24,6 +25,7 @@ from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.domain.catalog import Envelope, Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.watchdog import Watchdog
 from tests.support.build import BLOB
 from tests.support.depth import scaled
 
@@ -355,6 +357,18 @@ def test_an_envelope_that_allows_more_or_less(before: str, after: str, sentence:
     assert effect is ChangeEffect.NARROWS
 
 
+def test_another_watchdog_is_a_change() -> None:
+    """It neither allows more nor less; the name comes from the file, so it is quoted."""
+    before = side(job(), ("openfero.yaml", "paused: false\n"))
+    after = side(job(), ("openfero.yaml", "watchdog: {alertname: '*Dead*', within: 1h}\n"))
+
+    [(effect, kind, sentence)] = changes_of(before, after)
+    assert (effect, kind) == (ChangeEffect.CHANGES, ChangeKind.ENVELOPE)
+    assert sentence == "watchdog: none → *Dead* within 1h"
+    [change] = envelope_changes(Envelope(), Envelope(watchdog=Watchdog("*Dead*")))
+    assert Quote("*Dead*") in change.sentence
+
+
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield, for each field of a value, its name and the value with another there."""
     for field in dataclasses.fields(value):
@@ -372,6 +386,8 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
                 new = old + timedelta(hours=1)
             case StrEnum():
                 new = next(member for member in type(old) if member is not old)
+            case None if field.name == "watchdog":
+                new = Watchdog()
             case _:
                 new = ("another",) if field.name != "pod_replacement_policy" else "another"
         yield field.name, dataclasses.replace(value, **{field.name: new})

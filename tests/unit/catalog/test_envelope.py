@@ -9,6 +9,7 @@ from openfero_gitops.catalog.envelope import read_envelope, says_paused
 from openfero_gitops.catalog.yaml.document import load
 from openfero_gitops.domain.catalog import Envelope, JobDefaults, Limits
 from openfero_gitops.domain.operario import Mode
+from openfero_gitops.domain.watchdog import Watchdog
 
 WHOLE = """\
 paused: true
@@ -23,6 +24,9 @@ defaults:
   activeDeadlineSeconds: 60
   podReplacementPolicy: TerminatingOrFailed
   ttlSecondsAfterFinished: 200000
+watchdog:
+  alertname: DeadMansSwitch
+  within: 30m
 """
 
 
@@ -47,6 +51,7 @@ def test_every_key_is_read() -> None:
                 pod_replacement_policy="TerminatingOrFailed",
                 ttl_seconds_after_finished=200_000,
             ),
+            watchdog=Watchdog("DeadMansSwitch", timedelta(minutes=30)),
         ),
         [],
     )
@@ -116,6 +121,45 @@ def test_an_empty_envelope_is_all_defaults(text: str) -> None:
             "one of Failed, TerminatingOrFailed",
             "Failed",
         ),
+        ("watchdog: Watchdog", ("watchdog",), "envelope-value", "must be a mapping", "alertname"),
+        ("watchdog: true", ("watchdog",), "envelope-value", "must be a mapping", "alertname"),
+        ("within: 5m", ("within",), "envelope-key", "no key", "mean watchdog.within?"),
+        (
+            "watchdog: {alert: Watchdog}",
+            ("watchdog", "alert"),
+            "envelope-key",
+            'watchdog has no key "alert"',
+            "did you mean alertname?",
+        ),
+        (
+            "watchdog: {within: 15}",
+            ("watchdog", "within"),
+            "envelope-value",
+            "watchdog.within must be a duration with a unit",
+            "for example within: 15m",
+        ),
+        (
+            "watchdog: {within: 30s}",
+            ("watchdog", "within"),
+            "envelope-value",
+            "a duration of 1m or more",
+            "15m",
+        ),
+        (
+            "watchdog: {alertname: ''}",
+            ("watchdog", "alertname"),
+            "envelope-value",
+            "watchdog.alertname must be the name of an alert",
+            "Watchdog",
+        ),
+        (
+            "watchdog: {alertname: 'Watchdog '}",
+            ("watchdog", "alertname"),
+            "envelope-value",
+            "without white space around it",
+            "Watchdog",
+        ),
+        ("watchdog: {alertname: [a]}", ("watchdog", "alertname"), "envelope-value", "name", ""),
         (
             "- paused",
             (),
@@ -134,6 +178,12 @@ def test_an_unknown_key_or_wrong_value_is_an_error(
     assert (finding.pointer, finding.rule.id) == (pointer, rule)
     assert words in finding.message
     assert suggestion in finding.suggestion
+
+
+def test_a_watchdog_without_keys_is_that_of_kube_prometheus() -> None:
+    """Each key has a default; without `watchdog` there is none."""
+    assert read("watchdog: {}")[0].watchdog == Watchdog("Watchdog", timedelta(minutes=15))
+    assert read("paused: false")[0].watchdog is None
 
 
 def test_all_findings_are_reported_at_once() -> None:
